@@ -1,0 +1,79 @@
+"""Every `GUESTKEY_*` setting. Secrets have no default; durations are seconds unless the name says otherwise.
+
+`docs/configuration.md` lists them all; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+
+from pydantic import BaseModel, Field, HttpUrl, PostgresDsn, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class BaoIdentity(BaseModel):
+    """An AppRole login of the broker in OpenBao. The secret id is read from a file at each log-in."""
+
+    role_id: str
+    secret_id_file: Path
+
+
+class PostgresConnection(BaseModel):
+    """A database that holds datasets, as guests reach it; how the broker reaches it lies in OpenBao."""
+
+    host: str
+    port: int = 5432
+    dbname: str
+    sslmode: str = "verify-full"
+    sslrootcert: str | None = None
+
+
+class Settings(BaseSettings):
+    """The configuration of one process, from `GUESTKEY_*` variables and an optional file of them."""
+
+    model_config = SettingsConfigDict(env_prefix="GUESTKEY_", env_nested_delimiter="__", extra="ignore")
+
+    public_url: HttpUrl = Field(description="Where people reach the portal; also the OAuth issuer.")
+    database_url: PostgresDsn = Field(description="The broker's records, as the application role.")
+    owner_database_url: PostgresDsn | None = Field(
+        default=None, description="The same database as its owner; for `guestkey migrate` only."
+    )
+    database_pool_size: int = Field(default=20, ge=2, le=200, description="Connections a process keeps open.")
+    database_timeout: float = Field(default=3.0, gt=0, le=30, description="Wait for a connection or a lock.")
+
+    bao_addr: HttpUrl = Field(description="OpenBao's or Vault's address.")
+    bao_ca_file: Path | None = Field(default=None, description="CA certificate of OpenBao's TLS listener.")
+    bao_timeout: float = Field(default=3.5, gt=0, le=30, description="Longest wait for one OpenBao answer.")
+    bao_concurrency: int = Field(default=16, ge=1, le=256, description="OpenBao calls in flight per process.")
+    bao_issuer: BaoIdentity | None = Field(default=None, description="Web: mints and reads credentials.")
+    bao_ender: BaoIdentity | None = Field(default=None, description="Worker: revokes, lists, sweeps.")
+    bao_setup: BaoIdentity | None = Field(default=None, description="Worker: registers slices.")
+
+    postgres_connections: dict[str, PostgresConnection] = Field(
+        default_factory=dict, description="Databases that hold datasets, by name."
+    )
+
+    session_idle: int = Field(default=1800, ge=60, description="A session ends after this long unused.")
+    session_lifetime: int = Field(default=28800, ge=300, description="A session ends after this long, used or not.")
+    api_token_lifetime: int = Field(default=28800, ge=300, le=28800, description="A command line's token.")
+    login_max_age: int = Field(default=600, ge=60, description="Oldest sign-in at the provider accepted.")
+    factor_max_failures: int = Field(default=5, ge=1, le=20, description="Wrong codes before a lockout.")
+    factor_lockout: int = Field(default=900, ge=1, description="How long a lockout lasts.")
+    invitation_lifetime: int = Field(default=72 * 3600, ge=300, description="A joining link's life.")
+    request_lifetime: int = Field(default=14 * 86400, ge=3600, description="An undecided request lapses.")
+    proposal_lifetime: int = Field(default=86400, ge=300, description="An act waiting for a second admin lapses.")
+
+    max_live_leases: int = Field(default=5, ge=1, le=1000, description="Live leases per grant and person.")
+    issue_deadline: float = Field(default=4.0, gt=0, le=30, description="Longest time for issuing at a backend.")
+    sweep_interval: float = Field(default=5.0, gt=0, description="Pause between sweeps of the worker.")
+    redecide_interval: float = Field(default=20.0, gt=0, le=60, description="Pause between re-decisions of leases.")
+
+    trusted_proxies: list[IPv4Network | IPv6Network] = Field(
+        default_factory=list, description="Addresses whose X-Forwarded-* headers are believed."
+    )
+    body_limit: int = Field(default=256 * 1024, ge=1024, description="Longest request body, in bytes.")
+    rate_limit_per_minute: int = Field(default=600, ge=1, description="Requests per caller and minute.")
+    rate_limit_anonymous_per_minute: int = Field(default=120, ge=1, description="The same without a caller.")
+    metrics_token: SecretStr | None = Field(default=None, description="Bearer token for /metrics; none: loopback only.")
+    log_level: str = Field(default="INFO", description="Least severe level logged.")

@@ -1,0 +1,62 @@
+"""What we remember: one file a noun. No I/O, no decisions, nothing of the broker."""
+
+from .access import REQUEST_STATES, Grant, Request
+from .base import SCHEMA, Base
+from .dataset import SLICE_STATES, Dataset, Offer, Slice
+from .event import Event, EventPersonal
+from .factor import Passkey, PasskeyChallenge, RecoveryCode, TotpFactor
+from .ids import is_id, new_id, new_lease_id
+from .installation import PROPOSAL_ACTS, Installation, KeptAnswer, Proposal
+from .lease import LEASE_STATES, LIVE_STATES, Lease
+from .oauth import ApiToken, AuthorizationCode
+from .person import ORG_ROLES, PERSON_STATUSES, Person, RoleHeld, Team, TeamMember
+from .policy import PolicyInForce, PolicyRevision
+from .service import Service
+from .sign_in import INVITATION_PURPOSES, Invitation, Session, SignInAttempt, SignInSource
+from .vendor import VENDOR_STATUSES, Vendor
+
+__all__ = [
+    "INVITATION_PURPOSES",
+    "LEASE_STATES",
+    "LIVE_STATES",
+    "ORG_ROLES",
+    "PERSON_STATUSES",
+    "PROPOSAL_ACTS",
+    "REQUEST_STATES",
+    "SCHEMA",
+    "SLICE_STATES",
+    "VENDOR_STATUSES",
+    "ApiToken",
+    "AuthorizationCode",
+    "Base",
+    "Dataset",
+    "Event",
+    "EventPersonal",
+    "Grant",
+    "Installation",
+    "Invitation",
+    "KeptAnswer",
+    "Lease",
+    "Offer",
+    "Passkey",
+    "PasskeyChallenge",
+    "Person",
+    "PolicyInForce",
+    "PolicyRevision",
+    "Proposal",
+    "RecoveryCode",
+    "Request",
+    "RoleHeld",
+    "Service",
+    "Session",
+    "SignInAttempt",
+    "SignInSource",
+    "Slice",
+    "Team",
+    "TeamMember",
+    "TotpFactor",
+    "Vendor",
+    "is_id",
+    "new_id",
+    "new_lease_id",
+]
