@@ -55,9 +55,9 @@ def record(
         "personal": {row["field"]: row["commitment"] for row in commitments},
     }
     row = {"id": event_id, "kind": kind, "actor": actor, "subject": subject, "leaf": rfc8785.dumps(leaf)}
-    tx.execute(insert(Event.__table__).values(**row))
+    tx.execute(insert(Event).inline().values(row))
     if commitments:
-        tx.execute(insert(EventPersonal.__table__), commitments)
+        tx.execute(insert(EventPersonal), commitments)
     return event_id
 
 

@@ -22,9 +22,9 @@ class Installation(Base):
     """One row: this installation's name in every handle (`tag`, 6 characters) and when it was bootstrapped."""
 
     __tablename__ = "installation"
-    __table_args__ = (CheckConstraint("only = 1", name="only"),)
+    __table_args__ = (CheckConstraint("singleton = 1", name="singleton"),)
 
-    only: Mapped[int] = mapped_column(primary_key=True, default=1)
+    singleton: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
     tag: Mapped[str] = mapped_column(String(6))
     bootstrapped_at: Mapped[Moment | None]
     created_at: Mapped[CreatedAt]

@@ -26,7 +26,7 @@ class PolicyInForce(Base):
     """The one row that says which revision counts. Every deciding transaction locks and reads it."""
 
     __tablename__ = "policy_in_force"
-    __table_args__ = (CheckConstraint("only = 1", name="only"),)
+    __table_args__ = (CheckConstraint("singleton = 1", name="singleton"),)
 
-    only: Mapped[int] = mapped_column(primary_key=True, default=1)
+    singleton: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
     revision: Mapped[int] = mapped_column(ForeignKey("guestkey.policy_revision.number"))

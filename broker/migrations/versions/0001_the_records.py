@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0001"
 down_revision = None
@@ -31,14 +32,14 @@ def upgrade() -> None:
     op.create_index("ix_event_subject_number", "event", ["subject", "number"], unique=False, schema="guestkey")
     op.create_table(
         "installation",
-        sa.Column("only", sa.Integer(), nullable=False),
+        sa.Column("singleton", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("tag", sa.String(length=6), nullable=False),
         sa.Column("bootstrapped_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column(
             "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
         ),
-        sa.CheckConstraint("only = 1", name=op.f("ck_installation_only")),
-        sa.PrimaryKeyConstraint("only", name=op.f("pk_installation")),
+        sa.CheckConstraint("singleton = 1", name=op.f("ck_installation_singleton")),
+        sa.PrimaryKeyConstraint("singleton", name=op.f("pk_installation")),
         schema="guestkey",
     )
     op.create_table(
@@ -145,13 +146,13 @@ def upgrade() -> None:
     op.create_index(op.f("ix_event_personal_event_id"), "event_personal", ["event_id"], unique=False, schema="guestkey")
     op.create_table(
         "policy_in_force",
-        sa.Column("only", sa.Integer(), nullable=False),
+        sa.Column("singleton", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("revision", sa.Integer(), nullable=False),
-        sa.CheckConstraint("only = 1", name=op.f("ck_policy_in_force_only")),
+        sa.CheckConstraint("singleton = 1", name=op.f("ck_policy_in_force_singleton")),
         sa.ForeignKeyConstraint(
             ["revision"], ["guestkey.policy_revision.number"], name=op.f("fk_policy_in_force_revision")
         ),
-        sa.PrimaryKeyConstraint("only", name=op.f("pk_policy_in_force")),
+        sa.PrimaryKeyConstraint("singleton", name=op.f("pk_policy_in_force")),
         schema="guestkey",
     )
     op.create_table(
