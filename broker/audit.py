@@ -44,7 +44,7 @@ def record(
     """
     event_id = new_id("ev")
     commitments = [_commit(event_id, field, value) for field, value in (personal or {}).items() if value]
-    leaf = {
+    leaf: Any = {
         "v": LEAF_VERSION,
         "id": event_id,
         "kind": kind,

@@ -73,7 +73,8 @@ class Database:
 
 def now(tx: Transaction) -> datetime:
     """PostgreSQL's clock at this moment (not at the transaction's start), in UTC."""
-    return tx.execute(select(func.clock_timestamp())).scalar_one()
+    moment: datetime = tx.execute(select(func.clock_timestamp())).scalar_one()
+    return moment
 
 
 def notify(tx: Transaction, channel: str, payload: str = "") -> None:

@@ -1,8 +1,8 @@
-"""What the authorization server remembers: codes, the command line's tokens, and issued JWT ids."""
+"""What the authorization server remembers: codes, and the opaque tokens of command lines and services."""
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, String, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from .base import Base, CreatedAt, Id, Key, Moment, Prose, Word
@@ -25,15 +25,19 @@ class AuthorizationCode(Base):
 
 
 class ApiToken(Base):
-    """An opaque access token of the command line, kept as a hash, with a factor time of its own."""
+    """An opaque access token of a person's command line or of a service, kept as a hash, with its own factor time."""
 
     __tablename__ = "api_token"
-    __table_args__ = (Index("ix_api_token_live", "person_id", postgresql_where=text("ended_at IS NULL")),)
+    __table_args__ = (
+        CheckConstraint("num_nonnulls(person_id, service_id) = 1", name="holder"),
+        Index("ix_api_token_live", "person_id", postgresql_where=text("ended_at IS NULL")),
+    )
 
     id: Mapped[Key]
     token_hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
-    person_id: Mapped[Id] = mapped_column(ForeignKey("guestkey.person.id"))
-    source_id: Mapped[Id] = mapped_column(ForeignKey("guestkey.sign_in_source.id"))
+    person_id: Mapped[Id | None] = mapped_column(ForeignKey("guestkey.person.id"))
+    service_id: Mapped[Id | None] = mapped_column(ForeignKey("guestkey.service.id"))
+    source_id: Mapped[Id | None] = mapped_column(ForeignKey("guestkey.sign_in_source.id"))
     client_id: Mapped[Word]
     created_at: Mapped[CreatedAt]
     last_seen_at: Mapped[Moment]

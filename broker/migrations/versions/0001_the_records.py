@@ -238,8 +238,9 @@ def upgrade() -> None:
         "api_token",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("token_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("person_id", sa.String(length=40), nullable=False),
-        sa.Column("source_id", sa.String(length=40), nullable=False),
+        sa.Column("person_id", sa.String(length=40), nullable=True),
+        sa.Column("service_id", sa.String(length=40), nullable=True),
+        sa.Column("source_id", sa.String(length=40), nullable=True),
         sa.Column("client_id", sa.String(length=64), nullable=False),
         sa.Column(
             "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
@@ -250,7 +251,9 @@ def upgrade() -> None:
         sa.Column("factor_method", sa.String(length=64), nullable=True),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("end_cause", sa.String(length=64), nullable=True),
+        sa.CheckConstraint("num_nonnulls(person_id, service_id) = 1", name=op.f("ck_api_token_holder")),
         sa.ForeignKeyConstraint(["person_id"], ["guestkey.person.id"], name=op.f("fk_api_token_person_id")),
+        sa.ForeignKeyConstraint(["service_id"], ["guestkey.service.id"], name=op.f("fk_api_token_service_id")),
         sa.ForeignKeyConstraint(["source_id"], ["guestkey.sign_in_source.id"], name=op.f("fk_api_token_source_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_api_token")),
         sa.UniqueConstraint("token_hash", name=op.f("uq_api_token_token_hash")),
