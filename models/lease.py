@@ -59,7 +59,7 @@ class Lease(Base):
     activated_at: Mapped[Moment | None]
     expires_at: Mapped[Moment]
     end_cause: Mapped[Word | None]
-    end_by: Mapped[Id | None]
+    end_by: Mapped[str | None] = mapped_column(String(80))
     ending_since: Mapped[Moment | None]
     ended_at: Mapped[Moment | None]
     confirmed_by: Mapped[Prose] = mapped_column(default="")

@@ -1,0 +1,321 @@
+"""The story of a credential, in numbered steps (docs/issuance.md walks through them).
+
+No transaction is held across a network call. A crash between any two steps leaves a `pending` lease, which the
+worker ends, or a credential that dies by itself within its kind's declared exposure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy import func, select, text, update
+
+from broker import audit, metrics
+from broker.access import ending
+from broker.access.facts import Ask, Gathered, gather
+from broker.caller import Caller
+from broker.credentials import kinds
+from broker.credentials.base import Issued, Kind, LeaseToIssue
+from broker.database import Transaction
+from broker.database import now as clock
+from broker.errors import BackendDown, Conflict, Denied, FactorNeeded, Invalid, NotFound
+from broker.models import Lease, new_id, new_lease_id
+from broker.models.lease import LIVE_STATES
+from broker.parts import Parts
+from broker.policies import Decision, decide
+
+log = structlog.get_logger(__name__)
+DEFAULT_LIFETIME = 900
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """What the caller gets: the lease, and the credential's values if this very call made them."""
+
+    lease: Lease
+    values: Mapping[str, str] | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    lease: Lease
+    kind: Kind
+    to_issue: LeaseToIssue
+
+
+def issue(parts: Parts, caller: Caller, ask: Ask, *, idempotency_key: str | None = None) -> Handed:
+    """Issue one credential, or say every reason why not.
+
+    Raises:
+        Denied: the gate said no; the decision is recorded.
+        FactorNeeded: only a fresh second factor is missing.
+        NotFound: there is no such dataset for this caller.
+        Conflict: too many live leases, the same key was used for something else, or it was revoked meanwhile.
+        BackendDown: PostgreSQL or OpenBao did not answer in time; nothing usable was left behind.
+    """
+    kind = _kind(ask.kind)
+    key_hash = _key_hash(caller, idempotency_key) if idempotency_key else None
+    # Steps 1 to 4: facts, decision, its event and the pending lease, in one transaction.
+    with parts.database.transaction() as tx:
+        if key_hash and (repeated := _repeated(tx, key_hash, ask)):
+            return Handed(repeated, None)
+        outcome = _decide_and_record(parts, tx, caller, ask, kind, key_hash)
+    if not isinstance(outcome, _Plan):
+        metrics.decisions.labels("denied", ask.kind).inc()
+        raise outcome
+    metrics.decisions.labels("allowed", ask.kind).inc()
+    if not kind.needs_child_token:
+        return _hand_over_signed(parts, outcome)
+    with metrics.issue_seconds.labels(ask.kind).time():
+        return _issue_at_backend(parts, outcome)
+
+
+def _decide_and_record(
+    parts: Parts, tx: Transaction, caller: Caller, ask: Ask, kind: Kind, key_hash: bytes | None
+) -> _Plan | Exception:
+    gathered = gather(tx, caller, ask)
+    decision = decide(gathered.facts, parts.rulebook.at(tx, gathered.revision), gathered.now)
+    decision_id = record_decision(tx, caller, ask, gathered, decision)
+    if not decision.allowed:
+        return refusal(decision, decision_id)
+    if gathered.dataset is None or decision.grant is None or decision.bounds is None or decision.bounds.slice is None:
+        raise RuntimeError("the gate allowed something without dataset, grant or bounds")
+    slice_ = gathered.slices[decision.bounds.slice]
+    if slice_["kind"] != kind.name and kind.needs_child_token:
+        return Invalid(f"The slice {slice_['name']!r} is not served as {kind.name}.", field="/kind")
+    if ask.action not in kind.actions:
+        return Invalid(f"The kind {kind.name} cannot serve {ask.action!r}.", field="/action")
+    if refused := _over_cap(parts, tx, decision.grant, caller):
+        return refused
+    lease = _pending(parts, caller, ask, gathered, decision, decision_id)
+    lease.holder_hash = key_hash
+    tx.add(lease)
+    tx.flush()
+    if not kind.needs_child_token:
+        # Nothing at a backend can fail half-way, so the record and its event are written in one go.
+        lease.state, lease.activated_at = "active", gathered.now
+        _record_issued(tx, lease, gathered.now)
+    return _Plan(lease, kind, _to_issue(lease, caller, gathered))
+
+
+def _issue_at_backend(parts: Parts, plan: _Plan) -> Handed:
+    lease, vault = plan.lease, parts.vault
+    deadline = parts.settings.issue_deadline
+    try:
+        # Step 5: a child token of exactly one path; its accessor is saved before anything is made with it.
+        token = vault.child_token(
+            lease.handle,
+            lease.id,
+            plan.kind.policies(plan.to_issue.slice_id),
+            ttl=plan.to_issue.lifetime + 60,
+        )
+        _save_accessor(parts, lease, token.accessor)
+        # Step 6: the credential, for a minute only until it is activated.
+        with vault.deadline(deadline):
+            issued = plan.kind.issue(vault, token, plan.to_issue)
+    except BackendDown:
+        _abandon(parts, lease)
+        raise
+    # Step 7: active, unless somebody ended it meanwhile.
+    activated = _activate(parts, lease, issued)
+    try:
+        plan.kind.activate(vault, plan.to_issue, issued)
+    except BackendDown:
+        _abandon(parts, lease)
+        raise
+    # Step 8: handed over once; kept nowhere.
+    return Handed(activated, issued.values)
+
+
+def _hand_over_signed(parts: Parts, plan: _Plan) -> Handed:
+    try:
+        issued = plan.kind.issue(parts.vault, None, plan.to_issue)
+    except BackendDown:
+        _abandon(parts, plan.lease)
+        raise
+    return Handed(plan.lease, issued.values)
+
+
+def _save_accessor(parts: Parts, lease: Lease, accessor: str) -> None:
+    with parts.database.transaction() as tx:
+        tx.execute(update(Lease).where(Lease.id == lease.id).values(accessor=accessor))
+
+
+def _activate(parts: Parts, lease: Lease, issued: Issued) -> Lease:
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        active = tx.execute(
+            update(Lease)
+            .where(Lease.id == lease.id, Lease.state == "pending", Lease.deadline >= now)
+            .values(state="active", activated_at=now, backend_lease_id=issued.backend_lease_id)
+            .returning(Lease)
+        ).scalar_one_or_none()
+        if active is not None:
+            _record_issued(tx, active, now)
+            return active
+        # Ended while the backend was at work: the worker needs the backend's name for what now must go.
+        tx.execute(update(Lease).where(Lease.id == lease.id).values(backend_lease_id=issued.backend_lease_id))
+        ending.mark(tx, Lease.id == lease.id, cause="abandoned", by=audit.SYSTEM, now=now)
+    raise Conflict(
+        "Access ended while the credential was being made; it was taken back and nobody got it.",
+        advice="`guestkey why` says what is missing now.",
+        code="ended_meanwhile",
+    )
+
+
+def _abandon(parts: Parts, lease: Lease) -> None:
+    """Mark what could not be finished. If even that fails, the lease's deadline tells the worker the same."""
+    try:
+        with parts.database.transaction() as tx:
+            ending.mark(tx, Lease.id == lease.id, cause="abandoned", by=audit.SYSTEM, now=clock(tx))
+    except BackendDown:
+        log.warning("lease.abandoned_unmarked", lease=lease.id)
+
+
+def record_decision(tx: Transaction, caller: Caller, ask: Ask, gathered: Gathered, decision: Decision) -> str:
+    """Insert the decision as an event, all reasons included; returns its id."""
+    return audit.record(
+        tx,
+        "decision.allowed" if decision.allowed else "decision.denied",
+        actor=caller.subject,
+        # What a stranger typed never becomes a subject: only datasets that exist can be looked up.
+        subject=gathered.dataset["id"] if gathered.dataset else "dataset:unknown",
+        now=gathered.now,
+        details={
+            "action": ask.action,
+            "kind": ask.kind,
+            "slice": decision.bounds.slice if decision.bounds else ask.slice,
+            "reasons": [reason.code for reason in decision.reasons],
+            "rules": list(decision.rules),
+            "revision": decision.revision,
+            "grant": decision.grant,
+            "holder": caller.holder_id,
+        },
+        personal={"address": caller.address or "", "dataset_asked": "" if gathered.dataset else ask.dataset},
+    )
+
+
+def refusal(decision: Decision, decision_id: str) -> Exception:
+    """The error a refused decision becomes: not found, second factor needed, or denied with every reason."""
+    if not decision.visible:
+        return NotFound(
+            "There is no such dataset, or it is not offered to you.",
+            advice="`guestkey dataset list` shows what is.",
+        )
+    if decision.factor_needed is not None:
+        return FactorNeeded(
+            "This needs a fresh second factor.",
+            max_age=decision.factor_needed,
+            enrolled=all(reason.code != "factor_not_enrolled" for reason in decision.reasons),
+            advice="Run `guestkey confirm`, or confirm in the portal, then try again.",
+        )
+    return Denied(decision, decision_id=decision_id)
+
+
+def _record_issued(tx: Transaction, lease: Lease, now: datetime) -> None:
+    audit.record(
+        tx,
+        "lease.issued",
+        actor=f"person:{lease.person_id}" if lease.person_id else f"service:{lease.service_id}",
+        subject=lease.id,
+        now=now,
+        details={
+            "kind": lease.kind,
+            "dataset": lease.dataset_id,
+            "slice": lease.slice_id,
+            "action": lease.action,
+            "grant": lease.grant_id,
+            "decision": lease.decision_id,
+            "handle": lease.handle,
+            "expires_at": lease.expires_at.isoformat(),
+        },
+    )
+
+
+def _pending(
+    parts: Parts, caller: Caller, ask: Ask, gathered: Gathered, decision: Decision, decision_id: str
+) -> Lease:
+    bounds = decision.bounds
+    assert bounds is not None and gathered.dataset is not None  # checked by the caller; narrows the types
+    lifetime = ask.lifetime or min(DEFAULT_LIFETIME, bounds.max_lifetime or DEFAULT_LIFETIME)
+    expires_at = gathered.now + timedelta(seconds=min(lifetime, bounds.max_lifetime or lifetime))
+    if bounds.not_after is not None:
+        expires_at = min(expires_at, bounds.not_after)
+    lease_id = new_lease_id()
+    return Lease(
+        id=lease_id,
+        kind=ask.kind,
+        grant_id=decision.grant,
+        person_id=caller.id if caller.kind == "person" else None,
+        service_id=caller.id if caller.kind == "service" else None,
+        dataset_id=gathered.dataset["id"],
+        slice_id=gathered.slices[bounds.slice or ""]["id"],
+        action=ask.action,
+        handle=f"{parts.tag}-{lease_id}",
+        policy_revision=gathered.revision,
+        rule="\n".join(decision.rules),
+        decision_id=decision_id,
+        factor_at=caller.factor_at,
+        address=caller.address or "",
+        created_at=gathered.now,
+        deadline=gathered.now + timedelta(seconds=3 * parts.settings.issue_deadline),
+        expires_at=expires_at,
+    )
+
+
+def _to_issue(lease: Lease, caller: Caller, gathered: Gathered) -> LeaseToIssue:
+    slice_ = next(row for row in gathered.slices.values() if row["id"] == lease.slice_id)
+    return LeaseToIssue(
+        id=lease.id,
+        handle=lease.handle,
+        subject=caller.subject,
+        dataset=gathered.dataset["slug"] if gathered.dataset else "",
+        slice=slice_["name"],
+        slice_id=lease.slice_id,
+        binding=slice_["binding"],
+        action=lease.action,
+        issued_at=lease.created_at,
+        expires_at=lease.expires_at,
+    )
+
+
+def _over_cap(parts: Parts, tx: Transaction, grant_id: str, caller: Caller) -> Conflict | None:
+    # Two issues at once would both count before either inserts: one at a time per grant and holder.
+    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"{grant_id} {caller.id}"})
+    holder = Lease.person_id if caller.kind == "person" else Lease.service_id
+    live = tx.execute(
+        select(func.count())
+        .select_from(Lease)
+        .where(Lease.grant_id == grant_id, holder == caller.id, Lease.state.in_(LIVE_STATES))
+    ).scalar_one()
+    most = parts.settings.max_live_leases
+    if live < most:
+        return None
+    return Conflict(
+        f"This grant already carries {live} live leases of yours; at most {most} are allowed.",
+        advice="End one with `guestkey lease revoke`, or wait until one expires.",
+        code="too_many_leases",
+    )
+
+
+def _repeated(tx: Transaction, key_hash: bytes, ask: Ask) -> Lease | None:
+    lease = tx.scalars(select(Lease).where(Lease.holder_hash == key_hash)).one_or_none()
+    if lease is not None and (lease.kind, lease.action) != (ask.kind, ask.action):
+        raise Conflict("This idempotency key was used for a different request.", advice="Use a new key.")
+    return lease
+
+
+def _key_hash(caller: Caller, key: str) -> bytes:
+    return hashlib.sha256(f"{caller.subject}\n{key}".encode()).digest()
+
+
+def _kind(name: str) -> Kind:
+    try:
+        return kinds[name]
+    except KeyError:
+        known = ", ".join(sorted(kinds))
+        raise Invalid(f"There is no kind of credential called {name!r}.", field="/kind", advice=f"Use one of: {known}.") from None

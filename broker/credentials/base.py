@@ -1,0 +1,111 @@
+"""The kind interface: what issuing, ending and reconciling need of a kind of credential, and nothing more.
+
+Kinds get plain values and a `Vault`; they know neither records nor HTTP. A new kind is one new file beside this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from broker.vault import ChildToken, Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How credentials of a kind end, declared honestly; seconds are upper bounds while every backend answers.
+
+    `worst_case` is the exposure in seconds should the broker die right after issuing or ending be impossible;
+    None means: as long as the credential was issued for.
+    """
+
+    how: str
+    new_sessions: int
+    open_sessions: int
+    worst_case: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseToIssue:
+    """What a kind is told about the lease it issues for. `handle` is our name for it in every backend."""
+
+    id: str
+    handle: str
+    subject: str
+    dataset: str
+    slice: str
+    slice_id: str
+    binding: Mapping[str, Any]
+    action: str
+    issued_at: datetime
+    expires_at: datetime
+
+    @property
+    def lifetime(self) -> int:
+        """Whole seconds from issue to expiry."""
+        return int((self.expires_at - self.issued_at).total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseToEnd:
+    """What a kind is told about the lease it ends or looks for. Accessor and backend lease may be unknown."""
+
+    id: str
+    handle: str
+    binding: Mapping[str, Any]
+    accessor: str | None = None
+    backend_lease_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A fresh credential. `values` is what the guest gets, once; it stays out of every representation."""
+
+    values: Mapping[str, str] = field(repr=False)
+    backend_lease_id: str | None = None
+
+
+class NotEnded(Exception):
+    """The backend did not confirm that the credential is gone. The text is for operators, without secrets."""
+
+
+class Kind(Protocol):
+    """One kind of credential."""
+
+    name: str
+    ending: Ending
+    actions: frozenset[str]
+    needs_child_token: bool
+
+    def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the binding in canonical form.
+
+        Raises:
+            Invalid: anything in it is unknown, malformed, or could widen what the slice shows.
+        """
+
+    def policies(self, slice_id: str) -> list[str]:
+        """The names of the OpenBao policies a child token for this slice needs."""
+
+    def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
+        """Make the credential, short-lived until activated.
+
+        Raises:
+            BackendDown: a backend did not answer usefully in time.
+        """
+
+    def activate(self, vault: Vault, lease: LeaseToIssue, issued: Issued) -> None:
+        """Lengthen what was issued to the lease's lifetime; called only once the lease is recorded as active."""
+
+    def end(self, vault: Vault, lease: LeaseToEnd) -> str:
+        """Close the door, end what is open, revoke, then ask the backend. Returns what confirmed it; twice is fine.
+
+        Raises:
+            NotEnded: the backend still shows something.
+            BackendDown: it could not be asked.
+        """
+
+    def handles(self, vault: Vault, tag: str, bindings: list[Mapping[str, Any]]) -> set[str]:
+        """Every handle with our tag that the backends behind these bindings show now."""

@@ -1,0 +1,183 @@
+"""Kind `postgres`: a PostgreSQL user of its own for each lease, through OpenBao's database engine.
+
+The user sees one security-barrier view and nothing else; its name carries the lease id (`gk_<tag>_<lease>`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+import structlog
+
+from broker.credentials.base import Ending, Issued, LeaseToEnd, LeaseToIssue, NotEnded
+from broker.credentials.postgres_binding import PostgresBinding
+from broker.errors import BackendDown
+from broker.vault import ChildToken, Vault, VaultRefused
+
+log = structlog.get_logger(__name__)
+_CONNECT_SECONDS = 3
+UNACTIVATED_SECONDS = 60
+
+
+def short(slice_id: str) -> str:
+    """The part of a slice's id that names it in backends."""
+    return slice_id.removeprefix("sl_")
+
+
+def role_of(slice_id: str) -> str:
+    """The database role in OpenBao that makes users of this slice."""
+    return f"gk-{short(slice_id)}"
+
+
+def policy_of(slice_id: str) -> str:
+    """The OpenBao policy that lets a child token read credentials of this slice, and nothing else."""
+    return f"guestkey-lease-gk-{short(slice_id)}"
+
+
+def view_of(slice_id: str) -> str:
+    """The view a guest reads; its name says nothing of dataset or vendor, since every user can list names."""
+    return f"slices.v_{short(slice_id)}"
+
+
+def user_of(handle: str) -> str:
+    """The PostgreSQL user name of a lease's handle, as OpenBao's username template makes it."""
+    return "gk_" + handle.replace("-", "_")
+
+
+class PostgresKind:
+    """See `broker.credentials.base.Kind`."""
+
+    name = "postgres"
+    actions = frozenset({"read"})
+    needs_child_token = True
+    ending = Ending(
+        how="Log-in is switched off and committed, open sessions are terminated, the user is dropped, and"
+        " PostgreSQL is asked whether user and sessions are gone.",
+        new_sessions=5,
+        open_sessions=5,
+        worst_case=UNACTIVATED_SECONDS,
+    )
+
+    def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See `Kind.check_binding`."""
+        return PostgresBinding.parse(binding).canonical()
+
+    def policies(self, slice_id: str) -> list[str]:
+        """See `Kind.policies`."""
+        return [policy_of(slice_id)]
+
+    def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
+        """Make the user. OpenBao's role gives it a minute; `activate` lengthens that."""
+        if token is None:
+            raise ValueError("the postgres kind needs a child token")
+        try:
+            made = vault.database_credential(token, role_of(lease.slice_id))
+        except VaultRefused as error:
+            log.warning("postgres.issue_refused", lease=lease.id, error=str(error))
+            raise _down("The key store refused to make the database user.") from error
+        if made.username != user_of(lease.handle):
+            raise _down("The key store made a user of an unexpected name.")
+        values = {
+            "username": made.username,
+            "password": made.password,
+            "relation": view_of(lease.slice_id),
+            "connection": str(lease.binding["connection"]),
+            "expires_at": lease.expires_at.isoformat(),
+        }
+        return Issued(values=values, backend_lease_id=made.lease_id)
+
+    def activate(self, vault: Vault, lease: LeaseToIssue, issued: Issued) -> None:
+        """Give the user its whole life. OpenBao's own end comes a minute after ours: a backstop."""
+        if issued.backend_lease_id is None:
+            raise ValueError("issued without a lease in the key store")
+        try:
+            vault.renew_lease(issued.backend_lease_id, lease.lifetime + 60)
+        except VaultRefused as error:
+            raise _down("The key store refused to lengthen the credential.") from error
+
+    def end(self, vault: Vault, lease: LeaseToEnd) -> str:
+        """Revoke in OpenBao, then make sure in PostgreSQL by hand, then ask it."""
+        if lease.backend_lease_id:
+            self._revoke(vault, lease.backend_lease_id)
+        if lease.accessor:
+            vault.revoke_accessor(lease.accessor)
+        user = user_of(lease.handle)
+        with watching(vault, str(lease.binding["connection"])) as connection:
+            if _remains(connection, user):
+                connection.execute("SELECT guestkey_ops.close_door(%s)", (user,))
+                connection.execute("SELECT guestkey_ops.end_sessions(%s)", (user,))
+                connection.execute("SELECT guestkey_ops.drop_user(%s)", (user,))
+            remains = _remains(connection, user)
+        if remains:
+            raise NotEnded(f"PostgreSQL still shows {remains}")
+        return "postgresql: no such role, no session"
+
+    def handles(self, vault: Vault, tag: str, bindings: list[Mapping[str, Any]]) -> set[str]:
+        """Handles of every user with our tag, on every connection the bindings name."""
+        found: set[str] = set()
+        for connection_name in sorted({str(binding["connection"]) for binding in bindings}):
+            with watching(vault, connection_name) as connection:
+                rows = connection.execute(
+                    "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", (f"gk_{tag}_",)
+                ).fetchall()
+            found.update(f"{tag}-{str(row[0]).removeprefix(f'gk_{tag}_')}" for row in rows)
+        return found
+
+    def _revoke(self, vault: Vault, lease_id: str) -> None:
+        try:
+            vault.revoke_lease(lease_id)
+        except VaultRefused as error:
+            # OpenBao gives up after six attempts; what it could not do is done by hand below.
+            log.warning("postgres.revoke_refused", error=str(error))
+
+
+def watching(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
+    """A session of the watch login on a dataset's database, autocommitting.
+
+    Raises:
+        BackendDown: the database cannot be reached, or its login is not known.
+    """
+    return _connect(vault, f"connections/{connection_name}/watch")
+
+
+def _connect(vault: Vault, secret: str) -> psycopg.Connection[tuple[Any, ...]]:
+    try:
+        url = vault.secret(secret)["url"]
+        return psycopg.connect(
+            url,
+            connect_timeout=_CONNECT_SECONDS,
+            autocommit=True,
+            application_name="guestkey",
+            options="-c statement_timeout=5000 -c lock_timeout=3000",
+            tcp_user_timeout=_CONNECT_SECONDS * 1000,
+        )
+    except (VaultRefused, KeyError) as error:
+        raise _down("The login of the dataset's database is not known to the key store.") from error
+    except psycopg.Error as error:
+        log.warning("postgres.unreachable", secret=secret, error=type(error).__name__)
+        raise BackendDown(
+            "The dataset's database does not answer.", backend="postgresql", advice="Try again in a minute."
+        ) from error
+
+
+def registering(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
+    """A session of the registrar login, for the setup identity only."""
+    return _connect(vault, f"connections/{connection_name}/registrar")
+
+
+def _remains(connection: psycopg.Connection[tuple[Any, ...]], user: str) -> str:
+    # By system id: after DROP ROLE the user name of a surviving session reads NULL.
+    row = connection.execute(
+        "SELECT (SELECT count(*) FROM pg_roles WHERE rolname = %(user)s),"
+        " (SELECT count(*) FROM pg_stat_activity WHERE usename = %(user)s"
+        "   OR (usesysid IS NOT NULL AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = usesysid)))",
+        {"user": user},
+    ).fetchone()
+    roles, sessions = row if row else (1, 1)
+    return f"{roles} role, {sessions} sessions" if roles or sessions else ""
+
+
+def _down(detail: str) -> BackendDown:
+    return BackendDown(detail, backend="openbao", advice="Try again in a minute; the operator finds more in the log.")

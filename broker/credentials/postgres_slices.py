@@ -1,0 +1,138 @@
+"""Registering slices in PostgreSQL and OpenBao, with the setup identity; what `postgres` issues rests on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from broker.credentials.postgres import (
+    UNACTIVATED_SECONDS,
+    policy_of,
+    registering,
+    role_of,
+    short,
+    view_of,
+)
+from broker.credentials.postgres_binding import PostgresBinding
+from broker.errors import Invalid
+from broker.vault import Vault
+
+LONGEST = "24h"
+CONNECTION_LIMIT = 3
+STATEMENT_TIMEOUT = "60s"
+
+# SET FALSE: a guest cannot SET ROLE to the slice's role and so outlive its own.
+_CREATION = (
+    """CREATE ROLE "{{{{name}}}}" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS """
+    """CONNECTION LIMIT {limit} PASSWORD '{{{{password}}}}' VALID UNTIL '{{{{expiration}}}}';""",
+    """GRANT {group} TO "{{{{name}}}}" WITH ADMIN FALSE, INHERIT TRUE, SET FALSE;""",
+    """ALTER ROLE "{{{{name}}}}" SET statement_timeout = '{timeout}';""",
+)
+_RENEWAL = ("""ALTER ROLE "{{name}}" VALID UNTIL '{{expiration}}';""",)
+# The COMMIT is the point: with NOLOGIN uncommitted, a holder that reconnects in a loop survives its own role.
+_REVOCATION = (
+    """DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{{name}}') """
+    """THEN ALTER ROLE "{{name}}" NOLOGIN; END IF; END $$;""",
+    "COMMIT;",
+    "SELECT pg_sleep(0.1);",
+    """SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE usename = '{{name}}';""",
+    "BEGIN;",
+    """DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{{name}}') """
+    """THEN DROP OWNED BY "{{name}}"; DROP ROLE "{{name}}"; END IF; END $$;""",
+)
+
+
+def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> None:
+    """Make a slice real: its role and view in PostgreSQL, its database role and policy in OpenBao. Twice is fine.
+
+    Raises:
+        Invalid: the table or a column does not exist, or the registrar may not read it.
+        BackendDown: PostgreSQL or OpenBao does not answer.
+    """
+    binding = PostgresBinding.parse(raw_binding)
+    _make_view(vault, slice_id, binding)
+    group = f"gks_{short(slice_id)}"
+    creation = [part.format(group=group, limit=CONNECTION_LIMIT, timeout=STATEMENT_TIMEOUT) for part in _CREATION]
+    vault.write_database_role(
+        role_of(slice_id),
+        {
+            "db_name": binding.connection,
+            "creation_statements": creation,
+            "renew_statements": list(_RENEWAL),
+            "revocation_statements": list(_REVOCATION),
+            "rollback_statements": list(_REVOCATION),
+            "default_ttl": f"{UNACTIVATED_SECONDS}s",
+            "max_ttl": LONGEST,
+        },
+    )
+    vault.write_policy(
+        policy_of(slice_id), f'path "database/creds/{role_of(slice_id)}" {{ capabilities = ["read"] }}\n'
+    )
+
+
+def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> None:
+    """Take a slice's view, roles and policy away; its leases must have ended before."""
+    binding = PostgresBinding.parse(raw_binding)
+    vault.delete_database_role(role_of(slice_id))
+    group = sql.Identifier(f"gks_{short(slice_id)}")
+    with registering(vault, binding.connection) as connection, connection.transaction():
+        connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier(*view_of(slice_id).split("."))))
+        if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (f"gks_{short(slice_id)}",)).fetchone():
+            connection.execute(sql.SQL("DROP OWNED BY {}").format(group))
+            connection.execute(sql.SQL("DROP ROLE {}").format(group))
+
+
+def _make_view(vault: Vault, slice_id: str, binding: PostgresBinding) -> None:
+    group_name = f"gks_{short(slice_id)}"
+    group, view = sql.Identifier(group_name), sql.Identifier(*view_of(slice_id).split("."))
+    with registering(vault, binding.connection) as connection:
+        _check_catalogue(connection, binding)
+        try:
+            with connection.transaction():
+                if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (group_name,)).fetchone():
+                    connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(group))
+                connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(view))
+                connection.execute(
+                    sql.SQL("CREATE VIEW {} WITH (security_barrier = true, security_invoker = false) AS {}").format(
+                        view, binding.select()
+                    )
+                )
+                connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(view, group))
+                connection.execute(sql.SQL("GRANT USAGE ON SCHEMA slices TO {}").format(group))
+                connection.execute(
+                    sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(
+                        sql.Identifier(connection.info.dbname), group
+                    )
+                )
+                connection.execute(
+                    sql.SQL(
+                        "GRANT {} TO guestkey_minter WITH ADMIN TRUE, INHERIT FALSE, SET FALSE"
+                    ).format(group)
+                )
+        except psycopg.errors.DataError as error:
+            raise _mismatch() from error
+        except psycopg.errors.UndefinedFunction as error:
+            raise _mismatch() from error
+
+
+def _mismatch() -> Invalid:
+    return Invalid("A row filter compares a column with a literal of another type.", field="/binding/rows")
+
+
+def _check_catalogue(connection: psycopg.Connection[tuple[Any, ...]], binding: PostgresBinding) -> None:
+    rows = connection.execute(
+        "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s",
+        (binding.schema, binding.table),
+    ).fetchall()
+    if not rows:
+        raise Invalid(
+            "There is no such table, or the registrar may not read it.",
+            field="/binding/table",
+            advice=f"GRANT SELECT ON {binding.schema}.{binding.table} TO guestkey_registrar, then try again.",
+        )
+    missing = {*binding.columns, *(row.column for row in binding.rows)} - {str(row[0]) for row in rows}
+    if missing:
+        raise Invalid(f"The table has no column {', '.join(sorted(missing))}.", field="/binding/columns")

@@ -1,0 +1,14 @@
+# Web replicas: may mint through the lease role and use transit. May revoke nothing and write no policy or role.
+path "auth/token/lookup-self" { capabilities = ["read"] }
+path "auth/token/renew-self"  { capabilities = ["update"] }
+path "auth/token/create/guestkey-lease" {
+  capabilities        = ["create", "update"]
+  required_parameters = ["meta", "explicit_max_ttl", "display_name", "policies"]
+}
+path "sys/leases/renew"         { capabilities = ["update"] }
+path "transit/encrypt/totp"     { capabilities = ["update"] }
+path "transit/decrypt/totp"     { capabilities = ["update"] }
+path "transit/encrypt/sources"  { capabilities = ["update"] }
+path "transit/decrypt/sources"  { capabilities = ["update"] }
+path "transit/sign/tokens"      { capabilities = ["update"] }
+path "transit/keys/tokens"      { capabilities = ["read"] }

@@ -1,0 +1,11 @@
+# The operator, by hand: connects databases and, on one machine, keeps the example identity provider's accounts.
+# No running part of the broker holds this identity.
+path "auth/token/lookup-self" { capabilities = ["read"] }
+path "database/config/*"      { capabilities = ["create", "update", "read"] }
+path "database/rotate-root/*" { capabilities = ["update"] }
+path "guestkey/data/connections/*" { capabilities = ["create", "update"] }
+path "sys/auth"               { capabilities = ["read"] }
+path "auth/userpass/users/*"  { capabilities = ["create", "update", "delete"] }
+path "identity/entity"        { capabilities = ["create", "update"] }
+path "identity/entity-alias"  { capabilities = ["create", "update"] }
+path "identity/oidc/*"        { capabilities = ["create", "update", "read"] }

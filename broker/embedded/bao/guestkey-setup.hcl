@@ -1,0 +1,6 @@
+# Registering slices. Root in effect over what leases may read: only the worker logs in with it, while it registers.
+path "auth/token/lookup-self" { capabilities = ["read"] }
+path "auth/token/renew-self"  { capabilities = ["update"] }
+path "database/roles/gk-*"    { capabilities = ["create", "update", "delete"] }
+path "sys/policies/acl/guestkey-lease-gk-*" { capabilities = ["create", "update", "delete"] }
+path "guestkey/data/connections/+/registrar" { capabilities = ["read"] }

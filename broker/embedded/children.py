@@ -1,0 +1,115 @@
+"""Child processes that die with their parent, drop root where they must, and are stopped by process id."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+
+class StartFailed(Exception):
+    """A server of the embedded stack could not be started. The text is one line for a person."""
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that is free at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def require_free(port: int, purpose: str) -> None:
+    """Refuse a port somebody already listens on.
+
+    Raises:
+        StartFailed: it is taken.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise StartFailed(
+                f"Port {port}, wanted for {purpose}, is taken. Stop what listens there, or choose another port."
+            ) from error
+
+
+def unprivileged() -> tuple[int, int] | None:
+    """User and group id to run PostgreSQL as when we are root (it refuses root); None: as we are."""
+    if os.geteuid() != 0:
+        return None
+    account = pwd.getpwnam("nobody")
+    return account.pw_uid, account.pw_gid
+
+
+def start(
+    command: Sequence[str | Path],
+    *,
+    log: Path,
+    stop_signal: signal.Signals = signal.SIGTERM,
+    account: tuple[int, int] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a child that gets `stop_signal` when this process dies. Call from the main thread.
+
+    The launcher is `broker.embedded.launch`, because the death signal must be set after the user id and checked
+    against a parent that died in between.
+    """
+    launcher = Path(__file__).with_name("launch.py")
+    uid, gid = account or (-1, -1)
+    prefix = [sys.executable, "-I", "-S", str(launcher), str(int(stop_signal)), str(os.getpid()), str(uid), str(gid)]
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [*prefix, *map(str, command)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        )
+
+
+def wait_until(
+    ready: Callable[[], bool], child: subprocess.Popen[bytes], *, seconds: float, name: str, log: Path
+) -> None:
+    """Poll until ready.
+
+    Raises:
+        StartFailed: the child died, or the time is up.
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if child.poll() is not None:
+            raise StartFailed(f"{name} stopped at once (exit {child.returncode}): {last_line(log)} See {log}.")
+        if ready():
+            return
+        time.sleep(0.03)
+    raise StartFailed(f"{name} did not answer within {seconds:.0f} s. See {log}.")
+
+
+def stop(child: subprocess.Popen[bytes], stop_signal: signal.Signals = signal.SIGTERM, *, seconds: float = 15) -> None:
+    """Stop a child by process id and wait; kill it if it does not go in time."""
+    if child.poll() is not None:
+        return
+    child.send_signal(stop_signal)
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait(5)
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that says something, or nothing."""
+    try:
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return ""
+    return lines[-1][:300] if lines else ""

