@@ -1,0 +1,119 @@
+"""The web application: `create_app` puts routes, lifespan and error rendering together. Nothing happens at import."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from broker import metrics
+from broker.errors import BackendDown, GuestkeyError, TooMany
+from broker.parts import Parts
+from broker.settings import Settings
+from broker.web import health, problems
+from broker.web.api import api_router
+from broker.web.catalogue import code_of_status
+from broker.web.headers import HostCheck, SecurityHeaders
+from broker.web.limits import RateLimits, SizeLimits
+from broker.web.observability import RequestLog
+from broker.web.openapi import describe
+from broker.web.validation import render_invalid
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
+    """The application of one web replica.
+
+    Args:
+        parts: what it works with; made from the settings when it starts, and closed when it stops, if not given.
+    """
+    app = FastAPI(
+        title="Guestkey",
+        version="1",
+        lifespan=_lifespan(settings, parts),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    app.state.public_url = str(settings.public_url).rstrip("/")
+    _add_routes(app)
+    _add_error_rendering(app)
+    _add_middleware(app, settings)
+    describe(app)
+    return app
+
+
+def _lifespan(settings: Settings, parts: Parts | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.parts = parts or await asyncio.to_thread(Parts.build, settings, identity="issuer")
+        try:
+            yield
+        finally:
+            if parts is None:
+                await asyncio.to_thread(app.state.parts.close)
+
+    return lifespan
+
+
+def _add_routes(app: FastAPI) -> None:
+    app.include_router(health.router)
+    app.include_router(api_router, prefix="/api/v1")
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    # Added from the inside out: the last one sees a request first.
+    app.add_middleware(
+        RateLimits,
+        per_caller=settings.rate_limit_per_minute,
+        per_address=settings.rate_limit_anonymous_per_minute,
+        refuse=_refuse,
+    )
+    app.add_middleware(SizeLimits, body_limit=settings.body_limit, refuse=_refuse)
+    app.add_middleware(HostCheck, public_url=app.state.public_url, refuse=_refuse)
+    app.add_middleware(SecurityHeaders, public_url=app.state.public_url)
+    app.add_middleware(RequestLog, refuse=_refuse)
+    app.add_middleware(
+        ProxyHeadersMiddleware,  # type: ignore[arg-type]  uvicorn's own ASGI types
+        trusted_hosts=[str(network) for network in settings.trusted_proxies],
+    )
+
+
+def _add_error_rendering(app: FastAPI) -> None:
+    app.add_exception_handler(GuestkeyError, _ours)
+    app.add_exception_handler(HTTPException, _of_framework)
+    app.add_exception_handler(RequestValidationError, render_invalid)
+
+
+def _ours(request: Request, error: Exception) -> Response:
+    assert isinstance(error, GuestkeyError)  # registered for nothing else
+    if isinstance(error, BackendDown):
+        metrics.backend_faults.labels(error.backend).inc()
+    if isinstance(error, TooMany):
+        log.info("request.limited", code=error.code)
+    return problems.render(request, error)
+
+
+def _of_framework(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # registered for nothing else
+    return problems.problem(request, code_of_status(error.status_code), error.status_code, headers=error.headers)
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, code: str, status: int) -> None:
+    """Answer from a middleware, before any route: the same problem documents as everywhere."""
+    request = Request(scope)
+    wait = scope.get("state", {}).get("retry_after")
+    metrics.anonymous_refusals.labels(code).inc()
+    answer = problems.problem(request, code, status, headers={"Retry-After": str(wait)} if wait else None)
+    await answer(scope, receive, send)

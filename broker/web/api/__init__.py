@@ -1,0 +1,12 @@
+"""The JSON API, version 1: one router a noun. Routers check form and render; what may be done is decided below."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends
+
+from broker.web.api import kinds
+from broker.web.validation import only_known_query
+
+api_router = APIRouter(dependencies=[Depends(only_known_query)])
+for _module in (kinds,):
+    api_router.include_router(_module.router)

@@ -1,0 +1,167 @@
+"""The catalogue of problem types: each stable code, its title, what it means and what to do. Data only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemType:
+    """One type of problem, as its page at `/problems/<code>` tells it."""
+
+    code: str
+    title: str
+    meaning: str
+    advice: str
+
+
+_TYPES = (
+    ProblemType(
+        "invalid",
+        "The request is not valid",
+        "A field is missing, malformed, unknown, or holds something that is not allowed there. Nothing was changed.",
+        "Correct the fields named in `errors` and send the request again.",
+    ),
+    ProblemType(
+        "malformed",
+        "The request could not be read",
+        "The body is not JSON, a header is malformed, or the request line is not HTTP.",
+        "Send a JSON body with `Content-Type: application/json`.",
+    ),
+    ProblemType(
+        "not_signed_in",
+        "You are not signed in",
+        "No session or token came with the request, or it has ended.",
+        "Sign in with `guestkey login`, or in the portal.",
+    ),
+    ProblemType(
+        "insufficient_user_authentication",
+        "A fresh second factor is needed",
+        "This session has not proven a second factor recently enough for what was asked (RFC 9470).",
+        "Confirm with `guestkey confirm` or in the portal, then try again.",
+    ),
+    ProblemType(
+        "forbidden",
+        "You may not do this",
+        "You are known, but your roles do not include this act.",
+        "Ask somebody who holds the role named, or an admin.",
+    ),
+    ProblemType(
+        "csrf",
+        "The form is not from this session",
+        "A request with a session cookie must carry that session's CSRF token.",
+        "Reload the page and send the form again.",
+    ),
+    ProblemType(
+        "denied",
+        "No credential was issued",
+        "The gate checked every condition and at least one does not hold. `reasons` lists all of them.",
+        "See each reason's advice. `guestkey why DATASET` repeats the checks without issuing anything.",
+    ),
+    ProblemType(
+        "not_found",
+        "There is nothing here",
+        "It does not exist, or it is not shown to you. Both read the same.",
+        "Check the name. If you expected access, ask the dataset's owner or your contact at the organisation.",
+    ),
+    ProblemType(
+        "method_not_allowed",
+        "This method is not allowed here",
+        "The address exists, but not for this HTTP method.",
+        "The `Allow` header names the methods; /openapi.json describes them all.",
+    ),
+    ProblemType(
+        "conflict",
+        "The state has moved on",
+        "The same request cannot succeed now: something changed, ended, or exists already.",
+        "Read the current state and decide again.",
+    ),
+    ProblemType(
+        "too_many_leases",
+        "Too many live leases",
+        "A grant carries a limited number of live leases at a time.",
+        "End one with `guestkey lease revoke`, or wait until one expires.",
+    ),
+    ProblemType(
+        "ended_meanwhile",
+        "Access ended while the credential was made",
+        "Something the credential rests on ended between decision and hand-over; it was taken back, nobody got it.",
+        "`guestkey why DATASET` says what is missing now.",
+    ),
+    ProblemType(
+        "facts_changed",
+        "The facts changed while you were deciding",
+        "What you saw when you opened the request is no longer so.",
+        "Open the request again, look at the difference, and decide anew.",
+    ),
+    ProblemType(
+        "self_decision",
+        "Nobody decides about themselves",
+        "You asked for this, or you would profit from it, so another person must decide.",
+        "Ask another owner, steward or admin.",
+    ),
+    ProblemType(
+        "idempotency_key_reused",
+        "This idempotency key was used for something else",
+        "A key stands for one request; the same key came with a different one.",
+        "Use a new key for a new request.",
+    ),
+    ProblemType(
+        "rules_invalid",
+        "The rules were refused",
+        "At least one line of the rules is wrong, and rules are accepted as a whole or not at all.",
+        "Correct the lines named and check again with `guestkey policy check`.",
+    ),
+    ProblemType(
+        "too_large",
+        "The request is too large",
+        "The body, a header or the address is longer than is accepted here.",
+        "Send less at once.",
+    ),
+    ProblemType(
+        "misdirected",
+        "This server does not answer to that name",
+        "The `Host` header names another host than this installation's public address.",
+        "Use the public address of this installation.",
+    ),
+    ProblemType(
+        "too_many_requests",
+        "Too many requests",
+        "A rate limit or a lockout is in force.",
+        "Wait as long as `Retry-After` says, then try again.",
+    ),
+    ProblemType(
+        "backend_down",
+        "A part of the house does not answer",
+        "PostgreSQL, OpenBao or an identity provider did not answer in time, so nothing can be allowed.",
+        "Try again in a minute. If it lasts, tell the operator: /readyz names what is missing.",
+    ),
+    ProblemType(
+        "internal",
+        "Something went wrong here",
+        "This is a fault of ours. It is in our log under the request id given as `instance`.",
+        "Try again. If it lasts, tell the operator the request id.",
+    ),
+)
+CATALOGUE = {entry.code: entry for entry in _TYPES}
+_BY_STATUS = {
+    400: "malformed",
+    401: "not_signed_in",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    413: "too_large",
+    414: "too_large",
+    415: "malformed",
+    421: "misdirected",
+    422: "invalid",
+    429: "too_many_requests",
+    431: "too_large",
+    503: "backend_down",
+}
+
+
+def code_of_status(status: int) -> str:
+    """The code of the type that fits an HTTP status when nothing more is known."""
+    return _BY_STATUS.get(status, "malformed" if status < 500 else "internal")

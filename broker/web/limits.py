@@ -1,0 +1,157 @@
+"""How much a caller may send, and how often. Refused before anything is read, parsed or looked up.
+
+Rates are counted in this process: an installation with N replicas allows up to N times the configured rate. That
+stops floods and guessing by hand; a shared limit belongs in front of the replicas.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from broker.web.headers import WITHOUT_HOST
+
+LONGEST_TARGET = 4096
+LONGEST_HEADERS = 16 * 1024
+LONGEST_CREDENTIAL = 8 * 1024
+_MOST_BUCKETS = 20_000
+_COOKIE = b"__Host-guestkey="
+Refuse = Callable[[Scope, Receive, Send, str, int], Awaitable[None]]
+
+
+class SizeLimits:
+    """ASGI middleware: addresses, headers, credentials and bodies no longer than they need to be.
+
+    A body is counted as it arrives, so neither a missing nor a false Content-Length helps.
+    """
+
+    def __init__(self, app: ASGIApp, body_limit: int, refuse: Refuse) -> None:
+        self._app = app
+        self._body_limit = body_limit
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = self._too_long(scope)
+        if status:
+            await self._refuse(scope, receive, send, "too_large", status)
+            return
+        await self._count_body(scope, receive, send)
+
+    def _too_long(self, scope: Scope) -> int:
+        if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > LONGEST_TARGET:
+            return 414
+        total = 0
+        for name, value in scope["headers"]:
+            total += len(name) + len(value)
+            if name == b"authorization" and len(value) > LONGEST_CREDENTIAL:
+                return 431
+            if name == b"content-length" and (not value.isdigit() or int(value[:20]) > self._body_limit):
+                return 413
+        return 431 if total > LONGEST_HEADERS else 0
+
+    async def _count_body(self, scope: Scope, receive: Receive, send: Send) -> None:
+        seen, started = 0, False
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > self._body_limit:
+                    raise _BodyTooLong
+            return message
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, counted, noted)
+        except _BodyTooLong:
+            if not started:
+                await self._refuse(scope, receive, send, "too_large", 413)
+
+
+class _BodyTooLong(BaseException):
+    """Not an Exception: no handler on the way may turn it into another answer."""
+
+
+class Buckets:
+    """Token buckets by key, oldest forgotten first. A forgotten bucket is a full one, so memory stays bounded."""
+
+    def __init__(self, per_minute: int, most: int = _MOST_BUCKETS) -> None:
+        self._burst = float(per_minute)
+        self._rate = per_minute / 60
+        self._most = most
+        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, key: str, now: float) -> int:
+        """Take one token. Returns 0, or the whole seconds to wait for the next."""
+        level, at = self._levels.pop(key, (self._burst, now))
+        level = min(self._burst, level + (now - at) * self._rate)
+        allowed = level >= 1
+        self._levels[key] = (level - 1 if allowed else level, now)
+        while len(self._levels) > self._most:
+            self._levels.popitem(last=False)
+        return 0 if allowed else max(1, int((1 - level) / self._rate) + 1)
+
+
+class RateLimits:
+    """ASGI middleware: one rate for each recognised caller, a lower one for each address without one.
+
+    A credential counts as its own caller only after it was recognised once (`state["holder"]`, set by whoever
+    authenticates): guessing tokens spends the address's rate.
+    """
+
+    def __init__(self, app: ASGIApp, per_caller: int, per_address: int, refuse: Refuse) -> None:
+        self._app = app
+        self._callers = Buckets(per_caller)
+        self._addresses = Buckets(per_address)
+        self._known: OrderedDict[bytes, str] = OrderedDict()
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["path"] in WITHOUT_HOST:
+            await self._app(scope, receive, send)
+            return
+        credential = _credential(scope)
+        wait = self._take(scope, credential)
+        state = scope.setdefault("state", {})
+        if wait:
+            state["retry_after"] = wait
+            await self._refuse(scope, receive, send, "too_many_requests", 429)
+            return
+        await self._app(scope, receive, send)
+        holder = state.get("holder")
+        if credential and holder:
+            self._remember(credential, str(holder))
+
+    def _take(self, scope: Scope, credential: bytes | None) -> int:
+        holder = self._known.get(credential) if credential else None
+        if holder:
+            return self._callers.take(holder, monotonic())
+        address = scope["client"][0] if scope.get("client") else ""
+        return self._addresses.take(address, monotonic())
+
+    def _remember(self, credential: bytes, holder: str) -> None:
+        self._known[credential] = holder
+        self._known.move_to_end(credential)
+        while len(self._known) > _MOST_BUCKETS:
+            self._known.popitem(last=False)
+
+
+def _credential(scope: Scope) -> bytes | None:
+    for name, value in scope["headers"]:
+        if name == b"authorization" or (name == b"cookie" and _COOKIE in value):
+            return hashlib.sha256(value).digest()
+    return None

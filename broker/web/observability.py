@@ -1,0 +1,119 @@
+"""What the operator sees: one log line a request, with a request id, and faults without their secrets."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Any
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from broker import metrics
+from broker.models import new_id
+
+log = structlog.get_logger("guestkey.request")
+Refuse = Callable[[Scope, Receive, Send, str, int], Awaitable[None]]
+_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+def configure_logging(level: str) -> None:
+    """JSON lines on standard error, for our own code and for the libraries'. Called by commands, never at import."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    threshold = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+    structlog.configure(
+        processors=[*shared, structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            _without_exception_text,
+            structlog.processors.JSONRenderer(),
+        ],
+        foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(threshold, logging.INFO))
+    # Libraries that log addresses with query strings, or statements with their values.
+    for name in ("httpx", "urllib3", "requests", "sqlalchemy", "uvicorn.access"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def frames_of(error: BaseException) -> list[str]:
+    """Where an error came from, as `file:line function`. Never its text: that may quote what was sent."""
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+
+
+def _without_exception_text(_logger: Any, _method: str, event: Any) -> Any:
+    info = event.pop("exc_info", None)
+    if isinstance(info, tuple) and info[1] is not None:
+        event["error"], event["frames"] = type(info[1]).__name__, frames_of(info[1])
+    return event
+
+
+class RequestLog:
+    """Outermost ASGI middleware: gives the request its id, logs its outcome, and turns a fault into a plain 500.
+
+    The route's template is logged, not the address as sent: addresses carry invitations and codes.
+    """
+
+    def __init__(self, app: ASGIApp, refuse: Refuse) -> None:
+        self._app = app
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = new_id("rq")
+        scope.setdefault("state", {})["request_id"] = request_id
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        status, began = 0, perf_counter()
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception as error:  # noqa: BLE001  the last stop: a fault of ours must not show its insides
+            log.error("request.fault", error=type(error).__name__, frames=frames_of(error))
+            if not status:
+                await self._refuse(scope, receive, noted, "internal", 500)
+        finally:
+            _log_outcome(scope, status, perf_counter() - began)
+
+
+def _log_outcome(scope: Scope, status: int, seconds: float) -> None:
+    route = getattr(scope.get("route"), "path", "")
+    metrics.requests.labels(scope["method"] if route else "", route, str(status)).observe(seconds)
+    if scope["path"] in _QUIET:
+        return
+    log.info(
+        "request",
+        method=scope["method"],
+        route=route,
+        status=status,
+        milliseconds=round(seconds * 1000, 1),
+        caller=scope.get("state", {}).get("subject"),
+        address=scope["client"][0] if scope.get("client") else None,
+    )

@@ -1,0 +1,111 @@
+"""The OpenAPI description: tags, security schemes, and the problem document on every operation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from broker.web.catalogue import CATALOGUE, code_of_status
+
+DESCRIPTION = """\
+Guests of your data get a key to one dataset, for a few minutes, after a fresh second factor.
+
+Errors are problem documents (RFC 9457) with a stable `code`; each has a page at `/problems/{code}`. Lists come as
+`{items, next_cursor}`; pass `next_cursor` as `cursor` for more. Times are ISO 8601 in UTC, durations whole seconds.
+A `POST` that makes something accepts an `Idempotency-Key`; a repeat within a day gets the first answer, without secrets.
+"""
+TAGS = {
+    "me": "Who you are, your second factor, your sessions and tokens.",
+    "datasets": "What is protected: datasets, their slices, and whom they are offered to.",
+    "requests": "Asking for a role on a dataset, and deciding.",
+    "grants": "Approved roles, from-until.",
+    "leases": "Credentials: issuing, looking, ending.",
+    "kinds": "Kinds of credentials, and how each ends.",
+    "vendors": "Third parties.",
+    "people": "Humans of the organisation and of vendors.",
+    "teams": "Sets of people of one vendor.",
+    "services": "Programs with a secret of their own.",
+    "sources": "Sign-in sources.",
+    "invitations": "Single-use links to join.",
+    "proposals": "Acts that wait for a second admin.",
+    "policy": "The rules in force, and changing them.",
+    "events": "The audit log.",
+}
+_PROBLEM = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "code", "advice", "instance"],
+    "properties": {
+        "type": {"type": "string", "format": "uri"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"type": "string", "examples": sorted(CATALOGUE)},
+        "advice": {"type": "string", "description": "What to do next."},
+        "instance": {"type": "string", "description": "The request id, also in the log and in X-Request-Id."},
+        "errors": {
+            "type": "array",
+            "items": {"type": "object", "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}}},
+        },
+        "reasons": {
+            "type": "array",
+            "description": "Of a denial: every condition that does not hold.",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "code": {"type": "string"},
+                    "sentence": {"type": "string"},
+                    "advice": {"type": "string"},
+                    "who": {"type": "string", "description": "Who can act: you, time, or someone."},
+                    "rule": {"type": ["string", "null"]},
+                    "opens_at": {"type": ["string", "null"], "format": "date-time"},
+                },
+            },
+        },
+    },
+}
+_EVERYWHERE = (400, 401, 403, 404, 409, 413, 414, 422, 429, 431, 503)
+
+
+def describe(app: FastAPI) -> None:
+    """Make `app.openapi()` complete; computed when first asked for."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _build(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _build(app: FastAPI) -> dict[str, Any]:
+    described = get_openapi(
+        title="Guestkey",
+        version=app.version,
+        description=DESCRIPTION,
+        routes=app.routes,
+        tags=[{"name": name, "description": text} for name, text in TAGS.items()],
+        servers=[{"url": app.state.public_url}],
+    )
+    components = described.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    schemas.pop("HTTPValidationError", None)
+    schemas.pop("ValidationError", None)
+    schemas["Problem"] = _PROBLEM
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "The token of a command line or service."},
+        "session": {"type": "apiKey", "in": "cookie", "name": "__Host-guestkey", "description": "A browser's session."},
+    }
+    described["security"] = [{"bearer": []}, {"session": []}]
+    for path in described["paths"].values():
+        for operation in path.values():
+            _add_problems(operation["responses"])
+    return described
+
+
+def _add_problems(responses: dict[str, Any]) -> None:
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for status in _EVERYWHERE:
+        title = CATALOGUE[code_of_status(status)].title
+        responses[str(status)] = {"description": title, "content": content}
