@@ -36,9 +36,7 @@ def mark(tx: Transaction, where: ColumnElement[bool], *, cause: str, by: str, no
         .returning(Lease.id, Lease.kind)
     ).all()
     for lease_id, kind in marked:
-        audit.record(
-            tx, "lease.ending", actor=by, subject=lease_id, now=now, details={"cause": cause, "kind": kind}
-        )
+        audit.record(tx, "lease.ending", actor=by, subject=lease_id, now=now, details={"cause": cause, "kind": kind})
     if marked:
         notify(tx, ENDING_CHANNEL)
     return [lease_id for lease_id, _ in marked]
@@ -70,7 +68,14 @@ def revoke_grant(tx: Transaction, grant_id: str, caller: Caller, reason: str, no
     if changed is None:
         raise Conflict("This grant has already ended.")
     return _ended(
-        tx, "grant.revoked", grant_id, Lease.grant_id == grant_id, "grant_revoked", caller=caller, reason=reason, now=now
+        tx,
+        "grant.revoked",
+        grant_id,
+        Lease.grant_id == grant_id,
+        "grant_revoked",
+        caller=caller,
+        reason=reason,
+        now=now,
     )
 
 
@@ -153,7 +158,14 @@ def retire_slice(tx: Transaction, slice_id: str, caller: Caller, reason: str, no
     if changed is None:
         raise NotFound("There is no such slice.")
     return _ended(
-        tx, "slice.retired", slice_id, Lease.slice_id == slice_id, "slice_retired", caller=caller, reason=reason, now=now
+        tx,
+        "slice.retired",
+        slice_id,
+        Lease.slice_id == slice_id,
+        "slice_retired",
+        caller=caller,
+        reason=reason,
+        now=now,
     )
 
 

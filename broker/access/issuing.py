@@ -236,9 +236,7 @@ def _record_issued(tx: Transaction, lease: Lease, now: datetime) -> None:
     )
 
 
-def _pending(
-    parts: Parts, caller: Caller, ask: Ask, gathered: Gathered, decision: Decision, decision_id: str
-) -> Lease:
+def _pending(parts: Parts, caller: Caller, ask: Ask, gathered: Gathered, decision: Decision, decision_id: str) -> Lease:
     bounds = decision.bounds
     assert bounds is not None and gathered.dataset is not None  # checked by the caller; narrows the types
     lifetime = ask.lifetime or min(DEFAULT_LIFETIME, bounds.max_lifetime or DEFAULT_LIFETIME)
@@ -318,4 +316,6 @@ def _kind(name: str) -> Kind:
         return kinds[name]
     except KeyError:
         known = ", ".join(sorted(kinds))
-        raise Invalid(f"There is no kind of credential called {name!r}.", field="/kind", advice=f"Use one of: {known}.") from None
+        raise Invalid(
+            f"There is no kind of credential called {name!r}.", field="/kind", advice=f"Use one of: {known}."
+        ) from None

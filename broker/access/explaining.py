@@ -1,0 +1,114 @@
+"""Explaining: may X do Y on Z now, and if not why; and who may reach this dataset, through what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+
+from broker.access.facts import Ask, gather
+from broker.access.rulebook import in_force
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.database import now as clock
+from broker.errors import Forbidden, NotFound
+from broker.models import Dataset, Grant, Passkey, Person, Service, Team, TeamMember, TotpFactor
+from broker.parts import Parts
+from broker.policies import Decision, Rule, decide
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """One way to a dataset: a holder, through a grant, by a rule. `holder` is prefixed; `members` for teams."""
+
+    grant: str
+    holder: str
+    holder_name: str
+    role: str
+    ends_at: datetime
+    members: int
+    rules: tuple[Rule, ...]
+
+
+def why(parts: Parts, caller: Caller, ask: Ask, *, person_id: str | None = None) -> Decision:
+    """The decision for the caller, or for another person, as it would be now; issues and records nothing.
+
+    Raises:
+        Forbidden: asking about somebody else takes an admin, an auditor or the dataset's owner.
+        NotFound: there is no such person.
+    """
+    with parts.database.transaction() as tx:
+        if person_id is not None and person_id != caller.id:
+            if not may_ask_about_others(tx, caller, ask.dataset):
+                raise Forbidden("Only an admin, an auditor or the dataset's owner may ask about others.")
+            caller = _other(tx, person_id)
+        gathered = gather(tx, caller, ask, locking=False)
+        return decide(gathered.facts, parts.rulebook.at(tx, gathered.revision), gathered.now)
+
+
+def who(parts: Parts, caller: Caller, dataset: str) -> list[Reach]:
+    """Every grant that holds on a dataset now, and the rules that let its role in.
+
+    Raises:
+        NotFound: there is no such dataset for this caller.
+        Forbidden: this takes an admin, an auditor or the dataset's owner.
+    """
+    with parts.database.transaction() as tx:
+        if not may_ask_about_others(tx, caller, dataset):
+            raise Forbidden("Only an admin, an auditor or the dataset's owner may see who reaches a dataset.")
+        record = tx.scalars(select(Dataset).where((Dataset.id == dataset) | (Dataset.slug == dataset))).one_or_none()
+        if record is None:
+            raise NotFound("There is no such dataset.")
+        now = clock(tx)
+        rules = parts.rulebook.at(tx, in_force(tx).number)
+        reaching = rules.reaching(record.slug, record.labels) if rules else ()
+        grants = tx.scalars(
+            select(Grant)
+            .where(Grant.dataset_id == record.id, Grant.revoked_at.is_(None), Grant.ends_at > now)
+            .order_by(Grant.id)
+        ).all()
+        return [_reach(tx, grant, reaching) for grant in grants]
+
+
+def may_ask_about_others(tx: Transaction, caller: Caller, dataset: str) -> bool:
+    """Whether the caller is an admin, an auditor, or the owner of this dataset."""
+    if caller.is_admin or caller.is_auditor:
+        return True
+    owner = tx.execute(
+        select(Dataset.owner_id).where((Dataset.id == dataset) | (Dataset.slug == dataset))
+    ).scalar_one_or_none()
+    return owner is not None and caller.kind == "person" and owner == caller.id
+
+
+def _other(tx: Transaction, person_id: str) -> Caller:
+    person = tx.get(Person, person_id)
+    if person is None:
+        raise NotFound("There is no such person.")
+    totp = select(TotpFactor.person_id).where(TotpFactor.person_id == person_id, TotpFactor.confirmed_at.is_not(None))
+    enrolled = tx.execute(totp.union_all(select(Passkey.person_id).where(Passkey.person_id == person_id))).first()
+    return Caller(
+        kind="person",
+        id=person.id,
+        name=person.name,
+        vendor_id=person.vendor_id,
+        holder_id="",
+        how="session",
+        signed_in_at=clock(tx),
+        factor_enrolled=enrolled is not None,
+    )
+
+
+def _reach(tx: Transaction, grant: Grant, reaching: tuple[Rule, ...]) -> Reach:
+    holder, name, members = "", "", 1
+    if grant.person_id:
+        holder, name = f"person:{grant.person_id}", tx.get_one(Person, grant.person_id).name
+    elif grant.service_id:
+        holder, name = f"service:{grant.service_id}", tx.get_one(Service, grant.service_id).name
+    elif grant.team_id:
+        holder, name = f"team:{grant.team_id}", tx.get_one(Team, grant.team_id).name
+        members = len(tx.scalars(select(TeamMember.person_id).where(TeamMember.team_id == grant.team_id)).all())
+    through = tuple(
+        rule for rule in reaching if rule.role == f"role:{grant.role}" and grant.slice_name in (None, rule.slice)
+    )
+    return Reach(grant.id, holder, name, grant.role, grant.ends_at, members, through)

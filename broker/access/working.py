@@ -1,0 +1,106 @@
+"""The worker's loop: woken by notifications, and by time for what nobody announces."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+
+import psycopg
+import structlog
+
+from broker.access import housekeeping, redeciding, registering, sweeping
+from broker.access.ending import ENDING_CHANNEL
+from broker.access.rulebook import CHANGED_CHANNEL
+from broker.database import now as clock
+from broker.errors import GuestkeyError
+from broker.parts import Parts
+from broker.vault import Vault
+
+log = structlog.get_logger(__name__)
+RECONCILE_SECONDS = 60.0
+HOUSEKEEPING_SECONDS = 60.0
+
+
+class Worker:
+    """One worker process (or, in tests, thread). `run` returns after `stop`."""
+
+    def __init__(self, parts: Parts, setup: Vault | None) -> None:
+        self._parts = parts
+        self._setup = setup
+        self._stopping = threading.Event()
+        self._due: dict[str, float] = {}
+
+    def stop(self, *_signal: object) -> None:
+        """Finish what is under way, then leave `run`. Usable as a signal handler."""
+        self._stopping.set()
+
+    def install_signal_handlers(self) -> None:
+        """Stop gracefully on SIGTERM and SIGINT."""
+        signal.signal(signal.SIGTERM, self.stop)
+        signal.signal(signal.SIGINT, self.stop)
+
+    def run(self) -> None:
+        """Work until stopped. Faults of backends are logged and tried again; they never end the worker."""
+        with ThreadPoolExecutor(sweeping.HANDS, thread_name_prefix="hand") as pool:
+            listener: psycopg.Connection[tuple[object, ...]] | None = None
+            while not self._stopping.is_set():
+                pause = self._guarded(lambda: self._step(pool))
+                listener = self._wait(listener, self._parts.settings.sweep_interval if pause is None else pause)
+            if listener is not None:
+                listener.close()
+
+    def _step(self, pool: ThreadPoolExecutor) -> float:
+        settings = self._parts.settings
+        sweeping.mark_over(self._parts)
+        while sweeping.end_marked(self._parts, pool) == sweeping.BATCH and not self._stopping.is_set():
+            continue
+        if self._setup is not None:
+            setup = self._setup
+            self._guarded(lambda: registering.register_waiting(self._parts, setup))
+        self._every("redecide", settings.redecide_interval, lambda: redeciding.redecide_all(self._parts))
+        self._every("reconcile", RECONCILE_SECONDS, lambda: sweeping.reconcile(self._parts))
+        self._every("housekeeping", HOUSEKEEPING_SECONDS, lambda: housekeeping.tidy(self._parts))
+        with self._parts.database.transaction() as tx:
+            return sweeping.due_in(tx, clock(tx), most=settings.sweep_interval)
+
+    def _every(self, name: str, seconds: float, work: Callable[[], int]) -> None:
+        if monotonic() >= self._due.get(name, 0.0):
+            self._due[name] = monotonic() + seconds
+            self._guarded(work)
+
+    def _guarded(self, work: Callable[[], float | int]) -> float | None:
+        try:
+            return work()
+        except GuestkeyError as error:
+            log.warning("worker.fault", code=error.code, detail=error.detail)
+        except Exception as error:  # noqa: BLE001  a worker that dies of one bad row would end nothing any more
+            log.exception("worker.unexpected", error=type(error).__name__)
+        return None
+
+    def _wait(
+        self, listener: psycopg.Connection[tuple[object, ...]] | None, seconds: float
+    ) -> psycopg.Connection[tuple[object, ...]] | None:
+        """Sleep until notified, at most `seconds`; without PostgreSQL, just sleep."""
+        try:
+            if listener is None or listener.closed:
+                listener = self._listen()
+            for notice in listener.notifies(timeout=seconds, stop_after=1):
+                if notice.channel == CHANGED_CHANNEL:
+                    self._due["redecide"] = 0.0
+            return listener
+        except psycopg.Error:
+            if listener is not None:
+                listener.close()
+            self._stopping.wait(min(1.0, seconds))
+            return None
+
+    def _listen(self) -> psycopg.Connection[tuple[object, ...]]:
+        timeout = max(2, int(self._parts.settings.database_timeout))
+        url = str(self._parts.settings.database_url)
+        listener = psycopg.connect(url, autocommit=True, connect_timeout=timeout, application_name="guestkey-worker")
+        listener.execute(f"LISTEN {ENDING_CHANNEL}")
+        listener.execute(f"LISTEN {CHANGED_CHANNEL}")
+        return listener

@@ -1,0 +1,71 @@
+"""The parts one process works with, put together from its settings. Web replicas and the worker differ in identity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from broker.access.installing import installation_tag
+from broker.access.rulebook import Rulebook
+from broker.database import Database
+from broker.errors import Invalid
+from broker.settings import BaoIdentity, Settings
+from broker.vault import Vault
+
+IdentityName = Literal["issuer", "ender", "setup"]
+
+
+@dataclass
+class Parts:
+    """Settings, records, key store and rules of one process. Safe to share between threads."""
+
+    settings: Settings
+    database: Database
+    vault: Vault
+    rulebook: Rulebook = field(default_factory=Rulebook)
+    _tag: str = ""
+
+    @classmethod
+    def build(cls, settings: Settings, *, identity: IdentityName) -> Parts:
+        """Make the parts; nothing is connected yet.
+
+        Raises:
+            Invalid: the OpenBao identity is not configured.
+        """
+        url = str(settings.database_url)
+        database = Database(url, pool_size=settings.database_pool_size, timeout=settings.database_timeout)
+        return cls(settings, database, vault_of(settings, identity))
+
+    @property
+    def tag(self) -> str:
+        """The installation's tag, part of every handle; read once."""
+        if not self._tag:
+            with self.database.transaction() as tx:
+                self._tag = installation_tag(tx)
+        return self._tag
+
+    def close(self) -> None:
+        """Close the connections to PostgreSQL."""
+        self.database.close()
+
+
+def vault_of(settings: Settings, identity: IdentityName) -> Vault:
+    """OpenBao as one of the broker's identities.
+
+    Raises:
+        Invalid: it is not configured.
+    """
+    configured: BaoIdentity | None = getattr(settings, f"bao_{identity}")
+    if configured is None:
+        name = f"GUESTKEY_BAO_{identity.upper()}"
+        raise Invalid(
+            f"The {identity} identity of the key store is not configured.",
+            advice=f"Set {name}__ROLE_ID and {name}__SECRET_ID_FILE.",
+        )
+    return Vault(
+        str(settings.bao_addr),
+        configured,
+        timeout=settings.bao_timeout,
+        concurrency=settings.bao_concurrency,
+        ca_file=settings.bao_ca_file,
+    )

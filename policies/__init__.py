@@ -1,0 +1,29 @@
+"""What is allowed: `decide(facts, rules, now) -> Decision`, pure, decided by Casbin over a closed vocabulary."""
+
+from .conditions import UnknownCondition
+from .decide import FACTOR_CODES, decide
+from .decision import Bounds, Decision, Reason
+from .facts import CallerFacts, DatasetFacts, Facts, GrantFacts, SliceFacts, VendorFacts
+from .rules import Problem, Rule, Rules, RulesInvalid
+from .table import Outcome, run_table
+
+__all__ = [
+    "FACTOR_CODES",
+    "Bounds",
+    "CallerFacts",
+    "DatasetFacts",
+    "Decision",
+    "Facts",
+    "GrantFacts",
+    "Outcome",
+    "Problem",
+    "Reason",
+    "Rule",
+    "Rules",
+    "RulesInvalid",
+    "SliceFacts",
+    "UnknownCondition",
+    "VendorFacts",
+    "decide",
+    "run_table",
+]

@@ -1,0 +1,301 @@
+"""The gate: `decide(facts, rules, now)`. Pure: no clock, no database, no network.
+
+It does not stop at the first failure: the decision names every unmet requirement, each with a code that never
+changes its meaning (docs/policy.md lists them). Whatever is unknown or missing is a denial with a reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from .conditions import Held
+from .decision import Bounds, Decision, Reason
+from .facts import DatasetFacts, Facts, GrantFacts
+from .rules import Rule, Rules, Verdict
+
+FACTOR_CODES = frozenset({"factor_not_enrolled", "factor_missing", "factor_stale"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One way it could be allowed: a grant's role on one slice."""
+
+    grant: GrantFacts
+    slice: str
+    reasons: tuple[Reason, ...]
+    rule: Rule | None = None
+    bounds: Bounds | None = None
+    factor_max_age: int | None = None
+
+
+def decide(facts: Facts, rules: Rules | None, now: datetime) -> Decision:
+    """Whether the caller may do the action on the dataset at `now`, and within which bounds.
+
+    Args:
+        rules: the revision in force, or None where there is none or it cannot be read: everything is denied then.
+        now: PostgreSQL's clock, read with the facts.
+    """
+    if now.tzinfo is None:
+        raise ValueError("now must carry a time zone")
+    passed: list[str] = []
+    reasons = [
+        *_section("caller", _caller_reasons(facts), passed),
+        *_section("vendor", _vendor_reasons(facts), passed),
+    ]
+    revision = rules.revision if rules else None
+    dataset = facts.dataset
+    if dataset is None or (not dataset.offered and _vendor_of(facts) is not False):
+        unknown = Reason(
+            "dataset_unknown",
+            "There is no such dataset, or it is not offered to you.",
+            "Check the name, or ask who invited you to have it offered.",
+            "someone",
+        )
+        return Decision(False, (*reasons, unknown), tuple(passed), (), revision, now, visible=False)
+    reasons += _section("dataset", _dataset_reasons(dataset, now), passed)
+    grants, grant_reasons = _covering(facts, now)
+    reasons += _section("grant", grant_reasons, passed)
+    if rules is None:
+        reasons.append(_rules_missing())
+        return Decision(False, tuple(reasons), tuple(passed), (), None, now)
+    attempts = [_attempt(facts, dataset, grant, name, rules, now) for grant in grants for name in _slices(facts, grant)]
+    return _conclude(facts, dataset, rules, attempts, reasons, passed, now)
+
+
+def _conclude(
+    facts: Facts,
+    dataset: DatasetFacts,
+    rules: Rules,
+    attempts: list[_Attempt],
+    reasons: list[Reason],
+    passed: list[str],
+    now: datetime,
+) -> Decision:
+    good = [attempt for attempt in attempts if not attempt.reasons]
+    chosen: _Attempt | None = None
+    if len({attempt.slice for attempt in good}) > 1:
+        names = ", ".join(sorted({attempt.slice for attempt in good}))
+        reasons.append(Reason("slice_unnamed", f"Several slices are open to you: {names}.", "Name one of them.", "you"))
+    elif good:
+        # The longest bound wins; the grant's id breaks ties, so that equal questions get equal answers.
+        chosen = max(good, key=lambda attempt: (_length(attempt, now), attempt.grant.id))
+        passed += ["rule", "conditions"]
+    elif attempts:
+        chosen = min(attempts, key=lambda attempt: (len(attempt.reasons), attempt.slice, attempt.grant.id))
+        reasons += chosen.reasons
+    allowed = chosen is not None and not reasons and chosen.bounds is not None
+    if not allowed and not reasons:
+        reasons.append(_no_rule(facts))
+    factor_only = bool(reasons) and all(reason.code in FACTOR_CODES for reason in reasons)
+    return Decision(
+        allowed=allowed,
+        reasons=tuple(reasons),
+        passed=tuple(passed),
+        rules=(str(chosen.rule),) if chosen and chosen.rule else (),
+        revision=rules.revision,
+        decided_at=now,
+        bounds=chosen.bounds if allowed and chosen else None,
+        grant=chosen.grant.id if chosen else None,
+        factor_needed=chosen.factor_max_age if factor_only and chosen else None,
+    )
+
+
+def _length(attempt: _Attempt, now: datetime) -> float:
+    if attempt.bounds is None:
+        return 0.0
+    return min(float(attempt.bounds.max_lifetime), (attempt.bounds.not_after - now).total_seconds())
+
+
+def _section(name: str, reasons: list[Reason], passed: list[str]) -> list[Reason]:
+    if not reasons:
+        passed.append(name)
+    return reasons
+
+
+def _vendor_of(facts: Facts) -> str | bool | None:
+    """The caller's vendor; False for the organisation's own; None if nobody knows."""
+    if facts.caller is None:
+        return None
+    return facts.caller.vendor or False
+
+
+def _caller_reasons(facts: Facts) -> list[Reason]:
+    caller = facts.caller
+    if caller is None or not caller.subject.startswith(("person:", "service:")):
+        return [Reason("caller_unknown", "Nobody is known behind this request.", "Sign in first.", "you")]
+    if caller.status == "active":
+        return []
+    if caller.status == "pending":
+        return [
+            Reason(
+                "person_pending",
+                "Your joining has not been confirmed yet.",
+                "Ask an admin of the organisation to confirm it.",
+                "someone",
+            )
+        ]
+    return [Reason("caller_suspended", "This account is suspended.", "Ask an admin of the organisation.", "someone")]
+
+
+def _vendor_reasons(facts: Facts) -> list[Reason]:
+    if _vendor_of(facts) is False:
+        return []
+    vendor = facts.vendor
+    if vendor is None or facts.caller is None or vendor.id != facts.caller.vendor:
+        return [Reason("vendor_unknown", "Your vendor is not known.", "Ask an admin of the organisation.", "someone")]
+    if vendor.status == "active":
+        return []
+    known = vendor.status if vendor.status in ("onboarding", "suspended", "offboarded") else "suspended"
+    sentences = {
+        "onboarding": "Your vendor is still being taken on.",
+        "suspended": "Your vendor is suspended.",
+        "offboarded": "Your vendor no longer works for this organisation.",
+    }
+    return [Reason(f"vendor_{known}", sentences[known], "Ask an admin of the organisation.", "someone")]
+
+
+def _dataset_reasons(dataset: DatasetFacts, now: datetime) -> list[Reason]:
+    reasons = []
+    if dataset.status != "active":
+        word = dataset.status if dataset.status in ("suspended", "retired") else "suspended"
+        reasons.append(Reason(f"dataset_{word}", f"The dataset is {word}.", "Ask the dataset's owner.", "someone"))
+    if dataset.retention_until is not None and now >= dataset.retention_until:
+        reasons.append(
+            Reason("retention_over", "The dataset's retention has ended.", "Ask the dataset's owner.", "someone")
+        )
+    return reasons
+
+
+def _covering(facts: Facts, now: datetime) -> tuple[list[GrantFacts], list[Reason]]:
+    """Grants that hold at `now`, or why none does."""
+    held = [grant for grant in facts.grants if grant.status == "active" and _names(grant, facts)]
+    covering = [grant for grant in held if grant.starts_at <= now < grant.ends_at]
+    if covering:
+        return covering, []
+    coming = sorted(grant.starts_at for grant in held if grant.starts_at > now)
+    if coming:
+        return [], [
+            Reason("grant_not_started", "Your grant has not begun.", "Wait for it.", "time", opens_at=coming[0])
+        ]
+    advice = "Ask for a role on it: `guestkey request new`."
+    if held:
+        return [], [Reason("grant_ended", "Your grant has ended.", advice, "you")]
+    return [], [Reason("no_grant", "You hold no grant on this dataset.", advice, "you")]
+
+
+def _names(grant: GrantFacts, facts: Facts) -> bool:
+    """Whether the grant's holder can be the caller; whether a team has it as a member was read with the facts."""
+    if facts.caller is None or not grant.role.startswith("role:"):
+        return False
+    if grant.holder.startswith("team:"):
+        return facts.caller.subject.startswith("person:")
+    return grant.holder == facts.caller.subject
+
+
+def _slices(facts: Facts, grant: GrantFacts) -> list[str]:
+    if facts.slice is not None:
+        return [facts.slice]
+    if grant.slice is not None:
+        return [grant.slice]
+    return sorted(slice_.name for slice_ in facts.dataset.slices) if facts.dataset else []
+
+
+def _attempt(
+    facts: Facts, dataset: DatasetFacts, grant: GrantFacts, name: str, rules: Rules, now: datetime
+) -> _Attempt:
+    reasons = _slice_reasons(facts, dataset, grant, name)
+    verdict = rules.ask(grant.role, name, facts, now)
+    rule, held, rule_reasons = _judge(facts, verdict, now)
+    reasons += rule_reasons
+    ages = [result.factor_max_age for result in held if result.factor_max_age is not None]
+    lifetime = _max_lifetime(held, grant)
+    if facts.lifetime is not None and facts.lifetime <= 0:
+        reasons.append(Reason("lifetime_invalid", "A lifetime is a positive number of seconds.", "Ask again.", "you"))
+    if not reasons and lifetime is not None and facts.lifetime is not None and facts.lifetime > lifetime:
+        reasons.append(
+            Reason(
+                "lifetime_too_long",
+                f"{facts.lifetime} s was asked for; your grant allows {lifetime} s.",
+                f"Ask for {lifetime} s or less.",
+                "you",
+            )
+        )
+    if reasons or lifetime is None:
+        return _Attempt(grant, name, tuple(reasons or [_no_rule(facts)]), rule, None, min(ages, default=None))
+    ends = [moment for moment in (grant.ends_at, dataset.retention_until, *(r.not_after for r in held)) if moment]
+    return _Attempt(grant, name, (), rule, Bounds(name, facts.action, lifetime, min(ends)))
+
+
+def _max_lifetime(held: tuple[Held, ...], grant: GrantFacts) -> int | None:
+    bounds = [result.max_lifetime for result in held if result.max_lifetime is not None]
+    if not bounds:
+        return None
+    return min([*bounds, grant.max_lifetime] if grant.max_lifetime is not None else bounds)
+
+
+def _slice_reasons(facts: Facts, dataset: DatasetFacts, grant: GrantFacts, name: str) -> list[Reason]:
+    slice_ = next((slice_ for slice_ in dataset.slices if slice_.name == name), None)
+    if slice_ is None:
+        return [Reason("slice_unknown", "The dataset has no such slice.", "`guestkey dataset show` lists them.", "you")]
+    reasons = []
+    if grant.slice is not None and grant.slice != name:
+        reasons.append(
+            Reason(
+                "slice_not_granted", f"Your grant covers only the slice {grant.slice!r}.", "Ask for that one.", "you"
+            )
+        )
+    if not slice_.ready:
+        reasons.append(
+            Reason("slice_not_ready", "The slice is still being prepared.", "Try again in a minute.", "time")
+        )
+    if facts.action not in slice_.actions:
+        reasons.append(
+            Reason("action_not_served", f"This slice does not serve {facts.action!r}.", "Ask its owner.", "someone")
+        )
+    return reasons
+
+
+def _judge(facts: Facts, verdict: Verdict, now: datetime) -> tuple[Rule | None, tuple[Held, ...], list[Reason]]:
+    """The rule that speaks for the caller, what its conditions said, and what keeps it from allowing."""
+    if verdict.denying:
+        rule = verdict.denying[0]
+        reason = Reason(
+            "rule_denies", "A rule forbids this.", "Ask the dataset's owner why.", "someone", rule=str(rule)
+        )
+        return rule, (), [reason]
+    if verdict.allowed and verdict.allowing:
+        held_of = dict(verdict.candidates)
+        rule = max(verdict.allowing, key=lambda rule: (_ttl(held_of[rule]), -rule.line))
+        return rule, held_of[rule], []
+    if not verdict.candidates:
+        return None, (), [_no_rule(facts)]
+    rule, held = min(verdict.candidates, key=lambda pair: (_unmet(pair[1]), pair[0].line))
+    unmet = [result.reason for result in held if result.reason is not None]
+    return rule, held, unmet or [_no_rule(facts)]
+
+
+def _ttl(held: tuple[Held, ...]) -> int:
+    return min((result.max_lifetime for result in held if result.max_lifetime is not None), default=0)
+
+
+def _unmet(held: tuple[Held, ...]) -> int:
+    return sum(result.reason is not None for result in held)
+
+
+def _no_rule(facts: Facts) -> Reason:
+    return Reason(
+        "no_rule",
+        f"No rule lets your role {facts.action} this slice.",
+        "Ask for another slice or role.",
+        "someone",
+    )
+
+
+def _rules_missing() -> Reason:
+    return Reason(
+        "rules_missing",
+        "The rules cannot be read, so nothing is allowed.",
+        "Tell the operator: /readyz names what is missing.",
+        "someone",
+    )
