@@ -14,7 +14,7 @@ Guests of your data get a key to one dataset, for a few minutes, after a fresh s
 
 Errors are problem documents (RFC 9457) with a stable `code`; each has a page at `/problems/{code}`. Lists come as
 `{items, next_cursor}`; pass `next_cursor` as `cursor` for more. Times are ISO 8601 in UTC, durations whole seconds.
-A `POST` that makes something accepts an `Idempotency-Key`; a repeat within a day gets the first answer, without secrets.
+A `POST` that makes something takes an `Idempotency-Key`; a repeat within a day gets the first answer, without secrets.
 """
 TAGS = {
     "me": "Who you are, your second factor, your sessions and tokens.",

@@ -1,0 +1,129 @@
+"""Teams: sets of people of one vendor that a grant can name."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from broker import audit
+from broker.access import ending, words
+from broker.access.paging import Page, Window, matching, page
+from broker.access.people import person
+from broker.access.permissions import is_lead, missing, teams_seen
+from broker.access.vendors import vendor
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.errors import Conflict, Forbidden, Invalid
+from broker.models import Grant, Person, Team, TeamMember, is_id, new_id
+
+LARGEST = 1000
+
+
+def list_teams(tx: Transaction, caller: Caller, window: Window, *, vendor_id: str | None = None) -> Page[Team]:
+    """The teams the caller sees."""
+    return page(tx, select(Team).where(teams_seen(caller), *matching({Team.vendor_id: vendor_id})), Team.id, window)
+
+
+def team(tx: Transaction, caller: Caller, team_id: str) -> Team:
+    """One team.
+
+    Raises:
+        NotFound: there is none of that id that the caller may see.
+    """
+    found = None
+    if is_id(team_id):
+        found = tx.scalars(select(Team).where(Team.id == team_id, teams_seen(caller))).one_or_none()
+    if found is None:
+        raise missing("team")
+    return found
+
+
+def members_of(tx: Transaction, found: Team) -> list[Person]:
+    """The people in a team, by name."""
+    query = select(Person).join(TeamMember, TeamMember.person_id == Person.id).where(TeamMember.team_id == found.id)
+    return list(tx.scalars(query.order_by(Person.name, Person.id)))
+
+
+def add_team(tx: Transaction, caller: Caller, vendor_id: str, name: str, now: datetime) -> Team:
+    """Make an empty team at a vendor."""
+    of = vendor(tx, caller, vendor_id)
+    if not (caller.is_admin or is_lead(caller, of.id)):
+        raise Forbidden("Only admins and a vendor's lead make teams.")
+    name = words.name(name, "/name")
+    made = tx.execute(
+        insert(Team)
+        .values(id=new_id("tm"), vendor_id=of.id, name=name, created_at=now)
+        .on_conflict_do_nothing(index_elements=["vendor_id", "name"])
+        .returning(Team)
+    ).scalar_one_or_none()
+    if made is None:
+        raise Conflict("This vendor has a team of that name already.")
+    audit.record(
+        tx,
+        "team.made",
+        actor=caller.subject,
+        subject=made.id,
+        now=now,
+        details={"vendor": of.id},
+        personal={"name": name},
+    )
+    return made
+
+
+def add_member(tx: Transaction, caller: Caller, team_id: str, person_id: str, now: datetime) -> None:
+    """Put a person into a team; twice is fine.
+
+    Raises:
+        Forbidden: a lead and the team carries a grant: joining it gives access, which is not a lead's to give.
+        Conflict: oneself, a person who is not active, or a full team.
+    """
+    into = team(tx, caller, team_id)
+    _check_may_add(tx, caller, into, person_id)
+    who = person(tx, caller, person_id)
+    if who.vendor_id != into.vendor_id:
+        raise Invalid("This person is not of the team's vendor.", field="/person")
+    if who.status != "active":
+        raise Conflict(f"This person is {who.status}; only active people join teams.")
+    # The team's row orders joins and grants: a grant made meanwhile is seen above, or sees us.
+    tx.execute(select(Team.id).where(Team.id == into.id).with_for_update())
+    _check_may_add(tx, caller, into, person_id)
+    size = tx.execute(select(func.count()).where(TeamMember.team_id == into.id)).scalar_one()
+    if size >= LARGEST:
+        raise Conflict(f"A team has at most {LARGEST} people.", advice="Make a second team.")
+    added = tx.execute(
+        insert(TeamMember)
+        .values(team_id=into.id, person_id=who.id, added_at=now)
+        .on_conflict_do_nothing()
+        .returning(TeamMember.team_id)
+    ).first()
+    if added:
+        details = {"person": who.id}
+        audit.record(tx, "team.member_added", actor=caller.subject, subject=into.id, now=now, details=details)
+
+
+def remove_member(tx: Transaction, caller: Caller, team_id: str, person_id: str, now: datetime) -> list[str]:
+    """Take a person out of a team; returns the ids of the leases now ending."""
+    of = team(tx, caller, team_id)
+    if not (caller.is_admin or is_lead(caller, of.vendor_id) or caller.id == person_id):
+        raise Forbidden("Only admins, the vendor's lead and the person take somebody out of a team.")
+    if not is_id(person_id):
+        raise missing("person")
+    return ending.leave_team(tx, of.id, person_id, caller, now)
+
+
+def _check_may_add(tx: Transaction, caller: Caller, into: Team, person_id: str) -> None:
+    if person_id == caller.id:
+        raise Conflict("Nobody adds themselves to a team.", advice="Ask an admin.", code="self_decision")
+    if caller.is_admin:
+        return
+    if not is_lead(caller, into.vendor_id):
+        raise Forbidden("Only admins and the vendor's lead add people to a team.")
+    carried = select(Grant.id).where(
+        Grant.team_id == into.id, Grant.revoked_at.is_(None), Grant.ends_at > func.clock_timestamp()
+    )
+    if tx.execute(carried).first():
+        raise Forbidden(
+            "This team holds a grant, so joining it gives access.", advice="Ask an admin to add this person."
+        )
