@@ -76,7 +76,7 @@ class Worker:
             return work()
         except GuestkeyError as error:
             log.warning("worker.fault", code=error.code, detail=error.detail)
-        except Exception as error:  # noqa: BLE001  a worker that dies of one bad row would end nothing any more
+        except Exception as error:  # a worker that dies of one bad row would end nothing any more
             log.exception("worker.unexpected", error=type(error).__name__)
         return None
 

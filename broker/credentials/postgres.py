@@ -104,12 +104,16 @@ class PostgresKind:
         if lease.accessor:
             vault.revoke_accessor(lease.accessor)
         user = user_of(lease.handle)
-        with watching(vault, str(lease.binding["connection"])) as connection:
-            if _remains(connection, user):
-                connection.execute("SELECT guestkey_ops.close_door(%s)", (user,))
-                connection.execute("SELECT guestkey_ops.end_sessions(%s)", (user,))
-                connection.execute("SELECT guestkey_ops.drop_user(%s)", (user,))
-            remains = _remains(connection, user)
+        try:
+            with watching(vault, str(lease.binding["connection"])) as connection:
+                if _remains(connection, user):
+                    # Three statements, three commits: the door must be closed before sessions are ended.
+                    connection.execute("SELECT guestkey_ops.close_door(%s)", (user,))
+                    connection.execute("SELECT guestkey_ops.end_sessions(%s)", (user,))
+                    connection.execute("SELECT guestkey_ops.drop_user(%s)", (user,))
+                remains = _remains(connection, user)
+        except psycopg.Error as error:
+            raise NotEnded(f"PostgreSQL refused or vanished: {type(error).__name__}") from error
         if remains:
             raise NotEnded(f"PostgreSQL still shows {remains}")
         return "postgresql: no such role, no session"
@@ -118,10 +122,13 @@ class PostgresKind:
         """Handles of every user with our tag, on every connection the bindings name."""
         found: set[str] = set()
         for connection_name in sorted({str(binding["connection"]) for binding in bindings}):
-            with watching(vault, connection_name) as connection:
-                rows = connection.execute(
-                    "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", (f"gk_{tag}_",)
-                ).fetchall()
+            try:
+                with watching(vault, connection_name) as connection:
+                    rows = connection.execute(
+                        "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", (f"gk_{tag}_",)
+                    ).fetchall()
+            except psycopg.Error as error:
+                raise _silent() from error
             found.update(f"{tag}-{str(row[0]).removeprefix(f'gk_{tag}_')}" for row in rows)
         return found
 
@@ -157,9 +164,7 @@ def _connect(vault: Vault, secret: str) -> psycopg.Connection[tuple[Any, ...]]:
         raise _down("The login of the dataset's database is not known to the key store.") from error
     except psycopg.Error as error:
         log.warning("postgres.unreachable", secret=secret, error=type(error).__name__)
-        raise BackendDown(
-            "The dataset's database does not answer.", backend="postgresql", advice="Try again in a minute."
-        ) from error
+        raise _silent() from error
 
 
 def registering(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
@@ -177,6 +182,10 @@ def _remains(connection: psycopg.Connection[tuple[Any, ...]], user: str) -> str:
     ).fetchone()
     roles, sessions = row if row else (1, 1)
     return f"{roles} role, {sessions} sessions" if roles or sessions else ""
+
+
+def _silent() -> BackendDown:
+    return BackendDown("The dataset's database does not answer.", backend="postgresql", advice="Try again in a minute.")
 
 
 def _down(detail: str) -> BackendDown:

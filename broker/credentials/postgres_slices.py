@@ -103,14 +103,10 @@ def _make_view(vault: Vault, slice_id: str, binding: PostgresBinding) -> None:
                 connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(view, group))
                 connection.execute(sql.SQL("GRANT USAGE ON SCHEMA slices TO {}").format(group))
                 connection.execute(
-                    sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(
-                        sql.Identifier(connection.info.dbname), group
-                    )
+                    sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(sql.Identifier(connection.info.dbname), group)
                 )
                 connection.execute(
-                    sql.SQL(
-                        "GRANT {} TO guestkey_minter WITH ADMIN TRUE, INHERIT FALSE, SET FALSE"
-                    ).format(group)
+                    sql.SQL("GRANT {} TO guestkey_minter WITH ADMIN TRUE, INHERIT FALSE, SET FALSE").format(group)
                 )
         except psycopg.errors.DataError as error:
             raise _mismatch() from error

@@ -44,6 +44,7 @@ CREATE FUNCTION guestkey_ops.drop_user(who name) RETURNS void
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   BEGIN
     IF who LIKE 'gk\_%' AND EXISTS (SELECT FROM pg_roles WHERE rolname = who) THEN
+      EXECUTE format('GRANT %I TO CURRENT_USER WITH INHERIT TRUE', who);
       EXECUTE format('DROP OWNED BY %I', who);
       EXECUTE format('DROP ROLE %I', who);
     END IF;

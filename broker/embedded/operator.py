@@ -122,9 +122,7 @@ class Operator:
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         headers = {"X-Vault-Token": self._token} if self._token else {}
-        answer = requests.request(
-            method, f"{self._bao.address}/v1/{path}", json=body, headers=headers, timeout=10
-        )
+        answer = requests.request(method, f"{self._bao.address}/v1/{path}", json=body, headers=headers, timeout=10)
         if not answer.ok:
             raise RuntimeError(f"OpenBao refused {method} {path}: {answer.status_code} {answer.text[:300]}")
         return answer.json() if answer.content else {}

@@ -1,0 +1,87 @@
+"""The real servers, started once per run on free ports and stopped by process id; nothing is mocked."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from broker.access.installing import install
+from broker.access.working import Worker
+from broker.database import now as clock
+from broker.embedded.stack import Stack
+from broker.migrations import upgrade
+from broker.parts import Parts, vault_of
+from broker.settings import Settings
+from tests.support.data import make_clinic
+from tests.support.world import World
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """OpenBao and PostgreSQL, migrated, with a table to make slices of."""
+    state = tmp_path_factory.mktemp("stack")
+    # PostgreSQL runs as another user when we are root, and must reach its own folder.
+    for folder in (state, *state.parents[:2]):
+        folder.chmod(0o711)
+    running = Stack(Path(state))
+    running.start()
+    try:
+        upgrade(running.postgres.url("owner", "guestkey"))
+        make_clinic(running.postgres.url("postgres", "data"))
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def settings(stack: Stack) -> Settings:
+    """The settings of a process on this stack, with limits a test run does not hit by accident."""
+    variables = stack.environment() | {
+        "GUESTKEY_RATE_LIMIT_PER_MINUTE": "100000",
+        "GUESTKEY_RATE_LIMIT_ANONYMOUS_PER_MINUTE": "100000",
+        "GUESTKEY_SWEEP_INTERVAL": "0.5",
+        "GUESTKEY_REDECIDE_INTERVAL": "1",
+    }
+    with patch.dict(os.environ, variables):
+        return Settings()
+
+
+@pytest.fixture(scope="session")
+def parts(settings: Settings) -> Iterator[Parts]:
+    """The parts of a web replica."""
+    made = Parts.build(settings, identity="issuer")
+    with made.database.transaction() as tx:
+        install(tx, clock(tx))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def ender(settings: Settings, parts: Parts) -> Iterator[Parts]:
+    """The parts of the worker."""
+    made = Parts.build(settings, identity="ender")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def worker(settings: Settings, ender: Parts) -> Iterator[Worker]:
+    """A running worker, as a thread."""
+    running = Worker(ender, vault_of(settings, "setup"))
+    thread = threading.Thread(target=running.run, name="worker")
+    thread.start()
+    yield running
+    running.stop()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def world(stack: Stack, settings: Settings, parts: Parts, ender: Parts) -> World:
+    """People, vendors and datasets made straight in the records; see `tests.support.world`."""
+    return World(stack, settings, parts, ender)

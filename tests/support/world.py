@@ -1,0 +1,311 @@
+"""A world for tests: organisation, vendors, people, datasets and grants, made straight in the records.
+
+What the records hold here, the API made them hold elsewhere; tests of the API itself go through it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+from sqlalchemy import select, update
+
+from broker.access import registering
+from broker.access.facts import Ask
+from broker.access.issuing import Handed, issue
+from broker.access.sweeping import end_marked, mark_over
+from broker.caller import Caller
+from broker.database import now as clock
+from broker.embedded.stack import Stack
+from broker.models import (
+    ApiToken,
+    Dataset,
+    Event,
+    Grant,
+    Lease,
+    Offer,
+    Person,
+    RoleHeld,
+    Service,
+    SignInSource,
+    Slice,
+    Team,
+    TeamMember,
+    Vendor,
+    new_id,
+)
+from broker.parts import Parts, vault_of
+from broker.settings import Settings
+
+CLINIC: dict[str, Any] = {"connection": "data", "schema": "clinic", "table": "patients"}
+DEIDENTIFIED = CLINIC | {"columns": ["id", "site", "age"], "rows": [["site", "=", "berlin"]]}
+FULL = CLINIC | {"columns": ["id", "site", "age", "name", "email"]}
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A person or service, its API token, and the caller that token stands for."""
+
+    caller: Caller
+    token: str
+
+    @property
+    def id(self) -> str:
+        """The person's or service's id."""
+        return self.caller.id
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The Authorization header."""
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+class World:
+    """Makes things in the records of the running stack. Names are unique, so tests share one stack."""
+
+    def __init__(self, stack: Stack, settings: Settings, parts: Parts, ender: Parts) -> None:
+        self.stack, self.settings, self.parts, self.ender = stack, settings, parts, ender
+        self.database = parts.database
+
+    def now(self) -> datetime:
+        """PostgreSQL's clock."""
+        with self.database.transaction() as tx:
+            return clock(tx)
+
+    def add(self, record: Any) -> Any:
+        """Insert one record and return it."""
+        with self.database.transaction() as tx:
+            tx.add(record)
+        return record
+
+    def vendor(self, status: str = "active") -> Vendor:
+        """A vendor of its own."""
+        made: Vendor = self.add(Vendor(id=new_id("vn"), name=f"Vendor {secrets.token_hex(4)}", status=status))
+        return made
+
+    def source(self, vendor: Vendor | None) -> SignInSource:
+        """A sign-in source for a party."""
+        made: SignInSource = self.add(
+            SignInSource(
+                id=new_id("ss"),
+                name=f"Source {secrets.token_hex(4)}",
+                issuer=f"https://{secrets.token_hex(4)}.example",
+                client_id="guestkey",
+                required_claims={},
+                vendor_id=vendor.id if vendor else None,
+                mfa_values=[],
+            )
+        )
+        return made
+
+    def person(
+        self,
+        vendor: Vendor | None = None,
+        *,
+        roles: tuple[str, ...] = (),
+        status: str = "active",
+        factor_age: int | None = 10,
+        name: str = "Ada Guest",
+    ) -> Signed:
+        """A person with an API token whose second factor was proven `factor_age` seconds ago (None: never)."""
+        source = self.source(vendor)
+        person = self.add(
+            Person(
+                id=new_id("pe"),
+                issuer=source.issuer,
+                subject=secrets.token_hex(8),
+                source_id=source.id,
+                vendor_id=vendor.id if vendor else None,
+                name=name,
+                email=f"{secrets.token_hex(4)}@example.org",
+                status=status,
+            )
+        )
+        for role in roles:
+            self.add(RoleHeld(id=new_id("rh"), person_id=person.id, role=role))
+        return self._sign_in("person", person.id, person.vendor_id, name, frozenset(roles), factor_age, source.id)
+
+    def service(self, vendor: Vendor | None = None) -> Signed:
+        """A service with an API token."""
+        made = self.add(
+            Service(
+                id=new_id("sv"),
+                vendor_id=vendor.id if vendor else None,
+                name="pipeline",
+                secret_hash="unused",
+                created_by="pe_none",
+            )
+        )
+        return self._sign_in("service", made.id, made.vendor_id, made.name, frozenset(), None, None)
+
+    def _sign_in(
+        self,
+        kind: Any,
+        id_: str,
+        vendor_id: str | None,
+        name: str,
+        roles: frozenset[str],
+        factor_age: int | None,
+        source_id: str | None,
+    ) -> Signed:
+        token, now = "gka_" + secrets.token_urlsafe(32), self.now()
+        factor_at = None if factor_age is None else now - timedelta(seconds=factor_age)
+        record = self.add(
+            ApiToken(
+                id=new_id("at"),
+                token_hash=hashlib.sha256(token.encode()).digest(),
+                person_id=id_ if kind == "person" else None,
+                service_id=id_ if kind == "service" else None,
+                source_id=source_id,
+                client_id="guestkey-cli",
+                last_seen_at=now,
+                expires_at=now + timedelta(hours=8),
+                factor_at=factor_at,
+                factor_method="totp" if factor_at else None,
+            )
+        )
+        caller = Caller(
+            kind=kind,
+            id=id_,
+            name=name,
+            vendor_id=vendor_id,
+            holder_id=record.id,
+            how="api_token",
+            signed_in_at=now,
+            factor_at=factor_at,
+            factor_method="totp" if factor_at else None,
+            factor_enrolled=factor_at is not None,
+            roles=roles,
+            address="127.0.0.1",
+        )
+        return Signed(caller, token)
+
+    def dataset(
+        self,
+        *offered_to: Vendor,
+        labels: tuple[str, ...] = ("classification:internal",),
+        owner: Signed | None = None,
+        register: bool = True,
+    ) -> Dataset:
+        """A dataset with a `deidentified` and a `full` slice, both real at their backends."""
+        made: Dataset = self.add(
+            Dataset(
+                id=new_id("ds"),
+                slug=f"trials-{secrets.token_hex(4)}",
+                title="Trials",
+                labels=list(labels),
+                owner_id=owner.id if owner else None,
+            )
+        )
+        for name, binding in (("deidentified", DEIDENTIFIED), ("full", FULL)):
+            self.add(
+                Slice(
+                    id=new_id("sl"), dataset_id=made.id, name=name, kind="postgres", binding=binding, actions=["read"]
+                )
+            )
+        for vendor in offered_to:
+            self.add(Offer(id=new_id("of"), dataset_id=made.id, vendor_id=vendor.id))
+        if register:
+            assert registering.register_waiting(self.ender, vault_of(self.settings, "setup")) >= 2
+        return made
+
+    def team(self, vendor: Vendor, *members: Signed) -> Team:
+        """A team of a vendor's people."""
+        made: Team = self.add(Team(id=new_id("te"), vendor_id=vendor.id, name=f"Team {secrets.token_hex(4)}"))
+        for member in members:
+            self.add(TeamMember(team_id=made.id, person_id=member.id))
+        return made
+
+    def grant(self, dataset: Dataset, holder: Signed | Team, role: str = "annotator", **changes: Any) -> Grant:
+        """A grant from an hour ago for a day, unless changed."""
+        now = self.now()
+        fields: dict[str, Any] = {
+            "id": new_id("gr"),
+            "dataset_id": dataset.id,
+            "role": role,
+            "purpose": "labelling",
+            "starts_at": now - timedelta(hours=1),
+            "ends_at": now + timedelta(days=1),
+        }
+        if isinstance(holder, Team):
+            fields["team_id"] = holder.id
+        else:
+            fields[f"{holder.caller.kind}_id"] = holder.id
+        made: Grant = self.add(Grant(**(fields | changes)))
+        return made
+
+    def guest(self, role: str = "annotator") -> tuple[Signed, Dataset, Grant]:
+        """An active vendor's engineer with a grant on a dataset offered to it: everything holds."""
+        vendor = self.vendor()
+        signed, dataset = self.person(vendor), self.dataset(vendor)
+        return signed, dataset, self.grant(dataset, signed, role)
+
+    # -- acting and looking -------------------------------------------------------------------------------------
+
+    def issue(self, signed: Signed, dataset: Dataset, **changes: Any) -> Handed:
+        """Issue a credential through the story."""
+        ask: dict[str, Any] = {"slice": "deidentified", "lifetime": 300}
+        key = changes.pop("idempotency_key", None)
+        slug = changes.pop("slug", dataset.slug)
+        return issue(self.parts, signed.caller, Ask(slug, **(ask | changes)), idempotency_key=key)
+
+    def connect(self, handed: Handed) -> psycopg.Connection[tuple[Any, ...]]:
+        """Log in with a credential, as its holder would."""
+        assert handed.values is not None
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=self.stack.ports.postgres,
+            dbname="data",
+            user=handed.values["username"],
+            password=handed.values["password"],
+            autocommit=True,
+            connect_timeout=5,
+        )
+
+    def admin(self, database: str = "data") -> psycopg.Connection[tuple[Any, ...]]:
+        """A superuser's session."""
+        return psycopg.connect(self.stack.postgres.url("postgres", database), autocommit=True)
+
+    def lease(self, lease_id: str) -> Lease:
+        """A lease as recorded now."""
+        with self.database.transaction() as tx:
+            return tx.get_one(Lease, lease_id)
+
+    def change(self, record: type[Any], id_: str, **values: Any) -> None:
+        """Change a record behind the broker's back."""
+        with self.database.transaction() as tx:
+            tx.execute(update(record).where(record.id == id_).values(**values))
+
+    def events(self, subject: str) -> list[str]:
+        """Kinds of the events about a record, oldest first."""
+        with self.database.transaction() as tx:
+            return list(tx.scalars(select(Event.kind).where(Event.subject == subject).order_by(Event.number)))
+
+    def sweep(self) -> None:
+        """One round of the worker's ending, here and now."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        mark_over(self.ender)
+        with ThreadPoolExecutor(4) as pool:
+            end_marked(self.ender, pool)
+
+    def wait_for(self, lease_id: str, state: str, *, seconds: float = 10) -> Lease:
+        """Wait until a lease reaches a state."""
+        end = time.monotonic() + seconds
+        while (lease := self.lease(lease_id)).state != state:
+            assert time.monotonic() < end, f"the lease is {lease.state}: {lease.last_error}"
+            time.sleep(0.05)
+        return lease
+
+    def roles_of(self, lease_id: str) -> int:
+        """How many PostgreSQL users carry a lease's id."""
+        with self.admin() as connection:
+            row = connection.execute("SELECT count(*) FROM pg_roles WHERE rolname LIKE %s", (f"gk%{lease_id}",))
+            found = row.fetchone()
+            assert found is not None
+            return int(found[0])
