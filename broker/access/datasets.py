@@ -49,7 +49,7 @@ class DatasetChange:
 
 def list_datasets(tx: Transaction, caller: Caller, window: Window, *, status: str | None = None) -> Page[Dataset]:
     """The datasets the caller sees."""
-    query = select(Dataset).where(datasets_seen(caller), *matching({Dataset.status: status}))
+    query = select(Dataset).where(datasets_seen(caller), *matching((Dataset.status, status)))
     return page(tx, query, Dataset.id, window)
 
 

@@ -34,7 +34,7 @@ class Window:
     limit: int = DEFAULT_LIMIT
 
 
-def page(tx: Transaction, query: Select[tuple[T]], key: InstrumentedAttribute[str], window: Window) -> Page[T]:
+def page(tx: Transaction, query: Select[T], key: InstrumentedAttribute[str], window: Window) -> Page[T]:
     """Run a query over one record, newest first, and cut it to the window.
 
     Raises:
@@ -55,6 +55,6 @@ def bad_cursor() -> Invalid:
     return Invalid("This cursor is not one that a list gave out.", field="/query/cursor", advice="Start without one.")
 
 
-def matching(conditions: dict[ColumnElement[Any], Any]) -> list[ColumnElement[bool]]:
-    """The equality conditions of those filters that were given."""
-    return [column == value for column, value in conditions.items() if value is not None]
+def matching(*filters: tuple[InstrumentedAttribute[Any], Any]) -> list[ColumnElement[bool]]:
+    """The equality conditions of those filters that were given a value."""
+    return [column == value for column, value in filters if value is not None]

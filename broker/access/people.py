@@ -25,7 +25,7 @@ def list_people(
     tx: Transaction, caller: Caller, window: Window, *, vendor_id: str | None = None, status: str | None = None
 ) -> Page[Person]:
     """The people the caller sees."""
-    filters = matching({Person.vendor_id: vendor_id, Person.status: status})
+    filters = matching((Person.vendor_id, vendor_id), (Person.status, status))
     return page(tx, select(Person).where(people_seen(caller), *filters), Person.id, window)
 
 

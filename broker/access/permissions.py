@@ -136,7 +136,7 @@ def leases_seen(caller: Caller) -> Seen:
     return or_(held, Lease.dataset_id.in_(looked_after(caller))) if caller.vendor_id is None else held
 
 
-def looked_after(caller: Caller) -> Select[tuple[str]]:
+def looked_after(caller: Caller) -> Select[str]:
     """The ids of datasets whose owner or steward the caller is; stewards of vendors have no such say."""
     if caller.kind != "person" or caller.vendor_id is not None:
         return select(Dataset.id).where(false())
@@ -144,7 +144,7 @@ def looked_after(caller: Caller) -> Select[tuple[str]]:
     return select(Dataset.id).where(or_(Dataset.owner_id == caller.id, Dataset.id.in_(stewarded)))
 
 
-def stewards_of() -> Select[tuple[str | None]]:
+def stewards_of() -> Select[str | None]:
     """The organisation's people who hold the role of steward now; add a dataset to the condition."""
     ours = select(Person.id).where(Person.vendor_id.is_(None), Person.status == "active")
     return select(Grant.person_id).where(Grant.role == STEWARD, _live_grant(), Grant.person_id.in_(ours))
@@ -155,13 +155,13 @@ def _live_grant() -> Seen:
     return Grant.revoked_at.is_(None) & (Grant.starts_at <= moment) & (Grant.ends_at > moment)
 
 
-def _teams_of(caller: Caller) -> Select[tuple[str]]:
+def _teams_of(caller: Caller) -> Select[str]:
     return select(TeamMember.team_id).where(TeamMember.person_id == caller.id)
 
 
-def _people_of(caller: Caller) -> Select[tuple[str]]:
+def _people_of(caller: Caller) -> Select[str]:
     return select(Person.id).where(Person.vendor_id == caller.vendor_id)
 
 
-def _services_of(caller: Caller) -> Select[tuple[str]]:
+def _services_of(caller: Caller) -> Select[str]:
     return select(Service.id).where(Service.vendor_id == caller.vendor_id)

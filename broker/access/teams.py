@@ -23,7 +23,7 @@ LARGEST = 1000
 
 def list_teams(tx: Transaction, caller: Caller, window: Window, *, vendor_id: str | None = None) -> Page[Team]:
     """The teams the caller sees."""
-    return page(tx, select(Team).where(teams_seen(caller), *matching({Team.vendor_id: vendor_id})), Team.id, window)
+    return page(tx, select(Team).where(teams_seen(caller), *matching((Team.vendor_id, vendor_id))), Team.id, window)
 
 
 def team(tx: Transaction, caller: Caller, team_id: str) -> Team:

@@ -18,7 +18,7 @@ from broker.models import Grant, Offer, Person, Request, Service, Team, Vendor, 
 
 def list_vendors(tx: Transaction, caller: Caller, window: Window, *, status: str | None = None) -> Page[Vendor]:
     """The vendors the caller sees."""
-    return page(tx, select(Vendor).where(vendors_seen(caller), *matching({Vendor.status: status})), Vendor.id, window)
+    return page(tx, select(Vendor).where(vendors_seen(caller), *matching((Vendor.status, status))), Vendor.id, window)
 
 
 def vendor(tx: Transaction, caller: Caller, vendor_id: str) -> Vendor:

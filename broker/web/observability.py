@@ -30,7 +30,7 @@ def configure_logging(level: str) -> None:
     ]
     threshold = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
     structlog.configure(
-        processors=[*shared, structlog.processors.JSONRenderer()],
+        processors=[*shared, _without_exception_text, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
@@ -60,6 +60,10 @@ def frames_of(error: BaseException) -> list[str]:
 
 def _without_exception_text(_logger: Any, _method: str, event: Any) -> Any:
     info = event.pop("exc_info", None)
+    if isinstance(info, BaseException):
+        info = (type(info), info, info.__traceback__)
+    elif info and not isinstance(info, tuple):
+        info = sys.exc_info()
     if isinstance(info, tuple) and info[1] is not None:
         event["error"], event["frames"] = type(info[1]).__name__, frames_of(info[1])
     return event

@@ -1,0 +1,185 @@
+"""Deciding about a request: who may, and approving (shorter or narrower than asked, never wider) or refusing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+
+from broker import audit
+from broker.access import words
+from broker.access.foresight import Prospect, foresee
+from broker.access.permissions import STEWARD, stewards_of
+from broker.access.requests import (
+    SHORTEST_PERIOD,
+    conclude,
+    holder_of,
+    party_of,
+    refuse_if_pointless,
+    request,
+)
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.errors import Conflict, Forbidden, GuestkeyError, Invalid
+from broker.models import Dataset, Event, Grant, Person, Request, Service, Team, new_id
+from broker.parts import Parts
+
+SHORTEST_LIFETIME = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowing:
+    """What an approver takes away: a shorter period or longest lifetime (seconds), one slice. None: as asked."""
+
+    period: int | None = None
+    slice: str | None = None
+    max_lifetime: int | None = None
+
+
+def why_not(tx: Transaction, caller: Caller, found: Request) -> GuestkeyError | None:
+    """Why the caller may not decide about a request; None: it may."""
+    if caller.kind != "person" or caller.vendor_id is not None:
+        return Forbidden("Requests are decided by people of the organisation.")
+    if caller.id == found.person_id:
+        return _self("You asked for this, so another approver must decide.")
+    if found.service_id and _maker(tx, found.service_id) == caller.id:
+        return _self("You made this service, so another approver must decide.")
+    of = tx.get_one(Dataset, found.dataset_id)
+    if of.owner_id == caller.id:
+        return None
+    stewards = tx.scalars(stewards_of().where(Grant.dataset_id == of.id)).all()
+    if caller.id in stewards:
+        # Else stewards could make stewards, and the owner would lose sight of who decides.
+        return Forbidden("Only the owner decides who becomes a steward.") if found.role == STEWARD else None
+    if of.owner_id is not None or stewards:
+        return Forbidden("The dataset's owner or a steward decides about this.", advice="Remind them.")
+    if not caller.is_admin:
+        return Forbidden("This dataset has no owner, so an admin decides about this.")
+    if _added_by(tx, of.id) == caller.subject:
+        return _self("You added this dataset and it has no owner, so another admin must decide.")
+    return None
+
+
+def approve(
+    parts: Parts, tx: Transaction, caller: Caller, request_id: str, narrowing: Narrowing, now: datetime
+) -> Grant:
+    """Turn a request into a grant that begins now.
+
+    Raises:
+        NotFound: there is no such request for this caller.
+        Forbidden, Conflict: the caller may not decide, it is decided or lapsed, or a grant would open nothing now.
+        Invalid: the approval would be wider than what was asked for.
+    """
+    found = _to_decide(tx, caller, request_id)
+    period, slice_name = _narrowed(found, narrowing)
+    if found.team_id:
+        # Orders this grant against people being added by their lead (`broker.access.teams`).
+        tx.execute(select(Team.id).where(Team.id == found.team_id).with_for_update())
+    prospect = Prospect(holder_of(found), found.role, slice_name)
+    foresight = foresee(
+        tx, parts.rulebook, party_of(tx, asker_of(tx, found), found.service_id), found.dataset_id, prospect
+    )
+    refuse_if_pointless(foresight)
+    conclude(tx, caller, found, "approved", "", now)
+    retention = tx.get_one(Dataset, found.dataset_id).retention_until
+    ends_at = now + timedelta(seconds=period)
+    grant = Grant(
+        id=new_id("gr"),
+        dataset_id=found.dataset_id,
+        role=found.role,
+        person_id=None if found.team_id or found.service_id else found.person_id,
+        team_id=found.team_id,
+        service_id=found.service_id,
+        slice_name=slice_name,
+        max_lifetime=narrowing.max_lifetime,
+        purpose=found.purpose,
+        starts_at=now,
+        ends_at=min(ends_at, retention) if retention else ends_at,
+        request_id=found.id,
+        approved_by=caller.id,
+        created_at=now,
+    )
+    tx.add(grant)
+    tx.flush()
+    _record_grant(tx, caller, grant, prospect.holder, foresight.revision, now)
+    return grant
+
+
+def refuse(tx: Transaction, caller: Caller, request_id: str, reason: str, now: datetime) -> Request:
+    """Refuse a request; who asked is shown the reason."""
+    found = _to_decide(tx, caller, request_id)
+    return conclude(tx, caller, found, "refused", words.prose(reason, "/reason"), now)
+
+
+def asker_of(tx: Transaction, found: Request) -> Caller:
+    """Who asked, as the gate needs to know them; the gate reads their state from the records."""
+    person = tx.get_one(Person, found.person_id)
+    return Caller(
+        kind="person",
+        id=person.id,
+        name=person.name,
+        vendor_id=person.vendor_id,
+        holder_id="",
+        how="session",
+        signed_in_at=found.created_at,
+    )
+
+
+def _to_decide(tx: Transaction, caller: Caller, request_id: str) -> Request:
+    found = request(tx, caller, request_id, lock=True)
+    refusal = why_not(tx, caller, found)
+    if refusal is not None:
+        raise refusal
+    return found
+
+
+def _narrowed(found: Request, narrowing: Narrowing) -> tuple[int, str | None]:
+    period = found.period if narrowing.period is None else narrowing.period
+    if not SHORTEST_PERIOD <= period <= found.period:
+        raise Invalid(
+            f"An approval may shorten the period ({found.period} s were asked for), never lengthen it.",
+            field="/period",
+        )
+    slice_name = found.slice_name if narrowing.slice is None else words.word(narrowing.slice, "/slice")
+    if found.slice_name not in (None, slice_name):
+        raise Invalid("An approval may narrow to one slice, not change which.", field="/slice")
+    if narrowing.max_lifetime is not None and narrowing.max_lifetime < SHORTEST_LIFETIME:
+        raise Invalid(f"A longest lifetime is {SHORTEST_LIFETIME} seconds or more.", field="/max_lifetime")
+    return period, slice_name
+
+
+def _record_grant(
+    tx: Transaction, caller: Caller, grant: Grant, holder: str, revision: int | None, now: datetime
+) -> None:
+    audit.record(
+        tx,
+        "grant.made",
+        actor=caller.subject,
+        subject=grant.id,
+        now=now,
+        details={
+            "request": grant.request_id,
+            "dataset": grant.dataset_id,
+            "role": grant.role,
+            "slice": grant.slice_name,
+            "holder": holder,
+            "ends_at": grant.ends_at.isoformat(),
+            "max_lifetime": grant.max_lifetime,
+            "revision": revision,
+        },
+        personal={"purpose": grant.purpose},
+    )
+
+
+def _self(detail: str) -> Conflict:
+    return Conflict(detail, advice="Ask another owner, steward or admin.", code="self_decision")
+
+
+def _maker(tx: Transaction, service_id: str) -> str:
+    return tx.execute(select(Service.created_by).where(Service.id == service_id)).scalar_one()
+
+
+def _added_by(tx: Transaction, dataset_id: str) -> str | None:
+    query = select(Event.actor).where(Event.subject == dataset_id, Event.kind == "dataset.added")
+    return tx.execute(query.limit(1)).scalar_one_or_none()

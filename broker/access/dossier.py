@@ -1,0 +1,182 @@
+"""What an approver needs to see before deciding about a request, gathered once for API and portal alike."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import rfc8785
+from sqlalchemy import func, or_, select
+
+from broker.access.approving import asker_of, why_not
+from broker.access.foresight import Foresight, Prospect, foresee
+from broker.access.requests import holder_of, party_of
+from broker.access.slices import slices_of
+from broker.caller import Caller
+from broker.credentials import kinds
+from broker.credentials.base import Ending
+from broker.database import Transaction
+from broker.errors import Conflict, GuestkeyError
+from broker.models import Dataset, Grant, Lease, Person, Request, Service, Slice, Team, TeamMember, Vendor
+from broker.parts import Parts
+from broker.policies import Reason
+
+LOOK_BACK = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Whoever would hold the grant; `members` counts a team's people, else it is 1."""
+
+    kind: str
+    id: str
+    name: str
+    members: int
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What was before: of this holder on this dataset, and of the same vendor now."""
+
+    earlier_grants: int
+    earlier_refusals: int
+    leases_in_90_days: int
+    grants_at_vendor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dossier:
+    """Everything shown beside a request, in the order it is shown. `refusal` says why the caller cannot decide.
+
+    `digest` names this very state of affairs: an approval that quotes another is refused.
+    """
+
+    request: Request
+    person: Person
+    vendor: Vendor | None
+    holder: Holder
+    dataset: Dataset
+    slices: tuple[Slice, ...]
+    longest_period: int
+    rules: tuple[str, ...]
+    unmet_now: tuple[Reason, ...]
+    lasting: tuple[Reason, ...]
+    history: History
+    endings: dict[str, Ending]
+    revision: int | None
+    digest: str
+    refusal: GuestkeyError | None
+
+
+def dossier(parts: Parts, tx: Transaction, caller: Caller, found: Request, now: datetime) -> Dossier:
+    """The facts beside a request the caller sees."""
+    person = tx.get_one(Person, found.person_id)
+    of = tx.get_one(Dataset, found.dataset_id)
+    foresight = _foresight(parts, tx, found)
+    opened = tuple(slice_ for slice_ in slices_of(tx, [of.id])[of.id] if found.slice_name in (None, slice_.name))
+    vendor = tx.get(Vendor, person.vendor_id) if person.vendor_id else None
+    return Dossier(
+        request=found,
+        person=person,
+        vendor=vendor,
+        holder=_holder(tx, found, person),
+        dataset=of,
+        slices=opened,
+        longest_period=_longest(found, of, now),
+        rules=tuple(str(rule) for rule in foresight.rules),
+        unmet_now=foresight.unmet_now,
+        lasting=foresight.lasting,
+        history=_history(tx, found, person, now),
+        endings={slice_.kind: kinds[slice_.kind].ending for slice_ in opened if slice_.kind in kinds},
+        revision=foresight.revision,
+        digest=_digest(person, vendor, of, opened, foresight),
+        refusal=why_not(tx, caller, found),
+    )
+
+
+def check_unchanged(parts: Parts, tx: Transaction, caller: Caller, found: Request, seen: str, now: datetime) -> None:
+    """Refuse an approval of a state of affairs that is no more.
+
+    Raises:
+        Conflict: the digest is another now.
+    """
+    if dossier(parts, tx, caller, found, now).digest != seen:
+        raise Conflict(
+            "The facts changed since you opened this request.",
+            advice="Open it again, look at the difference, and decide anew.",
+            code="facts_changed",
+        )
+
+
+def _foresight(parts: Parts, tx: Transaction, found: Request) -> Foresight:
+    party = party_of(tx, asker_of(tx, found), found.service_id)
+    prospect = Prospect(holder_of(found), found.role, found.slice_name)
+    return foresee(tx, parts.rulebook, party, found.dataset_id, prospect, locking=False)
+
+
+def _holder(tx: Transaction, found: Request, person: Person) -> Holder:
+    if found.team_id:
+        of = tx.get_one(Team, found.team_id)
+        members = tx.execute(select(func.count()).where(TeamMember.team_id == of.id)).scalar_one()
+        return Holder("team", of.id, of.name, members)
+    if found.service_id:
+        service = tx.get_one(Service, found.service_id)
+        return Holder("service", service.id, service.name, 1)
+    return Holder("person", person.id, person.name, 1)
+
+
+def _longest(found: Request, of: Dataset, now: datetime) -> int:
+    if of.retention_until is None:
+        return found.period
+    return max(0, min(found.period, int((of.retention_until - now).total_seconds())))
+
+
+def _history(tx: Transaction, found: Request, person: Person, now: datetime) -> History:
+    same = Grant.dataset_id == found.dataset_id
+    if found.team_id:
+        held = Grant.team_id == found.team_id
+    else:
+        held = Grant.service_id == found.service_id if found.service_id else Grant.person_id == found.person_id
+    lessee = Lease.service_id == found.service_id if found.service_id else Lease.person_id == found.person_id
+    refused = select(func.count()).where(
+        Request.person_id == found.person_id, Request.dataset_id == found.dataset_id, Request.state == "refused"
+    )
+    used = select(func.count()).where(lessee, Lease.dataset_id == found.dataset_id, Lease.created_at > now - LOOK_BACK)
+    return History(
+        earlier_grants=_count(tx, select(func.count()).where(same, held)),
+        earlier_refusals=_count(tx, refused),
+        leases_in_90_days=_count(tx, used),
+        grants_at_vendor=_count(tx, _at_vendor(found, person, now)) if person.vendor_id else 0,
+    )
+
+
+def _at_vendor(found: Request, person: Person, now: datetime) -> Any:
+    people = select(Person.id).where(Person.vendor_id == person.vendor_id)
+    teams = select(Team.id).where(Team.vendor_id == person.vendor_id)
+    services = select(Service.id).where(Service.vendor_id == person.vendor_id)
+    return select(func.count()).where(
+        Grant.dataset_id == found.dataset_id,
+        Grant.revoked_at.is_(None),
+        Grant.ends_at > now,
+        or_(Grant.person_id.in_(people), Grant.team_id.in_(teams), Grant.service_id.in_(services)),
+    )
+
+
+def _count(tx: Transaction, query: Any) -> int:
+    counted: int = tx.execute(query).scalar_one()
+    return counted
+
+
+def _digest(person: Person, vendor: Vendor | None, of: Dataset, slices: tuple[Slice, ...], foresight: Foresight) -> str:
+    state: Any = {
+        "person": [person.id, person.status],
+        "vendor": [vendor.id, vendor.status] if vendor else None,
+        "dataset": [of.id, of.status, of.labels, of.owner_id],
+        "retention": of.retention_until.isoformat() if of.retention_until else None,
+        "slices": [[slice_.id, slice_.state, slice_.binding] for slice_ in slices],
+        "rules": [str(rule) for rule in foresight.rules],
+        "lasting": [reason.code for reason in foresight.lasting],
+    }
+    return hashlib.sha256(rfc8785.dumps(state)).hexdigest()[:32]

@@ -1,0 +1,100 @@
+"""What a grant would be worth: the gate asked beforehand, at request and at approval, about somebody not asking now.
+
+What passes by itself or with a second factor (time of day, network, freshness) does not speak against a grant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from broker.access.facts import Ask, Gathered, gather
+from broker.access.rulebook import Rulebook
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.policies import FACTOR_CODES, Decision, Facts, GrantFacts, Reason, Rule, decide
+
+PASSING = FACTOR_CODES | {"outside_hours", "outside_network", "slice_unnamed", "slice_not_ready"}
+_ACTIONS = ("read", "write")
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """A grant that does not exist yet: who would hold it, and what it would say."""
+
+    holder: str
+    role: str
+    slice: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Foresight:
+    """What the gate would say. `lasting` speaks against the grant; `unmet_now` includes what will pass."""
+
+    gathered: Gathered
+    lasting: tuple[Reason, ...]
+    unmet_now: tuple[Reason, ...]
+    rules: tuple[Rule, ...]
+    revision: int | None
+
+
+def foresee(
+    tx: Transaction, rulebook: Rulebook, party: Caller, dataset_id: str, prospect: Prospect, *, locking: bool = True
+) -> Foresight:
+    """Ask the gate about a prospective grant, with the rows it rests on locked until commit.
+
+    Args:
+        party: the person or service that would use it; for a team, whoever asks for it.
+    """
+    gathered = gather(tx, party, Ask(dataset=dataset_id, slice=prospect.slice), locking=locking)
+    rules = rulebook.at(tx, gathered.revision)
+    decisions = [
+        decide(_with_grant(gathered, prospect, action), rules, gathered.now)
+        for action in _ACTIONS
+        if _served(gathered, prospect.slice, action)
+    ] or [decide(_with_grant(gathered, prospect, "read"), rules, gathered.now)]
+    best = min(decisions, key=lambda decision: len(_lasting(decision)))
+    slug = str(gathered.dataset["slug"]) if gathered.dataset else ""
+    labels = gathered.dataset["labels"] if gathered.dataset else ()
+    reaching = rules.reaching(slug, labels) if rules else ()
+    return Foresight(
+        gathered=gathered,
+        lasting=_lasting(best),
+        unmet_now=best.reasons,
+        rules=tuple(rule for rule in reaching if rule.role == f"role:{prospect.role}"),
+        revision=gathered.revision,
+    )
+
+
+def roles_reaching(
+    tx: Transaction, rulebook: Rulebook, revision: int | None, slug: str, labels: list[str]
+) -> list[str]:
+    """The roles that some rule in force allows something on a dataset."""
+    rules = rulebook.at(tx, revision)
+    if rules is None:
+        return []
+    allowed = {rule.role for rule in rules.reaching(slug, labels) if rule.effect == "allow"}
+    return sorted(role.removeprefix("role:") for role in allowed)
+
+
+def _with_grant(gathered: Gathered, prospect: Prospect, action: str) -> Facts:
+    grant = GrantFacts(
+        id="prospect",
+        role=f"role:{prospect.role}",
+        holder=prospect.holder,
+        starts_at=gathered.now,
+        ends_at=gathered.now + timedelta(days=1),
+        slice=prospect.slice,
+    )
+    return replace(gathered.facts, grants=(grant,), action=action, slice=prospect.slice)
+
+
+def _lasting(decision: Decision) -> tuple[Reason, ...]:
+    return tuple(reason for reason in decision.reasons if reason.code not in PASSING)
+
+
+def _served(gathered: Gathered, slice_name: str | None, action: str) -> bool:
+    dataset = gathered.facts.dataset
+    if dataset is None:
+        return False
+    return any(action in slice_.actions for slice_ in dataset.slices if slice_name in (None, slice_.name))

@@ -1,0 +1,253 @@
+"""Requests: asking for a role on a dataset, for a purpose and a time, and taking that back.
+
+Deciding about one is `broker.access.approving`; one that nobody decides lapses (`broker.access.housekeeping`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, text, update
+
+from broker import audit
+from broker.access import words
+from broker.access.datasets import dataset
+from broker.access.foresight import Foresight, Prospect, foresee
+from broker.access.paging import Page, Window, matching, page
+from broker.access.permissions import is_lead, looked_after, missing, requests_seen, stewards_of
+from broker.access.teams import team
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.errors import Conflict, Forbidden, Invalid
+from broker.models import Dataset, Grant, Request, Service, is_id, new_id
+from broker.parts import Parts
+
+SHORTEST_PERIOD = 60
+LONGEST_PERIOD = 366 * 86400
+MOST_PENDING = 50
+View = Literal["mine", "queue", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewRequest:
+    """What is asked for. `period` is in seconds; at most one of team and service, else it is for the caller."""
+
+    dataset: str
+    role: str
+    purpose: str
+    period: int
+    slice: str | None = None
+    team_id: str | None = None
+    service_id: str | None = None
+
+
+def list_requests(
+    tx: Transaction, caller: Caller, window: Window, *, state: str | None = None, view: View = "all"
+) -> Page[Request]:
+    """The requests the caller sees: those it made, those waiting for its decision, or all of them."""
+    query = select(Request).where(requests_seen(caller), *matching((Request.state, state)))
+    if view == "mine":
+        query = query.where(Request.person_id == caller.id)
+    elif view == "queue":
+        query = query.where(Request.state == "pending", Request.person_id != caller.id, _decided_by(caller))
+    return page(tx, query, Request.id, window)
+
+
+def request(tx: Transaction, caller: Caller, request_id: str, *, lock: bool = False) -> Request:
+    """One request.
+
+    Raises:
+        NotFound: there is none of that id that the caller may see.
+    """
+    found = None
+    if is_id(request_id):
+        query = select(Request).where(Request.id == request_id, requests_seen(caller))
+        found = tx.scalars(query.with_for_update() if lock else query).one_or_none()
+    if found is None:
+        raise missing("request")
+    return found
+
+
+def ask(parts: Parts, tx: Transaction, caller: Caller, new: NewRequest, now: datetime) -> Request:
+    """Ask for a role on a dataset.
+
+    Raises:
+        NotFound: no such dataset, team or service for this caller.
+        Forbidden: a team or service is asked for by its vendor's lead, an organisation's service by an admin.
+        Conflict: a grant could never open anything (the detail says why), or the same is asked for already.
+    """
+    if caller.kind != "person":
+        raise Forbidden("Services do not ask; a person asks for them.")
+    of = dataset(tx, caller, new.dataset)
+    _check_period(new.period)
+    purpose = words.prose(new.purpose, "/purpose")
+    prospect = Prospect(
+        holder=_holder(tx, caller, new),
+        role=words.word(new.role, "/role"),
+        slice=words.word(new.slice, "/slice") if new.slice is not None else None,
+    )
+    foresight = foresee(tx, parts.rulebook, party_of(tx, caller, new.service_id), of.id, prospect)
+    refuse_if_pointless(foresight)
+    _check_not_asked(tx, caller, of.id, new)
+    made = Request(
+        id=new_id("rq"),
+        person_id=caller.id,
+        team_id=new.team_id,
+        service_id=new.service_id,
+        dataset_id=of.id,
+        role=prospect.role,
+        slice_name=prospect.slice,
+        purpose=purpose,
+        period=new.period,
+        state="pending",
+        created_at=now,
+        lapses_at=now + timedelta(seconds=parts.settings.request_lifetime),
+    )
+    tx.add(made)
+    tx.flush()
+    audit.record(
+        tx,
+        "request.made",
+        actor=caller.subject,
+        subject=made.id,
+        now=now,
+        details={
+            "dataset": of.id,
+            "role": made.role,
+            "slice": made.slice_name,
+            "period": made.period,
+            "holder": prospect.holder,
+            "revision": foresight.revision,
+        },
+        personal={"purpose": purpose},
+    )
+    return made
+
+
+def withdraw(tx: Transaction, caller: Caller, request_id: str, now: datetime) -> Request:
+    """Take one's own request back; the lead may take back what their vendor's staff asked for."""
+    found = request(tx, caller, request_id, lock=True)
+    if found.person_id != caller.id and not is_lead(caller, caller.vendor_id):
+        raise Forbidden("Only who asked takes a request back.", advice="You can refuse it, if you decide about it.")
+    return conclude(tx, caller, found, "withdrawn", "", now)
+
+
+def conclude(tx: Transaction, caller: Caller, found: Request, state: str, reason: str, now: datetime) -> Request:
+    """Bring a pending request to its end, with its event; approvals add the grant.
+
+    Raises:
+        Conflict: it is no longer pending.
+    """
+    if found.state == "pending" and found.lapses_at <= now:
+        raise Conflict("This request has lapsed undecided.", advice="Ask again; the form can be filled from it.")
+    changed = tx.scalars(
+        update(Request)
+        .where(Request.id == found.id, Request.state == "pending")
+        .values(state=state, decided_at=now, decided_by=caller.id, decision_reason=reason)
+        .returning(Request)
+    ).one_or_none()
+    if changed is None:
+        raise Conflict(f"This request is {found.state} already.")
+    audit.record(tx, f"request.{state}", actor=caller.subject, subject=found.id, now=now, personal={"reason": reason})
+    return changed
+
+
+def refuse_if_pointless(foresight: Foresight) -> None:
+    """Refuse a grant that could never open anything as things are.
+
+    Raises:
+        NotFound: the dataset is not there for whoever would hold it.
+        Conflict: naming every lasting reason.
+    """
+    if any(reason.code == "dataset_unknown" for reason in foresight.lasting):
+        raise missing("dataset")
+    if foresight.lasting:
+        raise Conflict(
+            "Such a grant would open nothing now: " + " ".join(reason.sentence for reason in foresight.lasting),
+            advice=" ".join(dict.fromkeys(reason.advice for reason in foresight.lasting)),
+            code="grant_pointless",
+        )
+
+
+def party_of(tx: Transaction, asker: Caller, service_id: str | None) -> Caller:
+    """Who would use the grant, as the gate needs to know it: the service, or else the person who asks."""
+    if service_id is None:
+        return asker
+    service = tx.get_one(Service, service_id)
+    return Caller(
+        kind="service",
+        id=service.id,
+        name=service.name,
+        vendor_id=service.vendor_id,
+        holder_id="",
+        how="api_token",
+        signed_in_at=asker.signed_in_at,
+    )
+
+
+def holder_of(found: Request) -> str:
+    """The prefixed name of whoever a request would give a grant to."""
+    if found.team_id:
+        return f"team:{found.team_id}"
+    return f"service:{found.service_id}" if found.service_id else f"person:{found.person_id}"
+
+
+def _holder(tx: Transaction, caller: Caller, new: NewRequest) -> str:
+    if new.team_id and new.service_id:
+        raise Invalid("Name a team or a service, not both.", field="/team")
+    if new.team_id:
+        of = team(tx, caller, new.team_id)
+        if not is_lead(caller, of.vendor_id):
+            raise Forbidden("Only the vendor's lead asks for a team.", advice="Ask your lead, or ask for yourself.")
+        return f"team:{of.id}"
+    if new.service_id:
+        return f"service:{_service(tx, caller, new.service_id).id}"
+    return caller.subject
+
+
+def _service(tx: Transaction, caller: Caller, service_id: str) -> Service:
+    found = None
+    if is_id(service_id):
+        found = tx.scalars(
+            select(Service).where(Service.id == service_id, Service.vendor_id.is_not_distinct_from(caller.vendor_id))
+        ).one_or_none()
+    if found is None:
+        raise missing("service")
+    if not (caller.is_admin or is_lead(caller, found.vendor_id)):
+        raise Forbidden("Only the vendor's lead (for the organisation's services: an admin) asks for a service.")
+    return found
+
+
+def _check_period(period: int) -> None:
+    if not SHORTEST_PERIOD <= period <= LONGEST_PERIOD:
+        raise Invalid(f"A period is {SHORTEST_PERIOD} to {LONGEST_PERIOD} seconds.", field="/period")
+
+
+def _check_not_asked(tx: Transaction, caller: Caller, dataset_id: str, new: NewRequest) -> None:
+    # Two identical requests at once would each miss the other.
+    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"requests {caller.id}"})
+    mine = and_(Request.person_id == caller.id, Request.state == "pending")
+    if tx.execute(select(func.count()).where(mine)).scalar_one() >= MOST_PENDING:
+        raise Conflict(f"You have {MOST_PENDING} undecided requests.", advice="Withdraw what you no longer need.")
+    same = select(Request.id).where(
+        mine,
+        Request.dataset_id == dataset_id,
+        Request.role == new.role,
+        Request.slice_name.is_not_distinct_from(new.slice),
+        Request.team_id.is_not_distinct_from(new.team_id),
+        Request.service_id.is_not_distinct_from(new.service_id),
+    )
+    if tx.execute(same).first():
+        raise Conflict("You have asked for this already, and it waits for a decision.")
+
+
+def _decided_by(caller: Caller) -> ColumnElement[bool]:
+    """The condition that a request may be this caller's to decide; `approving.why_not` has the last word."""
+    cared_for = Request.dataset_id.in_(looked_after(caller))
+    if not caller.is_admin:
+        return cared_for
+    tended = exists().where(Dataset.id == Request.dataset_id, Dataset.owner_id.is_not(None))
+    stewarded = stewards_of().where(Grant.dataset_id == Request.dataset_id).correlate(Request).exists()
+    return or_(cared_for, and_(~tended, ~stewarded))
