@@ -1,0 +1,190 @@
+"""Speaking to the API: bounded in time and size, one kind of error, and a second factor asked for in place."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from broker.cli import config
+from broker.cli.faults import Code, Fault, of_problem
+
+PREFIX = "/api/v1"
+ANSWER_SECONDS = 30.0
+LARGEST_ANSWER = 16 * 1024 * 1024
+_TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+
+Json = dict[str, Any]
+
+
+class Api:
+    """One installation, as one caller.
+
+    Args:
+        confirm: called with the fault when a fresh second factor is needed; returns once it was given, after which
+            the interrupted request is sent again. None: nobody can be asked.
+    """
+
+    def __init__(self, url: str, token: str | None, confirm: Callable[[Fault], None] | None = None) -> None:
+        self.url = url
+        self.confirm = confirm
+        headers = {"Accept": "application/json", "User-Agent": "guestkey-cli"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        # A proxy from the environment must not see what goes to this very computer.
+        self._http = httpx.Client(
+            base_url=url,
+            headers=headers,
+            timeout=_TIMEOUT,
+            trust_env=not config.is_loopback(url),
+            follow_redirects=False,
+        )
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+    def get(self, path: str, **query: Any) -> Json:
+        """One thing."""
+        return self._call("GET", PREFIX + path, query=query)
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None, *, key: str | None = None) -> Json:
+        """Change something. `key` makes a repeat safe (Idempotency-Key)."""
+        headers = {"Idempotency-Key": key} if key else {}
+        return self._call("POST", PREFIX + path, body=without_none(body or {}), headers=headers)
+
+    def pages(self, path: str, limit: int, **query: Any) -> list[Json]:
+        """Up to `limit` items of a list, page by page."""
+        items: list[Json] = []
+        for page in self._pages(path, min(limit, 100), query):
+            items += page
+            if len(items) >= limit:
+                break
+        return items[:limit]
+
+    def form(self, address: str, fields: Mapping[str, str]) -> Json:
+        """Send a form, as OAuth wants it."""
+        return self._call("POST", address, form=fields)
+
+    def document(self, path: str) -> Json:
+        """A document outside the versioned API, such as OAuth's metadata."""
+        return self._call("GET", path)
+
+    def _pages(self, path: str, size: int, query: Mapping[str, Any]) -> Iterator[list[Json]]:
+        cursor = None
+        while True:
+            page = self.get(path, limit=size, cursor=cursor, **query)
+            items = page.get("items")
+            if not isinstance(items, list):
+                raise _garbage("a list without items")
+            yield items
+            cursor = page.get("next_cursor")
+            if not cursor:
+                return
+
+    def _call(self, method: str, path: str, **parts: Any) -> Json:
+        try:
+            return self._once(method, path, **parts)
+        except Fault as fault:
+            if fault.code is not Code.FACTOR or self.confirm is None:
+                raise
+            self.confirm(fault)
+        return self._once(method, path, **parts)
+
+    def _once(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        form: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Json:
+        request = self._http.build_request(
+            method,
+            path,
+            params=without_none(query or {}) or None,
+            json=body,
+            data=form,
+            headers=dict(headers or {}),
+        )
+        try:
+            response = self._http.send(request, stream=True)
+            try:
+                content = _read(response)
+            finally:
+                response.close()
+        except httpx.TimeoutException as error:
+            raise self._unreachable("It did not answer in time.") from error
+        except httpx.TransportError as error:
+            raise self._unreachable(str(error) or type(error).__name__) from error
+        return _understood(response, content)
+
+    def _unreachable(self, why: str) -> Fault:
+        return Fault(Code.BACKEND, f"{self.url} does not answer.", why=why, next_step="guestkey status")
+
+
+def segment(text: str) -> str:
+    """What a person typed as one path segment, whatever it holds."""
+    if text in {"", ".", ".."}:
+        raise Fault(Code.NOT_FOUND, f"There is nothing called {text!r}.", next_step="guestkey dataset list")
+    return quote(text, safe="")
+
+
+def without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that were given."""
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _read(response: httpx.Response) -> bytes:
+    end = time.monotonic() + ANSWER_SECONDS
+    content = bytearray()
+    for chunk in response.iter_bytes():
+        content += chunk
+        if len(content) > LARGEST_ANSWER:
+            raise _garbage("an answer without end")
+        if time.monotonic() > end:
+            raise httpx.ReadTimeout("the answer came too slowly")
+    return bytes(content)
+
+
+def _understood(response: httpx.Response, content: bytes) -> Json:
+    if response.status_code == 204:
+        return {}
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        answer = None
+    if response.is_success:
+        if not isinstance(answer, dict):
+            raise _garbage(f"status {response.status_code} without a JSON document")
+        return answer
+    if response.is_redirect:
+        raise _garbage(f"a redirect to {response.headers.get('location', 'nowhere')}")
+    return _refused(response, answer if isinstance(answer, dict) else {})
+
+
+def _refused(response: httpx.Response, answer: Json) -> Json:
+    if "error" in answer and "code" not in answer:
+        # OAuth's endpoints have a form of their own (RFC 6749 §5.2).
+        answer = {
+            "title": "The sign-in was refused.",
+            "detail": str(answer.get("error_description") or answer["error"]),
+            "advice": "guestkey login",
+            "code": str(answer["error"]),
+        }
+    raise of_problem(response.status_code, answer)
+
+
+def _garbage(what: str) -> Fault:
+    return Fault(
+        Code.FAULT,
+        "The server's answer makes no sense.",
+        why=f"It sent {what}. Perhaps the address is not a Guestkey installation.",
+        next_step="guestkey status",
+    )

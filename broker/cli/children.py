@@ -1,0 +1,90 @@
+"""Running somebody else's program with a fresh credential in its environment, never in its arguments."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from types import FrameType
+
+from broker.cli.faults import Code, Fault
+from broker.cli.signals import handled
+
+# What of libpq's environment could send the password elsewhere, or weaken how the server is checked.
+_LIBPQ_KEPT = frozenset({"PGAPPNAME", "PGCLIENTENCODING", "PGDATESTYLE", "PGTZ", "PGCONNECT_TIMEOUT"})
+# On a terminal these reach the child by themselves.
+_TYPED = frozenset({signal.SIGINT, getattr(signal, "SIGQUIT", signal.SIGINT)})
+
+
+def environment(credential: Mapping[str, object]) -> dict[str, str]:
+    """The child's environment: ours without foreign connection settings, and the credential's values."""
+    inherited = {
+        key: value
+        for key, value in os.environ.items()
+        if key != "GUESTKEY_TOKEN" and (not key.startswith("PG") or key in _LIBPQ_KEPT)
+    }
+    return inherited | _for_libpq(credential) | _for_anything(credential)
+
+
+def find_psql() -> str:
+    """The `psql` program: `GUESTKEY_PSQL`, or the one on the path.
+
+    Raises:
+        Fault: there is none.
+    """
+    found = shutil.which(os.environ.get("GUESTKEY_PSQL") or "psql")
+    if found is None:
+        raise Fault(
+            Code.CHILD_NOT_RUN,
+            "psql is not installed here.",
+            next_step="Install PostgreSQL's client, or use: guestkey run DATASET -- YOUR-TOOL",
+        )
+    return found
+
+
+def run(command: Sequence[str], variables: Mapping[str, str]) -> int:
+    """Run to the end and return the exit code as a shell would; 128 + n for signal n.
+
+    Signals that mean us are passed on, and the child decides: psql cancels a query on Ctrl-C and lives on.
+
+    Raises:
+        Fault: it could not be started.
+    """
+    try:
+        child = subprocess.Popen(list(command), env=dict(variables))
+    except OSError as error:
+        raise Fault(
+            Code.CHILD_NOT_RUN,
+            f"{command[0]} could not be started.",
+            why=error.strerror or "",
+            next_step="Check its name.",
+        ) from error
+
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        typed = number in _TYPED and sys.stdin.isatty()
+        if not typed and child.poll() is None:
+            child.send_signal(number)
+
+    with handled(pass_on):
+        code = child.wait()
+    return 128 - code if code < 0 else code
+
+
+def _for_libpq(credential: Mapping[str, object]) -> dict[str, str]:
+    names = {
+        "PGHOST": "host",
+        "PGPORT": "port",
+        "PGDATABASE": "dbname",
+        "PGUSER": "username",
+        "PGPASSWORD": "password",
+        "PGSSLMODE": "sslmode",
+        "PGSSLROOTCERT": "sslrootcert",
+    }
+    return {name: str(credential[key]) for name, key in names.items() if credential.get(key) not in (None, "")}
+
+
+def _for_anything(credential: Mapping[str, object]) -> dict[str, str]:
+    return {f"GUESTKEY_{key.upper()}": str(value) for key, value in credential.items() if value not in (None, "")}

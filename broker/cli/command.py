@@ -1,0 +1,110 @@
+"""What every command shares: the options `--json`, `--plain` and `--url`, the API, the errors and exit codes."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from functools import cached_property
+from typing import Annotated, Any
+
+import typer
+
+from broker.cli import config, stepup, tokens
+from broker.cli.api import Api
+from broker.cli.faults import Code, Fault
+from broker.cli.output import Output
+
+_OPTIONS: dict[str, Any] = {
+    "as_json": Annotated[bool, typer.Option("--json", help="One versioned JSON document; never asks anything.")],
+    "plain": Annotated[bool, typer.Option("--plain", help="No colour, no asking.")],
+    "url": Annotated[str | None, typer.Option("--url", help="The installation's address [GUESTKEY_URL].")],
+}
+_DEFAULTS = {"as_json": False, "plain": False, "url": None}
+
+
+class Cli:
+    """One run of one command."""
+
+    def __init__(self, command: str, *, as_json: bool = False, plain: bool = False, url: str | None = None) -> None:
+        self.as_json = as_json
+        self.plain = plain
+        self._wanted_url = url
+        self.out = Output(command, as_json=as_json)
+        if plain:
+            os.environ["NO_COLOR"] = "1"
+
+    @cached_property
+    def url(self) -> str:
+        """The installation's address."""
+        return config.installation_url(self._wanted_url)
+
+    @cached_property
+    def api(self) -> Api:
+        """The API as the person who signed in here.
+
+        Raises:
+            Fault: nobody did.
+        """
+        token = tokens.load(self.url)
+        if token is None:
+            raise Fault(Code.SIGN_IN, f"You are not signed in to {self.url}.", next_step="guestkey login")
+        api = Api(self.url, token)
+        if self.can_ask:
+            api.confirm = lambda fault: stepup.ask(Api(self.url, token), self.out, fault)
+        return api
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether a person sits at this terminal and may be asked."""
+        return not (self.as_json or self.plain) and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+Body = Callable[..., int | None]
+
+
+def verb(
+    group: typer.Typer, name: str, *, of: str = "", own_code: Code | None = None, **settings: Any
+) -> Callable[[Body], Body]:
+    """Register a function as a command. It gets a `Cli` first, then its own arguments; it may return an exit code.
+
+    Args:
+        of: the noun, for the name in JSON documents.
+        own_code: the exit code of every fault of ours, where the command passes a child's exit code on.
+    """
+    full_name = f"{of} {name}".strip()
+
+    def register(body: Body) -> Body:
+        def run(**given: Any) -> None:
+            options = {key: given.pop(key) for key in _OPTIONS}
+            cli = Cli(full_name, **options)
+            try:
+                code = body(cli, **given) or Code.DONE
+            except Fault as fault:
+                cli.out.fault(fault)
+                code = own_code or fault.code
+            except KeyboardInterrupt:
+                cli.out.say("Interrupted.")
+                code = Code.INTERRUPTED
+            raise typer.Exit(int(code))
+
+        _describe(run, body)
+        group.command(name, **settings)(run)
+        return body
+
+    return register
+
+
+def _describe(run: Callable[..., None], body: Body) -> None:
+    """Give the registered function the signature Typer reads: the body's own parameters, and the shared options."""
+    own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_DEFAULTS[name], annotation=annotation)
+        for name, annotation in _OPTIONS.items()
+    ]
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + shared
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__doc__ = body.__doc__
+    run.__name__ = body.__name__

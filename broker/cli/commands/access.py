@@ -1,0 +1,244 @@
+"""`dataset`, `request`, `grant`, `who`: what there is, asking for it, deciding, and holding it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from broker.cli import waiting
+from broker.cli.api import segment
+from broker.cli.command import Cli, verb
+from broker.cli.commands.nouns import Id, Limit, Noun, group, mount_list, mount_show, print_list
+from broker.cli.faults import Code
+from broker.cli.output import Column
+from broker.cli.words import seconds_of
+
+Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it is recorded, and shown to whom it concerns.")]
+
+DATASET = Noun(
+    "dataset",
+    "/datasets",
+    listed=(
+        Column("dataset", "slug"),
+        Column("title", "title"),
+        Column("status", "status"),
+        Column("labels", "labels"),
+    ),
+    shown=(
+        Column("dataset", "slug"),
+        Column("id", "id"),
+        Column("title", "title"),
+        Column("description", "description"),
+        Column("nature", "nature"),
+        Column("status", "status"),
+        Column("labels", "labels"),
+        Column("owner", "owner"),
+        Column("kept until", "retention_until", when=True),
+        Column("roles", "roles"),
+    ),
+    none="No dataset is shown to you yet. Ask your contact at the organisation.",
+)
+SLICES = (Column("slice", "name"), Column("what it lets you read", "summary"), Column("status", "status"))
+REQUEST = Noun(
+    "request",
+    "/requests",
+    listed=(
+        Column("id", "id"),
+        Column("state", "state"),
+        Column("dataset", "dataset"),
+        Column("role", "role"),
+        Column("who", "person.name"),
+        Column("lapses", "lapses_at", when=True),
+    ),
+    shown=(
+        Column("id", "id"),
+        Column("state", "state"),
+        Column("dataset", "dataset"),
+        Column("role", "role"),
+        Column("slice", "slice"),
+        Column("who", "person.name"),
+        Column("purpose", "purpose"),
+        Column("period (s)", "period"),
+        Column("asked", "created_at", when=True),
+        Column("lapses", "lapses_at", when=True),
+        Column("decided", "decided_at", when=True),
+        Column("decided by", "decided_by.name"),
+        Column("reason", "decision_reason"),
+        Column("grant", "grant"),
+    ),
+    none="No request. Next: guestkey request new DATASET --role ROLE --purpose WHY",
+)
+GRANT = Noun(
+    "grant",
+    "/grants",
+    listed=(
+        Column("id", "id"),
+        Column("dataset", "dataset"),
+        Column("role", "role"),
+        Column("holder", "holder"),
+        Column("state", "state"),
+        Column("ends", "ends_at", when=True),
+    ),
+    shown=(
+        Column("id", "id"),
+        Column("dataset", "dataset"),
+        Column("role", "role"),
+        Column("holder", "holder"),
+        Column("slice", "slice"),
+        Column("state", "state"),
+        Column("longest lifetime (s)", "max_lifetime"),
+        Column("purpose", "purpose"),
+        Column("starts", "starts_at", when=True),
+        Column("ends", "ends_at", when=True),
+        Column("revoked", "revoked_at", when=True),
+        Column("reason", "revoke_reason"),
+    ),
+    none="No grant. Next: guestkey request new DATASET --role ROLE --purpose WHY",
+)
+REACH = (
+    Column("who", "holder_name"),
+    Column("holder", "holder"),
+    Column("people", "members"),
+    Column("role", "role"),
+    Column("grant", "grant"),
+    Column("until", "ends_at", when=True),
+    Column("rules", "rules"),
+)
+
+
+def mount(app: typer.Typer) -> None:
+    """Add these groups."""
+    datasets = group(app, "dataset", "What is protected, as far as it is shown to you.")
+    mount_list(datasets, DATASET)
+    verb(datasets, "show", of="dataset")(show_dataset)
+    requests = group(app, "request", "Asking for a role on a dataset, and deciding.")
+    verb(requests, "new", of="request")(new_request)
+    verb(requests, "list", of="request")(list_requests)
+    verb(requests, "show", of="request")(show_request)
+    verb(requests, "withdraw", of="request")(withdraw)
+    verb(requests, "approve", of="request")(approve)
+    verb(requests, "refuse", of="request")(refuse)
+    grants = group(app, "grant", "Approved roles.")
+    verb(grants, "list", of="grant")(list_grants)
+    mount_show(grants, GRANT)
+    verb(grants, "revoke", of="grant")(revoke_grant)
+    verb(app, "who")(who)
+
+
+def show_dataset(cli: Cli, dataset: Annotated[str, typer.Argument(help="Its short name.")]) -> None:
+    """Show one dataset and its slices."""
+    found = cli.api.get(f"/datasets/{segment(dataset)}")
+    cli.out.facts(DATASET.shown, found)
+    if not cli.as_json and found.get("slices"):
+        cli.out.items(SLICES, found["slices"], none="")
+
+
+def new_request(
+    cli: Cli,
+    dataset: Annotated[str, typer.Argument(help="The dataset's short name.")],
+    role: Annotated[str, typer.Option(help="The role asked for, such as annotator.")],
+    purpose: Annotated[str, typer.Option(help="What for, in a sentence for whoever decides.")],
+    period: Annotated[str, typer.Option(help="How long, such as 30d.")] = "30d",
+    slice_: Annotated[str | None, typer.Option("--slice", help="Only this part of it.")] = None,
+    team: Annotated[str | None, typer.Option(help="Ask for this team instead of yourself.")] = None,
+    service: Annotated[str | None, typer.Option(help="Ask for this service instead of yourself.")] = None,
+    wait: Annotated[str | None, typer.Option(help="Wait this long for the decision, such as 10m.")] = None,
+) -> int | None:
+    """Ask for a role on a dataset."""
+    body = {
+        "dataset": dataset,
+        "role": role,
+        "slice": slice_,
+        "purpose": purpose,
+        "period": seconds_of(period),
+        "team": team,
+        "service": service,
+    }
+    made = cli.api.post("/requests", body)
+    if wait is None:
+        cli.out.facts(REQUEST.shown, made)
+        cli.out.say(f"Sent. Next: guestkey request show {made.get('id')}")
+        return None
+    cli.out.say(f"Sent as {made.get('id')}; waiting for the decision.")
+    return _tell_decision(cli, str(made.get("id")), wait)
+
+
+def list_requests(
+    cli: Cli,
+    state: Annotated[str | None, typer.Option(help="pending, approved, refused, withdrawn or lapsed.")] = None,
+    view: Annotated[str | None, typer.Option(help="mine, or queue: those you may decide.")] = None,
+    limit: Limit = 100,
+) -> None:
+    """List requests."""
+    print_list(cli, REQUEST, limit, state=state, view=view)
+
+
+def show_request(
+    cli: Cli,
+    id_: Id,
+    wait: Annotated[str | None, typer.Option(help="Wait this long for the decision, such as 10m.")] = None,
+) -> int | None:
+    """Show one request."""
+    if wait is not None:
+        return _tell_decision(cli, id_, wait)
+    cli.out.facts(REQUEST.shown, cli.api.get(f"/requests/{segment(id_)}"))
+    return None
+
+
+def withdraw(cli: Cli, id_: Id) -> None:
+    """Take your request back."""
+    cli.out.done(f"Request {id_} withdrawn.", cli.api.post(f"/requests/{segment(id_)}/withdraw"))
+
+
+def approve(
+    cli: Cli,
+    id_: Id,
+    period: Annotated[str | None, typer.Option(help="A shorter time, such as 7d.")] = None,
+    slice_: Annotated[str | None, typer.Option("--slice", help="A narrower part.")] = None,
+    max_lifetime: Annotated[str | None, typer.Option(help="Longest credential, such as 10m.")] = None,
+) -> None:
+    """Approve a request; you may shorten and narrow it, never widen."""
+    body = {
+        "period": seconds_of(period) if period else None,
+        "slice": slice_,
+        "max_lifetime": seconds_of(max_lifetime) if max_lifetime else None,
+    }
+    cli.out.done(f"Request {id_} approved.", cli.api.post(f"/requests/{segment(id_)}/approve", body))
+
+
+def refuse(cli: Cli, id_: Id, reason: Reason) -> None:
+    """Refuse a request; the reason is shown to who asked."""
+    cli.out.done(f"Request {id_} refused.", cli.api.post(f"/requests/{segment(id_)}/refuse", {"reason": reason}))
+
+
+def list_grants(
+    cli: Cli,
+    person: Annotated[str | None, typer.Option(help="Only this person's.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only on this dataset.")] = None,
+    limit: Limit = 100,
+) -> None:
+    """List grants."""
+    print_list(cli, GRANT, limit, person=person, dataset=dataset)
+
+
+def revoke_grant(cli: Cli, id_: Id, reason: Reason) -> None:
+    """End a grant and every lease that rests on it."""
+    ended = cli.api.post(f"/grants/{segment(id_)}/revoke", {"reason": reason})
+    cli.out.done(f"Grant {id_} revoked; its leases are being ended. Next: guestkey lease list", ended)
+
+
+def who(cli: Cli, dataset: Annotated[str, typer.Argument(help="The dataset's short name.")]) -> None:
+    """Who may reach a dataset, and through what; for its owner, admins and auditors."""
+    answer = cli.api.get(f"/datasets/{segment(dataset)}/who")
+    cli.out.items(REACH, answer.get("items") or [], none="Nobody may reach it.")
+
+
+def _tell_decision(cli: Cli, request_id: str, wait: str) -> int:
+    found = waiting.until_decided(cli.api, request_id, seconds=seconds_of(wait))
+    cli.out.facts(REQUEST.shown, found)
+    state = found.get("state")
+    if state == "pending":
+        cli.out.say(f"Nobody decided yet. Next: guestkey request show {request_id} --wait 10m")
+        return Code.WAITING
+    return Code.DONE if state == "approved" else Code.DENIED

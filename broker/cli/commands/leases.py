@@ -1,0 +1,82 @@
+"""`lease`: what was issued, and ending it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from broker.cli import waiting
+from broker.cli.api import segment
+from broker.cli.command import Cli, verb
+from broker.cli.commands.access import Reason
+from broker.cli.commands.nouns import Id, Limit, Noun, group, mount_show, print_list
+from broker.cli.output import Column
+from broker.cli.words import seconds_of
+
+LEASE = Noun(
+    "lease",
+    "/leases",
+    listed=(
+        Column("id", "id"),
+        Column("state", "state"),
+        Column("kind", "kind"),
+        Column("dataset", "dataset"),
+        Column("slice", "slice"),
+        Column("expires", "expires_at", when=True),
+    ),
+    shown=(
+        Column("id", "id"),
+        Column("state", "state"),
+        Column("kind", "kind"),
+        Column("handle", "handle"),
+        Column("dataset", "dataset"),
+        Column("slice", "slice"),
+        Column("action", "action"),
+        Column("holder", "holder"),
+        Column("issued", "created_at", when=True),
+        Column("expires", "expires_at", when=True),
+        Column("ended", "ended_at", when=True),
+        Column("cause", "end_cause"),
+        Column("confirmed by", "confirmed_by"),
+        Column("how it ends", "ending.how"),
+        Column("worst exposure (s)", "ending.worst_case"),
+        Column("attempts", "attempts"),
+        Column("next attempt", "next_attempt_at", when=True),
+    ),
+    none="No lease. Next: guestkey connect DATASET",
+)
+
+
+def mount(app: typer.Typer) -> None:
+    """Add this group."""
+    leases = group(app, "lease", "Credentials: the record of each, never the secret.")
+    verb(leases, "list", of="lease")(list_leases)
+    mount_show(leases, LEASE)
+    verb(leases, "revoke", of="lease")(revoke)
+
+
+def list_leases(
+    cli: Cli,
+    state: Annotated[
+        str | None, typer.Option(help="pending, active, revoking, revoked, expired, revoke_failed.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only on this dataset.")] = None,
+    person: Annotated[str | None, typer.Option(help="Only this person's.")] = None,
+    limit: Limit = 100,
+) -> None:
+    """List leases."""
+    print_list(cli, LEASE, limit, state=state, dataset=dataset, person=person)
+
+
+def revoke(
+    cli: Cli,
+    id_: Id,
+    reason: Reason = "no longer needed",
+    wait: Annotated[str, typer.Option(help="How long to wait for the backend to confirm.")] = "30s",
+) -> int:
+    """End a lease now and wait until its backend confirms: 7 while it does not, 9 if it failed and is retried."""
+    cli.api.post(f"/leases/{segment(id_)}/revoke", {"reason": reason})
+    lease = waiting.until_ended(cli.api, id_, seconds=seconds_of(wait))
+    cli.out.done(waiting.outcome(lease), lease)
+    return waiting.code_of(lease)

@@ -1,0 +1,59 @@
+"""`list` and `show` of every noun: the same shape each time, so described as data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from broker.cli.api import segment
+from broker.cli.command import Cli, verb
+from broker.cli.output import Column
+
+Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Its id.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Noun:
+    """A thing of the API that can be listed and shown."""
+
+    name: str
+    path: str
+    listed: Sequence[Column]
+    shown: Sequence[Column]
+    none: str
+
+
+def mount_show(app: typer.Typer, noun: Noun) -> None:
+    """Add `show`."""
+
+    def show(cli: Cli, id_: Id) -> None:
+        cli.out.facts(noun.shown, cli.api.get(f"{noun.path}/{segment(id_)}"))
+
+    show.__doc__ = f"Show one {noun.name}."
+    verb(app, "show", of=noun.name)(show)
+
+
+def mount_list(app: typer.Typer, noun: Noun) -> None:
+    """Add `list` without filters."""
+
+    def list_(cli: Cli, limit: Limit = 100) -> None:
+        print_list(cli, noun, limit)
+
+    list_.__doc__ = f"List every {noun.name} you may see."
+    verb(app, "list", of=noun.name)(list_)
+
+
+def print_list(cli: Cli, noun: Noun, limit: int, **query: str | None) -> None:
+    """List a noun, filtered."""
+    cli.out.items(noun.listed, cli.api.pages(noun.path, limit, **query), none=noun.none)
+
+
+def group(app: typer.Typer, noun: str, help_: str) -> typer.Typer:
+    """A group of commands about one noun."""
+    made = typer.Typer(no_args_is_help=True, help=help_, pretty_exceptions_show_locals=False)
+    app.add_typer(made, name=noun)
+    return made

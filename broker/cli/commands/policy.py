@@ -1,0 +1,122 @@
+"""`policy`: rules are files; check and test them here, compare with what is in force, propose them."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broker.cli.api import Json
+from broker.cli.command import Cli, verb
+from broker.cli.commands import server
+from broker.cli.commands.nouns import Limit, Noun, group, print_list
+from broker.cli.faults import Code, Fault
+from broker.cli.output import Column
+
+FILES = ("rules", "networks")
+LARGEST_FILE = 1024 * 1024
+Folder = Annotated[Path, typer.Argument(help="The folder that holds rules.csv, networks.csv and tests.csv.")]
+REVISION = Noun(
+    "revision",
+    "/policy/revisions",
+    listed=(
+        Column("revision", "number"),
+        Column("since", "created_at", when=True),
+        Column("proposed by", "proposed_by"),
+        Column("approved by", "approved_by"),
+    ),
+    shown=(),
+    none="No policy is in force yet.",
+)
+
+
+def mount(app: typer.Typer) -> None:
+    """Add this group."""
+    policies = group(app, "policy", "The rules: files in git, put in force by two admins.")
+    verb(policies, "check", of="policy")(check)
+    verb(policies, "test", of="policy")(test)
+    verb(policies, "diff", of="policy")(diff)
+    verb(policies, "apply", of="policy")(apply)
+    verb(policies, "show", of="policy")(show)
+    verb(policies, "revisions", of="policy")(revisions)
+
+
+def check(cli: Cli, folder: Folder = Path("policies")) -> None:
+    """Check every line of the rules; offline where the server is installed."""
+    texts = _read(folder)
+    if _server_installed():
+        server.run_operator(["policy", "check", str(folder)])
+    cli.out.done("The rules are valid.", cli.api.post("/policy/check", texts))
+
+
+def test(cli: Cli, folder: Folder = Path("policies")) -> None:
+    """Run the policy's table of tests against the rules; on the server's installation."""
+    server.run_operator(["policy", "test", str(folder)])
+
+
+def diff(cli: Cli, folder: Folder = Path("policies")) -> None:
+    """What the files would change in the policy in force."""
+    current, texts = cli.api.get("/policy"), _read(folder)
+    lines = [line for name in FILES for line in _difference(name, str(current.get(name) or ""), texts[name])]
+    if cli.as_json:
+        cli.out.document({"revision": current.get("revision"), "same": not lines, "difference": lines})
+    elif lines:
+        for line in lines:
+            cli.out.value(line)
+    else:
+        cli.out.say(f"The files say what revision {current.get('revision')} says.")
+
+
+def apply(cli: Cli, folder: Folder = Path("policies")) -> None:
+    """Propose the files as the next policy; a second admin must approve before they count."""
+    proposal = cli.api.post("/policy/proposals", _read(folder))
+    cli.out.facts(
+        (Column("proposal", "id"), Column("state", "state"), Column("lapses", "lapses_at", when=True)), proposal
+    )
+    cli.out.say(f"Another admin must approve it. Next, for them: guestkey proposal approve {proposal.get('id')}")
+
+
+def show(cli: Cli) -> None:
+    """The policy in force."""
+    policy = cli.api.get("/policy")
+    if cli.as_json:
+        cli.out.document(policy)
+        return
+    cli.out.say(f"Revision {policy.get('revision')}")
+    for name in FILES:
+        cli.out.value(f"# {name}.csv\n{str(policy.get(name) or '').rstrip()}")
+
+
+def revisions(cli: Cli, limit: Limit = 100) -> None:
+    """Every policy that was ever in force, newest first."""
+    print_list(cli, REVISION, limit)
+
+
+def _read(folder: Path) -> Json:
+    return {name: _read_one(folder / f"{name}.csv") for name in FILES}
+
+
+def _read_one(file: Path) -> str:
+    try:
+        if file.stat().st_size > LARGEST_FILE:
+            raise Fault(Code.USAGE, f"{file} is larger than any policy.", next_step="Check the folder.")
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Fault(
+            Code.USAGE, f"{file} cannot be read.", why=str(error), next_step="guestkey policy check FOLDER"
+        ) from error
+
+
+def _difference(name: str, before: str, after: str) -> list[str]:
+    file = f"{name}.csv"
+    return list(
+        difflib.unified_diff(before.splitlines(), after.splitlines(), f"in force/{file}", f"here/{file}", lineterm="")
+    )
+
+
+def _server_installed() -> bool:
+    return "casbin" in sys.modules or importlib.util.find_spec("casbin") is not None

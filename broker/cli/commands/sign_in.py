@@ -1,0 +1,125 @@
+"""`login`, `logout`, `whoami`, `status`, `confirm`: who is at this terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from broker.cli import config, loopback, stepup, tokens
+from broker.cli.api import Api
+from broker.cli.command import Cli, verb
+from broker.cli.faults import Code, Fault
+from broker.cli.output import Column
+
+ME = (
+    Column("name", "name"),
+    Column("id", "id"),
+    Column("e-mail", "email"),
+    Column("vendor", "vendor.name"),
+    Column("vendor", "vendor"),
+    Column("roles", "roles"),
+    Column("signed in", "signed_in_at", when=True),
+    Column("second factor", "factor_at", when=True),
+    Column("factor enrolled", "factor_enrolled"),
+)
+
+
+def mount(app: typer.Typer) -> None:
+    """Add these commands."""
+    verb(app, "login")(login)
+    verb(app, "logout")(logout)
+    verb(app, "whoami")(whoami)
+    verb(app, "status")(status)
+    verb(app, "confirm")(confirm)
+
+
+def login(
+    cli: Cli,
+    address: Annotated[str | None, typer.Argument(help="The installation, https://…; remembered.")] = None,
+    browser: Annotated[bool, typer.Option(help="Try to open a browser.")] = True,
+    wait: Annotated[int, typer.Option(help="Seconds to wait for the browser.")] = 300,
+) -> None:
+    """Sign in through the browser; works from another computer's browser too."""
+    url = config.checked(address) if address else cli.url
+    api = Api(url, None)
+    token = loopback.sign_in(api, cli.out.say, open_browser=browser, paste=cli.can_ask, seconds=wait)
+    where = tokens.save(url, token)
+    config.remember(url)
+    me = Api(url, token).get("/me")
+    cli.out.say(f"Signed in to {url} as {me.get('name') or me.get('id')}. The token is in {where}.")
+    cli.out.say("Next: guestkey dataset list" if me.get("factor_at") else "Next: guestkey confirm")
+    if cli.as_json:
+        cli.out.document(me)
+
+
+def logout(cli: Cli) -> None:
+    """End this command line's token, here and on the server."""
+    token = tokens.load(cli.url)
+    if token is None:
+        cli.out.done(f"You were not signed in to {cli.url}.")
+        return
+    try:
+        loopback.revoke(Api(cli.url, token), token)
+    except Fault as fault:
+        if fault.code is not Code.SIGN_IN:
+            # What the server still honours must stay revocable from here.
+            raise
+    tokens.forget(cli.url)
+    cli.out.done(f"Signed out of {cli.url}.")
+
+
+def whoami(cli: Cli) -> None:
+    """Who you are here, and how fresh your second factor is."""
+    cli.out.facts(ME, cli.api.get("/me"))
+
+
+def status(cli: Cli) -> int | None:
+    """Whether the installation answers, and whether you are signed in to it."""
+    ready = _ready(cli)
+    signed_in = tokens.load(cli.url) is not None
+    facts = {"url": cli.url, "ready": ready["ready"], "missing": ready["missing"], "signed_in": signed_in}
+    if ready["ready"] and signed_in:
+        try:
+            facts["me"] = Api(cli.url, tokens.load(cli.url)).get("/me")
+        except Fault as fault:
+            if fault.code is not Code.SIGN_IN:
+                raise
+            facts["signed_in"] = False
+    columns = [Column("installation", "url"), Column("ready", "ready"), Column("missing", "missing")]
+    cli.out.facts([*columns, Column("signed in", "signed_in"), Column("as", "me.name")], facts)
+    if not ready["ready"]:
+        return Code.BACKEND
+    if not facts["signed_in"]:
+        cli.out.say("Next: guestkey login")
+        return Code.SIGN_IN
+    return None
+
+
+def confirm(
+    cli: Cli,
+    stdin: Annotated[bool, typer.Option("--stdin", help="Read the code from standard input.")] = False,
+) -> None:
+    """Prove your second factor now, with the code of your authenticator."""
+    api = cli.api
+    api.confirm = None
+    if stdin:
+        me = stepup.send(api, sys.stdin.readline().strip())
+    elif not cli.can_ask:
+        raise Fault(Code.FACTOR, "There is no terminal to ask for the code.", next_step="guestkey confirm --stdin")
+    elif api.get("/me").get("factor_enrolled") is False:
+        raise stepup.not_enrolled(api)
+    else:
+        me = stepup.prove(api, cli.out)
+    cli.out.done("Confirmed.", me)
+
+
+def _ready(cli: Cli) -> dict[str, object]:
+    try:
+        answer = Api(cli.url, None).document("/readyz")
+    except Fault as fault:
+        if fault.code is not Code.BACKEND or not fault.problem:
+            raise
+        answer = fault.problem
+    return {"ready": answer.get("ready") is True, "missing": answer.get("missing") or {}}

@@ -1,0 +1,79 @@
+"""Which installation the command talks to: `--url`, `GUESTKEY_URL`, or the file that `guestkey login` wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from platformdirs import user_config_path
+
+from broker.cli.faults import Code, Fault
+
+
+def config_file() -> Path:
+    """Where the address is kept."""
+    return user_config_path("guestkey", appauthor=False) / "config.json"
+
+
+def installation_url(wanted: str | None = None) -> str:
+    """The installation's address, without a trailing slash.
+
+    Raises:
+        Fault: none is known, or it would send a token in clear text over a network.
+    """
+    url = wanted or os.environ.get("GUESTKEY_URL") or _kept()
+    if not url:
+        raise Fault(
+            Code.SIGN_IN,
+            "No Guestkey installation is known here.",
+            next_step="guestkey login https://guestkey.example.com   (or set GUESTKEY_URL)",
+        )
+    return checked(url)
+
+
+def checked(url: str) -> str:
+    """The address in its one form.
+
+    Raises:
+        Fault: it is not an https address, nor http on this computer.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"https", "http"} or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise Fault(Code.USAGE, f"{url!r} is not the address of an installation.", next_step="Use https://host[:port].")
+    if parts.scheme == "http" and not is_loopback(url):
+        raise Fault(
+            Code.USAGE,
+            f"{url} is not encrypted.",
+            why="Tokens are sent over https only, except to this computer.",
+            next_step=f"Use https://{parts.netloc}.",
+        )
+    return url.rstrip("/")
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the address is on this computer."""
+    return urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
+
+
+def remember(url: str) -> None:
+    """Keep the address for the next commands."""
+    file = config_file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"url": url}) + "\n")
+
+
+def _kept() -> str | None:
+    try:
+        kept = json.loads(config_file().read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise Fault(
+            Code.FAULT,
+            f"{config_file()} cannot be read.",
+            why=str(error),
+            next_step="Remove it, then: guestkey login URL",
+        ) from error
+    return kept.get("url") if isinstance(kept, dict) else None

@@ -1,0 +1,160 @@
+"""What a command prints: the result on standard output, everything else on standard error.
+
+A table on a terminal, tab-separated and uncut in a pipe, one versioned JSON document with `--json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from broker.cli.faults import Fault
+from broker.cli.words import clock, moment, safe
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its heading, and where the value lies in an item (`a.b`). `when` marks a time."""
+
+    heading: str
+    path: str
+    when: bool = False
+
+
+class Output:
+    """The two streams of one command."""
+
+    def __init__(self, command: str, *, as_json: bool, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self.command = command
+        self.as_json = as_json
+        self._out = out or sys.stdout
+        self._err = err or sys.stderr
+
+    def items(self, columns: Sequence[Column], items: Sequence[Mapping[str, Any]], *, none: str) -> None:
+        """A list: rows, or the sentence `none` on standard error."""
+        if self.as_json:
+            self.document({"items": list(items)})
+        elif not items:
+            self.say(none)
+        elif self._out.isatty():
+            self._table(columns, items)
+        else:
+            self._lines("\t".join(safe(find(item, column.path)) for column in columns) for item in items)
+
+    def facts(self, columns: Sequence[Column], item: Mapping[str, Any]) -> None:
+        """One thing: a line for each fact that is known."""
+        if self.as_json:
+            self.document(item)
+            return
+        known = [(column, find(item, column.path)) for column in columns]
+        known = [(column, value) for column, value in known if value not in (None, "", [], {})]
+        if self._out.isatty():
+            width = max((len(column.heading) for column, _ in known), default=0)
+            self._lines(f"{column.heading:<{width}}  {self._shown(column, value)}" for column, value in known)
+        else:
+            self._lines(f"{column.heading}\t{safe(value)}" for column, value in known)
+
+    def value(self, text: str) -> None:
+        """Exactly one value, as it is."""
+        self._lines([text])
+
+    def document(self, data: Any) -> None:
+        """The one JSON document of this command."""
+        document = {"version": VERSION, "command": self.command, "data": data}
+        self._lines([json.dumps(document, ensure_ascii=False, indent=2 if self._out.isatty() else None)])
+
+    def done(self, sentence: str, data: Mapping[str, Any] | None = None) -> None:
+        """A change that worked: a sentence on standard error, or the API's answer as JSON."""
+        if self.as_json:
+            self.document(data or {})
+        else:
+            self.say(sentence)
+
+    def say(self, text: str) -> None:
+        """A remark beside the result."""
+        print(text, file=self._err, flush=True)
+
+    def ask(self, prompt: str) -> str:
+        """One line from the person at the terminal.
+
+        Raises:
+            KeyboardInterrupt: standard input has ended.
+        """
+        print(prompt, end="", file=self._err, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            raise KeyboardInterrupt
+        return line.strip()
+
+    def fault(self, fault: Fault) -> None:
+        """An error: what, why, what next; every reason of a denial."""
+        if self.as_json:
+            error = {"version": VERSION, "command": self.command, "error": fault.document()}
+            self.say(json.dumps(error, ensure_ascii=False))
+            return
+        self.say(self._red(f"Error: {safe(fault.what)}"))
+        if fault.why and fault.why.rstrip(".") != fault.what.rstrip("."):
+            self.say(f"  {safe(fault.why)}")
+        for field in fault.problem.get("errors") or []:
+            self.say(f"  {safe(field.get('pointer'))}: {safe(field.get('detail'))}")
+        self.reasons(fault.problem.get("reasons") or [])
+        if fault.next_step:
+            self.say(f"Next: {safe(fault.next_step)}")
+        if fault.problem.get("instance") and fault.problem.get("status", 0) >= 500:
+            self.say(f"  Request id for the operator: {safe(fault.problem['instance'])}")
+
+    def reasons(self, reasons: Iterable[Mapping[str, Any]]) -> None:
+        """Why the gate said no, each with what to do about it."""
+        for reason in reasons:
+            self.say(f"  ✕ {safe(reason.get('sentence'))}")
+            if reason.get("opens_at"):
+                self.say(f"    Opens {self._shown(Column('', '', when=True), reason['opens_at'])}.")
+            if reason.get("advice"):
+                self.say(f"    → {safe(reason['advice'])}")
+
+    def _table(self, columns: Sequence[Column], items: Sequence[Mapping[str, Any]]) -> None:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column.heading, overflow="fold")
+        for item in items:
+            table.add_row(*(Text(self._shown(column, find(item, column.path))) for column in columns))
+        Console(file=self._out, highlight=False, no_color=no_color() or None).print(table)
+
+    def _shown(self, column: Column, value: Any) -> str:
+        when = moment(value) if column.when and isinstance(value, str) else None
+        return clock(when, datetime.now(UTC)) if when else safe(value)
+
+    def _red(self, text: str) -> str:
+        return text if no_color() or not self._err.isatty() else f"\x1b[31m{text}\x1b[0m"
+
+    def _lines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            print(line, file=self._out)
+        self._out.flush()
+
+
+def no_color() -> bool:
+    """Whether colour is unwanted (no-color.org: any non-empty value)."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+
+
+def find(item: Mapping[str, Any], path: str) -> Any:
+    """The value at `a.b` in nested mappings, or None."""
+    value: Any = item
+    for key in path.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(key)
+    return value
