@@ -38,7 +38,7 @@ class RowFilter:
         if isinstance(self.value, tuple):
             values = sql.SQL(", ").join(sql.Literal(value) for value in self.value)
             return sql.SQL("{} IN ({})").format(column, values)
-        return sql.SQL("{} {} {}").format(column, sql.SQL(self.operator), sql.Literal(self.value))  # type: ignore[arg-type]
+        return sql.SQL("{} {} {}").format(column, sql.SQL(self.operator), sql.Literal(self.value))
 
 
 @dataclass(frozen=True, slots=True)

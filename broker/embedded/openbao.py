@@ -151,8 +151,10 @@ def _initial_requests() -> list[tuple[str, str, Mapping[str, Any]]]:
             },
         ),
     ]
-    for file in sorted(POLICIES.glob("*.hcl")):
-        steps.append((f"policy-{file.stem}", f"sys/policies/acl/{file.stem}", {"policy": file.read_text()}))
+    steps += [
+        (f"policy-{file.stem}", f"sys/policies/acl/{file.stem}", {"policy": file.read_text()})
+        for file in sorted(POLICIES.glob("*.hcl"))
+    ]
     for name in IDENTITIES:
         role = f"auth/approle/role/{name}"
         settings = {

@@ -33,16 +33,23 @@ class OidcClient:
     client_secret: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class MadeAccount:
+    """An account of the example provider: its password, and the `sub` its tokens will carry."""
+
+    subject: str
+    password: str = field(repr=False)
+
+
 class Operator:
     """A log-in of the operator identity."""
 
     def __init__(self, bao: OpenBao) -> None:
         self._bao = bao
+        self._token = ""
         secret_id = bao.secret_id_file("guestkey-operator").read_text()
         login = self._call("POST", "auth/approle/login", {"role_id": "guestkey-operator", "secret_id": secret_id})
-        self._token: str = login["auth"]["client_token"]
-
-    _token = ""
+        self._token = login["auth"]["client_token"]
 
     def connect_database(self, postgres: Postgres) -> None:
         """Connect the database `data`: the minter's password becomes OpenBao's alone, the others go to its store."""
@@ -71,7 +78,9 @@ class Operator:
         self._call("POST", "identity/oidc/key/guestkey", {"algorithm": "ES256", "allowed_client_ids": ["*"]})
         email = '{"email": {{identity.entity.metadata.email}}, "email_verified": true}'
         self._scope("email", email)
-        self._scope("profile", '{"name": {{identity.entity.metadata.name}}}')
+        self._scope(
+            "profile", '{"name": {{identity.entity.metadata.name}}, "party": {{identity.entity.metadata.party}}}'
+        )
         self._call(
             "POST",
             f"identity/oidc/client/{PROVIDER}",
@@ -96,25 +105,21 @@ class Operator:
         issuer = f"{self._bao.address}/v1/identity/oidc/provider/{PROVIDER}"
         return OidcClient(issuer, client["client_id"], client["client_secret"])
 
-    def make_account(self, username: str, name: str, email: str) -> str:
-        """Make a password account of the example provider; returns its generated password, kept nowhere."""
+    def make_account(self, username: str, name: str, email: str, party: str) -> MadeAccount:
+        """Make a password account of the example provider; its generated password is kept nowhere else."""
         password = "".join(secrets.choice(_ALPHABET) for _ in range(20))
         self._call(
             "POST", f"auth/userpass/users/{username}", {"password": password, "token_policies": ["guestkey-sign-in"]}
         )
-        entity = self._call("POST", "identity/entity", {"name": username, "metadata": {"email": email, "name": name}})
-        mounts = self._call("GET", "sys/auth")["data"]
-        if entity.get("data"):
-            self._call(
-                "POST",
-                "identity/entity-alias",
-                {
-                    "name": username,
-                    "canonical_id": entity["data"]["id"],
-                    "mount_accessor": mounts["userpass/"]["accessor"],
-                },
-            )
-        return password
+        metadata = {"email": email, "name": name, "party": party}
+        entity_id = self._call("POST", "identity/entity", {"name": username, "metadata": metadata})["data"]["id"]
+        accessor = self._call("GET", "sys/auth")["data"]["userpass/"]["accessor"]
+        self._call(
+            "POST",
+            "identity/entity-alias",
+            {"name": username, "canonical_id": entity_id, "mount_accessor": accessor},
+        )
+        return MadeAccount(entity_id, password)
 
     def _scope(self, name: str, template: str) -> None:
         encoded = base64.b64encode(template.encode()).decode()

@@ -126,13 +126,16 @@ class Postgres:
             arguments += ["--builtin-locale=C.UTF-8", "--locale=C", "--data-checksums", "-D", str(self._data)]
             if self._account:
                 os.fchown(descriptor, *self._account)
+            user, group = self._account or (None, None)
             done = subprocess.run(
                 [str(binary("initdb")), *arguments],
                 pass_fds=[descriptor],
                 capture_output=True,
                 text=True,
                 check=False,
-                **_as_account(self._account),
+                user=user,
+                group=group,
+                extra_groups=[] if self._account else None,
             )
         if done.returncode != 0:
             raise children.StartFailed(f"initdb failed: {done.stderr.strip().splitlines()[-1:]}")
@@ -147,7 +150,7 @@ class Postgres:
             passwords = {name: sql.Literal(value) for name, value in self.passwords.items()}
             text = (here / script).read_text()
             with psycopg.connect(self.url("postgres", database)) as connection:
-                connection.execute(sql.SQL(_escape(text)).format(**passwords))  # type: ignore[arg-type]
+                connection.execute(sql.SQL(_escape(text)).format(**passwords))
 
     def _load_passwords(self) -> dict[str, str]:
         file = self.state / "passwords.json"
@@ -181,7 +184,3 @@ def _escape(script: str) -> str:
     for login in LOGINS:
         escaped = escaped.replace("{{" + login + "}}", "{" + login + "}")
     return escaped
-
-
-def _as_account(account: tuple[int, int] | None) -> dict[str, object]:
-    return {} if account is None else {"user": account[0], "group": account[1], "extra_groups": []}

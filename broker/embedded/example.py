@@ -1,0 +1,258 @@
+"""The example that `make up` seeds: an organisation, two vendors, and real public data in two datasets.
+
+The data ships inside statsmodels (BSD): the RAND health insurance experiment and Fair's survey of marriages.
+Everything is written through the broker's own records, with events, as an operator on the server would.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import select
+
+from broker import audit
+from broker.access.installing import install
+from broker.access.registering import register_waiting
+from broker.database import Transaction
+from broker.database import now as clock
+from broker.embedded.operator import OidcClient, Operator
+from broker.embedded.stack import Stack
+from broker.identity.sources import wrap_client_secret
+from broker.models import Dataset, Offer, Person, RoleHeld, SignInSource, Slice, Vendor, new_id
+from broker.parts import Parts, vault_of
+from broker.settings import Settings
+
+HOST = "organisation"
+
+
+@dataclass(frozen=True, slots=True)
+class Someone:
+    """An example person: account name, full name, party, and role there."""
+
+    username: str
+    name: str
+    party: str
+    role: str | None
+    what: str
+
+
+PEOPLE = (
+    Someone("olga", "Olga Owner", HOST, "admin", "admin; owns both datasets"),
+    Someone("omar", "Omar Admin", HOST, "admin", "the second admin"),
+    Someone("ines", "Ines Auditor", HOST, "auditor", "auditor"),
+    Someone("ada", "Ada Annotator", "acme-labels", None, "engineer of the vendor Acme Labels"),
+    Someone("lev", "Lev Lead", "acme-labels", "lead", "lead of the vendor Acme Labels"),
+    Someone("bo", "Bo Other", "borealis", None, "engineer of the vendor Borealis, who is offered one dataset"),
+)
+VENDORS = {"acme-labels": "Acme Labels", "borealis": "Borealis"}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A real table, and the dataset made of it."""
+
+    slug: str
+    title: str
+    package_file: str
+    name: str
+    classification: str
+    deidentified: tuple[str, ...]
+    rows: tuple[tuple[str, str, float], ...]
+    offered_to: tuple[str, ...]
+    about: str
+
+
+TABLES = (
+    Table(
+        "health-visits",
+        "Health insurance experiment",
+        "randhie/randhie.csv",
+        "visits",
+        "internal",
+        ("id", "mdvis", "physlm", "disea", "hlthg", "hlthf", "hlthp"),
+        (("physlm", "=", 0),),
+        ("acme-labels", "borealis"),
+        "Outpatient visits a year of people in the RAND health insurance experiment, 1974-1982.",
+    ),
+    Table(
+        "marriage-survey",
+        "Survey of marriages",
+        "fair/fair.csv",
+        "marriages",
+        "confidential",
+        ("id", "age", "yrs_married", "educ", "rate_marriage"),
+        (("age", ">=", 22),),
+        ("acme-labels",),
+        "Answers of 6,366 women to a magazine's survey on marriage, 1974, as used by Ray Fair.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What is printed once: who may sign in, with which password."""
+
+    username: str
+    password: str
+    what: str
+
+
+def seed(stack: Stack, settings: Settings, redirect_uri: str) -> list[Account]:
+    """Make the example. Returns the accounts with their generated passwords, which are kept nowhere else."""
+    load_tables(stack)
+    operator = Operator(stack.bao)
+    client = operator.make_provider([redirect_uri])
+    accounts, subjects = [], {}
+    for someone in PEOPLE:
+        made = operator.make_account(
+            someone.username, someone.name, f"{someone.username}@{someone.party}.example", someone.party
+        )
+        subjects[someone.username] = made.subject
+        accounts.append(Account(someone.username, made.password, someone.what))
+    parts = Parts.build(settings, identity="issuer")
+    try:
+        with parts.database.transaction() as tx:
+            now = clock(tx)
+            install(tx, now)
+            _make_parties(tx, parts, client, subjects, now)
+            _make_datasets(tx, now)
+        register_waiting(parts, vault_of(settings, "setup"))
+    finally:
+        parts.close()
+    return accounts
+
+
+def load_tables(stack: Stack) -> None:
+    """Copy the real tables into the database `data`, schema `example`, and let the registrar read them."""
+    with psycopg.connect(stack.postgres.url("postgres", "data")) as connection:
+        connection.execute("CREATE SCHEMA example")
+        connection.execute("GRANT USAGE ON SCHEMA example TO guestkey_registrar")
+        for table in TABLES:
+            _load(connection, table)
+
+
+def _load(connection: psycopg.Connection[Any], table: Table) -> None:
+    rows = _rows(table.package_file)
+    header = next(rows)
+    target = sql.Identifier("example", table.name)
+    columns = sql.SQL(", ").join(sql.SQL("{} double precision").format(sql.Identifier(name)) for name in header)
+    connection.execute(sql.SQL("CREATE TABLE {} (id bigint PRIMARY KEY, {})").format(target, columns))
+    with connection.cursor().copy(sql.SQL("COPY {} FROM STDIN").format(target)) as copy:
+        for number, row in enumerate(rows, start=1):
+            copy.write_row([number, *row])
+    connection.execute(sql.SQL("GRANT SELECT ON {} TO guestkey_registrar").format(target))
+
+
+def _rows(package_file: str) -> Iterator[list[str]]:
+    spec = find_spec("statsmodels")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("statsmodels, which ships the example's data, is not installed: guestkey[embedded]")
+    with (Path(spec.origin).parent / "datasets" / package_file).open(newline="") as file:
+        yield from csv.reader(file)
+
+
+def _make_parties(tx: Transaction, parts: Parts, client: OidcClient, subjects: dict[str, str], now: datetime) -> None:
+    vendors: dict[str, str | None] = {HOST: None}
+    for party, name in VENDORS.items():
+        vendor = Vendor(id=new_id("vn"), name=name, status="active")
+        tx.add(vendor)
+        vendors[party] = vendor.id
+        audit.record(tx, "vendor.made", actor=audit.SYSTEM, subject=vendor.id, now=now, personal={"name": name})
+    tx.flush()
+    sources = {}
+    for party, vendor_id in vendors.items():
+        source_id = new_id("ss")
+        sources[party] = SignInSource(
+            id=source_id,
+            name=VENDORS.get(party, "Organisation"),
+            issuer=client.issuer,
+            client_id=client.client_id,
+            wrapped_client_secret=wrap_client_secret(parts.vault, source_id, client.client_secret),
+            required_claims={"party": party},
+            vendor_id=vendor_id,
+            mfa_values=[],
+        )
+        tx.add(sources[party])
+        audit.record(tx, "source.bound", actor=audit.SYSTEM, subject=source_id, now=now, details={"vendor": vendor_id})
+    tx.flush()
+    for someone in PEOPLE:
+        _make_person(tx, someone, sources[someone.party], subjects[someone.username], now)
+
+
+def _make_person(tx: Transaction, someone: Someone, source: SignInSource, subject: str, now: datetime) -> None:
+    person = Person(
+        id=new_id("pe"),
+        issuer=source.issuer,
+        subject=subject,
+        source_id=source.id,
+        vendor_id=source.vendor_id,
+        name=someone.name,
+        email=f"{someone.username}@{someone.party}.example",
+        status="active",
+    )
+    tx.add(person)
+    tx.flush()
+    if someone.role:
+        tx.add(RoleHeld(id=new_id("rh"), person_id=person.id, role=someone.role))
+    audit.record(
+        tx,
+        "person.joined",
+        actor=audit.SYSTEM,
+        subject=person.id,
+        now=now,
+        details={"vendor": source.vendor_id, "role": someone.role},
+        personal={"name": someone.name},
+    )
+
+
+def _make_datasets(tx: Transaction, now: datetime) -> None:
+    owner = tx.scalars(select(Person.id).where(Person.name == PEOPLE[0].name)).one()
+    vendors = {row.name: row.id for row in tx.scalars(select(Vendor))}
+    for table in TABLES:
+        dataset = Dataset(
+            id=new_id("ds"),
+            slug=table.slug,
+            title=table.title,
+            description=table.about,
+            labels=[f"classification:{table.classification}"],
+            owner_id=owner,
+        )
+        tx.add(dataset)
+        audit.record(tx, "dataset.made", actor=audit.SYSTEM, subject=dataset.id, now=now)
+        tx.flush()
+        _make_slices(tx, dataset, table)
+        for party in table.offered_to:
+            offer = Offer(id=new_id("of"), dataset_id=dataset.id, vendor_id=vendors[VENDORS[party]])
+            tx.add(offer)
+            audit.record(
+                tx, "offer.made", actor=audit.SYSTEM, subject=offer.id, now=now, details={"dataset": dataset.id}
+            )
+
+
+def _make_slices(tx: Transaction, dataset: Dataset, table: Table) -> None:
+    place = {"connection": "data", "schema": "example", "table": table.name}
+    header = next(_rows(table.package_file))
+    slices = {
+        "deidentified": (list(table.deidentified), [list(row) for row in table.rows], "Fewer columns and rows."),
+        "full": (["id", *header], [], "Every column of every row."),
+    }
+    for name, (columns, rows, about) in slices.items():
+        tx.add(
+            Slice(
+                id=new_id("sl"),
+                dataset_id=dataset.id,
+                name=name,
+                description=about,
+                kind="postgres",
+                binding=place | {"columns": columns, "rows": rows},
+                actions=["read"],
+            )
+        )

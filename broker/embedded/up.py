@@ -1,0 +1,250 @@
+"""Everything on one machine: a supervisor that keeps OpenBao, PostgreSQL, web and worker running, detached.
+
+`start` launches the supervisor and waits until the portal answers; `stop` ends it by process id. The supervisor's
+children die with it. What it has to say it writes to `status.json` in the state folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from broker.embedded import children
+from broker.embedded.children import StartFailed
+from broker.embedded.stack import Ports, Stack
+
+_START_SECONDS = 60
+_LONGEST_BACKOFF = 30.0
+
+
+def start(state: Path, port: int) -> int:
+    """Start everything unless it runs, wait until the portal answers, print what a person needs to know."""
+    state.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    if _running(state) is None:
+        (state / "status.json").unlink(missing_ok=True)
+        with (state / "supervisor.log").open("ab") as log:
+            supervisor = subprocess.Popen(
+                [sys.executable, "-m", "broker.embedded", "supervise", "--state", str(state), "--port", str(port)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        _await_running(state, supervisor)
+    status = _status(state)
+    _introduce(state, status, time.monotonic() - began)
+    return 0
+
+
+def stop(state: Path) -> int:
+    """Stop everything; the state stays for the next start."""
+    pid = _running(state)
+    if pid is None:
+        print("Nothing is running.")
+        return 0
+    os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + 30
+    while _running(state) is not None:
+        if time.monotonic() > end:
+            raise StartFailed(f"The supervisor (process {pid}) did not stop within 30 s. See {state}/supervisor.log.")
+        time.sleep(0.05)
+    print("Stopped. `make up` finds everything again.")
+    return 0
+
+
+def show(state: Path) -> int:
+    """Print what runs; 1 if nothing does."""
+    if _running(state) is None:
+        print("Nothing is running. `make up` starts it.")
+        return 1
+    print(json.dumps(_status(state), indent=2))
+    return 0
+
+
+def supervise(state: Path, port: int) -> int:
+    """Be the supervisor: start in order, watch, restart what dies, stop on SIGTERM."""
+    stopping = _Stopping()
+    (state / "supervisor.pid").write_text(str(os.getpid()))
+    supervisor = _Supervisor(state, port)
+    try:
+        supervisor.start()
+        while not stopping.asked:
+            supervisor.watch()
+            time.sleep(0.2)
+    except StartFailed as error:
+        _say(state, {"state": "failed", "detail": str(error)})
+        return 1
+    finally:
+        supervisor.stop()
+        (state / "supervisor.pid").unlink(missing_ok=True)
+    _say(state, {"state": "stopped"})
+    return 0
+
+
+class _Stopping:
+    """Remembers that SIGTERM or SIGINT came."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        signal.signal(signal.SIGTERM, self._note)
+        signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, *_: object) -> None:
+        self.asked = True
+
+
+class _Supervisor:
+    def __init__(self, state: Path, port: int) -> None:
+        kept = (state / "ports.json").exists()
+        ports = None if kept else Ports(port, *(children.free_port() for _ in range(3)))
+        self._state = state
+        self._stack = Stack(state, ports)
+        self._environment = self._stack.environment()
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._restart_at: dict[str, float] = {}
+        self._deaths: dict[str, int] = {}
+
+    def start(self) -> None:
+        """Bring everything up in order; the example is made on the first start only."""
+        _say(self._state, {"state": "starting"})
+        children.require_free(self._stack.ports.web, "the portal")
+        self._stack.start()
+        _write_environment(self._state / "environment", self._environment)
+        self._prepare_records()
+        for name in ("worker", "web"):
+            self._launch(name)
+        children.wait_until(self._ready, self._processes["web"], seconds=30, name="The portal", log=self._log("web"))
+        _say(self._state, self._describe())
+
+    def watch(self) -> None:
+        """Note children that died and start them again, each time after a longer pause."""
+        for name, process in self._processes.items():
+            if process.poll() is None:
+                continue
+            if name not in self._restart_at:
+                self._deaths[name] = self._deaths.get(name, 0) + 1
+                pause = min(_LONGEST_BACKOFF, 0.5 * 2 ** self._deaths[name])
+                self._restart_at[name] = time.monotonic() + pause
+                detail = f"{name} died (exit {process.returncode}): {children.last_line(self._log(name))}"
+                _say(self._state, {**self._describe(), "state": "degraded", "detail": detail})
+                print(f"{detail}; again in {pause:.1f} s", flush=True)
+            elif time.monotonic() >= self._restart_at[name]:
+                del self._restart_at[name]
+                self._launch(name)
+                _say(self._state, self._describe())
+        for server, pid in (("OpenBao", self._stack.bao.pid), ("PostgreSQL", self._stack.postgres.pid)):
+            if pid is None:
+                raise StartFailed(f"{server} died. See its log in {self._state}; `make up` starts it again.")
+
+    def stop(self) -> None:
+        """Stop what was started, the servers last."""
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            children.stop(process)
+        self._stack.stop()
+
+    def _prepare_records(self) -> None:
+        # Imported here: the variables that settings read must stand first.
+        os.environ.update(self._environment)
+        from broker.embedded.example import seed
+        from broker.migrations import upgrade
+        from broker.settings import Settings
+
+        upgrade(self._stack.postgres.url("owner", "guestkey"))
+        accounts_file = self._state / "example.json"
+        if not accounts_file.exists():
+            accounts = seed(self._stack, Settings(), f"{self._stack.public_url}/sign-in/callback")
+            accounts_file.touch(mode=0o600)
+            accounts_file.write_text(json.dumps([asdict(account) for account in accounts]))
+
+    def _launch(self, name: str) -> None:
+        arguments = {
+            "web": ["serve", "--host", "127.0.0.1", "--port", str(self._stack.ports.web)],
+            "worker": ["worker"],
+        }[name]
+        command: list[str | Path] = [Path(sys.executable).with_name("guestkey"), *arguments]
+        self._processes[name] = children.start(command, log=self._log(name), environment=self._environment)
+
+    def _ready(self) -> bool:
+        try:
+            return requests.get(f"{self._stack.public_url}/readyz", timeout=3).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def _describe(self) -> dict[str, Any]:
+        pids = {name: process.pid for name, process in self._processes.items()}
+        pids |= {"openbao": self._stack.bao.pid or 0, "postgresql": self._stack.postgres.pid or 0}
+        return {"state": "running", "url": self._stack.public_url, "processes": pids}
+
+    def _log(self, name: str) -> Path:
+        return self._state / f"{name}.log"
+
+
+def _await_running(state: Path, supervisor: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end:
+        status = _status(state)
+        if status.get("state") == "running":
+            return
+        if status.get("state") == "failed":
+            raise StartFailed(str(status.get("detail")))
+        if supervisor.poll() is not None:
+            log = state / "supervisor.log"
+            raise StartFailed(f"The supervisor stopped (exit {supervisor.returncode}): {children.last_line(log)}")
+        time.sleep(0.05)
+    raise StartFailed(f"Nothing answered within {_START_SECONDS} s. See the logs in {state}.")
+
+
+def _introduce(state: Path, status: Mapping[str, Any], seconds: float) -> None:
+    print(f"Guestkey answers at {status.get('url')}  (after {seconds:.1f} s)\n")
+    accounts = json.loads((state / "example.json").read_text())
+    print("Sign in as one of the example's people (the passwords were made for this machine):\n")
+    for account in accounts:
+        print(f"  {account['username']:<6} {account['password']}  {account['what']}")
+    print(f"\nState and logs: {state}")
+    print("Stop: make down      What runs: make status      The whole story, unattended: make demo")
+
+
+def _running(state: Path) -> int | None:
+    """The supervisor's process id if it lives and is ours."""
+    try:
+        pid = int((state / "supervisor.pid").read_text())
+        os.kill(pid, 0)
+        command = Path(f"/proc/{pid}/cmdline")
+        if command.exists() and b"broker.embedded" not in command.read_bytes():
+            return None
+    except (OSError, ValueError):
+        return None
+    return pid
+
+
+def _status(state: Path) -> dict[str, Any]:
+    try:
+        status: dict[str, Any] = json.loads((state / "status.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return status
+
+
+def _say(state: Path, status: Mapping[str, Any]) -> None:
+    """Replace the status in one step, so that nobody reads half of it."""
+    fresh = state / "status.json.new"
+    fresh.write_text(json.dumps(status))
+    fresh.replace(state / "status.json")
+
+
+def _write_environment(file: Path, variables: Mapping[str, str]) -> None:
+    file.touch(mode=0o600)
+    file.write_text("".join(f"{key}={value}\n" for key, value in variables.items()))
