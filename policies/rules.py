@@ -29,6 +29,7 @@ _ROLE = re.compile(r"role:[a-z][a-z0-9-]{0,47}")
 _TARGET = re.compile(r"dataset:[a-z][a-z0-9-]{0,62}|label:[a-z][a-z0-9-]{0,30}:[a-z0-9][a-z0-9-]{0,30}")
 _SLICE = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _BUCKETS_KEPT = 4096
+_ANSWERS_KEPT = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +162,21 @@ class _Bucket:
         self.rules = rules
         self.texts = frozenset(rule.conditions for rule in rules)
         self._enforcer = _enforcer(grammar, rules) if rules else None
+        self._answers: dict[tuple[bool, ...], bool] = {}
 
     def ask(
         self, role: str, targets: frozenset[str], slice_: str, action: str, held: Mapping[str, tuple[Held, ...]]
     ) -> Verdict:
         if self._enforcer is None:
             return Verdict(False, (), (), ())
-        allowed = self._enforcer.enforce(role, targets, slice_, action, held) is True
-        speaking = [rule for rule in self.rules if _holds(held, rule.conditions, rule.effect)]
+        holding = tuple(_holds(held, rule.conditions, rule.effect) for rule in self.rules)
+        # Within a bucket Casbin's answer depends on nothing but which rules' conditions hold.
+        allowed = self._answers.get(holding)
+        if allowed is None:
+            allowed = self._enforcer.enforce(role, targets, slice_, action, held) is True
+            if len(self._answers) < _ANSWERS_KEPT:
+                self._answers[holding] = allowed
+        speaking = [rule for rule, holds in zip(self.rules, holding, strict=True) if holds]
         return Verdict(
             allowed,
             tuple(rule for rule in speaking if rule.effect == "allow"),
