@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from broker.cli.faults import Code, Fault, of_problem
 PREFIX = "/api/v1"
 ANSWER_SECONDS = 30.0
 LARGEST_ANSWER = 16 * 1024 * 1024
-_TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+_DEFAULT_TIMEOUT = 10.0
 
 Json = dict[str, Any]
 
@@ -39,7 +40,7 @@ class Api:
         self._http = httpx.Client(
             base_url=url,
             headers=headers,
-            timeout=_TIMEOUT,
+            timeout=_timeout(),
             trust_env=not config.is_loopback(url),
             follow_redirects=False,
         )
@@ -139,6 +140,18 @@ def segment(text: str) -> str:
 def without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that were given."""
     return {key: value for key, value in fields.items() if value is not None}
+
+
+def _timeout() -> httpx.Timeout:
+    """The longest silence accepted: `GUESTKEY_TIMEOUT` seconds, or ten."""
+    wanted = os.environ.get("GUESTKEY_TIMEOUT")
+    try:
+        seconds = float(wanted) if wanted else _DEFAULT_TIMEOUT
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 600:
+        raise Fault(Code.USAGE, "GUESTKEY_TIMEOUT is not a number of seconds up to 600.", next_step="Unset it.")
+    return httpx.Timeout(seconds, connect=min(seconds, 5.0))
 
 
 def _read(response: httpx.Response) -> bytes:

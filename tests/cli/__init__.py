@@ -1,0 +1,1 @@
+"""The `guestkey` command, as people and scripts run it."""

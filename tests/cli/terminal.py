@@ -1,0 +1,110 @@
+"""Runs the real `guestkey` program: through pipes, or on a pseudo-terminal where somebody types."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PROGRAM = Path(sys.executable).with_name("guestkey")
+
+
+@dataclass
+class Ran:
+    """What came out."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Terminal:
+    """A person's computer: a home folder of its own, no keyring unless a test brings one."""
+
+    def __init__(self, home: Path, url: str | None = None, **variables: str) -> None:
+        self.home = home
+        self.variables = {
+            "HOME": str(home),
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "TZ": "Europe/Berlin",
+            "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
+            "BROWSER": "/bin/false",
+            "GUESTKEY_TIMEOUT": "5",
+            **({"GUESTKEY_URL": url} if url else {}),
+            **variables,
+        }
+
+    def run(self, *arguments: str, stdin: str = "", **variables: str) -> Ran:
+        """Run through pipes to the end."""
+        done = subprocess.run(
+            [PROGRAM, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=self.variables | variables,
+            timeout=60,
+            check=False,
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        """Start through pipes, to look at while it runs."""
+        return subprocess.Popen(
+            [PROGRAM, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.variables | variables,
+        )
+
+    def type(self, *arguments: str, answers: Sequence[tuple[str, str]] = (), seconds: float = 30) -> Ran:
+        """Run on a terminal; for each (prompt, answer) wait for the prompt and type the answer as it is (with its newline)."""
+        return _on_terminal([str(PROGRAM), *arguments], self.variables, answers, seconds)
+
+
+def _on_terminal(
+    command: Sequence[str], variables: Mapping[str, str], answers: Sequence[tuple[str, str]], seconds: float
+) -> Ran:
+    screen, keyboard = pty.openpty()
+    # setsid makes the terminal the program's own, so that Ctrl-C typed there reaches it as it would a person's.
+    child = subprocess.Popen(
+        ["setsid", "--ctty", *command],
+        stdin=keyboard,
+        stdout=keyboard,
+        stderr=keyboard,
+        env={**variables, "TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(keyboard)
+    try:
+        seen = _converse(screen, list(answers), time.monotonic() + seconds)
+        return Ran(child.wait(10), seen, "")
+    finally:
+        child.kill()
+        child.wait()
+        os.close(screen)
+
+
+def _converse(screen: int, waiting: list[tuple[str, str]], end: float) -> str:
+    seen, from_here = "", 0
+    while time.monotonic() < end:
+        if not select.select([screen], [], [], 0.2)[0]:
+            continue
+        try:
+            chunk = os.read(screen, 65536)
+        except OSError:  # Linux says so when the other end is closed
+            break
+        if not chunk:
+            break
+        seen += chunk.decode(errors="replace")
+        if waiting and waiting[0][0] in seen[from_here:]:
+            from_here = len(seen)
+            os.write(screen, waiting.pop(0)[1].encode())
+    return seen

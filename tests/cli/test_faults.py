@@ -1,0 +1,161 @@
+"""Whatever the other side does: one clear error, the right exit code, nothing on standard output."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.broken import answering, http, problem
+from tests.cli.terminal import Terminal
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Terminal:
+    return Terminal(tmp_path, GUESTKEY_TOKEN="gka_canary_of_a_token", GUESTKEY_TIMEOUT="1")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "exit_code"),
+    [
+        (401, "not_signed_in", 4),
+        (401, "insufficient_user_authentication", 5),
+        (403, "forbidden", 3),
+        (403, "denied", 3),
+        (404, "not_found", 6),
+        (409, "conflict", 1),
+        (422, "invalid", 2),
+        (429, "too_many_requests", 1),
+        (500, "internal", 1),
+        (503, "backend_down", 8),
+    ],
+)
+def test_each_refusal_has_its_exit_code_and_names_the_next_step(
+    terminal: Terminal, status: int, code: str, exit_code: int
+) -> None:
+    with answering(problem(status, code)) as (url, _):
+        ran = terminal.run("lease", "list", "--url", url)
+        as_json = terminal.run("lease", "list", "--json", "--url", url)
+    assert (ran.code, ran.out) == (exit_code, "")
+    assert f"Error: Title of {code}" in ran.err
+    assert "Next: guestkey advice" in ran.err
+    assert (as_json.code, as_json.out) == (exit_code, "")
+    error = json.loads(as_json.err)
+    assert (error["version"], error["error"]["code"], error["error"]["exit_code"]) == (1, code, exit_code)
+
+
+def test_run_and_connect_say_125_for_their_own_faults(terminal: Terminal) -> None:
+    with answering(problem(403, "denied", reasons=[{"sentence": "No grant.", "advice": "Ask."}])) as (url, _):
+        ran = terminal.run("run", "visits", "--url", url, "--", "true")
+    assert ran.code == 125
+    assert "✕ No grant." in ran.err
+    assert "→ Ask." in ran.err
+
+
+def test_a_hanging_server_is_given_up(terminal: Terminal) -> None:
+    began = time.monotonic()
+    with answering(b"", hold=True) as (url, _):
+        ran = terminal.run("lease", "list", "--url", url)
+    assert ran.code == 8
+    assert "does not answer" in ran.err
+    assert time.monotonic() - began < 8
+
+
+def test_nobody_there(terminal: Terminal) -> None:
+    ran = terminal.run("lease", "list", "--url", "http://127.0.0.1:9")
+    assert ran.code == 8
+    assert "Next: guestkey status" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("raw", "exit_code"),
+    [
+        pytest.param(http(200, b"<html>Welcome to the hotel</html>", "text/html"), 1, id="a captive portal"),
+        pytest.param(http(200, b'{"items": [1, 2'), 1, id="half a document"),
+        pytest.param(http(200, [1, 2]), 1, id="not an object"),
+        pytest.param(http(200, {"items": None}), 1, id="a list without items"),
+        pytest.param(http(302, b"", Location="http://elsewhere.example/"), 1, id="a redirect"),
+        pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n", 8, id="another protocol"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{", 8, id="truncated"),
+        pytest.param(http(500, b"Internal Server Error", "text/plain"), 1, id="a proxy's error"),
+        pytest.param(http(502, b"Bad gateway", "text/plain"), 8, id="a proxy without a server"),
+    ],
+)
+def test_answers_that_make_no_sense(terminal: Terminal, raw: bytes, exit_code: int) -> None:
+    with answering(raw) as (url, _):
+        ran = terminal.run("lease", "list", "--url", url)
+    assert (ran.code, ran.out) == (exit_code, "")
+    assert ran.err.startswith("Error: ")
+    assert "Traceback" not in ran.err
+    assert "canary" not in ran.err
+
+
+def test_an_answer_without_end_is_cut_off(terminal: Terminal) -> None:
+    with answering(b"HTTP/1.1 200 OK\r\n\r\n", endless=b" " * 1_000_000) as (url, _):
+        ran = terminal.run("lease", "list", "--url", url)
+    assert ran.code == 1
+    assert "without end" in ran.err
+
+
+def test_the_token_goes_nowhere_in_clear_text(terminal: Terminal) -> None:
+    ran = terminal.run("lease", "list", "--url", "http://guestkey.example.com")
+    assert ran.code == 2
+    assert "not encrypted" in ran.err
+
+
+def test_text_of_others_cannot_steer_the_terminal(terminal: Terminal) -> None:
+    item = {
+        "id": "r1",
+        "state": "pending",
+        "dataset": "a\x1b]0;owned\x07b",
+        "role": "x\tsplit\nline",
+        "person": {"name": "\u202edaeh"},
+    }
+    with answering(http(200, {"items": [item], "next_cursor": None})) as (url, _):
+        piped = terminal.run("request", "list", "--url", url)
+        shown = terminal.type("request", "list", "--url", url)
+    assert piped.code == shown.code == 0
+    assert len(piped.out.splitlines()) == 1
+    for screen in (piped.out, shown.out):
+        assert "\x1b]" not in screen
+        assert "\u202e" not in screen
+
+
+def test_a_pipe_gets_tabs_and_nothing_cut(terminal: Terminal) -> None:
+    name = "d" * 300
+    item = {"slug": name, "title": "T", "status": "active", "labels": ["a", "b"]}
+    with answering(http(200, {"items": [item], "next_cursor": None})) as (url, _):
+        ran = terminal.run("dataset", "list", "--url", url)
+        document = json.loads(terminal.run("dataset", "list", "--json", "--url", url).out)
+    assert ran.out == f"{name}\tT\tactive\ta, b\n"
+    assert document == {"version": 1, "command": "dataset list", "data": {"items": [item]}}
+
+
+def test_no_color_and_plain_mean_it(tmp_path: Path) -> None:
+    plain = Terminal(tmp_path, GUESTKEY_TOKEN="gka_x", NO_COLOR="1")
+    with answering(problem(404, "not_found")) as (url, _):
+        assert "\x1b[31m" not in plain.type("dataset", "show", "x", "--url", url).out
+        plain.variables.pop("NO_COLOR")
+        assert "\x1b[31m" in plain.type("dataset", "show", "x", "--url", url).out
+        assert "\x1b[31m" not in plain.type("dataset", "show", "x", "--plain", "--url", url).out
+
+
+def test_a_name_with_odd_characters_stays_one_segment_of_the_path(terminal: Terminal) -> None:
+    with answering(problem(404, "not_found")) as (url, heard):
+        assert terminal.run("dataset", "show", "../leases?x=1#y", "--url", url).code == 6
+        assert terminal.run("dataset", "show", "..", "--url", url).code == 6
+    assert [line.split(b" ")[1] for line in heard] == [b"/api/v1/datasets/..%2Fleases%3Fx%3D1%23y"]
+
+
+def test_usage_errors_are_2(terminal: Terminal) -> None:
+    assert terminal.run("lease", "list", "--nonsense").code == 2
+    assert terminal.run("nonsense").code == 2
+    assert terminal.run("request", "new", "d", "--role", "r", "--purpose", "p", "--period", "soon").code == 2
+
+
+def test_no_installation_known(tmp_path: Path) -> None:
+    ran = Terminal(tmp_path).run("whoami")
+    assert ran.code == 4
+    assert "guestkey login https://" in ran.err
