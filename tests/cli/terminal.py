@@ -66,7 +66,7 @@ class Terminal:
         )
 
     def type(self, *arguments: str, answers: Sequence[tuple[str, str]] = (), seconds: float = 30) -> Ran:
-        """Run on a terminal; for each (prompt, answer) wait for the prompt and type the answer as it is (with its newline)."""
+        """Run on a terminal; for each (prompt, answer) wait for the prompt and type the answer, newline included."""
         return _on_terminal([str(PROGRAM), *arguments], self.variables, answers, seconds)
 
 
