@@ -85,7 +85,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(SecurityHeaders, public_url=app.state.public_url)
     app.add_middleware(RequestLog, refuse=_refuse)
     app.add_middleware(
-        ProxyHeadersMiddleware,  # type: ignore[arg-type]  uvicorn's own ASGI types
+        ProxyHeadersMiddleware,
         trusted_hosts=[str(network) for network in settings.trusted_proxies],
     )
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from sqlalchemy import select
+
 from broker.access.facts import Ask, Gathered, gather
 from broker.access.rulebook import Rulebook
 from broker.caller import Caller
 from broker.database import Transaction
+from broker.models import PolicyInForce
 from broker.policies import FACTOR_CODES, Decision, Facts, GrantFacts, Reason, Rule, decide
 
 PASSING = FACTOR_CODES | {"outside_hours", "outside_network", "slice_unnamed", "slice_not_ready"}
@@ -66,10 +69,9 @@ def foresee(
     )
 
 
-def roles_reaching(
-    tx: Transaction, rulebook: Rulebook, revision: int | None, slug: str, labels: list[str]
-) -> list[str]:
+def roles_reaching(tx: Transaction, rulebook: Rulebook, slug: str, labels: list[str]) -> list[str]:
     """The roles that some rule in force allows something on a dataset."""
+    revision = tx.execute(select(PolicyInForce.revision)).scalar_one_or_none()
     rules = rulebook.at(tx, revision)
     if rules is None:
         return []

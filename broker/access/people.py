@@ -100,7 +100,7 @@ def check_role(tx: Transaction, caller: Caller, person_id: str, role: str) -> Pe
 def give_lead(tx: Transaction, caller: Caller, person_id: str, now: datetime) -> None:
     """Make somebody a lead of their vendor."""
     check_role(tx, caller, person_id, "lead")
-    tx.add(RoleHeld(id=new_id("rl"), person_id=person_id, role="lead", given_by=caller.id, given_at=now))
+    tx.add(RoleHeld(id=new_id("rh"), person_id=person_id, role="lead", given_by=caller.id, given_at=now))
     tx.flush()
     _record_role(tx, caller, person_id, "role.given", "lead", now)
 

@@ -54,7 +54,7 @@ def add_team(tx: Transaction, caller: Caller, vendor_id: str, name: str, now: da
     name = words.name(name, "/name")
     made = tx.execute(
         insert(Team)
-        .values(id=new_id("tm"), vendor_id=of.id, name=name, created_at=now)
+        .values(id=new_id("te"), vendor_id=of.id, name=name, created_at=now)
         .on_conflict_do_nothing(index_elements=["vendor_id", "name"])
         .returning(Team)
     ).scalar_one_or_none()

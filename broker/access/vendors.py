@@ -47,7 +47,7 @@ def add_vendor(tx: Transaction, caller: Caller, name: str, now: datetime) -> Ven
     tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('vendor.names', 0))"))
     if tx.execute(select(Vendor.id).where(func.lower(Vendor.name) == name.lower())).first():
         raise Conflict("There is a vendor of that name already.", advice="Use its entry, or another name.")
-    made = Vendor(id=new_id("vd"), name=name, status="onboarding", created_at=now)
+    made = Vendor(id=new_id("vn"), name=name, status="onboarding", created_at=now)
     tx.add(made)
     tx.flush()
     audit.record(tx, "vendor.added", actor=caller.subject, subject=made.id, now=now, personal={"name": name})

@@ -80,8 +80,8 @@ def request_id(request: Request) -> str:
 def decision_members(decision: Decision, decision_id: str) -> dict[str, Any]:
     """What a caller is told of a decision about itself: every reason, what passed, and where the rule is."""
     return {
-        "reasons": [_reason(reason) for reason in decision.reasons],
-        "passed": [str(getattr(check, "code", check)) for check in decision.passed],
+        "reasons": [reason_shown(reason) for reason in decision.reasons],
+        "passed": list(decision.passed),
         "decision_id": decision_id,
         "policy_revision": decision.revision,
     }
@@ -114,7 +114,8 @@ def _headers(error: errors.GuestkeyError) -> dict[str, str]:
     return {}
 
 
-def _reason(reason: Reason) -> dict[str, Any]:
+def reason_shown(reason: Reason) -> dict[str, Any]:
+    """One unmet requirement, as answered."""
     return {
         "code": reason.code,
         "sentence": reason.sentence,

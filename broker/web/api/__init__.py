@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends
 
-from broker.web.api import kinds
+from broker.web.api import datasets, events, grants, kinds, leases, people, policy, requests, teams, vendors
 from broker.web.validation import only_known_query
 
 api_router = APIRouter(dependencies=[Depends(only_known_query)])
-for _module in (kinds,):
+for _module in (vendors, people, teams, datasets, requests, grants, leases, kinds, policy, events):
     api_router.include_router(_module.router)

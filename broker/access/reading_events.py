@@ -1,0 +1,123 @@
+"""Reading the audit log: admins and auditors all of it, everybody else what concerns themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, select, union
+
+from broker.access.datasets import dataset as dataset_seen
+from broker.access.paging import Page, Window, bad_cursor, matching
+from broker.access.permissions import sees_everything
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.errors import NotFound
+from broker.models import Event, EventPersonal
+
+# What a stranger asked for and what exists must read the same to whoever asked.
+_UNKNOWN_DATASET = "dataset:unknown"
+_ASKED = ("action", "kind", "slice")
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilters:
+    """What the log is narrowed to; None leaves it wide."""
+
+    kind: str | None = None
+    actor: str | None = None
+    subject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRead:
+    """One event as the reader may see it. `personal` holds clear text that has not been erased."""
+
+    number: int
+    id: str
+    at: datetime
+    kind: str
+    actor: str
+    subject: str
+    details: dict[str, Any]
+    personal: dict[str, str]
+    leaf: str | None
+
+
+def list_events(tx: Transaction, caller: Caller, window: Window, filters: EventFilters) -> Page[EventRead]:
+    """Events, newest first. The cursor is an event's number.
+
+    Raises:
+        Invalid: the cursor is none of ours.
+    """
+    narrowed = _conditions(window, filters)
+    if sees_everything(caller):
+        query = select(Event).where(*narrowed)
+    else:
+        # Two walks along an index each, instead of one along the whole log.
+        did = _newest(window, [*narrowed, Event.actor == caller.subject])
+        was_done_to = _newest(window, [*narrowed, Event.subject == caller.id])
+        query = select(Event).where(Event.number.in_(union(did, was_done_to)))
+    query = query.order_by(Event.number.desc()).limit(window.limit + 1)
+    rows = list(tx.scalars(query))
+    kept = rows[: window.limit]
+    personal = _personal(tx, kept)
+    items = [_read(tx, caller, event, personal.get(event.id, {})) for event in kept]
+    return Page(items, str(kept[-1].number) if len(rows) > window.limit else None)
+
+
+def _conditions(window: Window, filters: EventFilters) -> list[ColumnElement[bool]]:
+    given = matching((Event.kind, filters.kind), (Event.actor, filters.actor), (Event.subject, filters.subject))
+    return given if window.cursor is None else [*given, Event.number < _number(window.cursor)]
+
+
+def _newest(window: Window, conditions: list[ColumnElement[bool]]) -> Select[int]:
+    found = select(Event.number).where(*conditions).order_by(Event.number.desc()).limit(window.limit + 1)
+    return select(found.subquery().c.number)
+
+
+def _read(tx: Transaction, caller: Caller, event: Event, personal: dict[str, str]) -> EventRead:
+    details: dict[str, Any] = json.loads(event.leaf)["details"]
+    everything = sees_everything(caller)
+    subject = event.subject
+    if not everything and event.kind.startswith("decision.") and not _sees(tx, caller, subject):
+        subject, details = _UNKNOWN_DATASET, {key: details.get(key) for key in _ASKED}
+    if not everything:
+        mine = event.actor == caller.subject
+        personal = {field: value for field, value in personal.items() if mine and field != "dataset_asked"}
+    return EventRead(
+        number=event.number,
+        id=event.id,
+        at=event.at,
+        kind=event.kind,
+        actor=event.actor,
+        subject=subject,
+        details=details,
+        personal=personal,
+        leaf=event.leaf.decode() if everything else None,
+    )
+
+
+def _sees(tx: Transaction, caller: Caller, dataset_id: str) -> bool:
+    try:
+        dataset_seen(tx, caller, dataset_id)
+    except NotFound:
+        return False
+    return True
+
+
+def _personal(tx: Transaction, events: Sequence[Event]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    query = select(EventPersonal).where(EventPersonal.event_id.in_([event.id for event in events]))
+    for row in tx.scalars(query):
+        found.setdefault(row.event_id, {})[row.field] = row.value
+    return found
+
+
+def _number(cursor: str) -> int:
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
+        raise bad_cursor()
+    return int(cursor)

@@ -1,0 +1,305 @@
+"""How datasets and what belongs to them look in requests and responses. No decisions here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from broker.access import offers, slices
+from broker.access.datasets import DatasetChange, NewDataset, sees_binding
+from broker.access.explain import Reach
+from broker.access.foresight import roles_reaching
+from broker.access.slices import NewSlice
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.errors import Forbidden
+from broker.models import Dataset, Offer, Slice
+from broker.parts import Parts
+from broker.policies import Decision
+from broker.web.api.common import Id
+from broker.web.problems import reason_shown
+from broker.web.validation import Shown, Strict
+
+Action = Literal["read", "write"]
+Label = Annotated[str, Field(max_length=64, examples=["classification:internal"])]
+Moment = Annotated[datetime, Field(strict=False, examples=["2030-01-01T00:00:00Z"])]
+
+
+class SliceShown(Shown):
+    """A slice. Where it lives is shown to the owner, admins and auditors; why it failed, too."""
+
+    name: str
+    description: str
+    kind: str
+    actions: list[str]
+    state: str
+    state_detail: str | None
+    binding: dict[str, Any] | None
+
+
+class DatasetShown(Shown):
+    """A dataset, in short."""
+
+    id: str
+    slug: str
+    title: str
+    nature: str
+    labels: list[str]
+    status: str
+    slices: list[str]
+
+
+class OfferShown(Shown):
+    """An offer; `vendor` is the vendor's id."""
+
+    id: str
+    vendor: str
+    made_at: datetime
+
+
+class DatasetFull(Shown):
+    """A dataset in full. `roles` are those some rule in force lets in; offers are shown to the organisation."""
+
+    id: str
+    slug: str
+    title: str
+    description: str
+    nature: str
+    labels: list[str]
+    owner: str | None
+    retention_until: datetime | None
+    status: str
+    created_at: datetime
+    slices: list[SliceShown]
+    roles: list[str]
+    offers: list[OfferShown]
+
+
+class Datasets(BaseModel):
+    """A page of datasets."""
+
+    items: list[DatasetShown]
+    next_cursor: str | None
+
+
+class DatasetBody(Strict):
+    """A dataset to make."""
+
+    slug: Annotated[str, Field(min_length=1, max_length=63)]
+    title: Annotated[str, Field(min_length=1, max_length=200)]
+    description: Annotated[str, Field(max_length=2000)] = ""
+    nature: Literal["data", "model"] = "data"
+    labels: Annotated[list[Label], Field(max_length=20, default_factory=list)]
+    owner: Id | None = None
+    retention_until: Moment | None = None
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"slug": "trials", "title": "Trial records", "labels": ["classification:confidential"]}]
+        }
+    )
+
+    def new(self) -> NewDataset:
+        """As the registry takes it."""
+        return NewDataset(
+            slug=self.slug,
+            title=self.title,
+            description=self.description,
+            nature=self.nature,
+            labels=tuple(self.labels),
+            owner_id=self.owner,
+            retention_until=self.retention_until,
+        )
+
+
+class DatasetChangeBody(Strict):
+    """What is to be different; a field left out stays. `retention_until: null` takes the retention's end away."""
+
+    title: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    description: Annotated[str, Field(max_length=2000)] | None = None
+    labels: Annotated[list[Label], Field(max_length=20)] | None = None
+    owner: Id | None = None
+    retention_until: Moment | None = None
+
+    def change(self) -> DatasetChange:
+        """As the registry takes it."""
+        return DatasetChange(
+            title=self.title,
+            description=self.description,
+            labels=tuple(self.labels) if self.labels is not None else None,
+            owner_id=self.owner,
+            retention_until=self.retention_until,
+            forever="retention_until" in self.model_fields_set and self.retention_until is None,
+        )
+
+
+class SliceBody(Strict):
+    """A slice to register. The binding's shape is its kind's; for `postgres` see the example."""
+
+    name: Annotated[str, Field(min_length=1, max_length=32)]
+    description: Annotated[str, Field(max_length=2000)] = ""
+    kind: Annotated[str, Field(max_length=32)] = "postgres"
+    actions: Annotated[list[Action], Field(min_length=1, max_length=2, default_factory=lambda: ["read"])]
+    binding: dict[str, Any]
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "deidentified",
+                    "binding": {
+                        "connection": "data",
+                        "schema": "clinic",
+                        "table": "patients",
+                        "columns": ["id", "site", "age"],
+                        "rows": [["site", "=", "berlin"]],
+                    },
+                }
+            ]
+        }
+    )
+
+    def new(self) -> NewSlice:
+        """As the registry takes it."""
+        return NewSlice(self.name, self.description, self.kind, self.binding, tuple(self.actions))
+
+
+class OfferBody(Strict):
+    """Whom to offer the dataset to."""
+
+    vendor: Id
+
+
+class Why(BaseModel):
+    """A decision; slice, longest lifetime (seconds) and latest end are set if it allows."""
+
+    allowed: bool
+    reasons: list[dict[str, Any]]
+    passed: list[str]
+    rules: list[str]
+    policy_revision: int | None
+    factor_max_age: int | None
+    slice: str | None
+    max_lifetime: int | None
+    not_after: datetime | None
+    decided_at: datetime
+
+
+class ReachShown(Shown):
+    """One way to a dataset."""
+
+    grant: str
+    holder: str
+    holder_name: str
+    role: str
+    ends_at: datetime
+    members: int
+    rules: list[str]
+
+
+class Who(BaseModel):
+    """Everybody who may reach a dataset now."""
+
+    items: list[ReachShown]
+    next_cursor: None = None
+
+
+def summaries(tx: Transaction, items: Sequence[Dataset]) -> list[DatasetShown]:
+    """Datasets, in short."""
+    parts = slices.slices_of(tx, [item.id for item in items])
+    return [
+        DatasetShown(
+            id=item.id,
+            slug=item.slug,
+            title=item.title,
+            nature=item.nature,
+            labels=item.labels,
+            status=item.status,
+            slices=[slice_.name for slice_ in parts[item.id]],
+        )
+        for item in items
+    ]
+
+
+def full(parts: Parts, tx: Transaction, caller: Caller, item: Dataset) -> DatasetFull:
+    """A dataset in full, as this caller may see it."""
+    binding = sees_binding(caller, item)
+    found = slices.slices_of(tx, [item.id])[item.id]
+    return DatasetFull(
+        id=item.id,
+        slug=item.slug,
+        title=item.title,
+        description=item.description,
+        nature=item.nature,
+        labels=item.labels,
+        owner=item.owner_id if caller.vendor_id is None else None,
+        retention_until=item.retention_until,
+        status=item.status,
+        created_at=item.created_at,
+        slices=[slice_shown(slice_, binding=binding) for slice_ in found],
+        roles=roles_reaching(tx, parts.rulebook, item.slug, item.labels),
+        offers=_offers(tx, caller, item),
+    )
+
+
+def slice_shown(item: Slice, *, binding: bool) -> SliceShown:
+    """A slice; where it lives only if `binding`."""
+    return SliceShown(
+        name=item.name,
+        description=item.description,
+        kind=item.kind,
+        actions=item.actions,
+        state=item.state,
+        state_detail=item.state_detail if binding else None,
+        binding=item.binding if binding else None,
+    )
+
+
+def offer_shown(item: Offer) -> OfferShown:
+    """An offer."""
+    return OfferShown(id=item.id, vendor=item.vendor_id, made_at=item.made_at)
+
+
+def why_shown(decision: Decision) -> Why:
+    """A decision, for whoever may ask."""
+    bounds = decision.bounds
+    return Why(
+        allowed=decision.allowed,
+        reasons=[reason_shown(reason) for reason in decision.reasons],
+        passed=list(decision.passed),
+        rules=list(decision.rules),
+        policy_revision=decision.revision,
+        factor_max_age=decision.factor_needed,
+        slice=bounds.slice if bounds else None,
+        max_lifetime=bounds.max_lifetime if bounds else None,
+        not_after=bounds.not_after if bounds else None,
+        decided_at=decision.decided_at,
+    )
+
+
+def who_shown(reaches: list[Reach]) -> Who:
+    """Who reaches a dataset."""
+    return Who(
+        items=[
+            ReachShown(
+                grant=reach.grant,
+                holder=reach.holder,
+                holder_name=reach.holder_name,
+                role=reach.role,
+                ends_at=reach.ends_at,
+                members=reach.members,
+                rules=[str(rule) for rule in reach.rules],
+            )
+            for reach in reaches
+        ]
+    )
+
+
+def _offers(tx: Transaction, caller: Caller, item: Dataset) -> list[OfferShown]:
+    try:
+        return [offer_shown(offer) for offer in offers.offers_of(tx, caller, item)]
+    except Forbidden:
+        return []

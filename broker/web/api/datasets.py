@@ -1,0 +1,163 @@
+"""`/datasets`: what is protected; its slices; whom it is offered to; who reaches it and why not."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from broker.access import datasets, explain, offers, slices
+from broker.access.facts import Ask
+from broker.database import now as clock
+from broker.web.api.common import CallerNow, Ended, FreshCaller, PartsNow, Reason, WindowNow
+from broker.web.api.dataset_shapes import (
+    DatasetBody,
+    DatasetChangeBody,
+    DatasetFull,
+    Datasets,
+    OfferBody,
+    OfferShown,
+    SliceBody,
+    SliceShown,
+    Who,
+    Why,
+    full,
+    offer_shown,
+    slice_shown,
+    summaries,
+    who_shown,
+    why_shown,
+)
+from broker.web.idempotency import KeyHeader, answer, once
+
+router = APIRouter(prefix="/datasets", tags=["datasets"])
+Status = Literal["active", "suspended", "retired"]
+
+
+@router.get("", operation_id="list_datasets")
+def list_datasets(
+    caller: CallerNow, parts: PartsNow, window: WindowNow, status: Annotated[Status | None, Query()] = None
+) -> Datasets:
+    """Datasets, newest first; a vendor's people see what is offered to them."""
+    with parts.database.transaction() as tx:
+        page = datasets.list_datasets(tx, caller, window, status=status)
+        return Datasets(items=summaries(tx, page.items), next_cursor=page.next_cursor)
+
+
+@router.post("", operation_id="add_dataset", status_code=201, response_model=DatasetFull)
+def add_dataset(
+    request: Request, body: DatasetBody, caller: FreshCaller, parts: PartsNow, key: KeyHeader = None
+) -> Response:
+    """Make a dataset; nobody reaches it yet. For admins."""
+    return answer(
+        parts,
+        once(request, caller, body, key),
+        lambda tx, now: full(parts, tx, caller, datasets.add_dataset(tx, caller, body.new(), now)),
+    )
+
+
+@router.get("/{slug}", operation_id="show_dataset")
+def show_dataset(slug: str, caller: CallerNow, parts: PartsNow) -> DatasetFull:
+    """One dataset, its slices, and the roles one can ask for."""
+    with parts.database.transaction() as tx:
+        return full(parts, tx, caller, datasets.dataset(tx, caller, slug))
+
+
+@router.patch("/{slug}", operation_id="change_dataset")
+def change_dataset(slug: str, body: DatasetChangeBody, caller: FreshCaller, parts: PartsNow) -> DatasetFull:
+    """Describe a dataset anew: the text by its owner, what rules and retention rest on by admins."""
+    with parts.database.transaction() as tx:
+        changed = datasets.change_dataset(tx, caller, slug, body.change(), clock(tx))
+        return full(parts, tx, caller, changed)
+
+
+@router.post("/{slug}/slices", operation_id="add_slice", status_code=201, response_model=SliceShown)
+def add_slice(
+    slug: str, request: Request, body: SliceBody, caller: FreshCaller, parts: PartsNow, key: KeyHeader = None
+) -> Response:
+    """Register a slice; it is `ready` once the worker has made it real at its backend. For admins."""
+    return answer(
+        parts,
+        once(request, caller, body, key),
+        lambda tx, now: slice_shown(slices.add_slice(tx, caller, slug, body.new(), now), binding=True),
+    )
+
+
+@router.post("/{slug}/slices/{name}/retire", operation_id="retire_slice", status_code=202)
+def retire_slice(slug: str, name: str, body: Reason, caller: FreshCaller, parts: PartsNow) -> Ended:
+    """Take a slice away; its leases end. For admins."""
+    with parts.database.transaction() as tx:
+        leases = slices.retire_slice(tx, caller, slug, name, body.reason, clock(tx))
+    return Ended(id=name, status="retired", leases=leases)
+
+
+@router.post("/{slug}/offers", operation_id="make_offer", status_code=201, response_model=OfferShown)
+def make_offer(
+    slug: str, request: Request, body: OfferBody, caller: FreshCaller, parts: PartsNow, key: KeyHeader = None
+) -> Response:
+    """Show a dataset to a vendor. For its owner and admins."""
+    return answer(
+        parts,
+        once(request, caller, body, key),
+        lambda tx, now: offer_shown(offers.make_offer(tx, caller, slug, body.vendor, now)),
+    )
+
+
+@router.delete("/{slug}/offers/{vendor_id}", operation_id="withdraw_offer")
+def withdraw_offer(slug: str, vendor_id: str, caller: CallerNow, parts: PartsNow) -> Ended:
+    """Take a dataset out of a vendor's sight; its leases on it end. For the owner and admins."""
+    with parts.database.transaction() as tx:
+        leases = offers.withdraw_offer(tx, caller, slug, vendor_id, clock(tx))
+    return Ended(id=vendor_id, status="withdrawn", leases=leases)
+
+
+@router.post("/{slug}/suspend", operation_id="suspend_dataset", status_code=202)
+def suspend_dataset(slug: str, body: Reason, caller: FreshCaller, parts: PartsNow) -> Ended:
+    """Close a dataset to everybody. For its owner and admins."""
+    with parts.database.transaction() as tx:
+        leases = datasets.suspend_dataset(tx, caller, slug, body.reason, clock(tx))
+    return Ended(id=slug, status="suspended", leases=leases)
+
+
+@router.post("/{slug}/resume", operation_id="resume_dataset")
+def resume_dataset(slug: str, body: Reason, caller: FreshCaller, parts: PartsNow) -> DatasetFull:
+    """Open a suspended dataset again; no lease comes back. For its owner and admins."""
+    with parts.database.transaction() as tx:
+        resumed = datasets.resume_dataset(tx, caller, slug, body.reason, clock(tx))
+        return full(parts, tx, caller, resumed)
+
+
+@router.post("/{slug}/retire", operation_id="retire_dataset", status_code=202)
+def retire_dataset(slug: str, body: Reason, caller: FreshCaller, parts: PartsNow) -> Ended:
+    """Close a dataset for good. For admins."""
+    with parts.database.transaction() as tx:
+        leases = datasets.retire_dataset(tx, caller, slug, body.reason, clock(tx))
+    return Ended(id=slug, status="retired", leases=leases)
+
+
+@router.get("/{slug}/why", operation_id="why")
+def why(
+    slug: str,
+    caller: CallerNow,
+    parts: PartsNow,
+    action: Annotated[Literal["read", "write"], Query()] = "read",
+    slice_name: Annotated[str | None, Query(alias="slice", max_length=64)] = None,
+    kind: Annotated[str, Query(max_length=32)] = "postgres",
+    lifetime: Annotated[int | None, Query(ge=1, le=86400, description="Seconds.")] = None,
+    person: Annotated[str | None, Query(max_length=64, description="For owner, admin and auditor.")] = None,
+) -> Why:
+    """What the gate would say now, every reason included; issues nothing. 200 also when it would deny."""
+    with parts.database.transaction() as tx:
+        found = datasets.dataset(tx, caller, slug)
+    ask = Ask(found.id, action, slice_name, kind, lifetime)
+    return why_shown(explain.why(parts, caller, ask, person_id=person))
+
+
+@router.get("/{slug}/who", operation_id="who")
+def who(slug: str, caller: CallerNow, parts: PartsNow) -> Who:
+    """Who may reach the dataset now, and through what. For its owner, admins and auditors."""
+    with parts.database.transaction() as tx:
+        found = datasets.dataset(tx, caller, slug)
+    return who_shown(explain.who(parts, caller, found.id))

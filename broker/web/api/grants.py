@@ -1,0 +1,45 @@
+"""`/grants`: approved roles, from-until."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+
+from broker.access import holdings
+from broker.database import now as clock
+from broker.web.api.common import CallerNow, Ended, PartsNow, Reason, WindowNow
+from broker.web.api.holding_shapes import Grants, GrantShown, grants_shown
+
+router = APIRouter(prefix="/grants", tags=["grants"])
+
+
+@router.get("", operation_id="list_grants")
+def list_grants(
+    caller: CallerNow,
+    parts: PartsNow,
+    window: WindowNow,
+    person: Annotated[str | None, Query(max_length=64)] = None,
+    dataset: Annotated[str | None, Query(max_length=64)] = None,
+    state: Annotated[Literal["current", "ended"] | None, Query()] = None,
+) -> Grants:
+    """Grants, newest first: yours and, if you look after a dataset or lead a vendor's staff, theirs."""
+    filters = holdings.Filters(dataset=dataset, person=person, state=state)
+    with parts.database.transaction() as tx:
+        page = holdings.list_grants(tx, caller, window, filters)
+        return Grants(items=grants_shown(tx, page.items), next_cursor=page.next_cursor)
+
+
+@router.get("/{grant_id}", operation_id="show_grant")
+def show_grant(grant_id: str, caller: CallerNow, parts: PartsNow) -> GrantShown:
+    """One grant."""
+    with parts.database.transaction() as tx:
+        return grants_shown(tx, [holdings.grant(tx, caller, grant_id)])[0]
+
+
+@router.post("/{grant_id}/revoke", operation_id="revoke_grant", status_code=202)
+def revoke_grant(grant_id: str, body: Reason, caller: CallerNow, parts: PartsNow) -> Ended:
+    """End a grant and every lease it carries."""
+    with parts.database.transaction() as tx:
+        leases = holdings.revoke_grant(tx, caller, grant_id, body.reason, clock(tx))
+    return Ended(id=grant_id, status="revoked", leases=leases)

@@ -1,0 +1,147 @@
+"""`/people`: humans of the organisation and of vendors, and the roles they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from broker import proposals
+from broker.access import people
+from broker.database import Transaction
+from broker.database import now as clock
+from broker.models import Person
+from broker.web.api.common import CallerNow, Ended, FreshCaller, PartsNow, Reason, WindowNow
+from broker.web.validation import Shown, Strict
+
+router = APIRouter(prefix="/people", tags=["people"])
+Status = Literal["pending", "active", "suspended"]
+Role = Literal["admin", "auditor", "lead"]
+
+
+class PersonShown(Shown):
+    """A person; `vendor` is null for the organisation's own."""
+
+    id: str
+    name: str
+    email: str
+    vendor: str | None
+    status: Status
+    roles: list[str]
+    issuer: str
+    created_at: datetime
+
+
+class People(BaseModel):
+    """A page of people."""
+
+    items: list[PersonShown]
+    next_cursor: str | None
+
+
+class RoleBody(Strict):
+    """A role to give."""
+
+    role: Role
+
+
+class RoleProposed(BaseModel):
+    """The role waits for a second admin."""
+
+    id: str
+    state: str
+    lapses_at: datetime
+
+
+@router.get("", operation_id="list_people")
+def list_people(
+    caller: CallerNow,
+    parts: PartsNow,
+    window: WindowNow,
+    vendor: Annotated[str | None, Query(max_length=64)] = None,
+    status: Annotated[Status | None, Query()] = None,
+) -> People:
+    """People, newest first. A vendor's lead sees its staff, everybody else themselves."""
+    with parts.database.transaction() as tx:
+        page = people.list_people(tx, caller, window, vendor_id=vendor, status=status)
+        return People(items=_shown(tx, page.items), next_cursor=page.next_cursor)
+
+
+@router.get("/{person_id}", operation_id="show_person")
+def show_person(person_id: str, caller: CallerNow, parts: PartsNow) -> PersonShown:
+    """One person."""
+    with parts.database.transaction() as tx:
+        return _shown(tx, [people.person(tx, caller, person_id)])[0]
+
+
+@router.post("/{person_id}/confirm", operation_id="confirm_person")
+def confirm_person(person_id: str, caller: FreshCaller, parts: PartsNow) -> PersonShown:
+    """Say that somebody who joined is who the invitation was meant for. For admins."""
+    with parts.database.transaction() as tx:
+        return _shown(tx, [people.confirm_person(tx, caller, person_id, clock(tx))])[0]
+
+
+@router.post("/{person_id}/suspend", operation_id="suspend_person", status_code=202)
+def suspend_person(person_id: str, body: Reason, caller: CallerNow, parts: PartsNow) -> Ended:
+    """Shut a person out at once. For admins and the lead of the same vendor."""
+    with parts.database.transaction() as tx:
+        leases = people.suspend_person(tx, caller, person_id, body.reason, clock(tx))
+    return Ended(id=person_id, status="suspended", leases=leases)
+
+
+@router.post("/{person_id}/resume", operation_id="resume_person")
+def resume_person(person_id: str, body: Reason, caller: FreshCaller, parts: PartsNow) -> PersonShown:
+    """Lift a suspension; no session and no lease comes back. For admins."""
+    with parts.database.transaction() as tx:
+        return _shown(tx, [people.resume_person(tx, caller, person_id, body.reason, clock(tx))])[0]
+
+
+@router.post(
+    "/{person_id}/roles",
+    operation_id="give_role",
+    status_code=201,
+    response_model=PersonShown,
+    responses={202: {"model": RoleProposed, "description": "`admin` and `auditor` wait for a second admin."}},
+)
+def give_role(person_id: str, body: RoleBody, caller: FreshCaller, parts: PartsNow) -> Response:
+    """Give a role: `lead` to a vendor's person at once, `admin` and `auditor` once a second admin agrees."""
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        if body.role not in people.TWO_PERSON_ROLES:
+            people.give_lead(tx, caller, person_id, now)
+            shown = _shown(tx, [people.person(tx, caller, person_id)])[0]
+            return JSONResponse(shown.model_dump(mode="json"), 201)
+        people.check_role(tx, caller, person_id, body.role)
+        details = {"person_id": person_id, "role": body.role}
+        proposal = proposals.propose(tx, "give_role", person_id, details, caller, now)
+    waiting = RoleProposed(id=proposal.id, state=proposal.state, lapses_at=proposal.lapses_at)
+    return JSONResponse(waiting.model_dump(mode="json"), 202)
+
+
+@router.delete("/{person_id}/roles/{role}", operation_id="take_role", status_code=204)
+def take_role(person_id: str, role: Role, caller: FreshCaller, parts: PartsNow) -> None:
+    """End a role; two admins always remain. For admins."""
+    with parts.database.transaction() as tx:
+        people.take_role(tx, caller, person_id, role, clock(tx))
+
+
+def _shown(tx: Transaction, items: Sequence[Person]) -> list[PersonShown]:
+    roles = people.roles_of(tx, [item.id for item in items])
+    return [
+        PersonShown(
+            id=item.id,
+            name=item.name,
+            email=item.email,
+            vendor=item.vendor_id,
+            status=item.status,
+            roles=roles[item.id],
+            issuer=item.issuer,
+            created_at=item.created_at,
+        )
+        for item in items
+    ]

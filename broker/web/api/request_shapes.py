@@ -1,0 +1,231 @@
+"""How requests look in requests and responses, with the facts an approver needs. No decisions here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import select
+
+from broker.access.approving import Narrowing
+from broker.access.dossier import Dossier
+from broker.access.requests import LONGEST_PERIOD, SHORTEST_PERIOD, NewRequest
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.models import Dataset, Grant, Person, Request
+from broker.web.api.common import Id, Prose
+from broker.web.api.dataset_shapes import SliceShown, slice_shown
+from broker.web.api.kinds import EndingShown
+from broker.web.problems import reason_shown
+from broker.web.validation import Shown, Strict
+
+
+class Named(Shown):
+    """A person, by id and name."""
+
+    id: str
+    name: str
+
+
+class RequestShown(Shown):
+    """A request. `period` is in seconds; `decision_reason` is what the approver said."""
+
+    id: str
+    state: str
+    person: Named
+    team: str | None
+    service: str | None
+    dataset: str
+    role: str
+    slice: str | None
+    purpose: str
+    period: int
+    created_at: datetime
+    lapses_at: datetime
+    decided_at: datetime | None
+    decided_by: Named | None
+    decision_reason: str
+    grant: str | None
+
+
+class HolderShown(Shown):
+    """Whoever would hold the grant."""
+
+    kind: str
+    id: str
+    name: str
+    members: int
+
+
+class HistoryShown(Shown):
+    """What was before."""
+
+    earlier_grants: int
+    earlier_refusals: int
+    leases_in_90_days: int
+    grants_at_vendor: int
+
+
+class Facts(Shown):
+    """What an approver needs to see, in order. Quote `digest` when approving."""
+
+    person_status: str
+    issuer: str
+    vendor: str | None
+    vendor_name: str | None
+    vendor_status: str | None
+    holder: HolderShown
+    labels: list[str]
+    retention_until: datetime | None
+    slices: list[SliceShown]
+    longest_period: int
+    rules: list[str]
+    unmet_now: list[dict[str, Any]]
+    lasting: list[dict[str, Any]]
+    history: HistoryShown
+    endings: dict[str, EndingShown]
+    policy_revision: int | None
+    digest: str
+    may_decide: bool
+    why_not: str | None
+
+
+class RequestFull(RequestShown):
+    """A request and, for the organisation's people, the facts beside it."""
+
+    facts: Facts | None
+
+
+class Requests(BaseModel):
+    """A page of requests."""
+
+    items: list[RequestShown]
+    next_cursor: str | None
+
+
+class RequestBody(Strict):
+    """What is asked for. `dataset` is a slug, `period` is in seconds."""
+
+    dataset: Annotated[str, Field(min_length=1, max_length=64)]
+    role: Annotated[str, Field(min_length=1, max_length=32)]
+    slice: Annotated[str, Field(min_length=1, max_length=32)] | None = None
+    purpose: Prose
+    period: Annotated[int, Field(ge=SHORTEST_PERIOD, le=LONGEST_PERIOD)]
+    team: Id | None = None
+    service: Id | None = None
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "dataset": "trials",
+                    "role": "annotator",
+                    "slice": "deidentified",
+                    "purpose": "Label the March visits",
+                    "period": 604800,
+                }
+            ]
+        }
+    )
+
+    def new(self) -> NewRequest:
+        """As the registry takes it."""
+        return NewRequest(
+            dataset=self.dataset,
+            role=self.role,
+            purpose=self.purpose,
+            period=self.period,
+            slice=self.slice,
+            team_id=self.team,
+            service_id=self.service,
+        )
+
+
+class ApprovalBody(Strict):
+    """What the approver takes away; all may be left out. `digest` guards against facts that changed meanwhile."""
+
+    period: Annotated[int, Field(ge=SHORTEST_PERIOD, le=LONGEST_PERIOD)] | None = None
+    slice: Annotated[str, Field(min_length=1, max_length=32)] | None = None
+    max_lifetime: Annotated[int, Field(ge=60, le=86400)] | None = None
+    digest: Annotated[str, Field(max_length=64)] | None = None
+
+    def narrowing(self) -> Narrowing:
+        """As the approval takes it."""
+        return Narrowing(self.period, self.slice, self.max_lifetime)
+
+
+def shown(tx: Transaction, caller: Caller, items: Sequence[Request]) -> list[RequestShown]:
+    """Requests, with the names they refer to; who decided is named to the organisation's people only."""
+    inside = caller.vendor_id is None
+    return [RequestShown.model_validate(values) for values in _values(tx, items, inside=inside)]
+
+
+def full(tx: Transaction, item: Request, beside: Dossier | None) -> RequestFull:
+    """One request, with the facts beside it where the reader may see them."""
+    facts = facts_shown(beside) if beside is not None else None
+    inside = beside is not None
+    return RequestFull.model_validate({**_values(tx, [item], inside=inside)[0], "facts": facts})
+
+
+def facts_shown(beside: Dossier) -> Facts:
+    """The facts beside a request."""
+    vendor = beside.vendor
+    return Facts(
+        person_status=beside.person.status,
+        issuer=beside.person.issuer,
+        vendor=vendor.id if vendor else None,
+        vendor_name=vendor.name if vendor else None,
+        vendor_status=vendor.status if vendor else None,
+        holder=HolderShown.model_validate(beside.holder),
+        labels=beside.dataset.labels,
+        retention_until=beside.dataset.retention_until,
+        slices=[slice_shown(item, binding=True) for item in beside.slices],
+        longest_period=beside.longest_period,
+        rules=list(beside.rules),
+        unmet_now=[reason_shown(reason) for reason in beside.unmet_now],
+        lasting=[reason_shown(reason) for reason in beside.lasting],
+        history=HistoryShown.model_validate(beside.history),
+        endings={kind: EndingShown.model_validate(ending) for kind, ending in beside.endings.items()},
+        policy_revision=beside.revision,
+        digest=beside.digest,
+        may_decide=beside.refusal is None,
+        why_not=beside.refusal.detail if beside.refusal else None,
+    )
+
+
+def _decider(item: Request, people: dict[str, str]) -> dict[str, str] | None:
+    return {"id": item.decided_by, "name": people[item.decided_by]} if item.decided_by else None
+
+
+def _values(tx: Transaction, items: Sequence[Request], *, inside: bool) -> list[dict[str, Any]]:
+    ids = {item.person_id for item in items} | {item.decided_by for item in items if item.decided_by}
+    people = dict(_pairs(tx, select(Person.id, Person.name).where(Person.id.in_(ids))))
+    slugs = dict(_pairs(tx, select(Dataset.id, Dataset.slug).where(Dataset.id.in_({i.dataset_id for i in items}))))
+    grants = dict(_pairs(tx, select(Grant.request_id, Grant.id).where(Grant.request_id.in_({i.id for i in items}))))
+    return [
+        {
+            "id": item.id,
+            "state": item.state,
+            "person": {"id": item.person_id, "name": people[item.person_id]},
+            "team": item.team_id,
+            "service": item.service_id,
+            "dataset": slugs[item.dataset_id],
+            "role": item.role,
+            "slice": item.slice_name,
+            "purpose": item.purpose,
+            "period": item.period,
+            "created_at": item.created_at,
+            "lapses_at": item.lapses_at,
+            "decided_at": item.decided_at,
+            "decided_by": _decider(item, people) if inside else None,
+            "decision_reason": item.decision_reason,
+            "grant": grants.get(item.id),
+        }
+        for item in items
+    ]
+
+
+def _pairs(tx: Transaction, query: Any) -> list[tuple[str, str]]:
+    return [(str(key), str(value)) for key, value in tx.execute(query)]

@@ -1,0 +1,103 @@
+"""Requests that may be repeated: the first answer is kept for a day and given again for the same key.
+
+Key, act and answer are one transaction: a repeat that comes meanwhile waits for it, and an act that failed leaves no
+key behind. Answers kept here never hold a secret; leases keep their own promise (`broker.access.issuing`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import Header
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert
+from starlette.requests import Request
+
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.database import now as clock
+from broker.errors import Conflict, Invalid
+from broker.models import KeptAnswer
+from broker.parts import Parts
+
+KEPT = timedelta(days=1)
+_KEY = re.compile(r"[!-~]{1,200}")
+KeyHeader = Annotated[
+    str | None,
+    Header(alias="Idempotency-Key", description="Any text of yours; a repeat with it gets the first answer."),
+]
+Act = Callable[[Transaction, datetime], BaseModel]
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """One request and its key; `key` None means that a repeat is a new request."""
+
+    key_hash: bytes | None
+    request_hash: bytes
+
+
+def checked_key(key: str | None) -> str | None:
+    """The key, if it is one.
+
+    Raises:
+        Invalid: it is empty, too long, or holds more than printable ASCII.
+    """
+    if key is not None and _KEY.fullmatch(key) is None:
+        raise Invalid("An idempotency key is 1 to 200 printable ASCII characters.", field="/header/Idempotency-Key")
+    return key
+
+
+def once(request: Request, caller: Caller, body: BaseModel, key: str | None) -> Once:
+    """Name a request, so that its repeat is recognised; a key counts for one caller only."""
+    checked_key(key)
+    said = f"{request.method}\n{request.url.path}\n{body.model_dump_json()}"
+    key_hash = hashlib.sha256(f"{caller.subject}\n{key}".encode()).digest() if key else None
+    return Once(key_hash, hashlib.sha256(said.encode()).digest())
+
+
+def answer(parts: Parts, this: Once, act: Act, *, status: int = 201) -> JSONResponse:
+    """Do it and answer, or repeat the answer it got before.
+
+    Raises:
+        Conflict: the key was used for another request.
+    """
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        kept = _claim(tx, this, now)
+        if kept is not None:
+            return JSONResponse(kept.body, kept.status, headers={"Idempotent-Replayed": "true"})
+        body: dict[str, Any] = act(tx, now).model_dump(mode="json")
+        if this.key_hash is not None:
+            tx.execute(update(KeptAnswer).where(KeptAnswer.key_hash == this.key_hash).values(status=status, body=body))
+    return JSONResponse(body, status)
+
+
+def _claim(tx: Transaction, this: Once, now: datetime) -> KeptAnswer | None:
+    if this.key_hash is None:
+        return None
+    fresh = {"request_hash": this.request_hash, "status": 0, "body": None, "created_at": now, "expires_at": now + KEPT}
+    row = insert(KeptAnswer).values(key_hash=this.key_hash, **fresh)
+    # A repeat under way waits here for the first to commit; an expired key starts anew.
+    claimed = tx.execute(
+        row.on_conflict_do_update(
+            index_elements=["key_hash"], set_=fresh, where=KeptAnswer.expires_at <= now
+        ).returning(KeptAnswer.key_hash)
+    ).first()
+    if claimed is not None:
+        return None
+    kept = tx.scalars(select(KeptAnswer).where(KeptAnswer.key_hash == this.key_hash)).one()
+    if kept.request_hash != this.request_hash:
+        raise Conflict(
+            "This idempotency key was used for a different request.",
+            advice="Use a new key.",
+            code="idempotency_key_reused",
+        )
+    return kept
