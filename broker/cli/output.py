@@ -150,10 +150,12 @@ def no_color() -> bool:
     return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
 
 
-def find(item: Mapping[str, Any], path: str) -> Any:
-    """The value at `a.b` in nested mappings, or None."""
-    value: Any = item
-    for key in path.split("."):
+def find(item: Any, path: str) -> Any:
+    """The value at `a.b` in nested mappings, or None; in a list, that of each of its items."""
+    value = item
+    for done, key in enumerate(keys := path.split(".")):
+        if isinstance(value, list):
+            return [find(one, ".".join(keys[done:])) for one in value]
         if not isinstance(value, Mapping):
             return None
         value = value.get(key)

@@ -35,11 +35,11 @@ DATASET = Noun(
         Column("labels", "labels"),
         Column("owner", "owner"),
         Column("kept until", "retention_until", when=True),
-        Column("roles", "roles"),
+        Column("roles to ask for", "roles"),
     ),
     none="No dataset is shown to you yet. Ask your contact at the organisation.",
 )
-SLICES = (Column("slice", "name"), Column("what it lets you read", "summary"), Column("status", "status"))
+SLICES = (Column("slice", "name"), Column("what it lets you read", "description"), Column("state", "state"))
 REQUEST = Noun(
     "request",
     "/requests",
@@ -66,6 +66,20 @@ REQUEST = Noun(
         Column("decided by", "decided_by.name"),
         Column("reason", "decision_reason"),
         Column("grant", "grant"),
+        Column("vendor", "facts.vendor_name"),
+        Column("vendor status", "facts.vendor_status"),
+        Column("issuer", "facts.issuer"),
+        Column("labels", "facts.labels"),
+        Column("lets them read", "facts.slices.description"),
+        Column("longest period (s)", "facts.longest_period"),
+        Column("rules", "facts.rules"),
+        Column("not met now", "facts.unmet_now.sentence"),
+        Column("earlier grants", "facts.history.earlier_grants"),
+        Column("earlier refusals", "facts.history.earlier_refusals"),
+        Column("leases in 90 days", "facts.history.leases_in_90_days"),
+        Column("held at this vendor", "facts.history.grants_at_vendor"),
+        Column("you may decide", "facts.may_decide"),
+        Column("why not", "facts.why_not"),
     ),
     none="No request. Next: guestkey request new DATASET --role ROLE --purpose WHY",
 )
@@ -76,7 +90,7 @@ GRANT = Noun(
         Column("id", "id"),
         Column("dataset", "dataset"),
         Column("role", "role"),
-        Column("holder", "holder"),
+        Column("holder", "holder_name"),
         Column("state", "state"),
         Column("ends", "ends_at", when=True),
     ),
@@ -84,7 +98,8 @@ GRANT = Noun(
         Column("id", "id"),
         Column("dataset", "dataset"),
         Column("role", "role"),
-        Column("holder", "holder"),
+        Column("holder", "holder_name"),
+        Column("holder id", "holder"),
         Column("slice", "slice"),
         Column("state", "state"),
         Column("longest lifetime (s)", "max_lifetime"),
@@ -182,7 +197,10 @@ def show_request(
     """Show one request."""
     if wait is not None:
         return _tell_decision(cli, id_, wait)
-    cli.out.facts(REQUEST.shown, cli.api.get(f"/requests/{segment(id_)}"))
+    found = cli.api.get(f"/requests/{segment(id_)}")
+    cli.out.facts(REQUEST.shown, found)
+    if (found.get("facts") or {}).get("may_decide"):
+        cli.out.say(f"Next: guestkey request approve {id_}   or: guestkey request refuse {id_} --reason WHY")
     return None
 
 

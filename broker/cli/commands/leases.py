@@ -33,7 +33,7 @@ LEASE = Noun(
         Column("dataset", "dataset"),
         Column("slice", "slice"),
         Column("action", "action"),
-        Column("holder", "holder"),
+        Column("holder", "holder_name"),
         Column("issued", "created_at", when=True),
         Column("expires", "expires_at", when=True),
         Column("ended", "ended_at", when=True),
@@ -59,7 +59,7 @@ def mount(app: typer.Typer) -> None:
 def list_leases(
     cli: Cli,
     state: Annotated[
-        str | None, typer.Option(help="pending, active, revoking, revoked, expired, revoke_failed.")
+        str | None, typer.Option(help="live, pending, active, revoking, revoked, expired, revoke_failed.")
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Only on this dataset.")] = None,
     person: Annotated[str | None, typer.Option(help="Only this person's.")] = None,

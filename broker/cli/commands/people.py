@@ -45,9 +45,7 @@ VENDOR = Noun(
     shown=(
         Column("id", "id"),
         Column("name", "name"),
-        Column("slug", "slug"),
         Column("status", "status"),
-        Column("reason", "status_reason"),
         Column("since", "created_at", when=True),
     ),
     none="No vendor.",
