@@ -1,0 +1,56 @@
+"""`guestkey serve`: web replicas on this machine, with the issuer identity and no other."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+import uvicorn
+from fastapi import FastAPI
+
+from broker.app import create_app
+from broker.operator.configuring import load
+from broker.web.observability import configure_logging
+
+GRACE_SECONDS = 20
+_LONGEST_HEAD = 32 * 1024
+
+
+def serve(host: str, port: int, workers: int) -> None:
+    """Serve until told to stop (SIGTERM, SIGINT); what is under way is finished first, for 20 s at most."""
+    settings = load()
+    configure_logging(settings.log_level)
+    if workers == 1:
+        _run(host, port, workers)
+        return
+    # Several processes, one set of numbers: each writes its own file here, whoever is scraped adds them up.
+    with tempfile.TemporaryDirectory(prefix="guestkey-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        _run(host, port, workers)
+
+
+def application() -> FastAPI:
+    """The application of one process; uvicorn calls this in each."""
+    settings = load()
+    configure_logging(settings.log_level)
+    return create_app(settings)
+
+
+def _run(host: str, port: int, workers: int) -> None:
+    uvicorn.run(
+        "broker.operator.serve:application",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        # h11 gives up on an endless head; the faster parser would keep reading it into memory.
+        http="h11",
+        h11_max_incomplete_event_size=_LONGEST_HEAD,
+        ws="none",
+        # The application itself believes forwarded headers, from GUESTKEY_TRUSTED_PROXIES only.
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
