@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
+import psycopg
+from psycopg.abc import PQGen
 from sqlalchemy import Engine, create_engine, func, select, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -16,6 +18,24 @@ from sqlalchemy.orm import sessionmaker
 from broker.errors import BackendDown, Conflict
 
 __all__ = ["Database", "Transaction", "notify", "now"]
+T = TypeVar("T")
+
+
+def _bounded(seconds: float) -> type[psycopg.Connection[Any]]:
+    """A connection class that waits no longer than `seconds` for any answer.
+
+    A server that is frozen acknowledges at the level of TCP and answers nothing: no setting of libpq ends that wait.
+    """
+
+    class Bounded(psycopg.Connection[Any]):
+        def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+            try:
+                return super().wait(gen, interval, timeout or seconds)
+            except psycopg.errors._WaitTimeout as error:
+                self.pgconn.finish()
+                raise psycopg.OperationalError("no answer in time") from error
+
+    return Bounded
 
 
 class Database:
@@ -24,29 +44,26 @@ class Database:
     Args:
         url: `postgresql://user:password@host:port/dbname`.
         pool_size: connections kept open by this process.
-        timeout: seconds to wait for a connection or a lock; a statement may take three times that.
+        timeout: seconds to wait for a connection, a lock or a statement.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 20, timeout: float = 3.0) -> None:
+    def __init__(self, url: str, *, pool_size: int = 20, timeout: float = 2.0) -> None:
         milliseconds = int(timeout * 1000)
-        options = (
-            f"-c lock_timeout={milliseconds} -c statement_timeout={milliseconds}"
-            f" -c idle_in_transaction_session_timeout={10 * milliseconds} -c timezone=UTC"
-        )
+        connection_class = _bounded(timeout + 0.5)
+        settings: dict[str, Any] = {
+            # libpq knows no shorter one.
+            "connect_timeout": max(2, int(timeout)),
+            "options": f"-c lock_timeout={milliseconds} -c statement_timeout={milliseconds}"
+            f" -c idle_in_transaction_session_timeout={10 * milliseconds} -c timezone=UTC",
+            "application_name": "guestkey",
+        }
         self.engine: Engine = create_engine(
-            url.replace("postgresql://", "postgresql+psycopg://", 1),
+            "postgresql+psycopg://",
+            creator=lambda: connection_class.connect(url, **settings),
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=timeout,
             pool_pre_ping=True,
-            connect_args={
-                "connect_timeout": max(2, int(timeout)),
-                "options": options,
-                "application_name": "guestkey",
-                # A server that froze answers nothing, not even to a cancel: the kernel must give up for us.
-                "tcp_user_timeout": milliseconds,
-                "keepalives_idle": 10,
-            },
         )
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 

@@ -32,7 +32,7 @@ class Parts:
         Raises:
             Invalid: the OpenBao identity is not configured.
         """
-        url = str(settings.database_url)
+        url = str(settings.database_url.get_secret_value())
         database = Database(url, pool_size=settings.database_pool_size, timeout=settings.database_timeout)
         return cls(settings, database, vault_of(settings, identity))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
-from pydantic import BaseModel, Field, HttpUrl, PostgresDsn, SecretStr
+from pydantic import BaseModel, Field, HttpUrl, PostgresDsn, Secret, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -35,12 +35,12 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="GUESTKEY_", env_nested_delimiter="__", extra="ignore")
 
     public_url: HttpUrl = Field(description="Where people reach the portal; also the OAuth issuer.")
-    database_url: PostgresDsn = Field(description="The broker's records, as the application role.")
-    owner_database_url: PostgresDsn | None = Field(
+    database_url: Secret[PostgresDsn] = Field(description="The broker's records, as the application role.")
+    owner_database_url: Secret[PostgresDsn] | None = Field(
         default=None, description="The same database as its owner; for `guestkey migrate` only."
     )
     database_pool_size: int = Field(default=20, ge=2, le=200, description="Connections a process keeps open.")
-    database_timeout: float = Field(default=3.0, gt=0, le=30, description="Wait for a connection or a lock.")
+    database_timeout: float = Field(default=2.0, gt=0, le=30, description="Wait for a connection, lock or statement.")
 
     bao_addr: HttpUrl = Field(description="OpenBao's or Vault's address.")
     bao_ca_file: Path | None = Field(default=None, description="CA certificate of OpenBao's TLS listener.")

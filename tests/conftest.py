@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import pytest
@@ -22,20 +23,18 @@ from tests.support.world import World
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack() -> Iterator[Stack]:
     """OpenBao and PostgreSQL, migrated, with a table to make slices of."""
-    state = tmp_path_factory.mktemp("stack")
-    # PostgreSQL runs as another user when we are root, and must reach its own folder.
-    for folder in (state, *state.parents[:2]):
-        folder.chmod(0o711)
-    running = Stack(Path(state))
-    running.start()
-    try:
-        upgrade(running.postgres.url("owner", "guestkey"))
-        make_clinic(running.postgres.url("postgres", "data"))
-        yield running
-    finally:
-        running.stop()
+    # Not under pytest's own folders: PostgreSQL runs as another user when we are root, and must reach its data.
+    with TemporaryDirectory(prefix="guestkey-test-", ignore_cleanup_errors=True) as folder:
+        running = Stack(Path(folder))
+        running.start()
+        try:
+            upgrade(running.postgres.url("owner", "guestkey"))
+            make_clinic(running.postgres.url("postgres", "data"))
+            yield running
+        finally:
+            running.stop()
 
 
 @pytest.fixture(scope="session")

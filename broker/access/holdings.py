@@ -156,4 +156,4 @@ def _current() -> ColumnElement[bool]:
 def _names(tx: Transaction, record: type[Person] | type[Team] | type[Service], ids: list[str]) -> dict[str, str]:
     if not ids:
         return {}
-    return dict(tx.execute(select(record.id, record.name).where(record.id.in_(ids))).tuples().all())
+    return dict(tx.execute(select(record.id, record.name).where(record.id.in_(ids))).all())

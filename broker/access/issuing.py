@@ -104,22 +104,14 @@ def _decide_and_record(
 
 def _issue_at_backend(parts: Parts, plan: _Plan) -> Handed:
     lease, vault = plan.lease, parts.vault
-    deadline = parts.settings.issue_deadline
-    try:
+    # A fault in steps 5 and 6 leaves the lease pending; once its deadline has passed the worker ends it.
+    with vault.deadline(parts.settings.issue_deadline):
         # Step 5: a child token of exactly one path; its accessor is saved before anything is made with it.
-        token = vault.child_token(
-            lease.handle,
-            lease.id,
-            plan.kind.policies(plan.to_issue.slice_id),
-            ttl=plan.to_issue.lifetime + 60,
-        )
+        policies = plan.kind.policies(plan.to_issue.slice_id)
+        token = vault.child_token(lease.handle, lease.id, policies, ttl=plan.to_issue.lifetime + 60)
         _save_accessor(parts, lease, token.accessor)
         # Step 6: the credential, for a minute only until it is activated.
-        with vault.deadline(deadline):
-            issued = plan.kind.issue(vault, token, plan.to_issue)
-    except BackendDown:
-        _abandon(parts, lease)
-        raise
+        issued = plan.kind.issue(vault, token, plan.to_issue)
     # Step 7: active, unless somebody ended it meanwhile.
     activated = _activate(parts, lease, issued)
     try:
@@ -168,7 +160,7 @@ def _activate(parts: Parts, lease: Lease, issued: Issued) -> Lease:
 
 
 def _abandon(parts: Parts, lease: Lease) -> None:
-    """Mark what could not be finished. If even that fails, the lease's deadline tells the worker the same."""
+    """Mark an active lease whose secret nobody got. If even that fails, it dies at its backend within a minute."""
     try:
         with parts.database.transaction() as tx:
             ending.mark(tx, Lease.id == lease.id, cause="abandoned", by=audit.SYSTEM, now=clock(tx))

@@ -99,7 +99,7 @@ class Worker:
 
     def _listen(self) -> psycopg.Connection[tuple[object, ...]]:
         timeout = max(2, int(self._parts.settings.database_timeout))
-        url = str(self._parts.settings.database_url)
+        url = str(self._parts.settings.database_url.get_secret_value())
         listener = psycopg.connect(url, autocommit=True, connect_timeout=timeout, application_name="guestkey-worker")
         listener.execute(f"LISTEN {ENDING_CHANNEL}")
         listener.execute(f"LISTEN {CHANGED_CHANNEL}")

@@ -1,0 +1,115 @@
+"""Promise 3: OpenBao down, PostgreSQL gone or frozen, rules broken: denied with a reason within 5 s; back by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import select
+
+from broker.errors import BackendDown, Denied
+from broker.models import Lease, PolicyInForce, PolicyRevision
+from tests.support.world import World
+
+MOST_SECONDS = 5.0
+
+
+def refused_in_time(call: Callable[[], object]) -> BackendDown:
+    began = time.monotonic()
+    with pytest.raises(BackendDown) as down:
+        call()
+    assert time.monotonic() - began < MOST_SECONDS
+    assert down.value.detail
+    assert down.value.advice
+    return down.value
+
+
+def again(call: Callable[[], object], *, seconds: float = 15) -> None:
+    """Until it works again, by itself."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            call()
+            return
+        except BackendDown:
+            assert time.monotonic() < end
+            time.sleep(0.3)
+
+
+def test_openbao_down(world: World) -> None:
+    signed, dataset, grant = world.guest()
+    world.stack.bao.stop()
+    try:
+        assert refused_in_time(lambda: world.issue(signed, dataset)).backend == "openbao"
+        with world.database.transaction() as tx:
+            lease = tx.scalars(select(Lease).where(Lease.grant_id == grant.id)).one()
+        assert lease.state == "pending", "what was begun is recorded"
+    finally:
+        world.stack.bao.start()
+    again(lambda: world.issue(signed, dataset))
+
+
+def test_postgresql_frozen(world: World) -> None:
+    signed, dataset, _ = world.guest()
+    world.stack.postgres.freeze()
+    try:
+        assert refused_in_time(lambda: world.issue(signed, dataset)).backend == "postgresql"
+    finally:
+        world.stack.postgres.freeze(thaw=True)
+    again(lambda: world.issue(signed, dataset))
+
+
+def test_postgresql_gone(world: World) -> None:
+    signed, dataset, _ = world.guest()
+    world.stack.postgres.stop()
+    try:
+        assert refused_in_time(lambda: world.issue(signed, dataset)).backend == "postgresql"
+    finally:
+        world.stack.postgres.start()
+    again(lambda: world.issue(signed, dataset))
+
+
+def test_postgresql_freezing_while_openbao_makes_the_user(world: World) -> None:
+    signed, dataset, grant = world.guest()
+    kind_issue = world.parts.vault.database_credential
+
+    def freezing(*arguments: object) -> object:
+        world.stack.postgres.freeze()
+        return kind_issue(*arguments)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(world.parts.vault, "database_credential", freezing)
+        try:
+            began = time.monotonic()
+            with pytest.raises(BackendDown):
+                world.issue(signed, dataset)
+            assert time.monotonic() - began < MOST_SECONDS
+        finally:
+            world.stack.postgres.freeze(thaw=True)
+    with world.database.transaction() as tx:
+        lease = tx.scalars(select(Lease).where(Lease.grant_id == grant.id)).one()
+    assert lease.state == "pending"
+    world.change(Lease, lease.id, deadline=world.now())
+    world.sweep()
+    assert world.lease(lease.id).state == "revoked"
+    assert world.roles_of(lease.id) == 0
+
+
+def test_rules_broken(world: World) -> None:
+    signed, dataset, _ = world.guest()
+    with world.database.transaction() as tx:
+        good = tx.scalars(select(PolicyInForce)).one()
+        before = good.revision
+        broken = PolicyRevision(rules="role:annotator, everything, allow", networks="", grammar="")
+        tx.add(broken)
+        tx.flush()
+        good.revision = broken.number
+    try:
+        with pytest.raises(Denied) as refused:
+            world.issue(signed, dataset)
+        assert [reason.code for reason in refused.value.decision.reasons] == ["rules_missing"]
+    finally:
+        with world.database.transaction() as tx:
+            tx.scalars(select(PolicyInForce)).one().revision = before
+    assert world.issue(signed, dataset).values is not None

@@ -1,0 +1,75 @@
+"""A real replica on a free port, spoken to over HTTP."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+import uvicorn
+
+from broker.app import create_app
+from broker.parts import Parts
+from broker.settings import Settings
+from tests.support.world import Signed
+
+ClientOf = Callable[[Signed | None], httpx.Client]
+
+
+class Replica:
+    """A running web replica; `url` is its public address."""
+
+    def __init__(self, settings: Settings, parts: Parts) -> None:
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.url = f"http://localhost:{self.port}"
+        self.settings = settings.model_copy(update={"public_url": self.url})
+        self.app = create_app(self.settings, parts)
+        config = uvicorn.Config(
+            self.app, http="h11", ws="none", proxy_headers=False, server_header=False, access_log=False, log_config=None
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="replica")
+
+    def start(self) -> None:
+        """Serve, and return once it answers."""
+        self._thread.start()
+        end = time.monotonic() + 10
+        while not self._server.started:
+            assert time.monotonic() < end and self._thread.is_alive(), "the replica did not start"
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Stop serving."""
+        self._server.should_exit = True
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        self._socket.close()
+
+
+@pytest.fixture(scope="session")
+def replica(settings: Settings, parts: Parts) -> Iterator[Replica]:
+    """The replica most tests speak to."""
+    running = Replica(settings, parts)
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def client_of(replica: Replica) -> Iterator[ClientOf]:
+    """Clients of the API, one for each caller (None: nobody)."""
+    clients: list[httpx.Client] = []
+
+    def make(signed: Signed | None) -> httpx.Client:
+        headers = signed.headers if signed else {}
+        clients.append(httpx.Client(base_url=f"{replica.url}/api/v1", headers=headers, timeout=20))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
