@@ -19,7 +19,7 @@ from broker import metrics
 from broker.errors import BackendDown, GuestkeyError, TooMany
 from broker.parts import Parts
 from broker.settings import Settings
-from broker.web import health, problems
+from broker.web import health, problem_pages, problems
 from broker.web.api import api_router
 from broker.web.catalogue import code_of_status
 from broker.web.headers import HostCheck, SecurityHeaders
@@ -69,6 +69,7 @@ def _lifespan(settings: Settings, parts: Parts | None) -> Callable[[FastAPI], Ab
 
 def _add_routes(app: FastAPI) -> None:
     app.include_router(health.router)
+    app.include_router(problem_pages.router)
     app.include_router(api_router, prefix="/api/v1")
 
 
@@ -102,11 +103,15 @@ def _ours(request: Request, error: Exception) -> Response:
         metrics.backend_faults.labels(error.backend).inc()
     if isinstance(error, TooMany):
         log.info("request.limited", code=error.code)
+    if problem_pages.wants_page(request):
+        return problem_pages.page(request, error)
     return problems.render(request, error)
 
 
 def _of_framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # registered for nothing else
+    if problem_pages.wants_page(request):
+        return problem_pages.page_of_status(request, error.status_code)
     return problems.problem(request, code_of_status(error.status_code), error.status_code, headers=error.headers)
 
 

@@ -35,6 +35,12 @@ _TYPES = (
         "Sign in with `guestkey login`, or in the portal.",
     ),
     ProblemType(
+        "not_confirmed",
+        "Your joining waits for confirmation",
+        "You signed in and joined; an admin of the organisation has to confirm that it is you.",
+        "Add your second factor meanwhile. Your contact at the organisation can hasten the confirmation.",
+    ),
+    ProblemType(
         "insufficient_user_authentication",
         "A fresh second factor is needed",
         "This session has not proven a second factor recently enough for what was asked (RFC 9470).",
@@ -93,6 +99,12 @@ _TYPES = (
         "The facts changed while you were deciding",
         "What you saw when you opened the request is no longer so.",
         "Open the request again, look at the difference, and decide anew.",
+    ),
+    ProblemType(
+        "grant_pointless",
+        "A grant would open nothing",
+        "As things are, no rule would let such a grant lead to a credential; the detail says what stands in the way.",
+        "Ask for another role or slice, or have what stands in the way put right first.",
     ),
     ProblemType(
         "self_decision",

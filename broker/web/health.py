@@ -172,7 +172,7 @@ class _LeaseStates:
         family = GaugeMetricFamily("guestkey_leases", "Leases that have not ended, by state.", labels=["state"])
         with self._parts.database.transaction() as tx:
             query = select(Lease.state, func.count()).where(Lease.state.in_(LIVE_STATES)).group_by(Lease.state)
-            counted: dict[str, int] = dict(tx.execute(query).tuples().all())
+            counted: dict[str, int] = dict(tx.execute(query).all())
         for state in LIVE_STATES:
             family.add_metric([state], counted.get(state, 0))
         yield family

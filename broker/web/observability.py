@@ -6,6 +6,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -18,6 +19,8 @@ from broker.models import new_id
 
 log = structlog.get_logger("guestkey.request")
 Refuse = Callable[[Scope, Receive, Send, str, int], Awaitable[None]]
+_OURS = f"{Path(__file__).parents[1]}"
+_MOST_FRAMES = 12
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -55,7 +58,10 @@ def configure_logging(level: str) -> None:
 
 def frames_of(error: BaseException) -> list[str]:
     """Where an error came from, as `file:line function`. Never its text: that may quote what was sent."""
-    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if _OURS in frame.filename]
+    last = [*ours, *frames[-1:]] if frames and frames[-1] not in ours else ours
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in last[-_MOST_FRAMES:]]
 
 
 def _without_exception_text(_logger: Any, _method: str, event: Any) -> Any:
@@ -107,8 +113,20 @@ class RequestLog:
             _log_outcome(scope, status, perf_counter() - began)
 
 
+def template_of(scope: Scope) -> str:
+    """The address with its parameters' names instead of their values; empty where no route matched."""
+    if "endpoint" not in scope:
+        return ""
+    path = str(scope["path"])
+    for name, value in reversed(scope.get("path_params", {}).items()):
+        head, found, tail = path.rpartition(f"/{value}")
+        if found and tail[:1] in ("", "/"):
+            path = f"{head}/{{{name}}}{tail}"
+    return path
+
+
 def _log_outcome(scope: Scope, status: int, seconds: float) -> None:
-    route = getattr(scope.get("route"), "path", "")
+    route = template_of(scope)
     metrics.requests.labels(scope["method"] if route else "", route, str(status)).observe(seconds)
     if scope["path"] in _QUIET:
         return
@@ -118,6 +136,6 @@ def _log_outcome(scope: Scope, status: int, seconds: float) -> None:
         route=route,
         status=status,
         milliseconds=round(seconds * 1000, 1),
-        caller=scope.get("state", {}).get("subject"),
+        holder=scope.get("state", {}).get("holder"),
         address=scope["client"][0] if scope.get("client") else None,
     )

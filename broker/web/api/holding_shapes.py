@@ -199,8 +199,8 @@ def _holder(item: Grant | Lease) -> str:
 
 
 def _slugs(tx: Transaction, ids: set[str]) -> dict[str, str]:
-    return dict(tx.execute(select(Dataset.id, Dataset.slug).where(Dataset.id.in_(ids))).tuples().all())
+    return dict(tx.execute(select(Dataset.id, Dataset.slug).where(Dataset.id.in_(ids))).all())
 
 
 def _pairs(tx: Transaction, record: type[Slice] | type[Person] | type[Service], ids: set[str]) -> list[tuple[str, str]]:
-    return list(tx.execute(select(record.id, record.name).where(record.id.in_(ids))).tuples().all()) if ids else []
+    return list(tx.execute(select(record.id, record.name).where(record.id.in_(ids))).all()) if ids else []

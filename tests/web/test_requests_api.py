@@ -1,0 +1,227 @@
+"""Asking and deciding over HTTP: who may, what an approval may take away, and that nobody decides about themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from broker.models import Dataset, Person, Request, Vendor
+from tests.support.world import DEIDENTIFIED, Signed, World
+from tests.web.conftest import ClientOf
+
+
+@dataclass
+class Scene:
+    """A vendor's engineer and lead, and an owned dataset offered to them."""
+
+    vendor: Vendor
+    guest: Signed
+    lead: Signed
+    owner: Signed
+    admin: Signed
+    dataset: Dataset
+    api: Callable[[Signed], httpx.Client]
+
+    def ask(self, who: Signed | None = None, **changes: Any) -> httpx.Response:
+        """Ask for the annotator's role."""
+        body = {
+            "dataset": self.dataset.slug,
+            "role": "annotator",
+            "slice": "deidentified",
+            "purpose": "Label the March visits",
+            "period": 7 * 86400,
+        }
+        body |= changes
+        # Written as ASCII, so that a lone surrogate can be sent at all.
+        sent = json.dumps({key: value for key, value in body.items() if value is not None})
+        return self.api(who or self.guest).post("/requests", content=sent, headers={"Content-Type": "application/json"})
+
+
+@pytest.fixture
+def scene(world: World, client_of: ClientOf) -> Scene:
+    """The scene most tests play in."""
+    vendor, owner = world.vendor(), world.person(name="Olga Owner")
+    return Scene(
+        vendor=vendor,
+        guest=world.person(vendor),
+        lead=world.person(vendor, roles=("lead",)),
+        owner=owner,
+        admin=world.person(roles=("admin",)),
+        dataset=world.dataset(vendor, owner=owner),
+        api=client_of,
+    )
+
+
+def test_from_asking_to_a_credential(world: World, scene: Scene) -> None:
+    made = scene.ask()
+    assert made.status_code == 201, made.text
+    request, guest, owner = made.json(), scene.api(scene.guest), scene.api(scene.owner)
+    assert scene.ask().status_code == 409
+    assert [item["id"] for item in owner.get("/requests?view=queue").json()["items"]] == [request["id"]]
+    assert scene.api(scene.admin).get("/requests?view=queue").json()["items"] == []
+    seen = owner.get(f"/requests/{request['id']}").json()
+    facts = seen["facts"]
+    assert facts["may_decide"] and facts["vendor"] == scene.vendor.id and not facts["lasting"]
+    assert facts["slices"][0]["binding"]["columns"] == ["id", "site", "age"]
+    assert facts["unmet_now"][0]["code"] == "factor_not_enrolled"
+    assert facts["rules"] and facts["endings"]["postgres"]["worst_case"]
+    assert guest.get(f"/requests/{request['id']}").json()["facts"] is None
+    narrowed = {"period": 3600, "max_lifetime": 120, "digest": facts["digest"]}
+    grant = owner.post(f"/requests/{request['id']}/approve", json=narrowed)
+    assert grant.status_code == 201, grant.text
+    assert owner.post(f"/requests/{request['id']}/approve", json={}).status_code == 409
+    shown = guest.get(f"/requests/{request['id']}").json()
+    assert (shown["state"], shown["grant"], shown["decided_by"]) == ("approved", grant.json()["id"], None)
+    lease = guest.post("/leases", json={"dataset": scene.dataset.slug, "slice": "deidentified", "lifetime": 100})
+    assert lease.status_code == 201, lease.text
+    assert lease.headers["cache-control"] == "no-store"
+    assert lease.json()["secret_available"] and lease.json()["credential"]["password"]
+    assert world.events(request["id"]) == ["request.made", "request.approved"]
+    assert world.events(grant.json()["id"]) == ["grant.made"]
+    revoked = guest.post(f"/grants/{grant.json()['id']}/revoke", json={"reason": "done"})
+    assert revoked.json()["leases"] == [lease.json()["lease"]["id"]]
+    world.sweep()
+    assert guest.get(f"/leases/{lease.json()['lease']['id']}").json()["state"] == "revoked"
+
+
+@pytest.mark.parametrize(
+    "wider", [{"period": 30 * 86400}, {"slice": "full"}, {"max_lifetime": 30}, {"period": 1}, {"role": "steward"}]
+)
+def test_an_approval_only_narrows(scene: Scene, wider: dict[str, Any]) -> None:
+    request = scene.ask().json()["id"]
+    assert scene.api(scene.owner).post(f"/requests/{request}/approve", json=wider).status_code == 422
+
+
+def test_an_open_request_can_be_narrowed_to_a_slice(scene: Scene) -> None:
+    request = scene.ask(slice=None, role="trainer").json()["id"]
+    owner = scene.api(scene.owner)
+    assert owner.post(f"/requests/{request}/approve", json={"slice": "nonesuch"}).status_code == 409
+    grant = owner.post(f"/requests/{request}/approve", json={"slice": "deidentified"}).json()
+    assert grant["slice"] == "deidentified"
+
+
+def test_nobody_decides_about_themselves(world: World, scene: Scene) -> None:
+    own = scene.api(scene.owner)
+    mine = scene.ask(scene.owner, role="steward")
+    refused = own.post(f"/requests/{mine.json()['id']}/approve", json={})
+    assert (refused.status_code, refused.json()["code"]) == (409, "self_decision")
+    # The admin is not asked where there is an owner.
+    assert scene.api(scene.admin).post(f"/requests/{mine.json()['id']}/approve", json={}).status_code == 403
+    assert own.post(f"/requests/{mine.json()['id']}/withdraw").json()["state"] == "withdrawn"
+
+
+def test_vendors_people_decide_nothing(scene: Scene) -> None:
+    request = scene.ask().json()["id"]
+    lead = scene.api(scene.lead)
+    assert lead.get(f"/requests/{request}").status_code == 200
+    assert lead.post(f"/requests/{request}/approve", json={}).status_code == 403
+    assert lead.post(f"/requests/{request}/withdraw").json()["state"] == "withdrawn"
+
+
+def test_stewards_decide_but_make_no_stewards(world: World, scene: Scene) -> None:
+    steward = world.person(name="Stefan Steward")
+    world.grant(scene.dataset, steward, "steward")
+    api = scene.api(steward)
+    request = scene.ask().json()["id"]
+    assert api.post(f"/requests/{request}/approve", json={}).status_code == 201
+    candidate = scene.ask(world.person(), role="steward").json()["id"]
+    assert api.post(f"/requests/{candidate}/approve", json={}).status_code == 403
+    assert scene.api(scene.owner).post(f"/requests/{candidate}/approve", json={}).status_code == 201
+    # The same role held by a vendor's person gives no say.
+    guest = world.person(scene.vendor)
+    world.grant(scene.dataset, guest, "steward")
+    other = scene.ask(world.person(scene.vendor)).json()["id"]
+    assert scene.api(guest).post(f"/requests/{other}/approve", json={}).status_code == 404
+
+
+def test_an_admin_decides_only_where_nobody_else_can_and_not_alone(world: World, scene: Scene) -> None:
+    maker, other = scene.api(scene.admin), scene.api(world.person(roles=("admin",)))
+    slug = f"lone-{scene.admin.id[-10:]}"
+    assert maker.post(
+        "/datasets", json={"slug": slug, "title": "Lone", "labels": ["classification:internal"]}
+    ).is_success
+    assert maker.post(f"/datasets/{slug}/offers", json={"vendor": scene.vendor.id}).is_success
+    body = {"name": "deidentified", "binding": DEIDENTIFIED}
+    assert maker.post(f"/datasets/{slug}/slices", json=body).is_success
+    request = scene.ask(dataset=slug).json()["id"]
+    assert maker.post(f"/requests/{request}/approve", json={}).json()["code"] == "self_decision"
+    assert [item["id"] for item in other.get("/requests?view=queue").json()["items"]][:1] == [request]
+    assert other.post(f"/requests/{request}/approve", json={}).status_code == 201
+
+
+def test_a_refusal_needs_a_reason_and_shows_it(scene: Scene) -> None:
+    request = scene.ask().json()["id"]
+    owner = scene.api(scene.owner)
+    assert owner.post(f"/requests/{request}/refuse", json={"reason": " "}).status_code == 422
+    assert owner.post(f"/requests/{request}/refuse", json={"reason": "Ask for less"}).status_code == 200
+    assert scene.api(scene.guest).get(f"/requests/{request}").json()["decision_reason"] == "Ask for less"
+    assert scene.ask().status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"role": "nonesuch"}, 409),
+        ({"role": "annotator", "slice": "full"}, 409),
+        ({"dataset": "nonesuch"}, 404),
+        ({"period": 10}, 422),
+        ({"period": 400 * 86400}, 422),
+        ({"purpose": "hidden \u202e text"}, 422),
+        ({"purpose": "nul \x00"}, 422),
+        ({"purpose": "\ud800"}, 422),
+        ({"role": "annotator\n"}, 422),
+        ({"role": "role:admin"}, 422),
+        ({"slice": "de*"}, 422),
+        ({"team": "te_00000000000000000000000000"}, 404),
+        ({"service": "sv_00000000000000000000000000"}, 404),
+    ],
+)
+def test_what_could_never_be_or_widen_is_refused_at_the_door(
+    scene: Scene, changes: dict[str, Any], status: int
+) -> None:
+    answer = scene.ask(**changes)
+    assert answer.status_code == status, answer.text
+    assert answer.json()["advice"]
+
+
+def test_facts_that_changed_are_shown_again(world: World, scene: Scene) -> None:
+    request = scene.ask().json()["id"]
+    owner = scene.api(scene.owner)
+    digest = owner.get(f"/requests/{request}").json()["facts"]["digest"]
+    world.change(Dataset, scene.dataset.id, labels=["classification:internal", "regulation:gdpr"])
+    stale = owner.post(f"/requests/{request}/approve", json={"digest": digest})
+    assert (stale.status_code, stale.json()["code"]) == (409, "facts_changed")
+    fresh = owner.get(f"/requests/{request}").json()["facts"]["digest"]
+    assert owner.post(f"/requests/{request}/approve", json={"digest": fresh}).status_code == 201
+
+
+def test_the_gate_is_asked_again_at_approval(world: World, scene: Scene) -> None:
+    request = scene.ask().json()["id"]
+    world.change(Person, scene.guest.id, status="suspended")
+    refused = scene.api(scene.owner).post(f"/requests/{request}/approve", json={})
+    assert (refused.status_code, refused.json()["code"]) == (409, "grant_pointless")
+
+
+def test_a_lapsed_request_cannot_be_approved(world: World, scene: Scene) -> None:
+    request = scene.ask().json()["id"]
+    world.change(Request, request, lapses_at=world.now())
+    assert scene.api(scene.owner).post(f"/requests/{request}/approve", json={}).status_code == 409
+
+
+def test_leads_ask_for_teams_and_services_others_do_not(world: World, scene: Scene) -> None:
+    team, service = world.team(scene.vendor, scene.guest), world.service(scene.vendor)
+    assert scene.ask(team=team.id).status_code == 403
+    assert scene.ask(scene.lead, team=team.id, service=service.id).status_code == 422
+    asked = scene.ask(scene.lead, team=team.id).json()
+    assert scene.api(scene.owner).get(f"/requests/{asked['id']}").json()["facts"]["holder"]["members"] == 1
+    grant = scene.api(scene.owner).post(f"/requests/{asked['id']}/approve", json={}).json()
+    assert grant["holder"] == f"team:{team.id}"
+    assert scene.api(scene.guest).get(f"/grants/{grant['id']}").status_code == 200
+    pipeline = scene.ask(scene.lead, service=service.id, role="pipeline")
+    assert pipeline.status_code == 201, pipeline.text
+    assert scene.ask(scene.lead, service=world.service(world.vendor()).id, role="pipeline").status_code == 404
