@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
-from pydantic import PostgresDsn, ValidationError
+from pydantic import PostgresDsn, Secret, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from broker.errors import GuestkeyError
@@ -23,7 +23,7 @@ class OwnerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="GUESTKEY_", extra="ignore")
 
-    owner_database_url: PostgresDsn
+    owner_database_url: Secret[PostgresDsn]
 
 
 def load() -> Settings:

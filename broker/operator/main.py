@@ -48,5 +48,5 @@ def worker(
 def migrate() -> None:
     """Bring the records' tables up to this version; twice is fine."""
     with plainly():
-        migrations.upgrade(str(configuring.load_owner().owner_database_url))
+        migrations.upgrade(str(configuring.load_owner().owner_database_url.get_secret_value()))
         typer.echo("The records are up to date.")
