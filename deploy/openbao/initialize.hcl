@@ -1,0 +1,228 @@
+# What the broker needs of OpenBao, made on the first start and never again. Policies and secret ids come from files.
+# The embedded server of `make up` is set up the same way; a test compares the two.
+initialize "guestkey" {
+  request "approle" {
+    operation = "update"
+    path      = "sys/auth/approle"
+    data = {
+      type = "approle"
+    }
+  }
+  request "database" {
+    operation = "update"
+    path      = "sys/mounts/database"
+    data = {
+      type = "database"
+    }
+  }
+  request "transit" {
+    operation = "update"
+    path      = "sys/mounts/transit"
+    data = {
+      type = "transit"
+    }
+  }
+  request "kv" {
+    operation = "update"
+    path      = "sys/mounts/guestkey"
+    data = {
+      type = "kv"
+      options = { version = "2" }
+    }
+  }
+  request "totp" {
+    operation = "update"
+    path      = "transit/keys/totp"
+    data = {
+      derived = true
+    }
+  }
+  request "sources" {
+    operation = "update"
+    path      = "transit/keys/sources"
+    data = {
+      derived = true
+    }
+  }
+  request "tokens" {
+    operation = "update"
+    path      = "transit/keys/tokens"
+    data = {
+      type = "ecdsa-p256"
+      exportable = false
+    }
+  }
+  request "lease-role" {
+    operation = "update"
+    path      = "auth/token/roles/guestkey-lease"
+    data = {
+      allowed_policies_glob = ["guestkey-lease-*"]
+      disallowed_policies = ["root"]
+      orphan = true
+      renewable = false
+      token_type = "service"
+      token_no_default_policy = true
+      token_explicit_max_ttl = "25h"
+    }
+  }
+  request "policy-guestkey-ender" {
+    operation = "update"
+    path      = "sys/policies/acl/guestkey-ender"
+    data = {
+      policy = {
+        eval_source = "file"
+        eval_type   = "string"
+        path        = "/openbao/policies/guestkey-ender.hcl"
+      }
+    }
+  }
+  request "policy-guestkey-issuer" {
+    operation = "update"
+    path      = "sys/policies/acl/guestkey-issuer"
+    data = {
+      policy = {
+        eval_source = "file"
+        eval_type   = "string"
+        path        = "/openbao/policies/guestkey-issuer.hcl"
+      }
+    }
+  }
+  request "policy-guestkey-operator" {
+    operation = "update"
+    path      = "sys/policies/acl/guestkey-operator"
+    data = {
+      policy = {
+        eval_source = "file"
+        eval_type   = "string"
+        path        = "/openbao/policies/guestkey-operator.hcl"
+      }
+    }
+  }
+  request "policy-guestkey-setup" {
+    operation = "update"
+    path      = "sys/policies/acl/guestkey-setup"
+    data = {
+      policy = {
+        eval_source = "file"
+        eval_type   = "string"
+        path        = "/openbao/policies/guestkey-setup.hcl"
+      }
+    }
+  }
+  request "role-guestkey-issuer" {
+    operation = "update"
+    path      = "auth/approle/role/guestkey-issuer"
+    data = {
+      token_policies = ["guestkey-issuer"]
+      token_no_default_policy = true
+      token_period = "1h"
+      secret_id_num_uses = 0
+      secret_id_ttl = 0
+    }
+  }
+  request "role-id-guestkey-issuer" {
+    operation = "update"
+    path      = "auth/approle/role/guestkey-issuer/role-id"
+    data = {
+      role_id = "guestkey-issuer"
+    }
+  }
+  request "secret-id-guestkey-issuer" {
+    operation = "update"
+    path      = "auth/approle/role/guestkey-issuer/custom-secret-id"
+    data = {
+      secret_id = {
+        eval_source = "file"
+        eval_type   = "string"
+        path        = "/run/secrets/guestkey_issuer_secret_id"
+      }
+    }
+  }
+  request "role-guestkey-ender" {
+    operation = "update"
+    path      = "auth/approle/role/guestkey-ender"
+    data = {
+      token_policies = ["guestkey-ender"]
+      token_no_default_policy = true
+      token_period = "1h"
+      secret_id_num_uses = 0
+      secret_id_ttl = 0
+    }
+  }
+  request "role-id-guestkey-ender" {
+    operation = "update"
+    path      = "auth/approle/role/guestkey-ender/role-id"
+    data = {
+      role_id = "guestkey-ender"
+    }
+  }
+  request "secret-id-guestkey-ender" {
+    operation = "update"
+    path      = "auth/approle/role/guestkey-ender/custom-secret-id"
+    data = {
+      secret_id = {
+        eval_source = "file"
+        eval_type   = "string"
+        path        = "/run/secrets/guestkey_ender_secret_id"
+      }
+    }
+  }
+  request "role-guestkey-setup" {
+    operation = "update"
+    path      = "auth/approle/role/guestkey-setup"
+    data = {
+      token_policies = ["guestkey-setup"]
+      token_no_default_policy = true
+      token_period = "1h"
+      secret_id_num_uses = 0
+      secret_id_ttl = 0
+    }
+  }
+  request "role-id-guestkey-setup" {
+    operation = "update"
+    path      = "auth/approle/role/guestkey-setup/role-id"
+    data = {
+      role_id = "guestkey-setup"
+    }
+  }
+  request "secret-id-guestkey-setup" {
+    operation = "update"
+    path      = "auth/approle/role/guestkey-setup/custom-secret-id"
+    data = {
+      secret_id = {
+        eval_source = "file"
+        eval_type   = "string"
+        path        = "/run/secrets/guestkey_setup_secret_id"
+      }
+    }
+  }
+  request "role-guestkey-operator" {
+    operation = "update"
+    path      = "auth/approle/role/guestkey-operator"
+    data = {
+      token_policies = ["guestkey-operator"]
+      token_no_default_policy = true
+      token_period = "1h"
+      secret_id_num_uses = 0
+      secret_id_ttl = 0
+    }
+  }
+  request "role-id-guestkey-operator" {
+    operation = "update"
+    path      = "auth/approle/role/guestkey-operator/role-id"
+    data = {
+      role_id = "guestkey-operator"
+    }
+  }
+  request "secret-id-guestkey-operator" {
+    operation = "update"
+    path      = "auth/approle/role/guestkey-operator/custom-secret-id"
+    data = {
+      secret_id = {
+        eval_source = "file"
+        eval_type   = "string"
+        path        = "/run/secrets/guestkey_operator_secret_id"
+      }
+    }
+  }
+}
