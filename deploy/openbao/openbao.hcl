@@ -13,8 +13,9 @@ listener "tcp" {
 }
 
 storage "raft" {
-  path    = "/openbao/file"
-  node_id = "openbao-1"
+  path                   = "/openbao/file"
+  node_id                = "openbao-1"
+  performance_multiplier = 1
 }
 
 # Kept apart from the data it opens: whoever has this file and the raft folder has everything.

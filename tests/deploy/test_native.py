@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -79,8 +80,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         bao_url = _start_bao(folder / "openbao", secrets, running)
         yield House(secrets, postgres_port, bao_url)
     finally:
-        for child in running:
-            children.stop(child)
+        for child in reversed(running):
+            # SIGINT: PostgreSQL would wait for its clients on SIGTERM.
+            children.stop(child, signal.SIGINT)
 
 
 @pytest.fixture(scope="module")
