@@ -4,7 +4,7 @@ from .access import REQUEST_STATES, Grant, Request
 from .base import SCHEMA, Base
 from .dataset import SLICE_STATES, Dataset, Offer, Slice
 from .event import Event, EventPersonal
-from .factor import Passkey, PasskeyChallenge, RecoveryCode, TotpFactor
+from .factor import FactorChallenge, Passkey, RecoveryCode, TotpFactor
 from .ids import is_id, new_id, new_lease_id
 from .installation import PROPOSAL_ACTS, Installation, KeptAnswer, Proposal
 from .lease import LEASE_STATES, LIVE_STATES, Lease
@@ -32,6 +32,7 @@ __all__ = [
     "Dataset",
     "Event",
     "EventPersonal",
+    "FactorChallenge",
     "Grant",
     "Installation",
     "Invitation",
@@ -39,7 +40,6 @@ __all__ = [
     "Lease",
     "Offer",
     "Passkey",
-    "PasskeyChallenge",
     "Person",
     "PolicyInForce",
     "PolicyRevision",

@@ -50,10 +50,13 @@ class RecoveryCode(Base):
     used_at: Mapped[Moment | None]
 
 
-class PasskeyChallenge(Base):
-    """A WebAuthn challenge handed to one session or API token (`holder_id`), good once and for minutes."""
+class FactorChallenge(Base):
+    """A WebAuthn challenge, or a wrapped one-time-code secret not confirmed yet, of one session or API token.
 
-    __tablename__ = "passkey_challenge"
+    Good once and for minutes, for its `purpose` only.
+    """
+
+    __tablename__ = "factor_challenge"
 
     id: Mapped[Key]
     holder_id: Mapped[Id] = mapped_column(index=True)

@@ -47,8 +47,9 @@ class Invitation(Base):
     vendor_id: Mapped[Id | None] = mapped_column(ForeignKey("guestkey.vendor.id"))
     person_id: Mapped[Id | None] = mapped_column(ForeignKey("guestkey.person.id"))
     org_role: Mapped[Word | None]
+    role_until: Mapped[Moment | None]
     label: Mapped[str] = mapped_column(String(200), default="")
-    created_by: Mapped[Id | None]
+    created_by: Mapped[str | None] = mapped_column(String(80))
     created_at: Mapped[CreatedAt]
     expires_at: Mapped[Moment]
     redeemed_at: Mapped[Moment | None]
@@ -56,7 +57,10 @@ class Invitation(Base):
 
 
 class SignInAttempt(Base):
-    """A sign-in on its way to the provider and back, bound to one browser. Ten minutes at most."""
+    """A sign-in on its way to the provider and back, bound to one browser. Ten minutes at most.
+
+    Nonce and PKCE verifier are derived from the browser's cookie, of which only a hash is here.
+    """
 
     __tablename__ = "sign_in_attempt"
     __table_args__ = (Index("ix_sign_in_attempt_expires_at", "expires_at"),)
@@ -64,8 +68,6 @@ class SignInAttempt(Base):
     state_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
     browser_hash: Mapped[bytes] = mapped_column(LargeBinary)
     source_id: Mapped[Id] = mapped_column(ForeignKey("guestkey.sign_in_source.id"))
-    nonce: Mapped[Prose]
-    code_verifier: Mapped[Prose]
     invitation_id: Mapped[Id | None] = mapped_column(ForeignKey("guestkey.invitation.id"))
     asked_acr: Mapped[str | None]
     next_path: Mapped[Prose] = mapped_column(default="/")

@@ -1,215 +1,151 @@
-"""Identity's edge: FastAPI dependencies that turn a request into a caller, and the cookies of signing in.
-
-The only file of this package that knows HTTP. A request is either a bearer's or a cookie's, never both: with an
-`Authorization` header the cookie does not count, so a header can never borrow a browser's session.
-"""
+"""The edge of identity that knows HTTP: cookies, bearer tokens, CSRF, and the dependencies routes declare."""
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
 from broker.caller import Caller
-from broker.database import Transaction
-from broker.database import now as clock
 from broker.errors import FactorNeeded, Forbidden, NotSignedIn
-from broker.identity.callers import Recognised, confirmed, recognise_session, recognise_token
+from broker.identity import callers
+from broker.identity.callers import Found
 from broker.parts import Parts
 
 SESSION_COOKIE = "__Host-guestkey"
-BROWSER_COOKIE = "__Host-guestkey-browser"
-SOURCE_COOKIE = "__Host-guestkey-source"
-BROWSER_SECONDS = 600
-SOURCE_SECONDS = 180 * 86400
+SIGN_IN_COOKIE = "__Host-guestkey-sign-in"
+CSRF_HEADER = "x-csrf-token"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
-_LONGEST_TOKEN = 200
 
 
-async def csrf_sent(request: Request) -> str:
-    """The CSRF token that came with the request, in the header `X-CSRF-Token` or the form field `csrf_token`.
-
-    Asynchronous because a form can be read in no other way here.
-    """
-    header = request.headers.get("x-csrf-token")
-    if header is not None or request.method in _SAFE or SESSION_COOKIE not in request.cookies:
-        return header or ""
-    if not request.headers.get("content-type", "").startswith(_FORMS):
-        return ""
-    sent = (await request.form()).getlist("csrf_token")
-    return sent[0] if len(sent) == 1 and isinstance(sent[0], str) else ""
-
-
-def recognised(request: Request, csrf: Annotated[str, Depends(csrf_sent)]) -> Recognised:
-    """Whoever is behind the request, also a person whom no admin has confirmed yet.
+def find_caller(request: Request) -> Found:
+    """Who is behind the request, by bearer token or session cookie; pending people included. No CSRF check.
 
     Raises:
-        NotSignedIn: nobody we know.
-        Forbidden: a cookie's request that changes something lacks its session's CSRF token.
+        NotSignedIn: nobody.
     """
+    kept: Found | None = getattr(request.state, "found", None)
+    if kept is not None:
+        return kept
     parts: Parts = request.app.state.parts
+    address = request.client.host if request.client else None
+    token = bearer_token(request)
     with parts.database.transaction() as tx:
-        now = clock(tx)
-        found = _recognise(request, parts, tx, now)
-    request.state.now = now
-    request.state.holder = found.caller.holder_id
-    request.state.csrf_token = found.csrf_token
-    if found.csrf_token is not None and request.method not in _SAFE:
-        _check_csrf(request, csrf, found.csrf_token)
+        if token is not None:
+            found = callers.by_token(tx, token, address)
+        else:
+            cookie = request.cookies.get(SESSION_COOKIE, "")
+            found = callers.by_session(tx, cookie, address, idle=parts.settings.session_idle)
+    request.state.found = found
     return found
 
 
-RecognisedNow = Annotated[Recognised, Depends(recognised)]
-
-
-def current_caller(found: RecognisedNow) -> Caller:
-    """The active person or service behind the request.
+def found_caller(request: Request) -> Found:
+    """Like `find_caller`; a changing request that comes with a cookie must also carry the session's CSRF token.
 
     Raises:
-        NotSignedIn: nobody we know, or somebody who still waits for confirmation (`not_confirmed`).
+        NotSignedIn: nobody is behind the request.
+        Forbidden: the header `X-CSRF-Token` is missing or another session's.
     """
-    return confirmed(found)
+    found = find_caller(request)
+    if found.caller.how == "session" and request.method not in _SAFE:
+        check_csrf_token(request.headers.get(CSRF_HEADER, ""), found)
+    return found
 
 
-def optional_caller(request: Request, csrf: Annotated[str, Depends(csrf_sent)]) -> Caller | None:
-    """The caller, or None where nobody is signed in: for pages that show themselves to both."""
-    try:
-        return confirmed(recognised(request, csrf))
-    except NotSignedIn:
-        return None
+def current_caller(found: Annotated[Found, Depends(found_caller)]) -> Caller:
+    """The caller of this request, confirmed.
+
+    Raises:
+        Forbidden: joining has not been confirmed yet.
+    """
+    if found.status != "active":
+        raise Forbidden(
+            "Your joining has not been confirmed yet.",
+            advice="Ask the person who invited you to have an admin confirm it.",
+            code="person_pending",
+        )
+    return found.caller
 
 
 def signed_in_person(caller: Annotated[Caller, Depends(current_caller)]) -> Caller:
-    """The active person behind the request.
+    """The caller, if it is a person.
 
     Raises:
         Forbidden: it is a service.
     """
     if caller.kind != "person":
-        raise Forbidden("This is for people, not for services.")
+        raise Forbidden("Only people can do this.")
     return caller
 
 
-def person_recognised(found: RecognisedNow) -> Recognised:
-    """The person behind the request, confirmed or not: for looking at oneself and enrolling a factor.
-
-    Raises:
-        Forbidden: it is a service.
-    """
-    if found.caller.kind != "person":
-        raise Forbidden("This is for people, not for services.")
-    return found
-
-
 def fresh_factor(max_age: int) -> Callable[..., Caller]:
-    """A dependency: the person behind the request, with a second factor proven at most `max_age` seconds ago."""
+    """A dependency: the caller, whose second factor was proven in this session at most `max_age` seconds ago."""
 
-    def dependency(request: Request, caller: Annotated[Caller, Depends(signed_in_person)]) -> Caller:
-        require_fresh(caller, max_age, request.state.now)
+    def dependency(found: Annotated[Found, Depends(found_caller)]) -> Caller:
+        caller = signed_in_person(current_caller(found))
+        require_fresh(caller, found, max_age)
         return caller
 
     return dependency
 
 
-def require_fresh(caller: Caller, max_age: int, now: datetime) -> None:
-    """Refuse a caller whose second factor was proven longer than `max_age` seconds ago, or never.
+def require_fresh(caller: Caller, found: Found, max_age: int) -> None:
+    """Check that the second factor is fresh enough.
 
     Raises:
-        FactorNeeded: with the freshness that is asked for.
+        FactorNeeded: it is missing or stale (RFC 9470).
     """
-    if caller.factor_at is None or now - caller.factor_at > timedelta(seconds=max_age):
+    age = None if caller.factor_at is None else (found.now - caller.factor_at).total_seconds()
+    if age is None or not -5 <= age <= max_age:
         raise FactorNeeded(
-            "This needs a second factor proven more recently.",
+            "This needs a fresh second factor.",
             max_age=max_age,
             enrolled=caller.factor_enrolled,
-            advice="Confirm with `guestkey confirm` or in the portal, then try again.",
+            advice="Run `guestkey confirm`, or confirm in the portal, then try again."
+            if caller.factor_enrolled
+            else "Add a passkey or an authenticator app under Security first.",
         )
 
 
-def csrf_token(request: Request) -> str:
-    """The CSRF token that this session's forms must carry; empty for API tokens."""
-    return getattr(request.state, "csrf_token", None) or ""
+def bearer_token(request: Request) -> str | None:
+    """The bearer token of the request (RFC 6750), None where there is no Authorization header.
 
-
-def address_of(request: Request) -> str:
-    """The network address the request came from, behind trusted proxies."""
-    return request.client.host if request.client else ""
-
-
-def set_session(response: Response, cookie: str, seconds: int) -> None:
-    """Give the browser its session. `Lax`, because the way back from a provider is a link from another site."""
-    _set(response, SESSION_COOKIE, cookie, seconds)
-
-
-def set_browser(response: Response, secret: str) -> None:
-    """Bind a sign-in under way to this browser."""
-    _set(response, BROWSER_COOKIE, secret, BROWSER_SECONDS)
-
-
-def set_source(response: Response, source_id: str) -> None:
-    """Remember in this browser where its person signs in: names of vendors are shown to nobody else."""
-    _set(response, SOURCE_COOKIE, source_id, SOURCE_SECONDS)
-
-
-def forget_session(response: Response) -> None:
-    """Take the session's cookie back."""
-    response.delete_cookie(SESSION_COOKIE, path="/", secure=True, httponly=True, samesite="lax")
-
-
-def forget_browser(response: Response) -> None:
-    """Take the cookie of a finished sign-in back."""
-    response.delete_cookie(BROWSER_COOKIE, path="/", secure=True, httponly=True, samesite="lax")
-
-
-def _set(response: Response, name: str, value: str, seconds: int) -> None:
-    # The __Host- prefix holds browsers to this: secure, this host only, every path.
-    response.set_cookie(name, value, max_age=seconds, path="/", secure=True, httponly=True, samesite="lax")
-
-
-def _recognise(request: Request, parts: Parts, tx: Transaction, now: datetime) -> Recognised:
-    bearer = _bearer(request)
-    if bearer is not None:
-        return recognise_token(tx, bearer, address_of(request), now)
-    cookie = request.cookies.get(SESSION_COOKIE)
-    if cookie is None:
-        raise NotSignedIn(
-            "No session and no token came with the request.",
-            advice="Sign in with `guestkey login`, or in the portal.",
-        )
-    idle = timedelta(seconds=parts.settings.session_idle)
-    return recognise_session(tx, cookie, address_of(request), now, idle=idle)
-
-
-def _bearer(request: Request) -> str | None:
-    sent = request.headers.getlist("authorization")
-    if not sent:
+    Raises:
+        NotSignedIn: the header is there but is not of the form `Bearer <token>`.
+    """
+    header = request.headers.get("authorization")
+    if header is None:
         return None
-    scheme, _, token = sent[0].partition(" ")
-    if len(sent) != 1 or scheme.lower() != "bearer":
-        raise NotSignedIn("Only one `Authorization: Bearer` header is understood here.")
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise NotSignedIn("The Authorization header is not `Bearer <token>`.", advice="Sign in: `guestkey login`.")
     return token.strip()
 
 
-def _check_csrf(request: Request, sent: str, expected: str) -> None:
-    if _foreign(request) or len(sent) > _LONGEST_TOKEN or not hmac.compare_digest(sent.encode(), expected.encode()):
+def set_cookie(response: Response, name: str, value: str, *, seconds: int) -> None:
+    """Set a cookie that only this host sees, only over TLS (or localhost), never from a script."""
+    response.set_cookie(name, value, max_age=seconds, path="/", secure=True, httponly=True, samesite="lax")
+
+
+def drop_cookie(response: Response, name: str) -> None:
+    """Remove a cookie set by `set_cookie`."""
+    response.delete_cookie(name, path="/", secure=True, httponly=True, samesite="lax")
+
+
+def check_csrf_token(sent: str, found: Found) -> None:
+    """Compare a CSRF token in constant time.
+
+    Raises:
+        Forbidden: it is missing or another session's.
+    """
+    if not found.csrf_token or not hmac.compare_digest(sent.encode(), found.csrf_token.encode()):
         raise Forbidden(
-            "The request does not carry this session's CSRF token.",
-            advice="Reload the page and send the form again.",
+            "This form is out of date, or was sent from somewhere else.",
+            advice="Reload the page and send it again.",
             code="csrf",
         )
-
-
-def _foreign(request: Request) -> bool:
-    """Whether the browser says that another site's page sent this. The token decides where it says nothing."""
-    public = urlsplit(request.app.state.public_url)
-    # Under our own `Referrer-Policy: no-referrer` browsers send `Origin: null` with our own forms.
-    known = ("null", f"{public.scheme}://{public.netloc}")
-    origin, site = request.headers.get("origin", "null"), request.headers.get("sec-fetch-site", "same-origin")
-    return origin not in known or site not in ("same-origin", "none")

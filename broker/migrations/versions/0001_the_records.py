@@ -31,6 +31,19 @@ def upgrade() -> None:
     op.create_index("ix_event_kind_number", "event", ["kind", "number"], unique=False, schema="guestkey")
     op.create_index("ix_event_subject_number", "event", ["subject", "number"], unique=False, schema="guestkey")
     op.create_table(
+        "factor_challenge",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("holder_id", sa.String(length=40), nullable=False),
+        sa.Column("purpose", sa.String(length=64), nullable=False),
+        sa.Column("challenge", sa.LargeBinary(), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_factor_challenge")),
+        schema="guestkey",
+    )
+    op.create_index(
+        op.f("ix_factor_challenge_holder_id"), "factor_challenge", ["holder_id"], unique=False, schema="guestkey"
+    )
+    op.create_table(
         "installation",
         sa.Column("singleton", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("tag", sa.String(length=6), nullable=False),
@@ -56,19 +69,6 @@ def upgrade() -> None:
         schema="guestkey",
     )
     op.create_index("ix_kept_answer_expires_at", "kept_answer", ["expires_at"], unique=False, schema="guestkey")
-    op.create_table(
-        "passkey_challenge",
-        sa.Column("id", sa.String(length=40), nullable=False),
-        sa.Column("holder_id", sa.String(length=40), nullable=False),
-        sa.Column("purpose", sa.String(length=64), nullable=False),
-        sa.Column("challenge", sa.LargeBinary(), nullable=False),
-        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_passkey_challenge")),
-        schema="guestkey",
-    )
-    op.create_index(
-        op.f("ix_passkey_challenge_holder_id"), "passkey_challenge", ["holder_id"], unique=False, schema="guestkey"
-    )
     op.create_table(
         "policy_revision",
         sa.Column("number", sa.Integer(), sa.Identity(always=True), nullable=False),
@@ -297,8 +297,9 @@ def upgrade() -> None:
         sa.Column("vendor_id", sa.String(length=40), nullable=True),
         sa.Column("person_id", sa.String(length=40), nullable=True),
         sa.Column("org_role", sa.String(length=64), nullable=True),
+        sa.Column("role_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("label", sa.String(length=200), nullable=False),
-        sa.Column("created_by", sa.String(length=40), nullable=True),
+        sa.Column("created_by", sa.String(length=80), nullable=True),
         sa.Column(
             "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
         ),
@@ -514,8 +515,6 @@ def upgrade() -> None:
         sa.Column("state_hash", sa.LargeBinary(), nullable=False),
         sa.Column("browser_hash", sa.LargeBinary(), nullable=False),
         sa.Column("source_id", sa.String(length=40), nullable=False),
-        sa.Column("nonce", sa.Text(), nullable=False),
-        sa.Column("code_verifier", sa.Text(), nullable=False),
         sa.Column("invitation_id", sa.String(length=40), nullable=True),
         sa.Column("asked_acr", sa.String(), nullable=True),
         sa.Column("next_path", sa.Text(), nullable=False),
@@ -652,7 +651,7 @@ def upgrade() -> None:
         sa.Column("activated_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("end_cause", sa.String(length=64), nullable=True),
-        sa.Column("end_by", sa.String(length=40), nullable=True),
+        sa.Column("end_by", sa.String(length=80), nullable=True),
         sa.Column("ending_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("confirmed_by", sa.Text(), nullable=False),

@@ -1,0 +1,178 @@
+"""Single-use links: to join a party through a source, and to enrol a first second factor."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, update
+
+from broker import audit
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.errors import Conflict, Forbidden, Invalid, NotFound
+from broker.identity.secret_tokens import MOST_CHARACTERS, digest, fresh_token
+from broker.models import Invitation, Passkey, Person, Session, SignInSource, TotpFactor, new_id
+
+ENROLMENT_WINDOW = timedelta(minutes=15)
+
+
+def invite_to_join(
+    tx: Transaction, caller: Caller, source_id: str, label: str, lifetime: int, now: datetime
+) -> tuple[Invitation, str]:
+    """Invite somebody to join the party a source stands for. Returns the invitation and its token, shown once.
+
+    Raises:
+        Forbidden: the caller is neither an admin nor a lead of that vendor.
+        NotFound: there is no such source for the caller.
+    """
+    source = tx.get(SignInSource, source_id)
+    is_lead = source is not None and source.vendor_id is not None and caller.vendor_id == source.vendor_id
+    if not caller.is_admin and not (is_lead and "lead" in caller.roles):
+        raise Forbidden("Only an admin, or the vendor's lead for its own staff, invites people.")
+    if source is None or source.status != "active":
+        raise NotFound("There is no such sign-in source.")
+    return _make(tx, caller.subject, now, lifetime, purpose="join", source=source, label=label)
+
+
+def invite_admin(
+    tx: Transaction, source: SignInSource, lifetime: int, now: datetime, *, label: str, role_until: datetime | None
+) -> str:
+    """Invite an admin from the server itself (`guestkey bootstrap`, `guestkey recover`). Returns the token."""
+    made = _make(
+        tx,
+        audit.SYSTEM,
+        now,
+        lifetime,
+        purpose="join",
+        source=source,
+        label=label,
+        org_role="admin",
+        role_until=role_until,
+    )
+    return made[1]
+
+
+def invite_to_enrol(
+    tx: Transaction, actor: str, person_id: str, lifetime: int, now: datetime
+) -> tuple[Invitation, str]:
+    """A one-time invitation for a person without a second factor to enrol the first.
+
+    Raises:
+        NotFound: there is no such person.
+        Conflict: the person has a factor; replacing it takes that factor, or two admins.
+    """
+    person = tx.get(Person, person_id)
+    if person is None or person.status != "active":
+        raise NotFound("There is no such active person.")
+    if has_factor(tx, person_id):
+        raise Conflict(
+            "This person has a second factor already.", advice="Two admins can reset it: propose `reset-factor`."
+        )
+    return _make(tx, actor, now, lifetime, purpose="enrol_factor", person_id=person_id)
+
+
+def pending(tx: Transaction, token: str, purpose: str, now: datetime) -> Invitation:
+    """The invitation behind a link, redeemed or not, if it has not expired.
+
+    Raises:
+        NotFound: there is none.
+    """
+    found = None
+    if 0 < len(token) <= MOST_CHARACTERS:
+        found = tx.scalars(
+            select(Invitation).where(
+                Invitation.token_hash == digest(token), Invitation.purpose == purpose, Invitation.expires_at > now
+            )
+        ).one_or_none()
+    if found is None:
+        raise NotFound(
+            "This link is not valid any more.", advice="Ask the person who sent it for a new one.", code="link_invalid"
+        )
+    return found
+
+
+def redeem_join(tx: Transaction, invitation: Invitation, person: Person, now: datetime) -> None:
+    """Use up a joining invitation, once.
+
+    Raises:
+        Conflict: somebody used it before.
+    """
+    changed = tx.execute(
+        update(Invitation)
+        .where(Invitation.id == invitation.id, Invitation.redeemed_at.is_(None), Invitation.expires_at > now)
+        .values(redeemed_at=now, redeemed_by=person.id)
+        .returning(Invitation.id)
+    ).first()
+    if changed is None:
+        raise Conflict("This invitation has been used.", advice="Ask for a new one.", code="link_used")
+
+
+def open_enrolment(tx: Transaction, token: str, caller: Caller, now: datetime) -> None:
+    """Let this session enrol a first factor, by an enrolment invitation made for this very person; once.
+
+    Raises:
+        NotFound: the link is not valid.
+        Conflict: it was used, or the person has a factor.
+        Invalid: it was made for somebody else.
+    """
+    invitation = pending(tx, token, "enrol_factor", now)
+    if invitation.person_id != caller.id:
+        raise Invalid("This link was made for somebody else.", advice="Sign in as the person it was sent to.")
+    if has_factor(tx, caller.id):
+        raise Conflict("You have a second factor already.")
+    redeem_join(tx, invitation, tx.get_one(Person, caller.id), now)
+    allow_enrolment(tx, caller.holder_id, now + ENROLMENT_WINDOW)
+    audit.record(tx, "factor.enrolment_opened", actor=caller.subject, subject=caller.id, now=now)
+
+
+def allow_enrolment(tx: Transaction, session_id: str, until: datetime) -> None:
+    """Let one session enrol a factor until then."""
+    tx.execute(update(Session).where(Session.id == session_id).values(enrolment_allowed_until=until))
+
+
+def has_factor(tx: Transaction, person_id: str) -> bool:
+    """Whether the person has a confirmed second factor."""
+    totp = select(TotpFactor.person_id).where(TotpFactor.person_id == person_id, TotpFactor.confirmed_at.is_not(None))
+    passkey = select(Passkey.person_id).where(Passkey.person_id == person_id)
+    return tx.execute(totp.union_all(passkey).limit(1)).first() is not None
+
+
+def _make(
+    tx: Transaction,
+    actor: str,
+    now: datetime,
+    lifetime: int,
+    *,
+    purpose: str,
+    source: SignInSource | None = None,
+    person_id: str | None = None,
+    label: str = "",
+    org_role: str | None = None,
+    role_until: datetime | None = None,
+) -> tuple[Invitation, str]:
+    token = fresh_token()
+    invitation = Invitation(
+        id=new_id("in"),
+        token_hash=digest(token),
+        purpose=purpose,
+        source_id=source.id if source else None,
+        vendor_id=source.vendor_id if source else None,
+        person_id=person_id,
+        org_role=org_role,
+        role_until=role_until,
+        label=label[:200],
+        created_by=actor,
+        expires_at=now + timedelta(seconds=lifetime),
+    )
+    tx.add(invitation)
+    tx.flush()
+    audit.record(
+        tx,
+        "invitation.made",
+        actor=actor,
+        subject=invitation.id,
+        now=now,
+        details={"purpose": purpose, "source": invitation.source_id, "person": person_id, "role": org_role},
+        personal={"label": label},
+    )
+    return invitation, token

@@ -1,0 +1,223 @@
+"""Passkeys (WebAuthn Level 3), verified by the `webauthn` package; challenges are bound to one session and used once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+import webauthn
+from sqlalchemy import delete, select, update
+from webauthn.helpers import base64url_to_bytes, options_to_json
+from webauthn.helpers.exceptions import WebAuthnException
+from webauthn.helpers.structs import (
+    AuthenticatorSelectionCriteria,
+    PublicKeyCredentialDescriptor,
+    ResidentKeyRequirement,
+    UserVerificationRequirement,
+)
+
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.database import now as clock
+from broker.errors import Conflict, Invalid
+from broker.identity import factors, lockout, recovery_codes
+from broker.models import FactorChallenge, Passkey, RecoveryCode, new_id
+from broker.parts import Parts
+
+log = structlog.get_logger(__name__)
+CHALLENGE_SECONDS = 300
+_REGISTER, _PROVE = "passkey_register", "passkey_prove"
+# What the package raises on malformed input, besides its own.
+_MALFORMED = (WebAuthnException, ValueError, KeyError, TypeError, AttributeError)
+
+
+def registration_options(parts: Parts, caller: Caller, allowed_until: datetime | None) -> dict[str, Any]:
+    """What the browser needs to make a passkey.
+
+    Raises:
+        FactorNeeded, Forbidden: see `factors.require_enrolment_right`.
+    """
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        factors.require_enrolment_right(tx, caller, allowed_until, now)
+        held = _held(tx, caller.id)
+        options = webauthn.generate_registration_options(
+            rp_id=_rp_id(parts),
+            rp_name="Guestkey",
+            user_id=caller.id.encode(),
+            user_name=caller.name or caller.id,
+            exclude_credentials=[PublicKeyCredentialDescriptor(id=passkey.credential_id) for passkey in held],
+            authenticator_selection=AuthenticatorSelectionCriteria(
+                resident_key=ResidentKeyRequirement.PREFERRED,
+                user_verification=UserVerificationRequirement.REQUIRED,
+            ),
+        )
+        _keep(tx, caller, _REGISTER, options.challenge, now)
+    return dict(json.loads(options_to_json(options)))
+
+
+def register(
+    parts: Parts, caller: Caller, allowed_until: datetime | None, credential: Mapping[str, Any], name: str
+) -> list[str]:
+    """Keep a passkey the browser made. Returns recovery codes if it is the first factor, else nothing.
+
+    Raises:
+        Invalid: the answer does not fit the challenge, this site, or is malformed.
+        FactorNeeded, Forbidden: see `factors.require_enrolment_right`.
+    """
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        factors.require_enrolment_right(tx, caller, allowed_until, now)
+        challenge = _take(tx, caller, _REGISTER, now)
+    try:
+        verified = webauthn.verify_registration_response(
+            credential=dict(credential),
+            expected_challenge=challenge,
+            expected_rp_id=_rp_id(parts),
+            expected_origin=_origin(parts),
+            require_user_verification=True,
+        )
+    except _MALFORMED as error:
+        raise _refused(error) from error
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        if tx.scalars(select(Passkey.id).where(Passkey.credential_id == verified.credential_id)).first():
+            raise Conflict("This passkey is known already.")
+        tx.add(
+            Passkey(
+                id=new_id("pk"),
+                person_id=caller.id,
+                credential_id=verified.credential_id,
+                public_key=verified.credential_public_key,
+                sign_count=verified.sign_count,
+                name=name[:80] or "Passkey",
+                created_at=now,
+            )
+        )
+        factors.record_enrolled(tx, caller, "passkey", now)
+        has_codes = tx.scalars(select(RecoveryCode.id).where(RecoveryCode.person_id == caller.id)).first()
+        return [] if has_codes else recovery_codes.make(tx, caller, now)
+
+
+def proof_options(parts: Parts, caller: Caller) -> dict[str, Any]:
+    """What the browser needs to prove one of the caller's passkeys.
+
+    Raises:
+        Conflict: there is none.
+    """
+    with parts.database.transaction() as tx:
+        held = _held(tx, caller.id)
+        if not held:
+            raise Conflict(
+                "You have no passkey.", advice="Use your authenticator app, or add a passkey under Security."
+            )
+        options = webauthn.generate_authentication_options(
+            rp_id=_rp_id(parts),
+            allow_credentials=[PublicKeyCredentialDescriptor(id=passkey.credential_id) for passkey in held],
+            user_verification=UserVerificationRequirement.REQUIRED,
+        )
+        _keep(tx, caller, _PROVE, options.challenge, clock(tx))
+    return dict(json.loads(options_to_json(options)))
+
+
+def prove(parts: Parts, caller: Caller, credential: Mapping[str, Any]) -> None:
+    """Prove the second factor for this session with a passkey.
+
+    Raises:
+        Invalid: the answer does not fit. TooMany: locked out.
+    """
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        lockout.locked_person(tx, caller, now)
+        challenge = _take(tx, caller, _PROVE, now)
+        passkey = _named(tx, caller, credential)
+    problem: Exception | None = None
+    try:
+        if passkey is None:
+            raise ValueError("not a passkey of this person")
+        verified = webauthn.verify_authentication_response(
+            credential=dict(credential),
+            expected_challenge=challenge,
+            expected_rp_id=_rp_id(parts),
+            expected_origin=_origin(parts),
+            credential_public_key=passkey.public_key,
+            credential_current_sign_count=passkey.sign_count,
+            require_user_verification=True,
+        )
+    except _MALFORMED as error:
+        problem = error
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        person = lockout.locked_person(tx, caller, now)
+        if problem is None and passkey is not None:
+            lockout.note_success(person)
+            tx.execute(
+                update(Passkey)
+                .where(Passkey.id == passkey.id)
+                .values(sign_count=verified.new_sign_count, last_used_at=now)
+            )
+            factors.mark_proven(tx, caller, "passkey", now)
+            return
+        lockout.note_failure(tx, person, caller, parts.settings, now)
+    raise _refused(problem or ValueError())
+
+
+def _named(tx: Transaction, caller: Caller, credential: Mapping[str, Any]) -> Passkey | None:
+    try:
+        credential_id = base64url_to_bytes(str(credential.get("rawId", "")))
+    except ValueError:
+        return None
+    return tx.scalars(
+        select(Passkey).where(Passkey.credential_id == credential_id, Passkey.person_id == caller.id)
+    ).one_or_none()
+
+
+def _held(tx: Transaction, person_id: str) -> list[Passkey]:
+    return list(tx.scalars(select(Passkey).where(Passkey.person_id == person_id)))
+
+
+def _keep(tx: Transaction, caller: Caller, purpose: str, challenge: bytes, now: datetime) -> None:
+    tx.add(
+        FactorChallenge(
+            id=new_id("fc"),
+            holder_id=caller.holder_id,
+            purpose=purpose,
+            challenge=challenge,
+            expires_at=now + timedelta(seconds=CHALLENGE_SECONDS),
+        )
+    )
+
+
+def _take(tx: Transaction, caller: Caller, purpose: str, now: datetime) -> bytes:
+    """Take this session's newest challenge out of the records; older ones go with it."""
+    taken = tx.execute(
+        delete(FactorChallenge)
+        .where(FactorChallenge.holder_id == caller.holder_id, FactorChallenge.purpose == purpose)
+        .returning(FactorChallenge.id, FactorChallenge.challenge, FactorChallenge.expires_at)
+    ).all()
+    if not taken:
+        raise Conflict("There is no challenge to answer.", advice="Begin again.")
+    newest = max(taken, key=lambda row: str(row.id))
+    if newest.expires_at <= now:
+        raise Conflict("That took too long.", advice="Begin again.")
+    return bytes(newest.challenge)
+
+
+def _rp_id(parts: Parts) -> str:
+    return str(parts.settings.public_url.host)
+
+
+def _origin(parts: Parts) -> str:
+    split = urlsplit(str(parts.settings.public_url))
+    return f"{split.scheme}://{split.netloc}"
+
+
+def _refused(error: Exception) -> Invalid:
+    log.info("passkey.refused", error=type(error).__name__)
+    return Invalid(
+        "The passkey could not be verified.", field="/credential", advice="Try again.", code="passkey_refused"
+    )

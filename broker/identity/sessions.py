@@ -1,0 +1,134 @@
+"""Sessions of browsers and tokens of command lines: started, listed, ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, update
+
+from broker import audit
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.errors import NotFound
+from broker.identity.secret_tokens import digest, fresh_token
+from broker.models import ApiToken, Person, Session, new_id
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A live session or API token, as its owner sees it."""
+
+    id: str
+    sort: str
+    created_at: datetime
+    last_seen_at: datetime
+    expires_at: datetime
+    factor_at: datetime | None
+    client: str
+    current: bool
+
+
+def start(
+    tx: Transaction,
+    person: Person,
+    *,
+    source_id: str,
+    lifetime: int,
+    now: datetime,
+    user_agent: str = "",
+    address: str = "",
+    factor_at: datetime | None = None,
+    enrolment_until: datetime | None = None,
+) -> str:
+    """Start a session and return the cookie's value. `lifetime` is the absolute limit in seconds."""
+    token = fresh_token()
+    session = Session(
+        id=new_id("se"),
+        token_hash=digest(token),
+        person_id=person.id,
+        source_id=source_id,
+        csrf_token=fresh_token(),
+        user_agent=user_agent[:200],
+        address=address[:64],
+        last_seen_at=now,
+        signed_in_at=now,
+        expires_at=now + timedelta(seconds=lifetime),
+        factor_at=factor_at,
+        factor_method="provider" if factor_at else None,
+        enrolment_allowed_until=enrolment_until,
+    )
+    tx.add(session)
+    tx.flush()
+    audit.record(
+        tx,
+        "session.started",
+        actor=f"person:{person.id}",
+        subject=session.id,
+        now=now,
+        details={"source": source_id, "provider_factor": factor_at is not None},
+        personal={"address": address},
+    )
+    return token
+
+
+def listed(tx: Transaction, caller: Caller, now: datetime) -> list[Holder]:
+    """The caller's own live sessions and API tokens, newest first."""
+    live = tx.scalars(
+        select(Session).where(Session.person_id == caller.id, Session.ended_at.is_(None), Session.expires_at > now)
+    )
+    tokens = tx.scalars(
+        select(ApiToken).where(ApiToken.person_id == caller.id, ApiToken.ended_at.is_(None), ApiToken.expires_at > now)
+    )
+    found = [_holder(row, "browser", row.user_agent, caller) for row in live]
+    found += [_holder(row, "command line", row.client_id, caller) for row in tokens]
+    return sorted(found, key=lambda holder: holder.created_at, reverse=True)
+
+
+def end(tx: Transaction, caller: Caller, holder_id: str, now: datetime, *, cause: str = "signed_out") -> None:
+    """End one of the caller's own sessions or API tokens.
+
+    Raises:
+        NotFound: it is not the caller's, or has ended.
+    """
+    owner = ApiToken.service_id if caller.kind == "service" else ApiToken.person_id
+    changed = (
+        tx.execute(
+            update(Session)
+            .where(Session.id == holder_id, Session.person_id == caller.id, Session.ended_at.is_(None))
+            .values(ended_at=now, end_cause=cause)
+            .returning(Session.id)
+        ).first()
+        or tx.execute(
+            update(ApiToken)
+            .where(ApiToken.id == holder_id, owner == caller.id, ApiToken.ended_at.is_(None))
+            .values(ended_at=now, end_cause=cause)
+            .returning(ApiToken.id)
+        ).first()
+    )
+    if changed is None:
+        raise NotFound("There is no such session of yours.")
+    audit.record(tx, "session.ended", actor=caller.subject, subject=holder_id, now=now, details={"cause": cause})
+
+
+def end_all_of(tx: Transaction, person_id: str, now: datetime, *, cause: str) -> None:
+    """End every session and API token of a person."""
+    for record in (Session, ApiToken):
+        tx.execute(
+            update(record)
+            .where(record.person_id == person_id, record.ended_at.is_(None))
+            .values(ended_at=now, end_cause=cause)
+        )
+
+
+def _holder(row: Session | ApiToken, sort: str, client: str, caller: Caller) -> Holder:
+    return Holder(
+        row.id,
+        sort,
+        row.created_at,
+        row.last_seen_at,
+        row.expires_at,
+        row.factor_at,
+        client,
+        row.id == caller.holder_id,
+    )

@@ -1,0 +1,185 @@
+"""Sign-in sources: which OIDC issuers, clients and claims stand for which party. Binding one takes two admins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from sqlalchemy import select, update
+
+from broker import audit
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.errors import Conflict, Forbidden, Invalid, NotFound
+from broker.models import SignInSource, Vendor, new_id
+from broker.vault import Vault
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_MOST_CLAIMS = 10
+
+
+def check_issuer(issuer: str) -> str:
+    """The issuer, if it may be one (OpenID Connect Discovery 1.0, section 2): https, no query, no fragment.
+
+    Raises:
+        Invalid: it may not; plain http is for loopback only.
+    """
+    parts = urlsplit(issuer)
+    secure = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+    if not secure or not parts.hostname or parts.query or parts.fragment or parts.username or len(issuer) > 500:
+        raise Invalid("An issuer is an https address without query or fragment.", field="/issuer")
+    return issuer
+
+
+def check_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """Required claims, if they can be compared exactly.
+
+    Raises:
+        Invalid: they cannot.
+    """
+    if len(claims) > _MOST_CLAIMS:
+        raise Invalid(f"At most {_MOST_CLAIMS} claims can be required.", field="/required_claims")
+    for name, value in claims.items():
+        if not isinstance(value, str | bool | int) or len(name) > 200 or len(str(value)) > 500:
+            raise Invalid("A required claim is a text, a number, or true or false.", field=f"/required_claims/{name}")
+    return dict(claims)
+
+
+def wrap_client_secret(vault: Vault, source_id: str, secret: str) -> str:
+    """The client secret as it is kept: wrapped by transit, bound to this source."""
+    return vault.encrypt("sources", secret.encode(), context=source_id)
+
+
+def client_secret(vault: Vault, source: SignInSource) -> str | None:
+    """The client secret of a source, None for public clients."""
+    if source.wrapped_client_secret is None:
+        return None
+    return vault.decrypt("sources", source.wrapped_client_secret, context=source.id).decode()
+
+
+def matches(source: SignInSource, claims: Mapping[str, Any]) -> bool:
+    """Whether an ID token's claims are those of this source; a list claim matches if it contains the value."""
+    for name, wanted in source.required_claims.items():
+        held = claims.get(name)
+        if isinstance(held, list):
+            if not any(type(item) is type(wanted) and item == wanted for item in held):
+                return False
+        elif type(held) is not type(wanted) or held != wanted:
+            return False
+    return True
+
+
+def siblings(tx: Transaction, source: SignInSource) -> Sequence[SignInSource]:
+    """Every active source of the same issuer and client: which one a person belongs to, the claims say."""
+    return tx.scalars(
+        select(SignInSource).where(
+            SignInSource.issuer == source.issuer,
+            SignInSource.client_id == source.client_id,
+            SignInSource.status == "active",
+        )
+    ).all()
+
+
+def shown_to_strangers(tx: Transaction) -> list[SignInSource]:
+    """The sources a visitor may choose from: the organisation's. A vendor's own issuer would name the vendor."""
+    own = tx.scalars(
+        select(SignInSource)
+        .where(SignInSource.vendor_id.is_(None), SignInSource.status == "active")
+        .order_by(SignInSource.id)
+    ).all()
+    distinct = {(source.issuer, source.client_id): source for source in own}
+    return list(distinct.values())
+
+
+def active(tx: Transaction, source_id: str) -> SignInSource:
+    """An active source by id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    source = tx.get(SignInSource, source_id)
+    if source is None or source.status != "active":
+        raise NotFound("There is no such way to sign in.", advice="Open the link you were sent once more.")
+    return source
+
+
+def listed(tx: Transaction, caller: Caller) -> Sequence[SignInSource]:
+    """All sources; for admins and auditors.
+
+    Raises:
+        Forbidden: for anybody else.
+    """
+    if not (caller.is_admin or caller.is_auditor):
+        raise Forbidden("Only admins and auditors see sign-in sources.")
+    return tx.scalars(select(SignInSource).order_by(SignInSource.id)).all()
+
+
+def disable(tx: Transaction, caller: Caller, source_id: str, now: datetime) -> None:
+    """Close a source; sessions it made live on until they end. One admin is enough: it only takes away.
+
+    Raises:
+        Forbidden, NotFound
+    """
+    if not caller.is_admin:
+        raise Forbidden("Only an admin disables a sign-in source.")
+    changed = tx.execute(
+        update(SignInSource)
+        .where(SignInSource.id == source_id, SignInSource.status == "active")
+        .values(status="disabled")
+        .returning(SignInSource.id)
+    ).first()
+    if changed is None:
+        raise NotFound("There is no such active sign-in source.")
+    audit.record(tx, "source.disabled", actor=caller.subject, subject=source_id, now=now)
+
+
+def bind_source(tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime) -> None:
+    """The performer of the two-person act `bind_source`. `details` hold the record's columns, secret wrapped."""
+    vendor_id = details["vendor_id"]
+    if vendor_id is not None and tx.get(Vendor, vendor_id) is None:
+        raise NotFound("There is no such vendor.")
+    if tx.scalars(select(SignInSource.id).where(SignInSource.name == details["name"])).first():
+        raise Conflict("There is a sign-in source of that name.")
+    source = SignInSource(
+        id=details["id"],
+        name=details["name"],
+        issuer=check_issuer(details["issuer"]),
+        client_id=details["client_id"],
+        wrapped_client_secret=details["wrapped_client_secret"],
+        required_claims=check_claims(details["required_claims"]),
+        vendor_id=vendor_id,
+        mfa_values=[],
+    )
+    tx.add(source)
+    tx.flush()
+    audit.record(
+        tx,
+        "source.bound",
+        actor=f"person:{approver_id}",
+        subject=source.id,
+        now=now,
+        details={"issuer": source.issuer, "vendor": vendor_id, "proposed_by": proposer_id},
+    )
+
+
+def trust_source_mfa(
+    tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime
+) -> None:
+    """The performer of `trust_source_mfa`: this source's own second factor counts when it answers these values."""
+    source = active(tx, details["source_id"])
+    source.trusts_mfa, source.mfa_values = True, list(details["mfa_values"])
+    audit.record(
+        tx,
+        "source.mfa_trusted",
+        actor=f"person:{approver_id}",
+        subject=source.id,
+        now=now,
+        details={"values": source.mfa_values, "proposed_by": proposer_id},
+    )
+
+
+def new_source_id() -> str:
+    """An id for a source that is only proposed yet: its client secret is wrapped for it at once."""
+    return new_id("ss")

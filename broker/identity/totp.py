@@ -1,0 +1,189 @@
+"""Time-based one-time codes (RFC 6238). A code works once, in any spelling, from any replica."""
+
+from __future__ import annotations
+
+import hmac
+import unicodedata
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import pyotp
+import segno
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.database import now as clock
+from broker.errors import Conflict, Invalid
+from broker.identity import factors, lockout, recovery_codes
+from broker.models import FactorChallenge, TotpFactor, new_id
+from broker.parts import Parts
+
+STEP_SECONDS = 30
+DIGITS = 6
+ENROLMENT_SECONDS = 600
+_ISSUER = "Guestkey"
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """A new secret, to be confirmed with a code: as text, as `otpauth:` URI, and as an inline SVG image."""
+
+    secret: str = field(repr=False)
+    uri: str = field(repr=False)
+    qr_svg: str = field(repr=False)
+
+
+def canonical(code: str) -> str | None:
+    """The six ASCII digits a spelling stands for (full-width digits, blanks, hyphens), or None."""
+    if len(code) > 64:
+        return None
+    folded = unicodedata.normalize("NFKC", code)
+    digits = "".join(character for character in folded if not character.isspace() and character not in "-\u2010\u2011")
+    return digits if len(digits) == DIGITS and digits.isascii() and digits.isdigit() else None
+
+
+def matching_step(secret: str, code: str, now: datetime) -> int | None:
+    """The time step the code belongs to, one before or after now included; None if it is wrong."""
+    totp = pyotp.TOTP(secret, digits=DIGITS, interval=STEP_SECONDS)
+    current = int(now.timestamp()) // STEP_SECONDS
+    matched = None
+    for step in (current - 1, current, current + 1):
+        if hmac.compare_digest(totp.at(step * STEP_SECONDS), code):
+            matched = step
+    return matched
+
+
+def begin(parts: Parts, caller: Caller, allowed_until: datetime | None) -> Enrolment:
+    """Make a new secret, kept wrapped until a code confirms it; an existing one stays in force till then.
+
+    Raises:
+        FactorNeeded, Forbidden: see `factors.require_enrolment_right`.
+    """
+    with parts.database.transaction() as tx:
+        factors.require_enrolment_right(tx, caller, allowed_until, clock(tx))
+    secret = pyotp.random_base32()
+    wrapped = parts.vault.encrypt("totp", secret.encode(), context=caller.id)
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        tx.add(
+            FactorChallenge(
+                id=new_id("fc"),
+                holder_id=caller.holder_id,
+                purpose="totp",
+                challenge=wrapped.encode(),
+                expires_at=now + timedelta(seconds=ENROLMENT_SECONDS),
+            )
+        )
+    uri = pyotp.TOTP(secret).provisioning_uri(name=caller.name or caller.id, issuer_name=_ISSUER)
+    qr_svg = segno.make(uri, error="m").svg_inline(scale=5, border=2, omitsize=False)
+    return Enrolment(secret, uri, qr_svg)
+
+
+def confirm_enrolment(parts: Parts, caller: Caller, allowed_until: datetime | None, code: str) -> list[str]:
+    """Put the newest secret in force with a first code. Returns new recovery codes, shown once.
+
+    Raises:
+        Invalid: the code is wrong. Conflict: there is nothing to confirm.
+        TooMany: locked out.
+        FactorNeeded, Forbidden: see `factors.require_enrolment_right`.
+    """
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        factors.require_enrolment_right(tx, caller, allowed_until, now)
+        waiting = tx.scalars(
+            select(FactorChallenge)
+            .where(
+                FactorChallenge.holder_id == caller.holder_id,
+                FactorChallenge.purpose == "totp",
+                FactorChallenge.expires_at > now,
+            )
+            .order_by(FactorChallenge.id.desc())
+            .limit(1)
+        ).one_or_none()
+    if waiting is None:
+        raise Conflict("There is nothing to confirm.", advice="Begin again and scan the new code.")
+    secret = parts.vault.decrypt("totp", waiting.challenge.decode(), context=caller.id).decode()
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        person = lockout.locked_person(tx, caller, now)
+        typed = canonical(code)
+        step = matching_step(secret, typed, now) if typed else None
+        if step is not None:
+            lockout.note_success(person)
+            _put_in_force(tx, caller, waiting, step, now)
+            return recovery_codes.make(tx, caller, now)
+        left = lockout.note_failure(tx, person, caller, parts.settings, now)
+    raise wrong_code(left)
+
+
+def prove(parts: Parts, caller: Caller, code: str) -> None:
+    """Prove the second factor for this session or token with a code, which is used up by it.
+
+    Raises:
+        Invalid: the code is wrong, or was used before.
+        TooMany: locked out.
+        Conflict: the person has no authenticator app.
+        BackendDown: the key store, which unwraps the secret, does not answer.
+    """
+    with parts.database.transaction() as tx:
+        lockout.locked_person(tx, caller, clock(tx))
+        kept = tx.get(TotpFactor, caller.id)
+    if kept is None or kept.confirmed_at is None:
+        raise Conflict("You have no authenticator app.", advice="Use a passkey, or add an app under Security.")
+    secret = parts.vault.decrypt("totp", kept.wrapped_secret, context=caller.id).decode()
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        person = lockout.locked_person(tx, caller, now)
+        typed = canonical(code)
+        step = matching_step(secret, typed, now) if typed else None
+        if step is not None and _use_up(tx, caller.id, kept.wrapped_secret, step):
+            lockout.note_success(person)
+            factors.mark_proven(tx, caller, "totp", now)
+            return
+        left = lockout.note_failure(tx, person, caller, parts.settings, now)
+    raise wrong_code(left)
+
+
+def wrong_code(left: int) -> Invalid:
+    """What a wrong or used code is answered with; `left` tries remain."""
+    if left == 0:
+        return Invalid(
+            "That code is not right, and it was one too many.", field="/code", advice="Wait, then try again."
+        )
+    return Invalid(
+        "That code is not right, or was used before.",
+        field="/code",
+        advice=f"A new one comes every {STEP_SECONDS} seconds; {left} tries are left.",
+        code="wrong_code",
+    )
+
+
+def _use_up(tx: Transaction, person_id: str, wrapped_secret: str, step: int) -> bool:
+    """Use a step once: whoever comes second, from any replica, updates no row."""
+    used = tx.execute(
+        update(TotpFactor)
+        .where(
+            TotpFactor.person_id == person_id,
+            TotpFactor.wrapped_secret == wrapped_secret,
+            TotpFactor.last_step < step,
+        )
+        .values(last_step=step)
+        .returning(TotpFactor.person_id)
+    ).first()
+    return used is not None
+
+
+def _put_in_force(tx: Transaction, caller: Caller, waiting: FactorChallenge, step: int, now: datetime) -> None:
+    gone = tx.get(FactorChallenge, waiting.id)
+    if gone is None:
+        raise Conflict("This was confirmed already.")
+    tx.delete(gone)
+    values = {"wrapped_secret": waiting.challenge.decode(), "last_step": step, "confirmed_at": now}
+    tx.execute(
+        insert(TotpFactor)
+        .values(person_id=caller.id, **values)
+        .on_conflict_do_update(index_elements=[TotpFactor.person_id], set_=values)
+    )
+    factors.record_enrolled(tx, caller, "totp", now)
