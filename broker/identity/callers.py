@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - the queries are put together from constants of this file only
 """From a cookie or a bearer token to a caller, asking everything that may have ended since in the same query."""
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -63,8 +65,8 @@ def depart(
         invitation = None
         if invitation_token is not None:
             invitation = invitations.pending(tx, invitation_token, "join", now)
-    expected = Expected(fresh_token(), fresh_token(), parts.settings.login_max_age)
     state, browser_token = fresh_token(), fresh_token()
+    expected = _expected(parts, browser_token)
     acr_values = " ".join(source.mfa_values) if source.trusts_mfa else None
     url = oidc.authorization_url(providers, _client(parts, source), expected, state, acr_values=acr_values)
     with parts.database.transaction() as tx:
@@ -73,8 +75,6 @@ def depart(
                 state_hash=digest(state),
                 browser_hash=digest(browser_token),
                 source_id=source.id,
-                nonce=expected.nonce,
-                code_verifier=expected.code_verifier,
                 invitation_id=invitation.id if invitation else None,
                 asked_acr=acr_values,
                 next_path=safe_path(next_path),
@@ -102,10 +102,18 @@ def arrive(
     oidc.check_callback_issuer(providers, source.issuer, answer.get("iss"))
     if "error" in answer or not answer.get("code"):
         raise NotSignedIn("The provider did not let you in.", advice="Sign in again.", code="sign_in_refused")
-    expected = Expected(attempt.nonce, attempt.code_verifier, parts.settings.login_max_age)
+    expected = _expected(parts, browser_token)
     claims = oidc.exchange(providers, _client(parts, source), expected, answer["code"], _now(parts))
     with parts.database.transaction() as tx:
         return _admit(tx, parts, source, attempt, claims, visitor)
+
+
+def _expected(parts: Parts, browser_token: str) -> Expected:
+    # Derived from the browser's cookie, of which only a hash is kept: a copy of the records replays nothing.
+    nonce, verifier = (
+        hmac.new(browser_token.encode(), purpose, hashlib.sha256).hexdigest() for purpose in (b"nonce", b"verifier")
+    )
+    return Expected(nonce, verifier, parts.settings.login_max_age)
 
 
 def safe_path(path: str) -> str:
@@ -149,9 +157,7 @@ def _admit(
     if person is None:
         person, enrolment_until = _join(tx, source, invitation, claims, now)
     elif invitation is not None and invitation.redeemed_by == person.id and invitation.expires_at > now:
-        # The joining link, opened again by the one who joined with it: the admin's invitation to enrol.
-        if person.status == "active" and not invitations.has_factor(tx, person.id):
-            enrolment_until = now + invitations.ENROLMENT_WINDOW
+        enrolment_until = _reopened(tx, person, now)
     factor_at = _provider_factor(source, claims)
     if factor_at is not None and source.vendor_id is None and not invitations.has_factor(tx, person.id):
         enrolment_until = now + invitations.ENROLMENT_WINDOW
@@ -167,6 +173,13 @@ def _admit(
         enrolment_until=enrolment_until,
     )
     return Arrival(token, person.status == "pending", attempt.next_path)
+
+
+def _reopened(tx: Transaction, person: Person, now: datetime) -> datetime | None:
+    """The joining link, opened again by the one who joined with it, is the admin's invitation to enrol."""
+    if person.status != "active" or invitations.has_factor(tx, person.id):
+        return None
+    return now + invitations.ENROLMENT_WINDOW
 
 
 def _known_person(tx: Transaction, source: SignInSource, subject: str) -> Person | None:

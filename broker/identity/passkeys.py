@@ -1,4 +1,4 @@
-"""Passkeys (WebAuthn Level 3), verified by the `webauthn` package; challenges are bound to one session and used once."""
+"""Passkeys (WebAuthn Level 3), verified by `webauthn`; challenges are bound to one session and used once."""
 
 from __future__ import annotations
 

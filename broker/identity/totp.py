@@ -149,9 +149,7 @@ def prove(parts: Parts, caller: Caller, code: str) -> None:
 def wrong_code(left: int) -> Invalid:
     """What a wrong or used code is answered with; `left` tries remain."""
     if left == 0:
-        return Invalid(
-            "That code is not right, and it was one too many.", field="/code", advice="Wait, then try again."
-        )
+        return Invalid("That code is not right, and was one too many.", field="/code", advice="Wait, then try again.")
     return Invalid(
         "That code is not right, or was used before.",
         field="/code",
