@@ -23,7 +23,7 @@ from broker.credentials.base import Issued, Kind, LeaseToIssue
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import BackendDown, Conflict, Denied, FactorNeeded, Invalid, NotFound
-from broker.models import Lease, new_id, new_lease_id
+from broker.models import Lease, new_lease_id
 from broker.models.lease import LIVE_STATES
 from broker.parts import Parts
 from broker.policies import Decision, decide
@@ -99,7 +99,7 @@ def _decide_and_record(
         # Nothing at a backend can fail half-way, so the record and its event are written in one go.
         lease.state, lease.activated_at = "active", gathered.now
         _record_issued(tx, lease, gathered.now)
-    return _Plan(lease, kind, _to_issue(lease, caller, gathered))
+    return _Plan(lease, kind, _to_issue(parts, lease, caller, gathered))
 
 
 def _issue_at_backend(parts: Parts, plan: _Plan) -> Handed:
@@ -257,7 +257,7 @@ def _pending(parts: Parts, caller: Caller, ask: Ask, gathered: Gathered, decisio
     )
 
 
-def _to_issue(lease: Lease, caller: Caller, gathered: Gathered) -> LeaseToIssue:
+def _to_issue(parts: Parts, lease: Lease, caller: Caller, gathered: Gathered) -> LeaseToIssue:
     slice_ = next(row for row in gathered.slices.values() if row["id"] == lease.slice_id)
     return LeaseToIssue(
         id=lease.id,
@@ -270,7 +270,13 @@ def _to_issue(lease: Lease, caller: Caller, gathered: Gathered) -> LeaseToIssue:
         action=lease.action,
         issued_at=lease.created_at,
         expires_at=lease.expires_at,
+        place=_place(parts, slice_["binding"]),
     )
+
+
+def _place(parts: Parts, binding: Mapping[str, object]) -> dict[str, str]:
+    found = parts.settings.postgres_connections.get(str(binding.get("connection")))
+    return {} if found is None else {key: str(value) for key, value in found.model_dump(exclude_none=True).items()}
 
 
 def _over_cap(parts: Parts, tx: Transaction, grant_id: str, caller: Caller) -> Conflict | None:

@@ -29,7 +29,10 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class LeaseToIssue:
-    """What a kind is told about the lease it issues for. `handle` is our name for it in every backend."""
+    """What a kind is told about the lease it issues for. `handle` is our name for it in every backend.
+
+    `place` says where guests reach what the binding names, from the settings.
+    """
 
     id: str
     handle: str
@@ -41,6 +44,7 @@ class LeaseToIssue:
     action: str
     issued_at: datetime
     expires_at: datetime
+    place: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def lifetime(self) -> int:

@@ -80,6 +80,7 @@ class PostgresKind:
         if made.username != user_of(lease.handle):
             raise _down("The key store made a user of an unexpected name.")
         values = {
+            **lease.place,
             "username": made.username,
             "password": made.password,
             "relation": view_of(lease.slice_id),
