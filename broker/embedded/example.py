@@ -25,6 +25,8 @@ from broker.database import Transaction
 from broker.database import now as clock
 from broker.embedded.operator import OidcClient, Operator
 from broker.embedded.stack import Stack
+from broker.identity.bootstrap import enrol_link
+from broker.identity.invitations import invite_to_enrol
 from broker.identity.sources import wrap_client_secret
 from broker.models import Dataset, Offer, Person, RoleHeld, SignInSource, Slice, Vendor, new_id
 from broker.parts import Parts, vault_of
@@ -98,11 +100,12 @@ TABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What is printed once: who may sign in, with which password."""
+    """What is printed: who may sign in, with which password, and the one-time link to enrol a second factor."""
 
     username: str
     password: str
     what: str
+    enrol: str
 
 
 def seed(stack: Stack, settings: Settings, redirect_uri: str) -> list[Account]:
@@ -110,24 +113,27 @@ def seed(stack: Stack, settings: Settings, redirect_uri: str) -> list[Account]:
     load_tables(stack)
     operator = Operator(stack.bao)
     client = operator.make_provider([redirect_uri])
-    accounts, subjects = [], {}
-    for someone in PEOPLE:
-        made = operator.make_account(
+    made = {
+        someone.username: operator.make_account(
             someone.username, someone.name, f"{someone.username}@{someone.party}.example", someone.party
         )
-        subjects[someone.username] = made.subject
-        accounts.append(Account(someone.username, made.password, someone.what))
+        for someone in PEOPLE
+    }
+    subjects = {username: account.subject for username, account in made.items()}
     parts = Parts.build(settings, identity="issuer")
     try:
         with parts.database.transaction() as tx:
             now = clock(tx)
             install(tx, now)
-            _make_parties(tx, parts, client, subjects, now)
+            links = _make_parties(tx, parts, client, subjects, now)
             _make_datasets(tx, now)
         register_waiting(parts, vault_of(settings, "setup"))
     finally:
         parts.close()
-    return accounts
+    return [
+        Account(someone.username, made[someone.username].password, someone.what, links[someone.username])
+        for someone in PEOPLE
+    ]
 
 
 def load_tables(stack: Stack) -> None:
@@ -159,7 +165,10 @@ def _rows(package_file: str) -> Iterator[list[str]]:
         yield from csv.reader(file)
 
 
-def _make_parties(tx: Transaction, parts: Parts, client: OidcClient, subjects: dict[str, str], now: datetime) -> None:
+def _make_parties(
+    tx: Transaction, parts: Parts, client: OidcClient, subjects: dict[str, str], now: datetime
+) -> dict[str, str]:
+    """Make vendors, sources and people; returns each person's enrolment link."""
     vendors: dict[str, str | None] = {HOST: None}
     for party, name in VENDORS.items():
         vendor = Vendor(id=new_id("vn"), name=name, status="active")
@@ -183,11 +192,16 @@ def _make_parties(tx: Transaction, parts: Parts, client: OidcClient, subjects: d
         tx.add(sources[party])
         audit.record(tx, "source.bound", actor=audit.SYSTEM, subject=source_id, now=now, details={"vendor": vendor_id})
     tx.flush()
+    links = {}
+    lifetime = parts.settings.invitation_lifetime
     for someone in PEOPLE:
-        _make_person(tx, someone, sources[someone.party], subjects[someone.username], now)
+        person = _make_person(tx, someone, sources[someone.party], subjects[someone.username], now)
+        _, token = invite_to_enrol(tx, audit.SYSTEM, person.id, lifetime, now)
+        links[someone.username] = enrol_link(parts, token)
+    return links
 
 
-def _make_person(tx: Transaction, someone: Someone, source: SignInSource, subject: str, now: datetime) -> None:
+def _make_person(tx: Transaction, someone: Someone, source: SignInSource, subject: str, now: datetime) -> Person:
     person = Person(
         id=new_id("pe"),
         issuer=source.issuer,
@@ -211,6 +225,7 @@ def _make_person(tx: Transaction, someone: Someone, source: SignInSource, subjec
         details={"vendor": source.vendor_id, "role": someone.role},
         personal={"name": someone.name},
     )
+    return person
 
 
 def _make_datasets(tx: Transaction, now: datetime) -> None:

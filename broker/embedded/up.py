@@ -210,9 +210,12 @@ def _await_running(state: Path, supervisor: subprocess.Popen[bytes]) -> None:
 def _introduce(state: Path, status: Mapping[str, Any], seconds: float) -> None:
     print(f"Guestkey answers at {status.get('url')}  (after {seconds:.1f} s)\n")
     accounts = json.loads((state / "example.json").read_text())
-    print("Sign in as one of the example's people (the passwords were made for this machine):\n")
+    print(
+        "Sign in as one of the example's people. Passwords and links were made for this machine; a link enrols\nthat person's first second factor, once, within three days:\n"
+    )
     for account in accounts:
         print(f"  {account['username']:<6} {account['password']}  {account['what']}")
+        print(f"         second factor: {account['enrol']}")
     print(f"\nState and logs: {state}")
     print("Stop: make down      What runs: make status      The whole story, unattended: make demo")
 
