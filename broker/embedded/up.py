@@ -110,7 +110,7 @@ class _Supervisor:
         ports = None if kept else Ports(port, *(children.free_port() for _ in range(3)))
         self._state = state
         self._stack = Stack(state, ports)
-        self._environment = self._stack.environment()
+        self._environment: dict[str, str] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._restart_at: dict[str, float] = {}
         self._deaths: dict[str, int] = {}
@@ -120,6 +120,7 @@ class _Supervisor:
         _say(self._state, {"state": "starting"})
         children.require_free(self._stack.ports.web, "the portal")
         self._stack.start()
+        self._environment = self._stack.environment()
         _write_environment(self._state / "environment", self._environment)
         self._prepare_records()
         for name in ("worker", "web"):
@@ -210,9 +211,8 @@ def _await_running(state: Path, supervisor: subprocess.Popen[bytes]) -> None:
 def _introduce(state: Path, status: Mapping[str, Any], seconds: float) -> None:
     print(f"Guestkey answers at {status.get('url')}  (after {seconds:.1f} s)\n")
     accounts = json.loads((state / "example.json").read_text())
-    print(
-        "Sign in as one of the example's people. Passwords and links were made for this machine; a link enrols\nthat person's first second factor, once, within three days:\n"
-    )
+    print("Sign in as one of the example's people. Passwords and links were made for this machine; a link enrols")
+    print("that person's first second factor, once, within three days.\n")
     for account in accounts:
         print(f"  {account['username']:<6} {account['password']}  {account['what']}")
         print(f"         second factor: {account['enrol']}")
