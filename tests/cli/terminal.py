@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+CTRL_C = "\x03"
 PROGRAM = Path(sys.executable).with_name("guestkey")
 
 
@@ -105,6 +106,8 @@ def _converse(screen: int, waiting: list[tuple[str, str]], end: float) -> str:
             break
         seen += chunk.decode(errors="replace")
         if waiting and waiting[0][0] in seen[from_here:]:
-            from_here = len(seen)
-            os.write(screen, waiting.pop(0)[1].encode())
+            from_here, answer = len(seen), waiting.pop(0)[1]
+            if answer == CTRL_C:
+                time.sleep(1)  # what was typed before must have begun
+            os.write(screen, answer.encode())
     return seen

@@ -1,0 +1,142 @@
+"""Asking, deciding, suspending, and the rules, through the command line and the real API."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.access.rulebook import SHIPPED
+from broker.models import Lease
+from tests.cli.conftest import TerminalOf
+from tests.cli.terminal import Ran, Terminal
+from tests.support.world import World
+
+
+def data(ran: Ran) -> Any:
+    """The data of a `--json` answer that worked."""
+    assert ran.code == 0, ran.err
+    document = json.loads(ran.out)
+    assert document["version"] == 1
+    return document["data"]
+
+
+def ask(terminal: Terminal, slug: str, *more: str) -> Ran:
+    words = ["--role", "annotator", "--purpose", "Label the March visits", "--period", "7d"]
+    return terminal.run("request", "new", slug, *words, *more)
+
+
+def test_from_asking_to_a_grant(world: World, terminal_of: TerminalOf) -> None:
+    vendor, owner = world.vendor(), world.person(roles=("admin",), name="Olga Owner")
+    guest, dataset = world.person(vendor), world.dataset(vendor, owner=owner)
+    asking, deciding = terminal_of(guest), terminal_of(owner)
+    assert dataset.slug in asking.run("dataset", "list").out
+    shown = asking.run("dataset", "show", dataset.slug)
+    assert "deidentified\t" in shown.out
+    request_id = data(ask(asking, dataset.slug, "--json"))["id"]
+    assert ask(asking, dataset.slug, "--wait", "1s").code != 0, "asking twice for the same"
+    waiting = asking.run("request", "show", request_id, "--wait", "1s")
+    assert (waiting.code, "pending" in waiting.out) == (7, True)
+    queue = deciding.run("request", "list", "--view", "queue")
+    assert request_id in queue.out
+    facts = deciding.run("request", "show", request_id)
+    assert "purpose\tLabel the March visits\n" in facts.out
+    assert f"Next: guestkey request approve {request_id}" in facts.err
+    approved = deciding.run("request", "approve", request_id, "--period", "2d", "--max-lifetime", "10m")
+    assert approved.code == 0, approved.err
+    decided = asking.run("request", "show", request_id, "--wait", "5s")
+    assert (decided.code, "approved" in decided.out) == (0, True)
+    (grant,) = data(asking.run("grant", "list", "--json"))["items"]
+    assert grant["max_lifetime"] == 600
+    assert "annotator" in asking.run("grant", "show", grant["id"]).out
+    who = deciding.run("who", dataset.slug)
+    assert grant["id"] in who.out
+    assert asking.run("who", dataset.slug).code == 3
+
+
+def test_a_refusal_is_3_and_shows_the_reason(world: World, terminal_of: TerminalOf) -> None:
+    vendor, owner = world.vendor(), world.person(roles=("admin",))
+    guest, dataset = world.person(vendor), world.dataset(vendor, owner=owner)
+    request_id = data(ask(terminal_of(guest), dataset.slug, "--json"))["id"]
+    assert terminal_of(owner).run("request", "refuse", request_id).code == 2, "a reason is required"
+    refused = terminal_of(owner).run("request", "refuse", request_id, "--reason", "Use the public set")
+    assert refused.code == 0, refused.err
+    shown = terminal_of(guest).run("request", "show", request_id, "--wait", "1s")
+    assert (shown.code, "Use the public set" in shown.out) == (3, True)
+
+
+def test_withdrawing(world: World, terminal_of: TerminalOf) -> None:
+    vendor = world.vendor()
+    guest, dataset = world.person(vendor), world.dataset(vendor, owner=world.person())
+    terminal = terminal_of(guest)
+    request_id = data(ask(terminal, dataset.slug, "--json"))["id"]
+    assert terminal.run("request", "withdraw", request_id).code == 0
+    assert "withdrawn" in terminal.run("request", "show", request_id).out
+
+
+@pytest.mark.usefixtures("worker")
+def test_suspending_a_vendor_waits_for_every_end(world: World, terminal_of: TerminalOf) -> None:
+    guest, dataset, _ = world.guest()
+    leases = [world.issue(guest, dataset).lease.id for _ in range(2)]
+    admin, vendor_id = terminal_of(world.person(roles=("admin",))), guest.caller.vendor_id or ""
+    suspended = admin.run("vendor", "suspend", vendor_id, "--reason", "incident", "--json")
+    answer = data(suspended)
+    assert {lease["id"]: lease["state"] for lease in answer["leases"]} == dict.fromkeys(leases, "revoked")
+    out = terminal_of(guest).run("whoami")
+    assert out.code == 4, "signed out at once"
+    resumed = admin.run("vendor", "resume", vendor_id, "--reason", "cleared")
+    assert resumed.code == 0, resumed.err
+
+
+def test_what_failed_to_end_is_9(world: World, terminal_of: TerminalOf) -> None:
+    guest, dataset, _ = world.guest()
+    lease_id = world.issue(guest, dataset).lease.id
+    admin = terminal_of(world.person(roles=("admin",)))
+    world.change(Lease, lease_id, state="revoke_failed", attempts=3, last_error="a fault made for this test")
+    ran = admin.run("person", "suspend", guest.id, "--reason", "left", "--wait", "1s")
+    assert ran.code == 9, ran.err
+    assert f"Next: guestkey lease show {lease_id}" in ran.err
+    world.change(Lease, lease_id, state="revoking")
+    world.sweep()
+    assert world.lease(lease_id).state == "revoked"
+
+
+def test_people_vendors_and_events(world: World, terminal_of: TerminalOf) -> None:
+    guest, _dataset, _ = world.guest()
+    admin = terminal_of(world.person(roles=("admin",)))
+    assert guest.id in admin.run("person", "list", "--vendor", guest.caller.vendor_id or "").out
+    assert "Ada Guest" in admin.run("person", "show", guest.id).out
+    assert "active" in admin.run("vendor", "show", guest.caller.vendor_id or "").out
+    assert admin.run("vendor", "list", "--limit", "1").out.count("\n") == 1
+    assert admin.run("audit", "list", "--limit", "3").out.count("\n") == 3
+    assert terminal_of(guest).run("vendor", "show", "vn_none").code == 6
+
+
+def test_rules_are_checked_tested_and_compared(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
+    admin = terminal_of(world.person(roles=("admin",)))
+    folder = tmp_path / "policies"
+    shutil.copytree(SHIPPED, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    assert admin.run("policy", "check", str(folder)).code == 0
+    tested = admin.run("policy", "test", str(folder))
+    assert tested.code == 0, tested.err
+    same = admin.run("policy", "diff", str(folder))
+    assert (same.code, same.out) == (0, "")
+    rules = folder / "rules.csv"
+    rules.write_text(rules.read_text().replace("allow", "Allow", 1))
+    assert admin.run("policy", "check", str(folder)).code == 1
+    assert "+" in admin.run("policy", "diff", str(folder)).out
+    assert admin.run("policy", "apply", str(folder)).code == 2, "refused at the door"
+    assert admin.run("policy", "check", str(tmp_path / "nowhere")).code == 2
+
+
+def test_status_needs_nobody(terminal_of: TerminalOf, world: World) -> None:
+    terminal = terminal_of(world.person(name="Ada Guest"))
+    ran = terminal.run("status", "--json")
+    assert ran.code == 0, ran.err
+    facts = json.loads(ran.out)["data"]
+    assert facts["ready"] is True
+    stranger = terminal.run("status", GUESTKEY_TOKEN="")
+    assert (stranger.code, "Next: guestkey login" in stranger.err) == (4, True)
