@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from broker.caller import Caller
 from broker.errors import FactorNeeded, Forbidden, NotSignedIn
-from broker.identity import callers
+from broker.identity import callers, sessions
 from broker.identity.callers import Found
 from broker.parts import Parts
 
@@ -41,6 +41,8 @@ def find_caller(request: Request) -> Found:
             cookie = request.cookies.get(SESSION_COOKIE, "")
             found = callers.by_session(tx, cookie, address, idle=parts.settings.session_idle)
     request.state.found = found
+    # From now on this caller spends its own rate, not its address's.
+    request.state.holder = found.caller.holder_id
     return found
 
 
@@ -118,11 +120,11 @@ def bearer_token(request: Request) -> str | None:
     Raises:
         NotSignedIn: the header is there but is not of the form `Bearer <token>`.
     """
-    header = request.headers.get("authorization")
-    if header is None:
+    headers = request.headers.getlist("authorization")
+    if not headers:
         return None
-    scheme, _, token = header.partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
+    scheme, _, token = headers[0].partition(" ")
+    if len(headers) != 1 or scheme.lower() != "bearer" or not token.strip():
         raise NotSignedIn("The Authorization header is not `Bearer <token>`.", advice="Sign in: `guestkey login`.")
     return token.strip()
 
@@ -130,6 +132,16 @@ def bearer_token(request: Request) -> str | None:
 def set_cookie(response: Response, name: str, value: str, *, seconds: int) -> None:
     """Set a cookie that only this host sees, only over TLS (or localhost), never from a script."""
     response.set_cookie(name, value, max_age=seconds, path="/", secure=True, httponly=True, samesite="lax")
+
+
+def renew_session(request: Request, response: Response) -> None:
+    """Give the session a new cookie: after proving a factor, so that no earlier copy of the old one inherits it."""
+    found = find_caller(request)
+    parts: Parts = request.app.state.parts
+    with parts.database.transaction() as tx:
+        token = sessions.rotate(tx, found.caller)
+    if token is not None:
+        set_cookie(response, SESSION_COOKIE, token, seconds=parts.settings.session_lifetime)
 
 
 def drop_cookie(response: Response, name: str) -> None:

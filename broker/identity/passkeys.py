@@ -12,7 +12,6 @@ import structlog
 import webauthn
 from sqlalchemy import delete, select, update
 from webauthn.helpers import base64url_to_bytes, options_to_json
-from webauthn.helpers.exceptions import WebAuthnException
 from webauthn.helpers.structs import (
     AuthenticatorSelectionCriteria,
     PublicKeyCredentialDescriptor,
@@ -31,8 +30,6 @@ from broker.parts import Parts
 log = structlog.get_logger(__name__)
 CHALLENGE_SECONDS = 300
 _REGISTER, _PROVE = "passkey_register", "passkey_prove"
-# What the package raises on malformed input, besides its own.
-_MALFORMED = (WebAuthnException, ValueError, KeyError, TypeError, AttributeError)
 
 
 def registration_options(parts: Parts, caller: Caller, allowed_until: datetime | None) -> dict[str, Any]:
@@ -81,8 +78,8 @@ def register(
             expected_origin=_origin(parts),
             require_user_verification=True,
         )
-    except _MALFORMED as error:
-        raise _refused(error) from error
+    except Exception as error:  # decoders of hostile CBOR and keys raise what they like; each is a refusal
+        raise _refused(type(error).__name__) from error
     with parts.database.transaction() as tx:
         now = clock(tx)
         if tx.scalars(select(Passkey.id).where(Passkey.credential_id == verified.credential_id)).first():
@@ -135,10 +132,27 @@ def prove(parts: Parts, caller: Caller, credential: Mapping[str, Any]) -> None:
         lockout.locked_person(tx, caller, now)
         challenge = _take(tx, caller, _PROVE, now)
         passkey = _named(tx, caller, credential)
-    problem: Exception | None = None
     try:
-        if passkey is None:
-            raise ValueError("not a passkey of this person")
+        new_count = _verified_count(parts, passkey, challenge, credential)
+    except Invalid as error:
+        refusal = error
+        new_count = -1
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        person = lockout.locked_person(tx, caller, now)
+        if passkey is not None and new_count >= 0 and _count_use(tx, passkey, new_count, now):
+            lockout.note_success(person)
+            factors.mark_proven(tx, caller, "passkey", now)
+            return
+        lockout.note_failure(tx, person, caller, parts.settings, now)
+    raise refusal if new_count < 0 else _refused("used meanwhile")
+
+
+def _verified_count(parts: Parts, passkey: Passkey | None, challenge: bytes, credential: Mapping[str, Any]) -> int:
+    """The use counter of a proof that holds."""
+    if passkey is None:
+        raise _refused("not a passkey of this person")
+    try:
         verified = webauthn.verify_authentication_response(
             credential=dict(credential),
             expected_challenge=challenge,
@@ -148,22 +162,20 @@ def prove(parts: Parts, caller: Caller, credential: Mapping[str, Any]) -> None:
             credential_current_sign_count=passkey.sign_count,
             require_user_verification=True,
         )
-    except _MALFORMED as error:
-        problem = error
-    with parts.database.transaction() as tx:
-        now = clock(tx)
-        person = lockout.locked_person(tx, caller, now)
-        if problem is None and passkey is not None:
-            lockout.note_success(person)
-            tx.execute(
-                update(Passkey)
-                .where(Passkey.id == passkey.id)
-                .values(sign_count=verified.new_sign_count, last_used_at=now)
-            )
-            factors.mark_proven(tx, caller, "passkey", now)
-            return
-        lockout.note_failure(tx, person, caller, parts.settings, now)
-    raise _refused(problem or ValueError())
+    except Exception as error:  # decoders of hostile CBOR and keys raise what they like; each is a refusal
+        raise _refused(type(error).__name__) from error
+    return verified.new_sign_count
+
+
+def _count_use(tx: Transaction, passkey: Passkey, new_count: int, now: datetime) -> bool:
+    """Note a use, unless another came in between: a copied authenticator shows itself by its counter."""
+    used = tx.execute(
+        update(Passkey)
+        .where(Passkey.id == passkey.id, Passkey.sign_count == passkey.sign_count)
+        .values(sign_count=new_count, last_used_at=now)
+        .returning(Passkey.id)
+    ).first()
+    return used is not None
 
 
 def _named(tx: Transaction, caller: Caller, credential: Mapping[str, Any]) -> Passkey | None:
@@ -216,8 +228,8 @@ def _origin(parts: Parts) -> str:
     return f"{split.scheme}://{split.netloc}"
 
 
-def _refused(error: Exception) -> Invalid:
-    log.info("passkey.refused", error=type(error).__name__)
+def _refused(why: str) -> Invalid:
+    log.info("passkey.refused", why=why)
     return Invalid(
         "The passkey could not be verified.", field="/credential", advice="Try again.", code="passkey_refused"
     )

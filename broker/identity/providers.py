@@ -101,7 +101,8 @@ def _checked(issuer: str, told: Any) -> Provider:
         raise _unusable(issuer, "no algorithm we accept")
     methods = _strings(told.get("token_endpoint_auth_methods_supported")) or ("client_secret_basic",)
     announces_iss = told.get("authorization_response_iss_parameter_supported") is True
-    return Provider(issuer, *(str(endpoint) for endpoint in endpoints), algorithms, methods, announces_iss)
+    authorize, token, keys = (str(endpoint) for endpoint in endpoints)
+    return Provider(issuer, authorize, token, keys, algorithms, methods, announces_iss)
 
 
 def _strings(value: Any) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from broker.caller import Caller
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import Forbidden
-from broker.identity import lockout
+from broker.identity import lockout, sessions
 from broker.identity.invitations import allow_enrolment
 from broker.identity.secret_tokens import digest
 from broker.models import RecoveryCode, new_id
@@ -55,6 +55,8 @@ def use(parts: Parts, caller: Caller, code: str) -> None:
         if used is not None:
             lockout.note_success(person)
             allow_enrolment(tx, caller.holder_id, now + WINDOW)
+            # Who lost a factor may have lost what is signed in on the same device.
+            sessions.end_others(tx, caller, now, cause="factor_recovered")
             audit.record(tx, "recovery_code.used", actor=caller.subject, subject=caller.id, now=now)
             return
         left = lockout.note_failure(tx, person, caller, parts.settings, now)

@@ -40,8 +40,20 @@ def start(
     address: str = "",
     factor_at: datetime | None = None,
     enrolment_until: datetime | None = None,
+    replaces: str = "",
 ) -> str:
-    """Start a session and return the cookie's value. `lifetime` is the absolute limit in seconds."""
+    """Start a session and return the cookie's value.
+
+    Args:
+        lifetime: the absolute limit, in seconds.
+        replaces: the cookie's value that the browser sent; that session ends, whoever's it was.
+    """
+    if replaces:
+        tx.execute(
+            update(Session)
+            .where(Session.token_hash == digest(replaces), Session.ended_at.is_(None))
+            .values(ended_at=now, end_cause="replaced")
+        )
     token = fresh_token()
     session = Session(
         id=new_id("se"),
@@ -109,6 +121,32 @@ def end(tx: Transaction, caller: Caller, holder_id: str, now: datetime, *, cause
     if changed is None:
         raise NotFound("There is no such session of yours.")
     audit.record(tx, "session.ended", actor=caller.subject, subject=holder_id, now=now, details={"cause": cause})
+
+
+def rotate(tx: Transaction, caller: Caller) -> str | None:
+    """A new cookie value for the caller's session, once it has proven more than before; None for API tokens.
+
+    Whoever copied the old value before the second factor was proven is left with nothing.
+    """
+    if caller.how != "session":
+        return None
+    token = fresh_token()
+    tx.execute(
+        update(Session)
+        .where(Session.id == caller.holder_id, Session.ended_at.is_(None))
+        .values(token_hash=digest(token))
+    )
+    return token
+
+
+def end_others(tx: Transaction, caller: Caller, now: datetime, *, cause: str) -> None:
+    """End every session and API token of the caller but the one it asks with."""
+    for record in (Session, ApiToken):
+        tx.execute(
+            update(record)
+            .where(record.person_id == caller.id, record.id != caller.holder_id, record.ended_at.is_(None))
+            .values(ended_at=now, end_cause=cause)
+        )
 
 
 def end_all_of(tx: Transaction, person_id: str, now: datetime, *, cause: str) -> None:

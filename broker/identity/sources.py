@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from sqlalchemy import select, update
 
@@ -13,10 +12,10 @@ from broker import audit
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.errors import Conflict, Forbidden, Invalid, NotFound
-from broker.models import SignInSource, Vendor, new_id
+from broker.identity import wire
+from broker.models import ApiToken, Session, SignInSource, Vendor, new_id
 from broker.vault import Vault
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _MOST_CLAIMS = 10
 
 
@@ -26,9 +25,7 @@ def check_issuer(issuer: str) -> str:
     Raises:
         Invalid: it may not; plain http is for loopback only.
     """
-    parts = urlsplit(issuer)
-    secure = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
-    if not secure or not parts.hostname or parts.query or parts.fragment or parts.username or len(issuer) > 500:
+    if not wire.acceptable(issuer) or "?" in issuer or len(issuer) > 500:
         raise Invalid("An issuer is an https address without query or fragment.", field="/issuer")
     return issuer
 
@@ -117,7 +114,7 @@ def listed(tx: Transaction, caller: Caller) -> Sequence[SignInSource]:
 
 
 def disable(tx: Transaction, caller: Caller, source_id: str, now: datetime) -> None:
-    """Close a source; sessions it made live on until they end. One admin is enough: it only takes away.
+    """Close a source and end what was signed in through it. One admin is enough: it only takes away.
 
     Raises:
         Forbidden, NotFound
@@ -132,6 +129,12 @@ def disable(tx: Transaction, caller: Caller, source_id: str, now: datetime) -> N
     ).first()
     if changed is None:
         raise NotFound("There is no such active sign-in source.")
+    for record in (Session, ApiToken):
+        tx.execute(
+            update(record)
+            .where(record.source_id == source_id, record.ended_at.is_(None))
+            .values(ended_at=now, end_cause="source_disabled")
+        )
     audit.record(tx, "source.disabled", actor=caller.subject, subject=source_id, now=now)
 
 

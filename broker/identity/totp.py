@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import pyotp
 import segno
+import structlog
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -19,7 +20,9 @@ from broker.errors import Conflict, Invalid
 from broker.identity import factors, lockout, recovery_codes
 from broker.models import FactorChallenge, TotpFactor, new_id
 from broker.parts import Parts
+from broker.vault import VaultRefused
 
+log = structlog.get_logger(__name__)
 STEP_SECONDS = 30
 DIGITS = 6
 ENROLMENT_SECONDS = 600
@@ -104,7 +107,7 @@ def confirm_enrolment(parts: Parts, caller: Caller, allowed_until: datetime | No
         ).one_or_none()
     if waiting is None:
         raise Conflict("There is nothing to confirm.", advice="Begin again and scan the new code.")
-    secret = parts.vault.decrypt("totp", waiting.challenge.decode(), context=caller.id).decode()
+    secret = _unwrap(parts, caller, waiting.challenge.decode())
     with parts.database.transaction() as tx:
         now = clock(tx)
         person = lockout.locked_person(tx, caller, now)
@@ -132,7 +135,7 @@ def prove(parts: Parts, caller: Caller, code: str) -> None:
         kept = tx.get(TotpFactor, caller.id)
     if kept is None or kept.confirmed_at is None:
         raise Conflict("You have no authenticator app.", advice="Use a passkey, or add an app under Security.")
-    secret = parts.vault.decrypt("totp", kept.wrapped_secret, context=caller.id).decode()
+    secret = _unwrap(parts, caller, kept.wrapped_secret)
     with parts.database.transaction() as tx:
         now = clock(tx)
         person = lockout.locked_person(tx, caller, now)
@@ -144,6 +147,16 @@ def prove(parts: Parts, caller: Caller, code: str) -> None:
             return
         left = lockout.note_failure(tx, person, caller, parts.settings, now)
     raise wrong_code(left)
+
+
+def _unwrap(parts: Parts, caller: Caller, wrapped: str) -> str:
+    try:
+        return parts.vault.decrypt("totp", wrapped, context=caller.id).decode()
+    except VaultRefused as error:
+        log.error("totp.unreadable", person=caller.id)
+        raise Conflict(
+            "Your authenticator app cannot be checked any more.", advice="Ask two admins to reset your factor."
+        ) from error
 
 
 def wrong_code(left: int) -> Invalid:
