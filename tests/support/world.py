@@ -36,6 +36,7 @@ from broker.models import (
     Slice,
     Team,
     TeamMember,
+    TotpFactor,
     Vendor,
     new_id,
 )
@@ -280,6 +281,11 @@ class World:
         """Change a record behind the broker's back."""
         with self.database.transaction() as tx:
             tx.execute(update(record).where(record.id == id_).values(**values))
+
+    def change_factor(self, person_id: str, **values: Any) -> None:
+        """Change a person's authenticator app behind the broker's back."""
+        with self.database.transaction() as tx:
+            tx.execute(update(TotpFactor).where(TotpFactor.person_id == person_id).values(**values))
 
     def events(self, subject: str) -> list[str]:
         """Kinds of the events about a record, oldest first."""
