@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -50,3 +51,29 @@ def migrate() -> None:
     with plainly():
         migrations.upgrade(str(configuring.load_owner().owner_database_url.get_secret_value()))
         typer.echo("The records are up to date.")
+
+
+@app.command()
+def bootstrap(
+    issuer: Annotated[str, typer.Option(help="The organisation's OIDC issuer.")],
+    client_id: Annotated[str, typer.Option(help="This installation's client id there.")],
+    client_secret_file: Annotated[Path | None, typer.Option(help="File that holds the client secret.")] = None,
+    name: Annotated[str, typer.Option(help="What the source is called on the sign-in page.")] = "Organisation",
+    claim: Annotated[list[str] | None, typer.Option(help="A claim every sign-in must carry: NAME=VALUE.")] = None,
+) -> None:
+    """Set the installation up, once: rules, the organisation's sign-in source, and two admins' joining links."""
+    with plainly():
+        from broker.operator.admitting import admit_first
+
+        admit_first(name, issuer, client_id, client_secret_file, claim or [])
+
+
+@app.command()
+def recover(
+    source: Annotated[str | None, typer.Option(help="Id of the organisation's source to sign in through.")] = None,
+) -> None:
+    """Break the glass: one admin for one hour. Recorded as an event, and told to every admin."""
+    with plainly():
+        from broker.operator.admitting import readmit
+
+        readmit(source)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from time import monotonic
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,6 +20,8 @@ LONGEST_TARGET = 4096
 LONGEST_HEADERS = 16 * 1024
 LONGEST_CREDENTIAL = 8 * 1024
 _MOST_BUCKETS = 20_000
+# A page asks for several of these; they cost nothing.
+_FILES = "/static/"
 _COOKIE = b"__Host-guestkey="
 Refuse = Callable[[Scope, Receive, Send, str, int], Awaitable[None]]
 
@@ -108,8 +111,8 @@ class Buckets:
 class RateLimits:
     """ASGI middleware: one rate for each recognised caller, a lower one for each address without one.
 
-    A credential counts as its own caller only after it was recognised once (`state["holder"]`, set by whoever
-    authenticates): guessing tokens spends the address's rate.
+    A credential counts as its own caller only after it was recognised once (`state.found`, set by
+    `broker.identity.http`): guessing tokens spends the address's rate.
     """
 
     def __init__(self, app: ASGIApp, per_caller: int, per_address: int, refuse: Refuse) -> None:
@@ -121,7 +124,7 @@ class RateLimits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["path"] in WITHOUT_HOST:
+        if scope["type"] != "http" or scope["path"] in WITHOUT_HOST or scope["path"].startswith(_FILES):
             await self._app(scope, receive, send)
             return
         credential = _credential(scope)
@@ -132,9 +135,9 @@ class RateLimits:
             await self._refuse(scope, receive, send, "too_many_requests", 429)
             return
         await self._app(scope, receive, send)
-        holder = state.get("holder")
+        holder = holder_of(state)
         if credential and holder:
-            self._remember(credential, str(holder))
+            self._remember(credential, holder)
 
     def _take(self, scope: Scope, credential: bytes | None) -> int:
         holder = self._known.get(credential) if credential else None
@@ -148,6 +151,12 @@ class RateLimits:
         self._known.move_to_end(credential)
         while len(self._known) > _MOST_BUCKETS:
             self._known.popitem(last=False)
+
+
+def holder_of(state: MutableMapping[str, Any]) -> str | None:
+    """The id of the session or token that was recognised behind a request, if any."""
+    found = state.get("found")
+    return str(found.caller.holder_id) if found is not None else None
 
 
 def _credential(scope: Scope) -> bytes | None:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker import metrics
 from broker.models import new_id
+from broker.web.limits import holder_of
 
 log = structlog.get_logger("guestkey.request")
 Refuse = Callable[[Scope, Receive, Send, str, int], Awaitable[None]]
@@ -136,6 +137,6 @@ def _log_outcome(scope: Scope, status: int, seconds: float) -> None:
         route=route,
         status=status,
         milliseconds=round(seconds * 1000, 1),
-        holder=scope.get("state", {}).get("holder"),
+        holder=holder_of(scope.get("state", {})),
         address=scope["client"][0] if scope.get("client") else None,
     )

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from urllib.parse import quote
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, RedirectResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import Response
 
 from broker.errors import GuestkeyError, NotFound, NotSignedIn
 from broker.web import problems
 from broker.web.catalogue import CATALOGUE, ProblemType, code_of_status
+from broker.web.portal.pages import render
 
 router = APIRouter(include_in_schema=False)
 _FOR_PROGRAMS = ("/api/", "/oauth/token", "/oauth/introspect", "/oauth/revoke", "/.well-known/")
-_pages = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined
-)
 
 
 @router.get("/problems/{code}")
@@ -27,7 +23,7 @@ def problem_page(code: str) -> HTMLResponse:
     """What a type of problem means and what to do about it; every problem document points here."""
     if code not in CATALOGUE:
         raise NotFound("There is no problem of that type.")
-    return HTMLResponse(_render(CATALOGUE[code]))
+    return _page(CATALOGUE[code])
 
 
 def wants_page(request: Request) -> bool:
@@ -39,19 +35,22 @@ def wants_page(request: Request) -> bool:
 
 def page(request: Request, error: GuestkeyError) -> Response:
     """An error as a page. An ended session is no error: sign in and come back."""
-    if isinstance(error, NotSignedIn):
+    if isinstance(error, NotSignedIn) and error.code == NotSignedIn.code:
         back = f"?next={quote(request.url.path)}" if request.method == "GET" else ""
         return RedirectResponse(f"/sign-in{back}", 303)
     status = problems.status_of(error)
     entry = CATALOGUE.get(error.code) or CATALOGUE[code_of_status(status)]
-    return HTMLResponse(_render(entry, error.detail, error.advice, problems.request_id(request)), status)
+    return _page(entry, error.detail, error.advice, problems.request_id(request), status)
 
 
 def page_of_status(request: Request, status: int) -> Response:
     """A page for an error of which only the status is known."""
-    return HTMLResponse(_render(CATALOGUE[code_of_status(status)], request_id=problems.request_id(request)), status)
+    return _page(CATALOGUE[code_of_status(status)], request_id=problems.request_id(request), status=status)
 
 
-def _render(entry: ProblemType, detail: str = "", advice: str = "", request_id: str = "") -> str:
-    template = _pages.get_template("problems/problem.html")
-    return template.render(entry=entry, detail=detail, advice=advice, request_id=request_id)
+def _page(
+    entry: ProblemType, detail: str = "", advice: str = "", request_id: str = "", status: int = 200
+) -> HTMLResponse:
+    return render(
+        "problems/problem.html", status=status, entry=entry, detail=detail, advice=advice, request_id=request_id
+    )

@@ -1,0 +1,51 @@
+"""`guestkey bootstrap` and `guestkey recover`: the first admins, and the way back in. Run by hand on the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+from broker.errors import Invalid
+from broker.identity.bootstrap import FirstSource, bootstrap, recover
+from broker.operator.configuring import load
+from broker.parts import Parts
+
+
+def admit_first(name: str, issuer: str, client_id: str, secret_file: Path | None, claims: list[str]) -> None:
+    """Set the installation up and print the two admins' joining links, once."""
+    secret = secret_file.read_text().strip() if secret_file else None
+    first = FirstSource(name, issuer, client_id, secret, _claims(claims))
+    with _parts() as parts:
+        links = bootstrap(parts, first)
+    typer.echo("Two admins join with these links. Each works once; give each to one person, apart from the other:")
+    for link in links:
+        typer.echo(link)
+
+
+def readmit(source_id: str | None) -> None:
+    """Print one joining link for an admin of one hour; every admin is told."""
+    with _parts() as parts:
+        link = recover(parts, source_id)
+    typer.echo(
+        "Whoever opens this link within the hour is an admin until it is over. It is on record, and told to all:"
+    )
+    typer.echo(link)
+
+
+@contextmanager
+def _parts() -> Iterator[Parts]:
+    parts = Parts.build(load(), identity="issuer")
+    try:
+        yield parts
+    finally:
+        parts.close()
+
+
+def _claims(texts: list[str]) -> dict[str, str]:
+    claims = dict(text.partition("=")[::2] for text in texts)
+    if len(claims) != len(texts) or not all(name and value for name, value in claims.items()):
+        raise Invalid("A required claim is NAME=VALUE, each name once.", field="/claim")
+    return claims

@@ -1,0 +1,166 @@
+"""The server's commands, run as an operator runs them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from broker.embedded.children import free_port
+from broker.embedded.stack import Stack
+from broker.operator.main import app
+from broker.parts import Parts
+from broker.policies import __file__ as policies_file
+
+RUN = [sys.executable, "-c", "from broker.operator.main import app; app(prog_name='guestkey')"]
+POLICIES = Path(policies_file).parent
+Start = Callable[[list[str]], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def environment(stack: Stack, parts: Parts) -> dict[str, str]:
+    """The stack's settings; the installation has been set up."""
+    assert parts.tag
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("GUESTKEY_")}
+    return {**kept, **stack.environment()}
+
+
+@pytest.fixture
+def start(environment: dict[str, str]) -> Iterator[Start]:
+    """Start a command in the background; it is stopped afterwards, by process id."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(arguments: list[str]) -> subprocess.Popen[str]:
+        child = subprocess.Popen(
+            [*RUN, *arguments], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        started.append(child)
+        return child
+
+    yield begin
+    for child in started:
+        if child.poll() is None:
+            child.kill()
+        child.communicate(timeout=10)
+
+
+def run(arguments: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [*RUN, *arguments], env=dict(environment), capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def answering(url: str) -> httpx.Response:
+    """Wait until an address answers."""
+    end = time.monotonic() + 20
+    while True:
+        try:
+            return httpx.get(url, timeout=5)
+        except httpx.TransportError:
+            assert time.monotonic() < end, f"{url} does not answer"
+            time.sleep(0.1)
+
+
+def test_replicas_serve_count_together_and_stop_gracefully(start: Start) -> None:
+    port = free_port()
+    child = start(["serve", "--port", str(port), "--workers", "2"])
+    base = f"http://127.0.0.1:{port}"
+    assert answering(f"{base}/readyz").json() == {
+        "ready": True,
+        "missing": {},
+        "checks": dict.fromkeys(("postgresql", "migrations", "clock", "rules", "openbao"), "ok"),
+    }
+    for _ in range(8):
+        httpx.get(f"{base}/healthz")
+    numbers = httpx.get(f"{base}/metrics").text
+    counted = next(line for line in numbers.splitlines() if 'route="/healthz"' in line and "_count" in line)
+    assert float(counted.rsplit(" ", 1)[1]) >= 8
+    assert 'guestkey_leases{state="revoke_failed"}' in numbers
+    assert httpx.get(f"{base}/metrics", headers={"X-Forwarded-For": "203.0.113.1"}).status_code == 404
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=20)
+    assert child.returncode == 0
+
+
+def test_the_worker_serves_its_numbers_and_stops_gracefully(start: Start) -> None:
+    port = free_port()
+    child = start(["worker", "--metrics-port", str(port)])
+    assert "guestkey_strays" in answering(f"http://127.0.0.1:{port}/metrics").text
+    child.send_signal(signal.SIGTERM)
+    _, log = child.communicate(timeout=20)
+    assert child.returncode == 0
+    assert '"worker.stopped"' in log
+
+
+def test_missing_and_wrong_settings_are_named_without_their_values(environment: dict[str, str]) -> None:
+    del environment["GUESTKEY_BAO_ADDR"]
+    environment["GUESTKEY_DATABASE_URL"] = "mysql://canary-5d21@nowhere"
+    done = run(["serve"], environment)
+    assert done.returncode == 2
+    assert "GUESTKEY_BAO_ADDR: Field required" in done.stderr and "GUESTKEY_DATABASE_URL" in done.stderr
+    assert "canary" not in done.stdout + done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_file_of_settings_is_read(environment: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "settings"
+    moved = [key for key in environment if key.startswith("GUESTKEY_")]
+    file.write_text("".join(f"{key}={environment.pop(key)}\n" for key in moved))
+    assert run(["migrate"], environment | {"GUESTKEY_SETTINGS_FILE": str(file)}).returncode == 0
+    assert run(["migrate"], environment).returncode == 2
+
+
+def test_migrating_twice_is_fine_and_needs_the_owner(environment: dict[str, str]) -> None:
+    for _ in range(2):
+        done = run(["migrate"], environment)
+        assert (done.returncode, done.stdout) == (0, "The records are up to date.\n")
+    del environment["GUESTKEY_OWNER_DATABASE_URL"]
+    assert run(["migrate"], environment).returncode == 2
+
+
+def test_rules_are_checked_tested_and_compared_without_a_server(tmp_path: Path) -> None:
+    for name in ("rules.csv", "networks.csv", "tests.csv"):
+        (tmp_path / name).write_text((POLICIES / name).read_text())
+
+    def policy(*arguments: str | Path) -> Result:
+        return CliRunner().invoke(app, ["policy", *map(str, arguments)])
+
+    assert policy("check", tmp_path).exit_code == 0
+    tested = policy("test", tmp_path)
+    assert tested.exit_code == 0, tested.output
+    rules = (tmp_path / "rules.csv").read_text()
+    (tmp_path / "rules.csv").write_text(rules.replace("role:annotator,", "role:labeller,", 1))
+    failed = policy("test", tmp_path)
+    assert failed.exit_code == 1 and "expected" in failed.stderr
+    differ = policy("diff", POLICIES, tmp_path).stdout
+    assert "- role:annotator" in differ and "+ role:labeller" in differ
+    (tmp_path / "rules.csv").write_text(rules + "role:x, dataset:*, full, read, ttl<=1h, allow\n")
+    wrong = policy("check", tmp_path)
+    assert wrong.exit_code == 1 and "line" in wrong.stderr
+    assert policy("check", "/nonesuch").exit_code == 1
+
+
+def test_the_first_admins_are_invited_once(environment: dict[str, str], tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("canary-client-secret\n")
+    arguments = ["bootstrap", "--issuer", "https://id.example", "--client-id", "guestkey"]
+    first = run([*arguments, "--client-secret-file", str(secret)], environment)
+    assert first.returncode == 0, first.stderr
+    links = [line for line in first.stdout.splitlines() if "/join/" in line]
+    assert len(links) == 2 and links[0] != links[1]
+    again = run(arguments, environment)
+    assert again.returncode == 1 and "recover" in again.stderr
+    glass = run(["recover"], environment)
+    assert glass.returncode == 0 and "/join/" in glass.stdout
+    assert "canary" not in first.stdout + first.stderr + again.stderr
+    odd = run([*arguments, "--claim", "nonsense"], environment)
+    assert odd.returncode == 1 and "NAME=VALUE" in odd.stderr

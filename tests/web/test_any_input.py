@@ -1,0 +1,50 @@
+"""Whatever fits, nearly fits or does not fit the description: never a fault of ours, always a problem document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.core.result import Ok
+
+from tests.support.world import World
+from tests.web.conftest import Replica
+
+_EXAMPLES = 6
+
+
+@pytest.mark.timeout(90)
+def test_no_input_makes_a_fault(replica: Replica, world: World) -> None:
+    schema = schemathesis.openapi.from_dict(replica.app.openapi())
+    guest, admin = world.guest()[0], world.person(roles=("admin",))
+    tried = 0
+    for found in schema.get_all_operations():
+        assert isinstance(found, Ok)
+        operation = found.ok()
+        for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
+            strategy = operation.as_strategy(generation_mode=mode)
+
+            @hypothesis.given(case=strategy)
+            @settings(
+                max_examples=_EXAMPLES // 2,
+                deadline=None,
+                derandomize=True,
+                database=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            def tell(case: schemathesis.Case[Any]) -> None:
+                nonlocal tried
+                for signed in (guest, admin):
+                    answer = case.call(base_url=replica.url, headers=signed.headers, timeout=15)
+                    tried += 1
+                    what = f"{case.method} {case.path}: {answer.status_code} {answer.text[:300]}"
+                    assert answer.status_code < 500, what
+                    if answer.status_code >= 400:
+                        assert answer.headers["content-type"][0].startswith("application/problem+json"), what
+
+            tell()
+    assert tried > 200
