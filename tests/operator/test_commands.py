@@ -12,11 +12,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from sqlalchemy import update
+from typer.testing import CliRunner, Result
 
 from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
+from broker.models import Installation
 from broker.operator.main import app
 from broker.parts import Parts
 from broker.policies import __file__ as policies_file
@@ -149,6 +150,20 @@ def test_rules_are_checked_tested_and_compared_without_a_server(tmp_path: Path) 
     assert policy("check", "/nonesuch").exit_code == 1
 
 
+@pytest.fixture
+def fresh_installation(parts: Parts) -> Iterator[None]:
+    """An installation that was never bootstrapped, for this test only."""
+
+    def forget() -> None:
+        with parts.database.transaction() as tx:
+            tx.execute(update(Installation).values(bootstrapped_at=None))
+
+    forget()
+    yield
+    forget()
+
+
+@pytest.mark.usefixtures("fresh_installation")
 def test_the_first_admins_are_invited_once(environment: dict[str, str], tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("canary-client-secret\n")
