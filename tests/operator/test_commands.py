@@ -72,7 +72,7 @@ def answering(url: str) -> httpx.Response:
             time.sleep(0.1)
 
 
-def test_replicas_serve_count_together_and_stop_gracefully(start: Start) -> None:
+def test_replicas_serve_count_together_and_stop_gracefully(start: Start, environment: dict[str, str]) -> None:
     port = free_port()
     child = start(["serve", "--port", str(port), "--workers", "2"])
     base = f"http://127.0.0.1:{port}"
@@ -88,9 +88,14 @@ def test_replicas_serve_count_together_and_stop_gracefully(start: Start) -> None
     assert float(counted.rsplit(" ", 1)[1]) >= 8
     assert 'guestkey_leases{state="revoke_failed"}' in numbers
     assert httpx.get(f"{base}/metrics", headers={"X-Forwarded-For": "203.0.113.1"}).status_code == 404
+    canaries = {"Authorization": "Bearer gka_canary", "Cookie": "__Host-guestkey=canary"}
+    host = {"Host": httpx.URL(environment["GUESTKEY_PUBLIC_URL"]).netloc.decode()}
+    for path in ("/join/canary", "/api/v1/datasets/canary?canary=canary", "/canary"):
+        httpx.post(f"{base}{path}", headers=canaries | host, json={"canary": "canary"})
     child.send_signal(signal.SIGTERM)
-    child.communicate(timeout=20)
+    _, log = child.communicate(timeout=20)
     assert child.returncode == 0
+    assert '"event": "request"' in log and "canary" not in log
 
 
 def test_the_worker_serves_its_numbers_and_stops_gracefully(start: Start) -> None:
