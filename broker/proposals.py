@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import rfc8785
-from sqlalchemy import or_, select
+from sqlalchemy import Select, or_, select
 
 from broker import audit
 from broker.caller import Caller
@@ -103,6 +103,31 @@ def refuse(tx: Transaction, proposal_id: str, caller: Caller, reason: str, now: 
     proposal.reason = reason
     tx.flush()
     _record(tx, "proposal.refused", proposal, caller, now)
+    return proposal
+
+
+def seen_by(caller: Caller) -> Select[Proposal]:
+    """All of them, for admins and auditors.
+
+    Raises:
+        Forbidden: the caller is neither.
+    """
+    if not (caller.is_admin or caller.is_auditor):
+        raise Forbidden("Only admins and auditors see this.", advice="Ask an admin of the organisation.")
+    return select(Proposal)
+
+
+def find(tx: Transaction, proposal_id: str, caller: Caller) -> Proposal:
+    """One of them, for looking.
+
+    Raises:
+        NotFound: there is none of that id.
+        Forbidden: see `seen_by`.
+    """
+    query = seen_by(caller).where(Proposal.id == proposal_id)
+    proposal = tx.scalars(query).one_or_none() if is_id(proposal_id) else None
+    if proposal is None:
+        raise NotFound("There is no such proposal.")
     return proposal
 
 

@@ -15,7 +15,7 @@ from broker.database import Transaction
 from broker.errors import Conflict, FactorNeeded, Forbidden, NotFound
 from broker.identity import sessions
 from broker.identity.invitations import allow_enrolment, has_factor
-from broker.models import ApiToken, Passkey, Person, RecoveryCode, Session, TotpFactor
+from broker.models import ApiToken, Passkey, Person, RecoveryCode, Session, TotpFactor, is_id
 
 ENROLMENT_FACTOR_AGE = 900
 
@@ -95,7 +95,7 @@ def remove_passkey(tx: Transaction, caller: Caller, passkey_id: str, now: dateti
         NotFound, Conflict
     """
     _lock(tx, caller.id)
-    passkey = tx.get(Passkey, passkey_id)
+    passkey = tx.get(Passkey, passkey_id) if is_id(passkey_id) else None
     if passkey is None or passkey.person_id != caller.id:
         raise NotFound("You have no such passkey.")
     held = listed(tx, caller.id)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import Select, select, update
 
 from broker import audit
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.errors import Conflict, Forbidden, Invalid, NotFound
 from broker.identity.secret_tokens import MOST_CHARACTERS, digest, fresh_token
-from broker.models import Invitation, Passkey, Person, Session, SignInSource, TotpFactor, new_id
+from broker.models import Invitation, Passkey, Person, Session, SignInSource, TotpFactor, is_id, new_id
 
 ENROLMENT_WINDOW = timedelta(minutes=15)
 
@@ -25,7 +25,7 @@ def invite_to_join(
         Forbidden: the caller is neither an admin nor a lead of that vendor.
         NotFound: there is no such source for the caller.
     """
-    source = tx.get(SignInSource, source_id)
+    source = tx.get(SignInSource, source_id) if is_id(source_id) else None
     is_lead = source is not None and source.vendor_id is not None and caller.vendor_id == source.vendor_id
     if not caller.is_admin and not (is_lead and "lead" in caller.roles):
         raise Forbidden("Only an admin, or the vendor's lead for its own staff, invites people.")
@@ -69,6 +69,19 @@ def invite_to_enrol(
             "This person has a second factor already.", advice="Two admins can reset it: propose `reset-factor`."
         )
     return _make(tx, actor, now, lifetime, purpose="enrol_factor", person_id=person_id)
+
+
+def seen_by(caller: Caller) -> Select[Invitation]:
+    """The invitations a caller may look at: admins and auditors all, a lead those to its vendor.
+
+    Raises:
+        Forbidden: the caller is none of them.
+    """
+    if caller.is_admin or caller.is_auditor:
+        return select(Invitation)
+    if caller.vendor_id is not None and "lead" in caller.roles:
+        return select(Invitation).where(Invitation.vendor_id == caller.vendor_id)
+    raise Forbidden("Invitations are for admins, and for a vendor's lead.")
 
 
 def pending(tx: Transaction, token: str, purpose: str, now: datetime) -> Invitation:

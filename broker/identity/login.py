@@ -307,6 +307,8 @@ def _give_role(tx: Transaction, person: Person, invitation: Invitation, now: dat
         now=now,
         details={"role": role, "until": until.isoformat() if until else None, "invitation": invitation.id},
     )
+    if until is not None:
+        audit.record(tx, "recovery.used", actor=f"person:{person.id}", subject=invitation.id, now=now)
 
 
 def _inviter(invitation: Invitation) -> str | None:

@@ -12,7 +12,7 @@ from broker.caller import Caller
 from broker.database import Transaction
 from broker.errors import NotFound
 from broker.identity.secret_tokens import digest, fresh_token
-from broker.models import ApiToken, Person, Session, new_id
+from broker.models import ApiToken, Person, Session, is_id, new_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,8 @@ def end(tx: Transaction, caller: Caller, holder_id: str, now: datetime, *, cause
     Raises:
         NotFound: it is not the caller's, or has ended.
     """
+    if not is_id(holder_id):
+        raise NotFound("There is no such session of yours.")
     owner = ApiToken.service_id if caller.kind == "service" else ApiToken.person_id
     changed = (
         tx.execute(

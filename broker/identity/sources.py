@@ -13,7 +13,7 @@ from broker.caller import Caller
 from broker.database import Transaction
 from broker.errors import Conflict, Forbidden, Invalid, NotFound
 from broker.identity import wire
-from broker.models import ApiToken, Session, SignInSource, Vendor, new_id
+from broker.models import ApiToken, Session, SignInSource, Vendor, is_id, new_id
 from broker.vault import Vault
 
 _MOST_CLAIMS = 10
@@ -39,9 +39,20 @@ def check_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
     if len(claims) > _MOST_CLAIMS:
         raise Invalid(f"At most {_MOST_CLAIMS} claims can be required.", field="/required_claims")
     for name, value in claims.items():
-        if not isinstance(value, str | bool | int) or len(name) > 200 or len(str(value)) > 500:
-            raise Invalid("A required claim is a text, a number, or true or false.", field=f"/required_claims/{name}")
+        if not _plain(name, 200) or not _comparable(value):
+            raise Invalid("A required claim is a text, a whole number, or true or false.", field="/required_claims")
     return dict(claims)
+
+
+def _plain(text: str, longest: int) -> bool:
+    return 0 < len(text) <= longest and text.isprintable()
+
+
+def _comparable(value: object) -> bool:
+    if isinstance(value, str):
+        return _plain(value, 500)
+    # Larger numbers have no one canonical form in JSON.
+    return isinstance(value, int) and abs(value) < 2**53
 
 
 def wrap_client_secret(vault: Vault, source_id: str, secret: str) -> str:
@@ -96,7 +107,7 @@ def active(tx: Transaction, source_id: str) -> SignInSource:
     Raises:
         NotFound: there is none.
     """
-    source = tx.get(SignInSource, source_id)
+    source = tx.get(SignInSource, source_id) if is_id(source_id) else None
     if source is None or source.status != "active":
         raise NotFound("There is no such way to sign in.", advice="Open the link you were sent once more.")
     return source
@@ -123,7 +134,7 @@ def disable(tx: Transaction, caller: Caller, source_id: str, now: datetime) -> N
         raise Forbidden("Only an admin disables a sign-in source.")
     changed = tx.execute(
         update(SignInSource)
-        .where(SignInSource.id == source_id, SignInSource.status == "active")
+        .where(SignInSource.id == active(tx, source_id).id, SignInSource.status == "active")
         .values(status="disabled")
         .returning(SignInSource.id)
     ).first()

@@ -4,9 +4,31 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends
 
-from broker.web.api import datasets, events, grants, kinds, leases, people, policy, requests, teams, vendors
+from broker.web.api import (
+    datasets,
+    events,
+    factors,
+    grants,
+    invitations,
+    kinds,
+    leases,
+    me,
+    people,
+    people_factors,
+    policy,
+    proposals,
+    requests,
+    sessions,
+    sources,
+    teams,
+    vendors,
+)
 from broker.web.validation import only_known_query
 
 api_router = APIRouter(dependencies=[Depends(only_known_query)])
-for _module in (vendors, people, teams, datasets, requests, grants, leases, kinds, policy, events):
+_NOUNS = (
+    *(me, factors, sessions, vendors, people, people_factors, teams, sources, invitations, proposals),
+    *(datasets, requests, grants, leases, kinds, policy, events),
+)
+for _module in _NOUNS:
     api_router.include_router(_module.router)

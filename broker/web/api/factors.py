@@ -1,0 +1,148 @@
+"""`/factors`: your own second factors: adding, removing, recovering."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from broker.access import words
+from broker.database import now as clock
+from broker.errors import Forbidden
+from broker.identity import factors, invitations, passkeys, recovery_codes, totp
+from broker.identity.http import renew_session
+from broker.web.api.common import FreshCaller, PartsNow
+from broker.web.api.me import CodeBody, PersonFound
+from broker.web.validation import Shown, Strict
+
+router = APIRouter(prefix="/factors", tags=["me"])
+
+
+class PasskeyShown(Shown):
+    """One of your passkeys."""
+
+    id: str
+    name: str
+    created_at: datetime
+    last_used_at: datetime | None
+
+
+class FactorsShown(Shown):
+    """What you have. `enrolment_allowed_until`: this session may add a factor until then without an older one."""
+
+    totp: bool
+    passkeys: list[PasskeyShown]
+    recovery_codes_left: int
+    enrolment_allowed_until: datetime | None = None
+
+
+class SecretShown(Shown):
+    """A new secret for an authenticator app, shown once: as text, address and image."""
+
+    secret: str
+    uri: str
+    qr_svg: str
+
+
+class CodesShown(BaseModel):
+    """Recovery codes, shown once; empty where you keep those you have."""
+
+    recovery_codes: list[str]
+
+
+class PasskeyBody(Strict):
+    """What `navigator.credentials.create` answered, and a name to know the passkey by."""
+
+    credential: dict[str, Any]
+    name: Annotated[str, Field(min_length=1, max_length=80, examples=["Ada's laptop"])] = "Passkey"
+
+
+class LinkBody(Strict):
+    """The last part of an enrolment link."""
+
+    token: Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class Window(BaseModel):
+    """This session may add a factor until then."""
+
+    enrolment_allowed_until: datetime | None
+
+
+@router.get("", operation_id="list_factors")
+def list_factors(found: PersonFound, parts: PartsNow) -> FactorsShown:
+    """Your second factors."""
+    with parts.database.transaction() as tx:
+        held = FactorsShown.model_validate(factors.listed(tx, found.caller.id))
+    until = found.enrolment_allowed_until
+    return held.model_copy(update={"enrolment_allowed_until": until if until and until > found.now else None})
+
+
+@router.post("/totp", operation_id="begin_totp")
+def begin_totp(found: PersonFound, parts: PartsNow) -> SecretShown:
+    """A new secret for an authenticator app; it counts once a code of it is confirmed."""
+    made = totp.begin(parts, found.caller, found.enrolment_allowed_until)
+    return SecretShown(secret=made.secret, uri=made.uri, qr_svg=made.qr_svg)
+
+
+@router.post("/totp/confirm", operation_id="confirm_totp_enrolment")
+def confirm_totp_enrolment(
+    request: Request, response: Response, body: CodeBody, found: PersonFound, parts: PartsNow
+) -> CodesShown:
+    """Put the new secret in force with a first code; an older one stops working."""
+    codes = totp.confirm_enrolment(parts, found.caller, found.enrolment_allowed_until, body.code)
+    renew_session(request, response)
+    return CodesShown(recovery_codes=codes)
+
+
+@router.delete("/totp", operation_id="remove_totp", status_code=204)
+def remove_totp(caller: FreshCaller, parts: PartsNow) -> None:
+    """Remove the authenticator app, unless it is your last factor."""
+    with parts.database.transaction() as tx:
+        factors.remove_totp(tx, caller, clock(tx))
+
+
+@router.post("/passkeys/options", operation_id="begin_passkey")
+def begin_passkey(found: PersonFound, parts: PartsNow) -> dict[str, Any]:
+    """What `navigator.credentials.create` needs to make a passkey."""
+    return passkeys.registration_options(parts, found.caller, found.enrolment_allowed_until)
+
+
+@router.post("/passkeys", operation_id="add_passkey", status_code=201)
+def add_passkey(
+    request: Request, response: Response, body: PasskeyBody, found: PersonFound, parts: PartsNow
+) -> CodesShown:
+    """Keep a passkey the browser made."""
+    name = words.name(body.name, "/name", longest=80)
+    codes = passkeys.register(parts, found.caller, found.enrolment_allowed_until, body.credential, name)
+    renew_session(request, response)
+    return CodesShown(recovery_codes=codes)
+
+
+@router.delete("/passkeys/{passkey_id}", operation_id="remove_passkey", status_code=204)
+def remove_passkey(passkey_id: str, caller: FreshCaller, parts: PartsNow) -> None:
+    """Remove a passkey, unless it is your last factor."""
+    with parts.database.transaction() as tx:
+        factors.remove_passkey(tx, caller, passkey_id, clock(tx))
+
+
+@router.post("/recover", operation_id="use_recovery_code")
+def use_recovery_code(body: CodeBody, found: PersonFound, parts: PartsNow) -> Window:
+    """Use up a recovery code: this session may enrol a new factor for ten minutes, every other one ends."""
+    recovery_codes.use(parts, found.caller, body.code)
+    return Window(enrolment_allowed_until=found.now + recovery_codes.WINDOW)
+
+
+@router.post("/enrolment", operation_id="open_enrolment")
+def open_enrolment(body: LinkBody, found: PersonFound, parts: PartsNow) -> Window:
+    """Use up an enrolment link made for you: this session may enrol a first factor."""
+    if found.caller.how != "session":
+        raise Forbidden("Factors are enrolled in the portal.", advice="Open the link in a browser.")
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        invitations.open_enrolment(tx, body.token, found.caller, now)
+    return Window(enrolment_allowed_until=now + invitations.ENROLMENT_WINDOW)

@@ -1,0 +1,136 @@
+"""`/me` and `/confirm`: who is asking, and proving the second factor in place."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from broker.database import Transaction
+from broker.errors import Forbidden
+from broker.identity import notices, passkeys, totp
+from broker.identity.callers import Found
+from broker.identity.http import find_caller, found_caller, renew_session
+from broker.models import Person
+from broker.parts import Parts
+from broker.web.api.common import PartsNow
+from broker.web.validation import Shown, Strict
+
+router = APIRouter(tags=["me"])
+FoundNow = Annotated[Found, Depends(found_caller)]
+
+
+def person_found(found: FoundNow) -> Found:
+    """The person behind the request, confirmed or still waiting; services have no factor and no session."""
+    if found.caller.kind != "person":
+        raise Forbidden("Only people can do this.")
+    return found
+
+
+PersonFound = Annotated[Found, Depends(person_found)]
+
+
+class Notice(Shown):
+    """Something every admin must have seen."""
+
+    at: datetime
+    kind: str
+    sentence: str
+
+
+class Me(BaseModel):
+    """Who is asking. `csrf_token` is for the browser's session only; `factor_at` is this session's or token's."""
+
+    subject: str
+    id: str
+    name: str
+    email: str
+    vendor: str | None
+    status: str
+    roles: list[str]
+    how: str
+    signed_in_at: datetime
+    factor_at: datetime | None
+    factor_method: str | None
+    factor_enrolled: bool
+    csrf_token: str | None
+    notices: list[Notice]
+
+
+class CodeBody(Strict):
+    """A code from an authenticator app; blanks are fine."""
+
+    code: Annotated[str, Field(min_length=1, max_length=64, examples=["123 456"])]
+
+
+class CredentialBody(Strict):
+    """What `navigator.credentials` answered, as JSON."""
+
+    credential: dict[str, Any]
+
+
+@router.get("/me", operation_id="show_me")
+def show_me(found: FoundNow, parts: PartsNow) -> Me:
+    """Who you are here, and how fresh your second factor is."""
+    return _me(parts, found)
+
+
+@router.post("/confirm/totp", operation_id="confirm_totp")
+def confirm_totp(request: Request, response: Response, body: CodeBody, found: PersonFound, parts: PartsNow) -> Me:
+    """Prove your second factor in this session or token with a code; each code works once."""
+    totp.prove(parts, found.caller, body.code)
+    return _proven(request, response, parts)
+
+
+@router.post("/confirm/passkey/options", operation_id="confirm_passkey_options")
+def confirm_passkey_options(found: PersonFound, parts: PartsNow) -> dict[str, Any]:
+    """A challenge for one of your passkeys, as `navigator.credentials.get` takes it."""
+    return passkeys.proof_options(parts, found.caller)
+
+
+@router.post("/confirm/passkey", operation_id="confirm_passkey")
+def confirm_passkey(
+    request: Request, response: Response, body: CredentialBody, found: PersonFound, parts: PartsNow
+) -> Me:
+    """Prove your second factor in this session or token with a passkey."""
+    passkeys.prove(parts, found.caller, body.credential)
+    return _proven(request, response, parts)
+
+
+def _proven(request: Request, response: Response, parts: Parts) -> Me:
+    del request.state.found
+    me = _me(parts, find_caller(request))
+    renew_session(request, response)
+    return me
+
+
+def _me(parts: Parts, found: Found) -> Me:
+    caller = found.caller
+    with parts.database.transaction() as tx:
+        email = _email(tx, caller.id)
+        told = notices.for_caller(tx, caller, found.now)
+    return Me(
+        subject=caller.subject,
+        id=caller.id,
+        name=caller.name,
+        email=email,
+        vendor=caller.vendor_id,
+        status=found.status,
+        roles=sorted(caller.roles),
+        how=caller.how,
+        signed_in_at=caller.signed_in_at,
+        factor_at=caller.factor_at,
+        factor_method=caller.factor_method,
+        factor_enrolled=caller.factor_enrolled,
+        csrf_token=found.csrf_token or None,
+        notices=[Notice.model_validate(item) for item in told],
+    )
+
+
+def _email(tx: Transaction, person_id: str) -> str:
+    person = tx.get(Person, person_id)
+    return person.email if person else ""

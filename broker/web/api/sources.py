@@ -1,0 +1,156 @@
+"""`/sources`: where people sign in. Binding one, and trusting its second factor, take two admins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from broker import proposals
+from broker.access import vendors, words
+from broker.access.permissions import require_admin
+from broker.database import now as clock
+from broker.errors import Invalid
+from broker.identity import sources
+from broker.models import Proposal, SignInSource
+from broker.web.api.common import CallerNow, FreshCaller, Id, Name, PartsNow
+from broker.web.validation import Shown, Strict
+
+router = APIRouter(prefix="/sources", tags=["sources"])
+_MOST_VALUES = 10
+Text = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class SourceShown(Shown):
+    """A sign-in source. `sign_in_link` is what its people open or bookmark: no page lists vendors' sources."""
+
+    id: str
+    name: str
+    issuer: str
+    client_id: str
+    required_claims: dict[str, str | int | bool]
+    vendor: str | None
+    trusts_mfa: bool
+    mfa_values: list[str]
+    status: str
+    created_at: datetime
+    sign_in_link: str
+
+
+class Sources(BaseModel):
+    """All of them; there is no second page."""
+
+    items: list[SourceShown]
+    next_cursor: str | None = None
+
+
+class SourceBody(Strict):
+    """A source to bind. Every required claim must be in the ID token, with exactly this value or in its list."""
+
+    name: Name
+    issuer: Annotated[str, Field(min_length=1, max_length=500, examples=["https://login.acme.example"])]
+    client_id: Text
+    client_secret: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    required_claims: Annotated[
+        dict[str, str | int | bool], Field(default_factory=dict, examples=[{"hd": "acme.example"}])
+    ]
+    vendor: Id | None = None
+
+
+class MfaBody(Strict):
+    """The `acr` or `amr` values by which this source says that it asked for a second factor itself."""
+
+    values: Annotated[list[Text], Field(min_length=1, max_length=_MOST_VALUES, examples=[["phr"]])]
+
+
+class Proposed(Shown):
+    """The act waits for a second admin."""
+
+    id: str
+    state: str
+    lapses_at: datetime
+
+
+@router.get("", operation_id="list_sources")
+def list_sources(caller: CallerNow, parts: PartsNow) -> Sources:
+    """Every sign-in source. For admins and auditors."""
+    with parts.database.transaction() as tx:
+        found = sources.listed(tx, caller)
+    return Sources(items=_shown(str(parts.settings.public_url), found))
+
+
+@router.post("", operation_id="propose_source", status_code=202)
+def propose_source(body: SourceBody, caller: FreshCaller, parts: PartsNow) -> Proposed:
+    """Propose to bind a source to a vendor, or (`vendor` left out) to the organisation. For admins."""
+    require_admin(caller)
+    source_id = sources.new_source_id()
+    details = {
+        "id": source_id,
+        "name": words.name(body.name, "/name"),
+        "issuer": sources.check_issuer(body.issuer),
+        "client_id": _plain(body.client_id, "/client_id"),
+        "required_claims": sources.check_claims(body.required_claims),
+        "vendor_id": body.vendor,
+    }
+    with parts.database.transaction() as tx:
+        if body.vendor is not None:
+            vendors.vendor(tx, caller, body.vendor)
+    # Wrapped before it is kept anywhere, a proposal included; bound to the id the source will have.
+    secret = body.client_secret
+    details["wrapped_client_secret"] = sources.wrap_client_secret(parts.vault, source_id, secret) if secret else None
+    with parts.database.transaction() as tx:
+        lifetime = timedelta(seconds=parts.settings.proposal_lifetime)
+        made = proposals.propose(tx, "bind_source", source_id, details, caller, clock(tx), lifetime=lifetime)
+    return _proposed(made)
+
+
+@router.post("/{source_id}/trust-mfa", operation_id="propose_trust_mfa", status_code=202)
+def propose_trust_mfa(source_id: str, body: MfaBody, caller: FreshCaller, parts: PartsNow) -> Proposed:
+    """Propose to count this source's own second factor when it answers one of these values. For admins."""
+    require_admin(caller)
+    values = [_plain(value, f"/values/{at}") for at, value in enumerate(body.values)]
+    with parts.database.transaction() as tx:
+        sources.active(tx, source_id)
+        lifetime = timedelta(seconds=parts.settings.proposal_lifetime)
+        details = {"source_id": source_id, "mfa_values": values}
+        made = proposals.propose(tx, "trust_source_mfa", source_id, details, caller, clock(tx), lifetime=lifetime)
+    return _proposed(made)
+
+
+@router.post("/{source_id}/disable", operation_id="disable_source", status_code=204)
+def disable_source(source_id: str, caller: CallerNow, parts: PartsNow) -> None:
+    """Close a source at once and end what was signed in through it. For admins."""
+    with parts.database.transaction() as tx:
+        sources.disable(tx, caller, source_id, clock(tx))
+
+
+def _plain(text: str, field: str) -> str:
+    if not text.isascii() or any(character <= " " for character in text) or "\x7f" in text:
+        raise Invalid("This is plain text without blanks.", field=field)
+    return text
+
+
+def _proposed(proposal: Proposal) -> Proposed:
+    return Proposed(id=proposal.id, state=proposal.state, lapses_at=proposal.lapses_at)
+
+
+def _shown(public_url: str, found: Sequence[SignInSource]) -> list[SourceShown]:
+    return [
+        SourceShown(
+            id=item.id,
+            name=item.name,
+            issuer=item.issuer,
+            client_id=item.client_id,
+            required_claims=item.required_claims,
+            vendor=item.vendor_id,
+            trusts_mfa=item.trusts_mfa,
+            mfa_values=item.mfa_values,
+            status=item.status,
+            created_at=item.created_at,
+            sign_in_link=f"{public_url.rstrip('/')}/sign-in/{item.id}",
+        )
+        for item in found
+    ]
