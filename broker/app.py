@@ -17,6 +17,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from broker import metrics
 from broker.errors import BackendDown, GuestkeyError, TooMany
+from broker.oauth import refusals
+from broker.oauth import routes as oauth
 from broker.parts import Parts
 from broker.settings import Settings
 from broker.web import health, problem_pages, problems
@@ -71,6 +73,7 @@ def _add_routes(app: FastAPI) -> None:
     app.include_router(health.router)
     app.include_router(problem_pages.router)
     app.include_router(api_router, prefix="/api/v1")
+    app.include_router(oauth.router)
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
@@ -93,6 +96,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
 
 def _add_error_rendering(app: FastAPI) -> None:
     app.add_exception_handler(GuestkeyError, _ours)
+    app.add_exception_handler(refusals.OAuthRefused, refusals.render)
     app.add_exception_handler(HTTPException, _of_framework)
     app.add_exception_handler(RequestValidationError, render_invalid)
 

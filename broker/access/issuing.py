@@ -271,6 +271,7 @@ def _to_issue(parts: Parts, lease: Lease, caller: Caller, gathered: Gathered) ->
         issued_at=lease.created_at,
         expires_at=lease.expires_at,
         place=_place(parts, slice_["binding"]),
+        issuer=str(parts.settings.public_url).rstrip("/"),
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from broker.credentials.base import Kind
 from broker.credentials.postgres import PostgresKind
+from broker.credentials.token import TokenKind
 
-kinds: dict[str, Kind] = {kind.name: kind for kind in (PostgresKind(),)}
+kinds: dict[str, Kind] = {kind.name: kind for kind in (PostgresKind(), TokenKind())}
 
 __all__ = ["kinds"]

@@ -31,7 +31,7 @@ class Ending:
 class LeaseToIssue:
     """What a kind is told about the lease it issues for. `handle` is our name for it in every backend.
 
-    `place` says where guests reach what the binding names, from the settings.
+    `place` says where guests reach what the binding names, from the settings; `issuer` is our own address.
     """
 
     id: str
@@ -45,6 +45,7 @@ class LeaseToIssue:
     issued_at: datetime
     expires_at: datetime
     place: Mapping[str, str] = field(default_factory=dict)
+    issuer: str = ""
 
     @property
     def lifetime(self) -> int:

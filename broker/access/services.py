@@ -1,0 +1,145 @@
+"""Services: programs with a client secret. The secret is random, shown once, kept as an argon2 hash (RFC 9106)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from threading import BoundedSemaphore
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from sqlalchemy import or_, select, update
+
+from broker import audit
+from broker.access import ending, words
+from broker.access.paging import Page, Window, page
+from broker.access.permissions import is_lead, missing, require_admin
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.errors import BackendDown, Conflict, Forbidden
+from broker.identity.secret_tokens import MOST_CHARACTERS, fresh_token
+from broker.models import Service, Vendor, new_id
+
+SECRET_PREFIX = "gks_"  # noqa: S105  recognisable to scanners for leaked secrets
+_hasher = PasswordHasher()
+# Verifying costs tens of milliseconds and megabytes: strangers must not occupy every thread with it.
+_verifying = BoundedSemaphore(4)
+_NOBODY = _hasher.hash(fresh_token())
+
+
+def list_services(tx: Transaction, caller: Caller, window: Window) -> Page[Service]:
+    """The services the caller sees: all for admins and auditors, its own vendor's for a lead, itself for a service."""
+    query = select(Service)
+    if not (caller.is_admin or caller.is_auditor):
+        own = (Service.id == caller.id) if caller.kind == "service" else (Service.id == "")
+        if "lead" in caller.roles and caller.vendor_id is not None:
+            own = or_(own, Service.vendor_id == caller.vendor_id)
+        query = query.where(own)
+    return page(tx, query, Service.id, window)
+
+
+def service(tx: Transaction, caller: Caller, service_id: str) -> Service:
+    """A service the caller may manage.
+
+    Raises:
+        NotFound: there is none.
+    """
+    found = tx.get(Service, service_id)
+    if found is None or not (caller.is_admin or is_lead(caller, found.vendor_id)):
+        raise missing("service")
+    return found
+
+
+def make_service(
+    tx: Transaction, caller: Caller, name: str, vendor_id: str | None, now: datetime
+) -> tuple[Service, str]:
+    """Make a service and its secret, which is returned once.
+
+    Raises:
+        Forbidden: neither an admin nor the lead of that vendor.
+        NotFound: there is no such vendor.
+    """
+    if not (caller.is_admin or (vendor_id is not None and is_lead(caller, vendor_id))):
+        raise Forbidden("Only an admin, or the vendor's lead, makes services.")
+    if vendor_id is not None and tx.get(Vendor, vendor_id) is None:
+        raise missing("vendor")
+    secret = fresh_token(SECRET_PREFIX)
+    made = Service(
+        id=new_id("sv"),
+        vendor_id=vendor_id,
+        name=words.name(name, "/name"),
+        secret_hash=_hasher.hash(secret),
+        created_by=caller.id,
+    )
+    tx.add(made)
+    tx.flush()
+    audit.record(tx, "service.made", actor=caller.subject, subject=made.id, now=now, details={"vendor": vendor_id})
+    return made, secret
+
+
+def rotate_secret(tx: Transaction, caller: Caller, service_id: str, now: datetime) -> tuple[Service, str]:
+    """Replace the secret; the old one is dead from this commit on. Returns the new one, once."""
+    found = service(tx, caller, service_id)
+    secret = fresh_token(SECRET_PREFIX)
+    found.secret_hash, found.secret_rotated_at = _hasher.hash(secret), now
+    audit.record(tx, "service.secret_rotated", actor=caller.subject, subject=found.id, now=now)
+    return found, secret
+
+
+def suspend_service(tx: Transaction, caller: Caller, service_id: str, reason: str, now: datetime) -> list[str]:
+    """Shut a service out, its tokens and leases with it; returns the leases now ending."""
+    service(tx, caller, service_id)
+    return ending.suspend_service(tx, service_id, caller, words.prose(reason, "/reason"), now)
+
+
+def resume_service(tx: Transaction, caller: Caller, service_id: str, reason: str, now: datetime) -> Service:
+    """Lift a suspension; no lease comes back."""
+    require_admin(caller)
+    changed = tx.scalars(
+        update(Service)
+        .where(Service.id == service_id, Service.status == "suspended")
+        .values(status="active")
+        .returning(Service)
+    ).one_or_none()
+    if changed is None:
+        service(tx, caller, service_id)
+        raise Conflict("This service is not suspended.")
+    audit.record(
+        tx,
+        "service.resumed",
+        actor=caller.subject,
+        subject=service_id,
+        now=now,
+        personal={"reason": words.prose(reason, "/reason")},
+    )
+    return changed
+
+
+def secret_hash_of(tx: Transaction, service_id: str) -> str | None:
+    """The hash a secret is checked against; None where service or vendor are unknown or not active."""
+    row = tx.execute(
+        select(Service.secret_hash, Service.vendor_id).where(Service.id == service_id, Service.status == "active")
+    ).one_or_none()
+    if row is None:
+        return None
+    if row.vendor_id is not None:
+        status = tx.execute(select(Vendor.status).where(Vendor.id == row.vendor_id)).scalar_one()
+        if status != "active":
+            return None
+    return str(row.secret_hash)
+
+
+def verify_secret(kept: str | None, secret: str) -> bool:
+    """Whether the secret is right. An unknown service costs as long as a wrong secret, so neither can be told apart.
+
+    Raises:
+        BackendDown: too many are being checked already.
+    """
+    if not _verifying.acquire(timeout=2):
+        raise BackendDown("Too many secrets are being checked.", backend="guestkey", advice="Try again in a moment.")
+    try:
+        _hasher.verify(kept or _NOBODY, secret[:MOST_CHARACTERS])
+    except (VerificationError, InvalidHashError):
+        return False
+    finally:
+        _verifying.release()
+    return kept is not None

@@ -1,0 +1,166 @@
+"""Authorization codes for the command line (RFC 6749 4.1, RFC 7636, RFC 8252): 60 seconds, once, S256 only."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from urllib.parse import urlencode, urlsplit
+
+from sqlalchemy import update
+
+from broker import audit
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.identity.secret_tokens import API_TOKEN_PREFIX, digest, fresh_token
+from broker.models import ApiToken, AuthorizationCode, Person, Session, Vendor, new_id
+from broker.oauth.refusals import OAuthRefused
+
+CLIENT_ID = "guestkey-cli"
+CODE_LIFETIME = timedelta(seconds=60)
+_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
+_VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A checked authorization request of the command line."""
+
+    redirect_uri: str
+    state: str
+    code_challenge: str
+
+
+def check_wish(parameters: dict[str, str]) -> Wish:
+    """Check an authorization request.
+
+    Raises:
+        OAuthRefused: shown on a page of ours: nothing is sent to an address that may not be the client's.
+    """
+    if parameters.get("client_id") != CLIENT_ID:
+        raise OAuthRefused("invalid_client", f"The only client here is {CLIENT_ID}.")
+    redirect_uri = parameters.get("redirect_uri", "")
+    if not is_loopback_callback(redirect_uri):
+        raise OAuthRefused("invalid_request", "redirect_uri must be http://127.0.0.1:<port>/callback.")
+    if parameters.get("response_type") != "code":
+        raise OAuthRefused("unsupported_response_type", "Only response_type=code is served.")
+    challenge = parameters.get("code_challenge", "")
+    if parameters.get("code_challenge_method") != "S256" or _CHALLENGE.fullmatch(challenge) is None:
+        raise OAuthRefused("invalid_request", "PKCE with code_challenge_method=S256 is required.")
+    state = parameters.get("state", "")
+    if not 8 <= len(state) <= 512 or not state.isprintable():
+        raise OAuthRefused("invalid_request", "A state of 8 to 512 characters is required.")
+    return Wish(redirect_uri, state, challenge)
+
+
+def is_loopback_callback(redirect_uri: str) -> bool:
+    """Whether the address is a native client's own (RFC 8252, 7.3): loopback, any port, path `/callback`."""
+    try:
+        parts = urlsplit(redirect_uri)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = not parts.query and not parts.fragment and not parts.username and not parts.password
+    return (
+        parts.scheme == "http"
+        and parts.hostname in _LOOPBACK
+        and port is not None
+        and parts.path == "/callback"
+        and plain
+        and redirect_uri.isascii()
+    )
+
+
+def make_code(tx: Transaction, wish: Wish, session_id: str, caller: Caller, issuer: str, now: datetime) -> str:
+    """Make a code for the session's person; returns the address that hands it to the command line."""
+    code = fresh_token()
+    tx.add(
+        AuthorizationCode(
+            code_hash=digest(code),
+            client_id=CLIENT_ID,
+            redirect_uri=wish.redirect_uri,
+            code_challenge=wish.code_challenge,
+            session_id=session_id,
+            expires_at=now + CODE_LIFETIME,
+        )
+    )
+    audit.record(tx, "code.made", actor=caller.subject, subject=session_id, now=now, details={"client": CLIENT_ID})
+    return f"{wish.redirect_uri}?{urlencode({'code': code, 'state': wish.state, 'iss': issuer})}"
+
+
+def redeem(tx: Transaction, parameters: dict[str, str], lifetime: int, now: datetime) -> tuple[str, int] | OAuthRefused:
+    """Turn a code into an opaque access token. Returns token and lifetime, or the refusal to raise after commit.
+
+    A code that comes a second time also ends the token it gave (RFC 6749, 4.1.2): one of the two is a thief.
+    """
+    refusal = OAuthRefused("invalid_grant", "The code is not valid, or was used.")
+    code = tx.get(AuthorizationCode, digest(parameters.get("code", "")), with_for_update=True)
+    if code is None:
+        return refusal
+    if code.used_at is not None:
+        _end_stolen(tx, code, now)
+        return refusal
+    code.used_at = now
+    right = (
+        code.expires_at > now
+        and parameters.get("client_id") == code.client_id
+        and parameters.get("redirect_uri") == code.redirect_uri
+        and _proves(parameters.get("code_verifier", ""), code.code_challenge)
+    )
+    session = tx.get_one(Session, code.session_id)
+    if not right or not _still_in(tx, session, now):
+        return refusal
+    token = fresh_token(API_TOKEN_PREFIX)
+    record = ApiToken(
+        id=new_id("at"),
+        token_hash=digest(token),
+        person_id=session.person_id,
+        source_id=session.source_id,
+        client_id=CLIENT_ID,
+        last_seen_at=now,
+        expires_at=now + timedelta(seconds=lifetime),
+        # The person sits at this browser: what was proven there minutes ago was proven by who asks here.
+        factor_at=session.factor_at,
+        factor_method=session.factor_method,
+    )
+    tx.add(record)
+    tx.flush()
+    code.token_id = record.id
+    audit.record(
+        tx,
+        "token.issued",
+        actor=f"person:{session.person_id}",
+        subject=record.id,
+        now=now,
+        details={"client": CLIENT_ID, "session": session.id},
+    )
+    return token, lifetime
+
+
+def _end_stolen(tx: Transaction, code: AuthorizationCode, now: datetime) -> None:
+    if code.token_id is None:
+        return
+    tx.execute(
+        update(ApiToken)
+        .where(ApiToken.id == code.token_id, ApiToken.ended_at.is_(None))
+        .values(ended_at=now, end_cause="code_replayed")
+    )
+    audit.record(tx, "code.replayed", actor=audit.SYSTEM, subject=code.token_id, now=now)
+
+
+def _still_in(tx: Transaction, session: Session, now: datetime) -> bool:
+    person = tx.get_one(Person, session.person_id)
+    vendor = tx.get(Vendor, person.vendor_id) if person.vendor_id else None
+    live = session.ended_at is None and session.expires_at > now and person.status == "active"
+    return live and (vendor is None or vendor.status in ("active", "onboarding"))
+
+
+def _proves(verifier: str, challenge: str) -> bool:
+    if _VERIFIER.fullmatch(verifier) is None:
+        return False
+    computed = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+    return hmac.compare_digest(computed, challenge)

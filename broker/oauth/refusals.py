@@ -1,0 +1,57 @@
+"""Refusals in OAuth's own form (RFC 6749, section 5.2), and parameters as OAuth wants them: each at most once."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+MOST_PARAMETER = 4096
+_NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+
+class OAuthRefused(Exception):
+    """An error of an OAuth endpoint: `error` is the registered code, `description` is for developers."""
+
+    def __init__(self, error: str, description: str, *, status: int = 400) -> None:
+        super().__init__(error)
+        self.error, self.description, self.status = error, description, status
+
+
+async def render(_request: Request, error: Exception) -> JSONResponse:
+    """The JSON body RFC 6749 asks for."""
+    assert isinstance(error, OAuthRefused)  # registered for nothing else
+    headers = dict(_NO_STORE)
+    if error.status == 401:
+        headers["WWW-Authenticate"] = 'Basic realm="guestkey"'
+    body = {"error": error.error, "error_description": error.description}
+    return JSONResponse(body, error.status, headers=headers)
+
+
+async def form_of(request: Request) -> dict[str, str]:
+    """The form's parameters.
+
+    Raises:
+        OAuthRefused: one is repeated, oversized, or not text.
+    """
+    form = await request.form()
+    pairs = form.multi_items()
+    return _single([(name, value if isinstance(value, str) else "") for name, value in pairs])
+
+
+def query_of(request: Request) -> dict[str, str]:
+    """The query's parameters, under the same rules."""
+    return _single(request.query_params.multi_items())
+
+
+def no_store() -> dict[str, str]:
+    """Headers of answers that hold a secret."""
+    return dict(_NO_STORE)
+
+
+def _single(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise OAuthRefused("invalid_request", "A parameter was given twice.")
+    if any(len(value) > MOST_PARAMETER or "\x00" in value for value in found.values()):
+        raise OAuthRefused("invalid_request", "A parameter is too long or not text.")
+    return found

@@ -1,0 +1,48 @@
+"""Letting the command line sign in: the page that asks, and the page whose link hands the code over.
+
+The answer to the form is a page with a link, because a redirect to another origin after a form is blocked by our CSP.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.requests import Request
+from starlette.responses import Response
+
+from broker.database import now as clock
+from broker.errors import NotSignedIn
+from broker.oauth import codes
+from broker.oauth.refusals import query_of
+from broker.web.portal.pages import render
+from broker.web.portal.viewer import MemberNow, Sent, anybody
+
+router = APIRouter(prefix="/oauth", include_in_schema=False)
+Query = Annotated[dict[str, str], Depends(query_of)]
+
+
+@router.get("/authorize")
+def authorize(request: Request, parameters: Query) -> Response:
+    """Ask the person in the browser whether the command line on this computer may act for them."""
+    wish = codes.check_wish(parameters)
+    try:
+        viewer = anybody(request)
+    except NotSignedIn:
+        here = f"{request.url.path}?{request.url.query}"
+        return RedirectResponse(f"/sign-in?next={quote(here, safe='')}", 303)
+    return render("authorize.html", viewer=viewer, wish=wish, parameters=parameters)
+
+
+@router.post("/authorize")
+def allow(request: Request, viewer: MemberNow, sent: Sent) -> HTMLResponse:
+    """Make the code and show the link that hands it over."""
+    wish = codes.check_wish(dict(sent))
+    with viewer.parts.database.transaction() as tx:
+        now = clock(tx)
+        link = codes.make_code(tx, wish, viewer.caller.holder_id, viewer.caller, request.app.state.public_url, now)
+    answer = render("authorized.html", viewer=viewer, link=link)
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
