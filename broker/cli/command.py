@@ -6,6 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -31,6 +32,7 @@ class Cli:
         self.as_json = as_json
         self.plain = plain
         self._wanted_url = url
+        self._open = ExitStack()
         self.out = Output(command, as_json=as_json)
         if plain:
             os.environ["NO_COLOR"] = "1"
@@ -50,10 +52,20 @@ class Cli:
         token = tokens.load(self.url)
         if token is None:
             raise Fault(Code.SIGN_IN, f"You are not signed in to {self.url}.", next_step="guestkey login")
-        api = Api(self.url, token)
+        api = self.api_as(token)
         if self.can_ask:
-            api.confirm = lambda fault: stepup.ask(Api(self.url, token), self.out, fault)
+            api.confirm = lambda fault: stepup.ask(self.api_as(token), self.out, fault)
         return api
+
+    def api_as(self, token: str | None, url: str | None = None) -> Api:
+        """The API with this token or none; closed when the command ends."""
+        api = Api(url or self.url, token)
+        self._open.callback(api.close)
+        return api
+
+    def close(self) -> None:
+        """Give every connection back."""
+        self._open.close()
 
     @property
     def can_ask(self) -> bool:
@@ -87,6 +99,8 @@ def verb(
             except KeyboardInterrupt:
                 cli.out.say("Interrupted.")
                 code = Code.INTERRUPTED
+            finally:
+                cli.close()
             raise typer.Exit(int(code))
 
         _describe(run, body)

@@ -36,8 +36,8 @@ def test_each_refusal_has_its_exit_code_and_names_the_next_step(
     terminal: Terminal, status: int, code: str, exit_code: int
 ) -> None:
     with answering(problem(status, code)) as (url, _):
-        ran = terminal.run("lease", "list", "--url", url)
-        as_json = terminal.run("lease", "list", "--json", "--url", url)
+        ran = terminal.call("lease", "list", "--url", url)
+        as_json = terminal.call("lease", "list", "--json", "--url", url)
     assert (ran.code, ran.out) == (exit_code, "")
     assert f"Error: Title of {code}" in ran.err
     assert "Next: guestkey advice" in ran.err
@@ -48,7 +48,7 @@ def test_each_refusal_has_its_exit_code_and_names_the_next_step(
 
 def test_run_and_connect_say_125_for_their_own_faults(terminal: Terminal) -> None:
     with answering(problem(403, "denied", reasons=[{"sentence": "No grant.", "advice": "Ask."}])) as (url, _):
-        ran = terminal.run("run", "visits", "--url", url, "--", "true")
+        ran = terminal.call("run", "visits", "--url", url, "--", "true")
     assert ran.code == 125
     assert "✕ No grant." in ran.err
     assert "→ Ask." in ran.err
@@ -57,14 +57,14 @@ def test_run_and_connect_say_125_for_their_own_faults(terminal: Terminal) -> Non
 def test_a_hanging_server_is_given_up(terminal: Terminal) -> None:
     began = time.monotonic()
     with answering(b"", hold=True) as (url, _):
-        ran = terminal.run("lease", "list", "--url", url)
+        ran = terminal.call("lease", "list", "--url", url)
     assert ran.code == 8
     assert "does not answer" in ran.err
     assert time.monotonic() - began < 8
 
 
 def test_nobody_there(terminal: Terminal) -> None:
-    ran = terminal.run("lease", "list", "--url", "http://127.0.0.1:9")
+    ran = terminal.call("lease", "list", "--url", "http://127.0.0.1:9")
     assert ran.code == 8
     assert "Next: guestkey status" in ran.err
 
@@ -85,7 +85,7 @@ def test_nobody_there(terminal: Terminal) -> None:
 )
 def test_answers_that_make_no_sense(terminal: Terminal, raw: bytes, exit_code: int) -> None:
     with answering(raw) as (url, _):
-        ran = terminal.run("lease", "list", "--url", url)
+        ran = terminal.call("lease", "list", "--url", url)
     assert (ran.code, ran.out) == (exit_code, "")
     assert ran.err.startswith("Error: ")
     assert "Traceback" not in ran.err
@@ -94,13 +94,13 @@ def test_answers_that_make_no_sense(terminal: Terminal, raw: bytes, exit_code: i
 
 def test_an_answer_without_end_is_cut_off(terminal: Terminal) -> None:
     with answering(b"HTTP/1.1 200 OK\r\n\r\n", endless=b" " * 1_000_000) as (url, _):
-        ran = terminal.run("lease", "list", "--url", url)
+        ran = terminal.call("lease", "list", "--url", url)
     assert ran.code == 1
     assert "without end" in ran.err
 
 
 def test_the_token_goes_nowhere_in_clear_text(terminal: Terminal) -> None:
-    ran = terminal.run("lease", "list", "--url", "http://guestkey.example.com")
+    ran = terminal.call("lease", "list", "--url", "http://guestkey.example.com")
     assert ran.code == 2
     assert "not encrypted" in ran.err
 
@@ -114,7 +114,7 @@ def test_text_of_others_cannot_steer_the_terminal(terminal: Terminal) -> None:
         "person": {"name": "\u202edaeh"},
     }
     with answering(http(200, {"items": [item], "next_cursor": None})) as (url, _):
-        piped = terminal.run("request", "list", "--url", url)
+        piped = terminal.call("request", "list", "--url", url)
         shown = terminal.type("request", "list", "--url", url)
     assert piped.code == shown.code == 0
     assert len(piped.out.splitlines()) == 1
@@ -127,8 +127,8 @@ def test_a_pipe_gets_tabs_and_nothing_cut(terminal: Terminal) -> None:
     name = "d" * 300
     item = {"slug": name, "title": "T", "status": "active", "labels": ["a", "b"]}
     with answering(http(200, {"items": [item], "next_cursor": None})) as (url, _):
-        ran = terminal.run("dataset", "list", "--url", url)
-        document = json.loads(terminal.run("dataset", "list", "--json", "--url", url).out)
+        ran = terminal.call("dataset", "list", "--url", url)
+        document = json.loads(terminal.call("dataset", "list", "--json", "--url", url).out)
     assert ran.out == f"{name}\tT\tactive\ta, b\n"
     assert document == {"version": 1, "command": "dataset list", "data": {"items": [item]}}
 
@@ -144,18 +144,18 @@ def test_no_color_and_plain_mean_it(tmp_path: Path) -> None:
 
 def test_a_name_with_odd_characters_stays_one_segment_of_the_path(terminal: Terminal) -> None:
     with answering(problem(404, "not_found")) as (url, heard):
-        assert terminal.run("dataset", "show", "../leases?x=1#y", "--url", url).code == 6
-        assert terminal.run("dataset", "show", "..", "--url", url).code == 6
+        assert terminal.call("dataset", "show", "../leases?x=1#y", "--url", url).code == 6
+        assert terminal.call("dataset", "show", "..", "--url", url).code == 6
     assert [line.split(b" ")[1] for line in heard] == [b"/api/v1/datasets/..%2Fleases%3Fx%3D1%23y"]
 
 
 def test_usage_errors_are_2(terminal: Terminal) -> None:
-    assert terminal.run("lease", "list", "--nonsense").code == 2
-    assert terminal.run("nonsense").code == 2
-    assert terminal.run("request", "new", "d", "--role", "r", "--purpose", "p", "--period", "soon").code == 2
+    assert terminal.call("lease", "list", "--nonsense").code == 2
+    assert terminal.call("nonsense").code == 2
+    assert terminal.call("request", "new", "d", "--role", "r", "--purpose", "p", "--period", "soon").code == 2
 
 
 def test_no_installation_known(tmp_path: Path) -> None:
-    ran = Terminal(tmp_path).run("whoami")
+    ran = Terminal(tmp_path).call("whoami")
     assert ran.code == 4
     assert "guestkey login https://" in ran.err

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from broker.cli import config, loopback, stepup, tokens
-from broker.cli.api import Api
 from broker.cli.command import Cli, verb
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Column
@@ -43,11 +42,11 @@ def login(
 ) -> None:
     """Sign in through the browser; works from another computer's browser too."""
     url = config.checked(address) if address else cli.url
-    api = Api(url, None)
+    api = cli.api_as(None, url)
     token = loopback.sign_in(api, cli.out.say, open_browser=browser, paste=cli.can_ask, seconds=wait)
     where = tokens.save(url, token)
     config.remember(url)
-    me = Api(url, token).get("/me")
+    me = cli.api_as(token, url).get("/me")
     cli.out.say(f"Signed in to {url} as {me.get('name') or me.get('id')}. The token is in {where}.")
     cli.out.say("Next: guestkey dataset list" if me.get("factor_at") else "Next: guestkey confirm")
     if cli.as_json:
@@ -61,7 +60,7 @@ def logout(cli: Cli) -> None:
         cli.out.done(f"You were not signed in to {cli.url}.")
         return
     try:
-        loopback.revoke(Api(cli.url, token), token)
+        loopback.revoke(cli.api_as(token), token)
     except Fault as fault:
         if fault.code is not Code.SIGN_IN:
             # What the server still honours must stay revocable from here.
@@ -82,7 +81,7 @@ def status(cli: Cli) -> int | None:
     facts = {"url": cli.url, "ready": ready["ready"], "missing": ready["missing"], "signed_in": signed_in}
     if ready["ready"] and signed_in:
         try:
-            facts["me"] = Api(cli.url, tokens.load(cli.url)).get("/me")
+            facts["me"] = cli.api_as(tokens.load(cli.url)).get("/me")
         except Fault as fault:
             if fault.code is not Code.SIGN_IN:
                 raise
@@ -117,7 +116,7 @@ def confirm(
 
 def _ready(cli: Cli) -> dict[str, object]:
     try:
-        answer = Api(cli.url, None).document("/readyz")
+        answer = cli.api_as(None).document("/readyz")
     except Fault as fault:
         if fault.code is not Code.BACKEND or not fault.problem:
             raise
