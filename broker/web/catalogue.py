@@ -71,6 +71,12 @@ _TYPES = (
         "Sign in if it was you; otherwise tell the person who sent it.",
     ),
     ProblemType(
+        "link_foreign",
+        "This link was made for somebody else",
+        "A joining or enrolment link is bound to a sign-in source, or to one person.",
+        "Sign in as the person it was made for, or ask for a link of your own.",
+    ),
+    ProblemType(
         "wrong_code",
         "That code is not right",
         "A one-time code is good once, for half a minute; it was mistyped, too old, or used before.",

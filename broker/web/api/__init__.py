@@ -18,6 +18,7 @@ from broker.web.api import (
     policy,
     proposals,
     requests,
+    services,
     sessions,
     sources,
     teams,
@@ -26,9 +27,24 @@ from broker.web.api import (
 from broker.web.validation import only_known_query
 
 api_router = APIRouter(dependencies=[Depends(only_known_query)])
-_NOUNS = (
-    *(me, factors, sessions, vendors, people, people_factors, teams, sources, invitations, proposals),
-    *(datasets, requests, grants, leases, kinds, policy, events),
-)
-for _module in _NOUNS:
+for _module in (
+    me,
+    factors,
+    sessions,
+    datasets,
+    requests,
+    grants,
+    leases,
+    kinds,
+    vendors,
+    people,
+    people_factors,
+    teams,
+    services,
+    sources,
+    invitations,
+    proposals,
+    policy,
+    events,
+):
     api_router.include_router(_module.router)
