@@ -101,14 +101,20 @@ def shown_to_strangers(tx: Transaction) -> list[SignInSource]:
     return list(distinct.values())
 
 
+def find_active(tx: Transaction, source_id: str) -> SignInSource | None:
+    """An active source by id, or None."""
+    source = tx.get(SignInSource, source_id) if is_id(source_id) else None
+    return source if source is not None and source.status == "active" else None
+
+
 def active(tx: Transaction, source_id: str) -> SignInSource:
     """An active source by id.
 
     Raises:
         NotFound: there is none.
     """
-    source = tx.get(SignInSource, source_id) if is_id(source_id) else None
-    if source is None or source.status != "active":
+    source = find_active(tx, source_id)
+    if source is None:
         raise NotFound("There is no such way to sign in.", advice="Open the link you were sent once more.")
     return source
 

@@ -1,0 +1,261 @@
+"""Who may come in: from the claims of a verified sign-in to a person here, joined or known, and a session.
+
+No network and no HTTP: `broker.identity.login` brings the claims. Identity is issuer and subject, exactly; names
+and addresses are shown, never matched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import func, select, update
+
+from broker import audit
+from broker.database import Transaction
+from broker.database import now as clock
+from broker.errors import NotSignedIn
+from broker.identity import invitations, sessions, sources
+from broker.identity.oidc import refused
+from broker.models import Invitation, Person, RoleHeld, SignInAttempt, SignInSource, Vendor, new_id
+
+log = structlog.get_logger(__name__)
+BOOTSTRAP_ENROLMENT = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A session begun: the cookie's value, whether the person waits, where they wanted to go, their source."""
+
+    session_token: str = field(repr=False)
+    pending: bool
+    next_path: str
+    source_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """What the browser says of itself; kept with the session."""
+
+    address: str
+    user_agent: str
+    session_token: str = field(default="", repr=False)
+
+
+def admit(
+    tx: Transaction,
+    started_at: SignInSource,
+    attempt: SignInAttempt,
+    claims: Mapping[str, Any],
+    visitor: Visitor,
+    *,
+    lifetime: int,
+) -> Arrival:
+    """Let somebody in.
+
+    Args:
+        started_at: the source they set out from; the claims say which one of the same issuer and client is theirs.
+        claims: of a verified ID token.
+        lifetime: the session's, in seconds.
+
+    Raises:
+        NotSignedIn: no source or two match, nobody here is that person, or they are suspended.
+    """
+    now = clock(tx)
+    matching = [source for source in sources.siblings(tx, started_at) if sources.matches(source, claims)]
+    if len(matching) != 1:
+        raise refused("no source" if not matching else "two sources")
+    source = matching[0]
+    invitation = tx.get(Invitation, attempt.invitation_id) if attempt.invitation_id else None
+    person, enrolment_until = _person(tx, source, invitation, claims, now)
+    factor_at = _provider_factor(source, attempt, claims, now)
+    if factor_at is not None and source.vendor_id is None and not invitations.has_factor(tx, person.id):
+        enrolment_until = now + invitations.ENROLMENT_WINDOW
+    token = sessions.start(
+        tx,
+        person,
+        source_id=source.id,
+        lifetime=lifetime,
+        now=now,
+        user_agent=visitor.user_agent,
+        address=visitor.address,
+        factor_at=factor_at,
+        enrolment_until=enrolment_until,
+        replaces=visitor.session_token,
+    )
+    return Arrival(token, person.status == "pending", attempt.next_path, source.id)
+
+
+def _person(
+    tx: Transaction, source: SignInSource, invitation: Invitation | None, claims: Mapping[str, Any], now: datetime
+) -> tuple[Person, datetime | None]:
+    """Who signed in, and until when this session may enrol a factor."""
+    subject = str(claims["sub"])
+    # The same person coming twice at once must not join twice.
+    tx.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"{source.issuer} {subject}", 0))))
+    _check_vendor(tx, source)
+    person = _known_person(tx, source, subject)
+    if person is None:
+        return _join(tx, source, invitation, claims, now)
+    if invitation is None or invitation.expires_at <= now:
+        return person, None
+    return person, _invited_again(tx, source, person, invitation, now)
+
+
+def _invited_again(
+    tx: Transaction, source: SignInSource, person: Person, invitation: Invitation, now: datetime
+) -> datetime | None:
+    """What a link gives somebody who is known here already."""
+    if invitation.purpose == "enrol_factor":
+        return _enrolling(tx, person, invitation, now)
+    if invitation.org_role is not None and invitation.redeemed_at is None and invitation.source_id == source.id:
+        return _recovered(tx, person, invitation, now)
+    return _reopened(tx, person, now) if invitation.redeemed_by == person.id else None
+
+
+def _enrolling(tx: Transaction, person: Person, invitation: Invitation, now: datetime) -> datetime | None:
+    if invitation.person_id != person.id:
+        raise NotSignedIn(
+            "This link was made for somebody else.",
+            advice="Sign in as the person it was sent to.",
+            code="link_foreign",
+        )
+    if invitation.redeemed_at is not None or invitations.has_factor(tx, person.id):
+        return None
+    invitations.redeem_join(tx, invitation, person, now)
+    audit.record(tx, "factor.enrolment_opened", actor=f"person:{person.id}", subject=person.id, now=now)
+    return now + invitations.ENROLMENT_WINDOW
+
+
+def _recovered(tx: Transaction, person: Person, invitation: Invitation, now: datetime) -> datetime:
+    """The server's own invitation, opened by somebody known: the role for as long as it says, and a new factor."""
+    if person.status != "active":
+        raise refused("recovery by a person not active")
+    invitations.redeem_join(tx, invitation, person, now)
+    _give_role(tx, person, invitation, now)
+    return now + invitations.ENROLMENT_WINDOW
+
+
+def _reopened(tx: Transaction, person: Person, now: datetime) -> datetime | None:
+    """The joining link, opened again by the one who joined with it, is the admin's invitation to enrol."""
+    if person.status != "active" or invitations.has_factor(tx, person.id):
+        return None
+    return now + invitations.ENROLMENT_WINDOW
+
+
+def _known_person(tx: Transaction, source: SignInSource, subject: str) -> Person | None:
+    person = tx.scalars(select(Person).where(Person.issuer == source.issuer, Person.subject == subject)).one_or_none()
+    if person is None:
+        return None
+    if person.source_id != source.id:
+        raise refused("person of another source")
+    if person.status == "suspended":
+        raise _suspended()
+    return person
+
+
+def _check_vendor(tx: Transaction, source: SignInSource) -> None:
+    vendor = tx.get(Vendor, source.vendor_id) if source.vendor_id else None
+    if vendor is not None and vendor.status not in ("active", "onboarding"):
+        raise _suspended()
+
+
+def _suspended() -> NotSignedIn:
+    log.info("sign_in.suspended")
+    return NotSignedIn("This account is suspended.", advice="Ask the person who invited you.", code="account_suspended")
+
+
+def _join(
+    tx: Transaction, source: SignInSource, invitation: Invitation | None, claims: Mapping[str, Any], now: datetime
+) -> tuple[Person, datetime | None]:
+    if invitation is None or invitation.purpose != "join":
+        raise NotSignedIn(
+            "Nobody here knows you yet.", advice="Open the invitation link you were sent, then sign in.", code="unknown"
+        )
+    if invitation.source_id != source.id:
+        raise refused("invitation of another source")
+    by_server = invitation.org_role is not None
+    person = Person(
+        id=new_id("pe"),
+        issuer=source.issuer,
+        subject=str(claims["sub"]),
+        source_id=source.id,
+        vendor_id=source.vendor_id,
+        name=_clean(claims.get("name"), 200) or _clean(claims.get("preferred_username"), 200),
+        # What the provider itself calls unverified could be anybody's address.
+        email="" if claims.get("email_verified") is False else _clean(claims.get("email"), 320),
+        status="active" if by_server else "pending",
+        invited_by=_inviter(invitation),
+    )
+    tx.add(person)
+    tx.flush()
+    invitations.redeem_join(tx, invitation, person, now)
+    if by_server:
+        _give_role(tx, person, invitation, now)
+    audit.record(
+        tx,
+        "person.joined",
+        actor=f"person:{person.id}",
+        subject=person.id,
+        now=now,
+        details={
+            "invitation": invitation.id,
+            "source": source.id,
+            "vendor": source.vendor_id,
+            "role": invitation.org_role,
+        },
+        personal={"name": person.name, "email": person.email},
+    )
+    return person, now + BOOTSTRAP_ENROLMENT if by_server else None
+
+
+def _give_role(tx: Transaction, person: Person, invitation: Invitation, now: datetime) -> None:
+    role, until = invitation.org_role, invitation.role_until
+    held = select(RoleHeld.id).where(
+        RoleHeld.person_id == person.id, RoleHeld.role == role, RoleHeld.ended_at.is_(None)
+    )
+    current = tx.scalars(held.with_for_update()).one_or_none()
+    if current is not None:
+        tx.execute(
+            update(RoleHeld)
+            .where(RoleHeld.id == current, RoleHeld.until.is_not(None), RoleHeld.until <= now)
+            .values(until=until)
+        )
+    else:
+        tx.add(RoleHeld(id=new_id("rh"), person_id=person.id, role=role or "", given_at=now, until=until))
+    audit.record(
+        tx,
+        "role.given",
+        actor=audit.SYSTEM,
+        subject=person.id,
+        now=now,
+        details={"role": role, "until": until.isoformat() if until else None, "invitation": invitation.id},
+    )
+    if until is not None:
+        audit.record(tx, "recovery.used", actor=f"person:{person.id}", subject=invitation.id, now=now)
+
+
+def _inviter(invitation: Invitation) -> str | None:
+    kind, _, person_id = (invitation.created_by or "").partition(":")
+    return person_id if kind == "person" else None
+
+
+def _provider_factor(
+    source: SignInSource, attempt: SignInAttempt, claims: Mapping[str, Any], now: datetime
+) -> datetime | None:
+    """When the provider itself asked for a second factor: if two admins trusted it, it was asked for, and answered."""
+    asked = set((attempt.asked_acr or "").split())
+    amr = claims.get("amr")
+    answered = {item for item in (claims.get("acr"), *(amr if isinstance(amr, list) else [])) if isinstance(item, str)}
+    if not source.trusts_mfa or not answered & asked & set(source.mfa_values):
+        return None
+    return min(now, datetime.fromtimestamp(claims["auth_time"], UTC))
+
+
+def _clean(value: object, most: int) -> str:
+    if not isinstance(value, str):
+        return ""
+    return "".join(character for character in value if character.isprintable())[:most].strip()

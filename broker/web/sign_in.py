@@ -1,0 +1,157 @@
+"""Signing in and out with a browser: choosing a source, going to its provider, coming back, joining by a link.
+
+Which sources exist is nobody's business: strangers are shown the organisation's, a browser also the one it used
+last, and everybody else follows the link they were sent. Cookies are this file's affair, decisions are
+`broker.identity.login`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import RedirectResponse
+from starlette.requests import Request
+from starlette.responses import Response
+
+from broker.database import Transaction
+from broker.database import now as clock
+from broker.identity import invitations, login, sessions, sources
+from broker.identity.http import SESSION_COOKIE, SIGN_IN_COOKIE, drop_cookie, find_caller, set_cookie
+from broker.identity.login import Departure, Visitor
+from broker.identity.oidc import Providers
+from broker.models import Vendor
+from broker.parts import Parts
+from broker.web.api.common import PartsNow
+from broker.web.portal.pages import render
+from broker.web.portal.viewer import Sent
+
+router = APIRouter(include_in_schema=False)
+# What providers say of themselves, for this process.
+PROVIDERS = Providers()
+SOURCE_COOKIE = "__Host-guestkey-source"
+_SOURCE_SECONDS = 180 * 86400
+_ATTEMPT_SECONDS = 600
+Next = Annotated[str, Query(max_length=2000)]
+Token = Annotated[str, Path(max_length=64)]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to sign in, as the page shows it."""
+
+    href: str
+    name: str
+    used_before: bool
+
+
+@router.get("/sign-in")
+def choose(request: Request, parts: PartsNow, next: Next = "/", source: str = "") -> Response:
+    """Choose where to sign in."""
+    path = login.safe_path(next)
+    if source:
+        return RedirectResponse(_start_path(source.strip()[:64], path), 303)
+    with parts.database.transaction() as tx:
+        ways = _ways(tx, request.cookies.get(SOURCE_COOKIE, ""), path)
+    return render("sign_in/choose.html", ways=ways, next=path)
+
+
+@router.get("/sign-in/callback")
+def arrive(request: Request, parts: PartsNow) -> Response:
+    """Back from the provider: a session, or one sentence on why not."""
+    answer = login.check_single(request.query_params.multi_items())
+    bound = request.cookies.get(SIGN_IN_COOKIE, "")
+    arrival = login.arrive(parts, PROVIDERS, answer, bound, _visitor(request))
+    response = RedirectResponse("/" if arrival.pending else arrival.next_path, 303)
+    set_cookie(response, SESSION_COOKIE, arrival.session_token, seconds=parts.settings.session_lifetime)
+    set_cookie(response, SOURCE_COOKIE, arrival.source_id, seconds=_SOURCE_SECONDS)
+    return response
+
+
+@router.get("/sign-in/{source_id}")
+def start(
+    source_id: Annotated[str, Path(max_length=64)], request: Request, parts: PartsNow, next: Next = "/"
+) -> Response:
+    """Off to a source's provider."""
+    bound = request.cookies.get(SIGN_IN_COOKIE, "")
+    return _off(login.depart(parts, PROVIDERS, source_id, next_path=next, browser_token=bound))
+
+
+@router.get("/join/{token}")
+def invited(token: Token, parts: PartsNow) -> Response:
+    """What an invitation to join means. Looking uses nothing up: programs follow links in messages."""
+    with parts.database.transaction() as tx:
+        invitation = invitations.pending(tx, token, "join", clock(tx))
+        vendor = tx.get(Vendor, invitation.vendor_id) if invitation.vendor_id else None
+    return render(
+        "sign_in/invited.html",
+        purpose="join",
+        party=vendor.name if vendor else None,
+        role=invitation.org_role,
+        used=invitation.redeemed_at is not None,
+        href=f"/join/{token}/sign-in",
+    )
+
+
+@router.get("/enrol/{token}")
+def invited_to_enrol(token: Token, parts: PartsNow) -> Response:
+    """What an invitation to add a second factor means."""
+    with parts.database.transaction() as tx:
+        invitation = invitations.pending(tx, token, "enrol_factor", clock(tx))
+    used = invitation.redeemed_at is not None
+    return render(
+        "sign_in/invited.html", purpose="enrol", party=None, role=None, used=used, href=f"/enrol/{token}/sign-in"
+    )
+
+
+@router.get("/join/{token}/sign-in")
+def start_joining(token: Token, request: Request, parts: PartsNow) -> Response:
+    """Off to the provider that an invitation to join is bound to."""
+    return _off_invited(request, parts, token, "join", "/")
+
+
+@router.get("/enrol/{token}/sign-in")
+def start_enrolling(token: Token, request: Request, parts: PartsNow) -> Response:
+    """Off to the provider of the person that an enrolment link was made for."""
+    return _off_invited(request, parts, token, "enrol_factor", "/security")
+
+
+@router.post("/sign-out")
+def sign_out(request: Request, parts: PartsNow, sent: Sent) -> Response:
+    """End this browser's session; the form's CSRF token was checked with its fields."""
+    caller = find_caller(request).caller
+    with parts.database.transaction() as tx:
+        sessions.end(tx, caller, caller.holder_id, clock(tx))
+    response = RedirectResponse("/sign-in", 303)
+    drop_cookie(response, SESSION_COOKIE)
+    return response
+
+
+def _ways(tx: Transaction, last_used: str, path: str) -> list[Way]:
+    own = sources.shown_to_strangers(tx)
+    ways = [Way(_start_path(source.id, path), source.name, source.id == last_used) for source in own]
+    if all(not way.used_before for way in ways) and (last := sources.find_active(tx, last_used)) is not None:
+        ways.append(Way(_start_path(last.id, path), last.name, used_before=True))
+    return sorted(ways, key=lambda way: not way.used_before)
+
+
+def _start_path(source_id: str, path: str) -> str:
+    return f"/sign-in/{quote(source_id, safe='')}?{urlencode({'next': path})}"
+
+
+def _off_invited(request: Request, parts: Parts, token: str, purpose: str, after: str) -> Response:
+    bound = request.cookies.get(SIGN_IN_COOKIE, "")
+    return _off(login.depart_invited(parts, PROVIDERS, token, purpose, next_path=after, browser_token=bound))
+
+
+def _off(departure: Departure) -> Response:
+    response = RedirectResponse(departure.url, 303)
+    set_cookie(response, SIGN_IN_COOKIE, departure.browser_token, seconds=_ATTEMPT_SECONDS)
+    return response
+
+
+def _visitor(request: Request) -> Visitor:
+    address = request.client.host if request.client else ""
+    return Visitor(address, request.headers.get("user-agent", ""), request.cookies.get(SESSION_COOKIE, ""))
