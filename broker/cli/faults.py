@@ -69,7 +69,7 @@ def of_problem(status: int, problem: Mapping[str, Any]) -> Fault:
 
 
 def _code_of(status: int, code: str) -> Code:
-    if code == "insufficient_user_authentication":
+    if code in {"insufficient_user_authentication", "wrong_code"}:
         return Code.FACTOR
     by_status = {
         400: Code.USAGE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from broker.cli.api import Api, Json
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Output
-from broker.cli.words import duration
+from broker.cli.words import duration, safe
 
 ATTEMPTS = 3
 
@@ -36,9 +36,9 @@ def prove(api: Api, out: Output) -> Json:
         try:
             return send(api, out.ask("Code from your authenticator: "))
         except Fault as fault:
-            if attempt == ATTEMPTS or not _again(fault):
+            if attempt == ATTEMPTS or fault.problem.get("code") != "wrong_code":
                 raise
-            out.say("That code was refused. Wait for the next one, then type it.")
+            out.say(f"{safe(fault.why or fault.what)} Wait for the next code, then type it.")
     raise AssertionError("the loop returns or raises")
 
 
@@ -50,7 +50,3 @@ def send(api: Api, code: str) -> Json:
 def not_enrolled(api: Api) -> Fault:
     """Nothing to confirm with: enrolling needs the portal."""
     return Fault(Code.FACTOR, "You have no second factor yet.", next_step=f"Add one in the portal: {api.url}/security")
-
-
-def _again(fault: Fault) -> bool:
-    return fault.code in {Code.USAGE, Code.DENIED, Code.FACTOR} and fault.problem.get("enrolled") is not False

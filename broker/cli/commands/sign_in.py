@@ -16,12 +16,12 @@ ME = (
     Column("name", "name"),
     Column("id", "id"),
     Column("e-mail", "email"),
-    Column("vendor", "vendor.name"),
     Column("vendor", "vendor"),
     Column("roles", "roles"),
     Column("signed in", "signed_in_at", when=True),
     Column("second factor", "factor_at", when=True),
     Column("factor enrolled", "factor_enrolled"),
+    Column("notices", "notices.sentence"),
 )
 
 
