@@ -21,13 +21,14 @@ from broker.oauth import refusals
 from broker.oauth import routes as oauth
 from broker.parts import Parts
 from broker.settings import Settings
-from broker.web import health, problem_pages, problems
+from broker.web import health, portal, problem_pages, problems, sign_in
 from broker.web.api import api_router
 from broker.web.catalogue import code_of_status
 from broker.web.headers import HostCheck, SecurityHeaders
 from broker.web.limits import RateLimits, SizeLimits
 from broker.web.observability import RequestLog
 from broker.web.openapi import describe
+from broker.web.portal.pages import StaticParts
 from broker.web.validation import render_invalid
 
 log = structlog.get_logger(__name__)
@@ -74,6 +75,9 @@ def _add_routes(app: FastAPI) -> None:
     app.include_router(problem_pages.router)
     app.include_router(api_router, prefix="/api/v1")
     app.include_router(oauth.router)
+    app.include_router(sign_in.router)
+    app.include_router(portal.router)
+    app.mount("/static", StaticParts())
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:

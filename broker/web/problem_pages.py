@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.requests import Request
@@ -13,17 +11,18 @@ from broker.errors import GuestkeyError, NotFound, NotSignedIn
 from broker.web import problems
 from broker.web.catalogue import CATALOGUE, ProblemType, code_of_status
 from broker.web.portal.pages import render
+from broker.web.portal.viewer import Viewer, Waiting, anybody, sign_in_path
 
 router = APIRouter(include_in_schema=False)
 _FOR_PROGRAMS = ("/api/", "/oauth/token", "/oauth/introspect", "/oauth/revoke", "/.well-known/")
 
 
 @router.get("/problems/{code}")
-def problem_page(code: str) -> HTMLResponse:
+def problem_page(request: Request, code: str) -> HTMLResponse:
     """What a type of problem means and what to do about it; every problem document points here."""
     if code not in CATALOGUE:
         raise NotFound("There is no problem of that type.")
-    return _page(CATALOGUE[code])
+    return _page(request, CATALOGUE[code])
 
 
 def wants_page(request: Request) -> bool:
@@ -36,21 +35,36 @@ def wants_page(request: Request) -> bool:
 def page(request: Request, error: GuestkeyError) -> Response:
     """An error as a page. An ended session is no error: sign in and come back."""
     if isinstance(error, NotSignedIn) and error.code == NotSignedIn.code:
-        back = f"?next={quote(request.url.path)}" if request.method == "GET" else ""
-        return RedirectResponse(f"/sign-in{back}", 303)
+        return RedirectResponse(sign_in_path(request), 303)
+    if isinstance(error, Waiting):
+        return RedirectResponse("/waiting", 303)
     status = problems.status_of(error)
     entry = CATALOGUE.get(error.code) or CATALOGUE[code_of_status(status)]
-    return _page(entry, error.detail, error.advice, problems.request_id(request), status)
+    return _page(request, entry, error.detail, error.advice, status=status)
 
 
 def page_of_status(request: Request, status: int) -> Response:
     """A page for an error of which only the status is known."""
-    return _page(CATALOGUE[code_of_status(status)], request_id=problems.request_id(request), status=status)
+    return _page(request, CATALOGUE[code_of_status(status)], status=status)
 
 
 def _page(
-    entry: ProblemType, detail: str = "", advice: str = "", request_id: str = "", status: int = 200
+    request: Request, entry: ProblemType, detail: str = "", advice: str = "", *, status: int = 200
 ) -> HTMLResponse:
     return render(
-        "problems/problem.html", status=status, entry=entry, detail=detail, advice=advice, request_id=request_id
+        "problems/problem.html",
+        viewer=_viewer(request),
+        status=status,
+        entry=entry,
+        detail=detail,
+        advice=advice,
+        request_id=problems.request_id(request) if status >= 400 else "",
     )
+
+
+def _viewer(request: Request) -> Viewer | None:
+    """Who looks, where that can be told: a page about an error must not fail for want of its frame."""
+    try:
+        return anybody(request)
+    except GuestkeyError:
+        return None

@@ -56,14 +56,14 @@ def list_proposals(
     with parts.database.transaction() as tx:
         query = proposals.seen_by(caller).where(*matching((Proposal.state, state)))
         found, now = page(tx, query, Proposal.id, window), clock(tx)
-    return Proposals(items=[_shown(item, caller, now) for item in found.items], next_cursor=found.next_cursor)
+    return Proposals(items=[proposal_shown(item, caller, now) for item in found.items], next_cursor=found.next_cursor)
 
 
 @router.get("/{proposal_id}", operation_id="show_proposal")
 def show_proposal(proposal_id: str, caller: CallerNow, parts: PartsNow) -> ProposalShown:
     """One proposal. For admins and auditors."""
     with parts.database.transaction() as tx:
-        return _shown(proposals.find(tx, proposal_id, caller), caller, clock(tx))
+        return proposal_shown(proposals.find(tx, proposal_id, caller), caller, clock(tx))
 
 
 @router.post("/{proposal_id}/approve", operation_id="approve_proposal")
@@ -71,7 +71,7 @@ def approve_proposal(proposal_id: str, caller: FreshCaller, parts: PartsNow) -> 
     """Agree, and let it happen at once. For another admin than the proposer."""
     with parts.database.transaction() as tx:
         now = clock(tx)
-        return _shown(proposals.approve(tx, proposal_id, caller, now, PERFORMERS), caller, now)
+        return proposal_shown(proposals.approve(tx, proposal_id, caller, now, PERFORMERS), caller, now)
 
 
 @router.post("/{proposal_id}/refuse", operation_id="refuse_proposal")
@@ -80,10 +80,11 @@ def refuse_proposal(proposal_id: str, body: Reason, caller: CallerNow, parts: Pa
     reason = words.prose(body.reason, "/reason")
     with parts.database.transaction() as tx:
         now = clock(tx)
-        return _shown(proposals.refuse(tx, proposal_id, caller, reason, now), caller, now)
+        return proposal_shown(proposals.refuse(tx, proposal_id, caller, reason, now), caller, now)
 
 
-def _shown(item: Proposal, caller: Caller, now: datetime) -> ProposalShown:
+def proposal_shown(item: Proposal, caller: Caller, now: datetime) -> ProposalShown:
+    """A proposal, as this caller may see it; a client secret never."""
     pending = item.state == "pending" and item.lapses_at > now
     state: Any = item.state if item.state != "pending" or pending else "lapsed"
     return ProposalShown(

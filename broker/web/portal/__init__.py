@@ -1,0 +1,11 @@
+"""The portal: pages for people, one file a group of screens. They call what the API calls and decide nothing."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from broker.web.portal import admin, asking, credentials, deciding, home, leases, reviewing, security
+
+router = APIRouter(include_in_schema=False)
+for _module in (home, security, asking, reviewing, credentials, leases, admin, deciding):
+    router.include_router(_module.router)

@@ -1,0 +1,229 @@
+"""For admins and vendors' leads: people who wait, people and vendors and their status, invitations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from sqlalchemy import select
+from starlette.responses import Response
+
+from broker.access import people, vendors, words
+from broker.access.paging import Window
+from broker.access.permissions import require_admin
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.database import now as clock
+from broker.errors import Forbidden
+from broker.identity import invitations
+from broker.identity.bootstrap import enrol_link, join_link
+from broker.models import Invitation, Person, SignInSource, Vendor
+from broker.web.portal.acting import Setback, act, fresh, go
+from broker.web.portal.pages import render
+from broker.web.portal.viewer import MemberNow, Sent, Viewer
+
+router = APIRouter()
+_VENDOR_ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], object]] = {
+    "activate": vendors.activate_vendor,
+    "suspend": vendors.suspend_vendor,
+    "resume": vendors.resume_vendor,
+}
+_PERSON_ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], object]] = {
+    "confirm": lambda tx, caller, person_id, _, now: people.confirm_person(tx, caller, person_id, now),
+    "suspend": people.suspend_person,
+    "resume": people.resume_person,
+}
+
+
+@router.get("/people")
+def all_people(viewer: MemberNow, cursor: str | None = None) -> HTMLResponse:
+    """People: first those who joined and wait for confirmation."""
+    if not (viewer.caller.is_admin or "lead" in viewer.caller.roles):
+        raise Forbidden("This is for admins, and for a vendor's lead.", advice="Ask an admin of the organisation.")
+    with viewer.parts.database.transaction() as tx:
+        waiting = people.list_people(tx, viewer.caller, Window(), status="pending").items
+        page = people.list_people(tx, viewer.caller, Window(cursor))
+        known = [person for person in page.items if person.status != "pending"]
+        return render(
+            "admin/people.html",
+            viewer=viewer,
+            page=page,
+            waiting=waiting,
+            people=known,
+            roles=people.roles_of(tx, [person.id for person in known]),
+            vendors=_vendor_names(tx, [*waiting, *known]),
+            labels=_labels(tx, waiting),
+        )
+
+
+@router.get("/people/{person_id}")
+def one_person(person_id: str, viewer: MemberNow) -> HTMLResponse:
+    """One person: who they are here, and what can be done about them."""
+    return _person_page(Setback(viewer), person_id, "", {})
+
+
+@router.post("/people/{person_id}/enrolment-link")
+def make_enrolment_link(person_id: str, viewer: MemberNow, sent: Sent) -> Response:
+    """A one-time link for somebody without a second factor; shown once."""
+
+    def do(viewer: Viewer) -> Response:
+        require_admin(viewer.caller)
+        with viewer.parts.database.transaction() as tx:
+            person = people.person(tx, viewer.caller, person_id)
+            lifetime = viewer.parts.settings.invitation_lifetime
+            made, token = invitations.invite_to_enrol(tx, viewer.caller.subject, person_id, lifetime, clock(tx))
+        link = enrol_link(viewer.parts, token)
+        return render("admin/link.html", viewer=viewer, link=link, made=made, whom=person.name, joining=False)
+
+    return act(viewer, sent, do, lambda back: _person_page(back, person_id, "enrolment-link", sent), needs=fresh)
+
+
+@router.post("/people/{person_id}/{what}")
+def change_person(person_id: str, what: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Confirm, suspend or resume somebody."""
+
+    def do(viewer: Viewer) -> Response:
+        with viewer.parts.database.transaction() as tx:
+            _named(_PERSON_ACTS, what)(tx, viewer.caller, person_id, sent.get("reason", ""), clock(tx))
+        return go(f"/people/{person_id}")
+
+    # Shutting somebody out must not wait for a code; letting somebody in does.
+    needs = None if what == "suspend" else fresh
+    return act(viewer, sent, do, lambda setback: _person_page(setback, person_id, what, sent), needs=needs)
+
+
+@router.get("/vendors")
+def all_vendors(viewer: MemberNow, cursor: str | None = None) -> HTMLResponse:
+    """The vendors."""
+    require_admin(viewer.caller)
+    with viewer.parts.database.transaction() as tx:
+        page = vendors.list_vendors(tx, viewer.caller, Window(cursor))
+    return render("admin/vendors.html", viewer=viewer, page=page)
+
+
+@router.get("/vendors/{vendor_id}")
+def one_vendor(vendor_id: str, viewer: MemberNow) -> HTMLResponse:
+    """One vendor, its people, and what can be done about it."""
+    return _vendor_page(Setback(viewer), vendor_id, "", {})
+
+
+@router.post("/vendors/{vendor_id}/{what}")
+def change_vendor(vendor_id: str, what: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Activate, suspend or resume a vendor."""
+
+    def do(viewer: Viewer) -> Response:
+        with viewer.parts.database.transaction() as tx:
+            _named(_VENDOR_ACTS, what)(tx, viewer.caller, vendor_id, sent.get("reason", ""), clock(tx))
+        return go(f"/vendors/{vendor_id}")
+
+    return act(viewer, sent, do, lambda setback: _vendor_page(setback, vendor_id, what, sent), needs=fresh)
+
+
+@router.get("/invite")
+def invite_page(viewer: MemberNow, source: str = "") -> HTMLResponse:
+    """The form for inviting somebody to join."""
+    return _invite_page(Setback(viewer), {"source": source})
+
+
+@router.post("/invite")
+def invite(viewer: MemberNow, sent: Sent) -> Response:
+    """Make the link, shown once."""
+
+    def do(viewer: Viewer) -> Response:
+        label = words.name(sent.get("label", ""), "/label", longest=200)
+        with viewer.parts.database.transaction() as tx:
+            lifetime = viewer.parts.settings.invitation_lifetime
+            made, token = invitations.invite_to_join(
+                tx, viewer.caller, sent.get("source", ""), label, lifetime, clock(tx)
+            )
+        link = join_link(viewer.parts, token)
+        return render("admin/link.html", viewer=viewer, link=link, made=made, whom=label, joining=True)
+
+    return act(viewer, sent, do, lambda setback: _invite_page(setback, sent), needs=fresh)
+
+
+def _named(
+    acts: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], object]], what: str
+) -> Callable[[Transaction, Caller, str, str, datetime], object]:
+    if what not in acts:
+        raise Forbidden("There is no such act here.")
+    return acts[what]
+
+
+def _person_page(setback: Setback, person_id: str, asked_for: str, filled: Mapping[str, str]) -> HTMLResponse:
+    viewer = setback.viewer
+    with viewer.parts.database.transaction() as tx:
+        person = people.person(tx, viewer.caller, person_id)
+        return render(
+            "admin/person.html",
+            viewer=viewer,
+            status=setback.status if setback.trouble or setback.panel else 200,
+            trouble=setback.trouble,
+            panel=setback.panel,
+            asked_for=asked_for,
+            filled=filled,
+            person=person,
+            roles=people.roles_of(tx, [person_id])[person_id],
+            vendor=tx.get(Vendor, person.vendor_id) if person.vendor_id else None,
+            label=_labels(tx, [person]).get(person_id, ""),
+            has_factor=invitations.has_factor(tx, person_id),
+        )
+
+
+def _vendor_page(setback: Setback, vendor_id: str, asked_for: str, filled: Mapping[str, str]) -> HTMLResponse:
+    viewer = setback.viewer
+    with viewer.parts.database.transaction() as tx:
+        require_admin(viewer.caller)
+        vendor = vendors.vendor(tx, viewer.caller, vendor_id)
+        staff = people.list_people(tx, viewer.caller, Window(limit=200), vendor_id=vendor_id).items
+    return render(
+        "admin/vendor.html",
+        viewer=viewer,
+        status=setback.status if setback.trouble or setback.panel else 200,
+        trouble=setback.trouble,
+        panel=setback.panel,
+        asked_for=asked_for,
+        filled=filled,
+        vendor=vendor,
+        people=staff,
+    )
+
+
+def _invite_page(setback: Setback, filled: Mapping[str, str]) -> HTMLResponse:
+    viewer = setback.viewer
+    with viewer.parts.database.transaction() as tx:
+        sources = _sources(tx, viewer)
+    return render(
+        "admin/invite.html",
+        viewer=viewer,
+        status=setback.status if setback.trouble or setback.panel else 200,
+        trouble=setback.trouble,
+        panel=setback.panel,
+        filled=filled,
+        sources=sources,
+    )
+
+
+def _sources(tx: Transaction, viewer: Viewer) -> list[tuple[str, str]]:
+    """The sources the viewer may invite through; an admin all, a lead those of the own vendor."""
+    if not (viewer.caller.is_admin or "lead" in viewer.caller.roles):
+        raise Forbidden("This is for admins, and for a vendor's lead.", advice="Ask an admin of the organisation.")
+    query = select(SignInSource.id, SignInSource.name).where(SignInSource.status == "active")
+    if not viewer.caller.is_admin:
+        query = query.where(SignInSource.vendor_id == viewer.caller.vendor_id)
+    return [(row.id, row.name) for row in tx.execute(query.order_by(SignInSource.name))]
+
+
+def _vendor_names(tx: Transaction, found: Sequence[Person]) -> dict[str, str]:
+    ids = {person.vendor_id for person in found if person.vendor_id}
+    return {row.id: row.name for row in tx.execute(select(Vendor.id, Vendor.name).where(Vendor.id.in_(ids)))}
+
+
+def _labels(tx: Transaction, found: Sequence[Person]) -> dict[str, str]:
+    """Whom the invitation was meant for, by the person who redeemed it: what confirming is about."""
+    query = select(Invitation.redeemed_by, Invitation.label).where(
+        Invitation.redeemed_by.in_([person.id for person in found]), Invitation.purpose == "join"
+    )
+    return {row.redeemed_by: row.label for row in tx.execute(query)}

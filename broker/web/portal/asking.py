@@ -1,0 +1,138 @@
+"""Datasets one may see, asking for a role on one, and following what one asked for. Deciding is `reviewing`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from sqlalchemy import select
+from starlette.responses import Response
+
+from broker.access import requests
+from broker.access.datasets import dataset, list_datasets
+from broker.access.paging import Window
+from broker.access.permissions import is_lead
+from broker.access.requests import NewRequest
+from broker.database import Transaction
+from broker.database import now as clock
+from broker.errors import Invalid
+from broker.models import Person, Team, Vendor
+from broker.web.api.dataset_shapes import full, summaries
+from broker.web.api.request_shapes import shown
+from broker.web.portal.acting import Setback, act, go
+from broker.web.portal.pages import duration, render
+from broker.web.portal.viewer import MemberNow, Sent, Viewer
+
+router = APIRouter()
+DAY = 86400
+PERIODS = (DAY, 3 * DAY, 7 * DAY, 14 * DAY, 30 * DAY, 90 * DAY)
+
+
+@router.get("/datasets")
+def datasets(viewer: MemberNow, cursor: str | None = None) -> HTMLResponse:
+    """Every dataset the person may see."""
+    with viewer.parts.database.transaction() as tx:
+        page = list_datasets(tx, viewer.caller, Window(cursor), status="active")
+        return render("datasets.html", viewer=viewer, page=page, datasets=summaries(tx, page.items))
+
+
+@router.get("/datasets/{slug}")
+def one_dataset(slug: str, viewer: MemberNow) -> HTMLResponse:
+    """One dataset: what it is, its slices, and the roles one can ask for."""
+    with viewer.parts.database.transaction() as tx:
+        found = dataset(tx, viewer.caller, slug)
+        shown = full(viewer.parts, tx, viewer.caller, found)
+        owner = tx.get(Person, shown.owner) if shown.owner else None
+        vendors = {offer.vendor: tx.get_one(Vendor, offer.vendor).name for offer in shown.offers}
+        return render("dataset.html", viewer=viewer, dataset=shown, owner=owner, vendors=vendors)
+
+
+@router.get("/ask")
+def ask_page(viewer: MemberNow, dataset: str = "", again: str = "") -> HTMLResponse:
+    """The form for asking; filled from an earlier request if `again` names one."""
+    filled = {"dataset": dataset}
+    if again:
+        with viewer.parts.database.transaction() as tx:
+            before = shown(tx, viewer.caller, [requests.request(tx, viewer.caller, again)])[0]
+        filled = {
+            "dataset": before.dataset,
+            "role": before.role,
+            "slice": before.slice or "",
+            "purpose": before.purpose,
+            "period": str(before.period),
+        }
+    return _form(Setback(viewer), filled)
+
+
+@router.post("/requests")
+def ask(viewer: MemberNow, sent: Sent) -> Response:
+    """Ask."""
+
+    def do(viewer: Viewer) -> Response:
+        new = _new(sent)
+        with viewer.parts.database.transaction() as tx:
+            made = requests.ask(viewer.parts, tx, viewer.caller, new, clock(tx))
+        return go(f"/requests/{made.id}")
+
+    return act(viewer, sent, do, lambda setback: _form(setback, sent))
+
+
+@router.get("/requests")
+def own_requests(viewer: MemberNow, cursor: str | None = None) -> HTMLResponse:
+    """What the person asked for."""
+    with viewer.parts.database.transaction() as tx:
+        page = requests.list_requests(tx, viewer.caller, Window(cursor), view="mine")
+        return render("requests.html", viewer=viewer, page=page, requests=shown(tx, viewer.caller, page.items))
+
+
+def _form(setback: Setback, filled: Mapping[str, str]) -> HTMLResponse:
+    viewer = setback.viewer
+    with viewer.parts.database.transaction() as tx:
+        offered = list_datasets(tx, viewer.caller, Window(limit=200), status="active").items
+        context = _choices(tx, viewer, filled.get("dataset", "")) if filled.get("dataset") else {"chosen": None}
+        teams = _teams(tx, viewer)
+    return render(
+        "ask.html",
+        viewer=viewer,
+        status=setback.status if setback.trouble else 200,
+        trouble=setback.trouble,
+        filled=filled,
+        datasets=[(item.slug, item.title) for item in offered],
+        periods=[(seconds, duration(seconds)) for seconds in PERIODS],
+        teams=teams,
+        lapses=viewer.parts.settings.request_lifetime,
+        **context,
+    )
+
+
+def _choices(tx: Transaction, viewer: Viewer, slug: str) -> dict[str, Any]:
+    chosen = full(viewer.parts, tx, viewer.caller, dataset(tx, viewer.caller, slug))
+    slices = [(item.name, item.name, item.description) for item in chosen.slices if item.state == "ready"]
+    return {"chosen": chosen, "roles": [(role, role.capitalize()) for role in chosen.roles], "slices": slices}
+
+
+def _teams(tx: Transaction, viewer: Viewer) -> list[tuple[str, str]]:
+    """The teams a lead may ask for."""
+    if not is_lead(viewer.caller, viewer.caller.vendor_id):
+        return []
+    query = select(Team.id, Team.name).where(Team.vendor_id == viewer.caller.vendor_id).order_by(Team.name)
+    return [(row.id, row.name) for row in tx.execute(query)]
+
+
+def _new(sent: Mapping[str, str]) -> NewRequest:
+    if not sent.get("role"):
+        raise Invalid("Choose a role.", field="/role")
+    if not sent.get("purpose", "").strip():
+        raise Invalid("Say what you need it for.", field="/purpose")
+    if not sent.get("period", "").isdecimal():
+        raise Invalid("Choose for how long.", field="/period")
+    return NewRequest(
+        dataset=sent.get("dataset", ""),
+        role=sent["role"],
+        purpose=sent["purpose"],
+        period=int(sent["period"][:9]),
+        slice=sent.get("slice") or None,
+        team_id=sent.get("team") or None,
+    )

@@ -1,0 +1,98 @@
+"""Acts that wait for a second admin: the list, one of them, agreeing and turning down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from sqlalchemy import select
+from starlette.responses import Response
+
+from broker import proposals
+from broker.access import words
+from broker.access.paging import Window, page
+from broker.database import Transaction
+from broker.database import now as clock
+from broker.models import Person, Proposal
+from broker.web.api.proposals import ProposalShown, proposal_shown
+from broker.web.performers import PERFORMERS
+from broker.web.portal.acting import Setback, act, fresh, go
+from broker.web.portal.pages import render
+from broker.web.portal.viewer import MemberNow, Sent, Viewer
+
+router = APIRouter()
+ACTS = {
+    "bind_source": "Bind a sign-in source",
+    "trust_source_mfa": "Trust a source's own second factor",
+    "give_role": "Give a role",
+    "reset_factor": "Reset somebody's second factor",
+    "apply_policy": "Put rules in force",
+}
+
+
+@router.get("/proposals")
+def all_proposals(viewer: MemberNow, cursor: str | None = None) -> HTMLResponse:
+    """What waits for a second admin, and what was decided."""
+    with viewer.parts.database.transaction() as tx:
+        found = page(tx, proposals.seen_by(viewer.caller), Proposal.id, Window(cursor))
+        shown = [proposal_shown(item, viewer.caller, viewer.now) for item in found.items]
+        return render(
+            "admin/proposals.html", viewer=viewer, page=found, proposals=shown, acts=ACTS, names=_names(tx, shown)
+        )
+
+
+@router.get("/proposals/{proposal_id}")
+def one_proposal(proposal_id: str, viewer: MemberNow) -> HTMLResponse:
+    """One act: what exactly would happen, and who proposes it."""
+    return _page(Setback(viewer), proposal_id, "", {})
+
+
+@router.post("/proposals/{proposal_id}/approve")
+def approve(proposal_id: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Agree; it happens at once."""
+
+    def do(viewer: Viewer) -> Response:
+        with viewer.parts.database.transaction() as tx:
+            proposals.approve(tx, proposal_id, viewer.caller, clock(tx), PERFORMERS)
+        return go(f"/proposals/{proposal_id}")
+
+    return act(viewer, sent, do, lambda setback: _page(setback, proposal_id, "approve", sent), needs=fresh)
+
+
+@router.post("/proposals/{proposal_id}/refuse")
+def refuse(proposal_id: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Turn it down, or take one's own back."""
+
+    def do(viewer: Viewer) -> Response:
+        reason = words.prose(sent.get("reason", ""), "/reason")
+        with viewer.parts.database.transaction() as tx:
+            proposals.refuse(tx, proposal_id, viewer.caller, reason, clock(tx))
+        return go(f"/proposals/{proposal_id}")
+
+    return act(viewer, sent, do, lambda setback: _page(setback, proposal_id, "refuse", sent))
+
+
+def _page(setback: Setback, proposal_id: str, asked_for: str, filled: Mapping[str, str]) -> HTMLResponse:
+    viewer = setback.viewer
+    with viewer.parts.database.transaction() as tx:
+        shown = proposal_shown(proposals.find(tx, proposal_id, viewer.caller), viewer.caller, viewer.now)
+        return render(
+            "admin/proposal.html",
+            viewer=viewer,
+            status=setback.status if setback.trouble or setback.panel else 200,
+            trouble=setback.trouble,
+            panel=setback.panel,
+            asked_for=asked_for,
+            filled=filled,
+            proposal=shown,
+            acts=ACTS,
+            names=_names(tx, [shown]),
+        )
+
+
+def _names(tx: Transaction, shown: list[ProposalShown]) -> dict[str, str]:
+    """The names of people a proposal mentions, by id."""
+    ids = {text for item in shown for text in (item.subject, item.proposed_by, item.decided_by) if text}
+    ids |= {value for item in shown for value in item.details.values() if isinstance(value, str) and len(value) < 40}
+    return {row.id: row.name for row in tx.execute(select(Person.id, Person.name).where(Person.id.in_(ids)))}

@@ -1,0 +1,90 @@
+"""Home: what the person holds, has asked for and may ask for; the page of those who still wait; and confirming."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from sqlalchemy import select
+from starlette.responses import Response
+
+from broker.access import holdings, requests
+from broker.access.datasets import list_datasets
+from broker.access.paging import Window
+from broker.database import Transaction
+from broker.identity import notices
+from broker.identity.login import safe_path
+from broker.models import TeamMember, Vendor
+from broker.web.api.dataset_shapes import summaries
+from broker.web.api.holding_shapes import GrantShown, LeaseShown, grants_shown, leases_shown
+from broker.web.api.request_shapes import shown
+from broker.web.portal.acting import FRESH_SECONDS, Setback, act, asked, go
+from broker.web.portal.pages import render
+from broker.web.portal.viewer import AnybodyNow, MemberNow, Sent, Viewer
+
+router = APIRouter()
+_FEW = Window(limit=10)
+
+
+@router.get("/")
+def home(viewer: MemberNow) -> HTMLResponse:
+    """What is held now, what was asked for, and what there is."""
+    with viewer.parts.database.transaction() as tx:
+        mine = requests.list_requests(tx, viewer.caller, _FEW, view="mine")
+        queue = requests.list_requests(tx, viewer.caller, Window(limit=1), view="queue") if viewer.inside else None
+        return render(
+            "home.html",
+            viewer=viewer,
+            leases=_own_leases(tx, viewer),
+            grants=_own_grants(tx, viewer),
+            requests=shown(tx, viewer.caller, mine.items),
+            datasets=summaries(tx, list_datasets(tx, viewer.caller, _FEW, status="active").items),
+            queued=bool(queue and queue.items),
+            notices=notices.for_caller(tx, viewer.caller, viewer.now),
+        )
+
+
+@router.get("/live/home")
+def live_leases(viewer: MemberNow) -> HTMLResponse:
+    """The part of the home page that changes by itself."""
+    with viewer.parts.database.transaction() as tx:
+        return render("parts/own_leases.html", viewer=viewer, leases=_own_leases(tx, viewer))
+
+
+@router.get("/waiting")
+def waiting(viewer: AnybodyNow) -> Response:
+    """For those who have joined and wait for an admin."""
+    if viewer.found.status == "active":
+        return go("/")
+    with viewer.parts.database.transaction() as tx:
+        vendor = tx.get(Vendor, viewer.caller.vendor_id) if viewer.caller.vendor_id else None
+    return render("waiting.html", viewer=viewer, vendor=vendor)
+
+
+@router.get("/confirm")
+def confirm_page(viewer: MemberNow, next: str = "/") -> Response:
+    """Prove the second factor ahead of need."""
+    return _confirm(Setback(viewer, panel=asked(viewer, FRESH_SECONDS)), next)
+
+
+@router.post("/confirm")
+def confirm(viewer: MemberNow, sent: Sent) -> Response:
+    """Prove it, and go back to where one was."""
+    path = safe_path(sent.get("next", "/"))
+    return act(viewer, sent, lambda _: go(path), lambda setback: _confirm(setback, path), needs=lambda _: FRESH_SECONDS)
+
+
+def _confirm(setback: Setback, path: str) -> HTMLResponse:
+    panel = setback.panel or asked(setback.viewer, FRESH_SECONDS)
+    status = 422 if panel.trouble else 200
+    return render("confirm.html", viewer=setback.viewer, panel=panel, path=safe_path(path), status=status)
+
+
+def _own_leases(tx: Transaction, viewer: Viewer) -> list[LeaseShown]:
+    filters = holdings.Filters(person=viewer.caller.id, state="live")
+    return leases_shown(tx, holdings.list_leases(tx, viewer.caller, Window(limit=20), filters).items)
+
+
+def _own_grants(tx: Transaction, viewer: Viewer) -> list[GrantShown]:
+    found = holdings.list_grants(tx, viewer.caller, Window(limit=100), holdings.Filters(state="current")).items
+    teams = set(tx.scalars(select(TeamMember.team_id).where(TeamMember.person_id == viewer.caller.id)))
+    return grants_shown(tx, [item for item in found if item.person_id == viewer.caller.id or item.team_id in teams])

@@ -1,0 +1,89 @@
+"""Leases: the list, one lease as it lives and ends, and asking for its end."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from starlette.responses import Response
+
+from broker.access import holdings
+from broker.access.paging import Window
+from broker.access.reading_events import EventFilters, list_events
+from broker.database import now as clock
+from broker.models import LIVE_STATES
+from broker.web.api.holding_shapes import LeaseFull, lease_full, leases_shown
+from broker.web.portal.acting import Setback, act, go
+from broker.web.portal.pages import render
+from broker.web.portal.viewer import MemberNow, Sent, Viewer
+
+router = APIRouter()
+_BAR_WIDTH = 1000
+
+
+@router.get("/leases")
+def leases(viewer: MemberNow, cursor: str | None = None, state: str = "live") -> HTMLResponse:
+    """Leases: those that could not be ended first, then the others, ending soonest first."""
+    wanted = None if state == "all" else "live"
+    with viewer.parts.database.transaction() as tx:
+        page = holdings.list_leases(tx, viewer.caller, Window(cursor), holdings.Filters(state=wanted))
+        found = leases_shown(tx, page.items)
+    if wanted:
+        found.sort(key=lambda lease: (lease.state != "revoke_failed", lease.expires_at))
+    return render("leases.html", viewer=viewer, page=page, leases=found, state=state)
+
+
+@router.get("/leases/{lease_id}")
+def one_lease(lease_id: str, viewer: MemberNow) -> HTMLResponse:
+    """One lease: its bar, its state, how it ends, and what happened to it."""
+    return _page(Setback(viewer), lease_id)
+
+
+@router.get("/live/leases/{lease_id}")
+def live_lease(lease_id: str, viewer: MemberNow) -> HTMLResponse:
+    """The part of a lease's page that changes by itself."""
+    lease = _found(viewer, lease_id)
+    return render("parts/lease_state.html", viewer=viewer, lease=lease, bar=bar(lease, viewer.now))
+
+
+@router.post("/leases/{lease_id}/revoke")
+def revoke(lease_id: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Ask for the end of a lease; its page shows when the backend has confirmed it."""
+
+    def do(viewer: Viewer) -> Response:
+        with viewer.parts.database.transaction() as tx:
+            holdings.revoke_lease(tx, viewer.caller, lease_id, sent.get("reason", ""), clock(tx))
+        return go(f"/leases/{lease_id}")
+
+    return act(viewer, sent, do, lambda setback: _page(setback, lease_id))
+
+
+def bar(lease: LeaseFull, now: datetime) -> dict[str, int]:
+    """Where issue, now and the end lie on a bar of a thousand units; `spent` is the part of its time used up."""
+    whole = max(1.0, (lease.expires_at - lease.created_at).total_seconds())
+    until = min(now, lease.ended_at or now)
+    spent = min(1.0, max(0.0, (until - lease.created_at).total_seconds() / whole))
+    return {"width": _BAR_WIDTH, "spent": round(spent * _BAR_WIDTH)}
+
+
+def _page(setback: Setback, lease_id: str) -> HTMLResponse:
+    viewer = setback.viewer
+    lease = _found(viewer, lease_id)
+    with viewer.parts.database.transaction() as tx:
+        events = list_events(tx, viewer.caller, Window(limit=50), EventFilters(subject=lease_id)).items
+    return render(
+        "lease.html",
+        viewer=viewer,
+        status=setback.status if setback.trouble else 200,
+        trouble=setback.trouble,
+        lease=lease,
+        live=lease.state in LIVE_STATES,
+        bar=bar(lease, viewer.now),
+        events=events,
+    )
+
+
+def _found(viewer: Viewer, lease_id: str) -> LeaseFull:
+    with viewer.parts.database.transaction() as tx:
+        return lease_full(tx, viewer.caller, holdings.lease(tx, viewer.caller, lease_id))

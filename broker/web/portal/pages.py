@@ -1,0 +1,91 @@
+"""Turning templates into answers: one Jinja environment, and how times and durations read. Knows no route."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from broker.policies import Reason
+
+_WHO = (("you", "Yours to fix"), ("time", "A matter of time"), ("someone", "Somebody else's to fix"))
+_WEB = Path(__file__).parents[1]
+
+
+def render(template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
+    """A page. `viewer` is None in the context where nobody is signed in."""
+    context.setdefault("viewer", None)
+    context.setdefault("trouble", None)
+    context.setdefault("panel", None)
+    return HTMLResponse(_pages.get_template(template).render(context), status)
+
+
+def iso(at: datetime) -> str:
+    """A time as programs read it, UTC."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def clock(at: datetime, now: datetime) -> str:
+    """A time as people read it, with its zone; the day only if it is another one."""
+    at, now = at.astimezone(UTC), now.astimezone(UTC)
+    if at.date() == now.date():
+        return at.strftime("%H:%M UTC")
+    return f"{at.day} {at.strftime('%b %Y, %H:%M UTC')}"
+
+
+def relative(at: datetime, now: datetime) -> str:
+    """How far away a time is."""
+    seconds = (at - now).total_seconds()
+    if abs(seconds) < 1:
+        return "now"
+    return f"in {duration(seconds)}" if seconds > 0 else f"{duration(-seconds)} ago"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its largest fitting unit, rounded."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size or seconds == size:
+            count = round(seconds / size)
+            return "1 day" if (count, unit) == (1, "days") else f"{count} {unit}"
+    return f"{max(1, round(seconds))} s"
+
+
+def by_whom(reasons: Sequence[Reason]) -> list[tuple[str, str, list[Reason]]]:
+    """Reasons by who can act: the word, its heading, and the reasons; groups without any are left out."""
+    groups = [(who, heading, [reason for reason in reasons if reason.who == who]) for who, heading in _WHO]
+    return [group for group in groups if group[2]]
+
+
+def spaced(secret: str) -> str:
+    """A key to be typed, in groups of four."""
+    return " ".join(secret[at : at + 4] for at in range(0, len(secret), 4))
+
+
+class StaticParts(StaticFiles):
+    """Style, script and icons. Browsers keep them but ask each time whether they are still right."""
+
+    def __init__(self) -> None:
+        super().__init__(directory=_WEB / "static")
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Serve one file."""
+        answer = await super().get_response(path, scope)
+        answer.headers["Cache-Control"] = "no-cache"
+        return answer
+
+
+_pages = Environment(
+    loader=FileSystemLoader(_WEB / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_pages.filters.update(iso=iso, clock=clock, relative=relative, duration=duration, by_whom=by_whom, spaced=spaced)

@@ -1,0 +1,131 @@
+"""A request's page, for who asked and for who decides; the queue of what waits; approving and refusing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from starlette.responses import Response
+
+from broker.access import approving, requests
+from broker.access.approving import Narrowing
+from broker.access.dossier import check_unchanged, dossier
+from broker.access.paging import Window
+from broker.database import now as clock
+from broker.errors import Invalid
+from broker.web.api.request_shapes import RequestFull, full, shown
+from broker.web.portal.acting import Setback, act, fresh, go
+from broker.web.portal.asking import PERIODS
+from broker.web.portal.pages import duration, render
+from broker.web.portal.viewer import MemberNow, Sent, Viewer
+
+router = APIRouter()
+LIFETIMES = (300, 900, 1800, 3600, 7200, 14400)
+
+
+@router.get("/queue")
+def queue(viewer: MemberNow, cursor: str | None = None) -> HTMLResponse:
+    """What waits for this person's decision, oldest first on each page."""
+    with viewer.parts.database.transaction() as tx:
+        page = requests.list_requests(tx, viewer.caller, Window(cursor), view="queue")
+        waiting = sorted(shown(tx, viewer.caller, page.items), key=lambda item: item.created_at)
+        return render("queue.html", viewer=viewer, page=page, requests=waiting)
+
+
+@router.get("/requests/{request_id}")
+def one_request(request_id: str, viewer: MemberNow) -> HTMLResponse:
+    """One request: where it stands; to those who decide, the facts beside it."""
+    return _page(Setback(viewer), request_id, {}, "")
+
+
+@router.get("/live/requests/{request_id}")
+def live_request(request_id: str, viewer: MemberNow) -> HTMLResponse:
+    """The part of a request's page that changes by itself."""
+    return render("parts/request_state.html", viewer=viewer, request=_found(viewer, request_id))
+
+
+@router.post("/requests/{request_id}/withdraw")
+def withdraw(request_id: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Take one's request back."""
+
+    def do(viewer: Viewer) -> Response:
+        with viewer.parts.database.transaction() as tx:
+            requests.withdraw(tx, viewer.caller, request_id, clock(tx))
+        return go(f"/requests/{request_id}")
+
+    return act(viewer, sent, do, lambda setback: _page(setback, request_id, sent, "withdraw"))
+
+
+@router.post("/requests/{request_id}/approve")
+def approve(request_id: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Approve, as asked or narrower, if the facts are still those the approver saw."""
+
+    def do(viewer: Viewer) -> Response:
+        with viewer.parts.database.transaction() as tx:
+            now = clock(tx)
+            found = requests.request(tx, viewer.caller, request_id, lock=True)
+            check_unchanged(viewer.parts, tx, viewer.caller, found, sent.get("digest", ""), now)
+            approving.approve(viewer.parts, tx, viewer.caller, request_id, _narrowing(sent), now)
+        return go(f"/requests/{request_id}")
+
+    return act(viewer, sent, do, lambda setback: _page(setback, request_id, sent, "approve"), needs=fresh)
+
+
+@router.post("/requests/{request_id}/refuse")
+def refuse(request_id: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Refuse, with a reason that is shown to who asked."""
+
+    def do(viewer: Viewer) -> Response:
+        with viewer.parts.database.transaction() as tx:
+            approving.refuse(tx, viewer.caller, request_id, sent.get("reason", ""), clock(tx))
+        return go(f"/requests/{request_id}")
+
+    return act(viewer, sent, do, lambda setback: _page(setback, request_id, sent, "refuse"))
+
+
+def _page(setback: Setback, request_id: str, filled: Mapping[str, str], asked_for: str) -> HTMLResponse:
+    found = _found(setback.viewer, request_id)
+    return render(
+        "request.html",
+        viewer=setback.viewer,
+        status=setback.status if setback.trouble or setback.panel else 200,
+        trouble=setback.trouble,
+        panel=setback.panel,
+        asked_for=asked_for,
+        filled=filled,
+        request=found,
+        **_narrower(found),
+    )
+
+
+def _found(viewer: Viewer, request_id: str) -> RequestFull:
+    with viewer.parts.database.transaction() as tx:
+        found = requests.request(tx, viewer.caller, request_id)
+        beside = dossier(viewer.parts, tx, viewer.caller, found, clock(tx)) if viewer.inside else None
+        return full(tx, found, beside)
+
+
+def _narrower(found: RequestFull) -> dict[str, Any]:
+    """What an approver may choose: the period asked for or less, one slice, shorter lives of credentials."""
+    longest = found.facts.longest_period if found.facts else found.period
+    shorter = [seconds for seconds in reversed(PERIODS) if seconds < longest]
+    return {
+        "periods": [(longest, f"{duration(longest)}, as asked" if longest == found.period else duration(longest))]
+        + [(seconds, duration(seconds)) for seconds in shorter],
+        "lifetimes": [(seconds, duration(seconds)) for seconds in LIFETIMES],
+    }
+
+
+def _narrowing(sent: Mapping[str, str]) -> Narrowing:
+    return Narrowing(
+        period=_number(sent, "period"), slice=sent.get("slice") or None, max_lifetime=_number(sent, "max_lifetime")
+    )
+
+
+def _number(sent: Mapping[str, str], name: str) -> int | None:
+    text = sent.get(name, "")
+    if text and not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise Invalid("This must be a number of seconds.", field=f"/{name}")
+    return int(text) if text else None

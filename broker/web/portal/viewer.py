@@ -1,0 +1,167 @@
+"""Who looks at a page, what its frame shows them, and the forms they send. The portal's only way to the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import Depends
+from sqlalchemy import exists, select
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+
+from broker.access.permissions import leases_seen
+from broker.caller import Caller
+from broker.errors import Forbidden, Invalid
+from broker.identity.callers import Found
+from broker.identity.http import check_csrf_token, find_caller
+from broker.models import Lease
+from broker.parts import Parts
+from broker.web.portal.pages import duration
+
+_MOST_FIELDS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One entry of the navigation; `exact` if this very page is it, `here` also for the pages below."""
+
+    href: str
+    name: str
+    here: bool
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """The signed-in person behind a page. `alarm`: a lease they may see could not be ended yet."""
+
+    request: Request
+    parts: Parts
+    found: Found
+    alarm: bool
+
+    @property
+    def caller(self) -> Caller:
+        """The person, as this session proved them."""
+        return self.found.caller
+
+    @property
+    def now(self) -> datetime:
+        """PostgreSQL's clock when the person was recognised."""
+        return self.found.now
+
+    @property
+    def csrf_token(self) -> str:
+        """What this session's forms must carry."""
+        return self.found.csrf_token
+
+    @property
+    def path(self) -> str:
+        """Where a link can bring them back to: this page, or after a form its page."""
+        path = self.request.url.path
+        return path if self.request.method == "GET" else "/"
+
+    @property
+    def inside(self) -> bool:
+        """Whether they are of the organisation itself."""
+        return self.caller.vendor_id is None
+
+    @property
+    def places(self) -> list[Place]:
+        """The navigation, as far as they have use for it."""
+        if self.found.status != "active":
+            return []
+        here = self.request.url.path
+        places = [("/", "Home"), ("/datasets", "Datasets"), ("/requests", "Requests"), ("/leases", "Leases")]
+        if self.inside:
+            places.insert(3, ("/queue", "Queue"))
+        if self.caller.is_admin or "lead" in self.caller.roles:
+            places.append(("/people", "People"))
+        if self.caller.is_admin:
+            places += [("/vendors", "Vendors"), ("/proposals", "Proposals")]
+        return [Place(href, name, _within(here, href), here == href) for href, name in places]
+
+    @property
+    def factor_says(self) -> str:
+        """How fresh the second factor is."""
+        at = self.caller.factor_at
+        if at is None:
+            return "Second factor not proven" if self.caller.factor_enrolled else "No second factor yet"
+        return f"Second factor {duration(max(1.0, (self.now - at).total_seconds()))} ago"
+
+
+def anybody(request: Request) -> Viewer:
+    """The person behind a page, confirmed by an admin or still waiting.
+
+    Raises:
+        NotSignedIn: nobody.
+        Forbidden: the page was asked for with an API token.
+    """
+    found = find_caller(request)
+    if found.caller.how != "session":
+        raise Forbidden("Pages are for browsers.", advice="Programs use the API under /api/v1.")
+    parts: Parts = request.app.state.parts
+    with parts.database.transaction() as tx:
+        failed = exists().where(Lease.state == "revoke_failed", leases_seen(found.caller))
+        alarm = bool(tx.execute(select(failed)).scalar_one())
+    return Viewer(request, parts, found, alarm)
+
+
+class Waiting(Forbidden):
+    """The person has joined and no admin has confirmed that yet: they are shown where they stand."""
+
+    code = "person_pending"
+
+
+def member(viewer: Annotated[Viewer, Depends(anybody)]) -> Viewer:
+    """The active person behind a page.
+
+    Raises:
+        Waiting: no admin has confirmed them yet.
+    """
+    if viewer.found.status != "active":
+        raise Waiting("Your joining has not been confirmed yet.")
+    return viewer
+
+
+async def fields(request: Request) -> Mapping[str, str]:
+    """The fields of a form, each given once. Asynchronous because a form can be read in no other way here.
+
+    Raises:
+        Invalid: a field comes twice, or is a file.
+    """
+    sent = (await request.form(max_files=0, max_fields=_MOST_FIELDS)).multi_items()
+    found = {name: value for name, value in sent if not isinstance(value, UploadFile)}
+    if len(found) != len(sent):
+        raise Invalid("A field of the form came twice.", advice="Go back, reload the page and send it again.")
+    return {name: value.replace("\r\n", "\n") for name, value in found.items()}
+
+
+def _own_form(request: Request, sent: Annotated[Mapping[str, str], Depends(fields)]) -> Mapping[str, str]:
+    check_csrf_token(sent.get("csrf_token", ""), find_caller(request))
+    return sent
+
+
+def seen_again(viewer: Viewer) -> Viewer:
+    """The same person, recognised anew: after something about their session has changed."""
+    del viewer.request.state.found
+    return anybody(viewer.request)
+
+
+def sign_in_path(request: Request) -> str:
+    """Where somebody without a session goes, to come back here afterwards if this is a page."""
+    path = request.url.path
+    return f"/sign-in?next={quote(path)}" if request.method == "GET" and path != "/" else "/sign-in"
+
+
+def _within(here: str, place: str) -> bool:
+    return here == place or (place != "/" and here.startswith(f"{place}/"))
+
+
+AnybodyNow = Annotated[Viewer, Depends(anybody)]
+MemberNow = Annotated[Viewer, Depends(member)]
+Sent = Annotated[Mapping[str, str], Depends(_own_form)]
