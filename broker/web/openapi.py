@@ -32,6 +32,7 @@ TAGS = {
     "proposals": "Acts that wait for a second admin.",
     "policy": "The rules in force, and changing them.",
     "events": "The audit log.",
+    "oauth": "The authorization server: tokens, keys, metadata. Errors come in OAuth's own form (RFC 6749).",
 }
 _PROBLEM = {
     "type": "object",
@@ -98,9 +99,13 @@ def _build(app: FastAPI) -> dict[str, Any]:
         "session": {"type": "apiKey", "in": "cookie", "name": "__Host-guestkey", "description": "A browser's session."},
     }
     described["security"] = [{"bearer": []}, {"session": []}]
-    for path in described["paths"].values():
-        for operation in path.values():
-            _add_problems(operation["responses"])
+    for path, operations in described["paths"].items():
+        for operation in operations.values():
+            if path.startswith("/api/"):
+                _add_problems(operation["responses"])
+            else:
+                operation["security"] = []
+                operation["responses"].pop("422", None)
     return described
 
 

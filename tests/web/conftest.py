@@ -6,10 +6,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import httpx
 import pytest
 import uvicorn
+from pydantic import HttpUrl
 
 from broker.app import create_app
 from broker.parts import Parts
@@ -27,8 +29,10 @@ class Replica:
         self._socket.bind(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self.url = f"http://localhost:{self.port}"
-        self.settings = settings.model_copy(update={"public_url": self.url})
-        self.app = create_app(self.settings, parts)
+        self.settings = settings.model_copy(update={"public_url": HttpUrl(self.url)})
+        # Links, cookies and passkeys are made of the parts' own settings.
+        self.parts = replace(parts, settings=self.settings)
+        self.app = create_app(self.settings, self.parts)
         config = uvicorn.Config(
             self.app, http="h11", ws="none", proxy_headers=False, server_header=False, access_log=False, log_config=None
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import hypothesis
@@ -43,8 +44,11 @@ def test_no_input_makes_a_fault(replica: Replica, world: World) -> None:
                     tried += 1
                     what = f"{case.method} {case.path}: {answer.status_code} {answer.text[:300]}"
                     assert answer.status_code < 500, what
-                    if answer.status_code >= 400:
+                    # OAuth's endpoints refuse in OAuth's own form (RFC 6749, 5.2).
+                    if answer.status_code >= 400 and not case.path.startswith("/oauth/"):
                         assert answer.headers["content-type"][0].startswith("application/problem+json"), what
 
-            tell()
+            # What takes no input at all cannot be given a wrong one.
+            with suppress(hypothesis.errors.Unsatisfiable):
+                tell()
     assert tried > 200

@@ -292,3 +292,19 @@ def test_browsers_get_pages_and_programs_get_documents(replica: Replica) -> None
     page = httpx.get(f"{replica.url}/nonesuch", headers=html)
     assert page.status_code == 404 and page.headers["content-type"].startswith("text/html")
     is_problem(httpx.get(f"{replica.url}/api/v1/nonesuch", headers=html), 404, "not_found")
+
+
+def test_the_description_is_complete(replica: Replica) -> None:
+    described = httpx.get(f"{replica.url}/openapi.json").json()
+    tags = {tag["name"] for tag in described["tags"] if tag["description"]}
+    seen: set[str] = set()
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            where = f"{method} {path}"
+            assert operation["operationId"] not in seen, where
+            seen.add(operation["operationId"])
+            assert operation["description"] and set(operation["tags"]) <= tags, where
+            if path.startswith("/api/"):
+                assert "application/problem+json" in operation["responses"]["403"]["content"], where
+    assert described["components"]["schemas"]["RequestBody"]["examples"]
+    assert "HTTPValidationError" not in described["components"]["schemas"]
