@@ -80,13 +80,18 @@ def matches(source: SignInSource, claims: Mapping[str, Any]) -> bool:
 
 
 def siblings(tx: Transaction, source: SignInSource) -> Sequence[SignInSource]:
-    """Every active source of the same issuer and client: which one a person belongs to, the claims say."""
+    """Every active source of the same issuer and client: which one a person belongs to, the claims say.
+
+    Locked, so that none is closed between this look and the session that rests on it.
+    """
     return tx.scalars(
-        select(SignInSource).where(
+        select(SignInSource)
+        .where(
             SignInSource.issuer == source.issuer,
             SignInSource.client_id == source.client_id,
             SignInSource.status == "active",
         )
+        .with_for_update(read=True)
     ).all()
 
 

@@ -1,0 +1,415 @@
+"""Signing in at a provider of our own: the honest way in, and every dishonest one refused."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+from joserfc.jwk import ECKey, RSAKey
+from sqlalchemy import select
+
+from broker.identity import wire
+from broker.models import SignInAttempt
+from tests.identity.conftest import BrowserOf, Door
+from tests.support.browser import Browser
+from tests.support.provider import Claims, Provider, encoded, join, rsa_key
+from tests.support.world import World
+
+DAY = 86400
+Attack = Callable[[Provider, Claims], Any]
+
+
+def test_the_honest_way_in(door: Door, browser: Browser, world: World) -> None:
+    source = door.bind(world.vendor())
+    link = door.invite(source)
+    assert "sign-in" in browser.get(link).text
+    answer = browser.return_to(door.provider.approve(browser.leave(f"{link}/sign-in")))
+    assert answer.headers["location"] == "/"
+    me = browser.api("GET", "/me").json()
+    assert (me["status"], me["name"], me["email"]) == ("pending", "Ada Guest", "ada@example.org")
+    refused = browser.api("GET", "/datasets")
+    assert (refused.status_code, refused.json()["code"]) == (403, "person_pending")
+    assert browser.api("POST", "/factors/totp").status_code == 403
+    assert door.admin().api("POST", f"/people/{me['id']}/confirm").status_code == 200
+    assert browser.api("GET", "/datasets").status_code == 200
+    assert browser.return_to(door.provider.approve(browser.leave(f"{link}/sign-in"))).status_code == 303
+    assert browser.api("POST", "/factors/totp").status_code == 200
+    assert {"person.joined", "person.confirmed"} <= set(world.events(me["id"]))
+
+
+def _claims(**changes: Any) -> Attack:
+    return lambda provider, claims: provider.sign(
+        {name: value for name, value in (claims | changes).items() if value is not None}
+    )
+
+
+def _later(name: str, seconds: float, kind: Callable[[float], Any] = int) -> Attack:
+    return lambda provider, claims: provider.sign(claims | {name: kind(time.time() + seconds)})
+
+
+def _header(**changes: Any) -> Attack:
+    return lambda provider, claims: provider.sign(claims, changes)
+
+
+def _unsigned(provider: Provider, claims: Claims) -> str:
+    return join({"alg": "none", "kid": provider.key.kid}, claims, lambda _: b"")
+
+
+def _keyed_with_the_public_key(provider: Provider, claims: Claims) -> str:
+    pem = provider.key.as_pem(private=False)
+    return join({"alg": "HS256", "kid": provider.key.kid}, claims, lambda text: hmac.digest(pem, text, hashlib.sha256))
+
+
+def _own_key_inside(provider: Provider, claims: Claims) -> str:
+    key = ECKey.generate_key("P-256", {"kid": "ec-1"}, private=True)
+    return provider.sign(claims, {"jwk": key.as_dict(private=False)}, key)
+
+
+def _foreign_key(provider: Provider, claims: Claims) -> str:
+    return provider.sign(claims, key=ECKey.generate_key("P-256", {"kid": "ec-1"}, private=True))
+
+
+def _unknown_key(provider: Provider, claims: Claims) -> str:
+    return provider.sign(claims, key=ECKey.generate_key("P-256", {"kid": "never-published"}, private=True))
+
+
+def _encryption_key(provider: Provider, claims: Claims) -> str:
+    key = ECKey.generate_key("P-256", {"kid": "ec-enc", "use": "enc"}, private=True)
+    provider.keys.append(key)
+    return provider.sign(claims, key=key)
+
+
+def _altered(provider: Provider, claims: Claims) -> str:
+    head, _, signature = provider.sign(claims).split(".")
+    return ".".join((head, encoded(json.dumps(claims | {"sub": "root"}).encode()).decode(), signature))
+
+
+ATTACKS: dict[str, Attack] = {
+    "another audience": _claims(aud="other"),
+    "another audience, ours as authorised party": lambda p, c: p.sign(c | {"aud": "other", "azp": p.client_id}),
+    "two audiences": lambda p, c: p.sign(c | {"aud": [p.client_id, "other"]}),
+    "two audiences, ours as authorised party": lambda p, c: p.sign(c | {"aud": [p.client_id, "x"], "azp": p.client_id}),
+    "ours, but authorised for another": _claims(azp="other"),
+    "no audience": _claims(aud=None),
+    "another issuer": _claims(iss="https://evil.example"),
+    "the issuer with a slash": lambda p, c: p.sign(c | {"iss": f"{p.issuer}/"}),
+    "another nonce": _claims(nonce="x"),
+    "no nonce": _claims(nonce=None),
+    "no subject": _claims(sub=None),
+    "an empty subject": _claims(sub=""),
+    "a subject with a zero byte": _claims(sub="ada\x00"),
+    "a subject that is a number": _claims(sub=7),
+    "a subject without end": _claims(sub="a" * 256),
+    "expired": _later("exp", -60),
+    "no expiry": _claims(exp=None),
+    "an expiry that is text": _later("exp", 300, lambda moment: str(int(moment))),
+    "made tomorrow": _later("iat", DAY),
+    "a stale sign-in": _later("auth_time", -DAY),
+    "a sign-in tomorrow": _later("auth_time", DAY),
+    "a sign-in of no known time": _claims(auth_time=None),
+    "a sign-in of time true": _claims(auth_time=True),
+    "a sign-in of time 1.5": _later("auth_time", -1, float),
+    "a sign-in of time text": _later("auth_time", -1, str),
+    "algorithm none": _unsigned,
+    "HMAC with the public key": _keyed_with_the_public_key,
+    "an algorithm that is a list": _header(alg=["ES256"]),
+    "a key inside": _own_key_inside,
+    "a key address inside": _header(jku="https://evil.example/keys"),
+    "a certificate address inside": _header(x5u="https://evil.example/cert"),
+    "a critical extension": _header(crit=["exp"]),
+    "a compressed payload": _header(zip="DEF"),
+    "a foreign key of the same name": _foreign_key,
+    "a key nobody published": _unknown_key,
+    "a key for encryption": _encryption_key,
+    "altered claims": _altered,
+    "oversized": lambda p, c: p.sign(c | {"padding": "x" * 20_000}),
+    "not a token": lambda p, c: "not.a.token",
+    "five parts": lambda p, c: p.sign(c) + ".x.y",
+    "an object": lambda p, c: {"token": p.sign(c)},
+    "claims that are a list": lambda p, c: p.sign([c]),  # type: ignore[arg-type]
+    "no token": lambda p, c: None,
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_token_that_does_not_answer_is_refused(door: Door, browser: Browser, attack: str) -> None:
+    source = door.bind()
+    # An honest token of somebody who has not joined gets further than this.
+    assert _code(door, browser, source.id) == "unknown"
+    door.provider.mint = ATTACKS[attack]
+    assert _code(door, browser, source.id) == "sign_in_refused"
+    assert "__Host-guestkey" not in browser.cookies
+
+
+def _code(door: Door, browser: Browser, source_id: str) -> str:
+    answer = browser.get(door.provider.approve(browser.leave(f"/sign-in/{source_id}")))
+    assert answer.status_code == 401
+    return str(answer.json()["code"])
+
+
+@pytest.mark.parametrize("kind", ["small RSA", "another curve"])
+def test_weak_and_strange_keys_are_refused(door: Door, browser: Browser, kind: str) -> None:
+    source = door.bind()
+    if kind == "small RSA":
+        with pytest.warns(UserWarning):
+            key: Any = RSAKey.generate_key(1024, {"kid": "rsa-weak"}, private=True)
+    else:
+        key = ECKey.generate_key("secp256k1", {"kid": "k1"}, private=True)
+    door.provider.keys.append(key)
+    text = base64.urlsafe_b64encode(b"x" * 64).decode()
+    algorithm = "RS256" if kind == "small RSA" else "ES256"
+    door.provider.mint = lambda _, claims: join({"alg": algorithm, "kid": key.kid}, claims, lambda _: text.encode())
+    assert door.sign_in(browser, source) == 401
+
+
+def test_a_new_key_is_fetched_once_and_forged_names_do_not_hammer(
+    door: Door, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = door.bind()
+    door.join(browser, source)
+    monkeypatch.setattr("broker.identity.providers.REFETCH_EVERY", 0.2)
+    time.sleep(0.25)
+    key = rsa_key()
+    door.provider.keys.append(key)
+    door.provider.mint = lambda provider, claims: provider.sign(claims, key=key)
+    assert door.sign_in(browser, source) == 303
+    monkeypatch.setattr("broker.identity.providers.REFETCH_EVERY", 30.0)
+    door.provider.mint = _unknown_key
+    before = door.provider.asked.count("/keys")
+    assert [door.sign_in(browser, source) for _ in range(3)] == [401] * 3
+    assert door.provider.asked.count("/keys") == before
+
+
+def _with(callback: str, **changes: str | None) -> str:
+    parts = urlsplit(callback)
+    query = {name: values[0] for name, values in parse_qs(parts.query).items()} | changes
+    return f"{parts.path}?{urlencode({name: value for name, value in query.items() if value is not None})}"
+
+
+def test_the_way_back_counts_for_one_browser_and_once(door: Door, browser: Browser, browser_of: BrowserOf) -> None:
+    source = door.bind()
+    door.join(browser, source)
+    thief, other = browser_of(), browser_of()
+    other.leave(f"/sign-in/{source.id}")
+    callback = door.provider.approve(browser.leave(f"/sign-in/{source.id}"))
+    assert thief.get(callback).status_code == 401
+    assert other.get(callback).status_code == 401
+    assert browser.get(_with(callback, state="A" * 43)).status_code == 401
+    assert browser.get(_with(callback, state=None)).status_code == 401
+    assert browser.get(_with(callback, state="\x00")).status_code == 401
+    assert browser.return_to(callback).status_code == 303
+    assert browser.get(callback).status_code == 401
+
+
+def test_two_tabs_may_sign_in_at_once(door: Door, browser: Browser) -> None:
+    source = door.bind()
+    door.join(browser, source)
+    first, second = (browser.leave(f"/sign-in/{source.id}") for _ in range(2))
+    for url in (first, second):
+        assert browser.return_to(door.provider.approve(url)).status_code == 303
+
+
+def test_a_repeated_parameter_is_refused(door: Door, browser: Browser) -> None:
+    source = door.bind()
+    callback = door.provider.approve(browser.leave(f"/sign-in/{source.id}"))
+    assert browser.get(f"{callback}&code=other").status_code == 422
+    assert browser.get(f"{callback}&state=other").status_code == 422
+
+
+def test_a_foreign_issuer_on_the_way_back_is_refused(door: Door, browser: Browser) -> None:
+    source = door.bind()
+    callback = door.provider.approve(browser.leave(f"/sign-in/{source.id}"))
+    assert browser.get(_with(callback, iss="https://evil.example")).json()["code"] == "sign_in_refused"
+
+
+def test_an_announced_issuer_must_come_back(door: Door, browser: Browser) -> None:
+    door.provider.metadata["authorization_response_iss_parameter_supported"] = True
+    source = door.bind()
+    callback = door.provider.approve(browser.leave(f"/sign-in/{source.id}"))
+    assert browser.get(_with(callback, iss=None)).json()["code"] == "sign_in_refused"
+    door.join(browser, source)
+
+
+def test_a_code_of_another_sign_in_is_useless(door: Door, browser: Browser, browser_of: BrowserOf) -> None:
+    source = door.bind()
+    door.join(browser, source)
+    victim = browser_of()
+    stolen = parse_qs(urlsplit(door.provider.approve(victim.leave(f"/sign-in/{source.id}"))).query)["code"][0]
+    own = door.provider.approve(browser.leave(f"/sign-in/{source.id}"))
+    assert browser.get(_with(own, code=stolen)).status_code == 401
+
+
+def test_an_error_of_the_provider_is_one_sentence(door: Door, browser: Browser) -> None:
+    source = door.bind()
+    callback = door.provider.approve(browser.leave(f"/sign-in/{source.id}"))
+    bad = _with(callback, code=None, error="access_denied", error_description="<script>alert(1)</script>")
+    answer = browser.get(bad, headers={"Accept": "text/html"})
+    assert answer.status_code == 401 and "script>alert" not in answer.text
+    assert "did not let you in" in answer.text
+
+
+MISBEHAVIOURS: dict[str, tuple[str, Callable[[], tuple[int, dict[str, str], bytes]]]] = {
+    "discovery redirects": (
+        "/.well-known/openid-configuration",
+        lambda: (302, {"Location": "http://169.254.169.254/"}, b""),
+    ),
+    "discovery without end": (
+        "/.well-known/openid-configuration",
+        lambda: (200, {}, b'{"x":"' + b"x" * (wire.LONGEST_ANSWER + 1) + b'"}'),
+    ),
+    "discovery of another issuer": ("/.well-known/openid-configuration", lambda: (200, {}, b'{"issuer":"https://x"}')),
+    "discovery is a list": ("/.well-known/openid-configuration", lambda: (200, {}, b"[]")),
+    "discovery is no JSON": ("/.well-known/openid-configuration", lambda: (200, {}, b"<html>")),
+    "discovery fails": ("/.well-known/openid-configuration", lambda: (500, {}, b"boom")),
+    "keys redirect": ("/keys", lambda: (302, {"Location": "http://169.254.169.254/"}, b"")),
+    "keys are no list": ("/keys", lambda: (200, {}, b'{"keys": "all"}')),
+    "token endpoint redirects": ("/token", lambda: (307, {"Location": "http://169.254.169.254/"}, b"")),
+    "token endpoint fails": ("/token", lambda: (503, {}, b"boom")),
+}
+
+
+@pytest.mark.parametrize("what", MISBEHAVIOURS)
+def test_a_misbehaving_provider_is_told_in_one_sentence(door: Door, browser: Browser, what: str) -> None:
+    source = door.bind()
+    path, answer = MISBEHAVIOURS[what]
+    door.provider.answers[path] = answer
+    start = browser.get(f"/sign-in/{source.id}")
+    if not path.startswith("/.well-known"):
+        assert start.status_code == 303
+        start = browser.get(door.provider.approve(start.headers["location"]))
+    assert (start.status_code, start.json()["backend"]) == (503, "identity_provider")
+    assert "169.254" not in start.text and "boom" not in start.text
+
+
+def test_a_provider_that_hangs_is_given_up(door: Door, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = door.bind()
+    callback = door.provider.approve(browser.leave(f"/sign-in/{source.id}"))
+    monkeypatch.setattr(wire, "SECONDS", 0.5)
+    release = threading.Event()
+    door.provider.answers["/token"] = lambda: ((release.wait(10) and 200) or 500, {}, b"{}")
+    began = time.monotonic()
+    assert browser.get(callback).status_code == 503
+    assert time.monotonic() - began < 3
+    release.set()
+
+
+@pytest.mark.parametrize("endpoint", ["authorization_endpoint", "token_endpoint", "jwks_uri"])
+@pytest.mark.parametrize("address", ["http://evil.example/x", "javascript:alert(1)", "https://u@evil.example/", 7])
+def test_an_endpoint_without_https_is_refused(door: Door, browser: Browser, endpoint: str, address: object) -> None:
+    source = door.bind()
+    door.provider.metadata[endpoint] = address
+    assert browser.get(f"/sign-in/{source.id}").status_code == 503
+
+
+def test_claims_decide_the_party_and_must_match_exactly_one(
+    door: Door, browser: Browser, browser_of: BrowserOf, world: World
+) -> None:
+    own, guests = door.bind(required_claims={"hd": "org"}), door.bind(world.vendor(), required_claims={"hd": "acme"})
+    link = door.invite(guests)
+    answer = browser.return_to(door.provider.approve(browser.leave(f"{link}/sign-in"), hd="acme"))
+    assert answer.status_code == 303
+    # Setting out from the organisation's source, the same account is still the vendor's.
+    elsewhere = browser_of()
+    assert door.sign_in(elsewhere, own, hd="acme") == 303
+    assert elsewhere.api("GET", "/me").json()["vendor"] == guests.vendor_id
+    assert door.sign_in(browser_of(), own, hd="Acme") == 401
+    assert door.sign_in(browser_of(), own, hd=None) == 401
+    assert door.sign_in(browser_of(), own, hd=["acme"]) == 303
+    # Whoever changes party is somebody else, and has not joined.
+    assert door.sign_in(browser_of(), own, hd="org") == 401
+    door.bind(world.vendor(), required_claims={})
+    assert door.sign_in(browser_of(), own, hd="acme") == 401
+
+
+def test_an_account_nobody_invited_stays_outside(door: Door, browser: Browser) -> None:
+    source = door.bind()
+    callback = door.provider.approve(browser.leave(f"/sign-in/{source.id}"), "stranger")
+    assert browser.get(callback).json()["code"] == "unknown"
+
+
+def test_an_identity_is_exact(door: Door, browser: Browser, browser_of: BrowserOf) -> None:
+    source = door.bind()
+    door.join(browser, source, "ada")
+    for other in ("Ada", "ada.", "a-da"):
+        assert door.sign_in(browser_of(), source, other) == 401
+
+
+def test_an_invitation_works_once(door: Door, browser: Browser, browser_of: BrowserOf) -> None:
+    source = door.bind()
+    link = door.invite(source)
+    first, second = browser, browser_of()
+    ways = [(first, first.leave(f"{link}/sign-in"), "ada"), (second, second.leave(f"{link}/sign-in"), "eve")]
+    answers = [user.return_to(door.provider.approve(url, subject)).status_code for user, url, subject in ways]
+    assert answers == [303, 409]
+    third = browser_of()
+    answer = third.get(door.provider.approve(third.leave(f"{link}/sign-in"), "mallory"))
+    assert (answer.status_code, answer.json()["code"]) == (409, "link_used")
+
+
+def test_one_invitation_two_threads_one_person(door: Door, browser_of: BrowserOf) -> None:
+    source = door.bind()
+    link = door.invite(source)
+    users = [(browser_of(), f"user-{number}") for number in range(4)]
+    callbacks = [(user, door.provider.approve(user.leave(f"{link}/sign-in"), name)) for user, name in users]
+    statuses: list[int] = []
+    threads = [threading.Thread(target=lambda u=u, c=c: statuses.append(u.get(c).status_code)) for u, c in callbacks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(statuses) == [303, 409, 409, 409]
+
+
+def test_an_invitation_is_bound_to_its_source(door: Door, browser: Browser, world: World) -> None:
+    source = door.bind(world.vendor(), required_claims={"hd": "acme"})
+    door.bind(world.vendor(), required_claims={"hd": "borealis"})
+    link = door.invite(source)
+    callback = door.provider.approve(browser.leave(f"{link}/sign-in"), hd="borealis")
+    assert browser.get(callback).status_code == 401
+    assert browser.return_to(door.provider.approve(browser.leave(f"{link}/sign-in"), hd="acme")).status_code == 303
+
+
+def test_links_nobody_made_read_alike(browser: Browser) -> None:
+    for path in ("/join/x", f"/join/{'A' * 43}", "/enrol/x", "/join/x/sign-in", "/enrol/%00/sign-in"):
+        answer = browser.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (404, "link_invalid"), path
+    for path in ("/sign-in/x", "/sign-in/ss_01k9zq6c5w3m8v4x7r2t1y0b9d", "/sign-in/%00"):
+        assert browser.get(path).status_code == 404
+
+
+def test_strangers_learn_no_vendors_name(door: Door, browser: Browser, world: World) -> None:
+    vendor = world.vendor()
+    source = door.bind(vendor)
+    page = browser.get("/sign-in").text
+    assert source.name not in page and source.id not in page and vendor.name not in page
+    door.join(browser, source)
+    assert source.name in browser.get("/sign-in").text
+    chosen = browser.get(f"/sign-in?source={source.id}&next=/leases")
+    assert chosen.headers["location"] == f"/sign-in/{source.id}?next=%2Fleases"
+
+
+@pytest.mark.parametrize("path", ["//evil.example", "https://evil.example", "/\\evil.example", "/a\nb", "javascript:x"])
+def test_afterwards_one_stays_here(door: Door, browser: Browser, path: str) -> None:
+    source = door.bind()
+    door.join(browser, source)
+    url = browser.leave(f"/sign-in/{source.id}?{urlencode({'next': path})}")
+    assert browser.return_to(door.provider.approve(url)).headers["location"] == "/"
+
+
+def test_a_sign_in_under_way_keeps_no_secret(door: Door, browser: Browser, world: World) -> None:
+    source = door.bind()
+    url = browser.leave(f"/sign-in/{source.id}?next=/leases")
+    asked = parse_qs(urlsplit(url).query)
+    with world.database.transaction() as tx:
+        row = tx.execute(select(SignInAttempt).where(SignInAttempt.source_id == source.id)).scalar_one()
+        kept = repr({name: getattr(row, name) for name in row.__table__.columns.keys()})  # noqa: SIM118
+    for secret in (asked["state"][0], asked["nonce"][0], browser.cookies["__Host-guestkey-sign-in"]):
+        assert secret not in kept
