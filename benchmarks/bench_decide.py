@@ -67,8 +67,8 @@ def run(sizes: tuple[int, ...] = (10, 1_000, 10_000)) -> list[Row]:
         rows.append(
             Row(
                 size,
-                _median(lambda facts=facts, rules=rules: decide(facts, rules, NOW), repeats),  # type: ignore[misc]
-                _median(lambda plain=plain, last=last: plain.enforce(*last[:4]), max(10, 20_000 // size)),  # type: ignore[misc]
+                _median(lambda facts=facts, rules=rules: decide(facts, rules, NOW), repeats),
+                _median(lambda plain=plain, last=last: plain.enforce(*last[:4]), max(10, 20_000 // size)),
             )
         )
     return rows

@@ -55,9 +55,11 @@ def record(
         "personal": {row["field"]: row["commitment"] for row in commitments},
     }
     row = {"id": event_id, "kind": kind, "actor": actor, "subject": subject, "leaf": rfc8785.dumps(leaf)}
-    tx.execute(insert(Event).inline().values(row))
+    entry = insert(Event).inline().values(row)
     if commitments:
-        tx.execute(insert(EventPersonal), commitments)
+        # One statement for both: the gate records a decision on every request.
+        entry = insert(EventPersonal).inline().values(commitments).add_cte(entry.cte("entry"))
+    tx.execute(entry)
     return event_id
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from time import monotonic
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
-from sqlalchemy import Engine, create_engine, func, select, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import Engine, create_engine, event, func, select, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session as Transaction
 from sqlalchemy.orm import sessionmaker
@@ -19,6 +20,7 @@ from broker.errors import BackendDown, Conflict
 
 __all__ = ["Database", "Transaction", "notify", "now"]
 T = TypeVar("T")
+_IDLE_SECONDS = 1.0
 
 
 def _bounded(seconds: float) -> type[psycopg.Connection[Any]]:
@@ -36,6 +38,21 @@ def _bounded(seconds: float) -> type[psycopg.Connection[Any]]:
                 raise psycopg.OperationalError("no answer in time") from error
 
     return Bounded
+
+
+def _note_idle(connection: Any, record: Any) -> None:
+    record.info["idle_since"] = monotonic()
+
+
+def _check_if_idle(connection: psycopg.Connection[Any], record: Any, _proxy: Any) -> None:
+    """Ask a connection that lay idle whether it still lives; one used a moment ago need not be asked."""
+    if monotonic() - record.info.get("idle_since", monotonic()) < _IDLE_SECONDS:
+        return
+    try:
+        connection.execute("SELECT 1")
+        connection.rollback()
+    except psycopg.Error as error:
+        raise DisconnectionError from error
 
 
 class Database:
@@ -63,8 +80,9 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=timeout,
-            pool_pre_ping=True,
         )
+        event.listen(self.engine, "checkin", _note_idle)
+        event.listen(self.engine, "checkout", _check_if_idle)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
     @contextmanager

@@ -41,10 +41,9 @@ class VaultRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ChildToken:
-    """A token of one lease, of exactly one path. Its accessor may be kept; the token never."""
+    """A token of one lease, of exactly one path; kept nowhere."""
 
     token: str = field(repr=False)
-    accessor: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,31 +126,18 @@ class Vault:
     # -- leases' own tokens -------------------------------------------------------------------------------------
 
     def child_token(self, display_name: str, lease_id: str, policies: list[str], *, ttl: int) -> ChildToken:
-        """Make the token of one lease: orphan, `ttl` seconds at most, able to do just what the policies say."""
+        """Make the batch token of one lease: orphan, `ttl` seconds long, able to do just what the policies say.
+
+        What is made with it ends with it at the latest.
+        """
         body = {
             "display_name": checked_name(display_name),
             "meta": {"lease": lease_id},
             "policies": [checked_name(policy) for policy in policies],
             "ttl": f"{ttl}s",
-            "explicit_max_ttl": f"{ttl}s",
         }
         auth = self._write(f"auth/token/create/{LEASE_TOKEN_ROLE}", body)["auth"]
-        return ChildToken(auth["client_token"], auth["accessor"])
-
-    def revoke_accessor(self, accessor: str) -> None:
-        """Revoke a token by accessor. The answer proves nothing: ask the backends afterwards."""
-        try:
-            self._write("auth/token/revoke-accessor", {"accessor": accessor})
-        except VaultRefused:
-            log.info("vault.accessor_unknown")
-
-    def accessor_exists(self, accessor: str) -> bool:
-        """Whether a token with this accessor lives."""
-        try:
-            self._write("auth/token/lookup-accessor", {"accessor": accessor})
-        except VaultRefused:
-            return False
-        return True
+        return ChildToken(auth["client_token"])
 
     # -- database engine ----------------------------------------------------------------------------------------
 
@@ -352,9 +338,7 @@ class Vault:
                 return
             secret_id = self._identity.secret_id_file.read_text().strip()
             fresh = self._new_client(None)
-            answer = self._guarded(
-                lambda: fresh.auth.approle.login(self._identity.role_id, secret_id, use_token=False)
-            )
+            answer = self._guarded(lambda: fresh.auth.approle.login(self._identity.role_id, secret_id, use_token=False))
             self._note_token(answer["auth"])
 
     def _renew(self) -> bool:

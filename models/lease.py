@@ -47,7 +47,6 @@ class Lease(Base):
     action: Mapped[Word]
     state: Mapped[Word] = mapped_column(default="pending")
     handle: Mapped[str] = mapped_column(String(200), default="")
-    accessor: Mapped[str | None] = mapped_column(String(200))
     backend_lease_id: Mapped[str | None] = mapped_column(String(400))
     policy_revision: Mapped[int]
     rule: Mapped[Prose] = mapped_column(default="")

@@ -43,8 +43,8 @@ class Gathered:
 
 _GATHER = """
 WITH policy AS (SELECT revision FROM guestkey.policy_in_force {lock}),
-person AS (SELECT id, status, vendor_id FROM guestkey.person WHERE id = :person {lock}),
-service AS (SELECT id, status, vendor_id FROM guestkey.service WHERE id = :service {lock}),
+person AS (SELECT id, status, vendor_id FROM guestkey.person WHERE id = :person {own}),
+service AS (SELECT id, status, vendor_id FROM guestkey.service WHERE id = :service {own}),
 party AS (SELECT vendor_id FROM person UNION ALL SELECT vendor_id FROM service),
 vendor AS (SELECT id, status FROM guestkey.vendor WHERE id = (SELECT vendor_id FROM party) {lock}),
 dataset AS (
@@ -74,8 +74,9 @@ SELECT (SELECT revision FROM policy) AS revision,
        -- Last, so that the clock is read after every lock is held.
        clock_timestamp() AS now
 """
-_LOCKING = text(_GATHER.format(lock="FOR SHARE"))
-_READING = text(_GATHER.format(lock=""))
+# The holder's own row is locked against itself: two issues of one holder are counted one after the other.
+_LOCKING = text(_GATHER.format(lock="FOR SHARE", own="FOR NO KEY UPDATE"))
+_READING = text(_GATHER.format(lock="", own=""))
 
 
 def gather(tx: Transaction, caller: Caller, ask: Ask, *, locking: bool = True) -> Gathered:

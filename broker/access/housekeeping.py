@@ -9,7 +9,7 @@ from sqlalchemy import delete, update
 from broker import audit
 from broker.database import Transaction
 from broker.database import now as clock
-from broker.models import AuthorizationCode, KeptAnswer, FactorChallenge, Proposal, Request, SignInAttempt
+from broker.models import AuthorizationCode, FactorChallenge, KeptAnswer, Proposal, Request, SignInAttempt
 from broker.parts import Parts
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, update
 
 from broker import audit, metrics
 from broker.access import ending
@@ -106,19 +107,21 @@ def _issue_at_backend(parts: Parts, plan: _Plan) -> Handed:
     lease, vault = plan.lease, parts.vault
     # A fault in steps 5 and 6 leaves the lease pending; once its deadline has passed the worker ends it.
     with vault.deadline(parts.settings.issue_deadline):
-        # Step 5: a child token of exactly one path; its accessor is saved before anything is made with it.
+        # Step 5: a child token of exactly one path, which is written nowhere.
         policies = plan.kind.policies(plan.to_issue.slice_id)
         token = vault.child_token(lease.handle, lease.id, policies, ttl=plan.to_issue.lifetime + 60)
-        _save_accessor(parts, lease, token.accessor)
         # Step 6: the credential, for a minute only until it is activated.
         issued = plan.kind.issue(vault, token, plan.to_issue)
-    # Step 7: active, unless somebody ended it meanwhile.
-    activated = _activate(parts, lease, issued)
-    try:
-        plan.kind.activate(vault, plan.to_issue, issued)
-    except BackendDown:
-        _abandon(parts, lease)
-        raise
+    # Step 7: active, unless somebody ended it meanwhile. Lengthening it at the backend goes on beside that: whatever
+    # becomes of either, nobody holds the secret yet, and the record tells the worker what to end.
+    with ThreadPoolExecutor(1) as beside:
+        lengthening = beside.submit(plan.kind.activate, vault, plan.to_issue, issued)
+        activated = _activate(parts, lease, issued)
+        try:
+            lengthening.result()
+        except BackendDown:
+            _abandon(parts, lease)
+            raise
     # Step 8: handed over once; kept nowhere.
     return Handed(activated, issued.values)
 
@@ -132,23 +135,19 @@ def _hand_over_signed(parts: Parts, plan: _Plan) -> Handed:
     return Handed(plan.lease, issued.values)
 
 
-def _save_accessor(parts: Parts, lease: Lease, accessor: str) -> None:
-    with parts.database.transaction() as tx:
-        tx.execute(update(Lease).where(Lease.id == lease.id).values(accessor=accessor))
-
-
 def _activate(parts: Parts, lease: Lease, issued: Issued) -> Lease:
     with parts.database.transaction() as tx:
-        now = clock(tx)
+        moment = func.clock_timestamp()
         active = tx.execute(
             update(Lease)
-            .where(Lease.id == lease.id, Lease.state == "pending", Lease.deadline >= now)
-            .values(state="active", activated_at=now, backend_lease_id=issued.backend_lease_id)
+            .where(Lease.id == lease.id, Lease.state == "pending", Lease.deadline >= moment)
+            .values(state="active", activated_at=moment, backend_lease_id=issued.backend_lease_id)
             .returning(Lease)
         ).scalar_one_or_none()
-        if active is not None:
-            _record_issued(tx, active, now)
+        if active is not None and active.activated_at is not None:
+            _record_issued(tx, active, active.activated_at)
             return active
+        now = clock(tx)
         # Ended while the backend was at work: the worker needs the backend's name for what now must go.
         tx.execute(update(Lease).where(Lease.id == lease.id).values(backend_lease_id=issued.backend_lease_id))
         ending.mark(tx, Lease.id == lease.id, cause="abandoned", by=audit.SYSTEM, now=now)
@@ -281,8 +280,7 @@ def _place(parts: Parts, binding: Mapping[str, object]) -> dict[str, str]:
 
 
 def _over_cap(parts: Parts, tx: Transaction, grant_id: str, caller: Caller) -> Conflict | None:
-    # Two issues at once would both count before either inserts: one at a time per grant and holder.
-    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"{grant_id} {caller.id}"})
+    # Gathering locked the holder's row, so two issues at once are counted one after the other.
     holder = Lease.person_id if caller.kind == "person" else Lease.service_id
     live = tx.execute(
         select(func.count())

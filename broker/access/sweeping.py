@@ -84,7 +84,7 @@ def _end_one(parts: Parts, lease_id: str) -> bool:
 
 def to_end(lease: Lease, binding: Mapping[str, Any]) -> LeaseToEnd:
     """What a kind needs to know to end a lease."""
-    return LeaseToEnd(lease.id, lease.handle, binding, lease.accessor, lease.backend_lease_id)
+    return LeaseToEnd(lease.id, lease.handle, binding, lease.backend_lease_id)
 
 
 def _note_ended(parts: Parts, lease: Lease, confirmed_by: str) -> bool:

@@ -55,12 +55,11 @@ class LeaseToIssue:
 
 @dataclass(frozen=True, slots=True)
 class LeaseToEnd:
-    """What a kind is told about the lease it ends or looks for. Accessor and backend lease may be unknown."""
+    """What a kind is told about the lease it ends or looks for. The backend's lease may be unknown."""
 
     id: str
     handle: str
     binding: Mapping[str, Any]
-    accessor: str | None = None
     backend_lease_id: str | None = None
 
 

@@ -102,8 +102,6 @@ class PostgresKind:
         """Revoke in OpenBao, then make sure in PostgreSQL by hand, then ask it."""
         if lease.backend_lease_id:
             self._revoke(vault, lease.backend_lease_id)
-        if lease.accessor:
-            vault.revoke_accessor(lease.accessor)
         user = user_of(lease.handle)
         try:
             with watching(vault, str(lease.binding["connection"])) as connection:

@@ -1,8 +1,6 @@
 # The worker: revokes, lists and asks. May make nothing.
 path "auth/token/lookup-self"     { capabilities = ["read"] }
 path "auth/token/renew-self"      { capabilities = ["update"] }
-path "auth/token/lookup-accessor" { capabilities = ["update"] }
-path "auth/token/revoke-accessor" { capabilities = ["update"] }
 path "sys/leases/lookup"          { capabilities = ["update"] }
 path "sys/leases/revoke"          { capabilities = ["update"] }
 path "sys/leases/lookup/database/creds/gk-*" { capabilities = ["list", "sudo"] }

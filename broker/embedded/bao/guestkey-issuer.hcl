@@ -3,7 +3,7 @@ path "auth/token/lookup-self" { capabilities = ["read"] }
 path "auth/token/renew-self"  { capabilities = ["update"] }
 path "auth/token/create/guestkey-lease" {
   capabilities        = ["create", "update"]
-  required_parameters = ["meta", "explicit_max_ttl", "display_name", "policies"]
+  required_parameters = ["meta", "ttl", "display_name", "policies"]
 }
 path "sys/leases/renew"         { capabilities = ["update"] }
 path "transit/encrypt/totp"     { capabilities = ["update"] }

@@ -637,7 +637,6 @@ def upgrade() -> None:
         sa.Column("action", sa.String(length=64), nullable=False),
         sa.Column("state", sa.String(length=64), nullable=False),
         sa.Column("handle", sa.String(length=200), nullable=False),
-        sa.Column("accessor", sa.String(length=200), nullable=True),
         sa.Column("backend_lease_id", sa.String(length=400), nullable=True),
         sa.Column("policy_revision", sa.Integer(), nullable=False),
         sa.Column("rule", sa.Text(), nullable=False),
