@@ -37,11 +37,19 @@ class Browser:
 
     def submit(self, page: requests.Response, **changes: str) -> requests.Response:
         """Send the main form of a page with its hidden fields."""
-        form = next(form for form in _Page.read(page.text).forms if form.action != "/sign-out")
+        forms = [form for form in _Page.read(page.text).forms if form.action != "/sign-out"]
+        if not forms:
+            raise RuntimeError(f"{urlsplit(page.url).path} ({page.status_code}) has no form to send")
+        form = forms[0]
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         address = urljoin(page.url, form.action)
         answer = self._send("POST", address, data=urlencode(form.fields | changes), headers=headers)
         return self.open(urljoin(address, answer.headers["Location"])) if answer.is_redirect else answer
+
+    def sign_in(self) -> requests.Response:
+        """Sign in by the first way that the sign-in page offers."""
+        way = next(link for link in _Page.read(self.open("/sign-in").text).addresses if link.startswith("/sign-in/"))
+        return self.open(way)
 
     def link(self, page: requests.Response, id_: str) -> str:
         """Where a link of a page leads."""
@@ -94,12 +102,13 @@ class _Form:
 
 
 class _Page(HTMLParser):
-    """The forms and the named links of a page."""
+    """The forms and links of a page."""
 
     def __init__(self) -> None:
         super().__init__()
         self.forms: list[_Form] = []
         self.links: dict[str, str] = {}
+        self.addresses: list[str] = []
 
     @classmethod
     def read(cls, text: str) -> _Page:
@@ -113,5 +122,6 @@ class _Page(HTMLParser):
             self.forms.append(_Form(given.get("action", "")))
         elif tag == "input" and self.forms and "name" in given:
             self.forms[-1].fields[given["name"]] = given.get("value", "")
-        elif tag == "a" and "id" in given:
-            self.links[given["id"]] = given.get("href", "")
+        elif tag == "a":
+            self.addresses.append(given.get("href", ""))
+            self.links[given.get("id", "")] = given.get("href", "")
