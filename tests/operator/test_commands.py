@@ -32,7 +32,7 @@ def environment(stack: Stack, parts: Parts) -> dict[str, str]:
     """The stack's settings; the installation has been set up."""
     assert parts.tag
     kept = {key: value for key, value in os.environ.items() if not key.startswith("GUESTKEY_")}
-    return {**kept, **stack.environment()}
+    return {**kept, **stack.environment(), "GUESTKEY_SWEEP_INTERVAL": "0.5"}
 
 
 @pytest.fixture
