@@ -16,12 +16,12 @@ _PROVIDER_API = "/v1/identity/oidc/"
 
 
 class Browser:
-    """One person's browser."""
+    """One person's browser; account and password are those at the example provider."""
 
-    def __init__(self, portal: str, username: str, password: str) -> None:
+    def __init__(self, portal: str, username: str = "", password: str = "") -> None:
         self.portal = portal
+        self.cookies: dict[str, str] = {}
         self._username, self._password = username, password
-        self._cookies: dict[str, str] = {}
 
     def open(self, address: str) -> requests.Response:
         """Go to an address and wherever it leads; at the provider's page, sign in with the password."""
@@ -70,11 +70,11 @@ class Browser:
             headers = {
                 "Accept": "text/html",
                 **headers,
-                "Cookie": "; ".join(f"{k}={v}" for k, v in self._cookies.items()),
+                "Cookie": "; ".join(f"{k}={v}" for k, v in self.cookies.items()),
             }
         answer = requests.request(method, address, headers=headers, allow_redirects=False, timeout=20, **options)
         if address.startswith(f"{self.portal}/"):
-            self._cookies.update({cookie.name: cookie.value or "" for cookie in answer.cookies})
+            self.cookies.update({cookie.name: cookie.value or "" for cookie in answer.cookies})
         return answer
 
     def _sign_in_at_provider(self, address: str) -> str:

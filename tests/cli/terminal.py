@@ -9,7 +9,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from unittest.mock import patch
 from broker.cli.main import app
 
 CTRL_C = "\x03"
+Answer = str | Callable[[], str]
 PROGRAM = Path(sys.executable).with_name("guestkey")
 
 
@@ -88,13 +89,27 @@ class Terminal:
             env=self.variables | variables,
         )
 
-    def type(self, *arguments: str, answers: Sequence[tuple[str, str]] = (), seconds: float = 30) -> Ran:
-        """Run on a terminal; for each (prompt, answer) wait for the prompt and type the answer, newline included."""
-        return _on_terminal([str(PROGRAM), *arguments], self.variables, answers, seconds)
+    def type(
+        self,
+        *arguments: str,
+        answers: Sequence[tuple[str, Answer]] = (),
+        seconds: float = 30,
+        watch: Callable[[str], None] = lambda _screen: None,
+    ) -> Ran:
+        """Run on a terminal; for each (prompt, answer) wait for the prompt and type the answer, newline included.
+
+        Args:
+            watch: called with the whole screen each time it changes.
+        """
+        return _on_terminal([str(PROGRAM), *arguments], self.variables, answers, seconds, watch)
 
 
 def _on_terminal(
-    command: Sequence[str], variables: Mapping[str, str], answers: Sequence[tuple[str, str]], seconds: float
+    command: Sequence[str],
+    variables: Mapping[str, str],
+    answers: Sequence[tuple[str, Answer]],
+    seconds: float,
+    watch: Callable[[str], None],
 ) -> Ran:
     screen, keyboard = pty.openpty()
     # setsid makes the terminal the program's own, so that Ctrl-C typed there reaches it as it would a person's.
@@ -107,7 +122,7 @@ def _on_terminal(
     )
     os.close(keyboard)
     try:
-        seen = _converse(screen, list(answers), time.monotonic() + seconds)
+        seen = _converse(screen, list(answers), time.monotonic() + seconds, watch)
         return Ran(child.wait(10), seen, "")
     finally:
         child.kill()
@@ -115,7 +130,7 @@ def _on_terminal(
         os.close(screen)
 
 
-def _converse(screen: int, waiting: list[tuple[str, str]], end: float) -> str:
+def _converse(screen: int, waiting: list[tuple[str, Answer]], end: float, watch: Callable[[str], None]) -> str:
     seen, from_here = "", 0
     while time.monotonic() < end:
         if not select.select([screen], [], [], 0.2)[0]:
@@ -127,9 +142,10 @@ def _converse(screen: int, waiting: list[tuple[str, str]], end: float) -> str:
         if not chunk:
             break
         seen += chunk.decode(errors="replace")
+        watch(seen)
         if waiting and waiting[0][0] in seen[from_here:]:
             from_here, answer = len(seen), waiting.pop(0)[1]
             if answer == CTRL_C:
                 time.sleep(1)  # what was typed before must have begun
-            os.write(screen, answer.encode())
+            os.write(screen, (answer if isinstance(answer, str) else answer()).encode())
     return seen
