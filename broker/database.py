@@ -80,6 +80,8 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=timeout,
+            # An error's text must not carry what was to be written: hashes, wrapped secrets, names.
+            hide_parameters=True,
         )
         event.listen(self.engine, "checkin", _note_idle)
         event.listen(self.engine, "checkout", _check_if_idle)

@@ -22,6 +22,7 @@ from broker.vault import Vault
 log = structlog.get_logger(__name__)
 RECONCILE_SECONDS = 60.0
 HOUSEKEEPING_SECONDS = 60.0
+_NOTICE_SECONDS = 0.5
 
 
 class Worker:
@@ -87,9 +88,13 @@ class Worker:
         try:
             if listener is None or listener.closed:
                 listener = self._listen()
-            for notice in listener.notifies(timeout=seconds, stop_after=1):
-                if notice.channel == CHANGED_CHANNEL:
-                    self._due["redecide"] = 0.0
+            end = monotonic() + seconds
+            # In short waits, so that a signal to stop is noticed.
+            while not self._stopping.is_set() and (left := end - monotonic()) > 0:
+                for notice in listener.notifies(timeout=min(left, _NOTICE_SECONDS), stop_after=1):
+                    if notice.channel == CHANGED_CHANNEL:
+                        self._due["redecide"] = 0.0
+                    return listener
             return listener
         except psycopg.Error:
             if listener is not None:

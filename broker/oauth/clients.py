@@ -7,6 +7,7 @@ import binascii
 from datetime import timedelta
 from urllib.parse import unquote_plus
 
+from sqlalchemy import select
 from starlette.requests import Request
 
 from broker import audit
@@ -15,11 +16,12 @@ from broker.caller import Caller
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.identity.secret_tokens import API_TOKEN_PREFIX, digest, fresh_token
-from broker.models import ApiToken, Service, is_id, new_id
+from broker.models import ApiToken, Event, Service, is_id, new_id
 from broker.oauth.refusals import OAuthRefused
 from broker.parts import Parts
 
 TOKEN_LIFETIME = 900
+REFUSALS_RECORDED_EVERY = timedelta(minutes=1)
 
 
 def authenticated(parts: Parts, request: Request, form: dict[str, str]) -> Caller:
@@ -91,5 +93,15 @@ def _credentials(request: Request, form: dict[str, str]) -> tuple[str, str]:
     return unquote_plus(client_id), unquote_plus(secret)
 
 
-def _at(request: Request) -> dict[str, str]:
-    return {"address": request.client.host if request.client else ""}
+def _note_refused(parts: Parts, service_id: str, request: Request) -> None:
+    """Record a wrong secret of a service that exists; once a minute, so that strangers cannot fill the log."""
+    with parts.database.transaction() as tx:
+        if tx.get(Service, service_id) is None:
+            return
+        now, kind = clock(tx), "service.secret_refused"
+        lately = select(Event.id).where(
+            Event.subject == service_id, Event.kind == kind, Event.at > now - REFUSALS_RECORDED_EVERY
+        )
+        if tx.execute(lately.limit(1)).first() is None:
+            address = request.client.host if request.client else ""
+            audit.record(tx, kind, actor=audit.SYSTEM, subject=service_id, now=now, personal={"address": address})

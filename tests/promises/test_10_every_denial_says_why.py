@@ -26,9 +26,13 @@ def codes_in_code() -> set[str]:
     for module in (conditions, inspect.getmodule(decide)):
         assert module is not None
         for node in ast.walk(ast.parse(inspect.getsource(module))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                if node.func.id in ("Reason", "_you", "_someone") and isinstance(node.args[0], ast.Constant):
-                    found.add(str(node.args[0].value))
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in ("Reason", "_you", "_someone")
+                and isinstance(node.args[0], ast.Constant)
+            ):
+                found.add(str(node.args[0].value))
     return found
 
 

@@ -300,6 +300,19 @@ class World:
         with ThreadPoolExecutor(4) as pool:
             end_marked(self.ender, pool)
 
+    def slice_id(self, dataset: Dataset, name: str = "deidentified") -> str:
+        """The id of one of a dataset's slices."""
+        with self.database.transaction() as tx:
+            return tx.scalars(select(Slice.id).where(Slice.dataset_id == dataset.id, Slice.name == name)).one()
+
+    def wait_sweeping(self, lease_id: str, state: str, *, seconds: float = 15) -> None:
+        """Sweep until a lease reaches a state."""
+        end = time.monotonic() + seconds
+        while (lease := self.lease(lease_id)).state != state:
+            assert time.monotonic() < end, f"the lease is {lease.state}: {lease.last_error}"
+            self.sweep()
+            time.sleep(0.2)
+
     def wait_for(self, lease_id: str, state: str, *, seconds: float = 10) -> Lease:
         """Wait until a lease reaches a state."""
         end = time.monotonic() + seconds

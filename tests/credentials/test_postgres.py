@@ -1,0 +1,287 @@
+"""What a guest's PostgreSQL user can and cannot do, and how it ends: each fault of this stack, on the real parts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from broker.access import ending
+from broker.access.issuing import Handed
+from broker.credentials import kinds
+from broker.credentials.base import LeaseToEnd
+from broker.credentials.postgres import role_of, user_of
+from broker.credentials.postgres_binding import PostgresBinding
+from broker.database import now as clock
+from broker.errors import Invalid
+from broker.models import Lease
+from broker.parts import vault_of
+from tests.support.data import BERLIN
+from tests.support.world import CLINIC, DEIDENTIFIED, World
+
+Session = psycopg.Connection[tuple[Any, ...]]
+
+
+@pytest.fixture
+def handed(world: World) -> Iterator[Handed]:
+    """A credential in use; ended afterwards, whatever the test did with it."""
+    signed, dataset, _ = world.guest()
+    made = world.issue(signed, dataset)
+    yield made
+    with world.database.transaction() as tx:
+        ending.revoke_lease(tx, tx.get_one(Lease, made.lease.id), signed.caller, "", clock(tx))
+    world.sweep()
+    assert world.lease(made.lease.id).state == "revoked"
+    assert world.roles_of(made.lease.id) == 0
+
+
+@pytest.fixture
+def session(world: World, handed: Handed) -> Iterator[Session]:
+    """The guest's own session."""
+    with world.connect(handed) as opened:
+        yield opened
+
+
+def test_columns_and_rows_of_the_slice_and_nothing_else(session: Session, handed: Handed) -> None:
+    assert handed.values is not None
+    rows = session.execute(f"SELECT * FROM {handed.values['relation']}").fetchall()
+    assert len(rows) == BERLIN
+    assert {(len(row), row[1]) for row in rows} == {(3, "berlin")}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM clinic.patients",
+        "SELECT name FROM {relation}",
+        "CREATE TABLE public.mine (x int)",
+        "CREATE TABLE slices.mine (x int)",
+        "CREATE SCHEMA mine",
+        "CREATE TEMP TABLE mine (x int)",
+        "CREATE FUNCTION pg_temp.leak(int) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "SELECT lo_create(0)",
+        "SELECT lo_from_bytea(0, 'x')",
+        "SET ROLE {group}",
+        "SET SESSION AUTHORIZATION postgres",
+        "ALTER ROLE CURRENT_USER VALID UNTIL 'infinity'",
+        "ALTER ROLE CURRENT_USER CONNECTION LIMIT 100",
+        "ALTER ROLE CURRENT_USER CREATEDB",
+        "GRANT {group} TO guestkey_watch",
+        "CREATE ROLE accomplice LOGIN",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'postgres'",
+        "SELECT rolpassword FROM pg_authid",
+        "SELECT pg_read_file('/etc/passwd')",
+        "COPY (SELECT 1) TO PROGRAM 'true'",
+        "SELECT guestkey_ops.end_sessions('postgres')",
+        "INSERT INTO {relation} VALUES (1, 'berlin', 1)",
+        "UPDATE {relation} SET age = 0",
+        "DELETE FROM {relation}",
+    ],
+)
+def test_refused(session: Session, handed: Handed, statement: str) -> None:
+    assert handed.values is not None
+    relation = handed.values["relation"]
+    group = "gks_" + relation.removeprefix("slices.v_")
+    with pytest.raises(psycopg.Error):
+        session.execute(statement.format(relation=relation, group=group))
+
+
+def test_other_databases_are_closed(world: World, handed: Handed) -> None:
+    assert handed.values is not None
+    for database in ("postgres", "guestkey", "template1"):
+        with pytest.raises(psycopg.OperationalError, match="permission denied"):
+            psycopg.connect(
+                host="127.0.0.1",
+                port=world.stack.ports.postgres,
+                dbname=database,
+                user=handed.values["username"],
+                password=handed.values["password"],
+            )
+
+
+def test_a_fourth_session_is_one_too_many(world: World, handed: Handed) -> None:
+    sessions = [world.connect(handed) for _ in range(3)]
+    with pytest.raises(psycopg.OperationalError, match="too many connections"):
+        world.connect(handed)
+    for opened in sessions:
+        opened.close()
+
+
+def test_names_say_nothing_of_vendor_or_dataset(session: Session, world: World, handed: Handed) -> None:
+    """Every database user can list roles and relations, so their names must be opaque."""
+    names = session.execute(
+        "SELECT rolname FROM pg_roles UNION SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
+        " WHERE nspname = 'slices'"
+    ).fetchall()
+    said = " ".join(name for (name,) in names)
+    for secret in ("trials", "Vendor", handed.lease.person_id or "", handed.lease.dataset_id):
+        assert secret.lower() not in said.lower()
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC",
+        "ALTER ROLE CURRENT_USER PASSWORD 'another'",
+        "ALTER ROLE CURRENT_USER SET statement_timeout = 0",
+        "SELECT pg_advisory_lock(1)",
+        "SET statement_timeout = 0; SET default_transaction_read_only = off",
+    ],
+)
+def test_what_a_guest_can_do_does_not_keep_it_alive(session: Session, handed: Handed, trick: str) -> None:
+    """The fixture ends the lease afterwards and asserts that nothing is left."""
+    session.execute(trick)
+
+
+def test_an_object_the_user_owns_does_not_stop_its_end(world: World, handed: Handed) -> None:
+    user = user_of(handed.lease.handle)
+    with world.admin() as admin:
+        admin.execute(f'CREATE TABLE public.owned (x int); ALTER TABLE public.owned OWNER TO "{user}"')
+
+
+def test_a_user_dropped_by_hand_ends_cleanly(world: World, handed: Handed) -> None:
+    with world.admin() as admin:
+        admin.execute(f'DROP OWNED BY "{user_of(handed.lease.handle)}"')
+        admin.execute(f'DROP ROLE "{user_of(handed.lease.handle)}"')
+
+
+def test_a_lease_openbao_has_lost_is_ended_in_postgresql_by_hand(world: World) -> None:
+    signed, dataset, _ = world.guest()
+    made = world.issue(signed, dataset)
+    lease = world.lease(made.lease.id)
+    open_session = world.connect(made)
+    kind = kinds["postgres"]
+    binding = DEIDENTIFIED | {"connection": "data"}
+    confirmed = kind.end(
+        world.ender.vault, LeaseToEnd(lease.id, lease.handle, binding, "database/creds/gk-gone/nothing")
+    )
+    assert "no such role" in confirmed
+    assert world.roles_of(lease.id) == 0
+    with pytest.raises(psycopg.OperationalError):
+        open_session.execute("SELECT 1")
+    open_session.close()
+    assert kind.end(world.ender.vault, LeaseToEnd(lease.id, lease.handle, binding)) == confirmed
+
+
+def test_what_is_never_activated_dies_by_itself(world: World) -> None:
+    """OpenBao ends a user with its token, without any sweeper: here after two seconds instead of sixty."""
+    _, dataset, _ = world.guest()
+    slice_id = world.slice_id(dataset)
+    handle = f"{world.parts.tag}-l{'0' * 24}zz"
+    token = world.parts.vault.child_token(handle, "zz", kinds["postgres"].policies(slice_id), ttl=2)
+    world.parts.vault.database_credential(token, role_of(slice_id))
+    assert world.roles_of("0zz") == 1
+    end = time.monotonic() + 10
+    while world.roles_of("0zz"):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def test_the_brokers_own_token_dying_ends_no_lease_and_is_replaced(world: World, handed: Handed) -> None:
+    world.parts.vault._client.token = "s.dead"
+    signed, dataset, _ = world.guest()
+    again = world.issue(signed, dataset)
+    for credential in (handed, again):
+        with world.connect(credential) as opened:
+            assert opened.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_child_token_opens_exactly_one_path(world: World) -> None:
+    from broker.vault import VaultRefused
+
+    _, one, _ = world.guest()
+    _, other, _ = world.guest()
+    token = world.parts.vault.child_token(
+        f"{world.parts.tag}-lone", "lone", kinds["postgres"].policies(world.slice_id(one)), ttl=30
+    )
+    with pytest.raises(VaultRefused):
+        world.parts.vault.database_credential(token, role_of(world.slice_id(other)))
+
+
+def test_many_ending_at_once(world: World) -> None:
+    signed, dataset, grant = world.guest()
+    made = [world.issue(signed, dataset) for _ in range(5)]
+    with world.database.transaction() as tx:
+        assert len(ending.revoke_grant(tx, grant.id, signed.caller, "", clock(tx))) == 5
+    sweeps = [threading.Thread(target=world.sweep) for _ in range(3)]
+    for sweep in sweeps:
+        sweep.start()
+    for sweep in sweeps:
+        sweep.join(30)
+    for handed_ in made:
+        assert world.lease(handed_.lease.id).state == "revoked"
+        assert world.events(handed_.lease.id).count("lease.revoked") == 1
+
+
+def test_a_backend_that_cannot_confirm_is_tried_again_and_said_so(world: World) -> None:
+    signed, dataset, _ = world.guest()
+    made = world.issue(signed, dataset)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("broker.credentials.postgres._remains", lambda *_: "1 role, 0 sessions")
+        world.change(Lease, made.lease.id, expires_at=world.now())
+        world.sweep()
+    failed = world.lease(made.lease.id)
+    assert (failed.state, failed.attempts) == ("revoke_failed", 1)
+    assert failed.next_attempt_at is not None
+    assert failed.next_attempt_at > world.now() - timedelta(seconds=1)
+    assert "lease.revoke_failed" in world.events(made.lease.id)
+    world.wait_sweeping(made.lease.id, "expired")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"table": "patients; DROP TABLE x"},
+        {"table": 'pat"ients'},
+        {"table": "pg_authid", "schema": "pg_catalog"},
+        {"schema": "information_schema"},
+        {"schema": "pg_catalog"},
+        {"columns": []},
+        {"columns": ["*"]},
+        {"columns": ["id", "id"]},
+        {"columns": "id"},
+        {"columns": ["id, name"]},
+        {"rows": [["site", "= 'x' OR 1=1 --", "y"]]},
+        {"rows": [["site", "LIKE", "%"]]},
+        {"rows": [["site", "=", {"a": 1}]]},
+        {"rows": [["site", "=", "a\x00b"]]},
+        {"rows": [["site", "in", []]]},
+        {"rows": [["site", "is_null", "x"]]},
+        {"rows": ["site = 'berlin'"]},
+        {"connection": "../data"},
+        {"connection": None},
+        {"where": "1=1"},
+    ],
+)
+def test_a_binding_that_could_widen_a_slice_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(Invalid) as refused:
+        PostgresBinding.parse(CLINIC | {"columns": ["id"]} | change)
+    assert refused.value.field.startswith("/binding")
+
+
+def test_a_literal_is_never_sql(world: World) -> None:
+    hostile = "x' OR '1'='1"
+    binding = PostgresBinding.parse(CLINIC | {"columns": ["id"], "rows": [["name", "=", hostile]]})
+    with world.admin() as admin:
+        assert admin.execute(binding.select()).fetchall() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"table": "nowhere"}, "no such table"),
+        ({"columns": ["id", "salary"]}, "no column salary"),
+        ({"rows": [["age", "=", "old"]]}, "another type"),
+    ],
+)
+def test_a_slice_that_cannot_be_is_failed_with_the_reason(world: World, change: dict[str, Any], said: str) -> None:
+    from broker.credentials.postgres_slices import register
+
+    binding = CLINIC | {"columns": ["id"], "rows": []} | change
+    with pytest.raises(Invalid, match=said):
+        register(vault_of(world.settings, "setup"), "sl_01aaaaaaaaaaaaaaaaaaaaaaaa", binding)

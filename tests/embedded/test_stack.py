@@ -1,0 +1,119 @@
+"""The embedded servers as processes: found again after a stop, gone when their parent is killed, closed to others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psycopg
+import pytest
+
+from broker.embedded.children import StartFailed, free_port, require_free
+from broker.embedded.stack import Stack
+from tests.support.world import World
+
+KEEPER = """
+import sys, time
+from pathlib import Path
+from broker.embedded.stack import Stack
+stack = Stack(Path(sys.argv[1]))
+stack.start()
+print(stack.bao.pid, stack.postgres.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" if Path(f"/proc/{pid}").exists() else False
+
+
+def test_killed_with_its_parent_and_found_again() -> None:
+    with TemporaryDirectory(prefix="guestkey-test-", ignore_cleanup_errors=True) as folder:
+        keeper = subprocess.Popen([sys.executable, "-c", KEEPER, folder], stdout=subprocess.PIPE, text=True)
+        assert keeper.stdout is not None
+        pids = [int(word) for word in keeper.stdout.readline().split()]
+        assert len(pids) == 2
+        assert all(alive(pid) for pid in pids)
+        keeper.send_signal(signal.SIGKILL)
+        keeper.wait(10)
+        keeper.stdout.close()
+        end = time.monotonic() + 15
+        while any(alive(pid) for pid in pids):
+            assert time.monotonic() < end, "a server outlived its parent"
+            time.sleep(0.1)
+        again = Stack(Path(folder))
+        began = time.monotonic()
+        again.start()
+        try:
+            assert time.monotonic() - began < 10
+            with psycopg.connect(again.postgres.url("watch", "data")) as connection:
+                assert connection.execute("SELECT current_user").fetchone() == ("guestkey_watch",)
+        finally:
+            again.stop()
+
+
+def test_a_wrong_or_missing_password_is_refused(world: World) -> None:
+    port = world.stack.ports.postgres
+    for user, password in (("postgres", "wrong"), ("guestkey_app", "wrong"), ("postgres", "")):
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(host="127.0.0.1", port=port, dbname="postgres", user=user, password=password)
+
+
+def test_a_taken_port_is_one_clear_line(world: World) -> None:
+    with pytest.raises(StartFailed, match=r"Port \d+, wanted for the portal, is taken"):
+        require_free(world.stack.ports.postgres, "the portal")
+    require_free(free_port(), "the portal")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE guestkey.event SET kind = 'x'",
+        "DELETE FROM guestkey.event",
+        "TRUNCATE guestkey.event",
+        "DROP TABLE guestkey.event",
+        "ALTER TABLE guestkey.event DISABLE TRIGGER ALL",
+        "CREATE RULE quiet AS ON INSERT TO guestkey.event DO INSTEAD NOTHING",
+        "INSERT INTO guestkey.event (number, id, kind, actor, subject, leaf) OVERRIDING SYSTEM VALUE"
+        " VALUES (1, 'e', 'k', 'a', 's', 'x')",
+        "INSERT INTO guestkey.event (id, at, kind, actor, subject, leaf)"
+        " VALUES ('e', '2000-01-01', 'k', 'a', 's', 'x')",
+        "UPDATE guestkey.event_personal SET value = 'x'",
+        "DELETE FROM guestkey.event_personal",
+        "UPDATE guestkey.policy_revision SET rules = ''",
+        "DELETE FROM guestkey.lease",
+        'DELETE FROM guestkey."grant"',
+        "CREATE TABLE guestkey.mine (x int)",
+        "CREATE TEMP TABLE mine (x int)",
+        "SET ROLE guestkey_owner",
+    ],
+)
+def test_the_application_cannot_rewrite_history(world: World, statement: str) -> None:
+    with (
+        psycopg.connect(world.stack.postgres.url("app", "guestkey")) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute(statement)
+
+
+@pytest.mark.parametrize("login", ["registrar", "minter", "watch", "app", "owner"])
+def test_no_login_is_a_superuser(world: World, login: str) -> None:
+    with world.admin() as admin:
+        row = admin.execute(
+            "SELECT rolsuper, rolreplication, rolbypassrls FROM pg_roles WHERE rolname = %s", (f"guestkey_{login}",)
+        ).fetchone()
+    assert row == (False, False, False)
+
+
+def test_the_minters_password_is_openbaos_alone(world: World) -> None:
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(world.stack.postgres.url("minter", "data"))
