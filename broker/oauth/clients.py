@@ -35,16 +35,7 @@ def authenticated(parts: Parts, request: Request, form: dict[str, str]) -> Calle
     with parts.database.transaction() as tx:
         kept = services.secret_hash_of(tx, known) if known else None
     if not services.verify_secret(kept, secret):
-        with parts.database.transaction() as tx:
-            if tx.get(Service, known) is not None:
-                audit.record(
-                    tx,
-                    "service.secret_refused",
-                    actor=audit.SYSTEM,
-                    subject=known,
-                    now=clock(tx),
-                    personal=_at(request),
-                )
+        _note_refused(parts, known, request)
         raise OAuthRefused("invalid_client", "The client is unknown, or its secret is wrong.", status=401)
     with parts.database.transaction() as tx:
         service = tx.get_one(Service, known)
