@@ -16,6 +16,16 @@ from starlette.types import Scope
 from broker.policies import Reason
 
 _WHO = (("you", "Yours to fix"), ("time", "A matter of time"), ("someone", "Somebody else's to fix"))
+# The first that matches: browsers name their ancestors too.
+_BROWSERS = (("Firefox/", "Firefox"), ("Edg/", "Edge"), ("OPR/", "Opera"), ("Chrome/", "Chrome"), ("Safari/", "Safari"))
+_SYSTEMS = (
+    ("Android", "Android"),
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Windows", "Windows"),
+    ("Mac OS", "macOS"),
+    ("Linux", "Linux"),
+)
 _WEB = Path(__file__).parents[1]
 
 
@@ -68,6 +78,13 @@ def spaced(secret: str) -> str:
     return " ".join(secret[at : at + 4] for at in range(0, len(secret), 4))
 
 
+def program(user_agent: str) -> str:
+    """What a browser calls itself, as its owner would."""
+    browser = next((name for mark, name in _BROWSERS if mark in user_agent), user_agent[:60] or "unknown")
+    system = next((name for mark, name in _SYSTEMS if mark in user_agent), "")
+    return f"{browser} on {system}" if system else browser
+
+
 class StaticParts(StaticFiles):
     """Style, script and icons. Browsers keep them but ask each time whether they are still right."""
 
@@ -88,4 +105,4 @@ _pages = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_pages.filters.update(iso=iso, clock=clock, relative=relative, duration=duration, by_whom=by_whom, spaced=spaced)
+_pages.filters.update(iso=iso, clock=clock, relative=relative, duration=duration, by_whom=by_whom, spaced=spaced, program=program)

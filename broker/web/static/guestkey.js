@@ -87,7 +87,11 @@ all("[data-live]").forEach((part) => {
   const timer = setInterval(ask, Number(part.dataset.every));
 });
 
-const left = (seconds) => seconds >= 5400 ? `${Math.round(seconds / 3600)} h` : seconds >= 90 ? `${Math.round(seconds / 60)} min` : `${seconds} s`;
+const UNITS = [["days", 86400], ["h", 3600], ["min", 60]];
+const left = (seconds) => {
+  const [unit, size] = UNITS.find(([, size]) => seconds >= 1.5 * size) ?? ["s", 1];
+  return `${Math.round(seconds / size)} ${unit}`;
+};
 setInterval(() => all("[data-until]").forEach((element) => {
   const seconds = Math.round((Date.parse(element.dataset.until) - Date.now()) / 1000);
   element.textContent = seconds > 0 ? `in ${left(seconds)}` : "now";

@@ -1,0 +1,1 @@
+"""The portal, in a real Chromium against a real replica and OpenBao's own login page."""

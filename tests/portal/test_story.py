@@ -1,0 +1,148 @@
+"""The main job from end to end: join, prove a second factor, ask, approve, hold a credential, give it back."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from playwright.sync_api import expect
+
+from tests.portal.conftest import GuestOf
+from tests.portal.guests import Guest
+from tests.portal.house import House
+
+
+def test_the_main_job(house: House, guest_of: GuestOf) -> None:
+    """An invited engineer reads one slice for some minutes, after an owner approved; then it is gone."""
+    vendor, source = house.vendor()
+    olga = guest_of(house.someone("Olga Owner", None, "admin"))
+    dataset = house.dataset(olga.someone, vendor)
+    ada = guest_of(house.stranger("Ada Engineer", source), signed_in=False)
+    link = _invited(olga, ada)
+    _joined(olga, ada, link)
+    _enrolled(ada, link)
+    _asked(ada, dataset.slug)
+    _approved(olga)
+    _held(house, ada)
+
+
+def _invited(olga: Guest, ada: Guest) -> str:
+    olga.open("/invite")
+    olga.look("invite")
+    olga.choose("Where they sign in", ada.someone.source.name)
+    olga.fill("Who is meant", "Ada, labelling")
+    olga.press("Make invitation link")
+    olga.look("invitation-link")
+    return olga.page.locator("#link").inner_text()
+
+
+def _joined(olga: Guest, ada: Guest, link: str) -> None:
+    ada.open(link)
+    ada.look("invited")
+    ada.sign_in(f"{link}/sign-in")
+    assert ada.page.url.endswith("/waiting")
+    ada.look("waiting")
+    olga.open("/people")
+    olga.says("Ada, labelling")
+    olga.look("people")
+    olga.follow("Ada Engineer")
+    olga.look("person-waiting")
+    olga.press("Confirm Ada Engineer")
+    olga.says("active")
+
+
+def _enrolled(ada: Guest, link: str) -> None:
+    ada.sign_in(f"{link}/sign-in", again=True)
+    ada.add_authenticator()
+    ada.open("/security")
+    ada.look("security-empty")
+    ada.press("Add passkey")
+    ada.fill("A name to know it by", "Laptop")
+    ada.look("passkey")
+    ada.press("Create passkey")
+    ada.says("Your recovery codes")
+    ada.look("recovery-codes")
+    ada.follow("I have kept them")
+    ada.says("Laptop")
+    ada.press("Add authenticator app")
+    ada.look("app")
+    ada.page.get_by_text("Type the key instead").click()
+    ada.secret = ada.page.locator("#secret-key").inner_text().replace(" ", "")
+    ada.fill("Code the app shows now", "000 000")
+    ada.press("Add authenticator app")
+    ada.says("not right")
+    ada.look("app-wrong-code")
+    ada.fill("Code the app shows now", ada.code())
+    ada.press("Add authenticator app")
+    ada.follow("I have kept them")
+    ada.look("security")
+
+
+def _asked(ada: Guest, slug: str) -> None:
+    ada.open("/")
+    ada.look("home-empty")
+    ada.follow("Ask for a dataset")
+    ada.look("ask-which")
+    ada.choose("Dataset", slug)
+    ada.press("Go on")
+    ada.choose("Role", "annotator")
+    ada.page.get_by_label("deidentified").check()
+    ada.fill("Purpose", "Label the March visits")
+    ada.choose("For how long", "604800")
+    ada.look("ask")
+    ada.press("Send request")
+    ada.says("Waits for the dataset's owner")
+    ada.look("request-pending")
+
+
+def _approved(olga: Guest) -> None:
+    olga.open("/queue")
+    olga.look("queue")
+    olga.page.get_by_role("link", name="Review").first.click()
+    olga.says("Label the March visits")
+    olga.look("review")
+    olga.choose("For how long", "259200")
+    olga.press("Approve")
+    olga.says("approved")
+    olga.look("request-approved")
+
+
+def _held(house: House, ada: Guest) -> None:
+    # The page in front of the engineer learns of the approval by itself.
+    expect(ada.page.get_by_role("link", name="Get credential")).to_be_visible(timeout=15_000)
+    house.factor(ada.someone, 3600)
+    ada.follow("Get credential")
+    ada.says("Confirm it is you")
+    ada.look("credential-confirm")
+    ada.press("Confirm with a passkey and get credential")
+    ada.says("Shown this once")
+    ada.look("credential-shown")
+    values = {
+        name: ada.page.locator("dt", has_text=name).locator("xpath=../dd").text_content() or ""
+        for name in ("host", "port", "dbname", "username", "relation")
+    }
+    password = ada.page.locator("#secret-1").text_content() or ""
+    assert not ada.page.locator("#secret-1").is_visible()
+    ada.page.get_by_role("button", name="Copy password").click()
+    assert ada.page.evaluate("navigator.clipboard.readText()") == password
+    with psycopg.connect(
+        host=values["host"],
+        port=values["port"],
+        dbname=values["dbname"],
+        user=values["username"],
+        password=password,
+        autocommit=True,
+    ) as session:
+        row = session.execute(f"SELECT count(*) FROM {values['relation']}").fetchone()
+        assert row is not None and row[0] == 100
+        ada.page.reload()
+        ada.says("already shown")
+        ada.look("credential-gone")
+        ada.follow("Its lease")
+        ada.look("lease-active")
+        ada.press("Revoke now")
+        expect(ada.page.locator("main")).to_contain_text("confirmed: postgresql")
+        ada.look("lease-revoked")
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT 1")
+    ada.open("/")
+    ada.look("home")
