@@ -14,18 +14,23 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from broker.cli.faults import Fault
-from broker.cli.words import clock, moment, safe
+from broker.cli.words import clock, duration, moment, safe
 
 VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its heading, and where the value lies in an item (`a.b`). `when` marks a time."""
+    """One column: its heading, and where the value lies in an item (`a.b`).
+
+    On a terminal a time (`when`) is shown with its zone and relatively, a length of `seconds` in the largest units;
+    in a pipe both are as the API has them.
+    """
 
     heading: str
     path: str
     when: bool = False
+    seconds: bool = False
 
 
 class Output:
@@ -133,6 +138,8 @@ class Output:
         Console(file=self._out, highlight=False, no_color=no_color() or None).print(table)
 
     def _shown(self, column: Column, value: Any) -> str:
+        if column.seconds and isinstance(value, int):
+            return duration(value)
         when = moment(value) if column.when and isinstance(value, str) else None
         return clock(when, datetime.now(UTC)) if when else safe(value)
 

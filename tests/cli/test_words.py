@@ -17,7 +17,7 @@ TEXTS = sorted(
     for file in ROOT.glob(pattern)
     if file.is_file() and "secrets" not in file.parts and "__pycache__" not in file.parts
 )
-MENTION = re.compile(r"(?:`|^\$? ?|Next: |>)guestkey ([a-z-]+)(?: ([a-z-]+))?", re.MULTILINE)
+MENTION = re.compile(r"(?:`|^\$? ?|Next: |>)guestkey ([a-z][a-z-]*)(?: ([a-z-]+))?", re.MULTILINE)
 
 
 def test_commands_mentioned_exist() -> None:

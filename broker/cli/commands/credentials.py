@@ -125,7 +125,7 @@ def why(
 _DECISION = (
     Column("allowed", "allowed"),
     Column("slice", "slice"),
-    Column("longest lifetime", "max_lifetime"),
+    Column("longest lifetime", "max_lifetime", seconds=True),
     Column("rule", "rules"),
     Column("policy revision", "policy_revision"),
     Column("passed", "passed"),

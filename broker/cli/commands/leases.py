@@ -40,7 +40,7 @@ LEASE = Noun(
         Column("cause", "end_cause"),
         Column("confirmed by", "confirmed_by"),
         Column("how it ends", "ending.how"),
-        Column("worst exposure (s)", "ending.worst_case"),
+        Column("worst exposure", "ending.worst_case", seconds=True),
         Column("attempts", "attempts"),
         Column("next attempt", "next_attempt_at", when=True),
     ),
