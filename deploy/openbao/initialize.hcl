@@ -60,9 +60,15 @@ initialize "guestkey" {
       disallowed_policies = ["root"]
       orphan = true
       renewable = false
-      token_type = "service"
+      token_type = "batch"
       token_no_default_policy = true
-      token_explicit_max_ttl = "25h"
+    }
+  }
+  request "longest-token" {
+    operation = "update"
+    path      = "sys/auth/token/tune"
+    data = {
+      max_lease_ttl = "25h"
     }
   }
   request "policy-guestkey-ender" {

@@ -157,7 +157,6 @@ def test_a_database_user_is_made_with_the_name_chosen(connected: House) -> None:
         "display_name": "abc123-l1",
         "policies": ["guestkey-lease-gk-test"],
         "ttl": "60s",
-        "explicit_max_ttl": "60s",
     }
     child = connected.bao("POST", "auth/token/create/guestkey-lease", wanted, issuer).json()["auth"]["client_token"]
     made = connected.bao("GET", "database/creds/gk-test", token=child)
