@@ -6,15 +6,18 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import structlog
 from sqlalchemy import select, update
 
 from broker import audit
 from broker.caller import Caller
 from broker.database import Transaction
-from broker.errors import Conflict, Forbidden, Invalid, NotFound
+from broker.errors import BackendDown, Conflict, Forbidden, Invalid, NotFound
 from broker.identity import wire
 from broker.models import ApiToken, Session, SignInSource, Vendor, is_id, new_id
-from broker.vault import Vault
+from broker.vault import Vault, VaultRefused
+
+log = structlog.get_logger(__name__)
 
 _MOST_CLAIMS = 10
 
@@ -64,7 +67,11 @@ def client_secret(vault: Vault, source: SignInSource) -> str | None:
     """The client secret of a source, None for public clients."""
     if source.wrapped_client_secret is None:
         return None
-    return vault.decrypt("sources", source.wrapped_client_secret, context=source.id).decode()
+    try:
+        return vault.decrypt("sources", source.wrapped_client_secret, context=source.id).decode()
+    except VaultRefused as error:
+        log.error("source.unreadable", source=source.id)
+        raise BackendDown("This way to sign in cannot be used at the moment.", backend="openbao") from error
 
 
 def matches(source: SignInSource, claims: Mapping[str, Any]) -> bool:

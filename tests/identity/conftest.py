@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 
+import pyotp
 import pytest
+from sqlalchemy import update
 
+from broker.database import now as clock
+from broker.identity.secret_tokens import digest, fresh_token
 from broker.identity.sources import new_source_id, wrap_client_secret
-from broker.models import SignInSource, Vendor
+from broker.models import ApiToken, Person, Session, SignInSource, TotpFactor, Vendor, new_id
 from broker.parts import Parts
 from broker.settings import Settings
 from tests.support.browser import Browser
@@ -91,7 +97,11 @@ class Door:
 
     def client(self, signed: Signed) -> Browser:
         """A client of the API with an API token."""
-        self._clients.append(Browser(self.house.url, signed.headers))
+        return self.client_with(signed.headers)
+
+    def client_with(self, headers: Mapping[str, str]) -> Browser:
+        """A client of the API with some headers."""
+        self._clients.append(Browser(self.house.url, headers))
         return self._clients[-1]
 
     def invite(self, source: SignInSource, admin: Browser | None = None) -> str:
@@ -117,6 +127,79 @@ class Door:
         """Sign in; returns the status of coming back (303: in)."""
         callback = self.provider.approve(browser.leave(f"/sign-in/{source.id}"), subject, **claims)
         return browser.return_to(callback).status_code
+
+
+class Ada:
+    """A person who joined and was confirmed, at her browser, with an authenticator app."""
+
+    def __init__(self, door: Door, browser: Browser, source: SignInSource, subject: str = "ada") -> None:
+        self.door, self.browser, self.source, self.subject = door, browser, source, subject
+        self.id = door.join(browser, source, subject)
+        self.secret, self.recovery_codes = "", [""]
+
+    def enrol(self) -> None:
+        """Enrol the app, and forget that its first code was used."""
+        self.secret = str(self.browser.api("POST", "/factors/totp").json()["secret"])
+        answer = self.browser.api("POST", "/factors/totp/confirm", {"code": self.code()})
+        assert answer.status_code == 200, answer.text
+        self.recovery_codes = answer.json()["recovery_codes"]
+        self.forget()
+
+    def code(self, steps: int = 0) -> str:
+        """The code of now, or of some steps away."""
+        return pyotp.TOTP(self.secret).at(int(time.time()) + 30 * steps)
+
+    def wrong_code(self) -> str:
+        """Six digits that are right at no step near now."""
+        right = {self.code(steps) for steps in range(-2, 3)}
+        return next(code for code in ("000000", "111111", "222222", "333333", "444444", "555555") if code not in right)
+
+    def prove(self, code: str | None = None, browser: Browser | None = None) -> int:
+        """Prove the factor; the status."""
+        answer = (browser or self.browser).api("POST", "/confirm/totp", {"code": code or self.code()})
+        return answer.status_code
+
+    def forget(self) -> None:
+        """Undo, behind the broker's back, that codes were used or refused."""
+        with self.door.world.database.transaction() as tx:
+            tx.execute(update(TotpFactor).where(TotpFactor.person_id == self.id).values(last_step=0))
+        self.forget_failures()
+
+    def forget_failures(self) -> None:
+        """The same for refused codes only."""
+        with self.door.world.database.transaction() as tx:
+            tx.execute(update(Person).where(Person.id == self.id).values(failed_codes=0, locked_until=None))
+
+    def age_factor(self, seconds: int = 7200) -> None:
+        """Let the factor of every session of hers be older."""
+        with self.door.world.database.transaction() as tx:
+            at = clock(tx) - timedelta(seconds=seconds)
+            tx.execute(update(Session).where(Session.person_id == self.id).values(factor_at=at))
+
+    def token(self) -> Browser:
+        """A command line of hers: an API token of its own, without a factor."""
+        token = fresh_token("gka_")
+        now = self.door.world.now()
+        self.door.world.add(
+            ApiToken(
+                id=new_id("at"),
+                token_hash=digest(token),
+                person_id=self.id,
+                source_id=self.source.id,
+                client_id="guestkey-cli",
+                last_seen_at=now,
+                expires_at=now + timedelta(hours=1),
+            )
+        )
+        return self.door.client_with({"Authorization": f"Bearer {token}"})
+
+
+@pytest.fixture
+def ada(door: Door, browser: Browser, world: World) -> Ada:
+    """A vendor's engineer with a TOTP factor."""
+    made = Ada(door, browser, door.bind(world.vendor()))
+    made.enrol()
+    return made
 
 
 @pytest.fixture

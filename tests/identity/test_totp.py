@@ -1,0 +1,229 @@
+"""One-time codes: once, in any spelling, from any thread; counted, locked out, wrapped for one person."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select, update
+
+from broker.models import Event, Person, RecoveryCode, TotpFactor
+from tests.identity.conftest import Ada, BrowserOf, Door
+from tests.support.world import World
+
+
+def _spellings(code: str) -> list[str]:
+    wide = "".join(chr(ord(digit) + 0xFEE0) for digit in code)
+    return [
+        f"{code[:3]} {code[3:]}",
+        f"\t{code}\r\n",
+        "\u00a0".join(code),
+        f"{code[:3]}-{code[3:]}",
+        f"{code[:3]}\u2009{code[3:]}",
+        wide,
+        f"{wide[:3]}{code[3:]}",
+    ]
+
+
+def test_a_code_works_once_in_any_spelling(ada: Ada) -> None:
+    for way in range(len(_spellings("123456"))):
+        ada.forget()
+        code = ada.code()
+        spelled = _spellings(code)[way]
+        assert ada.prove(spelled) == 200
+        assert ada.prove(code) == 422
+        ada.forget_failures()
+        assert ada.prove(spelled) == 422
+
+
+@pytest.mark.parametrize("code", ["", "12345", "1234567", "abcdef", "١٢٣٤٥٦", "12345\x00", "1e5000", "+12345"])
+def test_what_is_no_code_is_refused(ada: Ada, code: str) -> None:
+    assert ada.browser.api("POST", "/confirm/totp", {"code": code}).status_code == 422
+
+
+@pytest.mark.parametrize(("steps", "status"), [(-2, 422), (-1, 200), (0, 200), (1, 200), (3, 422)])
+def test_a_code_is_good_near_its_time(ada: Ada, steps: int, status: int) -> None:
+    if time.time() % 30 > 27:
+        time.sleep(3)
+    assert ada.prove(ada.code(steps)) == status
+
+
+def test_an_earlier_code_is_dead_after_a_later_one(ada: Ada) -> None:
+    earlier = ada.code()
+    assert ada.prove(ada.code(1)) == 200
+    assert ada.prove(earlier) == 422
+
+
+def test_one_code_many_threads_one_wins(ada: Ada) -> None:
+    clients = [ada.token() for _ in range(6)]
+    code, barrier, statuses = ada.code(), threading.Barrier(6), []
+
+    def run(number: int) -> None:
+        barrier.wait(5)
+        statuses.append(ada.prove(code, clients[number]))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert statuses.count(200) == 1 and set(statuses) <= {200, 422, 429}
+
+
+def test_freshness_is_the_sessions_own(ada: Ada, door: Door, browser_of: BrowserOf) -> None:
+    other, token = browser_of(), ada.token()
+    assert door.sign_in(other, ada.source) == 303
+    assert ada.browser.api("GET", "/me").json()["factor_at"] is not None
+    for holder in (other, token):
+        me = holder.api("GET", "/me").json()
+        assert me["factor_enrolled"] and me["factor_at"] is None
+    assert ada.prove(browser=token) == 200
+    assert token.api("GET", "/me").json()["factor_method"] == "totp"
+    assert other.api("GET", "/me").json()["factor_at"] is None
+
+
+def test_guessing_locks_out_the_person_not_the_session(ada: Ada, world: World) -> None:
+    token = ada.token()
+    for attempt in range(5):
+        assert ada.prove(ada.wrong_code(), token if attempt % 2 else ada.browser) == 422
+    for holder in (ada.browser, token):
+        answer = holder.api("POST", "/confirm/totp", {"code": ada.code()})
+        assert answer.status_code == 429 and 0 < int(answer.headers["retry-after"]) <= 901
+    assert ada.browser.api("POST", "/factors/recover", {"code": ada.recovery_codes[0]}).status_code == 429
+    world.change(Person, ada.id, locked_until=world.now() - timedelta(seconds=1))
+    assert ada.prove() == 200
+    assert "factor.locked_out" in world.events(ada.id)
+
+
+def test_guesses_at_once_are_counted_each(ada: Ada, world: World) -> None:
+    clients = [ada.token() for _ in range(8)]
+    wrong, statuses = ada.wrong_code(), []
+    threads = [
+        threading.Thread(target=lambda client=client: statuses.append(ada.prove(wrong, client))) for client in clients
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert statuses.count(422) == 5 and statuses.count(429) == 3
+
+
+def test_a_success_forgets_failures(ada: Ada) -> None:
+    for _ in range(3):
+        for _ in range(4):
+            assert ada.prove(ada.wrong_code()) == 422
+        with ada.door.world.database.transaction() as tx:
+            tx.execute(update(TotpFactor).where(TotpFactor.person_id == ada.id).values(last_step=0))
+        assert ada.prove() == 200
+
+
+def test_a_secret_is_wrapped_for_its_person(ada: Ada, door: Door, browser_of: BrowserOf, world: World) -> None:
+    eve = Ada(door, browser_of(), ada.source, "eve")
+    eve.enrol()
+    with world.database.transaction() as tx:
+        wrapped = tx.get_one(TotpFactor, eve.id).wrapped_secret
+        assert wrapped.startswith("vault:") and eve.secret not in wrapped
+        tx.execute(update(TotpFactor).where(TotpFactor.person_id == ada.id).values(wrapped_secret=wrapped))
+    assert ada.prove(eve.code()) == 409
+    with world.database.transaction() as tx:
+        leaves = b"".join(tx.scalars(select(Event.leaf).where(Event.actor == f"person:{eve.id}")))
+    for secret in (eve.secret, *eve.recovery_codes):
+        assert secret.encode() not in leaves
+
+
+def test_the_first_factor_needs_an_opened_door(door: Door, browser_of: BrowserOf) -> None:
+    source = door.bind()
+    browser = browser_of()
+    person_id = door.join(browser, source)
+    later = browser_of()
+    assert door.sign_in(later, source) == 303
+    for way in ("/factors/totp", "/factors/passkeys/options"):
+        refused = later.api("POST", way)
+        assert (refused.status_code, refused.json()["code"]) == (403, "enrolment_closed")
+    made = door.admin().api("POST", f"/people/{person_id}/enrolment-invitations").json()
+    assert (
+        later.return_to(door.provider.approve(later.leave(f"{made['link']}/sign-in"))).headers["location"]
+        == "/security"
+    )
+    assert later.api("POST", "/factors/totp").status_code == 200
+
+
+def test_an_enrolment_link_is_one_persons_and_works_once(door: Door, browser_of: BrowserOf) -> None:
+    source = door.bind()
+    person_id = door.join(browser_of(), source)
+    door.join(browser_of(), source, "eve")
+    link = door.admin().api("POST", f"/people/{person_id}/enrolment-invitations").json()["link"]
+    eve = browser_of()
+    answer = eve.get(door.provider.approve(eve.leave(f"{link}/sign-in"), "eve"))
+    assert (answer.status_code, answer.json()["code"]) == (401, "link_foreign")
+    for expected in (200, 403):
+        browser = browser_of()
+        assert browser.return_to(door.provider.approve(browser.leave(f"{link}/sign-in"))).status_code == 303
+        assert browser.api("POST", "/factors/totp").status_code == expected
+
+
+def test_an_admin_cannot_add_a_factor_to_somebody_who_has_one(ada: Ada, door: Door) -> None:
+    assert door.admin().api("POST", f"/people/{ada.id}/enrolment-invitations").status_code == 409
+
+
+def test_replacing_needs_the_old_one_fresh(ada: Ada) -> None:
+    ada.age_factor()
+    refused = ada.browser.api("POST", "/factors/totp")
+    assert refused.status_code == 401 and refused.json()["code"] == "insufficient_user_authentication"
+    assert "max_age=900" in refused.headers["www-authenticate"]
+    assert ada.prove() == 200
+    old, old_code = ada.secret, ada.code(1)
+    ada.enrol()
+    assert ada.secret != old
+    assert ada.prove(old_code) == 422
+    assert ada.prove() == 200
+
+
+def test_a_new_secret_counts_only_once_confirmed_and_here(ada: Ada, door: Door, browser_of: BrowserOf) -> None:
+    new = ada.browser.api("POST", "/factors/totp").json()["secret"]
+    kept, ada.secret = ada.secret, new
+    other = browser_of()
+    assert door.sign_in(other, ada.source) == 303
+    assert other.api("POST", "/factors/totp/confirm", {"code": ada.code()}).status_code == 401
+    ada.secret = kept
+    assert ada.prove(browser=other) == 200
+    assert other.api("POST", "/factors/totp/confirm", {"code": ada.code()}).status_code == 409
+
+
+def test_the_last_factor_stays(ada: Ada) -> None:
+    refused = ada.browser.api("DELETE", "/factors/totp")
+    assert (refused.status_code, refused.json()["code"]) == (409, "last_factor")
+    ada.age_factor()
+    assert ada.browser.api("DELETE", "/factors/totp").status_code == 401
+
+
+def test_a_recovery_code_only_permits_enrolling_anew(ada: Ada, door: Door, browser_of: BrowserOf, world: World) -> None:
+    browser, token = browser_of(), ada.token()
+    assert door.sign_in(browser, ada.source) == 303
+    spelled = ada.recovery_codes[0].upper().replace("-", " ")
+    assert browser.api("POST", "/factors/recover", {"code": spelled}).status_code == 200
+    assert browser.api("GET", "/me").json()["factor_at"] is None
+    assert browser.api("DELETE", "/factors/totp").status_code == 401
+    assert ada.browser.api("GET", "/me").status_code == 401 and token.api("GET", "/me").status_code == 401
+    ada.browser = browser
+    ada.enrol()
+    assert ada.prove() == 200
+    assert browser.api("GET", "/factors").json()["recovery_codes_left"] == 10
+    with world.database.transaction() as tx:
+        rows = list(tx.scalars(select(RecoveryCode).where(RecoveryCode.person_id == ada.id)))
+    assert len(rows) == 10
+
+
+def test_a_recovery_code_works_once(ada: Ada, door: Door, browser_of: BrowserOf) -> None:
+    code = ada.recovery_codes[3]
+    assert ada.browser.api("POST", "/factors/recover", {"code": code}).status_code == 200
+    other = browser_of()
+    assert door.sign_in(other, ada.source) == 303
+    assert other.api("POST", "/factors/recover", {"code": code}).status_code == 422
+    assert other.api("POST", "/factors/recover", {"code": "aaaaa-bbbbb-ccccc-ddddd"}).status_code == 422
+
+
+def test_recovering_is_for_browsers(ada: Ada) -> None:
+    assert ada.token().api("POST", "/factors/recover", {"code": ada.recovery_codes[0]}).status_code == 403
