@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -118,7 +118,8 @@ def give_role(person_id: str, body: RoleBody, caller: FreshCaller, parts: PartsN
             return JSONResponse(shown.model_dump(mode="json"), 201)
         people.check_role(tx, caller, person_id, body.role)
         details = {"person_id": person_id, "role": body.role}
-        proposal = proposals.propose(tx, "give_role", person_id, details, caller, now)
+        lifetime = timedelta(seconds=parts.settings.proposal_lifetime)
+        proposal = proposals.propose(tx, "give_role", person_id, details, caller, now, lifetime=lifetime)
     waiting = RoleProposed(id=proposal.id, state=proposal.state, lapses_at=proposal.lapses_at)
     return JSONResponse(waiting.model_dump(mode="json"), 202)
 

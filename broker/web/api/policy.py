@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter
@@ -132,7 +132,8 @@ def propose_policy(body: RulesBody, caller: FreshCaller, parts: PartsNow) -> Pol
     checked = check_policy(body, caller, parts)
     details = {"rules": body.rules, "networks": body.networks}
     with parts.database.transaction() as tx:
-        proposal = proposals.propose(tx, "apply_policy", "policy", details, caller, clock(tx))
+        lifetime = timedelta(seconds=parts.settings.proposal_lifetime)
+        proposal = proposals.propose(tx, "apply_policy", "policy", details, caller, clock(tx), lifetime=lifetime)
     return PolicyProposed(
         id=proposal.id,
         state=proposal.state,
