@@ -9,11 +9,10 @@ from typing import Any
 from sqlalchemy import select
 
 from broker import audit
+from broker.access.people import TWO_PERSON_ROLES
 from broker.database import Transaction
 from broker.errors import Conflict, Invalid, NotFound
 from broker.models import Person, RoleHeld, new_id
-
-TWO_PERSON_ROLES = ("admin", "auditor")
 
 
 def give_role(tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime) -> None:
