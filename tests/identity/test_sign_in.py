@@ -174,7 +174,7 @@ def test_a_new_key_is_fetched_once_and_forged_names_do_not_hammer(
     door: Door, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = door.bind()
-    door.join(browser, source)
+    door.known(source)
     monkeypatch.setattr("broker.identity.providers.REFETCH_EVERY", 0.2)
     time.sleep(0.25)
     key = rsa_key()
@@ -196,7 +196,7 @@ def _with(callback: str, **changes: str | None) -> str:
 
 def test_the_way_back_counts_for_one_browser_and_once(door: Door, browser: Browser, browser_of: BrowserOf) -> None:
     source = door.bind()
-    door.join(browser, source)
+    door.known(source)
     thief, other = browser_of(), browser_of()
     other.leave(f"/sign-in/{source.id}")
     callback = door.provider.approve(browser.leave(f"/sign-in/{source.id}"))
@@ -211,7 +211,7 @@ def test_the_way_back_counts_for_one_browser_and_once(door: Door, browser: Brows
 
 def test_two_tabs_may_sign_in_at_once(door: Door, browser: Browser) -> None:
     source = door.bind()
-    door.join(browser, source)
+    door.known(source)
     first, second = (browser.leave(f"/sign-in/{source.id}") for _ in range(2))
     for url in (first, second):
         assert browser.return_to(door.provider.approve(url)).status_code == 303
@@ -240,7 +240,7 @@ def test_an_announced_issuer_must_come_back(door: Door, browser: Browser) -> Non
 
 def test_a_code_of_another_sign_in_is_useless(door: Door, browser: Browser, browser_of: BrowserOf) -> None:
     source = door.bind()
-    door.join(browser, source)
+    door.known(source)
     victim = browser_of()
     stolen = parse_qs(urlsplit(door.provider.approve(victim.leave(f"/sign-in/{source.id}"))).query)["code"][0]
     own = door.provider.approve(browser.leave(f"/sign-in/{source.id}"))
@@ -337,7 +337,7 @@ def test_an_account_nobody_invited_stays_outside(door: Door, browser: Browser) -
 
 def test_an_identity_is_exact(door: Door, browser: Browser, browser_of: BrowserOf) -> None:
     source = door.bind()
-    door.join(browser, source, "ada")
+    door.known(source)
     for other in ("Ada", "ada.", "a-da"):
         assert door.sign_in(browser_of(), source, other) == 401
 
@@ -399,7 +399,7 @@ def test_strangers_learn_no_vendors_name(door: Door, browser: Browser, world: Wo
 @pytest.mark.parametrize("path", ["//evil.example", "https://evil.example", "/\\evil.example", "/a\nb", "javascript:x"])
 def test_afterwards_one_stays_here(door: Door, browser: Browser, path: str) -> None:
     source = door.bind()
-    door.join(browser, source)
+    door.known(source)
     url = browser.leave(f"/sign-in/{source.id}?{urlencode({'next': path})}")
     assert browser.return_to(door.provider.approve(url)).headers["location"] == "/"
 
