@@ -62,9 +62,11 @@ def issue(parts: Parts, caller: Caller, ask: Ask, *, idempotency_key: str | None
     key_hash = _key_hash(caller, idempotency_key) if idempotency_key else None
     # Steps 1 to 4: facts, decision, its event and the pending lease, in one transaction.
     with parts.database.transaction() as tx:
-        if key_hash and (repeated := _repeated(tx, key_hash, ask)):
+        gathered = gather(tx, caller, ask)
+        # After gathering, which locked the holder's row: a repeat that comes meanwhile waits for the first.
+        if key_hash and (repeated := _repeated(tx, key_hash, ask, gathered)):
             return Handed(repeated, None)
-        outcome = _decide_and_record(parts, tx, caller, ask, kind, key_hash)
+        outcome = _decide_and_record(parts, tx, caller, ask, gathered, kind, key_hash)
     if not isinstance(outcome, _Plan):
         metrics.decisions.labels("denied", ask.kind).inc()
         raise outcome
@@ -76,9 +78,14 @@ def issue(parts: Parts, caller: Caller, ask: Ask, *, idempotency_key: str | None
 
 
 def _decide_and_record(
-    parts: Parts, tx: Transaction, caller: Caller, ask: Ask, kind: Kind, key_hash: bytes | None
+    parts: Parts,
+    tx: Transaction,
+    caller: Caller,
+    ask: Ask,
+    gathered: Gathered,
+    kind: Kind,
+    key_hash: bytes | None,
 ) -> _Plan | Exception:
-    gathered = gather(tx, caller, ask)
     decision = decide(gathered.facts, parts.rulebook.at(tx, gathered.revision), gathered.now)
     decision_id = record_decision(tx, caller, ask, gathered, decision)
     if not decision.allowed:
@@ -297,9 +304,10 @@ def _over_cap(parts: Parts, tx: Transaction, grant_id: str, caller: Caller) -> C
     )
 
 
-def _repeated(tx: Transaction, key_hash: bytes, ask: Ask) -> Lease | None:
+def _repeated(tx: Transaction, key_hash: bytes, ask: Ask, gathered: Gathered) -> Lease | None:
     lease = tx.scalars(select(Lease).where(Lease.holder_hash == key_hash)).one_or_none()
-    if lease is not None and (lease.kind, lease.action) != (ask.kind, ask.action):
+    asked = (ask.kind, ask.action, gathered.dataset["id"] if gathered.dataset else None)
+    if lease is not None and (lease.kind, lease.action, lease.dataset_id) != asked:
         raise Conflict("This idempotency key was used for a different request.", advice="Use a new key.")
     return lease
 

@@ -127,7 +127,7 @@ class PostgresKind:
                         "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", (f"gk_{tag}_",)
                     ).fetchall()
             except psycopg.Error as error:
-                raise _silent() from error
+                raise silent() from error
             found.update(f"{tag}-{str(row[0]).removeprefix(f'gk_{tag}_')}" for row in rows)
         return found
 
@@ -163,7 +163,7 @@ def _connect(vault: Vault, secret: str) -> psycopg.Connection[tuple[Any, ...]]:
         raise _down("The login of the dataset's database is not known to the key store.") from error
     except psycopg.Error as error:
         log.warning("postgres.unreachable", secret=secret, error=type(error).__name__)
-        raise _silent() from error
+        raise silent() from error
 
 
 def registering(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
@@ -183,7 +183,8 @@ def _remains(connection: psycopg.Connection[tuple[Any, ...]], user: str) -> str:
     return f"{roles} role, {sessions} sessions" if roles or sessions else ""
 
 
-def _silent() -> BackendDown:
+def silent() -> BackendDown:
+    """The database behind a slice does not answer usefully."""
     return BackendDown("The dataset's database does not answer.", backend="postgresql", advice="Try again in a minute.")
 
 

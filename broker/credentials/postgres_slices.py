@@ -14,6 +14,7 @@ from broker.credentials.postgres import (
     registering,
     role_of,
     short,
+    silent,
     view_of,
 )
 from broker.credentials.postgres_binding import PostgresBinding
@@ -112,6 +113,9 @@ def _make_view(vault: Vault, slice_id: str, binding: PostgresBinding) -> None:
             raise _mismatch() from error
         except psycopg.errors.UndefinedFunction as error:
             raise _mismatch() from error
+        except psycopg.Error as error:
+            # Another worker at the same slice, or a database that went away: the next round finds out.
+            raise silent() from error
 
 
 def _mismatch() -> Invalid:

@@ -194,6 +194,23 @@ def test_an_idempotent_repeat_answers_the_same_lease_without_the_secret(world: W
     assert first.values is not None
     assert again.values is None
     assert again.lease.id == first.lease.id
+    with pytest.raises(Conflict, match="different request"):
+        world.issue(signed, dataset, idempotency_key="once", kind="token")
+
+
+def test_two_repeats_at_once_make_one_lease(world: World) -> None:
+    signed, dataset, _ = world.guest()
+    barrier = threading.Barrier(3)
+
+    def attempt(_: int) -> tuple[str, bool]:
+        barrier.wait()
+        handed = world.issue(signed, dataset, idempotency_key="together")
+        return handed.lease.id, handed.values is not None
+
+    with ThreadPoolExecutor(3) as pool:
+        outcomes = list(pool.map(attempt, range(3)))
+    assert len({lease_id for lease_id, _ in outcomes}) == 1
+    assert sum(shown for _, shown in outcomes) == 1
 
 
 def test_a_lease_never_outlasts_its_grant(world: World) -> None:

@@ -41,10 +41,12 @@ def house(stack: Stack, settings: Settings, parts: Parts, ender: Parts) -> Itera
     worker = Worker(ender, vault_of(settings, "setup"))
     thread = threading.Thread(target=worker.run, name="portal-worker")
     thread.start()
-    yield House(World(stack, settings, replica.parts, ender), replica)
-    worker.stop()
-    thread.join(20)
-    replica.stop()
+    try:
+        yield House(World(stack, settings, replica.parts, ender), replica)
+    finally:
+        worker.stop()
+        thread.join(20)
+        replica.stop()
 
 
 @pytest.fixture(scope="package")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import secrets
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 
+import pyotp
 from sqlalchemy import select, update
 
 from broker.embedded.operator import Operator
-from broker.identity import sessions
+from broker.identity import callers, sessions, totp
 from broker.identity.sources import new_source_id, wrap_client_secret
-from broker.models import Dataset, Person, RoleHeld, Session, SignInSource, Vendor, new_id
+from broker.models import Dataset, Grant, Person, Request, RoleHeld, Session, SignInSource, Slice, Vendor, new_id
 from tests.support.world import World
 from tests.web.conftest import Replica
 
@@ -34,7 +36,7 @@ class House:
         self.world, self.replica, self.url = world, replica, replica.url
         self._operator = Operator(world.stack.bao)
         self._client = self._operator.make_provider([f"{self.url}/sign-in/callback"])
-        self.own = self._bind("organisation", "Organisation", None)
+        self.own = self._bind("organisation", f"Organisation {secrets.token_hex(2)}", None)
 
     def vendor(self, name: str = "Acme Labels") -> tuple[Vendor, SignInSource]:
         """An active vendor and where its people sign in."""
@@ -67,10 +69,56 @@ class House:
 
     def dataset(self, owner: Someone, *offered_to: Vendor) -> Dataset:
         """A dataset of the owner's with two slices, both real."""
-        made = self.world.dataset(*offered_to)
+        made = self.world.dataset(*offered_to, register=False)
         about = {"title": "Clinical trials", "description": "Visits of patients, one row each.", "owner_id": owner.id}
         self.world.change(Dataset, made.id, **about)
+        end = time.monotonic() + 10
+        while not self._ready(made.id):
+            assert time.monotonic() < end, "the worker registers no slices"
+            time.sleep(0.05)
         return made
+
+    def grant(self, dataset: Dataset, someone: Someone, role: str = "annotator") -> Grant:
+        """A grant that began an hour ago and ends in a day."""
+        now = self.world.now()
+        made: Grant = self.world.add(
+            Grant(
+                id=new_id("gr"),
+                dataset_id=dataset.id,
+                role=role,
+                person_id=someone.id,
+                purpose="labelling",
+                starts_at=now - timedelta(hours=1),
+                ends_at=now + timedelta(days=1),
+            )
+        )
+        return made
+
+    def request(self, dataset: Dataset, someone: Someone, purpose: str = "Label the March visits") -> Request:
+        """A request that waits for its decision."""
+        now = self.world.now()
+        made: Request = self.world.add(
+            Request(
+                id=new_id("rq"),
+                person_id=someone.id,
+                dataset_id=dataset.id,
+                role="annotator",
+                purpose=purpose,
+                period=7 * 86400,
+                lapses_at=now + timedelta(days=14),
+            )
+        )
+        return made
+
+    def app(self, someone: Someone) -> str:
+        """Give the person an authenticator app; returns its key."""
+        parts, cookie = self.world.parts, self.session(someone, None)
+        with parts.database.transaction() as tx:
+            caller = callers.by_session(tx, cookie, None, idle=60).caller
+        until = self.world.now() + timedelta(minutes=5)
+        secret = totp.begin(parts, caller, until).secret
+        totp.confirm_enrolment(parts, caller, until, pyotp.TOTP(secret).at(int(time.time()) - 30))
+        return secret
 
     def session(self, someone: Someone, factor_age: int | None) -> str:
         """A session as signing in makes it; returns the cookie. `factor_age` in seconds, None: never proven."""
@@ -89,6 +137,10 @@ class House:
         with self.world.database.transaction() as tx:
             person = select(Person.id).where(Person.email == f"{someone.username}@example.org").scalar_subquery()
             tx.execute(update(Session).where(Session.person_id == person).values(factor_at=at, factor_method="totp"))
+
+    def _ready(self, dataset_id: str) -> bool:
+        with self.world.database.transaction() as tx:
+            return set(tx.scalars(select(Slice.state).where(Slice.dataset_id == dataset_id))) == {"ready"}
 
     def _account(self, name: str, source: SignInSource) -> tuple[Someone, str]:
         username = f"{name.split()[0].lower()}{secrets.token_hex(3)}"
