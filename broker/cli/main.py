@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import Annotated
 
 import typer
@@ -23,6 +22,9 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
+        # Slow to import, and for nothing but this.
+        import importlib.metadata
+
         typer.echo(importlib.metadata.version("guestkey"))
         raise typer.Exit
 

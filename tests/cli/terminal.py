@@ -62,7 +62,9 @@ class Terminal:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     def call(self, *arguments: str, stdin: str = "", **variables: str) -> Ran:
-        """The same as `run`, inside this process: quicker, where nothing else writes to its streams."""
+        """The same as `run`, inside this process: quicker, but not beside a replica, whose threads read the same
+        environment from C.
+        """
         out, err = io.StringIO(), io.StringIO()
         with (
             patch.dict(os.environ, self.variables | variables, clear=True),
