@@ -128,5 +128,8 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, code: str, status:
     request = Request(scope)
     wait = scope.get("state", {}).get("retry_after")
     metrics.anonymous_refusals.labels(code).inc()
-    answer = problems.problem(request, code, status, headers={"Retry-After": str(wait)} if wait else None)
+    headers = {"Retry-After": str(wait)} if wait else None
+    answer: Response = problems.problem(request, code, status, headers=headers)
+    if problem_pages.wants_page(request):
+        answer = problem_pages.bare_page(request, code, status, headers)
     await answer(scope, receive, send)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.requests import Request
@@ -48,12 +50,25 @@ def page_of_status(request: Request, status: int) -> Response:
     return _page(request, CATALOGUE[code_of_status(status)], status=status)
 
 
+def bare_page(request: Request, code: str, status: int, headers: Mapping[str, str] | None) -> Response:
+    """A page for what was refused before any route: nobody is looked up for it."""
+    answer = _page(request, CATALOGUE[code], status=status, framed=False)
+    answer.headers.update(headers or {})
+    return answer
+
+
 def _page(
-    request: Request, entry: ProblemType, detail: str = "", advice: str = "", *, status: int = 200
+    request: Request,
+    entry: ProblemType,
+    detail: str = "",
+    advice: str = "",
+    *,
+    status: int = 200,
+    framed: bool = True,
 ) -> HTMLResponse:
     return render(
         "problems/problem.html",
-        viewer=_viewer(request),
+        viewer=_viewer(request) if framed else None,
         status=status,
         entry=entry,
         detail=detail,

@@ -48,12 +48,16 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """The question for a second factor: why it is asked, and with what it can be answered."""
+    """The question for a second factor: why it is asked, and with what it can be answered.
+
+    `interrupts`: it was put because a form was sent, so it takes the focus.
+    """
 
     why: str
     enrolled: bool
     options: str | None
     codes: bool
+    interrupts: bool = True
     code: str = ""
     trouble: Trouble | None = None
 

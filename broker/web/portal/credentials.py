@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter
@@ -128,7 +128,9 @@ def _panel_ahead(viewer: Viewer, opened: Sequence[Choice]) -> Panel | None:
     """The question for a second factor, if it is the only thing missing for every slice that is open."""
     ages = [choice.decision.factor_needed for choice in opened]
     needed = [age for age in ages if age is not None]
-    return asked(viewer, min(needed)) if needed and len(needed) == len(ages) else None
+    if not needed or len(needed) < len(ages):
+        return None
+    return replace(asked(viewer, min(needed)), interrupts=False)
 
 
 def _lifetimes(opened: Sequence[Choice]) -> list[tuple[str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from sqlalchemy import select
@@ -63,7 +65,7 @@ def waiting(viewer: AnybodyNow) -> Response:
 @router.get("/confirm")
 def confirm_page(viewer: MemberNow, next: str = "/") -> Response:
     """Prove the second factor ahead of need."""
-    return _confirm(Setback(viewer, panel=asked(viewer, FRESH_SECONDS)), next)
+    return _confirm(Setback(viewer), next)
 
 
 @router.post("/confirm")
@@ -74,7 +76,7 @@ def confirm(viewer: MemberNow, sent: Sent) -> Response:
 
 
 def _confirm(setback: Setback, path: str) -> HTMLResponse:
-    panel = setback.panel or asked(setback.viewer, FRESH_SECONDS)
+    panel = setback.panel or replace(asked(setback.viewer, FRESH_SECONDS), interrupts=False)
     status = 422 if panel.trouble else 200
     return render("confirm.html", viewer=setback.viewer, panel=panel, path=safe_path(path), status=status)
 

@@ -10,7 +10,6 @@ from starlette.responses import Response
 
 from broker.access import holdings
 from broker.access.paging import Window
-from broker.access.reading_events import EventFilters, list_events
 from broker.database import now as clock
 from broker.models import LIVE_STATES
 from broker.web.api.holding_shapes import LeaseFull, lease_full, leases_shown
@@ -70,8 +69,6 @@ def bar(lease: LeaseFull, now: datetime) -> dict[str, int]:
 def _page(setback: Setback, lease_id: str) -> HTMLResponse:
     viewer = setback.viewer
     lease = _found(viewer, lease_id)
-    with viewer.parts.database.transaction() as tx:
-        events = list_events(tx, viewer.caller, Window(limit=50), EventFilters(subject=lease_id)).items
     return render(
         "lease.html",
         viewer=viewer,
@@ -80,7 +77,6 @@ def _page(setback: Setback, lease_id: str) -> HTMLResponse:
         lease=lease,
         live=lease.state in LIVE_STATES,
         bar=bar(lease, viewer.now),
-        events=events,
     )
 
 

@@ -78,6 +78,11 @@ def spaced(secret: str) -> str:
     return " ".join(secret[at : at + 4] for at in range(0, len(secret), 4))
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def program(user_agent: str) -> str:
     """What a browser calls itself, as its owner would."""
     browser = next((name for mark, name in _BROWSERS if mark in user_agent), user_agent[:60] or "unknown")
@@ -105,4 +110,6 @@ _pages = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_pages.filters.update(iso=iso, clock=clock, relative=relative, duration=duration, by_whom=by_whom, spaced=spaced, program=program)
+_pages.filters.update(
+    {filter_.__name__: filter_ for filter_ in (iso, clock, relative, duration, by_whom, spaced, counted, program)}
+)

@@ -15,7 +15,7 @@ from broker.identity import factors, passkeys, recovery_codes, sessions, totp
 from broker.identity.http import renew_session
 from broker.web.portal.acting import Setback, act, credential_of, fresh, go
 from broker.web.portal.pages import render
-from broker.web.portal.viewer import MemberNow, Sent, Viewer
+from broker.web.portal.viewer import MemberNow, Sent, Viewer, seen_again
 
 router = APIRouter()
 
@@ -135,6 +135,7 @@ def _enrolment(viewer: Viewer) -> int | None:
 
 
 def _enrolled(viewer: Viewer, codes: list[str]) -> Response:
+    viewer = seen_again(viewer)
     answer = render("recovery_codes.html", viewer=viewer, codes=codes) if codes else go("/security")
     renew_session(viewer.request, answer)
     return answer

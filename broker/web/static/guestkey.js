@@ -72,9 +72,12 @@ all("[data-tabs]").forEach((group) => {
 });
 
 // Live parts: asked for again while the page is looked at; a changed state is announced, a countdown never.
+// An abandoned page stops asking, else it would keep its session from idling out.
+let touched = Date.now();
+["pointermove", "keydown", "scroll"].forEach((kind) => addEventListener(kind, () => { touched = Date.now(); }, { passive: true }));
 all("[data-live]").forEach((part) => {
   const ask = async () => {
-    if (document.visibilityState !== "visible") return;
+    if (document.visibilityState !== "visible" || Date.now() - touched > 300_000) return;
     const answer = await fetch(part.dataset.live, { headers: { Accept: "text/html" }, redirect: "manual" }).catch(() => null);
     if (!answer?.ok) return;
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").body;

@@ -1,0 +1,162 @@
+"""When the portal says no: every reason, in place, with what to do, and nothing about others."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+import pytest
+from playwright.sync_api import expect
+
+from broker.models import Dataset, Vendor, new_id, new_lease_id
+from tests.portal.conftest import GuestOf
+from tests.portal.house import House
+
+
+def test_a_denial_names_every_reason_by_who_can_act(house: House, guest_of: GuestOf) -> None:
+    """Nothing is asked for a second factor that would not help."""
+    vendor, source = house.vendor()
+    olga, ada = house.someone("Olga Owner"), house.someone("Ada Engineer", source)
+    dataset = house.dataset(olga, vendor)
+    house.app(ada)
+    guest = guest_of(ada)
+    guest.open(f"/grants/{house.grant(dataset, ada).id}/credential")
+    guest.look("credential")
+    house.world.change(Dataset, dataset.id, status="suspended")
+    house.factor(ada, 3600)
+    guest.press("Get credential")
+    expect(guest.page).to_have_title("No credential was issued – Guestkey")
+    guest.says("2 of 5 checks did not pass")
+    expect(guest.page.get_by_role("region", name="Yours to fix")).to_contain_text("Confirm it is you")
+    expect(guest.page.get_by_role("region", name="Somebody else's to fix")).to_contain_text("The dataset is suspended")
+    assert guest.page.locator("#code").count() == 0
+    guest.look("denied")
+    guest.follow("Try again")
+    guest.says("As things are, nothing would be issued")
+    guest.look("credential-closed")
+
+
+def test_a_wrong_code_keeps_the_form_and_says_when_a_new_one_comes(house: House, guest_of: GuestOf) -> None:
+    """The interrupted act goes on once the code is right, with what was filled in before."""
+    vendor, source = house.vendor()
+    owner = house.someone("Olga Owner")
+    dataset = house.dataset(owner, vendor)
+    request = house.request(dataset, house.someone("Ada Engineer", source))
+    secret = house.app(owner)
+    olga = guest_of(owner, factor_age=3600)
+    olga.secret = secret
+    olga.open(f"/requests/{request.id}")
+    olga.choose("For how long", "86400")
+    olga.press("Approve")
+    olga.says("This asks for a second factor proven in the last 15 min.")
+    expect(olga.page.locator("#confirm-title")).to_be_focused()
+    olga.look("approve-confirm")
+    olga.fill("Code from your authenticator app", "123 456")
+    olga.press("Confirm and approve")
+    olga.says("A new one comes every 30 seconds")
+    assert olga.page.title().startswith("Error: ")
+    code = olga.page.get_by_label("Code from your authenticator app")
+    expect(code).to_be_focused()
+    expect(code).to_have_value("123 456")
+    expect(olga.page.get_by_label("For how long", exact=True)).to_have_value("86400")
+    olga.look("approve-wrong-code")
+    olga.page.evaluate("text => navigator.clipboard.writeText(text)", olga.code())
+    code.select_text()
+    olga.page.keyboard.press("Control+V")
+    olga.press("Confirm and approve")
+    olga.says("approved")
+
+
+def test_an_error_takes_the_focus_and_leads_to_its_field(house: House, guest_of: GuestOf) -> None:
+    """An error summary, focused, with "Error:" in the title, and the field kept as it was."""
+    vendor, source = house.vendor()
+    owner = house.someone("Olga Owner")
+    request = house.request(house.dataset(owner, vendor), house.someone("Ada Engineer", source))
+    olga = guest_of(owner)
+    olga.open(f"/requests/{request.id}")
+    olga.fill("Reason", "not\u202enow")
+    olga.press("Refuse")
+    assert olga.page.title().startswith("Error: ")
+    summary = olga.page.get_by_role("alert").filter(has_text="There is a problem")
+    expect(summary).to_be_focused()
+    olga.look("refuse-error")
+    summary.get_by_role("link").click()
+    expect(olga.page.get_by_label("Reason")).to_be_focused()
+    expect(olga.page.get_by_label("Reason")).to_have_value("not\u202enow")
+
+
+def test_what_is_not_shown_reads_like_what_does_not_exist(house: House, guest_of: GuestOf) -> None:
+    """Another vendor's engineer meets the same page for a stranger's things as for none."""
+    vendor, source = house.vendor("Acme Labels")
+    _, elsewhere = house.vendor("Borealis")
+    olga, ada = house.someone("Olga Owner"), house.someone("Ada Engineer", source)
+    dataset = house.dataset(olga, vendor)
+    bo = guest_of(house.someone("Bo Other", elsewhere))
+    pairs = {
+        f"/datasets/{dataset.slug}": "/datasets/trials-none",
+        f"/requests/{house.request(dataset, ada).id}": f"/requests/{new_id('rq')}",
+        f"/grants/{house.grant(dataset, ada).id}": f"/grants/{new_id('gr')}",
+        f"/leases/{new_lease_id()}": f"/leases/{new_lease_id()}",
+        f"/people/{ada.id}": f"/people/{new_id('pe')}",
+    }
+    for there, nowhere in pairs.items():
+        pages = [_without_ids(bo.open(path).locator("body").inner_text()) for path in (there, nowhere)]
+        assert pages[0] == pages[1] and "There is nothing here" in pages[0]
+    bo.look("not-found")
+
+
+def test_somebody_suspended_is_out_at_the_next_click(house: House, guest_of: GuestOf) -> None:
+    """Suspending a vendor sends its people to the sign-in page, not to an error."""
+    vendor, source = house.vendor()
+    ada = guest_of(house.someone("Ada Engineer", source))
+    ada.open("/datasets")
+    olga = guest_of(house.someone("Olga Admin", None, "admin"))
+    olga.open("/vendors")
+    olga.look("vendors")
+    olga.follow(vendor.name)
+    olga.fill("Reason", "contract under review")
+    olga.look("vendor")
+    olga.press(f"Suspend {vendor.name}")
+    olga.says("suspended")
+    assert house.world.events(vendor.id)[-1] == "vendor.suspended"
+    ada.follow("Requests")
+    assert ada.page.url == f"{house.url}/sign-in?next=/requests"
+    with house.world.database.transaction() as tx:
+        assert tx.get_one(Vendor, vendor.id).status == "suspended"
+
+
+@pytest.mark.parametrize("token", ["", "x", "a" * 43])
+def test_a_form_of_another_site_is_refused(house: House, guest_of: GuestOf, token: str) -> None:
+    """A form without this session's token changes nothing and says what to do."""
+    ada = guest_of(house.someone("Ada Engineer"))
+    ada.open("/")
+    ada.page.evaluate("token => document.querySelectorAll('[name=csrf_token]').forEach(e => e.value = token)", token)
+    ada.press("Sign out")
+    ada.says("Reload the page and send it again.")
+    ada.open("/security")
+    ada.says("this one")
+
+
+def test_a_lapsed_evening_is_told_with_its_opening_hour(house: House) -> None:
+    """A time is given with its zone and how far away it is, in whole units."""
+    from broker.web.portal.pages import clock, duration, relative
+
+    now = house.world.now()
+    assert (
+        relative(now + timedelta(hours=9), now) == "in 9 h" and relative(now - timedelta(minutes=4), now) == "4 min ago"
+    )
+    assert clock(now, now).endswith(" UTC") and str((now + timedelta(days=400)).year) in clock(
+        now + timedelta(days=400), now
+    )
+    assert [duration(seconds) for seconds in (0, 60, 89, 90, 86400, 7 * 86400)] == [
+        "1 s",
+        "1 min",
+        "89 s",
+        "2 min",
+        "1 day",
+        "7 days",
+    ]
+
+
+def _without_ids(text: str) -> str:
+    return re.sub(r"rq_[0-9a-z]{26}|Second factor .* ago|Now \d\d:\d\d", "", text)

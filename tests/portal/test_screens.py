@@ -1,0 +1,160 @@
+"""The screens beside the main job, and that they work by keyboard, without scripts, and with hostile text."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import psycopg
+from playwright.sync_api import expect
+
+from broker import proposals
+from broker.caller import Caller
+from broker.models import Lease
+from tests.portal.conftest import GuestOf
+from tests.portal.house import House, Someone
+
+
+def test_the_main_job_without_scripts(house: House, guest_of: GuestOf) -> None:
+    """Asking, confirming with a code and getting a credential need no JavaScript."""
+    vendor, source = house.vendor()
+    olga, engineer = house.someone("Olga Owner"), house.someone("Ada Engineer", source)
+    dataset = house.dataset(olga, vendor)
+    house.grant(dataset, engineer)
+    secret = house.app(engineer)
+    ada = guest_of(engineer, scripts=False, factor_age=None)
+    ada.secret = secret
+    ada.open(f"/ask?dataset={dataset.slug}")
+    ada.choose("Role", "evaluator")
+    ada.page.get_by_label("full").check()
+    ada.fill("Purpose", "Compare two labellings")
+    ada.choose("For how long", "86400")
+    ada.press("Send request")
+    ada.says("This was not done")
+    ada.page.get_by_label("deidentified").check()
+    ada.press("Send request")
+    ada.says("Waits for the dataset's owner")
+    ada.open("/")
+    ada.page.get_by_role("link", name="Get credential").click()
+    ada.fill("Code from your authenticator app", ada.code())
+    ada.press("Confirm and get credential")
+    ada.says("Shown this once")
+    ada.page.get_by_text("Show", exact=True).click()
+    password = ada.page.locator("#secret-1").inner_text()
+    command = ada.page.locator("#tool").inner_text()
+    assert "sslmode=" in command and password not in command
+    with psycopg.connect(command.removeprefix('psql "').removesuffix('"'), password=password) as session:
+        session.execute("SELECT 1")
+    ada.press("Revoke now")
+    ada.says("revoking")
+
+
+def test_a_second_admin_agrees(house: House, guest_of: GuestOf) -> None:
+    """The proposer cannot approve; another admin can, and it happens."""
+    olga, omar = house.someone("Olga Admin", None, "admin"), house.someone("Omar Admin", None, "admin")
+    ines = house.someone("Ines Auditor")
+    with house.world.database.transaction() as tx:
+        details = {"person_id": ines.id, "role": "auditor"}
+        made = proposals.propose(tx, "give_role", ines.id, details, _admin(house, olga), house.world.now())
+    first = guest_of(olga)
+    first.open("/proposals")
+    first.look("proposals")
+    first.open(f"/proposals/{made.id}")
+    first.says("Another admin must approve this")
+    assert first.page.get_by_role("button", name="Approve").count() == 0
+    second = guest_of(omar)
+    second.open(f"/proposals/{made.id}")
+    second.look("proposal")
+    second.press("Approve")
+    second.says("approved")
+    second.open(f"/people/{ines.id}")
+    second.says("auditor")
+    second.look("person")
+    second.press("Make enrolment link")
+    second.says("Shown this once")
+
+
+def test_places_of_an_engineer(house: House, guest_of: GuestOf) -> None:
+    """Every place can be looked at; what people wrote is text, whatever it holds."""
+    vendor, source = house.vendor()
+    olga, engineer = house.someone("Olga Owner"), house.someone("Ada Engineer", source)
+    dataset = house.dataset(olga, vendor)
+    grant = house.grant(dataset, engineer)
+    purpose = "<img src=x onerror=alert(1)>\"'&amp;<script>alert(2)</script>"
+    house.request(dataset, engineer, purpose)
+    house.app(engineer)
+    ada = guest_of(engineer)
+    ada.page.on("dialog", lambda dialog: ada.faults.append(dialog.message))
+    for path, name in (
+        ("/datasets", "datasets"),
+        (f"/datasets/{dataset.slug}", "dataset"),
+        ("/requests", "requests"),
+        (f"/grants/{grant.id}", "grant"),
+        ("/leases", "leases-empty"),
+        ("/confirm?next=/leases", "confirm"),
+    ):
+        ada.open(path)
+        ada.look(name)
+    ada.open("/requests")
+    ada.follow("annotator")
+    ada.says(purpose)
+    ada.look("request-hostile")
+    ada.press("Withdraw request")
+    ada.says("withdrawn")
+    ada.follow("Ask again")
+    expect(ada.page.get_by_label("Purpose", exact=True)).to_have_value(purpose)
+
+
+def test_a_lease_that_cannot_be_ended_is_shown_in_red(house: House, guest_of: GuestOf) -> None:
+    """First in the list, said plainly, and a red dot on the page's icon."""
+    vendor, source = house.vendor()
+    olga, engineer = house.someone("Olga Owner"), house.someone("Ada Engineer", source)
+    dataset = house.dataset(olga, vendor)
+    grant = house.grant(dataset, engineer)
+    ada = guest_of(engineer)
+    ada.open(f"/grants/{grant.id}/credential")
+    ada.page.get_by_label("deidentified").check()
+    ada.press("Get credential")
+    ada.follow("Follow its lease")
+    lease_id = ada.page.url.rpartition("/")[2]
+    later = house.world.now() + timedelta(hours=1)
+    stuck = {"ending_since": house.world.now(), "end_cause": "revoked", "attempts": 3, "next_attempt_at": later}
+    house.world.change(Lease, lease_id, state="revoke_failed", **stuck)
+    ada.open("/leases")
+    ada.says("not ended yet")
+    assert "alarm" in (ada.page.locator("link[rel=icon]").get_attribute("href") or "")
+    ada.look("leases")
+    ada.follow(f"{dataset.slug}")
+    ada.says("It is tried again for ever")
+    ada.look("lease-stuck")
+    house.world.change(Lease, lease_id, next_attempt_at=house.world.now())
+    house.world.wait_for(lease_id, "revoked")
+
+
+def test_signing_in_comes_back_to_where_one_was_going(house: House, guest_of: GuestOf) -> None:
+    """No error for an ended session: sign in at the real login page, and be there."""
+    olga = guest_of(house.someone("Olga Owner"), signed_in=False)
+    olga.open("/requests")
+    olga.look("sign-in")
+    way = olga.page.get_by_role("link", name="Sign in with Organisation", exact=True).get_attribute("href")
+    assert way
+    olga.sign_in(way)
+    assert olga.page.url == f"{house.url}/requests"
+    olga.press("Sign out")
+    assert olga.page.url.startswith(f"{house.url}/sign-in")
+    olga.open("/")
+    assert olga.page.url.startswith(f"{house.url}/sign-in")
+
+
+def _admin(house: House, someone: Someone) -> Caller:
+    return Caller(
+        kind="person",
+        id=someone.id,
+        name=someone.name,
+        vendor_id=None,
+        holder_id="",
+        how="session",
+        signed_in_at=house.world.now(),
+        factor_at=house.world.now(),
+        factor_enrolled=True,
+        roles=frozenset({"admin"}),
+    )
