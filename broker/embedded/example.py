@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from broker import audit
 from broker.access.installing import install
@@ -28,7 +28,7 @@ from broker.embedded.stack import Stack
 from broker.identity.bootstrap import enrol_link
 from broker.identity.invitations import invite_to_enrol
 from broker.identity.sources import wrap_client_secret
-from broker.models import Dataset, Offer, Person, RoleHeld, SignInSource, Slice, Vendor, new_id
+from broker.models import Dataset, Installation, Offer, Person, RoleHeld, SignInSource, Slice, Vendor, new_id
 from broker.parts import Parts, vault_of
 from broker.settings import Settings
 
@@ -125,6 +125,7 @@ def seed(stack: Stack, settings: Settings, redirect_uri: str) -> list[Account]:
         with parts.database.transaction() as tx:
             now = clock(tx)
             install(tx, now)
+            tx.execute(update(Installation).values(bootstrapped_at=now))
             links = _make_parties(tx, parts, client, subjects, now)
             _make_datasets(tx, now)
         register_waiting(parts, vault_of(settings, "setup"))
