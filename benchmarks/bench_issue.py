@@ -31,6 +31,7 @@ from broker.access.sweeping import end_marked
 from broker.credentials.postgres import policy_of, role_of
 from broker.database import now as clock
 from broker.embedded.children import free_port
+from broker.embedded.openbao import InitialRequest, OpenBao
 from broker.embedded.stack import Ports, Stack
 from broker.migrations import upgrade
 from broker.models import Lease
@@ -97,7 +98,35 @@ def running() -> Iterator[tuple[World, str]]:
             stack.stop()
 
 
-def tokens(world: World, web: str) -> list[TokenRow]:
+@contextmanager
+def bare_openbao() -> Iterator[tuple[str, str]]:
+    """An OpenBao of its own on raft with an audit file, and a token that may make tokens; yields both."""
+    approle = "auth/approle/role/bench"
+    more: list[InitialRequest] = [
+        (
+            "bench-policy",
+            "sys/policies/acl/bench",
+            {"policy": 'path "auth/token/create" { capabilities = ["update"] }'},
+        ),
+        ("bench-role", approle, {"token_policies": ["bench"], "token_period": "1h"}),
+        ("bench-role-id", f"{approle}/role-id", {"role_id": "bench"}),
+        ("bench-secret-id", f"{approle}/custom-secret-id", {"secret_id": "bench-only"}),
+    ]
+    with TemporaryDirectory(prefix="guestkey-bench-") as folder:
+        bao = OpenBao(Path(folder), free_port(), free_port(), more=more)
+        bao.start()
+        try:
+            host = bao.address.removeprefix("http://")
+            connection = HTTPConnection(host)
+            connection.request("POST", "/v1/auth/approle/login", dumps({"role_id": "bench", "secret_id": "bench-only"}))
+            token = str(loads(connection.getresponse().read())["auth"]["client_token"])
+            connection.close()
+            yield host, token
+        finally:
+            bao.stop()
+
+
+def tokens(world: World, web: str, bao: str, bao_token: str) -> list[TokenRow]:
     """(a)"""
     vendor = world.vendor()
     dataset = world.dataset(vendor)
@@ -105,8 +134,6 @@ def tokens(world: World, web: str) -> list[TokenRow]:
     for person in people:
         world.grant(dataset, person)
     ask = dumps({"dataset": dataset.slug, "slice": "deidentified", "kind": "token", "lifetime": 300}).encode()
-    bao = world.stack.bao.address.removeprefix("http://")
-    issuer_token = _issuer_token(world)
     rows = []
     for clients in CLIENTS:
 
@@ -118,15 +145,8 @@ def tokens(world: World, web: str) -> list[TokenRow]:
 
         def theirs(connection: HTTPConnection, number: int) -> None:
             name = f"bench-{number}-{perf_counter()}".replace(".", "-")
-            body = {
-                "meta": {"lease": name},
-                "display_name": name,
-                "policies": ["guestkey-lease-none"],
-                "ttl": "300s",
-                "explicit_max_ttl": "300s",
-            }
-            headers = {"X-Vault-Token": issuer_token}
-            _post(connection, "/v1/auth/token/create/guestkey-lease", dumps(body).encode(), headers, 200)
+            body = {"meta": {"lease": name}, "display_name": name, "policies": ["bench"], "ttl": "300s"}
+            _post(connection, "/v1/auth/token/create", dumps(body).encode(), {"X-Vault-Token": bao_token}, 200)
 
         _rate(web, ours, clients, clients * 2)
         rows.append(TokenRow(clients, _rate(web, ours, clients, REQUESTS), _rate(bao, theirs, clients, REQUESTS)))
@@ -201,15 +221,6 @@ def _post(connection: HTTPConnection, path: str, body: bytes, headers: dict[str,
         raise RuntimeError(f"{path}: {answer.status} {content[:300]!r}")
 
 
-def _issuer_token(world: World) -> str:
-    secret = world.stack.bao.secret_id_file("guestkey-issuer").read_text()
-    connection = HTTPConnection(world.stack.bao.address.removeprefix("http://"))
-    connection.request("POST", "/v1/auth/approle/login", dumps({"role_id": "guestkey-issuer", "secret_id": secret}))
-    token: str = loads(connection.getresponse().read())["auth"]["client_token"]
-    connection.close()
-    return token
-
-
 def _await(url: str) -> None:
     end = time.monotonic() + 30
     while time.monotonic() < end:
@@ -227,7 +238,9 @@ def main() -> bool:
     with running() as (world, web):
         print("(a) token through the full gate, against OpenBao's auth/token/create")
         print(f"{'clients':>8} {'guestkey/s':>11} {'openbao/s':>11} {'ratio':>7}")
-        for row in tokens(world, web):
+        with bare_openbao() as (bao, bao_token):
+            rows = tokens(world, web, bao, bao_token)
+        for row in rows:
             print(f"{row.clients:>8} {row.guestkey:>11.0f} {row.openbao:>11.0f} {row.guestkey / row.openbao:>6.2f}x")
         result = postgres(world)
         ratio = result.story / result.bare

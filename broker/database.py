@@ -20,7 +20,7 @@ from broker.errors import BackendDown, Conflict
 
 __all__ = ["Database", "Transaction", "notify", "now"]
 T = TypeVar("T")
-_IDLE_SECONDS = 1.0
+_IDLE_SECONDS = 0.25
 
 
 def _bounded(seconds: float) -> type[psycopg.Connection[Any]]:

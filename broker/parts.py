@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,6 +24,8 @@ class Parts:
     database: Database
     vault: Vault
     rulebook: Rulebook = field(default_factory=Rulebook)
+    # Work that a caller need not wait for; finished before the process leaves.
+    background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "background"))
     _tag: str = ""
 
     @classmethod
@@ -45,7 +48,8 @@ class Parts:
         return self._tag
 
     def close(self) -> None:
-        """Close the connections to PostgreSQL."""
+        """Finish what is under way and close the connections to PostgreSQL."""
+        self.background.shutdown()
         self.database.close()
 
 

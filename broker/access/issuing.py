@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from time import sleep
 
 import structlog
 from sqlalchemy import func, select, update
@@ -31,6 +31,7 @@ from broker.policies import Decision, decide
 
 log = structlog.get_logger(__name__)
 DEFAULT_LIFETIME = 900
+_LENGTHENING_PAUSES = (0.0, 0.5, 3.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +120,11 @@ def _issue_at_backend(parts: Parts, plan: _Plan) -> Handed:
         token = vault.child_token(lease.handle, lease.id, policies, ttl=plan.to_issue.lifetime + 60)
         # Step 6: the credential, for a minute only until it is activated.
         issued = plan.kind.issue(vault, token, plan.to_issue)
-    # Step 7: active, unless somebody ended it meanwhile. Lengthening it at the backend goes on beside that: whatever
-    # becomes of either, nobody holds the secret yet, and the record tells the worker what to end.
-    with ThreadPoolExecutor(1) as beside:
-        lengthening = beside.submit(plan.kind.activate, vault, plan.to_issue, issued)
-        activated = _activate(parts, lease, issued)
-        try:
-            lengthening.result()
-        except BackendDown:
-            _abandon(parts, lease)
-            raise
+    # Step 7: active, unless somebody ended it meanwhile. The minute is lengthened while the caller reads the answer.
+    _activate(parts, lease, issued)
+    parts.background.submit(_lengthen, parts, plan, issued)
     # Step 8: handed over once; kept nowhere.
-    return Handed(activated, issued.values)
+    return Handed(lease, issued.values)
 
 
 def _hand_over_signed(parts: Parts, plan: _Plan) -> Handed:
@@ -142,18 +136,33 @@ def _hand_over_signed(parts: Parts, plan: _Plan) -> Handed:
     return Handed(plan.lease, issued.values)
 
 
-def _activate(parts: Parts, lease: Lease, issued: Issued) -> Lease:
+def _lengthen(parts: Parts, plan: _Plan, issued: Issued) -> None:
+    """Lengthen the backend's minute to the lease's lifetime. If that cannot be, the lease ends early, and says so."""
+    for pause in _LENGTHENING_PAUSES:
+        sleep(pause)
+        try:
+            plan.kind.activate(parts.vault, plan.to_issue, issued)
+        except BackendDown:
+            continue
+        return
+    log.error("lease.not_lengthened", lease=plan.lease.id)
+    _abandon(parts, plan.lease)
+
+
+def _activate(parts: Parts, lease: Lease, issued: Issued) -> None:
     with parts.database.transaction() as tx:
         moment = func.clock_timestamp()
         active = tx.execute(
             update(Lease)
             .where(Lease.id == lease.id, Lease.state == "pending", Lease.deadline >= moment)
             .values(state="active", activated_at=moment, backend_lease_id=issued.backend_lease_id)
-            .returning(Lease)
+            .returning(Lease.activated_at)
+            .execution_options(synchronize_session=False)
         ).scalar_one_or_none()
-        if active is not None and active.activated_at is not None:
-            _record_issued(tx, active, active.activated_at)
-            return active
+        if active is not None:
+            lease.state, lease.activated_at, lease.backend_lease_id = "active", active, issued.backend_lease_id
+            _record_issued(tx, lease, active)
+            return
         now = clock(tx)
         # Ended while the backend was at work: the worker needs the backend's name for what now must go.
         tx.execute(update(Lease).where(Lease.id == lease.id).values(backend_lease_id=issued.backend_lease_id))
@@ -166,7 +175,7 @@ def _activate(parts: Parts, lease: Lease, issued: Issued) -> Lease:
 
 
 def _abandon(parts: Parts, lease: Lease) -> None:
-    """Mark an active lease whose secret nobody got. If even that fails, it dies at its backend within a minute."""
+    """Mark an active lease that must not go on. If even that fails, it dies at its backend within a minute."""
     try:
         with parts.database.transaction() as tx:
             ending.mark(tx, Lease.id == lease.id, cause="abandoned", by=audit.SYSTEM, now=clock(tx))

@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,15 @@ from broker.embedded import children
 
 IDENTITIES = ("guestkey-issuer", "guestkey-ender", "guestkey-setup", "guestkey-operator")
 POLICIES = Path(__file__).with_name("bao")
+# Name, path and data of one request.
+InitialRequest = tuple[str, str, Mapping[str, Any]]
 
 
 class OpenBao:
-    """One OpenBao server under a state folder."""
+    """One OpenBao server under a state folder. `more` are further requests of its initialisation."""
 
-    def __init__(self, state: Path, port: int, cluster_port: int) -> None:
+    def __init__(self, state: Path, port: int, cluster_port: int, *, more: Sequence[InitialRequest] = ()) -> None:
+        self._more = more
         self.state = state
         self.port = port
         self._cluster_port = cluster_port
@@ -53,7 +56,7 @@ class OpenBao:
         for identity in IDENTITIES:
             _keep_secret(self.secret_id_file(identity), secrets.token_urlsafe(32).encode())
         config = self.state / "openbao.hcl"
-        config.write_text(render_config(self.state, self.port, self._cluster_port))
+        config.write_text(render_config(self.state, self.port, self._cluster_port, self._more))
         environment = {_variable(name): self.secret_id_file(name).read_text() for name in IDENTITIES}
         self._child = children.start(
             [binary(), "server", f"-config={config}", "-log-level=warn"], log=self.log, environment=environment
@@ -95,7 +98,7 @@ def binary() -> Path:
     return Path(found)
 
 
-def render_config(state: Path, port: int, cluster_port: int) -> str:
+def render_config(state: Path, port: int, cluster_port: int, more: Sequence[InitialRequest] = ()) -> str:
     """The server's configuration, initialisation included."""
     head = f"""
 ui           = true
@@ -122,12 +125,12 @@ audit "file" "main" {{
   }}
 }}
 """
-    requests_ = "".join(_request(name, path, data) for name, path, data in _initial_requests())
+    requests_ = "".join(_request(name, path, data) for name, path, data in [*_initial_requests(), *more])
     return head + 'initialize "guestkey" {\n' + requests_ + "}\n"
 
 
-def _initial_requests() -> list[tuple[str, str, Mapping[str, Any]]]:
-    steps: list[tuple[str, str, Mapping[str, Any]]] = [
+def _initial_requests() -> list[InitialRequest]:
+    steps: list[InitialRequest] = [
         ("approle", "sys/auth/approle", {"type": "approle"}),
         ("userpass", "sys/auth/userpass", {"type": "userpass"}),
         ("userpass-shown", "sys/auth/userpass/tune", {"listing_visibility": "unauth"}),
