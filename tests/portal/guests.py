@@ -22,6 +22,7 @@ LOOKS: tuple[tuple[Literal["light", "dark"], int], ...] = (
     ("light", 320),
     ("dark", 320),
 )
+_VIOLATIONS = "runOnly => axe.run({runOnly, resultTypes: ['violations']}).then(results => results.violations)"
 _AXE_SCRIPT = Axe().axe_script
 _SCREENS = os.environ.get("GUESTKEY_SCREENS")
 
@@ -125,8 +126,8 @@ class Guest:
         for scheme, width in LOOKS:
             self.page.emulate_media(color_scheme=scheme)
             self.page.set_viewport_size({"width": width, "height": 900})
-            found = self.page.evaluate("standards => axe.run({runOnly: standards})", STANDARDS)
-            violations = [(rule["id"], [node["target"] for node in rule["nodes"]]) for rule in found["violations"]]
+            found = self.page.evaluate(_VIOLATIONS, STANDARDS)
+            violations = [(rule["id"], [node["target"] for node in rule["nodes"]]) for rule in found]
             assert not violations, (name, scheme, width, violations)
             wide = self.page.evaluate("document.documentElement.scrollWidth")
             assert wide <= width, f"{name} is {wide} wide at {width}"
@@ -135,6 +136,12 @@ class Guest:
         self.page.emulate_media(color_scheme="light")
         self.page.set_viewport_size({"width": 1280, "height": 900})
         assert not self.faults, self.faults
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that came with the page."""
+        assert self._document is not None
+        return self._document.headers
 
     def says(self, text: str) -> None:
         """The page says this, now or in a moment."""

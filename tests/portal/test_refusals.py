@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from broker.models import Dataset, Vendor, new_id, new_lease_id
+from broker.web.portal.pages import clock, duration, relative
 from tests.portal.conftest import GuestOf
 from tests.portal.house import House
 
@@ -137,25 +138,16 @@ def test_a_form_of_another_site_is_refused(house: House, guest_of: GuestOf, toke
     ada.says("this one")
 
 
-def test_a_lapsed_evening_is_told_with_its_opening_hour(house: House) -> None:
-    """A time is given with its zone and how far away it is, in whole units."""
-    from broker.web.portal.pages import clock, duration, relative
-
+def test_times_read_in_whole_units_with_their_zone(house: House) -> None:
+    """A time is given with its zone, its day if it is another one, and how far away it is."""
     now = house.world.now()
-    assert (
-        relative(now + timedelta(hours=9), now) == "in 9 h" and relative(now - timedelta(minutes=4), now) == "4 min ago"
-    )
-    assert clock(now, now).endswith(" UTC") and str((now + timedelta(days=400)).year) in clock(
-        now + timedelta(days=400), now
-    )
-    assert [duration(seconds) for seconds in (0, 60, 89, 90, 86400, 7 * 86400)] == [
-        "1 s",
-        "1 min",
-        "89 s",
-        "2 min",
-        "1 day",
-        "7 days",
-    ]
+    assert relative(now + timedelta(hours=9), now) == "in 9 h"
+    assert relative(now - timedelta(minutes=4), now) == "4 min ago"
+    assert clock(now, now).endswith(" UTC")
+    later = now + timedelta(days=400)
+    assert str(later.year) in clock(later, now)
+    lengths = {0: "1 s", 60: "1 min", 89: "89 s", 90: "2 min", 86400: "1 day", 7 * 86400: "7 days"}
+    assert {seconds: duration(seconds) for seconds in lengths} == lengths
 
 
 def _without_ids(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from urllib.parse import urlencode
 
 import psycopg
 from playwright.sync_api import expect
@@ -130,15 +131,34 @@ def test_a_lease_that_cannot_be_ended_is_shown_in_red(house: House, guest_of: Gu
     house.world.wait_for(lease_id, "revoked")
 
 
+def test_the_command_line_asks_in_the_browser(house: House, guest_of: GuestOf) -> None:
+    """Consent ends on a page with a link, because a redirect after a form would be blocked."""
+    ada = guest_of(house.someone("Ada Engineer"))
+    asked = {
+        "response_type": "code",
+        "client_id": "guestkey-cli",
+        "redirect_uri": "http://127.0.0.1:1/callback",
+        "code_challenge": "a" * 43,
+        "code_challenge_method": "S256",
+        "state": "s" * 20,
+    }
+    ada.open(f"/oauth/authorize?{urlencode(asked)}")
+    ada.look("authorize")
+    ada.press("Sign in the command line")
+    ada.look("authorized")
+    link = ada.page.get_by_role("link", name="Finish signing in").get_attribute("href") or ""
+    assert link.startswith("http://127.0.0.1:1/callback?") and "code=" in link
+
+
 def test_signing_in_comes_back_to_where_one_was_going(house: House, guest_of: GuestOf) -> None:
     """No error for an ended session: sign in at the real login page, and be there."""
     olga = guest_of(house.someone("Olga Owner"), signed_in=False)
-    olga.open("/requests")
+    olga.open("/leases?state=all")
     olga.look("sign-in")
-    way = olga.page.get_by_role("link", name="Sign in with Organisation", exact=True).get_attribute("href")
+    way = olga.page.get_by_role("link", name=f"Sign in with {house.own.name}", exact=True).get_attribute("href")
     assert way
     olga.sign_in(way)
-    assert olga.page.url == f"{house.url}/requests"
+    assert olga.page.url == f"{house.url}/leases?state=all"
     olga.press("Sign out")
     assert olga.page.url.startswith(f"{house.url}/sign-in")
     olga.open("/")

@@ -114,6 +114,7 @@ def _held(house: House, ada: Guest) -> None:
     ada.look("credential-confirm")
     ada.press("Confirm with a passkey and get credential")
     ada.says("Shown this once")
+    assert ada.headers["cache-control"] == "no-store"
     ada.look("credential-shown")
     values = {
         name: ada.page.locator("dt", has_text=name).locator("xpath=../dd").text_content() or ""

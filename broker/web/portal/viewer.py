@@ -154,7 +154,7 @@ def seen_again(viewer: Viewer) -> Viewer:
 
 def sign_in_path(request: Request) -> str:
     """Where somebody without a session goes, to come back here afterwards if this is a page."""
-    path = request.url.path
+    path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     return f"/sign-in?next={quote(path)}" if request.method == "GET" and path != "/" else "/sign-in"
 
 
