@@ -49,6 +49,15 @@ class OpenBao:
         Raises:
             StartFailed: a port is taken, or it does not come up.
         """
+        self.launch()
+        self.await_serving()
+
+    def launch(self) -> None:
+        """Start without waiting.
+
+        Raises:
+            StartFailed: a port is taken.
+        """
         children.require_free(self.port, "OpenBao")
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.state / "raft").mkdir(exist_ok=True, mode=0o700)
@@ -61,6 +70,15 @@ class OpenBao:
         self._child = children.start(
             [binary(), "server", f"-config={config}", "-log-level=warn"], log=self.log, environment=environment
         )
+
+    def await_serving(self) -> None:
+        """Wait until what was launched serves.
+
+        Raises:
+            StartFailed: it does not come up.
+        """
+        if self._child is None:
+            raise children.StartFailed("OpenBao was not launched.")
         children.wait_until(self._healthy, self._child, seconds=30, name="OpenBao", log=self.log)
 
     @property

@@ -47,7 +47,10 @@ class Stack:
             StartFailed: one line that says what is wrong; what was started is stopped again.
         """
         try:
-            self.bao_started_with_postgres()
+            # OpenBao initialises itself while PostgreSQL is made.
+            self.bao.launch()
+            self.postgres.start()
+            self.bao.await_serving()
         except BaseException:
             self.stop()
             raise
@@ -55,11 +58,6 @@ class Stack:
         if not connected.exists():
             Operator(self.bao).connect_database(self.postgres)
             connected.touch()
-
-    def bao_started_with_postgres(self) -> None:
-        """PostgreSQL first: its set-up is short, and OpenBao's election then overlaps with nothing of ours."""
-        self.postgres.start()
-        self.bao.start()
 
     def stop(self) -> None:
         """Stop both, by process id, at once."""
