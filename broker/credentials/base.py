@@ -17,8 +17,8 @@ from broker.vault import ChildToken, Vault
 class Ending:
     """How credentials of a kind end, declared honestly; seconds are upper bounds while every backend answers.
 
-    `worst_case` is the exposure in seconds should the broker die right after issuing or ending be impossible;
-    None means: as long as the credential was issued for.
+    `worst_case` is by how many seconds a credential outlives its lease at most, should the whole broker be gone;
+    None means that nothing but its own expiry ends it for whoever checks it offline.
     """
 
     how: str
