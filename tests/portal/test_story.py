@@ -21,7 +21,7 @@ def test_the_main_job(house: House, guest_of: GuestOf) -> None:
     _joined(olga, ada, link)
     _enrolled(ada, link)
     _asked(ada, dataset.slug)
-    _approved(olga)
+    _approved(olga, dataset.slug)
     _held(house, ada)
 
 
@@ -94,10 +94,10 @@ def _asked(ada: Guest, slug: str) -> None:
     ada.look("request-pending")
 
 
-def _approved(olga: Guest) -> None:
+def _approved(olga: Guest, slug: str) -> None:
     olga.open("/queue")
     olga.look("queue")
-    olga.page.get_by_role("link", name="Review").first.click()
+    olga.follow(f"Review Ada Engineer, annotator on {slug}")
     olga.says("Label the March visits")
     olga.look("review")
     olga.choose("For how long", "259200")

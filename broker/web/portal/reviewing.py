@@ -12,7 +12,7 @@ from starlette.responses import Response
 from broker.access import approving, requests
 from broker.access.approving import Narrowing
 from broker.access.dossier import check_unchanged, dossier
-from broker.access.paging import Window
+from broker.access.paging import MOST, Window
 from broker.database import now as clock
 from broker.errors import Invalid
 from broker.web.api.request_shapes import RequestFull, full, shown
@@ -29,7 +29,7 @@ LIFETIMES = (300, 900, 1800, 3600, 7200, 14400)
 def queue(viewer: MemberNow, cursor: str | None = None) -> HTMLResponse:
     """What waits for this person's decision, oldest first on each page."""
     with viewer.parts.database.transaction() as tx:
-        page = requests.list_requests(tx, viewer.caller, Window(cursor), view="queue")
+        page = requests.list_requests(tx, viewer.caller, Window(cursor, MOST), view="queue")
         waiting = sorted(shown(tx, viewer.caller, page.items), key=lambda item: item.created_at)
         return render("queue.html", viewer=viewer, page=page, requests=waiting)
 
