@@ -10,7 +10,7 @@ PORT ?= 8200
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help up down status demo test check format bench clean
+.PHONY: help up down status passwords demo test check format bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -24,6 +24,9 @@ down: ## Stop everything; its state stays
 
 status: ## What runs, and where
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m broker.embedded status --state '$(STATE)'; else echo 'Nothing is running.'; fi
+
+passwords: $(VENV)/.embedded ## New passwords and enrolment links for the example's people
+	@$(BIN)/python -m broker.embedded passwords --state '$(STATE)'
 
 demo: $(VENV)/.embedded ## Walk the whole story unattended on a throw-away stack
 	@$(BIN)/python -m broker.embedded.demo

@@ -1,4 +1,4 @@
-"""`python -m broker.embedded up|down|status`: everything on this machine, for trying and for development."""
+"""`python -m broker.embedded up|down|status|passwords`: everything on this machine, for trying and for development."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from broker.embedded.children import StartFailed
 def main() -> int:
     """Parse the command line and do it; 0 if done, 1 with one line on stderr if not."""
     parser = argparse.ArgumentParser(prog="python -m broker.embedded", description=__doc__)
-    parser.add_argument("command", choices=("up", "down", "status", "supervise"))
+    parser.add_argument("command", choices=("up", "down", "status", "passwords", "supervise"))
     parser.add_argument("--state", type=Path, default=Path(".state"), help="state folder (default: .state)")
     parser.add_argument("--port", type=int, default=8200, help="the portal's port on first start (default: 8200)")
     arguments = parser.parse_args()
@@ -22,6 +22,7 @@ def main() -> int:
         "up": lambda: up.start(state, arguments.port),
         "down": lambda: up.stop(state),
         "status": lambda: up.show(state),
+        "passwords": lambda: up.passwords(state),
         "supervise": lambda: up.supervise(state, arguments.port),
     }
     try:

@@ -64,17 +64,25 @@ class Story:
         return ran
 
 
+_ACCOUNT = re.compile(
+    r"^  (?P<username>[a-z]+) +(?P<password>\S{20})  .*\n +second factor: (?P<enrol>\S+)$", re.MULTILINE
+)
+
+
 class House:
     """The throw-away stack, as `make up` starts it."""
 
     def __init__(self, state: Path) -> None:
         self.state = state
+        self._accounts: list[Mapping[str, str]] = []
 
     def up(self) -> str:
         """Start it; returns what it printed first."""
         done = self._embedded("up", "--port", str(free_port()))
         if done.returncode != 0:
             raise Unexpected(f"the stack did not start: {done.stderr.strip()}")
+        # Shown once and kept nowhere, so read as a person would.
+        self._accounts = [match.groupdict() for match in _ACCOUNT.finditer(done.stdout)]
         return done.stdout.splitlines()[0]
 
     def down(self) -> int:
@@ -89,8 +97,7 @@ class House:
 
     def somebody(self, username: str, computer: str = "") -> Somebody:
         """A person of the example; another `computer` is another home folder."""
-        accounts: list[Mapping[str, str]] = json.loads((self.state / "example.json").read_text())
-        account = next(account for account in accounts if account["username"] == username)
+        account = next(account for account in self._accounts if account["username"] == username)
         home = self.state / "homes" / f"{username}{computer}"
         path = f"{binary('psql').parent}:{os.environ['PATH']}"
         return Somebody(account, self.status["url"], home, PATH=path)

@@ -26,7 +26,7 @@ from broker.database import now as clock
 from broker.embedded.operator import OidcClient, Operator
 from broker.embedded.stack import Stack
 from broker.identity.bootstrap import enrol_link
-from broker.identity.invitations import invite_to_enrol
+from broker.identity.invitations import has_factor, invite_to_enrol
 from broker.identity.sources import wrap_client_secret
 from broker.models import Dataset, Installation, Offer, Person, RoleHeld, SignInSource, Slice, Vendor, new_id
 from broker.parts import Parts, vault_of
@@ -100,12 +100,12 @@ TABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What is printed: who may sign in, with which password, and the one-time link to enrol a second factor."""
+    """What is printed once: who may sign in, the password, and the one-time link to enrol a second factor."""
 
     username: str
     password: str
     what: str
-    enrol: str
+    enrol: str | None
 
 
 def seed(stack: Stack, settings: Settings, redirect_uri: str) -> list[Account]:
@@ -135,6 +135,29 @@ def seed(stack: Stack, settings: Settings, redirect_uri: str) -> list[Account]:
         Account(someone.username, made[someone.username].password, someone.what, links[someone.username])
         for someone in PEOPLE
     ]
+
+
+def renew(stack: Stack, settings: Settings) -> list[Account]:
+    """New passwords for the example's people, and new links for those without a second factor."""
+    operator = Operator(stack.bao)
+    parts = Parts.build(settings, identity="issuer")
+    accounts = []
+    try:
+        for someone in PEOPLE:
+            password = operator.set_password(someone.username)
+            accounts.append(Account(someone.username, password, someone.what, _new_link(parts, someone)))
+    finally:
+        parts.close()
+    return accounts
+
+
+def _new_link(parts: Parts, someone: Someone) -> str | None:
+    with parts.database.transaction() as tx:
+        person_id = tx.scalars(select(Person.id).where(Person.name == someone.name)).first()
+        if person_id is None or has_factor(tx, person_id):
+            return None
+        _, token = invite_to_enrol(tx, audit.SYSTEM, person_id, parts.settings.invitation_lifetime, clock(tx))
+        return enrol_link(parts, token)
 
 
 def load_tables(stack: Stack) -> None:

@@ -105,9 +105,15 @@ class Operator:
         issuer = f"{self._bao.address}/v1/identity/oidc/provider/{PROVIDER}"
         return OidcClient(issuer, client["client_id"], client["client_secret"])
 
+    def set_password(self, username: str) -> str:
+        """Give an account a new generated password, kept nowhere else; the old one stops working."""
+        password = _password()
+        self._call("POST", f"auth/userpass/users/{username}", {"password": password})
+        return password
+
     def make_account(self, username: str, name: str, email: str, party: str) -> MadeAccount:
         """Make a password account of the example provider; its generated password is kept nowhere else."""
-        password = "".join(secrets.choice(_ALPHABET) for _ in range(20))
+        password = _password()
         self._call(
             "POST", f"auth/userpass/users/{username}", {"password": password, "token_policies": ["guestkey-sign-in"]}
         )
@@ -131,3 +137,7 @@ class Operator:
         if not answer.ok:
             raise RuntimeError(f"OpenBao refused {method} {path}: {answer.status_code} {answer.text[:300]}")
         return answer.json() if answer.content else {}
+
+
+def _password() -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(20))

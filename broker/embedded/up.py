@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from broker.embedded.stack import Ports, Stack
 
 _START_SECONDS = 60
 _LONGEST_BACKOFF = 30.0
+_ACCOUNTS = "accounts.json"
 
 
 def start(state: Path, port: int) -> int:
@@ -60,6 +61,22 @@ def stop(state: Path) -> int:
             raise StartFailed(f"The supervisor (process {pid}) did not stop within 30 s. See {state}/supervisor.log.")
         time.sleep(0.05)
     print("Stopped. `make up` finds everything again.")
+    return 0
+
+
+def passwords(state: Path) -> int:
+    """Make new passwords for the example's people, and print them.
+
+    Raises:
+        StartFailed: nothing is running.
+    """
+    if _running(state) is None:
+        raise StartFailed("Nothing is running. `make up` starts it.")
+    from broker.embedded.example import renew
+    from broker.settings import Settings
+
+    settings = Settings(_env_file=state / "environment")
+    _print_accounts([asdict(account) for account in renew(Stack(state), settings)])
     return 0
 
 
@@ -164,11 +181,14 @@ class _Supervisor:
         from broker.settings import Settings
 
         upgrade(self._stack.postgres.url("owner", "guestkey"))
-        accounts_file = self._state / "example.json"
-        if not accounts_file.exists():
+        seeded = self._state / "seeded"
+        if not seeded.exists():
             accounts = seed(self._stack, Settings(), f"{self._stack.public_url}/sign-in/callback")
-            accounts_file.touch(mode=0o600)
-            accounts_file.write_text(json.dumps([asdict(account) for account in accounts]))
+            # Handed to whoever waits for the start, who shows it once and removes it.
+            fresh = self._state / _ACCOUNTS
+            fresh.touch(mode=0o600)
+            fresh.write_text(json.dumps([asdict(account) for account in accounts]))
+            seeded.touch()
 
     def _launch(self, name: str) -> None:
         arguments = {
@@ -210,14 +230,23 @@ def _await_running(state: Path, supervisor: subprocess.Popen[bytes]) -> None:
 
 def _introduce(state: Path, status: Mapping[str, Any], seconds: float) -> None:
     print(f"Guestkey answers at {status.get('url')}  (after {seconds:.1f} s)\n")
-    accounts = json.loads((state / "example.json").read_text())
-    print("Sign in as one of the example's people. Passwords and links were made for this machine; a link enrols")
-    print("that person's first second factor, once, within three days.\n")
-    for account in accounts:
-        print(f"  {account['username']:<6} {account['password']}  {account['what']}")
-        print(f"         second factor: {account['enrol']}")
+    fresh = state / _ACCOUNTS
+    if fresh.exists():
+        _print_accounts(json.loads(fresh.read_text()))
+        fresh.unlink()
+    else:
+        print("The example's passwords were shown at the first start. Lost? `make passwords` makes new ones.")
     print(f"\nState and logs: {state}")
     print("Stop: make down      What runs: make status      The whole story, unattended: make demo")
+
+
+def _print_accounts(accounts: Sequence[Mapping[str, Any]]) -> None:
+    print("Sign in as one of the example's people. Passwords and links are kept nowhere and shown this once; a link")
+    print("enrols that person's first second factor, once, within three days.\n")
+    for account in accounts:
+        print(f"  {account['username']:<6} {account['password']}  {account['what']}")
+        if account["enrol"]:
+            print(f"         second factor: {account['enrol']}")
 
 
 def _running(state: Path) -> int | None:
