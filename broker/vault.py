@@ -1,19 +1,20 @@
 """OpenBao (or HashiCorp Vault), in the broker's words. The only importer of hvac.
 
-Calls are synchronous and safe from any thread. Each costs at most the configured timeout; after a run of faults a
-circuit breaker answers at once for a while, so that a hung OpenBao never freezes the rest of the house. Texts of
-the backend go to the log, never into the errors raised.
+Calls are synchronous and safe from any thread. Each costs at most the configured timeout, log-in and repeats included;
+after a run of faults a circuit breaker answers at once for a while, so that a hung OpenBao never freezes the rest of
+the house. Calls for which OpenBao must reach a dataset's database have entrances and breakers of their own: a database
+that hangs stops neither tokens nor second factors nor other databases. Texts of the backend go to the log, never into
+the errors raised.
 """
 
 from __future__ import annotations
 
 import base64
-import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from threading import BoundedSemaphore, Lock, local
+from threading import Lock, local
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -23,72 +24,40 @@ import structlog
 from hvac import exceptions as refusals
 from requests.adapters import HTTPAdapter
 
+from broker.bounds import BoundedSession, Breaker, Entrance
 from broker.errors import BackendDown
 from broker.settings import BaoIdentity
+from broker.vault_answers import (
+    MISSHAPEN,
+    ChildToken,
+    DatabaseCredential,
+    Nonsense,
+    VaultRefused,
+    checked_name,
+    checked_path,
+    down,
+    part,
+    sound,
+)
+
+__all__ = ["ChildToken", "DatabaseCredential", "Vault", "VaultRefused"]
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 LEASE_TOKEN_ROLE = "guestkey-lease"  # noqa: S105  a name
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,126}[a-z0-9])?")
-_FAULTS_TO_OPEN = 5
-_OPEN_SECONDS = 3.0
-
-
-class VaultRefused(Exception):
-    """OpenBao answered and said no: a policy, a bad request, a backend behind it. Internal: never shown."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChildToken:
-    """A token of one lease, of exactly one path; kept nowhere."""
-
-    token: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class DatabaseCredential:
-    """What the database engine made: a login, and the lease it hangs on. `duration` is in seconds."""
-
-    username: str
-    password: str = field(repr=False)
-    lease_id: str
-    duration: int
-
-
-def checked_name(name: str) -> str:
-    """The name, if it is safe inside a path or policy: `[a-z0-9-]`, up to 128.
-
-    Raises:
-        ValueError: anything else; a stray `*` or `/` could widen a policy.
-    """
-    if _NAME.fullmatch(name) is None:
-        raise ValueError(f"unsafe name for OpenBao: {name!r}")
-    return name
-
-
-class _Breaker:
-    """Opens after a run of faults; one caller in `_OPEN_SECONDS` tries again."""
-
-    def __init__(self) -> None:
-        self._faults = 0
-        self._retry_at = 0.0
-        self._lock = Lock()
-
-    def admit(self) -> bool:
-        with self._lock:
-            if self._faults < _FAULTS_TO_OPEN:
-                return True
-            if monotonic() < self._retry_at:
-                return False
-            self._retry_at = monotonic() + _OPEN_SECONDS
-            return True
-
-    def note(self, *, fault: bool) -> None:
-        with self._lock:
-            self._faults = self._faults + 1 if fault else 0
-            if self._faults >= _FAULTS_TO_OPEN:
-                self._retry_at = monotonic() + _OPEN_SECONDS
+# Of the calls in flight, this share may wait for databases behind OpenBao.
+_BEHIND = 0.5
+_DOWN = (
+    requests.RequestException,
+    refusals.VaultDown,
+    refusals.VaultNotInitialized,
+    refusals.BadGateway,
+    refusals.RateLimitExceeded,
+    refusals.UnexpectedError,
+    Nonsense,
+    *MISSHAPEN,
+)
 
 
 class Vault:
@@ -112,8 +81,12 @@ class Vault:
         self._addr = addr.rstrip("/")
         self._identity = identity
         self._timeout = timeout
-        self._limiter = BoundedSemaphore(concurrency)
-        self._breaker = _Breaker()
+        self._entrance = Entrance(concurrency, down)
+        self._entrance_behind = Entrance(max(1, int(concurrency * _BEHIND)), down)
+        self._breaker = Breaker()
+        # By database role: the roles known are as many as slices in use, a few hundred bytes each.
+        self._breakers_behind: dict[str, Breaker] = defaultdict(Breaker)
+        self._remembered: dict[str, Mapping[str, str]] = {}
         self._login_lock = Lock()
         self._renew_at = 0.0
         self._deadline = local()
@@ -121,7 +94,7 @@ class Vault:
         self._session.mount(self._addr, HTTPAdapter(pool_maxsize=concurrency * 2))
         self._session.verify = str(ca_file) if ca_file else True
         self._session.trust_env = False
-        self._client = self._new_client(None)
+        self._client = self._new_client("")
 
     # -- leases' own tokens -------------------------------------------------------------------------------------
 
@@ -129,6 +102,9 @@ class Vault:
         """Make the batch token of one lease: orphan, `ttl` seconds long, able to do just what the policies say.
 
         What is made with it ends with it at the latest.
+
+        Raises:
+            BackendDown: OpenBao does not answer, or refuses what the issuer identity must be able to do.
         """
         body = {
             "display_name": checked_name(display_name),
@@ -136,8 +112,11 @@ class Vault:
             "policies": [checked_name(policy) for policy in policies],
             "ttl": f"{ttl}s",
         }
-        auth = self._write(f"auth/token/create/{LEASE_TOKEN_ROLE}", body)["auth"]
-        return ChildToken(auth["client_token"])
+        try:
+            answer = self._write(f"auth/token/create/{LEASE_TOKEN_ROLE}", body)
+        except VaultRefused as error:
+            raise down("The key store refuses to let anything be issued.") from error
+        return ChildToken(str(part(answer, "auth", "client_token")))
 
     # -- database engine ----------------------------------------------------------------------------------------
 
@@ -145,16 +124,21 @@ class Vault:
         """Read `database/creds/<role>` with a lease's own token."""
         client = self._new_client(token.token)
         path = f"database/creds/{checked_name(role)}"
-        answer = self._guarded(lambda: client.read(path))
+        with self.deadline(self._timeout):
+            answer = self._guarded(lambda: client.read(path), behind=role)
         if answer is None:
             raise VaultRefused(f"no database role {role}")
-        data = answer["data"]
-        return DatabaseCredential(data["username"], data["password"], answer["lease_id"], answer["lease_duration"])
+        return DatabaseCredential(
+            username=str(part(answer, "data", "username")),
+            password=str(part(answer, "data", "password")),
+            lease_id=str(part(answer, "lease_id")),
+            duration=int(part(answer, "lease_duration")),
+        )
 
     def renew_lease(self, lease_id: str, seconds: int) -> int:
         """Set a lease's remaining life; returns the seconds OpenBao granted."""
-        answer = self._write("sys/leases/renew", {"lease_id": lease_id, "increment": seconds})
-        return int(answer["lease_duration"])
+        body = {"lease_id": lease_id, "increment": seconds}
+        return int(part(self._write("sys/leases/renew", body, behind=_role_behind(lease_id)), "lease_duration"))
 
     def revoke_lease(self, lease_id: str) -> None:
         """Revoke a lease and wait for the backend; twice is fine.
@@ -162,29 +146,18 @@ class Vault:
         Raises:
             VaultRefused: the revocation statements failed.
         """
-        self._write("sys/leases/revoke", {"lease_id": lease_id, "sync": True})
-
-    def lease_exists(self, lease_id: str) -> bool:
-        """Whether OpenBao still knows the lease."""
-        try:
-            self._write("sys/leases/lookup", {"lease_id": lease_id})
-        except VaultRefused:
-            return False
-        return True
-
-    def list_database_leases(self, role: str) -> list[str]:
-        """Full lease ids OpenBao holds for a database role."""
-        prefix = f"database/creds/{checked_name(role)}"
-        return [f"{prefix}/{key}" for key in self._list(f"sys/leases/lookup/{prefix}")]
+        self._write("sys/leases/revoke", {"lease_id": lease_id, "sync": True}, behind=_role_behind(lease_id))
 
     # -- transit ------------------------------------------------------------------------------------------------
 
     def encrypt(self, key: str, plaintext: bytes, *, context: str | None = None) -> str:
         """Wrap bytes under a transit key; for a derived key `context` binds the result to one owner."""
-        body = {"plaintext": base64.b64encode(plaintext).decode()}
-        if context is not None:
-            body["context"] = base64.b64encode(context.encode()).decode()
-        return str(self._write(f"transit/encrypt/{checked_name(key)}", body)["data"]["ciphertext"])
+        body = {"plaintext": _base64(plaintext)} | _context(context)
+        try:
+            answer = self._write(f"transit/encrypt/{checked_name(key)}", body)
+        except VaultRefused as error:
+            raise down("The key store refuses to wrap a secret.") from error
+        return str(part(answer, "data", "ciphertext"))
 
     def decrypt(self, key: str, ciphertext: str, *, context: str | None = None) -> bytes:
         """Unwrap what `encrypt` made.
@@ -192,42 +165,52 @@ class Vault:
         Raises:
             VaultRefused: wrong context, altered text, or a key that is gone.
         """
-        body = {"ciphertext": ciphertext}
-        if context is not None:
-            body["context"] = base64.b64encode(context.encode()).decode()
-        return base64.b64decode(self._write(f"transit/decrypt/{checked_name(key)}", body)["data"]["plaintext"])
+        body = {"ciphertext": ciphertext} | _context(context)
+        answer = self._write(f"transit/decrypt/{checked_name(key)}", body)
+        return base64.b64decode(str(part(answer, "data", "plaintext")))
 
     def sign_jws(self, key: str, signing_input: bytes, *, version: int) -> str:
         """An ES256 signature of the input in JWS form (RFC 7515: r and s, base64url), by one key version."""
         body = {
-            "input": base64.b64encode(signing_input).decode(),
+            "input": _base64(signing_input),
             "marshaling_algorithm": "jws",
             "hash_algorithm": "sha2-256",
             "key_version": version,
         }
-        signature = self._write(f"transit/sign/{checked_name(key)}", body)["data"]["signature"]
-        return str(signature).rsplit(":", 1)[1]
+        signature = part(self._write(f"transit/sign/{checked_name(key)}", body), "data", "signature")
+        return str(signature).rpartition(":")[2]
 
     def public_keys(self, key: str) -> tuple[int, dict[int, str]]:
         """The newest version of a signing key and the public keys (PEM) of every version."""
         answer = self._read(f"transit/keys/{checked_name(key)}")
         if answer is None:
             raise VaultRefused(f"no transit key {key}")
-        data = answer["data"]
-        return int(data["latest_version"]), {int(n): str(k["public_key"]) for n, k in data["keys"].items()}
+        versions = part(answer, "data", "keys")
+        newest = int(part(answer, "data", "latest_version"))
+        return newest, {int(version): str(part(versions, version, "public_key")) for version in versions}
 
     # -- secrets of the broker's own hands ----------------------------------------------------------------------
 
-    def secret(self, path: str) -> Mapping[str, str]:
+    def secret(self, path: str, *, remembered: bool = False) -> Mapping[str, str]:
         """The newest version of a secret in the key-value mount `guestkey`.
+
+        Args:
+            remembered: while OpenBao is down, answer what it said last; for hands that must be able to end things then.
 
         Raises:
             VaultRefused: there is none, or this identity may not read it.
         """
-        answer = self._read(f"guestkey/data/{path}")
+        try:
+            answer = self._read(f"guestkey/data/{checked_path(path)}")
+        except BackendDown:
+            if remembered and path in self._remembered:
+                return self._remembered[path]
+            raise
         if answer is None:
             raise VaultRefused(f"no secret {path}")
-        secret: Mapping[str, str] = answer["data"]["data"]
+        secret = {str(key): str(value) for key, value in part(answer, "data", "data").items()}
+        if remembered:
+            self._remembered[path] = secret
         return secret
 
     # -- setting up slices --------------------------------------------------------------------------------------
@@ -245,6 +228,11 @@ class Vault:
         """Create or replace an ACL policy; for the setup identity only."""
         self._write(f"sys/policies/acl/{checked_name(name)}", {"policy": hcl})
 
+    def delete_policy(self, name: str) -> None:
+        """Remove an ACL policy; twice is fine."""
+        path = f"sys/policies/acl/{checked_name(name)}"
+        self._call(lambda: self._client.delete(path))
+
     def healthy(self) -> bool:
         """Whether OpenBao is unsealed, active and knows us.
 
@@ -258,99 +246,124 @@ class Vault:
 
     @contextmanager
     def deadline(self, seconds: float) -> Iterator[None]:
-        """Bound every call of this thread inside the block by one common end, `seconds` from now."""
-        self._deadline.at = monotonic() + seconds
+        """Bound every call of this thread inside the block by one common end, `seconds` from now at the latest."""
+        before: float | None = getattr(self._deadline, "at", None)
+        mine = monotonic() + seconds
+        self._deadline.at = mine if before is None else min(mine, before)
         try:
             yield
         finally:
-            self._deadline.at = None
+            self._deadline.at = before
+
+    def _remaining(self) -> float:
+        at: float | None = getattr(self._deadline, "at", None)
+        left = self._timeout if at is None else min(self._timeout, at - monotonic())
+        if left <= 0:
+            # A request abandoned at once would still be carried out.
+            raise down()
+        return left
 
     def _read(self, path: str) -> Any:
         return self._call(lambda: self._client.read(path))
 
-    def _write(self, path: str, body: Mapping[str, Any]) -> Any:
-        return self._call(lambda: self._client.write_data(path, data=dict(body)))
+    def _write(self, path: str, body: Mapping[str, Any], *, behind: str = "") -> Any:
+        return self._call(lambda: self._client.write_data(path, data=dict(body)), behind=behind)
 
-    def _list(self, path: str) -> list[str]:
-        answer = self._call(lambda: self._client.list(path))
-        return list(answer["data"]["keys"]) if answer else []
-
-    def _call(self, call: Callable[[], T]) -> T:
+    def _call(self, call: Callable[[], T], *, behind: str = "") -> T:
         """One call as ourselves: logged in, and once more if our token has died."""
-        self._ensure_token()
-        try:
-            return self._guarded(call)
-        except VaultRefused as error:
-            # A dead token and a forbidden path read alike: only our own look-up tells them apart.
-            if not isinstance(error.__cause__, refusals.Forbidden) or self._token_lives():
-                raise
-        self._log_in(force=True)
-        return self._guarded(call)
+        with self.deadline(self._timeout):
+            self._ensure_token()
+            token = str(self._client.token)
+            try:
+                return self._guarded(call, behind=behind)
+            except VaultRefused as error:
+                # A dead token and a forbidden path read alike: only our own look-up tells them apart.
+                if not isinstance(error.__cause__, refusals.Forbidden) or self._token_lives():
+                    raise
+            self._log_in(dead=token)
+            return self._guarded(call, behind=behind)
 
-    def _guarded(self, call: Callable[[], T]) -> T:
-        if not self._breaker.admit():
-            raise _down()
-        if not self._limiter.acquire(timeout=self._remaining()):
-            raise _down()
-        fault = True
-        try:
-            answer = call()
-            fault = False
+    def _guarded(self, call: Callable[[], T], *, behind: str = "") -> T:
+        """One request. `behind` is the database role whose server OpenBao must reach for it, and which may hang."""
+        entrance = self._entrance_behind if behind else self._entrance
+        breakers = [self._breaker, self._breakers_behind[behind]] if behind else [self._breaker]
+        if not all(breaker.admit() for breaker in breakers):
+            raise down()
+        with entrance.entered(self._remaining()):
+            try:
+                answer = sound(call())
+            except requests.ReadTimeout as error:
+                breakers[-1].note(fault=True)
+                log.warning("vault.silent", behind=behind)
+                raise down() from error
+            except _DOWN as error:
+                self._breaker.note(fault=True)
+                log.warning("vault.down", error=type(error).__name__)
+                raise down() from error
+            except refusals.VaultError as error:
+                self._note_alive(breakers)
+                raise _refused(error) from error
+            self._note_alive(breakers)
             return answer
-        except (refusals.VaultDown, refusals.BadGateway, refusals.RateLimitExceeded) as error:
-            log.warning("vault.down", error=type(error).__name__)
-            raise _down() from error
-        except refusals.InternalServerError as error:
-            # A backend behind OpenBao failed; OpenBao itself is well.
-            fault = False
-            log.warning("vault.backend_failed", error=str(error)[:300])
-            raise _down("A backend behind the key store failed.") from error
-        except refusals.VaultError as error:
-            fault = False
-            raise VaultRefused(type(error).__name__) from error
-        except requests.RequestException as error:
-            log.warning("vault.unreachable", error=type(error).__name__)
-            raise _down() from error
-        finally:
-            self._breaker.note(fault=fault)
-            self._limiter.release()
 
-    def _remaining(self) -> float:
-        at = getattr(self._deadline, "at", None)
-        return self._timeout if at is None else max(0.05, min(self._timeout, at - monotonic()))
+    @staticmethod
+    def _note_alive(breakers: list[Breaker]) -> None:
+        for breaker in breakers:
+            breaker.note(fault=False)
 
     # -- our own token ------------------------------------------------------------------------------------------
 
-    def _new_client(self, token: str | None) -> hvac.Client:
-        session = _Bounded(self._session, self._remaining)
+    def _new_client(self, token: str) -> hvac.Client:
+        session = BoundedSession(self._session, self._remaining)
+        # Never None, with which hvac would take a token from the environment or from ~/.vault-token.
         return hvac.Client(self._addr, token=token, session=session, timeout=self._timeout)
 
     def _ensure_token(self) -> None:
-        if self._client.token and monotonic() < self._renew_at:
-            return
-        self._log_in(force=False)
+        if not self._client.token:
+            self._log_in(dead="")
+        elif monotonic() >= self._renew_at and self._login_lock.acquire(blocking=False):
+            # Half of its life is left: whoever comes meanwhile need not wait.
+            try:
+                self._renew()
+            finally:
+                self._login_lock.release()
 
-    def _log_in(self, *, force: bool) -> None:
-        with self._login_lock:
-            if not force and self._client.token and monotonic() < self._renew_at:
-                return
-            if not force and self._client.token and self._renew():
-                return
-            secret_id = self._identity.secret_id_file.read_text().strip()
-            fresh = self._new_client(None)
-            answer = self._guarded(lambda: fresh.auth.approle.login(self._identity.role_id, secret_id, use_token=False))
-            self._note_token(answer["auth"])
-
-    def _renew(self) -> bool:
+    def _log_in(self, *, dead: str) -> None:
+        """Replace a token that is dead (or empty: there was none), unless another thread has."""
+        if not self._login_lock.acquire(timeout=self._remaining()):
+            raise down()
         try:
-            self._note_token(self._guarded(lambda: self._client.auth.token.renew_self())["auth"])
-        except VaultRefused:
-            return False
-        return True
+            if self._client.token == dead:
+                self._replace_token()
+        finally:
+            self._login_lock.release()
 
-    def _note_token(self, auth: Mapping[str, Any]) -> None:
-        self._client.token = auth["client_token"]
-        self._renew_at = monotonic() + auth["lease_duration"] / 2
+    def _replace_token(self) -> None:
+        fresh, secret_id = self._new_client(""), self._secret_id()
+        try:
+            answer = self._guarded(lambda: fresh.auth.approle.login(self._identity.role_id, secret_id, use_token=False))
+        except VaultRefused as error:
+            log.error("vault.login_refused", role_id=self._identity.role_id)
+            raise down("The key store does not accept the broker's own log-in.") from error
+        self._note_token(answer)
+
+    def _secret_id(self) -> str:
+        try:
+            return self._identity.secret_id_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            log.error("vault.secret_id_unreadable", file=str(self._identity.secret_id_file))
+            raise down("The broker's own log-in for the key store cannot be read.") from error
+
+    def _renew(self) -> None:
+        try:
+            self._note_token(self._guarded(lambda: self._client.auth.token.renew_self()))
+        except VaultRefused:
+            # Dead, or at the end of its longest life.
+            self._replace_token()
+
+    def _note_token(self, answer: Any) -> None:
+        self._renew_at = monotonic() + int(part(answer, "auth", "lease_duration")) / 2
+        self._client.token = str(part(answer, "auth", "client_token"))
 
     def _token_lives(self) -> bool:
         try:
@@ -360,25 +373,22 @@ class Vault:
         return True
 
 
-class _Bounded:
-    """A view of the shared session that gives every request what remains of the thread's deadline."""
-
-    def __init__(self, session: requests.Session, remaining: Callable[[], float]) -> None:
-        self._session = session
-        self._remaining = remaining
-
-    def request(self, **arguments: Any) -> requests.Response:
-        arguments["timeout"] = self._remaining()
-        arguments.pop("verify", None)
-        return self._session.request(**arguments)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
+def _refused(error: refusals.VaultError) -> Exception:
+    if isinstance(error, refusals.InternalServerError):
+        # A backend behind OpenBao failed; OpenBao itself is well.
+        log.warning("vault.backend_failed", error=str(error)[:300])
+        return down("A backend behind the key store failed.")
+    return VaultRefused(type(error).__name__)
 
 
-def _down(detail: str = "The key store does not answer, so nothing can be issued.") -> BackendDown:
-    return BackendDown(
-        detail,
-        backend="openbao",
-        advice="Try again in a minute. If it lasts, tell the operator: /readyz names what is missing.",
-    )
+def _role_behind(lease_id: str) -> str:
+    """The database role a lease `database/creds/<role>/<id>` came from."""
+    return (["unknown", *lease_id.split("/")])[-2]
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _context(context: str | None) -> dict[str, str]:
+    return {} if context is None else {"context": _base64(context.encode())}

@@ -1,0 +1,99 @@
+"""OpenBao's answers in the broker's words: their shapes, a refusal, being down. No I/O, and nothing of hvac."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import requests
+import structlog
+
+from broker.errors import BackendDown
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,126}[a-z0-9])?")
+# What reading an answer raises that is not of the shape expected, a proxy's page for example; hvac raises them too.
+MISSHAPEN = (AttributeError, KeyError, IndexError, TypeError, ValueError)
+
+
+class VaultRefused(Exception):
+    """OpenBao answered and said no: a policy, a bad request, a missing thing. Internal: never shown."""
+
+
+class Nonsense(Exception):
+    """Something answered that is not OpenBao, or not whole. Internal to `broker.vault`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildToken:
+    """A token of one lease, of exactly one path; kept nowhere."""
+
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseCredential:
+    """What the database engine made: a login, and the lease it hangs on. `duration` is in seconds."""
+
+    username: str
+    password: str = field(repr=False)
+    lease_id: str
+    duration: int
+
+
+def checked_name(name: str) -> str:
+    """The name, if it is safe inside a path or policy: `[a-z0-9-]`, up to 128.
+
+    Raises:
+        ValueError: anything else; a stray `*` or `/` could widen a policy.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(f"unsafe name for OpenBao: {name!r}")
+    return name
+
+
+def checked_path(path: str) -> str:
+    """The path, if each of its parts is a safe name.
+
+    Raises:
+        ValueError: one is not.
+    """
+    return "/".join(checked_name(part) for part in path.split("/"))
+
+
+def sound(answer: T) -> T:
+    """The answer, if it is JSON or deliberately empty.
+
+    Raises:
+        Nonsense: hvac hands other answers through as they are.
+    """
+    if isinstance(answer, requests.Response) and answer.status_code != requests.codes.no_content:
+        raise Nonsense
+    return answer
+
+
+def part(answer: Any, *keys: str) -> Any:
+    """What lies at the keys, one inside the other.
+
+    Raises:
+        BackendDown: the answer is not of that shape.
+    """
+    try:
+        for key in keys:
+            answer = answer[key]
+    except MISSHAPEN as error:
+        log.warning("vault.misshapen_answer", missing=".".join(keys))
+        raise down() from error
+    return answer
+
+
+def down(detail: str = "The key store does not answer, so nothing can be issued.") -> BackendDown:
+    """OpenBao, or what it must reach, does not answer usefully."""
+    return BackendDown(
+        detail,
+        backend="openbao",
+        advice="Try again in a minute. If it lasts, tell the operator: /readyz names what is missing.",
+    )
