@@ -18,12 +18,12 @@ from sqlalchemy.orm import sessionmaker
 
 from broker.errors import BackendDown, Conflict
 
-__all__ = ["Database", "Transaction", "notify", "now"]
+__all__ = ["Database", "Transaction", "bounded", "notify", "now"]
 T = TypeVar("T")
 _IDLE_SECONDS = 0.25
 
 
-def _bounded(seconds: float) -> type[psycopg.Connection[Any]]:
+def bounded(seconds: float) -> type[psycopg.Connection[Any]]:
     """A connection class that waits no longer than `seconds` for any answer.
 
     A server that is frozen acknowledges at the level of TCP and answers nothing: no setting of libpq ends that wait.
@@ -66,7 +66,7 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 20, timeout: float = 2.0) -> None:
         milliseconds = int(timeout * 1000)
-        connection_class = _bounded(timeout + 0.5)
+        connection_class = bounded(timeout + 0.5)
         settings: dict[str, Any] = {
             # libpq knows no shorter one.
             "connect_timeout": max(2, int(timeout)),

@@ -157,13 +157,9 @@ def reconcile(parts: Parts) -> int:
     strays = 0
     for name, kind in kinds.items():
         bindings = [binding for slice_kind, binding in rows if slice_kind == name]
-        try:
-            shown = kind.handles(parts.vault, parts.tag, bindings) if bindings else set()
-        except (BackendDown, VaultRefused) as error:
-            log.warning("reconcile.unreachable", kind=name, error=str(error)[:200])
-            continue
-        for handle in sorted(shown - _accounted_for(parts, shown)):
-            strays += _end_stray(parts, name, handle, bindings)
+        shown = kind.handles(parts.vault, parts.tag, bindings) if bindings else {}
+        for handle in sorted(shown.keys() - _accounted_for(parts, set(shown))):
+            strays += _end_stray(parts, name, handle, shown[handle])
     return strays
 
 
@@ -176,15 +172,14 @@ def _accounted_for(parts: Parts, handles: set[str]) -> set[str]:
         return set(tx.scalars(query, {"handles": sorted(handles)}))
 
 
-def _end_stray(parts: Parts, kind: str, handle: str, bindings: list[Mapping[str, Any]]) -> int:
-    """End what should not exist, on whichever connection shows it, and say so in the log of events."""
+def _end_stray(parts: Parts, kind: str, handle: str, binding: Mapping[str, Any]) -> int:
+    """End what should not exist, where it was seen, and say so in the log of events."""
     lease_id = handle.removeprefix(f"{parts.tag}-")
-    for binding in bindings:
-        try:
-            kinds[kind].end(parts.vault, LeaseToEnd(lease_id, handle, binding))
-        except (NotEnded, BackendDown, VaultRefused) as error:
-            log.error("stray.not_ended", handle=handle, error=str(error)[:200])
-            return 0
+    try:
+        kinds[kind].end(parts.vault, LeaseToEnd(lease_id, handle, binding))
+    except (NotEnded, BackendDown, VaultRefused) as error:
+        log.error("stray.not_ended", handle=handle, error=str(error)[:200])
+        return 0
     with parts.database.transaction() as tx:
         audit.record(
             tx, "lease.stray_ended", actor=audit.SYSTEM, subject=lease_id, now=clock(tx), details={"kind": kind}

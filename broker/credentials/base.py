@@ -111,5 +111,5 @@ class Kind(Protocol):
             BackendDown: it could not be asked.
         """
 
-    def handles(self, vault: Vault, tag: str, bindings: list[Mapping[str, Any]]) -> set[str]:
-        """Every handle with our tag that the backends behind these bindings show now."""
+    def handles(self, vault: Vault, tag: str, bindings: list[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+        """Every handle with our tag that the backends behind these bindings show now, and the binding to end it by."""

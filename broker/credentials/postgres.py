@@ -5,6 +5,7 @@ The user sees one security-barrier view and nothing else; its name carries the l
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,18 +14,33 @@ import structlog
 
 from broker.credentials.base import Ending, Issued, LeaseToEnd, LeaseToIssue, NotEnded
 from broker.credentials.postgres_binding import PostgresBinding
+from broker.database import bounded
 from broker.errors import BackendDown
 from broker.vault import ChildToken, Vault, VaultRefused
 
 log = structlog.get_logger(__name__)
+_SLICE_ID = re.compile(r"sl_[a-z0-9]{1,40}")
 _CONNECT_SECONDS = 3
+_STATEMENT_SECONDS = 5
 UNACTIVATED_SECONDS = 60
+# A server that is frozen, or a network that swallows, must not hold the worker's hands for ever.
+_Bounded = bounded(_STATEMENT_SECONDS + 1)
+_OURS = (
+    "SELECT rolname, has_database_privilege(oid, current_database(), 'CONNECT') FROM pg_roles"
+    " WHERE starts_with(rolname, %s)"
+)
 # OpenBao's own end comes so much later than ours.
 BACKSTOP_SECONDS = 60
 
 
 def short(slice_id: str) -> str:
-    """The part of a slice's id that names it in backends."""
+    """The part of a slice's id that names it in backends.
+
+    Raises:
+        ValueError: it could widen a policy or a statement.
+    """
+    if _SLICE_ID.fullmatch(slice_id) is None:
+        raise ValueError(f"unsafe slice id: {slice_id!r}")
     return slice_id.removeprefix("sl_")
 
 
@@ -101,7 +117,10 @@ class PostgresKind:
             raise _down("The key store refused to lengthen the credential.") from error
 
     def end(self, vault: Vault, lease: LeaseToEnd) -> str:
-        """Revoke in OpenBao, then make sure in PostgreSQL by hand, then ask it."""
+        """Revoke in OpenBao, then make sure in PostgreSQL by hand, then ask it: only its answer counts.
+
+        OpenBao being down stops none of that. What it still believes it holds it revokes when the lease runs out.
+        """
         if lease.backend_lease_id:
             self._revoke(vault, lease.backend_lease_id)
         user = user_of(lease.handle)
@@ -119,26 +138,29 @@ class PostgresKind:
             raise NotEnded(f"PostgreSQL still shows {remains}")
         return "postgresql: no such role, no session"
 
-    def handles(self, vault: Vault, tag: str, bindings: list[Mapping[str, Any]]) -> set[str]:
-        """Handles of every user with our tag, on every connection the bindings name."""
-        found: set[str] = set()
-        for connection_name in sorted({str(binding["connection"]) for binding in bindings}):
+    def handles(self, vault: Vault, tag: str, bindings: list[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+        """Users with our tag, on every connection the bindings name; a connection that is down is asked next time."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for name, binding in sorted({str(binding["connection"]): binding for binding in bindings}.items()):
             try:
-                with watching(vault, connection_name) as connection:
-                    rows = connection.execute(
-                        "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", (f"gk_{tag}_",)
-                    ).fetchall()
-            except psycopg.Error as error:
-                raise silent() from error
-            found.update(f"{tag}-{str(row[0]).removeprefix(f'gk_{tag}_')}" for row in rows)
+                with watching(vault, name) as connection:
+                    rows = connection.execute(_OURS, (f"gk_{tag}_",)).fetchall()
+            except (BackendDown, psycopg.Error) as error:
+                log.warning("postgres.not_listed", connection=name, error=type(error).__name__)
+                continue
+            for user, at_home in rows:
+                handle = f"{tag}-{str(user).removeprefix(f'gk_{tag}_')}"
+                # Databases of one cluster show the same users; what a user owns can be dropped only where it lives.
+                if at_home or handle not in found:
+                    found[handle] = binding
         return found
 
     def _revoke(self, vault: Vault, lease_id: str) -> None:
         try:
             vault.revoke_lease(lease_id)
-        except VaultRefused as error:
+        except (VaultRefused, BackendDown) as error:
             # OpenBao gives up after six attempts; what it could not do is done by hand below.
-            log.warning("postgres.revoke_refused", error=str(error))
+            log.warning("postgres.revoke_failed", error=str(error))
 
 
 def watching(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
@@ -147,18 +169,18 @@ def watching(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any
     Raises:
         BackendDown: the database cannot be reached, or its login is not known.
     """
-    return _connect(vault, f"connections/{connection_name}/watch")
+    return _connect(vault, f"connections/{connection_name}/watch", remembered=True)
 
 
-def _connect(vault: Vault, secret: str) -> psycopg.Connection[tuple[Any, ...]]:
+def _connect(vault: Vault, secret: str, *, remembered: bool) -> psycopg.Connection[tuple[Any, ...]]:
     try:
-        url = vault.secret(secret)["url"]
-        return psycopg.connect(
+        url = vault.secret(secret, remembered=remembered)["url"]
+        return _Bounded.connect(
             url,
             connect_timeout=_CONNECT_SECONDS,
             autocommit=True,
             application_name="guestkey",
-            options="-c statement_timeout=5000 -c lock_timeout=3000",
+            options=f"-c statement_timeout={_STATEMENT_SECONDS * 1000} -c lock_timeout=3000",
             tcp_user_timeout=_CONNECT_SECONDS * 1000,
         )
     except (VaultRefused, KeyError) as error:
@@ -170,7 +192,7 @@ def _connect(vault: Vault, secret: str) -> psycopg.Connection[tuple[Any, ...]]:
 
 def registering(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
     """A session of the registrar login, for the setup identity only."""
-    return _connect(vault, f"connections/{connection_name}/registrar")
+    return _connect(vault, f"connections/{connection_name}/registrar", remembered=False)
 
 
 def _remains(connection: psycopg.Connection[tuple[Any, ...]], user: str) -> str:

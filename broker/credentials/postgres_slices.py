@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+import structlog
 from psycopg import sql
 
 from broker.credentials.postgres import (
@@ -21,9 +23,21 @@ from broker.credentials.postgres_binding import PostgresBinding
 from broker.errors import Invalid
 from broker.vault import Vault
 
+log = structlog.get_logger(__name__)
+Session = psycopg.Connection[tuple[Any, ...]]
 LONGEST = "24h"
 CONNECTION_LIMIT = 3
 STATEMENT_TIMEOUT = "60s"
+
+_READABLE = """
+    SELECT a.attname FROM pg_attribute a
+      JOIN pg_class c ON c.oid = a.attrelid
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped
+       AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+       AND has_schema_privilege(n.oid, 'USAGE') AND has_column_privilege(c.oid, a.attnum, 'SELECT')
+"""
+_MISMATCHES = (psycopg.errors.DataError, psycopg.errors.UndefinedFunction, psycopg.errors.DatatypeMismatch)
 
 # SET FALSE: a guest cannot SET ROLE to the slice's role and so outlive its own.
 _CREATION = (
@@ -75,58 +89,64 @@ def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> Non
 
 
 def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> None:
-    """Take a slice's view, roles and policy away; its leases must have ended before."""
+    """Take a slice's policy, database role, view and role away. Twice is fine.
+
+    Its leases must have ended before: OpenBao ends them by the statements of the database role.
+
+    Raises:
+        BackendDown: PostgreSQL or OpenBao does not answer.
+    """
     binding = PostgresBinding.parse(raw_binding)
+    vault.delete_policy(policy_of(slice_id))
     vault.delete_database_role(role_of(slice_id))
-    group = sql.Identifier(f"gks_{short(slice_id)}")
-    with registering(vault, binding.connection) as connection, connection.transaction():
-        connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier(*view_of(slice_id).split("."))))
-        if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (f"gks_{short(slice_id)}",)).fetchone():
+    group_name = f"gks_{short(slice_id)}"
+    group, view = sql.Identifier(group_name), sql.Identifier(*view_of(slice_id).split("."))
+    with _registrar(vault, binding, slice_id) as connection:
+        connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(view))
+        if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (group_name,)).fetchone():
+            # Who made a role may administer it, but owns nothing of it until it says so.
+            connection.execute(sql.SQL("GRANT {} TO CURRENT_USER WITH INHERIT TRUE").format(group))
             connection.execute(sql.SQL("DROP OWNED BY {}").format(group))
             connection.execute(sql.SQL("DROP ROLE {}").format(group))
+
+
+@contextmanager
+def _registrar(vault: Vault, binding: PostgresBinding, slice_id: str) -> Iterator[Session]:
+    """One transaction of the registrar; what PostgreSQL says against it becomes an error of ours."""
+    try:
+        with registering(vault, binding.connection) as connection, connection.transaction():
+            yield connection
+    except _MISMATCHES as error:
+        raise Invalid(
+            "A row filter compares a column with a literal of another type.", field="/binding/rows"
+        ) from error
+    except psycopg.Error as error:
+        # Another worker at the same slice, or a database that went away: the next round finds out.
+        log.warning("slice.not_changed", slice=slice_id, error=type(error).__name__)
+        raise silent() from error
 
 
 def _make_view(vault: Vault, slice_id: str, binding: PostgresBinding) -> None:
     group_name = f"gks_{short(slice_id)}"
     group, view = sql.Identifier(group_name), sql.Identifier(*view_of(slice_id).split("."))
-    with registering(vault, binding.connection) as connection:
+    with _registrar(vault, binding, slice_id) as connection:
         _check_catalogue(connection, binding)
-        try:
-            with connection.transaction():
-                if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (group_name,)).fetchone():
-                    connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(group))
-                connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(view))
-                connection.execute(
-                    sql.SQL("CREATE VIEW {} WITH (security_barrier = true, security_invoker = false) AS {}").format(
-                        view, binding.select()
-                    )
-                )
-                connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(view, group))
-                connection.execute(sql.SQL("GRANT USAGE ON SCHEMA slices TO {}").format(group))
-                connection.execute(
-                    sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(sql.Identifier(connection.info.dbname), group)
-                )
-                connection.execute(
-                    sql.SQL("GRANT {} TO guestkey_minter WITH ADMIN TRUE, INHERIT FALSE, SET FALSE").format(group)
-                )
-        except psycopg.errors.DataError as error:
-            raise _mismatch() from error
-        except psycopg.errors.UndefinedFunction as error:
-            raise _mismatch() from error
-        except psycopg.Error as error:
-            # Another worker at the same slice, or a database that went away: the next round finds out.
-            raise silent() from error
+        if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (group_name,)).fetchone():
+            connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(group))
+        connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(view))
+        options = sql.SQL("security_barrier = true, security_invoker = false")
+        connection.execute(sql.SQL("CREATE VIEW {} WITH ({}) AS {}").format(view, options, binding.select()))
+        database = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(view, group))
+        connection.execute(sql.SQL("GRANT USAGE ON SCHEMA slices TO {}").format(group))
+        connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, group))
+        lent = sql.SQL("GRANT {} TO guestkey_minter WITH ADMIN TRUE, INHERIT FALSE, SET FALSE")
+        connection.execute(lent.format(group))
 
 
-def _mismatch() -> Invalid:
-    return Invalid("A row filter compares a column with a literal of another type.", field="/binding/rows")
-
-
-def _check_catalogue(connection: psycopg.Connection[tuple[Any, ...]], binding: PostgresBinding) -> None:
-    rows = connection.execute(
-        "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s",
-        (binding.schema, binding.table),
-    ).fetchall()
+def _check_catalogue(connection: Session, binding: PostgresBinding) -> None:
+    # The view reads as the registrar, so what counts is what the registrar may select, column by column.
+    rows = connection.execute(_READABLE, (binding.schema, binding.table)).fetchall()
     if not rows:
         raise Invalid(
             "There is no such table, or the registrar may not read it.",
@@ -135,4 +155,7 @@ def _check_catalogue(connection: psycopg.Connection[tuple[Any, ...]], binding: P
         )
     missing = {*binding.columns, *(row.column for row in binding.rows)} - {str(row[0]) for row in rows}
     if missing:
-        raise Invalid(f"The table has no column {', '.join(sorted(missing))}.", field="/binding/columns")
+        raise Invalid(
+            f"The table has no column {', '.join(sorted(missing))}, or the registrar may not read it.",
+            field="/binding/columns",
+        )

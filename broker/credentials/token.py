@@ -150,9 +150,9 @@ class TokenKind:
         """The record is all there is: introspection reads it."""
         return "introspection: inactive"
 
-    def handles(self, vault: Vault, tag: str, bindings: list[Mapping[str, Any]]) -> set[str]:
+    def handles(self, vault: Vault, tag: str, bindings: list[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
         """No backend shows tokens."""
-        return set()
+        return {}
 
 
 def _encoded(part: Mapping[str, Any]) -> str:
