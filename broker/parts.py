@@ -24,8 +24,8 @@ class Parts:
     database: Database
     vault: Vault
     rulebook: Rulebook = field(default_factory=Rulebook)
-    # Work that a caller need not wait for; finished before the process leaves.
-    background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "background"))
+    # Work beside a request; finished before the process leaves.
+    background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(16, "background"))
     _tag: str = ""
 
     @classmethod

@@ -98,7 +98,7 @@ def suspend_person(tx: Transaction, person_id: str, caller: Caller, reason: str,
 def suspend_service(tx: Transaction, service_id: str, caller: Caller, reason: str, now: datetime) -> list[str]:
     """Shut a service out, its tokens and leases with it."""
     _set_status(tx, Service, service_id, "suspended", ("active",))
-    _end_tokens(tx, ApiToken.service_id == service_id, "service_suspended", now)
+    end_tokens(tx, ApiToken.service_id == service_id, "service_suspended", now)
     return _ended(
         tx,
         "service.suspended",
@@ -120,7 +120,7 @@ def suspend_vendor(
     people = list(tx.scalars(select(Person.id).where(Person.vendor_id == vendor_id)))
     services = list(tx.scalars(select(Service.id).where(Service.vendor_id == vendor_id)))
     _end_sign_ins(tx, people, f"vendor_{status}", now)
-    _end_tokens(tx, ApiToken.service_id.in_(services), f"vendor_{status}", now)
+    end_tokens(tx, ApiToken.service_id.in_(services), f"vendor_{status}", now)
     return _ended(
         tx,
         f"vendor.{status}",
@@ -257,8 +257,9 @@ def _end_sign_ins(tx: Transaction, people: Sequence[str], cause: str, now: datet
         .where(Session.person_id.in_(people), Session.ended_at.is_(None))
         .values(ended_at=now, end_cause=cause)
     )
-    _end_tokens(tx, ApiToken.person_id.in_(people), cause, now)
+    end_tokens(tx, ApiToken.person_id.in_(people), cause, now)
 
 
-def _end_tokens(tx: Transaction, where: ColumnElement[bool], cause: str, now: datetime) -> None:
+def end_tokens(tx: Transaction, where: ColumnElement[bool], cause: str, now: datetime) -> None:
+    """End every live API token that matches."""
     tx.execute(update(ApiToken).where(where, ApiToken.ended_at.is_(None)).values(ended_at=now, end_cause=cause))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import sleep
@@ -28,6 +29,7 @@ from broker.models import Lease, new_lease_id
 from broker.models.lease import LIVE_STATES
 from broker.parts import Parts
 from broker.policies import Decision, decide
+from broker.vault import ChildToken
 
 log = structlog.get_logger(__name__)
 DEFAULT_LIFETIME = 900
@@ -68,14 +70,17 @@ def issue(parts: Parts, caller: Caller, ask: Ask, *, idempotency_key: str | None
         if key_hash and (repeated := _repeated(tx, key_hash, ask, gathered)):
             return Handed(repeated, None)
         outcome = _decide_and_record(parts, tx, caller, ask, gathered, kind, key_hash)
+        # Step 5 begins while the record is being committed: a child token is written nowhere, and opens nothing that
+        # exists yet. If the commit fails, it is dropped.
+        token = _begin_child_token(parts, outcome)
     if not isinstance(outcome, _Plan):
         metrics.decisions.labels("denied", ask.kind).inc()
         raise outcome
     metrics.decisions.labels("allowed", ask.kind).inc()
-    if not kind.needs_child_token:
+    if token is None:
         return _hand_over_signed(parts, outcome)
     with metrics.issue_seconds.labels(ask.kind).time():
-        return _issue_at_backend(parts, outcome)
+        return _issue_at_backend(parts, outcome, token)
 
 
 def _decide_and_record(
@@ -111,15 +116,22 @@ def _decide_and_record(
     return _Plan(lease, kind, _to_issue(parts, lease, caller, gathered))
 
 
-def _issue_at_backend(parts: Parts, plan: _Plan) -> Handed:
+def _begin_child_token(parts: Parts, outcome: _Plan | Exception) -> Future[ChildToken] | None:
+    """Ask for a child token of exactly one path, on another thread."""
+    if not isinstance(outcome, _Plan) or not outcome.kind.needs_child_token:
+        return None
+    lease, to_issue = outcome.lease, outcome.to_issue
+    policies = outcome.kind.policies(to_issue.slice_id)
+    ttl = to_issue.lifetime + 60
+    return parts.background.submit(parts.vault.child_token, lease.handle, lease.id, policies, ttl=ttl)
+
+
+def _issue_at_backend(parts: Parts, plan: _Plan, token: Future[ChildToken]) -> Handed:
     lease, vault = plan.lease, parts.vault
     # A fault in steps 5 and 6 leaves the lease pending; once its deadline has passed the worker ends it.
     with vault.deadline(parts.settings.issue_deadline):
-        # Step 5: a child token of exactly one path, which is written nowhere.
-        policies = plan.kind.policies(plan.to_issue.slice_id)
-        token = vault.child_token(lease.handle, lease.id, policies, ttl=plan.to_issue.lifetime + 60)
         # Step 6: the credential, for a minute only until it is activated.
-        issued = plan.kind.issue(vault, token, plan.to_issue)
+        issued = plan.kind.issue(vault, token.result(), plan.to_issue)
     # Step 7: active, unless somebody ended it meanwhile. The minute is lengthened while the caller reads the answer.
     _activate(parts, lease, issued)
     parts.background.submit(_lengthen, parts, plan, issued)

@@ -1,19 +1,20 @@
-"""Making slices real at their backends, by the worker with the setup identity."""
+"""Making slices real at their backends and removing retired ones, by the worker with the setup identity."""
 
 from __future__ import annotations
 
 import structlog
-from sqlalchemy import select, update
+from sqlalchemy import exists, or_, select, update
 
 from broker import audit
 from broker.credentials import postgres_slices
 from broker.database import now as clock
 from broker.errors import BackendDown, Invalid
-from broker.models import Slice
+from broker.models import LIVE_STATES, Dataset, Lease, Slice
 from broker.parts import Parts
 from broker.vault import Vault, VaultRefused
 
 log = structlog.get_logger(__name__)
+REMOVED = "removed"
 
 
 def register_waiting(parts: Parts, setup: Vault) -> int:
@@ -52,3 +53,25 @@ def _conclude(parts: Parts, slice_id: str, state: str, detail: str) -> None:
             audit.record(
                 tx, f"slice.{state}", actor=audit.SYSTEM, subject=slice_id, now=clock(tx), details={"detail": detail}
             )
+
+
+def remove_retired(parts: Parts, setup: Vault) -> int:
+    """Remove retired slices, and those of retired datasets, once every lease on them has ended. Returns how many."""
+    live = exists().where(Lease.slice_id == Slice.id, Lease.state.in_(LIVE_STATES))
+    over = or_(Slice.state == "retired", Dataset.status == "retired")
+    query = select(Slice).join(Dataset).where(over, Slice.state_detail != REMOVED, ~live).limit(20)
+    with parts.database.transaction() as tx:
+        waiting = list(tx.scalars(query))
+    return sum(_remove(parts, setup, slice_) for slice_ in waiting)
+
+
+def _remove(parts: Parts, setup: Vault, slice_: Slice) -> bool:
+    try:
+        postgres_slices.unregister(setup, slice_.id, slice_.binding)
+    except (BackendDown, Invalid, VaultRefused) as error:
+        log.warning("slice.not_removed", slice=slice_.id, error=type(error).__name__)
+        return False
+    with parts.database.transaction() as tx:
+        tx.execute(update(Slice).where(Slice.id == slice_.id).values(state="retired", state_detail=REMOVED))
+        audit.record(tx, "slice.removed", actor=audit.SYSTEM, subject=slice_.id, now=clock(tx), details={})
+    return True

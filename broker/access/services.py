@@ -17,7 +17,7 @@ from broker.caller import Caller
 from broker.database import Transaction
 from broker.errors import BackendDown, Conflict, Forbidden
 from broker.identity.secret_tokens import MOST_CHARACTERS, fresh_token
-from broker.models import Service, Vendor, new_id
+from broker.models import ApiToken, Service, Vendor, new_id
 
 SECRET_PREFIX = "gks_"  # noqa: S105  recognisable to scanners for leaked secrets
 _hasher = PasswordHasher()
@@ -77,10 +77,15 @@ def make_service(
 
 
 def rotate_secret(tx: Transaction, caller: Caller, service_id: str, now: datetime) -> tuple[Service, str]:
-    """Replace the secret; the old one is dead from this commit on. Returns the new one, once."""
+    """Replace the secret; the old one and every API token got for it are dead from this commit on.
+
+    Leases go on: who fears that the old secret was abused suspends the service. Returns the new secret, once.
+    """
     found = service(tx, caller, service_id)
     secret = fresh_token(SECRET_PREFIX)
     found.secret_hash, found.secret_rotated_at = _hasher.hash(secret), now
+    tx.flush()
+    ending.end_tokens(tx, ApiToken.service_id == service_id, "secret_rotated", now)
     audit.record(tx, "service.secret_rotated", actor=caller.subject, subject=found.id, now=now)
     return found, secret
 
@@ -114,16 +119,18 @@ def resume_service(tx: Transaction, caller: Caller, service_id: str, reason: str
     return changed
 
 
-def secret_hash_of(tx: Transaction, service_id: str) -> str | None:
-    """The hash a secret is checked against; None where service or vendor are unknown or not active."""
-    row = tx.execute(
-        select(Service.secret_hash, Service.vendor_id).where(Service.id == service_id, Service.status == "active")
-    ).one_or_none()
+def secret_hash_of(tx: Transaction, service_id: str, *, locking: bool = False) -> str | None:
+    """The hash a secret is checked against; None where service or vendor are unknown or not active.
+
+    With `locking` both stay as they are until the transaction ends.
+    """
+    hash_ = select(Service.secret_hash, Service.vendor_id).where(Service.id == service_id, Service.status == "active")
+    row = tx.execute(hash_.with_for_update(read=True) if locking else hash_).one_or_none()
     if row is None:
         return None
     if row.vendor_id is not None:
-        status = tx.execute(select(Vendor.status).where(Vendor.id == row.vendor_id)).scalar_one()
-        if status != "active":
+        status = select(Vendor.status).where(Vendor.id == row.vendor_id)
+        if tx.execute(status.with_for_update(read=True) if locking else status).scalar_one() != "active":
             return None
     return str(row.secret_hash)
 

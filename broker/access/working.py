@@ -61,6 +61,7 @@ class Worker:
         if self._setup is not None:
             setup = self._setup
             self._guarded(lambda: registering.register_waiting(self._parts, setup))
+            self._every("remove", HOUSEKEEPING_SECONDS, lambda: registering.remove_retired(self._parts, setup))
         self._every("redecide", settings.redecide_interval, lambda: redeciding.redecide_all(self._parts))
         self._every("reconcile", RECONCILE_SECONDS, lambda: sweeping.reconcile(self._parts))
         self._every("housekeeping", HOUSEKEEPING_SECONDS, lambda: housekeeping.tidy(self._parts))

@@ -12,10 +12,10 @@ from broker.models import Event, Lease
 from tests.support.world import World
 
 
-def test_the_decision_and_the_pending_lease_are_committed_before_any_backend_is_asked(world: World) -> None:
+def test_the_decision_and_the_pending_lease_are_committed_before_the_secret_is_made(world: World) -> None:
     signed, dataset, grant = world.guest()
     seen: dict[str, object] = {}
-    original = world.parts.vault.child_token
+    original = world.parts.vault.database_credential
 
     def looking(*arguments: object, **named: object) -> object:
         with world.database.transaction() as tx:
@@ -25,7 +25,7 @@ def test_the_decision_and_the_pending_lease_are_committed_before_any_backend_is_
         return original(*arguments, **named)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(world.parts.vault, "child_token", looking)
+        patched.setattr(world.parts.vault, "database_credential", looking)
         handed = world.issue(signed, dataset)
     assert seen["state"] == "pending"
     assert seen["kind"] == "decision.allowed"
