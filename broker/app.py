@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from broker import metrics
-from broker.errors import BackendDown, GuestkeyError, TooMany
+from broker.errors import BackendDown, GuestkeyError, Invalid, TooMany
 from broker.oauth import refusals
 from broker.oauth import routes as oauth
 from broker.parts import Parts
@@ -100,7 +100,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
 
 def _add_error_rendering(app: FastAPI) -> None:
     app.add_exception_handler(GuestkeyError, _ours)
-    app.add_exception_handler(refusals.OAuthRefused, refusals.render)
+    app.add_exception_handler(refusals.OAuthRefused, _of_oauth)
     app.add_exception_handler(HTTPException, _of_framework)
     app.add_exception_handler(RequestValidationError, render_invalid)
 
@@ -114,6 +114,14 @@ def _ours(request: Request, error: Exception) -> Response:
     if problem_pages.wants_page(request):
         return problem_pages.page(request, error)
     return problems.render(request, error)
+
+
+def _of_oauth(request: Request, error: Exception) -> Response:
+    assert isinstance(error, refusals.OAuthRefused)  # registered for nothing else
+    if problem_pages.wants_page(request):
+        asked = Invalid(error.description, advice="Run `guestkey login` again and use the address it prints.")
+        return problem_pages.page(request, asked)
+    return refusals.render(error)
 
 
 def _of_framework(request: Request, error: Exception) -> Response:

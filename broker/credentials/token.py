@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from time import monotonic
 from typing import Any
@@ -21,26 +22,37 @@ from broker.vault import ChildToken, Vault, VaultRefused
 
 SIGNING_KEY = "tokens"
 ALGORITHM = "ES256"
-_KEYS_KEPT = 60.0
+HEADER_TYPE = "at+jwt"
+KEYS_KEPT = 60.0
+# A new version signs only once every replica shows it and no verifier can still hold a set from before.
+PUBLISHED_BEFORE_USE = 2 * KEYS_KEPT
+
+
+# The portal and the command line: which of the two a person used says nothing about what the token may do.
+OWN_CLIENT = "guestkey"
 
 
 class SigningKeys:
     """Public halves of every version of the signing key, kept for a minute. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
         self._lock = Lock()
-        self._at = -_KEYS_KEPT
-        self._newest = 0
+        self._read_at = -math.inf
         self._public: dict[int, str] = {}
+        self._first_seen: dict[int, float] = {}
 
-    def newest(self, vault: Vault) -> int:
-        """The version that signs.
+    def signing(self, vault: Vault) -> int:
+        """The version that signs: the newest that has been public long enough, or the newest if none has.
 
         Raises:
             BackendDown: OpenBao does not answer.
         """
         self._refresh(vault)
-        return self._newest
+        now = self._clock()
+        with self._lock:
+            settled = [version for version, at in self._first_seen.items() if now - at >= PUBLISHED_BEFORE_USE]
+            return max(settled or self._first_seen)
 
     def public_jwks(self, vault: Vault) -> list[dict[str, Any]]:
         """The JWK Set's keys (RFC 7517), every version, the newest first.
@@ -49,24 +61,30 @@ class SigningKeys:
             BackendDown: OpenBao does not answer.
         """
         self._refresh(vault)
+        with self._lock:
+            public = sorted(self._public.items(), reverse=True)
         keys = []
-        for version, pem in sorted(self._public.items(), reverse=True):
+        for version, pem in public:
             jwk = dict(ECKey.import_key(pem).as_dict(private=False))
             keys.append({**jwk, "kid": key_id(version), "use": "sig", "alg": ALGORITHM})
         return keys
 
     def _refresh(self, vault: Vault) -> None:
+        began = self._clock()
         with self._lock:
-            if monotonic() - self._at < _KEYS_KEPT:
+            if began - self._read_at < KEYS_KEPT:
                 return
         try:
-            newest, public = vault.public_keys(SIGNING_KEY)
+            _, public = vault.public_keys(SIGNING_KEY)
         except VaultRefused as error:
             raise BackendDown(
                 "The signing key cannot be used.", backend="openbao", advice="Tell the operator."
             ) from error
         with self._lock:
-            self._at, self._newest, self._public = monotonic(), newest, public
+            # What was there when this process began was public before it, on the replicas that served until then.
+            since = began if self._first_seen else -math.inf
+            self._first_seen = {version: self._first_seen.get(version, since) for version in public}
+            self._read_at, self._public = began, public
 
 
 signing_keys = SigningKeys()
@@ -111,20 +129,25 @@ class TokenKind:
         return []
 
     def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
-        """Sign the token of a lease that is recorded as active already."""
-        version = signing_keys.newest(vault)
-        header = {"alg": ALGORITHM, "typ": "at+jwt", "kid": key_id(version)}
+        """Sign the token of a lease that is recorded as active already.
+
+        Raises:
+            BackendDown: OpenBao does not answer, or refuses to sign.
+        """
+        version = signing_keys.signing(vault)
+        header = {"alg": ALGORITHM, "typ": HEADER_TYPE, "kid": key_id(version)}
         issued_at, expires_at = int(lease.issued_at.timestamp()), int(lease.expires_at.timestamp())
         audience = audience_of(lease.issuer, lease.dataset)
         claims = {
             "iss": lease.issuer,
             "sub": lease.subject,
             "aud": audience,
-            "client_id": lease.subject,
+            "client_id": _client_of(lease.subject),
             "iat": issued_at,
             "exp": expires_at,
             "jti": lease.id,
             "scope": lease.action,
+            "dataset": lease.dataset,
             "slice": lease.slice,
         }
         signing_input = f"{_encoded(header)}.{_encoded(claims)}"
@@ -150,9 +173,15 @@ class TokenKind:
         """The record is all there is: introspection reads it."""
         return "introspection: inactive"
 
-    def handles(self, vault: Vault, tag: str, bindings: list[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    def handles(self, vault: Vault, tag: str, bindings: Sequence[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
         """No backend shows tokens."""
         return {}
+
+
+def _client_of(subject: str) -> str:
+    """Which client the token was issued to (RFC 9068, 2.2): a service is its own; people come through ours."""
+    party, _, id_ = subject.partition(":")
+    return id_ if party == "service" else OWN_CLIENT
 
 
 def _encoded(part: Mapping[str, Any]) -> str:

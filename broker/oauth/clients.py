@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from dataclasses import dataclass, field
 from datetime import timedelta
 from urllib.parse import unquote_plus
 
@@ -15,6 +16,9 @@ from broker.access import services
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.database import now as clock
+from broker.errors import NotSignedIn
+from broker.identity.callers import Found
+from broker.identity.http import find_caller
 from broker.identity.secret_tokens import API_TOKEN_PREFIX, digest, fresh_token
 from broker.models import ApiToken, Event, Service, is_id, new_id
 from broker.oauth.refusals import OAuthRefused
@@ -24,35 +28,74 @@ TOKEN_LIFETIME = 900
 REFUSALS_RECORDED_EVERY = timedelta(minutes=1)
 
 
-def authenticated(parts: Parts, request: Request, form: dict[str, str]) -> Caller:
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A service that has shown its secret, and the hash that secret was checked against."""
+
+    caller: Caller
+    secret_hash: str = field(repr=False)
+
+
+def authenticated(parts: Parts, request: Request, form: dict[str, str]) -> Proven:
     """The service behind Basic credentials or form fields.
 
     Raises:
         OAuthRefused: `invalid_client`, whatever is wrong: it takes as long and reads the same.
+        BackendDown: too many secrets are being checked already.
     """
     client_id, secret = _credentials(request, form)
     known = client_id if is_id(client_id) else ""
     with parts.database.transaction() as tx:
-        kept = services.secret_hash_of(tx, known) if known else None
-    if not services.verify_secret(kept, secret):
+        kept = services.secret_hash_of(tx, known)
+    if not services.verify_secret(kept, secret) or kept is None:
         _note_refused(parts, known, request)
-        raise OAuthRefused("invalid_client", "The client is unknown, or its secret is wrong.", status=401)
+        raise _unknown_client()
     with parts.database.transaction() as tx:
-        service = tx.get_one(Service, known)
-        return Caller(
-            kind="service",
-            id=service.id,
-            name=service.name,
-            vendor_id=service.vendor_id,
-            holder_id=service.id,
-            how="api_token",
-            signed_in_at=clock(tx),
-            address=request.client.host if request.client else None,
-        )
+        service, now = tx.get_one(Service, known), clock(tx)
+    caller = Caller(
+        kind="service",
+        id=service.id,
+        name=service.name,
+        vendor_id=service.vendor_id,
+        holder_id=service.id,
+        how="api_token",
+        signed_in_at=now,
+        address=request.client.host if request.client else None,
+    )
+    # From now on these Basic credentials spend the service's own rate, not its address's.
+    request.state.found = Found(caller, service.status, "", None, now)
+    return Proven(caller, kept)
 
 
-def issue_api_token(tx: Transaction, caller: Caller) -> tuple[str, int]:
-    """An opaque token for the API, a quarter of an hour long. Returns token and seconds."""
+def introspecting(parts: Parts, request: Request, form: dict[str, str]) -> Caller:
+    """Who asks about tokens: a service of the organisation, by its secret or by an API token it got for it.
+
+    A token costs a look-up where a secret costs an argon2 hash: who introspects often brings a token (RFC 7662, 2.1).
+
+    Raises:
+        OAuthRefused: it is nobody known, a person, or a vendor's service.
+    """
+    if request.headers.get("authorization", "").lower().startswith("bearer "):
+        try:
+            caller = find_caller(request).caller
+        except NotSignedIn as error:
+            raise OAuthRefused("invalid_token", "The token is unknown, or has ended.", status=401) from error
+    else:
+        caller = authenticated(parts, request, form).caller
+    if caller.kind != "service" or caller.vendor_id is not None:
+        raise OAuthRefused("unauthorized_client", "Only services of the organisation introspect.", status=403)
+    return caller
+
+
+def issue_api_token(tx: Transaction, proven: Proven) -> tuple[str, int]:
+    """An opaque token for the API, a quarter of an hour long. Returns token and seconds.
+
+    Raises:
+        OAuthRefused: the service was suspended, or its secret replaced, while the secret was being checked.
+    """
+    caller = proven.caller
+    if services.secret_hash_of(tx, caller.id, locking=True) != proven.secret_hash:
+        raise _unknown_client()
     token, now = fresh_token(API_TOKEN_PREFIX), clock(tx)
     record = ApiToken(
         id=new_id("at"),
@@ -70,18 +113,25 @@ def issue_api_token(tx: Transaction, caller: Caller) -> tuple[str, int]:
     return token, TOKEN_LIFETIME
 
 
+def _unknown_client() -> OAuthRefused:
+    return OAuthRefused("invalid_client", "The client is unknown, or its secret is wrong.", status=401)
+
+
 def _credentials(request: Request, form: dict[str, str]) -> tuple[str, str]:
-    header = request.headers.get("authorization")
-    if header is None:
+    headers = request.headers.getlist("authorization")
+    if not headers:
         return form.get("client_id", ""), form.get("client_secret", "")
-    scheme, _, encoded = header.partition(" ")
+    scheme, _, encoded = headers[0].partition(" ")
+    if len(headers) != 1 or scheme.lower() != "basic" or "client_secret" in form:
+        raise OAuthRefused("invalid_request", "Authenticate in one way: HTTP Basic, or form fields.")
     try:
         client_id, _, secret = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError) as error:
         raise OAuthRefused("invalid_client", "The Authorization header cannot be read.", status=401) from error
-    if scheme.lower() != "basic" or "client_secret" in form:
-        raise OAuthRefused("invalid_request", "Authenticate in one way: HTTP Basic, or form fields.")
-    return unquote_plus(client_id), unquote_plus(secret)
+    client_id, secret = unquote_plus(client_id), unquote_plus(secret)
+    if form.get("client_id", client_id) != client_id:
+        raise OAuthRefused("invalid_request", "The form names another client than the Authorization header.")
+    return client_id, secret
 
 
 def _note_refused(parts: Parts, service_id: str, request: Request) -> None:

@@ -8,7 +8,7 @@ import hmac
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from sqlalchemy import update
 
@@ -23,7 +23,9 @@ CLIENT_ID = "guestkey-cli"
 CODE_LIFETIME = timedelta(seconds=60)
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+# A native client's own address (RFC 8252, 7.3): loopback, any port. As a whole and by the letter: what parsers make
+# of tabs, user names and empty queries never matters.
+_CALLBACK = re.compile(r"http://(?:127\.0\.0\.1|\[::1\]|localhost):[1-9][0-9]{0,4}/callback")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ def check_wish(parameters: dict[str, str]) -> Wish:
     if parameters.get("client_id") != CLIENT_ID:
         raise OAuthRefused("invalid_client", f"The only client here is {CLIENT_ID}.")
     redirect_uri = parameters.get("redirect_uri", "")
-    if not is_loopback_callback(redirect_uri):
+    if _CALLBACK.fullmatch(redirect_uri) is None:
         raise OAuthRefused("invalid_request", "redirect_uri must be http://127.0.0.1:<port>/callback.")
     if parameters.get("response_type") != "code":
         raise OAuthRefused("unsupported_response_type", "Only response_type=code is served.")
@@ -55,24 +57,6 @@ def check_wish(parameters: dict[str, str]) -> Wish:
     if not 8 <= len(state) <= 512 or not state.isprintable():
         raise OAuthRefused("invalid_request", "A state of 8 to 512 characters is required.")
     return Wish(redirect_uri, state, challenge)
-
-
-def is_loopback_callback(redirect_uri: str) -> bool:
-    """Whether the address is a native client's own (RFC 8252, 7.3): loopback, any port, path `/callback`."""
-    try:
-        parts = urlsplit(redirect_uri)
-        port = parts.port
-    except ValueError:
-        return False
-    plain = not parts.query and not parts.fragment and not parts.username and not parts.password
-    return (
-        parts.scheme == "http"
-        and parts.hostname in _LOOPBACK
-        and port is not None
-        and parts.path == "/callback"
-        and plain
-        and redirect_uri.isascii()
-    )
 
 
 def make_code(tx: Transaction, wish: Wish, session_id: str, caller: Caller, issuer: str, now: datetime) -> str:
@@ -89,7 +73,17 @@ def make_code(tx: Transaction, wish: Wish, session_id: str, caller: Caller, issu
         )
     )
     audit.record(tx, "code.made", actor=caller.subject, subject=session_id, now=now, details={"client": CLIENT_ID})
-    return f"{wish.redirect_uri}?{urlencode({'code': code, 'state': wish.state, 'iss': issuer})}"
+    return _answer(wish, issuer, code=code)
+
+
+def refusing(wish: Wish, issuer: str) -> str:
+    """The address that tells the command line that the person said no (RFC 6749, 4.1.2.1)."""
+    return _answer(wish, issuer, error="access_denied", error_description="You said no in the browser.")
+
+
+def _answer(wish: Wish, issuer: str, **members: str) -> str:
+    # The issuer is named so that a code can never be handed to another server's token endpoint (RFC 9207).
+    return f"{wish.redirect_uri}?{urlencode({**members, 'state': wish.state, 'iss': issuer})}"
 
 
 def redeem(tx: Transaction, parameters: dict[str, str], lifetime: int, now: datetime) -> tuple[str, int] | OAuthRefused:
@@ -153,8 +147,9 @@ def _end_stolen(tx: Transaction, code: AuthorizationCode, now: datetime) -> None
 
 
 def _still_in(tx: Transaction, session: Session, now: datetime) -> bool:
-    person = tx.get_one(Person, session.person_id)
-    vendor = tx.get(Vendor, person.vendor_id) if person.vendor_id else None
+    # Locked: who is being suspended either waits for the new token and ends it, or is seen here as suspended.
+    person = tx.get_one(Person, session.person_id, with_for_update={"read": True})
+    vendor = tx.get(Vendor, person.vendor_id, with_for_update={"read": True}) if person.vendor_id else None
     live = session.ended_at is None and session.expires_at > now and person.status == "active"
     return live and (vendor is None or vendor.status in ("active", "onboarding"))
 

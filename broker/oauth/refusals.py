@@ -17,13 +17,13 @@ class OAuthRefused(Exception):
         self.error, self.description, self.status = error, description, status
 
 
-async def render(_request: Request, error: Exception) -> JSONResponse:
+def render(error: OAuthRefused) -> JSONResponse:
     """The JSON body RFC 6749 asks for."""
-    assert isinstance(error, OAuthRefused)  # registered for nothing else
     headers = dict(_NO_STORE)
     if error.status == 401:
-        headers["WWW-Authenticate"] = 'Basic realm="guestkey"'
-    body = {"error": error.error, "error_description": error.description}
+        bearer = error.error == "invalid_token"
+        headers["WWW-Authenticate"] = f'Bearer error="{error.error}"' if bearer else 'Basic realm="guestkey"'
+    body = {"error": error.error, "error_description": _printable(error.description)}
     return JSONResponse(body, error.status, headers=headers)
 
 
@@ -55,3 +55,9 @@ def _single(pairs: list[tuple[str, str]]) -> dict[str, str]:
     if any(len(value) > MOST_PARAMETER or "\x00" in value for value in found.values()):
         raise OAuthRefused("invalid_request", "A parameter is too long or not text.")
     return found
+
+
+def _printable(text: str) -> str:
+    """What RFC 6749 lets a description hold: printable ASCII without `"` and backslash."""
+    plain = text.encode("ascii", "replace").decode().replace('"', "'").replace("\\", "/")
+    return "".join(character if character.isprintable() else " " for character in plain)

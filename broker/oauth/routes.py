@@ -8,23 +8,16 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
-from sqlalchemy import select, update
+from sqlalchemy import update
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from broker import audit
-from broker.access.facts import Ask
-from broker.access.issuing import issue
-from broker.caller import Caller
-from broker.credentials.token import ALGORITHM, audience_of, signing_keys
+from broker.credentials.token import signing_keys
 from broker.database import now as clock
-from broker.errors import Denied, FactorNeeded, GuestkeyError, NotFound
-from broker.identity.secret_tokens import digest
-from broker.models import ApiToken, Lease
-from broker.oauth import clients, codes
+from broker.identity.secret_tokens import API_TOKEN_PREFIX, digest
+from broker.models import ApiToken
+from broker.oauth import clients, codes, signed
 from broker.oauth.refusals import OAuthRefused, form_of, no_store
 from broker.parts import Parts
 
@@ -47,6 +40,8 @@ def metadata(request: Request) -> dict[str, Any]:
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "client_credentials"],
         "token_endpoint_auth_methods_supported": ["none", "client_secret_basic", "client_secret_post"],
+        "revocation_endpoint_auth_methods_supported": ["none"],
+        "introspection_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "Bearer"],
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": True,
     }
@@ -77,96 +72,54 @@ def token(request: Request, form: Form) -> JSONResponse:
         return _bearer(*outcome)
     if grant_type != "client_credentials":
         raise OAuthRefused("unsupported_grant_type", "Use authorization_code or client_credentials.")
-    caller = clients.authenticated(parts, request, form)
+    proven = clients.authenticated(parts, request, form)
     if "resource" in form:
-        return _signed(parts, request.app.state.public_url, caller, form)
+        made = signed.ask(parts, request.app.state.public_url, proven.caller, form)
+        return _bearer(made.token, made.seconds, scope=made.scope)
     with parts.database.transaction() as tx:
-        return _bearer(*clients.issue_api_token(tx, caller))
+        return _bearer(*clients.issue_api_token(tx, proven))
 
 
 @router.post("/oauth/revoke", operation_id="oauth_revoke")
 def revoke(request: Request, form: Form) -> JSONResponse:
-    """End an opaque token (RFC 7009). Whoever holds it may; an unknown one is answered the same."""
+    """End a token of either form (RFC 7009). Whoever holds it may; an unknown one is answered the same."""
     parts: Parts = request.app.state.parts
+    given = form.get("token", "")
+    if given.startswith(API_TOKEN_PREFIX):
+        _end_api_token(parts, given)
+    else:
+        signed.give_back(parts, request.app.state.public_url, given)
+    return JSONResponse({}, headers=no_store())
+
+
+@router.post("/oauth/introspect", operation_id="oauth_introspect")
+def introspect(request: Request, form: Form) -> JSONResponse:
+    """Say whether a signed token is still good (RFC 7662), to a service of the organisation.
+
+    The answer is read from the records: an ended lease is inactive on every replica from that commit on.
+    """
+    parts: Parts = request.app.state.parts
+    clients.introspecting(parts, request, form)
+    claims = signed.claims_of_live(parts, request.app.state.public_url, form.get("token", ""))
+    if claims is None:
+        return JSONResponse({"active": False}, headers=no_store())
+    return JSONResponse({"active": True, "token_type": "Bearer", **claims}, headers=no_store())
+
+
+def _end_api_token(parts: Parts, given: str) -> None:
     with parts.database.transaction() as tx:
         now = clock(tx)
         ended = tx.execute(
             update(ApiToken)
-            .where(ApiToken.token_hash == digest(form.get("token", "")), ApiToken.ended_at.is_(None))
+            .where(ApiToken.token_hash == digest(given), ApiToken.ended_at.is_(None))
             .values(ended_at=now, end_cause="revoked")
             .returning(ApiToken.id, ApiToken.person_id, ApiToken.service_id)
         ).one_or_none()
         if ended is not None:
             actor = f"person:{ended.person_id}" if ended.person_id else f"service:{ended.service_id}"
             audit.record(tx, "token.revoked", actor=actor, subject=ended.id, now=now)
-    return JSONResponse({}, headers=no_store())
 
 
-@router.post("/oauth/introspect", operation_id="oauth_introspect")
-def introspect(request: Request, form: Form) -> JSONResponse:
-    """Say whether a signed token is still good (RFC 7662), to a service of the organisation."""
-    parts: Parts = request.app.state.parts
-    caller = clients.authenticated(parts, request, form)
-    if caller.vendor_id is not None:
-        raise OAuthRefused("unauthorized_client", "Only services of the organisation introspect.", status=403)
-    claims = _claims(parts, request.app.state.public_url, form.get("token", ""))
-    if claims is None or not _lives(parts, str(claims.get("jti"))):
-        return JSONResponse({"active": False}, headers=no_store())
-    return JSONResponse({"active": True, "token_type": "Bearer", **claims}, headers=no_store())
-
-
-def _bearer(access_token: str, seconds: int) -> JSONResponse:
-    body = {"access_token": access_token, "token_type": "Bearer", "expires_in": seconds}
+def _bearer(access_token: str, seconds: int, **more: str) -> JSONResponse:
+    body = {"access_token": access_token, "token_type": "Bearer", "expires_in": seconds, **more}
     return JSONResponse(body, headers=no_store())
-
-
-def _signed(parts: Parts, issuer: str, caller: Caller, form: dict[str, str]) -> JSONResponse:
-    slug = form["resource"].removeprefix(audience_of(issuer, ""))
-    if audience_of(issuer, slug) != form["resource"]:
-        raise OAuthRefused("invalid_target", f"A resource is {audience_of(issuer, '<slug>')}.")
-    words = form.get("scope", "read").split()
-    actions = [word for word in words if not word.startswith("slice:")]
-    slices = [word.removeprefix("slice:") for word in words if word.startswith("slice:")]
-    if len(actions) > 1 or len(slices) > 1:
-        raise OAuthRefused("invalid_scope", "A scope is one action and at most one slice:<name>.")
-    ask = Ask(slug, actions[0] if actions else "read", slices[0] if slices else None, "token")
-    try:
-        handed = issue(parts, caller, ask)
-    except (Denied, FactorNeeded, NotFound) as error:
-        raise OAuthRefused(_error_of(error), _said(error)) from error
-    if handed.values is None:
-        raise OAuthRefused("invalid_request", "This was answered before.")
-    seconds = int((handed.lease.expires_at - handed.lease.created_at).total_seconds())
-    return _bearer(handed.values["access_token"], seconds)
-
-
-def _error_of(error: GuestkeyError) -> str:
-    return "invalid_target" if isinstance(error, NotFound) else "access_denied"
-
-
-def _said(error: GuestkeyError) -> str:
-    if isinstance(error, Denied):
-        return " ".join(f"{reason.code}: {reason.sentence}" for reason in error.decision.reasons)
-    return error.detail
-
-
-def _claims(parts: Parts, issuer: str, token: str) -> dict[str, Any] | None:
-    if not token or len(token) > 8192:
-        return None
-    key_set = KeySet.import_key_set({"keys": signing_keys.public_jwks(parts.vault)})
-    try:
-        decoded = jwt.decode(token, key_set, algorithms=[ALGORITHM])
-    except (JoseError, ValueError, TypeError, KeyError):
-        return None
-    if decoded.header.get("typ") != "at+jwt" or decoded.claims.get("iss") != issuer:
-        return None
-    return dict(decoded.claims)
-
-
-def _lives(parts: Parts, lease_id: str) -> bool:
-    with parts.database.transaction() as tx:
-        now = clock(tx)
-        live = select(Lease.id).where(
-            Lease.id == lease_id, Lease.kind == "token", Lease.state == "active", Lease.expires_at > now
-        )
-        return tx.execute(live).first() is not None

@@ -33,7 +33,8 @@ def authorize(request: Request, parameters: Query) -> Response:
     except NotSignedIn:
         here = f"{request.url.path}?{request.url.query}"
         return RedirectResponse(f"/sign-in?next={quote(here, safe='')}", 303)
-    return render("authorize.html", viewer=viewer, wish=wish, parameters=parameters)
+    no = codes.refusing(wish, request.app.state.public_url)
+    return render("authorize.html", viewer=viewer, wish=wish, parameters=parameters, no=no)
 
 
 @router.post("/authorize")

@@ -1,0 +1,127 @@
+"""Signed tokens as OAuth sees them: a service asking for one, whether one still lives, and giving one back.
+
+They are made by `broker.credentials.token`, through the gate, like every credential.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+from sqlalchemy import select
+
+from broker.access import ending
+from broker.access.facts import Ask
+from broker.access.issuing import issue
+from broker.caller import Caller
+from broker.credentials.token import ALGORITHM, HEADER_TYPE, audience_of, signing_keys
+from broker.database import now as clock
+from broker.errors import BackendDown, Conflict, Denied, FactorNeeded, GuestkeyError, Invalid, NotFound
+from broker.models import Lease
+from broker.oauth.refusals import OAuthRefused
+from broker.parts import Parts
+
+_ERRORS: tuple[tuple[type[GuestkeyError], str, int], ...] = (
+    (Denied, "access_denied", 403),
+    (FactorNeeded, "access_denied", 403),
+    (NotFound, "invalid_target", 400),
+    (Invalid, "invalid_scope", 400),
+    (Conflict, "temporarily_unavailable", 409),
+    (BackendDown, "temporarily_unavailable", 503),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A signed token, its seconds, and what it is good for."""
+
+    token: str = field(repr=False)
+    seconds: int
+    scope: str
+
+
+def ask(parts: Parts, issuer: str, caller: Caller, form: dict[str, str]) -> Signed:
+    """Ask the gate for a token for the dataset that `resource` names (RFC 8707).
+
+    Raises:
+        OAuthRefused: malformed, or refused by the gate with every reason in the description.
+    """
+    asked = _asked(issuer, form)
+    try:
+        handed = issue(parts, caller, asked)
+    except GuestkeyError as error:
+        raise _refused(error) from error
+    if handed.values is None:
+        raise RuntimeError("without an idempotency key nothing was issued before")
+    seconds = int((handed.lease.expires_at - handed.lease.created_at).total_seconds())
+    scope = f"{handed.lease.action} slice:{handed.values['slice']}"
+    return Signed(handed.values["access_token"], seconds, scope)
+
+
+def claims_of_live(parts: Parts, issuer: str, token: str) -> dict[str, Any] | None:
+    """The claims of a token of ours whose lease is active now; None for anything else.
+
+    Raises:
+        BackendDown: the records or the keys cannot be read.
+    """
+    claims = _claims(parts, issuer, token)
+    if claims is None:
+        return None
+    with parts.database.transaction() as tx:
+        live = select(Lease.expires_at).where(
+            Lease.id == str(claims.get("jti")),
+            Lease.kind == "token",
+            Lease.state == "active",
+            Lease.expires_at > clock(tx),
+        )
+        expires_at = tx.execute(live).scalar_one_or_none()
+    # A lease can be shortened after its token was signed; whoever keeps our answer must not keep it for longer.
+    return None if expires_at is None else claims | {"exp": int(expires_at.timestamp())}
+
+
+def give_back(parts: Parts, issuer: str, token: str) -> None:
+    """End the lease of a token of ours; whoever holds the token may. Anything else changes nothing."""
+    claims = claims_of_live(parts, issuer, token)
+    if claims is None:
+        return
+    with parts.database.transaction() as tx:
+        ending.mark(tx, Lease.id == str(claims["jti"]), cause="revoked", by=str(claims["sub"]), now=clock(tx))
+
+
+def _asked(issuer: str, form: dict[str, str]) -> Ask:
+    slug = form["resource"].removeprefix(audience_of(issuer, ""))
+    if audience_of(issuer, slug) != form["resource"]:
+        raise OAuthRefused("invalid_target", f"A resource is {audience_of(issuer, '<slug>')}.")
+    words = form.get("scope", "read").split()
+    actions = [word for word in words if not word.startswith("slice:")]
+    slices = [word.removeprefix("slice:") for word in words if word.startswith("slice:")]
+    if len(actions) > 1 or len(slices) > 1:
+        raise OAuthRefused("invalid_scope", "A scope is one action and at most one slice:<name>.")
+    return Ask(slug, actions[0] if actions else "read", slices[0] if slices else None, "token")
+
+
+def _refused(error: GuestkeyError) -> OAuthRefused:
+    code, status = next(
+        ((code, status) for kind, code, status in _ERRORS if isinstance(error, kind)), ("invalid_request", 400)
+    )
+    return OAuthRefused(code, _said(error), status=status)
+
+
+def _said(error: GuestkeyError) -> str:
+    if isinstance(error, Denied):
+        return " ".join(f"{reason.code}: {reason.sentence} {reason.advice}" for reason in error.decision.reasons)
+    return f"{error.detail} {error.advice}".strip()
+
+
+def _claims(parts: Parts, issuer: str, token: str) -> dict[str, Any] | None:
+    key_set = KeySet.import_key_set({"keys": signing_keys.public_jwks(parts.vault)})
+    try:
+        decoded = jwt.decode(token, key_set, algorithms=[ALGORITHM])
+    except (JoseError, ValueError, TypeError, KeyError):
+        return None
+    if decoded.header.get("typ") != HEADER_TYPE or decoded.claims.get("iss") != issuer:
+        return None
+    return dict(decoded.claims)
