@@ -57,7 +57,10 @@ def _conclude(parts: Parts, slice_id: str, state: str, detail: str) -> None:
 
 def remove_retired(parts: Parts, setup: Vault) -> int:
     """Remove retired slices, and those of retired datasets, once every lease on them has ended. Returns how many."""
-    live = exists().where(Lease.slice_id == Slice.id, Lease.state.in_(LIVE_STATES))
+    # By dataset too, because that is what live leases are indexed by.
+    live = exists().where(
+        Lease.dataset_id == Slice.dataset_id, Lease.slice_id == Slice.id, Lease.state.in_(LIVE_STATES)
+    )
     over = or_(Slice.state == "retired", Dataset.status == "retired")
     query = select(Slice).join(Dataset).where(over, Slice.state_detail != REMOVED, ~live).limit(20)
     with parts.database.transaction() as tx:

@@ -5,7 +5,7 @@ Kinds get plain values and a `Vault`; they know neither records nor HTTP. A new 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -111,5 +111,5 @@ class Kind(Protocol):
             BackendDown: it could not be asked.
         """
 
-    def handles(self, vault: Vault, tag: str, bindings: list[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    def handles(self, vault: Vault, tag: str, bindings: Sequence[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
         """Every handle with our tag that the backends behind these bindings show now, and the binding to end it by."""

@@ -6,7 +6,7 @@ The user sees one security-barrier view and nothing else; its name carries the l
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -138,7 +138,7 @@ class PostgresKind:
             raise NotEnded(f"PostgreSQL still shows {remains}")
         return "postgresql: no such role, no session"
 
-    def handles(self, vault: Vault, tag: str, bindings: list[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    def handles(self, vault: Vault, tag: str, bindings: Sequence[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
         """Users with our tag, on every connection the bindings name; a connection that is down is asked next time."""
         found: dict[str, Mapping[str, Any]] = {}
         for name, binding in sorted({str(binding["connection"]): binding for binding in bindings}.items()):

@@ -24,6 +24,8 @@ from broker.parts import vault_of
 from tests.support.data import BERLIN
 from tests.support.world import CLINIC, DEIDENTIFIED, World
 
+# Not privileged; no such column; a view cannot be truncated; nobody renames themselves; no prepared transactions.
+_REFUSALS = ("42501", "42703", "42809", "0A000", "55000")
 Session = psycopg.Connection[tuple[Any, ...]]
 
 
@@ -81,14 +83,49 @@ def test_columns_and_rows_of_the_slice_and_nothing_else(session: Session, handed
         "INSERT INTO {relation} VALUES (1, 'berlin', 1)",
         "UPDATE {relation} SET age = 0",
         "DELETE FROM {relation}",
+        "TRUNCATE {relation}",
+        "BEGIN; LOCK TABLE clinic.patients IN ACCESS SHARE MODE",
+        "COPY clinic.patients TO STDOUT",
+        "COPY (SELECT 1) TO '/tmp/guestkey-stolen'",
+        "CREATE OR REPLACE VIEW {relation} AS SELECT * FROM clinic.patients",
+        "ALTER VIEW {relation} SET (security_barrier = false)",
+        'ALTER ROLE "{user}" RENAME TO mine',
+        "ALTER ROLE CURRENT_USER BYPASSRLS",
+        "ALTER ROLE guestkey_watch PASSWORD 'mine'",
+        "CREATE PUBLICATION mine FOR ALL TABLES",
+        "CREATE SUBSCRIPTION mine CONNECTION 'host=127.0.0.1' PUBLICATION p",
+        "CREATE EXTENSION pg_trgm SCHEMA slices",
+        "CREATE OPERATOR CLASS pg_temp.leak FOR TYPE int USING btree AS STORAGE int",
+        "SELECT pg_create_physical_replication_slot('mine')",
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = 'guestkey_minter'",
+        "SELECT lo_open(1, 131072)",
+        "SELECT lo_import('/etc/passwd')",
+        "SELECT pg_ls_dir('.')",
+        "SELECT pg_reload_conf()",
+        "ALTER SYSTEM SET log_statement = 'all'",
+        "SET session_replication_role = replica",
+        "SET log_statement = 'all'",
+        "LOAD 'auto_explain'",
+        # Prepared, it would outlive its session and keep its locks.
+        "BEGIN; SELECT count(*) FROM {relation}; PREPARE TRANSACTION 'mine'",
     ],
 )
 def test_refused(session: Session, handed: Handed, statement: str) -> None:
     assert handed.values is not None
     relation = handed.values["relation"]
     group = "gks_" + relation.removeprefix("slices.v_")
-    with pytest.raises(psycopg.Error):
-        session.execute(statement.format(relation=relation, group=group))
+    with pytest.raises(psycopg.Error) as refused:
+        session.execute(statement.format(relation=relation, group=group, user=handed.values["username"]))
+    assert refused.value.sqlstate in _REFUSALS
+
+
+def test_rows_outside_the_slice_do_not_show_through_errors_or_statistics(session: Session, handed: Handed) -> None:
+    """Without the security barrier the condition below would run first, and stumble over a hidden row."""
+    assert handed.values is not None
+    relation = handed.values["relation"]
+    probe = f"SELECT count(*) FROM {relation} WHERE 1 / (CASE WHEN site = 'paris' THEN 0 ELSE 1 END) = 1"
+    assert session.execute(probe).fetchone() == (BERLIN,)
+    assert session.execute("SELECT count(*) FROM pg_stats WHERE schemaname = 'clinic'").fetchone() == (0,)
 
 
 def test_other_databases_are_closed(world: World, handed: Handed) -> None:

@@ -1,0 +1,194 @@
+"""How a guest's PostgreSQL user ends when all is against it: a guest that clings, OpenBao down, a frozen server."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from broker.access.issuing import Handed
+from broker.credentials import kinds, postgres
+from broker.credentials.base import LeaseToEnd, NotEnded
+from broker.credentials.postgres import user_of
+from broker.errors import BackendDown
+from broker.parts import vault_of
+from tests.support.world import DEIDENTIFIED, World
+
+KIND = kinds["postgres"]
+CONFIRMED = "postgresql: no such role, no session"
+
+
+@pytest.fixture
+def handed(world: World) -> Handed:
+    """A credential in use."""
+    signed, dataset, _ = world.guest()
+    return world.issue(signed, dataset)
+
+
+def to_end(world: World, handed: Handed, *, by_hand: bool = False) -> LeaseToEnd:
+    """The lease as the worker would hand it to the kind; by hand: without OpenBao's lease."""
+    lease = world.lease(handed.lease.id)
+    return LeaseToEnd(lease.id, lease.handle, DEIDENTIFIED, None if by_hand else lease.backend_lease_id)
+
+
+@contextmanager
+def clinging(world: World, handed: Handed) -> Iterator[list[psycopg.Connection[tuple[Any, ...]]]]:
+    """Three threads that log in again as often as they can."""
+    stop, sessions = threading.Event(), list[psycopg.Connection[tuple[Any, ...]]]()
+
+    def reconnect() -> None:
+        while not stop.is_set():
+            try:
+                sessions.append(world.connect(handed))
+            except psycopg.Error:
+                time.sleep(0.002)
+
+    threads = [threading.Thread(target=reconnect) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        time.sleep(0.2)
+        yield sessions
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(10)
+        for session in sessions:
+            session.close()
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["through OpenBao", "by hand"])
+def test_reconnecting_without_pause_does_not_survive(world: World, handed: Handed, by_hand: bool) -> None:
+    for _ in range(3):
+        with clinging(world, handed) as sessions:
+            assert KIND.end(world.ender.vault, to_end(world, handed, by_hand=by_hand)) == CONFIRMED
+            assert sessions
+            assert not any(_reads(session) for session in sessions)
+        signed, dataset, _ = world.guest()
+        handed = world.issue(signed, dataset)
+    KIND.end(world.ender.vault, to_end(world, handed))
+
+
+def test_held_cursors_transactions_and_locks_end_with_the_user(world: World, handed: Handed) -> None:
+    assert handed.values is not None
+    session = world.connect(handed)
+    session.execute("SELECT pg_advisory_lock(4711)")
+    session.execute(f"BEGIN; DECLARE kept CURSOR WITH HOLD FOR SELECT * FROM {handed.values['relation']}; COMMIT")
+    session.execute(f"BEGIN; LOCK TABLE {handed.values['relation']} IN ACCESS SHARE MODE")
+    KIND.end(world.ender.vault, to_end(world, handed))
+    with pytest.raises(psycopg.OperationalError):
+        session.execute("FETCH ALL FROM kept")
+    session.close()
+    with world.admin() as admin:
+        assert admin.execute(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711"
+        ).fetchone() == (0,)
+
+
+def test_ending_twice_and_at_once_is_fine(world: World, handed: Handed) -> None:
+    lease = to_end(world, handed)
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(lambda _: _outcome(world, lease), range(4)))
+    assert CONFIRMED in outcomes
+    assert KIND.end(world.ender.vault, lease) == CONFIRMED
+
+
+def test_openbao_being_down_does_not_keep_a_guest_in(world: World, handed: Handed) -> None:
+    ender = vault_of(world.settings, "ender")
+    stranger = LeaseToEnd("l0", f"{world.parts.tag}-l0", DEIDENTIFIED)
+    assert KIND.end(ender, stranger) == CONFIRMED
+    session = world.connect(handed)
+    world.stack.bao.stop()
+    try:
+        assert KIND.end(ender, to_end(world, handed)) == CONFIRMED
+        assert not _reads(session)
+        with pytest.raises(BackendDown):
+            KIND.end(vault_of(world.settings, "ender"), stranger)
+    finally:
+        world.stack.bao.start()
+        session.close()
+    assert world.roles_of(handed.lease.id) == 0
+    assert KIND.end(ender, to_end(world, handed)) == CONFIRMED
+
+
+def test_a_server_that_freezes_meanwhile_holds_nobody_for_ever(
+    world: World, handed: Handed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remains = postgres._remains
+
+    def freezing(*arguments: Any) -> str:
+        world.stack.postgres.freeze()
+        return remains(*arguments)
+
+    monkeypatch.setattr(postgres, "_remains", freezing)
+    began = time.monotonic()
+    try:
+        with pytest.raises(NotEnded):
+            KIND.end(world.ender.vault, to_end(world, handed, by_hand=True))
+    finally:
+        world.stack.postgres.freeze(thaw=True)
+    assert time.monotonic() - began < 10
+    monkeypatch.undo()
+    assert KIND.end(world.ender.vault, to_end(world, handed)) == CONFIRMED
+
+
+def test_a_lease_openbao_gave_up_is_ended_all_the_same(world: World, handed: Handed) -> None:
+    """What the user owns elsewhere makes the revocation statements fail."""
+    user = user_of(handed.lease.handle)
+    with world.admin("postgres") as admin:
+        admin.execute(
+            f'CREATE TABLE public.owned_elsewhere (x int); ALTER TABLE public.owned_elsewhere OWNER TO "{user}"'
+        )
+    lease = to_end(world, handed)
+    session = world.connect(handed)
+    with pytest.raises(NotEnded, match="PostgreSQL"):
+        KIND.end(world.ender.vault, lease)
+    assert not _reads(session), "the door is closed and sessions ended even where the user cannot be dropped"
+    with pytest.raises(psycopg.OperationalError):
+        world.connect(handed)
+    session.close()
+    with world.admin("postgres") as admin:
+        admin.execute("DROP TABLE public.owned_elsewhere")
+    assert KIND.end(world.ender.vault, lease) == CONFIRMED
+
+
+def test_only_users_of_this_installation_are_listed_and_where_they_live(world: World, handed: Handed) -> None:
+    with world.admin() as admin:
+        admin.execute("CREATE ROLE gk_zzzzzz_l1 LOGIN; CREATE ROLE guestkeeper LOGIN")
+    bindings = [DEIDENTIFIED | {"connection": "nowhere"}, DEIDENTIFIED, DEIDENTIFIED | {"table": "other"}]
+    shown = KIND.handles(world.ender.vault, world.parts.tag, bindings)
+    with world.admin() as admin:
+        admin.execute("DROP ROLE gk_zzzzzz_l1; DROP ROLE guestkeeper")
+    assert shown[handed.lease.handle]["connection"] == "data"
+    assert all(handle.startswith(f"{world.parts.tag}-") for handle in shown)
+    KIND.end(world.ender.vault, to_end(world, handed))
+    assert handed.lease.handle not in KIND.handles(world.ender.vault, world.parts.tag, bindings)
+
+
+@pytest.mark.parametrize("who", ["postgres", "guestkey_watch", "guestkey_minter", "gk", "%", "gkx1"])
+def test_the_hands_of_the_worker_touch_nobody_else(world: World, who: str) -> None:
+    with postgres.watching(world.ender.vault, "data") as hands, world.admin() as bystander:
+        for function in ("close_door", "end_sessions", "drop_user"):
+            hands.execute(f"SELECT guestkey_ops.{function}(%s)", (who,))
+        assert bystander.execute("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'postgres'").fetchone() == (True,)
+
+
+def _reads(session: psycopg.Connection[tuple[Any, ...]]) -> bool:
+    try:
+        session.execute("SELECT 1")
+    except psycopg.Error:
+        return False
+    return True
+
+
+def _outcome(world: World, lease: LeaseToEnd) -> str:
+    try:
+        return KIND.end(world.ender.vault, lease)
+    except NotEnded:
+        return "not yet"

@@ -1,0 +1,167 @@
+"""Slices in PostgreSQL: exactly what the binding says, made twice, changed, and taken away again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from broker.access import ending, registering
+from broker.credentials.postgres import policy_of, role_of, view_of
+from broker.credentials.postgres_binding import PostgresBinding
+from broker.credentials.postgres_slices import register, unregister
+from broker.database import now as clock
+from broker.errors import BackendDown, Invalid
+from broker.models import Dataset, Slice, new_id
+from broker.parts import vault_of
+from broker.vault import Vault, VaultRefused
+from tests.support.data import BERLIN, ROWS
+from tests.support.world import CLINIC, DEIDENTIFIED, World
+
+
+@pytest.fixture
+def setup(world: World) -> Vault:
+    """OpenBao as the identity that registers slices."""
+    return vault_of(world.settings, "setup")
+
+
+def rows_of(world: World, binding: dict[str, Any]) -> int:
+    """How many rows a binding shows."""
+    with world.admin() as admin:
+        return len(admin.execute(PostgresBinding.parse(binding).select()).fetchall())
+
+
+@pytest.mark.parametrize(
+    ("row", "count"),
+    [
+        (["id", "=", 7], 1),
+        (["id", "<>", 7], ROWS - 1),
+        (["id", "<", 11], 10),
+        (["id", "<=", 11], 11),
+        (["id", ">", ROWS - 2], 2),
+        (["id", ">=", ROWS - 2], 3),
+        (["id", ">=", 199.5], 1),
+        (["id", "in", [1, 2, ROWS + 1]], 2),
+        (["site", "in", ["berlin", "paris"]], ROWS),
+        (["site", "is_null"], 0),
+        (["site", "not_null"], ROWS),
+        (["name", "=", "Patient 7"], 1),
+        (["name", "=", "O'Hara \\ %s {} --"], 0),
+    ],
+)
+def test_every_operator_means_what_it_says(world: World, row: list[Any], count: int) -> None:
+    assert rows_of(world, CLINIC | {"columns": ["id"], "rows": [row]}) == count
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**63, -(2**64), "\ud800", "a\x00", None, "x" * 1001])
+def test_a_literal_that_would_fail_only_in_use_is_refused(value: object) -> None:
+    for row in (["id", "=", value], ["id", "in", [1, value]]):
+        with pytest.raises(Invalid):
+            PostgresBinding.parse(CLINIC | {"columns": ["id"], "rows": [row]})
+
+
+@pytest.mark.parametrize("schema", ["slices", "guestkey_ops", "pg_toast"])
+def test_the_houses_own_schemas_are_no_data(schema: str) -> None:
+    with pytest.raises(Invalid, match="cannot be part"):
+        PostgresBinding.parse(CLINIC | {"columns": ["id"], "schema": schema})
+
+
+def test_a_canonical_binding_stays_as_it_is() -> None:
+    canonical = PostgresBinding.parse(DEIDENTIFIED).canonical()
+    assert PostgresBinding.parse(canonical).canonical() == canonical
+
+
+@pytest.mark.parametrize("rows", [[["age", "in", [True, 1]]], [["age", "=", "old"]], [["age", "=", True]]])
+def test_a_literal_of_another_type_fails_the_slice(world: World, setup: Vault, rows: list[Any]) -> None:
+    with pytest.raises(Invalid, match="another type"):
+        register(setup, new_id("sl"), CLINIC | {"columns": ["id"], "rows": rows})
+
+
+def test_a_column_the_registrar_may_not_read_fails_the_slice(world: World, setup: Vault) -> None:
+    """Else the slice would be ready, and every guest's query refused."""
+    with world.admin() as admin:
+        admin.execute(
+            "CREATE TABLE IF NOT EXISTS clinic.guarded (id int, name text);"
+            " GRANT SELECT (id) ON clinic.guarded TO guestkey_registrar;"
+            " GRANT UPDATE ON clinic.guarded TO guestkey_registrar"
+        )
+    guarded, slice_id = CLINIC | {"table": "guarded", "rows": []}, new_id("sl")
+    with pytest.raises(Invalid, match="no column name, or the registrar"):
+        register(setup, slice_id, guarded | {"columns": ["id", "name"]})
+    register(setup, slice_id, guarded | {"columns": ["id"]})
+    unregister(setup, slice_id, guarded | {"columns": ["id"]})
+
+
+def test_an_unknown_connection_is_a_backend_that_is_down(setup: Vault) -> None:
+    with pytest.raises(BackendDown):
+        register(setup, new_id("sl"), CLINIC | {"columns": ["id"], "connection": "nowhere"})
+
+
+def test_registering_again_changes_what_is_shown_and_nothing_else(world: World, setup: Vault) -> None:
+    signed, dataset, _ = world.guest()
+    handed = world.issue(signed, dataset)
+    slice_id = world.slice_id(dataset)
+    with world.connect(handed) as session:
+        assert len(session.execute(f"SELECT * FROM {view_of(slice_id)}").fetchall()) == BERLIN
+        register(setup, slice_id, DEIDENTIFIED)
+        assert len(session.execute(f"SELECT * FROM {view_of(slice_id)}").fetchall()) == BERLIN
+        register(setup, slice_id, CLINIC | {"columns": ["id"], "rows": [["id", "=", 1]]})
+        assert session.execute(f"SELECT * FROM {view_of(slice_id)}").fetchall() == [(1,)]
+    world.change(Slice, slice_id, state="retired")
+
+
+def test_what_is_unregistered_leaves_nothing(world: World, setup: Vault) -> None:
+    slice_id = new_id("sl")
+    register(setup, slice_id, DEIDENTIFIED)
+    assert traces(world, slice_id) == 2
+    for _ in range(2):
+        unregister(setup, slice_id, DEIDENTIFIED)
+        assert traces(world, slice_id) == 0
+    token = world.parts.vault.child_token(f"{world.parts.tag}-lgone", "lgone", [policy_of(slice_id)], ttl=30)
+    with pytest.raises(VaultRefused):
+        world.parts.vault.database_credential(token, role_of(slice_id))
+
+
+@pytest.mark.parametrize("how", ["slice", "dataset"])
+def test_a_retired_slice_is_removed_once_its_leases_have_ended(world: World, setup: Vault, how: str) -> None:
+    signed, dataset, _ = world.guest()
+    handed = world.issue(signed, dataset)
+    slice_id = world.slice_id(dataset)
+    with world.database.transaction() as tx:
+        if how == "slice":
+            ending.retire_slice(tx, slice_id, signed.caller, "", clock(tx))
+        else:
+            ending.suspend_dataset(tx, dataset.id, signed.caller, "", clock(tx), status="retired")
+    registering.remove_retired(world.ender, setup)
+    assert traces(world, slice_id) == 2, "its lease still has to be ended by its statements"
+    world.wait_sweeping(handed.lease.id, "revoked")
+    assert registering.remove_retired(world.ender, setup) >= 1
+    assert traces(world, slice_id) == 0
+    assert world.events(slice_id)[-1] == "slice.removed"
+    with world.database.transaction() as tx:
+        assert tx.get_one(Slice, slice_id).state == "retired"
+        assert tx.get_one(Dataset, dataset.id)
+    registering.remove_retired(world.ender, setup)
+    assert world.events(slice_id).count("slice.removed") == 1
+
+
+@pytest.mark.parametrize(
+    "slice_id", ["sl_a b", 'sl_a"', "sl_", "sl_A", "ds_1", "sl_a'; DROP TABLE x", "sl_" + "a" * 41]
+)
+def test_a_slice_id_that_could_widen_a_statement_is_refused(setup: Vault, slice_id: str) -> None:
+    with pytest.raises(ValueError, match="unsafe slice id"):
+        register(setup, slice_id, DEIDENTIFIED)
+
+
+def traces(world: World, slice_id: str) -> int:
+    """How many roles and views of a slice PostgreSQL shows."""
+    name = slice_id.removeprefix("sl_")
+    with psycopg.connect(world.stack.postgres.url("postgres", "data")) as admin:
+        row = admin.execute(
+            "SELECT (SELECT count(*) FROM pg_roles WHERE rolname = 'gks_' || %(name)s)"
+            " + (SELECT count(*) FROM pg_views WHERE viewname = 'v_' || %(name)s)",
+            {"name": name},
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
