@@ -131,12 +131,25 @@ def _issue_at_backend(parts: Parts, plan: _Plan, token: Future[ChildToken]) -> H
     # A fault in steps 5 and 6 leaves the lease pending; once its deadline has passed the worker ends it.
     with vault.deadline(parts.settings.issue_deadline):
         # Step 6: the credential, for a minute only until it is activated.
-        issued = plan.kind.issue(vault, token.result(), plan.to_issue)
+        issued = plan.kind.issue(vault, _awaited(token, parts.settings.bao_timeout), plan.to_issue)
     # Step 7: active, unless somebody ended it meanwhile. The minute is lengthened while the caller reads the answer.
     _activate(parts, lease, issued)
     parts.background.submit(_lengthen, parts, plan, issued)
     # Step 8: handed over once; kept nowhere.
     return Handed(lease, issued.values)
+
+
+def _awaited(token: Future[ChildToken], seconds: float) -> ChildToken:
+    try:
+        return token.result(seconds)
+    except TimeoutError as error:
+        # Others wait at the key store too: this one's turn has not even come.
+        token.cancel()
+        raise BackendDown(
+            "The key store does not answer, so nothing can be issued.",
+            backend="openbao",
+            advice="Try again in a minute.",
+        ) from error
 
 
 def _hand_over_signed(parts: Parts, plan: _Plan) -> Handed:

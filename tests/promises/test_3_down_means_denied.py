@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import select
@@ -48,6 +50,23 @@ def test_openbao_down(world: World) -> None:
     finally:
         world.stack.bao.start()
     again(lambda: world.issue(signed, dataset))
+
+
+def test_openbao_hanging_while_many_ask(world: World) -> None:
+    """More than there are places to wait at: whose turn does not come is told so in time as well."""
+    vendor = world.vendor()
+    dataset, guests = world.dataset(vendor), [world.person(vendor) for _ in range(24)]
+    for guest in guests:
+        world.grant(dataset, guest)
+    world.issue(guests[0], dataset)
+    world.stack.bao.signal(signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(len(guests)) as pool:
+            refused = pool.map(lambda guest: refused_in_time(lambda: world.issue(guest, dataset)), guests)
+            assert {down.backend for down in refused} == {"openbao"}
+    finally:
+        world.stack.bao.signal(signal.SIGCONT)
+    again(lambda: world.issue(guests[1], dataset))
 
 
 def test_postgresql_frozen(world: World) -> None:
