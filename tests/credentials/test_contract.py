@@ -1,0 +1,56 @@
+"""Every kind there is, held to the contract of kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import psycopg
+from joserfc import jwt
+from joserfc.jwk import KeySet
+
+from broker.credentials import kinds
+from broker.credentials.token import signing_keys
+from tests.credentials.contract import KindContract
+from tests.support.data import BERLIN
+from tests.support.world import DEIDENTIFIED, World
+
+
+class TestPostgres(KindContract):
+    """A PostgreSQL user."""
+
+    name = "postgres"
+    binding = DEIDENTIFIED
+    listed = True
+
+    def works(self, world: World, values: Mapping[str, str]) -> bool:
+        """Log in and read."""
+        try:
+            with psycopg.connect(
+                host=values["host"],
+                port=world.stack.ports.postgres,
+                dbname="data",
+                user=values["username"],
+                password=values["password"],
+            ) as session:
+                return len(session.execute(f"SELECT * FROM {values['relation']}").fetchall()) == BERLIN
+        except psycopg.OperationalError:
+            return False
+
+
+class TestToken(KindContract):
+    """A signed token: whoever verifies the signature alone accepts it until it expires, as its ending says."""
+
+    name = "token"
+    binding: Mapping[str, str] = {}
+    listed = False
+
+    def works(self, world: World, values: Mapping[str, str]) -> bool:
+        """Verify it as a resource server does."""
+        keys = KeySet.import_key_set({"keys": signing_keys.public_jwks(world.parts.vault)})
+        token = jwt.decode(values["access_token"], keys, algorithms=["ES256"])
+        return bool(token.header["typ"] == "at+jwt" and token.claims["aud"] == values["audience"])
+
+
+def test_every_kind_is_held_to_it() -> None:
+    held = {subclass.name for subclass in KindContract.__subclasses__()}
+    assert held == set(kinds)
