@@ -20,8 +20,9 @@ from broker.identity.secret_tokens import MOST_CHARACTERS, fresh_token
 from broker.models import ApiToken, Service, Vendor, new_id
 
 SECRET_PREFIX = "gks_"  # noqa: S105  recognisable to scanners for leaked secrets
-_hasher = PasswordHasher()
-# Verifying costs tens of milliseconds and megabytes: strangers must not occupy every thread with it.
+# OWASP's least for argon2id. More would slow only us: nobody guesses 256 random bits, however fast the hash.
+_hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+# Verifying still costs milliseconds and megabytes: strangers must not occupy every thread with it.
 _verifying = BoundedSemaphore(4)
 _NOBODY = _hasher.hash(fresh_token())
 

@@ -73,6 +73,10 @@ class Operator:
             path = f"guestkey/data/connections/data/{login}"
             self._call("POST", path, {"data": {"url": postgres.url(login, "data")}})
 
+    def rotate_key(self, name: str) -> None:
+        """Give a transit key a new version; older ones go on decrypting and verifying."""
+        self._call("POST", f"transit/keys/{name}/rotate", {})
+
     def make_provider(self, redirect_uris: list[str]) -> OidcClient:
         """Make (or update) the example OIDC provider and its one client."""
         self._call("POST", "identity/oidc/key/guestkey", {"algorithm": "ES256", "allowed_client_ids": ["*"]})

@@ -137,6 +137,11 @@ class Program:
         """A form, authenticated by HTTP Basic."""
         return self.http.post(path, data=fields, auth=(self.id, self.secret))
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """An Authorization header with an API token fresh from the server."""
+        return {"Authorization": f"Bearer {self.token().json()['access_token']}"}
+
     def token(self, **fields: str) -> httpx.Response:
         """Ask for a token."""
         return self.post("/oauth/token", grant_type="client_credentials", **fields)

@@ -1,4 +1,4 @@
-# The operator, by hand: connects databases and, on one machine, keeps the example identity provider's accounts.
+# The operator, by hand: connects databases, rotates keys (never their configuration) and, on one machine, keeps the example identity provider's accounts.
 # No running part of the broker holds this identity.
 path "auth/token/lookup-self" { capabilities = ["read"] }
 path "database/config/*"      { capabilities = ["create", "update", "read"] }
@@ -9,3 +9,6 @@ path "auth/userpass/users/*"  { capabilities = ["create", "update", "delete"] }
 path "identity/entity"        { capabilities = ["create", "update"] }
 path "identity/entity-alias"  { capabilities = ["create", "update"] }
 path "identity/oidc/*"        { capabilities = ["create", "update", "read"] }
+path "transit/keys/tokens/rotate"  { capabilities = ["update"] }
+path "transit/keys/totp/rotate"    { capabilities = ["update"] }
+path "transit/keys/sources/rotate" { capabilities = ["update"] }
