@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
@@ -63,10 +64,15 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    folder = tmp_path_factory.mktemp("house")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o711)
+def folder() -> Iterator[Path]:
+    """Not under pytest's own folders: PostgreSQL runs as another user when we are root, and must reach its data."""
+    with TemporaryDirectory(prefix="guestkey-test-", ignore_cleanup_errors=True) as path:
+        Path(path).chmod(0o711)
+        yield Path(path)
+
+
+@pytest.fixture(scope="module")
+def house(folder: Path) -> Iterator[House]:
     secrets = folder / "secrets"
     subprocess.run(
         [DEPLOY / "make-secrets", "guestkey.example.com"],

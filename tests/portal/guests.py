@@ -38,7 +38,7 @@ class Guest:
             java_script_enabled=scripts,
             permissions=["clipboard-read", "clipboard-write"],
         )
-        self.context.set_default_timeout(10_000)
+        self.context.set_default_timeout(30_000)
         self.page: Page = self.context.new_page()
         self.faults: list[str] = []
         self.secret = ""
