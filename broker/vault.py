@@ -277,8 +277,10 @@ class Vault:
             try:
                 return self._guarded(call, behind=behind)
             except VaultRefused as error:
-                # A dead token and a forbidden path read alike: only our own look-up tells them apart.
-                if not isinstance(error.__cause__, refusals.Forbidden) or self._token_lives():
+                # A dead token and a forbidden path read alike: only our own look-up tells them apart. If another
+                # thread has replaced the token meanwhile, ours was the dead one.
+                forbidden = isinstance(error.__cause__, refusals.Forbidden)
+                if not forbidden or (self._token_lives() and str(self._client.token) == token):
                     raise
             self._log_in(dead=token)
             return self._guarded(call, behind=behind)
