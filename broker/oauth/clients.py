@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from dataclasses import dataclass, field
 from datetime import timedelta
 from urllib.parse import unquote_plus
@@ -126,7 +125,7 @@ def _credentials(request: Request, form: dict[str, str]) -> tuple[str, str]:
         raise OAuthRefused("invalid_request", "Authenticate in one way: HTTP Basic, or form fields.")
     try:
         client_id, _, secret = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise OAuthRefused("invalid_client", "The Authorization header cannot be read.", status=401) from error
     client_id, secret = unquote_plus(client_id), unquote_plus(secret)
     if form.get("client_id", client_id) != client_id:

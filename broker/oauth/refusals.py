@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 MOST_PARAMETER = 4096
+FORM = "application/x-www-form-urlencoded"
 _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
@@ -31,11 +33,16 @@ async def form_of(request: Request) -> dict[str, str]:
     """The form's parameters.
 
     Raises:
-        OAuthRefused: one is repeated, oversized, or not text.
+        OAuthRefused: one is repeated, oversized, or not text; or the body is no URL-encoded form (RFC 6749, 3.2).
     """
-    form = await request.form()
-    pairs = form.multi_items()
-    return _single([(name, value if isinstance(value, str) else "") for name, value in pairs])
+    # A multipart body may choose how its text is decoded, into characters that nothing further on can encode.
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
+        raise OAuthRefused("invalid_request", f"The body must be a form: {FORM}.")
+    try:
+        form = await request.form()
+    except HTTPException as error:
+        raise OAuthRefused("invalid_request", "The form cannot be read.") from error
+    return _single([(name, str(value)) for name, value in form.multi_items()])
 
 
 def query_of(request: Request) -> dict[str, str]:

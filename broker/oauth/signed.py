@@ -5,6 +5,7 @@ They are made by `broker.credentials.token`, through the gate, like every creden
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 from sqlalchemy import select
 
-from broker.access import ending
+from broker.access import ending, words
 from broker.access.facts import Ask
 from broker.access.issuing import issue
 from broker.caller import Caller
@@ -93,12 +94,15 @@ def give_back(parts: Parts, issuer: str, token: str) -> None:
 
 def _asked(issuer: str, form: dict[str, str]) -> Ask:
     slug = form["resource"].removeprefix(audience_of(issuer, ""))
-    if audience_of(issuer, slug) != form["resource"]:
+    # By slug alone: a token made out to another name than the one asked for would surprise its guard.
+    if audience_of(issuer, slug) != form["resource"] or re.fullmatch(words.SLUG, slug) is None:
         raise OAuthRefused("invalid_target", f"A resource is {audience_of(issuer, '<slug>')}.")
-    words = form.get("scope", "read").split()
-    actions = [word for word in words if not word.startswith("slice:")]
-    slices = [word.removeprefix("slice:") for word in words if word.startswith("slice:")]
-    if len(actions) > 1 or len(slices) > 1:
+    asked = form.get("scope", "read").split(" ")
+    actions = [word for word in asked if word and not word.startswith("slice:")]
+    slices = [word.removeprefix("slice:") for word in asked if word.startswith("slice:")]
+    # What no rule could name goes no further: decisions are kept for ever, free text of strangers is not.
+    named = all(re.fullmatch(words.WORD, word) for word in (*actions, *slices))
+    if len(actions) > 1 or len(slices) > 1 or not named:
         raise OAuthRefused("invalid_scope", "A scope is one action and at most one slice:<name>.")
     return Ask(slug, actions[0] if actions else "read", slices[0] if slices else None, "token")
 
