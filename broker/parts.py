@@ -26,6 +26,8 @@ class Parts:
     rulebook: Rulebook = field(default_factory=Rulebook)
     # Work beside a request; finished before the process leaves.
     background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(16, "background"))
+    # Whether this process has asked the witness (`broker.access.witness`) if the records are the latest.
+    witnessed: bool = False
     _tag: str = ""
 
     @classmethod

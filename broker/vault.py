@@ -201,17 +201,37 @@ class Vault:
             VaultRefused: there is none, or this identity may not read it.
         """
         try:
-            answer = self._read(f"guestkey/data/{checked_path(path)}")
+            secret = self.found_secret(path)
         except BackendDown:
             if remembered and path in self._remembered:
                 return self._remembered[path]
             raise
-        if answer is None:
+        if secret is None:
             raise VaultRefused(f"no secret {path}")
-        secret = {str(key): str(value) for key, value in part(answer, "data", "data").items()}
         if remembered:
             self._remembered[path] = secret
         return secret
+
+    def found_secret(self, path: str) -> Mapping[str, str] | None:
+        """The same, or None where there is none.
+
+        Raises:
+            VaultRefused: this identity may not read it.
+        """
+        answer = self._read(f"guestkey/data/{checked_path(path)}")
+        return None if answer is None else {str(key): str(value) for key, value in part(answer, "data", "data").items()}
+
+    def remember(self, path: str, content: Mapping[str, str]) -> None:
+        """What a `remembered` secret is while OpenBao is down, told by the operator."""
+        self._remembered[checked_path(path)] = content
+
+    def keep(self, path: str, content: Mapping[str, str]) -> None:
+        """Write a new version of an entry in the key-value mount `guestkey`.
+
+        Raises:
+            VaultRefused: this identity may not write it.
+        """
+        self._write(f"guestkey/data/{checked_path(path)}", {"data": dict(content)})
 
     # -- setting up slices --------------------------------------------------------------------------------------
 

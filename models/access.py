@@ -69,3 +69,5 @@ class Grant(Base):
     revoked_at: Mapped[Moment | None]
     revoked_by: Mapped[Id | None]
     revoke_reason: Mapped[Prose] = mapped_column(default="")
+    confirmed_at: Mapped[Moment | None]
+    confirmed_by: Mapped[Id | None]

@@ -40,6 +40,7 @@ def decide(facts: Facts, rules: Rules | None, now: datetime) -> Decision:
         raise ValueError("now must carry a time zone")
     passed: list[str] = []
     reasons = [
+        *_section("open", _closed_reasons(facts), passed),
         *_section("caller", _caller_reasons(facts), passed),
         *_section("vendor", _vendor_reasons(facts), passed),
     ]
@@ -120,6 +121,12 @@ def _vendor_of(facts: Facts) -> str | bool | None:
     return facts.caller.vendor or False
 
 
+def _closed_reasons(facts: Facts) -> list[Reason]:
+    if facts.closed_at is None:
+        return []
+    return [Reason("closed", "Guestkey is closed at the moment.", "An admin of the organisation opens it.", "someone")]
+
+
 def _caller_reasons(facts: Facts) -> list[Reason]:
     caller = facts.caller
     if caller is None or not caller.subject.startswith(("person:", "service:")):
@@ -169,10 +176,20 @@ def _dataset_reasons(dataset: DatasetFacts, now: datetime) -> list[Reason]:
 
 def _covering(facts: Facts, now: datetime) -> tuple[list[GrantFacts], list[Reason]]:
     """Grants that hold at `now`, or why none does."""
-    held = [grant for grant in facts.grants if grant.status == "active" and _names(grant, facts)]
+    named = [grant for grant in facts.grants if _names(grant, facts)]
+    held = [grant for grant in named if grant.status == "active"]
     covering = [grant for grant in held if grant.starts_at <= now < grant.ends_at]
     if covering:
         return covering, []
+    if any(grant.status == "held" and grant.starts_at <= now < grant.ends_at for grant in named):
+        return [], [
+            Reason(
+                "grant_held",
+                "Your grant waits to be confirmed: the records were restored from a backup.",
+                "Ask an admin of the organisation to confirm it.",
+                "someone",
+            )
+        ]
     coming = sorted(grant.starts_at for grant in held if grant.starts_at > now)
     if coming:
         return [], [

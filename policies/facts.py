@@ -55,7 +55,10 @@ class DatasetFacts:
 
 @dataclass(frozen=True, slots=True)
 class GrantFacts:
-    """A grant that names the caller, one of its teams or it as a service; `max_lifetime` is in seconds."""
+    """A grant that names the caller, one of its teams or it as a service; `max_lifetime` is in seconds.
+
+    `status` is `active`, or `held` until an admin has confirmed it after a restore.
+    """
 
     id: str
     role: str
@@ -69,7 +72,10 @@ class GrantFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything about one question: may this caller do this to that, now. `lifetime` asked is in seconds."""
+    """Everything about one question: may this caller do this to that, now. `lifetime` asked is in seconds.
+
+    `closed_at`: since when the whole installation is closed, if it is.
+    """
 
     caller: CallerFacts | None
     vendor: VendorFacts | None
@@ -79,3 +85,4 @@ class Facts:
     slice: str | None = None
     kind: str = "postgres"
     lifetime: int | None = None
+    closed_at: datetime | None = None

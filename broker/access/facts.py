@@ -42,7 +42,7 @@ class Gathered:
 
 
 _GATHER = """
-WITH policy AS (SELECT revision FROM guestkey.policy_in_force {lock}),
+WITH policy AS (SELECT revision, closed_at, held_before FROM guestkey.policy_in_force {lock}),
 person AS (SELECT id, status, vendor_id FROM guestkey.person WHERE id = :person {own}),
 service AS (SELECT id, status, vendor_id FROM guestkey.service WHERE id = :service {own}),
 party AS (SELECT vendor_id FROM person UNION ALL SELECT vendor_id FROM service),
@@ -59,11 +59,12 @@ slices AS (
    WHERE dataset_id = (SELECT id FROM dataset) AND state <> 'retired'),
 teams AS (SELECT team_id FROM guestkey.team_member WHERE person_id = :person {lock}),
 grants AS (
-  SELECT id, role, person_id, team_id, service_id, slice_name, max_lifetime, starts_at, ends_at
+  SELECT id, role, person_id, team_id, service_id, slice_name, max_lifetime, starts_at, ends_at,
+         coalesce(confirmed_at, created_at) AS stands_since
     FROM guestkey."grant"
    WHERE dataset_id = (SELECT id FROM dataset) AND revoked_at IS NULL
      AND (person_id = :person OR service_id = :service OR team_id = ANY (SELECT team_id FROM teams)) {lock})
-SELECT (SELECT revision FROM policy) AS revision,
+SELECT (SELECT to_jsonb(policy) FROM policy) AS policy,
        (SELECT to_jsonb(person) FROM person) AS person,
        (SELECT to_jsonb(service) FROM service) AS service,
        (SELECT to_jsonb(vendor) FROM vendor) AS vendor,
@@ -91,19 +92,21 @@ def gather(tx: Transaction, caller: Caller, ask: Ask, *, locking: bool = True) -
         "dataset": ask.dataset,
     }
     row = tx.execute(_LOCKING if locking else _READING, parameters).mappings().one()
-    party = row["person"] or row["service"]
+    party, policy = row["person"] or row["service"], row["policy"] or {}
+    held_before = _moment(policy.get("held_before"))
     slices = {slice_["name"]: slice_ for slice_ in row["slices"]}
     facts = Facts(
         caller=_caller(caller, party) if party else None,
         vendor=VendorFacts(id=row["vendor"]["id"], status=row["vendor"]["status"]) if row["vendor"] else None,
         dataset=_dataset(row["dataset"], slices, offered=row["offers"] > 0) if row["dataset"] else None,
-        grants=tuple(_grant(grant) for grant in sorted(row["grants"], key=lambda grant: str(grant["id"]))),
+        grants=tuple(_grant(grant, held_before) for grant in sorted(row["grants"], key=lambda grant: str(grant["id"]))),
         action=ask.action,
         slice=ask.slice,
         kind=ask.kind,
         lifetime=ask.lifetime,
+        closed_at=_moment(policy.get("closed_at")),
     )
-    return Gathered(facts, row["now"], row["revision"], row["dataset"], slices)
+    return Gathered(facts, row["now"], policy.get("revision"), row["dataset"], slices)
 
 
 def _caller(caller: Caller, party: Mapping[str, Any]) -> CallerFacts:
@@ -132,7 +135,8 @@ def _dataset(row: Mapping[str, Any], slices: Mapping[str, Mapping[str, Any]], *,
     )
 
 
-def _grant(row: Mapping[str, Any]) -> GrantFacts:
+def _grant(row: Mapping[str, Any], held_before: datetime | None) -> GrantFacts:
+    held = held_before is not None and datetime.fromisoformat(row["stands_since"]) < held_before
     for prefix, column in (("person", "person_id"), ("team", "team_id"), ("service", "service_id")):
         if row[column]:
             holder = f"{prefix}:{row[column]}"
@@ -142,7 +146,7 @@ def _grant(row: Mapping[str, Any]) -> GrantFacts:
         holder=holder,
         starts_at=datetime.fromisoformat(row["starts_at"]),
         ends_at=datetime.fromisoformat(row["ends_at"]),
-        status="active",
+        status="held" if held else "active",
         slice=row["slice_name"],
         max_lifetime=row["max_lifetime"],
     )

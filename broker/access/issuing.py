@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy import func, select, update
 
 from broker import audit, metrics
-from broker.access import ending
+from broker.access import ending, witness
 from broker.access.facts import Ask, Gathered, gather
 from broker.caller import Caller
 from broker.credentials import kinds
@@ -63,6 +63,7 @@ def issue(parts: Parts, caller: Caller, ask: Ask, *, idempotency_key: str | None
     """
     kind = _kind(ask.kind)
     key_hash = _key_hash(caller, idempotency_key) if idempotency_key else None
+    witness.check_once(parts)
     # Steps 1 to 4: facts, decision, its event and the pending lease, in one transaction.
     with parts.database.transaction() as tx:
         gathered = gather(tx, caller, ask)

@@ -11,7 +11,7 @@ from time import monotonic
 import psycopg
 import structlog
 
-from broker.access import housekeeping, redeciding, registering, sweeping
+from broker.access import closing, housekeeping, redeciding, registering, sweeping, witness
 from broker.access.ending import ENDING_CHANNEL
 from broker.access.rulebook import CHANGED_CHANNEL
 from broker.database import now as clock
@@ -22,6 +22,7 @@ from broker.vault import Vault
 log = structlog.get_logger(__name__)
 RECONCILE_SECONDS = 60.0
 HOUSEKEEPING_SECONDS = 60.0
+WITNESS_SECONDS = 5.0
 _NOTICE_SECONDS = 0.5
 
 
@@ -55,6 +56,8 @@ class Worker:
 
     def _step(self, pool: ThreadPoolExecutor) -> float:
         settings = self._parts.settings
+        self._every("witness", WITNESS_SECONDS, lambda: witness.testify(self._parts))
+        closing.put_out(self._parts)
         sweeping.mark_over(self._parts)
         while sweeping.end_marked(self._parts, pool) == sweeping.BATCH and not self._stopping.is_set():
             continue

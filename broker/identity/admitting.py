@@ -20,7 +20,7 @@ from broker.database import now as clock
 from broker.errors import NotSignedIn
 from broker.identity import invitations, sessions, sources
 from broker.identity.oidc import refused
-from broker.models import Invitation, Person, RoleHeld, SignInAttempt, SignInSource, Vendor, new_id
+from broker.models import Invitation, Person, PolicyInForce, RoleHeld, SignInAttempt, SignInSource, Vendor, new_id
 
 log = structlog.get_logger(__name__)
 BOOTSTRAP_ENROLMENT = timedelta(hours=1)
@@ -158,7 +158,13 @@ def _known_person(tx: Transaction, source: SignInSource, subject: str) -> Person
 
 
 def _check_vendor(tx: Transaction, source: SignInSource) -> None:
-    vendor = tx.get(Vendor, source.vendor_id) if source.vendor_id else None
+    if source.vendor_id is None:
+        return
+    if tx.execute(select(PolicyInForce.closed_at)).scalar_one_or_none() is not None:
+        raise NotSignedIn(
+            "Guestkey is closed at the moment.", advice="Ask the person who invited you when it opens.", code="closed"
+        )
+    vendor = tx.get(Vendor, source.vendor_id)
     if vendor is not None and vendor.status not in ("active", "onboarding"):
         raise _suspended()
 

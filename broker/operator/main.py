@@ -1,4 +1,4 @@
-"""The command line of the server: `serve`, `worker`, `migrate`, `bootstrap`, `recover`, `policy`."""
+"""The command line of the server: `serve`, `worker`, `migrate`, `bootstrap`, `recover`, `close`, `policy` and more."""
 
 from __future__ import annotations
 
@@ -77,3 +77,43 @@ def recover(
         from broker.operator.admitting import readmit
 
         readmit(source)
+
+
+@app.command("end-everything")
+def end_everything(
+    reason: Annotated[str, typer.Option(help="Why; kept in the log of events.")] = "ended by the operator",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    installation: Annotated[
+        str | None, typer.Option(help="The installation's tag, should the records be out of reach.", metavar="TAG")
+    ] = None,
+    login: Annotated[
+        list[str] | None,
+        typer.Option(help="A watch log-in by hand, should OpenBao be out of reach: NAME=FILE.", metavar="NAME=FILE"),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, max=3600, help="How long to keep trying.")] = 120.0,
+) -> None:
+    """Pull every plug, the broker up or down: close, end every credential at its backend, report on each.
+
+    Exit code 9 where a backend did not confirm an end; run it again, or start the worker, which never gives up.
+    """
+    with plainly():
+        from broker.operator import emergency
+
+        emergency.end_everything(
+            reason, yes=yes, as_json=as_json, installation=installation, logins=login or [], seconds=seconds
+        )
+
+
+@app.command()
+def close(
+    reason: Annotated[str, typer.Option(help="Why; kept, and shown to admins.")],
+    restored: Annotated[
+        bool, typer.Option("--restored", help="Also hold every grant until an admin confirms it.")
+    ] = False,
+) -> None:
+    """Close the installation, after a restore for one: nothing is issued until an admin opens it in the portal."""
+    with plainly():
+        from broker.operator import emergency
+
+        emergency.close(reason, hold_grants=restored)

@@ -53,6 +53,12 @@ _TYPES = (
         "Open the invitation link you were sent, then sign in.",
     ),
     ProblemType(
+        "closed",
+        "Guestkey is closed at the moment",
+        "An admin closed the whole installation, or its records were restored from a backup. Nothing is issued.",
+        "Ask your contact at the organisation when it opens.",
+    ),
+    ProblemType(
         "account_suspended",
         "This account is suspended",
         "An admin or your lead has shut this account out; it has no session, token or credential any more.",

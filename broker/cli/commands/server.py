@@ -17,6 +17,8 @@ _COMMANDS = {
     "migrate": "Bring the records' tables up to this version.",
     "bootstrap": "Make the first two admins' invitations, once.",
     "recover": "Break the glass: one admin for one hour, told to all.",
+    "end-everything": "Pull every plug, the broker up or down.",
+    "close": "Close the installation until an admin opens it.",
 }
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 

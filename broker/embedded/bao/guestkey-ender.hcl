@@ -5,3 +5,4 @@ path "sys/leases/lookup"          { capabilities = ["update"] }
 path "sys/leases/revoke"          { capabilities = ["update"] }
 path "sys/leases/lookup/database/creds/gk-*" { capabilities = ["list", "sudo"] }
 path "guestkey/data/connections/+/watch"     { capabilities = ["read"] }
+path "guestkey/data/witness"                 { capabilities = ["create", "update", "read"] }

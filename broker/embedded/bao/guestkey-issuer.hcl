@@ -12,3 +12,4 @@ path "transit/encrypt/sources"  { capabilities = ["update"] }
 path "transit/decrypt/sources"  { capabilities = ["update"] }
 path "transit/sign/tokens"      { capabilities = ["update"] }
 path "transit/keys/tokens"      { capabilities = ["read"] }
+path "guestkey/data/witness"    { capabilities = ["read"] }

@@ -9,6 +9,7 @@ from broker.web.api import (
     events,
     factors,
     grants,
+    installation,
     invitations,
     kinds,
     leases,
@@ -45,6 +46,7 @@ for _module in (
     invitations,
     proposals,
     policy,
+    installation,
     events,
 ):
     api_router.include_router(_module.router)

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from broker.web.portal import admin, asking, authorizing, credentials, deciding, home, leases, reviewing, security
+from broker.web.portal import (
+    admin,
+    asking,
+    authorizing,
+    credentials,
+    deciding,
+    home,
+    installation,
+    leases,
+    reviewing,
+    security,
+)
 
 router = APIRouter(include_in_schema=False)
-for _module in (home, security, authorizing, asking, reviewing, credentials, leases, admin, deciding):
+for _module in (home, security, authorizing, asking, reviewing, credentials, leases, admin, installation, deciding):
     router.include_router(_module.router)

@@ -18,7 +18,7 @@ from broker.caller import Caller
 from broker.errors import Forbidden, Invalid
 from broker.identity.callers import Found
 from broker.identity.http import check_csrf_token, find_caller
-from broker.models import Lease
+from broker.models import Lease, PolicyInForce
 from broker.parts import Parts
 from broker.web.portal.pages import duration
 
@@ -37,12 +37,16 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """The signed-in person behind a page. `alarm`: a lease they may see could not be ended yet."""
+    """The signed-in person behind a page.
+
+    `alarm`: a lease they may see could not be ended yet. `closed`: the whole installation is closed.
+    """
 
     request: Request
     parts: Parts
     found: Found
     alarm: bool
+    closed: bool = False
 
     @property
     def caller(self) -> Caller:
@@ -83,6 +87,8 @@ class Viewer:
             places.append(("/people", "People"))
         if self.caller.is_admin:
             places += [("/vendors", "Vendors"), ("/proposals", "Proposals")]
+        if self.caller.is_admin or self.caller.is_auditor:
+            places.append(("/installation", "Installation"))
         return [Place(href, name, _within(here, href), here == href) for href, name in places]
 
     @property
@@ -107,8 +113,9 @@ def anybody(request: Request) -> Viewer:
     parts: Parts = request.app.state.parts
     with parts.database.transaction() as tx:
         failed = exists().where(Lease.state == "revoke_failed", leases_seen(found.caller))
-        alarm = bool(tx.execute(select(failed)).scalar_one())
-    return Viewer(request, parts, found, alarm)
+        closed = exists().where(PolicyInForce.closed_at.is_not(None))
+        alarm, shut = tx.execute(select(failed, closed)).one()
+    return Viewer(request, parts, found, bool(alarm), bool(shut))
 
 
 class Waiting(Forbidden):

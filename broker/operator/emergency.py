@@ -1,0 +1,121 @@
+"""`guestkey end-everything` and `guestkey close`: pulling every plug by hand on the server, the broker up or down."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import structlog
+import typer
+
+from broker.access import closing
+from broker.access.everything import Outcome, end_recorded, end_shown
+from broker.database import now as clock
+from broker.errors import BackendDown, Invalid
+from broker.operator.configuring import load
+from broker.parts import Parts
+
+PARTLY = 9
+BACKEND_DOWN = 8
+
+
+def end_everything(
+    reason: str, *, yes: bool, as_json: bool, installation: str | None, logins: list[str], seconds: float
+) -> None:
+    """Close, end every credential, say what became of each.
+
+    Raises:
+        typer.Exit: 9 where an end was not confirmed, 8 where no backend could be asked.
+    """
+    _agreed(yes)
+    _log_to_errors()
+    parts = Parts.build(load(), identity="ender")
+    try:
+        for name, url in (_login(text) for text in logins):
+            parts.vault.remember(f"connections/{name}/watch", {"url": url})
+        outcomes = _end(parts, reason, installation, seconds)
+    finally:
+        parts.close()
+    _report(outcomes, as_json=as_json)
+    if not all(outcome.confirmed for outcome in outcomes):
+        raise typer.Exit(PARTLY)
+
+
+def close(reason: str, *, hold_grants: bool) -> None:
+    """Close the installation; the worker ends what is live."""
+    parts = Parts.build(load(), identity="ender")
+    try:
+        with parts.database.transaction() as tx:
+            was_open = closing.close(tx, reason, actor="operator", now=clock(tx), hold_grants=hold_grants)
+    finally:
+        parts.close()
+    typer.echo("Closed: nothing is issued any more." if was_open else "It was closed already.")
+    typer.echo("An admin opens it again under /installation in the portal.")
+
+
+def _end(parts: Parts, reason: str, installation: str | None, seconds: float) -> list[Outcome]:
+    try:
+        return end_recorded(parts, reason, seconds=seconds, told=_told)
+    except BackendDown as error:
+        if error.backend != "postgresql":
+            raise
+    if installation is None:
+        raise Invalid(
+            "The records are out of reach, so this installation's tag is not known.",
+            advice="Give it with --installation: the six characters after gk_ in the names of its database users.",
+        )
+    typer.echo("The records are out of reach: ending what the backends show. Run it again later.", err=True)
+    connections = set(parts.settings.postgres_connections)
+    if not connections:
+        raise Invalid("No connection is configured.", advice="Set GUESTKEY_POSTGRES_CONNECTIONS.")
+    return end_shown(parts, installation, connections, told=_told)
+
+
+def _told(total: int, confirmed: int, failed: int) -> None:
+    line = f"{confirmed} of {total} confirmed by their backend" + (f", {failed} failed so far" if failed else "")
+    if sys.stderr.isatty():
+        typer.echo(f"\r{line}", err=True, nl=confirmed == total)
+    elif confirmed == total:
+        typer.echo(line, err=True)
+
+
+def _report(outcomes: list[Outcome], *, as_json: bool) -> None:
+    if as_json:
+        items = [dataclasses.asdict(outcome) for outcome in outcomes]
+        document: dict[str, Any] = {"version": 1, "command": "end-everything", "data": {"items": items}}
+        typer.echo(json.dumps(document, default=lambda moment: moment.isoformat()))
+        return
+    # What failed first: that is what somebody must look at.
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.confirmed):
+        if outcome.confirmed:
+            typer.echo(f"✓ {outcome.lease}\t{outcome.kind}\t{outcome.confirmed_by}")
+        else:
+            until = f"exposed until {outcome.exposed_until.isoformat()}" if outcome.exposed_until else "not confirmed"
+            typer.echo(f"! {outcome.lease}\t{outcome.kind}\t{until}\t{outcome.error}")
+    failed = sum(not outcome.confirmed for outcome in outcomes)
+    typer.echo(f"{len(outcomes) - failed} ended, {failed} not confirmed.", err=True)
+
+
+def _agreed(yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Invalid("This ends every credential there is.", advice="Add --yes to run it without a question.")
+    typer.confirm("End every credential, sign everybody out and close Guestkey?", abort=True)
+
+
+def _login(text: str) -> tuple[str, str]:
+    name, _, file = text.partition("=")
+    if not name or not file:
+        raise Invalid("A log-in is NAME=FILE; the file holds the address of the watch log-in.", field="/login")
+    return name, Path(file).read_text().strip()
+
+
+def _log_to_errors() -> None:
+    """Warnings of single attempts are told in the report; standard output is the result's alone."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(50), logger_factory=structlog.PrintLoggerFactory(sys.stderr)
+    )
