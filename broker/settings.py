@@ -8,7 +8,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
-from pydantic import BaseModel, Field, HttpUrl, PostgresDsn, Secret, SecretStr
+from pydantic import BaseModel, Field, HttpUrl, PostgresDsn, Secret, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -77,3 +77,10 @@ class Settings(BaseSettings):
     rate_limit_anonymous_per_minute: int = Field(default=120, ge=1, description="The same without a caller.")
     metrics_token: SecretStr | None = Field(default=None, description="Bearer token for /metrics; none: loopback only.")
     log_level: str = Field(default="INFO", description="Least severe level logged.")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _not_everybody(cls, networks: list[IPv4Network | IPv6Network]) -> list[IPv4Network | IPv6Network]:
+        if any(network.prefixlen == 0 for network in networks):
+            raise ValueError("a network of every address would let anybody name the address they come from")
+        return networks

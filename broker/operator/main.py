@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from broker import migrations
+from broker.errors import Invalid
 from broker.operator import configuring, policy
 from broker.operator.configuring import plainly
 
@@ -25,12 +26,22 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8200,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes on this machine.")] = 1,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate chain in PEM; taken anew when the file changes.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key in PEM, readable by this user only.")] = None,
 ) -> None:
-    """Run the web application: portal, API and authorization server."""
+    """Run the web application: portal, API and authorization server.
+
+    Without TLS it listens on this machine only, unless GUESTKEY_TRUSTED_PROXIES names the proxy that terminates it.
+    """
     with plainly():
         from broker.operator.serve import serve as run
+        from broker.operator.tls import CertificateFiles
 
-        run(host, port, workers)
+        if (tls_cert is None) != (tls_key is None):
+            raise Invalid("TLS needs both a certificate and its key.", advice="Give --tls-cert and --tls-key.")
+        run(host, port, workers, CertificateFiles(tls_cert, tls_key) if tls_cert and tls_key else None)
 
 
 @app.command()

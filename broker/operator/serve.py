@@ -4,29 +4,47 @@ from __future__ import annotations
 
 import os
 import tempfile
+from ipaddress import ip_address
 
 import uvicorn
 from fastapi import FastAPI
 
 from broker.app import create_app
+from broker.errors import Invalid
+from broker.operator import tls
 from broker.operator.configuring import load
+from broker.operator.tls import CertificateFiles
 from broker.web.observability import configure_logging
 
 GRACE_SECONDS = 20
 _LONGEST_HEAD = 32 * 1024
 
 
-def serve(host: str, port: int, workers: int) -> None:
-    """Serve until told to stop (SIGTERM, SIGINT); what is under way is finished first, for 20 s at most."""
+def serve(host: str, port: int, workers: int, files: CertificateFiles | None) -> None:
+    """Serve until told to stop (SIGTERM, SIGINT); what is under way is finished first, for 20 s at most.
+
+    Args:
+        files: serve TLS with these; None for a proxy on the way here that does.
+
+    Raises:
+        Invalid: the certificate cannot be served, or secrets would cross a network in the clear.
+    """
     settings = load()
     configure_logging(settings.log_level)
+    if files is not None:
+        tls.check(files, settings.public_url.host or "", tls.today())
+    elif not settings.trusted_proxies and not _only_here(host):
+        raise Invalid(
+            f"Serving on {host} without TLS would send credentials in the clear.",
+            advice="Give --tls-cert and --tls-key, or name the proxy that terminates TLS in GUESTKEY_TRUSTED_PROXIES.",
+        )
     if workers == 1:
-        _run(host, port, workers)
+        _run(host, port, workers, files)
         return
     # Several processes, one set of numbers: each writes its own file here, whoever is scraped adds them up.
     with tempfile.TemporaryDirectory(prefix="guestkey-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        _run(host, port, workers)
+        _run(host, port, workers, files)
 
 
 def application() -> FastAPI:
@@ -36,13 +54,21 @@ def application() -> FastAPI:
     return create_app(settings)
 
 
-def _run(host: str, port: int, workers: int) -> None:
+def _only_here(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _run(host: str, port: int, workers: int, files: CertificateFiles | None) -> None:
     uvicorn.run(
         "broker.operator.serve:application",
         factory=True,
         host=host,
         port=port,
         workers=workers,
+        ssl_context_factory=tls.context_factory(files) if files else None,
         # h11 gives up on an endless head; the faster parser would keep reading it into memory.
         http="h11",
         h11_max_incomplete_event_size=_LONGEST_HEAD,

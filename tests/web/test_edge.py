@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 import broker
 from broker.app import create_app
@@ -200,7 +201,18 @@ def test_forwarded_addresses_count_only_from_trusted_proxies(settings: Settings,
     assert codes == [404, 404, 429, 429]
     with running(settings, parts, **limit, trusted_proxies=[ip_network("127.0.0.0/8")]) as trusting:
         codes = [httpx.get(f"{trusting.url}/nonesuch", headers=headers).status_code for headers in forwarded]
+        # What a client wrote itself stands before what the proxy saw: only the proxy's word counts.
+        claimed = [{"X-Forwarded-For": f"10.0.0.{n}, 203.0.113.9"} for n in range(4)]
+        spoofed = [httpx.get(f"{trusting.url}/nonesuch", headers=headers).status_code for headers in claimed]
     assert codes == [404] * 4
+    assert spoofed == [404, 404, 429, 429]
+
+
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0"])
+def test_not_everybody_can_be_a_trusted_proxy(settings: Settings, network: str) -> None:
+    changed = settings.model_dump() | {"trusted_proxies": [network]}
+    with pytest.raises(ValidationError, match="every address"):
+        Settings(**changed)
 
 
 def test_lists_come_in_pages(world: World, client_of: ClientOf) -> None:

@@ -1,0 +1,173 @@
+"""`guestkey serve` over TLS: what it refuses to serve with, who may connect, and a certificate renewed under way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import httpx
+import pytest
+import trustme
+
+from broker.embedded.children import free_port
+from broker.embedded.stack import Stack
+from broker.parts import Parts
+
+RUN = [sys.executable, "-c", "from broker.operator.main import app; app(prog_name='guestkey')"]
+# Every address of this machine.
+EVERYWHERE = str(IPv4Address(0))
+Serve = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """A certificate authority of this test's own."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def serve(stack: Stack, parts: Parts) -> Iterator[Serve]:
+    """Start `guestkey serve`; stopped afterwards, by process id."""
+    assert parts.tag
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: str, **variables: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, **stack.environment(), **variables}
+        child = subprocess.Popen(
+            [*RUN, "serve", *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(child)
+        return child
+
+    yield begin
+    for child in started:
+        if child.poll() is None:
+            child.kill()
+        child.communicate(timeout=10)
+
+
+def written(
+    authority: trustme.CA, folder: Path, *names: str, begins: datetime | None = None, ends: datetime | None = None
+) -> list[str]:
+    """A certificate of the authority in files; the arguments that serve with it."""
+    issued = authority.issue_cert(*names, not_before=begins, not_after=ends)
+    certificate, key = folder / "web.crt", folder / "web.key"
+    certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    key.touch(mode=0o600)
+    key.write_bytes(issued.private_key_pem.bytes())
+    return ["--tls-cert", str(certificate), "--tls-key", str(key)]
+
+
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    """What a client that knows the authority verifies with."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+def serial_of(port: int, context: ssl.SSLContext) -> str:
+    """The serial number of the certificate served now."""
+    with (
+        socket.create_connection(("localhost", port), timeout=5) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as secured,
+    ):
+        found = secured.getpeercert()
+        assert found is not None
+        return str(found["serialNumber"])
+
+
+def awaited(port: int, context: ssl.SSLContext) -> None:
+    """Wait until it answers over TLS."""
+    end = time.monotonic() + 20
+    while True:
+        try:
+            assert httpx.get(f"https://localhost:{port}/healthz", verify=context).status_code == 200
+            return
+        except httpx.TransportError:
+            assert time.monotonic() < end, "it does not answer"
+            time.sleep(0.1)
+
+
+def test_it_serves_tls_and_takes_a_renewed_certificate(serve: Serve, authority: trustme.CA, tmp_path: Path) -> None:
+    port = free_port()
+    public = {"GUESTKEY_PUBLIC_URL": f"https://localhost:{port}"}
+    child = serve("--port", str(port), *written(authority, tmp_path, "localhost"), **public)
+    context = trusting(authority)
+    awaited(port, context)
+    answer = httpx.get(f"https://localhost:{port}/healthz", verify=context)
+    assert answer.headers["strict-transport-security"].startswith("max-age=")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"https://localhost:{port}/healthz")
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"http://localhost:{port}/healthz")
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(old)
+    with pytest.warns(DeprecationWarning):
+        old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    with pytest.raises(ssl.SSLError):
+        serial_of(port, old)
+    before = serial_of(port, context)
+    (tmp_path / "web.crt").write_text("half-written")
+    time.sleep(2.5)
+    assert serial_of(port, context) == before, "a wrong pair leaves the one before in use"
+    written(authority, tmp_path, "localhost")
+    end = time.monotonic() + 15
+    while serial_of(port, context) == before:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(15) in (0, -signal.SIGTERM)
+
+
+@pytest.mark.parametrize("wrong", ["missing", "no PEM", "expired", "not yet", "another key", "open key", "no key"])
+def test_what_it_refuses_to_serve_with(serve: Serve, authority: trustme.CA, tmp_path: Path, wrong: str) -> None:
+    now, day = datetime.now(UTC), timedelta(days=1)
+    spans = {
+        "expired": {"begins": now - 2 * day, "ends": now - day},
+        "not yet": {"begins": now + day, "ends": now + 2 * day},
+    }
+    arguments = written(authority, tmp_path, "localhost", **spans.get(wrong, {}))
+    if wrong == "missing":
+        (tmp_path / "web.crt").unlink()
+    elif wrong == "no PEM":
+        (tmp_path / "web.crt").write_text("a certificate, on my word")
+    elif wrong == "another key":
+        (tmp_path / "web.key").write_bytes(authority.issue_cert("localhost").private_key_pem.bytes())
+    elif wrong == "open key":
+        (tmp_path / "web.key").chmod(0o644)
+    elif wrong == "no key":
+        arguments = arguments[:2]
+    out, err = serve("--port", str(free_port()), *arguments).communicate(timeout=20)
+    assert out == ""
+    lines = [line for line in err.splitlines() if line.startswith("guestkey: ")]
+    assert len(lines) == 1 and "Traceback" not in err, err
+    assert "TLS" in lines[0]
+
+
+def test_nothing_leaves_this_machine_in_the_clear(serve: Serve) -> None:
+    child = serve("--host", EVERYWHERE, "--port", str(free_port()))
+    _, err = child.communicate(timeout=20)
+    assert child.returncode == 1
+    assert "without TLS" in err and "GUESTKEY_TRUSTED_PROXIES" in err
+
+
+def test_a_proxy_that_is_named_terminates_it(serve: Serve) -> None:
+    port = free_port()
+    child = serve("--host", EVERYWHERE, "--port", str(port), GUESTKEY_TRUSTED_PROXIES='["192.0.2.0/24"]')
+    end = time.monotonic() + 20
+    while True:
+        try:
+            assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+            break
+        except httpx.TransportError:
+            assert time.monotonic() < end and child.poll() is None
+            time.sleep(0.1)
