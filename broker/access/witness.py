@@ -85,7 +85,7 @@ def check_once(parts: Parts) -> None:
         raise BackendDown(
             "The key store does not let the broker see whether its records are the latest.",
             backend="openbao",
-            advice="Tell the operator: `guestkey setup-openbao` brings its policies up to date.",
+            advice="Tell the operator: `deploy/openbao/upgrade` brings its policies up to date.",
         ) from error
     parts.witnessed = True
 

@@ -20,7 +20,7 @@ import requests
 
 from broker.embedded import children
 
-IDENTITIES = ("guestkey-issuer", "guestkey-ender", "guestkey-setup", "guestkey-operator")
+IDENTITIES = ("guestkey-issuer", "guestkey-ender", "guestkey-setup", "guestkey-operator", "guestkey-custodian")
 POLICIES = Path(__file__).with_name("bao")
 # Name, path and data of one request.
 InitialRequest = tuple[str, str, Mapping[str, Any]]

@@ -30,10 +30,16 @@ def upgrade(owner_url: str) -> None:
 
 
 def pending(engine: Engine) -> bool:
-    """Whether the database lacks a migration this code needs."""
+    """Whether the database lacks a migration this code needs.
+
+    A revision this code does not know is a later release's, and those only add: during an upgrade the replicas of the
+    release before go on working.
+    """
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
-        return context.get_current_revision() != ScriptDirectory.from_config(_config()).get_current_head()
+        current = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA}).get_current_revision()
+    scripts = ScriptDirectory.from_config(_config())
+    known = {script.revision for script in scripts.walk_revisions()}
+    return current is None or (current in known and current != scripts.get_current_head())
 
 
 def _config() -> Config:

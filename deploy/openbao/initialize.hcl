@@ -71,6 +71,17 @@ initialize "guestkey" {
       max_lease_ttl = "25h"
     }
   }
+  request "policy-guestkey-custodian" {
+    operation = "update"
+    path      = "sys/policies/acl/guestkey-custodian"
+    data = {
+      policy = {
+        eval_source = "file"
+        eval_type   = "string"
+        path        = "/openbao/policies/guestkey-custodian.hcl"
+      }
+    }
+  }
   request "policy-guestkey-ender" {
     operation = "update"
     path      = "sys/policies/acl/guestkey-ender"
@@ -228,6 +239,35 @@ initialize "guestkey" {
         eval_source = "file"
         eval_type   = "string"
         path        = "/run/secrets/guestkey_operator_secret_id"
+      }
+    }
+  }
+  request "role-guestkey-custodian" {
+    operation = "update"
+    path      = "auth/approle/role/guestkey-custodian"
+    data = {
+      token_policies = ["guestkey-custodian"]
+      token_no_default_policy = true
+      token_period = "1h"
+      secret_id_num_uses = 0
+      secret_id_ttl = 0
+    }
+  }
+  request "role-id-guestkey-custodian" {
+    operation = "update"
+    path      = "auth/approle/role/guestkey-custodian/role-id"
+    data = {
+      role_id = "guestkey-custodian"
+    }
+  }
+  request "secret-id-guestkey-custodian" {
+    operation = "update"
+    path      = "auth/approle/role/guestkey-custodian/custom-secret-id"
+    data = {
+      secret_id = {
+        eval_source = "file"
+        eval_type   = "string"
+        path        = "/run/secrets/guestkey_custodian_secret_id"
       }
     }
   }

@@ -104,7 +104,7 @@ def test_secrets_come_as_files_only(name: str) -> None:
 def test_each_identity_goes_to_its_own_process_only() -> None:
     holders = {
         identity: {name for name, service in SERVICES.items() if f"guestkey_{identity}_secret_id" in service["secrets"]}
-        for identity in ("issuer", "ender", "setup", "operator")
+        for identity in ("issuer", "ender", "setup", "operator", "custodian")
     }
     # OpenBao itself needs all of them once, when it is new.
     assert holders == {
@@ -112,6 +112,7 @@ def test_each_identity_goes_to_its_own_process_only() -> None:
         "ender": {"worker", "openbao"},
         "setup": {"worker", "openbao"},
         "operator": {"connect", "openbao"},
+        "custodian": {"openbao"},
     }
 
 

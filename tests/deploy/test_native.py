@@ -119,7 +119,7 @@ def test_guests_users_pass_the_rules_by_their_name_only(connected: House) -> Non
 def test_openbao_is_set_up_by_its_own_first_start(house: House) -> None:
     health = house.bao("GET", "sys/health").json()
     assert (health["initialized"], health["sealed"], health["standby"]) == (True, False, False)
-    for identity in ("issuer", "ender", "setup", "operator"):
+    for identity in ("issuer", "ender", "setup", "operator", "custodian"):
         token = house.log_in(identity)
         me = house.bao("GET", "auth/token/lookup-self", token=token).json()["data"]
         assert me["policies"] == [f"guestkey-{identity}"]

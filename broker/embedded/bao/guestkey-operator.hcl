@@ -12,3 +12,4 @@ path "identity/oidc/*"        { capabilities = ["create", "update", "read"] }
 path "transit/keys/tokens/rotate"  { capabilities = ["update"] }
 path "transit/keys/totp/rotate"    { capabilities = ["update"] }
 path "transit/keys/sources/rotate" { capabilities = ["update"] }
+path "sys/storage/raft/snapshot"   { capabilities = ["read"] }

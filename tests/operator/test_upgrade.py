@@ -1,0 +1,167 @@
+"""From the release before to this one, with a replica of each on the same records.
+
+`releases/` holds the release before as it was shipped. When a release is made, its wheel takes that one's place.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+import httpx
+import pytest
+from sqlalchemy import create_engine, text
+
+from broker.access import sweeping
+from broker.embedded.children import free_port
+from broker.embedded.stack import Stack
+from broker.migrations import pending
+from broker.parts import Parts
+from broker.settings import Settings
+from tests.support.data import make_clinic
+from tests.support.world import Signed, World
+
+RELEASES = Path(__file__).with_name("releases")
+HERE = Path(__file__).parents[2]
+INSTALL = """
+from broker.access.installing import install
+from broker.database import now
+from broker.operator.configuring import load
+from broker.parts import Parts
+parts = Parts.build(load(), identity="issuer")
+with parts.database.transaction() as tx:
+    install(tx, now(tx))
+parts.close()
+"""
+
+
+class Replica:
+    """A replica of one release, as a process; `code` is where it lies: Python looks first where it starts."""
+
+    def __init__(self, stack: Stack, public: int, code: Path) -> None:
+        self.port = free_port()
+        self._host = {"Host": f"localhost:{public}"}
+        self._environment = environment(stack, public)
+        self._code = code
+
+    @contextmanager
+    def serving(self) -> Iterator[Replica]:
+        """Run it."""
+        command = [*guestkey(), "serve", "--port", str(self.port)]
+        child = subprocess.Popen(command, env=self._environment, cwd=self._code, stderr=subprocess.DEVNULL)
+        try:
+            end = time.monotonic() + 20
+            while not self._answers():
+                assert time.monotonic() < end and child.poll() is None
+                time.sleep(0.1)
+            yield self
+        finally:
+            child.terminate()
+            child.wait(20)
+
+    def get(self, path: str, signed: Signed | None = None) -> httpx.Response:
+        """Ask it, by the name everybody uses."""
+        headers = self._host | (signed.headers if signed else {})
+        return httpx.get(f"http://127.0.0.1:{self.port}{path}", headers=headers, timeout=10)
+
+    def issue(self, signed: Signed, slug: str) -> httpx.Response:
+        """Ask for a credential."""
+        body = {"dataset": slug, "slice": "deidentified", "kind": "postgres", "lifetime": 300}
+        url = f"http://127.0.0.1:{self.port}/api/v1/leases"
+        return httpx.post(url, headers=self._host | signed.headers, json=body, timeout=20)
+
+    def _answers(self) -> bool:
+        try:
+            return self.get("/healthz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+def guestkey() -> list[str]:
+    return [sys.executable, "-c", "from broker.operator.main import app; app(prog_name='guestkey')"]
+
+
+def environment(stack: Stack, public: int) -> dict[str, str]:
+    """A process's environment."""
+    made = {**os.environ, **stack.environment(), "GUESTKEY_PUBLIC_URL": f"http://localhost:{public}"}
+    made["GUESTKEY_OWNER_DATABASE_URL"] = stack.postgres.url("owner", "guestkey")
+    return made
+
+
+@pytest.fixture(scope="module")
+def before() -> Iterator[Path]:
+    """The release before, unpacked."""
+    (wheel,) = RELEASES.glob("guestkey-*.whl")
+    with TemporaryDirectory(prefix="guestkey-test-") as folder:
+        with zipfile.ZipFile(wheel) as packed:
+            packed.extractall(folder)
+        yield Path(folder)
+
+
+@pytest.fixture
+def stack() -> Iterator[Stack]:
+    """OpenBao and PostgreSQL, with the records as the release before makes them: none yet."""
+    with TemporaryDirectory(prefix="guestkey-test-", ignore_cleanup_errors=True) as folder:
+        running = Stack(Path(folder))
+        running.start()
+        try:
+            make_clinic(running.postgres.url("postgres", "data"))
+            yield running
+        finally:
+            running.stop()
+
+
+def test_two_releases_side_by_side(stack: Stack, before: Path) -> None:
+    public = free_port()
+
+    def run(code: Path, *command: str) -> None:
+        subprocess.run(command, env=environment(stack, public), cwd=code, check=True, timeout=60)
+
+    run(before, *guestkey(), "migrate")
+    run(before, sys.executable, "-c", INSTALL)
+    with Replica(stack, public, before).serving() as old:
+        assert old.get("/readyz").json()["ready"]
+        run(HERE, *guestkey(), "migrate")
+        with patch.dict(os.environ, stack.environment()):
+            settings = Settings()
+        parts, ender = Parts.build(settings, identity="issuer"), Parts.build(settings, identity="ender")
+        world = World(stack, settings, parts, ender)
+        signed, dataset, _ = world.guest()
+        with Replica(stack, public, HERE).serving() as new:
+            assert new.get("/readyz").json()["ready"]
+            issued = [replica.issue(signed, dataset.slug) for replica in (old, new, old, new)]
+            assert [replica.get("/api/v1/installation", signed).status_code for replica in (old, new)] == [404, 403]
+            assert [answer.status_code for answer in issued] == [201] * 4, [answer.text for answer in issued]
+            for replica in (old, new):
+                assert replica.get("/api/v1/me", signed).json()["id"] == signed.id
+                assert len(replica.get("/api/v1/leases", signed).json()["items"]) == 4
+        # The new ones are gone again: an upgrade can be called off.
+        assert old.issue(signed, dataset.slug).status_code == 201
+        for answer in issued:
+            lease_id = answer.json()["lease"]["id"]
+            world.change(type(world.lease(lease_id)), lease_id, expires_at=world.now())
+            world.wait_sweeping(lease_id, "expired")
+        assert sweeping.reconcile(ender) == 0
+        parts.close()
+        ender.close()
+
+
+def test_a_replica_is_ready_on_later_tables_but_not_on_earlier_ones(own_stack: Stack) -> None:
+    engine = create_engine(own_stack.postgres.url("owner", "guestkey").replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        current = connection.execute(text("SELECT version_num FROM guestkey.alembic_version")).scalar_one()
+    found = []
+    for revision in ("9999", "0005", current):
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE guestkey.alembic_version SET version_num = :to"), {"to": revision})
+        found.append(pending(engine))
+    engine.dispose()
+    assert found == [False, True, False]
