@@ -13,6 +13,7 @@ from .person import ORG_ROLES, PERSON_STATUSES, Person, RoleHeld, Team, TeamMemb
 from .policy import PolicyInForce, PolicyRevision
 from .service import Service
 from .sign_in import INVITATION_PURPOSES, Invitation, Session, SignInAttempt, SignInSource
+from .suspension import SUSPENDED, Suspension
 from .vendor import VENDOR_STATUSES, Vendor
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "REQUEST_STATES",
     "SCHEMA",
     "SLICE_STATES",
+    "SUSPENDED",
     "VENDOR_STATUSES",
     "ApiToken",
     "AuthorizationCode",
@@ -52,6 +54,7 @@ __all__ = [
     "SignInAttempt",
     "SignInSource",
     "Slice",
+    "Suspension",
     "Team",
     "TeamMember",
     "TotpFactor",

@@ -34,6 +34,7 @@ class Lease(Base):
         ),
         Index("ix_lease_person_id_created_at", "person_id", "created_at"),
         Index("ix_lease_service_id_created_at", "service_id", "created_at"),
+        Index("ix_lease_suspension", "suspension_id", "id", postgresql_where=text("suspension_id IS NOT NULL")),
         Index("uq_lease_idempotency", "holder_hash", unique=True, postgresql_where=text("holder_hash IS NOT NULL")),
     )
 
@@ -59,6 +60,7 @@ class Lease(Base):
     expires_at: Mapped[Moment]
     end_cause: Mapped[Word | None]
     end_by: Mapped[str | None] = mapped_column(String(80))
+    suspension_id: Mapped[Id | None]
     ending_since: Mapped[Moment | None]
     ended_at: Mapped[Moment | None]
     confirmed_by: Mapped[Prose] = mapped_column(default="")

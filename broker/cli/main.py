@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from broker.cli.commands import access, credentials, decisions, leases, people, policy, server, sign_in
+from broker.cli.commands import access, credentials, decisions, leases, people, policy, server, sign_in, suspending
 
 # Typer shows local variables in tracebacks unless told not to, and ours hold secrets.
 app = typer.Typer(
@@ -38,7 +38,7 @@ def options(
     """Options before any command."""
 
 
-for _commands in (sign_in, credentials, access, leases, people, decisions, policy, server):
+for _commands in (sign_in, credentials, access, leases, people, suspending, decisions, policy, server):
     _commands.mount(app)
 
 

@@ -86,6 +86,15 @@ class Output:
         """A remark beside the result."""
         print(text, file=self._err, flush=True)
 
+    @property
+    def overwrites(self) -> bool:
+        """Whether a line of standard error may be written over."""
+        return self._err.isatty() and not self.as_json and os.environ.get("TERM") != "dumb"
+
+    def overwrite(self, text: str) -> None:
+        """Write over the line of standard error."""
+        print(f"\r{text}", end="", file=self._err, flush=True)
+
     def ask(self, prompt: str) -> str:
         """One line from the person at the terminal.
 
@@ -150,6 +159,31 @@ class Output:
         for line in lines:
             print(line, file=self._out)
         self._out.flush()
+
+
+class Progress:
+    """How far long work is, on standard error: one line that is written over on a terminal, else a line a step."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self._last = ""
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._last and self._out.overwrites:
+            self._out.say("")
+
+    def tell(self, text: str) -> None:
+        """Say how far it is; the same again is not repeated."""
+        if text == self._last:
+            return
+        if self._out.overwrites:
+            self._out.overwrite(text.ljust(len(self._last)))
+        else:
+            self._out.say(text)
+        self._last = text
 
 
 def no_color() -> bool:

@@ -111,5 +111,8 @@ class Kind(Protocol):
             BackendDown: it could not be asked.
         """
 
+    def by_hand(self, lease: LeaseToEnd) -> str:
+        """What an operator would type at the backend to end it, should the broker never manage to; "" for nothing."""
+
     def handles(self, vault: Vault, tag: str, bindings: Sequence[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
         """Every handle with our tag that the backends behind these bindings show now, and the binding to end it by."""

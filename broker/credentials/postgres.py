@@ -138,6 +138,14 @@ class PostgresKind:
             raise NotEnded(f"PostgreSQL still shows {remains}")
         return "postgresql: no such role, no session"
 
+    def by_hand(self, lease: LeaseToEnd) -> str:
+        """See `Kind.by_hand`."""
+        user = user_of(lease.handle)
+        return (
+            f"SELECT guestkey_ops.close_door('{user}'); SELECT guestkey_ops.end_sessions('{user}');"
+            f" SELECT guestkey_ops.drop_user('{user}');"
+        )
+
     def handles(self, vault: Vault, tag: str, bindings: Sequence[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
         """Users with our tag, on every connection the bindings name; a connection that is down is asked next time."""
         found: dict[str, Mapping[str, Any]] = {}

@@ -173,6 +173,10 @@ class TokenKind:
         """The record is all there is: introspection reads it."""
         return "introspection: inactive"
 
+    def by_hand(self, lease: LeaseToEnd) -> str:
+        """Nothing: introspection reads the record."""
+        return ""
+
     def handles(self, vault: Vault, tag: str, bindings: Sequence[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
         """No backend shows tokens."""
         return {}

@@ -20,7 +20,17 @@ from broker.database import now as clock
 from broker.errors import NotSignedIn
 from broker.identity import invitations, sessions, sources
 from broker.identity.oidc import refused
-from broker.models import Invitation, Person, PolicyInForce, RoleHeld, SignInAttempt, SignInSource, Vendor, new_id
+from broker.models import (
+    Invitation,
+    Person,
+    PolicyInForce,
+    RoleHeld,
+    SignInAttempt,
+    SignInSource,
+    Suspension,
+    Vendor,
+    new_id,
+)
 
 log = structlog.get_logger(__name__)
 BOOTSTRAP_ENROLMENT = timedelta(hours=1)
@@ -153,7 +163,7 @@ def _known_person(tx: Transaction, source: SignInSource, subject: str) -> Person
     if person.source_id != source.id:
         raise refused("person of another source")
     if person.status == "suspended":
-        raise _suspended()
+        raise _suspended(tx, "person", person.id)
     return person
 
 
@@ -166,12 +176,16 @@ def _check_vendor(tx: Transaction, source: SignInSource) -> None:
         )
     vendor = tx.get(Vendor, source.vendor_id)
     if vendor is not None and vendor.status not in ("active", "onboarding"):
-        raise _suspended()
+        raise _suspended(tx, "vendor", vendor.id)
 
 
-def _suspended() -> NotSignedIn:
+def _suspended(tx: Transaction, what: str, target_id: str) -> NotSignedIn:
     log.info("sign_in.suspended")
-    return NotSignedIn("This account is suspended.", advice="Ask the person who invited you.", code="account_suspended")
+    told = select(Suspension.message).where(
+        Suspension.what == what, Suspension.target_id == target_id, Suspension.resumed_at.is_(None)
+    )
+    advice = tx.execute(told).scalar_one_or_none() or "Ask the person who invited you."
+    return NotSignedIn("This account is suspended.", advice=advice, code="account_suspended")
 
 
 def _join(

@@ -31,6 +31,7 @@ TAGS = {
     "invitations": "Single-use links to join.",
     "proposals": "Acts that wait for a second admin.",
     "policy": "The rules in force, and changing them.",
+    "suspensions": "Shutting somebody or something out, and what became of each credential.",
     "installation": "Whether the whole installation is open, and closing it.",
     "events": "The audit log.",
     "oauth": "The authorization server: tokens, keys, metadata. Errors come in OAuth's own form (RFC 6749).",

@@ -82,13 +82,20 @@ def test_suspending_a_vendor_waits_for_every_end(world: World, terminal_of: Term
     guest, dataset, _ = world.guest()
     leases = [world.issue(guest, dataset).lease.id for _ in range(2)]
     admin, vendor_id = terminal_of(world.person(roles=("admin",))), guest.caller.vendor_id or ""
+    tried = admin.run("vendor", "suspend", vendor_id, "--dry-run")
+    assert (tried.code, "postgres leases\t2\tat worst 60 s" in tried.out) == (0, True), tried.err
+    assert world.lease(leases[0]).state == "active", "a dry run ends nothing"
+    assert admin.run("vendor", "suspend", vendor_id).code == 2, "why?"
     suspended = admin.run("vendor", "suspend", vendor_id, "--reason", "incident", "--json")
     answer = data(suspended)
-    assert {lease["id"]: lease["state"] for lease in answer["leases"]} == dict.fromkeys(leases, "revoked")
+    assert {lease["lease"]: lease["state"] for lease in answer["outcomes"]} == dict.fromkeys(leases, "revoked")
+    assert (answer["finished"], answer["confirmed"]) == (True, 2)
     out = terminal_of(guest).run("whoami")
     assert out.code == 4, "signed out at once"
+    assert answer["id"] in admin.run("suspension", "list", "--state", "open").out
     resumed = admin.run("vendor", "resume", vendor_id, "--reason", "cleared")
     assert resumed.code == 0, resumed.err
+    assert "confirmed ended\t2" in admin.run("suspension", "show", answer["id"]).out
 
 
 def test_what_failed_to_end_is_9(world: World, terminal_of: TerminalOf) -> None:

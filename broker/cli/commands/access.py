@@ -9,12 +9,11 @@ import typer
 from broker.cli import waiting
 from broker.cli.api import segment
 from broker.cli.command import Cli, verb
-from broker.cli.commands.nouns import Id, Limit, Noun, group, mount_list, mount_show, print_list
+from broker.cli.commands.nouns import Id, Limit, Noun, Reason, group, mount_list, mount_show, print_list
+from broker.cli.commands.suspending import mount_suspending
 from broker.cli.faults import Code
 from broker.cli.output import Column
 from broker.cli.words import seconds_of
-
-Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it is recorded, and shown to whom it concerns.")]
 
 DATASET = Noun(
     "dataset",
@@ -127,6 +126,7 @@ def mount(app: typer.Typer) -> None:
     datasets = group(app, "dataset", "What is protected, as far as it is shown to you.")
     mount_list(datasets, DATASET)
     verb(datasets, "show", of="dataset")(show_dataset)
+    mount_suspending(datasets, DATASET)
     requests = group(app, "request", "Asking for a role on a dataset, and deciding.")
     verb(requests, "new", of="request")(new_request)
     verb(requests, "list", of="request")(list_requests)

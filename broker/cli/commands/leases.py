@@ -9,8 +9,7 @@ import typer
 from broker.cli import waiting
 from broker.cli.api import segment
 from broker.cli.command import Cli, verb
-from broker.cli.commands.access import Reason
-from broker.cli.commands.nouns import Id, Limit, Noun, group, mount_show, print_list
+from broker.cli.commands.nouns import Id, Limit, Noun, Reason, group, mount_show, print_list
 from broker.cli.output import Column
 from broker.cli.words import seconds_of
 

@@ -13,6 +13,7 @@ from broker.cli.command import Cli, verb
 from broker.cli.output import Column
 
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")]
+Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it is recorded, and shown to whom it concerns.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="Its id.")]
 
 

@@ -22,6 +22,7 @@ from broker.web.api import (
     services,
     sessions,
     sources,
+    suspensions,
     teams,
     vendors,
 )
@@ -47,6 +48,7 @@ for _module in (
     proposals,
     policy,
     installation,
+    suspensions,
     events,
 ):
     api_router.include_router(_module.router)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.access import datasets, explain, offers, slices
+from broker.access import datasets, explain, offers, slices, suspending
 from broker.access.facts import Ask
 from broker.database import now as clock
 from broker.web.api.common import CallerNow, Ended, FreshCaller, PartsNow, Reason, WindowNow
@@ -30,6 +30,7 @@ from broker.web.api.dataset_shapes import (
     who_shown,
     why_shown,
 )
+from broker.web.api.suspensions import SuspendBody, Suspended
 from broker.web.idempotency import KeyHeader, answer, once
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
@@ -114,19 +115,22 @@ def withdraw_offer(slug: str, vendor_id: str, caller: CallerNow, parts: PartsNow
 
 
 @router.post("/{slug}/suspend", operation_id="suspend_dataset", status_code=202)
-def suspend_dataset(slug: str, body: Reason, caller: FreshCaller, parts: PartsNow) -> Ended:
+def suspend_dataset(slug: str, body: SuspendBody, caller: FreshCaller, parts: PartsNow) -> Suspended:
     """Close a dataset to everybody. For its owner and admins."""
+    expected = body.expected.model_dump() if body.expected else None
     with parts.database.transaction() as tx:
-        leases = datasets.suspend_dataset(tx, caller, slug, body.reason, clock(tx))
-    return Ended(id=slug, status="suspended", leases=leases)
+        begun, leases = suspending.suspend(
+            tx, caller, "dataset", slug, body.reason, clock(tx), message=body.message, expected=expected
+        )
+    return Suspended(id=begun.target_id, status="suspended", leases=leases, suspension=begun.id)
 
 
 @router.post("/{slug}/resume", operation_id="resume_dataset")
 def resume_dataset(slug: str, body: Reason, caller: FreshCaller, parts: PartsNow) -> DatasetFull:
     """Open a suspended dataset again; no lease comes back. For its owner and admins."""
     with parts.database.transaction() as tx:
-        resumed = datasets.resume_dataset(tx, caller, slug, body.reason, clock(tx))
-        return full(parts, tx, caller, resumed)
+        suspending.resume(tx, caller, "dataset", slug, body.reason, clock(tx))
+        return full(parts, tx, caller, datasets.dataset(tx, caller, slug))
 
 
 @router.post("/{slug}/retire", operation_id="retire_dataset", status_code=202)

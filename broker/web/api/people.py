@@ -12,11 +12,12 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from broker import proposals
-from broker.access import people
+from broker.access import people, suspending
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.models import Person
-from broker.web.api.common import CallerNow, Ended, FreshCaller, PartsNow, Reason, WindowNow
+from broker.web.api.common import CallerNow, FreshCaller, PartsNow, Reason, WindowNow
+from broker.web.api.suspensions import SuspendBody, Suspended
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/people", tags=["people"])
@@ -87,18 +88,22 @@ def confirm_person(person_id: str, caller: FreshCaller, parts: PartsNow) -> Pers
 
 
 @router.post("/{person_id}/suspend", operation_id="suspend_person", status_code=202)
-def suspend_person(person_id: str, body: Reason, caller: CallerNow, parts: PartsNow) -> Ended:
+def suspend_person(person_id: str, body: SuspendBody, caller: CallerNow, parts: PartsNow) -> Suspended:
     """Shut a person out at once. For admins and the lead of the same vendor."""
+    expected = body.expected.model_dump() if body.expected else None
     with parts.database.transaction() as tx:
-        leases = people.suspend_person(tx, caller, person_id, body.reason, clock(tx))
-    return Ended(id=person_id, status="suspended", leases=leases)
+        begun, leases = suspending.suspend(
+            tx, caller, "person", person_id, body.reason, clock(tx), message=body.message, expected=expected
+        )
+    return Suspended(id=begun.target_id, status="suspended", leases=leases, suspension=begun.id)
 
 
 @router.post("/{person_id}/resume", operation_id="resume_person")
 def resume_person(person_id: str, body: Reason, caller: FreshCaller, parts: PartsNow) -> PersonShown:
     """Lift a suspension; no session and no lease comes back. For admins."""
     with parts.database.transaction() as tx:
-        return _shown(tx, [people.resume_person(tx, caller, person_id, body.reason, clock(tx))])[0]
+        suspending.resume(tx, caller, "person", person_id, body.reason, clock(tx))
+        return _shown(tx, [people.person(tx, caller, person_id)])[0]
 
 
 @router.post(

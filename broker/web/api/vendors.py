@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.access import vendors
+from broker.access import suspending, vendors
 from broker.database import now as clock
 from broker.models import Vendor
 from broker.web.api.common import CallerNow, Ended, FreshCaller, Name, PartsNow, Reason, WindowNow
+from broker.web.api.suspensions import SuspendBody, Suspended
 from broker.web.idempotency import KeyHeader, answer, once
 from broker.web.validation import Shown, Strict
 
@@ -86,15 +87,19 @@ def activate_vendor(vendor_id: str, body: Reason, caller: FreshCaller, parts: Pa
 def resume_vendor(vendor_id: str, body: Reason, caller: FreshCaller, parts: PartsNow) -> VendorShown:
     """Lift a suspension; no session and no lease comes back. For admins."""
     with parts.database.transaction() as tx:
-        return VendorShown.model_validate(vendors.resume_vendor(tx, caller, vendor_id, body.reason, clock(tx)))
+        suspending.resume(tx, caller, "vendor", vendor_id, body.reason, clock(tx))
+        return VendorShown.model_validate(vendors.vendor(tx, caller, vendor_id))
 
 
 @router.post("/{vendor_id}/suspend", operation_id="suspend_vendor", status_code=202)
-def suspend_vendor(vendor_id: str, body: Reason, caller: FreshCaller, parts: PartsNow) -> Ended:
+def suspend_vendor(vendor_id: str, body: SuspendBody, caller: FreshCaller, parts: PartsNow) -> Suspended:
     """Stop a vendor at once: new use is refused, every session is out, every lease is ending. For admins."""
+    expected = body.expected.model_dump() if body.expected else None
     with parts.database.transaction() as tx:
-        leases = vendors.suspend_vendor(tx, caller, vendor_id, body.reason, clock(tx))
-    return Ended(id=vendor_id, status="suspended", leases=leases)
+        begun, leases = suspending.suspend(
+            tx, caller, "vendor", vendor_id, body.reason, clock(tx), message=body.message, expected=expected
+        )
+    return Suspended(id=begun.target_id, status="suspended", leases=leases, suspension=begun.id)
 
 
 @router.post("/{vendor_id}/offboard", operation_id="offboard_vendor", status_code=202)

@@ -15,8 +15,21 @@ from broker.web.portal import (
     leases,
     reviewing,
     security,
+    suspending,
 )
 
 router = APIRouter(include_in_schema=False)
-for _module in (home, security, authorizing, asking, reviewing, credentials, leases, admin, installation, deciding):
+for _module in (
+    home,
+    security,
+    authorizing,
+    asking,
+    reviewing,
+    credentials,
+    leases,
+    suspending,
+    admin,
+    installation,
+    deciding,
+):
     router.include_router(_module.router)

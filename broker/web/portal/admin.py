@@ -13,6 +13,7 @@ from starlette.responses import Response
 from broker.access import people, vendors, words
 from broker.access.paging import Window
 from broker.access.permissions import require_admin
+from broker.access.suspending import resume
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.database import now as clock
@@ -27,13 +28,11 @@ from broker.web.portal.viewer import MemberNow, Sent, Viewer
 router = APIRouter()
 _VENDOR_ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], object]] = {
     "activate": vendors.activate_vendor,
-    "suspend": vendors.suspend_vendor,
-    "resume": vendors.resume_vendor,
+    "resume": lambda tx, caller, vendor_id, reason, now: resume(tx, caller, "vendor", vendor_id, reason, now),
 }
 _PERSON_ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], object]] = {
     "confirm": lambda tx, caller, person_id, _, now: people.confirm_person(tx, caller, person_id, now),
-    "suspend": people.suspend_person,
-    "resume": people.resume_person,
+    "resume": lambda tx, caller, person_id, reason, now: resume(tx, caller, "person", person_id, reason, now),
 }
 
 
@@ -82,16 +81,14 @@ def make_enrolment_link(person_id: str, viewer: MemberNow, sent: Sent) -> Respon
 
 @router.post("/people/{person_id}/{what}")
 def change_person(person_id: str, what: str, viewer: MemberNow, sent: Sent) -> Response:
-    """Confirm, suspend or resume somebody."""
+    """Confirm or resume somebody."""
 
     def do(viewer: Viewer) -> Response:
         with viewer.parts.database.transaction() as tx:
             _named(_PERSON_ACTS, what)(tx, viewer.caller, person_id, sent.get("reason", ""), clock(tx))
         return go(f"/people/{person_id}")
 
-    # Shutting somebody out must not wait for a code; letting somebody in does.
-    needs = None if what == "suspend" else fresh
-    return act(viewer, sent, do, lambda setback: _person_page(setback, person_id, what, sent), needs=needs)
+    return act(viewer, sent, do, lambda setback: _person_page(setback, person_id, what, sent), needs=fresh)
 
 
 @router.get("/vendors")

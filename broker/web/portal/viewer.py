@@ -88,7 +88,7 @@ class Viewer:
         if self.caller.is_admin:
             places += [("/vendors", "Vendors"), ("/proposals", "Proposals")]
         if self.caller.is_admin or self.caller.is_auditor:
-            places.append(("/installation", "Installation"))
+            places += [("/suspensions", "Suspensions"), ("/installation", "Installation")]
         return [Place(href, name, _within(here, href), here == href) for href, name in places]
 
     @property

@@ -1,0 +1,170 @@
+"""The kill switch, each step a page: what it would end, agreeing to it, watching it happen, the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from broker.access import suspending, suspension_reports
+from broker.access.paging import Window
+from broker.access.suspending import DryRun, What
+from broker.database import now as clock
+from broker.errors import Invalid, NotFound
+from broker.models import Person
+from broker.web.api.suspensions import CountsShown, dry_run_shown
+from broker.web.portal.acting import Setback, act, fresh, go
+from broker.web.portal.pages import render
+from broker.web.portal.viewer import MemberNow, Sent, Viewer
+
+router = APIRouter()
+_PLACES: Mapping[str, What] = {"vendors": "vendor", "people": "person", "datasets": "dataset"}
+_SHOWN = 200
+
+
+@router.get("/suspensions")
+def all_suspensions(viewer: MemberNow, cursor: str | None = None, state: str = "") -> HTMLResponse:
+    """Suspensions, newest first."""
+    with viewer.parts.database.transaction() as tx:
+        wanted = state if state in ("open", "lifted") else None
+        page = suspension_reports.list_suspensions(tx, viewer.caller, Window(cursor), state=wanted)
+    return render("suspend/list.html", viewer=viewer, page=page, state=wanted or "")
+
+
+@router.get("/{place}/{key}/suspend")
+def dry_run(place: str, key: str, viewer: MemberNow) -> HTMLResponse:
+    """What suspending would end, how and how fast, and what it would not."""
+    run = _dry_run(viewer, place, key)
+    return render("suspend/dry_run.html", viewer=viewer, place=place, run=run, shown=dry_run_shown(run))
+
+
+@router.get("/{place}/{key}/suspend/confirm")
+def agree(place: str, key: str, viewer: MemberNow) -> HTMLResponse:
+    """Agreeing: reason, what those shut out are told, the name typed."""
+    return _confirm_page(Setback(viewer), place, key, {})
+
+
+@router.post("/{place}/{key}/suspend/confirm")
+def suspend(place: str, key: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Suspend, and go where it can be watched."""
+
+    def do(viewer: Viewer) -> Response:
+        what = _what(place)
+        with viewer.parts.database.transaction() as tx:
+            target = suspending.find(tx, viewer.caller, what, key)
+            if sent.get("typed", "").strip() != target.name:
+                raise Invalid("The name does not match.", field="/typed", advice=f"Type {target.name} exactly.")
+            begun, _ = suspending.suspend(
+                tx,
+                viewer.caller,
+                what,
+                key,
+                sent.get("reason", ""),
+                clock(tx),
+                message=sent.get("message", ""),
+                expected=_expected(sent),
+            )
+        return go(f"/suspensions/{begun.id}/live")
+
+    return act(viewer, sent, do, lambda back: _confirm_page(back, place, key, sent), needs=fresh)
+
+
+@router.get("/suspensions/{suspension_id}/live")
+def live(suspension_id: str, viewer: MemberNow) -> HTMLResponse:
+    """How far it is. Closing this page changes nothing."""
+    return render("suspend/live.html", viewer=viewer, **_progress(viewer, suspension_id))
+
+
+@router.get("/live/suspensions/{suspension_id}")
+def live_part(suspension_id: str, viewer: MemberNow) -> HTMLResponse:
+    """The part of that page that changes by itself."""
+    return render("suspend/progress.html", viewer=viewer, **_progress(viewer, suspension_id))
+
+
+@router.get("/suspensions/{suspension_id}")
+def report(suspension_id: str, viewer: MemberNow) -> HTMLResponse:
+    """The report: each credential's outcome, the longest exposure, how it differs from the dry run."""
+    return _report_page(Setback(viewer), suspension_id, {})
+
+
+@router.post("/suspensions/{suspension_id}/resume")
+def resume(suspension_id: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Lift it. No session and no lease comes back."""
+
+    def do(viewer: Viewer) -> Response:
+        with viewer.parts.database.transaction() as tx:
+            now = clock(tx)
+            item = suspension_reports.report(tx, viewer.caller, suspension_id, now).suspension
+            what = cast("What", item.what)
+            key = suspending.key_of(tx, what, item.target_id)
+            suspending.resume(tx, viewer.caller, what, key, sent.get("reason", ""), now)
+        return go(f"/suspensions/{suspension_id}")
+
+    return act(viewer, sent, do, lambda back: _report_page(back, suspension_id, sent), needs=fresh)
+
+
+def _what(place: str) -> What:
+    if place not in _PLACES:
+        raise NotFound("There is no such page.")
+    return _PLACES[place]
+
+
+def _dry_run(viewer: Viewer, place: str, key: str) -> DryRun:
+    with viewer.parts.database.transaction() as tx:
+        return suspending.dry_run(tx, viewer.caller, _what(place), key)
+
+
+def _expected(sent: Mapping[str, str]) -> Mapping[str, Any] | None:
+    try:
+        return CountsShown.model_validate(json.loads(sent.get("expected", ""))).model_dump()
+    except (ValueError, ValidationError):
+        # Only the report's comparison rests on it.
+        return None
+
+
+def _confirm_page(back: Setback, place: str, key: str, sent: Mapping[str, str]) -> HTMLResponse:
+    run = _dry_run(back.viewer, place, key)
+    counts = dry_run_shown(run).counts.model_dump_json()
+    return render(
+        "suspend/confirm.html",
+        status=back.status if back.trouble or back.panel else 200,
+        viewer=back.viewer,
+        place=place,
+        run=run,
+        # What was shown when the form was first opened, not what there is now.
+        expected=sent.get("expected", counts),
+        filled=sent,
+        trouble=back.trouble,
+        panel=back.panel,
+    )
+
+
+def _progress(viewer: Viewer, suspension_id: str) -> dict[str, Any]:
+    with viewer.parts.database.transaction() as tx:
+        found = suspension_reports.report(tx, viewer.caller, suspension_id, clock(tx))
+    failing = [outcome for outcome in found.outcomes if outcome.state == "revoke_failed"]
+    return {"report": found, "item": found.suspension, "failing": failing[:_SHOWN]}
+
+
+def _report_page(back: Setback, suspension_id: str, sent: Mapping[str, str]) -> HTMLResponse:
+    viewer = back.viewer
+    with viewer.parts.database.transaction() as tx:
+        found = suspension_reports.report(tx, viewer.caller, suspension_id, clock(tx))
+        by = tx.get(Person, found.suspension.suspended_by)
+    return render(
+        "suspend/report.html",
+        status=back.status if back.trouble or back.panel else 200,
+        viewer=viewer,
+        report=found,
+        item=found.suspension,
+        outcomes=found.outcomes[:_SHOWN],
+        by=by.name if by else found.suspension.suspended_by,
+        filled=sent,
+        trouble=back.trouble,
+        panel=back.panel,
+    )

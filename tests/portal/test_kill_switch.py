@@ -1,0 +1,96 @@
+"""The kill switch in the browser: four pages, from what it would end to the report, and lifting it again."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import expect
+
+from broker.models import Lease, Suspension
+from tests.portal.conftest import GuestOf
+from tests.portal.house import House
+
+
+def test_an_admin_pulls_the_plug_and_watches(house: House, guest_of: GuestOf) -> None:
+    vendor, source = house.vendor("Acme & <b>Labels</b>")
+    owner = house.someone("Olga Owner")
+    dataset = house.dataset(owner, vendor)
+    signed = house.world.person(vendor)
+    house.world.grant(dataset, signed)
+    lease = house.world.issue(signed, dataset).lease
+    ada = guest_of(house.someone("Ada Engineer", source))
+    ada.open("/")
+
+    admin = guest_of(house.someone("Ines Admin", None, "admin"), factor_age=10)
+    admin.open(f"/vendors/{vendor.id}")
+    admin.follow("Suspend Acme")
+    admin.says("Nothing has happened yet")
+    expect(admin.page.get_by_role("row", name=re.compile("^postgres"))).to_contain_text("past its end")
+    admin.look("kill-switch-1-dry-run")
+    admin.follow("Go on")
+    act = f"Suspend {vendor.name} and revoke 1 lease"
+    admin.fill("Reason", "an incident <script>alert(1)</script>")
+    admin.fill("Message to those shut out", "Please call Olga.")
+    admin.fill("Type the name", "Acme")
+    admin.press(act)
+    admin.says("The name does not match")
+    assert admin.page.title().startswith("Error:")
+    assert admin.page.get_by_label("Message to those shut out").input_value() == "Please call Olga.", "nothing is lost"
+    admin.fill("Type the name", vendor.name)
+    admin.look("kill-switch-2-confirm")
+    admin.press(act)
+    expect(admin.page).to_have_url(re.compile("/suspensions/su_[a-z0-9]+/live$"))
+    admin.says("1 of 1 confirmed by their backend")
+    admin.says("Every credential is confirmed ended")
+    admin.look("kill-switch-3-live")
+    admin.follow("Report")
+    admin.says("As it had said.")
+    admin.says(lease.id)
+    admin.look("kill-switch-4-report")
+
+    ada.follow("Requests")
+    assert "/sign-in" in ada.page.url, "every session is out"
+    ada.sign_in(f"/sign-in/{source.id}")
+    expect(ada.page.locator("main")).to_contain_text("Please call Olga.")
+
+    admin.open(f"/vendors/{vendor.id}/suspend/confirm")
+    admin.fill("Reason", "again, by mistake")
+    admin.fill("Type the name", vendor.name)
+    admin.press(f"Suspend {vendor.name} and revoke 0 leases")
+    admin.says("It is suspended")
+    admin.open("/suspensions")
+    assert admin.page.get_by_role("link", name=vendor.name).count() == 1, "sent twice, it is one suspension"
+    admin.look("suspensions")
+    admin.follow(vendor.name)
+    admin.fill("Reason", "cleared")
+    admin.press(f"Resume {vendor.name}")
+    admin.says("no lease came back")
+
+
+def test_what_does_not_end_is_on_top_with_a_way_by_hand(house: House, guest_of: GuestOf) -> None:
+    world = house.world
+    signed, dataset, _ = world.guest()
+    admin = house.someone("Ines Admin", None, "admin")
+    suspension = world.add(
+        Suspension(
+            id="su_01k9zq6c5w3m8v4x7r2t1y0b9d",
+            what="person",
+            target_id=signed.id,
+            name="Ada Guest",
+            reason="left",
+            found={"leases": {"postgres": 1}},
+            suspended_by=admin.id,
+            started_at=world.now(),
+        )
+    )
+    lease = world.issue(signed, dataset).lease
+    changes = {"state": "revoke_failed", "attempts": 3, "last_error": "PostgreSQL still shows 1 role"}
+    world.change(Lease, lease.id, suspension_id=suspension.id, next_attempt_at=lease.expires_at, **changes)
+    guest = guest_of(admin, factor_age=10)
+    guest.open(f"/suspensions/{suspension.id}/live")
+    guest.says("Not ended yet")
+    guest.says("attempt 3")
+    guest.says("guestkey_ops.drop_user('gk_")
+    guest.look("kill-switch-3-failing")
+    world.change(Lease, lease.id, state="revoking", next_attempt_at=world.now())
+    guest.says("1 of 1 confirmed by their backend")
