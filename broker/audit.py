@@ -16,7 +16,7 @@ import rfc8785
 from sqlalchemy import insert
 
 from broker.database import Transaction
-from broker.models import Event, EventPersonal, new_id
+from broker.models import Event, EventPersonal, is_id, new_id
 
 LEAF_VERSION = 1
 SYSTEM = "system"
@@ -54,13 +54,28 @@ def record(
         "details": dict(details or {}),
         "personal": {row["field"]: row["commitment"] for row in commitments},
     }
-    row = {"id": event_id, "kind": kind, "actor": actor, "subject": subject, "leaf": rfc8785.dumps(leaf)}
+    row = {
+        "id": event_id,
+        "kind": kind,
+        "actor": actor,
+        "subject": subject,
+        "leaf": rfc8785.dumps(leaf),
+        "about": sorted({found for named in (actor, subject, *leaf["details"].values()) for found in _ids(named)}),
+    }
     entry = insert(Event).inline().values(row)
     if commitments:
         # One statement for both: the gate records a decision on every request.
         entry = insert(EventPersonal).inline().values(commitments).add_cte(entry.cte("entry"))
     tx.execute(entry)
     return event_id
+
+
+def _ids(named: object) -> list[str]:
+    """The ids in a value: itself, or behind `person:` or `service:`."""
+    if isinstance(named, list):
+        return [found for item in named for found in _ids(item)]
+    bare = named.rpartition(":")[2] if isinstance(named, str) else ""
+    return [bare] if is_id(bare) else []
 
 
 def commitment_of(salt: bytes, value: str) -> str:

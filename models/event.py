@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Identity, Index, LargeBinary, String, func
+from sqlalchemy import BigInteger, DateTime, ForeignKey, Identity, Index, LargeBinary, String, func, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from .base import Base, Id, Word
@@ -14,7 +15,7 @@ class Event(Base):
     """One entry. `leaf` is its canonical JSON (RFC 8785): what a Merkle tree will hash, byte for byte.
 
     `number` and `at` are the database's; the application may insert the other columns, and nothing else.
-    `kind`, `actor` and `subject` repeat what the leaf says, for looking up.
+    `kind`, `actor`, `subject` and `about` (every id the leaf names) repeat what the leaf says, for looking up.
     """
 
     __tablename__ = "event"
@@ -22,6 +23,8 @@ class Event(Base):
         Index("ix_event_actor_number", "actor", "number"),
         Index("ix_event_subject_number", "subject", "number"),
         Index("ix_event_kind_number", "kind", "number"),
+        Index("ix_event_about", "about", postgresql_using="gin"),
+        Index("ix_event_at", "at"),
     )
 
     number: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
@@ -31,6 +34,7 @@ class Event(Base):
     actor: Mapped[str] = mapped_column(String(80))
     subject: Mapped[str] = mapped_column(String(80))
     leaf: Mapped[bytes] = mapped_column(LargeBinary)
+    about: Mapped[list[str]] = mapped_column(ARRAY(String(40)), server_default=text("'{}'"))
 
 
 class EventPersonal(Base):

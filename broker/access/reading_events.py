@@ -8,28 +8,38 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, select, union
+from sqlalchemy import ColumnElement, Select, String, cast, func, literal, or_, select, union, union_all
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from broker.access.datasets import dataset as dataset_seen
 from broker.access.paging import Page, Window, bad_cursor, matching
-from broker.access.permissions import sees_everything
+from broker.access.permissions import missing, sees_everything
 from broker.caller import Caller
 from broker.database import Transaction
-from broker.errors import NotFound
-from broker.models import Event, EventPersonal
+from broker.errors import Forbidden, NotFound
+from broker.models import Event, EventPersonal, Person, Service, is_id
 
 # What a stranger asked for and what exists must read the same to whoever asked.
 _UNKNOWN_DATASET = "dataset:unknown"
+_IDS = ARRAY(String(40))
 _ASKED = ("action", "kind", "slice")
 
 
 @dataclass(frozen=True, slots=True)
 class EventFilters:
-    """What the log is narrowed to; None leaves it wide."""
+    """What the log is narrowed to; None leaves it wide.
+
+    `about`: the id of anything an event names. `vendor`: what its people and services did, or had done to them.
+    `since` and `until` bound the time, the latter exclusively.
+    """
 
     kind: str | None = None
     actor: str | None = None
     subject: str | None = None
+    about: str | None = None
+    vendor: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +63,9 @@ def list_events(tx: Transaction, caller: Caller, window: Window, filters: EventF
     Raises:
         Invalid: the cursor is none of ours.
     """
-    narrowed = _conditions(window, filters)
+    narrowed = _conditions(filters)
+    if window.cursor is not None:
+        narrowed.append(Event.number < _number(window.cursor))
     if sees_everything(caller):
         query = select(Event).where(*narrowed)
     else:
@@ -69,9 +81,65 @@ def list_events(tx: Transaction, caller: Caller, window: Window, filters: EventF
     return Page(items, str(kept[-1].number) if len(rows) > window.limit else None)
 
 
-def _conditions(window: Window, filters: EventFilters) -> list[ColumnElement[bool]]:
+def one_event(tx: Transaction, caller: Caller, event_id: str) -> EventRead:
+    """One event.
+
+    Raises:
+        NotFound: there is none of that id that the caller may see.
+    """
+    query = select(Event).where(Event.id == event_id)
+    if not sees_everything(caller):
+        query = query.where(or_(Event.actor == caller.subject, Event.subject == caller.id))
+    event = tx.scalars(query).one_or_none() if is_id(event_id) else None
+    if event is None:
+        raise missing("event")
+    return _read(tx, caller, event, _personal(tx, [event]).get(event.id, {}))
+
+
+def in_order(tx: Transaction, caller: Caller, filters: EventFilters, after: int, limit: int) -> list[EventRead]:
+    """The next events after a number, oldest first, for exporting all of them page by page.
+
+    Raises:
+        Forbidden: only admins and auditors export.
+    """
+    if not sees_everything(caller):
+        raise Forbidden("Only admins and auditors export events.", advice="Ask an auditor of the organisation.")
+    query = select(Event).where(*_conditions(filters), Event.number > after).order_by(Event.number).limit(limit)
+    events = tx.scalars(query).all()
+    personal = _personal(tx, events)
+    return [_read(tx, caller, event, personal.get(event.id, {})) for event in events]
+
+
+def _conditions(filters: EventFilters) -> list[ColumnElement[bool]]:
     given = matching((Event.kind, filters.kind), (Event.actor, filters.actor), (Event.subject, filters.subject))
-    return given if window.cursor is None else [*given, Event.number < _number(window.cursor)]
+    if filters.about is not None:
+        given.append(
+            or_(
+                Event.about.contains(cast([filters.about], _IDS)),
+                Event.subject == filters.about,
+                _acted_by(filters.about),
+            )
+        )
+    if filters.vendor is not None:
+        given.append(Event.about.overlap(_of_vendor(filters.vendor)))
+    if filters.since is not None:
+        given.append(Event.at >= filters.since)
+    if filters.until is not None:
+        given.append(Event.at < filters.until)
+    return given
+
+
+def _acted_by(id_: str) -> ColumnElement[bool]:
+    return Event.actor.in_((f"person:{id_}", f"service:{id_}"))
+
+
+def _of_vendor(vendor: str) -> ColumnElement[list[str]]:
+    members = union_all(
+        select(literal(vendor).label("id")),
+        select(Person.id).where(Person.vendor_id == vendor),
+        select(Service.id).where(Service.vendor_id == vendor),
+    ).subquery()
+    return select(func.array_agg(cast(members.c.id, String(40)), type_=_IDS)).scalar_subquery()
 
 
 def _newest(window: Window, conditions: list[ColumnElement[bool]]) -> Select[int]:

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -66,6 +67,21 @@ class Api:
             if len(items) >= limit:
                 break
         return items[:limit]
+
+    @contextmanager
+    def stream(self, path: str, **query: Any) -> Iterator[Iterator[bytes]]:
+        """A long answer, piece by piece; cut short, it is a fault and never half a result."""
+        request = self._http.build_request("GET", PREFIX + path, params=without_none(query))
+        try:
+            response = self._http.send(request, stream=True)
+            try:
+                if not response.is_success:
+                    _understood(response, _read(response))
+                yield response.iter_bytes()
+            finally:
+                response.close()
+        except httpx.TransportError as error:
+            raise self._unreachable(str(error) or type(error).__name__) from error
 
     def form(self, address: str, fields: Mapping[str, str]) -> Json:
         """Send a form, as OAuth wants it."""

@@ -70,6 +70,14 @@ class Output:
         """Exactly one value, as it is."""
         self._lines([text])
 
+    def bytes(self, pieces: Iterable[bytes]) -> int:
+        """What the server wrote, as it comes; returns how much."""
+        raw, written = self._out.buffer, 0
+        for piece in pieces:
+            written += raw.write(piece)
+        raw.flush()
+        return written
+
     def document(self, data: Any) -> None:
         """The one JSON document of this command."""
         document = {"version": VERSION, "command": self.command, "data": data}

@@ -149,3 +149,22 @@ def test_status_needs_nobody(terminal_of: TerminalOf, world: World) -> None:
     assert facts["ready"] is True
     stranger = terminal.run("status", GUESTKEY_TOKEN="")
     assert (stranger.code, "Next: guestkey login" in stranger.err) == (4, True)
+
+
+def test_events_are_looked_up_and_taken_out(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
+    guest, dataset, _ = world.guest()
+    lease_id = world.issue(guest, dataset).lease.id
+    auditor = terminal_of(world.person(roles=("auditor",)))
+    listed = auditor.run("audit", "list", "--about", lease_id, "--json")
+    (event,) = data(listed)["items"]
+    assert event["kind"] in auditor.run("audit", "show", event["id"]).out
+    file = tmp_path / "events.jsonl"
+    taken = auditor.run("audit", "export", "--about", lease_id, "--output", str(file))
+    assert (taken.code, taken.out) == (0, ""), taken.err
+    assert [json.loads(line)["id"] for line in file.read_text().splitlines()] == [event["id"]]
+    assert auditor.run("audit", "export", "--about", lease_id, "--output", str(file)).code == 2, "never over a file"
+    assert list(tmp_path.glob("*.part")) == []
+    assert auditor.run("audit", "export", "--about", lease_id, "--format", "csv").out.startswith("number,id,at,")
+    assert auditor.run("audit", "list", "--since", "2020-01-01", "--about", lease_id).out.count("\n") == 1
+    assert auditor.run("audit", "list", "--since", "yesterday").code == 2
+    assert terminal_of(guest).run("audit", "export").code == 3

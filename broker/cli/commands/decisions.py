@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +13,8 @@ import typer
 from broker.cli.api import segment
 from broker.cli.command import Cli, verb
 from broker.cli.commands.nouns import Id, Limit, Noun, Reason, group, mount_show, print_list
-from broker.cli.output import Column
+from broker.cli.faults import Code, Fault
+from broker.cli.output import Column, Progress
 
 PROPOSAL = Noun(
     "proposal",
@@ -46,9 +51,30 @@ EVENT = Noun(
         Column("subject", "subject"),
         Column("id", "id"),
     ),
-    shown=(),
+    shown=(
+        Column("id", "id"),
+        Column("number", "number"),
+        Column("at", "at", when=True),
+        Column("kind", "kind"),
+        Column("actor", "actor"),
+        Column("subject", "subject"),
+        Column("details", "details"),
+        Column("personal", "personal"),
+        Column("leaf", "leaf"),
+    ),
     none="No event.",
 )
+
+
+_MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
+
+
+class Form(StrEnum):
+    """How events are written out."""
+
+    JSONL = "jsonl"
+    JSON = "json"
+    CSV = "csv"
 
 
 def mount(app: typer.Typer) -> None:
@@ -60,6 +86,8 @@ def mount(app: typer.Typer) -> None:
     verb(proposals, "refuse", of="proposal")(refuse)
     audit = group(app, "audit", "What happened.")
     verb(audit, "list", of="audit")(list_events)
+    mount_show(audit, EVENT)
+    verb(audit, "export", of="audit")(export)
 
 
 def list_proposals(
@@ -81,12 +109,72 @@ def refuse(cli: Cli, id_: Id, reason: Reason) -> None:
     cli.out.done(f"Proposal {id_} refused.", cli.api.post(f"/proposals/{segment(id_)}/refuse", {"reason": reason}))
 
 
+Kind = Annotated[str | None, typer.Option(help="Such as lease.issued.")]
+Actor = Annotated[str | None, typer.Option(help="Who did it, such as person:pe_….")]
+Subject = Annotated[str | None, typer.Option(help="What it was done to.")]
+About = Annotated[str | None, typer.Option(help="The id of anything an event names.")]
+Vendor = Annotated[str | None, typer.Option(help="What this vendor's people and services are part of.")]
+Since = Annotated[datetime | None, typer.Option(help="Not before this, UTC.", formats=_MOMENTS)]
+Until = Annotated[datetime | None, typer.Option(help="Before this, UTC.", formats=_MOMENTS)]
+
+
 def list_events(
     cli: Cli,
-    kind: Annotated[str | None, typer.Option(help="Such as lease.issued.")] = None,
-    actor: Annotated[str | None, typer.Option(help="Who did it, such as person:pe_….")] = None,
-    subject: Annotated[str | None, typer.Option(help="What it was done to.")] = None,
+    kind: Kind = None,
+    actor: Actor = None,
+    subject: Subject = None,
+    about: About = None,
+    vendor: Vendor = None,
+    since: Since = None,
+    until: Until = None,
     limit: Limit = 100,
 ) -> None:
     """List events, newest first: your own, or all for admins and auditors."""
-    print_list(cli, EVENT, limit, kind=kind, actor=actor, subject=subject)
+    asked = {"kind": kind, "actor": actor, "subject": subject, "about": about, "vendor": vendor}
+    print_list(cli, EVENT, limit, **asked, since=_utc(since), until=_utc(until))
+
+
+def export(
+    cli: Cli,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A new file; standard output if left out.")
+    ] = None,
+    form: Annotated[Form, typer.Option("--format", help="One event a line, one document, or a table.")] = Form.JSONL,
+    kind: Kind = None,
+    actor: Actor = None,
+    subject: Subject = None,
+    about: About = None,
+    vendor: Vendor = None,
+    since: Since = None,
+    until: Until = None,
+) -> None:
+    """Write out every event of exactly this filter, oldest first. For admins and auditors."""
+    asked = {"kind": kind, "actor": actor, "subject": subject, "about": about, "vendor": vendor}
+    query = {"format": form.value, **asked, "since": _utc(since), "until": _utc(until)}
+    with cli.api.stream("/events/export", **query) as pieces:
+        written = _write(cli, pieces, output)
+    cli.out.say(f"{written} bytes written{f' to {output}' if output else ''}.")
+
+
+def _write(cli: Cli, pieces: Iterator[bytes], output: Path | None) -> int:
+    if output is None:
+        return cli.out.bytes(pieces)
+    if output.exists():
+        raise Fault(Code.USAGE, f"{output} exists already.", next_step="Name another file.")
+    # Never half an export under the name asked for.
+    partial, written = output.with_name(f"{output.name}.part"), 0
+    try:
+        with partial.open("wb") as file, Progress(cli.out) as progress:
+            for piece in pieces:
+                written += file.write(piece)
+                progress.tell(f"{written // 1024} KiB")
+        partial.replace(output)
+    except OSError as error:
+        raise Fault(Code.FAULT, f"{output} cannot be written.", why=error.strerror or "") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return written
+
+
+def _utc(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.replace(tzinfo=UTC).isoformat()

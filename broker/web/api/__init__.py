@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends
 
 from broker.web.api import (
+    access_at,
     datasets,
     events,
     factors,
@@ -50,5 +51,6 @@ for _module in (
     installation,
     suspensions,
     events,
+    access_at,
 ):
     api_router.include_router(_module.router)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
-from pydantic import BaseModel
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import StreamingResponse
+from pydantic import AwareDatetime, BaseModel
 
 from broker.access import reading_events
+from broker.access.reading_events import EventFilters
+from broker.web import exporting
 from broker.web.api.common import CallerNow, PartsNow, WindowNow
 from broker.web.validation import Shown
 
@@ -36,17 +39,52 @@ class Events(BaseModel):
     next_cursor: str | None
 
 
-@router.get("", operation_id="list_events")
-def list_events(
-    caller: CallerNow,
-    parts: PartsNow,
-    window: WindowNow,
+def filters_of(
     kind: Annotated[str | None, Query(max_length=64, examples=["lease.issued"])] = None,
     actor: Annotated[str | None, Query(max_length=80)] = None,
     subject: Annotated[str | None, Query(max_length=80)] = None,
-) -> Events:
+    about: Annotated[str | None, Query(max_length=64, description="The id of anything an event names.")] = None,
+    vendor: Annotated[str | None, Query(max_length=64, description="What its people and services are part of.")] = None,
+    since: Annotated[AwareDatetime | None, Query(description="Not before this.")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="Before this.")] = None,
+) -> EventFilters:
+    """What the log is narrowed to."""
+    return EventFilters(kind, actor, subject, about, vendor, since, until)
+
+
+FiltersNow = Annotated[EventFilters, Depends(filters_of)]
+
+
+@router.get("", operation_id="list_events")
+def list_events(caller: CallerNow, parts: PartsNow, window: WindowNow, filters: FiltersNow) -> Events:
     """Events, newest first: all for admins and auditors, for others what they did or what was done to them."""
-    filters = reading_events.EventFilters(kind, actor, subject)
     with parts.database.transaction() as tx:
         page = reading_events.list_events(tx, caller, window, filters)
     return Events(items=[EventShown.model_validate(item) for item in page.items], next_cursor=page.next_cursor)
+
+
+@router.get(
+    "/export",
+    operation_id="export_events",
+    response_class=StreamingResponse,
+    responses={200: {"content": {media: {} for media in exporting.MEDIA.values()}}},
+)
+def export_events(
+    caller: CallerNow,
+    parts: PartsNow,
+    filters: FiltersNow,
+    form: Annotated[exporting.Form, Query(alias="format", description="One event a line, or one document.")] = "jsonl",
+) -> StreamingResponse:
+    """Every event of exactly this filter, oldest first, as it comes. For admins and auditors; recorded as an event."""
+    exporting.begin(parts, caller, filters, form)
+    headers = {"Content-Disposition": f'attachment; filename="guestkey-events.{form}"'}
+    return StreamingResponse(
+        exporting.written(parts, caller, filters, form), media_type=exporting.MEDIA[form], headers=headers
+    )
+
+
+@router.get("/{event_id}", operation_id="show_event")
+def show_event(event_id: str, caller: CallerNow, parts: PartsNow) -> EventShown:
+    """One event."""
+    with parts.database.transaction() as tx:
+        return EventShown.model_validate(reading_events.one_event(tx, caller, event_id))

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from broker.web.portal import (
     admin,
     asking,
+    auditing,
     authorizing,
     credentials,
     deciding,
@@ -28,6 +29,7 @@ for _module in (
     credentials,
     leases,
     suspending,
+    auditing,
     admin,
     installation,
     deciding,

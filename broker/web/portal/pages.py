@@ -78,6 +78,11 @@ def spaced(secret: str) -> str:
     return " ".join(secret[at : at + 4] for at in range(0, len(secret), 4))
 
 
+def bare(name: str) -> str:
+    """The id behind `person:` or `service:`."""
+    return name.rpartition(":")[2]
+
+
 def counted(count: int, noun: str) -> str:
     """A number of things."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
@@ -111,5 +116,5 @@ _pages = Environment(
     lstrip_blocks=True,
 )
 _pages.filters.update(
-    {filter_.__name__: filter_ for filter_ in (iso, clock, relative, duration, by_whom, spaced, counted, program)}
+    {filter_.__name__: filter_ for filter_ in (iso, clock, relative, duration, by_whom, spaced, counted, program, bare)}
 )

@@ -88,6 +88,7 @@ class Viewer:
         if self.caller.is_admin:
             places += [("/vendors", "Vendors"), ("/proposals", "Proposals")]
         if self.caller.is_admin or self.caller.is_auditor:
+            places += [("/events", "Events"), ("/access-at", "Access at a date"), ("/policy", "Policy")]
             places += [("/suspensions", "Suspensions"), ("/installation", "Installation")]
         return [Place(href, name, _within(here, href), here == href) for href, name in places]
 

@@ -1,0 +1,106 @@
+"""Events written out as they are read: JSON lines, one JSON document, or CSV that no spreadsheet runs.
+
+Memory does not grow with the export, and no transaction is held while the reader takes its time.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any, Literal
+
+from defusedcsv import csv
+
+from broker import audit
+from broker.access import reading_events
+from broker.access.reading_events import EventFilters, EventRead
+from broker.caller import Caller
+from broker.database import now as clock
+from broker.parts import Parts
+
+Form = Literal["jsonl", "json", "csv"]
+MEDIA: Mapping[Form, str] = {
+    "jsonl": "application/jsonl; charset=utf-8",
+    "json": "application/json",
+    "csv": "text/csv; charset=utf-8",
+}
+COLUMNS = ("number", "id", "at", "kind", "actor", "subject", "details", "personal", "leaf")
+_BATCH = 1000
+
+
+def begin(parts: Parts, caller: Caller, filters: EventFilters, form: Form) -> None:
+    """Record that somebody takes events out; the export itself cannot be refused half-way.
+
+    Raises:
+        Forbidden: the caller may not export.
+    """
+    with parts.database.transaction() as tx:
+        reading_events.in_order(tx, caller, filters, 0, 1)
+        narrowed = {name: str(value) for name, value in asdict(filters).items() if value is not None}
+        audit.record(
+            tx,
+            "audit.exported",
+            actor=caller.subject,
+            subject=caller.id,
+            now=clock(tx),
+            details={"format": form},
+            personal={"filter": json.dumps(narrowed, sort_keys=True)},
+        )
+
+
+def written(parts: Parts, caller: Caller, filters: EventFilters, form: Form) -> Iterator[str]:
+    """The export, piece by piece."""
+    return _FORMS[form](_events(parts, caller, filters))
+
+
+def _events(parts: Parts, caller: Caller, filters: EventFilters) -> Iterator[EventRead]:
+    after = 0
+    while True:
+        with parts.database.transaction() as tx:
+            events = reading_events.in_order(tx, caller, filters, after, _BATCH)
+        yield from events
+        if len(events) < _BATCH:
+            return
+        after = events[-1].number
+
+
+def _lines(events: Iterator[EventRead]) -> Iterator[str]:
+    for event in events:
+        yield _json(event) + "\n"
+
+
+def _document(events: Iterator[EventRead]) -> Iterator[str]:
+    yield '{"version":1,"items":['
+    for place, event in enumerate(events):
+        yield ("," if place else "") + _json(event)
+    yield "]}\n"
+
+
+def _table(events: Iterator[EventRead]) -> Iterator[str]:
+    yield _row(COLUMNS)
+    for event in events:
+        said = _plain(event)
+        yield _row([json.dumps(value) if isinstance(value, dict) else value for value in map(said.get, COLUMNS)])
+
+
+def _row(values: Any) -> str:
+    line = io.StringIO()
+    csv.writer(line).writerow(values)
+    return line.getvalue()
+
+
+def _json(event: EventRead) -> str:
+    return json.dumps(_plain(event), ensure_ascii=False, separators=(",", ":"))
+
+
+def _plain(event: EventRead) -> dict[str, Any]:
+    return {**asdict(event), "at": event.at.isoformat()}
+
+
+_FORMS: Mapping[Form, Callable[[Iterator[EventRead]], Iterator[str]]] = {
+    "jsonl": _lines,
+    "json": _document,
+    "csv": _table,
+}

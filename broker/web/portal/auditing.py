@@ -1,0 +1,194 @@
+"""For auditors, who only look: events, one event, who had access at a moment, and the revisions of the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from urllib.parse import urlencode
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from sqlalchemy import select
+from starlette.requests import Request
+
+from broker.access import reading_events
+from broker.access.access_at import About, access_at
+from broker.access.paging import Window
+from broker.access.permissions import sees_everything
+from broker.access.reading_events import EventFilters, EventRead
+from broker.database import Transaction
+from broker.database import now as clock
+from broker.errors import Forbidden, Invalid, NotFound
+from broker.models import Dataset, Person, PolicyInForce, PolicyRevision, Service, Vendor
+from broker.web.portal.pages import render
+from broker.web.portal.sentences import SENTENCES, sentence
+from broker.web.portal.viewer import MemberNow, Viewer
+
+router = APIRouter()
+_FIELDS = ("kind", "actor", "subject", "about", "vendor", "since", "until")
+_MOST_REVISIONS = 100
+
+
+@router.get("/events")
+def events(request: Request, viewer: MemberNow, cursor: str | None = None) -> HTMLResponse:
+    """Events, newest first, narrowed by what the address says."""
+    asked = _asked(request, _FIELDS)
+    trouble, page = None, None
+    with viewer.parts.database.transaction() as tx:
+        try:
+            filters = EventFilters(
+                asked.get("kind"),
+                asked.get("actor"),
+                asked.get("subject"),
+                asked.get("about"),
+                asked.get("vendor"),
+                _moment(asked, "since"),
+                _moment(asked, "until"),
+            )
+            page = reading_events.list_events(tx, viewer.caller, Window(cursor), filters)
+        except Invalid as error:
+            trouble = error
+        items = list(page.items) if page else []
+        names = _names(tx, items)
+    return render(
+        "audit/events.html",
+        viewer=viewer,
+        status=422 if trouble else 200,
+        trouble=_shown(trouble),
+        page=page,
+        rows=[(item, _sentence(item, names)) for item in items],
+        asked=asked,
+        kinds=[("", "Anything"), *((kind, kind) for kind in sorted(SENTENCES))],
+        query=urlencode(_for_api(asked)),
+        everything=sees_everything(viewer.caller),
+    )
+
+
+@router.get("/events/{event_id}")
+def one_event(event_id: str, viewer: MemberNow) -> HTMLResponse:
+    """One event: a sentence, what it says, and its canonical form."""
+    with viewer.parts.database.transaction() as tx:
+        event = reading_events.one_event(tx, viewer.caller, event_id)
+        said = _sentence(event, _names(tx, [event]))
+    return render("audit/event.html", viewer=viewer, event=event, said=said)
+
+
+@router.get("/access-at")
+def access_at_page(request: Request, viewer: MemberNow) -> HTMLResponse:
+    """Who could reach what at a moment, and who did."""
+    if not sees_everything(viewer.caller):
+        raise Forbidden("Only admins and auditors see this.", advice="Ask an auditor of the organisation.")
+    asked = _asked(request, ("at", "dataset", "person", "vendor"))
+    found, trouble = None, None
+    with viewer.parts.database.transaction() as tx:
+        if asked:
+            about = About(asked.get("dataset"), asked.get("person"), asked.get("vendor"))
+            try:
+                found = access_at(tx, viewer.caller, _moment(asked, "at") or clock(tx), about)
+            except Invalid as error:
+                trouble = error
+    return render(
+        "audit/access_at.html",
+        viewer=viewer,
+        status=422 if trouble else 200,
+        trouble=_shown(trouble),
+        found=found,
+        asked=asked,
+    )
+
+
+@router.get("/policy")
+def revisions(viewer: MemberNow) -> HTMLResponse:
+    """The revisions of the rules, newest first."""
+    _may_see_rules(viewer)
+    with viewer.parts.database.transaction() as tx:
+        current = tx.execute(select(PolicyInForce.revision)).scalar_one_or_none()
+        newest = select(PolicyRevision).order_by(PolicyRevision.number.desc()).limit(_MOST_REVISIONS)
+        rows = tx.scalars(newest).all()
+    return render("audit/revisions.html", viewer=viewer, revisions=rows, current=current)
+
+
+@router.get("/policy/{number}")
+def one_revision(number: int, viewer: MemberNow, against: int | None = None) -> HTMLResponse:
+    """One revision: its text, and its difference from another (the one before, unless named)."""
+    _may_see_rules(viewer)
+    book = viewer.parts.rulebook
+    with viewer.parts.database.transaction() as tx:
+        row = tx.get(PolicyRevision, number) if 0 < number < 2**31 else None
+        if row is None:
+            raise NotFound("There is no such revision.")
+        other = against if against is not None else number - 1
+        this, before = book.at(tx, number), book.at(tx, other) if 0 < other < 2**31 else None
+        current = tx.execute(select(PolicyInForce.revision)).scalar_one_or_none()
+    removed, added = before.diff(this) if this and before else ((), ())
+    return render(
+        "audit/revision.html",
+        viewer=viewer,
+        revision=row,
+        in_force=row.number == current,
+        other=other if before else None,
+        removed=removed,
+        added=added,
+    )
+
+
+def _may_see_rules(viewer: Viewer) -> None:
+    if not sees_everything(viewer.caller):
+        raise Forbidden("The rules are for admins and auditors.", advice="`guestkey why` explains those about you.")
+
+
+def _asked(request: Request, fields: Iterable[str]) -> dict[str, str]:
+    """What the address asks for; what is left empty is not asked."""
+    return {name: value[:80] for name in fields if (value := request.query_params.get(name, "").strip())}
+
+
+def _moment(asked: Mapping[str, str], name: str) -> datetime | None:
+    """A moment as a form field gives it; UTC unless it says otherwise."""
+    if name not in asked:
+        return None
+    try:
+        found = datetime.fromisoformat(asked[name])
+    except ValueError:
+        raise Invalid(
+            "This is not a date and time.", field=f"/{name}", advice="Write it as 2026-03-01T09:30."
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _for_api(asked: Mapping[str, str]) -> dict[str, str]:
+    """The same filter as the API reads it."""
+    moments = {name: found.isoformat() for name in ("since", "until") if (found := _quietly(asked, name))}
+    return {**{name: value for name, value in asked.items() if name not in ("since", "until")}, **moments}
+
+
+def _quietly(asked: Mapping[str, str], name: str) -> datetime | None:
+    try:
+        return _moment(asked, name)
+    except Invalid:
+        return None
+
+
+def _shown(error: Invalid | None) -> dict[str, str] | None:
+    if error is None:
+        return None
+    field = error.field.rpartition("/")[2]
+    return {"title": "There is a problem", "detail": error.detail, "advice": error.advice, "field": field}
+
+
+def _names(tx: Transaction, events: Iterable[EventRead]) -> dict[str, str]:
+    """What people and things are called, by id."""
+    ids = {part.rpartition(":")[2] for event in events for part in (event.actor, event.subject)}
+    found: dict[str, str] = {}
+    for record, name in (
+        (Person, Person.name),
+        (Service, Service.name),
+        (Vendor, Vendor.name),
+        (Dataset, Dataset.slug),
+    ):
+        found |= {id_: said for id_, said in tx.execute(select(record.id, name).where(record.id.in_(ids))) if said}
+    return found
+
+
+def _sentence(event: EventRead, names: Mapping[str, str]) -> str:
+    who, whom = (names.get(part.rpartition(":")[2], part) for part in (event.actor, event.subject))
+    return sentence(event.kind, "Guestkey" if who == "system" else who, whom)

@@ -1,0 +1,68 @@
+"""An auditor's day: what happened, to whom, who could reach what, which rules were in force."""
+
+from __future__ import annotations
+
+import json
+
+from playwright.sync_api import expect
+
+from tests.portal.conftest import GuestOf
+from tests.portal.house import House
+
+
+def test_an_auditor_looks_and_takes_out_exactly_what_they_see(house: House, guest_of: GuestOf) -> None:
+    signed, dataset, _ = house.world.guest()
+    lease = house.world.issue(signed, dataset).lease
+    auditor = guest_of(house.someone("Aud Itor", None, "auditor"))
+    auditor.open("/events")
+    auditor.look("events")
+    auditor.fill("About", lease.id)
+    auditor.choose("What happened", "lease.issued")
+    auditor.press("Filter")
+    assert f"about={lease.id}" in auditor.page.url, "the filter is in the address"
+    assert auditor.page.locator("tbody tr").count() == 1
+    with auditor.page.expect_download() as started:
+        auditor.page.get_by_role("link", name="Export as JSON").click()
+    exported = json.loads(started.value.path().read_text())["items"]
+    assert [item["subject"] for item in exported] == [lease.id]
+    auditor.follow("Ada Guest was handed the credential")
+    auditor.says("Canonical JSON")
+    auditor.look("event")
+    auditor.open("/events?about=pe_nobody")
+    auditor.says("No event matches.")
+    auditor.open("/events?since=yesterday")
+    auditor.says("This is not a date and time")
+    auditor.look("events-wrong")
+
+    auditor.open("/access-at")
+    auditor.look("access-at-empty")
+    auditor.fill("Dataset", dataset.slug)
+    auditor.press("Show")
+    auditor.says("Ada Guest")
+    auditor.says(lease.id)
+    auditor.look("access-at")
+    auditor.fill("When (UTC)", "2020-01-01T00:00")
+    auditor.press("Show")
+    auditor.says("No grant covered that day.")
+
+    auditor.open("/policy")
+    auditor.look("revisions")
+    auditor.follow("Revision 1")
+    auditor.says("role:annotator")
+    auditor.look("revision")
+    for path in ("/suspensions", "/installation"):
+        auditor.open(path)
+        expect(auditor.page.get_by_role("main").get_by_role("button")).to_have_count(0)
+
+
+def test_a_guest_sees_their_own_events_only(house: House, guest_of: GuestOf) -> None:
+    _, source = house.vendor()
+    ada = guest_of(house.someone("Ada Engineer", source))
+    ada.open("/events")
+    assert ada.page.locator("tbody tr").all_inner_texts()[0].startswith("Ada Engineer signed in")
+    assert ada.page.locator("tbody tr").count() == 1
+    assert ada.page.get_by_role("link", name="Export as CSV").count() == 0
+    for path in ("/access-at", "/policy", "/policy/1", "/installation"):
+        ada.open(path)
+        expect(ada.page.get_by_role("heading", level=1)).not_to_contain_text("Policy revision")
+        assert "admins and auditors" in ada.page.content()

@@ -1,0 +1,167 @@
+"""The auditor's API: filters, exports of exactly a filter, one event, and who had access at a moment."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+import broker
+from broker.access import ending
+from broker.models import Vendor
+from broker.web.portal.sentences import SENTENCES
+from tests.support.world import World
+from tests.web.conftest import ClientOf
+
+
+def test_everything_about_something_is_found(world: World, client_of: ClientOf) -> None:
+    signed, dataset, grant = world.guest()
+    other, _, _ = world.guest()
+    lease = world.issue(signed, dataset).lease
+    auditor = client_of(world.person(roles=("auditor",)))
+
+    def kinds(**filters: str) -> set[str]:
+        found = auditor.get("/events", params={"limit": "100", **filters})
+        assert found.status_code == 200, found.text
+        return {item["kind"] for item in found.json()["items"]}
+
+    both = {"decision.allowed", "lease.issued"}
+    assert kinds(about=signed.id) == both
+    assert kinds(about=dataset.id) == both, "also through the lease that is on it"
+    assert kinds(about=grant.id) == both
+    assert kinds(about=lease.id) == {"lease.issued"}
+    assert kinds(about=signed.id, kind="lease.issued") == {"lease.issued"}
+    assert kinds(vendor=signed.caller.vendor_id or "") == both
+    assert kinds(vendor=other.caller.vendor_id or "") == set()
+    now = world.now()
+    assert kinds(about=signed.id, until=(now - timedelta(hours=1)).isoformat()) == set()
+    assert kinds(about=signed.id, since=(now - timedelta(hours=1)).isoformat()) == both
+    for odd in ("since=yesterday", "since=2026-03-01T10:00:00", "about=" + "x" * 65, "cursor=abc", "whom=x"):
+        assert auditor.get(f"/events?{odd}").status_code == 422, odd
+    assert kinds(about="'; DROP TABLE event") == set()
+
+
+@pytest.mark.parametrize("form", ["jsonl", "json", "csv"])
+def test_an_export_is_exactly_the_filter(world: World, client_of: ClientOf, form: str) -> None:
+    signed, dataset, _ = world.guest()
+    for _ in range(3):
+        world.issue(signed, dataset)
+    auditor = client_of(world.person(roles=("auditor",)))
+    listed = auditor.get("/events", params={"about": dataset.id, "limit": 100}).json()["items"]
+    exported = auditor.get("/events/export", params={"about": dataset.id, "format": form})
+    assert exported.status_code == 200
+    assert exported.headers["content-disposition"].endswith(f'.{form}"')
+    if form == "jsonl":
+        items = [json.loads(line) for line in exported.text.splitlines()]
+    elif form == "json":
+        items = exported.json()["items"]
+    else:
+        items = list(csv.DictReader(exported.text.splitlines()))
+    assert [item["id"] for item in items] == [item["id"] for item in reversed(listed)]
+    assert json.loads(items[0]["leaf"])["id"] == items[0]["id"]
+
+
+def test_no_spreadsheet_runs_what_a_guest_wrote(world: World, client_of: ClientOf) -> None:
+    lead = world.person(world.vendor(), roles=("lead",))
+    admin, auditor = world.person(roles=("admin",)), client_of(world.person(roles=("auditor",)))
+    reason = '=HYPERLINK("https://evil.example","click")'
+    client_of(admin).post(f"/people/{lead.id}/suspend", json={"reason": reason})
+    exported = auditor.get("/events/export", params={"about": lead.id, "format": "csv"}).text
+    rows = list(csv.reader(exported.splitlines()))
+    assert any("HYPERLINK" in cell for row in rows for cell in row)
+    assert not any(cell.startswith(("=", "+", "@", "\t")) for row in rows[1:] for cell in row)
+
+
+def test_an_export_is_recorded_and_not_for_everybody(world: World, client_of: ClientOf) -> None:
+    auditor, guest = world.person(roles=("auditor",)), world.person(world.vendor())
+    assert client_of(guest).get("/events/export").status_code == 403
+    assert client_of(auditor).get("/events/export", params={"kind": "nothing.ever"}).text == ""
+    assert world.events(auditor.id) == ["audit.exported"]
+
+
+def test_one_event_is_for_those_it_concerns(world: World, client_of: ClientOf) -> None:
+    signed, dataset, _ = world.guest()
+    stranger, _, _ = world.guest()
+    lease = world.issue(signed, dataset).lease
+    auditor = client_of(world.person(roles=("auditor",)))
+    event = auditor.get("/events", params={"about": lease.id}).json()["items"][0]
+    assert auditor.get(f"/events/{event['id']}").json() == event
+    mine = client_of(signed).get(f"/events/{event['id']}").json()
+    assert (mine["id"], mine["leaf"]) == (event["id"], None)
+    missing = client_of(stranger).get(f"/events/{event['id']}")
+    nothing = client_of(stranger).get("/events/ev_01k9zq6c5w3m8v4x7r2t1y0b9d")
+    assert (missing.status_code, nothing.status_code) == (404, 404)
+    assert missing.json()["detail"] == nothing.json()["detail"]
+
+
+def test_access_at_a_moment(world: World, client_of: ClientOf) -> None:
+    signed, dataset, grant = world.guest()
+    handed = world.issue(signed, dataset)
+    during = world.now()
+    admin = world.person(roles=("admin",))
+    with world.database.transaction() as tx:
+        ending.revoke_grant(tx, grant.id, admin.caller, "over", world.now())
+    world.wait_sweeping(handed.lease.id, "revoked")
+    auditor = client_of(world.person(roles=("auditor",)))
+
+    def at(moment: object, **about: str) -> tuple[list[str], list[str], object]:
+        answer = auditor.get("/access-at", params={"at": str(moment), **about})
+        assert answer.status_code == 200, answer.text
+        found = answer.json()
+        return [it["grant"] for it in found["could"]], [it["lease"] for it in found["did"]], found["revision"]
+
+    then = during.isoformat()
+    for about in ({"dataset": dataset.slug}, {"person": signed.id}, {"vendor": signed.caller.vendor_id or ""}):
+        could, did, revision = at(then, **about)
+        assert (could, did) == ([grant.id], [handed.lease.id]), about
+        assert revision
+    assert at(world.now().isoformat(), dataset=dataset.slug)[:2] == ([], [])
+    assert at((during - timedelta(days=400)).isoformat(), dataset=dataset.slug)[:2] == ([], [])
+    assert at(then, dataset="no-such-dataset")[:2] == ([], [])
+    assert auditor.get("/access-at", params={"at": then}).status_code == 422
+    assert client_of(signed).get("/access-at", params={"at": then, "person": signed.id}).status_code == 403
+
+
+def test_who_was_shut_out_then_is_said(world: World, client_of: ClientOf) -> None:
+    signed, _, _ = world.guest()
+    admin = client_of(world.person(roles=("admin",)))
+    vendor_id = signed.caller.vendor_id
+    assert admin.post(f"/vendors/{vendor_id}/suspend", json={"reason": "review"}).status_code == 202
+    then = world.now().isoformat()
+    assert admin.post(f"/vendors/{vendor_id}/resume", json={"reason": "fine"}).status_code == 200
+    auditor = client_of(world.person(roles=("auditor",)))
+    asked = {"vendor": vendor_id}
+    during = auditor.get("/access-at", params={"at": then, **asked}).json()["could"]
+    after = auditor.get("/access-at", params={"at": world.now().isoformat(), **asked}).json()["could"]
+    assert [item["suspended"] for item in (*during, *after)] == [True, False]
+    with world.database.transaction() as tx:
+        assert tx.get_one(Vendor, vendor_id).status == "active"
+
+
+def test_looking_something_up_walks_no_whole_log(world: World) -> None:
+    """Planned as if the log were long: sequential scans are priced out, and none is left."""
+    vendor_id = "vn_01k9zq6c5w3m8v4x7r2t1y0b9d"
+    queries = (
+        "about @> ARRAY['x']::varchar(40)[] OR subject = 'x' OR actor IN ('person:x', 'service:x')",
+        f"about && (SELECT array_agg(id) FROM guestkey.person WHERE vendor_id = '{vendor_id}')",
+        "at >= now() AND at < now()",
+        "kind = 'lease.issued'",
+    )
+    with world.database.transaction() as tx:
+        tx.execute(text("SET LOCAL enable_seqscan = off"))
+        for condition in queries:
+            plan = tx.scalars(text(f"EXPLAIN SELECT number FROM guestkey.event WHERE {condition}")).all()
+            assert not any(re.search(r"Seq Scan on event\b", line) for line in plan), plan
+
+
+def test_every_kind_of_event_has_a_sentence() -> None:
+    folder, said = Path(broker.__file__).parent, re.compile(r'audit\.record\(\s*tx,\s*f?"([a-z_.{}]+)"')
+    kinds = {kind for file in folder.rglob("*.py") for kind in said.findall(file.read_text())}
+    plain = {kind for kind in kinds if "{" not in kind}
+    assert len(plain) > 30
+    assert plain - SENTENCES.keys() == set()
