@@ -9,8 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
-from broker.models import Invitation, Proposal, Request, new_id
+from broker.models import Dataset, Event, Invitation, Proposal, Request, Suspension, new_id
 from tests.support.world import Signed, World
 from tests.web.conftest import ClientOf, Replica, client_of, replica
 
@@ -67,6 +68,21 @@ def sides(world: World) -> Sides:
             lapses_at=now + timedelta(days=1),
         )
     )
+    suspension = world.add(
+        Suspension(
+            id=new_id("su"),
+            what="vendor",
+            target_id=theirs.id,
+            name=theirs.name,
+            reason="theirs",
+            found={},
+            suspended_by=new_id("pe"),
+            started_at=now,
+        )
+    )
+    with world.database.transaction() as tx:
+        event_id = tx.scalars(select(Event.id).where(Event.subject == lease.id)).first()
+    assert event_id is not None
     made = {
         "vendor_id": theirs.id,
         "person_id": guest.id,
@@ -83,6 +99,8 @@ def sides(world: World) -> Sides:
         "proposal_id": proposal.id,
         "session_id": guest.caller.holder_id,
         "passkey_id": new_id("pk"),
+        "suspension_id": suspension.id,
+        "event_id": event_id,
     }
     unchanged = ("name", "role")
     nobodys = {key: value if key in unchanged else _nobodys(value) for key, value in made.items()}
@@ -147,7 +165,7 @@ def test_filters_and_lists_show_nothing_of_theirs(sides: Sides, client_of: Clien
         "/leases": ("dataset", "person"),
         "/people": ("vendor",),
         "/teams": ("vendor",),
-        "/events": ("actor", "subject"),
+        "/events": ("actor", "subject", "about", "vendor"),
     }
     for path, names in filters.items():
         for name in names:
@@ -160,7 +178,7 @@ def test_filters_and_lists_show_nothing_of_theirs(sides: Sides, client_of: Clien
         assert not [value for value in theirs if value in text], path
 
 
-def test_asking_for_their_dataset_reads_like_asking_for_none(sides: Sides, client_of: ClientOf) -> None:
+def test_asking_for_their_dataset_reads_like_asking_for_none(world: World, sides: Sides, client_of: ClientOf) -> None:
     api = client_of(sides.askers["lead"])
     for path, body in (
         ("/leases", {"dataset": "{slug}", "slice": "deidentified"}),
@@ -182,6 +200,11 @@ def test_asking_for_their_dataset_reads_like_asking_for_none(sides: Sides, clien
         for event in api.get("/events", params={"kind": "decision.denied"}).json()["items"]
     ]
     assert len(seen) == 2 and seen[0] == seen[1], seen
+    dataset = select(Dataset.id).where(Dataset.slug == sides.theirs["slug"])
+    with world.database.transaction() as tx:
+        dataset_id = tx.scalars(dataset).one()
+    for name in ("about", "subject"):
+        assert api.get("/events", params={name: dataset_id}).json()["items"] == [], "no filter tells it exists"
 
 
 def _body(described: dict[str, Any], operation: dict[str, Any]) -> Any:
