@@ -10,7 +10,7 @@ PORT ?= 8200
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help up down status passwords demo test check format bench clean
+.PHONY: help up down status passwords demo test check format docs bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -43,6 +43,9 @@ check: $(VENV)/.dev ## Lint, formatting, types, directions of imports
 format: $(VENV)/.dev ## Format the code and put imports in order
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev ## Make the pages that are made from the code
+	$(BIN)/python -m broker.cli.reference > docs/commands.md
 
 bench: $(VENV)/.dev ## Measure, on real servers, and print ratios
 	$(BIN)/python -m benchmarks

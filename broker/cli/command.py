@@ -37,6 +37,11 @@ class Cli:
         if plain:
             os.environ["NO_COLOR"] = "1"
 
+    @property
+    def wanted_url(self) -> str | None:
+        """The address given with `--url`, if it was."""
+        return self._wanted_url
+
     @cached_property
     def url(self) -> str:
         """The installation's address."""

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from broker.cli.commands import access, credentials, decisions, leases, people, policy, server, sign_in, suspending
+from broker.cli.commands import (
+    access,
+    credentials,
+    decisions,
+    leases,
+    people,
+    policy,
+    server,
+    sign_in,
+    suspending,
+    topics,
+)
 
 # Typer shows local variables in tracebacks unless told not to, and ours hold secrets.
 app = typer.Typer(
@@ -16,7 +27,7 @@ app = typer.Typer(
     help="A key to one dataset, for a few minutes, after a fresh second factor, taken back for certain.",
     epilog="Exit codes: 0 done, 1 fault, 2 usage, 3 denied, 4 sign in, 5 second factor needed, 6 not found,"
     " 7 still waiting, 8 backend down, 9 partly revoked, 130 interrupted. `run` and `connect` pass the program's;"
-    " their own faults are 125.",
+    " their own faults are 125. `guestkey help` lists topics.",
 )
 
 
@@ -38,7 +49,7 @@ def options(
     """Options before any command."""
 
 
-for _commands in (sign_in, credentials, access, leases, people, suspending, decisions, policy, server):
+for _commands in (sign_in, credentials, access, leases, people, suspending, decisions, policy, topics, server):
     _commands.mount(app)
 
 

@@ -13,7 +13,7 @@ from tests.cli.terminal import Terminal
 from tests.support.world import Signed
 from tests.web.conftest import Replica
 
-TerminalOf = Callable[[Signed], Terminal]
+TerminalOf = Callable[[Signed | None], Terminal]
 
 
 @pytest.fixture(scope="session")
@@ -27,11 +27,12 @@ def replica(settings: Settings, parts: Parts) -> Iterator[Replica]:
 
 @pytest.fixture
 def terminal_of(replica: Replica, tmp_path: Path) -> TerminalOf:
-    """Somebody's terminal."""
+    """Somebody's terminal; None: nobody has signed in there."""
 
-    def make(signed: Signed) -> Terminal:
-        home = tmp_path / signed.id
+    def make(signed: Signed | None) -> Terminal:
+        home = tmp_path / (signed.id if signed else "nobody")
         home.mkdir(exist_ok=True)
-        return Terminal(home, replica.url, GUESTKEY_TOKEN=signed.token, GUESTKEY_TIMEOUT="15")
+        token = {"GUESTKEY_TOKEN": signed.token} if signed else {}
+        return Terminal(home, replica.url, **token, GUESTKEY_TIMEOUT="15")
 
     return make

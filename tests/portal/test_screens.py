@@ -158,7 +158,8 @@ def test_signing_in_comes_back_to_where_one_was_going(house: House, guest_of: Gu
     way = olga.page.get_by_role("link", name=f"Sign in with {house.own.name}", exact=True).get_attribute("href")
     assert way
     olga.sign_in(way)
-    assert olga.page.url == f"{house.url}/leases?state=all"
+    # The way back leads over another address, where a slow machine may be seen for a moment.
+    expect(olga.page).to_have_url(f"{house.url}/leases?state=all")
     olga.press("Sign out")
     assert olga.page.url.startswith(f"{house.url}/sign-in")
     olga.open("/")

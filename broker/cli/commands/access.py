@@ -9,7 +9,18 @@ import typer
 from broker.cli import waiting
 from broker.cli.api import segment
 from broker.cli.command import Cli, verb
-from broker.cli.commands.nouns import Id, Limit, Noun, Reason, group, mount_list, mount_show, print_list
+from broker.cli.commands.nouns import (
+    Dataset,
+    GrantId,
+    Limit,
+    Noun,
+    Reason,
+    RequestId,
+    group,
+    mount_list,
+    mount_show,
+    print_list,
+)
 from broker.cli.commands.suspending import mount_suspending
 from broker.cli.faults import Code
 from broker.cli.output import Column
@@ -37,6 +48,7 @@ DATASET = Noun(
         Column("roles to ask for", "roles"),
     ),
     none="No dataset is shown to you yet. Ask your contact at the organisation.",
+    key="slug",
 )
 SLICES = (Column("slice", "name"), Column("what it lets you read", "description"), Column("state", "state"))
 REQUEST = Noun(
@@ -141,7 +153,7 @@ def mount(app: typer.Typer) -> None:
     verb(app, "who")(who)
 
 
-def show_dataset(cli: Cli, dataset: Annotated[str, typer.Argument(help="Its short name.")]) -> None:
+def show_dataset(cli: Cli, dataset: Dataset) -> None:
     """Show one dataset and its slices."""
     found = cli.api.get(f"/datasets/{segment(dataset)}")
     cli.out.facts(DATASET.shown, found)
@@ -151,7 +163,7 @@ def show_dataset(cli: Cli, dataset: Annotated[str, typer.Argument(help="Its shor
 
 def new_request(
     cli: Cli,
-    dataset: Annotated[str, typer.Argument(help="The dataset's short name.")],
+    dataset: Dataset,
     role: Annotated[str, typer.Option(help="The role asked for, such as annotator.")],
     purpose: Annotated[str, typer.Option(help="What for, in a sentence for whoever decides.")],
     period: Annotated[str, typer.Option(help="How long, such as 30d.")] = "30d",
@@ -191,7 +203,7 @@ def list_requests(
 
 def show_request(
     cli: Cli,
-    id_: Id,
+    id_: RequestId,
     wait: Annotated[str | None, typer.Option(help="Wait this long for the decision, such as 10m.")] = None,
 ) -> int | None:
     """Show one request."""
@@ -204,14 +216,14 @@ def show_request(
     return None
 
 
-def withdraw(cli: Cli, id_: Id) -> None:
+def withdraw(cli: Cli, id_: RequestId) -> None:
     """Take your request back."""
     cli.out.done(f"Request {id_} withdrawn.", cli.api.post(f"/requests/{segment(id_)}/withdraw"))
 
 
 def approve(
     cli: Cli,
-    id_: Id,
+    id_: RequestId,
     period: Annotated[str | None, typer.Option(help="A shorter time, such as 7d.")] = None,
     slice_: Annotated[str | None, typer.Option("--slice", help="A narrower part.")] = None,
     max_lifetime: Annotated[str | None, typer.Option(help="Longest credential, such as 10m.")] = None,
@@ -225,7 +237,7 @@ def approve(
     cli.out.done(f"Request {id_} approved.", cli.api.post(f"/requests/{segment(id_)}/approve", body))
 
 
-def refuse(cli: Cli, id_: Id, reason: Reason) -> None:
+def refuse(cli: Cli, id_: RequestId, reason: Reason) -> None:
     """Refuse a request; the reason is shown to who asked."""
     cli.out.done(f"Request {id_} refused.", cli.api.post(f"/requests/{segment(id_)}/refuse", {"reason": reason}))
 
@@ -240,13 +252,13 @@ def list_grants(
     print_list(cli, GRANT, limit, person=person, dataset=dataset)
 
 
-def revoke_grant(cli: Cli, id_: Id, reason: Reason) -> None:
+def revoke_grant(cli: Cli, id_: GrantId, reason: Reason) -> None:
     """End a grant and every lease that rests on it."""
     ended = cli.api.post(f"/grants/{segment(id_)}/revoke", {"reason": reason})
     cli.out.done(f"Grant {id_} revoked; its leases are being ended. Next: guestkey lease list", ended)
 
 
-def who(cli: Cli, dataset: Annotated[str, typer.Argument(help="The dataset's short name.")]) -> None:
+def who(cli: Cli, dataset: Dataset) -> None:
     """Who may reach a dataset, and through what; for its owner, admins and auditors."""
     answer = cli.api.get(f"/datasets/{segment(dataset)}/who")
     cli.out.items(REACH, answer.get("items") or [], none="Nobody may reach it.")

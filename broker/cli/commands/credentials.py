@@ -14,12 +14,12 @@ import typer
 from broker.cli import children, waiting
 from broker.cli.api import Json, segment
 from broker.cli.command import Cli, verb
+from broker.cli.commands.nouns import Dataset
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Column
 from broker.cli.signals import interrupting, shielded
 from broker.cli.words import clock, duration, moment, safe, seconds_of
 
-Dataset = Annotated[str, typer.Argument(help="The dataset's short name.")]
 Slice = Annotated[str | None, typer.Option("--slice", help="Which part of it.")]
 Lifetime = Annotated[str | None, typer.Option("--for", help="How long, such as 15m; the rule may shorten it.")]
 Kind = Annotated[str, typer.Option("--kind", help="Kind of credential.")]

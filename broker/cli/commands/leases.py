@@ -9,7 +9,7 @@ import typer
 from broker.cli import waiting
 from broker.cli.api import segment
 from broker.cli.command import Cli, verb
-from broker.cli.commands.nouns import Id, Limit, Noun, Reason, group, mount_show, print_list
+from broker.cli.commands.nouns import LeaseId, Limit, Noun, Reason, group, mount_show, print_list
 from broker.cli.output import Column
 from broker.cli.words import seconds_of
 
@@ -70,7 +70,7 @@ def list_leases(
 
 def revoke(
     cli: Cli,
-    id_: Id,
+    id_: LeaseId,
     reason: Reason = "no longer needed",
     wait: Annotated[str, typer.Option(help="How long to wait for the backend to confirm.")] = "30s",
 ) -> int:

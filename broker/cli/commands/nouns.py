@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from broker.cli import completing
 from broker.cli.api import segment
 from broker.cli.command import Cli, verb
 from broker.cli.output import Column
 
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it is recorded, and shown to whom it concerns.")]
+Dataset = Annotated[
+    str, typer.Argument(help="The dataset's short name.", autocompletion=completing.DATASETS, metavar="DATASET")
+]
 Id = Annotated[str, typer.Argument(metavar="ID", help="Its id.")]
+RequestId = Annotated[str, typer.Argument(metavar="ID", help="Its id.", autocompletion=completing.REQUESTS)]
+GrantId = Annotated[str, typer.Argument(metavar="ID", help="Its id.", autocompletion=completing.GRANTS)]
+LeaseId = Annotated[str, typer.Argument(metavar="ID", help="Its id.", autocompletion=completing.LEASES)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +34,14 @@ class Noun:
     shown: Sequence[Column]
     none: str
 
+    key: str = "id"
+
+    @property
+    def argument(self) -> Any:
+        """The annotation of an argument that names one of them."""
+        complete = completing.names(self.path, self.key)
+        return Annotated[str, typer.Argument(metavar="ID", help="Its id.", autocompletion=complete)]
+
 
 def mount_show(app: typer.Typer, noun: Noun) -> None:
     """Add `show`."""
@@ -34,6 +49,7 @@ def mount_show(app: typer.Typer, noun: Noun) -> None:
     def show(cli: Cli, id_: Id) -> None:
         cli.out.facts(noun.shown, cli.api.get(f"{noun.path}/{segment(id_)}"))
 
+    show.__annotations__["id_"] = noun.argument
     show.__doc__ = f"Show one {noun.name}."
     verb(app, "show", of=noun.name)(show)
 

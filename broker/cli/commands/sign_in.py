@@ -1,4 +1,4 @@
-"""`login`, `logout`, `whoami`, `status`, `confirm`: who is at this terminal."""
+"""`login`, `logout`, `whoami`, `status`, `confirm`, `doctor`: who is at this terminal, and what keeps them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from broker.cli import config, loopback, stepup, tokens
+from broker.cli import config, doctor, loopback, stepup, tokens
 from broker.cli.command import Cli, verb
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Column
+from broker.cli.words import safe
 
 ME = (
     Column("name", "name"),
@@ -32,6 +33,7 @@ def mount(app: typer.Typer) -> None:
     verb(app, "whoami")(whoami)
     verb(app, "status")(status)
     verb(app, "confirm")(confirm)
+    verb(app, "doctor")(examine)
 
 
 def login(
@@ -94,6 +96,24 @@ def status(cli: Cli) -> int | None:
         cli.out.say("Next: guestkey login")
         return Code.SIGN_IN
     return None
+
+
+def examine(cli: Cli) -> int:
+    """Say what is wrong between this machine and the installation, and how to mend it.
+
+    Exits as the first thing that does not work would: 0 all is well, 1 here, 4 not signed in, 8 the server.
+    """
+    findings = []
+    for finding in doctor.examine(cli.wanted_url, lambda url, token: cli.api_as(token, url)):
+        findings.append(finding)
+        if not cli.as_json:
+            cli.out.value(f"{finding.symbol} {finding.check}: {safe(finding.said)}")
+            if finding.mend:
+                cli.out.value(f"    → {safe(finding.mend)}")
+    if cli.as_json:
+        items = [{"check": f.check, "state": f.state, "said": f.said, "mend": f.mend} for f in findings]
+        cli.out.document({"items": items})
+    return doctor.worst(findings)
 
 
 def confirm(

@@ -90,6 +90,8 @@ def mount_suspending(app: typer.Typer, noun: Noun) -> None:
         answer = cli.api.post(f"{noun.path}/{segment(id_)}/resume", {"reason": reason})
         cli.out.done(f"{noun.name.capitalize()} {id_} is active again; no ended lease comes back.", answer)
 
+    for body in (suspend, resume):
+        body.__annotations__["id_"] = noun.argument
     suspend.__doc__ = f"Suspend a {noun.name}: no new use, every session out, every live lease ended."
     resume.__doc__ = f"Let a {noun.name} in again."
     verb(app, "suspend", of=noun.name)(suspend)

@@ -1,0 +1,57 @@
+"""`help`: topics that belong to no single command, as a manual has them. Each is a text beside the code."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Annotated
+
+import typer
+
+from broker.cli.command import Cli, verb
+from broker.cli.faults import Code, Fault
+
+_FOLDER = files("broker.cli") / "topics"
+
+
+def names() -> list[str]:
+    """The topics there are."""
+    return sorted(file.name.removesuffix(".txt") for file in _FOLDER.iterdir() if file.name.endswith(".txt"))
+
+
+def read(topic: str) -> str:
+    """A topic's text.
+
+    Raises:
+        Fault: there is no such topic.
+    """
+    if topic not in names():
+        raise Fault(Code.NOT_FOUND, f"There is no topic {topic!r}.", next_step="guestkey help")
+    return (_FOLDER / f"{topic}.txt").read_text(encoding="utf-8")
+
+
+def mount(app: typer.Typer) -> None:
+    """Add this command."""
+    verb(app, "help")(help_)
+
+
+def help_(
+    cli: Cli,
+    topic: Annotated[
+        str | None,
+        typer.Argument(help="One of them; all are listed if left out.", autocompletion=lambda: names()),
+    ] = None,
+) -> None:
+    """Read about exit codes, the environment, output and more."""
+    if topic is not None:
+        text = read(topic)
+        if cli.as_json:
+            cli.out.document({"topic": topic, "text": text})
+        else:
+            cli.out.value(text.rstrip())
+        return
+    if cli.as_json:
+        cli.out.document({"topics": names()})
+        return
+    for name in names():
+        cli.out.value(name)
+    cli.out.say("Next: guestkey help TOPIC, or guestkey COMMAND --help")

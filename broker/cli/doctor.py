@@ -1,0 +1,251 @@
+"""What is wrong between this machine and the broker, and how to mend it: one check after the other, causes first.
+
+Each is bounded in time, none sends anything but what every command sends, and none prints a secret.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from broker.cli import children, config, tokens
+from broker.cli.api import Api
+from broker.cli.faults import Code, Fault
+
+API_VERSION = "1"
+CONNECT_SECONDS = 5.0
+_SOON = timedelta(days=14)
+_SKEW_SECONDS = 30.0
+_SYMBOLS = {"good": "✓", "odd": "!", "bad": "✕"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found: `state` is `good`, `odd` or `bad`; `mend` says what to do about it."""
+
+    check: str
+    state: str
+    said: str
+    mend: str = ""
+    code: Code = Code.DONE
+
+    @property
+    def symbol(self) -> str:
+        """How it is marked."""
+        return _SYMBOLS[self.state]
+
+
+def good(check: str, said: str) -> Finding:
+    """Nothing to do."""
+    return Finding(check, "good", said)
+
+
+def odd(check: str, said: str, mend: str) -> Finding:
+    """Works, but somebody may wonder."""
+    return Finding(check, "odd", said, mend)
+
+
+def bad(check: str, said: str, mend: str, code: Code = Code.FAULT) -> Finding:
+    """Does not work; `code` is what commands will exit with."""
+    return Finding(check, "bad", said, mend, code)
+
+
+def examine(wanted: str | None, open_api: Callable[[str, str | None], Api]) -> Iterator[Finding]:
+    """Every check, as its result comes. One that makes the rest pointless is the last.
+
+    Args:
+        wanted: the address given by hand, or None for the one that is kept.
+        open_api: makes the API at an address as a token, or as nobody.
+    """
+    try:
+        url = config.installation_url(wanted)
+    except Fault as fault:
+        yield bad("address", fault.what, fault.next_step, fault.code)
+        return
+    yield good("address", url)
+    yield from _token_place(url)
+    yield from _proxy(url)
+    yield from _tools()
+    if (unreachable := _reach(url)) is not None:
+        yield unreachable
+        return
+    if url.startswith("https:"):
+        found = _tls(url)
+        yield found
+        if found.state == "bad":
+            return
+    yield from _server(url, open_api)
+
+
+def worst(findings: list[Finding]) -> Code:
+    """The exit code: that of the first thing that does not work, because what follows may follow from it."""
+    return next((finding.code for finding in findings if finding.state == "bad"), Code.DONE)
+
+
+def _token_place(url: str) -> Iterator[Finding]:
+    if os.environ.get("GUESTKEY_TOKEN"):
+        yield good("token", "taken from GUESTKEY_TOKEN")
+        return
+    try:
+        token = tokens.load(url)
+    except Fault as fault:
+        yield bad("token", fault.what, fault.next_step)
+        return
+    file = tokens.tokens_file()
+    if token is None:
+        yield bad("token", "none is kept here", "guestkey login", Code.SIGN_IN)
+    elif file.exists():
+        yield odd("token", f"kept in {file}, because no keyring answers", "Install a keyring, then: guestkey login")
+    else:
+        yield good("token", "kept in the system's keyring")
+
+
+def _proxy(url: str) -> Iterator[Finding]:
+    parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme)
+    if not proxy or config.is_loopback(url) or proxy_bypass(parts.hostname or ""):
+        return
+    # Without what it may hold of a password.
+    shown = urlsplit(proxy).hostname or "a proxy"
+    yield odd("proxy", f"requests go through {shown}", f"If that fails: NO_PROXY={parts.hostname}")
+
+
+def _tools() -> Iterator[Finding]:
+    try:
+        yield good("psql", children.find_psql())
+    except Fault as fault:
+        yield odd("psql", "not installed: `guestkey connect` cannot open a database", fault.next_step)
+    for tool, kind in (("sftp", "ssh"), ("aws", "s3")):
+        if (found := shutil.which(tool)) is not None:
+            yield good(tool, found)
+        else:
+            yield odd(tool, "not installed", f"Only needed for credentials of kind {kind}.")
+    try:
+        with socket.create_server(("127.0.0.1", 0)):
+            yield good("callback", "a local port can be opened for signing in")
+    except OSError as error:
+        yield odd("callback", f"no local port can be opened: {error.strerror}", "guestkey login asks for the address")
+
+
+def _reach(url: str) -> Finding | None:
+    """What keeps this machine from connecting; None where it can."""
+    host, port = _place(url)
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return bad("name", f"{host} has no address", "Check the name, the network and its DNS.", Code.BACKEND)
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        why = "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or "refused")
+        where = f"{addresses[0][4][0]} port {port}"
+        return bad("connection", f"{where}: {why}", "Is it running? Does a firewall keep you out?", Code.BACKEND)
+    return None
+
+
+def _tls(url: str) -> Finding:
+    host, port = _place(url)
+    try:
+        with (
+            socket.create_connection((host, port), timeout=CONNECT_SECONDS) as plain,
+            ssl.create_default_context().wrap_socket(plain, server_hostname=host) as secured,
+        ):
+            certificate = secured.getpeercert() or {}
+    except ssl.SSLCertVerificationError as error:
+        return bad("certificate", _plain(error, host), _mend(error), Code.BACKEND)
+    except (ssl.SSLError, OSError) as error:
+        said = "it does not speak TLS there" if isinstance(error, ssl.SSLError) else "no answer in time"
+        return bad("certificate", said, "Check the port in the address.", Code.BACKEND)
+    ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
+    if ends - datetime.now(UTC) < _SOON:
+        return odd("certificate", f"ends {ends:%Y-%m-%d %H:%M} UTC", "Tell the operator to renew it.")
+    return good("certificate", f"valid for {host} until {ends:%Y-%m-%d}")
+
+
+def _plain(error: ssl.SSLCertVerificationError, host: str) -> str:
+    known = {10: "it has expired", 9: "it is not valid yet", 62: f"it is not for {host}", 64: f"it is not for {host}"}
+    return known.get(error.verify_code, "nobody this machine trusts has signed it")
+
+
+def _mend(error: ssl.SSLCertVerificationError) -> str:
+    if error.verify_code in (9, 10):
+        return "Check this machine's clock; if it is right, the operator renews the certificate."
+    if error.verify_code in (62, 64):
+        return "Use the name the installation goes by."
+    return "If it is your organisation's own: SSL_CERT_FILE=/path/to/ca.pem. Otherwise somebody may be in between."
+
+
+def _server(url: str, open_api: Callable[[str, str | None], Api]) -> Iterator[Finding]:
+    api = open_api(url, None)
+    try:
+        said_at = api.clock()
+        version = str(api.document("/openapi.json").get("info", {}).get("version"))
+    except Fault as fault:
+        yield bad("server", fault.why or fault.what, "Check the address: guestkey login URL", fault.code)
+        return
+    if version != API_VERSION:
+        mend = "pip install --upgrade guestkey, or ask the operator to upgrade the installation."
+        yield bad("server", f"speaks API {version}; this command line speaks {API_VERSION}", mend)
+        return
+    yield good("server", f"speaks API {version}")
+    yield from _clock(said_at)
+    yield _ready(api)
+    try:
+        token = tokens.load(url)
+    except Fault:
+        return
+    if token is not None:
+        yield from _signed_in(open_api(url, token))
+
+
+def _clock(header: str) -> Iterator[Finding]:
+    try:
+        skew = (datetime.now(UTC) - parsedate_to_datetime(header)).total_seconds()
+    except (TypeError, ValueError):
+        return
+    if abs(skew) > _SKEW_SECONDS:
+        ahead = "ahead of" if skew > 0 else "behind"
+        said = f"this machine's clock is {abs(skew):.0f} s {ahead} the server's"
+        yield bad("clock", said, "Set the clock by the network; one-time codes depend on it.")
+    else:
+        yield good("clock", "agrees with the server's")
+
+
+def _ready(api: Api) -> Finding:
+    try:
+        answer = api.document("/readyz")
+    except Fault as fault:
+        answer = fault.problem
+    missing = answer.get("missing") or {}
+    if answer.get("ready") is True:
+        return good("ready", "the installation can issue")
+    said = "; ".join(f"{part}: {why}" for part, why in missing.items()) or "the installation cannot issue now"
+    return bad("ready", said, "Tell the operator; it comes back by itself.", Code.BACKEND)
+
+
+def _signed_in(api: Api) -> Iterator[Finding]:
+    try:
+        me = api.get("/me")
+    except Fault as fault:
+        yield bad("signed in", fault.why or fault.what, "guestkey login", fault.code)
+        return
+    yield good("signed in", f"as {me.get('name') or me.get('id')}, since {me.get('signed_in_at')}")
+    if me.get("factor_enrolled") is False:
+        yield odd("second factor", "you have none yet", "Add one in the portal under Security.")
+    elif me.get("factor_at") is None:
+        yield odd("second factor", "not proven in this sign-in", "guestkey confirm")
+    else:
+        yield good("second factor", f"proven {me['factor_at']}")
+
+
+def _place(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
