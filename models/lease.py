@@ -58,6 +58,7 @@ class Lease(Base):
     deadline: Mapped[Moment]
     activated_at: Mapped[Moment | None]
     expires_at: Mapped[Moment]
+    renewed_at: Mapped[Moment | None]
     end_cause: Mapped[Word | None]
     end_by: Mapped[str | None] = mapped_column(String(80))
     suspension_id: Mapped[Id | None]

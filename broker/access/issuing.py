@@ -33,6 +33,8 @@ from broker.vault import ChildToken
 
 log = structlog.get_logger(__name__)
 DEFAULT_LIFETIME = 900
+# From its beginning, a lease can be renewed this long, in seconds; then a new credential is taken.
+RENEWABLE_FOR = 12 * 3600
 _LENGTHENING_PAUSES = (0.0, 0.5, 3.0)
 
 
@@ -123,7 +125,8 @@ def _begin_child_token(parts: Parts, outcome: _Plan | Exception) -> Future[Child
         return None
     lease, to_issue = outcome.lease, outcome.to_issue
     policies = outcome.kind.policies(to_issue.slice_id)
-    ttl = to_issue.lifetime + 60
+    # What was made with the token ends with it at the latest, so it outlives every renewal. Nobody keeps it.
+    ttl = (max(to_issue.lifetime, RENEWABLE_FOR) if outcome.kind.renewable else to_issue.lifetime) + 60
     return parts.background.submit(parts.vault.child_token, lease.handle, lease.id, policies, ttl=ttl)
 
 

@@ -60,7 +60,8 @@ def _redecide(parts: Parts, lease_id: str) -> int:
             )
             ending.mark(tx, Lease.id == lease.id, cause="disqualified", by=audit.SYSTEM, now=now)
             return 1
-        latest = min(decision.bounds.not_after, lease.created_at + timedelta(seconds=decision.bounds.max_lifetime))
+        since = lease.renewed_at or lease.created_at
+        latest = min(decision.bounds.not_after, since + timedelta(seconds=decision.bounds.max_lifetime))
         if latest < lease.expires_at:
             tx.execute(update(Lease).where(Lease.id == lease.id).values(expires_at=latest))
             audit.record(
@@ -89,7 +90,7 @@ def _decide_again(parts: Parts, tx: Transaction, lease: Lease) -> tuple[Decision
         address=lease.address or None,
     )
     gathered = gather(tx, caller, Ask(lease.dataset_id, lease.action, slice_name, lease.kind))
-    facts, age = gathered.facts, gathered.now - lease.created_at
+    facts, age = gathered.facts, gathered.now - (lease.renewed_at or lease.created_at)
     if facts.caller is not None and lease.factor_at is not None:
         facts = replace(facts, caller=replace(facts.caller, factor_at=lease.factor_at + age))
     # A lease rests on its own grant: another one that would allow the same is for the next issuance.

@@ -82,6 +82,7 @@ class Kind(Protocol):
     ending: Ending
     actions: frozenset[str]
     needs_child_token: bool
+    renewable: bool
 
     def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the binding in canonical form.
@@ -102,6 +103,14 @@ class Kind(Protocol):
 
     def activate(self, vault: Vault, lease: LeaseToIssue, issued: Issued) -> None:
         """Lengthen what was issued to the lease's lifetime; called only once the lease is recorded as active."""
+
+    def renew(self, vault: Vault, lease: LeaseToEnd, seconds: int) -> None:
+        """Let the same credential live `seconds` from now; only asked of kinds that are `renewable`.
+
+        Raises:
+            BackendDown: it did not answer usefully, and the credential ends as it would have.
+            VaultRefused: the backend refuses.
+        """
 
     def end(self, vault: Vault, lease: LeaseToEnd) -> str:
         """Close the door, end what is open, revoke, then ask the backend. Returns what confirmed it; twice is fine.

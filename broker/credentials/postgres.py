@@ -70,6 +70,7 @@ class PostgresKind:
     name = "postgres"
     actions = frozenset({"read"})
     needs_child_token = True
+    renewable = True
     ending = Ending(
         how="Log-in is switched off and committed, open sessions are terminated, the user is dropped, and"
         " PostgreSQL is asked whether user and sessions are gone.",
@@ -115,6 +116,14 @@ class PostgresKind:
             vault.renew_lease(issued.backend_lease_id, lease.lifetime + BACKSTOP_SECONDS)
         except VaultRefused as error:
             raise _down("The key store refused to lengthen the credential.") from error
+
+    def renew(self, vault: Vault, lease: LeaseToEnd, seconds: int) -> None:
+        """Lengthen OpenBao's lease, which lengthens the user's VALID UNTIL; what is granted is checked."""
+        if lease.backend_lease_id is None:
+            raise _down("The key store's lease of this user is not known.")
+        granted = vault.renew_lease(lease.backend_lease_id, seconds + BACKSTOP_SECONDS)
+        if granted < seconds:
+            raise _down("The key store did not lengthen the user as asked.")
 
     def end(self, vault: Vault, lease: LeaseToEnd) -> str:
         """Revoke in OpenBao, then make sure in PostgreSQL by hand, then ask it: only its answer counts.

@@ -106,6 +106,7 @@ class TokenKind:
     name = "token"
     actions = frozenset({"read", "write"})
     needs_child_token = False
+    renewable = False
     ending = Ending(
         how="Introspection answers `active: false` at once, on every replica. Whoever verifies the signature alone"
         " accepts the token until it expires.",
@@ -168,6 +169,10 @@ class TokenKind:
 
     def activate(self, vault: Vault, lease: LeaseToIssue, issued: Issued) -> None:
         """Nothing to lengthen: a token says itself when it ends."""
+
+    def renew(self, vault: Vault, lease: LeaseToEnd, seconds: int) -> None:
+        """Never asked: a token says itself when it ends."""
+        raise ValueError("tokens are not renewed")
 
     def end(self, vault: Vault, lease: LeaseToEnd) -> str:
         """The record is all there is: introspection reads it."""

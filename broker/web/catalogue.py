@@ -53,6 +53,24 @@ _TYPES = (
         "Open the invitation link you were sent, then sign in.",
     ),
     ProblemType(
+        "lease_over",
+        "The lease is ending or over",
+        "It was revoked, has run out, or is being ended; what has ended does not come back.",
+        "Take a new credential.",
+    ),
+    ProblemType(
+        "not_longer",
+        "It cannot last longer",
+        "The lease already lasts as long as its grant, the rule and twelve hours from its beginning allow.",
+        "Take a new credential when it has ended.",
+    ),
+    ProblemType(
+        "not_renewable",
+        "This kind of credential cannot be renewed",
+        "A signed token says itself when it ends.",
+        "Take a new one.",
+    ),
+    ProblemType(
         "closed",
         "Guestkey is closed at the moment",
         "An admin closed the whole installation, or its records were restored from a backup. Nothing is issued.",

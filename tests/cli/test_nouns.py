@@ -168,3 +168,15 @@ def test_events_are_looked_up_and_taken_out(world: World, terminal_of: TerminalO
     assert auditor.run("audit", "list", "--since", "2020-01-01", "--about", lease_id).out.count("\n") == 1
     assert auditor.run("audit", "list", "--since", "yesterday").code == 2
     assert terminal_of(guest).run("audit", "export").code == 3
+
+
+def test_a_lease_is_renewed_in_place(world: World, terminal_of: TerminalOf) -> None:
+    guest, dataset, grant = world.guest()
+    lease = world.issue(guest, dataset, lifetime=60).lease
+    terminal = terminal_of(guest)
+    renewed = data(terminal.run("lease", "renew", lease.id, "--for", "20m", "--json"))
+    assert renewed["expires_at"] > lease.expires_at.isoformat()
+    assert terminal.run("lease", "renew", "l01nothing").code == 6
+    world.change(type(grant), grant.id, ends_at=world.now())
+    denied = terminal.run("lease", "renew", lease.id)
+    assert (denied.code, "Your grant has ended." in denied.err) == (3, True)

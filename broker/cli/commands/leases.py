@@ -52,6 +52,7 @@ def mount(app: typer.Typer) -> None:
     leases = group(app, "lease", "Credentials: the record of each, never the secret.")
     verb(leases, "list", of="lease")(list_leases)
     mount_show(leases, LEASE)
+    verb(leases, "renew", of="lease")(renew)
     verb(leases, "revoke", of="lease")(revoke)
 
 
@@ -66,6 +67,17 @@ def list_leases(
 ) -> None:
     """List leases."""
     print_list(cli, LEASE, limit, state=state, dataset=dataset, person=person)
+
+
+def renew(
+    cli: Cli,
+    id_: LeaseId,
+    lifetime: Annotated[str | None, typer.Option("--for", help="How long from now, such as 15m.")] = None,
+) -> None:
+    """Let the same credential live longer, if every condition holds now; else it ends when it would have."""
+    body = {"lifetime": seconds_of(lifetime) if lifetime else None}
+    lease = cli.api.post(f"/leases/{segment(id_)}/renew", body)
+    cli.out.done(f"Lease {id_} now ends {lease['expires_at']}.", lease)
 
 
 def revoke(

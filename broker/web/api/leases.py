@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from broker.access import holdings, issuing
+from broker.access import holdings, issuing, renewing
 from broker.database import now as clock
 from broker.web.api.common import CallerNow, PartsNow, WindowNow
 from broker.web.api.holding_shapes import (
@@ -30,6 +30,12 @@ class Revocation(Strict):
     """Why the lease is ended, if that is worth saying."""
 
     reason: Annotated[str, Field(max_length=2000)] = ""
+
+
+class Renewal(Strict):
+    """How long from now, in seconds; left out, as long as it was last given for, as far as the rule allows now."""
+
+    lifetime: Annotated[int | None, Field(ge=1, le=86_400)] = None
 
 
 @router.get("", operation_id="list_leases")
@@ -64,6 +70,14 @@ def show_lease(lease_id: str, caller: CallerNow, parts: PartsNow) -> LeaseFull:
     """One lease. A state is shown as ended only when the backend confirmed it."""
     with parts.database.transaction() as tx:
         return lease_full(tx, caller, holdings.lease(tx, caller, lease_id))
+
+
+@router.post("/{lease_id}/renew", operation_id="renew_lease")
+def renew_lease(lease_id: str, body: Renewal, caller: CallerNow, parts: PartsNow) -> LeaseShown:
+    """Let the same credential live longer, if every condition holds at this moment. Nothing is handed over again."""
+    lease = renewing.renew(parts, caller, lease_id, body.lifetime)
+    with parts.database.transaction() as tx:
+        return leases_shown(tx, [lease])[0]
 
 
 @router.post("/{lease_id}/revoke", operation_id="revoke_lease", status_code=202)

@@ -8,9 +8,11 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
-from broker.access import holdings
+from broker.access import holdings, renewing
 from broker.access.paging import Window
+from broker.credentials import kinds
 from broker.database import now as clock
+from broker.errors import Conflict, Denied
 from broker.models import LIVE_STATES
 from broker.web.api.holding_shapes import LeaseFull, lease_full, leases_shown
 from broker.web.portal.acting import Setback, act, go
@@ -46,6 +48,21 @@ def live_lease(lease_id: str, viewer: MemberNow) -> HTMLResponse:
     return render("parts/lease_state.html", viewer=viewer, lease=lease, bar=bar(lease, viewer.now))
 
 
+@router.post("/leases/{lease_id}/renew")
+def renew(lease_id: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Let the same credential live longer, if everything holds now."""
+
+    def do(viewer: Viewer) -> Response:
+        try:
+            renewing.renew(viewer.parts, viewer.caller, lease_id)
+        except Denied as denied:
+            reasons = " ".join(reason.sentence for reason in denied.decision.reasons)
+            raise Conflict(f"It was not renewed. {reasons}", advice="It ends when it would have.") from denied
+        return go(f"/leases/{lease_id}")
+
+    return act(viewer, sent, do, lambda setback: _page(setback, lease_id))
+
+
 @router.post("/leases/{lease_id}/revoke")
 def revoke(lease_id: str, viewer: MemberNow, sent: Sent) -> Response:
     """Ask for the end of a lease; its page shows when the backend has confirmed it."""
@@ -72,8 +89,10 @@ def _page(setback: Setback, lease_id: str) -> HTMLResponse:
     return render(
         "lease.html",
         viewer=viewer,
-        status=setback.status if setback.trouble else 200,
+        status=setback.status if setback.trouble or setback.panel else 200,
         trouble=setback.trouble,
+        panel=setback.panel,
+        may_renew=viewer.caller.subject == lease.holder and kinds[lease.kind].renewable,
         lease=lease,
         live=lease.state in LIVE_STATES,
         bar=bar(lease, viewer.now),

@@ -35,6 +35,8 @@ SENTENCES: Mapping[str, str] = {
     "lease.ending": "The lease {whom} is being ended.",
     "lease.expired": "The lease {whom} ran out; its backend confirmed that it is gone.",
     "lease.issued": "{who} was handed the credential of the lease {whom}.",
+    "lease.not_renewed": "The lease {whom} was not renewed and ends when it would have.",
+    "lease.renewed": "{who} renewed the lease {whom}.",
     "lease.revocation_asked": "{who} asked for the end of the lease {whom}.",
     "lease.revoke_failed": "The backend did not confirm the end of the lease {whom}; it is tried again.",
     "lease.revoked": "The lease {whom} was revoked; its backend confirmed that it is gone.",

@@ -1,0 +1,141 @@
+"""Renewing a lease on the real parts: what still qualifies lives longer, everything else ends when it would have."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from broker.access import redeciding
+from broker.access.ending import revoke_grant
+from broker.access.renewing import renew
+from broker.errors import BackendDown, Conflict, Denied, FactorNeeded, Forbidden, Invalid, NotFound
+from broker.models import Lease
+from tests.support.world import World
+
+
+def valid_until(world: World, handle: str) -> Any:
+    """When PostgreSQL itself stops letting the user in."""
+    with world.admin() as connection:
+        row = connection.execute(
+            "SELECT rolvaliduntil FROM pg_roles WHERE rolname = %s", ("gk_" + handle.replace("-", "_"),)
+        ).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def lengthened(world: World, lease: Lease) -> None:
+    """Wait until the minute a credential is made for has been lengthened to its life."""
+    end = time.monotonic() + 10
+    while valid_until(world, lease.handle) < lease.expires_at:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_renewed_credential_outlives_its_first_end(world: World) -> None:
+    signed, dataset, _ = world.guest()
+    handed = world.issue(signed, dataset, lifetime=3)
+    lengthened(world, handed.lease)
+    renewed = renew(world.parts, signed.caller, handed.lease.id, 60)
+    assert renewed.expires_at > handed.lease.expires_at + timedelta(seconds=50)
+    assert valid_until(world, handed.lease.handle) >= renewed.expires_at
+    time.sleep(max(0.0, (handed.lease.expires_at - world.now()).total_seconds()) + 0.5)
+    world.sweep()
+    assert world.lease(handed.lease.id).state == "active"
+    with world.connect(handed) as session:
+        assert session.execute("SELECT 1").fetchone() == (1,)
+    assert world.events(handed.lease.id) == ["lease.issued", "lease.renewed"]
+    world.change(Lease, handed.lease.id, expires_at=world.now())
+    world.wait_sweeping(handed.lease.id, "expired")
+    with pytest.raises(psycopg.OperationalError):
+        world.connect(handed)
+
+
+def test_what_no_longer_qualifies_ends_when_it_would_have(world: World) -> None:
+    signed, dataset, grant = world.guest()
+    lease = world.issue(signed, dataset).lease
+    world.change(type(grant), grant.id, ends_at=world.now())
+    with pytest.raises(Denied) as denied:
+        renew(world.parts, signed.caller, lease.id)
+    assert [reason.code for reason in denied.value.decision.reasons] == ["grant_ended"]
+    now = world.lease(lease.id)
+    assert (now.state, now.expires_at) == ("active", lease.expires_at)
+    assert world.events(lease.id) == ["lease.issued", "lease.not_renewed"]
+    world.change(Lease, lease.id, expires_at=world.now())
+    world.wait_sweeping(lease.id, "expired")
+
+
+def test_a_stale_factor_asks_for_a_fresh_one(world: World) -> None:
+    signed, dataset, _ = world.guest()
+    lease = world.issue(signed, dataset).lease
+    stale = world.now() - timedelta(hours=2)
+    caller = replace(signed.caller, factor_at=stale)
+    with pytest.raises(FactorNeeded):
+        renew(world.parts, caller, lease.id)
+    assert world.lease(lease.id).expires_at == lease.expires_at
+
+
+def test_it_never_outlasts_what_it_rests_on(world: World) -> None:
+    signed, dataset, grant = world.guest()
+    lease = world.issue(signed, dataset, lifetime=60).lease
+    soon = world.now() + timedelta(seconds=90)
+    world.change(type(grant), grant.id, ends_at=soon)
+    assert renew(world.parts, signed.caller, lease.id, 3600).expires_at == soon
+    with pytest.raises(Conflict) as longest:
+        renew(world.parts, signed.caller, lease.id, 3600)
+    assert longest.value.code == "not_longer"
+    world.change(type(grant), grant.id, ends_at=soon + timedelta(days=1))
+    world.change(Lease, lease.id, created_at=world.now() - timedelta(hours=11, minutes=55))
+    bound = renew(world.parts, signed.caller, lease.id, 3600).expires_at - world.now()
+    assert bound < timedelta(minutes=5), "twelve hours after it began a new one is taken"
+
+
+def test_a_renewed_lease_is_decided_again_from_its_renewal_on(world: World) -> None:
+    signed, dataset, _ = world.guest()
+    lease = world.issue(signed, dataset, lifetime=60).lease
+    world.change(Lease, lease.id, created_at=world.now() - timedelta(hours=2))
+    renewed = renew(world.parts, signed.caller, lease.id, 1800)
+    redeciding.redecide_all(world.ender)
+    now = world.lease(lease.id)
+    assert (now.state, now.expires_at) == ("active", renewed.expires_at)
+
+
+def test_only_the_holder_and_only_what_lives(world: World) -> None:
+    signed, dataset, grant = world.guest()
+    other, _, _ = world.guest()
+    admin = world.person(roles=("admin",))
+    lease = world.issue(signed, dataset).lease
+    token = world.issue(signed, dataset, kind="token").lease
+    with pytest.raises(NotFound):
+        renew(world.parts, other.caller, lease.id)
+    with pytest.raises(Forbidden):
+        renew(world.parts, admin.caller, lease.id)
+    with pytest.raises(Invalid) as refused:
+        renew(world.parts, signed.caller, token.id)
+    assert refused.value.code == "not_renewable"
+    with pytest.raises(NotFound):
+        renew(world.parts, signed.caller, "l01' OR 1=1")
+    with world.database.transaction() as tx:
+        revoke_grant(tx, grant.id, admin.caller, "over", world.now())
+    with pytest.raises(Conflict) as over:
+        renew(world.parts, signed.caller, lease.id)
+    assert over.value.code == "lease_over"
+    world.wait_sweeping(lease.id, "revoked")
+
+
+def test_a_backend_that_is_down_changes_nothing(world: World) -> None:
+    signed, dataset, _ = world.guest()
+    lease = world.issue(signed, dataset).lease
+    lengthened(world, lease)
+    world.stack.bao.stop()
+    try:
+        with pytest.raises(BackendDown):
+            renew(world.parts, signed.caller, lease.id, 1800)
+    finally:
+        world.stack.bao.start()
+    assert world.lease(lease.id).expires_at == lease.expires_at
+    assert world.events(lease.id)[-1] == "lease.not_renewed"
