@@ -16,6 +16,7 @@ from broker.database import Transaction
 from broker.errors import Forbidden
 from broker.models import LIVE_STATES, Dataset, Grant, Lease, Person, Service, Team, is_id
 
+MOST_LIVE = 200
 GrantState = Literal["current", "ended"]
 
 
@@ -76,6 +77,18 @@ def list_leases(tx: Transaction, caller: Caller, window: Window, filters: Filter
     elif filters.state is not None:
         query = query.where(Lease.state == filters.state)
     return page(tx, query, Lease.id, window)
+
+
+def live_leases(tx: Transaction, caller: Caller, filters: Filters, *, kind: str | None = None) -> list[Lease]:
+    """What is live: what could not be ended first, then what ends soonest. At most 200."""
+    query = select(Lease).where(
+        leases_seen(caller),
+        Lease.state.in_(LIVE_STATES),
+        *matching((Lease.person_id, filters.person), (Lease.kind, kind)),
+    )
+    if filters.dataset is not None:
+        query = query.where(Lease.dataset_id.in_(_named(filters.dataset)))
+    return list(tx.scalars(query.order_by(Lease.state != "revoke_failed", Lease.expires_at).limit(MOST_LIVE)))
 
 
 def lease(tx: Transaction, caller: Caller, lease_id: str) -> Lease:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,7 +19,7 @@ from broker.access.explain import why
 from broker.access.facts import Ask
 from broker.errors import Conflict, Denied, Forbidden, NotSignedIn
 from broker.identity import callers
-from broker.models import Dataset, Grant
+from broker.models import LIVE_STATES, Dataset, Grant, Lease
 from tests.support.world import Signed, World
 
 RUN = [sys.executable, "-c", "from broker.operator.main import app; app(prog_name='guestkey')"]
@@ -26,11 +27,24 @@ RUN = [sys.executable, "-c", "from broker.operator.main import app; app(prog_nam
 
 @pytest.fixture(autouse=True)
 def opened(house: World) -> Iterator[None]:
-    """Each test begins in an open house, whatever the one before left."""
+    """Each test begins in an open house without a live lease, whatever the one before left."""
     with house.database.transaction() as tx:
-        if closing.standing(tx).closed_at is not None:
-            closing.open_again(tx, house.person(roles=("admin",)).caller, "the next test", house.now())
+        if closing.standing(tx).closed_at is None:
+            closing.close(tx, "between two tests", actor="operator", now=house.now())
+    closing.put_out(house.ender)
+    until = time.monotonic() + 30
+    while _live(house):
+        assert time.monotonic() < until, "a lease of the test before does not end"
+        house.sweep()
+        time.sleep(0.2)
+    with house.database.transaction() as tx:
+        closing.open_again(tx, house.person(roles=("admin",)).caller, "the next test", house.now())
     yield
+
+
+def _live(house: World) -> int:
+    with house.database.transaction() as tx:
+        return tx.query(Lease).filter(Lease.state.in_(LIVE_STATES)).count()
 
 
 def operator(house: World, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

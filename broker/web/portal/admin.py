@@ -20,7 +20,7 @@ from broker.database import now as clock
 from broker.errors import Forbidden
 from broker.identity import invitations
 from broker.identity.bootstrap import enrol_link, join_link
-from broker.models import Invitation, Person, SignInSource, Vendor
+from broker.models import VENDOR_STATUSES, Invitation, Person, SignInSource, Vendor
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
@@ -92,12 +92,13 @@ def change_person(person_id: str, what: str, viewer: MemberNow, sent: Sent) -> R
 
 
 @router.get("/vendors")
-def all_vendors(viewer: MemberNow, cursor: str | None = None) -> HTMLResponse:
+def all_vendors(viewer: MemberNow, cursor: str | None = None, status: str = "") -> HTMLResponse:
     """The vendors."""
     require_admin(viewer.caller)
+    wanted = status if status in VENDOR_STATUSES else None
     with viewer.parts.database.transaction() as tx:
-        page = vendors.list_vendors(tx, viewer.caller, Window(cursor))
-    return render("admin/vendors.html", viewer=viewer, page=page)
+        page = vendors.list_vendors(tx, viewer.caller, Window(cursor), status=wanted)
+    return render("admin/vendors.html", viewer=viewer, page=page, chosen=wanted or "")
 
 
 @router.get("/vendors/{vendor_id}")

@@ -9,12 +9,13 @@ from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
 from broker.access import holdings, renewing
-from broker.access.paging import Window
+from broker.access.paging import Page, Window
 from broker.credentials import kinds
+from broker.credentials.base import LeaseToEnd
 from broker.database import now as clock
 from broker.errors import Conflict, Denied
-from broker.models import LIVE_STATES
-from broker.web.api.holding_shapes import LeaseFull, lease_full, leases_shown
+from broker.models import LIVE_STATES, Lease
+from broker.web.api.holding_shapes import LeaseFull, LeaseShown, lease_full, leases_shown
 from broker.web.portal.acting import Setback, act, go
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
@@ -24,15 +25,45 @@ _BAR_WIDTH = 1000
 
 
 @router.get("/leases")
-def leases(viewer: MemberNow, cursor: str | None = None, state: str = "live") -> HTMLResponse:
-    """Leases: those that could not be ended first, then the others, ending soonest first."""
-    wanted = None if state == "all" else "live"
+def leases(
+    viewer: MemberNow,
+    cursor: str | None = None,
+    state: str = "live",
+    dataset: str = "",
+    person: str = "",
+    kind: str = "",
+) -> HTMLResponse:
+    """Leases: those that could not be ended first, then the others, ending soonest first; or all, newest first."""
+    asked = {"state": state, "dataset": dataset, "person": person, "kind": kind}
     with viewer.parts.database.transaction() as tx:
-        page = holdings.list_leases(tx, viewer.caller, Window(cursor), holdings.Filters(state=wanted))
-        found = leases_shown(tx, page.items)
-    if wanted:
-        found.sort(key=lambda lease: (lease.state != "revoke_failed", lease.expires_at))
-    return render("leases.html", viewer=viewer, page=page, leases=found, state=state)
+        filters = holdings.Filters(dataset=dataset or None, person=person or None)
+        page: Page[Lease] = Page([], None)
+        if state == "all":
+            page = holdings.list_leases(tx, viewer.caller, Window(cursor), filters)
+            items = list(page.items)
+        else:
+            items = holdings.live_leases(tx, viewer.caller, filters, kind=kind or None)
+        found = leases_shown(tx, items)
+    return render(
+        "leases.html",
+        viewer=viewer,
+        page=page,
+        leases=found,
+        state=state,
+        asked=asked,
+        kinds=[("", "Any"), *((name, name) for name in sorted(kinds))],
+        failing=[lease for lease in found if lease.state == "revoke_failed"],
+        by_hand={lease.id: _by_hand(lease, item) for lease, item in zip(found, items, strict=True)},
+    )
+
+
+@router.get("/live/leases")
+def live_leases(viewer: MemberNow, dataset: str = "", person: str = "", kind: str = "") -> HTMLResponse:
+    """The table of live leases, as it changes by itself."""
+    with viewer.parts.database.transaction() as tx:
+        filters = holdings.Filters(dataset=dataset or None, person=person or None)
+        found = leases_shown(tx, holdings.live_leases(tx, viewer.caller, filters, kind=kind or None))
+    return render("parts/lease_table.html", viewer=viewer, leases=found)
 
 
 @router.get("/leases/{lease_id}")
@@ -81,6 +112,13 @@ def bar(lease: LeaseFull, now: datetime) -> dict[str, int]:
     until = min(now, lease.ended_at or now)
     spent = min(1.0, max(0.0, (until - lease.created_at).total_seconds() / whole))
     return {"width": _BAR_WIDTH, "spent": round(spent * _BAR_WIDTH)}
+
+
+def _by_hand(shown: LeaseShown, lease: Lease) -> str:
+    """What an operator would type, for one that its backend does not let go of."""
+    if shown.state != "revoke_failed":
+        return ""
+    return kinds[lease.kind].by_hand(LeaseToEnd(lease.id, lease.handle, {}, lease.backend_lease_id))
 
 
 def _page(setback: Setback, lease_id: str) -> HTMLResponse:

@@ -85,6 +85,8 @@ class Viewer:
             places.insert(3, ("/queue", "Queue"))
         if self.caller.is_admin or "lead" in self.caller.roles:
             places.append(("/people", "People"))
+        if self.inside:
+            places += [("/grants", "Grants"), ("/why", "Why?")]
         if self.caller.is_admin:
             places += [("/vendors", "Vendors"), ("/proposals", "Proposals")]
         if self.caller.is_admin or self.caller.is_auditor:

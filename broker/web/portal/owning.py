@@ -1,0 +1,150 @@
+"""For data owners and admins: taking in vendors, offering datasets, grants, who may reach what, and why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from sqlalchemy import select
+from starlette.requests import Request
+from starlette.responses import Response
+
+from broker.access import explain, holdings, offers, vendors
+from broker.access.datasets import dataset as dataset_seen
+from broker.access.datasets import require_owner_or_admin
+from broker.access.facts import Ask
+from broker.access.holdings import Filters
+from broker.access.paging import Window
+from broker.access.permissions import require_admin
+from broker.credentials import kinds
+from broker.database import now as clock
+from broker.errors import Forbidden, GuestkeyError, Invalid, NotFound
+from broker.models import Dataset, Vendor
+from broker.web.api.holding_shapes import grants_shown
+from broker.web.portal.acting import Setback, act, fresh, go, trouble_of
+from broker.web.portal.pages import render
+from broker.web.portal.viewer import MemberNow, Sent, Viewer
+
+router = APIRouter()
+
+
+@router.get("/vendors/new")
+def new_vendor(viewer: MemberNow) -> HTMLResponse:
+    """The form that takes in a vendor."""
+    return _new_vendor(Setback(viewer), {})
+
+
+@router.post("/vendors/new")
+def add_vendor(viewer: MemberNow, sent: Sent) -> Response:
+    """Take in a vendor, and go on to its page."""
+
+    def do(viewer: Viewer) -> Response:
+        with viewer.parts.database.transaction() as tx:
+            made = vendors.add_vendor(tx, viewer.caller, sent.get("name", ""), clock(tx))
+        return go(f"/vendors/{made.id}")
+
+    return act(viewer, sent, do, lambda back: _new_vendor(back, sent), needs=fresh)
+
+
+@router.get("/datasets/{slug}/who")
+def who(slug: str, viewer: MemberNow) -> HTMLResponse:
+    """Who may reach a dataset now, and to whom it is offered."""
+    return _who_page(Setback(viewer), slug, {})
+
+
+@router.post("/datasets/{slug}/offers")
+def offer(slug: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Show a dataset to a vendor, or take it out of its sight."""
+
+    def do(viewer: Viewer) -> Response:
+        with viewer.parts.database.transaction() as tx:
+            if withdrawn := sent.get("withdraw"):
+                offers.withdraw_offer(tx, viewer.caller, slug, withdrawn, clock(tx))
+            else:
+                offers.make_offer(tx, viewer.caller, slug, sent.get("vendor", ""), clock(tx))
+        return go(f"/datasets/{slug}/who")
+
+    return act(viewer, sent, do, lambda back: _who_page(back, slug, sent), needs=fresh)
+
+
+@router.get("/grants")
+def grants(
+    viewer: MemberNow, cursor: str | None = None, dataset: str = "", person: str = "", state: str = "current"
+) -> HTMLResponse:
+    """Grants, newest first, narrowed by what the address says."""
+    wanted = state if state in ("current", "ended") else None
+    with viewer.parts.database.transaction() as tx:
+        filters = Filters(dataset=dataset or None, person=person or None, state=wanted)
+        page = holdings.list_grants(tx, viewer.caller, Window(cursor), filters)
+        found = grants_shown(tx, list(page.items))
+    asked = {"dataset": dataset, "person": person, "state": state}
+    return render("owner/grants.html", viewer=viewer, page=page, grants=found, asked=asked)
+
+
+@router.get("/why")
+def why(request: Request, viewer: MemberNow) -> HTMLResponse:
+    """What the gate would say to somebody now, by which rule, and who can change it. Issues nothing."""
+    asked = {name: request.query_params.get(name, "").strip()[:64] for name in ("dataset", "person", "slice", "kind")}
+    decision, trouble = None, None
+    if asked["dataset"]:
+        ask = Ask(asked["dataset"], "read", asked["slice"] or None, asked["kind"] or "postgres")
+        try:
+            with viewer.parts.database.transaction() as tx:
+                dataset_seen(tx, viewer.caller, asked["dataset"])
+            decision = explain.why(viewer.parts, viewer.caller, ask, person_id=asked["person"] or None)
+        except (NotFound, Forbidden, Invalid) as error:
+            trouble = trouble_of(error)
+    return render(
+        "owner/why.html",
+        viewer=viewer,
+        status=trouble.status if trouble else 200,
+        trouble=trouble,
+        decision=decision,
+        asked=asked,
+        kinds=[(name, name) for name in sorted(kinds)],
+        grant={"dataset": asked["dataset"]},
+    )
+
+
+def _new_vendor(back: Setback, sent: Mapping[str, str]) -> HTMLResponse:
+    require_admin(back.viewer.caller)
+    return render(
+        "owner/new_vendor.html",
+        viewer=back.viewer,
+        status=back.status if back.trouble or back.panel else 200,
+        trouble=back.trouble,
+        panel=back.panel,
+        filled=sent,
+    )
+
+
+def _who_page(back: Setback, slug: str, sent: Mapping[str, str]) -> HTMLResponse:
+    viewer = back.viewer
+    with viewer.parts.database.transaction() as tx:
+        found = dataset_seen(tx, viewer.caller, slug)
+        offered = {item.vendor_id for item in offers.offers_of(tx, viewer.caller, found)}
+        known = tx.scalars(select(Vendor).where(Vendor.status != "offboarded").order_by(Vendor.name)).all()
+    reaching = explain.who(viewer.parts, viewer.caller, found.id)
+    return render(
+        "owner/who.html",
+        viewer=viewer,
+        status=back.status if back.trouble or back.panel else 200,
+        trouble=back.trouble,
+        panel=back.panel,
+        filled=sent,
+        dataset=found,
+        reaching=reaching,
+        offered=[vendor for vendor in known if vendor.id in offered],
+        offered_choices=[(vendor.id, vendor.name) for vendor in known if vendor.id in offered],
+        others=[(vendor.id, vendor.name) for vendor in known if vendor.id not in offered],
+        may_offer=_may(viewer, found),
+    )
+
+
+def _may(viewer: Viewer, found: Dataset) -> bool:
+    try:
+        require_owner_or_admin(viewer.caller, found)
+    except GuestkeyError:
+        return False
+    return True

@@ -1,0 +1,94 @@
+"""An owner's and an admin's day: taking in a vendor, offering a dataset, seeing who reaches it and why not."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from broker.models import Lease
+from tests.portal.conftest import GuestOf
+from tests.portal.house import House
+
+
+def test_a_vendor_is_taken_in_and_a_dataset_offered_to_it(house: House, guest_of: GuestOf) -> None:
+    owner = house.someone("Olga Owner")
+    dataset = house.dataset(owner)
+    admin = guest_of(house.someone("Ines Admin", None, "admin"), factor_age=10)
+    admin.open("/vendors")
+    admin.follow("Take in a vendor")
+    admin.look("vendor-new")
+    name = f"Label \u2014 Works {dataset.slug[-4:]}"
+    admin.fill("Name", name)
+    admin.press("Take in")
+    admin.says(name)
+    admin.fill("Reason", "papers are complete")
+    admin.press(f"Activate {name}")
+    admin.says("active")
+    admin.open("/vendors?status=suspended")
+    assert admin.page.get_by_role("link", name=name).count() == 0, "the filter is in the address"
+    admin.open("/vendors/new")
+    admin.fill("Name", name.upper())
+    admin.press("Take in")
+    admin.says("There is a vendor of that name already.")
+
+    olga = guest_of(owner, factor_age=10)
+    olga.open(f"/datasets/{dataset.slug}")
+    olga.follow("Who may reach it")
+    olga.says("It is offered to no vendor.")
+    olga.choose("Offer it to", name)
+    olga.press("Offer")
+    expect(olga.page.get_by_role("listitem").filter(has_text=name)).to_be_visible()
+    olga.look("who")
+    olga.choose("From", name)
+    olga.press("Withdraw")
+    olga.says("It is offered to no vendor.")
+
+
+def test_why_says_every_reason_and_the_rule(house: House, guest_of: GuestOf) -> None:
+    vendor, source = house.vendor()
+    owner, ada = house.someone("Olga Owner"), house.someone("Ada Engineer", source)
+    dataset = house.dataset(owner, vendor)
+    olga = guest_of(owner)
+    olga.open("/why")
+    olga.look("why-empty")
+    olga.fill("Dataset", dataset.slug)
+    olga.fill("Person", ada.id)
+    olga.press("Check")
+    olga.says("Nothing would be issued")
+    olga.says("You hold no grant on this dataset.")
+    house.grant(dataset, ada)
+    olga.fill("Slice", "deidentified")
+    olga.press("Check")
+    olga.says("role:annotator, label:classification:internal, deidentified, read")
+    olga.look("why")
+    olga.fill("Dataset", "no-such-dataset")
+    olga.press("Check")
+    olga.says("There is no such dataset")
+    guest = guest_of(ada)
+    guest.open(f"/why?dataset={dataset.slug}&person={owner.id}")
+    guest.says("Only an admin, an auditor or the dataset's owner may ask about others.")
+    guest.open(f"/datasets/{dataset.slug}/who")
+    assert "may see who reaches a dataset" in guest.page.content() or "Services do not" in guest.page.content()
+
+
+def test_leases_show_problems_first_and_grants_are_found(house: House, guest_of: GuestOf) -> None:
+    world = house.world
+    signed, dataset, grant = world.guest()
+    fine, failing = (world.issue(signed, dataset).lease for _ in range(2))
+    later = failing.expires_at
+    world.change(Lease, failing.id, state="revoke_failed", attempts=4, next_attempt_at=later, last_error="still there")
+    admin = guest_of(house.someone("Ines Admin", None, "admin"))
+    admin.open(f"/leases?dataset={dataset.slug}")
+    admin.says("attempt 4")
+    admin.says("guestkey_ops.drop_user('gk_")
+    rows = admin.page.locator("tbody tr")
+    assert rows.count() == 2
+    expect(rows.first.get_by_role("link")).to_have_attribute("href", f"/leases/{failing.id}")
+    admin.look("leases-problems")
+    admin.open(f"/grants?dataset={dataset.slug}")
+    expect(admin.page.get_by_role("link", name="Ada Guest")).to_have_attribute("href", f"/grants/{grant.id}")
+    admin.look("grants")
+    world.change(Lease, failing.id, state="revoking", next_attempt_at=world.now())
+    world.wait_for(failing.id, "revoked")
+    admin.open(f"/leases?dataset={dataset.slug}&kind=token")
+    admin.says("No active lease.")
+    assert world.lease(fine.id).state == "active"
