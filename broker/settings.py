@@ -69,6 +69,10 @@ class Settings(BaseSettings):
     sweep_interval: float = Field(default=5.0, gt=0, description="Pause between sweeps of the worker.")
     redecide_interval: float = Field(default=20.0, gt=0, le=60, description="Pause between re-decisions of leases.")
 
+    checkpoint_folder: Path | None = Field(
+        default=None, description="Where signed checkpoints of the log are written too; best on another machine's disk."
+    )
+
     trusted_proxies: list[IPv4Network | IPv6Network] = Field(
         default_factory=list, description="Addresses whose X-Forwarded-* headers are believed."
     )

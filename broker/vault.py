@@ -180,8 +180,14 @@ class Vault:
         signature = part(self._write(f"transit/sign/{checked_name(key)}", body), "data", "signature")
         return str(signature).rpartition(":")[2]
 
+    def sign_ed25519(self, key: str, message: bytes, *, version: int) -> bytes:
+        """The 64 bytes of an Ed25519 signature (RFC 8032) by one version of a transit key."""
+        body = {"input": _base64(message), "key_version": version}
+        signature = part(self._write(f"transit/sign/{checked_name(key)}", body), "data", "signature")
+        return base64.b64decode(str(signature).rpartition(":")[2])
+
     def public_keys(self, key: str) -> tuple[int, dict[int, str]]:
-        """The newest version of a signing key and the public keys (PEM) of every version."""
+        """The newest version of a signing key and the public keys of every version: PEM, or base64 for Ed25519."""
         answer = self._read(f"transit/keys/{checked_name(key)}")
         if answer is None:
             raise VaultRefused(f"no transit key {key}")

@@ -8,6 +8,7 @@ from .factor import FactorChallenge, Passkey, RecoveryCode, TotpFactor
 from .ids import is_id, new_id, new_lease_id
 from .installation import PROPOSAL_ACTS, Installation, KeptAnswer, Proposal
 from .lease import LEASE_STATES, LIVE_STATES, Lease
+from .log import TILE_LEVELS, LogCheckpoint, LogEntry, LogNode
 from .oauth import ApiToken, AuthorizationCode
 from .person import ORG_ROLES, PERSON_STATUSES, Person, RoleHeld, Team, TeamMember
 from .policy import PolicyInForce, PolicyRevision
@@ -27,6 +28,7 @@ __all__ = [
     "SCHEMA",
     "SLICE_STATES",
     "SUSPENDED",
+    "TILE_LEVELS",
     "VENDOR_STATUSES",
     "ApiToken",
     "AuthorizationCode",
@@ -40,6 +42,9 @@ __all__ = [
     "Invitation",
     "KeptAnswer",
     "Lease",
+    "LogCheckpoint",
+    "LogEntry",
+    "LogNode",
     "Offer",
     "Passkey",
     "Person",

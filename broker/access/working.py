@@ -11,7 +11,7 @@ from time import monotonic
 import psycopg
 import structlog
 
-from broker.access import closing, housekeeping, redeciding, registering, sweeping, witness
+from broker.access import closing, housekeeping, redeciding, registering, sequencing, sweeping, witness
 from broker.access.ending import ENDING_CHANNEL
 from broker.access.rulebook import CHANGED_CHANNEL
 from broker.database import now as clock
@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 RECONCILE_SECONDS = 60.0
 HOUSEKEEPING_SECONDS = 60.0
 WITNESS_SECONDS = 5.0
+LOG_SECONDS = 10.0
 _NOTICE_SECONDS = 0.5
 
 
@@ -67,6 +68,7 @@ class Worker:
             self._every("remove", HOUSEKEEPING_SECONDS, lambda: registering.remove_retired(self._parts, setup))
         self._every("redecide", settings.redecide_interval, lambda: redeciding.redecide_all(self._parts))
         self._every("reconcile", RECONCILE_SECONDS, lambda: sweeping.reconcile(self._parts))
+        self._every("log", LOG_SECONDS, lambda: sequencing.sequence(self._parts))
         self._every("housekeeping", HOUSEKEEPING_SECONDS, lambda: housekeeping.tidy(self._parts))
         with self._parts.database.transaction() as tx:
             return sweeping.due_in(tx, clock(tx), most=settings.sweep_interval)

@@ -158,6 +158,7 @@ def _initial_requests() -> list[InitialRequest]:
         ("totp", "transit/keys/totp", {"derived": True}),
         ("sources", "transit/keys/sources", {"derived": True}),
         ("tokens", "transit/keys/tokens", {"type": "ecdsa-p256", "exportable": False}),
+        ("checkpoints", "transit/keys/checkpoints", {"type": "ed25519", "exportable": False}),
         (
             "lease-role",
             "auth/token/roles/guestkey-lease",

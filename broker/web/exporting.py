@@ -1,4 +1,4 @@
-"""Events written out as they are read: JSON lines, one JSON document, or CSV that no spreadsheet runs.
+"""Events written out as they are read: JSON lines, one JSON document, CSV that no spreadsheet runs, or with proofs.
 
 Memory does not grow with the export, and no transaction is held while the reader takes its time.
 """
@@ -14,17 +14,18 @@ from typing import Any, Literal
 from defusedcsv import csv
 
 from broker import audit
-from broker.access import reading_events
+from broker.access import log_bundles, log_proofs, reading_events
 from broker.access.reading_events import EventFilters, EventRead
 from broker.caller import Caller
 from broker.database import now as clock
 from broker.parts import Parts
 
-Form = Literal["jsonl", "json", "csv"]
+Form = Literal["jsonl", "json", "csv", "proofs"]
 MEDIA: Mapping[Form, str] = {
     "jsonl": "application/jsonl; charset=utf-8",
     "json": "application/json",
     "csv": "text/csv; charset=utf-8",
+    "proofs": "application/jsonl; charset=utf-8",
 }
 COLUMNS = ("number", "id", "at", "kind", "actor", "subject", "details", "personal", "leaf")
 _BATCH = 1000
@@ -35,9 +36,12 @@ def begin(parts: Parts, caller: Caller, filters: EventFilters, form: Form) -> No
 
     Raises:
         Forbidden: the caller may not export.
+        NotFound: proofs are asked for, and no checkpoint was signed yet.
     """
     with parts.database.transaction() as tx:
         reading_events.in_order(tx, caller, filters, 0, 1)
+        if form == "proofs":
+            log_proofs.checkpoint(tx, caller)
         narrowed = {name: str(value) for name, value in asdict(filters).items() if value is not None}
         audit.record(
             tx,
@@ -52,6 +56,8 @@ def begin(parts: Parts, caller: Caller, filters: EventFilters, form: Form) -> No
 
 def written(parts: Parts, caller: Caller, filters: EventFilters, form: Form) -> Iterator[str]:
     """The export, piece by piece."""
+    if form == "proofs":
+        return log_bundles.lines(parts, caller, _events(parts, caller, filters))
     return _FORMS[form](_events(parts, caller, filters))
 
 
@@ -99,7 +105,7 @@ def _plain(event: EventRead) -> dict[str, Any]:
     return {**asdict(event), "at": event.at.isoformat()}
 
 
-_FORMS: Mapping[Form, Callable[[Iterator[EventRead]], Iterator[str]]] = {
+_FORMS: Mapping[str, Callable[[Iterator[EventRead]], Iterator[str]]] = {
     "jsonl": _lines,
     "json": _document,
     "csv": _table,

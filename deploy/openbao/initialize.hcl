@@ -52,6 +52,14 @@ initialize "guestkey" {
       exportable = false
     }
   }
+  request "checkpoints" {
+    operation = "update"
+    path      = "transit/keys/checkpoints"
+    data = {
+      type = "ed25519"
+      exportable = false
+    }
+  }
   request "lease-role" {
     operation = "update"
     path      = "auth/token/roles/guestkey-lease"

@@ -6,6 +6,7 @@ import json
 
 from playwright.sync_api import expect
 
+from broker.access import sequencing
 from tests.portal.conftest import GuestOf
 from tests.portal.house import House
 
@@ -28,6 +29,10 @@ def test_an_auditor_looks_and_takes_out_exactly_what_they_see(house: House, gues
     auditor.follow("Ada Guest was handed the credential")
     auditor.says("Canonical JSON")
     auditor.look("event")
+    sequencing.sequence(house.world.ender)
+    auditor.page.reload()
+    auditor.says("Place in the log")
+    auditor.look("event-proven")
     auditor.open("/events?about=pe_nobody")
     auditor.says("No event matches.")
     auditor.open("/events?since=yesterday")

@@ -12,6 +12,7 @@ import typer
 
 from broker.cli.api import segment
 from broker.cli.command import Cli, verb
+from broker.cli.commands import log
 from broker.cli.commands.nouns import Id, Limit, Noun, Reason, group, mount_show, print_list
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Column, Progress
@@ -75,6 +76,7 @@ class Form(StrEnum):
     JSONL = "jsonl"
     JSON = "json"
     CSV = "csv"
+    PROOFS = "proofs"
 
 
 def mount(app: typer.Typer) -> None:
@@ -88,6 +90,7 @@ def mount(app: typer.Typer) -> None:
     verb(audit, "list", of="audit")(list_events)
     mount_show(audit, EVENT)
     verb(audit, "export", of="audit")(export)
+    log.mount(audit)
 
 
 def list_proposals(
@@ -139,7 +142,10 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A new file; standard output if left out.")
     ] = None,
-    form: Annotated[Form, typer.Option("--format", help="One event a line, one document, or a table.")] = Form.JSONL,
+    form: Annotated[
+        Form,
+        typer.Option("--format", help="`proofs`: for `audit verify`."),
+    ] = Form.JSONL,
     kind: Kind = None,
     actor: Actor = None,
     subject: Subject = None,

@@ -6,3 +6,5 @@ path "sys/leases/revoke"          { capabilities = ["update"] }
 path "sys/leases/lookup/database/creds/gk-*" { capabilities = ["list", "sudo"] }
 path "guestkey/data/connections/+/watch"     { capabilities = ["read"] }
 path "guestkey/data/witness"                 { capabilities = ["create", "update", "read"] }
+path "transit/sign/checkpoints"   { capabilities = ["update"] }
+path "transit/keys/checkpoints"   { capabilities = ["read"] }

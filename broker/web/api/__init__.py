@@ -14,6 +14,7 @@ from broker.web.api import (
     invitations,
     kinds,
     leases,
+    log,
     me,
     people,
     people_factors,
@@ -51,6 +52,7 @@ for _module in (
     installation,
     suspensions,
     events,
+    log,
     access_at,
 ):
     api_router.include_router(_module.router)

@@ -9,13 +9,14 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel
 
-from broker.access import reading_events
+from broker.access import log_bundles, log_proofs, reading_events
 from broker.access.reading_events import EventFilters
 from broker.web import exporting
 from broker.web.api.common import CallerNow, PartsNow, WindowNow
 from broker.web.validation import Shown
 
 router = APIRouter(prefix="/events", tags=["events"])
+_ENDINGS = {"proofs": "proofs.jsonl"}
 
 
 class EventShown(Shown):
@@ -73,11 +74,13 @@ def export_events(
     caller: CallerNow,
     parts: PartsNow,
     filters: FiltersNow,
-    form: Annotated[exporting.Form, Query(alias="format", description="One event a line, or one document.")] = "jsonl",
+    form: Annotated[
+        exporting.Form, Query(alias="format", description="One event a line, one document, a table, or with proofs.")
+    ] = "jsonl",
 ) -> StreamingResponse:
     """Every event of exactly this filter, oldest first, as it comes. For admins and auditors; recorded as an event."""
     exporting.begin(parts, caller, filters, form)
-    headers = {"Content-Disposition": f'attachment; filename="guestkey-events.{form}"'}
+    headers = {"Content-Disposition": f'attachment; filename="guestkey-events.{_ENDINGS.get(form, form)}"'}
     return StreamingResponse(
         exporting.written(parts, caller, filters, form), media_type=exporting.MEDIA[form], headers=headers
     )
@@ -88,3 +91,20 @@ def show_event(event_id: str, caller: CallerNow, parts: PartsNow) -> EventShown:
     """One event."""
     with parts.database.transaction() as tx:
         return EventShown.model_validate(reading_events.one_event(tx, caller, event_id))
+
+
+@router.get(
+    "/{event_id}/proof",
+    operation_id="prove_event",
+    response_class=StreamingResponse,
+    responses={200: {"content": {exporting.MEDIA["proofs"]: {}}}},
+)
+def prove_event(event_id: str, caller: CallerNow, parts: PartsNow) -> StreamingResponse:
+    """That one event is in the log, for `guestkey audit verify`. For admins and auditors."""
+    with parts.database.transaction() as tx:
+        event = reading_events.one_event(tx, caller, event_id)
+        log_proofs.checkpoint(tx, caller)
+    headers = {"Content-Disposition": f'attachment; filename="guestkey-{event.id}.proofs.jsonl"'}
+    return StreamingResponse(
+        log_bundles.lines(parts, caller, [event]), media_type=exporting.MEDIA["proofs"], headers=headers
+    )

@@ -11,15 +11,16 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.requests import Request
 
-from broker.access import reading_events
+from broker.access import log_proofs, reading_events
 from broker.access.access_at import About, access_at
+from broker.access.log_proofs import Place
 from broker.access.paging import Window
 from broker.access.permissions import sees_everything
 from broker.access.reading_events import EventFilters, EventRead
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import Forbidden, Invalid, NotFound
-from broker.models import Dataset, Person, PolicyInForce, PolicyRevision, Service, Vendor
+from broker.models import Dataset, LogCheckpoint, Person, PolicyInForce, PolicyRevision, Service, Vendor
 from broker.web.portal.pages import render
 from broker.web.portal.sentences import SENTENCES, sentence
 from broker.web.portal.viewer import MemberNow, Viewer
@@ -70,7 +71,19 @@ def one_event(event_id: str, viewer: MemberNow) -> HTMLResponse:
     with viewer.parts.database.transaction() as tx:
         event = reading_events.one_event(tx, viewer.caller, event_id)
         said = _sentence(event, _names(tx, [event]))
-    return render("audit/event.html", viewer=viewer, event=event, said=said)
+        place, checkpoint = _proof(tx, viewer, event)
+    return render("audit/event.html", viewer=viewer, event=event, said=said, place=place, checkpoint=checkpoint)
+
+
+def _proof(tx: Transaction, viewer: Viewer, event: EventRead) -> tuple[Place | None, LogCheckpoint | None]:
+    if not sees_everything(viewer.caller):
+        return None, None
+    try:
+        newest = log_proofs.checkpoint(tx, viewer.caller)
+    except NotFound:
+        return None, None
+    tree = log_proofs.Tree(tx, newest.size)
+    return log_proofs.place(tx, viewer.caller, event.number, tree, newest.size), newest
 
 
 @router.get("/access-at")

@@ -1,0 +1,137 @@
+"""`audit verify`, `audit checkpoint`: checking the log without trusting the broker."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broker import merkle
+from broker.checkpoints import BadCheckpoint, Checkpoint, Key, opened
+from broker.cli.command import Cli, verb
+from broker.cli.faults import Code, Fault
+from broker.cli.log_check import NotProven, check
+
+_NO_KEY = (
+    "The key came with what it signs: compare it with the one you keep, or pass that with --key."
+    " `guestkey audit checkpoint --json` shows the log's."
+)
+KeyOption = Annotated[str | None, typer.Option(help="The log's public key as you keep it: guestkey.log/…+…+….")]
+
+
+def mount(audit: typer.Typer) -> None:
+    """Add these commands to `audit`."""
+    verb(audit, "verify", of="audit")(verify)
+    verb(audit, "checkpoint", of="audit")(checkpoint)
+
+
+def verify(
+    cli: Cli,
+    file: Annotated[Path, typer.Argument(help="What `audit export --format proofs` wrote.")],
+    key: KeyOption = None,
+) -> None:
+    """Check offline that every event of a file is in the log that was signed, unaltered."""
+    pinned = None if key is None else _key(key)
+    try:
+        with file.open(encoding="utf-8") as lines:
+            verdict = check(lines, pinned)
+    except NotProven as error:
+        raise Fault(
+            Code.FAULT,
+            f"{file} does not hold: line {error.line}.",
+            why=f"{error}.".capitalize(),
+            next_step="Keep the file and ask the organisation's admins; `audit checkpoint --since` may tell more.",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Fault(Code.USAGE, f"{file} cannot be read.", why=str(error)) from error
+    if pinned is None:
+        cli.out.say(_NO_KEY)
+    cli.out.done(
+        f"{verdict.events} events proven to be in {verdict.checkpoint.origin}, unaltered, under the checkpoint of"
+        f" {verdict.checkpoint.size} entries. {verdict.personal} personal details match their commitments,"
+        f" {verdict.erased} were erased, {verdict.not_in_the_log_yet} events were too new to be proven."
+        " Not proven: that everything that happened was recorded.",
+        {
+            "origin": verdict.checkpoint.origin,
+            "size": verdict.checkpoint.size,
+            "key": verdict.key,
+            "key_pinned": pinned is not None,
+            "events": verdict.events,
+            "kinds": verdict.kinds,
+            "personal": verdict.personal,
+            "erased": verdict.erased,
+            "not_in_the_log_yet": verdict.not_in_the_log_yet,
+        },
+    )
+
+
+def checkpoint(
+    cli: Cli,
+    since: Annotated[
+        Path | None, typer.Option(help="A checkpoint kept before: prove that the log only grew since.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Keep the checkpoint in a new file.")] = None,
+    key: KeyOption = None,
+) -> None:
+    """Show the log's newest signed checkpoint; keep it outside, and later prove that the log only grew."""
+    newest = cli.api.get("/log/checkpoint")
+    used = _key(key or newest["key"])
+    held = _opened("The broker's checkpoint", newest["note"], used)
+    if since is not None:
+        _grown(cli, _kept(since, used), held)
+    if output is not None:
+        _keep(output, newest["note"])
+    if cli.out.as_json or output is not None:
+        cli.out.done(f"A checkpoint of {held.size} entries is in {output}.", newest)
+    else:
+        cli.out.value(newest["note"].rstrip("\n"))
+
+
+def _grown(cli: Cli, before: Checkpoint, held: Checkpoint) -> None:
+    answer: list[str] = []
+    if before.size <= held.size:
+        answer = cli.api.get("/log/consistency", first=before.size, second=held.size)["hashes"]
+    proof = [base64.b64decode(hash_) for hash_ in answer]
+    same_log = before.origin == held.origin
+    if not same_log or not merkle.consistent(before.size, held.size, proof, before.root, held.root):
+        raise Fault(
+            Code.FAULT,
+            "The log is not the one it was.",
+            why=f"What it held at {before.size} entries is not the beginning of what it holds now.",
+            next_step="Unless the records were restored from a backup, somebody rewrote them: keep your checkpoint.",
+        )
+    cli.out.say(f"The log only grew: from {before.size} entries to {held.size}.")
+
+
+def _kept(file: Path, key: Key) -> Checkpoint:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Fault(Code.USAGE, f"{file} cannot be read.", why=str(error)) from error
+    return _opened(str(file), text, key)
+
+
+def _keep(file: Path, note: str) -> None:
+    try:
+        with file.open("x", encoding="utf-8") as kept:
+            kept.write(note)
+    except OSError as error:
+        raise Fault(Code.USAGE, f"{file} cannot be written.", why=error.strerror or "") from error
+
+
+def _opened(what: str, text: str, key: Key) -> Checkpoint:
+    try:
+        return opened(text, key)
+    except BadCheckpoint as error:
+        raise Fault(Code.FAULT, f"{what} does not hold.", why=str(error)) from None
+
+
+def _key(text: str) -> Key:
+    try:
+        return Key.parse(text)
+    except BadCheckpoint as error:
+        raise Fault(
+            Code.USAGE, str(error), next_step="Copy it whole, as `guestkey audit checkpoint --json` shows it."
+        ) from None
