@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import httpx
-
 from broker.cli import config
-from broker.cli.faults import Code, Fault, of_problem
+from broker.cli.faults import Code, Fault
+from broker.cli.problems import fault_of
+
+# Imported where something is sent, so that help stays quick; and without the command line it brings, whose Rich and
+# Pygments take longer to import than all of ours. httpx takes that for its optional part not being installed.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+if TYPE_CHECKING:
+    import httpx
 
 PREFIX = "/api/v1"
 ANSWER_SECONDS = 30.0
@@ -32,6 +38,8 @@ class Api:
     """
 
     def __init__(self, url: str, token: str | None, confirm: Callable[[Fault], None] | None = None) -> None:
+        import httpx
+
         self.url = url
         self.confirm = confirm
         headers = {"Accept": "application/json", "User-Agent": "guestkey-cli"}
@@ -72,7 +80,7 @@ class Api:
     def stream(self, path: str, **query: Any) -> Iterator[Iterator[bytes]]:
         """A long answer, piece by piece; cut short, it is a fault and never half a result."""
         request = self._http.build_request("GET", PREFIX + path, params=without_none(query))
-        try:
+        with self._reaching():
             response = self._http.send(request, stream=True)
             try:
                 if not response.is_success:
@@ -80,8 +88,6 @@ class Api:
                 yield response.iter_bytes()
             finally:
                 response.close()
-        except httpx.TransportError as error:
-            raise self._unreachable(str(error) or type(error).__name__) from error
 
     def form(self, address: str, fields: Mapping[str, str]) -> Json:
         """Send a form, as OAuth wants it."""
@@ -89,10 +95,8 @@ class Api:
 
     def clock(self) -> str:
         """The server's own time, as the header `Date` of its shortest answer says it; "" if it does not."""
-        try:
+        with self._reaching():
             return str(self._http.get("/healthz").headers.get("date", ""))
-        except httpx.TransportError as error:
-            raise self._unreachable(str(error) or type(error).__name__) from error
 
     def document(self, path: str) -> Json:
         """A document outside the versioned API, such as OAuth's metadata."""
@@ -137,20 +141,28 @@ class Api:
             data=form,
             headers=dict(headers or {}),
         )
-        try:
+        with self._reaching():
             response = self._http.send(request, stream=True)
             try:
                 content = _read(response)
             finally:
                 response.close()
+        return _understood(response, content)
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Whatever keeps an answer from arriving is one fault."""
+        import httpx
+
+        try:
+            yield
         except httpx.TimeoutException as error:
             raise self._unreachable("It did not answer in time.") from error
         except httpx.TransportError as error:
             raise self._unreachable(str(error) or type(error).__name__) from error
-        return _understood(response, content)
 
     def _unreachable(self, why: str) -> Fault:
-        return Fault(Code.BACKEND, f"{self.url} does not answer.", why=why, next_step="guestkey status")
+        return Fault(Code.BACKEND, f"{self.url} does not answer.", why=why, next_step="guestkey doctor")
 
 
 def segment(text: str) -> str:
@@ -167,6 +179,8 @@ def without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _timeout() -> httpx.Timeout:
     """The longest silence accepted: `GUESTKEY_TIMEOUT` seconds, or ten."""
+    import httpx
+
     wanted = os.environ.get("GUESTKEY_TIMEOUT")
     try:
         seconds = float(wanted) if wanted else _DEFAULT_TIMEOUT
@@ -178,6 +192,8 @@ def _timeout() -> httpx.Timeout:
 
 
 def _read(response: httpx.Response) -> bytes:
+    import httpx
+
     end = time.monotonic() + ANSWER_SECONDS
     content = bytearray()
     for chunk in response.iter_bytes():
@@ -214,7 +230,8 @@ def _refused(response: httpx.Response, answer: Json) -> Json:
             "advice": "guestkey login",
             "code": str(answer["error"]),
         }
-    raise of_problem(response.status_code, answer)
+    wait = response.headers.get("retry-after", "")
+    raise fault_of(response.status_code, {**answer, "retry_after": int(wait)} if wait.isdecimal() else answer)
 
 
 def _garbage(what: str) -> Fault:
@@ -222,5 +239,5 @@ def _garbage(what: str) -> Fault:
         Code.FAULT,
         "The server's answer makes no sense.",
         why=f"It sent {what}. Perhaps the address is not a Guestkey installation.",
-        next_step="guestkey status",
+        next_step="guestkey doctor",
     )

@@ -14,8 +14,9 @@ import typer
 
 from broker.cli import config, stepup, tokens
 from broker.cli.api import Api
-from broker.cli.faults import Code, Fault
+from broker.cli.faults import Code, Fault, of_system
 from broker.cli.output import Output
+from broker.cli.problems import next_command
 
 _OPTIONS: dict[str, Any] = {
     "as_json": Annotated[bool, typer.Option("--json", help="One versioned JSON document; never asks anything.")],
@@ -99,10 +100,19 @@ def verb(
             try:
                 code = body(cli, **given) or Code.DONE
             except Fault as fault:
-                cli.out.fault(fault)
+                fault.command = fault.command or next_command(fault.problem, full_name, given)
+                cli.out.fault(fault, about=str(given.get("dataset") or ""))
                 code = own_code or fault.code
+            except BrokenPipeError:
+                # Whoever read our output has gone; nobody is left to be told.
+                raise
+            except OSError as error:
+                cli.out.fault(of_system(error))
+                code = own_code or Code.FAULT
             except KeyboardInterrupt:
-                cli.out.say("Interrupted.")
+                if cli.as_json:
+                    cli.out.fault(Fault(Code.INTERRUPTED, "Interrupted."))
+                cli.out.remark("Interrupted.")
                 code = Code.INTERRUPTED
             finally:
                 cli.close()

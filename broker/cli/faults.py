@@ -31,6 +31,7 @@ class Fault(Exception):
         what: one sentence, for a person.
         why: the cause, if it adds something.
         next_step: what to do now, best a command.
+        command: the very command to run next, where `next_step` is advice in words.
         problem: the API's problem document, if it came from there.
     """
 
@@ -41,6 +42,7 @@ class Fault(Exception):
         *,
         why: str = "",
         next_step: str = "",
+        command: str = "",
         problem: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(what)
@@ -48,37 +50,16 @@ class Fault(Exception):
         self.what = what
         self.why = why
         self.next_step = next_step
+        self.command = command
         self.problem = dict(problem or {})
 
     def document(self) -> dict[str, Any]:
         """The error for programs: the API's own members, and ours beside them."""
         members = {"title": self.what, "detail": self.why, "advice": self.next_step, "code": self.code.name.lower()}
-        return {**members, **self.problem, "exit_code": int(self.code)}
+        return {**members, **self.problem, "exit_code": int(self.code), "next": self.command or self.next_step}
 
 
-def of_problem(status: int, problem: Mapping[str, Any]) -> Fault:
-    """The fault of an API answer that is a problem document."""
-    words = {key: str(problem.get(key) or "") for key in ("title", "detail", "advice")}
-    return Fault(
-        _code_of(status, str(problem.get("code") or "")),
-        words["title"] or f"The server refused (status {status}).",
-        why=words["detail"],
-        next_step=words["advice"],
-        problem=problem,
-    )
-
-
-def _code_of(status: int, code: str) -> Code:
-    if code in {"insufficient_user_authentication", "wrong_code"}:
-        return Code.FACTOR
-    by_status = {
-        400: Code.USAGE,
-        401: Code.SIGN_IN,
-        403: Code.DENIED,
-        404: Code.NOT_FOUND,
-        422: Code.USAGE,
-        502: Code.BACKEND,
-        503: Code.BACKEND,
-        504: Code.BACKEND,
-    }
-    return by_status.get(status, Code.FAULT)
+def of_system(error: OSError) -> Fault:
+    """The fault of something this computer refused: a file, a folder, a port."""
+    what = f"{error.filename} cannot be used." if error.filename else "This computer refused something."
+    return Fault(Code.FAULT, what, why=error.strerror or str(error), next_step="guestkey doctor")

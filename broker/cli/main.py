@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
+from broker.cli import helping
 from broker.cli.commands import (
     access,
     credentials,
@@ -18,11 +21,15 @@ from broker.cli.commands import (
     suspending,
     topics,
 )
+from broker.cli.faults import Code
+from broker.cli.output import Output
 
 # Typer shows local variables in tracebacks unless told not to, and ours hold secrets.
 app = typer.Typer(
     name="guestkey",
+    cls=helping.Commands,
     no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_show_locals=False,
     help="A key to one dataset, for a few minutes, after a fresh second factor, taken back for certain.",
     epilog="Exit codes: 0 done, 1 fault, 2 usage, 3 denied, 4 sign in, 5 second factor needed, 6 not found,"
@@ -53,6 +60,26 @@ for _commands in (sign_in, credentials, access, leases, people, suspending, deci
     _commands.mount(app)
 
 
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line to its end; returns the exit code.
+
+    Raises:
+        SystemExit: with the exit code, where a command of the server or the shell's completion was run.
+    """
+    try:
+        code = app(list(arguments), prog_name="guestkey", standalone_mode=False)
+    except typer.TyperException as error:
+        if helping.is_only_help(error):
+            typer.echo(error.format_message(), err=True)
+        else:
+            # Nothing was read of it yet, so whether JSON is wanted is not known otherwise.
+            Output("guestkey", as_json="--json" in arguments).fault(helping.not_understood(error))
+        return int(helping.code_of(error))
+    except typer.Abort:
+        return int(Code.INTERRUPTED)
+    return code if isinstance(code, int) else 0
+
+
 def main() -> None:
     """Run the command line."""
-    app()
+    sys.exit(run(sys.argv[1:]))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from broker.cli import reasons
 from broker.cli.faults import Fault
 from broker.cli.words import clock, duration, moment, safe
 
@@ -90,8 +91,13 @@ class Output:
         else:
             self.say(sentence)
 
+    def remark(self, text: str) -> None:
+        """What a person may want to know beside the result; programs get documents only."""
+        if not self.as_json:
+            self.say(text)
+
     def say(self, text: str) -> None:
-        """A remark beside the result."""
+        """What must be said beside the result, whoever reads."""
         print(text, file=self._err, flush=True)
 
     @property
@@ -115,8 +121,8 @@ class Output:
             raise KeyboardInterrupt
         return line.strip()
 
-    def fault(self, fault: Fault) -> None:
-        """An error: what, why, what next; every reason of a denial."""
+    def fault(self, fault: Fault, *, about: str = "") -> None:
+        """An error: what, why, what next; every reason of a denial. `about` is the dataset that was wanted."""
         if self.as_json:
             error = {"version": VERSION, "command": self.command, "error": fault.document()}
             self.say(json.dumps(error, ensure_ascii=False))
@@ -126,20 +132,19 @@ class Output:
             self.say(f"  {safe(fault.why)}")
         for field in fault.problem.get("errors") or []:
             self.say(f"  {safe(field.get('pointer'))}: {safe(field.get('detail'))}")
-        self.reasons(fault.problem.get("reasons") or [])
-        if fault.next_step:
-            self.say(f"Next: {safe(fault.next_step)}")
+        decision = str(fault.problem.get("decision_id") or "")
+        self.reasons(fault.problem.get("reasons") or [], about=about, decision=decision)
+        if fault.command and fault.next_step:
+            self.say(f"  → {safe(fault.next_step)}")
+        if fault.command or fault.next_step:
+            self.say(f"Next: {safe(fault.command or fault.next_step)}")
         if fault.problem.get("instance") and fault.problem.get("status", 0) >= 500:
             self.say(f"  Request id for the operator: {safe(fault.problem['instance'])}")
 
-    def reasons(self, reasons: Iterable[Mapping[str, Any]]) -> None:
-        """Why the gate said no, each with what to do about it."""
-        for reason in reasons:
-            self.say(f"  ✕ {safe(reason.get('sentence'))}")
-            if reason.get("opens_at"):
-                self.say(f"    Opens {self._shown(Column('', '', when=True), reason['opens_at'])}.")
-            if reason.get("advice"):
-                self.say(f"    → {safe(reason['advice'])}")
+    def reasons(self, found: Sequence[Mapping[str, Any]], *, about: str = "", decision: str = "") -> None:
+        """Why the gate said no, each with what to do about it, grouped by who can act."""
+        for line in reasons.told(found, lambda at: self._shown(Column("", "", when=True), at), about, decision):
+            self.say(line)
 
     def _table(self, columns: Sequence[Column], items: Sequence[Mapping[str, Any]]) -> None:
         from rich import box
@@ -190,7 +195,7 @@ class Progress:
         if self._out.overwrites:
             self._out.overwrite(text.ljust(len(self._last)))
         else:
-            self._out.say(text)
+            self._out.remark(text)
         self._last = text
 
 

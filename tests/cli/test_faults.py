@@ -17,35 +17,6 @@ def terminal(tmp_path: Path) -> Terminal:
     return Terminal(tmp_path, GUESTKEY_TOKEN="gka_canary_of_a_token", GUESTKEY_TIMEOUT="1")
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "exit_code"),
-    [
-        (401, "not_signed_in", 4),
-        (401, "insufficient_user_authentication", 5),
-        (403, "forbidden", 3),
-        (403, "denied", 3),
-        (404, "not_found", 6),
-        (409, "conflict", 1),
-        (422, "invalid", 2),
-        (429, "too_many_requests", 1),
-        (500, "internal", 1),
-        (503, "backend_down", 8),
-    ],
-)
-def test_each_refusal_has_its_exit_code_and_names_the_next_step(
-    terminal: Terminal, status: int, code: str, exit_code: int
-) -> None:
-    with answering(problem(status, code)) as (url, _):
-        ran = terminal.call("lease", "list", "--url", url)
-        as_json = terminal.call("lease", "list", "--json", "--url", url)
-    assert (ran.code, ran.out) == (exit_code, "")
-    assert f"Error: Title of {code}" in ran.err
-    assert "Next: guestkey advice" in ran.err
-    assert (as_json.code, as_json.out) == (exit_code, "")
-    error = json.loads(as_json.err)
-    assert (error["version"], error["error"]["code"], error["error"]["exit_code"]) == (1, code, exit_code)
-
-
 def test_run_and_connect_say_125_for_their_own_faults(terminal: Terminal) -> None:
     with answering(problem(403, "denied", reasons=[{"sentence": "No grant.", "advice": "Ask."}])) as (url, _):
         ran = terminal.call("run", "visits", "--url", url, "--", "true")
@@ -66,7 +37,7 @@ def test_a_hanging_server_is_given_up(terminal: Terminal) -> None:
 def test_nobody_there(terminal: Terminal) -> None:
     ran = terminal.call("lease", "list", "--url", "http://127.0.0.1:9")
     assert ran.code == 8
-    assert "Next: guestkey status" in ran.err
+    assert "Next: guestkey doctor" in ran.err
 
 
 @pytest.mark.parametrize(

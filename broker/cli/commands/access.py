@@ -185,9 +185,9 @@ def new_request(
     made = cli.api.post("/requests", body)
     if wait is None:
         cli.out.facts(REQUEST.shown, made)
-        cli.out.say(f"Sent. Next: guestkey request show {made.get('id')}")
+        cli.out.remark(f"Sent. Next: guestkey request show {made.get('id')}")
         return None
-    cli.out.say(f"Sent as {made.get('id')}; waiting for the decision.")
+    cli.out.remark(f"Sent as {made.get('id')}; waiting for the decision.")
     return _tell_decision(cli, str(made.get("id")), wait)
 
 
@@ -212,7 +212,7 @@ def show_request(
     found = cli.api.get(f"/requests/{segment(id_)}")
     cli.out.facts(REQUEST.shown, found)
     if (found.get("facts") or {}).get("may_decide"):
-        cli.out.say(f"Next: guestkey request approve {id_}   or: guestkey request refuse {id_} --reason WHY")
+        cli.out.remark(f"Next: guestkey request approve {id_}   or: guestkey request refuse {id_} --reason WHY")
     return None
 
 
@@ -269,6 +269,6 @@ def _tell_decision(cli: Cli, request_id: str, wait: str) -> int:
     cli.out.facts(REQUEST.shown, found)
     state = found.get("state")
     if state == "pending":
-        cli.out.say(f"Nobody decided yet. Next: guestkey request show {request_id} --wait 10m")
+        cli.out.remark(f"Nobody decided yet. Next: guestkey request show {request_id} --wait 10m")
         return Code.WAITING
     return Code.DONE if state == "approved" else Code.DENIED

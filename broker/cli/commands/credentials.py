@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
-from broker.cli import children, waiting
+from broker.cli import children, reasons, waiting
 from broker.cli.api import Json, segment
 from broker.cli.command import Cli, verb
 from broker.cli.commands.nouns import Dataset
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Column
+from broker.cli.problems import filled
 from broker.cli.signals import interrupting, shielded
 from broker.cli.words import clock, duration, moment, safe, seconds_of
 
@@ -59,7 +60,7 @@ def connect(cli: Cli, dataset: Dataset, slice_: Slice = None, lifetime: Lifetime
     """Open psql on a dataset with a fresh lease, and end the lease when psql ends."""
     psql = children.find_psql()
     with borrowed(cli, Wanted(dataset, slice_, "postgres", lifetime)) as credential:
-        cli.out.say(f"You can read {safe(credential.get('relation'))}.")
+        cli.out.remark(f"You can read {safe(credential.get('relation'))}.")
         return children.run([psql], children.environment(credential))
 
 
@@ -96,8 +97,8 @@ def get(
         cli.out.document(handed)
     else:
         cli.out.facts([Column(name, name) for name in credential], credential)
-    cli.out.say(_ending(handed["lease"]))
-    cli.out.say(f"End it sooner: guestkey lease revoke {handed['lease']['id']}")
+    cli.out.remark(_ending(handed["lease"]))
+    cli.out.remark(f"End it sooner: guestkey lease revoke {handed['lease']['id']}")
 
 
 def why(
@@ -116,9 +117,11 @@ def why(
         cli.out.document(decision)
     else:
         cli.out.facts(_DECISION, decision)
-        cli.out.reasons(decision.get("reasons") or [])
-        if allowed:
-            cli.out.say(f"Next: guestkey connect {dataset}")
+        found = decision.get("reasons") or []
+        cli.out.reasons(found, about="" if person else dataset)
+        wanted = "guestkey connect {dataset}" if allowed else reasons.next_command(found)
+        if person is None and (said := filled([wanted], "why", {"dataset": dataset})):
+            cli.out.say(f"Next: {said}")
     return Code.DONE if allowed else Code.DENIED
 
 
@@ -138,7 +141,7 @@ def borrowed(cli: Cli, wanted: Wanted) -> Iterator[dict[str, Any]]:
     with interrupting():
         handed = _issue(cli, wanted)
         try:
-            cli.out.say(_ending(handed["lease"]))
+            cli.out.remark(_ending(handed["lease"]))
             yield handed["credential"]
         finally:
             _end(cli, handed["lease"]["id"])

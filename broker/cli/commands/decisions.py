@@ -88,7 +88,7 @@ def mount(app: typer.Typer) -> None:
     verb(proposals, "refuse", of="proposal")(refuse)
     audit = group(app, "audit", "What happened.")
     verb(audit, "list", of="audit")(list_events)
-    mount_show(audit, EVENT)
+    mount_show(audit, EVENT, of="audit")
     verb(audit, "export", of="audit")(export)
     log.mount(audit)
 
@@ -159,7 +159,7 @@ def export(
     query = {"format": form.value, **asked, "since": _utc(since), "until": _utc(until)}
     with cli.api.stream("/events/export", **query) as pieces:
         written = _write(cli, pieces, output)
-    cli.out.say(f"{written} bytes written{f' to {output}' if output else ''}.")
+    cli.out.remark(f"{written} bytes written{f' to {output}' if output else ''}.")
 
 
 def _write(cli: Cli, pieces: Iterator[bytes], output: Path | None) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from broker.cli import completing
+from broker.cli import completing, helping
 from broker.cli.api import segment
 from broker.cli.command import Cli, verb
 from broker.cli.output import Column
@@ -43,15 +43,15 @@ class Noun:
         return Annotated[str, typer.Argument(metavar="ID", help="Its id.", autocompletion=complete)]
 
 
-def mount_show(app: typer.Typer, noun: Noun) -> None:
-    """Add `show`."""
+def mount_show(app: typer.Typer, noun: Noun, *, of: str = "") -> None:
+    """Add `show`; `of` is the group's name if it is not the noun's."""
 
     def show(cli: Cli, id_: Id) -> None:
         cli.out.facts(noun.shown, cli.api.get(f"{noun.path}/{segment(id_)}"))
 
     show.__annotations__["id_"] = noun.argument
     show.__doc__ = f"Show one {noun.name}."
-    verb(app, "show", of=noun.name)(show)
+    verb(app, "show", of=of or noun.name)(show)
 
 
 def mount_list(app: typer.Typer, noun: Noun) -> None:
@@ -71,6 +71,6 @@ def print_list(cli: Cli, noun: Noun, limit: int, **query: str | None) -> None:
 
 def group(app: typer.Typer, noun: str, help_: str) -> typer.Typer:
     """A group of commands about one noun."""
-    made = typer.Typer(no_args_is_help=True, help=help_, pretty_exceptions_show_locals=False)
-    app.add_typer(made, name=noun)
+    made = typer.Typer(cls=helping.Commands, no_args_is_help=True, help=help_, pretty_exceptions_show_locals=False)
+    app.add_typer(made, name=noun, rich_help_panel="Nouns")
     return made

@@ -68,7 +68,7 @@ def diff(cli: Cli, folder: Folder = Path("policies")) -> None:
         for line in lines:
             cli.out.value(line)
     else:
-        cli.out.say(f"The files say what revision {current.get('revision')} says.")
+        cli.out.remark(f"The files say what revision {current.get('revision')} says.")
 
 
 def apply(cli: Cli, folder: Folder = Path("policies")) -> None:
@@ -77,7 +77,7 @@ def apply(cli: Cli, folder: Folder = Path("policies")) -> None:
     cli.out.facts(
         (Column("proposal", "id"), Column("state", "state"), Column("lapses", "lapses_at", when=True)), proposal
     )
-    cli.out.say(f"Another admin must approve it. Next, for them: guestkey proposal approve {proposal.get('id')}")
+    cli.out.remark(f"Another admin must approve it. Next, for them: guestkey proposal approve {proposal.get('id')}")
 
 
 def show(cli: Cli) -> None:
@@ -86,7 +86,7 @@ def show(cli: Cli) -> None:
     if cli.as_json:
         cli.out.document(policy)
         return
-    cli.out.say(f"Revision {policy.get('revision')}")
+    cli.out.remark(f"Revision {policy.get('revision')}")
     for name in FILES:
         cli.out.value(f"# {name}.csv\n{str(policy.get(name) or '').rstrip()}")
 

@@ -83,7 +83,7 @@ def mount_suspending(app: typer.Typer, noun: Noun) -> None:
             raise Fault(Code.USAGE, "Why? Give --reason.", next_step=f"guestkey {noun.name} suspend {id_} --dry-run")
         body = {"reason": reason, "message": message}
         answer = cli.api.post(f"{noun.path}/{segment(id_)}/suspend", body)
-        cli.out.say(f"{noun.name.capitalize()} {id_} suspended: new use is refused from now on.")
+        cli.out.remark(f"{noun.name.capitalize()} {id_} suspended: new use is refused from now on.")
         return _watch(cli, str(answer["suspension"]), seconds_of(wait))
 
     def resume(cli: Cli, id_: Id, reason: Reason) -> None:
@@ -104,16 +104,16 @@ def _tell_dry_run(cli: Cli, noun: Noun, id_: str) -> int:
         cli.out.document(run)
         return Code.DONE
     counts: Mapping[str, Any] = run["counts"]
-    cli.out.say("Nothing has happened yet. This would end:")
+    cli.out.remark("Nothing has happened yet. This would end:")
     for name in _COUNTS:
         if counts[name]:
             cli.out.value(f"{name}\t{counts[name]}")
     for kind, count in counts["leases"].items():
         worst = run["endings"][kind]["worst_case"]
         cli.out.value(f"{kind} leases\t{count}\tat worst {'until they expire' if worst is None else f'{worst} s'}")
-    cli.out.say("It would not end:")
+    cli.out.remark("It would not end:")
     for line in run["remains"]:
-        cli.out.say(f"  {safe(line)}")
+        cli.out.remark(f"  {safe(line)}")
     return Code.DONE
 
 
@@ -135,7 +135,7 @@ def _tell_outcome(cli: Cli, report: Json) -> int:
     unended = [outcome for outcome in report["outcomes"] if outcome["seconds"] is None]
     for outcome in unended:
         how = "could not be ended yet; it is retried until it is" if outcome["error"] else "is not confirmed yet"
-        cli.out.say(f"Lease {safe(outcome['lease'])} {how}. Next: guestkey lease show {safe(outcome['lease'])}")
+        cli.out.remark(f"Lease {safe(outcome['lease'])} {how}. Next: guestkey lease show {safe(outcome['lease'])}")
     said = f"{report['confirmed']} of {report['total']} leases confirmed ended."
     cli.out.done(f"{said} Report: guestkey suspension show {safe(report['id'])}", report)
     if report["finished"]:

@@ -54,4 +54,4 @@ def help_(
         return
     for name in names():
         cli.out.value(name)
-    cli.out.say("Next: guestkey help TOPIC, or guestkey COMMAND --help")
+    cli.out.remark("Next: guestkey help TOPIC, or guestkey COMMAND --help")

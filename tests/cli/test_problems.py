@@ -1,0 +1,167 @@
+"""Every problem code of the API: the exit code it ends a command with, and the very command named next."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from broker.cli.main import app
+from broker.cli.problems import ANSWERS, next_command
+from broker.cli.reasons import COMMANDS
+from broker.web.catalogue import CATALOGUE
+from tests.cli.broken import answering, http, problem
+from tests.cli.terminal import Terminal
+
+ROOT = Path(__file__).resolve().parents[2]
+# code, exit code, and what is said next after `guestkey lease show l01x`
+EXPECTED = (
+    ("invalid", 2, "guestkey lease show --help"),
+    ("malformed", 2, "guestkey doctor"),
+    ("too_large", 2, "guestkey lease show --help"),
+    ("rules_invalid", 2, ""),
+    ("not_renewable", 2, "guestkey lease show l01x"),
+    ("denied", 3, "guestkey lease list --state live"),
+    ("ended_meanwhile", 3, "guestkey lease list --state live"),
+    ("forbidden", 3, "guestkey whoami"),
+    ("self_decision", 3, "guestkey whoami"),
+    ("person_pending", 3, "guestkey status"),
+    ("closed", 3, "guestkey status"),
+    ("account_suspended", 3, ""),
+    ("unknown", 3, ""),
+    ("link_invalid", 3, ""),
+    ("link_used", 3, "guestkey login"),
+    ("link_foreign", 3, ""),
+    ("not_signed_in", 4, "guestkey login"),
+    ("sign_in_refused", 4, "guestkey login"),
+    ("insufficient_user_authentication", 5, "guestkey confirm"),
+    ("wrong_code", 5, "guestkey confirm"),
+    ("passkey_refused", 5, "guestkey confirm"),
+    ("enrolment_closed", 5, ""),
+    ("not_found", 6, "guestkey lease list"),
+    ("conflict", 1, "guestkey lease list"),
+    ("facts_changed", 1, "guestkey lease list"),
+    ("grant_pointless", 1, "guestkey lease list"),
+    ("too_many_leases", 1, "guestkey lease list --state live"),
+    ("lease_over", 1, "guestkey lease show l01x"),
+    ("not_longer", 1, "guestkey lease show l01x"),
+    ("idempotency_key_reused", 1, "guestkey lease list --state live"),
+    ("last_factor", 1, "guestkey whoami"),
+    ("csrf", 1, "guestkey doctor"),
+    ("method_not_allowed", 1, "guestkey doctor"),
+    ("misdirected", 1, "guestkey doctor"),
+    ("too_many_requests", 1, ""),
+    ("internal", 1, "guestkey doctor"),
+    ("backend_down", 8, "guestkey status"),
+)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Terminal:
+    return Terminal(tmp_path, GUESTKEY_TOKEN="gka_canary_of_a_token", GUESTKEY_TIMEOUT="2")
+
+
+def test_every_code_of_the_api_has_its_answer() -> None:
+    assert set(ANSWERS) == set(CATALOGUE) == {code for code, _, _ in EXPECTED}
+
+
+def test_every_code_the_server_says_is_in_the_catalogue() -> None:
+    said = {
+        code
+        for file in (ROOT / "broker").rglob("*.py")
+        if "cli" not in file.parts
+        for code in re.findall(r"\bcode=\"([a-z_]+)\"", file.read_text(encoding="utf-8"))
+    }
+    assert said
+    assert said <= set(CATALOGUE)
+
+
+@pytest.mark.parametrize(("code", "exit_code", "next_"), EXPECTED, ids=[code for code, _, _ in EXPECTED])
+def test_each_code_ends_and_goes_on_as_it_says(terminal: Terminal, code: str, exit_code: int, next_: str) -> None:
+    # The status is one no code has: what counts is the code.
+    with answering(problem(418, code)) as (url, _):
+        ran = terminal.call("lease", "show", "l01x", "--url", url)
+        as_json = terminal.call("lease", "show", "l01x", "--json", "--url", url)
+    assert (ran.code, ran.out) == (exit_code, "")
+    assert ran.err.startswith(f"Error: Title of {code}\n  Detail.\n")
+    assert ran.err.splitlines()[-1] == f"Next: {next_ or 'guestkey advice'}"
+    assert (as_json.code, as_json.out) == (exit_code, "")
+    error = json.loads(as_json.err)
+    assert (error["version"], error["error"]["code"], error["error"]["exit_code"]) == (1, code, exit_code)
+    assert error["error"]["next"] == (next_ or "guestkey advice")
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_code"),
+    [(400, 2), (401, 4), (403, 3), (404, 6), (409, 1), (418, 1), (422, 2), (429, 1), (500, 1), (502, 8), (503, 8)],
+)
+def test_a_code_of_a_newer_server_still_ends_cleanly(terminal: Terminal, status: int, exit_code: int) -> None:
+    with answering(problem(status, "moon_is_full")) as (url, _):
+        ran = terminal.call("lease", "show", "l01x", "--url", url)
+    assert (ran.code, ran.out) == (exit_code, "")
+    assert ran.err == "Error: Title of moon_is_full\n  Detail.\nNext: guestkey advice\n"
+
+
+@pytest.mark.parametrize("body", [{}, {"code": 7, "title": None, "reasons": None}, {"code": ["x"], "errors": None}])
+def test_a_problem_that_is_none_still_ends_cleanly(terminal: Terminal, body: dict[str, object]) -> None:
+    with answering(http(409, body)) as (url, _):
+        ran = terminal.call("lease", "show", "l01x", "--url", url)
+    assert (ran.code, ran.out, ran.err) == (1, "", "Error: The server refused (status 409).\n")
+
+
+def test_how_long_to_wait_is_said(terminal: Terminal) -> None:
+    body = {"title": "Too many requests", "code": "too_many_requests"}
+    with answering(http(429, body, "application/problem+json", Retry_After="30")) as (url, _):
+        ran = terminal.call("lease", "list", "--url", url)
+    assert (ran.code, ran.err.splitlines()[-1]) == (1, "Next: Wait 30 s, then run it again.")
+
+
+def test_reasons_are_grouped_by_who_can_act(terminal: Terminal) -> None:
+    reasons = [
+        {"code": "no_rule", "sentence": "No rule.", "advice": "Ask.", "who": "someone"},
+        {"code": "outside_hours", "sentence": "Not now.", "who": "time", "opens_at": "2026-01-02T07:00:00Z"},
+        {"code": "factor_stale", "sentence": "Too old.", "advice": "Confirm.", "who": "you"},
+        {"code": "of_tomorrow", "sentence": "New.", "advice": "", "who": ["x"]},
+    ]
+    with answering(problem(403, "denied", reasons=reasons, decision_id="dc_1", advice="")) as (url, _):
+        ran = terminal.call("get", "trials", "--kind", "postgres", "--url", url)
+    assert ran.code == 3
+    assert re.sub(r"Opens 2026-01-02 \d\d:00 [^.]+\.", "Opens then.", ran.err).splitlines()[2:] == [
+        "Yours to fix:",
+        "  ✕ Too old.",
+        "    → Confirm.",
+        "Time:",
+        "  ✕ Not now.",
+        "    Opens then.",
+        "Someone else:",
+        "  ✕ No rule.",
+        "    → Ask.",
+        "  ✕ New.",
+        "  Send them this:",
+        "    I could not get a credential for trials. Decision dc_1.",
+        "    - No rule. Ask.",
+        "    - New.",
+        "Next: guestkey confirm",
+    ]
+
+
+def test_what_was_typed_is_quoted_in_the_next_command() -> None:
+    typed = {"dataset": "a b; rm -rf ~", "id_": None}
+    assert next_command({"code": "denied"}, "get", typed) == "guestkey why 'a b; rm -rf ~'"
+    assert next_command({"code": "conflict"}, "request approve", {"id_": "rq_1"}) == "guestkey request show rq_1"
+    assert next_command({"code": "not_found"}, "policy show", {}) == "guestkey dataset list"
+
+
+def test_every_next_command_exists() -> None:
+    root = typer.main.get_group(app)
+    blanks = {"{command}": "guestkey status", "{list}": "guestkey lease list"}
+    texts = [text for answer in ANSWERS.values() for text in answer.next] + list(COMMANDS.values())
+    for text in texts:
+        words = shlex.split(blanks.get(text.split(" --help")[0], text))
+        command = root.commands[words[1]]
+        assert words[0] == "guestkey"
+        assert len(words) == 2 or not hasattr(command, "commands") or words[2] in command.commands, text

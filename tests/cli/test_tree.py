@@ -1,0 +1,121 @@
+"""The tree of commands: every one that is promised exists, and each, run by nobody, ends as scripts expect."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from broker.cli.commands.server import _COMMANDS as ON_THE_SERVER
+from broker.cli.main import app
+from tests.cli.broken import answering, http
+from tests.cli.terminal import Terminal
+
+PROMISED = """
+login logout whoami status confirm doctor connect run get why help
+dataset list|show
+request new|list|show|withdraw|approve|refuse
+grant list|show|revoke
+lease list|show|renew|revoke
+person list|show|suspend|resume
+vendor list|show|suspend|resume
+policy test|show|apply
+audit list|export
+"""
+# These need nobody signed in, or say so in a way of their own.
+_WITHOUT_SIGN_IN = {"login", "logout", "status", "doctor", "help", "policy check", "policy test", "audit verify"}
+
+
+def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command that does something, by its whole name."""
+    below = getattr(command, "commands", None)
+    if below is None:
+        yield name, command
+        return
+    for child, found in below.items():
+        yield from leaves(found, f"{name} {child}".strip())
+
+
+LEAVES = {
+    name: command for name, command in leaves(typer.main.get_command(app)) if name.split()[0] not in ON_THE_SERVER
+}
+SIGNED_IN = sorted(set(LEAVES) - _WITHOUT_SIGN_IN)
+
+
+def typed(name: str, folder: Path) -> list[str]:
+    """A command with something for everything it requires; `folder` gets rules to read."""
+    words = name.split()
+    if name.endswith(" suspend"):
+        words += ["--reason", "x"]
+    if name in {"policy diff", "policy apply"}:
+        for file in ("rules.csv", "networks.csv"):
+            (folder / file).write_text("")
+        words.append(str(folder))
+    for parameter in LEAVES[name].params:
+        if parameter.required:
+            words += ["x"] if parameter.param_type_name == "argument" else [parameter.opts[0], "x"]
+    return words
+
+
+def test_everything_promised_exists() -> None:
+    promised = set()
+    for line in PROMISED.strip().splitlines():
+        first, *rest = line.split()
+        if "|" in rest[0]:
+            promised |= {f"{first} {verb}" for verb in rest[0].split("|")}
+        else:
+            promised |= {first, *rest}
+    assert promised <= set(LEAVES)
+
+
+def test_every_command_has_the_shared_options() -> None:
+    for name, command in LEAVES.items():
+        assert {"--json", "--plain", "--url"} <= {option for p in command.params for option in p.opts}, name
+
+
+@pytest.mark.parametrize("name", SIGNED_IN)
+def test_nobody_signed_in_ends_with_4(tmp_path: Path, name: str) -> None:
+    words = typed(name, tmp_path)
+    ran = Terminal(tmp_path, "http://localhost:1").call(*words, "--json")
+    assert (ran.code, ran.out) == (125 if name in {"run", "connect"} else 4, "")
+    document = json.loads(ran.err)
+    assert (document["version"], document["command"]) == (1, name)
+    assert document["error"]["code"] == "sign_in"
+    assert document["error"]["next"] == "guestkey login"
+
+
+# An export passes on what it gets, and confirming asks nothing where nobody can answer.
+@pytest.mark.parametrize("name", sorted(set(SIGNED_IN) - {"audit export", "confirm"}))
+def test_a_server_that_answers_nonsense_is_1_and_not_a_traceback(tmp_path: Path, name: str) -> None:
+    words = typed(name, tmp_path)
+    with answering(http(200, ["nonsense"])) as (url, _):
+        ran = Terminal(tmp_path, url, GUESTKEY_TOKEN="gka_x", GUESTKEY_PSQL="/bin/true").call(*words, "--json")
+    assert (ran.code, ran.out) == (125 if name in {"run", "connect"} else 1, ""), ran.err
+    assert json.loads(ran.err.splitlines()[-1])["error"]["title"] == "The server's answer makes no sense."
+
+
+def test_help_starts_quickly() -> None:
+    """Nothing is imported for help that only other commands need; and so it takes a fraction of a second."""
+    script = """
+import resource, sys
+from broker.cli.main import run
+code = run(["--help"])
+slow = {"httpx", "rich", "keyring", "pydantic", "asyncio", "fastapi", "sqlalchemy"} & set(sys.modules)
+used = resource.getrusage(resource.RUSAGE_SELF)
+print("imported", sorted(slow), "seconds", used.ru_utime + used.ru_stime, file=sys.stderr)
+sys.exit(code)
+"""
+    seconds = []
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert "Nouns:" in done.stdout
+        _, imported, _, took = done.stderr.rsplit(maxsplit=3)
+        assert imported == "[]", done.stderr
+        seconds.append(float(took))
+    assert min(seconds) < 0.35
