@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from broker.models import is_id
 from broker.policies import Reason
 
 _WHO = (("you", "Yours to fix"), ("time", "A matter of time"), ("someone", "Somebody else's to fix"))
@@ -83,6 +84,11 @@ def bare(name: str) -> str:
     return name.rpartition(":")[2]
 
 
+def names_something(value: str) -> bool:
+    """Whether this is the id of something, alone or behind `person:` or `service:`."""
+    return is_id(bare(value))
+
+
 def counted(count: int, noun: str) -> str:
     """A number of things."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
@@ -116,5 +122,8 @@ _pages = Environment(
     lstrip_blocks=True,
 )
 _pages.filters.update(
-    {filter_.__name__: filter_ for filter_ in (iso, clock, relative, duration, by_whom, spaced, counted, program, bare)}
+    {
+        filter_.__name__: filter_
+        for filter_ in (iso, clock, relative, duration, by_whom, spaced, counted, program, bare, names_something)
+    }
 )
