@@ -23,7 +23,7 @@ _PARTY = """
    AND h.status <> 'suspended' AND (h.vendor_id IS NULL OR v.status IN ('active', 'onboarding'))
 """
 _PERSON = """
-  h.id, h.name, h.status, h.vendor_id, t.id AS holder_id, t.factor_at, t.factor_method, t.last_seen_at,
+  h.id, h.name, h.status, h.vendor_id, t.id AS holder_id, t.factor_at, t.factor_method, t.last_seen_at, t.expires_at,
   clock_timestamp() AS now,
   ARRAY(SELECT role FROM guestkey.role_held r WHERE r.person_id = h.id AND r.ended_at IS NULL
            AND (r.until IS NULL OR r.until > clock_timestamp())) AS roles,
@@ -43,7 +43,7 @@ _PERSON_TOKEN = text(
 _SERVICE_TOKEN = text(
     "SELECT 'api_token' AS how, 'service' AS kind, '' AS csrf_token, t.created_at AS signed_in_at,"
     " NULL::timestamptz AS enrolment_allowed_until, h.id, h.name, h.status, h.vendor_id, t.id AS holder_id,"
-    " NULL::timestamptz AS factor_at, NULL AS factor_method, t.last_seen_at, clock_timestamp() AS now,"
+    " NULL::timestamptz AS factor_at, NULL AS factor_method, t.last_seen_at, t.expires_at, clock_timestamp() AS now,"
     " ARRAY[]::text[] AS roles, false AS enrolled"
     f" FROM guestkey.api_token t JOIN guestkey.service h ON h.id = t.service_id {_PARTY}"
 )
@@ -55,13 +55,17 @@ _SEEN = {
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A caller, and what only its own session is told: the CSRF token, and whether it may enrol a first factor."""
+    """A caller, and what only its own session is told: the CSRF token, and whether it may enrol a first factor.
+
+    `ends_at` is when this session or token ends by itself, if that is on record here.
+    """
 
     caller: Caller
     status: str
     csrf_token: str = field(repr=False)
     enrolment_allowed_until: datetime | None
     now: datetime
+    ends_at: datetime | None = None
 
 
 def by_session(tx: Transaction, token: str, address: str | None, *, idle: int) -> Found:
@@ -116,4 +120,6 @@ def _as_found(row: RowMapping, address: str | None) -> Found:
         roles=frozenset(row["roles"]),
         address=address,
     )
-    return Found(caller, row["status"], row["csrf_token"], row["enrolment_allowed_until"], row["now"])
+    return Found(
+        caller, row["status"], row["csrf_token"], row["enrolment_allowed_until"], row["now"], row["expires_at"]
+    )

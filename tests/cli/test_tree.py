@@ -26,7 +26,7 @@ lease list|show|renew|revoke
 person list|show|suspend|resume
 vendor list|show|suspend|resume
 policy test|show|apply
-audit list|export
+audit list|verify|export
 """
 # These need nobody signed in, or say so in a way of their own.
 _WITHOUT_SIGN_IN = {"login", "logout", "status", "doctor", "help", "policy check", "policy test", "audit verify"}
@@ -53,6 +53,8 @@ def typed(name: str, folder: Path) -> list[str]:
     words = name.split()
     if name.endswith(" suspend"):
         words += ["--reason", "x"]
+    if name == "request new":
+        words += ["x", "--role", "x", "--purpose", "x"]
     if name in {"policy diff", "policy apply"}:
         for file in ("rules.csv", "networks.csv"):
             (folder / file).write_text("")

@@ -12,7 +12,7 @@ from broker.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("*.md", "docs/**/*.md", "broker/**/*.py", "broker/**/*.html", "policies/*.csv", "deploy/**/*.hcl")
-MENTION = re.compile(r"(?:`|^\$? ?|Next: |>)guestkey ([a-z][a-z-]*)(?: ([a-z-]+))?", re.MULTILINE)
+MENTION = re.compile(r"(?:`|^\$? ?|Next: |>)guestkey ([a-z][a-z-]*)(?:(?: |\n +)([a-z-]+))?", re.MULTILINE)
 
 
 def test_commands_mentioned_exist() -> None:

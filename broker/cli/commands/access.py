@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from broker.cli import waiting
+from broker.cli import guiding, waiting
 from broker.cli.api import segment
 from broker.cli.command import Cli, verb
 from broker.cli.commands.nouns import (
@@ -14,6 +14,7 @@ from broker.cli.commands.nouns import (
     GrantId,
     Limit,
     Noun,
+    OptionalDataset,
     Reason,
     RequestId,
     group,
@@ -22,7 +23,7 @@ from broker.cli.commands.nouns import (
     print_list,
 )
 from broker.cli.commands.suspending import mount_suspending
-from broker.cli.faults import Code
+from broker.cli.faults import Code, Fault
 from broker.cli.output import Column
 from broker.cli.words import seconds_of
 
@@ -163,22 +164,28 @@ def show_dataset(cli: Cli, dataset: Dataset) -> None:
 
 def new_request(
     cli: Cli,
-    dataset: Dataset,
-    role: Annotated[str, typer.Option(help="The role asked for, such as annotator.")],
-    purpose: Annotated[str, typer.Option(help="What for, in a sentence for whoever decides.")],
-    period: Annotated[str, typer.Option(help="How long, such as 30d.")] = "30d",
+    dataset: OptionalDataset = None,
+    role: Annotated[str | None, typer.Option(help="The role asked for, such as annotator.")] = None,
+    purpose: Annotated[str | None, typer.Option(help="What for, in a sentence for whoever decides.")] = None,
+    period: Annotated[str | None, typer.Option(help=f"How long, such as 7d; {guiding.PERIOD} if left out.")] = None,
     slice_: Annotated[str | None, typer.Option("--slice", help="Only this part of it.")] = None,
     team: Annotated[str | None, typer.Option(help="Ask for this team instead of yourself.")] = None,
     service: Annotated[str | None, typer.Option(help="Ask for this service instead of yourself.")] = None,
     wait: Annotated[str | None, typer.Option(help="Wait this long for the decision, such as 10m.")] = None,
 ) -> int | None:
-    """Ask for a role on a dataset."""
+    """Ask for a role on a dataset; on a terminal, what is left out is asked for."""
+    wish = guiding.Wish(dataset, role, purpose, period, slice_)
+    if wish.missing and cli.can_ask:
+        wish = guiding.complete(cli.api, cli.out, wish)
+    elif wish.missing:
+        missing = ", ".join(wish.missing)
+        raise Fault(Code.USAGE, f"Missing: {missing}.", next_step="guestkey request new --help")
     body = {
-        "dataset": dataset,
-        "role": role,
-        "slice": slice_,
-        "purpose": purpose,
-        "period": seconds_of(period),
+        "dataset": wish.dataset,
+        "role": wish.role,
+        "slice": wish.slice,
+        "purpose": wish.purpose,
+        "period": seconds_of(wish.period or guiding.PERIOD),
         "team": team,
         "service": service,
     }

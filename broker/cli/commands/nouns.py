@@ -18,6 +18,10 @@ Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it is recorded
 Dataset = Annotated[
     str, typer.Argument(help="The dataset's short name.", autocompletion=completing.DATASETS, metavar="DATASET")
 ]
+OptionalDataset = Annotated[
+    str | None,
+    typer.Argument(help="The dataset's short name.", autocompletion=completing.DATASETS, metavar="DATASET"),
+]
 Id = Annotated[str, typer.Argument(metavar="ID", help="Its id.")]
 RequestId = Annotated[str, typer.Argument(metavar="ID", help="Its id.", autocompletion=completing.REQUESTS)]
 GrantId = Annotated[str, typer.Argument(metavar="ID", help="Its id.", autocompletion=completing.GRANTS)]

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from broker.cli import config, doctor, loopback, stepup, tokens
+from broker.cli import config, doctor, loopback, standing, stepup, tokens
+from broker.cli.api import Json
 from broker.cli.command import Cli, verb
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Column
@@ -19,8 +20,11 @@ ME = (
     Column("e-mail", "email"),
     Column("vendor", "vendor"),
     Column("roles", "roles"),
+    Column("status", "status"),
     Column("signed in", "signed_in_at", when=True),
+    Column("until", "signed_in_until", when=True),
     Column("second factor", "factor_at", when=True),
+    Column("proven by", "factor_method"),
     Column("factor enrolled", "factor_enrolled"),
     Column("notices", "notices.sentence"),
 )
@@ -72,30 +76,32 @@ def logout(cli: Cli) -> None:
 
 
 def whoami(cli: Cli) -> None:
-    """Who you are here, and how fresh your second factor is."""
+    """Who you are here, until when, and how fresh your second factor is."""
     cli.out.facts(ME, cli.api.get("/me"))
 
 
 def status(cli: Cli) -> int | None:
-    """Whether the installation answers, and whether you are signed in to it."""
+    """Whether the installation answers, who you are there until when, what lives and what waits."""
     ready = _ready(cli)
-    signed_in = tokens.load(cli.url) is not None
-    facts = {"url": cli.url, "ready": ready["ready"], "missing": ready["missing"], "signed_in": signed_in}
-    if ready["ready"] and signed_in:
+    token = tokens.load(cli.url)
+    facts = {"url": cli.url, "ready": ready["ready"], "missing": ready["missing"], "signed_in": token is not None}
+    if token is not None:
         try:
-            facts["me"] = cli.api_as(tokens.load(cli.url)).get("/me")
+            api = cli.api_as(token)
+            facts["me"] = api.get("/me")
+            facts.update(standing.of(api, facts["me"]))
         except Fault as fault:
-            if fault.code is not Code.SIGN_IN:
+            if fault.code is Code.SIGN_IN:
+                facts["signed_in"] = False
+            elif ready["ready"]:
                 raise
-            facts["signed_in"] = False
-    columns = [Column("installation", "url"), Column("ready", "ready"), Column("missing", "missing")]
-    cli.out.facts([*columns, Column("signed in", "signed_in"), Column("as", "me.name")], facts)
+    cli.out.facts(standing.COLUMNS, facts)
+    for line in (standing.remark(facts), f"Next: {said}" if (said := standing.next_command(facts)) else ""):
+        if line:
+            cli.out.remark(line)
     if not ready["ready"]:
         return Code.BACKEND
-    if not facts["signed_in"]:
-        cli.out.say("Next: guestkey login")
-        return Code.SIGN_IN
-    return None
+    return None if facts["signed_in"] else Code.SIGN_IN
 
 
 def examine(cli: Cli) -> int:
@@ -134,7 +140,7 @@ def confirm(
     cli.out.done("Confirmed.", me)
 
 
-def _ready(cli: Cli) -> dict[str, object]:
+def _ready(cli: Cli) -> Json:
     try:
         answer = cli.api_as(None).document("/readyz")
     except Fault as fault:

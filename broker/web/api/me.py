@@ -43,7 +43,10 @@ class Notice(Shown):
 
 
 class Me(BaseModel):
-    """Who is asking. `csrf_token` is for the browser's session only; `factor_at` is this session's or token's."""
+    """Who is asking. `csrf_token` is for the browser's session only; `factor_at` is this session's or token's.
+
+    `signed_in_until`: when it ends by itself; null where only the token itself says so.
+    """
 
     subject: str
     id: str
@@ -54,6 +57,7 @@ class Me(BaseModel):
     roles: list[str]
     how: str
     signed_in_at: datetime
+    signed_in_until: datetime | None
     factor_at: datetime | None
     factor_method: str | None
     factor_enrolled: bool
@@ -123,6 +127,7 @@ def _me(parts: Parts, found: Found) -> Me:
         roles=sorted(caller.roles),
         how=caller.how,
         signed_in_at=caller.signed_in_at,
+        signed_in_until=found.ends_at,
         factor_at=caller.factor_at,
         factor_method=caller.factor_method,
         factor_enrolled=caller.factor_enrolled,

@@ -1,0 +1,81 @@
+"""How things stand for whoever is signed in: what lives, what waits for whom, and what to do next. Bounded asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from broker.cli.api import Api, Json
+from broker.cli.output import Column
+
+_MOST = 100
+COLUMNS = (
+    Column("installation", "url"),
+    Column("ready", "ready"),
+    Column("missing", "missing"),
+    Column("signed in", "signed_in"),
+    Column("as", "me.name"),
+    Column("until", "me.signed_in_until", when=True),
+    Column("second factor", "me.factor_at", when=True),
+    Column("live leases", "leases.live"),
+    Column("not ended yet", "leases.failing"),
+    Column("next to end", "leases.next", when=True),
+    Column("your requests waiting", "requests.waiting"),
+    Column("waiting for you", "requests.queue"),
+    Column("acts waiting for a second admin", "proposals.waiting"),
+    Column("notices", "me.notices.sentence"),
+)
+
+
+def of(api: Api, me: Json) -> Json:
+    """Counts of what concerns the person behind `me`; each stops at a hundred.
+
+    Raises:
+        Fault: as any call.
+    """
+    if me.get("status") != "active":
+        return {}
+    leases = api.pages("/leases", _MOST, state="live", person=me.get("id"))
+    ends = sorted(str(lease.get("expires_at")) for lease in leases if lease.get("state") == "active")
+    found: Json = {
+        "leases": {
+            "live": len(leases),
+            "failing": sum(lease.get("state") == "revoke_failed" for lease in leases) or None,
+            "next": ends[0] if ends else None,
+        },
+        "requests": {"waiting": len(api.pages("/requests", _MOST, state="pending", view="mine")), "queue": 0},
+    }
+    if me.get("vendor") is None:
+        found["requests"]["queue"] = len(api.pages("/requests", _MOST, view="queue"))
+    if "admin" in (me.get("roles") or []):
+        waiting = api.pages("/proposals", _MOST, state="pending")
+        found["proposals"] = {"waiting": sum(proposal.get("may_approve") is True for proposal in waiting)}
+    return found
+
+
+def next_command(facts: Mapping[str, Any]) -> str:
+    """What is most worth doing now; "" if nothing waits."""
+    if not facts["ready"]:
+        return "guestkey doctor"
+    if not facts["signed_in"]:
+        return "guestkey login"
+    me, leases, requests = (facts.get(name) or {} for name in ("me", "leases", "requests"))
+    if leases.get("failing"):
+        return "guestkey lease list --state revoke_failed"
+    if requests.get("queue"):
+        return "guestkey request list --view queue"
+    if (facts.get("proposals") or {}).get("waiting"):
+        return "guestkey proposal list --state pending"
+    if me.get("status") == "active" and me.get("factor_enrolled") and not me.get("factor_at"):
+        return "guestkey confirm"
+    return ""
+
+
+def remark(facts: Mapping[str, Any]) -> str:
+    """What keeps the person from everything, if something does."""
+    me = facts.get("me") or {}
+    if me.get("status") == "pending":
+        return "Your joining waits for an admin's confirmation. Your contact at the organisation can hasten it."
+    if me and not me.get("factor_enrolled"):
+        return f"You have no second factor yet. Add one in the portal: {facts['url']}/security"
+    return ""
