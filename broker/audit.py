@@ -1,5 +1,7 @@
 """The audit log: `record` inserts one event inside the caller's transaction, or the thing does not happen.
 
+With an event that people are told of goes the record that they are to be (`broker.notices` does it).
+
 A leaf is canonical JSON (RFC 8785). Names, addresses and other personal data enter it only as salted
 commitments; their clear text lies in `event_personal`, which can be erased without breaking the log.
 """
@@ -16,10 +18,32 @@ import rfc8785
 from sqlalchemy import insert
 
 from broker.database import Transaction
-from broker.models import Event, EventPersonal, is_id, new_id
+from broker.models import Event, EventPersonal, Notice, is_id, new_id
 
 LEAF_VERSION = 1
 SYSTEM = "system"
+# What people are told of. `broker.notices.causes` says whom, and in which words.
+NOTICED = frozenset(
+    {
+        "grant.revoked",
+        "installation.closed",
+        "installation.opened",
+        "lease.revoke_failed",
+        "person.joined",
+        "person.suspended",
+        "proposal.approved",
+        "proposal.lapsed",
+        "proposal.made",
+        "proposal.refused",
+        "recovery.begun",
+        "recovery.used",
+        "request.approved",
+        "request.lapsed",
+        "request.made",
+        "request.refused",
+        "request.withdrawn",
+    }
+)
 
 
 def record(
@@ -67,6 +91,8 @@ def record(
         # One statement for both: the gate records a decision on every request.
         entry = insert(EventPersonal).inline().values(commitments).add_cte(entry.cte("entry"))
     tx.execute(entry)
+    if kind in NOTICED:
+        tx.execute(insert(Notice).values(id=new_id("no"), kind=kind, actor=actor, subject=subject, next_attempt_at=now))
     return event_id
 
 

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+from email.utils import parseaddr
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import BaseModel, Field, HttpUrl, PostgresDsn, Secret, SecretStr, field_validator
+from pydantic import BaseModel, Field, HttpUrl, PostgresDsn, Secret, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -73,6 +75,21 @@ class Settings(BaseSettings):
         default=None, description="Where signed checkpoints of the log are written too; best on another machine's disk."
     )
 
+    smtp_host: str | None = Field(default=None, description="Mail server for notices; none: they stay in the portal.")
+    smtp_port: int = Field(default=587, ge=1, le=65535, description="Its port.")
+    smtp_security: Literal["starttls", "tls", "none"] = Field(
+        default="starttls", description="How the connection is encrypted; the certificate is always checked."
+    )
+    smtp_username: str | None = Field(default=None, description="Log-in at the mail server.")
+    smtp_password: SecretStr | None = Field(default=None, description="Its password.")
+    smtp_from: str | None = Field(default=None, description="Whom mails come from: an address, or `Name <address>`.")
+    smtp_ca_file: Path | None = Field(default=None, description="CA certificate of the mail server.")
+    smtp_timeout: float = Field(default=10.0, gt=0, le=30, description="Longest time for one mail.")
+    notice_timeout: float = Field(default=10.0, gt=0, le=30, description="Longest time for one webhook or chat call.")
+    notice_networks: list[IPv4Network | IPv6Network] = Field(
+        default_factory=list, description="Inner networks that webhooks may point into, also without TLS."
+    )
+
     trusted_proxies: list[IPv4Network | IPv6Network] = Field(
         default_factory=list, description="Addresses whose X-Forwarded-* headers are believed."
     )
@@ -88,3 +105,18 @@ class Settings(BaseSettings):
         if any(network.prefixlen == 0 for network in networks):
             raise ValueError("a network of every address would let anybody name the address they come from")
         return networks
+
+    @field_validator("smtp_from")
+    @classmethod
+    def _sender(cls, sender: str | None) -> str | None:
+        if sender is not None and "@" not in parseaddr(sender)[1]:
+            raise ValueError("this is no address")
+        return sender
+
+    @model_validator(mode="after")
+    def _mail(self) -> Self:
+        if self.smtp_host is not None and self.smtp_from is None:
+            raise ValueError("GUESTKEY_SMTP_HOST needs GUESTKEY_SMTP_FROM beside it")
+        if self.smtp_security == "none" and self.smtp_password is not None:
+            raise ValueError("GUESTKEY_SMTP_PASSWORD is not sent without TLS: set GUESTKEY_SMTP_SECURITY")
+        return self

@@ -9,6 +9,17 @@ from .ids import is_id, new_id, new_lease_id
 from .installation import PROPOSAL_ACTS, Installation, KeptAnswer, Proposal
 from .lease import LEASE_STATES, LIVE_STATES, Lease
 from .log import TILE_LEVELS, LogCheckpoint, LogEntry, LogNode
+from .notice import (
+    CHANNEL_KINDS,
+    CHOICES,
+    DELIVERY_STATES,
+    TOPICS,
+    Delivery,
+    Notice,
+    NoticeAddress,
+    NoticeChannel,
+    NoticeChoice,
+)
 from .oauth import ApiToken, AuthorizationCode
 from .person import ORG_ROLES, PERSON_STATUSES, Person, RoleHeld, Team, TeamMember
 from .policy import PolicyInForce, PolicyRevision
@@ -18,6 +29,9 @@ from .suspension import SUSPENDED, Suspension
 from .vendor import VENDOR_STATUSES, Vendor
 
 __all__ = [
+    "CHANNEL_KINDS",
+    "CHOICES",
+    "DELIVERY_STATES",
     "INVITATION_PURPOSES",
     "LEASE_STATES",
     "LIVE_STATES",
@@ -29,11 +43,13 @@ __all__ = [
     "SLICE_STATES",
     "SUSPENDED",
     "TILE_LEVELS",
+    "TOPICS",
     "VENDOR_STATUSES",
     "ApiToken",
     "AuthorizationCode",
     "Base",
     "Dataset",
+    "Delivery",
     "Event",
     "EventPersonal",
     "FactorChallenge",
@@ -45,6 +61,10 @@ __all__ = [
     "LogCheckpoint",
     "LogEntry",
     "LogNode",
+    "Notice",
+    "NoticeAddress",
+    "NoticeChannel",
+    "NoticeChoice",
     "Offer",
     "Passkey",
     "Person",

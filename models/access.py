@@ -50,6 +50,7 @@ class Grant(Base):
         Index("ix_grant_team", "team_id", "dataset_id", postgresql_where=text("revoked_at IS NULL")),
         Index("ix_grant_service", "service_id", "dataset_id", postgresql_where=text("revoked_at IS NULL")),
         Index("ix_grant_dataset", "dataset_id", postgresql_where=text("revoked_at IS NULL")),
+        Index("ix_grant_ends_at", "ends_at", postgresql_where=text("revoked_at IS NULL")),
     )
 
     id: Mapped[Key]

@@ -16,6 +16,7 @@ from broker.access.ending import ENDING_CHANNEL
 from broker.access.rulebook import CHANGED_CHANNEL
 from broker.database import now as clock
 from broker.errors import GuestkeyError
+from broker.notices.posting import Postman
 from broker.parts import Parts
 from broker.vault import Vault
 
@@ -47,6 +48,9 @@ class Worker:
 
     def run(self) -> None:
         """Work until stopped. Faults of backends are logged and tried again; they never end the worker."""
+        # Telling people has a thread of its own: whatever it waits for, ending goes on.
+        postman = threading.Thread(target=Postman(self._parts).run, args=(self._stopping,), name="postman")
+        postman.start()
         with ThreadPoolExecutor(sweeping.HANDS, thread_name_prefix="hand") as pool:
             listener: psycopg.Connection[tuple[object, ...]] | None = None
             while not self._stopping.is_set():
@@ -54,6 +58,7 @@ class Worker:
                 listener = self._wait(listener, self._parts.settings.sweep_interval if pause is None else pause)
             if listener is not None:
                 listener.close()
+        postman.join()
 
     def _step(self, pool: ThreadPoolExecutor) -> float:
         settings = self._parts.settings

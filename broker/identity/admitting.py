@@ -31,6 +31,7 @@ from broker.models import (
     Vendor,
     new_id,
 )
+from broker.notices import addresses
 
 log = structlog.get_logger(__name__)
 BOOTSTRAP_ENROLMENT = timedelta(hours=1)
@@ -81,6 +82,7 @@ def admit(
     source = matching[0]
     invitation = tx.get(Invitation, attempt.invitation_id) if attempt.invitation_id else None
     person, enrolment_until = _person(tx, source, invitation, claims, now)
+    addresses.note(tx, person.id, claims)
     factor_at = _provider_factor(source, attempt, claims, now)
     if factor_at is not None and source.vendor_id is None and not invitations.has_factor(tx, person.id):
         enrolment_until = now + invitations.ENROLMENT_WINDOW

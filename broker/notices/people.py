@@ -1,0 +1,66 @@
+"""Who is told: admins, approvers, holders and leads, as the records say at this moment. Ids only."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import or_, select
+
+from broker.access.approving import why_not
+from broker.access.permissions import stewards_of
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.models import Dataset, Grant, Person, Request, RoleHeld, Service, TeamMember
+
+
+def with_role(tx: Transaction, *roles: str, now: datetime, vendor_id: str | None = None) -> list[str]:
+    """The active people who hold one of these roles now; of the organisation unless a vendor is named."""
+    query = (
+        select(Person.id)
+        .join(RoleHeld, RoleHeld.person_id == Person.id)
+        .where(
+            RoleHeld.role.in_(roles),
+            RoleHeld.ended_at.is_(None),
+            or_(RoleHeld.until.is_(None), RoleHeld.until > now),
+            Person.status == "active",
+            Person.vendor_id.is_not_distinct_from(vendor_id),
+        )
+    )
+    return sorted(set(tx.scalars(query)))
+
+
+def approvers(tx: Transaction, request: Request, now: datetime) -> list[str]:
+    """Whoever may decide about a request; if nobody may, the admins, who can change that."""
+    dataset = tx.get_one(Dataset, request.dataset_id)
+    tending = {dataset.owner_id, *tx.scalars(stewards_of().where(Grant.dataset_id == dataset.id))} - {None}
+    admins = with_role(tx, "admin", now=now)
+    people = tx.scalars(select(Person).where(Person.id.in_(tending or admins), Person.status == "active"))
+    may = [person.id for person in people if why_not(tx, _as_caller(person, admins, now), request) is None]
+    return sorted(may) or admins
+
+
+def holders(tx: Transaction, grant: Grant, now: datetime) -> list[str]:
+    """Who holds a grant; for a service its vendor's leads, and for the organisation's own whoever made it."""
+    if grant.person_id is not None:
+        return [grant.person_id]
+    if grant.team_id is not None:
+        return sorted(tx.scalars(select(TeamMember.person_id).where(TeamMember.team_id == grant.team_id)))
+    service = tx.get_one(Service, grant.service_id)
+    if service.vendor_id is not None:
+        return with_role(tx, "lead", now=now, vendor_id=service.vendor_id)
+    made_by = tx.get(Person, service.created_by)
+    return [made_by.id] if made_by is not None else []
+
+
+def _as_caller(person: Person, admins: list[str], now: datetime) -> Caller:
+    """A person as the rules about deciding see them."""
+    return Caller(
+        kind="person",
+        id=person.id,
+        name=person.name,
+        vendor_id=person.vendor_id,
+        holder_id="",
+        how="session",
+        signed_in_at=now,
+        roles=frozenset({"admin"}) if person.id in admins else frozenset(),
+    )

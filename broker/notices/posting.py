@@ -1,0 +1,199 @@
+"""Sending what waits: claimed with a deadline by any number of workers, tried ever more slowly, given up in a day.
+
+Mail and channels each have hands of their own, apart from the worker's ending work: a server that hangs holds up
+neither the end of a credential nor the other way of telling. A way that fails is left alone for a while as a whole.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from functools import partial
+
+import structlog
+from sqlalchemy import ColumnElement, func, select, update
+
+from broker import audit
+from broker.database import Transaction
+from broker.database import now as clock
+from broker.errors import BackendDown
+from broker.models import Delivery, NoticeAddress, Person
+from broker.notices import digests, mail, telling
+from broker.notices.mail import NotSent
+from broker.parts import Parts
+
+log = structlog.get_logger(__name__)
+HANDS = 4
+CLAIM_SECONDS = 90
+PAUSE_SECONDS = 2.0
+KEPT = timedelta(days=90)
+GIVEN_UP_AFTER = timedelta(days=1)
+_FIRST_RETRY = 15
+_SLOWEST_RETRY = 3600
+# A server that is back should not wait for an hour to be noticed.
+_SLOWEST_WHOLE_RETRY = 300
+_LAPSING_SECONDS = 60.0
+
+
+class Postman:
+    """The worker's part that tells people. `run` returns once `stopping` is set."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._rounds = 0
+
+    def run(self, stopping: threading.Event) -> None:
+        """Tell and send until stopped. Faults are logged and tried again."""
+        with ThreadPoolExecutor(1, thread_name_prefix="channels") as beside:
+            channels = beside.submit(self._forever, stopping, partial(post, self._parts, "channel"))
+            self._forever(stopping, self._round)
+            channels.result()
+
+    def _round(self) -> int:
+        if self._rounds % int(_LAPSING_SECONDS / PAUSE_SECONDS) == 0:
+            telling.note_lapsing(self._parts)
+            telling.tidy(self._parts, KEPT)
+        self._rounds += 1
+        told = telling.tell(self._parts)
+        with self._parts.database.transaction() as tx:
+            now = clock(tx)
+        return told + digests.collect(self._parts, now) + post(self._parts, "mail")
+
+    def _forever(self, stopping: threading.Event, work: Callable[[], int]) -> None:
+        while not stopping.is_set():
+            done = 0
+            try:
+                done = work()
+            except BackendDown as error:
+                log.warning("notices.fault", backend=error.backend)
+            except Exception as error:  # telling people must go on after one bad row
+                log.exception("notices.unexpected", error=type(error).__name__)
+            if not done:
+                stopping.wait(PAUSE_SECONDS)
+
+
+def post(parts: Parts, way: str, now: datetime | None = None) -> int:
+    """Send a batch of what is due by mail or by channels. Returns how many were tried.
+
+    Args:
+        way: `mail` or `channel`.
+        now: PostgreSQL's clock unless given.
+    """
+    with parts.database.transaction() as tx:
+        now = now or clock(tx)
+        claimed = _claim(tx, way, now)
+    if not claimed:
+        return 0
+    send = _mail if way == "mail" else _channel
+    with ThreadPoolExecutor(HANDS, thread_name_prefix=way) as pool:
+        list(pool.map(lambda delivery: _one(parts, delivery, send, now), claimed))
+    return len(claimed)
+
+
+def _claim(tx: Transaction, way: str, now: datetime) -> list[Delivery]:
+    due = (
+        select(Delivery.id)
+        .where(
+            Delivery.state == "waiting",
+            Delivery.next_attempt_at <= now,
+            (Delivery.claimed_until.is_(None)) | (Delivery.claimed_until < now),
+            Delivery.person_id.is_not(None) if way == "mail" else Delivery.channel_id.is_not(None),
+        )
+        .order_by(Delivery.next_attempt_at)
+        .limit(HANDS)
+        .with_for_update(skip_locked=True)
+    )
+    return list(
+        tx.scalars(
+            update(Delivery)
+            .where(Delivery.id.in_(due.scalar_subquery()))
+            .values(claimed_until=now + timedelta(seconds=CLAIM_SECONDS))
+            .returning(Delivery)
+        )
+    )
+
+
+def _one(parts: Parts, delivery: Delivery, send: Callable[[Parts, Delivery], None], now: datetime) -> None:
+    """Send one and note what became of it; if that cannot be noted, the claim runs out and it is sent again."""
+    try:
+        try:
+            send(parts, delivery)
+        except NotSent as fault:
+            _note_fault(parts, delivery, fault, now)
+        else:
+            _note(parts, delivery, state="delivered", ended_at=now, last_fault="", claimed_until=None)
+    except BackendDown as error:
+        log.warning("notice.unnoted", delivery=delivery.id, backend=error.backend)
+
+
+def _mail(parts: Parts, delivery: Delivery) -> None:
+    with parts.database.transaction() as tx:
+        person = tx.get_one(Person, delivery.person_id)
+        found = tx.get(NoticeAddress, delivery.person_id)
+    if person.status != "active" or found is None or not found.address:
+        raise NotSent("The person is suspended or has no address any more.", for_good=True)
+    letter = mail.Mail(delivery.id, found.address, delivery.title, delivery.body, delivery.path, delivery.created_at)
+    mail.send(parts.settings, letter)
+
+
+def _channel(parts: Parts, delivery: Delivery) -> None:
+    raise NotSent("Channels are not there yet.", for_good=True)
+
+
+def _note_fault(parts: Parts, delivery: Delivery, fault: NotSent, now: datetime) -> None:
+    log.warning("notice.not_sent", delivery=delivery.id, fault=str(fault), attempts=delivery.attempts + 1)
+    if fault.for_good or delivery.created_at <= now - GIVEN_UP_AFTER:
+        _give_up(parts, Delivery.id == delivery.id, str(fault), now)
+        return
+    wait = min(_SLOWEST_WHOLE_RETRY if fault.whole else _SLOWEST_RETRY, _FIRST_RETRY * 2 ** min(delivery.attempts, 10))
+    # Jitter, so that what failed together does not come back together.
+    again = now + timedelta(seconds=wait * random.uniform(0.75, 1.25))  # noqa: S311
+    _note(
+        parts,
+        delivery,
+        attempts=delivery.attempts + 1,
+        next_attempt_at=again,
+        claimed_until=None,
+        last_fault=str(fault)[:200],
+    )
+    if not fault.whole:
+        return
+    same = _same_way(delivery)
+    with parts.database.transaction() as tx:
+        # The rest of this way would meet the same fault: one try at a time finds out whether it is over.
+        others = (Delivery.state == "waiting") & (Delivery.id != delivery.id) & same
+        tx.execute(
+            update(Delivery)
+            .where(others, Delivery.next_attempt_at < again)
+            .values(next_attempt_at=again, attempts=func.greatest(Delivery.attempts, delivery.attempts + 1))
+            .execution_options(synchronize_session=False)
+        )
+    _give_up(parts, same & (Delivery.created_at <= now - GIVEN_UP_AFTER), str(fault), now)
+
+
+def _same_way(delivery: Delivery) -> ColumnElement[bool]:
+    if delivery.channel_id is not None:
+        return Delivery.channel_id == delivery.channel_id
+    return Delivery.person_id.is_not(None)
+
+
+def _note(parts: Parts, delivery: Delivery, **values: object) -> None:
+    with parts.database.transaction() as tx:
+        tx.execute(update(Delivery).where(Delivery.id == delivery.id, Delivery.state == "waiting").values(**values))
+
+
+def _give_up(parts: Parts, which: ColumnElement[bool], fault: str, now: datetime) -> None:
+    with parts.database.transaction() as tx:
+        given_up = tx.execute(
+            update(Delivery)
+            .where(which, Delivery.state == "waiting")
+            .values(state="given_up", ended_at=now, last_fault=fault[:200], claimed_until=None)
+            .returning(Delivery.id, Delivery.channel_id)
+        ).all()
+        if given_up:
+            subject = given_up[0].channel_id or given_up[0].id
+            details = {"deliveries": len(given_up), "way": "channel" if given_up[0].channel_id else "mail"}
+            audit.record(tx, "notice.given_up", actor=audit.SYSTEM, subject=subject, now=now, details=details)

@@ -1,0 +1,167 @@
+"""From the outbox to deliveries: who is told, in which words, and how they want it. Sends nothing.
+
+Each notice is one transaction. One that cannot be worded is tried again later and holds up no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy import delete, select, text
+from sqlalchemy.dialects.postgresql import insert
+
+from broker.database import Transaction
+from broker.database import now as clock
+from broker.models import Delivery, Notice, NoticeAddress, NoticeChannel, NoticeChoice, new_id
+from broker.notices.causes import CAUSES, LAPSING, Told
+from broker.notices.digests import next_digest
+from broker.notices.wording import Worded, worded
+from broker.parts import Parts
+
+log = structlog.get_logger(__name__)
+# What nobody may turn off: it comes at once, to everybody it concerns.
+MANDATORY = frozenset({"emergency"})
+LAPSING_SOON = timedelta(days=3)
+_MOST_ATTEMPTS = 20
+_SLOWEST_RETRY = 3600
+_MOST_TIDIED = 5000
+_LAPSING_GRANTS = text(
+    """
+    SELECT g.id FROM guestkey."grant" g
+     WHERE g.revoked_at IS NULL AND g.ends_at > :now AND g.ends_at <= :soon
+       AND g.ends_at - g.starts_at >= interval '1 day'
+       AND g.ends_at - :now <= (g.ends_at - g.starts_at) / 4
+       AND NOT EXISTS (SELECT FROM guestkey.notice n WHERE n.once = 'grant.lapsing ' || g.id)
+     ORDER BY g.ends_at LIMIT 500
+    """
+)
+
+
+def note_lapsing(parts: Parts) -> int:
+    """Put grants into the outbox that end within days and last quarter of their time. Returns how many."""
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        grants = list(tx.scalars(_LAPSING_GRANTS, {"now": now, "soon": now + LAPSING_SOON}))
+        rows = [
+            {"id": new_id("no"), "kind": LAPSING, "actor": "system", "subject": grant, "once": f"{LAPSING} {grant}"}
+            for grant in grants
+        ]
+        if rows:
+            tx.execute(insert(Notice).on_conflict_do_nothing(), rows)
+        return len(rows)
+
+
+def tell(parts: Parts, *, most: int = 200) -> int:
+    """Turn what waits in the outbox into deliveries. Returns how many notices were told."""
+    told = 0
+    while told < most and _tell_one(parts):
+        told += 1
+    return told
+
+
+def _tell_one(parts: Parts) -> bool:
+    notice_id = ""
+    try:
+        with parts.database.transaction() as tx:
+            now = clock(tx)
+            notice = tx.scalars(
+                select(Notice)
+                .where(Notice.told_at.is_(None), Notice.next_attempt_at <= now)
+                .order_by(Notice.next_attempt_at)
+                .limit(1)
+                .with_for_update(skip_locked=True)
+            ).one_or_none()
+            if notice is None:
+                return False
+            notice_id = notice.id
+            _deliver(tx, notice, now, mails=parts.settings.smtp_host is not None)
+            notice.told_at = now
+    except Exception as error:  # one bad row must not silence all others
+        if not notice_id:
+            raise
+        log.exception("notice.untold", notice=notice_id, error=type(error).__name__)
+        _postpone(parts, notice_id)
+    return True
+
+
+def _postpone(parts: Parts, notice_id: str) -> None:
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        notice = tx.get_one(Notice, notice_id)
+        notice.attempts += 1
+        notice.next_attempt_at = now + timedelta(seconds=min(_SLOWEST_RETRY, 15 * 2 ** min(notice.attempts, 10)))
+        if notice.attempts >= _MOST_ATTEMPTS:
+            notice.told_at = now
+
+
+def _deliver(tx: Transaction, notice: Notice, now: datetime, *, mails: bool) -> None:
+    cause = CAUSES[notice.kind]
+    told = cause.told(tx, notice, now)
+    if told is None:
+        return
+    people = [person for person in dict.fromkeys(told.people) if cause.to_actor or notice.actor != f"person:{person}"]
+    words = worded(notice.kind, told.facts, you=told.you)
+    rows = [
+        _row(notice, told, words, now, topic=cause.topic, state=state, person_id=person)
+        for person, state in _states(tx, people, cause.topic, now, mails=mails).items()
+    ]
+    beside = worded(notice.kind, told.facts, you=False)
+    rows += [
+        _row(notice, told, beside, now, topic=cause.topic, state="waiting", channel_id=channel)
+        for channel in _channels(tx, cause.topic)
+    ]
+    if rows:
+        tx.execute(insert(Delivery).on_conflict_do_nothing(), rows)
+
+
+def _row(notice: Notice, told: Told, words: Worded, now: datetime, **rest: str) -> dict[str, object]:
+    return {
+        "id": new_id("dl"),
+        "notice_id": notice.id,
+        "person_id": None,
+        "channel_id": None,
+        "kind": notice.kind,
+        "title": words.title,
+        "body": words.body,
+        "path": told.path,
+        "created_at": now,
+        "next_attempt_at": now,
+        **rest,
+    }
+
+
+def _states(tx: Transaction, people: Sequence[str], topic: str, now: datetime, *, mails: bool) -> dict[str, str]:
+    """For each person, what becomes of it first: kept in the portal, sent at once, or kept for their digest."""
+    states = dict.fromkeys(people, "portal")
+    if not mails or not people:
+        return states
+    reachable = tx.scalars(
+        select(NoticeAddress).where(NoticeAddress.person_id.in_(people), NoticeAddress.address != "")
+    ).all()
+    choices = select(NoticeChoice).where(NoticeChoice.person_id.in_(people), NoticeChoice.topic == topic)
+    chosen = {row.person_id: row.choice for row in tx.scalars(choices)}
+    for address in reachable:
+        choice = "now" if topic in MANDATORY else chosen.get(address.person_id, "now")
+        states[address.person_id] = {"now": "waiting", "digest": "digest", "off": "portal"}[choice]
+        if choice == "digest" and address.digest_at is None:
+            address.digest_at = next_digest(now, address.digest_hour, address.digest_zone)
+    return states
+
+
+def _channels(tx: Transaction, topic: str) -> Sequence[str]:
+    return tx.scalars(
+        select(NoticeChannel.id).where(NoticeChannel.removed_at.is_(None), NoticeChannel.topics.contains([topic]))
+    ).all()
+
+
+def tidy(parts: Parts, kept: timedelta) -> int:
+    """Delete what was told longer ago than `kept`: the log of events is what stays. Returns how many."""
+    with parts.database.transaction() as tx:
+        before = clock(tx) - kept
+        old = select(Delivery.id).where(Delivery.created_at < before).limit(_MOST_TIDIED)
+        gone = tx.scalars(delete(Delivery).where(Delivery.id.in_(old)).returning(Delivery.id)).all()
+        past = select(Notice.id).where(Notice.told_at < before).limit(_MOST_TIDIED)
+        tx.execute(delete(Notice).where(Notice.id.in_(past)))
+        return len(gone)

@@ -1,0 +1,135 @@
+"""A real mail server with verified STARTTLS, and the worker's part that tells people, round by round."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+import trustme
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+from sqlalchemy import select, update
+
+from broker.database import now as clock
+from broker.embedded.children import free_port
+from broker.models import Delivery, Notice, NoticeAddress
+from broker.notices import posting, telling
+from broker.parts import Parts
+from tests.support.world import Signed, World
+
+
+class MailServer:
+    """What arrives at it is kept; `answer` is what it says to the next mails instead of taking them."""
+
+    def __init__(self, folder: Path) -> None:
+        authority = trustme.CA()
+        self.ca_file = folder / "mail-ca.pem"
+        authority.cert_pem.write_to_path(str(self.ca_file))
+        self.arrived: list[EmailMessage] = []
+        self.answer = ""
+        self._lock = threading.Lock()
+        self.port = free_port()
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("localhost").configure_cert(context)
+        self._controller = Controller(
+            self,
+            hostname="localhost",
+            port=self.port,
+            tls_context=context,
+            require_starttls=True,
+            server_hostname="localhost",
+        )
+
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:
+        """aiosmtpd's hook."""
+        if self.answer:
+            return self.answer
+        assert isinstance(envelope.content, bytes)
+        message = message_from_bytes(envelope.content, policy=policy.default)
+        with self._lock:
+            self.arrived.append(message)
+        return "250 OK"
+
+    def start(self) -> None:
+        """Listen."""
+        self._controller.start()
+
+    def stop(self) -> None:
+        """Stop listening."""
+        self._controller.stop()
+
+    def to(self, address: str) -> list[EmailMessage]:
+        """What arrived for one address."""
+        with self._lock:
+            return [message for message in self.arrived if message["To"] == address]
+
+
+@pytest.fixture(scope="package")
+def mail_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailServer]:
+    """The mail server."""
+    server = MailServer(tmp_path_factory.mktemp("mail"))
+    server.start()
+    yield server
+    server.stop()
+
+
+class Office:
+    """People with addresses, and the postman's rounds at any time."""
+
+    def __init__(self, world: World, server: MailServer) -> None:
+        self.world, self.server = world, server
+        changes = {
+            "smtp_host": "localhost",
+            "smtp_port": server.port,
+            "smtp_ca_file": server.ca_file,
+            "smtp_from": "Guestkey <guestkey@example.org>",
+            "smtp_timeout": 2.0,
+            "notice_timeout": 2.0,
+        }
+        self.parts: Parts = replace(world.ender, settings=world.settings.model_copy(update=changes))
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what other tests left to be told."""
+        with self.world.database.transaction() as tx:
+            now = clock(tx)
+            tx.execute(update(Notice).where(Notice.told_at.is_(None)).values(told_at=now))
+            tx.execute(update(Delivery).where(Delivery.state == "waiting").values(state="portal"))
+            tx.execute(update(NoticeAddress).values(address=""))
+        self.server.answer = ""
+
+    def address(self, signed: Signed) -> str:
+        """Give a person an address their provider has verified."""
+        address = f"{signed.id.replace('_', '')}@example.org"
+        self.world.add(NoticeAddress(person_id=signed.id, address=address))
+        return address
+
+    def round(self, minutes: float = 0, *, parts: Parts | None = None) -> int:
+        """Tell, and send once, as if so many minutes had passed. Returns how many were tried."""
+        parts = parts or self.parts
+        telling.tell(parts)
+        at = self.world.now() + timedelta(minutes=minutes)
+        return posting.post(parts, "mail", at) + posting.post(parts, "channel", at)
+
+    def rounds(self) -> None:
+        """Tell and send until nothing is due."""
+        while self.round():
+            continue
+
+    def deliveries(self, signed: Signed) -> list[Delivery]:
+        """A person's, oldest first."""
+        with self.world.database.transaction() as tx:
+            return list(tx.scalars(select(Delivery).where(Delivery.person_id == signed.id).order_by(Delivery.id)))
+
+
+@pytest.fixture
+def office(world: World, mail_server: MailServer) -> Office:
+    """See `Office`."""
+    return Office(world, mail_server)

@@ -1,0 +1,297 @@
+"""Notices by mail: from the cause's own transaction to a real mail server, whatever that server does."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from broker import audit
+from broker.access import approving, requests
+from broker.access.ending import suspend_person
+from broker.access.requests import NewRequest
+from broker.audit import NOTICED
+from broker.database import now as clock
+from broker.identity import bootstrap
+from broker.models import Dataset, Event, Notice, Request
+from broker.notices import addresses, posting, telling
+from broker.notices.causes import CAUSES, LAPSING
+from broker.notices.wording import plain
+from tests.notices.conftest import Office
+from tests.support.world import Signed, World
+
+
+def asks(world: World, signed: Signed, dataset: Dataset, purpose: str = "labelling") -> Request:
+    with world.database.transaction() as tx:
+        new = NewRequest(dataset=dataset.slug, role="annotator", purpose=purpose, period=7 * 86400)
+        return requests.ask(world.parts, tx, signed.caller, new, clock(tx))
+
+
+def scene(world: World) -> tuple[Signed, Signed, Dataset]:
+    """An owner, a vendor's engineer, and a dataset between them."""
+    owner, vendor = world.person(name="Olga Owner"), world.vendor()
+    return owner, world.person(vendor, name="Gita Guest"), world.dataset(vendor, owner=owner)
+
+
+def test_every_kind_that_is_noted_has_somebody_to_tell() -> None:
+    assert set(CAUSES) == NOTICED | {LAPSING}
+
+
+def test_an_approver_hears_of_a_request_and_the_guest_of_the_decision(office: Office) -> None:
+    world = office.world
+    owner, guest, dataset = scene(world)
+    to_owner, to_guest = office.address(owner), office.address(guest)
+    request = asks(world, guest, dataset, purpose="the purpose stays inside")
+    office.rounds()
+    [mail] = office.server.to(to_owner)
+    text = mail.get_body(("plain",)).get_content()  # type: ignore[union-attr]
+    html = mail.get_body(("html",)).get_content()  # type: ignore[union-attr]
+    assert mail["Subject"] == "Your decision is asked for: Trials"
+    assert "Gita Guest of Vendor" in text and f"/requests/{request.id}" in text
+    assert f'/requests/{request.id}"' in html
+    assert "the purpose stays inside" not in mail.as_string()
+    assert not office.server.to(to_guest)
+    with world.database.transaction() as tx:
+        approving.refuse(tx, owner.caller, request.id, "the reason stays inside", clock(tx))
+    office.rounds()
+    [told] = office.server.to(to_guest)
+    assert told["Subject"] == "Your request was refused: Trials" and "the reason stays inside" not in told.as_string()
+    [delivery] = office.deliveries(guest)
+    assert delivery.state == "delivered" and told["Message-ID"].startswith(f"<{delivery.id}@")
+
+
+def test_what_is_rolled_back_is_told_to_nobody(office: Office) -> None:
+    world = office.world
+    owner, guest, dataset = scene(world)
+    office.address(owner)
+    with pytest.raises(RuntimeError), world.database.transaction() as tx:
+        new = NewRequest(dataset=dataset.slug, role="annotator", purpose="x", period=86400)
+        requests.ask(world.parts, tx, guest.caller, new, clock(tx))
+        raise RuntimeError
+    office.rounds()
+    assert not office.deliveries(owner)
+
+
+def test_a_request_taken_back_before_it_was_told_is_not_told(office: Office) -> None:
+    world = office.world
+    owner, guest, dataset = scene(world)
+    request = asks(world, guest, dataset)
+    with world.database.transaction() as tx:
+        requests.withdraw(tx, guest.caller, request.id, clock(tx))
+    office.rounds()
+    assert not office.deliveries(owner) and not office.deliveries(guest)
+
+
+def alarm(world: World, times: int = 1) -> None:
+    """Something every admin is told of at once."""
+    with world.database.transaction() as tx:
+        for _ in range(times):
+            audit.record(tx, "installation.opened", actor="system", subject="installation:1", now=clock(tx))
+
+
+def boss(office: Office) -> tuple[Signed, str]:
+    """An admin with an address."""
+    signed = office.world.person(roles=("admin",), name="Ada Admin")
+    return signed, office.address(signed)
+
+
+def test_two_workers_send_each_mail_once(office: Office) -> None:
+    _, to = boss(office)
+    alarm(office.world, 6)
+    threads = [threading.Thread(target=office.rounds) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(office.server.to(to)) == len({mail["Message-ID"] for mail in office.server.to(to)}) == 6
+
+
+def test_a_mail_that_is_not_taken_is_tried_again_and_given_up_after_a_day(office: Office) -> None:
+    signed, to = boss(office)
+    alarm(office.world)
+    office.server.answer = "451 not now"
+    assert office.round() == 1
+    [delivery] = office.deliveries(signed)
+    assert (delivery.state, delivery.attempts) == ("waiting", 1) and "451" in delivery.last_fault
+    assert office.round() == 0, "not at once"
+    assert office.round(minutes=1) == 1
+    office.server.answer = ""
+    assert office.round(minutes=3) == 1
+    assert len(office.server.to(to)) == 1 and office.deliveries(signed)[0].state == "delivered"
+    alarm(office.world)
+    office.server.answer = "451 not now"
+    office.round()
+    office.round(minutes=24 * 60 + 5)
+    assert office.deliveries(signed)[1].state == "given_up"
+    with office.world.database.transaction() as tx:
+        given_up = tx.scalars(select(Event.id).where(Event.subject == office.deliveries(signed)[1].id)).all()
+    assert len(given_up) == 1
+
+
+def test_an_address_that_is_refused_for_good_is_not_asked_again(office: Office) -> None:
+    signed, _ = boss(office)
+    alarm(office.world)
+    office.server.answer = "550 no such mailbox"
+    office.rounds()
+    [delivery] = office.deliveries(signed)
+    assert delivery.state == "given_up" and delivery.attempts == 0
+
+
+def test_a_server_that_hangs_costs_one_time_limit_and_no_more(office: Office) -> None:
+    signed, _ = boss(office)
+    alarm(office.world, 8)
+    with socket.create_server(("localhost", 0)) as silent:
+        changes: dict[str, Any] = {"smtp_port": silent.getsockname()[1], "smtp_timeout": 0.5}
+        parts = replace(office.parts, settings=office.parts.settings.model_copy(update=changes))
+        began = time.monotonic()
+        assert office.round(parts=parts) == posting.HANDS
+        assert office.round(parts=parts) == 0, "the others would meet the same silence"
+        assert time.monotonic() - began < 4
+    assert {item.state for item in office.deliveries(signed)} == {"waiting"}
+    assert office.round(minutes=10) > 0 and office.round(minutes=10) > 0
+    assert {item.state for item in office.deliveries(signed)} == {"delivered"}
+
+
+def test_a_server_that_drips_is_cut_off(office: Office) -> None:
+    boss(office)
+    alarm(office.world)
+    with socket.create_server(("localhost", 0)) as dripping:
+
+        def drip() -> None:
+            dripping.settimeout(5)
+            line, _ = dripping.accept()
+            with line:
+                for _ in range(100):
+                    try:
+                        line.sendall(b"2")
+                    except OSError:
+                        return
+                    time.sleep(0.1)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        changes: dict[str, Any] = {"smtp_port": dripping.getsockname()[1], "smtp_timeout": 0.6}
+        began = time.monotonic()
+        office.round(parts=replace(office.parts, settings=office.parts.settings.model_copy(update=changes)))
+        assert time.monotonic() - began < 3
+        thread.join()
+
+
+def test_a_server_nobody_vouches_for_gets_nothing(office: Office) -> None:
+    signed, to = boss(office)
+    alarm(office.world)
+    trusting_nobody = office.parts.settings.model_copy(update={"smtp_ca_file": None})
+    office.round(parts=replace(office.parts, settings=trusting_nobody))
+    [delivery] = office.deliveries(signed)
+    assert delivery.last_fault == "The mail server's certificate is not trusted." and not office.server.to(to)
+
+
+def test_somebody_suspended_meanwhile_gets_no_mail(office: Office) -> None:
+    world = office.world
+    signed, to = boss(office)
+    alarm(world)
+    telling.tell(office.parts)
+    with world.database.transaction() as tx:
+        suspend_person(tx, signed.id, world.person(roles=("admin",)).caller, "gone", clock(tx))
+    office.rounds()
+    assert not office.server.to(to) and office.deliveries(signed)[0].state == "given_up"
+
+
+def test_breaking_the_glass_reaches_every_admin(office: Office) -> None:
+    world = office.world
+    signed, to = boss(office)
+    world.source(None)
+    link = bootstrap.recover(world.parts)
+    office.rounds()
+    [mail] = office.server.to(to)
+    assert "glass was broken" in mail["Subject"] and link.rpartition("/")[2] not in mail.as_string()
+    assert office.deliveries(signed)[0].topic == "emergency"
+
+
+def test_a_grant_about_to_lapse_is_told_of_once(office: Office) -> None:
+    world = office.world
+    _, guest, dataset = scene(world)
+    to, now = office.address(guest), world.now()
+    world.grant(dataset, guest, starts_at=now - timedelta(days=30), ends_at=now + timedelta(days=2))
+    world.grant(dataset, guest, starts_at=now - timedelta(days=1), ends_at=now + timedelta(days=2.9))
+    for _ in range(2):
+        telling.note_lapsing(office.parts)
+        office.rounds()
+    [mail] = office.server.to(to)
+    assert mail["Subject"] == "Your access ends soon: Trials"
+
+
+def test_a_lead_hears_that_staff_were_suspended_and_nobody_elsewhere_does(office: Office) -> None:
+    world = office.world
+    vendor, other = world.vendor(), world.vendor()
+    lead, foreign = world.person(vendor, roles=("lead",)), world.person(other, roles=("lead",))
+    guest = world.person(vendor, name="Gita Guest")
+    with world.database.transaction() as tx:
+        suspend_person(tx, guest.id, world.person(roles=("admin",)).caller, "left", clock(tx))
+    office.rounds()
+    assert [item.title for item in office.deliveries(lead)] == ["Gita Guest was suspended"]
+    assert not office.deliveries(foreign) and not office.deliveries(guest)
+
+
+def test_hostile_names_are_made_harmless(office: Office) -> None:
+    world = office.world
+    owner, guest, dataset = scene(world)
+    to = office.address(owner)
+    name = "Eve\r\nBcc: all@example.org <img src=//evil.example/x> \u202ereversed\u0000 https://evil.example"
+    with world.admin("guestkey") as connection:
+        connection.execute("UPDATE guestkey.person SET name = %s WHERE id = %s", (name.replace("\0", ""), guest.id))
+        title = "Trials\nBcc: <b>all</b>"
+        connection.execute("UPDATE guestkey.dataset SET title = %s WHERE id = %s", (title, dataset.id))
+    asks(world, guest, dataset)
+    office.rounds()
+    [mail] = office.server.to(to)
+    said = mail.as_string() + mail["Subject"]
+    assert mail["Bcc"] is None and "\n" not in mail["Subject"]
+    assert not any(harm in said for harm in ("<img", "<b>", "\u202e", "evil.example", "//evil"))
+
+
+@pytest.mark.parametrize(
+    ("claims", "kept"),
+    [
+        ({"email": "ada@example.org", "email_verified": True}, "ada@example.org"),
+        ({"email": "ada@example.org"}, ""),
+        ({"email": "ada@example.org", "email_verified": "true"}, ""),
+        ({"email": "a@example.org\r\nBcc: b@example.org", "email_verified": True}, ""),
+        ({"email": "a@example.org,b@example.org", "email_verified": True}, ""),
+        ({"email": "Ada <ada@example.org>", "email_verified": True}, ""),
+        ({"email": ["ada@example.org"], "email_verified": True}, ""),
+        ({"email": "ada", "email_verified": True}, ""),
+        ({}, ""),
+    ],
+)
+def test_only_a_verified_address_is_kept(office: Office, claims: dict[str, Any], kept: str) -> None:
+    world = office.world
+    signed = world.person()
+    office.address(signed)
+    with world.database.transaction() as tx:
+        addresses.note(tx, signed.id, claims)
+    with world.admin("guestkey") as connection:
+        row = connection.execute("SELECT address FROM guestkey.notice_address WHERE person_id = %s", (signed.id,))
+        assert row.fetchone() == (kept,)
+
+
+def test_names_keep_their_letters() -> None:
+    assert plain("Zoë O'Brien-Łuk (HR) & 張") == "Zoë O'Brien-Łuk (HR) & 張"
+
+
+def test_a_notice_that_cannot_be_worded_holds_up_no_other(office: Office) -> None:
+    world = office.world
+    _, to = boss(office)
+    world.add(Notice(id="no_" + "0" * 26, kind="request.made", actor="system", subject="rq_missing"))
+    alarm(world)
+    office.rounds()
+    assert len(office.server.to(to)) == 1
+    with world.database.transaction() as tx:
+        stuck = tx.get_one(Notice, "no_" + "0" * 26)
+    assert stuck.attempts == 1 and stuck.told_at is None
