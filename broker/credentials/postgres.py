@@ -132,15 +132,8 @@ class PostgresKind:
         """
         if lease.backend_lease_id:
             self._revoke(vault, lease.backend_lease_id)
-        user = user_of(lease.handle)
         try:
-            with watching(vault, str(lease.binding["connection"])) as connection:
-                if _remains(connection, user):
-                    # Three statements, three commits: the door must be closed before sessions are ended.
-                    connection.execute("SELECT guestkey_ops.close_door(%s)", (user,))
-                    connection.execute("SELECT guestkey_ops.end_sessions(%s)", (user,))
-                    connection.execute("SELECT guestkey_ops.drop_user(%s)", (user,))
-                remains = _remains(connection, user)
+            remains = remove_user(vault, str(lease.binding["connection"]), user_of(lease.handle))
         except psycopg.Error as error:
             raise NotEnded(f"PostgreSQL refused or vanished: {type(error).__name__}") from error
         if remains:
@@ -178,6 +171,22 @@ class PostgresKind:
         except (VaultRefused, BackendDown) as error:
             # OpenBao gives up after six attempts; what it could not do is done by hand below.
             log.warning("postgres.revoke_failed", error=str(error))
+
+
+def remove_user(vault: Vault, connection_name: str, user: str) -> str:
+    """Take a user of ours away by hand; returns what PostgreSQL shows of it afterwards, empty if nothing.
+
+    Raises:
+        BackendDown: the database cannot be reached.
+        psycopg.Error: it refuses, or goes away meanwhile.
+    """
+    with watching(vault, connection_name) as connection:
+        if _remains(connection, user):
+            # Three statements, three commits: the door must be closed before sessions are ended.
+            connection.execute("SELECT guestkey_ops.close_door(%s)", (user,))
+            connection.execute("SELECT guestkey_ops.end_sessions(%s)", (user,))
+            connection.execute("SELECT guestkey_ops.drop_user(%s)", (user,))
+        return _remains(connection, user)
 
 
 def watching(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:

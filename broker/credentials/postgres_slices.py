@@ -28,6 +28,7 @@ Session = psycopg.Connection[tuple[Any, ...]]
 LONGEST = "24h"
 CONNECTION_LIMIT = 3
 STATEMENT_TIMEOUT = "60s"
+_PROBE = "gks_probe"
 
 _READABLE = """
     SELECT a.attname FROM pg_attribute a
@@ -70,22 +71,24 @@ def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> Non
     binding = PostgresBinding.parse(raw_binding)
     _make_view(vault, slice_id, binding)
     group = f"gks_{short(slice_id)}"
-    creation = [part.format(group=group, limit=CONNECTION_LIMIT, timeout=STATEMENT_TIMEOUT) for part in _CREATION]
-    vault.write_database_role(
-        role_of(slice_id),
-        {
-            "db_name": binding.connection,
-            "creation_statements": creation,
-            "renew_statements": list(_RENEWAL),
-            "revocation_statements": list(_REVOCATION),
-            "rollback_statements": list(_REVOCATION),
-            "default_ttl": f"{UNACTIVATED_SECONDS}s",
-            "max_ttl": LONGEST,
-        },
-    )
+    vault.write_database_role(role_of(slice_id), role_definition(binding.connection, group))
     vault.write_policy(
         policy_of(slice_id), f'path "database/creds/{role_of(slice_id)}" {{ capabilities = ["read"] }}\n'
     )
+
+
+def role_definition(connection: str, group: str) -> dict[str, Any]:
+    """How OpenBao makes, lengthens and ends users that are members of a group."""
+    creation = [part.format(group=group, limit=CONNECTION_LIMIT, timeout=STATEMENT_TIMEOUT) for part in _CREATION]
+    return {
+        "db_name": connection,
+        "creation_statements": creation,
+        "renew_statements": list(_RENEWAL),
+        "revocation_statements": list(_REVOCATION),
+        "rollback_statements": list(_REVOCATION),
+        "default_ttl": f"{UNACTIVATED_SECONDS}s",
+        "max_ttl": LONGEST,
+    }
 
 
 def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> None:
@@ -100,21 +103,33 @@ def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> N
     vault.delete_policy(policy_of(slice_id))
     vault.delete_database_role(role_of(slice_id))
     group_name = f"gks_{short(slice_id)}"
-    group, view = sql.Identifier(group_name), sql.Identifier(*view_of(slice_id).split("."))
-    with _registrar(vault, binding, slice_id) as connection:
+    view = sql.Identifier(*view_of(slice_id).split("."))
+    with _registrar(vault, binding.connection, slice_id) as connection:
         connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(view))
-        if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (group_name,)).fetchone():
-            # Who made a role may administer it, but owns nothing of it until it says so.
-            connection.execute(sql.SQL("GRANT {} TO CURRENT_USER WITH INHERIT TRUE").format(group))
-            connection.execute(sql.SQL("DROP OWNED BY {}").format(group))
-            connection.execute(sql.SQL("DROP ROLE {}").format(group))
+        _drop_group(connection, group_name)
 
 
 @contextmanager
-def _registrar(vault: Vault, binding: PostgresBinding, slice_id: str) -> Iterator[Session]:
+def probe_group(vault: Vault, connection_name: str) -> Iterator[str]:
+    """A group like a slice's that sees nothing, for as long as the block runs. Yields its name.
+
+    Raises:
+        BackendDown: PostgreSQL does not answer, or does not let the registrar do what registering needs.
+    """
+    with _registrar(vault, connection_name, "probe") as connection:
+        _make_group(connection, _PROBE)
+    try:
+        yield _PROBE
+    finally:
+        with _registrar(vault, connection_name, "probe") as connection:
+            _drop_group(connection, _PROBE)
+
+
+@contextmanager
+def _registrar(vault: Vault, connection_name: str, slice_id: str) -> Iterator[Session]:
     """One transaction of the registrar; what PostgreSQL says against it becomes an error of ours."""
     try:
-        with registering(vault, binding.connection) as connection, connection.transaction():
+        with registering(vault, connection_name) as connection, connection.transaction():
             yield connection
     except _MISMATCHES as error:
         raise Invalid(
@@ -129,19 +144,33 @@ def _registrar(vault: Vault, binding: PostgresBinding, slice_id: str) -> Iterato
 def _make_view(vault: Vault, slice_id: str, binding: PostgresBinding) -> None:
     group_name = f"gks_{short(slice_id)}"
     group, view = sql.Identifier(group_name), sql.Identifier(*view_of(slice_id).split("."))
-    with _registrar(vault, binding, slice_id) as connection:
+    with _registrar(vault, binding.connection, slice_id) as connection:
         _check_catalogue(connection, binding)
-        if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (group_name,)).fetchone():
-            connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(group))
+        _make_group(connection, group_name)
         connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(view))
         options = sql.SQL("security_barrier = true, security_invoker = false")
         connection.execute(sql.SQL("CREATE VIEW {} WITH ({}) AS {}").format(view, options, binding.select()))
-        database = sql.Identifier(connection.info.dbname)
         connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(view, group))
-        connection.execute(sql.SQL("GRANT USAGE ON SCHEMA slices TO {}").format(group))
-        connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, group))
-        lent = sql.SQL("GRANT {} TO guestkey_minter WITH ADMIN TRUE, INHERIT FALSE, SET FALSE")
-        connection.execute(lent.format(group))
+
+
+def _make_group(connection: Session, group_name: str) -> None:
+    group = sql.Identifier(group_name)
+    if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (group_name,)).fetchone():
+        connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(group))
+    database = sql.Identifier(connection.info.dbname)
+    connection.execute(sql.SQL("GRANT USAGE ON SCHEMA slices TO {}").format(group))
+    connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, group))
+    lent = sql.SQL("GRANT {} TO guestkey_minter WITH ADMIN TRUE, INHERIT FALSE, SET FALSE")
+    connection.execute(lent.format(group))
+
+
+def _drop_group(connection: Session, group_name: str) -> None:
+    group = sql.Identifier(group_name)
+    if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (group_name,)).fetchone():
+        # Who made a role may administer it, but owns nothing of it until it says so.
+        connection.execute(sql.SQL("GRANT {} TO CURRENT_USER WITH INHERIT TRUE").format(group))
+        connection.execute(sql.SQL("DROP OWNED BY {}").format(group))
+        connection.execute(sql.SQL("DROP ROLE {}").format(group))
 
 
 def _check_catalogue(connection: Session, binding: PostgresBinding) -> None:

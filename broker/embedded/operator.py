@@ -16,10 +16,8 @@ import requests
 
 from broker.embedded.openbao import OpenBao
 from broker.embedded.postgres import Postgres
+from broker.operator.connecting.keystore import USERNAME_TEMPLATE
 
-USERNAME_TEMPLATE = (
-    '{{ printf "gk_%s" (.DisplayName | replace "token-" "" | replace "-" "_" | lowercase | truncate 58) }}'
-)
 PROVIDER = "guestkey"
 _ALPHABET = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 

@@ -9,7 +9,7 @@ import typer
 
 from broker import migrations
 from broker.errors import Invalid
-from broker.operator import configuring, policy
+from broker.operator import configuring, connect_backend, policy
 from broker.operator.configuring import plainly
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.add_typer(policy.app, name="policy")
+app.add_typer(connect_backend.app, name="connect-backend")
 
 
 @app.command()

@@ -20,8 +20,8 @@ import pytest
 import requests
 
 from broker.embedded import children, openbao
-from broker.embedded.operator import USERNAME_TEMPLATE
 from broker.embedded.postgres import binary
+from broker.operator.connecting.keystore import USERNAME_TEMPLATE
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"

@@ -16,6 +16,7 @@ _COMMANDS = {
     "worker": "Run the worker that ends, sweeps and decides again.",
     "migrate": "Bring the records' tables up to this version.",
     "bootstrap": "Make the first two admins' invitations, once.",
+    "connect-backend": "Connect a database that holds data, guided.",
     "recover": "Break the glass: one admin for one hour, told to all.",
     "end-everything": "Pull every plug, the broker up or down.",
     "close": "Close the installation until an admin opens it.",

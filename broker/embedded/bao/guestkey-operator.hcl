@@ -1,6 +1,9 @@
 # The operator, by hand: connects databases, rotates keys (never their configuration) and, on one machine, keeps the example identity provider's accounts.
 # No running part of the broker holds this identity.
 path "auth/token/lookup-self" { capabilities = ["read"] }
+path "auth/token/revoke-self" { capabilities = ["update"] }
+path "database/config"        { capabilities = ["list"] }
+path "database/creds/gk-probe-*" { capabilities = ["read"] }
 path "database/config/*"      { capabilities = ["create", "update", "read"] }
 path "database/rotate-root/*" { capabilities = ["update"] }
 path "guestkey/data/connections/*" { capabilities = ["create", "update"] }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 # `{who}` did it, to `{whom}`; the rest are the event's own details.
 SENTENCES: Mapping[str, str] = {
     "audit.exported": "{who} exported events.",
+    "backend.connected": "The operator connected the database {whom}.",
     "code.made": "{who} allowed a command line to sign in.",
     "code.replayed": "A sign-in code of {who} was used twice, and the token it gave was ended.",
     "dataset.added": "{who} registered the dataset {whom}.",

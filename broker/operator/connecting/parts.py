@@ -1,0 +1,207 @@
+"""What a database of datasets needs, part by part: is it there, and the SQL that makes it.
+
+The SQL is the very script the embedded server and `deploy/` run, cut at its `-- [part]` lines. The checks read the
+system catalogues only, so any login that may connect can make them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+
+from psycopg import sql
+
+from broker.operator.connecting.passwords import LOGINS, Passwords
+from broker.operator.connecting.place import Session
+
+_PART = re.compile(r"^-- \[([a-z-]+)\]\n", re.MULTILINE)
+# Attributes a login of ours must have and, negated, must not have; BYPASSRLS and the like would be more than a right.
+_ATTRIBUTES = {
+    "registrar": "LOGIN NOSUPERUSER NOCREATEDB CREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS",
+    "minter": "LOGIN NOSUPERUSER NOCREATEDB CREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS",
+    "watch": "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS",
+}
+_ROLE = """SELECT rolcanlogin AND NOT rolsuper AND NOT rolcreatedb AND rolcreaterole = %(creates)s
+  AND NOT rolreplication AND NOT rolbypassrls AND (rolinherit <> %(creates)s)
+  AND NOT EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
+                   WHERE m.member = r.oid AND (g.rolsuper OR starts_with(g.rolname, 'pg_')))
+  FROM pg_roles r WHERE rolname = %(role)s"""
+# Without rights of its own a database lets everybody in; a schema nobody.
+_OTHER_DATABASES = """SELECT datname FROM pg_database WHERE datallowconn AND datname <> current_database()
+  AND EXISTS (SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) a WHERE a.grantee = 0) ORDER BY 1"""
+_SCHEMAS = """SELECT nspname FROM pg_namespace WHERE NOT starts_with(nspname, 'pg_') AND nspname <> 'information_schema'
+  AND EXISTS (SELECT FROM aclexplode(nspacl) a WHERE a.grantee = 0) ORDER BY 1"""
+_CHECKS: Mapping[str, str] = {
+    "database": "SELECT NOT EXISTS (SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) a"
+    " WHERE a.grantee = 0) FROM pg_database WHERE datname = current_database()",
+    "large-objects": "SELECT NOT bool_or(has_function_privilege('public', p.oid, 'EXECUTE')) FROM pg_proc p"
+    " WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname IN ('lo_create', 'lo_creat', 'lo_from_bytea',"
+    " 'lo_put', 'lo_open', 'lowrite', 'lo_unlink')",
+    "registrar-rights": "SELECT has_database_privilege(oid, current_database(), 'CONNECT WITH GRANT OPTION')"
+    " FROM pg_roles WHERE rolname = 'guestkey_registrar'",
+    "slices": "SELECT pg_get_userbyid(nspowner) = 'guestkey_registrar' FROM pg_namespace WHERE nspname = 'slices'",
+    "minter-rights": "SELECT has_database_privilege(oid, current_database(), 'CONNECT')"
+    " AND 'createrole_self_grant=inherit' = ANY(rolconfig) FROM pg_roles WHERE rolname = 'guestkey_minter'",
+    "watch-rights": "SELECT has_database_privilege(oid, current_database(), 'CONNECT')"
+    " FROM pg_roles WHERE rolname = 'guestkey_watch'",
+    "reaper": "SELECT NOT rolcanlogin AND NOT rolsuper FROM pg_roles WHERE rolname = 'guestkey_reaper'",
+    "reaper-rights": "SELECT pg_has_role(oid, 'pg_signal_backend', 'USAGE') FROM pg_roles"
+    " WHERE rolname = 'guestkey_reaper'",
+    "operations": "SELECT true FROM pg_namespace WHERE nspname = 'guestkey_ops'",
+    "operations-rights": "SELECT has_schema_privilege(r.oid, n.oid, 'USAGE') FROM pg_roles r, pg_namespace n"
+    " WHERE rolname = 'guestkey_watch' AND nspname = 'guestkey_ops'",
+    "functions-rights": "SELECT count(*) = 3 AND bool_and(has_function_privilege('guestkey_watch', p.oid, 'EXECUTE')"
+    " AND NOT has_function_privilege('public', p.oid, 'EXECUTE') AND pg_get_userbyid(p.proowner) = CASE p.proname"
+    " WHEN 'end_sessions' THEN 'guestkey_reaper' ELSE 'guestkey_minter' END)"
+    " FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'guestkey_ops'"
+    " AND EXISTS (SELECT FROM pg_roles WHERE rolname = 'guestkey_watch')",
+}
+_FUNCTIONS = """SELECT p.proname, p.prosrc FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+  WHERE n.nspname = 'guestkey_ops' AND p.prosecdef AND p.proconfig = ARRAY['search_path=pg_catalog, pg_temp']"""
+_WHAT: Mapping[str, str] = {
+    "database": "Nobody enters this database by default",
+    "other-databases": "Nobody enters other databases of this server by default",
+    "public-schema": "No schema is open to everybody",
+    "large-objects": "Nobody stores large objects by default",
+    "registrar": "The registrar's login exists: it makes the slices' views",
+    "registrar-rights": "The registrar may let slices' roles into this database",
+    "slices": "A schema for the slices' views exists",
+    "minter": "The minter's login exists: OpenBao makes guests' users with it",
+    "minter-rights": "The minter may enter and take away what it made",
+    "watch": "The watch's login exists: it confirms that users are gone",
+    "watch-rights": "The watch may enter this database",
+    "reaper": "The reaper's role exists: it owns the function that ends sessions",
+    "reaper-rights": "The reaper may end sessions",
+    "operations": "A schema for the watch's functions exists",
+    "operations-rights": "The watch may use that schema",
+    "functions": "The watch's three functions are there, unchanged",
+    "functions-rights": "Only the watch may call them",
+}
+# A managed service may not let anybody do these; what is left open is said.
+ADVISED = frozenset({"large-objects"})
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One part, whether it is there, and what to run where it is not. `needed` says if connecting waits for it."""
+
+    part: str
+    what: str
+    ok: bool
+    needed: bool
+    sql: str
+
+
+def check(session: Session, passwords: Passwords, *, left_open: frozenset[str] = frozenset()) -> list[Item]:
+    """Look at every part. Passwords of logins that are missing are made on the way, for the SQL that makes them."""
+    scripts = _scripts(session.info.dbname)
+    items = []
+    for part, what in _WHAT.items():
+        mend = _mend(session, part, scripts[part], passwords, left_open)
+        items.append(Item(part, what, ok=not mend, needed=_needed(part), sql=mend))
+    return items
+
+
+def whole(dbname: str, passwords: Passwords) -> list[Item]:
+    """Every part as if nothing were there: for when no login can look yet."""
+    scripts = _scripts(dbname)
+    return [
+        Item(part, what, ok=False, needed=_needed(part), sql=_filled(scripts[part], passwords))
+        for part, what in _WHAT.items()
+    ]
+
+
+def new_password(login: str, passwords: Passwords) -> str:
+    """The SQL that gives a login the password of the operator's folder."""
+    role = sql.Identifier(f"guestkey_{login}")
+    return sql.SQL("ALTER ROLE {} PASSWORD {};").format(role, sql.Literal(passwords.verifier(login))).as_string()
+
+
+def as_script(items: list[Item]) -> str:
+    """What is missing, as one script for the database's administrator."""
+    lines = ["-- To be run in this very database by its owner or a superuser, with psql for one.", "BEGIN;"]
+    # Else whoever is no superuser could not give what it makes to the logins it makes.
+    lines += ["SET LOCAL createrole_self_grant = 'set, inherit';"]
+    for item in items:
+        if not item.ok:
+            lines += [f"-- {item.what}.", item.sql]
+    return "\n".join([*lines, "COMMIT;"])
+
+
+def _needed(part: str) -> bool:
+    return part not in ADVISED
+
+
+def _mend(session: Session, part: str, script: str, passwords: Passwords, left_open: frozenset[str]) -> str:
+    """The SQL that mends a part; empty if it is well."""
+    if part == "other-databases":
+        names = [name for name in _names(session, _OTHER_DATABASES) if name not in left_open]
+        return _revokes("DATABASE", names)
+    if part == "public-schema":
+        return _revokes("SCHEMA", _names(session, _SCHEMAS))
+    if part in LOGINS:
+        return _mend_login(session, part, script, passwords)
+    if part == "functions":
+        bodies = {name: body.strip() for name, body in session.execute(_FUNCTIONS).fetchall()}
+        return "" if bodies == _bodies(script) else script
+    found = session.execute(_CHECKS[part]).fetchone()
+    return "" if found and found[0] is True else script
+
+
+def _mend_login(session: Session, login: str, script: str, passwords: Passwords) -> str:
+    role = f"guestkey_{login}"
+    values = {"role": role, "creates": login != "watch"}
+    found = session.execute(_ROLE, values).fetchone()
+    if found is None:
+        return _filled(script, passwords)
+    if found[0] is True:
+        return ""
+    memberships = session.execute(
+        "SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid"
+        " WHERE m.member = %s::regrole AND (g.rolsuper OR starts_with(g.rolname, 'pg_'))",
+        (role,),
+    ).fetchall()
+    revoked = [
+        sql.SQL("REVOKE {} FROM {};").format(sql.Identifier(name), sql.Identifier(role)).as_string()
+        for (name,) in memberships
+    ]
+    return "\n".join([f"ALTER ROLE {role} {_ATTRIBUTES[login]};", *revoked])
+
+
+def _names(session: Session, query: str) -> list[str]:
+    return [str(name) for (name,) in session.execute(query).fetchall()]
+
+
+def _revokes(kind: str, names: list[str]) -> str:
+    revokes = [
+        sql.SQL("REVOKE ALL ON {} {} FROM PUBLIC;").format(sql.SQL(kind), sql.Identifier(name)).as_string()
+        for name in names
+    ]
+    if revokes:
+        revokes.insert(0, "-- Roles of your own that relied on this need it granted by name.")
+    return "\n".join(revokes)
+
+
+def _scripts(dbname: str) -> dict[str, str]:
+    """The parts of the script, for the database of this name."""
+    text = (files("broker.embedded") / "data_database.sql").read_text()
+    pieces = _PART.split(text)[1:]
+    named = f"DATABASE {sql.Identifier(dbname).as_string()}"
+    return {
+        part: body.strip().replace("DATABASE data", named) for part, body in zip(pieces[::2], pieces[1::2], strict=True)
+    }
+
+
+def _filled(script: str, passwords: Passwords) -> str:
+    for login in LOGINS:
+        if "{" + login + "}" in script:
+            script = script.replace("{" + login + "}", sql.Literal(passwords.verifier(login)).as_string())
+    return script
+
+
+def _bodies(script: str) -> dict[str, str]:
+    """The bodies of the functions a script makes, by name."""
+    found = re.findall(r"FUNCTION guestkey_ops\.(\w+)\(.*?\$\$(.*?)\$\$", script, re.DOTALL)
+    return {name: body.strip() for name, body in found}
