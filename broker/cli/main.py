@@ -14,6 +14,7 @@ from broker.cli.commands import (
     credentials,
     decisions,
     leases,
+    notices,
     people,
     policy,
     server,
@@ -56,7 +57,7 @@ def options(
     """Options before any command."""
 
 
-for _commands in (sign_in, credentials, access, leases, people, suspending, decisions, policy, topics, server):
+for _commands in (sign_in, credentials, access, leases, people, suspending, decisions, notices, policy, topics, server):
     _commands.mount(app)
 
 

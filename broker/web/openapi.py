@@ -33,6 +33,7 @@ TAGS = {
     "policy": "The rules in force, and changing them.",
     "suspensions": "Shutting somebody or something out, and what became of each credential.",
     "installation": "Whether the whole installation is open, and closing it.",
+    "notices": "What you are told, and how; webhooks and chats of the organisation.",
     "events": "The audit log.",
     "oauth": "The authorization server: tokens, keys, metadata. Errors come in OAuth's own form (RFC 6749).",
 }

@@ -294,4 +294,5 @@ def test_a_notice_that_cannot_be_worded_holds_up_no_other(office: Office) -> Non
     assert len(office.server.to(to)) == 1
     with world.database.transaction() as tx:
         stuck = tx.get_one(Notice, "no_" + "0" * 26)
+        tx.delete(stuck)
     assert stuck.attempts == 1 and stuck.told_at is None

@@ -14,6 +14,7 @@ from broker.web.portal import (
     home,
     installation,
     leases,
+    noticing,
     owning,
     reviewing,
     security,
@@ -35,5 +36,6 @@ for _module in (
     admin,
     installation,
     deciding,
+    noticing,
 ):
     router.include_router(_module.router)

@@ -18,7 +18,7 @@ from broker.caller import Caller
 from broker.errors import Forbidden, Invalid
 from broker.identity.callers import Found
 from broker.identity.http import check_csrf_token, find_caller
-from broker.models import Lease, PolicyInForce
+from broker.models import Delivery, Lease, PolicyInForce
 from broker.parts import Parts
 from broker.web.portal.pages import duration
 
@@ -40,6 +40,7 @@ class Viewer:
     """The signed-in person behind a page.
 
     `alarm`: a lease they may see could not be ended yet. `closed`: the whole installation is closed.
+    `unread`: there are notices they have not marked as read.
     """
 
     request: Request
@@ -47,6 +48,7 @@ class Viewer:
     found: Found
     alarm: bool
     closed: bool = False
+    unread: bool = False
 
     @property
     def caller(self) -> Caller:
@@ -81,6 +83,7 @@ class Viewer:
             return []
         here = self.request.url.path
         places = [("/", "Home"), ("/datasets", "Datasets"), ("/requests", "Requests"), ("/leases", "Leases")]
+        places.append(("/notices", "Notices (unread)" if self.unread else "Notices"))
         if self.inside:
             places.insert(3, ("/queue", "Queue"))
         if self.caller.is_admin or "lead" in self.caller.roles:
@@ -117,8 +120,9 @@ def anybody(request: Request) -> Viewer:
     with parts.database.transaction() as tx:
         failed = exists().where(Lease.state == "revoke_failed", leases_seen(found.caller))
         closed = exists().where(PolicyInForce.closed_at.is_not(None))
-        alarm, shut = tx.execute(select(failed, closed)).one()
-    return Viewer(request, parts, found, bool(alarm), bool(shut))
+        unread = exists().where(Delivery.person_id == found.caller.id, Delivery.read_at.is_(None))
+        alarm, shut, untold = tx.execute(select(failed, closed, unread)).one()
+    return Viewer(request, parts, found, bool(alarm), bool(shut), bool(untold))
 
 
 class Waiting(Forbidden):

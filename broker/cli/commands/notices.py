@@ -1,0 +1,82 @@
+"""`notice`: what one was told, and what of it is mailed."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from broker.cli.command import Cli, verb
+from broker.cli.commands.nouns import Limit, Noun, group, print_list
+from broker.cli.output import Column
+
+NOTICE = Noun(
+    "notice",
+    "/notices",
+    listed=(
+        Column("at", "created_at", when=True),
+        Column("title", "title"),
+        Column("read", "read_at", when=True),
+        Column("id", "id"),
+    ),
+    shown=(),
+    none="You were told nothing yet.",
+)
+_TOPICS = (
+    Column("topic", "name"),
+    Column("mail", "choice"),
+    Column("about", "about"),
+)
+
+
+class Choice(StrEnum):
+    """How a topic is mailed."""
+
+    NOW = "now"
+    DIGEST = "digest"
+    OFF = "off"
+
+
+def mount(app: typer.Typer) -> None:
+    """Add this group."""
+    notices = group(app, "notice", "What you were told, and what of it is mailed.")
+    verb(notices, "list", of="notice")(list_notices)
+    verb(notices, "read", of="notice")(read)
+    verb(notices, "choices", of="notice")(choices)
+    verb(notices, "choose", of="notice")(choose)
+
+
+def list_notices(cli: Cli, limit: Limit = 30) -> None:
+    """List what you were told, newest first."""
+    print_list(cli, NOTICE, limit)
+
+
+def read(cli: Cli) -> None:
+    """Mark everything you were told until now as read."""
+    newest = cli.api.pages("/notices", 1)
+    answer = cli.api.post("/notices/read", {"up_to": newest[0]["id"]}) if newest else {"unread": 0}
+    cli.out.done("All read." if not answer["unread"] else f"{answer['unread']} came meanwhile.", answer)
+
+
+def choices(cli: Cli) -> None:
+    """Show what is mailed to you, where to, and when."""
+    held = cli.api.get("/notices/choices")
+    cli.out.items(_TOPICS, held["topics"], none="No topic concerns you.")
+    if not held["mails"]:
+        cli.out.remark("This installation sends no mail: notices stay in the portal.")
+    else:
+        where = held["address"] or "nowhere: your sign-in vouches for no address"
+        cli.out.remark(f"Mails go to {where}. Digest: {held['digest_hour']:02d}:00 {held['digest_zone']}.")
+
+
+def choose(
+    cli: Cli,
+    topic: Annotated[str, typer.Argument(help="As `guestkey notice choices` lists it.", metavar="TOPIC")],
+    choice: Annotated[Choice, typer.Argument(help="At once, in a digest once a day, or not by mail.")],
+    hour: Annotated[int | None, typer.Option(min=0, max=23, help="When the digest comes.")] = None,
+    zone: Annotated[str | None, typer.Option(help="By the clocks of this zone, such as Europe/Berlin.")] = None,
+) -> None:
+    """Choose how a topic is mailed to you."""
+    body = {"topics": {topic: choice.value}, "digest_hour": hour, "digest_zone": zone}
+    cli.out.done(f"{topic}: {choice.value}.", cli.api.post("/notices/choices", body))

@@ -1,0 +1,169 @@
+"""What people choose about their notices, and their own list of them. What must reach somebody cannot be turned off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from broker import audit
+from broker.access.paging import Page, Window, page
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.errors import Forbidden, Invalid
+from broker.models import CHOICES, TOPICS, Delivery, NoticeAddress, NoticeChoice
+from broker.notices.digests import KIND as DIGEST
+from broker.notices.digests import next_digest, zone_of
+
+DEFAULT = "now"
+DEFAULT_HOUR = 8
+DEFAULT_ZONE = "UTC"
+_MOST_COUNTED = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A sort of notices. `mandatory`: they come at once, whatever is chosen."""
+
+    name: str
+    title: str
+    about: str
+    mandatory: bool = False
+
+
+_ALL = {
+    "to_decide": Topic("to_decide", "Waiting for your decision", "Requests you may approve or refuse."),
+    "own_requests": Topic("own_requests", "Your requests", "Approved, refused, lapsed or taken back."),
+    "own_grants": Topic("own_grants", "Your access", "About to end, or ended."),
+    "staff": Topic("staff", "Your staff", "Somebody of your vendor was suspended."),
+    "joins": Topic("joins", "Joining", "Somebody has joined and waits to be confirmed."),
+    "two_person": Topic("two_person", "Acts that need a second admin", "Proposed, agreed to, refused or lapsed."),
+    "failures": Topic("failures", "Credentials that could not be ended", "A backend did not confirm the end."),
+    "emergency": Topic(
+        "emergency", "Emergencies", "The glass was broken; the installation was closed or opened.", mandatory=True
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What somebody has chosen. `address`: where mails go, empty where there is none."""
+
+    address: str
+    digest_hour: int
+    digest_zone: str
+    topics: Sequence[tuple[Topic, str]]
+
+
+def topics_of(caller: Caller) -> list[Topic]:
+    """The topics that can ever reach this person."""
+    names = ["own_requests", "own_grants"]
+    if caller.vendor_id is None:
+        names.insert(0, "to_decide")
+    elif "lead" in caller.roles:
+        names.append("staff")
+    if caller.is_admin:
+        names += ["joins", "two_person", "failures"]
+    if caller.is_admin or caller.is_auditor:
+        names.append("emergency")
+    return [_ALL[name] for name in names]
+
+
+def every_topic() -> list[Topic]:
+    """All of them, as channels of the organisation may take them."""
+    return [_ALL[name] for name in TOPICS]
+
+
+def chosen(tx: Transaction, caller: Caller) -> Chosen:
+    """What the caller has chosen, defaults filled in."""
+    _check_person(caller)
+    kept = tx.get(NoticeAddress, caller.id)
+    rows = tx.scalars(select(NoticeChoice).where(NoticeChoice.person_id == caller.id))
+    choices = {row.topic: row.choice for row in rows}
+    return Chosen(
+        kept.address if kept else "",
+        kept.digest_hour if kept else DEFAULT_HOUR,
+        kept.digest_zone if kept else DEFAULT_ZONE,
+        [(topic, DEFAULT if topic.mandatory else choices.get(topic.name, DEFAULT)) for topic in topics_of(caller)],
+    )
+
+
+def choose(
+    tx: Transaction, caller: Caller, choices: Mapping[str, str], now: datetime, *, hour: int, zone: str
+) -> Chosen:
+    """Keep what the caller chooses; topics not named stay as they are.
+
+    Raises:
+        Invalid: there is no such topic for the caller, no such choice, hour or zone, or it cannot be turned off.
+    """
+    _check_person(caller)
+    theirs = {topic.name: topic for topic in topics_of(caller)}
+    for name, choice in choices.items():
+        if name not in theirs:
+            raise Invalid("There is no such topic for you.", field="/topics")
+        if choice not in CHOICES:
+            raise Invalid(f"Choose one of {', '.join(CHOICES)}.", field=f"/topics/{name}")
+        if theirs[name].mandatory and choice != DEFAULT:
+            raise Invalid(
+                f"{theirs[name].title} always come at once: nobody should learn of one tomorrow.",
+                field=f"/topics/{name}",
+            )
+    if not 0 <= hour <= 23:
+        raise Invalid("An hour is 0 to 23.", field="/digest_hour")
+    zone_of(zone)
+    for name, choice in choices.items():
+        row = insert(NoticeChoice).values(person_id=caller.id, topic=name, choice=choice)
+        tx.execute(row.on_conflict_do_update(constraint="pk_notice_choice", set_={"choice": choice}))
+    _keep_hour(tx, caller.id, hour, zone, now)
+    audit.record(
+        tx,
+        "notice.chosen",
+        actor=caller.subject,
+        subject=caller.id,
+        now=now,
+        details={"topics": dict(sorted(choices.items())), "digest_hour": hour, "digest_zone": zone},
+    )
+    return chosen(tx, caller)
+
+
+def _keep_hour(tx: Transaction, person_id: str, hour: int, zone: str, now: datetime) -> None:
+    values = {"digest_hour": hour, "digest_zone": zone}
+    row = insert(NoticeAddress).values(person_id=person_id, **values)
+    tx.execute(row.on_conflict_do_update(constraint="pk_notice_address", set_=values))
+    # A digest already begun comes at the new hour.
+    tx.execute(
+        update(NoticeAddress)
+        .where(NoticeAddress.person_id == person_id, NoticeAddress.digest_at.is_not(None))
+        .values(digest_at=next_digest(now, hour, zone))
+    )
+
+
+def listed(tx: Transaction, caller: Caller, window: Window) -> Page[Delivery]:
+    """The caller's own notices, newest first, whether they were sent or not."""
+    _check_person(caller)
+    query = select(Delivery).where(Delivery.person_id == caller.id, Delivery.kind != DIGEST)
+    return page(tx, query, Delivery.id, window)
+
+
+def unread(tx: Transaction, person_id: str) -> int:
+    """How many the person has not marked as read; counted up to a hundred."""
+    few = select(Delivery.id).where(Delivery.person_id == person_id, Delivery.read_at.is_(None)).limit(_MOST_COUNTED)
+    return tx.execute(select(func.count()).select_from(few.subquery())).scalar_one()
+
+
+def mark_read(tx: Transaction, caller: Caller, now: datetime, *, up_to: str) -> None:
+    """Mark the caller's notices as read, up to and with the one named: later ones were not seen yet."""
+    _check_person(caller)
+    tx.execute(
+        update(Delivery)
+        .where(Delivery.person_id == caller.id, Delivery.read_at.is_(None), Delivery.id <= up_to)
+        .values(read_at=now)
+    )
+
+
+def _check_person(caller: Caller) -> None:
+    if caller.kind != "person":
+        raise Forbidden("Only people have notices.")

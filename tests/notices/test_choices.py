@@ -1,0 +1,108 @@
+"""What people choose: at once, once a day, not at all; and what cannot be turned off."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from broker.access.paging import Window
+from broker.database import now as clock
+from broker.errors import Forbidden, Invalid
+from broker.notices import choices, digests, telling
+from broker.notices.digests import next_digest
+from tests.notices.conftest import Office
+from tests.notices.test_mail import alarm, asks, boss, scene
+from tests.support.world import Signed
+
+
+def choose(office: Office, signed: Signed, hour: int = 8, zone: str = "UTC", **wanted: str) -> None:
+    with office.world.database.transaction() as tx:
+        choices.choose(tx, signed.caller, wanted, clock(tx), hour=hour, zone=zone)
+
+
+def test_a_digest_is_one_mail_a_day(office: Office) -> None:
+    world = office.world
+    owner, guest, dataset = scene(world)
+    to = office.address(owner)
+    choose(office, owner, to_decide="digest")
+    requests = [asks(world, guest, dataset)]
+    office.rounds()
+    assert not office.server.to(to) and [item.state for item in office.deliveries(owner)] == ["digest"]
+    now = world.now()
+    assert digests.collect(office.parts, now) == 0, "its hour has not come"
+    digests.collect(office.parts, now + timedelta(days=1))
+    office.round(minutes=25 * 60)
+    [mail] = office.server.to(to)
+    assert mail["Subject"] == "Your digest: 1 notice" and f"/requests/{requests[0].id}" in mail.as_string()
+    digests.collect(office.parts, now + timedelta(days=2))
+    office.round(minutes=50 * 60)
+    assert len(office.server.to(to)) == 1, "nothing new, no mail"
+
+
+def test_who_wants_no_mail_still_finds_it_in_the_portal(office: Office) -> None:
+    world = office.world
+    owner, guest, dataset = scene(world)
+    to = office.address(owner)
+    choose(office, owner, to_decide="off")
+    asks(world, guest, dataset)
+    office.rounds()
+    assert not office.server.to(to)
+    with world.database.transaction() as tx:
+        [item] = choices.listed(tx, owner.caller, Window()).items
+        assert choices.unread(tx, owner.id) == 1
+        choices.mark_read(tx, owner.caller, clock(tx), up_to=item.id)
+        assert choices.unread(tx, owner.id) == 0
+
+
+def test_an_emergency_cannot_be_turned_off(office: Office) -> None:
+    signed, to = boss(office)
+    for choice in ("off", "digest"):
+        with pytest.raises(Invalid):
+            choose(office, signed, emergency=choice)
+    # Not even by a row that something else wrote.
+    with office.world.admin("guestkey") as connection:
+        connection.execute("INSERT INTO guestkey.notice_choice VALUES (%s, 'emergency', 'off')", (signed.id,))
+    alarm(office.world)
+    office.rounds()
+    assert len(office.server.to(to)) == 1
+
+
+def test_nobody_chooses_what_is_not_theirs(office: Office) -> None:
+    world = office.world
+    guest = world.person(world.vendor())
+    for wanted in ({"joins": "off"}, {"nothing": "off"}, {"own_requests": "later"}):
+        with pytest.raises(Invalid):
+            choose(office, guest, 8, "UTC", **wanted)
+    with pytest.raises(Invalid):
+        choose(office, guest, zone="Mars/Olympus")
+    with pytest.raises(Invalid):
+        choose(office, guest, hour=24)
+    with world.database.transaction() as tx, pytest.raises(Forbidden):
+        choices.chosen(tx, world.service(world.vendor()).caller)
+
+
+def test_a_digest_without_mail_server_waits_for_nothing(office: Office) -> None:
+    world = office.world
+    owner, guest, dataset = scene(world)
+    office.address(owner)
+    choose(office, owner, to_decide="digest")
+    asks(world, guest, dataset)
+    telling.tell(world.ender)
+    assert [item.state for item in office.deliveries(owner)] == ["portal"]
+
+
+@pytest.mark.parametrize(
+    ("now", "hour", "zone", "due"),
+    [
+        ("2026-11-24T06:59:00", 8, "Europe/Berlin", "2026-11-24T07:00:00"),
+        ("2026-11-24T07:00:00", 8, "Europe/Berlin", "2026-11-25T07:00:00"),
+        ("2026-06-24T06:30:00", 8, "Europe/Berlin", "2026-06-25T06:00:00"),
+        # The hour that the clocks skip comes as the one after.
+        ("2026-03-28T12:00:00", 2, "Europe/Berlin", "2026-03-29T01:00:00"),
+        ("2026-11-24T23:00:00", 0, "Pacific/Kiritimati", "2026-11-25T10:00:00"),
+    ],
+)
+def test_the_digest_comes_by_the_clocks_of_its_zone(now: str, hour: int, zone: str, due: str) -> None:
+    at = datetime.fromisoformat(now).replace(tzinfo=UTC)
+    assert next_digest(at, hour, zone) == datetime.fromisoformat(due).replace(tzinfo=UTC)

@@ -1,0 +1,42 @@
+"""Notices in the portal: reading them, choosing what is mailed, and channels of the organisation."""
+
+from __future__ import annotations
+
+import time
+
+from broker.models import NoticeAddress
+from tests.portal.conftest import GuestOf
+from tests.portal.house import House
+
+
+def test_somebody_reads_their_notices_and_chooses_what_is_mailed(house: House, guest_of: GuestOf) -> None:
+    vendor, source = house.vendor()
+    owner, ada = house.someone("Olga Owner"), house.someone("Ada Engineer", source)
+    dataset = house.dataset(owner, vendor)
+    house.world.add(NoticeAddress(person_id=ada.id, address="ada@example.org"))
+    asking = guest_of(ada)
+    asking.open("/notices")
+    asking.says("You were told nothing yet.")
+    asking.look("notices-empty")
+    request = house.request(dataset, ada)
+    olga = guest_of(owner, factor_age=10)
+    olga.open(f"/requests/{request.id}")
+    olga.fill("Reason", "Ask for less.")
+    olga.press("Refuse")
+    end = time.monotonic() + 10
+    while asking.open("/notices").get_by_role("link", name="Your request was refused").count() == 0:
+        assert time.monotonic() < end, "the worker tells nobody"
+        time.sleep(0.2)
+    asking.look("notices")
+    asking.press("Mark all as read")
+    asking.says("Nothing unread.")
+    asking.follow("Which of them are mailed to you")
+    asking.look("notice-choices")
+    asking.choose("Your requests", "digest")
+    asking.fill("Time zone", "Mars/Olympus")
+    asking.press("Keep")
+    asking.says("There is no such time zone.")
+    asking.fill("Time zone", "Europe/Berlin")
+    asking.press("Keep")
+    asking.says("Kept.")
+    assert asking.page.get_by_label("Your requests").input_value() == "digest"

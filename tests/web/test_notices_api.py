@@ -1,0 +1,49 @@
+"""One's own notices over the API, and nobody else's."""
+
+from __future__ import annotations
+
+from broker import audit
+from broker.database import now as clock
+from broker.notices import telling
+from tests.support.world import World
+from tests.web.conftest import ClientOf
+
+
+def test_notices_are_read_and_chosen_by_their_own_person_only(world: World, client_of: ClientOf) -> None:
+    admin, other = world.person(roles=("admin",)), world.person(world.vendor())
+    with world.database.transaction() as tx:
+        for _ in range(2):
+            audit.record(tx, "installation.opened", actor="system", subject="installation:1", now=clock(tx))
+    while telling.tell(world.ender):
+        continue
+    api, foreign = client_of(admin), client_of(other)
+    listed = api.get("/notices", params={"limit": 1}).json()
+    assert listed["unread"] >= 2 and listed["items"][0]["title"] == "Guestkey was opened again"
+    assert foreign.get("/notices").json() == {"items": [], "next_cursor": None, "unread": 0}
+    newest = listed["items"][0]["id"]
+    assert foreign.post("/notices/read", json={"up_to": newest}).json() == {"unread": 0}
+    assert api.get("/notices").json()["unread"] >= 2, "somebody else's reading is not theirs"
+    assert api.post("/notices/read", json={"up_to": newest}).json() == {"unread": 0}
+    assert api.post("/notices/read", json={"up_to": "\x00"}).status_code == 422
+
+
+def test_choices_are_kept_and_the_wrong_ones_refused(world: World, client_of: ClientOf) -> None:
+    api = client_of(world.person(roles=("admin",)))
+    held = api.get("/notices/choices").json()
+    assert {topic["choice"] for topic in held["topics"]} == {"now"} and held["mails"] is False
+    body = {"topics": {"joins": "digest"}, "digest_hour": 6, "digest_zone": "Asia/Tokyo"}
+    changed = api.post("/notices/choices", json=body)
+    assert changed.status_code == 200, changed.text
+    again = api.get("/notices/choices").json()
+    assert (again["digest_hour"], again["digest_zone"]) == (6, "Asia/Tokyo")
+    assert {t["name"]: t["choice"] for t in again["topics"]}["joins"] == "digest"
+    for wrong in (
+        {"topics": {"emergency": "off"}},
+        {"topics": {"staff": "off"}},
+        {"topics": {"joins": "never"}},
+        {"digest_hour": 24},
+        {"digest_zone": "../../etc/passwd"},
+    ):
+        assert api.post("/notices/choices", json=wrong).status_code == 422, wrong
+    service = client_of(world.service())
+    assert service.get("/notices").status_code == 403
