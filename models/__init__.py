@@ -2,6 +2,7 @@
 
 from .access import REQUEST_STATES, Grant, Request
 from .base import SCHEMA, Base
+from .catalogue import CATALOGUE_STATES, Catalogue, CatalogueTable, DatasetDraft
 from .dataset import SLICE_STATES, Dataset, Offer, Slice
 from .event import Event, EventPersonal
 from .factor import FactorChallenge, Passkey, RecoveryCode, TotpFactor
@@ -29,6 +30,7 @@ from .suspension import SUSPENDED, Suspension
 from .vendor import VENDOR_STATUSES, Vendor
 
 __all__ = [
+    "CATALOGUE_STATES",
     "CHANNEL_KINDS",
     "CHOICES",
     "DELIVERY_STATES",
@@ -48,7 +50,10 @@ __all__ = [
     "ApiToken",
     "AuthorizationCode",
     "Base",
+    "Catalogue",
+    "CatalogueTable",
     "Dataset",
+    "DatasetDraft",
     "Delivery",
     "Event",
     "EventPersonal",

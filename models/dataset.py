@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from .base import Base, CreatedAt, Id, Key, Moment, Prose, Word, one_of
@@ -52,6 +52,7 @@ class Slice(Base):
     actions: Mapped[list[str]]
     state: Mapped[Word] = mapped_column(default="registering")
     state_detail: Mapped[Prose] = mapped_column(default="")
+    rows_estimate: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[CreatedAt]
 
 

@@ -27,26 +27,26 @@ def register_waiting(parts: Parts, setup: Vault) -> int:
     ready = 0
     for slice_ in waiting:
         try:
-            postgres_slices.register(setup, slice_.id, slice_.binding)
+            rows = postgres_slices.register(setup, slice_.id, slice_.binding)
         except BackendDown as error:
             log.warning("slice.waits", slice=slice_.id, backend=error.backend)
             continue
         except Invalid as error:
-            _conclude(parts, slice_.id, "failed", error.detail)
+            _conclude(parts, slice_.id, "failed", f"{error.detail} {error.advice}".strip())
         except VaultRefused:
             _conclude(parts, slice_.id, "failed", "The key store refused the setup identity.")
         else:
-            _conclude(parts, slice_.id, "ready", "")
+            _conclude(parts, slice_.id, "ready", "", rows)
             ready += 1
     return ready
 
 
-def _conclude(parts: Parts, slice_id: str, state: str, detail: str) -> None:
+def _conclude(parts: Parts, slice_id: str, state: str, detail: str, rows: int | None = None) -> None:
     with parts.database.transaction() as tx:
         changed = tx.execute(
             update(Slice)
             .where(Slice.id == slice_id, Slice.state == "registering")
-            .values(state=state, state_detail=detail)
+            .values(state=state, state_detail=detail, rows_estimate=rows)
             .returning(Slice.id)
         ).one_or_none()
         if changed is not None:

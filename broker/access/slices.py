@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from broker import audit
@@ -89,13 +89,35 @@ def add_slice(tx: Transaction, caller: Caller, slug: str, new: NewSlice, now: da
     return made
 
 
+def retry_slice(tx: Transaction, caller: Caller, slug: str, name: str, now: datetime) -> Slice:
+    """Have a slice that failed registered again, once what kept it from that is mended.
+
+    Raises:
+        Conflict: it has not failed.
+    """
+    require_admin(caller)
+    of = dataset(tx, caller, slug)
+    found = _found(tx, of.id, name)
+    if of.status == "retired" or found.state != "failed":
+        raise Conflict("Only a slice that failed can be tried again.", advice="Reload the page to see how it stands.")
+    again = update(Slice).where(Slice.id == found.id, Slice.state == "failed")
+    tried = tx.scalars(again.values(state="registering", state_detail="").returning(Slice)).one()
+    audit.record(tx, "slice.retried", actor=caller.subject, subject=found.id, now=now, details={"dataset": of.id})
+    notify(tx, REGISTERING_CHANNEL, found.id)
+    return tried
+
+
 def retire_slice(tx: Transaction, caller: Caller, slug: str, name: str, reason: str, now: datetime) -> list[str]:
     """Take a slice away; returns the ids of the leases now ending."""
     require_admin(caller)
     of = dataset(tx, caller, slug)
-    found = tx.scalars(
-        select(Slice).where(Slice.dataset_id == of.id, Slice.name == words.word(name, "/name"))
-    ).one_or_none()
+    found = _found(tx, of.id, name)
+    return ending.retire_slice(tx, found.id, caller, words.prose(reason, "/reason"), now)
+
+
+def _found(tx: Transaction, dataset_id: str, name: str) -> Slice:
+    named = select(Slice).where(Slice.dataset_id == dataset_id, Slice.name == words.word(name, "/name"))
+    found = tx.scalars(named.with_for_update()).one_or_none()
     if found is None or found.state == "retired":
         raise missing("slice")
-    return ending.retire_slice(tx, found.id, caller, words.prose(reason, "/reason"), now)
+    return found

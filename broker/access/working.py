@@ -11,9 +11,10 @@ from time import monotonic
 import psycopg
 import structlog
 
-from broker.access import closing, housekeeping, redeciding, registering, sequencing, sweeping, witness
+from broker.access import cataloguing, closing, housekeeping, redeciding, registering, sequencing, sweeping, witness
 from broker.access.ending import ENDING_CHANNEL
 from broker.access.rulebook import CHANGED_CHANNEL
+from broker.access.slices import REGISTERING_CHANNEL
 from broker.database import now as clock
 from broker.errors import GuestkeyError
 from broker.notices.posting import Postman
@@ -70,6 +71,7 @@ class Worker:
         if self._setup is not None:
             setup = self._setup
             self._guarded(lambda: registering.register_waiting(self._parts, setup))
+            self._guarded(lambda: cataloguing.read_waiting(self._parts, setup))
             self._every("remove", HOUSEKEEPING_SECONDS, lambda: registering.remove_retired(self._parts, setup))
         self._every("redecide", settings.redecide_interval, lambda: redeciding.redecide_all(self._parts))
         self._every("reconcile", RECONCILE_SECONDS, lambda: sweeping.reconcile(self._parts))
@@ -119,4 +121,5 @@ class Worker:
         listener = psycopg.connect(url, autocommit=True, connect_timeout=timeout, application_name="guestkey-worker")
         listener.execute(f"LISTEN {ENDING_CHANNEL}")
         listener.execute(f"LISTEN {CHANGED_CHANNEL}")
+        listener.execute(f"LISTEN {REGISTERING_CHANNEL}")
         return listener

@@ -109,6 +109,11 @@ class PostgresBinding:
         return query + sql.SQL(" WHERE ") + sql.SQL(" AND ").join(row.render() for row in self.rows)
 
 
+def nameable(name: str) -> bool:
+    """Whether a slice can name this schema, table or column at all."""
+    return _IDENTIFIER.fullmatch(name) is not None and not name.startswith("pg_") and name not in _NOT_DATA
+
+
 def _identifier(name: object, field: str) -> str:
     if not isinstance(name, str) or _IDENTIFIER.fullmatch(name) is None:
         raise Invalid(

@@ -20,6 +20,7 @@ from broker.credentials.postgres import (
     view_of,
 )
 from broker.credentials.postgres_binding import PostgresBinding
+from broker.credentials.postgres_catalogue import estimate
 from broker.errors import Invalid
 from broker.vault import Vault
 
@@ -61,20 +62,23 @@ _REVOCATION = (
 )
 
 
-def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> None:
+def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> int | None:
     """Make a slice real: its role and view in PostgreSQL, its database role and policy in OpenBao. Twice is fine.
+
+    Returns how many rows PostgreSQL thinks it shows.
 
     Raises:
         Invalid: the table or a column does not exist, or the registrar may not read it.
         BackendDown: PostgreSQL or OpenBao does not answer.
     """
     binding = PostgresBinding.parse(raw_binding)
-    _make_view(vault, slice_id, binding)
+    rows = _make_view(vault, slice_id, binding)
     group = f"gks_{short(slice_id)}"
     vault.write_database_role(role_of(slice_id), role_definition(binding.connection, group))
     vault.write_policy(
         policy_of(slice_id), f'path "database/creds/{role_of(slice_id)}" {{ capabilities = ["read"] }}\n'
     )
+    return rows
 
 
 def role_definition(connection: str, group: str) -> dict[str, Any]:
@@ -141,7 +145,7 @@ def _registrar(vault: Vault, connection_name: str, slice_id: str) -> Iterator[Se
         raise silent() from error
 
 
-def _make_view(vault: Vault, slice_id: str, binding: PostgresBinding) -> None:
+def _make_view(vault: Vault, slice_id: str, binding: PostgresBinding) -> int | None:
     group_name = f"gks_{short(slice_id)}"
     group, view = sql.Identifier(group_name), sql.Identifier(*view_of(slice_id).split("."))
     with _registrar(vault, binding.connection, slice_id) as connection:
@@ -151,6 +155,7 @@ def _make_view(vault: Vault, slice_id: str, binding: PostgresBinding) -> None:
         options = sql.SQL("security_barrier = true, security_invoker = false")
         connection.execute(sql.SQL("CREATE VIEW {} WITH ({}) AS {}").format(view, options, binding.select()))
         connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(view, group))
+        return estimate(connection, view)
 
 
 def _make_group(connection: Session, group_name: str) -> None:

@@ -101,6 +101,7 @@ def sides(world: World) -> Sides:
         "passkey_id": new_id("pk"),
         "suspension_id": suspension.id,
         "event_id": event_id,
+        "connection": "data",
     }
     unchanged = ("name", "role")
     nobodys = {key: value if key in unchanged else _nobodys(value) for key, value in made.items()}

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends
 
 from broker.web.api import (
     access_at,
+    connections,
     datasets,
     events,
     factors,
@@ -37,6 +38,7 @@ for _module in (
     factors,
     sessions,
     datasets,
+    connections,
     requests,
     grants,
     leases,

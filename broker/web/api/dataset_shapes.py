@@ -29,7 +29,7 @@ Moment = Annotated[datetime, Field(strict=False, examples=["2030-01-01T00:00:00Z
 
 
 class SliceShown(Shown):
-    """A slice. Where it lives is shown to the owner, admins and auditors; why it failed, too."""
+    """A slice. Where it lives is shown to the owner, admins and auditors; why it failed and its rows, too."""
 
     name: str
     description: str
@@ -37,6 +37,7 @@ class SliceShown(Shown):
     actions: list[str]
     state: str
     state_detail: str | None
+    rows_estimate: int | None
     binding: dict[str, Any] | None
 
 
@@ -254,6 +255,7 @@ def slice_shown(item: Slice, *, binding: bool) -> SliceShown:
         actions=item.actions,
         state=item.state,
         state_detail=item.state_detail if binding else None,
+        rows_estimate=item.rows_estimate if binding else None,
         binding=item.binding if binding else None,
     )
 

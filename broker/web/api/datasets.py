@@ -86,6 +86,13 @@ def add_slice(
     )
 
 
+@router.post("/{slug}/slices/{name}/retry", operation_id="retry_slice", status_code=202)
+def retry_slice(slug: str, name: str, caller: FreshCaller, parts: PartsNow) -> SliceShown:
+    """Have a slice that failed registered again, once what kept it from that is mended. For admins."""
+    with parts.database.transaction() as tx:
+        return slice_shown(slices.retry_slice(tx, caller, slug, name, clock(tx)), binding=True)
+
+
 @router.post("/{slug}/slices/{name}/retire", operation_id="retire_slice", status_code=202)
 def retire_slice(slug: str, name: str, body: Reason, caller: FreshCaller, parts: PartsNow) -> Ended:
     """Take a slice away; its leases end. For admins."""

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 SENTENCES: Mapping[str, str] = {
     "audit.exported": "{who} exported events.",
     "backend.connected": "The operator connected the database {whom}.",
+    "catalogue.asked": "{who} asked what the database {whom} holds.",
+    "catalogue.failed": "What the database {whom} holds could not be read.",
+    "catalogue.read": "What the database {whom} holds was read, by name.",
     "code.made": "{who} allowed a command line to sign in.",
     "code.replayed": "A sign-in code of {who} was used twice, and the token it gave was ended.",
     "dataset.added": "{who} registered the dataset {whom}.",
@@ -76,6 +79,7 @@ SENTENCES: Mapping[str, str] = {
     "slice.failed": "The slice {whom} could not be registered.",
     "slice.ready": "The slice {whom} is registered at its backend.",
     "slice.removed": "The retired slice {whom} was removed from its backend.",
+    "slice.retried": "{who} had the slice {whom} registered again.",
     "slice.retired": "{who} took the slice {whom} away.",
     "source.bound": "A sign-in source was bound.",
     "source.disabled": "{who} closed a sign-in source.",

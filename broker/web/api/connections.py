@@ -1,0 +1,123 @@
+"""`/connections`: connected databases, and what they hold by name, for making slices. Never a value."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+
+from broker.access import catalogues, personal
+from broker.access.catalogues import Connection
+from broker.database import now as clock
+from broker.models import CatalogueTable
+from broker.web.api.common import CallerNow, PartsNow
+from broker.web.validation import Shown
+
+router = APIRouter(prefix="/connections", tags=["connections"])
+
+
+class ConnectionShown(Shown):
+    """A connected database. `state` tells how far reading what it holds has come; `unread` if nobody asked yet."""
+
+    name: str
+    state: str
+    detail: str
+    read_at: datetime | None
+    tables: int
+    cut: bool
+
+
+class Connections(BaseModel):
+    """All of them."""
+
+    items: list[ConnectionShown]
+    next_cursor: str | None
+
+
+class ColumnShown(Shown):
+    """A column. `personal` is a guess from names, types and statistics, `why` what it rests on."""
+
+    name: str
+    type: str
+    usable: bool
+    distinct: float | None
+    width: int | None
+    personal: str | None
+    why: str | None
+
+
+class TableShown(Shown):
+    """A table or view; `rows` is PostgreSQL's estimate, null where it does not know."""
+
+    schema_name: str
+    name: str
+    rows: int | None
+    usable: bool
+    notes: list[str]
+    columns: list[ColumnShown]
+
+
+class Tables(BaseModel):
+    """A page of tables by name; pass `next_cursor` as `cursor` for more. `guessed` says how columns are judged."""
+
+    items: list[TableShown]
+    next_cursor: str | None
+    guessed: str
+
+
+@router.get("", operation_id="list_connections")
+def list_connections(caller: CallerNow, parts: PartsNow) -> Connections:
+    """Connected databases, by name. For admins."""
+    with parts.database.transaction() as tx:
+        found = catalogues.connections(tx, caller, parts.settings)
+    return Connections(items=[_connection(item) for item in found], next_cursor=None)
+
+
+@router.post("/{connection}/read", operation_id="read_connection", status_code=202)
+def read_connection(connection: str, caller: CallerNow, parts: PartsNow) -> ConnectionShown:
+    """Have the worker read what a database holds, by name; look at its `state` for when it has. For admins."""
+    with parts.database.transaction() as tx:
+        asked = catalogues.ask(tx, caller, parts.settings, connection, clock(tx))
+        return _connection(Connection(connection, asked))
+
+
+@router.get("/{connection}/tables", operation_id="list_tables")
+def list_tables(
+    connection: str,
+    caller: CallerNow,
+    parts: PartsNow,
+    part: Annotated[str, Query(max_length=63, description="What is in schema.table.")] = "",
+    cursor: Annotated[str | None, Query(max_length=130, description="`next_cursor` of the page before.")] = None,
+) -> Tables:
+    """Tables and views the registrar may read, as they were when the database was last read. For admins."""
+    with parts.database.transaction() as tx:
+        catalogues.connection(tx, caller, parts.settings, connection)
+        page = catalogues.tables(tx, caller, connection, part=part, after=cursor or "")
+    return Tables(items=[_table(item) for item in page.items], next_cursor=page.after, guessed=personal.HOW)
+
+
+def _connection(found: Connection) -> ConnectionShown:
+    read = found.catalogue
+    if read is None:
+        return ConnectionShown(name=found.name, state="unread", detail="", read_at=None, tables=0, cut=False)
+    return ConnectionShown(
+        name=found.name, state=read.state, detail=read.detail, read_at=read.read_at, tables=read.tables, cut=read.cut
+    )
+
+
+def _table(found: CatalogueTable) -> TableShown:
+    columns = []
+    for column in found.columns:
+        guess = personal.guess(column)
+        what, why = (guess.what, guess.why) if guess else (None, None)
+        columns.append(ColumnShown(**column, personal=what, why=why))
+    return TableShown(
+        schema_name=found.schema,
+        name=found.name,
+        rows=found.rows,
+        usable=found.usable,
+        notes=found.notes,
+        columns=columns,
+    )
