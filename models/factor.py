@@ -51,7 +51,8 @@ class RecoveryCode(Base):
 
 
 class FactorChallenge(Base):
-    """A WebAuthn challenge, or a wrapped one-time-code secret not confirmed yet, of one session or API token.
+    """A WebAuthn challenge, a wrapped one-time-code secret not confirmed yet, or a wish to be confirmed in the browser,
+    of one session or API token.
 
     Good once and for minutes, for its `purpose` only.
     """

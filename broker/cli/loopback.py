@@ -12,13 +12,13 @@ import secrets
 import select
 import sys
 import time
-import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+from broker.cli import browsers
 from broker.cli.api import Api
 from broker.cli.faults import Code, Fault
 
@@ -53,7 +53,7 @@ def sign_in(api: Api, say: Callable[[str], None], *, open_browser: bool, paste: 
         if paste:
             say("Browser on another computer? Paste the address it ends on, and press Enter.")
         if open_browser:
-            _try_browser(address)
+            browsers.try_open(address)
         answer = landing.wait(seconds, paste=paste)
     code = _code_in(answer, endpoints)
     fields = {
@@ -186,11 +186,3 @@ def _code_in(answer: dict[str, list[str]], endpoints: _Endpoints) -> str:
     if not code:
         raise Fault(Code.SIGN_IN, "The answer holds no code.", next_step="guestkey login")
     return code
-
-
-def _try_browser(address: str) -> None:
-    try:
-        webbrowser.open(address)
-    except webbrowser.Error:
-        # The address is on the screen already.
-        return

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,16 @@ def typed(name: str, folder: Path) -> list[str]:
         words.append(str(folder))
     for parameter in LEAVES[name].params:
         if parameter.required:
-            words += ["x"] if parameter.param_type_name == "argument" else [parameter.opts[0], "x"]
+            value = _value(parameter.type_descriptor.annotation)
+            words += [value] if parameter.param_type_name == "argument" else [parameter.opts[0], value]
     return words
+
+
+def _value(type_: Any) -> str:
+    """Something a parameter of this type takes."""
+    if isinstance(type_, type) and issubclass(type_, Enum):
+        return str(next(iter(type_)).value)
+    return "1" if type_ in (int, float) else "x"
 
 
 def test_everything_promised_exists() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from broker.identity import elsewhere
 from broker.models import Dataset, Event, Invitation, Proposal, Request, Suspension, new_id
 from tests.support.world import Signed, World
 from tests.web.conftest import ClientOf, Replica, client_of, replica
@@ -81,6 +82,7 @@ def sides(world: World) -> Sides:
         )
     )
     with world.database.transaction() as tx:
+        waiting_id = elsewhere.ask(tx, replace(guest.caller, factor_enrolled=True), now).id
         event_id = tx.scalars(select(Event.id).where(Event.subject == lease.id)).first()
     assert event_id is not None
     made = {
@@ -99,6 +101,7 @@ def sides(world: World) -> Sides:
         "proposal_id": proposal.id,
         "session_id": guest.caller.holder_id,
         "passkey_id": new_id("pk"),
+        "waiting_id": waiting_id,
         "suspension_id": suspension.id,
         "event_id": event_id,
         "connection": "data",

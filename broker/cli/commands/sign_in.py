@@ -125,14 +125,20 @@ def examine(cli: Cli) -> int:
 def confirm(
     cli: Cli,
     stdin: Annotated[bool, typer.Option("--stdin", help="Read the code from standard input.")] = False,
+    browser: Annotated[
+        bool, typer.Option("--browser", help="With a passkey, in the browser; on any computer's.")
+    ] = False,
 ) -> None:
-    """Prove your second factor now, with the code of your authenticator."""
+    """Prove your second factor now: with the code of your authenticator, or with a passkey in the browser."""
     api = cli.api
     api.confirm = None
     if stdin:
         me = stepup.send(api, sys.stdin.readline().strip())
+    elif browser:
+        me = stepup.in_browser(api, cli.out, open_browser=cli.can_ask)
     elif not cli.can_ask:
-        raise Fault(Code.FACTOR, "There is no terminal to ask for the code.", next_step="guestkey confirm --stdin")
+        next_step = "guestkey confirm --stdin, or: guestkey confirm --browser"
+        raise Fault(Code.FACTOR, "There is no terminal to ask for the code.", next_step=next_step)
     elif api.get("/me").get("factor_enrolled") is False:
         raise stepup.not_enrolled(api)
     else:

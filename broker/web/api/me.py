@@ -11,13 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from broker.database import Transaction
+from broker.database import now as clock
 from broker.errors import Forbidden
-from broker.identity import notices, passkeys, totp
+from broker.identity import elsewhere, notices, passkeys, totp
 from broker.identity.callers import Found
 from broker.identity.http import find_caller, found_caller, renew_session
 from broker.models import Person
 from broker.parts import Parts
-from broker.web.api.common import PartsNow
+from broker.web.api.common import CallerNow, PartsNow
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(tags=["me"])
@@ -77,6 +78,14 @@ class CredentialBody(Strict):
     credential: dict[str, Any]
 
 
+class WaitingShown(Shown):
+    """A command line that waits to be confirmed in the browser, where the same code is shown."""
+
+    id: str
+    code: str
+    expires_at: datetime
+
+
 @router.get("/me", operation_id="show_me")
 def show_me(found: FoundNow, parts: PartsNow) -> Me:
     """Who you are here, and how fresh your second factor is."""
@@ -103,6 +112,20 @@ def confirm_passkey(
     """Prove your second factor in this session or token with a passkey."""
     passkeys.prove(parts, found.caller, body.credential)
     return _proven(request, response, parts)
+
+
+@router.post("/confirm/browser", operation_id="confirm_in_browser", status_code=201)
+def confirm_in_browser(caller: CallerNow, parts: PartsNow) -> WaitingShown:
+    """Let this command line's token wait to be confirmed in the browser, at `/confirm/command-line/{id}`."""
+    with parts.database.transaction() as tx:
+        return WaitingShown.model_validate(elsewhere.ask(tx, caller, clock(tx)))
+
+
+@router.get("/confirm/browser/{waiting_id}", operation_id="waits_in_browser")
+def waits_in_browser(waiting_id: str, caller: CallerNow, parts: PartsNow) -> WaitingShown:
+    """What this token asked for, while nobody answered; `factor_at` of `GET /me` says how it was answered."""
+    with parts.database.transaction() as tx:
+        return WaitingShown.model_validate(elsewhere.still_waits(tx, caller, waiting_id, clock(tx)))
 
 
 def _proven(request: Request, response: Response, parts: Parts) -> Me:

@@ -25,6 +25,7 @@ SENTENCES: Mapping[str, str] = {
     "factor.enrolment_opened": "{who} may add a first second factor for a while.",
     "factor.locked_out": "The second factor of {who} was locked after wrong codes.",
     "factor.proven": "{who} proved their second factor.",
+    "factor.proven_elsewhere": "{who} confirmed a command line of theirs in the browser.",
     "factor.refused": "A second factor of {who} was refused.",
     "factor.removed": "{who} removed a second factor.",
     "factor.reset": "The second factor of {whom} was reset.",

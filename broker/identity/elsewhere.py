@@ -1,0 +1,183 @@
+"""Confirming a command line in the browser, for second factors a terminal cannot ask for: passkeys.
+
+The command line asks with its API token; the person, signed in to the portal, proves a factor there for that one token.
+What waits is bound to the token, shown with the same short code in both places, good once and for two minutes. A
+later ask of the same token replaces an earlier one. See docs/decisions/0050.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, and_, delete, select, update
+
+from broker import audit
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.errors import Conflict, FactorNeeded, Forbidden, NotFound
+from broker.identity import sessions
+from broker.models import ApiToken, FactorChallenge, is_id, new_id
+
+SECONDS = 120
+_PURPOSE = "browser"
+# Consonants without look-alikes (RFC 8628 §6.1): no words, and nothing to mistake; compared by eye, never a secret.
+_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A command line that waits to be confirmed: which token, since when signed in, and from where it asks."""
+
+    id: str
+    holder_id: str
+    code: str
+    asked_at: datetime
+    expires_at: datetime
+    address: str = field(default="", repr=False)
+    signed_in_at: datetime | None = None
+
+
+def ask(tx: Transaction, caller: Caller, now: datetime) -> Waiting:
+    """Let the caller's command line wait to be confirmed in the browser.
+
+    Raises:
+        Forbidden: this is no command line of a person.
+        FactorNeeded: the person has no second factor.
+    """
+    if caller.kind != "person" or caller.how != "api_token":
+        raise Forbidden("Only a command line is confirmed elsewhere.", advice="Confirm in the portal itself.")
+    if not caller.factor_enrolled:
+        raise FactorNeeded(
+            "You have no second factor yet.",
+            max_age=SECONDS,
+            enrolled=False,
+            advice="Add a passkey or an authenticator app under Security first.",
+        )
+    tx.execute(delete(FactorChallenge).where(_of_token(caller.holder_id)))
+    letters = "".join(secrets.choice(_LETTERS) for _ in range(8))
+    code = f"{letters[:4]}-{letters[4:]}"
+    made = FactorChallenge(
+        id=new_id("fc"),
+        holder_id=caller.holder_id,
+        purpose=_PURPOSE,
+        challenge=json.dumps({"code": code, "address": caller.address or ""}).encode(),
+        expires_at=now + timedelta(seconds=SECONDS),
+    )
+    tx.add(made)
+    return _as_waiting(made, None)
+
+
+def still_waits(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> Waiting:
+    """What the caller's own command line asked for, while nobody answered.
+
+    Raises:
+        NotFound: it was answered, is over, or never was.
+    """
+    if caller.how == "api_token" and is_id(waiting_id):
+        query = select(FactorChallenge).where(
+            FactorChallenge.id == waiting_id, _of_token(caller.holder_id), FactorChallenge.expires_at > now
+        )
+        if (found := tx.scalars(query).one_or_none()) is not None:
+            return _as_waiting(found, None)
+    raise _nothing()
+
+
+def shown(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> Waiting:
+    """What waits, for the same person in the browser to look at.
+
+    Raises:
+        NotFound: there is nothing, it is somebody else's, it is over, or its command line has ended.
+    """
+    query = (
+        select(FactorChallenge, ApiToken.created_at)
+        .join(ApiToken, ApiToken.id == FactorChallenge.holder_id)
+        .where(
+            FactorChallenge.id == waiting_id,
+            FactorChallenge.purpose == _PURPOSE,
+            FactorChallenge.expires_at > now,
+            ApiToken.person_id == caller.id,
+            ApiToken.ended_at.is_(None),
+            ApiToken.expires_at > now,
+        )
+    )
+    row = tx.execute(query).one_or_none() if is_id(waiting_id) else None
+    if row is None:
+        raise _nothing()
+    return _as_waiting(row[0], row[1])
+
+
+def confirm(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> None:
+    """Count the factor that this session has just proven for the command line, too; once.
+
+    Raises:
+        NotFound: as for `shown`.
+        Conflict: the session's factor was proven before the command line asked.
+    """
+    waiting = _taken(tx, caller, waiting_id, now)
+    if caller.how != "session" or caller.factor_at is None or caller.factor_at < waiting.asked_at:
+        raise Conflict("Your second factor was proven before this was asked.", advice="Confirm again.")
+    changed = tx.execute(
+        update(ApiToken)
+        .where(ApiToken.id == waiting.holder_id, ApiToken.person_id == caller.id, ApiToken.ended_at.is_(None))
+        .values(factor_at=caller.factor_at, factor_method=caller.factor_method)
+        .returning(ApiToken.id)
+    ).first()
+    if changed is None:
+        raise _nothing()
+    audit.record(
+        tx,
+        "factor.proven_elsewhere",
+        actor=caller.subject,
+        subject=caller.id,
+        now=now,
+        details={"method": caller.factor_method, "holder": waiting.holder_id, "session": caller.holder_id},
+        personal={"address": caller.address or "", "asked_from": waiting.address},
+    )
+
+
+def disown(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> None:
+    """The person did not ask: end that command line at once.
+
+    Raises:
+        NotFound: as for `shown`.
+    """
+    waiting = _taken(tx, caller, waiting_id, now)
+    sessions.end(tx, caller, waiting.holder_id, now, cause="disowned")
+
+
+def _taken(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> Waiting:
+    """Take what waits out of the records: whoever comes second finds nothing."""
+    waiting = shown(tx, caller, waiting_id, now)
+    gone = tx.execute(
+        delete(FactorChallenge).where(FactorChallenge.id == waiting.id).returning(FactorChallenge.id)
+    ).first()
+    if gone is None:
+        raise _nothing()
+    return waiting
+
+
+def _of_token(holder_id: str) -> ColumnElement[bool]:
+    return and_(FactorChallenge.holder_id == holder_id, FactorChallenge.purpose == _PURPOSE)
+
+
+def _as_waiting(record: FactorChallenge, signed_in_at: datetime | None) -> Waiting:
+    kept = json.loads(record.challenge)
+    return Waiting(
+        id=record.id,
+        holder_id=record.holder_id,
+        code=kept["code"],
+        asked_at=record.expires_at - timedelta(seconds=SECONDS),
+        expires_at=record.expires_at,
+        address=kept["address"],
+        signed_in_at=signed_in_at,
+    )
+
+
+def _nothing() -> NotFound:
+    return NotFound(
+        "Nothing waits to be confirmed here.",
+        advice="It was answered, took longer than two minutes, or is somebody else's. Run `guestkey confirm` again.",
+    )

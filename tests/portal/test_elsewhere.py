@@ -1,0 +1,71 @@
+"""Confirming a command line in Chromium: with a passkey, from another address, without scripts, and disowned."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import timedelta
+
+from broker.identity import callers, elsewhere
+from broker.models import ApiToken, new_id
+from tests.portal.conftest import GuestOf
+from tests.portal.house import House, Someone
+
+
+def asking(house: House, someone: Someone, address: str) -> str:
+    """A command line of somebody's that asks from an address; the page to answer it on."""
+    token, now = "gka_" + secrets.token_urlsafe(32), house.world.now()
+    house.world.add(
+        ApiToken(
+            id=new_id("at"),
+            token_hash=hashlib.sha256(token.encode()).digest(),
+            person_id=someone.id,
+            source_id=someone.source.id,
+            client_id="guestkey-cli",
+            last_seen_at=now,
+            expires_at=now + timedelta(hours=8),
+        )
+    )
+    with house.world.database.transaction() as tx:
+        return "/confirm/command-line/" + elsewhere.ask(tx, callers.by_token(tx, token, address).caller, now).id
+
+
+def test_a_command_line_is_confirmed_or_disowned_in_the_browser(house: House, guest_of: GuestOf) -> None:
+    ada = house.someone("Ada Engineer", house.vendor()[1])
+    house.app(ada)
+    guest = guest_of(ada, factor_age=30)
+    guest.add_authenticator()
+    guest.open("/security")
+    guest.press("Add passkey")
+    guest.fill("A name to know it by", "Laptop")
+    guest.press("Create passkey")
+    guest.open(asking(house, ada, "127.0.0.1"))
+    guest.says("where you are now")
+    guest.look("confirm-command-line")
+    with guest.page.expect_navigation():
+        guest.page.get_by_role("button", name="Confirm with a passkey and go on in the terminal").click()
+    guest.says("Your second factor counts there now")
+    guest.look("confirm-command-line-done")
+    guest.page.go_back()
+    guest.says("Nothing waits to be confirmed here")
+    guest.open(asking(house, ada, "198.51.100.7"))
+    guest.says("another address than yours here")
+    guest.fill("Code from your authenticator app", "000 000")
+    guest.press("Confirm and go on in the terminal")
+    guest.says("That code is not right")
+    guest.look("confirm-command-line-wrong-code")
+    guest.press("This was not me: sign it out")
+    guest.says("That command line is signed out")
+    guest.look("confirm-command-line-disowned")
+
+
+def test_without_scripts_and_signed_out_the_way_leads_back(house: House, guest_of: GuestOf) -> None:
+    ada = house.someone("Ada Engineer", house.vendor()[1])
+    house.app(ada)
+    path = asking(house, ada, "127.0.0.1")
+    plain = guest_of(ada, scripts=False)
+    plain.open(path)
+    plain.says("Does it show this code?")
+    stranger = guest_of(ada, signed_in=False)
+    stranger.open(path)
+    assert f"next={path}" in stranger.page.url.replace("%2F", "/")
