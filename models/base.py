@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from sqlalchemy import DateTime, MetaData, String, Text, func
+from sqlalchemy import DateTime, Index, MetaData, String, Text, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
@@ -38,3 +38,9 @@ class Base(DeclarativeBase):
 def one_of(column: str, *words: str) -> str:
     """The SQL of a check that a text column holds one of a closed set of words."""
     return f"{column} IN ({', '.join(repr(word) for word in words)})"
+
+
+def begins(table: str, column: str) -> Index:
+    """The index by which names are found from their beginning, in any case."""
+    beginning = func.lower(text(column)).label("beginning")
+    return Index(f"ix_{table}_{column}_begins", beginning, postgresql_ops={"beginning": "text_pattern_ops"})

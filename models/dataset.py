@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from .base import Base, CreatedAt, Id, Key, Moment, Prose, Word, one_of
+from .base import Base, CreatedAt, Id, Key, Moment, Prose, Word, begins, one_of
 
 SLICE_STATES = ("registering", "ready", "failed", "retired")
 
@@ -19,6 +19,8 @@ class Dataset(Base):
     __table_args__ = (
         CheckConstraint(one_of("status", "active", "suspended", "retired"), name="status"),
         CheckConstraint(one_of("nature", "data", "model"), name="nature"),
+        begins("dataset", "slug"),
+        begins("dataset", "title"),
     )
 
     id: Mapped[Key]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from .base import Base, CreatedAt, Id, Key, Moment, Prose, Word, one_of
+from .base import Base, CreatedAt, Id, Key, Moment, Prose, Word, begins, one_of
 
 PERSON_STATUSES = ("pending", "active", "suspended")
 ORG_ROLES = ("admin", "auditor", "lead")
@@ -18,6 +18,8 @@ class Person(Base):
     __table_args__ = (
         UniqueConstraint("issuer", "subject"),
         CheckConstraint(one_of("status", *PERSON_STATUSES), name="status"),
+        begins("person", "name"),
+        begins("person", "email"),
     )
 
     id: Mapped[Key]
@@ -56,7 +58,7 @@ class Team(Base):
     """A set of people of one vendor that a grant can name."""
 
     __tablename__ = "team"
-    __table_args__ = (UniqueConstraint("vendor_id", "name"),)
+    __table_args__ = (UniqueConstraint("vendor_id", "name"), begins("team", "name"))
 
     id: Mapped[Key]
     vendor_id: Mapped[Id] = mapped_column(ForeignKey("guestkey.vendor.id"))

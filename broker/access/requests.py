@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, exists, func, not_, or_, select, text, update
 
 from broker import audit
 from broker.access import words
@@ -27,7 +27,7 @@ from broker.parts import Parts
 SHORTEST_PERIOD = 60
 LONGEST_PERIOD = 366 * 86400
 MOST_PENDING = 50
-View = Literal["mine", "queue", "all"]
+View = Literal["mine", "queue", "decided", "others", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,22 @@ class NewRequest:
 def list_requests(
     tx: Transaction, caller: Caller, window: Window, *, state: str | None = None, view: View = "all"
 ) -> Page[Request]:
-    """The requests the caller sees: those it made, those waiting for its decision, or all of them."""
+    """The requests the caller sees.
+
+    Args:
+        view: `mine`, those it made; `queue`, those waiting for its decision; `decided`, those that were its to decide;
+            `others`, those waiting for somebody else's decision.
+    """
     query = select(Request).where(requests_seen(caller), *matching((Request.state, state)))
     if view == "mine":
         query = query.where(Request.person_id == caller.id)
     elif view == "queue":
         query = query.where(Request.state == "pending", Request.person_id != caller.id, _decided_by(caller))
+    elif view == "decided":
+        query = query.where(Request.state != "pending", Request.person_id != caller.id, _decided_by(caller))
+    elif view == "others":
+        not_mine = or_(Request.person_id == caller.id, not_(_decided_by(caller)))
+        query = query.where(Request.state == "pending", not_mine)
     return page(tx, query, Request.id, window)
 
 

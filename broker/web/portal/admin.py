@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from http import HTTPStatus
+from typing import get_args
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
@@ -11,16 +13,17 @@ from sqlalchemy import select
 from starlette.responses import Response
 
 from broker.access import people, vendors, words
-from broker.access.paging import Window
+from broker.access.paging import MOST, Window
 from broker.access.permissions import require_admin
 from broker.access.suspending import resume
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.database import now as clock
-from broker.errors import Forbidden
+from broker.errors import Forbidden, Invalid
 from broker.identity import invitations
 from broker.identity.bootstrap import enrol_link, join_link
-from broker.models import VENDOR_STATUSES, Invitation, Person, SignInSource, Vendor
+from broker.models import PERSON_STATUSES, VENDOR_STATUSES, Invitation, Person, SignInSource, Vendor
+from broker.web.api.people import Role, RoleBody, give_role
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
@@ -37,13 +40,14 @@ _PERSON_ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], o
 
 
 @router.get("/people")
-def all_people(viewer: MemberNow, cursor: str | None = None) -> HTMLResponse:
+def all_people(viewer: MemberNow, cursor: str | None = None, status: str = "", vendor: str = "") -> HTMLResponse:
     """People: first those who joined and wait for confirmation."""
     if not (viewer.caller.is_admin or "lead" in viewer.caller.roles):
         raise Forbidden("This is for admins, and for a vendor's lead.", advice="Ask an admin of the organisation.")
     with viewer.parts.database.transaction() as tx:
         waiting = people.list_people(tx, viewer.caller, Window(), status="pending").items
-        page = people.list_people(tx, viewer.caller, Window(cursor))
+        wanted = status if status in PERSON_STATUSES else None
+        page = people.list_people(tx, viewer.caller, Window(cursor), status=wanted, vendor_id=vendor or None)
         known = [person for person in page.items if person.status != "pending"]
         return render(
             "admin/people.html",
@@ -54,6 +58,8 @@ def all_people(viewer: MemberNow, cursor: str | None = None) -> HTMLResponse:
             roles=people.roles_of(tx, [person.id for person in known]),
             vendors=_vendor_names(tx, [*waiting, *known]),
             labels=_labels(tx, waiting),
+            asked={"status": wanted or "", "vendor": vendor},
+            choices=_vendor_choices(tx, viewer.caller),
         )
 
 
@@ -77,6 +83,21 @@ def make_enrolment_link(person_id: str, viewer: MemberNow, sent: Sent) -> Respon
         return render("admin/link.html", viewer=viewer, link=link, made=made, whom=person.name, joining=False)
 
     return act(viewer, sent, do, lambda back: _person_page(back, person_id, "enrolment-link", sent), needs=fresh)
+
+
+@router.post("/people/{person_id}/roles")
+def change_roles(person_id: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Take a role at once, or give one: a lead's at once, an admin's or auditor's once a second admin agrees."""
+
+    def do(viewer: Viewer) -> Response:
+        if taken := sent.get("take"):
+            with viewer.parts.database.transaction() as tx:
+                people.take_role(tx, viewer.caller, person_id, taken, clock(tx))
+            return go(f"/people/{person_id}")
+        given = give_role(person_id, RoleBody(role=_role(sent.get("role", ""))), viewer.caller, viewer.parts)
+        return go("/proposals" if given.status_code == HTTPStatus.ACCEPTED else f"/people/{person_id}")
+
+    return act(viewer, sent, do, lambda setback: _person_page(setback, person_id, "roles", sent), needs=fresh)
 
 
 @router.post("/people/{person_id}/{what}")
@@ -140,6 +161,13 @@ def invite(viewer: MemberNow, sent: Sent) -> Response:
         return render("admin/link.html", viewer=viewer, link=link, made=made, whom=label, joining=True)
 
     return act(viewer, sent, do, lambda setback: _invite_page(setback, sent), needs=fresh)
+
+
+def _role(name: str) -> Role:
+    found: dict[str, Role] = {role: role for role in get_args(Role)}
+    if name not in found:
+        raise Invalid("Choose a role.", field="/role")
+    return found[name]
 
 
 def _named(
@@ -217,6 +245,12 @@ def _sources(tx: Transaction, viewer: Viewer) -> list[tuple[str, str]]:
 def _vendor_names(tx: Transaction, found: Sequence[Person]) -> dict[str, str]:
     ids = {person.vendor_id for person in found if person.vendor_id}
     return {row.id: row.name for row in tx.execute(select(Vendor.id, Vendor.name).where(Vendor.id.in_(ids)))}
+
+
+def _vendor_choices(tx: Transaction, caller: Caller) -> list[tuple[str, str]]:
+    if not caller.is_admin:
+        return []
+    return [(item.id, item.name) for item in vendors.list_vendors(tx, caller, Window(limit=MOST)).items]
 
 
 def _labels(tx: Transaction, found: Sequence[Person]) -> dict[str, str]:

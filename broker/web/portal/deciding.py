@@ -6,14 +6,15 @@ from collections.abc import Mapping
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
-from sqlalchemy import select
+from sqlalchemy import not_, select
 from starlette.responses import Response
 
 from broker import proposals
-from broker.access import words
+from broker.access import rulebook, words
 from broker.access.paging import Window, page
 from broker.database import Transaction
 from broker.database import now as clock
+from broker.errors import Invalid
 from broker.models import Person, Proposal
 from broker.web.api.proposals import ProposalShown, proposal_shown
 from broker.web.performers import PERFORMERS
@@ -29,16 +30,32 @@ ACTS = {
     "reset_factor": "Reset somebody's second factor",
     "apply_policy": "Put rules in force",
 }
+MEANING = {
+    "bind_source": "Everybody who signs in there with these claims can join the party it is bound to, by invitation.",
+    "trust_source_mfa": "A second factor proven at that provider will count here as one proven to us.",
+    "give_role": "An admin can change everything here; an auditor can see everything.",
+    "reset_factor": "Their passkeys and apps stop counting, their sessions end; a one-time link lets them add others.",
+    "apply_policy": "These rules decide from then on. Live credentials that no longer qualify end within a minute.",
+}
 
 
 @router.get("/proposals")
-def all_proposals(viewer: MemberNow, cursor: str | None = None) -> HTMLResponse:
-    """What waits for a second admin, and what was decided."""
+def all_proposals(viewer: MemberNow, cursor: str | None = None, show: str = "open") -> HTMLResponse:
+    """What waits for a second admin, oldest first on each page; or what was decided."""
+    query = proposals.seen_by(viewer.caller)
+    waits = (Proposal.state == "pending") & (Proposal.lapses_at > viewer.now)
+    query = query.where(not_(waits) if show == "decided" else waits)
     with viewer.parts.database.transaction() as tx:
-        found = page(tx, proposals.seen_by(viewer.caller), Proposal.id, Window(cursor))
+        found = page(tx, query, Proposal.id, Window(cursor))
         shown = [proposal_shown(item, viewer.caller, viewer.now) for item in found.items]
         return render(
-            "admin/proposals.html", viewer=viewer, page=found, proposals=shown, acts=ACTS, names=_names(tx, shown)
+            "admin/proposals.html",
+            viewer=viewer,
+            page=found,
+            proposals=shown if show == "decided" else shown[::-1],
+            acts=ACTS,
+            names=_names(tx, shown),
+            decided=show == "decided",
         )
 
 
@@ -86,9 +103,25 @@ def _page(setback: Setback, proposal_id: str, asked_for: str, filled: Mapping[st
             asked_for=asked_for,
             filled=filled,
             proposal=shown,
+            meaning=MEANING[shown.act],
+            difference=_difference(tx, viewer, shown),
             acts=ACTS,
             names=_names(tx, [shown]),
         )
+
+
+def _difference(tx: Transaction, viewer: Viewer, shown: ProposalShown) -> tuple[list[str], list[str]] | None:
+    """The rules that would go and come, against those in force now; None for other acts and decided ones."""
+    if shown.act != "apply_policy" or shown.state != "pending":
+        return None
+    try:
+        proposed = rulebook.check(str(shown.details["rules"]), str(shown.details["networks"]))
+    except Invalid:
+        # Approving it will say what is wrong.
+        return None
+    current = viewer.parts.rulebook.at(tx, rulebook.in_force(tx).number)
+    removed, added = current.diff(proposed) if current else ((), proposed.rules)
+    return [str(rule) for rule in removed], [str(rule) for rule in added]
 
 
 def _names(tx: Transaction, shown: list[ProposalShown]) -> dict[str, str]:

@@ -22,16 +22,30 @@ from broker.web.portal.pages import duration, render
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
 
 router = APIRouter()
+_VIEWS: Mapping[str, requests.View] = {"queue": "queue", "decided": "decided", "others": "others"}
 LIFETIMES = (300, 900, 1800, 3600, 7200, 14400)
 
 
 @router.get("/queue")
-def queue(viewer: MemberNow, cursor: str | None = None) -> HTMLResponse:
-    """What waits for this person's decision, oldest first on each page."""
+def queue(viewer: MemberNow, cursor: str | None = None, show: str = "queue") -> HTMLResponse:
+    """What waits for this person's decision, oldest first on each page; what was decided; what others decide."""
+    return render("queue.html", viewer=viewer, **_queue(viewer, cursor, show))
+
+
+@router.get("/live/queue")
+def live_queue(viewer: MemberNow) -> HTMLResponse:
+    """The part of the queue that changes by itself."""
+    return render("parts/queue_table.html", viewer=viewer, **_queue(viewer, None, "queue"))
+
+
+def _queue(viewer: Viewer, cursor: str | None, show: str) -> dict[str, Any]:
+    view = _VIEWS.get(show, "queue")
     with viewer.parts.database.transaction() as tx:
-        page = requests.list_requests(tx, viewer.caller, Window(cursor, MOST), view="queue")
-        waiting = sorted(shown(tx, viewer.caller, page.items), key=lambda item: item.created_at)
-        return render("queue.html", viewer=viewer, page=page, requests=waiting)
+        page = requests.list_requests(tx, viewer.caller, Window(cursor, MOST), view=view)
+        found = shown(tx, viewer.caller, page.items)
+    if view != "decided":
+        found = sorted(found, key=lambda item: item.created_at)
+    return {"page": page, "requests": found, "view": view}
 
 
 @router.get("/requests/{request_id}")

@@ -35,6 +35,10 @@ class Place:
     exact: bool
 
 
+# More would push a page's beginning down on a small screen; the rest is one press away.
+MOST_PLACES = 8
+
+
 @dataclass(frozen=True, slots=True)
 class Viewer:
     """The signed-in person behind a page.
@@ -82,20 +86,32 @@ class Viewer:
         if self.found.status != "active":
             return []
         here = self.request.url.path
-        places = [("/", "Home"), ("/datasets", "Datasets"), ("/requests", "Requests"), ("/leases", "Leases")]
-        places.append(("/notices", "Notices (unread)" if self.unread else "Notices"))
-        if self.inside:
-            places.insert(3, ("/queue", "Queue"))
-        if self.caller.is_admin or "lead" in self.caller.roles:
-            places.append(("/people", "People"))
-        if self.inside:
-            places += [("/grants", "Grants"), ("/why", "Why?")]
-        if self.caller.is_admin:
-            places += [("/vendors", "Vendors"), ("/proposals", "Proposals")]
-        if self.caller.is_admin or self.caller.is_auditor:
-            places += [("/events", "Events"), ("/access-at", "Access at a date"), ("/policy", "Policy")]
-            places += [("/suspensions", "Suspensions"), ("/installation", "Installation")]
+        admin, auditor = self.caller.is_admin, self.caller.is_auditor and not self.caller.is_admin
+        lead = "lead" in self.caller.roles
+        places = [("/", "Home")]
+        places += [("/events", "Events"), ("/access-at", "Access at a date"), ("/suspensions", "Suspensions")] * auditor
+        places += [("/datasets", "Datasets"), ("/requests", "Requests")]
+        places += [("/queue", "Queue")] * self.inside
+        places += [("/leases", "Leases"), ("/notices", "Notices (unread)" if self.unread else "Notices")]
+        places += [("/people", "People")] * (admin or lead)
+        places += [("/vendors", "Vendors"), ("/proposals", "Proposals")] * admin
+        places += [("/grants", "Grants"), ("/why", "Why?")] * self.inside
+        places += [("/teams", "Teams")] * (admin or lead) + [("/services", "Services")] * (admin or lead or auditor)
+        places += [("/sources", "Sign-in sources"), ("/policy", "Policy")] * (admin or auditor)
+        places += [("/events", "Events"), ("/access-at", "Access at a date"), ("/suspensions", "Suspensions")] * admin
+        places += [("/installation", "Installation")] * (admin or auditor)
         return [Place(href, name, _within(here, href), here == href) for href, name in places]
+
+    @property
+    def first_places(self) -> list[Place]:
+        """The places always in sight."""
+        places = self.places
+        return places if len(places) <= MOST_PLACES + 1 else places[:MOST_PLACES]
+
+    @property
+    def more_places(self) -> list[Place]:
+        """The places behind "More"."""
+        return self.places[len(self.first_places) :]
 
     @property
     def factor_says(self) -> str:

@@ -1,0 +1,206 @@
+"""What an admin keeps in order: queue, two-person acts, people, teams, services and sign-in sources."""
+
+from __future__ import annotations
+
+import httpx
+
+from broker import proposals
+from broker.access import rulebook
+from tests.portal.conftest import GuestOf
+from tests.portal.house import House
+
+
+def test_teams_roles_and_services(house: House, guest_of: GuestOf) -> None:
+    vendor, source = house.vendor()
+    engineer = house.someone("Ada Engineer", source)
+    ines = guest_of(house.someone("Ines Admin", None, "admin"))
+    ines.open(f"/vendors/{vendor.id}")
+    ines.follow("Teams")
+    ines.look("teams-empty")
+    ines.follow("Make a team")
+    ines.fill("Name", "night shift")
+    ines.look("team-new")
+    ines.press("Make team")
+    ines.choose("Who", engineer.id)
+    ines.press("Put in")
+    ines.says("Ada Engineer")
+    ines.look("team")
+    ines.press("Take out Ada Engineer")
+    ines.says("Nobody is in it yet.")
+    ines.open("/teams")
+    ines.look("teams")
+
+    ines.open(f"/people?vendor={vendor.id}&status=active")
+    assert ines.page.locator("tbody tr").count() == 1
+    ines.look("people-filtered")
+    ines.follow("Ada Engineer")
+    ines.page.get_by_text("Change roles").click()
+    ines.choose("Give a role", "lead")
+    ines.press("Give role")
+    ines.page.get_by_text("Change roles").click()
+    ines.press("Take the role lead")
+    ines.says("none")
+
+    ines.open("/services")
+    ines.fill("Name", "nightly export")
+    ines.choose("Of", vendor.id)
+    ines.press("Make service")
+    ines.says("Shown this once")
+    ines.look("service-secret")
+    first = ines.page.locator("#secret").inner_text()
+    service_id = ines.page.locator("dd .id").inner_text()
+    assert _token(house, service_id, first) == 200
+    ines.follow("I have kept it")
+    ines.page.get_by_text("Change nightly export").click()
+    ines.look("services")
+    ines.press("Replace secret of nightly export")
+    second = ines.page.locator("#secret").inner_text()
+    assert (_token(house, service_id, first), _token(house, service_id, second)) == (401, 200)
+    ines.follow("I have kept it")
+    ines.page.get_by_text("Change nightly export").click()
+    ines.fill("Reason", "not needed")
+    ines.press("Suspend nightly export")
+    ines.says("suspended")
+    assert _token(house, service_id, second) == 401
+
+
+def _token(house: House, service_id: str, secret: str) -> int:
+    asked = {"grant_type": "client_credentials"}
+    return httpx.post(f"{house.url}/oauth/token", data=asked, auth=(service_id, secret)).status_code
+
+
+def test_sources_are_proposed_and_closed(house: House, guest_of: GuestOf) -> None:
+    vendor, source = house.vendor("Closing Co")
+    ines = guest_of(house.someone("Ines Admin", None, "admin"))
+    ines.open("/sources")
+    ines.says(house.own.name)
+    ines.look("sources")
+    ines.follow("Propose a source")
+    ines.fill("Name", "Acme login")
+    ines.choose("Whose people sign in there", vendor.id)
+    ines.fill("Issuer", "http://not-secure.example")
+    ines.fill("Client id", "guestkey")
+    ines.fill("Claims required", "hd acme.example")
+    ines.press("Propose")
+    ines.says("Each line is a claim")
+    ines.look("source-wrong")
+    ines.fill("Claims required", "hd=acme.example")
+    ines.press("Propose")
+    ines.says("There is a problem")
+    ines.fill("Issuer", "https://login.acme.example")
+    ines.fill("Client secret", "not to be seen again")
+    ines.press("Propose")
+    ines.says("Another admin must approve this")
+    ines.says("hd = acme.example")
+    assert "not to be seen again" not in ines.page.content()
+    ines.open("/sources")
+    ines.page.get_by_text(f"Change {source.name}").click()
+    ines.press(f"Close {source.name}")
+    ines.page.get_by_role("heading", name=source.name).wait_for()
+    assert ines.page.get_by_role("button", name=f"Close {source.name}").count() == 0
+
+
+def test_two_person_acts_have_their_own_queue(house: House, guest_of: GuestOf) -> None:
+    ines, omar = house.someone("Ines Admin", None, "admin"), house.someone("Omar Admin", None, "admin")
+    whom = house.someone("Una Auditor")
+    first = guest_of(ines)
+    first.open(f"/people/{whom.id}")
+    first.page.get_by_text("Change roles").click()
+    first.choose("Give a role", "auditor")
+    first.press("Give role")
+    first.says("no: you proposed it")
+    first.look("proposals-open")
+    second = guest_of(omar)
+    second.open("/proposals")
+    second.says("yes")
+    second.follow("Give a role: Una Auditor")
+    second.says("an auditor can see everything")
+    second.press("Approve")
+    second.open("/proposals?show=decided")
+    second.says("Omar Admin")
+    second.look("proposals-decided")
+
+
+def test_rules_are_shown_as_a_difference(house: House, guest_of: GuestOf) -> None:
+    ines, omar = house.world.person(roles=("admin",)), house.someone("Omar Admin", None, "admin")
+    with house.world.database.transaction() as tx:
+        current = rulebook.in_force(tx)
+        rules = house.world.parts.rulebook.at(tx, current.number)
+        assert rules is not None
+        text = tx.get_one(type(current), current.number)
+        added = (
+            text.rules.rstrip("\n")
+            + "\nrole:tester, label:classification:internal, deidentified, read, ttl<=10m, allow\n"
+        )
+        details = {"rules": added, "networks": text.networks}
+        made = proposals.propose(tx, "apply_policy", "policy", details, ines.caller, house.world.now())
+    guest = guest_of(omar)
+    guest.open(f"/proposals/{made.id}")
+    guest.says("+ role:tester")
+    guest.look("proposal-rules")
+    guest.fill("Reason", "Not needed")
+    guest.press("Refuse")
+    guest.says("refused")
+
+
+def test_the_queue_tells_who_decides(house: House, guest_of: GuestOf) -> None:
+    vendor, source = house.vendor()
+    olga, engineer = house.someone("Olga Owner"), house.someone("Ada Engineer", source)
+    dataset = house.dataset(olga, vendor)
+    house.request(dataset, engineer, "Count the visits")
+    ines = guest_of(house.someone("Ines Admin", None, "admin"))
+    ines.open("/queue?show=others")
+    ines.says("Count the visits")
+    ines.says("owner or a steward decides")
+    ines.look("queue-others")
+    owner = guest_of(olga)
+    owner.open("/queue")
+    owner.follow("Review Ada Engineer")
+    owner.fill("Reason", "Not this month")
+    owner.press("Refuse")
+    owner.open("/queue?show=decided")
+    owner.says("refused")
+    owner.look("queue-decided")
+    owner.open("/queue")
+    owner.says("Nothing waits.")
+    owner.look("queue-empty")
+
+
+def test_guests_keep_nothing_in_order(house: House, guest_of: GuestOf) -> None:
+    _, source = house.vendor()
+    ada = guest_of(house.someone("Ada Engineer", source))
+    for path in ("/teams", "/teams/new", "/services", "/sources", "/sources/new", "/proposals"):
+        ada.open(path)
+        assert ada.page.locator("h1").inner_text() != "", path
+        assert ada.headers["content-type"].startswith("text/html")
+        assert ada._document is not None and ada._document.status == 403, path
+
+
+def test_search_finds_what_one_may_see(house: House, guest_of: GuestOf) -> None:
+    vendor, source = house.vendor("Searched Co")
+    olga, engineer = house.someone("Olga Owner"), house.someone("Zuzana Engineer", source)
+    dataset = house.dataset(olga, vendor)
+    grant = house.grant(dataset, engineer)
+    ines = guest_of(house.someone("Ines Admin", None, "admin"))
+    ines.open("/")
+    ines.fill("Search names and ids", "zuz")
+    ines.press("Search")
+    ines.says("Zuzana Engineer")
+    ines.look("search")
+    for asked, path in ((grant.id, f"/grants/{grant.id}"), (f"person:{engineer.id}", f"/people/{engineer.id}")):
+        ines.fill("Search names and ids", asked)
+        ines.press("Search")
+        assert ines.page.url == f"{house.url}{path}"
+    ines.fill("Search names and ids", "100%_")
+    ines.press("Search")
+    ines.says("Nothing that you may see begins so.")
+    ines.look("search-empty")
+    stranger = guest_of(house.someone("Stranger", house.vendor("Other Co")[1]))
+    for asked in ("zuz", "searched", "clinical", grant.id, engineer.id, dataset.id, vendor.id):
+        stranger.open(f"/search?q={asked}")
+        stranger.says("Nothing that you may see begins so.")
+    ada = guest_of(engineer)
+    ada.open("/search?q=Clinical")
+    ada.says(dataset.slug)
+    ines.page.get_by_text("More", exact=True).click()
+    ines.look("more-open")
