@@ -58,7 +58,7 @@ def test_teams_roles_and_services(house: House, guest_of: GuestOf) -> None:
     assert (_token(house, service_id, first), _token(house, service_id, second)) == (401, 200)
     ines.follow("I have kept it")
     ines.page.get_by_text("Change nightly export").click()
-    ines.fill("Reason", "not needed")
+    ines.fill("Reason, nightly export", "not needed")
     ines.press("Suspend nightly export")
     ines.says("suspended")
     assert _token(house, service_id, second) == 401
