@@ -86,6 +86,7 @@ class Settings(BaseSettings):
     smtp_ca_file: Path | None = Field(default=None, description="CA certificate of the mail server.")
     smtp_timeout: float = Field(default=10.0, gt=0, le=30, description="Longest time for one mail.")
     notice_timeout: float = Field(default=10.0, gt=0, le=30, description="Longest time for one webhook or chat call.")
+    notice_ca_file: Path | None = Field(default=None, description="CA certificate of webhooks with one of their own.")
     notice_networks: list[IPv4Network | IPv6Network] = Field(
         default_factory=list, description="Inner networks that webhooks may point into, also without TLS."
     )

@@ -157,6 +157,7 @@ def _initial_requests() -> list[InitialRequest]:
         ("kv", "sys/mounts/guestkey", {"type": "kv", "options": {"version": "2"}}),
         ("totp", "transit/keys/totp", {"derived": True}),
         ("sources", "transit/keys/sources", {"derived": True}),
+        ("channels", "transit/keys/channels", {"derived": True}),
         ("tokens", "transit/keys/tokens", {"type": "ecdsa-p256", "exportable": False}),
         ("checkpoints", "transit/keys/checkpoints", {"type": "ed25519", "exportable": False}),
         (

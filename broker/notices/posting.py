@@ -21,7 +21,7 @@ from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import BackendDown
 from broker.models import Delivery, NoticeAddress, Person
-from broker.notices import digests, mail, telling
+from broker.notices import channels, digests, mail, telling
 from broker.notices.mail import NotSent
 from broker.parts import Parts
 
@@ -48,9 +48,9 @@ class Postman:
     def run(self, stopping: threading.Event) -> None:
         """Tell and send until stopped. Faults are logged and tried again."""
         with ThreadPoolExecutor(1, thread_name_prefix="channels") as beside:
-            channels = beside.submit(self._forever, stopping, partial(post, self._parts, "channel"))
+            beside_mail = beside.submit(self._forever, stopping, partial(post, self._parts, "channel"))
             self._forever(stopping, self._round)
-            channels.result()
+            beside_mail.result()
 
     def _round(self) -> int:
         if self._rounds % int(_LAPSING_SECONDS / PAUSE_SECONDS) == 0:
@@ -87,7 +87,7 @@ def post(parts: Parts, way: str, now: datetime | None = None) -> int:
         claimed = _claim(tx, way, now)
     if not claimed:
         return 0
-    send = _mail if way == "mail" else _channel
+    send = _mail if way == "mail" else channels.send
     with ThreadPoolExecutor(HANDS, thread_name_prefix=way) as pool:
         list(pool.map(lambda delivery: _one(parts, delivery, send, now), claimed))
     return len(claimed)
@@ -116,11 +116,11 @@ def _claim(tx: Transaction, way: str, now: datetime) -> list[Delivery]:
     )
 
 
-def _one(parts: Parts, delivery: Delivery, send: Callable[[Parts, Delivery], None], now: datetime) -> None:
+def _one(parts: Parts, delivery: Delivery, send: Callable[[Parts, Delivery, datetime], None], now: datetime) -> None:
     """Send one and note what became of it; if that cannot be noted, the claim runs out and it is sent again."""
     try:
         try:
-            send(parts, delivery)
+            send(parts, delivery, now)
         except NotSent as fault:
             _note_fault(parts, delivery, fault, now)
         else:
@@ -129,7 +129,7 @@ def _one(parts: Parts, delivery: Delivery, send: Callable[[Parts, Delivery], Non
         log.warning("notice.unnoted", delivery=delivery.id, backend=error.backend)
 
 
-def _mail(parts: Parts, delivery: Delivery) -> None:
+def _mail(parts: Parts, delivery: Delivery, _now: datetime) -> None:
     with parts.database.transaction() as tx:
         person = tx.get_one(Person, delivery.person_id)
         found = tx.get(NoticeAddress, delivery.person_id)
@@ -139,14 +139,14 @@ def _mail(parts: Parts, delivery: Delivery) -> None:
     mail.send(parts.settings, letter)
 
 
-def _channel(parts: Parts, delivery: Delivery) -> None:
-    raise NotSent("Channels are not there yet.", for_good=True)
-
-
 def _note_fault(parts: Parts, delivery: Delivery, fault: NotSent, now: datetime) -> None:
     log.warning("notice.not_sent", delivery=delivery.id, fault=str(fault), attempts=delivery.attempts + 1)
-    if fault.for_good or delivery.created_at <= now - GIVEN_UP_AFTER:
+    overdue = Delivery.created_at <= now - GIVEN_UP_AFTER
+    if fault.for_good:
         _give_up(parts, Delivery.id == delivery.id, str(fault), now)
+        return
+    if delivery.created_at <= now - GIVEN_UP_AFTER:
+        _give_up(parts, _same_way(delivery) & overdue if fault.whole else Delivery.id == delivery.id, str(fault), now)
         return
     wait = min(_SLOWEST_WHOLE_RETRY if fault.whole else _SLOWEST_RETRY, _FIRST_RETRY * 2 ** min(delivery.attempts, 10))
     # Jitter, so that what failed together does not come back together.
@@ -171,7 +171,7 @@ def _note_fault(parts: Parts, delivery: Delivery, fault: NotSent, now: datetime)
             .values(next_attempt_at=again, attempts=func.greatest(Delivery.attempts, delivery.attempts + 1))
             .execution_options(synchronize_session=False)
         )
-    _give_up(parts, same & (Delivery.created_at <= now - GIVEN_UP_AFTER), str(fault), now)
+    _give_up(parts, same & overdue, str(fault), now)
 
 
 def _same_way(delivery: Delivery) -> ColumnElement[bool]:

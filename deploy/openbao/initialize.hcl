@@ -44,6 +44,13 @@ initialize "guestkey" {
       derived = true
     }
   }
+  request "channels" {
+    operation = "update"
+    path      = "transit/keys/channels"
+    data = {
+      derived = true
+    }
+  }
   request "tokens" {
     operation = "update"
     path      = "transit/keys/tokens"

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,10 @@ from sqlalchemy import select, update
 
 from broker.database import now as clock
 from broker.embedded.children import free_port
-from broker.models import Delivery, Notice, NoticeAddress
+from broker.models import Delivery, Notice, NoticeAddress, NoticeChannel
 from broker.notices import posting, telling
 from broker.parts import Parts
+from tests.notices.receiver import Receiver
 from tests.support.world import Signed, World
 
 
@@ -80,18 +82,29 @@ def mail_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailServer
     server.stop()
 
 
+@pytest.fixture(scope="package")
+def receiver_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
+    """The receiver of webhooks."""
+    server = Receiver(tmp_path_factory.mktemp("receiver"))
+    server.start()
+    yield server
+    server.stop()
+
+
 class Office:
     """People with addresses, and the postman's rounds at any time."""
 
-    def __init__(self, world: World, server: MailServer) -> None:
-        self.world, self.server = world, server
+    def __init__(self, world: World, server: MailServer, receiver: Receiver) -> None:
+        self.world, self.server, self.receiver = world, server, receiver
         changes = {
             "smtp_host": "localhost",
             "smtp_port": server.port,
             "smtp_ca_file": server.ca_file,
             "smtp_from": "Guestkey <guestkey@example.org>",
             "smtp_timeout": 2.0,
-            "notice_timeout": 2.0,
+            "notice_timeout": 1.0,
+            "notice_ca_file": receiver.ca_file,
+            "notice_networks": [IPv4Network("127.0.0.0/8"), IPv6Network("::1/128")],
         }
         self.parts: Parts = replace(world.ender, settings=world.settings.model_copy(update=changes))
         self.clear()
@@ -103,7 +116,9 @@ class Office:
             tx.execute(update(Notice).where(Notice.told_at.is_(None)).values(told_at=now))
             tx.execute(update(Delivery).where(Delivery.state == "waiting").values(state="portal"))
             tx.execute(update(NoticeAddress).values(address=""))
+            tx.execute(update(NoticeChannel).values(removed_at=now))
         self.server.answer = ""
+        self.receiver.clear()
 
     def address(self, signed: Signed) -> str:
         """Give a person an address their provider has verified."""
@@ -130,6 +145,6 @@ class Office:
 
 
 @pytest.fixture
-def office(world: World, mail_server: MailServer) -> Office:
+def office(world: World, mail_server: MailServer, receiver_server: Receiver) -> Office:
     """See `Office`."""
-    return Office(world, mail_server)
+    return Office(world, mail_server, receiver_server)

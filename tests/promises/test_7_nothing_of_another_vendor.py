@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from broker.identity import elsewhere
-from broker.models import Dataset, Event, Invitation, Proposal, Request, Suspension, new_id
+from broker.models import Dataset, Event, Invitation, NoticeChannel, Proposal, Request, Suspension, new_id
 from tests.support.world import Signed, World
 from tests.web.conftest import ClientOf, Replica, client_of, replica
 
@@ -81,6 +81,11 @@ def sides(world: World) -> Sides:
             started_at=now,
         )
     )
+    channel = world.add(
+        NoticeChannel(
+            id=new_id("ch"), kind="webhook", name="A", shown="https://…", wrapped="", topics=[], made_by=new_id("pe")
+        )
+    )
     with world.database.transaction() as tx:
         waiting_id = elsewhere.ask(tx, replace(guest.caller, factor_enrolled=True), now).id
         event_id = tx.scalars(select(Event.id).where(Event.subject == lease.id)).first()
@@ -105,6 +110,7 @@ def sides(world: World) -> Sides:
         "suspension_id": suspension.id,
         "event_id": event_id,
         "connection": "data",
+        "channel_id": channel.id,
     }
     unchanged = ("name", "role")
     nobodys = {key: value if key in unchanged else _nobodys(value) for key, value in made.items()}

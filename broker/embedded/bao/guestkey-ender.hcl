@@ -8,3 +8,4 @@ path "guestkey/data/connections/+/watch"     { capabilities = ["read"] }
 path "guestkey/data/witness"                 { capabilities = ["create", "update", "read"] }
 path "transit/sign/checkpoints"   { capabilities = ["update"] }
 path "transit/keys/checkpoints"   { capabilities = ["read"] }
+path "transit/decrypt/channels" { capabilities = ["update"] }

@@ -13,3 +13,4 @@ path "transit/decrypt/sources"  { capabilities = ["update"] }
 path "transit/sign/tokens"      { capabilities = ["update"] }
 path "transit/keys/tokens"      { capabilities = ["read"] }
 path "guestkey/data/witness"    { capabilities = ["read"] }
+path "transit/encrypt/channels" { capabilities = ["update"] }

@@ -17,3 +17,4 @@ path "transit/keys/totp/rotate"    { capabilities = ["update"] }
 path "transit/keys/sources/rotate" { capabilities = ["update"] }
 path "sys/storage/raft/snapshot"   { capabilities = ["read"] }
 path "transit/keys/checkpoints/rotate" { capabilities = ["update"] }
+path "transit/keys/channels/rotate" { capabilities = ["update"] }

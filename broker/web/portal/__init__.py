@@ -10,6 +10,7 @@ from broker.web.portal import (
     auditing,
     authorizing,
     confirming_elsewhere,
+    channels,
     credentials,
     deciding,
     home,
@@ -45,5 +46,6 @@ for _module in (
     installation,
     deciding,
     noticing,
+    channels,
 ):
     router.include_router(_module.router)

@@ -99,7 +99,7 @@ class Viewer:
         places += [("/teams", "Teams")] * (admin or lead) + [("/services", "Services")] * (admin or lead or auditor)
         places += [("/sources", "Sign-in sources"), ("/policy", "Policy")] * (admin or auditor)
         places += [("/events", "Events"), ("/access-at", "Access at a date"), ("/suspensions", "Suspensions")] * admin
-        places += [("/installation", "Installation")] * (admin or auditor)
+        places += [("/installation", "Installation"), ("/settings/notices", "Channels")] * (admin or auditor)
         return [Place(href, name, _within(here, href), here == href) for href, name in places]
 
     @property

@@ -1,0 +1,129 @@
+"""`/notice-channels`: webhooks and chats of the organisation, and what became of everything that was sent."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from broker.database import now as clock
+from broker.models import NoticeChannel
+from broker.notices import channels
+from broker.notices.channels import NewChannel
+from broker.web.api.common import CallerNow, FreshCaller, Name, PartsNow, WindowNow
+from broker.web.validation import Shown, Strict
+
+router = APIRouter(tags=["notices"])
+
+
+class ChannelShown(Shown):
+    """A channel. `shown`: its target without what may be secret in it."""
+
+    id: str
+    kind: str
+    name: str
+    shown: str
+    topics: list[str]
+    made_by: str
+    created_at: datetime
+    removed_at: datetime | None
+
+
+class ChannelBound(ChannelShown):
+    """A channel just bound. `secret`: what its webhooks are signed with, shown this once; empty for chats."""
+
+    secret: str
+
+
+class Channels(BaseModel):
+    """The channels in use."""
+
+    items: list[ChannelShown]
+    next_cursor: None = None
+
+
+class ChannelBody(Strict):
+    """A channel to bind."""
+
+    kind: Annotated[str, Field(max_length=20, description="`webhook`, or `chat`: an address as apprise writes it.")]
+    name: Name
+    target: Annotated[str, Field(min_length=1, max_length=500)]
+    topics: Annotated[list[str], Field(min_length=1, max_length=20)]
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "kind": "webhook",
+                    "name": "Incidents",
+                    "target": "https://hooks.example.org/guestkey",
+                    "topics": ["failures", "emergency"],
+                }
+            ]
+        }
+    )
+
+
+class DeliveryShown(Shown):
+    """What became of one message. The words are not shown: they are somebody's."""
+
+    id: str
+    kind: str
+    person_id: str | None
+    channel_id: str | None
+    state: str
+    attempts: int
+    last_fault: str
+    created_at: datetime
+    next_attempt_at: datetime
+    ended_at: datetime | None
+
+
+class Deliveries(BaseModel):
+    """A page of them."""
+
+    items: list[DeliveryShown]
+    next_cursor: str | None
+
+
+@router.get("/notice-channels", operation_id="list_notice_channels")
+def list_notice_channels(caller: CallerNow, parts: PartsNow) -> Channels:
+    """The channels in use. For admins and auditors."""
+    with parts.database.transaction() as tx:
+        return Channels(items=[ChannelShown.model_validate(item) for item in channels.listed(tx, caller)])
+
+
+@router.post("/notice-channels", operation_id="bind_notice_channel", status_code=201)
+def bind_notice_channel(body: ChannelBody, caller: FreshCaller, parts: PartsNow) -> ChannelBound:
+    """Bind a channel. Its target is never shown again, its secret only in this answer. For admins."""
+    bound = channels.bind(parts, caller, NewChannel(body.kind, body.name, body.target, body.topics))
+    return ChannelBound(**_fields(bound.channel), secret=bound.secret)
+
+
+@router.post("/notice-channels/{channel_id}/remove", operation_id="remove_notice_channel")
+def remove_notice_channel(channel_id: str, caller: CallerNow, parts: PartsNow) -> ChannelShown:
+    """Remove a channel, its target and its secret with it. For admins."""
+    with parts.database.transaction() as tx:
+        return ChannelShown.model_validate(channels.remove(tx, caller, channel_id, clock(tx)))
+
+
+@router.post("/notice-channels/{channel_id}/test", operation_id="test_notice_channel", status_code=202)
+def test_notice_channel(channel_id: str, caller: CallerNow, parts: PartsNow) -> DeliveryShown:
+    """Have a test sent; the list of deliveries tells what became of it. For admins."""
+    with parts.database.transaction() as tx:
+        return DeliveryShown.model_validate(channels.test(parts, tx, caller, channel_id, clock(tx)))
+
+
+@router.get("/notice-deliveries", operation_id="list_notice_deliveries")
+def list_notice_deliveries(caller: CallerNow, parts: PartsNow, window: WindowNow) -> Deliveries:
+    """What was sent or is to be, newest first, with the last fault. For admins and auditors."""
+    with parts.database.transaction() as tx:
+        found = channels.deliveries(tx, caller, window)
+        items = [DeliveryShown.model_validate(item) for item in found.items]
+        return Deliveries(items=items, next_cursor=found.next_cursor)
+
+
+def _fields(channel: NoticeChannel) -> dict[str, object]:
+    return ChannelShown.model_validate(channel).model_dump()
