@@ -107,7 +107,7 @@ class Api:
         while True:
             page = self.get(path, limit=size, cursor=cursor, **query)
             items = page.get("items")
-            if not isinstance(items, list):
+            if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
                 raise _garbage("a list without items")
             yield items
             cursor = page.get("next_cursor")
@@ -165,6 +165,13 @@ class Api:
         return Fault(Code.BACKEND, f"{self.url} does not answer.", why=why, next_step="guestkey doctor")
 
 
+class Document(dict[str, Any]):
+    """What the server sent; a member that must be there and is not makes no sense."""
+
+    def __missing__(self, key: str) -> Any:
+        raise _garbage(f"a document without {key!r}")
+
+
 def segment(text: str) -> str:
     """What a person typed as one path segment, whatever it holds."""
     if text in {"", ".", ".."}:
@@ -209,8 +216,8 @@ def _understood(response: httpx.Response, content: bytes) -> Json:
     if response.status_code == 204:
         return {}
     try:
-        answer = json.loads(content)
-    except ValueError:
+        answer = json.loads(content, object_hook=Document)
+    except (ValueError, RecursionError):
         answer = None
     if response.is_success:
         if not isinstance(answer, dict):
@@ -231,7 +238,7 @@ def _refused(response: httpx.Response, answer: Json) -> Json:
             "code": str(answer["error"]),
         }
     wait = response.headers.get("retry-after", "")
-    raise fault_of(response.status_code, {**answer, "retry_after": int(wait)} if wait.isdecimal() else answer)
+    raise fault_of(response.status_code, {**answer, "retry_after": wait} if wait.isdecimal() else answer)
 
 
 def _garbage(what: str) -> Fault:

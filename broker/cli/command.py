@@ -20,7 +20,7 @@ from broker.cli.problems import next_command
 
 _OPTIONS: dict[str, Any] = {
     "as_json": Annotated[bool, typer.Option("--json", help="One versioned JSON document; never asks anything.")],
-    "plain": Annotated[bool, typer.Option("--plain", help="No colour, no asking.")],
+    "plain": Annotated[bool, typer.Option("--plain", help="No colour, no asking, no line written over.")],
     "url": Annotated[str | None, typer.Option("--url", help="The installation's address [GUESTKEY_URL].")],
 }
 _DEFAULTS = {"as_json": False, "plain": False, "url": None}
@@ -34,7 +34,7 @@ class Cli:
         self.plain = plain
         self._wanted_url = url
         self._open = ExitStack()
-        self.out = Output(command, as_json=as_json)
+        self.out = Output(command, as_json=as_json, plain=plain)
         if plain:
             os.environ["NO_COLOR"] = "1"
 

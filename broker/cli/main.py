@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -22,7 +24,7 @@ from broker.cli.commands import (
     suspending,
     topics,
 )
-from broker.cli.faults import Code
+from broker.cli.faults import Code, of_system
 from broker.cli.output import Output
 
 # Typer shows local variables in tracebacks unless told not to, and ours hold secrets.
@@ -67,6 +69,7 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         SystemExit: with the exit code, where a command of the server or the shell's completion was run.
     """
+    _open_streams()
     try:
         code = app(list(arguments), prog_name="guestkey", standalone_mode=False)
     except typer.TyperException as error:
@@ -78,9 +81,26 @@ def run(arguments: Sequence[str]) -> int:
         return int(helping.code_of(error))
     except typer.Abort:
         return int(Code.INTERRUPTED)
+    except OSError as error:
+        Output("guestkey", as_json="--json" in arguments).fault(of_system(error))
+        return int(Code.FAULT)
     return code if isinstance(code, int) else 0
+
+
+def _open_streams() -> None:
+    """Whoever started us may have closed what every program has; nothing to read, and nobody who reads."""
+    sys.stdin = sys.stdin or io.TextIOWrapper(io.BytesIO())
+    sys.stdout = sys.stdout or io.TextIOWrapper(io.BytesIO())
+    sys.stderr = sys.stderr or io.TextIOWrapper(io.BytesIO())
 
 
 def main() -> None:
     """Run the command line."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Told already; else Python tries once more on leaving, and leaves with a code of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or int(Code.FAULT)
+    sys.exit(code)

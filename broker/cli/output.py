@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from broker.cli import reasons
 from broker.cli.faults import Fault
-from broker.cli.words import clock, duration, moment, safe
+from broker.cli.words import clock, duration, moment, safe, safe_json
 
 VERSION = 1
 
@@ -37,11 +37,12 @@ class Column:
 class Output:
     """The two streams of one command."""
 
-    def __init__(self, command: str, *, as_json: bool, out: TextIO | None = None, err: TextIO | None = None) -> None:
+    def __init__(self, command: str, *, as_json: bool, plain: bool = False) -> None:
         self.command = command
         self.as_json = as_json
-        self._out = out or sys.stdout
-        self._err = err or sys.stderr
+        self._plain = plain
+        self._out: TextIO = sys.stdout
+        self._err: TextIO = sys.stderr
 
     def items(self, columns: Sequence[Column], items: Sequence[Mapping[str, Any]], *, none: str) -> None:
         """A list: rows, or the sentence `none` on standard error."""
@@ -82,7 +83,8 @@ class Output:
     def document(self, data: Any) -> None:
         """The one JSON document of this command."""
         document = {"version": VERSION, "command": self.command, "data": data}
-        self._lines([json.dumps(document, ensure_ascii=False, indent=2 if self._out.isatty() else None)])
+        text = json.dumps(document, ensure_ascii=False, indent=2 if self._out.isatty() else None)
+        self._lines([safe_json(text)])
 
     def done(self, sentence: str, data: Mapping[str, Any] | None = None) -> None:
         """A change that worked: a sentence on standard error, or the API's answer as JSON."""
@@ -103,7 +105,7 @@ class Output:
     @property
     def overwrites(self) -> bool:
         """Whether a line of standard error may be written over."""
-        return self._err.isatty() and not self.as_json and os.environ.get("TERM") != "dumb"
+        return self._err.isatty() and not (self.as_json or self._plain) and os.environ.get("TERM") != "dumb"
 
     def overwrite(self, text: str) -> None:
         """Write over the line of standard error."""
@@ -125,20 +127,21 @@ class Output:
         """An error: what, why, what next; every reason of a denial. `about` is the dataset that was wanted."""
         if self.as_json:
             error = {"version": VERSION, "command": self.command, "error": fault.document()}
-            self.say(json.dumps(error, ensure_ascii=False))
+            self.say(safe_json(json.dumps(error, ensure_ascii=False)))
             return
         self.say(self._red(f"Error: {safe(fault.what)}"))
         if fault.why and fault.why.rstrip(".") != fault.what.rstrip("."):
             self.say(f"  {safe(fault.why)}")
-        for field in fault.problem.get("errors") or []:
+        for field in mappings(fault.problem.get("errors")):
             self.say(f"  {safe(field.get('pointer'))}: {safe(field.get('detail'))}")
         decision = str(fault.problem.get("decision_id") or "")
-        self.reasons(fault.problem.get("reasons") or [], about=about, decision=decision)
+        self.reasons(mappings(fault.problem.get("reasons")), about=about, decision=decision)
         if fault.command and fault.next_step:
             self.say(f"  → {safe(fault.next_step)}")
         if fault.command or fault.next_step:
             self.say(f"Next: {safe(fault.command or fault.next_step)}")
-        if fault.problem.get("instance") and fault.problem.get("status", 0) >= 500:
+        status = fault.problem.get("status")
+        if fault.problem.get("instance") and isinstance(status, int) and status >= 500:
             self.say(f"  Request id for the operator: {safe(fault.problem['instance'])}")
 
     def reasons(self, found: Sequence[Mapping[str, Any]], *, about: str = "", decision: str = "") -> None:
@@ -197,6 +200,11 @@ class Progress:
         else:
             self._out.remark(text)
         self._last = text
+
+
+def mappings(value: Any) -> list[Mapping[str, Any]]:
+    """What of a list, if it is one, are documents."""
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def no_color() -> bool:

@@ -102,7 +102,8 @@ def next_command(problem: Mapping[str, Any], command: str, typed: Mapping[str, A
         typed: its arguments and options by name.
     """
     known = ANSWERS.get(str(problem.get("code") or ""))
-    first = reasons.next_command(problem.get("reasons") or [])
+    found = problem.get("reasons")
+    first = reasons.next_command([one for one in found if isinstance(one, Mapping)]) if isinstance(found, list) else ""
     return filled((first, *(known.next if known else ())), command, typed)
 
 

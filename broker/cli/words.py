@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from datetime import UTC, datetime
@@ -10,6 +11,8 @@ from typing import Any
 from broker.cli.faults import Code, Fault
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+# Control, format, surrogate, line and paragraph separators.
+_STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _DURATION = re.compile(r"(\d{1,9})([smhdw]?)", re.ASCII)
 
 
@@ -74,9 +77,19 @@ def safe(value: Any) -> str:
     return "".join(_printable(character) for character in str(value))
 
 
+def safe_json(text: str) -> str:
+    """A JSON document that cannot steer the terminal either; to programs it says the same."""
+    return "".join(character if character == "\n" else _escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    # Outside its strings a document holds nothing of the kind but line breaks.
+    if unicodedata.category(character) not in _STEERING:
+        return character
+    return json.dumps(character)[1:-1]
+
+
 def _printable(character: str) -> str:
     if character in "\t\n\r":
         return " "
-    return (
-        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"} else character
-    )
+    return "\N{REPLACEMENT CHARACTER}" if unicodedata.category(character) in _STEERING else character

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pydantic import HttpUrl
@@ -15,7 +17,7 @@ from broker.models import Lease, TotpFactor
 from broker.parts import Parts, vault_of
 from broker.settings import Settings
 from tests.cli.conftest import TerminalOf
-from tests.cli.terminal import Ran
+from tests.cli.terminal import PROGRAM, Ran
 from tests.support.world import Signed, World
 from tests.web.conftest import Replica
 
@@ -161,3 +163,31 @@ def test_130_interrupted_while_waiting(world: World, terminal_of: TerminalOf, nu
     out, err = running.communicate(timeout=20)
     assert (running.returncode, out) == (130, "")
     assert "Traceback" not in err
+
+
+def test_what_could_not_be_handed_over_is_taken_back(world: World, terminal_of: TerminalOf) -> None:
+    signed, dataset, _ = world.guest()
+    terminal = terminal_of(signed)
+    words = [str(PROGRAM), "get", dataset.slug, "--kind", "postgres"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            words, stdout=full, stderr=subprocess.PIPE, text=True, env=terminal.variables, timeout=60, check=False
+        )
+    assert (done.returncode, "No space left" in done.stderr) == (1, True), done.stderr
+    assert terminal.run("get", dataset.slug, "--kind", "postgres", "--field", "colour").code == 2
+    (one, other) = json.loads(terminal.run("lease", "list", "--json").out)["data"]["items"]
+    assert {one["state"], other["state"]} <= {"revoking", "revoked"}
+
+
+def test_closed_streams_are_no_fault(terminal_of: TerminalOf) -> None:
+    environment = terminal_of(None).variables
+    for closed, code in (("help >&-", 0), ("whoami 2>&-", 4), ("confirm <&-", 4), ("help >/dev/full", 1)):
+        done = subprocess.run(
+            ["sh", "-c", f"{PROGRAM} {closed}"],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False), closed

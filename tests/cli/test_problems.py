@@ -113,6 +113,32 @@ def test_a_problem_that_is_none_still_ends_cleanly(terminal: Terminal, body: dic
     assert (ran.code, ran.out, ran.err) == (1, "", "Error: The server refused (status 409).\n")
 
 
+HOSTILE = {
+    "title": "\x1b]0;owned\x07Title\ud800\x9b2J",
+    "detail": ["\u202e"],
+    "advice": {"x": 1},
+    "code": "denied",
+    "status": "500",
+    "instance": {"a": 1},
+    "errors": [1, "x", {"pointer": None}],
+    "reasons": ["x", {"who": 7, "sentence": "\x1b[2J", "code": [1], "opens_at": 5}, {"who": "you", "code": {}}],
+    "max_age": -5,
+    "exit_code": 0,
+    "next": "rm -rf /",
+}
+
+
+def test_a_hostile_problem_neither_steers_the_terminal_nor_the_exit_code(terminal: Terminal) -> None:
+    with answering(http(403, HOSTILE)) as (url, _):
+        ran = terminal.call("get", "trials", "--kind", "postgres", "--url", url)
+        as_json = terminal.call("get", "trials", "--kind", "postgres", "--json", "--url", url)
+    assert (ran.code, ran.out, as_json.code, as_json.out) == (3, "", 3, "")
+    assert not {"\x1b", "\x07", "\x9b", "\u202e", "\ud800"} & set(ran.err + as_json.err)
+    error = json.loads(as_json.err)["error"]
+    assert error["title"] == HOSTILE["title"], "to programs it says the same"
+    assert (error["exit_code"], error["next"]) == (3, "guestkey why trials")
+
+
 def test_how_long_to_wait_is_said(terminal: Terminal) -> None:
     body = {"title": "Too many requests", "code": "too_many_requests"}
     with answering(http(429, body, "application/problem+json", Retry_After="30")) as (url, _):

@@ -16,7 +16,7 @@ from broker.cli.api import Json, segment
 from broker.cli.command import Cli, verb
 from broker.cli.commands.nouns import Dataset
 from broker.cli.faults import Code, Fault
-from broker.cli.output import Column
+from broker.cli.output import Column, mappings
 from broker.cli.problems import filled
 from broker.cli.signals import interrupting, shielded
 from broker.cli.words import clock, duration, moment, safe, seconds_of
@@ -87,6 +87,17 @@ def get(
 ) -> None:
     """Hand a credential over, once."""
     handed = _issue(cli, Wanted(dataset, slice_, kind, lifetime))
+    try:
+        _hand_over(cli, handed, field)
+    except (Fault, OSError):
+        # Nobody got it, so nobody shall have it.
+        _end(cli, handed["lease"]["id"])
+        raise
+    cli.out.remark(_ending(handed["lease"]))
+    cli.out.remark(f"End it sooner: guestkey lease revoke {handed['lease']['id']}")
+
+
+def _hand_over(cli: Cli, handed: Json, field: str | None) -> None:
     credential = handed["credential"]
     if field is not None:
         if field not in credential:
@@ -97,8 +108,6 @@ def get(
         cli.out.document(handed)
     else:
         cli.out.facts([Column(name, name) for name in credential], credential)
-    cli.out.remark(_ending(handed["lease"]))
-    cli.out.remark(f"End it sooner: guestkey lease revoke {handed['lease']['id']}")
 
 
 def why(
@@ -117,7 +126,7 @@ def why(
         cli.out.document(decision)
     else:
         cli.out.facts(_DECISION, decision)
-        found = decision.get("reasons") or []
+        found = mappings(decision.get("reasons"))
         cli.out.reasons(found, about="" if person else dataset)
         wanted = "guestkey connect {dataset}" if allowed else reasons.next_command(found)
         if person is None and (said := filled([wanted], "why", {"dataset": dataset})):
