@@ -11,19 +11,25 @@ REQUEST_STATES = ("pending", "approved", "refused", "withdrawn", "lapsed")
 
 
 class Request(Base):
-    """Someone asks for a role on a dataset, for a purpose and a time. `period` is in seconds."""
+    """Someone asks for a role on a dataset, for a purpose and a time. `period` is in seconds.
+
+    `person_id` asks: for a team, a service, or one of the own staff (`for_person_id`), else for themselves.
+    """
 
     __tablename__ = "request"
     __table_args__ = (
         CheckConstraint(one_of("state", *REQUEST_STATES), name="state"),
         CheckConstraint("period > 0", name="period"),
         CheckConstraint("num_nonnulls(team_id, service_id) <= 1", name="holder"),
+        CheckConstraint("num_nonnulls(for_person_id, team_id, service_id) <= 1", name="for_person"),
         Index("ix_request_pending", "dataset_id", "created_at", postgresql_where=text("state = 'pending'")),
         Index("ix_request_person_id_created_at", "person_id", "created_at"),
+        Index("ix_request_for_person_id", "for_person_id", postgresql_where=text("for_person_id IS NOT NULL")),
     )
 
     id: Mapped[Key]
     person_id: Mapped[Id] = mapped_column(ForeignKey("guestkey.person.id"))
+    for_person_id: Mapped[Id | None] = mapped_column(ForeignKey("guestkey.person.id"))
     team_id: Mapped[Id | None] = mapped_column(ForeignKey("guestkey.team.id"))
     service_id: Mapped[Id | None] = mapped_column(ForeignKey("guestkey.service.id"))
     dataset_id: Mapped[Id] = mapped_column(ForeignKey("guestkey.dataset.id"))

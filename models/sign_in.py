@@ -32,12 +32,18 @@ class SignInSource(Base):
 
 
 class Invitation(Base):
-    """A single-use link: joining a party through a source, or (re-)enrolling a factor. Only a hash is kept."""
+    """A single-use link: joining a party through a source, or (re-)enrolling a factor. Only a hash is kept.
+
+    `team_id`: the team they join once they are confirmed. `meant_for`: whom a line of a file meant, so that the same
+    file sent again invites nobody twice; a note of the inviter's, never compared with who signs in.
+    """
 
     __tablename__ = "invitation"
     __table_args__ = (
         CheckConstraint(one_of("purpose", *INVITATION_PURPOSES), name="purpose"),
         CheckConstraint("(purpose = 'join') = (person_id IS NULL)", name="person"),
+        Index("ix_invitation_meant_for", "source_id", "meant_for", postgresql_where=text("meant_for <> ''")),
+        Index("ix_invitation_redeemed_by", "redeemed_by"),
     )
 
     id: Mapped[Key]
@@ -49,6 +55,8 @@ class Invitation(Base):
     org_role: Mapped[Word | None]
     role_until: Mapped[Moment | None]
     label: Mapped[str] = mapped_column(String(200), default="")
+    meant_for: Mapped[str] = mapped_column(String(320), default="", server_default="")
+    team_id: Mapped[Id | None] = mapped_column(ForeignKey("guestkey.team.id"))
     created_by: Mapped[str | None] = mapped_column(String(80))
     created_at: Mapped[CreatedAt]
     expires_at: Mapped[Moment]

@@ -113,9 +113,26 @@ def remove_member(tx: Transaction, caller: Caller, team_id: str, person_id: str,
     return ending.leave_team(tx, of.id, person_id, caller, now)
 
 
-def _check_may_add(tx: Transaction, caller: Caller, into: Team, person_id: str) -> None:
-    if person_id == caller.id:
-        raise Conflict("Nobody adds themselves to a team.", advice="Ask an admin.", code="self_decision")
+def team_of(tx: Transaction, caller: Caller, vendor_id: str, named: str) -> Team:
+    """One team of a vendor, by its id or its name.
+
+    Raises:
+        NotFound: the vendor has none of that name that the caller may see.
+    """
+    query = select(Team).where(teams_seen(caller), Team.vendor_id == vendor_id)
+    query = query.where(Team.id == named if is_id(named) else Team.name == named)
+    found = tx.scalars(query).one_or_none()
+    if found is None:
+        raise missing("team")
+    return found
+
+
+def check_may_fill(tx: Transaction, caller: Caller, into: Team) -> None:
+    """Check that the caller may let others into a team.
+
+    Raises:
+        Forbidden: neither an admin nor the vendor's lead, or a lead and the team carries a grant.
+    """
     if caller.is_admin:
         return
     if not is_lead(caller, into.vendor_id):
@@ -127,3 +144,9 @@ def _check_may_add(tx: Transaction, caller: Caller, into: Team, person_id: str) 
         raise Forbidden(
             "This team holds a grant, so joining it gives access.", advice="Ask an admin to add this person."
         )
+
+
+def _check_may_add(tx: Transaction, caller: Caller, into: Team, person_id: str) -> None:
+    if person_id == caller.id:
+        raise Conflict("Nobody adds themselves to a team.", advice="Ask an admin.", code="self_decision")
+    check_may_fill(tx, caller, into)

@@ -67,6 +67,10 @@ class Api:
         headers = {"Idempotency-Key": key} if key else {}
         return self._call("POST", PREFIX + path, body=without_none(body or {}), headers=headers)
 
+    def send(self, path: str, content: bytes, **query: Any) -> Json:
+        """Send a part of a CSV file."""
+        return self._call("POST", PREFIX + path, query=query, content=content, headers={"Content-Type": "text/csv"})
+
     def pages(self, path: str, limit: int, **query: Any) -> list[Json]:
         """Up to `limit` items of a list, page by page."""
         items: list[Json] = []
@@ -131,6 +135,7 @@ class Api:
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
         form: Mapping[str, str] | None = None,
+        content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Json:
         request = self._http.build_request(
@@ -139,6 +144,7 @@ class Api:
             params=without_none(query or {}) or None,
             json=body,
             data=form,
+            content=content,
             headers=dict(headers or {}),
         )
         with self._reaching():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, select, update
+from sqlalchemy import Select, func, select, update
 
 from broker import audit
 from broker.caller import Caller
@@ -17,13 +17,45 @@ ENROLMENT_WINDOW = timedelta(minutes=15)
 
 
 def invite_to_join(
-    tx: Transaction, caller: Caller, source_id: str, label: str, lifetime: int, now: datetime
+    tx: Transaction,
+    caller: Caller,
+    source_id: str,
+    label: str,
+    lifetime: int,
+    now: datetime,
+    *,
+    meant_for: str = "",
+    team_id: str | None = None,
 ) -> tuple[Invitation, str]:
     """Invite somebody to join the party a source stands for. Returns the invitation and its token, shown once.
+
+    Args:
+        meant_for: the inviter's own note of who it is, by which the invitation is found again (`invited`).
+        team_id: the team they join once confirmed; whether the caller may fill it is checked by the caller.
 
     Raises:
         Forbidden: the caller is neither an admin nor a lead of that vendor.
         NotFound: there is no such source for the caller.
+    """
+    source = usable_source(tx, caller, source_id)
+    return _make(
+        tx,
+        caller.subject,
+        now,
+        lifetime,
+        purpose="join",
+        source=source,
+        label=label,
+        meant_for=meant_for,
+        team_id=team_id,
+    )
+
+
+def usable_source(tx: Transaction, caller: Caller, source_id: str) -> SignInSource:
+    """The source, if the caller may invite through it.
+
+    Raises:
+        Forbidden, NotFound: as for `invite_to_join`.
     """
     source = tx.get(SignInSource, source_id) if is_id(source_id) else None
     is_lead = source is not None and source.vendor_id is not None and caller.vendor_id == source.vendor_id
@@ -31,7 +63,32 @@ def invite_to_join(
         raise Forbidden("Only an admin, or the vendor's lead for its own staff, invites people.")
     if source is None or source.status != "active":
         raise NotFound("There is no such sign-in source.")
-    return _make(tx, caller.subject, now, lifetime, purpose="join", source=source, label=label)
+    return source
+
+
+def invited(tx: Transaction, source_id: str, meant_for: str) -> Invitation | None:
+    """The newest invitation through this source meant for the same; until commit nobody makes another.
+
+    Two files sent at once would each miss the other's invitation.
+    """
+    key = f"invitation {source_id} {meant_for}"
+    tx.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))
+    query = select(Invitation).where(
+        Invitation.source_id == source_id, Invitation.meant_for == meant_for, Invitation.meant_for != ""
+    )
+    return tx.scalars(query.order_by(Invitation.id.desc()).limit(1)).one_or_none()
+
+
+def end(tx: Transaction, caller: Caller, invitation: Invitation, now: datetime) -> None:
+    """Make a link that nobody used worthless."""
+    ended = tx.execute(
+        update(Invitation)
+        .where(Invitation.id == invitation.id, Invitation.redeemed_at.is_(None), Invitation.expires_at > now)
+        .values(expires_at=now)
+        .returning(Invitation.id)
+    ).first()
+    if ended:
+        audit.record(tx, "invitation.ended", actor=caller.subject, subject=invitation.id, now=now)
 
 
 def invite_admin(
@@ -162,6 +219,8 @@ def _make(
     label: str = "",
     org_role: str | None = None,
     role_until: datetime | None = None,
+    meant_for: str = "",
+    team_id: str | None = None,
 ) -> tuple[Invitation, str]:
     token = fresh_token()
     invitation = Invitation(
@@ -174,6 +233,8 @@ def _make(
         org_role=org_role,
         role_until=role_until,
         label=label[:200],
+        meant_for=meant_for,
+        team_id=team_id,
         created_by=actor,
         expires_at=now + timedelta(seconds=lifetime),
     )
@@ -185,7 +246,13 @@ def _make(
         actor=actor,
         subject=invitation.id,
         now=now,
-        details={"purpose": purpose, "source": invitation.source_id, "person": person_id, "role": org_role},
+        details={
+            "purpose": purpose,
+            "source": invitation.source_id,
+            "person": person_id,
+            "role": org_role,
+            "team": team_id,
+        },
         personal={"label": label},
     )
     return invitation, token

@@ -197,6 +197,30 @@ _TYPES = (
         "Ask another owner, steward or admin.",
     ),
     ProblemType(
+        "file_unusable",
+        "The file cannot be used",
+        "Its encoding, its heading or its length is not what is taken here. Nothing was done with any of its lines.",
+        "Save it as “CSV UTF-8” with the heading the answer names; split it if it is too long.",
+    ),
+    ProblemType(
+        "line_unusable",
+        "The line cannot be used",
+        "A line of the file has too many or too few cells, or a cell that is not what its column takes.",
+        "Correct the line named and send the file again: what was done is not done twice.",
+    ),
+    ProblemType(
+        "formula",
+        "A cell looks like a formula",
+        "A spreadsheet would run what begins with =, +, -, @, | or %, so such cells are refused.",
+        "Correct it, or put an apostrophe in front if it is meant as it stands.",
+    ),
+    ProblemType(
+        "duplicate_line",
+        "Two lines say the same",
+        "An earlier line of the file means the same person or grant; only the first counts.",
+        "Remove one of the two. Two people of one name are told apart by their e-mail addresses.",
+    ),
+    ProblemType(
         "idempotency_key_reused",
         "This idempotency key was used for something else",
         "A key stands for one request; the same key came with a different one.",

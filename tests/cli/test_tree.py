@@ -60,6 +60,9 @@ def typed(name: str, folder: Path) -> list[str]:
         for file in ("rules.csv", "networks.csv"):
             (folder / file).write_text("")
         words.append(str(folder))
+    if name.endswith(" import"):
+        (folder / "lines.csv").write_text("name\nx\n")
+        return [*words, str(folder / "lines.csv")]
     for parameter in LEAVES[name].params:
         if parameter.required:
             value = _value(parameter.type_descriptor.annotation)

@@ -1,4 +1,4 @@
-"""`person`, `vendor`: looking, suspending, resuming."""
+"""`person`, `vendor`: looking, inviting from a file, suspending, resuming."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from broker.cli.command import Cli, verb
+from broker.cli.commands import bulk
 from broker.cli.commands.nouns import Limit, Noun, group, mount_list, mount_show, print_list
 from broker.cli.commands.suspending import mount_suspending
 from broker.cli.output import Column
@@ -51,6 +52,7 @@ def mount(app: typer.Typer) -> None:
     """Add these groups."""
     people = group(app, "person", "Humans of the organisation and of vendors.")
     verb(people, "list", of="person")(list_people)
+    verb(people, "import", of="person")(import_people)
     _mount_status(people, PERSON)
     vendors = group(app, "vendor", "Third parties.")
     mount_list(vendors, VENDOR)
@@ -65,6 +67,25 @@ def list_people(
 ) -> None:
     """List the people you may see."""
     print_list(cli, PERSON, limit, vendor=vendor, status=status)
+
+
+def import_people(
+    cli: Cli,
+    file: bulk.File,
+    dry_run: bulk.DryRun = False,
+    keep_going: bulk.KeepGoing = False,
+    vendor: Annotated[str | None, typer.Option(help="The vendor's id; a lead's own if left out.")] = None,
+    source: Annotated[str | None, typer.Option(help="The sign-in source's id, if the vendor has several.")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="New links for those who have not used theirs; the old ones end.")
+    ] = False,
+) -> int:
+    """Invite people by a CSV file: name,email,team. Each line's link is printed this once.
+
+    Exit code 3: some lines were refused; without --keep-going nothing was done then.
+    """
+    query = {"vendor": vendor, "source": source, "again": again or None}
+    return bulk.run(cli, file, "/people/import", query, dry_run=dry_run, keep_going=keep_going)
 
 
 def _mount_status(app: typer.Typer, noun: Noun) -> None:

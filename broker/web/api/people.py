@@ -12,10 +12,12 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from broker import proposals
-from broker.access import people, suspending
+from broker.access import bulk, csv_lines, inviting, people, suspending
 from broker.database import Transaction
 from broker.database import now as clock
+from broker.identity.bootstrap import join_link
 from broker.models import Person
+from broker.web.api import bulk_shapes
 from broker.web.api.common import CallerNow, FreshCaller, PartsNow, Reason, WindowNow
 from broker.web.api.suspensions import SuspendBody, Suspended
 from broker.web.validation import Shown, Strict
@@ -73,6 +75,33 @@ def list_people(
         return People(items=_shown(tx, page.items), next_cursor=page.next_cursor)
 
 
+@router.post("/import", operation_id="import_people")
+def import_people(
+    body: bulk_shapes.File,
+    caller: FreshCaller,
+    parts: PartsNow,
+    source: Annotated[str | None, Query(max_length=64, description="The sign-in source they join through.")] = None,
+    vendor: Annotated[str | None, Query(max_length=64, description="The vendor, if it has one source only.")] = None,
+    dry_run: bulk_shapes.DryRun = False,
+    keep_going: bulk_shapes.KeepGoing = False,
+    again: Annotated[
+        bool, Query(description="New links for those who have not used theirs; the old ones end.")
+    ] = False,
+    after: bulk_shapes.After = 0,
+) -> bulk_shapes.ReportShown:
+    """Invite people by the lines of a file: `name,email,team`. For admins, and a vendor's lead for its own staff.
+
+    At most 500 lines at once, each a transaction of its own; without `keep_going`, one refused line stops them all.
+    Sent again, it invites nobody twice. The e-mail address is a label; the team is joined on being confirmed.
+    """
+    rows = csv_lines.read(bulk_shapes.content_of(body), inviting.COLUMNS, after=after)
+    with parts.database.transaction() as tx:
+        through = inviting.source_for(tx, caller, source, vendor)
+    wanted = inviting.Inviting(through, again, parts.settings.invitation_lifetime)
+    report = bulk.run(parts.database, rows, inviting.task(caller, wanted), dry_run=dry_run, keep_going=keep_going)
+    return bulk_shapes.report_shown(report, lambda token: join_link(parts, token))
+
+
 @router.get("/{person_id}", operation_id="show_person")
 def show_person(person_id: str, caller: CallerNow, parts: PartsNow) -> PersonShown:
     """One person."""
@@ -82,9 +111,9 @@ def show_person(person_id: str, caller: CallerNow, parts: PartsNow) -> PersonSho
 
 @router.post("/{person_id}/confirm", operation_id="confirm_person")
 def confirm_person(person_id: str, caller: FreshCaller, parts: PartsNow) -> PersonShown:
-    """Say that somebody who joined is who the invitation was meant for. For admins."""
+    """Say that somebody who joined is who the invitation was meant for; they join the team it names. For admins."""
     with parts.database.transaction() as tx:
-        return _shown(tx, [people.confirm_person(tx, caller, person_id, clock(tx))])[0]
+        return _shown(tx, [inviting.confirm_person(tx, caller, person_id, clock(tx))])[0]
 
 
 @router.post("/{person_id}/suspend", operation_id="suspend_person", status_code=202)

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.responses import Response
 
-from broker.access import people, vendors, words
+from broker.access import inviting, people, vendors, words
 from broker.access.paging import MOST, Window
 from broker.access.permissions import require_admin
 from broker.access.suspending import resume
@@ -34,7 +34,7 @@ _VENDOR_ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], o
     "resume": lambda tx, caller, vendor_id, reason, now: resume(tx, caller, "vendor", vendor_id, reason, now),
 }
 _PERSON_ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], object]] = {
-    "confirm": lambda tx, caller, person_id, _, now: people.confirm_person(tx, caller, person_id, now),
+    "confirm": lambda tx, caller, person_id, _, now: inviting.confirm_person(tx, caller, person_id, now),
     "resume": lambda tx, caller, person_id, reason, now: resume(tx, caller, "person", person_id, reason, now),
 }
 
@@ -194,6 +194,7 @@ def _person_page(setback: Setback, person_id: str, asked_for: str, filled: Mappi
             roles=people.roles_of(tx, [person_id])[person_id],
             vendor=tx.get(Vendor, person.vendor_id) if person.vendor_id else None,
             label=_labels(tx, [person]).get(person_id, ""),
+            joins=inviting.team_to_join(tx, person_id) if person.status == "pending" else None,
             has_factor=invitations.has_factor(tx, person_id),
         )
 

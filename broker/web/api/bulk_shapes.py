@@ -1,0 +1,83 @@
+"""How the report on a file looks in responses, and what every endpoint that takes a file shares. No decisions here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import Body, Query
+from pydantic import BaseModel
+
+from broker.access.bulk import Line, Report
+from broker.errors import Invalid
+from broker.web.catalogue import CATALOGUE
+from broker.web.validation import Shown
+
+File = Annotated[bytes, Body(media_type="text/csv", description="A file in UTF-8, with a heading.")]
+DryRun = Annotated[bool, Query(description="Say what would come of each line, and write nothing.")]
+KeepGoing = Annotated[bool, Query(description="Do what can be done although other lines are refused.")]
+After = Annotated[
+    int, Query(ge=0, le=1_000_000, description="Lines of the whole file before this part, for the numbers reported.")
+]
+
+
+class LineShown(Shown):
+    """What became of one line. A `link` is shown this once; refused: `code`, `detail`, `advice` and `column` say why.
+
+    `key` is the same for lines that mean the same.
+    """
+
+    line: int
+    outcome: str
+    about: str
+    key: str
+    id: str
+    link: str
+    expires_at: datetime | None
+    code: str
+    column: str
+    detail: str
+    advice: str
+
+
+class ReportShown(BaseModel):
+    """A line for each line; `counts` by outcome. `dry_run`: nothing was written."""
+
+    dry_run: bool
+    counts: dict[str, int]
+    lines: list[LineShown]
+
+
+def content_of(body: bytes) -> bytes:
+    """The file that came.
+
+    Raises:
+        Invalid: there is none.
+    """
+    if not body:
+        raise Invalid("There is no file.", advice="Send it as the body, as text/csv.", code="file_unusable")
+    return body
+
+
+def report_shown(report: Report, link_of: Callable[[str], str] | None = None) -> ReportShown:
+    """The report, with its links."""
+    return ReportShown(
+        dry_run=report.dry_run, counts=dict(report.counts), lines=[_line(line, link_of) for line in report.lines]
+    )
+
+
+def _line(line: Line, link_of: Callable[[str], str] | None) -> LineShown:
+    return LineShown(
+        line=line.number,
+        outcome=line.outcome,
+        about=line.about,
+        key=line.key,
+        id=line.id,
+        link=link_of(line.token) if line.token and link_of else "",
+        expires_at=line.expires_at,
+        code=line.code,
+        column=line.column,
+        detail=line.detail,
+        advice=line.advice or (CATALOGUE[line.code].advice if line.code in CATALOGUE else ""),
+    )

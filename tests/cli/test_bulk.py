@@ -1,0 +1,72 @@
+"""Files through the command line: checked as a whole, sent in parts, reported line by line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import TerminalOf
+from tests.support.world import World
+
+
+def test_a_file_longer_than_a_part_is_checked_then_done(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
+    terminal = terminal_of(world.person(world.vendor(), roles=("lead",)))
+    file = tmp_path / "staff.csv"
+    people = [f"Guest {number},guest{number}@example.org" for number in range(130)]
+    file.write_text("name,email\n" + "\n".join(people) + "\n")
+    dry = terminal.run("person", "import", str(file), "--dry-run")
+    assert dry.code == 0, dry.err
+    assert "Checked 100 of 130 lines\nChecked 130 of 130 lines\n" in dry.err
+    assert "Dry run, nothing was written: 130 invited." in dry.err
+    assert "131\tinvited\tGuest 129 <guest129@example.org>" in dry.out
+    assert "/join/" not in dry.out
+    done = terminal.run("person", "import", str(file), "--json")
+    assert done.code == 0, done.err
+    report = json.loads(done.out)["data"]
+    assert report["counts"] == {"invited": 130}
+    assert len({line["link"] for line in report["lines"]}) == 130
+    again = terminal.run("person", "import", str(file))
+    assert (again.code, "130 already invited." in again.err) == (0, True), again.err
+
+
+def test_a_refused_line_is_3_and_stops_all_of_it(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
+    terminal = terminal_of(world.person(world.vendor(), roles=("lead",)))
+    file = tmp_path / "staff.csv"
+    people = [f"Guest {number},guest{number}@example.org" for number in range(120)]
+    file.write_text("name,email\n" + "\n".join([*people, people[0], "=cmd,"]) + "\n")
+    stopped = terminal.run("person", "import", str(file))
+    assert stopped.code == 3, stopped.err
+    assert "This is the same as line 2." in stopped.out, "though in another part"
+    assert "123\trefused\t" in stopped.out and "formula" in stopped.out
+    assert "Nothing was done." in stopped.err
+    kept = terminal.run("person", "import", str(file), "--keep-going")
+    assert kept.code == 3, kept.err
+    assert "1 already invited, 120 invited, 1 refused." in kept.err
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("name\nAda\n".encode("utf-16"), "not UTF-8"),
+        ("name\nLöwe\n".encode("latin-1"), "line 2"),
+        (b"name\nAda\x00\n", "zero bytes"),
+        (b'name\n"Ada\n', "well-formed"),
+        (b"name\n", "no line"),
+        (b"", "no line"),
+        (b"name\n" + b"Ada\n" * 100_000, "100000 lines; 5000 is the most"),
+        (b"name\n" + b"A" * 5_000_000, "larger than 4 MB"),
+        (b"boss\nAda\n", "unknown column"),
+    ],
+)
+def test_an_unusable_file_is_2(
+    world: World, terminal_of: TerminalOf, tmp_path: Path, content: bytes, says: str
+) -> None:
+    terminal = terminal_of(world.person(world.vendor(), roles=("lead",)))
+    file = tmp_path / "staff.csv"
+    file.write_bytes(content)
+    refused = terminal.run("person", "import", str(file), "--keep-going")
+    assert refused.code == 2, refused.err
+    assert says in refused.err, refused.err
+    assert "Next: " in refused.err
