@@ -100,10 +100,12 @@ def plain(cell: str) -> str:
 
 
 def _guarded(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
     # Else what began with an apostrophe already would lose it when it is read.
-    if isinstance(value, str) and len(value) > 1 and value[0] == _APOSTROPHE and value[1] in _FORMULA + _APOSTROPHE:
-        return _APOSTROPHE + value
-    return value
+    quoted = len(value) > 1 and value[0] == _APOSTROPHE and value[1] in _FORMULA + _APOSTROPHE
+    # OWASP counts these among what makes a spreadsheet run a cell; the library leaves them as they are.
+    return _APOSTROPHE + value if quoted or value.startswith(("\t", "\r")) else value
 
 
 def _decoded(content: bytes) -> str:

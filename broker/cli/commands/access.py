@@ -9,6 +9,7 @@ import typer
 from broker.cli import guiding, waiting
 from broker.cli.api import segment
 from broker.cli.command import Cli, verb
+from broker.cli.commands import exporting
 from broker.cli.commands.nouns import (
     Dataset,
     GrantId,
@@ -151,6 +152,7 @@ def mount(app: typer.Typer) -> None:
     verb(grants, "list", of="grant")(list_grants)
     mount_show(grants, GRANT)
     verb(grants, "revoke", of="grant")(revoke_grant)
+    exporting.mount_grants(grants)
     verb(app, "who")(who)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,8 +12,8 @@ from broker.cli.api import segment
 from broker.cli.command import Cli, verb
 from broker.cli.commands import log
 from broker.cli.commands.nouns import Id, Limit, Noun, Reason, group, mount_show, print_list
-from broker.cli.faults import Code, Fault
-from broker.cli.output import Column, Progress
+from broker.cli.output import Column
+from broker.cli.saving import Output, save
 
 PROPOSAL = Noun(
     "proposal",
@@ -139,9 +137,7 @@ def list_events(
 
 def export(
     cli: Cli,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A new file; standard output if left out.")
-    ] = None,
+    output: Output = None,
     form: Annotated[
         Form,
         typer.Option("--format", help="`proofs`: for `audit verify`."),
@@ -157,29 +153,7 @@ def export(
     """Write out every event of exactly this filter, oldest first. For admins and auditors."""
     asked = {"kind": kind, "actor": actor, "subject": subject, "about": about, "vendor": vendor}
     query = {"format": form.value, **asked, "since": _utc(since), "until": _utc(until)}
-    with cli.api.stream("/events/export", **query) as pieces:
-        written = _write(cli, pieces, output)
-    cli.out.remark(f"{written} bytes written{f' to {output}' if output else ''}.")
-
-
-def _write(cli: Cli, pieces: Iterator[bytes], output: Path | None) -> int:
-    if output is None:
-        return cli.out.bytes(pieces)
-    if output.exists():
-        raise Fault(Code.USAGE, f"{output} exists already.", next_step="Name another file.")
-    # Never half an export under the name asked for.
-    partial, written = output.with_name(f"{output.name}.part"), 0
-    try:
-        with partial.open("wb") as file, Progress(cli.out) as progress:
-            for piece in pieces:
-                written += file.write(piece)
-                progress.tell(f"{written // 1024} KiB")
-        partial.replace(output)
-    except OSError as error:
-        raise Fault(Code.FAULT, f"{output} cannot be written.", why=error.strerror or "") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return written
+    save(cli, "/events/export", output, **query)
 
 
 def _utc(moment: datetime | None) -> str | None:

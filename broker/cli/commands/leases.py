@@ -9,6 +9,7 @@ import typer
 from broker.cli import waiting
 from broker.cli.api import segment
 from broker.cli.command import Cli, verb
+from broker.cli.commands import exporting
 from broker.cli.commands.nouns import LeaseId, Limit, Noun, Reason, group, mount_show, print_list
 from broker.cli.output import Column
 from broker.cli.words import seconds_of
@@ -54,6 +55,7 @@ def mount(app: typer.Typer) -> None:
     mount_show(leases, LEASE)
     verb(leases, "renew", of="lease")(renew)
     verb(leases, "revoke", of="lease")(revoke)
+    exporting.mount_leases(leases)
 
 
 def list_leases(

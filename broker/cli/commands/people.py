@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from broker.cli.command import Cli, verb
-from broker.cli.commands import bulk
+from broker.cli.commands import bulk, exporting
 from broker.cli.commands.nouns import Limit, Noun, group, mount_list, mount_show, print_list
 from broker.cli.commands.suspending import mount_suspending
 from broker.cli.output import Column
@@ -54,6 +54,7 @@ def mount(app: typer.Typer) -> None:
     verb(people, "list", of="person")(list_people)
     verb(people, "import", of="person")(import_people)
     _mount_status(people, PERSON)
+    exporting.mount_people(people)
     vendors = group(app, "vendor", "Third parties.")
     mount_list(vendors, VENDOR)
     _mount_status(vendors, VENDOR)

@@ -51,6 +51,7 @@ SENTENCES: Mapping[str, str] = {
     "lease.revoked": "The lease {whom} was revoked; its backend confirmed that it is gone.",
     "lease.shortened": "The lease {whom} was shortened to what its grant and the rules allow now.",
     "lease.stray_ended": "A credential without a record, {whom}, was found and ended.",
+    "list.exported": "{who} exported a list.",
     "notice.chosen": "{who} chose which notices to be mailed.",
     "notice.given_up": "Notices could not be delivered for a day and were given up.",
     "offer.made": "{who} offered a dataset to a vendor.",

@@ -1,0 +1,73 @@
+"""`person export`, `grant export`, `lease export`: whole lists as files. What happened is `audit export`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from broker.cli.command import Cli, verb
+from broker.cli.saving import Output, save
+
+
+class Form(StrEnum):
+    """How a list is written out."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+FormOption = Annotated[Form, typer.Option("--format", help="A table, or one JSON document a line.")]
+Person = Annotated[str | None, typer.Option(help="Only this person's.")]
+Dataset = Annotated[str | None, typer.Option(help="Only on this dataset.")]
+
+
+def mount_people(app: typer.Typer) -> None:
+    """Add `person export`."""
+    verb(app, "export", of="person")(export_people)
+
+
+def mount_grants(app: typer.Typer) -> None:
+    """Add `grant export`."""
+    verb(app, "export", of="grant")(export_grants)
+
+
+def mount_leases(app: typer.Typer) -> None:
+    """Add `lease export`."""
+    verb(app, "export", of="lease")(export_leases)
+
+
+def export_people(
+    cli: Cli,
+    output: Output = None,
+    form: FormOption = Form.CSV,
+    vendor: Annotated[str | None, typer.Option(help="Only this vendor's.")] = None,
+    status: Annotated[str | None, typer.Option(help="pending, active, suspended.")] = None,
+) -> None:
+    """Write out everybody you may see, with roles and teams."""
+    save(cli, "/people/export", output, format=form.value, vendor=vendor, status=status)
+
+
+def export_grants(
+    cli: Cli,
+    output: Output = None,
+    form: FormOption = Form.CSV,
+    person: Person = None,
+    dataset: Dataset = None,
+    state: Annotated[str | None, typer.Option(help="current or ended.")] = None,
+) -> None:
+    """Write out every grant you may see."""
+    save(cli, "/grants/export", output, format=form.value, person=person, dataset=dataset, state=state)
+
+
+def export_leases(
+    cli: Cli,
+    output: Output = None,
+    form: FormOption = Form.CSV,
+    person: Person = None,
+    dataset: Dataset = None,
+    state: Annotated[str | None, typer.Option(help="A state, or live.")] = None,
+) -> None:
+    """Write out every lease you may see; never a secret."""
+    save(cli, "/leases/export", output, format=form.value, person=person, dataset=dataset, state=state)

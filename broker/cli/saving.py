@@ -1,0 +1,44 @@
+"""A long answer of the API put into a new file, whole or not at all, or onto standard output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broker.cli.command import Cli
+from broker.cli.faults import Code, Fault
+from broker.cli.output import Progress
+
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="A new file; standard output if left out.")]
+
+
+def save(cli: Cli, path: str, output: Path | None, **query: str | None) -> None:
+    """Write out what the API answers at `path`.
+
+    Raises:
+        Fault: the file exists or cannot be written; nothing of that name is left behind then.
+    """
+    if output is not None and output.exists():
+        raise Fault(Code.USAGE, f"{output} exists already.", next_step="Name another file.")
+    with cli.api.stream(path, **query) as pieces:
+        written = cli.out.bytes(pieces) if output is None else _into(cli, pieces, output)
+    cli.out.remark(f"{written} bytes written{f' to {output}' if output else ''}.")
+
+
+def _into(cli: Cli, pieces: Iterator[bytes], output: Path) -> int:
+    # Never half an export under the name asked for.
+    partial, written = output.with_name(f"{output.name}.part"), 0
+    try:
+        with partial.open("wb") as file, Progress(cli.out) as progress:
+            for piece in pieces:
+                written += file.write(piece)
+                progress.tell(f"{written // 1024} KiB")
+        partial.replace(output)
+    except OSError as error:
+        raise Fault(Code.FAULT, f"{output} cannot be written.", why=error.strerror or "") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return written

@@ -1,0 +1,26 @@
+"""`person export`, `grant export`, `lease export`, at a terminal and through the real API."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+from tests.cli.conftest import TerminalOf
+from tests.support.world import World
+
+
+def test_a_list_goes_to_a_new_file_or_standard_output(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
+    signed, dataset, _ = world.guest()
+    world.issue(signed, dataset)
+    terminal = terminal_of(signed)
+    for noun in ("person", "grant", "lease"):
+        file = tmp_path / f"{noun}.csv"
+        ran = terminal.run(noun, "export", "-o", str(file))
+        assert ran.code == 0, ran.err
+        with file.open(newline="", encoding="utf-8") as lines:
+            (row,) = csv.DictReader(lines)
+        printed = terminal.run(noun, "export", "--format", "jsonl").out
+        assert [json.loads(line)["id"] for line in printed.splitlines()] == [row["id"]]
+    assert terminal.run("lease", "export", "-o", str(tmp_path / "lease.csv")).code == 2, "a file is never overwritten"
+    assert not list(tmp_path.glob("*.part"))
