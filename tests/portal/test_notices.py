@@ -40,3 +40,34 @@ def test_somebody_reads_their_notices_and_chooses_what_is_mailed(house: House, g
     asking.press("Keep")
     asking.says("Kept.")
     assert asking.page.get_by_label("Your requests").input_value() == "digest"
+
+
+def test_an_admin_binds_a_webhook_tries_it_and_takes_it_away(house: House, guest_of: GuestOf) -> None:
+    admin = guest_of(house.someone("Ines Admin", None, "admin"), factor_age=10)
+    admin.open("/settings/notices")
+    admin.look("channels-empty")
+    admin.fill("Name", "Incidents")
+    admin.fill("Address", "https://user:word@hooks.example.org/")
+    admin.press("Bind channel")
+    admin.says("It may hold no user name")
+    # Inside, which this operator allows nowhere.
+    admin.fill("Address", "https://127.0.0.1:1/hook")
+    admin.press("Bind channel")
+    admin.says("Choose at least one topic")
+    admin.look("channels-refused")
+    admin.fill("Address", "https://127.0.0.1:1/hook")
+    admin.page.get_by_label("Emergencies").check()
+    admin.press("Bind channel")
+    admin.says("it is shown this once")
+    admin.look("channel-bound")
+    secret = admin.page.locator("#secret").text_content() or ""
+    admin.follow("Back to the channels")
+    assert secret.startswith("whsec_") and secret not in admin.page.content()
+    admin.press("Send a test to Incidents")
+    end = time.monotonic() + 10
+    while "lies inside a network" not in (admin.open("/settings/notices").text_content("main") or ""):
+        assert time.monotonic() < end, "the worker tries nothing"
+        time.sleep(0.2)
+    admin.look("channels")
+    admin.press("Remove Incidents")
+    admin.says("No webhook and no chat is bound.")

@@ -47,3 +47,36 @@ def test_choices_are_kept_and_the_wrong_ones_refused(world: World, client_of: Cl
         assert api.post("/notices/choices", json=wrong).status_code == 422, wrong
     service = client_of(world.service())
     assert service.get("/notices").status_code == 403
+
+
+def test_admins_bind_try_and_remove_channels(world: World, client_of: ClientOf) -> None:
+    admin, auditor = client_of(world.person(roles=("admin",))), client_of(world.person(roles=("auditor",)))
+    body = {
+        "kind": "webhook",
+        "name": "Incidents",
+        "target": "https://hooks.example.org/path-canary",
+        "topics": ["emergency"],
+    }
+    made = admin.post("/notice-channels", json=body)
+    assert made.status_code == 201, made.text
+    assert made.json()["secret"].startswith("whsec_") and made.json()["shown"] == "https://hooks.example.org/…"
+    path = f"/notice-channels/{made.json()['id']}"
+    listed = auditor.get("/notice-channels")
+    assert made.json()["secret"] not in listed.text and "path-canary" not in listed.text + made.text
+    assert auditor.post("/notice-channels", json=body).status_code == 403
+    assert auditor.post(f"{path}/test").status_code == 403
+    tried = admin.post(f"{path}/test").json()
+    assert tried["state"] == "waiting"
+    assert tried["id"] in {item["id"] for item in auditor.get("/notice-deliveries").json()["items"]}
+    assert admin.post(f"{path}/remove").json()["removed_at"]
+    assert admin.post(f"{path}/test").status_code == 409
+    assert made.json()["id"] not in {item["id"] for item in admin.get("/notice-channels").json()["items"]}
+    for wrong in ({"target": "http://inner/"}, {"topics": ["none"]}, {"kind": "pigeon"}, {"name": "a\u202eb"}):
+        assert admin.post("/notice-channels", json=body | wrong).status_code == 422, wrong
+
+
+def test_binding_wants_a_fresh_second_factor(world: World, client_of: ClientOf) -> None:
+    stale = client_of(world.person(roles=("admin",), factor_age=3600))
+    body = {"kind": "webhook", "name": "A", "target": "https://hooks.example.org/", "topics": ["emergency"]}
+    answer = stale.post("/notice-channels", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (401, "insufficient_user_authentication")

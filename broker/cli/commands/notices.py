@@ -23,6 +23,34 @@ NOTICE = Noun(
     shown=(),
     none="You were told nothing yet.",
 )
+CHANNEL = Noun(
+    "channel",
+    "/notice-channels",
+    listed=(
+        Column("id", "id"),
+        Column("kind", "kind"),
+        Column("name", "name"),
+        Column("goes to", "shown"),
+        Column("topics", "topics"),
+    ),
+    shown=(),
+    none="No webhook and no chat is bound. Admins bind them in the portal, under Channels.",
+)
+DELIVERY = Noun(
+    "delivery",
+    "/notice-deliveries",
+    listed=(
+        Column("at", "created_at", when=True),
+        Column("about", "kind"),
+        Column("state", "state"),
+        Column("tries", "attempts"),
+        Column("last fault", "last_fault"),
+        Column("person", "person_id"),
+        Column("channel", "channel_id"),
+    ),
+    shown=(),
+    none="Nothing was sent yet.",
+)
 _TOPICS = (
     Column("topic", "name"),
     Column("mail", "choice"),
@@ -45,6 +73,8 @@ def mount(app: typer.Typer) -> None:
     verb(notices, "read", of="notice")(read)
     verb(notices, "choices", of="notice")(choices)
     verb(notices, "choose", of="notice")(choose)
+    verb(notices, "channels", of="notice")(channels)
+    verb(notices, "deliveries", of="notice")(deliveries)
 
 
 def list_notices(cli: Cli, limit: Limit = 30) -> None:
@@ -80,3 +110,13 @@ def choose(
     """Choose how a topic is mailed to you."""
     body = {"topics": {topic: choice.value}, "digest_hour": hour, "digest_zone": zone}
     cli.out.done(f"{topic}: {choice.value}.", cli.api.post("/notices/choices", body))
+
+
+def channels(cli: Cli) -> None:
+    """List the organisation's webhooks and chats. For admins and auditors."""
+    cli.out.items(CHANNEL.listed, cli.api.get(CHANNEL.path)["items"], none=CHANNEL.none)
+
+
+def deliveries(cli: Cli, limit: Limit = 30) -> None:
+    """List what was sent or is to be, and the last fault of each. For admins and auditors."""
+    print_list(cli, DELIVERY, limit)
