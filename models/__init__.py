@@ -6,7 +6,7 @@ from .catalogue import CATALOGUE_STATES, Catalogue, CatalogueTable, DatasetDraft
 from .dataset import SLICE_STATES, Dataset, Offer, Slice
 from .event import Event, EventPersonal
 from .factor import FactorChallenge, Passkey, RecoveryCode, TotpFactor
-from .ids import is_id, new_id, new_lease_id
+from .ids import first_id, is_id, new_id, new_lease_id
 from .installation import PROPOSAL_ACTS, Installation, KeptAnswer, Proposal
 from .lease import LEASE_STATES, LIVE_STATES, Lease
 from .log import TILE_LEVELS, LogCheckpoint, LogEntry, LogNode
@@ -89,6 +89,7 @@ __all__ = [
     "TeamMember",
     "TotpFactor",
     "Vendor",
+    "first_id",
     "is_id",
     "new_id",
     "new_lease_id",

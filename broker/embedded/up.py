@@ -236,6 +236,7 @@ def _introduce(state: Path, status: Mapping[str, Any], seconds: float) -> None:
         fresh.unlink()
     else:
         print("The example's passwords were shown at the first start. Lost? `make passwords` makes new ones.")
+    print("Notices stand in the portal under /notices; mail goes out once GUESTKEY_SMTP_* is set (docs/notices.md).")
     print(f"\nState and logs: {state}")
     print("Stop: make down      What runs: make status      The whole story, unattended: make demo")
 

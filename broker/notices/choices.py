@@ -26,19 +26,34 @@ _MOST_COUNTED = 100
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A sort of notices. `mandatory`: they come at once, whatever is chosen."""
+    """A sort of notices. `mandatory`: they come at once, whatever is chosen. `of_all`: what a channel gets of it."""
 
     name: str
     title: str
     about: str
     mandatory: bool = False
+    of_all: str = ""
 
 
 _ALL = {
-    "to_decide": Topic("to_decide", "Waiting for your decision", "Requests you may approve or refuse."),
-    "own_requests": Topic("own_requests", "Your requests", "Approved, refused, lapsed or taken back."),
-    "own_grants": Topic("own_grants", "Your access", "About to end, or ended."),
-    "staff": Topic("staff", "Your staff", "Somebody of your vendor was suspended."),
+    "to_decide": Topic(
+        "to_decide",
+        "Waiting for your decision",
+        "Requests you may approve or refuse.",
+        of_all="Requests that wait for a decision",
+    ),
+    "own_requests": Topic(
+        "own_requests",
+        "Your requests",
+        "Approved, refused, lapsed or taken back.",
+        of_all="Requests decided, lapsed or taken back",
+    ),
+    "own_grants": Topic(
+        "own_grants", "Your access", "About to end, or ended.", of_all="Grants that end soon or were ended"
+    ),
+    "staff": Topic(
+        "staff", "Your staff", "Somebody of your vendor was suspended.", of_all="Vendors' people who were suspended"
+    ),
     "joins": Topic("joins", "Joining", "Somebody has joined and waits to be confirmed."),
     "two_person": Topic("two_person", "Acts that need a second admin", "Proposed, agreed to, refused or lapsed."),
     "failures": Topic("failures", "Credentials that could not be ended", "A backend did not confirm the end."),

@@ -16,7 +16,7 @@ from functools import partial
 import structlog
 from sqlalchemy import ColumnElement, func, select, update
 
-from broker import audit
+from broker import audit, metrics
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import BackendDown
@@ -124,6 +124,7 @@ def _one(parts: Parts, delivery: Delivery, send: Callable[[Parts, Delivery, date
         except NotSent as fault:
             _note_fault(parts, delivery, fault, now)
         else:
+            metrics.notices.labels(_way(delivery), "delivered").inc()
             _note(parts, delivery, state="delivered", ended_at=now, last_fault="", claimed_until=None)
     except BackendDown as error:
         log.warning("notice.unnoted", delivery=delivery.id, backend=error.backend)
@@ -141,6 +142,7 @@ def _mail(parts: Parts, delivery: Delivery, _now: datetime) -> None:
 
 def _note_fault(parts: Parts, delivery: Delivery, fault: NotSent, now: datetime) -> None:
     log.warning("notice.not_sent", delivery=delivery.id, fault=str(fault), attempts=delivery.attempts + 1)
+    metrics.notices.labels(_way(delivery), "fault").inc()
     overdue = Delivery.created_at <= now - GIVEN_UP_AFTER
     if fault.for_good:
         _give_up(parts, Delivery.id == delivery.id, str(fault), now)
@@ -174,6 +176,10 @@ def _note_fault(parts: Parts, delivery: Delivery, fault: NotSent, now: datetime)
     _give_up(parts, same & overdue, str(fault), now)
 
 
+def _way(delivery: Delivery) -> str:
+    return "mail" if delivery.channel_id is None else "channel"
+
+
 def _same_way(delivery: Delivery) -> ColumnElement[bool]:
     if delivery.channel_id is not None:
         return Delivery.channel_id == delivery.channel_id
@@ -194,6 +200,7 @@ def _give_up(parts: Parts, which: ColumnElement[bool], fault: str, now: datetime
             .returning(Delivery.id, Delivery.channel_id)
         ).all()
         if given_up:
-            subject = given_up[0].channel_id or given_up[0].id
-            details = {"deliveries": len(given_up), "way": "channel" if given_up[0].channel_id else "mail"}
+            subject, way = given_up[0].channel_id or given_up[0].id, "channel" if given_up[0].channel_id else "mail"
+            metrics.notices.labels(way, "given_up").inc(len(given_up))
+            details = {"deliveries": len(given_up), "way": way}
             audit.record(tx, "notice.given_up", actor=audit.SYSTEM, subject=subject, now=now, details=details)

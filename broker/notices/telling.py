@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from broker.database import Transaction
 from broker.database import now as clock
-from broker.models import Delivery, Notice, NoticeAddress, NoticeChannel, NoticeChoice, new_id
+from broker.models import Delivery, Notice, NoticeAddress, NoticeChannel, NoticeChoice, first_id, new_id
 from broker.notices.causes import CAUSES, LAPSING, Told
 from broker.notices.digests import next_digest
 from broker.notices.wording import Worded, worded
@@ -27,6 +27,8 @@ LAPSING_SOON = timedelta(days=3)
 _MOST_ATTEMPTS = 20
 _SLOWEST_RETRY = 3600
 _MOST_TIDIED = 5000
+# What comes faster than this waits for the digest: nobody can fill a mailbox by asking and withdrawing.
+MAILS_AN_HOUR = 30
 _LAPSING_GRANTS = text(
     """
     SELECT g.id FROM guestkey."grant" g
@@ -144,10 +146,20 @@ def _states(tx: Transaction, people: Sequence[str], topic: str, now: datetime, *
     chosen = {row.person_id: row.choice for row in tx.scalars(choices)}
     for address in reachable:
         choice = "now" if topic in MANDATORY else chosen.get(address.person_id, "now")
+        if choice == "now" and topic not in MANDATORY and _flooded(tx, address.person_id, now):
+            choice = "digest"
         states[address.person_id] = {"now": "waiting", "digest": "digest", "off": "portal"}[choice]
         if choice == "digest" and address.digest_at is None:
             address.digest_at = next_digest(now, address.digest_hour, address.digest_zone)
     return states
+
+
+def _flooded(tx: Transaction, person_id: str, now: datetime) -> bool:
+    since = Delivery.id > first_id("dl", now - timedelta(hours=1))
+    mailed = select(Delivery.id).where(
+        Delivery.person_id == person_id, since, Delivery.state.in_(("waiting", "delivered", "given_up"))
+    )
+    return len(tx.scalars(mailed.limit(MAILS_AN_HOUR)).all()) >= MAILS_AN_HOUR
 
 
 def _channels(tx: Transaction, topic: str) -> Sequence[str]:

@@ -17,7 +17,7 @@ from joserfc.jwk import ECKey, RSAKey
 from sqlalchemy import select
 
 from broker.identity import wire
-from broker.models import SignInAttempt
+from broker.models import NoticeAddress, SignInAttempt
 from tests.identity.conftest import BrowserOf, Door
 from tests.support.browser import Browser
 from tests.support.provider import Claims, Provider, encoded, join, rsa_key
@@ -43,6 +43,21 @@ def test_the_honest_way_in(door: Door, browser: Browser, world: World) -> None:
     assert browser.return_to(door.provider.approve(browser.leave(f"{link}/sign-in"))).status_code == 303
     assert browser.api("POST", "/factors/totp").status_code == 200
     assert {"person.joined", "person.confirmed"} <= set(world.events(me["id"]))
+
+
+def test_notices_go_where_the_last_sign_in_vouched_for(door: Door, browser: Browser, world: World) -> None:
+    source = door.bind(world.vendor())
+    link = door.invite(source)
+    browser.return_to(door.provider.approve(browser.leave(f"{link}/sign-in")))
+    person_id = browser.api("GET", "/me").json()["id"]
+    assert _address(world, person_id) == "ada@example.org"
+    browser.return_to(door.provider.approve(browser.leave(f"/sign-in/{source.id}"), email_verified=False))
+    assert _address(world, person_id) == ""
+
+
+def _address(world: World, person_id: str) -> str:
+    with world.database.transaction() as tx:
+        return tx.get_one(NoticeAddress, person_id).address
 
 
 def _claims(**changes: Any) -> Attack:

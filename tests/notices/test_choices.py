@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from broker import audit
 from broker.access.paging import Window
 from broker.database import now as clock
 from broker.errors import Forbidden, Invalid
@@ -106,3 +107,29 @@ def test_a_digest_without_mail_server_waits_for_nothing(office: Office) -> None:
 def test_the_digest_comes_by_the_clocks_of_its_zone(now: str, hour: int, zone: str, due: str) -> None:
     at = datetime.fromisoformat(now).replace(tzinfo=UTC)
     assert next_digest(at, hour, zone) == datetime.fromisoformat(due).replace(tzinfo=UTC)
+
+
+def test_nobody_fills_a_mailbox_by_asking_and_withdrawing(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telling, "MAILS_AN_HOUR", 4)
+    world = office.world
+    owner, guest, dataset = scene(world)
+    to = office.address(owner)
+    with world.database.transaction() as tx:
+        request = asks(world, guest, dataset)
+        for _ in range(telling.MAILS_AN_HOUR + 5):
+            audit.record(tx, "request.made", actor=guest.caller.subject, subject=request.id, now=clock(tx))
+    office.rounds()
+    states = [item.state for item in office.deliveries(owner)]
+    assert len(office.server.to(to)) == telling.MAILS_AN_HOUR == states.count("delivered")
+    assert states.count("digest") == 6
+
+
+def test_what_is_old_is_deleted(office: Office) -> None:
+    world = office.world
+    owner, guest, dataset = scene(world)
+    asks(world, guest, dataset)
+    office.rounds()
+    telling.tidy(office.parts, timedelta(days=90))
+    assert office.deliveries(owner)
+    telling.tidy(office.parts, timedelta(0))
+    assert not office.deliveries(owner)
