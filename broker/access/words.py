@@ -20,6 +20,8 @@ SLUG = r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
 WORD = r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?"
 LABEL = r"[a-z](?:[a-z0-9-]{0,29}[a-z0-9])?:[a-z0-9](?:[a-z0-9-]{0,29}[a-z0-9])?"
 _MOST_LABELS = 20
+# `/datasets/new` is a page of its own.
+_TAKEN = "new"
 # Control, format (bidirectional overrides, zero-width), surrogate, private, unassigned; separators but the space.
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
@@ -45,6 +47,8 @@ def prose(text: str, field: str, *, needed: bool = True, longest: int = PROSE_LE
 
 def slug(text: str, field: str) -> str:
     """A dataset's short name, as it stands in addresses and rules."""
+    if text == _TAKEN:
+        raise Invalid(f"“{_TAKEN}” is where new ones are made.", field=field, advice="Choose another name.")
     return _formed(SLUG, text, field, "a lower-case letter, then letters, digits and inner hyphens, up to 63")
 
 

@@ -40,6 +40,8 @@ _READABLE = """
    ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C", a.attnum
    LIMIT %s
 """
+_NEVER_ANALYSED = """SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'm') AND c.reltuples < 0"""
 _KINDS = {"v": "view", "m": "materialized view", "f": "foreign table", "p": "partitioned"}
 
 
@@ -108,8 +110,12 @@ def _share(distinct: float | None, count: int | None) -> float | None:
     return round(min(1.0, distinct / count), 3) if count else None
 
 
-def estimate(connection: psycopg.Connection[tuple[Any, ...]], relation: sql.Composable) -> int | None:
-    """How many rows the planner thinks a relation shows; it reads none of them."""
+def estimate(
+    connection: psycopg.Connection[tuple[Any, ...]], relation: sql.Composable, schema: str, table: str
+) -> int | None:
+    """How many rows the planner thinks a view on a table shows; None if it never analysed the table. Reads no row."""
+    if connection.execute(_NEVER_ANALYSED, (schema, table)).fetchone() is not None:
+        return None
     row = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) SELECT FROM {}").format(relation)).fetchone()
     plan: Any = row[0] if row else None
     rows = plan[0].get("Plan", {}).get("Plan Rows") if isinstance(plan, list) and plan else None

@@ -155,7 +155,7 @@ def _make_view(vault: Vault, slice_id: str, binding: PostgresBinding) -> int | N
         options = sql.SQL("security_barrier = true, security_invoker = false")
         connection.execute(sql.SQL("CREATE VIEW {} WITH ({}) AS {}").format(view, options, binding.select()))
         connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(view, group))
-        return estimate(connection, view)
+        return estimate(connection, view, binding.schema, binding.table)
 
 
 def _make_group(connection: Session, group_name: str) -> None:

@@ -13,6 +13,7 @@ from broker.web.portal import (
     confirming_elsewhere,
     credentials,
     deciding,
+    describing,
     home,
     installation,
     leases,
@@ -23,6 +24,7 @@ from broker.web.portal import (
     searching,
     security,
     sources,
+    slicing,
     suspending,
 )
 
@@ -32,6 +34,9 @@ for _module in (
     security,
     authorizing,
     confirming_elsewhere,
+    # Before a dataset's own page: `/datasets/new` is no dataset.
+    describing,
+    slicing,
     asking,
     reviewing,
     searching,

@@ -1,0 +1,254 @@
+"""Datasets and slices somebody is describing, step by step. A draft is its maker's own, and nothing rests on it.
+
+Steps may be taken in any order and again: each checks what it was given and replaces what it said before. Only `finish`
+makes anything, by way of the registry and its checks, and does so once. Drafts leave no event; what they become does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as time_of_day
+from typing import Any
+
+from sqlalchemy import select
+
+from broker.access import catalogues, words
+from broker.access.datasets import NewDataset, add_dataset, dataset
+from broker.access.permissions import missing, require_admin
+from broker.access.slices import NewSlice, add_slice
+from broker.caller import Caller
+from broker.credentials.postgres_binding import PostgresBinding
+from broker.database import Transaction
+from broker.errors import Conflict, Invalid
+from broker.models import CatalogueTable, Dataset, DatasetDraft, is_id, new_id
+from broker.settings import Settings
+
+LIFETIME = timedelta(days=7)
+_WHOLE = ("smallint", "integer", "bigint")
+_DIGITS = re.compile(r"[+-]?[0-9]{1,18}")
+_FRACTION = ("numeric", "real", "double precision")
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What people and rules are told of the dataset and its slice, as typed."""
+
+    title: str
+    slug: str
+    description: str
+    labels: Sequence[str]
+    owner_id: str
+    kept_until: str
+    slice_name: str
+    slice_description: str
+
+
+def begin(
+    tx: Transaction, caller: Caller, settings: Settings, connection: str, of: str | None, now: datetime
+) -> DatasetDraft:
+    """Start describing a dataset, or one more slice of the dataset `of`. For admins."""
+    catalogues.connection(tx, caller, settings, connection)
+    content: dict[str, Any] = {"connection": connection}
+    if of:
+        content["dataset"] = dataset(tx, caller, of).slug
+    made = DatasetDraft(id=new_id("dd"), made_by=caller.id, content=content, expires_at=now + LIFETIME)
+    tx.add(made)
+    return made
+
+
+def draft(tx: Transaction, caller: Caller, draft_id: str, *, locked: bool = False) -> DatasetDraft:
+    """One's own draft.
+
+    Raises:
+        NotFound: there is none, it has expired, or it is somebody else's.
+    """
+    require_admin(caller)
+    found = None
+    if is_id(draft_id):
+        query = select(DatasetDraft).where(DatasetDraft.id == draft_id, DatasetDraft.made_by == caller.id)
+        found = tx.scalars(query.with_for_update() if locked else query).one_or_none()
+    if found is None:
+        raise missing("draft")
+    return found
+
+
+def table_of(tx: Transaction, caller: Caller, content: Mapping[str, Any]) -> CatalogueTable:
+    """The table a draft is about, as last read.
+
+    Raises:
+        Invalid: none was chosen, or it is gone.
+    """
+    place = content.get("table")
+    if not place:
+        raise Invalid("Choose a table first.", field="/table")
+    found = tx.get(CatalogueTable, (content["connection"], place[0], place[1]))
+    if found is None or not found.usable:
+        raise Invalid(
+            "That table is not there any more, or cannot be part of a slice.",
+            field="/table",
+            advice="Have the database read again, and choose another.",
+        )
+    return found
+
+
+def choose_table(tx: Transaction, caller: Caller, draft_id: str, named: str) -> None:
+    """The table, as `schema.table`. Another table than before forgets its columns and conditions."""
+    held = draft(tx, caller, draft_id, locked=True)
+    schema, _, name = named.partition(".")
+    if "\x00" in named or not name:
+        raise Invalid("Choose a table.", field="/table")
+    content = {**held.content, "table": [schema, name]}
+    table_of(tx, caller, content)
+    if held.content.get("table") != content["table"]:
+        content.pop("columns", None)
+        content.pop("rows", None)
+    held.content = content
+
+
+def choose_columns(
+    tx: Transaction, caller: Caller, draft_id: str, columns: Sequence[str], conditions: Sequence[tuple[str, str, str]]
+) -> None:
+    """The columns, and conditions on rows as (column, operator, text). The text is read as the column's type.
+
+    Raises:
+        Invalid: no column, one that is not there, or a condition that cannot be.
+    """
+    held = draft(tx, caller, draft_id, locked=True)
+    table = table_of(tx, caller, held.content)
+    types = {column["name"]: column["type"] for column in table.columns if column["usable"]}
+    unknown = sorted({*columns, *(column for column, _, _ in conditions)} - types.keys())
+    if unknown:
+        raise Invalid("Some of these columns are not there any more.", field="/columns", advice="Choose again.")
+    if not columns:
+        raise Invalid("A slice shows at least one column.", field="/columns")
+    rows = [_condition(types[column], column, operator, text) for column, operator, text in conditions]
+    try:
+        bound = PostgresBinding.parse(_binding(held.content, list(columns), rows)).canonical()
+    except Invalid as error:
+        raise Invalid(error.detail, field=error.field.removeprefix("/binding"), advice=error.advice) from error
+    held.content = {**held.content, "columns": bound["columns"], "rows": bound["rows"]}
+
+
+def describe(tx: Transaction, caller: Caller, draft_id: str, said: Described, now: datetime) -> None:
+    """What the dataset and the slice are called and whose it is; of a slice for an existing dataset, its name only."""
+    held = draft(tx, caller, draft_id, locked=True)
+    kept: dict[str, Any] = {
+        "slice": words.word(said.slice_name, "/slice_name"),
+        "slice_description": words.prose(said.slice_description, "/slice_description", needed=False),
+    }
+    if "dataset" not in held.content:
+        kept |= {
+            "title": words.name(said.title, "/title", longest=words.TITLE_LENGTH),
+            "slug": words.slug(said.slug, "/slug"),
+            "description": words.prose(said.description, "/description", needed=False),
+            "labels": _labels(said.labels),
+            "owner": said.owner_id,
+            "kept_until": said.kept_until,
+        }
+        _kept_until(said.kept_until, now)
+        if said.owner_id == caller.id:
+            raise Invalid("Nobody makes themselves an owner.", field="/owner", advice="Choose somebody else.")
+        if tx.scalars(select(Dataset.id).where(Dataset.slug == kept["slug"])).first() is not None:
+            raise Invalid("There is a dataset of that name already.", field="/slug", advice="Choose another.")
+    held.content = {**held.content, **kept}
+
+
+def step_missing(content: Mapping[str, Any]) -> str | None:
+    """The first step that was not taken yet, by its name in the address; None if all were."""
+    for step, key in (("table", "table"), ("columns", "columns"), ("describe", "slice")):
+        if key not in content:
+            return step
+    return None
+
+
+def finish(tx: Transaction, caller: Caller, draft_id: str, now: datetime) -> str:
+    """Register what was described; returns the dataset's slug. A second time makes nothing and returns the same.
+
+    Raises:
+        Invalid, Conflict: it no longer holds, or the name was taken meanwhile.
+    """
+    held = draft(tx, caller, draft_id, locked=True)
+    content = held.content
+    if done := content.get("done"):
+        return str(done)
+    if step := step_missing(content):
+        raise Conflict("Something is missing yet.", advice=f"Go back to the step “{step}”.")
+    table_of(tx, caller, content)
+    slug = content.get("dataset")
+    if slug is None:
+        new = NewDataset(
+            slug=content["slug"],
+            title=content["title"],
+            description=content["description"],
+            nature="data",
+            labels=tuple(content["labels"]),
+            owner_id=content["owner"] or None,
+            retention_until=_kept_until(content["kept_until"], now),
+        )
+        slug = add_dataset(tx, caller, new, now).slug
+    binding = _binding(content, content["columns"], content["rows"])
+    slice_ = NewSlice(content["slice"], content["slice_description"], "postgres", binding, ("read",))
+    add_slice(tx, caller, slug, slice_, now)
+    held.content = {"done": slug, "connection": content["connection"]}
+    return str(slug)
+
+
+def _binding(content: Mapping[str, Any], columns: list[str], rows: list[Any]) -> dict[str, Any]:
+    schema, table = content["table"]
+    return {"connection": content["connection"], "schema": schema, "table": table, "columns": columns, "rows": rows}
+
+
+def _condition(type_: str, column: str, operator: str, text: str) -> list[Any]:
+    """One condition of a binding, its text read as the column's type."""
+    if operator in ("is_null", "not_null"):
+        return [column, operator]
+    if operator == "in":
+        return [column, operator, [_literal(type_, part.strip()) for part in text.split(",") if part.strip()]]
+    return [column, operator, _literal(type_, text.strip())]
+
+
+def _literal(type_: str, text: str) -> str | int | float | bool:
+    base = type_.partition("(")[0]
+    try:
+        if base in (*_WHOLE, *_FRACTION) and _DIGITS.fullmatch(text):
+            return int(text)
+        if base in _WHOLE:
+            return _not_a("whole number")
+        if base in _FRACTION:
+            return float(text)
+    except ValueError:
+        _not_a("number")
+    if base == "boolean":
+        found = {"true": True, "false": False}.get(text.lower())
+        return _not_a("truth: true or false") if found is None else found
+    if not text:
+        raise Invalid("A condition needs something to compare with.", field="/rows")
+    return text
+
+
+def _not_a(what: str) -> bool:
+    raise Invalid(f"A condition compares with what is no {what}.", field="/rows", advice="Its column's type says what.")
+
+
+def _labels(texts: Sequence[str]) -> list[str]:
+    try:
+        return words.labels(texts, "/labels")
+    except Invalid as error:
+        raise Invalid("A label is `name:value` in lower case.", field="/labels", advice=error.advice) from error
+
+
+def _kept_until(text: str, now: datetime) -> datetime | None:
+    """The end of that day, UTC; None for ever."""
+    if not text:
+        return None
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        raise Invalid("A day is written 2030-12-31.", field="/kept_until") from None
+    until = datetime.combine(day, time_of_day(23, 59, 59), UTC)
+    if until <= now:
+        raise Invalid("That day is over.", field="/kept_until", advice="Choose a later one, or none.")
+    return until

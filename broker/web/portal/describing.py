@@ -1,0 +1,335 @@
+"""For admins: making a dataset or a slice, each step a page one can go back to. No value is ever shown."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from sqlalchemy import select
+from starlette.responses import Response
+
+from broker.access import catalogues, drafts, personal
+from broker.access.drafts import Described
+from broker.credentials.postgres_binding import OPERATORS
+from broker.database import Transaction
+from broker.database import now as clock
+from broker.errors import Invalid
+from broker.models import CatalogueTable, Person
+from broker.web.portal.acting import Setback, act, fresh, go
+from broker.web.portal.pages import render
+from broker.web.portal.viewer import MemberNow, Sent, Viewer
+
+router = APIRouter()
+_OPERATORS = {
+    "=": "is",
+    "<>": "is not",
+    "<": "is less than",
+    "<=": "is at most",
+    ">": "is more than",
+    ">=": "is at least",
+    "in": "is one of (separated by commas)",
+    "is_null": "is empty",
+    "not_null": "is not empty",
+}
+_CONDITIONS = 3
+_MOST_OWNERS = 500
+_STEPS = ("table", "columns", "describe", "review")
+
+
+@router.get("/datasets/new")
+def begin_page(viewer: MemberNow, dataset: str = "") -> HTMLResponse:
+    """Where the data lies."""
+    return _begin_page(Setback(viewer), {"dataset": dataset})
+
+
+@router.post("/datasets/new")
+def begin(viewer: MemberNow, sent: Sent) -> Response:
+    """Begin a draft; a database nobody has looked into yet is read."""
+
+    def do(viewer: Viewer) -> Response:
+        name = sent.get("connection", "")
+        with viewer.parts.database.transaction() as tx:
+            now, settings = clock(tx), viewer.parts.settings
+            if name not in settings.postgres_connections:
+                raise Invalid("Choose a database.", field="/connection")
+            made = drafts.begin(tx, viewer.caller, settings, name, sent.get("dataset") or None, now)
+            if catalogues.connection(tx, viewer.caller, settings, name).catalogue is None:
+                catalogues.ask(tx, viewer.caller, settings, name, now)
+            return go(_path(made.id, "table"))
+
+    return act(viewer, sent, do, lambda back: _begin_page(back, sent))
+
+
+@router.get("/datasets/new/{draft_id}/table")
+def table_page(draft_id: str, viewer: MemberNow, part: str = "", after: str = "") -> Response:
+    """Which table or view."""
+    return _table_page(Setback(viewer), draft_id, part[:63], after[:130])
+
+
+@router.post("/datasets/new/{draft_id}/table")
+def choose_table(draft_id: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Take the table."""
+
+    def do(tx: Transaction, viewer: Viewer) -> None:
+        drafts.choose_table(tx, viewer.caller, draft_id, sent.get("table", ""))
+
+    return _step(viewer, sent, do, _path(draft_id, "columns"), lambda back: _table_page(back, draft_id, "", ""))
+
+
+@router.post("/datasets/new/{draft_id}/read")
+def read_again(draft_id: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Have the database read again."""
+
+    def do(tx: Transaction, viewer: Viewer) -> None:
+        held = drafts.draft(tx, viewer.caller, draft_id)
+        catalogues.ask(tx, viewer.caller, viewer.parts.settings, held.content["connection"], clock(tx))
+
+    return _step(viewer, sent, do, _path(draft_id, "table"), lambda back: _table_page(back, draft_id, "", ""))
+
+
+@router.get("/datasets/new/{draft_id}/columns")
+def columns_page(draft_id: str, viewer: MemberNow) -> Response:
+    """Which columns and rows; those that look personal are left out until somebody takes them in."""
+    return _columns_page(Setback(viewer), draft_id, {})
+
+
+@router.post("/datasets/new/{draft_id}/columns")
+def choose_columns(draft_id: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Take columns and conditions."""
+
+    def do(tx: Transaction, viewer: Viewer) -> None:
+        chosen = [name.removeprefix("use-") for name in sent if name.startswith("use-")]
+        drafts.choose_columns(tx, viewer.caller, draft_id, chosen, _conditions(sent))
+
+    return _step(viewer, sent, do, _path(draft_id, "describe"), lambda back: _columns_page(back, draft_id, sent))
+
+
+@router.get("/datasets/new/{draft_id}/describe")
+def describe_page(draft_id: str, viewer: MemberNow) -> Response:
+    """What it is called, what rules go by, whose it is."""
+    return _describe_page(Setback(viewer), draft_id, {})
+
+
+@router.post("/datasets/new/{draft_id}/describe")
+def describe(draft_id: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Take the description."""
+    said = Described(
+        title=sent.get("title", "").strip(),
+        slug=sent.get("slug", "").strip(),
+        description=sent.get("description", ""),
+        labels=sent.get("labels", "").replace(",", " ").split(),
+        owner_id=sent.get("owner", ""),
+        kept_until=sent.get("kept_until", "").strip(),
+        slice_name=sent.get("slice_name", "").strip(),
+        slice_description=sent.get("slice_description", ""),
+    )
+
+    def do(tx: Transaction, viewer: Viewer) -> None:
+        drafts.describe(tx, viewer.caller, draft_id, said, clock(tx))
+
+    return _step(viewer, sent, do, _path(draft_id, "review"), lambda back: _describe_page(back, draft_id, sent))
+
+
+@router.get("/datasets/new/{draft_id}/review")
+def review_page(draft_id: str, viewer: MemberNow) -> Response:
+    """Everything once more, and what guests will see."""
+    return _review_page(Setback(viewer), draft_id)
+
+
+@router.post("/datasets/new/{draft_id}/review")
+def register(draft_id: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Register it; the worker makes the slice real."""
+
+    def do(viewer: Viewer) -> Response:
+        with viewer.parts.database.transaction() as tx:
+            slug = drafts.finish(tx, viewer.caller, draft_id, clock(tx))
+        return go(f"/datasets/{slug}/slices")
+
+    return act(viewer, sent, do, lambda back: _review_page(back, draft_id), needs=fresh)
+
+
+def _step(
+    viewer: Viewer,
+    sent: Mapping[str, str],
+    do: Callable[[Transaction, Viewer], None],
+    onward: str,
+    again: Callable[[Setback], Response],
+) -> Response:
+    """Do one step in one transaction and go on, or show its page again."""
+
+    def done(viewer: Viewer) -> Response:
+        with viewer.parts.database.transaction() as tx:
+            do(tx, viewer)
+        return go(onward)
+
+    return act(viewer, sent, done, again)
+
+
+def _begin_page(back: Setback, sent: Mapping[str, str]) -> HTMLResponse:
+    viewer = back.viewer
+    with viewer.parts.database.transaction() as tx:
+        found = catalogues.connections(tx, viewer.caller, viewer.parts.settings)
+    choices = [(item.name, item.name) for item in found]
+    return _render("begin", back, choices=choices, chosen=sent.get("connection", ""), of=sent.get("dataset", "")[:64])
+
+
+def _table_page(back: Setback, draft_id: str, part: str, after: str) -> Response:
+    viewer = back.viewer
+    with viewer.parts.database.transaction() as tx:
+        content = drafts.draft(tx, viewer.caller, draft_id).content
+        if done := content.get("done"):
+            return go(f"/datasets/{done}/slices")
+        name = content["connection"]
+        catalogue = catalogues.connection(tx, viewer.caller, viewer.parts.settings, name).catalogue
+        page = catalogues.tables(tx, viewer.caller, name, part=part, after=after)
+    return _render(
+        "table",
+        back,
+        draft=draft_id,
+        content=content,
+        catalogue=catalogue,
+        tables=[(f"{item.schema}.{item.name}", visible(f"{item.schema}.{item.name}"), item) for item in page.items],
+        after=page.after,
+        part=part,
+        chosen=".".join(content.get("table", [])),
+    )
+
+
+def _columns_page(back: Setback, draft_id: str, sent: Mapping[str, str]) -> Response:
+    viewer = back.viewer
+    with viewer.parts.database.transaction() as tx:
+        content = drafts.draft(tx, viewer.caller, draft_id).content
+        if "table" not in content:
+            return go(_path(draft_id, "table"))
+        try:
+            table = drafts.table_of(tx, viewer.caller, content)
+        except Invalid:
+            return go(_path(draft_id, "table"))
+    columns = _columns(table)
+    if sent:
+        chosen = {name.removeprefix("use-") for name in sent if name.startswith("use-")}
+    else:
+        chosen = set(content.get("columns", [column["name"] for column in columns if column["guess"] is None]))
+    rows = _slots(sent, content.get("rows", []))
+    return _render(
+        "columns",
+        back,
+        draft=draft_id,
+        content=content,
+        table=table,
+        columns=columns,
+        unusable=[visible(column["name"]) for column in table.columns if not column["usable"]],
+        chosen=chosen,
+        rows=rows,
+        choices=[(column["name"], column["name"]) for column in columns],
+        operators=[(operator, _OPERATORS[operator]) for operator in OPERATORS],
+        how=personal.HOW,
+    )
+
+
+def _describe_page(back: Setback, draft_id: str, sent: Mapping[str, str]) -> Response:
+    viewer = back.viewer
+    with viewer.parts.database.transaction() as tx:
+        content = drafts.draft(tx, viewer.caller, draft_id).content
+        if "columns" not in content:
+            return go(_path(draft_id, drafts.step_missing(content) or "review"))
+        others = (Person.vendor_id.is_(None), Person.status == "active", Person.id != viewer.caller.id)
+        inside = select(Person).where(*others)
+        people = tx.scalars(inside.order_by(Person.name, Person.id).limit(_MOST_OWNERS)).all()
+    kept = {**content, "labels": " ".join(content.get("labels", [])), "slice_name": content.get("slice", "")}
+    owners = [("", "Nobody yet: admins decide")] + [(person.id, f"{person.name} ({person.email})") for person in people]
+    return _render("describe", back, draft=draft_id, content=content, filled=sent or kept, owners=owners)
+
+
+def _review_page(back: Setback, draft_id: str) -> Response:
+    viewer = back.viewer
+    with viewer.parts.database.transaction() as tx:
+        content = drafts.draft(tx, viewer.caller, draft_id).content
+        if done := content.get("done"):
+            return go(f"/datasets/{done}/slices")
+        if step := drafts.step_missing(content):
+            return go(_path(draft_id, step))
+        try:
+            table = drafts.table_of(tx, viewer.caller, content)
+        except Invalid:
+            return go(_path(draft_id, "table"))
+        owner = tx.get(Person, content["owner"]) if content.get("owner") else None
+    chosen = [column for column in _columns(table) if column["name"] in content["columns"]]
+    return _render(
+        "review",
+        back,
+        draft=draft_id,
+        content=content,
+        table=table,
+        columns=chosen,
+        conditions=[condition_said(row) for row in content["rows"]],
+        owner=owner,
+    )
+
+
+def condition_said(row: list[Any]) -> str:
+    """A condition on rows, in words."""
+    column, operator, *value = row
+    said = _OPERATORS[operator].partition(" (")[0]
+    shown = ", ".join(str(item) for item in value[0]) if operator == "in" else str(value[0]) if value else ""
+    if operator in ("is_null", "not_null"):
+        shown = ""
+    return visible(f"{column} {said} {shown}".strip())
+
+
+def visible(text: str) -> str:
+    """A name from somebody's database with what cannot be seen, or turns the line about, written out."""
+    return "".join(
+        character if not unicodedata.category(character).startswith(("C", "Z")) or character == " "
+        else f"\\u{ord(character):04x}"
+        for character in text
+    )  # fmt: skip
+
+
+def _columns(table: CatalogueTable) -> list[dict[str, Any]]:
+    return [
+        {**column, "type": visible(column["type"]), "guess": personal.guess(column)}
+        for column in table.columns
+        if column["usable"]
+    ]
+
+
+def _conditions(sent: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    return [
+        (column, sent.get(f"operator-{at}", ""), sent.get(f"value-{at}", ""))
+        for at in range(1, _CONDITIONS + 21)
+        if (column := sent.get(f"column-{at}", ""))
+    ]
+
+
+def _slots(sent: Mapping[str, str], rows: list[Any]) -> list[tuple[str, str, str]]:
+    """The conditions as fields: those there are, and a few empty ones."""
+    kept = _conditions(sent) if sent else [(row[0], row[1], _typed(row)) for row in rows]
+    return kept + [("", "=", "")] * max(1, _CONDITIONS - len(kept))
+
+
+def _typed(row: list[Any]) -> str:
+    value = row[2] if len(row) > 2 else None
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _path(draft_id: str, step: str) -> str:
+    return f"/datasets/new/{draft_id}/{step}"
+
+
+def _render(name: str, back: Setback, **context: Any) -> HTMLResponse:
+    return render(
+        f"describe/{name}.html",
+        viewer=back.viewer,
+        status=back.status if back.trouble or back.panel else 200,
+        trouble=back.trouble,
+        panel=back.panel,
+        **context,
+    )
