@@ -23,8 +23,8 @@ from broker.web.portal import (
     reviewing,
     searching,
     security,
-    sources,
     slicing,
+    sources,
     suspending,
 )
 
