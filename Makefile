@@ -10,7 +10,7 @@ PORT ?= 8200
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help up down status passwords demo test check format docs bench clean
+.PHONY: help up down status passwords demo test check format docs screenshots bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -46,6 +46,9 @@ format: $(VENV)/.dev ## Format the code and put imports in order
 
 docs: $(VENV)/.dev ## Make the pages that are made from the code
 	$(BIN)/python -m broker.cli.reference > docs/commands.md
+
+screenshots: $(VENV)/.dev ## Take the pictures of the documentation anew; look at them before they are kept
+	GUESTKEY_APPROVE=1 $(BIN)/pytest -q -n 2 --dist loadfile tests/portal
 
 bench: $(VENV)/.dev ## Measure, on real servers, and print ratios
 	$(BIN)/python -m benchmarks

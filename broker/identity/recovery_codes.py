@@ -11,7 +11,7 @@ from broker import audit
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.database import now as clock
-from broker.errors import Forbidden
+from broker.errors import Conflict, Forbidden
 from broker.identity import lockout, sessions
 from broker.identity.invitations import allow_enrolment
 from broker.identity.secret_tokens import digest
@@ -30,6 +30,19 @@ def make(tx: Transaction, caller: Caller, now: datetime) -> list[str]:
     codes = ["-".join("".join(secrets.choice(_ALPHABET) for _ in range(5)) for _ in range(4)) for _ in range(COUNT)]
     for code in codes:
         tx.add(RecoveryCode(id=new_id("rc"), person_id=caller.id, code_hash=_hash(caller.id, code), created_at=now))
+    return codes
+
+
+def replace(tx: Transaction, caller: Caller, now: datetime) -> list[str]:
+    """Replace the caller's recovery codes because they asked for that; the old ones stop working.
+
+    Raises:
+        Conflict: there is no second factor yet that they could stand in for.
+    """
+    if not caller.factor_enrolled:
+        raise Conflict("You have no second factor yet.", advice="Add one: recovery codes come with the first.")
+    codes = make(tx, caller, now)
+    audit.record(tx, "recovery_codes.replaced", actor=caller.subject, subject=caller.id, now=now)
     return codes
 
 

@@ -13,6 +13,7 @@ import pyotp
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, Response, expect
 
+from tests.portal import pictures
 from tests.portal.house import House, Someone
 
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
@@ -136,6 +137,8 @@ class Guest:
         self.page.emulate_media(color_scheme="light")
         self.page.set_viewport_size({"width": 1280, "height": 900})
         assert not self.faults, self.faults
+        if name in pictures.APPROVED:
+            pictures.check(self.page, name)
 
     @property
     def headers(self) -> dict[str, str]:

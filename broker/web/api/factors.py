@@ -130,6 +130,14 @@ def remove_passkey(passkey_id: str, caller: FreshCaller, parts: PartsNow) -> Non
         factors.remove_passkey(tx, caller, passkey_id, clock(tx))
 
 
+@router.post("/recovery-codes", operation_id="replace_recovery_codes")
+def replace_recovery_codes(caller: FreshCaller, parts: PartsNow, response: Response) -> CodesShown:
+    """Ten new recovery codes, in this answer and nowhere else; the old ones stop working."""
+    response.headers["Cache-Control"] = "no-store"
+    with parts.database.transaction() as tx:
+        return CodesShown(recovery_codes=recovery_codes.replace(tx, caller, clock(tx)))
+
+
 @router.post("/recover", operation_id="use_recovery_code")
 def use_recovery_code(body: CodeBody, found: PersonFound, parts: PartsNow) -> Window:
     """Use up a recovery code: this session may enrol a new factor for ten minutes, every other one ends."""

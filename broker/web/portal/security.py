@@ -111,6 +111,24 @@ def recover(viewer: MemberNow, sent: Sent) -> Response:
     return act(viewer, sent, do, lambda setback: _page(setback, "recover"))
 
 
+@router.post("/security/recovery-codes")
+def replace_recovery_codes(viewer: MemberNow, sent: Sent) -> Response:
+    """Ten new recovery codes, shown once; the old ones stop working."""
+
+    def do(viewer: Viewer) -> Response:
+        with viewer.parts.database.transaction() as tx:
+            codes = recovery_codes.replace(tx, viewer.caller, clock(tx))
+        return render("recovery_codes.html", viewer=viewer, codes=codes)
+
+    return act(viewer, sent, do, lambda setback: _page(setback, "codes"), needs=fresh)
+
+
+@router.get("/live/here")
+def here(viewer: MemberNow) -> Response:
+    """Somebody is still here: their session does not idle out."""
+    return Response(status_code=204)
+
+
 @router.post("/security/sessions/{holder_id}/end")
 def end_session(holder_id: str, viewer: MemberNow, sent: Sent) -> Response:
     """End one of one's sessions or command lines."""

@@ -67,6 +67,7 @@ SENTENCES: Mapping[str, str] = {
     "proposal.refused": "{who} refused the proposal {whom}.",
     "recovery.begun": "Somebody on the server broke the glass: one admin for an hour.",
     "recovery.used": "{who} became an admin for an hour by a recovery link.",
+    "recovery_codes.replaced": "{who} made new recovery codes.",
     "recovery_code.used": "{who} used a recovery code.",
     "request.approved": "{who} approved the request {whom}.",
     "request.lapsed": "The request {whom} lapsed undecided.",

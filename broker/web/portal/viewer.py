@@ -12,6 +12,7 @@ from fastapi import Depends
 from sqlalchemy import exists, select
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
+from starlette.routing import Match
 
 from broker.access.permissions import leases_seen
 from broker.caller import Caller
@@ -104,6 +105,17 @@ class Viewer:
         return [Place(href, name, _within(here, href), here == href) for href, name in places]
 
     @property
+    def idle_seconds(self) -> int:
+        """After how long without a request this session ends."""
+        return self.parts.settings.session_idle
+
+    @property
+    def seconds_left(self) -> int:
+        """How long this session lasts at most, used or not."""
+        ends = self.found.ends_at
+        return self.parts.settings.session_lifetime if ends is None else int((ends - self.now).total_seconds())
+
+    @property
     def first_places(self) -> list[Place]:
         """The places always in sight."""
         places = self.places
@@ -186,7 +198,20 @@ def seen_again(viewer: Viewer) -> Viewer:
 def sign_in_path(request: Request) -> str:
     """Where somebody without a session goes, to come back here afterwards if this is a page."""
     path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    return f"/sign-in?next={quote(path)}" if request.method == "GET" and path != "/" else "/sign-in"
+    if request.method != "GET":
+        path = _page_of(request)
+    return f"/sign-in?next={quote(path)}" if path != "/" else "/sign-in"
+
+
+def _page_of(request: Request) -> str:
+    """The page a form came from: its own path, or the nearest above that can be opened."""
+    parts = request.url.path.split("/")
+    for count in range(len(parts), 1, -1):
+        path = "/".join(parts[:count])
+        scope = {**request.scope, "method": "GET", "path": path}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.router.routes):
+            return path
+    return "/"
 
 
 def _within(here: str, place: str) -> bool:

@@ -74,12 +74,14 @@ all("[data-tabs]").forEach((group) => {
 // Live parts: asked for again while the page is looked at; a changed state is announced, a countdown never.
 // An abandoned page stops asking, else it would keep its session from idling out.
 let touched = Date.now();
+let seen = touched;
 ["pointermove", "keydown", "scroll"].forEach((kind) => addEventListener(kind, () => { touched = Date.now(); }, { passive: true }));
 all("[data-live]").forEach((part) => {
   const ask = async () => {
     if (document.visibilityState !== "visible" || Date.now() - touched > 300_000) return;
     const answer = await fetch(part.dataset.live, { headers: { Accept: "text/html" }, redirect: "manual" }).catch(() => null);
     if (!answer?.ok) return;
+    seen = Date.now();
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").body;
     const before = part.querySelector("[data-state]")?.dataset.state;
     const after = fresh.querySelector("[data-state]")?.dataset.state;
@@ -89,6 +91,28 @@ all("[data-live]").forEach((part) => {
   };
   const timer = setInterval(ask, Number(part.dataset.every));
 });
+
+// Two minutes before the session ends, idle or by its age, it is said, so that nothing typed is lost.
+const idle = document.getElementById("idle");
+if (idle) {
+  const began = Date.now();
+  const stay = document.getElementById("idle-stay");
+  setInterval(() => {
+    const until = { idle: seen + idle.dataset.idle * 1000, age: began + idle.dataset.left * 1000 };
+    const aged = until.age <= until.idle;
+    const late = Math.min(until.age, until.idle) - Date.now() < 120_000;
+    if (late === !idle.hidden) return;
+    document.getElementById("idle-text").textContent = aged
+      ? "Your session ends in two minutes. Send or copy what you are writing, then sign in again."
+      : "You will be signed out in two minutes, because nothing happened here.";
+    stay.hidden = aged;
+    idle.hidden = !late;
+  }, 1000);
+  stay.addEventListener("click", async () => {
+    const answer = await fetch("/live/here", { redirect: "manual" }).catch(() => null);
+    if (answer?.ok) { seen = touched = Date.now(); idle.hidden = true; say("You stay signed in"); }
+  });
+}
 
 const UNITS = [["days", 86400], ["h", 3600], ["min", 60]];
 const left = (seconds) => {

@@ -1,0 +1,188 @@
+"""Days that do not go smoothly: a phone, two tabs, going back, a session that ends meanwhile, no mouse."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import ViewportSize, expect
+from sqlalchemy import select, update
+
+from broker.models import Dataset, Lease, Session
+from tests.portal import pictures
+from tests.portal.conftest import GuestOf
+from tests.portal.guests import Guest
+from tests.portal.house import House
+
+PHONE: ViewportSize = {"width": 360, "height": 640}
+_HAS_FOCUS = """([selector, text]) => {
+  const element = document.activeElement;
+  return element.matches(selector) && element.innerText.includes(text);
+}"""
+_IN_SIGHT = """() => {
+  const element = document.activeElement;
+  const box = element.getBoundingClientRect();
+  const there = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+  return element.contains(there) || there?.contains(element);
+}"""
+
+
+@pytest.fixture
+def ada(house: House, guest_of: GuestOf) -> Guest:
+    """An engineer with a grant and an authenticator app, whose factor has gone stale."""
+    vendor, source = house.vendor()
+    engineer = house.someone("Ada Engineer", source)
+    dataset = house.dataset(house.someone("Olga Owner"), vendor)
+    house.grant(dataset, engineer)
+    secret = house.app(engineer)
+    guest = guest_of(engineer, factor_age=3600)
+    guest.secret = secret
+    return guest
+
+
+def leases_of(house: House, guest: Guest) -> int:
+    with house.world.database.transaction() as tx:
+        return len(tx.scalars(select(Lease.id).where(Lease.person_id == guest.someone.id)).all())
+
+
+def test_a_day_on_a_phone(house: House, ada: Guest) -> None:
+    """Denied, mended, confirmed in place, held, shown once, given back, all on a small screen."""
+    ada.page.set_viewport_size(PHONE)
+    with house.world.database.transaction() as tx:
+        dataset_id = tx.scalars(select(Dataset.id).order_by(Dataset.id.desc()).limit(1)).one()
+    house.world.change(Dataset, dataset_id, status="suspended")
+    ada.open("/")
+    ada.follow("Get credential")
+    ada.says("As things are, nothing would be issued")
+    house.world.change(Dataset, dataset_id, status="active")
+    ada.page.reload()
+    ada.page.get_by_label("deidentified").check()
+    ada.fill("Code from your authenticator app", ada.code())
+    ada.press("Confirm and get credential")
+    ada.says("Shown this once")
+    secret = ada.page.locator("#secret-1").text_content() or ""
+    assert len(secret) > 10
+    ada.page.reload()
+    ada.says("already shown")
+    ada.page.go_back()
+    assert secret not in ada.page.content()
+    assert leases_of(house, ada) == 1
+    ada.open("/leases")
+    assert ada.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    ada.follow("trials")
+    ada.press("Revoke now")
+    expect(ada.page.locator("main")).to_contain_text("confirmed: postgresql")
+
+
+def test_two_tabs_of_one_form_make_one_credential(house: House, ada: Guest) -> None:
+    """The second tab sends the same form again: it hears that it was shown, and nothing more is made."""
+    house.factor(ada.someone, 5)
+    ada.open("/")
+    ada.follow("Get credential")
+    form = ada.page.locator("input[name=form_id]").get_attribute("value")
+    other = ada.context.new_page()
+    other.goto(ada.page.url)
+    other.evaluate("id => { document.querySelector('input[name=form_id]').value = id; }", form)
+    for page in (ada.page, other):
+        page.get_by_label("deidentified").check()
+        with page.expect_navigation():
+            page.get_by_role("button", name="Get credential", exact=True).click()
+    ada.says("Shown this once")
+    expect(other.locator("main")).to_contain_text("already shown")
+    assert leases_of(house, ada) == 1
+    with ada.page.expect_navigation():
+        ada.page.get_by_role("button", name="Sign out").click()
+    with other.expect_navigation():
+        other.get_by_role("link", name="Requests").first.click()
+    assert other.url == f"{house.url}/sign-in?next=/requests"
+
+
+def test_a_session_that_ended_meanwhile_leads_back_to_the_form(house: House, ada: Guest) -> None:
+    """What was sent without a session does nothing; after signing in one is where one was, not at an error."""
+    ada.open("/")
+    ada.follow("Get credential")
+    page = ada.page.url
+    with house.world.database.transaction() as tx:
+        tx.execute(update(Session).where(Session.person_id == ada.someone.id).values(ended_at=house.world.now()))
+    ada.page.get_by_label("deidentified").check()
+    ada.fill("Code from your authenticator app", "000 000")
+    ada.press("Confirm and get credential")
+    assert ada.page.url == f"{house.url}/sign-in?next={page.removeprefix(house.url)}"
+    assert leases_of(house, ada) == 0
+    ada.sign_in(f"/sign-in/{ada.someone.source.id}?next={page.removeprefix(house.url)}")
+    expect(ada.page).to_have_url(page)
+
+
+def test_a_warning_comes_before_the_session_ends(house: House, ada: Guest) -> None:
+    ada.open("/ask")
+    idle = ada.page.locator("#idle")
+    expect(idle).to_be_hidden()
+    ada.page.evaluate("document.getElementById('idle').dataset.idle = 122")
+    expect(idle).to_contain_text("signed out in two minutes")
+    ada.look("idle-warning")
+    ada.page.get_by_role("button", name="Stay signed in").click()
+    expect(ada.page.locator("#status")).to_have_text("You stay signed in")
+    ada.page.evaluate("document.getElementById('idle').dataset.left = 10")
+    expect(idle).to_contain_text("Your session ends in two minutes")
+    expect(ada.page.get_by_role("button", name="Stay signed in")).to_be_hidden()
+
+
+def test_a_day_without_a_mouse(house: House, ada: Guest) -> None:
+    """Skip the navigation, reach the form, choose, confirm and revoke with the keyboard alone."""
+    house.factor(ada.someone, 5)
+    ada.open("/")
+    ada.page.keyboard.press("Tab")
+    expect(ada.page.get_by_text("Skip to content")).to_be_focused()
+    ada.page.keyboard.press("Enter")
+    _tab_to(ada, "Get credential")
+    with ada.page.expect_navigation():
+        ada.page.keyboard.press("Enter")
+    _tab_to(ada, "", "input[type=radio]")
+    ada.page.keyboard.press("Space")
+    _tab_to(ada, "Get credential", "button")
+    with ada.page.expect_navigation():
+        ada.page.keyboard.press("Enter")
+    ada.says("Shown this once")
+    tabs = ada.page.get_by_role("tab")
+    tabs.first.focus()
+    ada.page.keyboard.press("ArrowRight")
+    expect(tabs.nth(1)).to_be_focused()
+    expect(tabs.nth(1)).to_have_attribute("aria-selected", "true")
+    _tab_to(ada, "Revoke now", "button")
+    with ada.page.expect_navigation():
+        ada.page.keyboard.press("Enter")
+    ada.says("revok")
+
+
+def test_new_recovery_codes_replace_the_old(house: House, ada: Guest) -> None:
+    house.factor(ada.someone, 5)
+    ada.open("/security")
+    ada.press("Make ten new ones")
+    ada.says("Your recovery codes")
+    first = ada.page.locator("main li, main pre").all_inner_texts()
+    ada.open("/security")
+    ada.says("10 left")
+    ada.press("Make ten new ones")
+    assert ada.page.locator("main li, main pre").all_inner_texts() != first
+    assert house.world.events(ada.someone.id)[-2:] == ["recovery_codes.replaced"] * 2
+
+
+def _tab_to(guest: Guest, text: str, selector: str = "a, button") -> None:
+    """Press Tab until something of that text has the focus, which must then be in sight."""
+    for _ in range(60):
+        guest.page.keyboard.press("Tab")
+        if guest.page.evaluate(_HAS_FOCUS, [selector, text]):
+            assert guest.page.evaluate(_IN_SIGHT)
+            return
+    raise AssertionError(f"{text or selector} cannot be reached with the keyboard")
+
+
+def test_a_picture_tells_what_changed() -> None:
+    """The comparison notices what somebody would: it passes a picture against itself, and no other."""
+    from PIL import Image
+
+    with Image.open(pictures.FOLDER / "home.png") as home, Image.open(pictures.FOLDER / "denied.png") as denied:
+        one, two = home.convert("RGB"), denied.convert("RGB")
+        assert pictures.unlike(one, one) == 0
+        assert pictures.unlike(one, two.resize(one.size)) > 0.02
+        moved = Image.new("RGB", one.size, "white")
+        moved.paste(one, (0, 40))
+        assert pictures.unlike(one, moved) > 0.02
