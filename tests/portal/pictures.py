@@ -20,10 +20,10 @@ APPROVED = (
     "credential-shown",
     "denied",
     "home",
-    "kill-switch-1-dry-run",
     "leases-problems",
     "proposal-rules",
     "review",
+    "suspend-dry-run",
 )
 APPROVING = "GUESTKEY_APPROVE" in os.environ
 _SHRUNK = 8
@@ -44,6 +44,7 @@ _STEADY = r"""() => {
     .replace(/factor \d+ (s|min) ago/g, "factor 9 s ago")
     .replace(/Now \d{2}:\d{2}/g, "Now 14:32")
     .replace(/port=\d+/g, "port=5432")
+    .replace("Notices (unread)", "Notices")
     .replace(/localhost:\d+/g, "localhost:8200");
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   window.kept = [];
