@@ -61,6 +61,13 @@ def why_not(tx: Transaction, caller: Caller, found: Request) -> GuestkeyError | 
     return None
 
 
+def barred(tx: Transaction, found: Request) -> set[str]:
+    """The people who may not decide about a request because it is in a way their own; see `why_not`."""
+    own = {f"person:{found.person_id}", _added_by(tx, found.dataset_id) or ""}
+    maker = _maker(tx, found.service_id) if found.service_id else ""
+    return {name.removeprefix("person:") for name in own} | {maker}
+
+
 def approve(
     parts: Parts, tx: Transaction, caller: Caller, request_id: str, narrowing: Narrowing, now: datetime
 ) -> Grant:

@@ -19,7 +19,7 @@ from broker.access.requests import NewRequest
 from broker.audit import NOTICED
 from broker.database import now as clock
 from broker.identity import bootstrap
-from broker.models import Dataset, Event, Notice, Request
+from broker.models import Dataset, Event, Notice, Request, new_id
 from broker.notices import addresses, posting, telling
 from broker.notices.causes import CAUSES, LAPSING
 from broker.notices.wording import plain
@@ -86,6 +86,30 @@ def test_a_request_taken_back_before_it_was_told_is_not_told(office: Office) -> 
         requests.withdraw(tx, guest.caller, request.id, clock(tx))
     office.rounds()
     assert not office.deliveries(owner) and not office.deliveries(guest)
+
+
+def test_without_owner_the_admins_hear_except_whose_own_it_is(office: Office) -> None:
+    world = office.world
+    vendor = world.vendor()
+    guest, adder, admin = world.person(vendor), world.person(roles=("admin",)), world.person(roles=("admin",))
+    dataset = world.dataset(vendor, register=False)
+    with world.database.transaction() as tx:
+        audit.record(tx, "dataset.added", actor=adder.caller.subject, subject=dataset.id, now=clock(tx))
+    now = world.now()
+    request = Request(
+        id=new_id("rq"),
+        person_id=guest.id,
+        dataset_id=dataset.id,
+        role="annotator",
+        purpose="labelling",
+        period=3600,
+        lapses_at=now + timedelta(days=1),
+    )
+    world.add(request)
+    with world.database.transaction() as tx:
+        audit.record(tx, "request.made", actor=guest.caller.subject, subject=request.id, now=clock(tx))
+    office.rounds()
+    assert office.deliveries(admin) and not office.deliveries(adder)
 
 
 def alarm(world: World, times: int = 1) -> None:

@@ -1,0 +1,136 @@
+"""Every kind of notice in its own words, to whom it concerns, and with nothing in it that opens anything."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+
+from broker import audit
+from broker.access.ending import revoke_lease
+from broker.audit import NOTICED
+from broker.database import now as clock
+from broker.models import TOPICS, Proposal, Request, new_id
+from broker.notices.causes import LAPSING
+from tests.notices.conftest import Office
+from tests.notices.test_channels import bind
+from tests.notices.test_mail import scene
+from tests.support.world import Signed, World
+
+
+@dataclass
+class Everything:
+    """One of each record a notice can be about, and who is concerned by it."""
+
+    admin: Signed
+    owner: Signed
+    guest: Signed
+    lead: Signed
+    subjects: dict[str, str]
+    secrets: list[str]
+
+
+def everything(world: World) -> Everything:
+    """Real records of every sort; the guest also holds a credential."""
+    owner, guest, dataset = scene(world)
+    vendor_id = guest.caller.vendor_id
+    admin = world.person(roles=("admin",))
+    lead = world.person(roles=("lead",))
+    with world.admin("guestkey") as connection:
+        connection.execute("UPDATE guestkey.person SET vendor_id = %s WHERE id = %s", (vendor_id, lead.id))
+        joined = world.person(status="pending")
+    grant = world.grant(dataset, guest)
+    handed = world.issue(guest, dataset)
+    now = world.now()
+    request = world.add(
+        Request(
+            id=new_id("rq"),
+            person_id=guest.id,
+            dataset_id=dataset.id,
+            role="annotator",
+            purpose="purpose-canary",
+            period=3600,
+            lapses_at=now + timedelta(days=1),
+        )
+    )
+    proposal = world.add(
+        Proposal(
+            id=new_id("pr"),
+            act="reset_factor",
+            subject=guest.id,
+            details={"note": "details-canary"},
+            proposed_by=admin.id,
+            lapses_at=now + timedelta(days=1),
+        )
+    )
+    subjects = {
+        "request": request.id,
+        "grant": grant.id,
+        "lease": handed.lease.id,
+        "proposal": proposal.id,
+        "person": guest.id,
+        "person.joined": joined.id,
+        "installation": "installation:1",
+        "recovery": new_id("re"),
+    }
+    with world.database.transaction() as tx:
+        revoke_lease(tx, handed.lease, guest.caller, "reason-canary", clock(tx))
+    assert handed.values is not None
+    secrets = [handed.values["password"], "purpose-canary", "details-canary", "reason-canary"]
+    return Everything(admin, owner, guest, lead, subjects, secrets)
+
+
+def test_every_kind_has_its_words_for_people_and_channels(office: Office) -> None:
+    world = office.world
+    made = everything(world)
+    addresses = [office.address(who) for who in (made.admin, made.owner, made.guest, made.lead)]
+    other = world.person(roles=("admin",))
+    _, bound = bind(office, topics=list(TOPICS))
+    with world.database.transaction() as tx:
+        for kind in sorted(NOTICED):
+            subject = made.subjects.get(kind) or made.subjects[kind.partition(".")[0]]
+            audit.record(tx, kind, actor=other.caller.subject, subject=subject, now=clock(tx))
+    office.rounds()
+    told = {json.loads(body)["type"]: json.loads(body)["data"] for _, body in office.receiver.arrived}
+    assert told.keys() == NOTICED
+    assert all(data["title"] and data["text"] and "{" not in data["title"] + data["text"] for data in told.values())
+    assert not [data for data in told.values() if "Your" in data["title"] and data["topic"] != "to_decide"]
+    kinds = {who.id: {item.kind for item in office.deliveries(who)} for who in (made.guest, made.lead, made.owner)}
+    assert kinds[made.guest.id] == {
+        "grant.revoked",
+        "request.approved",
+        "request.lapsed",
+        "request.refused",
+        "request.withdrawn",
+    }
+    assert kinds[made.lead.id] == {"person.suspended"} and kinds[made.owner.id] == {"request.made"}
+    assert {item.kind for item in office.deliveries(made.admin)} == {
+        "installation.closed",
+        "installation.opened",
+        "lease.revoke_failed",
+        "person.joined",
+        "proposal.approved",
+        "proposal.lapsed",
+        "proposal.made",
+        "proposal.refused",
+        "recovery.begun",
+        "recovery.used",
+    }
+    mails = [mail for address in addresses for mail in office.server.to(address)]
+    sent = "".join(str(mail.items()) + part.get_content() for mail in mails for part in mail.iter_parts())
+    sent += "".join(body.decode() for _, body in office.receiver.arrived)
+    assert sent and not [secret for secret in [*made.secrets, bound.secret] if secret in sent]
+    # Only the portal's own pages are linked, and nothing that lets anybody in.
+    assert "/join/" not in sent and "/enrol/" not in sent
+
+
+def test_nobody_hears_of_what_they_did_themselves(office: Office) -> None:
+    world = office.world
+    made = everything(world)
+    with world.database.transaction() as tx:
+        for kind in ("request.withdrawn", "grant.revoked"):
+            subject = made.subjects[kind.partition(".")[0]]
+            audit.record(tx, kind, actor=made.guest.caller.subject, subject=subject, now=clock(tx))
+    office.rounds()
+    assert not office.deliveries(made.guest)
+    assert LAPSING not in NOTICED

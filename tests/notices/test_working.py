@@ -1,0 +1,59 @@
+"""The worker as it runs: telling people goes on beside ending, and whatever hangs there holds up nothing."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from broker.access.ending import revoke_lease
+from broker.access.working import Worker
+from broker.database import now as clock
+from broker.parts import Parts
+from tests.notices.conftest import Office
+from tests.notices.test_mail import alarm, boss
+
+
+@contextmanager
+def working(parts: Parts) -> Iterator[None]:
+    """A worker beside."""
+    worker = Worker(parts, None)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_a_running_worker_sends_by_itself(office: Office) -> None:
+    _, to = boss(office)
+    alarm(office.world)
+    with working(office.parts):
+        end = time.monotonic() + 15
+        while not office.server.to(to):
+            assert time.monotonic() < end, "nothing was sent"
+            time.sleep(0.05)
+
+
+def test_a_mail_server_that_hangs_holds_up_no_ending(office: Office) -> None:
+    world = office.world
+    boss(office)
+    signed, dataset, _ = world.guest()
+    lease = world.issue(signed, dataset).lease
+    alarm(world, 3)
+    with socket.create_server(("localhost", 0)) as silent:
+        changes = {"smtp_port": silent.getsockname()[1], "smtp_timeout": 4.0}
+        with working(replace(office.parts, settings=office.parts.settings.model_copy(update=changes))):
+            line, _ = silent.accept()
+            with line:
+                with world.database.transaction() as tx:
+                    revoke_lease(tx, lease, signed.caller, "done", clock(tx))
+                began = time.monotonic()
+                world.wait_for(lease.id, "revoked", seconds=10)
+                assert time.monotonic() - began < 3.5, "it waited for the mail server"
