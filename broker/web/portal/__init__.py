@@ -15,6 +15,7 @@ from broker.web.portal import (
     deciding,
     describing,
     home,
+    importing,
     installation,
     leases,
     noticing,
@@ -47,6 +48,8 @@ for _module in (
     owning,
     registry,
     sources,
+    # Before `/people/{person_id}`, which would take `import` for somebody.
+    importing,
     admin,
     installation,
     deciding,

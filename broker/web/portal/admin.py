@@ -221,7 +221,7 @@ def _vendor_page(setback: Setback, vendor_id: str, asked_for: str, filled: Mappi
 def _invite_page(setback: Setback, filled: Mapping[str, str]) -> HTMLResponse:
     viewer = setback.viewer
     with viewer.parts.database.transaction() as tx:
-        sources = _sources(tx, viewer)
+        sources = sources_of(tx, viewer)
     return render(
         "admin/invite.html",
         viewer=viewer,
@@ -233,7 +233,7 @@ def _invite_page(setback: Setback, filled: Mapping[str, str]) -> HTMLResponse:
     )
 
 
-def _sources(tx: Transaction, viewer: Viewer) -> list[tuple[str, str]]:
+def sources_of(tx: Transaction, viewer: Viewer) -> list[tuple[str, str]]:
     """The sources the viewer may invite through; an admin all, a lead those of the own vendor."""
     if not (viewer.caller.is_admin or "lead" in viewer.caller.roles):
         raise Forbidden("This is for admins, and for a vendor's lead.", advice="Ask an admin of the organisation.")
