@@ -22,6 +22,7 @@ from broker.cli import browsers
 from broker.cli.api import Api
 from broker.cli.faults import Code, Fault
 
+_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 CLIENT_ID = "guestkey-cli"
 _PAGE = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Guestkey</title>
 <h1>Go back to the terminal</h1><p>The command line has what it needs. You can close this page.</p></html>"""
@@ -49,7 +50,7 @@ def sign_in(api: Api, say: Callable[[str], None], *, open_browser: bool, paste: 
     verifier, state = secrets.token_urlsafe(48), secrets.token_urlsafe(24)
     with _Landing(state, say) as landing:
         address = _authorize_address(endpoints, landing.redirect_uri, verifier, state)
-        say(f"Sign in here:\n\n  {address}\n")
+        say(f"Sign in here:\n\n  {address}\n\nThe page shows this code: {_short_code(_challenge(verifier))}\n")
         if paste:
             say("Browser on another computer? Paste the address it ends on, and press Enter.")
         if open_browser:
@@ -161,13 +162,25 @@ def _endpoints(api: Api) -> _Endpoints:
     return _Endpoints(issuer, authorize, token)
 
 
+def _challenge(verifier: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+
+
+def _short_code(challenge: str) -> str:
+    """What the page shows, too, to be compared by eye; made as `broker.identity.short_codes` makes it there."""
+    number, letters = int.from_bytes(hashlib.sha256(challenge.encode()).digest(), "big"), ""
+    for _ in range(8):
+        number, at = divmod(number, len(_LETTERS))
+        letters += _LETTERS[at]
+    return f"{letters[:4]}-{letters[4:]}"
+
+
 def _authorize_address(endpoints: _Endpoints, redirect_uri: str, verifier: str, state: str) -> str:
-    challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
     query = {
         "response_type": "code",
         "client_id": CLIENT_ID,
         "redirect_uri": redirect_uri,
-        "code_challenge": challenge,
+        "code_challenge": _challenge(verifier),
         "code_challenge_method": "S256",
         "state": state,
     }

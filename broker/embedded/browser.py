@@ -37,7 +37,8 @@ class Browser:
 
     def submit(self, page: requests.Response, **changes: str) -> requests.Response:
         """Send the main form of a page with its hidden fields."""
-        forms = [form for form in _Page.read(page.text).forms if form.action != "/sign-out"]
+        # The frame around every page has a search and a way out.
+        forms = [form for form in _Page.read(page.text).forms if form.sends and form.action != "/sign-out"]
         if not forms:
             raise RuntimeError(f"{urlsplit(page.url).path} ({page.status_code}) has no form to send")
         form = forms[0]
@@ -96,8 +97,8 @@ class Browser:
 
 
 class _Form:
-    def __init__(self, action: str) -> None:
-        self.action = action
+    def __init__(self, action: str, *, sends: bool) -> None:
+        self.action, self.sends = action, sends
         self.fields: dict[str, str] = {}
 
 
@@ -119,7 +120,7 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         if tag == "form":
-            self.forms.append(_Form(given.get("action", "")))
+            self.forms.append(_Form(given.get("action", ""), sends=given.get("method") == "post"))
         elif tag == "input" and self.forms and "name" in given:
             self.forms[-1].fields[given["name"]] = given.get("value", "")
         elif tag == "a":

@@ -8,7 +8,6 @@ later ask of the same token replaces an earlier one. See docs/decisions/0050.
 from __future__ import annotations
 
 import json
-import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -18,13 +17,11 @@ from broker import audit
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.errors import Conflict, FactorNeeded, Forbidden, NotFound
-from broker.identity import sessions
+from broker.identity import sessions, short_codes
 from broker.models import ApiToken, FactorChallenge, is_id, new_id
 
 SECONDS = 120
 _PURPOSE = "browser"
-# Consonants without look-alikes (RFC 8628 §6.1): no words, and nothing to mistake; compared by eye, never a secret.
-_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +54,7 @@ def ask(tx: Transaction, caller: Caller, now: datetime) -> Waiting:
             advice="Add a passkey or an authenticator app under Security first.",
         )
     tx.execute(delete(FactorChallenge).where(_of_token(caller.holder_id)))
-    letters = "".join(secrets.choice(_LETTERS) for _ in range(8))
-    code = f"{letters[:4]}-{letters[4:]}"
+    code = short_codes.fresh()
     made = FactorChallenge(
         id=new_id("fc"),
         holder_id=caller.holder_id,

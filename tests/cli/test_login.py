@@ -111,6 +111,13 @@ def test_from_login_to_logout(sitting: Sitting) -> None:
     assert sitting.terminal.run("whoami", GUESTKEY_TOKEN=token).code == 4, "ended on the server too"
 
 
+def test_terminal_and_page_show_the_same_code(sitting: Sitting) -> None:
+    login, address = sitting.begin()
+    assert login.stderr is not None
+    shown = next(found[1] for line in login.stderr if (found := re.search(r"shows this code: (\w{4}-\w{4})\n", line)))
+    assert shown in sitting.browser.open(address).text
+
+
 def test_answers_that_are_not_ours_are_not_believed(sitting: Sitting) -> None:
     login, address = sitting.begin()
     asked = parse_qs(urlsplit(address).query)

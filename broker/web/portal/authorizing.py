@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from broker.database import now as clock
 from broker.errors import NotSignedIn
+from broker.identity import short_codes
 from broker.oauth import codes
 from broker.oauth.refusals import query_of
 from broker.web.portal.pages import render
@@ -34,7 +35,8 @@ def authorize(request: Request, parameters: Query) -> Response:
         here = f"{request.url.path}?{request.url.query}"
         return RedirectResponse(f"/sign-in?next={quote(here, safe='')}", 303)
     no = codes.refusing(wish, request.app.state.public_url)
-    return render("authorize.html", viewer=viewer, wish=wish, parameters=parameters, no=no)
+    code = short_codes.of(wish.code_challenge)
+    return render("authorize.html", viewer=viewer, wish=wish, parameters=parameters, no=no, code=code)
 
 
 @router.post("/authorize")
