@@ -76,7 +76,7 @@ def ask(tx: Transaction, caller: Caller, settings: Settings, name: str, now: dat
     return made
 
 
-def tables(tx: Transaction, caller: Caller, name: str, *, part: str = "", after: str = "") -> Tables:
+def tables(tx: Transaction, caller: Caller, name: str, *, part: str = "", after: str = "", limit: int = PAGE) -> Tables:
     """Tables and views of a connection by schema and name, those whose name has `part` in it. For admins.
 
     Raises:
@@ -94,9 +94,9 @@ def tables(tx: Transaction, caller: Caller, name: str, *, part: str = "", after:
         query = query.where((CatalogueTable.schema + "." + CatalogueTable.name).contains(part.lower(), autoescape=True))
     if after:
         query = query.where(tuple_(CatalogueTable.schema, CatalogueTable.name) > tuple_(schema, table))
-    rows = list(tx.scalars(query.order_by(CatalogueTable.schema, CatalogueTable.name).limit(PAGE + 1)))
-    last = rows[PAGE - 1] if len(rows) > PAGE else None
-    return Tables(rows[:PAGE], f"{last.schema}.{last.name}" if last else None)
+    rows = list(tx.scalars(query.order_by(CatalogueTable.schema, CatalogueTable.name).limit(limit + 1)))
+    last = rows[limit - 1] if len(rows) > limit else None
+    return Tables(rows[:limit], f"{last.schema}.{last.name}" if last else None)
 
 
 def table(tx: Transaction, caller: Caller, name: str, schema: str, table_name: str) -> CatalogueTable:

@@ -110,6 +110,8 @@ def sides(world: World) -> Sides:
         "suspension_id": suspension.id,
         "event_id": event_id,
         "connection": "data",
+        "schema_name": "clinic",
+        "table": "patients",
         "channel_id": channel.id,
     }
     unchanged = ("name", "role")

@@ -9,7 +9,7 @@ import typer
 from broker.cli import guiding, waiting
 from broker.cli.api import segment
 from broker.cli.command import Cli, verb
-from broker.cli.commands import exporting
+from broker.cli.commands import exporting, registering
 from broker.cli.commands.nouns import (
     Dataset,
     GrantId,
@@ -141,6 +141,7 @@ def mount(app: typer.Typer) -> None:
     mount_list(datasets, DATASET)
     verb(datasets, "show", of="dataset")(show_dataset)
     mount_suspending(datasets, DATASET)
+    registering.mount(app, datasets)
     requests = group(app, "request", "Asking for a role on a dataset, and deciding.")
     verb(requests, "new", of="request")(new_request)
     verb(requests, "list", of="request")(list_requests)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from broker.access import catalogues, personal
 from broker.access.catalogues import Connection
+from broker.access.paging import DEFAULT_LIMIT, MOST
 from broker.database import now as clock
 from broker.models import CatalogueTable
 from broker.web.api.common import CallerNow, PartsNow
@@ -59,6 +60,12 @@ class TableShown(Shown):
     columns: list[ColumnShown]
 
 
+class TableFull(TableShown):
+    """One table; `guessed` says how columns are judged."""
+
+    guessed: str
+
+
 class Tables(BaseModel):
     """A page of tables by name; pass `next_cursor` as `cursor` for more. `guessed` says how columns are judged."""
 
@@ -90,12 +97,21 @@ def list_tables(
     parts: PartsNow,
     part: Annotated[str, Query(max_length=63, description="What is in schema.table.")] = "",
     cursor: Annotated[str | None, Query(max_length=130, description="`next_cursor` of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST, description="Most items on a page.")] = DEFAULT_LIMIT,
 ) -> Tables:
     """Tables and views the registrar may read, as they were when the database was last read. For admins."""
     with parts.database.transaction() as tx:
         catalogues.connection(tx, caller, parts.settings, connection)
-        page = catalogues.tables(tx, caller, connection, part=part, after=cursor or "")
+        page = catalogues.tables(tx, caller, connection, part=part, after=cursor or "", limit=limit)
     return Tables(items=[_table(item) for item in page.items], next_cursor=page.after, guessed=personal.HOW)
+
+
+@router.get("/{connection}/tables/{schema_name}/{table}", operation_id="show_table")
+def show_table(connection: str, schema_name: str, table: str, caller: CallerNow, parts: PartsNow) -> TableFull:
+    """One table. For admins, and for owners of a dataset with a slice made of it."""
+    with parts.database.transaction() as tx:
+        found = _table(catalogues.table(tx, caller, connection, schema_name, table))
+    return TableFull(**found.model_dump(), guessed=personal.HOW)
 
 
 def _connection(found: Connection) -> ConnectionShown:

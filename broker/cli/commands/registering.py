@@ -1,0 +1,220 @@
+"""`dataset new`, `dataset preview`, `slice`, `connection`: making datasets of what connected databases hold.
+
+Rows are read here, on the caller's own machine, with a lease of the caller's own: the broker is not in their way.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any
+
+import typer
+
+from broker.cli import children, completing
+from broker.cli.api import Json, segment
+from broker.cli.command import Cli, verb
+from broker.cli.commands.credentials import Wanted, borrowed
+from broker.cli.commands.nouns import Dataset, Limit, Reason, group
+from broker.cli.faults import Code, Fault
+from broker.cli.output import Column
+
+CONNECTION = completing.names("/connections", "name")
+Connection = Annotated[
+    str, typer.Argument(help="The connected database's name.", metavar="CONNECTION", autocompletion=CONNECTION)
+]
+Name = Annotated[str, typer.Argument(help="The slice's name.", metavar="SLICE")]
+_CONNECTIONS = (
+    Column("connection", "name"),
+    Column("state", "state"),
+    Column("tables", "tables"),
+    Column("read", "read_at", when=True),
+    Column("detail", "detail"),
+)
+_TABLES = (
+    Column("schema", "schema_name"),
+    Column("table", "name"),
+    Column("rows, about", "rows"),
+    Column("columns", "counted"),
+    Column("looks personal", "personal"),
+    Column("notes", "notes"),
+)
+_COLUMNS = (
+    Column("column", "name"),
+    Column("type", "type"),
+    Column("looks like", "personal"),
+    Column("because", "why"),
+)
+_CONDITION = re.compile(
+    r"\s*([a-z_][a-z0-9_]*)\s*(<=|>=|<>|=|<|>|\bin\b|\bis not null\b|\bis null\b)\s*(.*?)\s*", re.DOTALL
+)
+_RELATION = re.compile(r"[a-z_][a-z0-9_]*(?:\.[a-z_][a-z0-9_]*)?")
+_PREVIEW_SECONDS = "60s"
+
+
+def mount(app: typer.Typer, datasets: typer.Typer) -> None:
+    """Add these commands; `datasets` is the group `dataset`."""
+    verb(datasets, "new", of="dataset")(new_dataset)
+    verb(datasets, "preview", of="dataset")(preview)
+    slices = group(app, "slice", "Parts of a dataset that guests can get; for admins.")
+    verb(slices, "add", of="slice")(add_slice)
+    verb(slices, "retry", of="slice")(retry_slice)
+    verb(slices, "retire", of="slice")(retire_slice)
+    connections = group(app, "connection", "Connected databases, and what they hold by name; for admins.")
+    verb(connections, "list", of="connection")(list_connections)
+    verb(connections, "read", of="connection")(read_connection)
+    verb(connections, "tables", of="connection")(list_tables)
+    verb(connections, "columns", of="connection")(list_columns)
+
+
+def preview(
+    cli: Cli,
+    dataset: Dataset,
+    slice_: Annotated[str | None, typer.Option("--slice", help="Which part of it.")] = None,
+    rows: Annotated[int, typer.Option(min=1, max=100, help="How many rows.")] = 5,
+) -> int:
+    """Show a few rows of a dataset, as whoever may read it: with a lease of a minute that is ended at once."""
+    psql = children.find_psql()
+    with borrowed(cli, Wanted(dataset, slice_, "postgres", _PREVIEW_SECONDS)) as credential:
+        relation = str(credential.get("relation"))
+        if _RELATION.fullmatch(relation) is None:
+            raise Fault(Code.FAULT, "The broker named a relation that cannot be one.", next_step="guestkey doctor")
+        # psql writes out control characters of values; nothing of them reaches the terminal as such.
+        query = f"SELECT * FROM {relation} LIMIT {rows}"  # noqa: S608  checked above
+        code = children.run([psql, "-X", "-P", "pager=off", "-c", query], children.environment(credential))
+    return Code.FAULT if code else Code.DONE
+
+
+def new_dataset(
+    cli: Cli,
+    dataset: Annotated[str, typer.Argument(help="Its short name, never changed.", metavar="DATASET")],
+    title: Annotated[str, typer.Option(help="What people call it.")],
+    description: Annotated[str, typer.Option(help="What is in it.")] = "",
+    label: Annotated[list[str] | None, typer.Option(help="NAME:VALUE; rules go by labels.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Id of the person who decides about it.")] = None,
+    kept_until: Annotated[str | None, typer.Option(help="Such as 2030-12-31T23:59:59Z; left out: for ever.")] = None,
+) -> None:
+    """Make a dataset; nobody reaches it before it has slices, offers and grants."""
+    body = {
+        "slug": dataset,
+        "title": title,
+        "description": description,
+        "labels": label or [],
+        "owner": owner,
+        "retention_until": kept_until,
+    }
+    made = cli.api.post("/datasets", body)
+    cli.out.done(
+        f"The dataset {made['slug']} is made. Next: guestkey slice add {made['slug']} NAME --connection … --table …",
+        made,
+    )
+
+
+def add_slice(
+    cli: Cli,
+    dataset: Dataset,
+    slice_: Name,
+    connection: Annotated[str, typer.Option(help="The connected database.", autocompletion=CONNECTION)],
+    table: Annotated[str, typer.Option(help="SCHEMA.TABLE")],
+    column: Annotated[list[str], typer.Option(help="A column to show; give it once for each.")],
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="Only rows like: site=berlin, age>=18, 'site in berlin,paris', 'x is null'."),
+    ] = None,
+    description: Annotated[str, typer.Option(help="What it shows.")] = "",
+) -> None:
+    """Register a slice of a dataset: some columns, and the rows that meet every condition."""
+    schema, name = _place(table)
+    binding = {
+        "connection": connection,
+        "schema": schema,
+        "table": name,
+        "columns": column,
+        "rows": [condition(text) for text in where or []],
+    }
+    body = {"name": slice_, "description": description, "binding": binding}
+    made = cli.api.post(f"/datasets/{segment(dataset)}/slices", body)
+    cli.out.done(f"The slice {made['name']} is {made['state']}. Next: guestkey dataset show {dataset}", made)
+
+
+def retry_slice(cli: Cli, dataset: Dataset, slice_: Name) -> None:
+    """Have a slice that failed registered again, once what kept it from that is mended."""
+    made = cli.api.post(f"/datasets/{segment(dataset)}/slices/{segment(slice_)}/retry")
+    cli.out.done(f"The slice {made['name']} is {made['state']} again.", made)
+
+
+def retire_slice(cli: Cli, dataset: Dataset, slice_: Name, reason: Reason) -> None:
+    """Take a slice away; its leases end."""
+    ended = cli.api.post(f"/datasets/{segment(dataset)}/slices/{segment(slice_)}/retire", {"reason": reason})
+    cli.out.done(f"The slice is retired; {len(ended['leases'])} leases are ending.", ended)
+
+
+def list_connections(cli: Cli) -> None:
+    """List connected databases."""
+    found = cli.api.get("/connections")["items"]
+    cli.out.items(_CONNECTIONS, found, none="None yet. On the server: guestkey connect-backend postgres")
+
+
+def read_connection(cli: Cli, connection: Connection) -> None:
+    """Have what a database holds read anew, by name."""
+    asked = cli.api.post(f"/connections/{segment(connection)}/read")
+    cli.out.done(f"It is being read. Next: guestkey connection tables {connection}", asked)
+
+
+def list_tables(
+    cli: Cli,
+    connection: Connection,
+    part: Annotated[str, typer.Option(help="What is in SCHEMA.TABLE.")] = "",
+    limit: Limit = 100,
+) -> None:
+    """List the tables and views of a database that slices can be made of."""
+    found = cli.api.pages(f"/connections/{segment(connection)}/tables", limit, part=part or None)
+    cli.out.items(
+        _TABLES, [_told(table) for table in found], none="None, or it was never read: guestkey connection read"
+    )
+
+
+def list_columns(
+    cli: Cli, connection: Connection, table: Annotated[str, typer.Argument(help="SCHEMA.TABLE", metavar="TABLE")]
+) -> None:
+    """List a table's columns, and which look personal. That is guessed from names, types and statistics."""
+    schema, name = _place(table)
+    found = cli.api.get(f"/connections/{segment(connection)}/tables/{segment(schema)}/{segment(name)}")
+    cli.out.items(_COLUMNS, found["columns"], none="None.")
+    cli.out.remark(str(found["guessed"]))
+
+
+def condition(text: str) -> list[Any]:
+    """A condition on rows as a binding has it. Numbers, true, false and quoted text are read as JSON reads them."""
+    found = _CONDITION.fullmatch(text)
+    if found is None:
+        raise Fault(
+            Code.USAGE,
+            f"{text!r} is no condition.",
+            next_step="Write it as site=berlin, age>=18, 'site in berlin,paris' or 'site is not null'.",
+        )
+    column, operator, value = found.groups()
+    if operator in ("is null", "is not null"):
+        return [column, "is_null" if operator == "is null" else "not_null"]
+    if operator == "in":
+        return [column, operator, [_literal(part.strip()) for part in value.split(",") if part.strip()]]
+    return [column, operator, _literal(value)]
+
+
+def _place(table: str) -> tuple[str, str]:
+    """Schema and name; as in PostgreSQL, a bare name is one of `public`."""
+    schema, _, name = table.rpartition(".")
+    return schema or "public", name
+
+
+def _literal(text: str) -> Any:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return text
+    return found if isinstance(found, str | int | float | bool) else text
+
+
+def _told(table: Json) -> Json:
+    personal = [str(column["name"]) for column in table["columns"] if column["personal"]]
+    return {**table, "counted": len(table["columns"]), "personal": personal}

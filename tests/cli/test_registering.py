@@ -1,0 +1,92 @@
+"""Making a dataset of a connected database, and looking at its rows with a lease, all from a terminal."""
+
+from __future__ import annotations
+
+import json
+import secrets
+
+import pytest
+
+from broker.access import cataloguing, registering
+from broker.cli.commands.registering import condition
+from broker.cli.faults import Fault
+from broker.models import Dataset, Lease, Offer, new_id
+from broker.parts import vault_of
+from tests.cli.conftest import TerminalOf
+from tests.support.world import World
+
+
+def test_a_dataset_is_made_of_a_connected_database_and_previewed(world: World, terminal_of: TerminalOf) -> None:
+    setup = vault_of(world.settings, "setup")
+    admin, vendor = terminal_of(world.person(roles=("admin",))), world.vendor()
+    assert admin.run("connection", "read", "data").code == 0
+    cataloguing.read_waiting(world.ender, setup)
+    assert "data\tready" in admin.run("connection", "list").out
+    assert "clinic\tpatients\t" in admin.run("connection", "tables", "data", "--part", "clinic.pat").out
+    columns = admin.run("connection", "columns", "data", "clinic.patients")
+    assert "email\ttext\tan e-mail address\tits name says so" in columns.out
+    assert "No value was looked at" in columns.err
+    slug = f"made-{secrets.token_hex(4)}"
+    made = admin.run("dataset", "new", slug, "--title", "Made here", "--label", "classification:internal")
+    assert made.code == 0, made.err
+    words = [
+        "--connection",
+        "data",
+        "--table",
+        "clinic.patients",
+        "--column",
+        "id",
+        "--column",
+        "site",
+        "--where",
+        "site in berlin,rome",
+    ]
+    added = admin.run("slice", "add", slug, "deidentified", *words, "--where", "age>=20")
+    assert added.code == 0, added.err
+    registering.register_waiting(world.ender, setup)
+    assert "deidentified\t" in admin.run("dataset", "show", slug).out
+    odd = ["--connection", "data", "--table", 'clinic."x"', "--column", "id"]
+    assert "lower case" in admin.run("slice", "add", slug, "bad", *odd).err
+    assert admin.run("slice", "retry", slug, "deidentified").code != 0, "only what failed is tried again"
+
+    with world.database.transaction() as tx:
+        dataset = tx.query(Dataset).filter(Dataset.slug == slug).one()
+    guest = world.person(vendor)
+    stranger = terminal_of(guest).run("dataset", "preview", slug)
+    assert stranger.code == 6 and "berlin" not in stranger.out
+    world.add(Offer(id=new_id("of"), dataset_id=dataset.id, vendor_id=vendor.id))
+    world.grant(dataset, guest)
+    shown = terminal_of(guest).run("dataset", "preview", slug, "--rows", "2")
+    assert shown.code == 0 and "(2 rows)" in shown.out and "berlin" in shown.out, shown.err
+    with world.database.transaction() as tx:
+        (lease,) = tx.query(Lease).filter(Lease.dataset_id == dataset.id).all()
+    world.wait_sweeping(lease.id, "revoked")
+    assert world.events(lease.id)[-1] == "lease.revoked" and "lease.issued" in world.events(lease.id)
+    retired = admin.run("slice", "retire", slug, "deidentified", "--reason", "a trial", "--json")
+    assert json.loads(retired.out)["data"]["status"] == "retired"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("site=berlin", ["site", "=", "berlin"]),
+        ("age >= 18", ["age", ">=", 18]),
+        ('zip="01234"', ["zip", "=", "01234"]),
+        ("share<0.5", ["share", "<", 0.5]),
+        ("open=true", ["open", "=", True]),
+        ("site in berlin, paris", ["site", "in", ["berlin", "paris"]]),
+        ("site is not null", ["site", "not_null"]),
+        ("site is null", ["site", "is_null"]),
+        ("x=1; DROP TABLE y", ["x", "=", "1; DROP TABLE y"]),
+        ("note=", ["note", "=", ""]),
+        ("list=[1]", ["list", "=", "[1]"]),
+    ],
+)
+def test_a_condition_is_read(text: str, said: list[object]) -> None:
+    assert condition(text) == said
+
+
+@pytest.mark.parametrize("text", ["", "berlin", "Site=1", "a b=1", "site like x", "1=1"])
+def test_what_is_no_condition_is_refused(text: str) -> None:
+    with pytest.raises(Fault):
+        condition(text)
