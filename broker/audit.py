@@ -41,6 +41,7 @@ NOTICED = frozenset(
         "request.lapsed",
         "request.made",
         "request.refused",
+        "request.reminded",
         "request.withdrawn",
     }
 )

@@ -40,6 +40,7 @@ class Request(Base):
     state: Mapped[Word] = mapped_column(default="pending")
     created_at: Mapped[CreatedAt]
     lapses_at: Mapped[Moment]
+    reminded_at: Mapped[Moment | None]
     decided_at: Mapped[Moment | None]
     decided_by: Mapped[Id | None] = mapped_column(ForeignKey("guestkey.person.id"))
     decision_reason: Mapped[Prose] = mapped_column(default="")

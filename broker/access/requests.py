@@ -27,6 +27,7 @@ from broker.parts import Parts
 SHORTEST_PERIOD = 60
 LONGEST_PERIOD = 366 * 86400
 MOST_PENDING = 50
+REMIND_EVERY = timedelta(days=1)
 View = Literal["mine", "queue", "decided", "others", "all"]
 
 
@@ -142,6 +143,35 @@ def withdraw(tx: Transaction, caller: Caller, request_id: str, now: datetime) ->
     if found.person_id != caller.id and not is_lead(caller, caller.vendor_id):
         raise Forbidden("Only who asked takes a request back.", advice="You can refuse it, if you decide about it.")
     return conclude(tx, caller, found, "withdrawn", "", now)
+
+
+def remind(tx: Transaction, caller: Caller, request_id: str, now: datetime) -> Request:
+    """Tell those who decide about one's request once more; at most once a day.
+
+    Raises:
+        NotFound: there is none of that id that the caller may see.
+        Forbidden: only who asked reminds.
+        Conflict: it is no longer pending, or was sent or reminded of less than a day ago.
+    """
+    found = request(tx, caller, request_id, lock=True)
+    if found.person_id != caller.id:
+        raise Forbidden("Only who asked reminds.")
+    if found.state != "pending" or found.lapses_at <= now:
+        raise Conflict("This request waits for nobody any more.", advice="Open it to see what became of it.")
+    again = may_remind_from(found)
+    if now < again:
+        raise Conflict(
+            "Those who decide were told less than a day ago.", advice=f"Remind them after {again:%d %b, %H:%M} UTC."
+        )
+    found.reminded_at = now
+    tx.flush()
+    audit.record(tx, "request.reminded", actor=caller.subject, subject=found.id, now=now)
+    return found
+
+
+def may_remind_from(found: Request) -> datetime:
+    """From when on those who decide may be reminded of a request."""
+    return (found.reminded_at or found.created_at) + REMIND_EVERY
 
 
 def conclude(tx: Transaction, caller: Caller, found: Request, state: str, reason: str, now: datetime) -> Request:

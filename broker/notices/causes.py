@@ -120,6 +120,7 @@ CAUSES: Mapping[str, Cause] = {
     "request.lapsed": Cause("own_requests", _decided),
     "request.made": Cause("to_decide", _asked),
     "request.refused": Cause("own_requests", _decided),
+    "request.reminded": Cause("to_decide", _asked),
     "request.withdrawn": Cause("own_requests", _decided),
 }
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
-from broker.models import Dataset, Person, Request, Vendor
+from broker.models import Dataset, Notice, Person, Request, Vendor
 from tests.support.world import DEIDENTIFIED, Signed, World
 from tests.web.conftest import ClientOf
 
@@ -114,6 +116,24 @@ def test_nobody_decides_about_themselves(world: World, scene: Scene) -> None:
     # The admin is not asked where there is an owner.
     assert scene.api(scene.admin).post(f"/requests/{mine.json()['id']}/approve", json={}).status_code == 403
     assert own.post(f"/requests/{mine.json()['id']}/withdraw").json()["state"] == "withdrawn"
+
+
+def test_who_asked_reminds_once_a_day(world: World, scene: Scene) -> None:
+    request = scene.ask().json()["id"]
+    mine = scene.api(scene.guest)
+    early = mine.post(f"/requests/{request}/remind")
+    assert (early.status_code, "less than a day ago" in early.json()["detail"]) == (409, True)
+    world.change(Request, request, created_at=world.now() - timedelta(days=2))
+    assert scene.api(scene.owner).post(f"/requests/{request}/remind").status_code == 403
+    assert mine.post(f"/requests/{request}/remind").status_code == 200
+    assert mine.post(f"/requests/{request}/remind").status_code == 409
+    with world.database.transaction() as tx:
+        told = tx.scalars(select(Notice.kind).where(Notice.subject == request).order_by(Notice.id)).all()
+    assert list(told) == ["request.made", "request.reminded"]
+    assert mine.post(f"/requests/{request}/withdraw").status_code == 200
+    world.change(Request, request, reminded_at=None)
+    over = mine.post(f"/requests/{request}/remind")
+    assert (over.status_code, "waits for nobody" in over.json()["detail"]) == (409, True)
 
 
 def test_vendors_people_decide_nothing(scene: Scene) -> None:

@@ -147,6 +147,7 @@ def mount(app: typer.Typer) -> None:
     verb(requests, "list", of="request")(list_requests)
     verb(requests, "show", of="request")(show_request)
     verb(requests, "withdraw", of="request")(withdraw)
+    verb(requests, "remind", of="request")(remind)
     verb(requests, "approve", of="request")(approve)
     verb(requests, "refuse", of="request")(refuse)
     grants = group(app, "grant", "Approved roles.")
@@ -224,6 +225,11 @@ def show_request(
     if (found.get("facts") or {}).get("may_decide"):
         cli.out.remark(f"Next: guestkey request approve {id_}   or: guestkey request refuse {id_} --reason WHY")
     return None
+
+
+def remind(cli: Cli, id_: RequestId) -> None:
+    """Tell those who decide about your request once more; at most once a day."""
+    cli.out.done(f"Those who decide about {id_} are told again.", cli.api.post(f"/requests/{segment(id_)}/remind"))
 
 
 def withdraw(cli: Cli, id_: RequestId) -> None:

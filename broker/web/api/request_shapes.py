@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from broker.access.approving import Narrowing
 from broker.access.dossier import Dossier
-from broker.access.requests import LONGEST_PERIOD, SHORTEST_PERIOD, NewRequest
+from broker.access.requests import LONGEST_PERIOD, SHORTEST_PERIOD, NewRequest, may_remind_from
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.models import Dataset, Grant, Person, Request
@@ -30,7 +30,7 @@ class Named(Shown):
 
 
 class RequestShown(Shown):
-    """A request. `period` is in seconds; `decision_reason` is what the approver said."""
+    """A request. `period` is in seconds; `decision_reason` is what the approver said; who asked may remind."""
 
     id: str
     state: str
@@ -44,6 +44,7 @@ class RequestShown(Shown):
     period: int
     created_at: datetime
     lapses_at: datetime
+    remind_from: datetime
     decided_at: datetime | None
     decided_by: Named | None
     decision_reason: str
@@ -218,6 +219,7 @@ def _values(tx: Transaction, items: Sequence[Request], *, inside: bool) -> list[
             "period": item.period,
             "created_at": item.created_at,
             "lapses_at": item.lapses_at,
+            "remind_from": may_remind_from(item),
             "decided_at": item.decided_at,
             "decided_by": _decider(item, people) if inside else None,
             "decision_reason": item.decision_reason,

@@ -61,6 +61,13 @@ def show_request(request_id: str, caller: CallerNow, parts: PartsNow) -> Request
         return full(tx, found, beside)
 
 
+@router.post("/{request_id}/remind", operation_id="remind_request")
+def remind_request(request_id: str, caller: CallerNow, parts: PartsNow) -> RequestShown:
+    """Tell those who decide about your request once more; at most once a day."""
+    with parts.database.transaction() as tx:
+        return shown(tx, caller, [requests.remind(tx, caller, request_id, clock(tx))])[0]
+
+
 @router.post("/{request_id}/withdraw", operation_id="withdraw_request")
 def withdraw_request(request_id: str, caller: CallerNow, parts: PartsNow) -> RequestShown:
     """Take your own request back."""

@@ -72,6 +72,18 @@ def withdraw(request_id: str, viewer: MemberNow, sent: Sent) -> Response:
     return act(viewer, sent, do, lambda setback: _page(setback, request_id, sent, "withdraw"))
 
 
+@router.post("/requests/{request_id}/remind")
+def remind(request_id: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Tell those who decide once more."""
+
+    def do(viewer: Viewer) -> Response:
+        with viewer.parts.database.transaction() as tx:
+            requests.remind(tx, viewer.caller, request_id, clock(tx))
+        return go(f"/requests/{request_id}")
+
+    return act(viewer, sent, do, lambda setback: _page(setback, request_id, sent, "remind"))
+
+
 @router.post("/requests/{request_id}/approve")
 def approve(request_id: str, viewer: MemberNow, sent: Sent) -> Response:
     """Approve, as asked or narrower, if the facts are still those the approver saw."""

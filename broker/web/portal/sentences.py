@@ -71,6 +71,7 @@ SENTENCES: Mapping[str, str] = {
     "recovery_code.used": "{who} used a recovery code.",
     "request.approved": "{who} approved the request {whom}.",
     "request.lapsed": "The request {whom} lapsed undecided.",
+    "request.reminded": "{who} reminded those who decide about the request.",
     "request.made": "{who} asked for access.",
     "request.refused": "{who} refused the request {whom}.",
     "request.withdrawn": "{who} withdrew the request {whom}.",
