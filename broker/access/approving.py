@@ -13,8 +13,10 @@ from broker.access.foresight import Prospect, foresee
 from broker.access.permissions import STEWARD, stewards_of
 from broker.access.requests import (
     SHORTEST_PERIOD,
+    as_caller,
     conclude,
     holder_of,
+    holding_person,
     party_of,
     refuse_if_pointless,
     request,
@@ -22,7 +24,7 @@ from broker.access.requests import (
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.errors import Conflict, Forbidden, GuestkeyError, Invalid
-from broker.models import Dataset, Event, Grant, Person, Request, Service, Team, new_id
+from broker.models import Dataset, Event, Grant, Request, Service, Team, new_id
 from broker.parts import Parts
 
 SHORTEST_LIFETIME = 60
@@ -41,17 +43,24 @@ def why_not(tx: Transaction, caller: Caller, found: Request) -> GuestkeyError | 
     """Why the caller may not decide about a request; None: it may."""
     if caller.kind != "person" or caller.vendor_id is not None:
         return Forbidden("Requests are decided by people of the organisation.")
-    if caller.id == found.person_id:
+    if caller.id in (found.person_id, found.for_person_id):
         return _self("You asked for this, so another approver must decide.")
     if found.service_id and _maker(tx, found.service_id) == caller.id:
         return _self("You made this service, so another approver must decide.")
-    of = tx.get_one(Dataset, found.dataset_id)
+    return not_decider(tx, caller, found.dataset_id, found.role)
+
+
+def not_decider(tx: Transaction, caller: Caller, dataset_id: str, role: str) -> GuestkeyError | None:
+    """Why the caller has no say about who holds a role on a dataset; None: it has."""
+    if caller.kind != "person" or caller.vendor_id is not None:
+        return Forbidden("Requests are decided by people of the organisation.")
+    of = tx.get_one(Dataset, dataset_id)
     if of.owner_id == caller.id:
         return None
     stewards = tx.scalars(stewards_of().where(Grant.dataset_id == of.id)).all()
     if caller.id in stewards:
         # Else stewards could make stewards, and the owner would lose sight of who decides.
-        return Forbidden("Only the owner decides who becomes a steward.") if found.role == STEWARD else None
+        return Forbidden("Only the owner decides who becomes a steward.") if role == STEWARD else None
     if of.owner_id is not None or stewards:
         return Forbidden("The dataset's owner or a steward decides about this.", advice="Remind them.")
     if not caller.is_admin:
@@ -89,28 +98,39 @@ def approve(
     )
     refuse_if_pointless(foresight)
     conclude(tx, caller, found, "approved", "", now)
-    retention = tx.get_one(Dataset, found.dataset_id).retention_until
-    ends_at = now + timedelta(seconds=period)
     grant = Grant(
-        id=new_id("gr"),
         dataset_id=found.dataset_id,
         role=found.role,
-        person_id=None if found.team_id or found.service_id else found.person_id,
+        person_id=None if found.team_id or found.service_id else holding_person(found),
         team_id=found.team_id,
         service_id=found.service_id,
         slice_name=slice_name,
         max_lifetime=narrowing.max_lifetime,
         purpose=found.purpose,
-        starts_at=now,
-        ends_at=min(ends_at, retention) if retention else ends_at,
+        ends_at=now + timedelta(seconds=period),
         request_id=found.id,
-        approved_by=caller.id,
-        created_at=now,
     )
+    return begin_grant(tx, caller, grant, prospect.holder, foresight.revision, now)
+
+
+def begin_grant(
+    tx: Transaction, caller: Caller, grant: Grant, holder: str, revision: int | None, now: datetime
+) -> Grant:
+    """Let a grant that was decided on begin now, never past the dataset's retention, with its event."""
+    grant.id = new_id("gr")
+    grant.starts_at = grant.created_at = now
+    grant.approved_by = caller.id
+    grant.ends_at = capped(tx, grant.dataset_id, grant.ends_at)
     tx.add(grant)
     tx.flush()
-    _record_grant(tx, caller, grant, prospect.holder, foresight.revision, now)
+    _record_grant(tx, caller, grant, holder, revision, now)
     return grant
+
+
+def capped(tx: Transaction, dataset_id: str, until: datetime) -> datetime:
+    """When a grant ends that is to end then: at the end of the dataset's retention if that is sooner."""
+    retention = tx.get_one(Dataset, dataset_id).retention_until
+    return min(until, retention) if retention else until
 
 
 def refuse(tx: Transaction, caller: Caller, request_id: str, reason: str, now: datetime) -> Request:
@@ -120,17 +140,8 @@ def refuse(tx: Transaction, caller: Caller, request_id: str, reason: str, now: d
 
 
 def asker_of(tx: Transaction, found: Request) -> Caller:
-    """Who asked, as the gate needs to know them; the gate reads their state from the records."""
-    person = tx.get_one(Person, found.person_id)
-    return Caller(
-        kind="person",
-        id=person.id,
-        name=person.name,
-        vendor_id=person.vendor_id,
-        holder_id="",
-        how="session",
-        signed_in_at=found.created_at,
-    )
+    """Who asked, or for whom they asked, as the gate needs to know them."""
+    return as_caller(tx, holding_person(found), found.created_at)
 
 
 def _to_decide(tx: Transaction, caller: Caller, request_id: str) -> Request:

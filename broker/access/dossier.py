@@ -12,7 +12,7 @@ from sqlalchemy import func, or_, select
 
 from broker.access.approving import asker_of, why_not
 from broker.access.foresight import Foresight, Prospect, foresee
-from broker.access.requests import holder_of, party_of
+from broker.access.requests import holder_of, holding_person, party_of
 from broker.access.slices import slices_of
 from broker.caller import Caller
 from broker.credentials import kinds
@@ -72,7 +72,7 @@ class Dossier:
 
 def dossier(parts: Parts, tx: Transaction, caller: Caller, found: Request, now: datetime) -> Dossier:
     """The facts beside a request the caller sees."""
-    person = tx.get_one(Person, found.person_id)
+    person = tx.get_one(Person, holding_person(found))
     of = tx.get_one(Dataset, found.dataset_id)
     foresight = _foresight(parts, tx, found)
     opened = tuple(slice_ for slice_ in slices_of(tx, [of.id])[of.id] if found.slice_name in (None, slice_.name))
@@ -138,10 +138,13 @@ def _history(tx: Transaction, found: Request, person: Person, now: datetime) -> 
     if found.team_id:
         held = Grant.team_id == found.team_id
     else:
-        held = Grant.service_id == found.service_id if found.service_id else Grant.person_id == found.person_id
-    lessee = Lease.service_id == found.service_id if found.service_id else Lease.person_id == found.person_id
+        held = Grant.service_id == found.service_id if found.service_id else Grant.person_id == person.id
+    lessee = Lease.service_id == found.service_id if found.service_id else Lease.person_id == person.id
     refused = select(func.count()).where(
-        Request.person_id == found.person_id, Request.dataset_id == found.dataset_id, Request.state == "refused"
+        func.coalesce(Request.for_person_id, Request.person_id) == person.id,
+        or_(Request.person_id == person.id, Request.for_person_id == person.id),
+        Request.dataset_id == found.dataset_id,
+        Request.state == "refused",
     )
     used = select(func.count()).where(lessee, Lease.dataset_id == found.dataset_id, Lease.created_at > now - LOOK_BACK)
     return History(

@@ -12,10 +12,10 @@ team     admin, auditor: all; lead: their vendor's; people: make: admin, lead; a
 dataset  the organisation's people: all; vendors: what is   add, slices, labels, retention, owner: admin;
          offered to them; services of the organisation:     text, offers, suspend, resume: owner, admin;
          what they hold a grant on                          retire: admin
-request  who asked; owner and stewards of the dataset;      ask: for oneself; for a team or service: lead of
-         lead: their vendor's; admin, auditor: all          its vendor, or (organisation's service) admin;
-                                                            decide: owner, steward (not about stewards), and
-                                                            an admin only where there is neither
+request  who asked, and for whom; owner and stewards of     ask: for oneself; for staff, a team or a service:
+         the dataset; lead: their vendor's; admin,          lead of its vendor, or (organisation's service)
+         auditor: all                                       admin; decide: owner, steward (not about
+                                                            stewards), and an admin only where there is neither
 grant    who holds it (also through a team or service);     revoke: holder, owner, steward, admin, lead of the
          owner, stewards; lead; admin, auditor              holder's vendor
 lease    who holds it; owner, stewards; lead; admin,        issue: the caller for itself, through the gate;
@@ -104,7 +104,7 @@ def requests_seen(caller: Caller) -> Seen:
     """See the table above."""
     if sees_everything(caller):
         return true()
-    asked = Request.person_id == caller.id
+    asked = or_(Request.person_id == caller.id, Request.for_person_id == caller.id)
     if is_lead(caller, caller.vendor_id):
         return or_(asked, Request.person_id.in_(_people_of(caller)))
     return or_(asked, Request.dataset_id.in_(looked_after(caller))) if caller.vendor_id is None else asked

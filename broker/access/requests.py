@@ -5,7 +5,7 @@ Deciding about one is `broker.access.approving`; one that nobody decides lapses 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -16,12 +16,13 @@ from broker.access import words
 from broker.access.datasets import dataset
 from broker.access.foresight import Foresight, Prospect, foresee
 from broker.access.paging import Page, Window, matching, page
+from broker.access.people import person
 from broker.access.permissions import is_lead, looked_after, missing, requests_seen, stewards_of
 from broker.access.teams import team
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.errors import Conflict, Forbidden, Invalid
-from broker.models import Dataset, Grant, Request, Service, is_id, new_id
+from broker.models import Dataset, Grant, Person, Request, Service, is_id, new_id
 from broker.parts import Parts
 
 SHORTEST_PERIOD = 60
@@ -33,7 +34,7 @@ View = Literal["mine", "queue", "decided", "others", "all"]
 
 @dataclass(frozen=True, slots=True)
 class NewRequest:
-    """What is asked for. `period` is in seconds; at most one of team and service, else it is for the caller."""
+    """What is asked for. `period` is in seconds; at most one of person, team and service, else it is for the caller."""
 
     dataset: str
     role: str
@@ -42,6 +43,7 @@ class NewRequest:
     slice: str | None = None
     team_id: str | None = None
     service_id: str | None = None
+    person_id: str | None = None
 
 
 def list_requests(
@@ -86,7 +88,8 @@ def ask(parts: Parts, tx: Transaction, caller: Caller, new: NewRequest, now: dat
 
     Raises:
         NotFound: no such dataset, team or service for this caller.
-        Forbidden: a team or service is asked for by its vendor's lead, an organisation's service by an admin.
+        Forbidden: another person, a team or a service is asked for by its vendor's lead, an organisation's service
+            by an admin.
         Conflict: a grant could never open anything (the detail says why), or the same is asked for already.
     """
     if caller.kind != "person":
@@ -94,17 +97,20 @@ def ask(parts: Parts, tx: Transaction, caller: Caller, new: NewRequest, now: dat
     of = dataset(tx, caller, new.dataset)
     _check_period(new.period)
     purpose = words.prose(new.purpose, "/purpose")
+    if new.person_id == caller.id:
+        new = replace(new, person_id=None)
     prospect = Prospect(
         holder=_holder(tx, caller, new),
         role=words.word(new.role, "/role"),
         slice=words.word(new.slice, "/slice") if new.slice is not None else None,
     )
-    foresight = foresee(tx, parts.rulebook, party_of(tx, caller, new.service_id), of.id, prospect)
+    foresight = foresee(tx, parts.rulebook, _party(tx, caller, new, now), of.id, prospect)
     refuse_if_pointless(foresight)
     _check_not_asked(tx, caller, of.id, new)
     made = Request(
         id=new_id("rq"),
         person_id=caller.id,
+        for_person_id=new.person_id,
         team_id=new.team_id,
         service_id=new.service_id,
         dataset_id=of.id,
@@ -231,12 +237,57 @@ def holder_of(found: Request) -> str:
     """The prefixed name of whoever a request would give a grant to."""
     if found.team_id:
         return f"team:{found.team_id}"
-    return f"service:{found.service_id}" if found.service_id else f"person:{found.person_id}"
+    return f"service:{found.service_id}" if found.service_id else f"person:{holding_person(found)}"
+
+
+def holding_person(found: Request) -> str:
+    """The id of the person a request is for: one of a lead's staff, or else who asks."""
+    return found.for_person_id or found.person_id
+
+
+def as_caller(tx: Transaction, person_id: str, now: datetime) -> Caller:
+    """A person as the gate needs to know them beforehand; it reads their state from the records."""
+    person = tx.get_one(Person, person_id)
+    return Caller(
+        kind="person",
+        id=person.id,
+        name=person.name,
+        vendor_id=person.vendor_id,
+        holder_id="",
+        how="session",
+        signed_in_at=now,
+    )
+
+
+def same_pending(tx: Transaction, caller: Caller, dataset_id: str, new: NewRequest) -> str | None:
+    """The id of the caller's undecided request for the very same, if there is one."""
+    return tx.execute(
+        select(Request.id).where(
+            Request.person_id == caller.id,
+            Request.state == "pending",
+            Request.dataset_id == dataset_id,
+            Request.role == new.role,
+            Request.slice_name.is_not_distinct_from(new.slice),
+            Request.for_person_id.is_not_distinct_from(new.person_id),
+            Request.team_id.is_not_distinct_from(new.team_id),
+            Request.service_id.is_not_distinct_from(new.service_id),
+        )
+    ).scalar()
+
+
+def _party(tx: Transaction, caller: Caller, new: NewRequest, now: datetime) -> Caller:
+    asker = as_caller(tx, new.person_id, now) if new.person_id else caller
+    return party_of(tx, asker, new.service_id)
 
 
 def _holder(tx: Transaction, caller: Caller, new: NewRequest) -> str:
-    if new.team_id and new.service_id:
-        raise Invalid("Name a team or a service, not both.", field="/team")
+    if sum(map(bool, (new.person_id, new.team_id, new.service_id))) > 1:
+        raise Invalid("Name a person, a team or a service, not several.", field="/team")
+    if new.person_id:
+        of_staff = person(tx, caller, new.person_id)
+        if not is_lead(caller, of_staff.vendor_id):
+            raise Forbidden("Only the vendor's lead asks for its staff.", advice="They can ask for themselves.")
+        return f"person:{of_staff.id}"
     if new.team_id:
         of = team(tx, caller, new.team_id)
         if not is_lead(caller, of.vendor_id):
@@ -271,15 +322,7 @@ def _check_not_asked(tx: Transaction, caller: Caller, dataset_id: str, new: NewR
     mine = and_(Request.person_id == caller.id, Request.state == "pending")
     if tx.execute(select(func.count()).where(mine)).scalar_one() >= MOST_PENDING:
         raise Conflict(f"You have {MOST_PENDING} undecided requests.", advice="Withdraw what you no longer need.")
-    same = select(Request.id).where(
-        mine,
-        Request.dataset_id == dataset_id,
-        Request.role == new.role,
-        Request.slice_name.is_not_distinct_from(new.slice),
-        Request.team_id.is_not_distinct_from(new.team_id),
-        Request.service_id.is_not_distinct_from(new.service_id),
-    )
-    if tx.execute(same).first():
+    if same_pending(tx, caller, dataset_id, new):
         raise Conflict("You have asked for this already, and it waits for a decision.")
 
 

@@ -52,7 +52,8 @@ def _asked(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
 
 def _decided(tx: Transaction, notice: Notice, _now: datetime) -> Told:
     request = tx.get_one(Request, notice.subject)
-    return Told([request.person_id], _of_request(tx, request), f"/requests/{request.id}", you=True)
+    told = [request.person_id, *filter(None, [request.for_person_id])]
+    return Told(told, _of_request(tx, request), f"/requests/{request.id}", you=True)
 
 
 def _grant(tx: Transaction, notice: Notice, now: datetime) -> Told | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,36 +15,54 @@ from tests.support.world import World
 def test_a_file_longer_than_a_part_is_checked_then_done(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
     terminal = terminal_of(world.person(world.vendor(), roles=("lead",)))
     file = tmp_path / "staff.csv"
-    people = [f"Guest {number},guest{number}@example.org" for number in range(130)]
+    people = [f"Guest {number},guest{number}@example.org" for number in range(105)]
     file.write_text("name,email\n" + "\n".join(people) + "\n")
     dry = terminal.run("person", "import", str(file), "--dry-run")
     assert dry.code == 0, dry.err
-    assert "Checked 100 of 130 lines\nChecked 130 of 130 lines\n" in dry.err
-    assert "Dry run, nothing was written: 130 invited." in dry.err
-    assert "131\tinvited\tGuest 129 <guest129@example.org>" in dry.out
+    assert "Checked 100 of 105 lines\nChecked 105 of 105 lines\n" in dry.err
+    assert "Dry run, nothing was written: 105 invited." in dry.err
+    assert "106\tinvited\tGuest 104 <guest104@example.org>" in dry.out
     assert "/join/" not in dry.out
     done = terminal.run("person", "import", str(file), "--json")
     assert done.code == 0, done.err
     report = json.loads(done.out)["data"]
-    assert report["counts"] == {"invited": 130}
-    assert len({line["link"] for line in report["lines"]}) == 130
+    assert report["counts"] == {"invited": 105}
+    assert len({line["link"] for line in report["lines"]}) == 105
     again = terminal.run("person", "import", str(file))
-    assert (again.code, "130 already invited." in again.err) == (0, True), again.err
+    assert (again.code, "105 already invited." in again.err) == (0, True), again.err
 
 
 def test_a_refused_line_is_3_and_stops_all_of_it(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
     terminal = terminal_of(world.person(world.vendor(), roles=("lead",)))
     file = tmp_path / "staff.csv"
-    people = [f"Guest {number},guest{number}@example.org" for number in range(120)]
+    people = [f"Guest {number},guest{number}@example.org" for number in range(101)]
     file.write_text("name,email\n" + "\n".join([*people, people[0], "=cmd,"]) + "\n")
     stopped = terminal.run("person", "import", str(file))
     assert stopped.code == 3, stopped.err
     assert "This is the same as line 2." in stopped.out, "though in another part"
-    assert "123\trefused\t" in stopped.out and "formula" in stopped.out
+    assert "104\trefused\t" in stopped.out and "formula" in stopped.out
     assert "Nothing was done." in stopped.err
     kept = terminal.run("person", "import", str(file), "--keep-going")
     assert kept.code == 3, kept.err
-    assert "1 already invited, 120 invited, 1 refused." in kept.err
+    assert "1 already invited, 101 invited, 1 refused." in kept.err
+
+
+def test_grants_are_asked_for_given_and_found_again(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
+    vendor, owner = world.vendor(), world.person()
+    lead, guest = world.person(vendor, roles=("lead",)), world.person(vendor)
+    dataset, team = world.dataset(vendor, owner=owner, register=False), world.team(vendor, guest)
+    file = tmp_path / "grants.csv"
+    until = (world.now() + timedelta(days=30)).date()
+    file.write_text(f"dataset,role,purpose,until,team\n{dataset.slug},annotator,March visits,{until},{team.name}\n")
+    asked = terminal_of(lead).run("grant", "import", str(file))
+    assert (asked.code, "1 asked." in asked.err) == (0, True), asked.err
+    given = terminal_of(owner).run("grant", "import", str(file))
+    assert (given.code, "1 granted." in given.err) == (0, True), given.err
+    again = terminal_of(owner).run("grant", "import", str(file), "--json")
+    assert json.loads(again.out)["data"]["counts"] == {"already_granted": 1}
+    words = ["request", "new", dataset.slug, "--role", "annotator", "--purpose", "Labels", "--period", "7d"]
+    assert terminal_of(lead).run(*words, "--for", guest.id).code == 0
+    assert terminal_of(lead).run(*words, "--for", owner.id).code == 6
 
 
 @pytest.mark.parametrize(

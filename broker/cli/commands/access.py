@@ -9,7 +9,7 @@ import typer
 from broker.cli import guiding, waiting
 from broker.cli.api import segment
 from broker.cli.command import Cli, verb
-from broker.cli.commands import exporting, registering
+from broker.cli.commands import bulk, exporting, registering
 from broker.cli.commands.nouns import (
     Dataset,
     GrantId,
@@ -71,6 +71,7 @@ REQUEST = Noun(
         Column("role", "role"),
         Column("slice", "slice"),
         Column("who", "person.name"),
+        Column("for", "for_person.name"),
         Column("purpose", "purpose"),
         Column("period", "period", seconds=True),
         Column("asked", "created_at", when=True),
@@ -153,6 +154,7 @@ def mount(app: typer.Typer) -> None:
     grants = group(app, "grant", "Approved roles.")
     verb(grants, "list", of="grant")(list_grants)
     mount_show(grants, GRANT)
+    verb(grants, "import", of="grant")(import_grants)
     verb(grants, "revoke", of="grant")(revoke_grant)
     exporting.mount_grants(grants)
     verb(app, "who")(who)
@@ -173,6 +175,9 @@ def new_request(
     purpose: Annotated[str | None, typer.Option(help="What for, in a sentence for whoever decides.")] = None,
     period: Annotated[str | None, typer.Option(help=f"How long, such as 7d; {guiding.PERIOD} if left out.")] = None,
     slice_: Annotated[str | None, typer.Option("--slice", help="Only this part of it.")] = None,
+    for_: Annotated[
+        str | None, typer.Option("--for", metavar="PERSON", help="Ask for one of your staff, by their id; for leads.")
+    ] = None,
     team: Annotated[str | None, typer.Option(help="Ask for this team instead of yourself.")] = None,
     service: Annotated[str | None, typer.Option(help="Ask for this service instead of yourself.")] = None,
     wait: Annotated[str | None, typer.Option(help="Wait this long for the decision, such as 10m.")] = None,
@@ -190,6 +195,7 @@ def new_request(
         "slice": wish.slice,
         "purpose": wish.purpose,
         "period": seconds_of(wish.period or guiding.PERIOD),
+        "person": for_,
         "team": team,
         "service": service,
     }
@@ -266,6 +272,14 @@ def list_grants(
 ) -> None:
     """List grants."""
     print_list(cli, GRANT, limit, person=person, dataset=dataset)
+
+
+def import_grants(cli: Cli, file: bulk.File, dry_run: bulk.DryRun = False, keep_going: bulk.KeepGoing = False) -> int:
+    """Give grants by a CSV file: dataset,role,purpose,until,person,team,slice. For a lead each line is a request.
+
+    Exit code 3: some lines were refused; without --keep-going nothing was done then.
+    """
+    return bulk.run(cli, file, "/grants/import", {}, dry_run=dry_run, keep_going=keep_going)
 
 
 def revoke_grant(cli: Cli, id_: GrantId, reason: Reason) -> None:

@@ -1,4 +1,4 @@
-"""What `import` and `export` share: a file checked as a whole, then sent in parts, with a report for each line."""
+"""What every `import` shares: a file checked as a whole, then sent in parts, with a report for each line."""
 
 from __future__ import annotations
 

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 
-from broker.access import holdings
+from broker.access import bulk, csv_lines, granting, holdings
 from broker.database import now as clock
-from broker.web.api.common import CallerNow, Ended, PartsNow, Reason, WindowNow
+from broker.web.api import bulk_shapes
+from broker.web.api.common import CallerNow, Ended, FreshCaller, PartsNow, Reason, WindowNow
 from broker.web.api.holding_shapes import Grants, GrantShown, grants_shown
 
 router = APIRouter(prefix="/grants", tags=["grants"])
@@ -28,6 +29,26 @@ def list_grants(
     with parts.database.transaction() as tx:
         page = holdings.list_grants(tx, caller, window, filters)
         return Grants(items=grants_shown(tx, page.items), next_cursor=page.next_cursor)
+
+
+@router.post("/import", operation_id="import_grants")
+def import_grants(
+    body: bulk_shapes.File,
+    caller: FreshCaller,
+    parts: PartsNow,
+    dry_run: bulk_shapes.DryRun = False,
+    keep_going: bulk_shapes.KeepGoing = False,
+    after: bulk_shapes.After = 0,
+) -> bulk_shapes.ReportShown:
+    """Give grants by the lines of a file: `dataset,role,purpose,until` and `person` or `team`, perhaps `slice`.
+
+    For who decides about the dataset: each line goes through what an approval goes through. A vendor's lead asks by the
+    same file: each line is a request. At most 500 lines at once, each a transaction of its own; without `keep_going`,
+    one refused line stops them all. Sent again, it gives and asks nothing twice.
+    """
+    rows = csv_lines.read(bulk_shapes.content_of(body), granting.COLUMNS, after=after)
+    report = bulk.run(parts.database, rows, granting.task(parts, caller), dry_run=dry_run, keep_going=keep_going)
+    return bulk_shapes.report_shown(report)
 
 
 @router.get("/{grant_id}", operation_id="show_grant")

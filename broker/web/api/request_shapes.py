@@ -30,11 +30,15 @@ class Named(Shown):
 
 
 class RequestShown(Shown):
-    """A request. `period` is in seconds; `decision_reason` is what the approver said; who asked may remind."""
+    """A request by `person`, for themselves or `for_person`, a team or a service. `period` is in seconds.
+
+    `decision_reason` is what the approver said; who asked may remind.
+    """
 
     id: str
     state: str
     person: Named
+    for_person: Named | None
     team: str | None
     service: str | None
     dataset: str
@@ -114,6 +118,7 @@ class RequestBody(Strict):
     slice: Annotated[str, Field(min_length=1, max_length=32)] | None = None
     purpose: Prose
     period: Annotated[int, Field(ge=SHORTEST_PERIOD, le=LONGEST_PERIOD)]
+    person: Annotated[Id | None, Field(description="One of a lead's own staff; left out, it is for yourself.")] = None
     team: Id | None = None
     service: Id | None = None
 
@@ -141,6 +146,7 @@ class RequestBody(Strict):
             slice=self.slice,
             team_id=self.team,
             service_id=self.service,
+            person_id=self.person,
         )
 
 
@@ -200,8 +206,12 @@ def _decider(item: Request, people: dict[str, str]) -> dict[str, str] | None:
     return {"id": item.decided_by, "name": people[item.decided_by]} if item.decided_by else None
 
 
+def _for(item: Request, people: dict[str, str]) -> dict[str, str] | None:
+    return {"id": item.for_person_id, "name": people[item.for_person_id]} if item.for_person_id else None
+
+
 def _values(tx: Transaction, items: Sequence[Request], *, inside: bool) -> list[dict[str, Any]]:
-    ids = {item.person_id for item in items} | {item.decided_by for item in items if item.decided_by}
+    ids = {id_ for item in items for id_ in (item.person_id, item.for_person_id, item.decided_by) if id_}
     people = dict(_pairs(tx, select(Person.id, Person.name).where(Person.id.in_(ids))))
     slugs = dict(_pairs(tx, select(Dataset.id, Dataset.slug).where(Dataset.id.in_({i.dataset_id for i in items}))))
     grants = dict(_pairs(tx, select(Grant.request_id, Grant.id).where(Grant.request_id.in_({i.id for i in items}))))
@@ -210,6 +220,7 @@ def _values(tx: Transaction, items: Sequence[Request], *, inside: bool) -> list[
             "id": item.id,
             "state": item.state,
             "person": {"id": item.person_id, "name": people[item.person_id]},
+            "for_person": _for(item, people),
             "team": item.team_id,
             "service": item.service_id,
             "dataset": slugs[item.dataset_id],
