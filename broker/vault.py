@@ -9,7 +9,6 @@ the errors raised.
 
 from __future__ import annotations
 
-import base64
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +24,6 @@ from hvac import exceptions as refusals
 from requests.adapters import HTTPAdapter
 
 from broker.bounds import BoundedSession, Breaker, Entrance
-from broker.errors import BackendDown
 from broker.settings import BaoIdentity
 from broker.vault_answers import (
     MISSHAPEN,
@@ -34,11 +32,11 @@ from broker.vault_answers import (
     Nonsense,
     VaultRefused,
     checked_name,
-    checked_path,
     down,
     part,
     sound,
 )
+from broker.vault_engines import Engines
 
 __all__ = ["ChildToken", "DatabaseCredential", "Vault", "VaultRefused"]
 
@@ -60,7 +58,7 @@ _DOWN = (
 )
 
 
-class Vault:
+class Vault(Engines):
     """One AppRole identity's view of OpenBao.
 
     Args:
@@ -78,6 +76,7 @@ class Vault:
         concurrency: int = 16,
         ca_file: Path | None = None,
     ) -> None:
+        super().__init__()
         self._addr = addr.rstrip("/")
         self._identity = identity
         self._timeout = timeout
@@ -86,7 +85,6 @@ class Vault:
         self._breaker = Breaker()
         # By database role: the roles known are as many as slices in use, a few hundred bytes each.
         self._breakers_behind: dict[str, Breaker] = defaultdict(Breaker)
-        self._remembered: dict[str, Mapping[str, str]] = {}
         self._login_lock = Lock()
         self._renew_at = 0.0
         self._deadline = local()
@@ -148,117 +146,6 @@ class Vault:
         """
         self._write("sys/leases/revoke", {"lease_id": lease_id, "sync": True}, behind=_role_behind(lease_id))
 
-    # -- transit ------------------------------------------------------------------------------------------------
-
-    def encrypt(self, key: str, plaintext: bytes, *, context: str | None = None) -> str:
-        """Wrap bytes under a transit key; for a derived key `context` binds the result to one owner."""
-        body = {"plaintext": _base64(plaintext)} | _context(context)
-        try:
-            answer = self._write(f"transit/encrypt/{checked_name(key)}", body)
-        except VaultRefused as error:
-            raise down("The key store refuses to wrap a secret.") from error
-        return str(part(answer, "data", "ciphertext"))
-
-    def decrypt(self, key: str, ciphertext: str, *, context: str | None = None) -> bytes:
-        """Unwrap what `encrypt` made.
-
-        Raises:
-            VaultRefused: wrong context, altered text, or a key that is gone.
-        """
-        body = {"ciphertext": ciphertext} | _context(context)
-        answer = self._write(f"transit/decrypt/{checked_name(key)}", body)
-        return base64.b64decode(str(part(answer, "data", "plaintext")))
-
-    def sign_jws(self, key: str, signing_input: bytes, *, version: int) -> str:
-        """An ES256 signature of the input in JWS form (RFC 7515: r and s, base64url), by one key version."""
-        body = {
-            "input": _base64(signing_input),
-            "marshaling_algorithm": "jws",
-            "hash_algorithm": "sha2-256",
-            "key_version": version,
-        }
-        signature = part(self._write(f"transit/sign/{checked_name(key)}", body), "data", "signature")
-        return str(signature).rpartition(":")[2]
-
-    def sign_ed25519(self, key: str, message: bytes, *, version: int) -> bytes:
-        """The 64 bytes of an Ed25519 signature (RFC 8032) by one version of a transit key."""
-        body = {"input": _base64(message), "key_version": version}
-        signature = part(self._write(f"transit/sign/{checked_name(key)}", body), "data", "signature")
-        return base64.b64decode(str(signature).rpartition(":")[2])
-
-    def public_keys(self, key: str) -> tuple[int, dict[int, str]]:
-        """The newest version of a signing key and the public keys of every version: PEM, or base64 for Ed25519."""
-        answer = self._read(f"transit/keys/{checked_name(key)}")
-        if answer is None:
-            raise VaultRefused(f"no transit key {key}")
-        versions = part(answer, "data", "keys")
-        newest = int(part(answer, "data", "latest_version"))
-        return newest, {int(version): str(part(versions, version, "public_key")) for version in versions}
-
-    # -- secrets of the broker's own hands ----------------------------------------------------------------------
-
-    def secret(self, path: str, *, remembered: bool = False) -> Mapping[str, str]:
-        """The newest version of a secret in the key-value mount `guestkey`.
-
-        Args:
-            remembered: while OpenBao is down, answer what it said last; for hands that must be able to end things then.
-
-        Raises:
-            VaultRefused: there is none, or this identity may not read it.
-        """
-        try:
-            secret = self.found_secret(path)
-        except BackendDown:
-            if remembered and path in self._remembered:
-                return self._remembered[path]
-            raise
-        if secret is None:
-            raise VaultRefused(f"no secret {path}")
-        if remembered:
-            self._remembered[path] = secret
-        return secret
-
-    def found_secret(self, path: str) -> Mapping[str, str] | None:
-        """The same, or None where there is none.
-
-        Raises:
-            VaultRefused: this identity may not read it.
-        """
-        answer = self._read(f"guestkey/data/{checked_path(path)}")
-        return None if answer is None else {str(key): str(value) for key, value in part(answer, "data", "data").items()}
-
-    def remember(self, path: str, content: Mapping[str, str]) -> None:
-        """What a `remembered` secret is while OpenBao is down, told by the operator."""
-        self._remembered[checked_path(path)] = content
-
-    def keep(self, path: str, content: Mapping[str, str]) -> None:
-        """Write a new version of an entry in the key-value mount `guestkey`.
-
-        Raises:
-            VaultRefused: this identity may not write it.
-        """
-        self._write(f"guestkey/data/{checked_path(path)}", {"data": dict(content)})
-
-    # -- setting up slices --------------------------------------------------------------------------------------
-
-    def write_database_role(self, role: str, definition: Mapping[str, Any]) -> None:
-        """Create or replace a database role; for the setup identity only."""
-        self._write(f"database/roles/{checked_name(role)}", dict(definition))
-
-    def delete_database_role(self, role: str) -> None:
-        """Remove a database role; twice is fine."""
-        path = f"database/roles/{checked_name(role)}"
-        self._call(lambda: self._client.delete(path))
-
-    def write_policy(self, name: str, hcl: str) -> None:
-        """Create or replace an ACL policy; for the setup identity only."""
-        self._write(f"sys/policies/acl/{checked_name(name)}", {"policy": hcl})
-
-    def delete_policy(self, name: str) -> None:
-        """Remove an ACL policy; twice is fine."""
-        path = f"sys/policies/acl/{checked_name(name)}"
-        self._call(lambda: self._client.delete(path))
-
     def healthy(self) -> bool:
         """Whether OpenBao is unsealed, active and knows us.
 
@@ -294,6 +181,9 @@ class Vault:
 
     def _write(self, path: str, body: Mapping[str, Any], *, behind: str = "") -> Any:
         return self._call(lambda: self._client.write_data(path, data=dict(body)), behind=behind)
+
+    def _delete(self, path: str) -> None:
+        self._call(lambda: self._client.delete(path))
 
     def _call(self, call: Callable[[], T], *, behind: str = "") -> T:
         """One call as ourselves: logged in, and once more if our token has died."""
@@ -412,11 +302,3 @@ def _refused(error: refusals.VaultError) -> Exception:
 def _role_behind(lease_id: str) -> str:
     """The database role a lease `database/creds/<role>/<id>` came from."""
     return (["unknown", *lease_id.split("/")])[-2]
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()
-
-
-def _context(context: str | None) -> dict[str, str]:
-    return {} if context is None else {"context": _base64(context.encode())}

@@ -16,7 +16,9 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Response, expect
 from tests.portal import pictures
 from tests.portal.house import House, Someone
 
-STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+STANDARDS = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+# The dark look differs in colours only (guestkey.css), so only what is about colours is looked at again.
+COLOURS = {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}
 LOOKS: tuple[tuple[Literal["light", "dark"], int], ...] = (
     ("light", 1280),
     ("dark", 1280),
@@ -127,7 +129,7 @@ class Guest:
         for scheme, width in LOOKS:
             self.page.emulate_media(color_scheme=scheme)
             self.page.set_viewport_size({"width": width, "height": 900})
-            found = self.page.evaluate(_VIOLATIONS, STANDARDS)
+            found = self.page.evaluate(_VIOLATIONS, STANDARDS if scheme == "light" else COLOURS)
             violations = [(rule["id"], [node["target"] for node in rule["nodes"]]) for rule in found]
             assert not violations, (name, scheme, width, violations)
             wide = self.page.evaluate("document.documentElement.scrollWidth")

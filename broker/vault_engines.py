@@ -1,0 +1,152 @@
+"""What the broker asks of OpenBao's transit and key-value engines, and how slices are set up there.
+
+The calls themselves (log-in, limits, breakers, hvac) are `broker.vault.Vault`, which this is a part of.
+"""
+
+from __future__ import annotations
+
+import base64
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from broker.errors import BackendDown
+from broker.vault_answers import VaultRefused, checked_name, checked_path, down, part
+
+
+class Engines(ABC):
+    """Operations over the two calls and the deletion that `Vault` makes as one identity."""
+
+    def __init__(self) -> None:
+        self._remembered: dict[str, Mapping[str, str]] = {}
+
+    @abstractmethod
+    def _read(self, path: str) -> Any:
+        """What is at a path; None for nothing."""
+
+    @abstractmethod
+    def _write(self, path: str, body: Mapping[str, Any], *, behind: str = "") -> Any:
+        """Write and return the answer."""
+
+    @abstractmethod
+    def _delete(self, path: str) -> None:
+        """Remove what is at a path; twice is fine."""
+
+    # -- transit ------------------------------------------------------------------------------------------------
+
+    def encrypt(self, key: str, plaintext: bytes, *, context: str | None = None) -> str:
+        """Wrap bytes under a transit key; for a derived key `context` binds the result to one owner."""
+        body = {"plaintext": _base64(plaintext)} | _context(context)
+        try:
+            answer = self._write(f"transit/encrypt/{checked_name(key)}", body)
+        except VaultRefused as error:
+            raise down("The key store refuses to wrap a secret.") from error
+        return str(part(answer, "data", "ciphertext"))
+
+    def decrypt(self, key: str, ciphertext: str, *, context: str | None = None) -> bytes:
+        """Unwrap what `encrypt` made.
+
+        Raises:
+            VaultRefused: wrong context, altered text, or a key that is gone.
+        """
+        body = {"ciphertext": ciphertext} | _context(context)
+        answer = self._write(f"transit/decrypt/{checked_name(key)}", body)
+        return base64.b64decode(str(part(answer, "data", "plaintext")))
+
+    def sign_jws(self, key: str, signing_input: bytes, *, version: int) -> str:
+        """An ES256 signature of the input in JWS form (RFC 7515: r and s, base64url), by one key version."""
+        body = {
+            "input": _base64(signing_input),
+            "marshaling_algorithm": "jws",
+            "hash_algorithm": "sha2-256",
+            "key_version": version,
+        }
+        signature = part(self._write(f"transit/sign/{checked_name(key)}", body), "data", "signature")
+        return str(signature).rpartition(":")[2]
+
+    def sign_ed25519(self, key: str, message: bytes, *, version: int) -> bytes:
+        """The 64 bytes of an Ed25519 signature (RFC 8032) by one version of a transit key."""
+        body = {"input": _base64(message), "key_version": version}
+        signature = part(self._write(f"transit/sign/{checked_name(key)}", body), "data", "signature")
+        return base64.b64decode(str(signature).rpartition(":")[2])
+
+    def public_keys(self, key: str) -> tuple[int, dict[int, str]]:
+        """The newest version of a signing key and the public keys of every version: PEM, or base64 for Ed25519."""
+        answer = self._read(f"transit/keys/{checked_name(key)}")
+        if answer is None:
+            raise VaultRefused(f"no transit key {key}")
+        versions = part(answer, "data", "keys")
+        newest = int(part(answer, "data", "latest_version"))
+        return newest, {int(version): str(part(versions, version, "public_key")) for version in versions}
+
+    # -- secrets of the broker's own hands ----------------------------------------------------------------------
+
+    def secret(self, path: str, *, remembered: bool = False) -> Mapping[str, str]:
+        """The newest version of a secret in the key-value mount `guestkey`.
+
+        Args:
+            remembered: while OpenBao is down, answer what it said last; for hands that must be able to end things then.
+
+        Raises:
+            VaultRefused: there is none, or this identity may not read it.
+        """
+        try:
+            secret = self.found_secret(path)
+        except BackendDown:
+            if remembered and path in self._remembered:
+                return self._remembered[path]
+            raise
+        if secret is None:
+            raise VaultRefused(f"no secret {path}")
+        if remembered:
+            self._remembered[path] = secret
+        return secret
+
+    def found_secret(self, path: str) -> Mapping[str, str] | None:
+        """The same, or None where there is none.
+
+        Raises:
+            VaultRefused: this identity may not read it.
+        """
+        answer = self._read(f"guestkey/data/{checked_path(path)}")
+        return None if answer is None else {str(key): str(value) for key, value in part(answer, "data", "data").items()}
+
+    def remember(self, path: str, content: Mapping[str, str]) -> None:
+        """What a `remembered` secret is while OpenBao is down, told by the operator."""
+        self._remembered[checked_path(path)] = content
+
+    def keep(self, path: str, content: Mapping[str, str]) -> None:
+        """Write a new version of an entry in the key-value mount `guestkey`.
+
+        Raises:
+            VaultRefused: this identity may not write it.
+        """
+        self._write(f"guestkey/data/{checked_path(path)}", {"data": dict(content)})
+
+    # -- setting up slices --------------------------------------------------------------------------------------
+
+    def write_database_role(self, role: str, definition: Mapping[str, Any]) -> None:
+        """Create or replace a database role; for the setup identity only."""
+        self._write(f"database/roles/{checked_name(role)}", dict(definition))
+
+    def delete_database_role(self, role: str) -> None:
+        """Remove a database role; twice is fine."""
+        path = f"database/roles/{checked_name(role)}"
+        self._delete(path)
+
+    def write_policy(self, name: str, hcl: str) -> None:
+        """Create or replace an ACL policy; for the setup identity only."""
+        self._write(f"sys/policies/acl/{checked_name(name)}", {"policy": hcl})
+
+    def delete_policy(self, name: str) -> None:
+        """Remove an ACL policy; twice is fine."""
+        path = f"sys/policies/acl/{checked_name(name)}"
+        self._delete(path)
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _context(context: str | None) -> dict[str, str]:
+    return {} if context is None else {"context": _base64(context.encode())}
