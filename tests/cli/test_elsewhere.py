@@ -201,6 +201,14 @@ def test_two_at_once_are_one(desk: Desk) -> None:
         assert tx.scalars(told).one() == 2
 
 
+def test_what_went_meanwhile_uses_up_no_factor(desk: Desk) -> None:
+    page = desk.browser.open(f"/confirm/command-line/{desk.ask()}")
+    desk.ask()
+    before = desk.browser.api("GET", "/me")["factor_at"]
+    assert desk.prove(page).status_code == 404
+    assert (desk.browser.api("GET", "/me")["factor_at"], desk.factor_at()) == (before, None)
+
+
 def test_only_a_persons_command_line_asks(desk: Desk, world: World) -> None:
     assert desk.browser.api("POST", "/confirm/browser")["code"] == "forbidden"
     service = world.service(world.vendor())

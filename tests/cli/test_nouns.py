@@ -95,6 +95,8 @@ def test_suspending_a_vendor_waits_for_every_end(world: World, terminal_of: Term
     assert answer["id"] in admin.run("suspension", "list", "--state", "open").out
     resumed = admin.run("vendor", "resume", vendor_id, "--reason", "cleared")
     assert resumed.code == 0, resumed.err
+    again = ["person", "resume", guest.id, "--reason", "cleared", "--json"]
+    assert json.loads(admin.run(*again).err)["error"]["code"] == "conflict", "who was never suspended"
     assert "confirmed ended\t2" in admin.run("suspension", "show", answer["id"]).out
 
 
@@ -129,6 +131,7 @@ def test_rules_are_checked_tested_and_compared(world: World, terminal_of: Termin
     folder = tmp_path / "policies"
     shutil.copytree(SHIPPED, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     assert admin.run("policy", "check", str(folder)).code == 0
+    assert "# rules.csv\n" in admin.run("policy", "show").out
     tested = admin.run("policy", "test", str(folder))
     assert tested.code == 0, tested.err
     same = admin.run("policy", "diff", str(folder))
@@ -139,6 +142,13 @@ def test_rules_are_checked_tested_and_compared(world: World, terminal_of: Termin
     assert "+" in admin.run("policy", "diff", str(folder)).out
     assert admin.run("policy", "apply", str(folder)).code == 2, "refused at the door"
     assert admin.run("policy", "check", str(tmp_path / "nowhere")).code == 2
+    rules.write_text(rules.read_text().replace("Allow", "allow") + "# reviewed\n")
+    proposed = data(admin.run("policy", "apply", str(folder), "--json"))
+    another = terminal_of(world.person(roles=("admin",)))
+    assert proposed["id"] in another.run("proposal", "list", "--state", "pending").out
+    assert admin.run("proposal", "approve", proposed["id"]).code == 3, "nobody is their own second"
+    refused = another.run("proposal", "refuse", proposed["id"], "--reason", "not now")
+    assert refused.code == 0, refused.err
 
 
 def test_status_needs_nobody(terminal_of: TerminalOf, world: World) -> None:

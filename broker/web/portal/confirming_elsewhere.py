@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
 from broker.database import now as clock
+from broker.errors import NotFound
 from broker.identity import elsewhere
 from broker.web.portal.acting import Setback, act, asked, go
 from broker.web.portal.pages import render
@@ -41,6 +42,9 @@ def confirm(waiting_id: str, viewer: MemberNow, sent: Sent) -> Response:
             elsewhere.confirm(tx, viewer.caller, waiting_id, clock(tx))
         return go("/confirm/command-line")
 
+    # First, so that nobody proves a factor for nothing.
+    with viewer.parts.database.transaction() as tx:
+        elsewhere.shown(tx, viewer.caller, waiting_id, clock(tx))
     # However fresh the browser's factor is: what counts there was proven for the browser, not for a terminal.
     return act(viewer, sent, do, lambda setback: _page(setback, waiting_id), needs=lambda _: elsewhere.SECONDS)
 
@@ -59,8 +63,14 @@ def disown(waiting_id: str, viewer: MemberNow, sent: Sent) -> Response:
 
 def _page(setback: Setback, waiting_id: str) -> HTMLResponse:
     viewer = setback.viewer
-    with viewer.parts.database.transaction() as tx:
-        waiting = elsewhere.shown(tx, viewer.caller, waiting_id, clock(tx))
+    try:
+        with viewer.parts.database.transaction() as tx:
+            waiting = elsewhere.shown(tx, viewer.caller, waiting_id, clock(tx))
+    except NotFound:
+        if setback.trouble is None:
+            raise
+        # It went while the factor was proven: a page, so that this browser's session is renewed with it.
+        return render("elsewhere/gone.html", viewer=viewer, status=404, trouble=setback.trouble)
     panel = setback.panel or replace(asked(viewer, elsewhere.SECONDS), interrupts=False)
     return render(
         "elsewhere/confirm.html",
