@@ -24,6 +24,7 @@ from hvac import exceptions as refusals
 from requests.adapters import HTTPAdapter
 
 from broker.bounds import BoundedSession, Breaker, Entrance
+from broker.errors import BackendDown
 from broker.settings import BaoIdentity
 from broker.vault_answers import (
     MISSHAPEN,
@@ -46,6 +47,7 @@ T = TypeVar("T")
 LEASE_TOKEN_ROLE = "guestkey-lease"  # noqa: S105  a name
 # Of the calls in flight, this share may wait for databases behind OpenBao.
 _BEHIND = 0.5
+_SEEN_SECONDS = 5.0
 _DOWN = (
     requests.RequestException,
     refusals.VaultDown,
@@ -87,6 +89,7 @@ class Vault(Engines):
         self._breakers_behind: dict[str, Breaker] = defaultdict(Breaker)
         self._login_lock = Lock()
         self._renew_at = 0.0
+        self._seen = (float("-inf"), True)
         self._deadline = local()
         self._session = requests.Session()
         self._session.mount(self._addr, HTTPAdapter(pool_maxsize=concurrency * 2))
@@ -154,6 +157,22 @@ class Vault(Engines):
         """
         self._read("auth/token/lookup-self")
         return True
+
+    def answers(self, seconds: float = 0.5) -> bool:
+        """Whether OpenBao serves us, as seen in the last five seconds: for telling people, never for deciding.
+
+        Args:
+            seconds: how long to wait for it at most.
+        """
+        at, found = self._seen
+        if monotonic() - at > _SEEN_SECONDS:
+            try:
+                with self.deadline(seconds):
+                    found = self.healthy()
+            except (BackendDown, VaultRefused):
+                found = False
+            self._seen = monotonic(), found
+        return found
 
     # -- one call -----------------------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from playwright.sync_api import ViewportSize, expect
 from sqlalchemy import select, update
@@ -186,3 +188,17 @@ def test_a_picture_tells_what_changed() -> None:
         moved = Image.new("RGB", one.size, "white")
         moved.paste(one, (0, 40))
         assert pictures.unlike(one, moved) > 0.02
+
+
+def test_home_says_what_still_works_while_the_key_store_is_away(house: House, ada: Guest) -> None:
+    """And by itself that it is back."""
+    bao, vault = house.world.stack.bao, house.replica.parts.vault
+    bao.signal(signal.SIGSTOP)
+    try:
+        vault._seen = (float("-inf"), True)
+        ada.open("/")
+        ada.says("The key store does not answer")
+        ada.look("home-key-store-away")
+    finally:
+        bao.signal(signal.SIGCONT)
+    expect(ada.page.locator("main")).not_to_contain_text("key store", timeout=30_000)

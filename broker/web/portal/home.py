@@ -30,6 +30,7 @@ _FEW = Window(limit=10)
 @router.get("/")
 def home(viewer: MemberNow) -> HTMLResponse:
     """What is held now, what was asked for, and what there is."""
+    answers = viewer.parts.vault.answers()
     with viewer.parts.database.transaction() as tx:
         mine = requests.list_requests(tx, viewer.caller, _FEW, view="mine")
         queue = requests.list_requests(tx, viewer.caller, Window(limit=1), view="queue") if viewer.inside else None
@@ -37,6 +38,7 @@ def home(viewer: MemberNow) -> HTMLResponse:
             "home.html",
             viewer=viewer,
             leases=_own_leases(tx, viewer),
+            key_store=answers,
             grants=_own_grants(tx, viewer),
             requests=shown(tx, viewer.caller, mine.items),
             datasets=summaries(tx, list_datasets(tx, viewer.caller, _FEW, status="active").items),
@@ -48,8 +50,9 @@ def home(viewer: MemberNow) -> HTMLResponse:
 @router.get("/live/home")
 def live_leases(viewer: MemberNow) -> HTMLResponse:
     """The part of the home page that changes by itself."""
+    answers = viewer.parts.vault.answers()
     with viewer.parts.database.transaction() as tx:
-        return render("parts/own_leases.html", viewer=viewer, leases=_own_leases(tx, viewer))
+        return render("parts/own_leases.html", viewer=viewer, leases=_own_leases(tx, viewer), key_store=answers)
 
 
 @router.get("/waiting")
