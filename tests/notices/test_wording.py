@@ -103,7 +103,8 @@ def test_every_kind_has_its_words_for_people_and_channels(office: Office) -> Non
         "request.refused",
         "request.withdrawn",
     }
-    assert kinds[made.lead.id] == {"person.suspended"} and kinds[made.owner.id] == {"request.made"}
+    assert kinds[made.lead.id] == {"person.suspended"}
+    assert kinds[made.owner.id] == {"request.made", "request.reminded"}
     assert {item.kind for item in office.deliveries(made.admin)} == {
         "installation.closed",
         "installation.opened",

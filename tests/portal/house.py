@@ -36,7 +36,8 @@ class House:
         self.world, self.replica, self.url = world, replica, replica.url
         self._operator = Operator(world.stack.bao)
         self._client = self._operator.make_provider([f"{self.url}/sign-in/callback"])
-        self.own = self._bind("organisation", f"Organisation {secrets.token_hex(2)}", None)
+        # A run may make a second house on the same servers, and who matches the sources of both is let in by neither.
+        self.own = self._bind(f"organisation-{secrets.token_hex(4)}", f"Organisation {secrets.token_hex(2)}", None)
 
     def vendor(self, name: str = "Acme Labels") -> tuple[Vendor, SignInSource]:
         """An active vendor and where its people sign in."""
