@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy import select, update
 
 from broker import audit
+from broker.access.paging import Page, Window, page
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.errors import BackendDown, Conflict, Forbidden, Invalid, NotFound
@@ -131,15 +132,15 @@ def active(tx: Transaction, source_id: str) -> SignInSource:
     return source
 
 
-def listed(tx: Transaction, caller: Caller) -> Sequence[SignInSource]:
-    """All sources; for admins and auditors.
+def listed(tx: Transaction, caller: Caller, window: Window) -> Page[SignInSource]:
+    """Sources, newest first; for admins and auditors.
 
     Raises:
         Forbidden: for anybody else.
     """
     if not (caller.is_admin or caller.is_auditor):
         raise Forbidden("Only admins and auditors see sign-in sources.")
-    return tx.scalars(select(SignInSource).order_by(SignInSource.id)).all()
+    return page(tx, select(SignInSource), SignInSource.id, window)
 
 
 def disable(tx: Transaction, caller: Caller, source_id: str, now: datetime) -> None:

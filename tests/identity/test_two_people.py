@@ -175,6 +175,10 @@ def test_binding_a_source_takes_two_and_hides_its_secret(
     made = next(
         item for item in admins.second.api("GET", "/sources").json()["items"] if item["id"] == shown.json()["subject"]
     )
+    first = admins.second.api("GET", "/sources?limit=1").json()
+    assert first["items"] == [made] and first["next_cursor"] == made["id"]
+    rest = admins.second.api("GET", f"/sources?limit=1&cursor={made['id']}").json()
+    assert [item["id"] < made["id"] for item in rest["items"]] == [True]
     with world.database.transaction() as tx:
         source = tx.get_one(SignInSource, made["id"])
     link = door.invite(source)

@@ -73,7 +73,7 @@ def test_sources_are_proposed_and_closed(house: House, guest_of: GuestOf) -> Non
     vendor, source = house.vendor("Closing Co")
     ines = guest_of(house.someone("Ines Admin", None, "admin"))
     ines.open("/sources")
-    ines.says(house.own.name)
+    ines.says(source.name)
     ines.look("sources")
     ines.follow("Propose a source")
     ines.fill("Name", "Acme login")

@@ -16,7 +16,7 @@ from broker.database import now as clock
 from broker.errors import Invalid
 from broker.identity import sources
 from broker.models import Proposal, SignInSource
-from broker.web.api.common import CallerNow, FreshCaller, Id, Name, PartsNow
+from broker.web.api.common import CallerNow, FreshCaller, Id, Name, PartsNow, WindowNow
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/sources", tags=["sources"])
@@ -41,10 +41,10 @@ class SourceShown(Shown):
 
 
 class Sources(BaseModel):
-    """All of them; there is no second page."""
+    """A page of sources."""
 
     items: list[SourceShown]
-    next_cursor: str | None = None
+    next_cursor: str | None
 
 
 class SourceBody(Strict):
@@ -75,11 +75,12 @@ class Proposed(Shown):
 
 
 @router.get("", operation_id="list_sources")
-def list_sources(caller: CallerNow, parts: PartsNow) -> Sources:
-    """Every sign-in source. For admins and auditors."""
+def list_sources(caller: CallerNow, parts: PartsNow, window: WindowNow) -> Sources:
+    """Sign-in sources, newest first. For admins and auditors."""
     with parts.database.transaction() as tx:
-        found = sources.listed(tx, caller)
-    return Sources(items=_shown(str(parts.settings.public_url), found))
+        found = sources.listed(tx, caller, window)
+    shown = _shown(str(parts.settings.public_url), found.items)
+    return Sources(items=shown, next_cursor=found.next_cursor)
 
 
 @router.post("", operation_id="propose_source", status_code=202)

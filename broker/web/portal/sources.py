@@ -32,9 +32,9 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 @router.get("/sources")
-def all_sources(viewer: MemberNow) -> HTMLResponse:
-    """Every sign-in source, with the link its people open."""
-    return _sources_page(Setback(viewer), {})
+def all_sources(viewer: MemberNow, cursor: str | None = None) -> HTMLResponse:
+    """Sign-in sources, newest first, with the link their people open."""
+    return _sources_page(Setback(viewer), cursor, {})
 
 
 @router.get("/sources/new")
@@ -71,13 +71,13 @@ def change_source(source_id: str, what: str, viewer: MemberNow, sent: Sent) -> R
         return go("/sources")
 
     filled = {**sent, "source": source_id, "what": what}
-    return act(viewer, sent, do, lambda back: _sources_page(back, filled), needs=fresh)
+    return act(viewer, sent, do, lambda back: _sources_page(back, sent.get("cursor") or None, filled), needs=fresh)
 
 
-def _sources_page(setback: Setback, filled: Mapping[str, str]) -> HTMLResponse:
+def _sources_page(setback: Setback, cursor: str | None, filled: Mapping[str, str]) -> HTMLResponse:
     viewer = setback.viewer
-    found = list_sources(viewer.caller, viewer.parts).items
-    return _page("registry/sources.html", setback, sources=found, filled=filled)
+    found = list_sources(viewer.caller, viewer.parts, Window(cursor))
+    return _page("registry/sources.html", setback, page=found, cursor=cursor, filled=filled)
 
 
 def _new_source(setback: Setback, filled: Mapping[str, str]) -> HTMLResponse:
