@@ -25,10 +25,12 @@ SYSTEM = "system"
 # What people are told of. `broker.notices.causes` says whom, and in which words.
 NOTICED = frozenset(
     {
+        "grant.made",
         "grant.revoked",
         "installation.closed",
         "installation.opened",
         "lease.revoke_failed",
+        "person.confirmed",
         "person.joined",
         "person.suspended",
         "proposal.approved",

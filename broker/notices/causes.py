@@ -5,13 +5,13 @@ The kinds are those of `broker.audit.NOTICED`, and `grant.lapsing`, which time a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from broker.database import Transaction
-from broker.models import Dataset, Grant, Lease, Notice, Person, Proposal, Request, Vendor
-from broker.notices.people import approvers, holders, with_role
+from broker.models import Dataset, Grant, Lease, Notice, Person, Proposal, Request, Service, Team, Vendor
+from broker.notices.people import approvers, holders, leads_of, with_role
 from broker.notices.wording import at, plain
 
 LAPSING = "grant.lapsing"
@@ -26,12 +26,19 @@ ACTS = {
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Whom a notice concerns, the facts for its words, and the page to open. `you`: it happened to those people."""
+    """Whom a notice concerns, the facts for its words, and the page to open. `you`: it happened to those people.
+
+    `beside`: who hears of it as of somebody else's, under a topic of their own if one is named.
+    `channels`: the organisation's channels hear of it too.
+    """
 
     people: list[str]
     facts: Mapping[str, object]
     path: str
     you: bool = False
+    beside: Sequence[str] = ()
+    beside_topic: str = ""
+    channels: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +59,52 @@ def _asked(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
 
 def _decided(tx: Transaction, notice: Notice, _now: datetime) -> Told:
     request = tx.get_one(Request, notice.subject)
-    told = [request.person_id, *filter(None, [request.for_person_id])]
-    return Told(told, _of_request(tx, request), f"/requests/{request.id}", you=True)
+    # Approved, it is told to whoever now holds the grant as theirs.
+    beside = [] if notice.kind == "request.approved" else [*filter(None, [request.for_person_id])]
+    facts = _of_request(tx, request)
+    return Told([request.person_id], facts, f"/requests/{request.id}", you=True, beside=beside)
+
+
+def _given(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
+    grant = tx.get_one(Grant, notice.subject)
+    if grant.revoked_at is not None:
+        return None
+    told = _to_holders(tx, grant, now)
+    if grant.request_id is None:
+        return told if grant.service_id else replace(told, beside=leads_of(tx, grant, now), beside_topic="staff")
+    # Who asked, and the channels, hear that the request was approved.
+    asker = tx.get_one(Request, grant.request_id).person_id
+    others = [[person for person in people if person != asker] for people in (told.people, told.beside)]
+    return replace(told, people=others[0], beside=others[1], channels=False)
 
 
 def _grant(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
     grant = tx.get_one(Grant, notice.subject)
     if notice.kind == LAPSING and grant.revoked_at is not None:
         return None
-    facts = {"dataset": _dataset(tx, grant.dataset_id), "role": grant.role, "ends_at": at(grant.ends_at)}
-    return Told(holders(tx, grant, now), facts, f"/grants/{grant.id}", you=True)
+    return _to_holders(tx, grant, now)
+
+
+def _to_holders(tx: Transaction, grant: Grant, now: datetime) -> Told:
+    """A grant, as those who hold it are told of it; of a service's, those who answer for the service."""
+    facts = {
+        "dataset": _dataset(tx, grant.dataset_id),
+        "role": grant.role,
+        "ends_at": at(grant.ends_at),
+        "holder": _holder(tx, grant.person_id, grant.team_id, grant.service_id),
+        "team": bool(grant.team_id),
+    }
+    concerned, path = holders(tx, grant, now), f"/grants/{grant.id}"
+    if grant.service_id:
+        return Told([], facts, path, beside=concerned)
+    return Told(concerned, facts, path, you=True)
+
+
+def _confirmed(tx: Transaction, notice: Notice, _now: datetime) -> Told | None:
+    person = tx.get_one(Person, notice.subject)
+    if person.status != "active":
+        return None
+    return Told([person.id], _of_person(tx, person), "/security", you=True)
 
 
 def _joined(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
@@ -105,10 +148,12 @@ def _alarm(tx: Transaction, notice: Notice, now: datetime) -> Told:
 
 CAUSES: Mapping[str, Cause] = {
     LAPSING: Cause("own_grants", _grant),
+    "grant.made": Cause("own_grants", _given),
     "grant.revoked": Cause("own_grants", _grant),
     "installation.closed": Cause("emergency", _alarm, to_actor=True),
     "installation.opened": Cause("emergency", _alarm, to_actor=True),
     "lease.revoke_failed": Cause("failures", _failed, to_actor=True),
+    "person.confirmed": Cause("own_grants", _confirmed),
     "person.joined": Cause("joins", _joined),
     "person.suspended": Cause("staff", _staff),
     "proposal.approved": Cause("two_person", _agreed),
@@ -127,13 +172,24 @@ CAUSES: Mapping[str, Cause] = {
 
 
 def _of_request(tx: Transaction, request: Request) -> Mapping[str, object]:
+    """The facts of a request: `who` asked, and the `holder` if it is for somebody or something else."""
     person = tx.get_one(Person, request.person_id)
+    for_another = request.for_person_id or request.team_id or request.service_id
     return {
         **_of_person(tx, person),
+        "holder": _holder(tx, request.for_person_id, request.team_id, request.service_id) if for_another else "",
         "dataset": _dataset(tx, request.dataset_id),
         "role": request.role,
         "lapses_at": at(request.lapses_at),
     }
+
+
+def _holder(tx: Transaction, person_id: str | None, team_id: str | None, service_id: str | None) -> str:
+    if team_id:
+        return f"the team {plain(tx.get_one(Team, team_id).name)}"
+    if service_id:
+        return f"the service {plain(tx.get_one(Service, service_id).name)}"
+    return _name(tx, person_id or "")
 
 
 def _of_person(tx: Transaction, person: Person) -> Mapping[str, object]:

@@ -49,10 +49,16 @@ _ALL = {
         of_all="Requests decided, lapsed or taken back",
     ),
     "own_grants": Topic(
-        "own_grants", "Your access", "About to end, or ended.", of_all="Grants that end soon or were ended"
+        "own_grants",
+        "Your access",
+        "You were confirmed; access given, about to end, or ended.",
+        of_all="People confirmed; grants given by a file, that end soon or were ended",
     ),
     "staff": Topic(
-        "staff", "Your staff", "Somebody of your vendor was suspended.", of_all="Vendors' people who were suspended"
+        "staff",
+        "Your staff",
+        "Somebody of your vendor was suspended, or given access that you did not ask for.",
+        of_all="Vendors' people who were suspended",
     ),
     "joins": Topic("joins", "Joining", "Somebody has joined and waits to be confirmed."),
     "two_person": Topic("two_person", "Acts that need a second admin", "Proposed, agreed to, refused or lapsed."),

@@ -10,7 +10,7 @@ from broker.access.approving import barred, why_not
 from broker.access.permissions import stewards_of
 from broker.caller import Caller
 from broker.database import Transaction
-from broker.models import Dataset, Grant, Person, Request, RoleHeld, Service, TeamMember
+from broker.models import Dataset, Grant, Person, Request, RoleHeld, Service, Team, TeamMember
 
 
 def with_role(tx: Transaction, *roles: str, now: datetime, vendor_id: str | None = None) -> list[str]:
@@ -53,6 +53,15 @@ def holders(tx: Transaction, grant: Grant, now: datetime) -> list[str]:
         return with_role(tx, "lead", now=now, vendor_id=service.vendor_id)
     made_by = tx.get(Person, service.created_by)
     return [made_by.id] if made_by is not None else []
+
+
+def leads_of(tx: Transaction, grant: Grant, now: datetime) -> list[str]:
+    """The leads of the vendor whose person or team holds a grant, beside those who hold it; nobody's for our own."""
+    if grant.team_id is not None:
+        vendor_id: str | None = tx.get_one(Team, grant.team_id).vendor_id
+    else:
+        vendor_id = tx.get_one(Person, grant.person_id).vendor_id
+    return with_role(tx, "lead", now=now, vendor_id=vendor_id) if vendor_id is not None else []
 
 
 def _as_caller(person: Person, now: datetime) -> Caller:

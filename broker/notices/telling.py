@@ -5,11 +5,11 @@ Each notice is one transaction. One that cannot be worded is tried again later a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import delete, select, text
+from sqlalchemy import delete, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from broker.database import Transaction
@@ -103,16 +103,20 @@ def _deliver(tx: Transaction, notice: Notice, now: datetime, *, mails: bool) -> 
     told = cause.told(tx, notice, now)
     if told is None:
         return
-    people = [person for person in dict.fromkeys(told.people) if cause.to_actor or notice.actor != f"person:{person}"]
-    words = worded(notice.kind, told.facts, you=told.you)
-    rows = [
-        _row(notice, told, words, now, topic=cause.topic, state=state, person_id=person)
-        for person, state in _states(tx, people, cause.topic, now, mails=mails).items()
-    ]
-    beside = worded(notice.kind, told.facts, you=False)
+    theirs, beside = worded(notice.kind, told.facts, you=told.you), worded(notice.kind, told.facts, you=False)
+    beside_topic = told.beside_topic or cause.topic
+    passed_over = set() if cause.to_actor else {notice.actor.removeprefix("person:")}
+    rows = []
+    for people, words, topic in ((told.people, theirs, cause.topic), (told.beside, beside, beside_topic)):
+        concerned = [person for person in dict.fromkeys(people) if person not in passed_over]
+        passed_over.update(concerned)
+        rows += [
+            _row(notice, told, words, now, topic=topic, state=state, person_id=person)
+            for person, state in _states(tx, concerned, topic, now, mails=mails).items()
+        ]
     rows += [
         _row(notice, told, beside, now, topic=cause.topic, state="waiting", channel_id=channel)
-        for channel in _channels(tx, cause.topic)
+        for channel in (_channels(tx, {cause.topic, beside_topic}) if told.channels else ())
     ]
     if rows:
         tx.execute(insert(Delivery).on_conflict_do_nothing(), rows)
@@ -162,10 +166,9 @@ def _flooded(tx: Transaction, person_id: str, now: datetime) -> bool:
     return len(tx.scalars(mailed.limit(MAILS_AN_HOUR)).all()) >= MAILS_AN_HOUR
 
 
-def _channels(tx: Transaction, topic: str) -> Sequence[str]:
-    return tx.scalars(
-        select(NoticeChannel.id).where(NoticeChannel.removed_at.is_(None), NoticeChannel.topics.contains([topic]))
-    ).all()
+def _channels(tx: Transaction, topics: Iterable[str]) -> Sequence[str]:
+    takes = or_(*(NoticeChannel.topics.contains([topic]) for topic in topics))
+    return tx.scalars(select(NoticeChannel.id).where(NoticeChannel.removed_at.is_(None), takes)).all()
 
 
 def tidy(parts: Parts, kept: timedelta) -> int:

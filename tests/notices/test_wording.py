@@ -97,13 +97,15 @@ def test_every_kind_has_its_words_for_people_and_channels(office: Office) -> Non
     assert not [data for data in told.values() if "Your" in data["title"] and data["topic"] != "to_decide"]
     kinds = {who.id: {item.kind for item in office.deliveries(who)} for who in (made.guest, made.lead, made.owner)}
     assert kinds[made.guest.id] == {
+        "grant.made",
         "grant.revoked",
+        "person.confirmed",
         "request.approved",
         "request.lapsed",
         "request.refused",
         "request.withdrawn",
     }
-    assert kinds[made.lead.id] == {"person.suspended"}
+    assert kinds[made.lead.id] == {"grant.made", "person.suspended"}
     assert kinds[made.owner.id] == {"request.made", "request.reminded"}
     assert {item.kind for item in office.deliveries(made.admin)} == {
         "installation.closed",
