@@ -27,6 +27,8 @@ HOUSEKEEPING_SECONDS = 60.0
 WITNESS_SECONDS = 5.0
 LOG_SECONDS = 10.0
 _NOTICE_SECONDS = 0.5
+# Beyond the message under way: noting what became of it.
+_LEAVING_SECONDS = 5.0
 
 
 class Worker:
@@ -50,7 +52,7 @@ class Worker:
     def run(self) -> None:
         """Work until stopped. Faults of backends are logged and tried again; they never end the worker."""
         # Telling people has a thread of its own: whatever it waits for, ending goes on.
-        postman = threading.Thread(target=Postman(self._parts).run, args=(self._stopping,), name="postman")
+        postman = threading.Thread(target=Postman(self._parts).run, args=(self._stopping,), name="postman", daemon=True)
         postman.start()
         with ThreadPoolExecutor(sweeping.HANDS, thread_name_prefix="hand") as pool:
             listener: psycopg.Connection[tuple[object, ...]] | None = None
@@ -59,7 +61,10 @@ class Worker:
                 listener = self._wait(listener, self._parts.settings.sweep_interval if pause is None else pause)
             if listener is not None:
                 listener.close()
-        postman.join()
+        settings = self._parts.settings
+        postman.join(max(settings.smtp_timeout, settings.notice_timeout) + _LEAVING_SECONDS)
+        if postman.is_alive():
+            log.warning("worker.left_behind", part="postman")
 
     def _step(self, pool: ThreadPoolExecutor) -> float:
         settings = self._parts.settings

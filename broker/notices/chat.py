@@ -7,11 +7,13 @@ them with a host of the caller's choosing, and take seconds to load.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
 from broker.models import Delivery
+from broker.notices.deadline import Aside, Deadline
 from broker.notices.mail import NotSent
 from broker.settings import Settings
 
@@ -24,6 +26,7 @@ SERVICES = {
     "pover": ("apprise.plugins.pushover", "NotifyPushover"),
 }
 LONGEST_TARGET = 500
+_SAYING = Aside(8)
 
 
 def fault_of(url: str) -> str:
@@ -54,7 +57,13 @@ def send(settings: Settings, url: str, delivery: Delivery) -> None:
         raise NotSent("This service does not take such an address.", for_good=True)
     service.socket_connect_timeout = service.socket_read_timeout = settings.notice_timeout / 2
     link = str(settings.public_url).rstrip("/") + delivery.path
-    taken = service.notify(title=delivery.title, body=f"{delivery.body}\n\n{link}", body_format="text")
+    said = partial(service.notify, title=delivery.title, body=f"{delivery.body}\n\n{link}", body_format="text")
+    try:
+        # apprise opens its connections itself, so they cannot be cut.
+        with Deadline(settings.notice_timeout) as deadline:
+            taken = _SAYING.do(said, deadline)
+    except TimeoutError as error:
+        raise NotSent("The chat service did not answer in time.") from error
     if not taken:
         raise NotSent("The chat service did not take it.")
 

@@ -6,8 +6,7 @@ import contextlib
 import smtplib
 import socket
 import ssl
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from email import policy
@@ -15,15 +14,16 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from broker.notices.deadline import Aside, Deadline
 from broker.settings import Settings
 
 LONGEST_ADDRESS = 254
 # SMTP's codes from here on say that trying again changes nothing (RFC 5321 §4.2.1).
 _LASTING = 500
+_NAMES = Aside(8)
 _FOLDER = Path(__file__).parent / "templates"
 _text = Environment(loader=FileSystemLoader(_FOLDER), undefined=StrictUndefined)  # noqa: S701  plain text
 _html = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -94,9 +94,8 @@ def send(settings: Settings, mail: Mail) -> None:
     """
     if settings.smtp_host is None:
         raise NotSent("No mail server is configured.")
-    opened: list[socket.socket] = []
     try:
-        with cut_after(settings.smtp_timeout, opened), _connected(settings, opened) as server:
+        with Deadline(settings.smtp_timeout) as deadline, _connected(settings, deadline) as server:
             server.send_message(compose(settings, mail), to_addrs=[mail.to])
     except smtplib.SMTPRecipientsRefused as error:
         codes = [code for code, _ in error.recipients.values()]
@@ -116,48 +115,19 @@ def send(settings: Settings, mail: Mail) -> None:
 
 
 @contextlib.contextmanager
-def cut_after(seconds: float, opened: list[socket.socket]) -> Iterator[None]:
-    """Cut whatever connections were opened after so many seconds, however slowly the other side drips."""
-
-    def cut() -> None:
-        for line in opened:
-            with contextlib.suppress(OSError):
-                line.shutdown(socket.SHUT_RDWR)
-
-    watch = threading.Timer(seconds, cut)
-    watch.daemon = True
-    watch.start()
-    try:
-        yield
-    finally:
-        watch.cancel()
-
-
-@contextlib.contextmanager
-def _connected(settings: Settings, opened: list[socket.socket]) -> Iterator[smtplib.SMTP]:
+def _connected(settings: Settings, deadline: Deadline) -> Iterator[smtplib.SMTP]:
     trusted = ssl.create_default_context(cafile=str(settings.smtp_ca_file) if settings.smtp_ca_file else None)
-    given: dict[str, Any] = {"timeout": settings.smtp_timeout}
-    if settings.smtp_security == "tls":
-        given["context"] = trusted
-    kind = _watched(smtplib.SMTP_SSL if settings.smtp_security == "tls" else smtplib.SMTP, opened)
-    with kind(settings.smtp_host or "", settings.smtp_port, **given) as server:
+
+    class Client(smtplib.SMTP):
+        def _get_socket(self, host: str, port: int, _timeout: float) -> socket.socket:
+            line = deadline.connect(deadline.look_up(host, _NAMES), port)
+            return trusted.wrap_socket(line, server_hostname=host) if settings.smtp_security == "tls" else line
+
+    # Unless told who we are, it would look up this machine's own name, for however long that takes.
+    ourselves = settings.public_url.host or "localhost"
+    with Client(settings.smtp_host or "", settings.smtp_port, ourselves, settings.smtp_timeout) as server:
         if settings.smtp_security == "starttls":
             server.starttls(context=trusted)
-            # TLS took the connection over under a new name.
-            if server.sock is not None:
-                opened.append(server.sock)
         if settings.smtp_username is not None and settings.smtp_password is not None:
             server.login(settings.smtp_username, settings.smtp_password.get_secret_value())
         yield server
-
-
-def _watched(kind: type[smtplib.SMTP], opened: list[socket.socket]) -> Callable[..., smtplib.SMTP]:
-    """The same client, whose connection can be cut from outside: its own time limit begins anew with every byte."""
-
-    class Watched(kind):  # type: ignore[valid-type, misc]
-        def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-            line: socket.socket = super()._get_socket(host, port, timeout)
-            opened.append(line)
-            return line
-
-    return Watched

@@ -10,18 +10,18 @@ from __future__ import annotations
 import contextlib
 import http.client
 import ipaddress
-import socket
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import SplitResult, urlsplit
 
-from broker.notices.mail import NotSent, cut_after
+from broker.notices.deadline import Aside, Deadline
+from broker.notices.mail import NotSent
 from broker.settings import Settings
 
 LONGEST_TARGET = 500
 Address = IPv4Address | IPv6Address
-_MOST_TRIED = 3
+_NAMES = Aside(8)
 _PORTS = {"http": 80, "https": 443}
 # A cloud's machine-configuration service at a public-looking address.
 _METADATA = frozenset({ipaddress.ip_address("168.63.129.16")})
@@ -70,9 +70,8 @@ def post(settings: Settings, url: str, body: bytes, headers: Mapping[str, str]) 
     if wrong:
         raise NotSent(f"The target cannot be used. {wrong}")
     parts = urlsplit(url)
-    opened: list[socket.socket] = []
     try:
-        with cut_after(settings.notice_timeout, opened), _connected(settings, parts, opened) as line:
+        with Deadline(settings.notice_timeout) as deadline, _connected(settings, parts, deadline) as line:
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             line.request("POST", path, body=body, headers=dict(headers))
             return line.getresponse().status
@@ -83,26 +82,17 @@ def post(settings: Settings, url: str, body: bytes, headers: Mapping[str, str]) 
 
 
 @contextlib.contextmanager
-def _connected(
-    settings: Settings, parts: SplitResult, opened: list[socket.socket]
-) -> Iterator[http.client.HTTPConnection]:
+def _connected(settings: Settings, parts: SplitResult, deadline: Deadline) -> Iterator[http.client.HTTPConnection]:
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
-    addresses = _resolved(settings, host, port)
+    addresses = _resolved(settings, host, deadline)
     if parts.scheme != "https" and not all(is_inner(settings, address) for address in addresses):
         raise NotSent("The target has no TLS: only https:// may be used beyond GUESTKEY_NOTICE_NETWORKS.")
-    raw = _first(addresses, port, settings.notice_timeout)
-    raw.settimeout(settings.notice_timeout)
-    opened.append(raw)
-    line = http.client.HTTPConnection(parts.netloc, timeout=settings.notice_timeout)
-    line.sock = raw
+    line = http.client.HTTPConnection(parts.netloc)
+    line.sock = deadline.connect([str(address) for address in addresses], port)
     try:
         if parts.scheme == "https":
             trusted = ssl.create_default_context(cafile=_ca(settings))
-            # The handshake comes after, so that it can be cut off like the rest.
-            secured = trusted.wrap_socket(raw, server_hostname=host, do_handshake_on_connect=False)
-            opened.append(secured)
-            line.sock = secured
-            secured.do_handshake()
+            line.sock = trusted.wrap_socket(line.sock, server_hostname=host)
         yield line
     finally:
         line.close()
@@ -112,23 +102,12 @@ def _ca(settings: Settings) -> str | None:
     return str(settings.notice_ca_file) if settings.notice_ca_file else None
 
 
-def _resolved(settings: Settings, host: str, port: int) -> list[Address]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = list(dict.fromkeys(ipaddress.ip_address(str(item[4][0])) for item in found))
+def _resolved(settings: Settings, host: str, deadline: Deadline) -> list[Address]:
+    addresses = [ipaddress.ip_address(found) for found in deadline.look_up(host, _NAMES)]
     # One that is not permitted among others that are is no accident.
     if not addresses or not all(permitted(settings, address) for address in addresses):
         raise NotSent("The target lies inside a network: GUESTKEY_NOTICE_NETWORKS does not name it.")
     return addresses
-
-
-def _first(addresses: Sequence[Address], port: int, seconds: float) -> socket.socket:
-    fault: OSError = OSError("no address")
-    for address in addresses[:_MOST_TRIED]:
-        try:
-            return socket.create_connection((str(address), port), timeout=seconds / _MOST_TRIED)
-        except OSError as error:
-            fault = error
-    raise fault
 
 
 def _meant(address: Address) -> Address:

@@ -182,31 +182,6 @@ def test_a_server_that_hangs_costs_one_time_limit_and_no_more(office: Office) ->
     assert {item.state for item in office.deliveries(signed)} == {"delivered"}
 
 
-def test_a_server_that_drips_is_cut_off(office: Office) -> None:
-    boss(office)
-    alarm(office.world)
-    with socket.create_server(("localhost", 0)) as dripping:
-
-        def drip() -> None:
-            dripping.settimeout(5)
-            line, _ = dripping.accept()
-            with line:
-                for _ in range(100):
-                    try:
-                        line.sendall(b"2")
-                    except OSError:
-                        return
-                    time.sleep(0.1)
-
-        thread = threading.Thread(target=drip)
-        thread.start()
-        changes: dict[str, Any] = {"smtp_port": dripping.getsockname()[1], "smtp_timeout": 0.6}
-        began = time.monotonic()
-        office.round(parts=replace(office.parts, settings=office.parts.settings.model_copy(update=changes)))
-        assert time.monotonic() - began < 3
-        thread.join()
-
-
 def test_a_server_nobody_vouches_for_gets_nothing(office: Office) -> None:
     signed, to = boss(office)
     alarm(office.world)
