@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import delete, or_, select, text
+from sqlalchemy import delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from broker.database import Transaction
@@ -144,7 +144,10 @@ def _states(tx: Transaction, people: Sequence[str], topic: str, now: datetime, *
     if not mails or not people:
         return states
     reachable = tx.scalars(
-        select(NoticeAddress).where(NoticeAddress.person_id.in_(people), NoticeAddress.address != "")
+        select(NoticeAddress)
+        .where(NoticeAddress.person_id.in_(people), NoticeAddress.address != "")
+        # In one order, so that two workers never wait for each other.
+        .order_by(NoticeAddress.person_id)
     ).all()
     choices = select(NoticeChoice).where(NoticeChoice.person_id.in_(people), NoticeChoice.topic == topic)
     chosen = {row.person_id: row.choice for row in tx.scalars(choices)}
@@ -153,9 +156,20 @@ def _states(tx: Transaction, people: Sequence[str], topic: str, now: datetime, *
         if choice == "now" and topic not in MANDATORY and _flooded(tx, address.person_id, now):
             choice = "digest"
         states[address.person_id] = {"now": "waiting", "digest": "digest", "off": "portal"}[choice]
-        if choice == "digest" and address.digest_at is None:
-            address.digest_at = next_digest(now, address.digest_hour, address.digest_zone)
+        if choice == "digest":
+            _begin_digest(tx, address, now)
     return states
+
+
+def _begin_digest(tx: Transaction, address: NoticeAddress, now: datetime) -> None:
+    due = next_digest(now, address.digest_hour, address.digest_zone)
+    # Not by what was read: a worker that collects the one before may not have committed that there is none now.
+    tx.execute(
+        update(NoticeAddress)
+        .where(NoticeAddress.person_id == address.person_id)
+        .values(digest_at=func.coalesce(NoticeAddress.digest_at, due))
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _flooded(tx: Transaction, person_id: str, now: datetime) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import update
 
 from broker import audit
 from broker.access.paging import Window
 from broker.database import now as clock
 from broker.errors import Forbidden, Invalid
+from broker.models import Delivery, NoticeAddress
 from broker.notices import choices, digests, telling
 from broker.notices.digests import next_digest
 from tests.notices.conftest import Office
@@ -39,6 +42,28 @@ def test_a_digest_is_one_mail_a_day(office: Office) -> None:
     digests.collect(office.parts, now + timedelta(days=2))
     office.round(minutes=50 * 60)
     assert len(office.server.to(to)) == 1, "nothing new, no mail"
+
+
+def test_a_notice_told_while_a_digest_is_collected_begins_the_next(office: Office) -> None:
+    world = office.world
+    owner, guest, dataset = scene(world)
+    office.address(owner)
+    choose(office, owner, to_decide="digest")
+    request = asks(world, guest, dataset)
+    office.rounds()
+    with world.database.transaction() as tx:
+        audit.record(tx, "request.made", actor="system", subject=request.id, now=clock(tx))
+    telling_beside = threading.Thread(target=telling.tell, args=(office.parts,))
+    with world.database.transaction() as tx:
+        collected = update(NoticeAddress).where(NoticeAddress.person_id == owner.id).values(digest_at=None)
+        tx.execute(collected)
+        tx.execute(update(Delivery).where(Delivery.person_id == owner.id).values(state="collected"))
+        telling_beside.start()
+        telling_beside.join(0.3)
+    telling_beside.join(10)
+    assert [item.state for item in office.deliveries(owner)] == ["collected", "digest"]
+    with world.database.transaction() as tx:
+        assert tx.get_one(NoticeAddress, owner.id).digest_at is not None, "it would wait for ever"
 
 
 def test_who_wants_no_mail_still_finds_it_in_the_portal(office: Office) -> None:
