@@ -5,13 +5,14 @@ An address is never an identity: nobody is found, joined or let in by it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sqlalchemy import or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from broker.database import Transaction
-from broker.models import NoticeAddress
+from broker.models import NoticeAddress, Person, Vendor
 from broker.notices.mail import address
 
 
@@ -23,3 +24,16 @@ def note(tx: Transaction, person_id: str, claims: Mapping[str, Any]) -> None:
     changed = NoticeAddress.address != held.excluded.address
     update = {"address": held.excluded.address}
     tx.execute(held.on_conflict_do_update(index_elements=[NoticeAddress.person_id], set_=update, where=changed))
+
+
+def of(tx: Transaction, people: Sequence[str]) -> Sequence[NoticeAddress]:
+    """The addresses of those who may be mailed: active, and if of a vendor, of one that works for us."""
+    ours = or_(Person.vendor_id.is_(None), Vendor.status.in_(("onboarding", "active")))
+    return tx.scalars(
+        select(NoticeAddress)
+        .join(Person, Person.id == NoticeAddress.person_id)
+        .outerjoin(Vendor, Vendor.id == Person.vendor_id)
+        .where(NoticeAddress.person_id.in_(people), NoticeAddress.address != "", Person.status == "active", ours)
+        # In one order, so that two workers who begin digests never wait for each other.
+        .order_by(NoticeAddress.person_id)
+    ).all()

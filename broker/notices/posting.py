@@ -20,8 +20,8 @@ from broker import audit, metrics
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import BackendDown
-from broker.models import Delivery, NoticeAddress, Person
-from broker.notices import channels, digests, mail, telling
+from broker.models import Delivery
+from broker.notices import addresses, channels, digests, mail, telling
 from broker.notices.mail import NotSent
 from broker.parts import Parts
 
@@ -131,12 +131,14 @@ def _one(parts: Parts, delivery: Delivery, send: Callable[[Parts, Delivery, date
 
 
 def _mail(parts: Parts, delivery: Delivery, _now: datetime) -> None:
+    if delivery.person_id is None:
+        raise NotSent("This is nobody's mail.", for_good=True)
     with parts.database.transaction() as tx:
-        person = tx.get_one(Person, delivery.person_id)
-        found = tx.get(NoticeAddress, delivery.person_id)
-    if person.status != "active" or found is None or not found.address:
-        raise NotSent("The person is suspended or has no address any more.", for_good=True)
-    letter = mail.Mail(delivery.id, found.address, delivery.title, delivery.body, delivery.path, delivery.created_at)
+        found = addresses.of(tx, [delivery.person_id])
+    if not found:
+        raise NotSent("The person or their vendor is suspended, or they have no address any more.", for_good=True)
+    to = found[0].address
+    letter = mail.Mail(delivery.id, to, delivery.title, delivery.body, delivery.path, delivery.created_at)
     mail.send(parts.settings, letter)
 
 
@@ -166,10 +168,10 @@ def _note_fault(parts: Parts, delivery: Delivery, fault: NotSent, now: datetime)
     same = _same_way(delivery)
     with parts.database.transaction() as tx:
         # The rest of this way would meet the same fault: one try at a time finds out whether it is over.
-        others = (Delivery.state == "waiting") & (Delivery.id != delivery.id) & same
+        others = same & (Delivery.id != delivery.id) & (Delivery.next_attempt_at < again)
         tx.execute(
             update(Delivery)
-            .where(others, Delivery.next_attempt_at < again)
+            .where(_waiting(others))
             .values(next_attempt_at=again, attempts=func.greatest(Delivery.attempts, delivery.attempts + 1))
             .execution_options(synchronize_session=False)
         )
@@ -186,6 +188,12 @@ def _same_way(delivery: Delivery) -> ColumnElement[bool]:
     return Delivery.person_id.is_not(None)
 
 
+def _waiting(which: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Those of them that still wait, locked in one order: the hands of one way meet a fault at the same moment."""
+    waiting = select(Delivery.id).where(which, Delivery.state == "waiting").order_by(Delivery.id).with_for_update()
+    return Delivery.id.in_(waiting)
+
+
 def _note(parts: Parts, delivery: Delivery, **values: object) -> None:
     with parts.database.transaction() as tx:
         tx.execute(update(Delivery).where(Delivery.id == delivery.id, Delivery.state == "waiting").values(**values))
@@ -195,7 +203,7 @@ def _give_up(parts: Parts, which: ColumnElement[bool], fault: str, now: datetime
     with parts.database.transaction() as tx:
         given_up = tx.execute(
             update(Delivery)
-            .where(which, Delivery.state == "waiting")
+            .where(_waiting(which))
             .values(state="given_up", ended_at=now, last_fault=fault[:200], claimed_until=None)
             .returning(Delivery.id, Delivery.channel_id)
         ).all()

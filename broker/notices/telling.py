@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.models import Delivery, Notice, NoticeAddress, NoticeChannel, NoticeChoice, first_id, new_id
+from broker.notices import addresses
 from broker.notices.causes import CAUSES, LAPSING, Told
 from broker.notices.digests import next_digest
 from broker.notices.wording import Worded, worded
@@ -32,9 +33,15 @@ MAILS_AN_HOUR = 30
 _LAPSING_GRANTS = text(
     """
     SELECT g.id FROM guestkey."grant" g
+      JOIN guestkey.dataset d ON d.id = g.dataset_id AND d.status = 'active'
+      LEFT JOIN guestkey.person p ON p.id = g.person_id
+      LEFT JOIN guestkey.team t ON t.id = g.team_id
+      LEFT JOIN guestkey.service s ON s.id = g.service_id
+      LEFT JOIN guestkey.vendor v ON v.id = coalesce(p.vendor_id, t.vendor_id, s.vendor_id)
      WHERE g.revoked_at IS NULL AND g.ends_at > :now AND g.ends_at <= :soon
        AND g.ends_at - g.starts_at >= interval '1 day'
        AND g.ends_at - :now <= (g.ends_at - g.starts_at) / 4
+       AND (v.id IS NULL OR v.status IN ('onboarding', 'active'))
        AND NOT EXISTS (SELECT FROM guestkey.notice n WHERE n.once = 'grant.lapsing ' || g.id)
      ORDER BY g.ends_at LIMIT 500
     """
@@ -143,15 +150,9 @@ def _states(tx: Transaction, people: Sequence[str], topic: str, now: datetime, *
     states = dict.fromkeys(people, "portal")
     if not mails or not people:
         return states
-    reachable = tx.scalars(
-        select(NoticeAddress)
-        .where(NoticeAddress.person_id.in_(people), NoticeAddress.address != "")
-        # In one order, so that two workers never wait for each other.
-        .order_by(NoticeAddress.person_id)
-    ).all()
     choices = select(NoticeChoice).where(NoticeChoice.person_id.in_(people), NoticeChoice.topic == topic)
     chosen = {row.person_id: row.choice for row in tx.scalars(choices)}
-    for address in reachable:
+    for address in addresses.of(tx, people):
         choice = "now" if topic in MANDATORY else chosen.get(address.person_id, "now")
         if choice == "now" and topic not in MANDATORY and _flooded(tx, address.person_id, now):
             choice = "digest"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,13 +14,13 @@ import pytest
 from sqlalchemy import select
 
 from broker import audit
-from broker.access import approving, requests
+from broker.access import approving, requests, vendors
 from broker.access.ending import suspend_person
 from broker.access.requests import NewRequest
 from broker.audit import NOTICED
 from broker.database import now as clock
 from broker.identity import bootstrap
-from broker.models import Dataset, Event, Notice, Request, new_id
+from broker.models import Dataset, Event, Notice, Request, Vendor, new_id
 from broker.notices import addresses, posting, telling
 from broker.notices.causes import CAUSES, LAPSING
 from broker.notices.wording import plain
@@ -202,6 +203,24 @@ def test_somebody_suspended_meanwhile_gets_no_mail(office: Office) -> None:
     assert not office.server.to(to) and office.deliveries(signed)[0].state == "given_up"
 
 
+@pytest.mark.parametrize("act", [vendors.suspend_vendor, vendors.offboard_vendor])
+def test_staff_of_a_vendor_that_is_out_get_no_mail(office: Office, act: Callable[..., list[str]]) -> None:
+    world = office.world
+    _, guest, dataset = scene(world)
+    to, admin = office.address(guest), world.person(roles=("admin",))
+    world.grant(dataset, guest)
+    request = asks(world, guest, dataset)
+    with world.database.transaction() as tx:
+        audit.record(tx, "request.refused", actor="system", subject=request.id, now=clock(tx))
+    telling.tell(office.parts)
+    with world.database.transaction() as tx:
+        act(tx, admin.caller, guest.caller.vendor_id, "it is over", clock(tx))
+        audit.record(tx, "request.lapsed", actor="system", subject=request.id, now=clock(tx))
+    office.rounds()
+    states = [item.state for item in office.deliveries(guest)]
+    assert states[0] == "given_up" and set(states[1:]) == {"portal"} and not office.server.to(to)
+
+
 def test_breaking_the_glass_reaches_every_admin(office: Office) -> None:
     world = office.world
     signed, to = boss(office)
@@ -224,6 +243,21 @@ def test_a_grant_about_to_lapse_is_told_of_once(office: Office) -> None:
         office.rounds()
     [mail] = office.server.to(to)
     assert mail["Subject"] == "Your access ends soon: Trials"
+
+
+def test_what_is_closed_anyway_is_not_said_to_end_soon(office: Office) -> None:
+    world = office.world
+    now = world.now()
+    told = []
+    for closed in (None, Vendor, Dataset):
+        _, guest, dataset = scene(world)
+        world.grant(dataset, guest, starts_at=now - timedelta(days=30), ends_at=now + timedelta(days=2))
+        if closed is not None:
+            world.change(closed, str(guest.caller.vendor_id) if closed is Vendor else dataset.id, status="suspended")
+        told.append(guest)
+    telling.note_lapsing(office.parts)
+    office.rounds()
+    assert [len(office.deliveries(guest)) for guest in told] == [1, 0, 0]
 
 
 def test_a_lead_hears_that_staff_were_suspended_and_nobody_elsewhere_does(office: Office) -> None:
