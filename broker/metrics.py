@@ -22,6 +22,7 @@ end_seconds = Histogram(
 )
 strays = Counter("guestkey_strays", "Credentials found in a backend without a record, ended.", ["kind"])
 notices = Counter("guestkey_notices", "Attempts to deliver a notice, by what came of them.", ["way", "outcome"])
+notice_faults = Counter("guestkey_notice_faults", "Rounds of telling people that failed, by what was done.", ["part"])
 backend_faults = Counter("guestkey_backend_faults", "Backends that did not answer usefully in time.", ["backend"])
 anonymous_refusals = Counter("guestkey_anonymous_refusals", "Requests refused before anybody was recognised.", ["code"])
 requests = Histogram(

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from sqlalchemy import select, update
 
 from broker.database import Transaction
+from broker.database import now as clock
 from broker.errors import Invalid
 from broker.models import Delivery, NoticeAddress, new_id
 from broker.notices.wording import digested
@@ -40,16 +41,17 @@ def next_digest(now: datetime, hour: int, zone: str) -> datetime:
     raise AssertionError("an hour comes within two days")
 
 
-def collect(parts: Parts, now: datetime) -> int:
-    """Make one mail of each digest that is due. Returns how many."""
+def collect(parts: Parts, now: datetime | None = None, *, most: int = 200) -> int:
+    """Make one mail of each digest that is due by then; by PostgreSQL's clock unless given. Returns how many."""
     made = 0
-    while _collect_one(parts, now):
+    while made < most and _collect_one(parts, now):
         made += 1
     return made
 
 
-def _collect_one(parts: Parts, now: datetime) -> bool:
+def _collect_one(parts: Parts, now: datetime | None) -> bool:
     with parts.database.transaction() as tx:
+        now = now or clock(tx)
         due = tx.scalars(
             select(NoticeAddress)
             .where(NoticeAddress.digest_at <= now)

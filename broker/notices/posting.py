@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from functools import partial
+from time import monotonic
+from typing import ParamSpec
 
 import structlog
 from sqlalchemy import ColumnElement, func, select, update
@@ -19,7 +20,7 @@ from sqlalchemy import ColumnElement, func, select, update
 from broker import audit, metrics
 from broker.database import Transaction
 from broker.database import now as clock
-from broker.errors import BackendDown
+from broker.errors import BackendDown, GuestkeyError
 from broker.models import Delivery
 from broker.notices import addresses, channels, digests, mail, telling
 from broker.notices.mail import NotSent
@@ -35,7 +36,8 @@ _FIRST_RETRY = 15
 _SLOWEST_RETRY = 3600
 # A server that is back should not wait for an hour to be noticed.
 _SLOWEST_WHOLE_RETRY = 300
-_LAPSING_SECONDS = 60.0
+_KEEPING_SECONDS = 60.0
+P = ParamSpec("P")
 
 
 class Postman:
@@ -43,36 +45,43 @@ class Postman:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._rounds = 0
+        self._keeping_due = 0.0
 
     def run(self, stopping: threading.Event) -> None:
-        """Tell and send until stopped. Faults are logged and tried again."""
+        """Tell and send until stopped. Faults are logged, counted and tried again."""
         with ThreadPoolExecutor(1, thread_name_prefix="channels") as beside:
-            beside_mail = beside.submit(self._forever, stopping, partial(post, self._parts, "channel"))
-            self._forever(stopping, self._round)
+            beside_mail = beside.submit(_forever, stopping, lambda: _guarded("channel", post, self._parts, "channel"))
+            _forever(stopping, self.round)
             beside_mail.result()
 
-    def _round(self) -> int:
-        if self._rounds % int(_LAPSING_SECONDS / PAUSE_SECONDS) == 0:
-            telling.note_lapsing(self._parts)
-            telling.tidy(self._parts, KEPT)
-        self._rounds += 1
-        told = telling.tell(self._parts)
-        with self._parts.database.transaction() as tx:
-            now = clock(tx)
-        return told + digests.collect(self._parts, now) + post(self._parts, "mail")
+    def round(self) -> int:
+        """Tell, collect and mail once, each whatever became of the others. Returns how much there was to do."""
+        done = _guarded("telling", telling.tell, self._parts)
+        done += _guarded("digests", digests.collect, self._parts)
+        done += _guarded("mail", post, self._parts, "mail")
+        # Last: what waits to be sent is worth more than what time brings, and than what may be deleted.
+        if monotonic() >= self._keeping_due:
+            self._keeping_due = monotonic() + _KEEPING_SECONDS
+            _guarded("lapsing", telling.note_lapsing, self._parts)
+            _guarded("tidying", telling.tidy, self._parts, KEPT)
+        return done
 
-    def _forever(self, stopping: threading.Event, work: Callable[[], int]) -> None:
-        while not stopping.is_set():
-            done = 0
-            try:
-                done = work()
-            except BackendDown as error:
-                log.warning("notices.fault", backend=error.backend)
-            except Exception as error:  # telling people must go on after one bad row
-                log.exception("notices.unexpected", error=type(error).__name__)
-            if not done:
-                stopping.wait(PAUSE_SECONDS)
+
+def _forever(stopping: threading.Event, work: Callable[[], int]) -> None:
+    while not stopping.is_set():
+        if not work():
+            stopping.wait(PAUSE_SECONDS)
+
+
+def _guarded(part: str, work: Callable[P, int], *given: P.args, **named: P.kwargs) -> int:
+    try:
+        return work(*given, **named)
+    except BackendDown as error:
+        log.warning("notices.fault", part=part, backend=error.backend)
+    except Exception as error:  # telling people must go on after one bad row
+        log.exception("notices.unexpected", part=part, error=type(error).__name__)
+    metrics.notice_faults.labels(part).inc()
+    return 0
 
 
 def post(parts: Parts, way: str, now: datetime | None = None) -> int:
@@ -119,15 +128,29 @@ def _claim(tx: Transaction, way: str, now: datetime) -> list[Delivery]:
 def _one(parts: Parts, delivery: Delivery, send: Callable[[Parts, Delivery, datetime], None], now: datetime) -> None:
     """Send one and note what became of it; if that cannot be noted, the claim runs out and it is sent again."""
     try:
-        try:
-            send(parts, delivery, now)
-        except NotSent as fault:
+        fault = _fault_of_sending(parts, delivery, send, now)
+        if fault is not None:
             _note_fault(parts, delivery, fault, now)
         else:
             metrics.notices.labels(_way(delivery), "delivered").inc()
             _note(parts, delivery, state="delivered", ended_at=now, last_fault="", claimed_until=None)
-    except BackendDown as error:
-        log.warning("notice.unnoted", delivery=delivery.id, backend=error.backend)
+    except GuestkeyError as error:
+        log.warning("notice.unnoted", delivery=delivery.id, code=error.code)
+
+
+def _fault_of_sending(
+    parts: Parts, delivery: Delivery, send: Callable[[Parts, Delivery, datetime], None], now: datetime
+) -> NotSent | None:
+    try:
+        send(parts, delivery, now)
+    except NotSent as fault:
+        return fault
+    except BackendDown:
+        raise
+    except Exception as error:  # noqa: BLE001  a plugin's own fault would leave it waiting for ever, as if never tried
+        # Its name only: what a plugin raises may hold the target.
+        return NotSent(f"It could not be sent ({type(error).__name__}).", whole=False)
+    return None
 
 
 def _mail(parts: Parts, delivery: Delivery, _now: datetime) -> None:

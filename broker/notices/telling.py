@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy import delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
+from broker import audit
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.models import Delivery, Notice, NoticeAddress, NoticeChannel, NoticeChoice, first_id, new_id
@@ -103,6 +104,8 @@ def _postpone(parts: Parts, notice_id: str) -> None:
         notice.next_attempt_at = now + timedelta(seconds=min(_SLOWEST_RETRY, 15 * 2 ** min(notice.attempts, 10)))
         if notice.attempts >= _MOST_ATTEMPTS:
             notice.told_at = now
+            details = {"kind": notice.kind, "about": notice.subject}
+            audit.record(tx, "notice.given_up", actor=audit.SYSTEM, subject=notice.id, now=now, details=details)
 
 
 def _deliver(tx: Transaction, notice: Notice, now: datetime, *, mails: bool) -> None:

@@ -292,6 +292,24 @@ def test_a_chat_hears_it_by_apprise(office: Office, monkeypatch: pytest.MonkeyPa
     assert sent(office, bound)[1].last_fault == "The chat service did not take it."
 
 
+def test_a_plugin_that_breaks_is_tried_again_and_given_up(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    from apprise.plugins.discord import NotifyDiscord
+
+    def breaks(*_: object, **__: object) -> bool:
+        raise KeyError("target-canary")
+
+    monkeypatch.setattr(NotifyDiscord, "send", breaks)
+    _, bound = bind(office, DISCORD, kind="chat")
+    alarm(office.world)
+    office.round()
+    [delivery] = sent(office, bound)
+    fault = "It could not be sent (KeyError)."
+    assert (delivery.state, delivery.attempts, delivery.last_fault) == ("waiting", 1, fault)
+    office.round(minutes=24 * 60 + 5)
+    assert sent(office, bound)[0].state == "given_up"
+    assert office.world.events(bound.channel.id) == ["channel.bound", "notice.given_up"]
+
+
 def test_every_chat_service_there_is_loads() -> None:
     for name in chat.SERVICES:
         assert chat.fault_of(f"{name}://") == "This service does not take such an address."

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import select
 
 from broker import audit
@@ -21,11 +22,14 @@ from broker.audit import NOTICED
 from broker.database import now as clock
 from broker.identity import bootstrap
 from broker.models import Dataset, Event, Notice, Request, Vendor, new_id
-from broker.notices import addresses, posting, telling
+from broker.notices import addresses, digests, posting, telling
 from broker.notices.causes import CAUSES, LAPSING
+from broker.notices.posting import Postman
 from broker.notices.wording import plain
 from tests.notices.conftest import Office
 from tests.support.world import Signed, World
+
+PARTS = ("telling", "digests", "mail", "lapsing", "tidying")
 
 
 def asks(world: World, signed: Signed, dataset: Dataset, purpose: str = "labelling") -> Request:
@@ -318,14 +322,33 @@ def test_names_keep_their_letters() -> None:
     assert plain("Zoë O'Brien-Łuk (HR) & 張") == "Zoë O'Brien-Łuk (HR) & 張"
 
 
-def test_a_notice_that_cannot_be_worded_holds_up_no_other(office: Office) -> None:
+def test_a_notice_that_cannot_be_worded_holds_up_no_other_and_is_given_up_in_the_end(office: Office) -> None:
     world = office.world
     _, to = boss(office)
-    world.add(Notice(id="no_" + "0" * 26, kind="request.made", actor="system", subject="rq_missing"))
+    new, old = new_id("no"), new_id("no")
+    for id_, attempts in ((new, 0), (old, 19)):
+        world.add(Notice(id=id_, kind="request.made", actor="system", subject="rq_missing", attempts=attempts))
     alarm(world)
     office.rounds()
     assert len(office.server.to(to)) == 1
     with world.database.transaction() as tx:
-        stuck = tx.get_one(Notice, "no_" + "0" * 26)
-        tx.delete(stuck)
-    assert stuck.attempts == 1 and stuck.told_at is None
+        tried = [tx.get_one(Notice, id_) for id_ in (new, old)]
+        tx.delete(tried[0])
+    assert [(notice.attempts, notice.told_at is None) for notice in tried] == [(1, True), (20, False)]
+    assert (world.events(new), world.events(old)) == ([], ["notice.given_up"])
+
+
+def test_what_fails_beside_holds_up_no_mail_and_is_counted(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, to = boss(office)
+    alarm(office.world)
+
+    def fails(*_: object) -> int:
+        raise RuntimeError
+
+    for module, name in ((telling, "note_lapsing"), (telling, "tidy"), (digests, "collect")):
+        monkeypatch.setattr(module, name, fails)
+    counted = [REGISTRY.get_sample_value("guestkey_notice_faults_total", {"part": part}) or 0 for part in PARTS]
+    Postman(office.parts).round()
+    assert len(office.server.to(to)) == 1
+    now = [REGISTRY.get_sample_value("guestkey_notice_faults_total", {"part": part}) or 0 for part in PARTS]
+    assert [after - before for after, before in zip(now, counted, strict=True)] == [0, 1, 0, 1, 1]

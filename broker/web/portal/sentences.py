@@ -53,7 +53,7 @@ SENTENCES: Mapping[str, str] = {
     "lease.stray_ended": "A credential without a record, {whom}, was found and ended.",
     "list.exported": "{who} exported a list.",
     "notice.chosen": "{who} chose which notices to be mailed.",
-    "notice.given_up": "Notices could not be delivered for a day and were given up.",
+    "notice.given_up": "Notices could not be delivered and were given up.",
     "offer.made": "{who} offered a dataset to a vendor.",
     "offer.withdrawn": "{who} withdrew a dataset from a vendor.",
     "person.confirmed": "{who} confirmed who {whom} is.",
