@@ -8,6 +8,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from .base import Base, CreatedAt, Id, Key, Moment, Prose, Word, one_of
 
 TOPICS = ("to_decide", "own_requests", "own_grants", "staff", "joins", "two_person", "failures", "emergency")
+# They come first, and no number of others holds them back.
+URGENT_TOPICS = ("emergency", "failures")
 CHOICES = ("now", "digest", "off")
 DELIVERY_STATES = ("portal", "digest", "collected", "waiting", "delivered", "given_up")
 CHANNEL_KINDS = ("webhook", "chat")
@@ -40,6 +42,7 @@ class Delivery(Base):
     """One notice for one person or one channel: the words, and what became of it. The id is the message's for ever.
 
     A person reads it in the portal whatever its state; `waiting` is to be sent, `digest` waits to be `collected`.
+    `left_out`: of one that says so, how many messages its channel was spared.
     """
 
     __tablename__ = "delivery"
@@ -49,6 +52,11 @@ class Delivery(Base):
         UniqueConstraint("notice_id", "person_id"),
         UniqueConstraint("notice_id", "channel_id"),
         Index("ix_delivery_waiting", "next_attempt_at", postgresql_where=text("state = 'waiting'")),
+        Index(
+            "ix_delivery_urgent",
+            "next_attempt_at",
+            postgresql_where=text(f"state = 'waiting' AND {one_of('topic', *URGENT_TOPICS)}"),
+        ),
         Index("ix_delivery_digest", "person_id", "id", postgresql_where=text("state = 'digest'")),
         Index("ix_delivery_person", "person_id", "id"),
         Index("ix_delivery_unread", "person_id", postgresql_where=text("read_at IS NULL")),
@@ -72,6 +80,7 @@ class Delivery(Base):
     claimed_until: Mapped[Moment | None]
     attempts: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     last_fault: Mapped[str] = mapped_column(String(200), default="", server_default=text("''"))
+    left_out: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     ended_at: Mapped[Moment | None]
     read_at: Mapped[Moment | None]
 

@@ -21,7 +21,7 @@ from broker import audit, metrics
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import BackendDown, GuestkeyError
-from broker.models import Delivery
+from broker.models import URGENT_TOPICS, Delivery
 from broker.notices import addresses, channels, digests, mail, telling
 from broker.notices.mail import NotSent
 from broker.parts import Parts
@@ -112,13 +112,15 @@ def _claim(tx: Transaction, way: str, now: datetime) -> list[Delivery]:
             Delivery.person_id.is_not(None) if way == "mail" else Delivery.channel_id.is_not(None),
         )
         .order_by(Delivery.next_attempt_at)
-        .limit(HANDS)
         .with_for_update(skip_locked=True)
     )
+    urgent = Delivery.topic.in_(URGENT_TOPICS)
+    found = list(tx.scalars(due.where(urgent).limit(HANDS)))
+    found += tx.scalars(due.where(~urgent).limit(HANDS - len(found)))
     return list(
         tx.scalars(
             update(Delivery)
-            .where(Delivery.id.in_(due.scalar_subquery()))
+            .where(Delivery.id.in_(found))
             .values(claimed_until=now + timedelta(seconds=CLAIM_SECONDS))
             .returning(Delivery)
         )

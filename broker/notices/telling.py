@@ -15,8 +15,8 @@ from sqlalchemy.dialects.postgresql import insert
 from broker import audit
 from broker.database import Transaction
 from broker.database import now as clock
-from broker.models import Delivery, Notice, NoticeAddress, NoticeChannel, NoticeChoice, first_id, new_id
-from broker.notices import addresses
+from broker.models import Delivery, Notice, NoticeAddress, NoticeChannel, NoticeChoice, new_id
+from broker.notices import addresses, crowding
 from broker.notices.causes import CAUSES, LAPSING, Told
 from broker.notices.digests import next_digest
 from broker.notices.wording import Worded, worded
@@ -29,8 +29,6 @@ LAPSING_SOON = timedelta(days=3)
 _MOST_ATTEMPTS = 20
 _SLOWEST_RETRY = 3600
 _MOST_TIDIED = 5000
-# What comes faster than this waits for the digest: nobody can fill a mailbox by asking and withdrawing.
-MAILS_AN_HOUR = 30
 _LAPSING_GRANTS = text(
     """
     SELECT g.id FROM guestkey."grant" g
@@ -124,9 +122,10 @@ def _deliver(tx: Transaction, notice: Notice, now: datetime, *, mails: bool) -> 
             _row(notice, told, words, now, topic=topic, state=state, person_id=person)
             for person, state in _states(tx, concerned, topic, now, mails=mails).items()
         ]
+    takers = _channels(tx, {cause.topic, beside_topic}) if told.channels else []
     rows += [
         _row(notice, told, beside, now, topic=cause.topic, state="waiting", channel_id=channel)
-        for channel in (_channels(tx, {cause.topic, beside_topic}) if told.channels else ())
+        for channel in crowding.admitting(tx, takers, cause.topic, now)
     ]
     if rows:
         tx.execute(insert(Delivery).on_conflict_do_nothing(), rows)
@@ -157,7 +156,7 @@ def _states(tx: Transaction, people: Sequence[str], topic: str, now: datetime, *
     chosen = {row.person_id: row.choice for row in tx.scalars(choices)}
     for address in addresses.of(tx, people):
         choice = "now" if topic in MANDATORY else chosen.get(address.person_id, "now")
-        if choice == "now" and topic not in MANDATORY and _flooded(tx, address.person_id, now):
+        if choice == "now" and topic not in MANDATORY and crowding.mailbox_full(tx, address.person_id, now):
             choice = "digest"
         states[address.person_id] = {"now": "waiting", "digest": "digest", "off": "portal"}[choice]
         if choice == "digest":
@@ -174,14 +173,6 @@ def _begin_digest(tx: Transaction, address: NoticeAddress, now: datetime) -> Non
         .values(digest_at=func.coalesce(NoticeAddress.digest_at, due))
         .execution_options(synchronize_session=False)
     )
-
-
-def _flooded(tx: Transaction, person_id: str, now: datetime) -> bool:
-    since = Delivery.id > first_id("dl", now - timedelta(hours=1))
-    mailed = select(Delivery.id).where(
-        Delivery.person_id == person_id, since, Delivery.state.in_(("waiting", "delivered", "given_up"))
-    )
-    return len(tx.scalars(mailed.limit(MAILS_AN_HOUR)).all()) >= MAILS_AN_HOUR
 
 
 def _channels(tx: Transaction, topics: Iterable[str]) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from dataclasses import replace
@@ -13,16 +14,17 @@ import pytest
 from sqlalchemy import select
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from broker import audit
 from broker.access.paging import Window
 from broker.database import now as clock
 from broker.errors import Conflict, Forbidden, Invalid, NotFound
 from broker.models import Delivery, NoticeChannel, new_id
-from broker.notices import channels, chat, outward
+from broker.notices import channels, chat, crowding, outward, posting
 from broker.notices.channels import Bound, NewChannel
 from broker.notices.mail import NotSent
 from broker.parts import Parts
 from tests.notices.conftest import Office
-from tests.notices.test_mail import alarm, boss
+from tests.notices.test_mail import alarm, asks, boss, scene
 from tests.support.world import Signed
 
 
@@ -313,6 +315,31 @@ def test_a_plugin_that_breaks_is_tried_again_and_given_up(office: Office, monkey
 def test_every_chat_service_there_is_loads() -> None:
     for name in chat.SERVICES:
         assert chat.fault_of(f"{name}://") == "This service does not take such an address."
+
+
+def test_nobody_crowds_a_channel_and_an_emergency_comes_first(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crowding, "MESSAGES_AN_HOUR", 5)
+    world = office.world
+    _, guest, dataset = scene(world)
+    _, bound = bind(office, topics=["to_decide", "emergency"])
+    request = asks(world, guest, dataset)
+    with world.database.transaction() as tx:
+        for _ in range(7):
+            audit.record(tx, "request.made", actor="system", subject=request.id, now=clock(tx))
+    alarm(world)
+    office.round()
+    kinds = [json.loads(body)["type"] for _, body in office.receiver.arrived]
+    assert len(kinds) == posting.HANDS and "installation.opened" in kinds
+    office.rounds()
+    office.round(minutes=11)
+    said = sent(office, bound)
+    assert [item.kind for item in said].count("request.made") == 5
+    assert [item.title for item in said if item.kind == crowding.LEFT_OUT] == ["3 messages were left out"]
+    assert {item.state for item in said} == {"delivered"}
+    with world.database.transaction() as tx:
+        audit.record(tx, "request.made", actor="system", subject=request.id, now=clock(tx))
+    office.rounds()
+    assert sent(office, bound)[-1].title == "1 message was left out"
 
 
 def test_giving_up_is_one_event_for_a_channel(office: Office) -> None:
