@@ -1,6 +1,6 @@
 """What is told of what: for each kind its topic, whom it concerns, and the facts its words are made of.
 
-The kinds are those of `broker.audit.NOTICED`, and `grant.lapsing`, which time alone brings about.
+The kinds are those of `broker.audit.NOTICED`, and those of `broker.notices.lapsing`, which time alone brings about.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from datetime import datetime
 
 from broker.database import Transaction
 from broker.models import Dataset, Grant, Lease, Notice, Person, Proposal, Request, Service, Team, Vendor
+from broker.notices import lapsing
 from broker.notices.people import approvers, holders, leads_of, with_role
 from broker.notices.wording import at, plain
 
-LAPSING = "grant.lapsing"
 ACTS = {
     "apply_policy": "put new rules in force",
     "bind_source": "bind a sign-in source",
@@ -57,6 +57,14 @@ def _asked(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
     return Told(approvers(tx, request, now), _of_request(tx, request), f"/requests/{request.id}")
 
 
+def _undecided(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
+    asked = _asked(tx, notice, now)
+    if asked is None:
+        return None
+    asker = tx.get_one(Request, notice.subject).person_id
+    return replace(asked, people=[asker], you=True, beside=asked.people, beside_topic="to_decide")
+
+
 def _decided(tx: Transaction, notice: Notice, _now: datetime) -> Told:
     request = tx.get_one(Request, notice.subject)
     # Approved, it is told to whoever now holds the grant as theirs.
@@ -80,7 +88,7 @@ def _given(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
 
 def _grant(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
     grant = tx.get_one(Grant, notice.subject)
-    if notice.kind == LAPSING and grant.revoked_at is not None:
+    if notice.kind == lapsing.GRANT and grant.revoked_at is not None:
         return None
     return _to_holders(tx, grant, now)
 
@@ -147,7 +155,9 @@ def _alarm(tx: Transaction, notice: Notice, now: datetime) -> Told:
 
 
 CAUSES: Mapping[str, Cause] = {
-    LAPSING: Cause("own_grants", _grant),
+    lapsing.GRANT: Cause("own_grants", _grant),
+    lapsing.PROPOSAL: Cause("two_person", _proposed),
+    lapsing.REQUEST: Cause("own_requests", _undecided),
     "grant.made": Cause("own_grants", _given),
     "grant.revoked": Cause("own_grants", _grant),
     "installation.closed": Cause("emergency", _alarm, to_actor=True),

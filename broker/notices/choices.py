@@ -45,7 +45,7 @@ _ALL = {
     "own_requests": Topic(
         "own_requests",
         "Your requests",
-        "Approved, refused, lapsed or taken back.",
+        "About to lapse, approved, refused, lapsed or taken back.",
         of_all="Requests decided, lapsed or taken back",
     ),
     "own_grants": Topic(
@@ -61,7 +61,7 @@ _ALL = {
         of_all="Vendors' people who were suspended",
     ),
     "joins": Topic("joins", "Joining", "Somebody has joined and waits to be confirmed."),
-    "two_person": Topic("two_person", "Acts that need a second admin", "Proposed, agreed to, refused or lapsed."),
+    "two_person": Topic("two_person", "Acts that need a second admin", "Proposed, about to lapse, agreed to, refused or lapsed."),
     "failures": Topic("failures", "Credentials that could not be ended", "A backend did not confirm the end."),
     "emergency": Topic(
         "emergency", "Emergencies", "The glass was broken; the installation was closed or opened.", mandatory=True

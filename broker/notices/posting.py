@@ -22,7 +22,7 @@ from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import BackendDown, GuestkeyError
 from broker.models import URGENT_TOPICS, Delivery
-from broker.notices import addresses, channels, digests, mail, telling
+from broker.notices import addresses, channels, digests, lapsing, mail, telling
 from broker.notices.mail import NotSent
 from broker.parts import Parts
 
@@ -62,7 +62,7 @@ class Postman:
         # Last: what waits to be sent is worth more than what time brings, and than what may be deleted.
         if monotonic() >= self._keeping_due:
             self._keeping_due = monotonic() + _KEEPING_SECONDS
-            _guarded("lapsing", telling.note_lapsing, self._parts)
+            _guarded("lapsing", lapsing.note, self._parts)
             _guarded("tidying", telling.tidy, self._parts, KEPT)
         return done
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import delete, func, or_, select, text, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from broker import audit
@@ -17,7 +17,7 @@ from broker.database import Transaction
 from broker.database import now as clock
 from broker.models import Delivery, Notice, NoticeAddress, NoticeChannel, NoticeChoice, new_id
 from broker.notices import addresses, crowding
-from broker.notices.causes import CAUSES, LAPSING, Told
+from broker.notices.causes import CAUSES, Told
 from broker.notices.digests import next_digest
 from broker.notices.wording import Worded, worded
 from broker.parts import Parts
@@ -25,40 +25,9 @@ from broker.parts import Parts
 log = structlog.get_logger(__name__)
 # What nobody may turn off: it comes at once, to everybody it concerns.
 MANDATORY = frozenset({"emergency"})
-LAPSING_SOON = timedelta(days=3)
 _MOST_ATTEMPTS = 20
 _SLOWEST_RETRY = 3600
 _MOST_TIDIED = 5000
-_LAPSING_GRANTS = text(
-    """
-    SELECT g.id FROM guestkey."grant" g
-      JOIN guestkey.dataset d ON d.id = g.dataset_id AND d.status = 'active'
-      LEFT JOIN guestkey.person p ON p.id = g.person_id
-      LEFT JOIN guestkey.team t ON t.id = g.team_id
-      LEFT JOIN guestkey.service s ON s.id = g.service_id
-      LEFT JOIN guestkey.vendor v ON v.id = coalesce(p.vendor_id, t.vendor_id, s.vendor_id)
-     WHERE g.revoked_at IS NULL AND g.ends_at > :now AND g.ends_at <= :soon
-       AND g.ends_at - g.starts_at >= interval '1 day'
-       AND g.ends_at - :now <= (g.ends_at - g.starts_at) / 4
-       AND (v.id IS NULL OR v.status IN ('onboarding', 'active'))
-       AND NOT EXISTS (SELECT FROM guestkey.notice n WHERE n.once = 'grant.lapsing ' || g.id)
-     ORDER BY g.ends_at LIMIT 500
-    """
-)
-
-
-def note_lapsing(parts: Parts) -> int:
-    """Put grants into the outbox that end within days and last quarter of their time. Returns how many."""
-    with parts.database.transaction() as tx:
-        now = clock(tx)
-        grants = list(tx.scalars(_LAPSING_GRANTS, {"now": now, "soon": now + LAPSING_SOON}))
-        rows = [
-            {"id": new_id("no"), "kind": LAPSING, "actor": "system", "subject": grant, "once": f"{LAPSING} {grant}"}
-            for grant in grants
-        ]
-        if rows:
-            tx.execute(insert(Notice).on_conflict_do_nothing(), rows)
-        return len(rows)
 
 
 def tell(parts: Parts, *, most: int = 200) -> int:

@@ -21,9 +21,9 @@ from broker.access.requests import NewRequest
 from broker.audit import NOTICED
 from broker.database import now as clock
 from broker.identity import bootstrap
-from broker.models import Dataset, Event, Notice, Request, Vendor, new_id
-from broker.notices import addresses, digests, posting, telling
-from broker.notices.causes import CAUSES, LAPSING
+from broker.models import Dataset, Event, Notice, Proposal, Request, Vendor, new_id
+from broker.notices import addresses, digests, lapsing, posting, telling
+from broker.notices.causes import CAUSES
 from broker.notices.posting import Postman
 from broker.notices.wording import plain
 from tests.notices.conftest import Office
@@ -45,7 +45,7 @@ def scene(world: World) -> tuple[Signed, Signed, Dataset]:
 
 
 def test_every_kind_that_is_noted_has_somebody_to_tell() -> None:
-    assert set(CAUSES) == NOTICED | {LAPSING}
+    assert set(CAUSES) == NOTICED | set(lapsing.KINDS)
 
 
 def test_an_approver_hears_of_a_request_and_the_guest_of_the_decision(office: Office) -> None:
@@ -243,10 +243,43 @@ def test_a_grant_about_to_lapse_is_told_of_once(office: Office) -> None:
     world.grant(dataset, guest, starts_at=now - timedelta(days=30), ends_at=now + timedelta(days=2))
     world.grant(dataset, guest, starts_at=now - timedelta(days=1), ends_at=now + timedelta(days=2.9))
     for _ in range(2):
-        telling.note_lapsing(office.parts)
+        lapsing.note(office.parts)
         office.rounds()
     [mail] = office.server.to(to)
     assert mail["Subject"] == "Your access ends soon: Trials"
+
+
+def test_what_nobody_decided_about_is_told_once_before_it_lapses(office: Office) -> None:
+    world = office.world
+    owner, guest, dataset = scene(world)
+    proposer, other = (world.person(roles=("admin",)) for _ in range(2))
+    request = asks(world, guest, dataset)
+    now = world.now()
+    proposal = Proposal(
+        id=new_id("pr"),
+        act="reset_factor",
+        subject=guest.id,
+        details={},
+        proposed_by=proposer.id,
+        created_at=now - timedelta(hours=20),
+        lapses_at=now + timedelta(hours=4),
+    )
+    world.add(proposal)
+    office.clear()
+    lapsing.note(office.parts)
+    office.rounds()
+    assert not office.deliveries(guest) and not office.deliveries(owner), "most of its time is left"
+    world.change(Request, request.id, created_at=now - timedelta(days=9), lapses_at=now + timedelta(days=2.9))
+    for _ in range(2):
+        lapsing.note(office.parts)
+        office.rounds()
+    [to_guest], [to_owner] = office.deliveries(guest), office.deliveries(owner)
+    assert (to_guest.title, to_guest.topic) == ("Your request lapses soon, undecided: Trials", "own_requests")
+    assert (to_owner.title, to_owner.topic) == ("A request lapses soon, undecided: Trials", "to_decide")
+    for admin in (proposer, other):
+        assert [item.title for item in office.deliveries(admin)] == [
+            "A second admin is still needed: reset a second factor"
+        ]
 
 
 def test_what_is_closed_anyway_is_not_said_to_end_soon(office: Office) -> None:
@@ -259,7 +292,7 @@ def test_what_is_closed_anyway_is_not_said_to_end_soon(office: Office) -> None:
         if closed is not None:
             world.change(closed, str(guest.caller.vendor_id) if closed is Vendor else dataset.id, status="suspended")
         told.append(guest)
-    telling.note_lapsing(office.parts)
+    lapsing.note(office.parts)
     office.rounds()
     assert [len(office.deliveries(guest)) for guest in told] == [1, 0, 0]
 
@@ -345,7 +378,7 @@ def test_what_fails_beside_holds_up_no_mail_and_is_counted(office: Office, monke
     def fails(*_: object) -> int:
         raise RuntimeError
 
-    for module, name in ((telling, "note_lapsing"), (telling, "tidy"), (digests, "collect")):
+    for module, name in ((lapsing, "note"), (telling, "tidy"), (digests, "collect")):
         monkeypatch.setattr(module, name, fails)
     counted = [REGISTRY.get_sample_value("guestkey_notice_faults_total", {"part": part}) or 0 for part in PARTS]
     Postman(office.parts).round()
