@@ -11,11 +11,12 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 from sqlalchemy import select, update
 
 from broker.database import now as clock
@@ -28,9 +29,12 @@ from tests.support.world import Signed, World
 
 
 class MailServer:
-    """What arrives at it is kept; `answer` is what it says to the next mails instead of taking them."""
+    """What arrives at it is kept; `answer` is what it says to the next mails instead of taking them.
 
-    def __init__(self, folder: Path) -> None:
+    `login`: the name and password without which it takes nothing.
+    """
+
+    def __init__(self, folder: Path, security: str = "starttls", login: tuple[str, str] | None = None) -> None:
         authority = trustme.CA()
         self.ca_file = folder / "mail-ca.pem"
         authority.cert_pem.write_to_path(str(self.ca_file))
@@ -40,14 +44,22 @@ class MailServer:
         self.port = free_port()
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         authority.issue_cert("localhost").configure_cert(context)
+        by_security: dict[str, dict[str, Any]] = {
+            "starttls": {"tls_context": context, "require_starttls": True},
+            # It knows of no TLS but its own STARTTLS.
+            "tls": {"ssl_context": context, "auth_require_tls": False},
+            "none": {},
+        }
+        if login is not None:
+            by_security[security] |= {"auth_required": True, "authenticator": self._authenticate}
+        self._login = login
         self._controller = Controller(
-            self,
-            hostname="localhost",
-            port=self.port,
-            tls_context=context,
-            require_starttls=True,
-            server_hostname="localhost",
+            self, hostname="localhost", port=self.port, server_hostname="localhost", **by_security[security]
         )
+
+    def _authenticate(self, _server: SMTP, _session: Session, _envelope: Envelope, _way: str, data: Any) -> AuthResult:
+        known = (data.login.decode(), data.password.decode()) == self._login
+        return AuthResult(success=known, handled=False)
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:
         """aiosmtpd's hook."""

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
-from sqlalchemy import select
 
 from broker import audit
 from broker.access import approving, requests, vendors
@@ -21,8 +17,8 @@ from broker.access.requests import NewRequest
 from broker.audit import NOTICED
 from broker.database import now as clock
 from broker.identity import bootstrap
-from broker.models import Dataset, Event, Notice, Proposal, Request, Vendor, new_id
-from broker.notices import addresses, digests, lapsing, posting, telling
+from broker.models import Dataset, Notice, Proposal, Request, Vendor, new_id
+from broker.notices import addresses, digests, lapsing, telling
 from broker.notices.causes import CAUSES
 from broker.notices.posting import Postman
 from broker.notices.wording import plain
@@ -139,61 +135,6 @@ def test_two_workers_send_each_mail_once(office: Office) -> None:
     for thread in threads:
         thread.join()
     assert len(office.server.to(to)) == len({mail["Message-ID"] for mail in office.server.to(to)}) == 6
-
-
-def test_a_mail_that_is_not_taken_is_tried_again_and_given_up_after_a_day(office: Office) -> None:
-    signed, to = boss(office)
-    alarm(office.world)
-    office.server.answer = "451 not now"
-    assert office.round() == 1
-    [delivery] = office.deliveries(signed)
-    assert (delivery.state, delivery.attempts) == ("waiting", 1) and "451" in delivery.last_fault
-    assert office.round() == 0, "not at once"
-    assert office.round(minutes=1) == 1
-    office.server.answer = ""
-    assert office.round(minutes=3) == 1
-    assert len(office.server.to(to)) == 1 and office.deliveries(signed)[0].state == "delivered"
-    alarm(office.world)
-    office.server.answer = "451 not now"
-    office.round()
-    office.round(minutes=24 * 60 + 5)
-    assert office.deliveries(signed)[1].state == "given_up"
-    with office.world.database.transaction() as tx:
-        given_up = tx.scalars(select(Event.id).where(Event.subject == office.deliveries(signed)[1].id)).all()
-    assert len(given_up) == 1
-
-
-def test_an_address_that_is_refused_for_good_is_not_asked_again(office: Office) -> None:
-    signed, _ = boss(office)
-    alarm(office.world)
-    office.server.answer = "550 no such mailbox"
-    office.rounds()
-    [delivery] = office.deliveries(signed)
-    assert delivery.state == "given_up" and delivery.attempts == 0
-
-
-def test_a_server_that_hangs_costs_one_time_limit_and_no_more(office: Office) -> None:
-    signed, _ = boss(office)
-    alarm(office.world, 8)
-    with socket.create_server(("localhost", 0)) as silent:
-        changes: dict[str, Any] = {"smtp_port": silent.getsockname()[1], "smtp_timeout": 0.5}
-        parts = replace(office.parts, settings=office.parts.settings.model_copy(update=changes))
-        began = time.monotonic()
-        assert office.round(parts=parts) == posting.HANDS
-        assert office.round(parts=parts) == 0, "the others would meet the same silence"
-        assert time.monotonic() - began < 4
-    assert {item.state for item in office.deliveries(signed)} == {"waiting"}
-    assert office.round(minutes=10) > 0 and office.round(minutes=10) > 0
-    assert {item.state for item in office.deliveries(signed)} == {"delivered"}
-
-
-def test_a_server_nobody_vouches_for_gets_nothing(office: Office) -> None:
-    signed, to = boss(office)
-    alarm(office.world)
-    trusting_nobody = office.parts.settings.model_copy(update={"smtp_ca_file": None})
-    office.round(parts=replace(office.parts, settings=trusting_nobody))
-    [delivery] = office.deliveries(signed)
-    assert delivery.last_fault == "The mail server's certificate is not trusted." and not office.server.to(to)
 
 
 def test_somebody_suspended_meanwhile_gets_no_mail(office: Office) -> None:
