@@ -180,6 +180,12 @@ def _check(settings: Settings, new: NewChannel) -> None:
         raise Invalid(wrong, field="/target")
     if new.kind == "webhook" and new.target.startswith("http:") and not settings.notice_networks:
         raise Invalid("Webhooks want https://.", field="/target", advice="See GUESTKEY_NOTICE_NETWORKS for inner ones.")
+    if new.kind == "webhook" and outward.leads_inside(settings, new.target):
+        raise Invalid(
+            "The target lies inside a network: GUESTKEY_NOTICE_NETWORKS does not name it.",
+            field="/target",
+            advice="Name a public address, or let the operator name the network for every web replica and worker.",
+        )
     if not new.topics or not set(new.topics) <= set(TOPICS):
         raise Invalid("Choose at least one topic, of those there are.", field="/topics")
 

@@ -61,7 +61,9 @@ _ALL = {
         of_all="Vendors' people who were suspended",
     ),
     "joins": Topic("joins", "Joining", "Somebody has joined and waits to be confirmed."),
-    "two_person": Topic("two_person", "Acts that need a second admin", "Proposed, about to lapse, agreed to, refused or lapsed."),
+    "two_person": Topic(
+        "two_person", "Acts that need a second admin", "Proposed, about to lapse, agreed to, refused or lapsed."
+    ),
     "failures": Topic("failures", "Credentials that could not be ended", "A backend did not confirm the end."),
     "emergency": Topic(
         "emergency", "Emergencies", "The glass was broken; the installation was closed or opened.", mandatory=True

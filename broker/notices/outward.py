@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import ipaddress
+import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
@@ -42,6 +43,15 @@ def fault_of(url: str) -> str:
     if "@" in parts.netloc or parts.fragment or "\\" in url:
         return "It may hold no user name and no fragment."
     return ""
+
+
+def leads_inside(settings: Settings, url: str) -> bool:
+    """Whether a target of good form is an address, in any spelling, where it may not lie. No name is looked up."""
+    try:
+        found = socket.getaddrinfo(urlsplit(url).hostname, None, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return False
+    return not all(permitted(settings, ipaddress.ip_address(str(item[4][0]))) for item in found)
 
 
 def shown(url: str) -> str:
@@ -120,4 +130,7 @@ def _meant(address: Address) -> Address:
 
 
 def _public(address: Address) -> bool:
+    if isinstance(address, IPv6Address) and address.is_site_local:
+        # Deprecated, and called global by the standard library, but still what somebody's own network uses.
+        return False
     return address.is_global and not address.is_multicast and not address.is_reserved and address not in _METADATA

@@ -129,6 +129,8 @@ def test_what_points_inside_is_refused_unless_the_operator_allows_it(office: Off
         ("fe80::1%eth0", False),
         ("fd00:ec2::254", False),
         ("ff02::1", False),
+        ("fec0::1", False),
+        ("feff::1", False),
         ("::ffff:127.0.0.1", False),
         ("::ffff:8.8.8.8", True),
         ("64:ff9b::7f00:1", False),
@@ -143,11 +145,20 @@ def test_only_public_addresses_are_permitted(office: Office, address: str, *, pu
     assert outward.permitted(settings, ip_address(address)) is public
 
 
-@pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]", "localhost", "0"])
+@pytest.mark.parametrize(
+    "host", ["127.1", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]", "[fec0::1]", "localhost", "0"]
+)
 def test_no_spelling_leads_inside(office: Office, host: str) -> None:
+    url = f"https://{host}:{office.receiver.port}/"
     with pytest.raises(NotSent):
-        outward.post(without_networks(office).settings, f"https://{host}:{office.receiver.port}/", b"{}", {})
+        outward.post(without_networks(office).settings, url, b"{}", {})
     assert not office.receiver.arrived
+    if host != "localhost":
+        with pytest.raises(Invalid, match="inside a network"):
+            bind(office, url)
+    # What the operator names may be bound, and a name is judged when it is used.
+    for may in ("https://127.1/", f"https://{'a' * 64}.example/"):
+        assert not outward.leads_inside(office.parts.settings, may)
 
 
 def test_a_name_is_resolved_once(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
