@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session as Transaction
 from sqlalchemy.orm import sessionmaker
 
-from broker.errors import BackendDown, Conflict
+from broker.errors import BackendDown, Conflict, Invalid
 
 __all__ = ["Database", "Transaction", "bounded", "notify", "now"]
 T = TypeVar("T")
@@ -94,6 +94,7 @@ class Database:
         Raises:
             BackendDown: PostgreSQL is gone, too slow, or the pool is used up.
             Conflict: two transactions collided (deadlock, serialization) and this one lost.
+            Invalid: a text in it could not even be sent.
         """
         try:
             with self._sessions() as session, session.begin():
@@ -125,6 +126,9 @@ def _translate(error: DBAPIError) -> Exception:
         return Conflict("Two changes of the same record collided.", advice="Try again.")
     if state == "55P03":
         return Conflict("Another change of the same record is still under way.", advice="Try again in a moment.")
+    if state is None and isinstance(error.orig, psycopg.DataError):
+        # Raised by the driver, for a NUL or half a surrogate pair: whatever the text was for, nothing has it.
+        return Invalid("This holds a character that cannot be kept.", advice="Type it again by hand.")
     gone = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
     return _down() if gone else error
 

@@ -81,10 +81,10 @@ def check(rules: str, networks: str) -> Rules:
     """Parse rules against the shipped grammar.
 
     Raises:
-        Invalid: at least one line is wrong; the detail names each with its number.
+        Invalid: at least one line is wrong, and the detail names each with its number; or something in them hides.
     """
     try:
-        return Rules.parse(shipped()[0], rules, networks, 0)
+        parsed = Rules.parse(shipped()[0], rules, networks, 0)
     except RulesInvalid as error:
         raise Invalid(
             "The rules were refused as a whole: " + "; ".join(str(problem) for problem in error.errors),
@@ -92,6 +92,11 @@ def check(rules: str, networks: str) -> Rules:
             advice="Correct the lines named and check again with `guestkey policy check`.",
             code="rules_invalid",
         ) from error
+    for field, text in (("/rules", rules), ("/networks", networks)):
+        # The grammar passes comments over, but a second admin reads them.
+        if any(not character.isprintable() and character not in "\n\t" for character in text):
+            raise Invalid("This holds an invisible or control character.", field=field, advice="Type it again by hand.")
+    return parsed
 
 
 def put_in_force(
