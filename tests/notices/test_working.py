@@ -46,14 +46,13 @@ def test_a_mail_server_that_hangs_holds_up_no_ending(office: Office) -> None:
     boss(office)
     signed, dataset, _ = world.guest()
     lease = world.issue(signed, dataset).lease
-    alarm(world, 3)
+    alarm(world)
     with socket.create_server(("localhost", 0)) as silent:
-        changes = {"smtp_port": silent.getsockname()[1], "smtp_timeout": 4.0}
+        changes = {"smtp_port": silent.getsockname()[1], "smtp_timeout": 30.0}
         with working(replace(office.parts, settings=office.parts.settings.model_copy(update=changes))):
             line, _ = silent.accept()
             with line:
                 with world.database.transaction() as tx:
                     revoke_lease(tx, lease, signed.caller, "done", clock(tx))
-                began = time.monotonic()
+                # Well before the mail server is given up.
                 world.wait_for(lease.id, "revoked", seconds=10)
-                assert time.monotonic() - began < 3.5, "it waited for the mail server"
