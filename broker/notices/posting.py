@@ -156,10 +156,8 @@ def _fault_of_sending(
 
 
 def _mail(parts: Parts, delivery: Delivery, _now: datetime) -> None:
-    if delivery.person_id is None:
-        raise NotSent("This is nobody's mail.", for_good=True)
     with parts.database.transaction() as tx:
-        found = addresses.of(tx, [delivery.person_id])
+        found = addresses.of(tx, [str(delivery.person_id)])
     if not found:
         raise NotSent("The person or their vendor is suspended, or they have no address any more.", for_good=True)
     to = found[0].address

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from broker import audit
 from broker.database import Transaction
 from broker.database import now as clock
-from broker.models import Delivery, Notice, NoticeAddress, NoticeChannel, NoticeChoice, new_id
+from broker.models import URGENT_TOPICS, Delivery, Notice, NoticeAddress, NoticeChannel, NoticeChoice, new_id
 from broker.notices import addresses, crowding
 from broker.notices.causes import CAUSES, Told
 from broker.notices.digests import next_digest
@@ -25,27 +25,29 @@ from broker.parts import Parts
 log = structlog.get_logger(__name__)
 # What nobody may turn off: it comes at once, to everybody it concerns.
 MANDATORY = frozenset({"emergency"})
+_URGENT = tuple(kind for kind, cause in CAUSES.items() if cause.topic in URGENT_TOPICS)
 _MOST_ATTEMPTS = 20
 _SLOWEST_RETRY = 3600
 _MOST_TIDIED = 5000
 
 
 def tell(parts: Parts, *, most: int = 200) -> int:
-    """Turn what waits in the outbox into deliveries. Returns how many notices were told."""
+    """Turn what waits in the outbox into deliveries, what is urgent first. Returns how many notices were told."""
     told = 0
-    while told < most and _tell_one(parts):
-        told += 1
+    for which in (Notice.kind.in_(_URGENT), Notice.kind.not_in(_URGENT)):
+        while told < most and _tell_one(parts, which):
+            told += 1
     return told
 
 
-def _tell_one(parts: Parts) -> bool:
+def _tell_one(parts: Parts, which: ColumnElement[bool]) -> bool:
     notice_id = ""
     try:
         with parts.database.transaction() as tx:
             now = clock(tx)
             notice = tx.scalars(
                 select(Notice)
-                .where(Notice.told_at.is_(None), Notice.next_attempt_at <= now)
+                .where(Notice.told_at.is_(None), Notice.next_attempt_at <= now, which)
                 .order_by(Notice.next_attempt_at)
                 .limit(1)
                 .with_for_update(skip_locked=True)

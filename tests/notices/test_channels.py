@@ -19,7 +19,7 @@ from broker.access.paging import Window
 from broker.database import now as clock
 from broker.errors import Conflict, Forbidden, Invalid, NotFound
 from broker.models import Delivery, NoticeChannel, new_id
-from broker.notices import channels, chat, crowding, outward, posting
+from broker.notices import channels, chat, crowding, outward, posting, telling
 from broker.notices.channels import Bound, NewChannel
 from broker.notices.mail import NotSent
 from broker.parts import Parts
@@ -338,9 +338,13 @@ def test_nobody_crowds_a_channel_and_an_emergency_comes_first(office: Office, mo
         for _ in range(7):
             audit.record(tx, "request.made", actor="system", subject=request.id, now=clock(tx))
     alarm(world)
+    telling.tell(office.parts, most=1)
+    assert [item.kind for item in sent(office, bound)] == ["installation.opened"]
+    telling.tell(office.parts)
+    alarm(world)
     office.round()
     kinds = [json.loads(body)["type"] for _, body in office.receiver.arrived]
-    assert len(kinds) == posting.HANDS and "installation.opened" in kinds
+    assert len(kinds) == posting.HANDS and kinds.count("installation.opened") == 2
     office.rounds()
     office.round(minutes=11)
     said = sent(office, bound)
