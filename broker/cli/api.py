@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from broker.cli import config
+from broker.cli import network
 from broker.cli.faults import Code, Fault
 from broker.cli.problems import fault_of
 
-# Imported where something is sent, so that help stays quick; and without the command line it brings, whose Rich and
-# Pygments take longer to import than all of ours. httpx takes that for its optional part not being installed.
-sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 if TYPE_CHECKING:
     import httpx
 
@@ -38,21 +34,12 @@ class Api:
     """
 
     def __init__(self, url: str, token: str | None, confirm: Callable[[Fault], None] | None = None) -> None:
-        import httpx
-
         self.url = url
         self.confirm = confirm
         headers = {"Accept": "application/json", "User-Agent": "guestkey-cli"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        # A proxy from the environment must not see what goes to this very computer.
-        self._http = httpx.Client(
-            base_url=url,
-            headers=headers,
-            timeout=_timeout(),
-            trust_env=not config.is_loopback(url),
-            follow_redirects=False,
-        )
+        self._http = network.client(url, headers, _timeout())
 
     def close(self) -> None:
         """Give the connections back."""
@@ -83,8 +70,8 @@ class Api:
     @contextmanager
     def stream(self, path: str, **query: Any) -> Iterator[Iterator[bytes]]:
         """A long answer, piece by piece; cut short, it is a fault and never half a result."""
-        request = self._http.build_request("GET", PREFIX + path, params=without_none(query))
         with self._reaching():
+            request = self._http.build_request("GET", PREFIX + path, params=without_none(query))
             response = self._http.send(request, stream=True)
             try:
                 if not response.is_success:
@@ -138,16 +125,16 @@ class Api:
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Json:
-        request = self._http.build_request(
-            method,
-            path,
-            params=without_none(query or {}) or None,
-            json=body,
-            data=form,
-            content=content,
-            headers=dict(headers or {}),
-        )
         with self._reaching():
+            request = self._http.build_request(
+                method,
+                path,
+                params=without_none(query or {}) or None,
+                json=body,
+                data=form,
+                content=content,
+                headers=dict(headers or {}),
+            )
             response = self._http.send(request, stream=True)
             try:
                 content = _read(response)
@@ -164,6 +151,9 @@ class Api:
             yield
         except httpx.TimeoutException as error:
             raise self._unreachable("It did not answer in time.") from error
+        except (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeEncodeError) as error:
+            # What it says may hold what was to be sent.
+            raise _unsendable() from error
         except httpx.TransportError as error:
             raise self._unreachable(str(error) or type(error).__name__) from error
 
@@ -182,7 +172,10 @@ def segment(text: str) -> str:
     """What a person typed as one path segment, whatever it holds."""
     if text in {"", ".", ".."}:
         raise Fault(Code.NOT_FOUND, f"There is nothing called {text!r}.", next_step="guestkey dataset list")
-    return quote(text, safe="")
+    try:
+        return quote(text, safe="")
+    except UnicodeEncodeError as error:
+        raise _unsendable() from error
 
 
 def without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,6 +238,15 @@ def _refused(response: httpx.Response, answer: Json) -> Json:
         }
     wait = response.headers.get("retry-after", "")
     raise fault_of(response.status_code, {**answer, "retry_after": wait} if wait.isdecimal() else answer)
+
+
+def _unsendable() -> Fault:
+    return Fault(
+        Code.USAGE,
+        "What was typed cannot be sent.",
+        why="Something in it is not text in UTF-8, or far too long.",
+        next_step="Correct it, then run it again.",
+    )
 
 
 def _garbage(what: str) -> Fault:

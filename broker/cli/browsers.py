@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import webbrowser
 
 
@@ -12,7 +14,14 @@ def try_open(address: str) -> None:
         browser = webbrowser.get()
         if type(browser) is webbrowser.GenericBrowser and not os.environ.get("BROWSER"):
             return
-        browser.open(address)
-    except webbrowser.Error:
+        # In a program of its own: a browser that stays, or prints, must hold up and spoil nothing here.
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "webbrowser", address],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except (webbrowser.Error, OSError, ValueError):
         # The address is on the screen already.
         return

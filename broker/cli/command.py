@@ -14,7 +14,7 @@ import typer
 
 from broker.cli import config, stepup, tokens
 from broker.cli.api import Api
-from broker.cli.faults import Code, Fault, of_system
+from broker.cli.faults import Code, Fault, of_any
 from broker.cli.output import Output
 from broker.cli.problems import next_command
 
@@ -98,22 +98,7 @@ def verb(
             options = {key: given.pop(key) for key in _OPTIONS}
             cli = Cli(full_name, **options)
             try:
-                code = body(cli, **given) or Code.DONE
-            except Fault as fault:
-                fault.command = fault.command or next_command(fault.problem, full_name, given)
-                cli.out.fault(fault, about=str(given.get("dataset") or ""))
-                code = own_code or fault.code
-            except BrokenPipeError:
-                # Whoever read our output has gone; nobody is left to be told.
-                raise
-            except OSError as error:
-                cli.out.fault(of_system(error))
-                code = own_code or Code.FAULT
-            except KeyboardInterrupt:
-                if cli.as_json:
-                    cli.out.fault(Fault(Code.INTERRUPTED, "Interrupted."))
-                cli.out.remark("Interrupted.")
-                code = Code.INTERRUPTED
+                code = _attempt(cli, body, given, full_name, own_code)
             finally:
                 cli.close()
             raise typer.Exit(int(code))
@@ -123,6 +108,25 @@ def verb(
         return body
 
     return register
+
+
+def _attempt(cli: Cli, body: Body, given: dict[str, Any], full_name: str, own_code: Code | None) -> int:
+    """Run a command; returns its exit code, whatever happens in it."""
+    try:
+        return body(cli, **given) or Code.DONE
+    except BrokenPipeError:
+        # Whoever read our output has gone; nobody is left to be told.
+        raise
+    except KeyboardInterrupt:
+        if cli.as_json:
+            cli.out.fault(Fault(Code.INTERRUPTED, "Interrupted."))
+        cli.out.remark("Interrupted.")
+        return Code.INTERRUPTED
+    except Exception as error:  # noqa: BLE001  nobody shall read a traceback for an error message
+        fault = of_any(error)
+        fault.command = fault.command or next_command(fault.problem, full_name, given)
+        cli.out.fault(fault, about=str(given.get("dataset") or ""))
+        return own_code or fault.code
 
 
 def _describe(run: Callable[..., None], body: Body) -> None:

@@ -39,17 +39,26 @@ def checked(url: str) -> str:
     Raises:
         Fault: it is not an https address, nor http on this computer.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in {"https", "http"} or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise Fault(Code.USAGE, f"{url!r} is not the address of an installation.", next_step="Use https://host[:port].")
+    try:
+        parts = urlsplit(url)
+        named = (parts.hostname or "").encode("idna") and (parts.port or 1)
+    except ValueError as error:  # UnicodeError, too
+        raise no_address(url) from error
+    if parts.scheme not in {"https", "http"} or not named or parts.query or parts.fragment or parts.username:
+        raise no_address(url)
     if parts.scheme == "http" and not is_loopback(url):
         raise Fault(
             Code.USAGE,
             f"{url} is not encrypted.",
             why="Tokens are sent over https only, except to this computer.",
-            next_step=f"Use https://{parts.netloc}.",
+            next_step=f"Use https{url.removeprefix(parts.scheme)}.",
         )
     return url.rstrip("/")
+
+
+def no_address(url: str) -> Fault:
+    """What was given is not where an installation could be."""
+    return Fault(Code.USAGE, f"{url!r} is not the address of an installation.", next_step="Use https://host[:port].")
 
 
 def is_loopback(url: str) -> bool:
@@ -66,14 +75,18 @@ def remember(url: str) -> None:
 
 def _kept() -> str | None:
     try:
-        kept = json.loads(config_file().read_text())
+        kept = json.loads(config_file().read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise Fault(
-            Code.FAULT,
-            f"{config_file()} cannot be read.",
-            why=str(error),
-            next_step="Remove it, then: guestkey login URL",
-        ) from error
-    return kept.get("url") if isinstance(kept, dict) else None
+        raise _unreadable(str(error)) from error
+    url = kept.get("url") if isinstance(kept, dict) else None
+    if not isinstance(url, str):
+        raise _unreadable("It holds no address.")
+    return url
+
+
+def _unreadable(why: str) -> Fault:
+    return Fault(
+        Code.FAULT, f"{config_file()} cannot be read.", why=why, next_step="Remove it, then: guestkey login URL"
+    )

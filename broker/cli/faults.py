@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any
@@ -63,3 +65,21 @@ def of_system(error: OSError) -> Fault:
     """The fault of something this computer refused: a file, a folder, a port."""
     what = f"{error.filename} cannot be used." if error.filename else "This computer refused something."
     return Fault(Code.FAULT, what, why=error.strerror or str(error), next_step="guestkey doctor")
+
+
+def of_any(error: Exception) -> Fault:
+    """The fault of whatever went wrong. A fault of our own programming shows its class only: what it says may hold
+    anything. `GUESTKEY_DEBUG` shows all of it.
+    """
+    if isinstance(error, Fault):
+        return error
+    if isinstance(error, OSError):
+        return of_system(error)
+    if os.environ.get("GUESTKEY_DEBUG"):
+        traceback.print_exception(error)
+    return Fault(
+        Code.FAULT,
+        "Something went wrong in guestkey itself.",
+        why=type(error).__name__,
+        next_step="Set GUESTKEY_DEBUG=1, run it again, and report what it prints.",
+    )

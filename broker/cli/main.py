@@ -1,4 +1,7 @@
-"""The entry point `guestkey`: puts the commands together. Nothing is decided here."""
+"""The entry point `guestkey`: runs one command line to its end, whatever happens.
+
+What takes time is imported inside, so that Ctrl-C meanwhile reads like Ctrl-C at any other time.
+"""
 
 from __future__ import annotations
 
@@ -6,61 +9,10 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
 
-import typer
+from broker.cli.faults import Code, of_any
 
-from broker.cli import helping
-from broker.cli.commands import (
-    access,
-    credentials,
-    decisions,
-    leases,
-    notices,
-    people,
-    policy,
-    server,
-    sign_in,
-    suspending,
-    topics,
-)
-from broker.cli.faults import Code, of_system
-from broker.cli.output import Output
-
-# Typer shows local variables in tracebacks unless told not to, and ours hold secrets.
-app = typer.Typer(
-    name="guestkey",
-    cls=helping.Commands,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_show_locals=False,
-    help="A key to one dataset, for a few minutes, after a fresh second factor, taken back for certain.",
-    epilog="Exit codes: 0 done, 1 fault, 2 usage, 3 denied, 4 sign in, 5 second factor needed, 6 not found,"
-    " 7 still waiting, 8 backend down, 9 partly revoked, 130 interrupted. `run` and `connect` pass the program's;"
-    " their own faults are 125. `guestkey help` lists topics.",
-)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        # Slow to import, and for nothing but this.
-        import importlib.metadata
-
-        typer.echo(importlib.metadata.version("guestkey"))
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Options before any command."""
-
-
-for _commands in (sign_in, credentials, access, leases, people, suspending, decisions, notices, policy, topics, server):
-    _commands.mount(app)
+COMPLETING = "_GUESTKEY_COMPLETE"
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -71,19 +23,44 @@ def run(arguments: Sequence[str]) -> int:
     """
     _open_streams()
     try:
-        code = app(list(arguments), prog_name="guestkey", standalone_mode=False)
+        return _run(list(arguments))
+    except BrokenPipeError:
+        # Whoever read our output has gone; nobody is left to be told.
+        return int(Code.FAULT)
+    except KeyboardInterrupt:
+        return int(Code.INTERRUPTED)
+
+
+def _run(arguments: list[str]) -> int:
+    import typer
+
+    from broker.cli import helping
+    from broker.cli.output import Output
+    from broker.cli.tree import app
+
+    if COMPLETING in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]
+
+        completion_init()
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    # Where nothing was read of it yet, whether JSON is wanted is not known otherwise.
+    out = Output("guestkey", as_json="--json" in own)
+    try:
+        code = app(arguments, prog_name="guestkey", standalone_mode=False)
     except typer.TyperException as error:
         if helping.is_only_help(error):
             typer.echo(error.format_message(), err=True)
         else:
-            # Nothing was read of it yet, so whether JSON is wanted is not known otherwise.
-            Output("guestkey", as_json="--json" in arguments).fault(helping.not_understood(error))
+            out.fault(helping.not_understood(error))
         return int(helping.code_of(error))
     except typer.Abort:
         return int(Code.INTERRUPTED)
-    except OSError as error:
-        Output("guestkey", as_json="--json" in arguments).fault(of_system(error))
-        return int(Code.FAULT)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001  nobody shall read a traceback for an error message
+        fault = of_any(error)
+        out.fault(fault)
+        return int(Code.CHILD_NOT_RUN if own[:1] in (["run"], ["connect"]) else fault.code)
     return code if isinstance(code, int) else 0
 
 
@@ -92,6 +69,10 @@ def _open_streams() -> None:
     sys.stdin = sys.stdin or io.TextIOWrapper(io.BytesIO())
     sys.stdout = sys.stdout or io.TextIOWrapper(io.BytesIO())
     sys.stderr = sys.stderr or io.TextIOWrapper(io.BytesIO())
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What the terminal's encoding lacks is written out as a number, and is no reason to stop.
+            stream.reconfigure(errors="backslashreplace")
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import typer.main
 
 from broker.cli.commands import topics
-from broker.cli.main import app
+from broker.cli.tree import app
 
 _SHARED = {"as_json", "plain", "url", "help"}
 

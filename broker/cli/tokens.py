@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 from platformdirs import user_data_path
@@ -15,6 +17,9 @@ from platformdirs import user_data_path
 from broker.cli.faults import Code, Fault
 
 _SERVICE = "guestkey"
+NO_KEYRING = "no keyring answers here"
+# What a header can carry: more would be refused with the token in the refusal.
+_TOKEN = re.compile(r"[!-~]+")
 
 
 def tokens_file() -> Path:
@@ -22,13 +27,58 @@ def tokens_file() -> Path:
     return user_data_path("guestkey", appauthor=False) / "tokens.json"
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The token of an installation, and where it is: `variable`, `keyring`, `file`, or nowhere.
+
+    `locked`: the keyring did not let itself be read, so it may hold one. `trouble`: why the keyring was of no use.
+    """
+
+    token: str | None
+    place: str
+    locked: bool = False
+    trouble: str = ""
+
+
 def load(url: str) -> str | None:
     """The token for an installation: `GUESTKEY_TOKEN`, the keyring's, or the file's.
 
     Raises:
-        Fault: the file can be read by others.
+        Fault: what is kept cannot be read, is no token, or is behind a lock.
     """
-    return os.environ.get("GUESTKEY_TOKEN") or _from_keyring(url) or _read_file().get(url)
+    kept = find(url)
+    if kept.token is None and kept.locked:
+        raise Fault(
+            Code.FAULT,
+            "The keyring is locked.",
+            why="The token that `guestkey login` kept is in it.",
+            next_step="Unlock it, then run this again; or set GUESTKEY_TOKEN.",
+        )
+    return kept.token
+
+
+def find(url: str) -> Kept:
+    """Where the token for an installation lies; a locked keyring is no fault here.
+
+    Raises:
+        Fault: the file cannot be read, or by others; or what is kept is no token.
+    """
+    if given := os.environ.get("GUESTKEY_TOKEN"):
+        if _TOKEN.fullmatch(given) is None:
+            raise Fault(
+                Code.USAGE,
+                "GUESTKEY_TOKEN does not hold a token.",
+                why="A token is letters, digits and signs without blanks.",
+                next_step="Set it to the token alone, or unset it and use: guestkey login",
+            )
+        return Kept(given, "variable")
+    ring = _from_keyring(url)
+    token = ring.token or _read_file().get(url)
+    if token is not None and _TOKEN.fullmatch(token) is None:
+        raise Fault(Code.SIGN_IN, "What is kept here is no token.", next_step="guestkey login")
+    if ring.token or token is None:
+        return ring
+    return Kept(token, "file", ring.locked, ring.trouble)
 
 
 def save(url: str, token: str) -> str:
@@ -38,55 +88,58 @@ def save(url: str, token: str) -> str:
         _write_file(kept)
         return "the system keyring"
     _write_file(kept | {url: token})
-    return f"{tokens_file()} (mode 0600; no keyring answers here)"
+    return f"{tokens_file()} (mode 0600; {_from_keyring(url).trouble or 'the keyring kept nothing'})"
 
 
 def forget(url: str) -> None:
-    """Remove the token everywhere it may lie."""
-    import keyring
-    from keyring.errors import KeyringError
+    """Remove the token everywhere it may lie.
 
-    try:
-        if keyring.get_password(_SERVICE, url) is not None:
-            keyring.delete_password(_SERVICE, url)
-    except KeyringError as error:
-        # Without a backend there is nothing to remove; any other failure must be told.
-        if _has_backend():
-            raise Fault(
-                Code.FAULT, "The keyring did not give the token up.", why=str(error), next_step="Remove it by hand."
-            ) from error
+    Raises:
+        Fault: the keyring kept it.
+    """
+    import keyring
+
     kept = _read_file()
-    if kept.pop(url, None) is not None:
+    if (in_file := kept.pop(url, None)) is not None:
         _write_file(kept)
+    ring = _from_keyring(url)
+    try:
+        if ring.token is not None:
+            keyring.delete_password(_SERVICE, url)
+    except Exception as error:  # noqa: BLE001  a backend is somebody else's program
+        ring = Kept(ring.token, ring.place, trouble=f"the keyring fails with {type(error).__name__}")
+    # Without a backend there is nothing to remove; any other failure must be told.
+    if ring.trouble not in ("", NO_KEYRING) and in_file is None:
+        raise Fault(
+            Code.FAULT, "The keyring did not give the token up.", why=ring.trouble, next_step="Remove it by hand."
+        )
 
 
-def _from_keyring(url: str) -> str | None:
+def _from_keyring(url: str) -> Kept:
     import keyring
-    from keyring.errors import KeyringError
+    from keyring.errors import KeyringLocked, NoKeyringError
 
     try:
-        return keyring.get_password(_SERVICE, url)
-    except KeyringError:
-        return None
+        token = keyring.get_password(_SERVICE, url)
+    except NoKeyringError:
+        return Kept(None, "", trouble=NO_KEYRING)
+    except KeyringLocked:
+        return Kept(None, "", locked=True, trouble="the keyring is locked")
+    except Exception as error:  # noqa: BLE001  a backend is somebody else's program, and is not needed
+        # Not what it says: that may hold what it was given.
+        return Kept(None, "", trouble=f"the keyring fails with {type(error).__name__}")
+    return Kept(token, "keyring" if token else "")
 
 
 def _to_keyring(url: str, token: str) -> bool:
     import keyring
-    from keyring.errors import KeyringError
 
     try:
         keyring.set_password(_SERVICE, url, token)
         # Some backends take everything and keep nothing.
         return keyring.get_password(_SERVICE, url) == token
-    except KeyringError:
+    except Exception:  # noqa: BLE001  a backend is somebody else's program, and is not needed
         return False
-
-
-def _has_backend() -> bool:
-    import keyring
-    from keyring.backends.fail import Keyring
-
-    return not isinstance(keyring.get_keyring(), Keyring)
 
 
 def _read_file() -> dict[str, str]:
@@ -101,6 +154,13 @@ def _read_file() -> dict[str, str]:
             kept = json.load(opened)
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise Fault(
+            Code.FAULT,
+            f"{file} cannot be read.",
+            why=error.strerror or type(error).__name__,
+            next_step="Mend that, then: guestkey login. Meanwhile GUESTKEY_TOKEN works without it.",
+        ) from error
     except ValueError as error:
         raise Fault(Code.FAULT, f"{file} is damaged.", next_step=f"rm {file}; then guestkey login") from error
     return {str(url): str(token) for url, token in kept.items()} if isinstance(kept, dict) else {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,8 +14,8 @@ import pytest
 import typer.main
 
 from broker.cli.commands import topics
-from broker.cli.main import app
 from broker.cli.reference import page
+from broker.cli.tree import app
 from tests.cli import broken
 from tests.cli.conftest import TerminalOf
 from tests.cli.terminal import PROGRAM, Terminal
@@ -51,17 +53,78 @@ def test_topics_are_listed_and_read(tmp_path: Path) -> None:
     assert (missing.code, "Next: guestkey help" in missing.err) == (6, True)
 
 
+@pytest.mark.parametrize(
+    ("shell", "begins", "holds"),
+    [
+        ("bash", "_guestkey_completion() {", "complete -o default -F _guestkey_completion guestkey"),
+        ("zsh", "#compdef guestkey", "_GUESTKEY_COMPLETE=complete_zsh"),
+        ("fish", "complete --command guestkey ", "_GUESTKEY_COMPLETE=complete_fish"),
+    ],
+)
+def test_each_shell_gets_its_own_script(tmp_path: Path, shell: str, begins: str, holds: str) -> None:
+    terminal = Terminal(tmp_path, SHELL="/bin/false")
+    shown = terminal.call("completion", shell)
+    assert (shown.code, shown.out.startswith(begins), holds in shown.out) == (0, True, True), shown
+    document = json.loads(terminal.call("completion", shell, "--json").out)["data"]
+    assert document == {"shell": shell, "script": shown.out.removesuffix("\n")}
+    assert terminal.call("completion", "csh").code == 2
+
+
+def offered(terminal: Terminal, shell: str, line: str) -> str:
+    """What the program answers to the script of a shell, for the line before the cursor."""
+    words = line.split(" ")
+    asked = {
+        "_GUESTKEY_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_ARGS": line,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(words) - 1),
+    }
+    ran = terminal.run(**asked)
+    assert (ran.code, ran.err) == (0, "")
+    return ran.out
+
+
+HOSTILE = (
+    "$(touch /tmp/x)",
+    "\\$(touch x)",
+    "`touch x`",
+    "'; touch x; '",
+    '"; touch x; "',
+    "[/x]",
+    "a:b",
+    "x\n\x1b[2J y",
+)
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_shown_for_each_shell(tmp_path: Path, shell: str) -> None:
-    shown = Terminal(tmp_path).run("--show-completion", shell)
-    assert shown.code == 0 and "guestkey" in shown.out
+def test_what_others_wrote_is_no_code_of_the_shells(tmp_path: Path, shell: str) -> None:
+    items = [{"id": f"rq_{number}", "purpose": f"March {text} visits"} for number, text in enumerate(HOSTILE)]
+    items += [{"id": text, "purpose": "hostile by its name"} for text in (*HOSTILE, "-x", "")]
+    with broken.answering(broken.http(200, {"items": items})) as (url, _):
+        said = offered(Terminal(tmp_path, url, GUESTKEY_TOKEN="gka_x"), shell, "guestkey request approve ")
+    assert all(f"rq_{number}" in said for number in range(len(HOSTILE)))
+    assert "hostile" not in said
+    if shell == "zsh":
+        # The frame that zsh evaluates: `_arguments '*: :(("name":"about" …))'`.
+        said = said.removeprefix("_arguments '*: :((").removesuffix("))'\n").replace('"', "").replace(":", " ")
+    assert re.fullmatch(r"[A-Za-z0-9_., \t\n-]+", said), said
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_commands_options_and_topics_are_offered_with_what_they_are(tmp_path: Path, shell: str) -> None:
+    terminal = Terminal(tmp_path)
+    assert "doctor" in offered(terminal, shell, "guestkey do")
+    assert "--state" in offered(terminal, shell, "guestkey lease list --")
+    assert "exit-codes" in offered(terminal, shell, "guestkey help ")
+    assert "revoke_failed" in offered(terminal, shell, "guestkey lease list --state ")
 
 
 def completed(terminal: Terminal, line: str) -> set[str]:
     """What a real bash offers at the end of a line."""
     words = line.split(" ")
     script = f"""
-        eval "$({PROGRAM} --show-completion bash)"
+        eval "$({PROGRAM} completion bash)"
         COMP_WORDS=({" ".join(f"'{word}'" for word in words)}); COMP_CWORD={len(words) - 1}
         COMP_LINE='{line}'; COMP_POINT={len(line)}
         _guestkey_completion guestkey '{words[-1]}' '{words[-2]}'
@@ -82,8 +145,14 @@ def test_tab_offers_what_there_is(world: World, terminal_of: TerminalOf) -> None
     assert completed(terminal, "guestkey connect ") == {dataset.slug}
     assert completed(terminal, f"guestkey dataset show {dataset.slug[:8]}") == {dataset.slug}
     assert completed(terminal, "guestkey lease revoke ") == {lease.id}
+    assert completed(terminal, f"guestkey connect {dataset.slug} --slice ") == {"deidentified", "full"}
+    assert completed(terminal, f"guestkey request new {dataset.slug} --role an") == {"annotator"}
+    assert completed(terminal, "guestkey grant list --dataset ") == {dataset.slug}
     assert completed(terminal, "guestkey grant revoke ") == {grant.id}
     assert "exit-codes" in completed(terminal, "guestkey help ")
+    url = terminal.variables["GUESTKEY_URL"]
+    terminal.variables["GUESTKEY_URL"] = "http://localhost:1"
+    assert completed(terminal, f"guestkey connect --url {url} ") == {dataset.slug}
 
 
 def test_tab_is_silent_and_quick_when_nothing_answers(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_a_keyring_keeps_the_token_and_no_file_is_left(tmp_path: Path) -> None:
 
 def test_a_crash_shows_no_local_variables() -> None:
     script = """
-from broker.cli.main import app
+from broker.cli.tree import app
 @app.command("crash")
 def crash() -> None:
     password = "canary-" + "of-a-secret"

@@ -14,7 +14,7 @@ import pytest
 import typer.main
 
 from broker.cli.commands.server import _COMMANDS as ON_THE_SERVER
-from broker.cli.main import app
+from broker.cli.tree import app
 from tests.cli.broken import answering, http
 from tests.cli.terminal import Terminal
 

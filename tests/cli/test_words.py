@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from broker.cli.main import app
+from broker.cli.tree import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("*.md", "docs/**/*.md", "broker/**/*.py", "broker/**/*.html", "policies/*.csv", "deploy/**/*.hcl")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from broker.cli import guiding, waiting
+from broker.cli import completing, guiding, waiting
 from broker.cli.api import segment
 from broker.cli.command import Cli, verb
 from broker.cli.commands import bulk, exporting, registering
@@ -15,6 +15,8 @@ from broker.cli.commands.nouns import (
     GrantId,
     Limit,
     Noun,
+    OnlyDataset,
+    OnlyPerson,
     OptionalDataset,
     Reason,
     RequestId,
@@ -136,6 +138,19 @@ REACH = (
 )
 
 
+State = Annotated[
+    str | None,
+    typer.Option(
+        help="pending, approved, refused, withdrawn or lapsed.",
+        autocompletion=completing.words("pending", "approved", "refused", "withdrawn", "lapsed"),
+    ),
+]
+View = Annotated[
+    str | None,
+    typer.Option(help="mine, or queue: those you may decide.", autocompletion=completing.words("mine", "queue")),
+]
+
+
 def mount(app: typer.Typer) -> None:
     """Add these groups."""
     datasets = group(app, "dataset", "What is protected, as far as it is shown to you.")
@@ -171,10 +186,14 @@ def show_dataset(cli: Cli, dataset: Dataset) -> None:
 def new_request(
     cli: Cli,
     dataset: OptionalDataset = None,
-    role: Annotated[str | None, typer.Option(help="The role asked for, such as annotator.")] = None,
+    role: Annotated[
+        str | None, typer.Option(help="The role asked for, such as annotator.", autocompletion=completing.ROLES)
+    ] = None,
     purpose: Annotated[str | None, typer.Option(help="What for, in a sentence for whoever decides.")] = None,
     period: Annotated[str | None, typer.Option(help=f"How long, such as 7d; {guiding.PERIOD} if left out.")] = None,
-    slice_: Annotated[str | None, typer.Option("--slice", help="Only this part of it.")] = None,
+    slice_: Annotated[
+        str | None, typer.Option("--slice", help="Only this part of it.", autocompletion=completing.SLICES)
+    ] = None,
     for_: Annotated[
         str | None, typer.Option("--for", metavar="PERSON", help="Ask for one of your staff, by their id; for leads.")
     ] = None,
@@ -210,8 +229,8 @@ def new_request(
 
 def list_requests(
     cli: Cli,
-    state: Annotated[str | None, typer.Option(help="pending, approved, refused, withdrawn or lapsed.")] = None,
-    view: Annotated[str | None, typer.Option(help="mine, or queue: those you may decide.")] = None,
+    state: State = None,
+    view: View = None,
     limit: Limit = 100,
 ) -> None:
     """List requests."""
@@ -266,8 +285,8 @@ def refuse(cli: Cli, id_: RequestId, reason: Reason) -> None:
 
 def list_grants(
     cli: Cli,
-    person: Annotated[str | None, typer.Option(help="Only this person's.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Only on this dataset.")] = None,
+    person: OnlyPerson = None,
+    dataset: OnlyDataset = None,
     limit: Limit = 100,
 ) -> None:
     """List grants."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from broker.cli import children, reasons, waiting
+from broker.cli import children, completing, reasons, waiting
 from broker.cli.api import Json, segment
 from broker.cli.command import Cli, verb
 from broker.cli.commands.nouns import Dataset
@@ -21,9 +21,9 @@ from broker.cli.problems import filled
 from broker.cli.signals import interrupting, shielded
 from broker.cli.words import clock, duration, moment, safe, seconds_of
 
-Slice = Annotated[str | None, typer.Option("--slice", help="Which part of it.")]
+Slice = Annotated[str | None, typer.Option("--slice", help="Which part of it.", autocompletion=completing.SLICES)]
 Lifetime = Annotated[str | None, typer.Option("--for", help="How long, such as 15m; the rule may shorten it.")]
-Kind = Annotated[str, typer.Option("--kind", help="Kind of credential.")]
+Kind = Annotated[str, typer.Option("--kind", help="Kind of credential.", autocompletion=completing.KINDS)]
 
 _CONFIRM_SECONDS = 10.0
 
@@ -80,7 +80,7 @@ def run(
 def get(
     cli: Cli,
     dataset: Dataset,
-    kind: Annotated[str, typer.Option("--kind", help="Kind of credential.")],
+    kind: Kind,
     slice_: Slice = None,
     lifetime: Lifetime = None,
     field: Annotated[str | None, typer.Option(help="Print this one value only.")] = None,
@@ -115,8 +115,13 @@ def why(
     dataset: Dataset,
     action: Annotated[str, typer.Option(help="read or write.")] = "read",
     slice_: Slice = None,
-    kind: Annotated[str | None, typer.Option("--kind", help="Kind of credential.")] = None,
-    person: Annotated[str | None, typer.Option(help="Somebody else's id; for owners, admins and auditors.")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="Kind of credential.", autocompletion=completing.KINDS)
+    ] = None,
+    person: Annotated[
+        str | None,
+        typer.Option(help="Somebody else's id; for owners, admins and auditors.", autocompletion=completing.PEOPLE),
+    ] = None,
 ) -> int:
     """Whether you could get a credential now, and if not, every reason. Issues nothing; exit code 3 means no."""
     query = {"action": action, "slice": slice_, "kind": kind, "person": person}

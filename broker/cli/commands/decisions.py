@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
+from broker.cli import completing
 from broker.cli.api import segment
 from broker.cli.command import Cli, verb
 from broker.cli.commands import log
-from broker.cli.commands.nouns import Id, Limit, Noun, Reason, group, mount_show, print_list
+from broker.cli.commands.nouns import Limit, Noun, Reason, group, mount_show, print_list
 from broker.cli.output import Column
 from broker.cli.saving import Output, save
 
@@ -65,6 +66,14 @@ EVENT = Noun(
 )
 
 
+State = Annotated[
+    str | None,
+    typer.Option(
+        help="pending, approved, refused or lapsed.",
+        autocompletion=completing.words("pending", "approved", "refused", "lapsed"),
+    ),
+]
+ProposalId = Annotated[str, typer.Argument(metavar="ID", help="Its id.", autocompletion=completing.PROPOSALS)]
 _MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 
 
@@ -93,19 +102,19 @@ def mount(app: typer.Typer) -> None:
 
 def list_proposals(
     cli: Cli,
-    state: Annotated[str | None, typer.Option(help="pending, approved, refused or lapsed.")] = None,
+    state: State = None,
     limit: Limit = 100,
 ) -> None:
     """List proposals."""
     print_list(cli, PROPOSAL, limit, state=state)
 
 
-def approve(cli: Cli, id_: Id) -> None:
+def approve(cli: Cli, id_: ProposalId) -> None:
     """Approve another admin's proposal; it is carried out at once."""
     cli.out.done(f"Proposal {id_} approved and carried out.", cli.api.post(f"/proposals/{segment(id_)}/approve"))
 
 
-def refuse(cli: Cli, id_: Id, reason: Reason) -> None:
+def refuse(cli: Cli, id_: ProposalId, reason: Reason) -> None:
     """Refuse a proposal."""
     cli.out.done(f"Proposal {id_} refused.", cli.api.post(f"/proposals/{segment(id_)}/refuse", {"reason": reason}))
 
@@ -114,7 +123,10 @@ Kind = Annotated[str | None, typer.Option(help="Such as lease.issued.")]
 Actor = Annotated[str | None, typer.Option(help="Who did it, such as person:pe_….")]
 Subject = Annotated[str | None, typer.Option(help="What it was done to.")]
 About = Annotated[str | None, typer.Option(help="The id of anything an event names.")]
-Vendor = Annotated[str | None, typer.Option(help="What this vendor's people and services are part of.")]
+Vendor = Annotated[
+    str | None,
+    typer.Option(help="What this vendor's people and services are part of.", autocompletion=completing.VENDORS),
+]
 Since = Annotated[datetime | None, typer.Option(help="Not before this, UTC.", formats=_MOMENTS)]
 Until = Annotated[datetime | None, typer.Option(help="Before this, UTC.", formats=_MOMENTS)]
 

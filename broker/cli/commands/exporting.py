@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from broker.cli import completing
 from broker.cli.command import Cli, verb
+from broker.cli.commands.nouns import LeaseState, OnlyDataset, OnlyPerson, OnlyVendor, PersonStatus
 from broker.cli.saving import Output, save
 
 
@@ -19,8 +21,9 @@ class Form(StrEnum):
 
 
 FormOption = Annotated[Form, typer.Option("--format", help="A table, or one JSON document a line.")]
-Person = Annotated[str | None, typer.Option(help="Only this person's.")]
-Dataset = Annotated[str | None, typer.Option(help="Only on this dataset.")]
+State = Annotated[
+    str | None, typer.Option(help="current or ended.", autocompletion=completing.words("current", "ended"))
+]
 
 
 def mount_people(app: typer.Typer) -> None:
@@ -42,8 +45,8 @@ def export_people(
     cli: Cli,
     output: Output = None,
     form: FormOption = Form.CSV,
-    vendor: Annotated[str | None, typer.Option(help="Only this vendor's.")] = None,
-    status: Annotated[str | None, typer.Option(help="pending, active, suspended.")] = None,
+    vendor: OnlyVendor = None,
+    status: PersonStatus = None,
 ) -> None:
     """Write out everybody you may see, with roles and teams."""
     save(cli, "/people/export", output, format=form.value, vendor=vendor, status=status)
@@ -53,9 +56,9 @@ def export_grants(
     cli: Cli,
     output: Output = None,
     form: FormOption = Form.CSV,
-    person: Person = None,
-    dataset: Dataset = None,
-    state: Annotated[str | None, typer.Option(help="current or ended.")] = None,
+    person: OnlyPerson = None,
+    dataset: OnlyDataset = None,
+    state: State = None,
 ) -> None:
     """Write out every grant you may see."""
     save(cli, "/grants/export", output, format=form.value, person=person, dataset=dataset, state=state)
@@ -65,9 +68,9 @@ def export_leases(
     cli: Cli,
     output: Output = None,
     form: FormOption = Form.CSV,
-    person: Person = None,
-    dataset: Dataset = None,
-    state: Annotated[str | None, typer.Option(help="A state, or live.")] = None,
+    person: OnlyPerson = None,
+    dataset: OnlyDataset = None,
+    state: LeaseState = None,
 ) -> None:
     """Write out every lease you may see; never a secret."""
     save(cli, "/leases/export", output, format=form.value, person=person, dataset=dataset, state=state)

@@ -10,7 +10,18 @@ from broker.cli import waiting
 from broker.cli.api import segment
 from broker.cli.command import Cli, verb
 from broker.cli.commands import exporting
-from broker.cli.commands.nouns import LeaseId, Limit, Noun, Reason, group, mount_show, print_list
+from broker.cli.commands.nouns import (
+    LeaseId,
+    LeaseState,
+    Limit,
+    Noun,
+    OnlyDataset,
+    OnlyPerson,
+    Reason,
+    group,
+    mount_show,
+    print_list,
+)
 from broker.cli.output import Column
 from broker.cli.words import seconds_of
 
@@ -60,11 +71,9 @@ def mount(app: typer.Typer) -> None:
 
 def list_leases(
     cli: Cli,
-    state: Annotated[
-        str | None, typer.Option(help="live, pending, active, revoking, revoked, expired, revoke_failed.")
-    ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Only on this dataset.")] = None,
-    person: Annotated[str | None, typer.Option(help="Only this person's.")] = None,
+    state: LeaseState = None,
+    dataset: OnlyDataset = None,
+    person: OnlyPerson = None,
     limit: Limit = 100,
 ) -> None:
     """List leases."""

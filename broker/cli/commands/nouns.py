@@ -25,6 +25,20 @@ OptionalDataset = Annotated[
 Id = Annotated[str, typer.Argument(metavar="ID", help="Its id.")]
 RequestId = Annotated[str, typer.Argument(metavar="ID", help="Its id.", autocompletion=completing.REQUESTS)]
 GrantId = Annotated[str, typer.Argument(metavar="ID", help="Its id.", autocompletion=completing.GRANTS)]
+OnlyDataset = Annotated[str | None, typer.Option(help="Only on this dataset.", autocompletion=completing.DATASETS)]
+OnlyPerson = Annotated[str | None, typer.Option(help="Only this person's.", autocompletion=completing.PEOPLE)]
+OnlyVendor = Annotated[str | None, typer.Option(help="Only this vendor's.", autocompletion=completing.VENDORS)]
+LeaseState = Annotated[
+    str | None,
+    typer.Option(
+        help="live, pending, active, revoking, revoked, expired, revoke_failed.",
+        autocompletion=completing.words("live", "pending", "active", "revoking", "revoked", "expired", "revoke_failed"),
+    ),
+]
+PersonStatus = Annotated[
+    str | None,
+    typer.Option(help="pending, active, suspended.", autocompletion=completing.words("pending", "active", "suspended")),
+]
 LeaseId = Annotated[str, typer.Argument(metavar="ID", help="Its id.", autocompletion=completing.LEASES)]
 
 

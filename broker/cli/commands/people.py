@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from broker.cli import completing
 from broker.cli.command import Cli, verb
 from broker.cli.commands import bulk, exporting
-from broker.cli.commands.nouns import Limit, Noun, group, mount_list, mount_show, print_list
+from broker.cli.commands.nouns import Limit, Noun, OnlyVendor, PersonStatus, group, mount_list, mount_show, print_list
 from broker.cli.commands.suspending import mount_suspending
 from broker.cli.output import Column
 
@@ -62,8 +63,8 @@ def mount(app: typer.Typer) -> None:
 
 def list_people(
     cli: Cli,
-    vendor: Annotated[str | None, typer.Option(help="Only this vendor's.")] = None,
-    status: Annotated[str | None, typer.Option(help="pending, active, suspended.")] = None,
+    vendor: OnlyVendor = None,
+    status: PersonStatus = None,
     limit: Limit = 100,
 ) -> None:
     """List the people you may see."""
@@ -75,7 +76,10 @@ def import_people(
     file: bulk.File,
     dry_run: bulk.DryRun = False,
     keep_going: bulk.KeepGoing = False,
-    vendor: Annotated[str | None, typer.Option(help="The vendor's id; a lead's own if left out.")] = None,
+    vendor: Annotated[
+        str | None,
+        typer.Option(help="The vendor's id; a lead's own if left out.", autocompletion=completing.VENDORS),
+    ] = None,
     source: Annotated[str | None, typer.Option(help="The sign-in source's id, if the vendor has several.")] = None,
     again: Annotated[
         bool, typer.Option("--again", help="New links for those who have not used theirs; the old ones end.")

@@ -14,7 +14,7 @@ import typer
 from broker.cli import children, completing
 from broker.cli.api import Json, segment
 from broker.cli.command import Cli, verb
-from broker.cli.commands.credentials import Wanted, borrowed
+from broker.cli.commands.credentials import Slice, Wanted, borrowed
 from broker.cli.commands.nouns import Dataset, Limit, Reason, group
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Column
@@ -70,7 +70,7 @@ def mount(app: typer.Typer, datasets: typer.Typer) -> None:
 def preview(
     cli: Cli,
     dataset: Dataset,
-    slice_: Annotated[str | None, typer.Option("--slice", help="Which part of it.")] = None,
+    slice_: Slice = None,
     rows: Annotated[int, typer.Option(min=1, max=100, help="How many rows.")] = 5,
 ) -> int:
     """Show a few rows of a dataset, as whoever may read it: with a lease of a minute that is ended at once."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from broker.cli import completing
 from broker.cli.api import Json, segment
 from broker.cli.command import Cli, verb
 from broker.cli.commands.nouns import Id, Limit, Noun, Reason, group, mount_show, print_list
@@ -58,7 +59,9 @@ def mount(app: typer.Typer) -> None:
 
 def list_suspensions(
     cli: Cli,
-    state: Annotated[str | None, typer.Option(help="open or lifted.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="open or lifted.", autocompletion=completing.words("open", "lifted"))
+    ] = None,
     what: Annotated[str | None, typer.Option(help="vendor, person or dataset.")] = None,
     limit: Limit = 100,
 ) -> None:
