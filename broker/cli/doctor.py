@@ -5,7 +5,6 @@ Each is bounded in time, none sends anything but what every command sends, and n
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import ssl
@@ -14,9 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-from broker.cli import children, config, tokens
+from broker.cli import children, config, network, tokens
 from broker.cli.api import Api
 from broker.cli.faults import Code, Fault
 
@@ -29,13 +27,16 @@ _SYMBOLS = {"good": "✓", "odd": "!", "bad": "✕"}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found: `state` is `good`, `odd` or `bad`; `mend` says what to do about it."""
+    """What one check found: `state` is `good`, `odd` or `bad`; `mend` says what to do about it; `said` ends with the
+    time `at`, if there is one.
+    """
 
     check: str
     state: str
     said: str
     mend: str = ""
     code: Code = Code.DONE
+    at: str = ""
 
     @property
     def symbol(self) -> str:
@@ -59,7 +60,7 @@ def bad(check: str, said: str, mend: str, code: Code = Code.FAULT) -> Finding:
 
 
 def examine(wanted: str | None, open_api: Callable[[str, str | None], Api]) -> Iterator[Finding]:
-    """Every check, as its result comes. One that makes the rest pointless is the last.
+    """Every check, as its result comes; what others may follow from comes first.
 
     Args:
         wanted: the address given by hand, or None for the one that is kept.
@@ -71,18 +72,14 @@ def examine(wanted: str | None, open_api: Callable[[str, str | None], Api]) -> I
         yield bad("address", fault.what, fault.next_step, fault.code)
         return
     yield good("address", url)
-    yield from _token_place(url)
-    yield from _proxy(url)
+    there = False
+    for finding in _way(url, open_api):
+        there = (finding.check == "server" and finding.state == "good") or there
+        yield finding
+    yield from _token(url)
+    if there:
+        yield from _signed_in(url, open_api)
     yield from _tools()
-    if (unreachable := _reach(url)) is not None:
-        yield unreachable
-        return
-    if url.startswith("https:"):
-        found = _tls(url)
-        yield found
-        if found.state == "bad":
-            return
-    yield from _server(url, open_api)
 
 
 def worst(findings: list[Finding]) -> Code:
@@ -90,32 +87,52 @@ def worst(findings: list[Finding]) -> Code:
     return next((finding.code for finding in findings if finding.state == "bad"), Code.DONE)
 
 
-def _token_place(url: str) -> Iterator[Finding]:
-    if os.environ.get("GUESTKEY_TOKEN"):
-        yield good("token", "taken from GUESTKEY_TOKEN")
-        return
+def _way(url: str, open_api: Callable[[str, str | None], Api]) -> Iterator[Finding]:
+    """From here to the installation; what makes the rest pointless is the last."""
     try:
-        token = tokens.load(url)
+        api, context = open_api(url, None), network.trust(url)
     except Fault as fault:
-        yield bad("token", fault.what, fault.next_step)
+        yield bad("settings", f"{fault.what} {fault.why}".rstrip(), fault.next_step, fault.code)
         return
-    file = tokens.tokens_file()
-    if token is None:
-        yield bad("token", "none is kept here", "guestkey login", Code.SIGN_IN)
-    elif file.exists():
-        yield odd("token", f"kept in {file}, because no keyring answers", "Install a keyring, then: guestkey login")
+    host, port = _place(url)
+    proxy = network.proxy(url)
+    if proxy is not None:
+        try:
+            host, port = _place(proxy)
+            # Without what it may hold of a password.
+            yield odd("proxy", f"requests go through {host} port {port}", f"If that fails: NO_PROXY={_place(url)[0]}")
+        except ValueError:
+            yield bad("proxy", "the one that the environment names has no address", network.MEND_PROXY, Code.USAGE)
+            return
+    if (unreachable := _reach(host, port)) is not None:
+        yield unreachable
+        return
+    if proxy is None and url.startswith("https:"):
+        found = _tls(host, port, context)
+        yield found
+        if found.state == "bad":
+            return
+    yield from _server(api)
+
+
+def _token(url: str) -> Iterator[Finding]:
+    try:
+        kept = tokens.find(url)
+    except Fault as fault:
+        yield bad("token", f"{fault.what} {fault.why}".rstrip(), fault.next_step, fault.code)
+        return
+    if kept.place == "variable":
+        yield good("token", "taken from GUESTKEY_TOKEN")
+    elif kept.token is None and kept.locked:
+        yield bad("token", "the keyring is locked, and one may be in it", "Unlock the keyring.")
+    elif kept.token is None:
+        also = f"; {kept.trouble}" if kept.trouble not in ("", tokens.NO_KEYRING) else ""
+        yield bad("token", f"none is kept here{also}", "guestkey login", Code.SIGN_IN)
+    elif kept.place == "file":
+        why = kept.trouble or "the keyring holds none"
+        yield odd("token", f"kept in {tokens.tokens_file()}: {why}", "With a keyring that works: guestkey login")
     else:
         yield good("token", "kept in the system's keyring")
-
-
-def _proxy(url: str) -> Iterator[Finding]:
-    parts = urlsplit(url)
-    proxy = getproxies().get(parts.scheme)
-    if not proxy or config.is_loopback(url) or proxy_bypass(parts.hostname or ""):
-        return
-    # Without what it may hold of a password.
-    shown = urlsplit(proxy).hostname or "a proxy"
-    yield odd("proxy", f"requests go through {shown}", f"If that fails: NO_PROXY={parts.hostname}")
 
 
 def _tools() -> Iterator[Finding]:
@@ -135,12 +152,11 @@ def _tools() -> Iterator[Finding]:
         yield odd("callback", f"no local port can be opened: {error.strerror}", "guestkey login asks for the address")
 
 
-def _reach(url: str) -> Finding | None:
+def _reach(host: str, port: int) -> Finding | None:
     """What keeps this machine from connecting; None where it can."""
-    host, port = _place(url)
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):
         return bad("name", f"{host} has no address", "Check the name, the network and its DNS.", Code.BACKEND)
     try:
         socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
@@ -151,12 +167,11 @@ def _reach(url: str) -> Finding | None:
     return None
 
 
-def _tls(url: str) -> Finding:
-    host, port = _place(url)
+def _tls(host: str, port: int, context: ssl.SSLContext) -> Finding:
     try:
         with (
             socket.create_connection((host, port), timeout=CONNECT_SECONDS) as plain,
-            ssl.create_default_context().wrap_socket(plain, server_hostname=host) as secured,
+            context.wrap_socket(plain, server_hostname=host) as secured,
         ):
             certificate = secured.getpeercert() or {}
     except ssl.SSLCertVerificationError as error:
@@ -183,8 +198,7 @@ def _mend(error: ssl.SSLCertVerificationError) -> str:
     return "If it is your organisation's own: SSL_CERT_FILE=/path/to/ca.pem. Otherwise somebody may be in between."
 
 
-def _server(url: str, open_api: Callable[[str, str | None], Api]) -> Iterator[Finding]:
-    api = open_api(url, None)
+def _server(api: Api) -> Iterator[Finding]:
     try:
         said_at = api.clock()
         version = str(api.document("/openapi.json").get("info", {}).get("version"))
@@ -198,12 +212,6 @@ def _server(url: str, open_api: Callable[[str, str | None], Api]) -> Iterator[Fi
     yield good("server", f"speaks API {version}")
     yield from _clock(said_at)
     yield _ready(api)
-    try:
-        token = tokens.load(url)
-    except Fault:
-        return
-    if token is not None:
-        yield from _signed_in(open_api(url, token))
 
 
 def _clock(header: str) -> Iterator[Finding]:
@@ -231,21 +239,32 @@ def _ready(api: Api) -> Finding:
     return bad("ready", said, "Tell the operator; it comes back by itself.", Code.BACKEND)
 
 
-def _signed_in(api: Api) -> Iterator[Finding]:
+def _signed_in(url: str, open_api: Callable[[str, str | None], Api]) -> Iterator[Finding]:
     try:
-        me = api.get("/me")
+        token = tokens.load(url)
+        if token is None:
+            return
+        me = open_api(url, token).get("/me")
     except Fault as fault:
-        yield bad("signed in", fault.why or fault.what, "guestkey login", fault.code)
+        if fault.problem or fault.code is Code.BACKEND:
+            yield bad("signed in", fault.why or fault.what, "guestkey login", fault.code)
         return
-    yield good("signed in", f"as {me.get('name') or me.get('id')}, since {me.get('signed_in_at')}")
+    yield Finding("signed in", "good", f"as {me.get('name') or me.get('id')}, since", at=str(me.get("signed_in_at")))
     if me.get("factor_enrolled") is False:
         yield odd("second factor", "you have none yet", "Add one in the portal under Security.")
     elif me.get("factor_at") is None:
         yield odd("second factor", "not proven in this sign-in", "guestkey confirm")
     else:
-        yield good("second factor", f"proven {me['factor_at']}")
+        yield Finding("second factor", "good", "proven", at=str(me["factor_at"]))
 
 
 def _place(url: str) -> tuple[str, int]:
+    """Host and port.
+
+    Raises:
+        ValueError: there is none.
+    """
     parts = urlsplit(url)
-    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    if not parts.hostname:
+        raise ValueError(url)
+    return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)

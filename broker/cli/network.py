@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from broker.cli import config
 from broker.cli.faults import Code, Fault
@@ -17,6 +18,8 @@ from broker.cli.faults import Code, Fault
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 if TYPE_CHECKING:
     import httpx
+
+MEND_PROXY = "Correct HTTPS_PROXY, HTTP_PROXY or ALL_PROXY."
 
 
 def client(url: str, headers: Mapping[str, str], timeout: httpx.Timeout | float) -> httpx.Client:
@@ -42,7 +45,7 @@ def client(url: str, headers: Mapping[str, str], timeout: httpx.Timeout | float)
             follow_redirects=False,
         )
     except (ImportError, ValueError, httpx.InvalidURL) as error:
-        raise no_proxy(url) from error
+        raise _no_proxy(url) from error
 
 
 def trust(url: str) -> ssl.SSLContext:
@@ -68,13 +71,22 @@ def trust(url: str) -> ssl.SSLContext:
         ) from error
 
 
-def no_proxy(url: str) -> Fault:
-    """The environment names a proxy of no use; what it names may hold a password."""
+def proxy(url: str) -> str | None:
+    """The proxy between here and the installation, as the environment names it."""
+    parts, known = urlsplit(url), getproxies()
+    named = known.get(parts.scheme) or known.get("all")
+    if not named or config.is_loopback(url) or proxy_bypass(parts.hostname or ""):
+        return None
+    return named if "://" in named else f"http://{named}"
+
+
+def _no_proxy(url: str) -> Fault:
+    # Not the proxy itself: its address may hold a password.
     return Fault(
         Code.USAGE,
         "The proxy that the environment names cannot be used.",
-        why="HTTPS_PROXY, HTTP_PROXY or ALL_PROXY must be like http://host:port.",
-        next_step=f"Correct it, or go without: NO_PROXY={urlsplit(url).hostname}",
+        why="Only those that speak HTTP can: http://host:port.",
+        next_step=f"{MEND_PROXY} To go without: NO_PROXY={urlsplit(url).hostname}",
     )
 
 

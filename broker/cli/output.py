@@ -146,8 +146,18 @@ class Output:
 
     def reasons(self, found: Sequence[Mapping[str, Any]], *, about: str = "", decision: str = "") -> None:
         """Why the gate said no, each with what to do about it, grouped by who can act."""
-        for line in reasons.told(found, lambda at: self._shown(Column("", "", when=True), at), about, decision):
+        for line in reasons.told(found, self.time, about, decision):
             self.say(line)
+
+    def time(self, value: Any) -> str:
+        """A time of the API as a person reads it."""
+        when = moment(value) if isinstance(value, str) else None
+        return clock(when, datetime.now(UTC)) if when else safe(value)
+
+    @property
+    def for_eyes(self) -> bool:
+        """Whether the result goes to a terminal."""
+        return self._out.isatty() and not self.as_json
 
     def _table(self, columns: Sequence[Column], items: Sequence[Mapping[str, Any]]) -> None:
         from rich import box
@@ -165,8 +175,7 @@ class Output:
     def _shown(self, column: Column, value: Any) -> str:
         if column.seconds and isinstance(value, int):
             return duration(value)
-        when = moment(value) if column.when and isinstance(value, str) else None
-        return clock(when, datetime.now(UTC)) if when else safe(value)
+        return self.time(value) if column.when else safe(value)
 
     def _red(self, text: str) -> str:
         return text if no_color() or not self._err.isatty() else f"\x1b[31m{text}\x1b[0m"

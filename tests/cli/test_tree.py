@@ -30,7 +30,17 @@ policy test|show|apply
 audit list|verify|export
 """
 # These need nobody signed in, or say so in a way of their own.
-_WITHOUT_SIGN_IN = {"login", "logout", "status", "doctor", "help", "policy check", "policy test", "audit verify"}
+_WITHOUT_SIGN_IN = {
+    "login",
+    "logout",
+    "completion",
+    "status",
+    "doctor",
+    "help",
+    "policy check",
+    "policy test",
+    "audit verify",
+}
 
 
 def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -112,13 +112,10 @@ def examine(cli: Cli) -> int:
     findings = []
     for finding in doctor.examine(cli.wanted_url, lambda url, token: cli.api_as(token, url)):
         findings.append(finding)
-        if not cli.as_json:
-            cli.out.value(f"{finding.symbol} {finding.check}: {safe(finding.said)}")
-            if finding.mend:
-                cli.out.value(f"    → {safe(finding.mend)}")
+        _tell(cli, finding)
     if cli.as_json:
-        items = [{"check": f.check, "state": f.state, "said": f.said, "mend": f.mend} for f in findings]
-        cli.out.document({"items": items})
+        shown = ("check", "state", "said", "at", "mend")
+        cli.out.document({"items": [{name: getattr(finding, name) for name in shown} for finding in findings]})
     return doctor.worst(findings)
 
 
@@ -144,6 +141,16 @@ def confirm(
     else:
         me = stepup.prove(api, cli.out)
     cli.out.done("Confirmed.", me)
+
+
+def _tell(cli: Cli, finding: doctor.Finding) -> None:
+    if cli.out.for_eyes:
+        cli.out.value(f"{finding.symbol} {finding.check}: {safe(finding.said)} {cli.out.time(finding.at)}".rstrip())
+        if finding.mend:
+            cli.out.value(f"    → {safe(finding.mend)}")
+    elif not cli.as_json:
+        said = f"{finding.said} {finding.at}".rstrip()
+        cli.out.value("\t".join(safe(part) for part in (finding.state, finding.check, said, finding.mend)))
 
 
 def _ready(cli: Cli) -> Json:
