@@ -18,6 +18,8 @@ from broker.cli.faults import Fault
 from broker.cli.words import clock, duration, moment, safe, safe_json
 
 VERSION = 1
+_BETWEEN = 2
+_LONGEST_WORD = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +27,14 @@ class Column:
     """One column: its heading, and where the value lies in an item (`a.b`).
 
     On a terminal a time (`when`) is shown with its zone and relatively, a length of `seconds` in the largest units;
-    in a pipe both are as the API has them.
+    in a pipe both are as the API has them. What is `whole` is never broken: ids, names and links that are copied.
     """
 
     heading: str
     path: str
     when: bool = False
     seconds: bool = False
+    whole: bool = False
 
 
 class Output:
@@ -63,8 +66,7 @@ class Output:
         known = [(column, find(item, column.path)) for column in columns]
         known = [(column, value) for column, value in known if value not in (None, "", [], {})]
         if self._out.isatty():
-            width = max((len(column.heading) for column, _ in known), default=0)
-            self._lines(f"{column.heading:<{width}}  {self._shown(column, value)}" for column, value in known)
+            self._labelled([(column.heading, self._shown(column, value)) for column, value in known])
         else:
             self._lines(f"{column.heading}\t{safe(value)}" for column, value in known)
 
@@ -165,12 +167,24 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
+        # Without a system of colours nothing is written bold either.
+        console = Console(file=self._out, highlight=False, color_system=None if no_color() else "auto")
+        rows = [[self._shown(column, find(item, column.path)) for column in columns] for item in items]
+        if _needed(columns, rows) > console.width:
+            for number, row in enumerate(rows):
+                self._lines([""] if number else [])
+                self._labelled([(column.heading, shown) for column, shown in zip(columns, row, strict=True) if shown])
+            return
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
         for column in columns:
-            table.add_column(column.heading, overflow="fold")
-        for item in items:
-            table.add_row(*(Text(self._shown(column, find(item, column.path))) for column in columns))
-        Console(file=self._out, highlight=False, no_color=no_color() or None).print(table)
+            table.add_column(column.heading, overflow="fold", no_wrap=column.whole)
+        for row in rows:
+            table.add_row(*(Text(shown) for shown in row))
+        console.print(table)
+
+    def _labelled(self, facts: Sequence[tuple[str, str]]) -> None:
+        width = max((len(heading) for heading, _ in facts), default=0)
+        self._lines(f"{heading:<{width}}  {shown}" for heading, shown in facts)
 
     def _shown(self, column: Column, value: Any) -> str:
         if column.seconds and isinstance(value, int):
@@ -209,6 +223,18 @@ class Progress:
         else:
             self._out.remark(text)
         self._last = text
+
+
+def _needed(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
+    """How wide a table must be: whole values in one piece, others broken between words."""
+    needed = _BETWEEN * (len(columns) - 1)
+    for at, column in enumerate(columns):
+        texts = [column.heading, *(row[at] for row in rows)]
+        if column.whole:
+            needed += max(len(text) for text in texts)
+        else:
+            needed += min(_LONGEST_WORD, max(len(word) for text in texts for word in (text.split() or [""])))
+    return needed
 
 
 def mappings(value: Any) -> list[Mapping[str, Any]]:

@@ -92,13 +92,15 @@ class Terminal:
         answers: Sequence[tuple[str, Answer]] = (),
         seconds: float = 30,
         watch: Callable[[str], None] = lambda _screen: None,
+        columns: int = 100,
     ) -> Ran:
         """Run on a terminal; for each (prompt, answer) wait for the prompt and type the answer, newline included.
 
         Args:
             watch: called with the whole screen each time it changes.
         """
-        return _on_terminal([str(PROGRAM), *arguments], self.variables, answers, seconds, watch)
+        variables = {**self.variables, "COLUMNS": str(columns)}
+        return _on_terminal([str(PROGRAM), *arguments], variables, answers, seconds, watch)
 
 
 def _on_terminal(
@@ -115,7 +117,7 @@ def _on_terminal(
         stdin=keyboard,
         stdout=keyboard,
         stderr=keyboard,
-        env={**variables, "TERM": "xterm", "COLUMNS": "100"},
+        env={**variables, "TERM": "xterm"},
     )
     os.close(keyboard)
     try:

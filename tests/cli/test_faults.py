@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -104,6 +105,25 @@ def test_a_pipe_gets_tabs_and_nothing_cut(terminal: Terminal) -> None:
     assert document == {"version": 1, "command": "dataset list", "data": {"items": [item]}}
 
 
+def test_what_is_copied_is_whole_on_a_narrow_terminal(terminal: Terminal) -> None:
+    lease = {"id": "l01m8dym3zccmk8sevvc116gbqj", "state": "active", "kind": "postgres", "dataset": "health-visits"}
+    short = {"items": [lease | {"id": "l01", "slice": "full"}], "next_cursor": None}
+    with answering(http(200, short)) as (url, _):
+        assert re.search(r"\r\n *l01 +active +postgres +health-visits +full", _shown(terminal, url))
+    long = {"items": [lease | {"slice": "deidentified"}, lease | {"dataset": "d" * 64}], "next_cursor": None}
+    with answering(http(200, long)) as (url, _):
+        shown = _shown(terminal, url)
+    assert "id       l01m8dym3zccmk8sevvc116gbqj\r\nstate    active\r\n" in shown, shown
+    assert f"dataset  {'d' * 64}\r\n" in shown
+    assert "deidentified\r\n\r\nid  " in shown
+
+
+def _shown(terminal: Terminal, url: str) -> str:
+    ran = terminal.type("lease", "list", "--url", url, columns=80)
+    assert ran.code == 0, ran.out
+    return ran.out
+
+
 def test_no_color_and_plain_mean_it(tmp_path: Path) -> None:
     plain = Terminal(tmp_path, GUESTKEY_TOKEN="gka_x", NO_COLOR="1")
     with answering(problem(404, "not_found")) as (url, _):
@@ -111,6 +131,11 @@ def test_no_color_and_plain_mean_it(tmp_path: Path) -> None:
         plain.variables.pop("NO_COLOR")
         assert "\x1b[31m" in plain.type("dataset", "show", "x", "--url", url).out
         assert "\x1b[31m" not in plain.type("dataset", "show", "x", "--plain", "--url", url).out
+    with answering(http(200, {"items": [{"slug": "x"}], "next_cursor": None})) as (url, _):
+        assert "\x1b[1m" in plain.type("dataset", "list", "--url", url).out
+        assert "\x1b[" not in plain.type("dataset", "list", "--plain", "--url", url).out
+        plain.variables["NO_COLOR"] = "1"
+        assert "\x1b[" not in plain.type("dataset", "list", "--url", url).out
 
 
 def test_a_name_with_odd_characters_stays_one_segment_of_the_path(terminal: Terminal) -> None:

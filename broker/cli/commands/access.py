@@ -34,7 +34,7 @@ DATASET = Noun(
     "dataset",
     "/datasets",
     listed=(
-        Column("dataset", "slug"),
+        Column("dataset", "slug", whole=True),
         Column("title", "title"),
         Column("status", "status"),
         Column("labels", "labels"),
@@ -59,9 +59,9 @@ REQUEST = Noun(
     "request",
     "/requests",
     listed=(
-        Column("id", "id"),
+        Column("id", "id", whole=True),
         Column("state", "state"),
-        Column("dataset", "dataset"),
+        Column("dataset", "dataset", whole=True),
         Column("role", "role"),
         Column("who", "person.name"),
         Column("lapses", "lapses_at", when=True),
@@ -103,8 +103,8 @@ GRANT = Noun(
     "grant",
     "/grants",
     listed=(
-        Column("id", "id"),
-        Column("dataset", "dataset"),
+        Column("id", "id", whole=True),
+        Column("dataset", "dataset", whole=True),
         Column("role", "role"),
         Column("holder", "holder_name"),
         Column("state", "state"),
@@ -129,10 +129,10 @@ GRANT = Noun(
 )
 REACH = (
     Column("who", "holder_name"),
-    Column("holder", "holder"),
+    Column("holder", "holder", whole=True),
     Column("people", "members"),
     Column("role", "role"),
-    Column("grant", "grant"),
+    Column("grant", "grant", whole=True),
     Column("until", "ends_at", when=True),
     Column("rules", "rules"),
 )

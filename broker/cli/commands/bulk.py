@@ -29,7 +29,7 @@ _COLUMNS = (
     Column("line", "line"),
     Column("outcome", "outcome"),
     Column("about", "about"),
-    Column("link or reason", "said"),
+    Column("link or reason", "said", whole=True),
 )
 
 

@@ -20,11 +20,11 @@ PROPOSAL = Noun(
     "proposal",
     "/proposals",
     listed=(
-        Column("id", "id"),
+        Column("id", "id", whole=True),
         Column("state", "state"),
         Column("act", "act"),
-        Column("about", "subject"),
-        Column("proposed by", "proposed_by"),
+        Column("about", "subject", whole=True),
+        Column("proposed by", "proposed_by", whole=True),
         Column("lapses", "lapses_at", when=True),
     ),
     shown=(
@@ -47,9 +47,9 @@ EVENT = Noun(
     listed=(
         Column("at", "at", when=True),
         Column("kind", "kind"),
-        Column("actor", "actor"),
-        Column("subject", "subject"),
-        Column("id", "id"),
+        Column("actor", "actor", whole=True),
+        Column("subject", "subject", whole=True),
+        Column("id", "id", whole=True),
     ),
     shown=(
         Column("id", "id"),

@@ -29,10 +29,10 @@ LEASE = Noun(
     "lease",
     "/leases",
     listed=(
-        Column("id", "id"),
+        Column("id", "id", whole=True),
         Column("state", "state"),
         Column("kind", "kind"),
-        Column("dataset", "dataset"),
+        Column("dataset", "dataset", whole=True),
         Column("slice", "slice"),
         Column("expires", "expires_at", when=True),
     ),

@@ -17,9 +17,9 @@ PERSON = Noun(
     "person",
     "/people",
     listed=(
-        Column("id", "id"),
+        Column("id", "id", whole=True),
         Column("name", "name"),
-        Column("vendor", "vendor"),
+        Column("vendor", "vendor", whole=True),
         Column("status", "status"),
         Column("roles", "roles"),
     ),
@@ -38,7 +38,7 @@ PERSON = Noun(
 VENDOR = Noun(
     "vendor",
     "/vendors",
-    listed=(Column("id", "id"), Column("name", "name"), Column("status", "status")),
+    listed=(Column("id", "id", whole=True), Column("name", "name"), Column("status", "status")),
     shown=(
         Column("id", "id"),
         Column("name", "name"),

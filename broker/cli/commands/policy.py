@@ -26,7 +26,7 @@ REVISION = Noun(
     listed=(
         Column("revision", "number"),
         Column("since", "created_at", when=True),
-        Column("proposed by", "proposed_by"),
+        Column("proposed by", "proposed_by", whole=True),
         Column("approved by", "approved_by"),
     ),
     shown=(),

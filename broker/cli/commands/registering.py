@@ -25,7 +25,7 @@ Connection = Annotated[
 ]
 Name = Annotated[str, typer.Argument(help="The slice's name.", metavar="SLICE")]
 _CONNECTIONS = (
-    Column("connection", "name"),
+    Column("connection", "name", whole=True),
     Column("state", "state"),
     Column("tables", "tables"),
     Column("read", "read_at", when=True),

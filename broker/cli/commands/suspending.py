@@ -20,7 +20,7 @@ SUSPENSION = Noun(
     "suspension",
     "/suspensions",
     listed=(
-        Column("id", "id"),
+        Column("id", "id", whole=True),
         Column("what", "what"),
         Column("name", "name"),
         Column("since", "started_at", when=True),
