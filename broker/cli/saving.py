@@ -21,11 +21,20 @@ def save(cli: Cli, path: str, output: Path | None, **query: str | None) -> None:
     Raises:
         Fault: the file exists or cannot be written; nothing of that name is left behind then.
     """
+    if output is None and cli.as_json:
+        raise Fault(
+            Code.USAGE,
+            "With --json what is written out goes to a file.",
+            next_step="Add --output FILE, or leave --json out: --format jsonl writes JSON, a document a line.",
+        )
     if output is not None and output.exists():
         raise Fault(Code.USAGE, f"{output} exists already.", next_step="Name another file.")
     with cli.api.stream(path, **query) as pieces:
         written = cli.out.bytes(pieces) if output is None else _into(cli, pieces, output)
-    cli.out.remark(f"{written} bytes written{f' to {output}' if output else ''}.")
+    if output is None:
+        cli.out.remark(f"{written} bytes written.")
+    else:
+        cli.out.done(f"{written} bytes written to {output}.", {"file": str(output), "bytes": written})
 
 
 def _into(cli: Cli, pieces: Iterator[bytes], output: Path) -> int:
@@ -38,7 +47,25 @@ def _into(cli: Cli, pieces: Iterator[bytes], output: Path) -> int:
                 progress.tell(f"{written // 1024} KiB")
         partial.replace(output)
     except OSError as error:
-        raise Fault(Code.FAULT, f"{output} cannot be written.", why=error.strerror or "") from error
+        raise unwritable(output, error) from error
     finally:
         partial.unlink(missing_ok=True)
     return written
+
+
+def unwritable(file: Path, error: OSError) -> Fault:
+    """Nothing can be written there."""
+    return Fault(
+        Code.USAGE,
+        f"{file} cannot be written.",
+        why=error.strerror or type(error).__name__,
+        next_step="Name a new file in a folder you may write to.",
+    )
+
+
+def unreadable(file: Path, error: OSError | UnicodeDecodeError) -> Fault:
+    """Nothing can be read there."""
+    why = "It is not text in UTF-8." if isinstance(error, UnicodeDecodeError) else (error.strerror or "")
+    return Fault(
+        Code.USAGE, f"{file} cannot be read.", why=why, next_step="Check its name, and whether you may read it."
+    )

@@ -6,33 +6,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import typer
-
 from broker.errors import Invalid
 from broker.identity.bootstrap import FirstSource, bootstrap, recover
-from broker.operator.configuring import load
+from broker.operator.configuring import Told, load
 from broker.parts import Parts
 
 
-def admit_first(name: str, issuer: str, client_id: str, secret_file: Path | None, claims: list[str]) -> None:
+def admit_first(out: Told, name: str, issuer: str, client_id: str, secret_file: Path | None, claims: list[str]) -> None:
     """Set the installation up and print the two admins' joining links, once."""
     secret = secret_file.read_text().strip() if secret_file else None
     first = FirstSource(name, issuer, client_id, secret, _claims(claims))
     with _parts() as parts:
         links = bootstrap(parts, first)
-    typer.echo("Two admins join with these links. Each works once; give each to one person, apart from the other:")
-    for link in links:
-        typer.echo(link)
+    said = "Two admins join with these links. Each works once; give each to one person, apart from the other:"
+    out.told([said, *links], {"links": links})
 
 
-def readmit(source_id: str | None) -> None:
+def readmit(out: Told, source_id: str | None) -> None:
     """Print one joining link for an admin of one hour; every admin is told."""
     with _parts() as parts:
         link = recover(parts, source_id)
-    typer.echo(
-        "Whoever opens this link within the hour is an admin until it is over. It is on record, and told to all:"
-    )
-    typer.echo(link)
+    said = "Whoever opens this link within the hour is an admin until it is over. It is on record, and told to all:"
+    out.told([said, link], {"link": link})
 
 
 @contextmanager

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
 from pydantic import PostgresDsn, Secret, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from broker.cli.faults import Code, Fault
+from broker.cli.output import Output
 from broker.errors import GuestkeyError
 from broker.settings import Settings
 
 FILE_VARIABLE = "GUESTKEY_SETTINGS_FILE"
-USAGE = 2
-FAULT = 1
+AsJson = Annotated[bool, typer.Option("--json", help="One versioned JSON document; never asks anything.")]
 
 
 class OwnerSettings(BaseSettings):
@@ -36,23 +38,53 @@ def load_owner() -> OwnerSettings:
     return OwnerSettings(_env_file=os.environ.get(FILE_VARIABLE))
 
 
+class Told:
+    """What a command says that ends: lines for people, or with `--json` the one document every command prints."""
+
+    def __init__(self, command: str, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self._out = Output(command, as_json=as_json)
+
+    def told(self, lines: Iterable[str], data: Mapping[str, Any]) -> None:
+        """The result."""
+        if self.as_json:
+            self._out.document(data)
+            return
+        for line in lines:
+            typer.echo(line)
+
+    def refused(
+        self, code: Code, what: str, next_step: str, lines: Iterable[str], problem: Mapping[str, Any]
+    ) -> typer.Exit:
+        """What could not be done, as the exit to raise."""
+        if self.as_json:
+            self._out.fault(Fault(code, what, next_step=next_step, problem=problem))
+        else:
+            for line in lines:
+                typer.echo(f"guestkey: {line}", err=True)
+        return typer.Exit(int(code))
+
+
 @contextmanager
-def plainly() -> Iterator[None]:
+def plainly(command: str, *, as_json: bool = False) -> Iterator[Told]:
     """Turn what a command cannot do into lines on standard error and an exit code, without a traceback.
 
     Never shows the values of settings: they hold secrets.
     """
+    out = Told(command, as_json=as_json)
     try:
-        yield
+        yield out
     except ValidationError as error:
-        for item in error.errors(include_input=False, include_url=False):
-            name = "GUESTKEY_" + "__".join(str(part) for part in item["loc"]).upper()
-            typer.echo(f"guestkey: {name}: {item['msg']}", err=True)
-        typer.echo("guestkey: docs/configuration.md lists every setting.", err=True)
-        raise typer.Exit(USAGE) from None
+        found = [
+            {"pointer": "GUESTKEY_" + "__".join(str(part) for part in item["loc"]).upper(), "detail": item["msg"]}
+            for item in error.errors(include_input=False, include_url=False)
+        ]
+        listed = "docs/configuration.md lists every setting."
+        lines = [*(f"{item['pointer']}: {item['detail']}" for item in found), listed]
+        raise out.refused(Code.USAGE, "The settings are not complete.", listed, lines, {"errors": found}) from None
     except GuestkeyError as error:
-        typer.echo(f"guestkey: {error.detail} {error.advice}".rstrip(), err=True)
-        raise typer.Exit(FAULT) from None
+        lines = [f"{error.detail} {error.advice}".rstrip()]
+        raise out.refused(Code.FAULT, error.detail, error.advice, lines, {"code": error.code}) from None
     except OSError as error:
-        typer.echo(f"guestkey: {error.strerror or type(error).__name__}: {error.filename or ''}".rstrip(": "), err=True)
-        raise typer.Exit(FAULT) from None
+        said = f"{error.strerror or type(error).__name__}: {error.filename or ''}".rstrip(": ")
+        raise out.refused(Code.FAULT, said, "", [said], {}) from None

@@ -12,7 +12,7 @@ import typer
 
 from broker.database import Database
 from broker.errors import Invalid
-from broker.operator.configuring import load, plainly
+from broker.operator.configuring import AsJson, Told, load, plainly
 from broker.operator.connecting import parts
 from broker.operator.connecting.connecting import Asked, Login, connect, look, mend, secrets_folder
 from broker.operator.connecting.keystore import operator
@@ -22,7 +22,7 @@ from broker.operator.connecting.place import NONE, STRICT, Place, checked
 from broker.settings import PostgresConnection, Settings
 
 PARTLY = 9
-app = typer.Typer(help="Connect a system that holds data to OpenBao.", no_args_is_help=True)
+app = typer.Typer(help="Connect a system that holds data to OpenBao.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
@@ -62,14 +62,14 @@ def postgres(
         list[str] | None, typer.Option(help="A database of that server guests may enter. Unsafe.", metavar="DATABASE")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Never ask.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output; never asks.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Connect a PostgreSQL database: check it, print what its administrator must run, give it to OpenBao, prove it.
 
     The broker never sees an administrator's password. Exit code 9 where something is missing; run it again then.
     """
-    with plainly():
-        talk = Talk(asks=sys.stdin.isatty() and not yes and not as_json, as_json=as_json)
+    with plainly("connect-backend postgres", as_json=as_json) as out:
+        talk = Talk(out, asks=sys.stdin.isatty() and not yes and not as_json)
         settings = load()
         place = _place(talk, name, host, port, dbname, tls, ca_file, unsafe_tls=unsafe_tls)
         asked = Asked(
@@ -96,9 +96,10 @@ def postgres(
 class Talk:
     """What is said to the operator, and asked."""
 
-    def __init__(self, *, asks: bool, as_json: bool) -> None:
+    def __init__(self, out: Told, *, asks: bool) -> None:
         self.asks = asks
-        self.as_json = as_json
+        self.as_json = out.as_json
+        self._out = out
 
     def ask(self, what: str, option: str, default: str | None = None) -> str:
         """An answer, or an error that names the option."""
@@ -138,7 +139,7 @@ class Talk:
         data = {"connection": place.name, "connected": connected, **more}
         data["items"] = [dataclasses.asdict(item) for item in items]
         data["sql"] = parts.as_script(items) if any(not item.ok for item in items) else ""
-        typer.echo(json.dumps({"version": 1, "command": "connect-backend postgres", "data": data}))
+        self._out.told([], data)
 
 
 def _place(

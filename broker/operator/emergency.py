@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from broker.access import closing
 from broker.access.everything import Outcome, end_recorded, end_shown
 from broker.database import now as clock
 from broker.errors import BackendDown, Invalid
-from broker.operator.configuring import load
+from broker.operator.configuring import Told, load
 from broker.parts import Parts
 
 PARTLY = 9
@@ -23,7 +23,7 @@ BACKEND_DOWN = 8
 
 
 def end_everything(
-    reason: str, *, yes: bool, as_json: bool, installation: str | None, logins: list[str], seconds: float
+    out: Told, reason: str, *, yes: bool, installation: str | None, logins: list[str], seconds: float
 ) -> None:
     """Close, end every credential, say what became of each.
 
@@ -39,12 +39,12 @@ def end_everything(
         outcomes = _end(parts, reason, installation, seconds)
     finally:
         parts.close()
-    _report(outcomes, as_json=as_json)
+    _report(out, outcomes)
     if not all(outcome.confirmed for outcome in outcomes):
         raise typer.Exit(PARTLY)
 
 
-def close(reason: str, *, hold_grants: bool) -> None:
+def close(out: Told, reason: str, *, hold_grants: bool) -> None:
     """Close the installation; the worker ends what is live."""
     parts = Parts.build(load(), identity="ender")
     try:
@@ -52,8 +52,8 @@ def close(reason: str, *, hold_grants: bool) -> None:
             was_open = closing.close(tx, reason, actor="operator", now=clock(tx), hold_grants=hold_grants)
     finally:
         parts.close()
-    typer.echo("Closed: nothing is issued any more." if was_open else "It was closed already.")
-    typer.echo("An admin opens it again under /installation in the portal.")
+    said = "Closed: nothing is issued any more." if was_open else "It was closed already."
+    out.told([said, "An admin opens it again under /installation in the portal."], {"was_open": was_open})
 
 
 def _end(parts: Parts, reason: str, installation: str | None, seconds: float) -> list[Outcome]:
@@ -82,21 +82,24 @@ def _told(total: int, confirmed: int, failed: int) -> None:
         typer.echo(line, err=True)
 
 
-def _report(outcomes: list[Outcome], *, as_json: bool) -> None:
-    if as_json:
-        items = [dataclasses.asdict(outcome) for outcome in outcomes]
-        document: dict[str, Any] = {"version": 1, "command": "end-everything", "data": {"items": items}}
-        typer.echo(json.dumps(document, default=lambda moment: moment.isoformat()))
-        return
+def _report(out: Told, outcomes: list[Outcome]) -> None:
     # What failed first: that is what somebody must look at.
-    for outcome in sorted(outcomes, key=lambda outcome: outcome.confirmed):
-        if outcome.confirmed:
-            typer.echo(f"✓ {outcome.lease}\t{outcome.kind}\t{outcome.confirmed_by}")
-        else:
-            until = f"exposed until {outcome.exposed_until.isoformat()}" if outcome.exposed_until else "not confirmed"
-            typer.echo(f"! {outcome.lease}\t{outcome.kind}\t{until}\t{outcome.error}")
+    lines = [_line(outcome) for outcome in sorted(outcomes, key=lambda outcome: outcome.confirmed)]
+    out.told(lines, {"items": [_shown(outcome) for outcome in outcomes]})
     failed = sum(not outcome.confirmed for outcome in outcomes)
     typer.echo(f"{len(outcomes) - failed} ended, {failed} not confirmed.", err=True)
+
+
+def _line(outcome: Outcome) -> str:
+    if outcome.confirmed:
+        return f"✓ {outcome.lease}\t{outcome.kind}\t{outcome.confirmed_by}"
+    until = f"exposed until {outcome.exposed_until.isoformat()}" if outcome.exposed_until else "not confirmed"
+    return f"! {outcome.lease}\t{outcome.kind}\t{until}\t{outcome.error}"
+
+
+def _shown(outcome: Outcome) -> dict[str, Any]:
+    values = dataclasses.asdict(outcome)
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
 
 
 def _agreed(yes: bool) -> None:

@@ -1,4 +1,4 @@
-"""The command line of the server: `serve`, `worker`, `migrate`, `bootstrap`, `recover`, `close`, `policy` and more."""
+"""The command line of the server: `serve`, `worker`, `migrate`, `bootstrap`, `recover`, `close` and more."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import typer
 
 from broker import migrations
 from broker.errors import Invalid
-from broker.operator import configuring, connect_backend, policy
-from broker.operator.configuring import plainly
+from broker.operator import configuring, connect_backend
+from broker.operator.configuring import AsJson, plainly
 
 app = typer.Typer(
     help="Commands that run on the server.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_show_locals=False,
 )
-app.add_typer(policy.app, name="policy")
 app.add_typer(connect_backend.app, name="connect-backend")
 
 
@@ -36,7 +36,7 @@ def serve(
 
     Without TLS it listens on this machine only, unless GUESTKEY_TRUSTED_PROXIES names the proxy that terminates it.
     """
-    with plainly():
+    with plainly("serve"):
         from broker.operator.serve import serve as run
         from broker.operator.tls import CertificateFiles
 
@@ -51,18 +51,18 @@ def worker(
     metrics_host: Annotated[str, typer.Option(help="Address of the metrics.")] = "127.0.0.1",
 ) -> None:
     """Run the worker that ends leases, sweeps backends, decides again and registers slices."""
-    with plainly():
+    with plainly("worker"):
         from broker.operator.worker import work
 
         work(metrics_host, metrics_port)
 
 
 @app.command()
-def migrate() -> None:
+def migrate(as_json: AsJson = False) -> None:
     """Bring the records' tables up to this version; twice is fine."""
-    with plainly():
+    with plainly("migrate", as_json=as_json) as out:
         migrations.upgrade(str(configuring.load_owner().owner_database_url.get_secret_value()))
-        typer.echo("The records are up to date.")
+        out.told(["The records are up to date."], {"up_to_date": True})
 
 
 @app.command()
@@ -72,30 +72,32 @@ def bootstrap(
     client_secret_file: Annotated[Path | None, typer.Option(help="File that holds the client secret.")] = None,
     name: Annotated[str, typer.Option(help="What the source is called on the sign-in page.")] = "Organisation",
     claim: Annotated[list[str] | None, typer.Option(help="A claim every sign-in must carry: NAME=VALUE.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Set the installation up, once: rules, the organisation's sign-in source, and two admins' joining links."""
-    with plainly():
+    with plainly("bootstrap", as_json=as_json) as out:
         from broker.operator.admitting import admit_first
 
-        admit_first(name, issuer, client_id, client_secret_file, claim or [])
+        admit_first(out, name, issuer, client_id, client_secret_file, claim or [])
 
 
 @app.command()
 def recover(
     source: Annotated[str | None, typer.Option(help="Id of the organisation's source to sign in through.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Break the glass: one admin for one hour. Recorded as an event, and told to every admin."""
-    with plainly():
+    with plainly("recover", as_json=as_json) as out:
         from broker.operator.admitting import readmit
 
-        readmit(source)
+        readmit(out, source)
 
 
 @app.command("end-everything")
 def end_everything(
     reason: Annotated[str, typer.Option(help="Why; kept in the log of events.")] = "ended by the operator",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    as_json: AsJson = False,
     installation: Annotated[
         str | None, typer.Option(help="The installation's tag, should the records be out of reach.", metavar="TAG")
     ] = None,
@@ -109,12 +111,10 @@ def end_everything(
 
     Exit code 9 where a backend did not confirm an end; run it again, or start the worker, which never gives up.
     """
-    with plainly():
+    with plainly("end-everything", as_json=as_json) as out:
         from broker.operator import emergency
 
-        emergency.end_everything(
-            reason, yes=yes, as_json=as_json, installation=installation, logins=login or [], seconds=seconds
-        )
+        emergency.end_everything(out, reason, yes=yes, installation=installation, logins=login or [], seconds=seconds)
 
 
 @app.command()
@@ -123,9 +123,10 @@ def close(
     restored: Annotated[
         bool, typer.Option("--restored", help="Also hold every grant until an admin confirms it.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Close the installation, after a restore for one: nothing is issued until an admin opens it in the portal."""
-    with plainly():
+    with plainly("close", as_json=as_json) as out:
         from broker.operator import emergency
 
-        emergency.close(reason, hold_grants=restored)
+        emergency.close(out, reason, hold_grants=restored)

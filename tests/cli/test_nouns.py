@@ -138,7 +138,7 @@ def test_rules_are_checked_tested_and_compared(world: World, terminal_of: Termin
     assert (same.code, same.out) == (0, "")
     rules = folder / "rules.csv"
     rules.write_text(rules.read_text().replace("allow", "Allow", 1))
-    assert admin.run("policy", "check", str(folder)).code == 1
+    assert admin.run("policy", "check", str(folder)).code == 2
     assert "+" in admin.run("policy", "diff", str(folder)).out
     assert admin.run("policy", "apply", str(folder)).code == 2, "refused at the door"
     assert admin.run("policy", "check", str(tmp_path / "nowhere")).code == 2

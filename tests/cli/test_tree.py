@@ -64,6 +64,8 @@ def typed(name: str, folder: Path) -> list[str]:
     words = name.split()
     if name.endswith(" suspend"):
         words += ["--reason", "x"]
+    if name.endswith(" export"):
+        words += ["--output", str(folder / "exported")]
     if name == "request new":
         words += ["x", "--role", "x", "--purpose", "x"]
     if name in {"policy diff", "policy apply"}:

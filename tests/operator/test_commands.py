@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,20 +10,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import update
-from typer.testing import CliRunner, Result
 
 from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
 from broker.models import Installation
-from broker.operator.main import app
 from broker.parts import Parts
 from broker.policies import __file__ as policies_file
 
-RUN = [sys.executable, "-c", "from broker.operator.main import app; app(prog_name='guestkey')"]
+# As an operator starts it: through the one command there is.
+RUN = [str(Path(sys.executable).with_name("guestkey"))]
 POLICIES = Path(policies_file).parent
 Start = Callable[[list[str]], "subprocess.Popen[str]"]
 
@@ -133,26 +134,51 @@ def test_migrating_twice_is_fine_and_needs_the_owner(environment: dict[str, str]
     assert run(["migrate"], environment).returncode == 2
 
 
-def test_rules_are_checked_tested_and_compared_without_a_server(tmp_path: Path) -> None:
+def test_rules_are_checked_and_tested_without_a_server(environment: dict[str, str], tmp_path: Path) -> None:
+    def policy(verb: str, *more: str) -> tuple[int, dict[str, Any]]:
+        done = run(["policy", verb, str(tmp_path), "--json", *more], environment)
+        assert "" in (done.stdout, done.stderr), done
+        return done.returncode, json.loads(done.stdout or done.stderr)
+
+    code, missing = policy("check")
+    assert (code, missing["error"]["title"]) == (2, f"{tmp_path / 'rules.csv'} cannot be read.")
     for name in ("rules.csv", "networks.csv", "tests.csv"):
         (tmp_path / name).write_text((POLICIES / name).read_text())
-
-    def policy(*arguments: str | Path) -> Result:
-        return CliRunner().invoke(app, ["policy", *map(str, arguments)])
-
-    assert policy("check", tmp_path).exit_code == 0
-    tested = policy("test", tmp_path)
-    assert tested.exit_code == 0, tested.output
+    code, checked = policy("check")
+    assert (code, checked["command"], checked["data"]["rules"] > 0) == (0, "policy check", True)
+    code, tested = policy("test")
+    assert (code, tested["data"]["passed"], tested["data"]["failed"]) == (0, tested["data"]["total"], [])
     rules = (tmp_path / "rules.csv").read_text()
     (tmp_path / "rules.csv").write_text(rules.replace("role:annotator,", "role:labeller,", 1))
-    failed = policy("test", tmp_path)
-    assert failed.exit_code == 1 and "expected" in failed.stderr
-    differ = policy("diff", POLICIES, tmp_path).stdout
-    assert "- role:annotator" in differ and "+ role:labeller" in differ
+    code, failed = policy("test")
+    assert (code, {"name", "line", "expected", "actual"} <= failed["data"]["failed"][0].keys()) == (1, True)
+    assert "expected" in run(["policy", "test", str(tmp_path)], environment).stderr
     (tmp_path / "rules.csv").write_text(rules + "role:x, dataset:*, full, read, ttl<=1h, allow\n")
-    wrong = policy("check", tmp_path)
-    assert wrong.exit_code == 1 and "line" in wrong.stderr
-    assert policy("check", "/nonesuch").exit_code == 1
+    for verb in ("check", "test"):
+        code, wrong = policy(verb)
+        assert (code, wrong["error"]["code"]) == (2, "rules_invalid")
+        assert "line" in wrong["error"]["errors"][0]["detail"]
+
+
+def test_servers_commands_speak_json_and_no_boxes(environment: dict[str, str]) -> None:
+    migrated = run(["migrate", "--json"], environment)
+    assert json.loads(migrated.stdout) == {"version": 1, "command": "migrate", "data": {"up_to_date": True}}
+    refused = run(["end-everything", "--json"], environment)
+    assert (refused.returncode, json.loads(refused.stderr)["error"]["exit_code"]) == (1, 1)
+    incomplete = run(["connect-backend", "postgres", "--json"], environment)
+    assert (incomplete.returncode, json.loads(incomplete.stderr)["error"]["title"]) == (1, "--host is missing.")
+    bare = {"PATH": environment["PATH"]}
+    unset = run(["recover", "--json"], bare)
+    assert unset.returncode == 2
+    assert "GUESTKEY_DATABASE_URL" in {item["pointer"] for item in json.loads(unset.stderr)["error"]["errors"]}
+    misread = run(["close"], bare)
+    assert (misread.returncode, misread.stderr) == (
+        2,
+        "Error: Missing option '--reason'.\nNext: guestkey close --help\n",
+    )
+    assert json.loads(run(["close", "--json"], bare).stderr)["error"]["code"] == "usage"
+    shown = run(["close", "--help"], bare)
+    assert (shown.returncode, shown.stdout.isascii()) == (0, True), "no boxes are drawn in a pipe"
 
 
 @pytest.fixture
@@ -179,8 +205,8 @@ def test_the_first_admins_are_invited_once(environment: dict[str, str], tmp_path
     assert len(links) == 2 and links[0] != links[1]
     again = run(arguments, environment)
     assert again.returncode == 1 and "recover" in again.stderr
-    glass = run(["recover"], environment)
-    assert glass.returncode == 0 and "/join/" in glass.stdout
+    glass = run(["recover", "--json"], environment)
+    assert glass.returncode == 0 and "/join/" in json.loads(glass.stdout)["data"]["link"]
     assert "canary" not in first.stdout + first.stderr + again.stderr
     odd = run([*arguments, "--claim", "nonsense"], environment)
     assert odd.returncode == 1 and "NAME=VALUE" in odd.stderr

@@ -16,6 +16,7 @@ from broker.cli.api import Json
 from broker.cli.command import Cli
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Column, Progress
+from broker.cli.saving import unreadable
 
 MOST_LINES = 5000
 PART = 100
@@ -117,7 +118,7 @@ def _text(file: Path) -> str:
         with file.open("rb") as opened:
             content = opened.read(_LARGEST + 1)
     except OSError as error:
-        raise Fault(Code.USAGE, f"{file} cannot be read.", why=error.strerror or "") from error
+        raise unreadable(file, error) from error
     if len(content) > _LARGEST:
         raise _unusable(f"It is larger than {_LARGEST // 1024 // 1024} MB.", "Split it.")
     try:

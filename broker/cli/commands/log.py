@@ -13,6 +13,7 @@ from broker.checkpoints import BadCheckpoint, Checkpoint, Key, opened
 from broker.cli.command import Cli, verb
 from broker.cli.faults import Code, Fault
 from broker.cli.log_check import NotProven, check
+from broker.cli.saving import unreadable, unwritable
 
 _NO_KEY = (
     "The key came with what it signs: compare it with the one you keep, or pass that with --key."
@@ -45,7 +46,7 @@ def verify(
             next_step="Keep the file and ask the organisation's admins; `audit checkpoint --since` may tell more.",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise Fault(Code.USAGE, f"{file} cannot be read.", why=str(error)) from error
+        raise unreadable(file, error) from error
     if pinned is None:
         cli.out.say(_NO_KEY)
     cli.out.done(
@@ -109,7 +110,7 @@ def _kept(file: Path, key: Key) -> Checkpoint:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Fault(Code.USAGE, f"{file} cannot be read.", why=str(error)) from error
+        raise unreadable(file, error) from error
     return _opened(str(file), text, key)
 
 
@@ -118,7 +119,7 @@ def _keep(file: Path, note: str) -> None:
         with file.open("x", encoding="utf-8") as kept:
             kept.write(note)
     except OSError as error:
-        raise Fault(Code.USAGE, f"{file} cannot be written.", why=error.strerror or "") from error
+        raise unwritable(file, error) from error
 
 
 def _opened(what: str, text: str, key: Key) -> Checkpoint:

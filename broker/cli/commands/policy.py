@@ -16,6 +16,8 @@ from broker.cli.commands import server
 from broker.cli.commands.nouns import Limit, Noun, group, print_list
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Column
+from broker.cli.saving import unreadable
+from broker.cli.words import safe
 
 FILES = ("rules", "networks")
 LARGEST_FILE = 1024 * 1024
@@ -48,14 +50,19 @@ def mount(app: typer.Typer) -> None:
 def check(cli: Cli, folder: Folder = Path("policies")) -> None:
     """Check every line of the rules; offline where the server is installed."""
     texts = _read(folder)
-    if _server_installed():
-        server.run_operator(["policy", "check", str(folder)])
-    cli.out.done("The rules are valid.", cli.api.post("/policy/check", texts))
+    checked = _offline("check", folder, texts) if _server_installed() else cli.api.post("/policy/check", texts)
+    cli.out.done(f"{checked.get('rules')} rules are valid.", checked)
 
 
-def test(cli: Cli, folder: Folder = Path("policies")) -> None:
-    """Run the policy's table of tests against the rules; on the server's installation."""
-    server.run_operator(["policy", "test", str(folder)])
+def test(cli: Cli, folder: Folder = Path("policies")) -> int:
+    """Run the policy's table of tests against the rules; on the server's installation. Exit code 1: one failed."""
+    texts = {**_read(folder), "tests": _read_one(folder / "tests.csv")}
+    tested = _offline("test", folder, texts)
+    for one in tested["failed"]:
+        line = f"tests.csv line {one['line']} ({one['name']}): expected {one['expected']}, got {one['actual']}"
+        cli.out.remark(safe(line))
+    cli.out.done(f"{tested['passed']} of {tested['total']} policy tests passed.", tested)
+    return Code.DONE if tested["total"] and not tested["failed"] else Code.FAULT
 
 
 def diff(cli: Cli, folder: Folder = Path("policies")) -> None:
@@ -96,6 +103,21 @@ def revisions(cli: Cli, limit: Limit = 100) -> None:
     print_list(cli, REVISION, limit)
 
 
+def _offline(what: str, folder: Path, texts: Json) -> Json:
+    """Check or test here, with what the server decides by.
+
+    Raises:
+        Fault: a line is wrong, and so all of them; or the server is not installed here.
+    """
+    grammar = folder / "access.conf"
+    own = {"access": _read_one(grammar)} if grammar.exists() else {}
+    found: Json = getattr(server.operators("policy"), what)({**texts, **own})
+    if "errors" in found:
+        problem = {"code": "rules_invalid", "errors": [{"detail": said} for said in found["errors"]]}
+        raise Fault(Code.USAGE, "The rules were refused as a whole.", problem=problem)
+    return found
+
+
 def _read(folder: Path) -> Json:
     return {name: _read_one(folder / f"{name}.csv") for name in FILES}
 
@@ -106,9 +128,7 @@ def _read_one(file: Path) -> str:
             raise Fault(Code.USAGE, f"{file} is larger than any policy.", next_step="Check the folder.")
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Fault(
-            Code.USAGE, f"{file} cannot be read.", why=str(error), next_step="guestkey policy check FOLDER"
-        ) from error
+        raise unreadable(file, error) from error
 
 
 def _difference(name: str, before: str, after: str) -> list[str]:

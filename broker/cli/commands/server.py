@@ -7,10 +7,9 @@ from typing import Any
 
 import typer
 
-from broker.cli.command import Cli
 from broker.cli.faults import Code, Fault
 
-OPERATOR = "broker.operator.main"
+OPERATOR = "broker.operator"
 _COMMANDS = {
     "serve": "Run web replicas on this server.",
     "worker": "Run the worker that ends, sweeps and decides again.",
@@ -30,31 +29,28 @@ def mount(app: typer.Typer) -> None:
         _mount_one(app, name, help_)
 
 
-def run_operator(arguments: list[str]) -> None:
-    """Hand over to the server's own command line; does not return.
+def operators(module: str) -> Any:
+    """A module of the server's command line; its absence is told by the command that wants it.
 
     Raises:
         Fault: the server is not installed here.
     """
     try:
-        operator: Any = importlib.import_module(OPERATOR)
+        return importlib.import_module(f"{OPERATOR}.{module}")
     except ModuleNotFoundError as error:
         raise Fault(
             Code.FAULT,
-            f"guestkey {arguments[0]} runs on the server, which is not installed here.",
+            "This runs on the server, which is not installed here.",
             why=f"Python finds no module named {error.name}.",
             next_step="pip install 'guestkey[server]'",
         ) from error
-    operator.app(args=arguments, prog_name="guestkey")
 
 
 def _mount_one(app: typer.Typer, name: str, help_: str) -> None:
     def run(context: typer.Context) -> None:
-        try:
-            run_operator([name, *context.args])
-        except Fault as fault:
-            Cli(name).out.fault(fault)
-            raise typer.Exit(int(fault.code)) from fault
+        # Errors and exit codes are told by whoever runs this command.
+        code = operators("main").app(args=[name, *context.args], prog_name="guestkey", standalone_mode=False)
+        raise typer.Exit(code if isinstance(code, int) else 0)
 
     app.command(name, help=help_, context_settings=_PASSED_ON, add_help_option=False, rich_help_panel="On the server")(
         run
