@@ -44,8 +44,19 @@ def test_from_asking_to_a_grant(world: World, terminal_of: TerminalOf) -> None:
     assert request_id in queue.out
     facts = deciding.run("request", "show", request_id)
     assert "purpose\tLabel the March visits\n" in facts.out
-    assert f"Next: guestkey request approve {request_id}" in facts.err
-    approved = deciding.run("request", "approve", request_id, "--period", "2d", "--max-lifetime", "10m")
+    for line in (
+        "would read deidentified\t",
+        "; columns ",
+        "not met now\tMet at each credential: a fresh second factor.\n",
+        "if it had to end\tpostgres: new use refused within ",
+    ):
+        assert line in facts.out, facts.out
+    digest = data(deciding.run("request", "show", request_id, "--json"))["facts"]["digest"]
+    assert f"Next: guestkey request approve {request_id} --digest {digest}   or: " in facts.err
+    words = ["request", "approve", request_id, "--period", "2d", "--max-lifetime", "10m"]
+    changed = deciding.run(*words, "--digest", "0" * 64)
+    assert (changed.code, f"Next: guestkey request show {request_id}\n" in changed.err) == (1, True), changed.err
+    approved = deciding.run(*words, "--digest", digest)
     assert approved.code == 0, approved.err
     decided = asking.run("request", "show", request_id, "--wait", "5s")
     assert (decided.code, "approved" in decided.out) == (0, True)

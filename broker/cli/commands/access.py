@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from broker.cli import completing, guiding, waiting
-from broker.cli.api import segment
+from broker.cli import completing, dossier, guiding, waiting
+from broker.cli.api import Json, segment
 from broker.cli.command import Cli, verb
 from broker.cli.commands import bulk, exporting, registering
 from broker.cli.commands.nouns import (
@@ -28,7 +28,7 @@ from broker.cli.commands.nouns import (
 from broker.cli.commands.suspending import mount_suspending
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Column
-from broker.cli.words import seconds_of
+from broker.cli.words import safe, seconds_of
 
 DATASET = Noun(
     "dataset",
@@ -84,12 +84,12 @@ REQUEST = Noun(
         Column("grant", "grant"),
         Column("vendor", "facts.vendor_name"),
         Column("vendor status", "facts.vendor_status"),
+        Column("their status", "facts.person_status"),
         Column("issuer", "facts.issuer"),
         Column("labels", "facts.labels"),
-        Column("lets them read", "facts.slices.description"),
+        Column("kept until", "facts.retention_until", when=True),
         Column("longest period", "facts.longest_period", seconds=True),
         Column("rules", "facts.rules"),
-        Column("not met now", "facts.unmet_now.sentence"),
         Column("earlier grants", "facts.history.earlier_grants"),
         Column("earlier refusals", "facts.history.earlier_refusals"),
         Column("leases in 90 days", "facts.history.leases_in_90_days"),
@@ -245,10 +245,11 @@ def show_request(
     """Show one request."""
     if wait is not None:
         return _tell_decision(cli, id_, wait)
-    found = cli.api.get(f"/requests/{segment(id_)}")
-    cli.out.facts(REQUEST.shown, found)
+    _tell_request(cli, found := cli.api.get(f"/requests/{segment(id_)}"))
     if (found.get("facts") or {}).get("may_decide"):
-        cli.out.remark(f"Next: guestkey request approve {id_}   or: guestkey request refuse {id_} --reason WHY")
+        # Its digest has what changed meanwhile shown again instead of approved.
+        approve = f"guestkey request approve {id_} --digest {safe(found['facts'].get('digest'))}"
+        cli.out.remark(f"Next: {approve}   or: guestkey request refuse {id_} --reason WHY")
     return None
 
 
@@ -268,12 +269,16 @@ def approve(
     period: Annotated[str | None, typer.Option(help="A shorter time, such as 7d.")] = None,
     slice_: Annotated[str | None, typer.Option("--slice", help="A narrower part.")] = None,
     max_lifetime: Annotated[str | None, typer.Option(help="Longest credential, such as 10m.")] = None,
+    digest: Annotated[
+        str | None, typer.Option(help="As `request show` names it: refused if the facts are others by now.")
+    ] = None,
 ) -> None:
     """Approve a request; you may shorten and narrow it, never widen."""
     body = {
         "period": seconds_of(period) if period else None,
         "slice": slice_,
         "max_lifetime": seconds_of(max_lifetime) if max_lifetime else None,
+        "digest": digest,
     }
     cli.out.done(f"Request {id_} approved.", cli.api.post(f"/requests/{segment(id_)}/approve", body))
 
@@ -313,9 +318,17 @@ def who(cli: Cli, dataset: Dataset) -> None:
     cli.out.items(REACH, answer.get("items") or [], none="Nobody may reach it.")
 
 
+def _tell_request(cli: Cli, found: Json) -> None:
+    if cli.as_json:
+        cli.out.document(found)
+        return
+    columns, told = dossier.told(found.get("facts") or {})
+    cli.out.facts((*REQUEST.shown, *columns), {**found, "told": told})
+
+
 def _tell_decision(cli: Cli, request_id: str, wait: str) -> int:
     found = waiting.until_decided(cli.api, request_id, seconds=seconds_of(wait))
-    cli.out.facts(REQUEST.shown, found)
+    _tell_request(cli, found)
     state = found.get("state")
     if state == "pending":
         cli.out.remark(f"Nobody decided yet. Next: guestkey request show {request_id} --wait 10m")

@@ -1,0 +1,37 @@
+"""The facts beside a request in words, for what the shipped example does not have: teams, rows, what opens nothing."""
+
+from __future__ import annotations
+
+from broker.cli.dossier import told
+
+FACTS = {
+    "holder": {"kind": "team", "name": "Night\x1b shift", "members": 12},
+    "slices": [
+        {
+            "name": "berlin",
+            "description": "",
+            "binding": {"columns": ["age", "sex"], "rows": [["site", "=", "berlin"]]},
+        },
+        {"name": "full", "description": "Everything", "binding": None},
+    ],
+    "unmet_now": [{"code": "factor_missing", "sentence": "You have none."}, {"code": "hours", "sentence": "At 8."}],
+    "lasting": [{"sentence": "No rule.", "advice": "Ask an admin."}],
+    "endings": {"token": {"how": "expiry", "new_sessions": 900, "open_sessions": 900, "worst_case": None}},
+}
+
+
+def test_facts_in_words() -> None:
+    columns, values = told(FACTS)
+    assert [(column.heading, values[column.path.removeprefix("told.")]) for column in columns] == [
+        ("who would hold it", "the team Night\ufffd shift, 12 people"),
+        ("would read berlin", "no description; columns age, sex; only rows where site = berlin"),
+        ("would read full", "Everything"),
+        ("not met now", "Met at each credential: a fresh second factor."),
+        ("not met now", "They would be told: “At 8.”"),
+        ("would open nothing", "No rule. Ask an admin."),
+        (
+            "if it had to end",
+            "token: new use refused within 15 min, open sessions ended within 15 min, at worst until it expires",
+        ),
+    ]
+    assert told({"holder": 1, "slices": [1], "endings": {"x": 2}, "lasting": "?"})[1], "nonsense is no crash"
