@@ -23,6 +23,27 @@ def handled(handler: Handler, names: tuple[str, ...] = _MEANT_FOR_US) -> Iterato
             signal.signal(number, previous)
 
 
+class Held:
+    """Being told to go waits until what is under way is done; being told twice does not."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        if self.wanted:
+            raise KeyboardInterrupt
+        self.wanted = True
+
+    def now(self) -> None:
+        """Go, if told to meanwhile.
+
+        Raises:
+            KeyboardInterrupt: it was.
+        """
+        if self.wanted:
+            raise KeyboardInterrupt
+
+
 def interrupting() -> AbstractContextManager[None]:
     """Being told to go is an interruption like Ctrl-C, so that `finally` runs."""
     return handled(_interrupt, ("SIGTERM", "SIGHUP", "SIGQUIT"))

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+from broker.cli.api import Api, Json
 from tests.cli.conftest import TerminalOf
+from tests.cli.terminal import Terminal
 from tests.support.world import World
 
 
@@ -89,3 +94,30 @@ def test_an_unusable_file_is_2(
     assert refused.code == 2, refused.err
     assert says in refused.err, refused.err
     assert "Next: " in refused.err
+
+
+@pytest.mark.parametrize(("times", "kept"), [(1, 200), (2, 100)])
+def test_links_survive_being_interrupted(tmp_path: Path, times: int, kept: int) -> None:
+    """Once: what is under way is heard to its end. Twice: what was heard before is still told."""
+    file = tmp_path / "staff.csv"
+    file.write_text("name,email\n" + "".join(f"Guest {number},guest{number}@example.org\n" for number in range(300)))
+    sent: list[int] = []
+
+    def send(_api: Api, _path: str, content: bytes, *, after: int, **_query: object) -> Json:
+        sent.append(after)
+        if len(sent) == 2:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+        return {
+            "lines": [
+                {"line": after + at, "outcome": "invited", "link": f"https://x/join/{after + at}"} for at in range(100)
+            ]
+        }
+
+    terminal = Terminal(tmp_path, "http://localhost:1", GUESTKEY_TOKEN="gka_x")
+    with patch.object(Api, "send", send):
+        ran = terminal.call("person", "import", str(file), "--keep-going", "--json")
+    assert (ran.code, sent) == (130, [0, 100]), ran
+    lines = json.loads(ran.out)["data"]["lines"]
+    assert [line["link"] for line in lines] == [f"https://x/join/{at}" for at in range(kept)]
+    assert "Not every line was reached. Send the file again" in ran.err

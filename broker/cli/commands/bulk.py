@@ -17,6 +17,7 @@ from broker.cli.command import Cli
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Column, Progress
 from broker.cli.saving import unreadable
+from broker.cli.signals import Held, handled
 
 MOST_LINES = 5000
 PART = 100
@@ -54,7 +55,7 @@ def run(cli: Cli, file: Path, path: str, query: Mapping[str, Any], *, dry_run: b
         done: list[Json] = []
         try:
             _send(cli, parts, path, {**query, "keep_going": True}, "Done", done)
-        except Fault:
+        except (Fault, KeyboardInterrupt):
             # What is done is done, and its links are shown only now.
             if done:
                 _report(cli, done, dry_run=False)
@@ -68,10 +69,12 @@ def run(cli: Cli, file: Path, path: str, query: Mapping[str, Any], *, dry_run: b
 
 def _send(cli: Cli, parts: list[Part], path: str, query: Mapping[str, Any], verb: str, lines: list[Json]) -> None:
     total = sum(part.lines for part in parts)
-    with Progress(cli.out) as progress:
+    # A link is shown once: what was sent is heard to its end, whoever presses Ctrl-C meanwhile.
+    with Progress(cli.out) as progress, handled(held := Held()):
         for part in parts:
             lines += cli.api.send(path, part.content, after=part.after, **query).get("lines") or []
             progress.tell(f"{verb} {_bar(cli, len(lines), total)}{len(lines)} of {total} lines")
+            held.now()
 
 
 def _report(cli: Cli, lines: list[Json], *, dry_run: bool) -> int:
