@@ -46,15 +46,15 @@ def load(url: str) -> str | None:
     Raises:
         Fault: what is kept cannot be read, is no token, or is behind a lock.
     """
-    kept = find(url)
-    if kept.token is None and kept.locked:
+    found = find(url)
+    if found.token is None and found.locked:
         raise Fault(
             Code.FAULT,
             "The keyring is locked.",
             why="The token that `guestkey login` kept is in it.",
             next_step="Unlock it, then run this again; or set GUESTKEY_TOKEN.",
         )
-    return kept.token
+    return found.token
 
 
 def find(url: str) -> Kept:
@@ -72,6 +72,15 @@ def find(url: str) -> Kept:
                 next_step="Set it to the token alone, or unset it and use: guestkey login",
             )
         return Kept(given, "variable")
+    return kept(url)
+
+
+def kept(url: str) -> Kept:
+    """The same without `GUESTKEY_TOKEN`: what `guestkey login` kept.
+
+    Raises:
+        Fault: as `find`.
+    """
     ring = _from_keyring(url)
     token = ring.token or _read_file().get(url)
     if token is not None and _TOKEN.fullmatch(token) is None:

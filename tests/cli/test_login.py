@@ -11,12 +11,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
+from sqlalchemy import func, select
 
 from broker.embedded.browser import Browser
 from broker.embedded.somebody import Authenticator
 from broker.identity import sessions
 from broker.identity.http import SESSION_COOKIE
-from broker.models import Person
+from broker.models import ApiToken, Person
 from tests.cli.terminal import CTRL_C, Answer, Ran, Terminal
 from tests.support.world import Signed, World
 from tests.web.conftest import Replica
@@ -111,6 +112,28 @@ def test_from_login_to_logout(sitting: Sitting) -> None:
     assert sitting.terminal.run("whoami", GUESTKEY_TOKEN=token).code == 4, "ended on the server too"
 
 
+def test_no_token_is_left_that_nobody_holds(sitting: Sitting, world: World) -> None:
+    def living() -> int:
+        with world.database.transaction() as tx:
+            mine = ApiToken.person_id == sitting.signed.id, ApiToken.ended_at.is_(None)
+            return tx.scalars(select(func.count()).where(*mine)).one()
+
+    before = living()
+    sitting.sign_in()
+    file = sitting.terminal.home / ".local/share/guestkey/tokens.json"
+    first = next(iter(json.loads(file.read_text()).values()))
+    sitting.sign_in()
+    assert living() == before + 1, "signing in again ends the token before"
+    assert sitting.terminal.run("whoami", GUESTKEY_TOKEN=first).code == 4
+    assert sitting.terminal.run("logout").code == 0
+    file.mkdir()
+    login, address = sitting.begin()
+    requests.get(sitting.allow(address), timeout=5)
+    done = finish(login)
+    assert (done.code, "tokens.json cannot be read." in done.err) == (1, True), done.err
+    assert living() == before, "what cannot be kept is ended"
+
+
 def test_terminal_and_page_show_the_same_code(sitting: Sitting) -> None:
     login, address = sitting.begin()
     assert login.stderr is not None
@@ -154,6 +177,7 @@ def test_forged_answers_end_the_sign_in(sitting: Sitting, query: str, says: str)
 
 
 def test_nobody_comes_back(sitting: Sitting) -> None:
+    assert sitting.terminal.run("login", "--wait", "-5").code == 2
     login, _ = sitting.begin("--wait", "1")
     done = finish(login)
     assert (done.code, "in time" in done.err) == (4, True)

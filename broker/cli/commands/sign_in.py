@@ -44,19 +44,55 @@ def login(
     cli: Cli,
     address: Annotated[str | None, typer.Argument(help="The installation, https://…; remembered.")] = None,
     browser: Annotated[bool, typer.Option(help="Try to open a browser.")] = True,
-    wait: Annotated[int, typer.Option(help="Seconds to wait for the browser.")] = 300,
+    wait: Annotated[int, typer.Option(min=1, max=3600, help="Seconds to wait for the browser.")] = 300,
 ) -> None:
     """Sign in through the browser; works from another computer's browser too."""
     url = config.checked(address) if address else cli.url
     api = cli.api_as(None, url)
     token = loopback.sign_in(api, cli.out.say, open_browser=browser, paste=cli.can_ask, seconds=wait)
-    where = tokens.save(url, token)
-    config.remember(url)
+    where = _keep(cli, url, token)
     me = cli.api_as(token, url).get("/me")
     cli.out.say(f"Signed in to {url} as {me.get('name') or me.get('id')}. The token is in {where}.")
     cli.out.say("Next: guestkey dataset list" if me.get("factor_at") else "Next: guestkey confirm")
     if cli.as_json:
         cli.out.document(me)
+
+
+def _keep(cli: Cli, url: str, token: str) -> str:
+    """Keep a token in place of the one before, and end that; returns where it is kept.
+
+    Raises:
+        Fault, OSError: it cannot be kept; then it is ended, because nobody could.
+    """
+    before = _kept(url)
+    try:
+        config.remember(url)
+        where = tokens.save(url, token)
+    except (Fault, OSError, KeyboardInterrupt):
+        _end(cli, url, token)
+        raise
+    if before not in (None, token):
+        _end(cli, url, str(before))
+    return where
+
+
+def _kept(url: str) -> str | None:
+    try:
+        return tokens.kept(url).token
+    except Fault:
+        # What cannot be read cannot be ended either; saving tells if it matters.
+        return None
+
+
+def _end(cli: Cli, url: str, token: str) -> None:
+    """End a token that nobody will use any more."""
+    try:
+        loopback.revoke(cli.api_as(token, url), token)
+    except Fault as fault:
+        if fault.code is not Code.SIGN_IN:
+            cli.out.say(
+                f"A command line's token could not be ended: {safe(fault.what)} See it in the portal: {url}/security"
+            )
 
 
 def logout(cli: Cli) -> None:
