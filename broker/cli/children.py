@@ -37,7 +37,14 @@ def find_psql() -> str:
     Raises:
         Fault: there is none.
     """
-    found = shutil.which(os.environ.get("GUESTKEY_PSQL") or "psql") or _embedded_psql()
+    named = os.environ.get("GUESTKEY_PSQL")
+    found = shutil.which(named or "psql") or (None if named else _embedded_psql())
+    if found is None and named:
+        raise Fault(
+            Code.CHILD_NOT_RUN,
+            f"GUESTKEY_PSQL names no program: {named}.",
+            next_step="Correct it, or unset it to use the psql that is installed.",
+        )
     if found is None:
         raise Fault(
             Code.CHILD_NOT_RUN,

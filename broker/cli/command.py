@@ -117,16 +117,29 @@ def _attempt(cli: Cli, body: Body, given: dict[str, Any], full_name: str, own_co
     except BrokenPipeError:
         # Whoever read our output has gone; nobody is left to be told.
         raise
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
+        # Whoever leaves is told what goes on without them, if something does.
         if cli.as_json:
-            cli.out.fault(Fault(Code.INTERRUPTED, "Interrupted."))
-        cli.out.remark("Interrupted.")
+            cli.out.fault(Fault(Code.INTERRUPTED, "Interrupted.", next_step=str(stopped)))
+        cli.out.remark(f"Interrupted. {stopped}".rstrip())
         return Code.INTERRUPTED
     except Exception as error:  # noqa: BLE001  nobody shall read a traceback for an error message
         fault = of_any(error)
         fault.command = fault.command or next_command(fault.problem, full_name, given)
-        cli.out.fault(fault, about=str(given.get("dataset") or ""))
+        cli.out.fault(fault, about=str(given.get("dataset") or ""), typed=_typed(body))
         return own_code or fault.code
+
+
+def _typed(body: Body) -> dict[str, str]:
+    """How each parameter of a command is typed, by the name that the API knows it by."""
+    found = {}
+    for name, parameter in inspect.signature(body, eval_str=True).parameters.items():
+        for info in getattr(parameter.annotation, "__metadata__", ()):
+            option = isinstance(info, typer.models.OptionInfo)
+            plain = name.strip("_")
+            shown = next((text for text in info.param_decls or () if text.startswith("--")), f"--{plain}")
+            found[plain] = shown.replace("_", "-") if option else (info.metavar or plain.upper())
+    return found
 
 
 def _describe(run: Callable[..., None], body: Body) -> None:

@@ -125,17 +125,27 @@ class Output:
             raise KeyboardInterrupt
         return line.strip()
 
-    def fault(self, fault: Fault, *, about: str = "") -> None:
-        """An error: what, why, what next; every reason of a denial. `about` is the dataset that was wanted."""
+    def fault(self, fault: Fault, *, about: str = "", typed: Mapping[str, str] | None = None) -> None:
+        """An error: what, why, what next; every reason of a denial.
+
+        Args:
+            about: the dataset that was wanted.
+            typed: how each field of the API is typed here, by its name.
+        """
         if self.as_json:
             error = {"version": VERSION, "command": self.command, "error": fault.document()}
             self.say(safe_json(json.dumps(error, ensure_ascii=False)))
             return
         self.say(self._red(f"Error: {safe(fault.what)}"))
-        if fault.why and fault.why.rstrip(".") != fault.what.rstrip("."):
+        fields = mappings(fault.problem.get("errors"))
+        # The API says the same in its sentence and field by field; once is enough.
+        told = fault.why.rstrip(".") == fault.what.rstrip(".")
+        if fault.why and not told and not any(str(field.get("detail")) in fault.why for field in fields):
             self.say(f"  {safe(fault.why)}")
-        for field in mappings(fault.problem.get("errors")):
-            self.say(f"  {safe(field.get('pointer'))}: {safe(field.get('detail'))}")
+        for field in fields:
+            name = str(field.get("pointer") or "").lstrip("/")
+            shown = (typed or {}).get(name, name)
+            self.say(f"  {safe(shown)}: {safe(field.get('detail'))}" if shown else f"  {safe(field.get('detail'))}")
         decision = str(fault.problem.get("decision_id") or "")
         self.reasons(mappings(fault.problem.get("reasons")), about=about, decision=decision)
         if fault.command and fault.next_step:

@@ -72,6 +72,8 @@ ANSWERS: Mapping[str, Answer] = {
     "internal": Answer(Code.FAULT, ("guestkey doctor",)),
     "backend_down": Answer(Code.BACKEND, ("guestkey status",)),
 }
+# Advice to who writes requests by hand: not a word of it can be followed at a terminal.
+_FOR_PROGRAMS = ("`errors`", "`Content-Type", "`Allow`")
 _BY_STATUS = {
     400: Code.USAGE,
     401: Code.SIGN_IN,
@@ -87,6 +89,8 @@ _BY_STATUS = {
 def fault_of(status: int, problem: Mapping[str, Any]) -> Fault:
     """The fault of an API answer that is a problem document, or of one that is not."""
     words = {key: str(problem.get(key) or "") for key in ("title", "detail", "advice")}
+    if any(sign in words["advice"] for sign in _FOR_PROGRAMS):
+        words["advice"] = ""
     known = ANSWERS.get(str(problem.get("code") or ""))
     wait = problem.get("retry_after")
     return Fault(

@@ -13,6 +13,8 @@ COLUMNS = (
     Column("installation", "url"),
     Column("ready", "ready"),
     Column("missing", "missing"),
+    Column("closed since", "installation.closed_at", when=True),
+    Column("closed because", "installation.why"),
     Column("signed in", "signed_in"),
     Column("as", "me.name"),
     Column("until", "me.signed_in_until", when=True),
@@ -47,7 +49,10 @@ def of(api: Api, me: Json) -> Json:
     }
     if me.get("vendor") is None:
         found["requests"]["queue"] = len(api.pages("/requests", _MOST, view="queue"))
-    if "admin" in (me.get("roles") or []):
+    roles = set(me.get("roles") or [])
+    if roles & {"admin", "auditor"}:
+        found["installation"] = api.get("/installation")
+    if "admin" in roles:
         waiting = api.pages("/proposals", _MOST, state="pending")
         found["proposals"] = {"waiting": sum(proposal.get("may_approve") is True for proposal in waiting)}
     return found
@@ -74,6 +79,8 @@ def next_command(facts: Mapping[str, Any]) -> str:
 def remark(facts: Mapping[str, Any]) -> str:
     """What keeps the person from everything, if something does."""
     me = facts.get("me") or {}
+    if (facts.get("installation") or {}).get("closed_at"):
+        return f"The installation is closed: nothing is issued. An admin opens it: {facts['url']}/installation"
     if me.get("status") == "pending":
         return "Your joining waits for an admin's confirmation. Your contact at the organisation can hasten it."
     if me and not me.get("factor_enrolled"):

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from broker.cli.api import Api, Json, segment
 from broker.cli.faults import Code
+from broker.cli.output import Output, Progress
 from broker.cli.words import safe
 
 _PAUSE = 0.3
 _LONGEST_PAUSE = 5.0
 
 
-def until_ended(api: Api, lease_id: str, *, seconds: float) -> Json:
-    """The lease once its backend confirmed the end, or as it is when the time is up."""
-    return _until(api, f"/leases/{segment(lease_id)}", {"pending", "active", "revoking"}, seconds)
+def until_ended(api: Api, out: Output, lease_id: str, *, seconds: float) -> Json:
+    """The lease once its backend confirmed the end, or as it is when the time is up.
+
+    Raises:
+        KeyboardInterrupt: with what a person who left must know.
+    """
+    try:
+        return _until(api, out, f"/leases/{segment(lease_id)}", {"pending", "active", "revoking"}, seconds)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"The lease is being ended all the same. Next: guestkey lease show {lease_id}"
+        ) from None
 
 
-def until_decided(api: Api, request_id: str, *, seconds: float) -> Json:
+def until_all_ended(api: Api, out: Output, lease_ids: Sequence[str], *, seconds: float) -> list[Json]:
+    """The same for several, within the same time."""
+    end = time.monotonic() + seconds
+    return [until_ended(api, out, one, seconds=max(end - time.monotonic(), 0.0)) for one in lease_ids]
+
+
+def until_decided(api: Api, out: Output, request_id: str, *, seconds: float) -> Json:
     """The request once somebody decided, or as it is when the time is up."""
-    return _until(api, f"/requests/{segment(request_id)}", {"pending"}, seconds)
+    return _until(api, out, f"/requests/{segment(request_id)}", {"pending"}, seconds)
 
 
 def outcome(lease: Json) -> str:
@@ -32,20 +49,24 @@ def outcome(lease: Json) -> str:
     return f"Lease {name} is being ended; not confirmed yet. Next: guestkey lease show {name}"
 
 
-def code_of(lease: Json) -> Code:
-    """The exit code that tells how far the ending is."""
-    state = str(lease.get("state"))
-    if state in {"revoked", "expired"}:
+def code_of(*leases: Json) -> Code:
+    """The exit code that tells how far the ending of all of them is."""
+    states = {str(lease.get("state")) for lease in leases} - {"revoked", "expired"}
+    if not states:
         return Code.DONE
-    return Code.PARTLY if state == "revoke_failed" else Code.WAITING
+    return Code.PARTLY if "revoke_failed" in states else Code.WAITING
 
 
-def _until(api: Api, path: str, open_states: set[str], seconds: float) -> Json:
-    end, pause = time.monotonic() + seconds, _PAUSE
-    while True:
-        thing = api.get(path)
-        left = end - time.monotonic()
-        if thing.get("state") not in open_states or left <= 0:
-            return thing
-        time.sleep(min(pause, left))
-        pause = min(pause * 1.5, _LONGEST_PAUSE)
+def _until(api: Api, out: Output, path: str, open_states: set[str], seconds: float) -> Json:
+    began, pause = time.monotonic(), _PAUSE
+    with Progress(out) as progress:
+        while True:
+            thing = api.get(path)
+            passed = time.monotonic() - began
+            left = seconds - passed
+            if thing.get("state") not in open_states or left <= 0:
+                return thing
+            if out.overwrites:
+                progress.tell(f"{safe(thing.get('id'))} is {safe(thing.get('state'))}; waiting, {passed:.0f} s")
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, _LONGEST_PAUSE)

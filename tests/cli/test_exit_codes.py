@@ -77,6 +77,8 @@ def test_0_1_2_7_while_asking(world: World, terminal_of: TerminalOf) -> None:
     assert (usage["exit_code"], usage["code"]) == (2, "usage")
     refused = error(terminal.run(*words, "--period", "9999999w"))
     assert (refused["exit_code"], refused["code"], refused["next"]) == (2, "invalid", "guestkey request new --help")
+    told = terminal.run(*words[:-1], "--period", "9999999w").err.splitlines()
+    assert [line.split(":")[0] for line in told] == ["Error", "  --period", "Next"], "each thing once, as it is typed"
     waiting = terminal.run("request", "show", request_id, "--wait", "1s")
     assert (waiting.code, f"Next: guestkey request show {request_id} --wait 10m" in waiting.err) == (7, True)
 

@@ -183,3 +183,9 @@ def test_who_reads_no_further_is_told_nothing(terminal: Terminal) -> None:
         words = f"{PROGRAM} lease list --limit 5000 --url {url} | head -n 1"
         done = subprocess.run(["sh", "-c", words], env=terminal.variables, capture_output=True, text=True, check=True)
     assert (done.stdout.split("\t")[0], done.stderr) == ("l0", "")
+
+
+def test_a_psql_that_is_named_and_not_there_is_125(terminal: Terminal) -> None:
+    ran = terminal.call("connect", "x", "--url", "http://localhost:1", GUESTKEY_PSQL="/no/such/psql")
+    clean(ran, 125)
+    assert "GUESTKEY_PSQL names no program: /no/such/psql." in ran.err

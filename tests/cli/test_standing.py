@@ -34,6 +34,8 @@ def test_status_points_at_what_waits_for_a_decision(world: World, terminal_of: T
     words = ["--role", "annotator", "--purpose", "March"]
     assert asking.run("request", "new", dataset.slug, *words).code == 0
     mine, queue = asking.run("status"), deciding.run("status")
+    admin = json.loads(terminal_of(world.person(roles=("admin",))).run("status", "--json").out)["data"]
+    assert admin["installation"]["closed_at"] is None
     assert "your requests waiting\t1\n" in mine.out
     assert "waiting for you\t1\n" in queue.out
     assert "Next: guestkey request list --view queue" in queue.err

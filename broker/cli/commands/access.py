@@ -306,10 +306,21 @@ def import_grants(cli: Cli, file: bulk.File, dry_run: bulk.DryRun = False, keep_
     return bulk.run(cli, file, "/grants/import", {}, dry_run=dry_run, keep_going=keep_going)
 
 
-def revoke_grant(cli: Cli, id_: GrantId, reason: Reason) -> None:
-    """End a grant and every lease that rests on it."""
+def revoke_grant(
+    cli: Cli,
+    id_: GrantId,
+    reason: Reason,
+    wait: Annotated[str, typer.Option(help="How long to wait for backends to confirm the end of its leases.")] = "30s",
+) -> int:
+    """End a grant and every lease that rests on it: 7 while an end is not confirmed, 9 if one failed."""
     ended = cli.api.post(f"/grants/{segment(id_)}/revoke", {"reason": reason})
-    cli.out.done(f"Grant {id_} revoked; its leases are being ended. Next: guestkey lease list", ended)
+    cli.out.remark(f"Grant {id_} revoked: it opens nothing from now on.")
+    leases = waiting.until_all_ended(cli.api, cli.out, ended.get("leases") or [], seconds=seconds_of(wait))
+    for lease in leases:
+        cli.out.remark(waiting.outcome(lease))
+    if cli.as_json:
+        cli.out.document({**ended, "outcomes": leases})
+    return waiting.code_of(*leases)
 
 
 def who(cli: Cli, dataset: Dataset) -> None:
@@ -327,7 +338,7 @@ def _tell_request(cli: Cli, found: Json) -> None:
 
 
 def _tell_decision(cli: Cli, request_id: str, wait: str) -> int:
-    found = waiting.until_decided(cli.api, request_id, seconds=seconds_of(wait))
+    found = waiting.until_decided(cli.api, cli.out, request_id, seconds=seconds_of(wait))
     _tell_request(cli, found)
     state = found.get("state")
     if state == "pending":

@@ -193,7 +193,7 @@ def _end(cli: Cli, lease_id: str) -> None:
     try:
         with shielded():
             cli.api.post(f"/leases/{segment(lease_id)}/revoke", {"reason": "no longer needed"})
-        lease = waiting.until_ended(cli.api, lease_id, seconds=_CONFIRM_SECONDS)
+        lease = waiting.until_ended(cli.api, cli.out, lease_id, seconds=_CONFIRM_SECONDS)
     except Fault as fault:
         cli.out.say(f"The lease could not be ended now: {fault.what} It ends by itself when its time is up.")
         cli.out.say(f"Next: guestkey lease revoke {lease_id}")

@@ -99,6 +99,6 @@ def revoke(
 ) -> int:
     """End a lease now and wait until its backend confirms: 7 while it does not, 9 if it failed and is retried."""
     cli.api.post(f"/leases/{segment(id_)}/revoke", {"reason": reason})
-    lease = waiting.until_ended(cli.api, id_, seconds=seconds_of(wait))
+    lease = waiting.until_ended(cli.api, cli.out, id_, seconds=seconds_of(wait))
     cli.out.done(waiting.outcome(lease), lease)
     return waiting.code_of(lease)

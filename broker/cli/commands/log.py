@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -13,12 +14,14 @@ from broker.checkpoints import BadCheckpoint, Checkpoint, Key, opened
 from broker.cli.command import Cli, verb
 from broker.cli.faults import Code, Fault
 from broker.cli.log_check import NotProven, check
+from broker.cli.output import Progress
 from broker.cli.saving import unreadable, unwritable
 
 _NO_KEY = (
     "The key came with what it signs: compare it with the one you keep, or pass that with --key."
     " `guestkey audit checkpoint --json` shows the log's."
 )
+_TELL_EVERY = 10_000
 KeyOption = Annotated[str | None, typer.Option(help="The log's public key as you keep it: guestkey.log/…+…+….")]
 
 
@@ -36,8 +39,8 @@ def verify(
     """Check offline that every event of a file is in the log that was signed, unaltered."""
     pinned = None if key is None else _key(key)
     try:
-        with file.open(encoding="utf-8") as lines:
-            verdict = check(lines, pinned)
+        with file.open(encoding="utf-8") as lines, Progress(cli.out) as progress:
+            verdict = check(_counted(lines, progress), pinned)
     except NotProven as error:
         raise Fault(
             Code.FAULT,
@@ -88,6 +91,13 @@ def checkpoint(
         cli.out.done(f"A checkpoint of {held.size} entries is in {output}.", newest)
     else:
         cli.out.value(newest["note"].rstrip("\n"))
+
+
+def _counted(lines: Iterable[str], progress: Progress) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        if number % _TELL_EVERY == 0:
+            progress.tell(f"{number} lines checked")
+        yield line
 
 
 def _grown(cli: Cli, before: Checkpoint, held: Checkpoint) -> None:

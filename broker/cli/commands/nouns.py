@@ -12,6 +12,7 @@ from broker.cli import completing, helping
 from broker.cli.api import segment
 from broker.cli.command import Cli, verb
 from broker.cli.output import Column
+from broker.cli.words import safe
 
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it is recorded, and shown to whom it concerns.")]
@@ -83,8 +84,10 @@ def mount_list(app: typer.Typer, noun: Noun) -> None:
 
 
 def print_list(cli: Cli, noun: Noun, limit: int, **query: str | None) -> None:
-    """List a noun, filtered."""
-    cli.out.items(noun.listed, cli.api.pages(noun.path, limit, **query), none=noun.none)
+    """List a noun, filtered; that a filter left nothing is not that there is nothing."""
+    filters = " ".join(f"--{name} {value}" for name, value in query.items() if value is not None)
+    none = f"Nothing matches {safe(filters)}." if filters else noun.none
+    cli.out.items(noun.listed, cli.api.pages(noun.path, limit, **query), none=none)
 
 
 def group(app: typer.Typer, noun: str, help_: str) -> typer.Typer:

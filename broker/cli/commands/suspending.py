@@ -124,13 +124,16 @@ def _watch(cli: Cli, suspension_id: str, seconds: float) -> int:
     """Follow a suspension until every end is confirmed: 7 if some are not yet, 9 if some failed."""
     end = time.monotonic() + seconds
     path = f"/suspensions/{segment(suspension_id)}"
-    with Progress(cli.out) as progress:
-        while True:
-            report = cli.api.get(path)
-            progress.tell(f"{report['confirmed']} of {report['total']} confirmed by their backend")
-            if report["finished"] or report["failing"] or time.monotonic() >= end:
-                break
-            time.sleep(_PAUSE)
+    try:
+        with Progress(cli.out) as progress:
+            while True:
+                report = cli.api.get(path)
+                progress.tell(f"{report['confirmed']} of {report['total']} confirmed by their backend")
+                if report["finished"] or report["failing"] or time.monotonic() >= end:
+                    break
+                time.sleep(_PAUSE)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"It goes on all the same. Next: guestkey suspension show {suspension_id}") from None
     return _tell_outcome(cli, report)
 
 

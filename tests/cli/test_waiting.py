@@ -1,0 +1,76 @@
+"""Waiting for what the server does in its own time: how far it is, and what a person who leaves is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from broker.cli import standing
+from tests.cli.broken import answering, http
+from tests.cli.terminal import CTRL_C, Terminal
+
+LASTING = http(
+    200,
+    {
+        "id": "l01",
+        "state": "revoking",
+        "leases": ["l01", "l02"],
+        "suspension": "su_1",
+        "confirmed": 1,
+        "total": 3,
+        "finished": False,
+        "failing": 0,
+        "outcomes": [],
+    },
+)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Terminal:
+    return Terminal(tmp_path, GUESTKEY_TOKEN="gka_x")
+
+
+@pytest.mark.parametrize(
+    ("words", "far", "goes_on"),
+    [
+        (("lease", "revoke", "l01"), "l01 is revoking; waiting, ", "guestkey lease show l01"),
+        (("grant", "revoke", "g01", "-r", "x"), "l01 is revoking; waiting, ", "guestkey lease show l01"),
+        (("vendor", "suspend", "v01", "-r", "x"), "1 of 3 confirmed", "guestkey suspension show su_1"),
+    ],
+)
+def test_who_leaves_is_told_that_it_goes_on(terminal: Terminal, words: tuple[str, ...], far: str, goes_on: str) -> None:
+    with answering(LASTING) as (url, _):
+        ran = terminal.type(*words, "--url", url, answers=[(far, CTRL_C)])
+    assert ran.code == 130, ran.out
+    assert "Interrupted. " in ran.out and f"Next: {goes_on}\r\n" in ran.out
+
+
+def test_a_grants_leases_are_waited_for_in_a_time_of_their_own(terminal: Terminal) -> None:
+    with answering(LASTING) as (url, _):
+        ran = terminal.call("grant", "revoke", "g01", "-r", "x", "--wait", "1s", "--url", url, "--json")
+    assert (ran.code, len(json.loads(ran.out)["data"]["outcomes"])) == (7, 2), ran
+
+
+def test_a_bar_shows_how_far_an_import_is(terminal: Terminal) -> None:
+    file = terminal.home / "staff.csv"
+    file.write_text("name\nAda\nBea\n")
+    lines = [{"line": number, "outcome": "invited", "about": "x"} for number in (2, 3)]
+    with answering(http(200, {"lines": lines})) as (url, _):
+        ran = terminal.type("person", "import", str(file), "--url", url)
+        piped = terminal.call("person", "import", str(file), "--url", url)
+    bar = "[########################] 2 of 2 lines"
+    assert (ran.code, f"\rChecked {bar}\r\n" in ran.out, f"\rDone {bar}\r\n" in ran.out) == (0, True, True), ran.out
+    assert piped.err.startswith("Checked 2 of 2 lines\nDone 2 of 2 lines\n")
+
+
+def test_a_filter_that_leaves_nothing_is_told_as_such(terminal: Terminal) -> None:
+    with answering(http(200, {"items": [], "next_cursor": None})) as (url, _):
+        ran = terminal.call("lease", "list", "--person", "bogus", "--state", "live", "--url", url)
+    assert (ran.code, ran.err) == (0, "Nothing matches --state live --person bogus.\n")
+
+
+def test_that_the_installation_is_closed_is_said_before_all_else() -> None:
+    facts = {"url": "https://x", "installation": {"closed_at": "2026-11-02T10:00:00Z"}, "me": {"status": "pending"}}
+    assert standing.remark(facts).startswith("The installation is closed: nothing is issued.")
