@@ -12,7 +12,7 @@ from typing import Any
 
 import typer.main
 
-from broker.cli.commands import topics
+from broker.cli.commands import server, topics
 from broker.cli.tree import app
 
 _SHARED = {"as_json", "plain", "url", "help"}
@@ -20,12 +20,16 @@ _SHARED = {"as_json", "plain", "url", "help"}
 
 def page() -> str:
     """The page, in Markdown."""
-    root = typer.main.get_command(app)
+    root: Any = typer.main.get_command(app)
+    # The light client knows the server's commands by name only.
+    on_server = {**typer.main.get_group(server.operators("main").app).commands}
+    root.commands = {name: on_server.get(name, command) for name, command in root.commands.items()}
     lines = [
         "# Commands",
         "",
         "Made from the commands themselves (`make docs`); a test holds the two together. Every command of a person's",
-        "also takes `--json` (one versioned document, never asks), `--plain` (no colour, no asking) and `--url`.",
+        "also takes `--json` (one versioned document, never asks), `--plain` (no colour, no asking) and `--url`; those",
+        "of the server that end take `--json`.",
         "",
         *_command_lines(root, "guestkey"),
         "## Topics",
@@ -60,7 +64,7 @@ def _shown(argument: Any) -> str:
 
 def _named(parameter: Any) -> str:
     if parameter.param_type_name == "option":
-        return ", ".join(parameter.opts)
+        return ", ".join([*parameter.opts, *parameter.secondary_opts])
     return str(parameter.metavar or parameter.name.strip("_").upper())
 
 

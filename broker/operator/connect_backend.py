@@ -34,7 +34,7 @@ def _connect_backend() -> None:
 def postgres(
     name: Annotated[str | None, typer.Option(help="What slices will call it: lower case.")] = None,
     host: Annotated[str | None, typer.Option(help="Its host's name, as in its certificate.")] = None,
-    port: Annotated[int | None, typer.Option()] = None,
+    port: Annotated[int | None, typer.Option(help="Its port; 5432 if left out.")] = None,
     dbname: Annotated[str | None, typer.Option(help="The database that holds the datasets.")] = None,
     tls: Annotated[str, typer.Option(help="verify-full; weaker ones need --unsafe-tls.")] = STRICT,
     unsafe_tls: Annotated[

@@ -25,7 +25,7 @@ app.add_typer(connect_backend.app, name="connect-backend")
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8200,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8200,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes on this machine.")] = 1,
     tls_cert: Annotated[
         Path | None, typer.Option(help="Certificate chain in PEM; taken anew when the file changes.")

@@ -14,6 +14,7 @@ import pytest
 import typer.main
 
 from broker.cli.commands import topics
+from broker.cli.commands.server import operators
 from broker.cli.reference import page
 from broker.cli.tree import app
 from tests.cli import broken
@@ -32,7 +33,7 @@ def commands(command: Any, name: str = "guestkey") -> Iterator[tuple[str, Any]]:
 
 
 def test_every_command_and_option_is_explained() -> None:
-    found = list(commands(typer.main.get_command(app)))
+    found = [*commands(typer.main.get_command(app)), *commands(typer.main.get_command(operators("main").app))]
     silent = [f"{name} {part.name}" for name, command in found for part in [*command.params, command] if not part.help]
     assert len(found) > 50
     assert silent == []
@@ -45,9 +46,11 @@ def test_the_page_of_commands_is_current() -> None:
 def test_topics_are_listed_and_read(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path)
     listed = terminal.run("help")
-    assert listed.out.split() == topics.names()
+    told = dict(line.split("\t") for line in listed.out.splitlines())
+    assert list(told) == topics.names() and all(told.values())
+    assert json.loads(terminal.call("help", "--json").out)["data"] == {"topics": list(told), "about": told}
     for name in topics.names():
-        read = terminal.run("help", name)
+        read = terminal.call("help", name)
         assert read.code == 0 and "EXAMPLES" in read.out, name
     missing = terminal.run("help", "astrology")
     assert (missing.code, "Next: guestkey help" in missing.err) == (6, True)

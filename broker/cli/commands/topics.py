@@ -9,6 +9,7 @@ import typer
 
 from broker.cli.command import Cli, verb
 from broker.cli.faults import Code, Fault
+from broker.cli.output import Column
 
 _FOLDER = files("broker.cli") / "topics"
 
@@ -29,6 +30,11 @@ def read(topic: str) -> str:
     return (_FOLDER / f"{topic}.txt").read_text(encoding="utf-8")
 
 
+def about(topic: str) -> str:
+    """What a topic is about, in a line."""
+    return read(topic).splitlines()[0].partition(": ")[2]
+
+
 def mount(app: typer.Typer) -> None:
     """Add this command."""
     verb(app, "help")(help_)
@@ -41,7 +47,7 @@ def help_(
         typer.Argument(help="One of them; all are listed if left out.", autocompletion=lambda: names()),
     ] = None,
 ) -> None:
-    """Read about exit codes, the environment, output and more."""
+    """Read about signing in, exit codes, output and more."""
     if topic is not None:
         text = read(topic)
         if cli.as_json:
@@ -50,8 +56,7 @@ def help_(
             cli.out.value(text.rstrip())
         return
     if cli.as_json:
-        cli.out.document({"topics": names()})
+        cli.out.document({"topics": names(), "about": {name: about(name) for name in names()}})
         return
-    for name in names():
-        cli.out.value(name)
+    cli.out.facts([Column(name, name) for name in names()], {name: about(name) for name in names()})
     cli.out.remark("Next: guestkey help TOPIC, or guestkey COMMAND --help")
