@@ -54,6 +54,14 @@ class Api:
         headers = {"Idempotency-Key": key} if key else {}
         return self._call("POST", PREFIX + path, body=without_none(body or {}), headers=headers)
 
+    def put(self, path: str) -> Json:
+        """Make something so; twice is fine."""
+        return self._call("PUT", PREFIX + path)
+
+    def delete(self, path: str) -> Json:
+        """Take something away."""
+        return self._call("DELETE", PREFIX + path)
+
     def send(self, path: str, content: bytes, **query: Any) -> Json:
         """Send a part of a CSV file."""
         return self._call("POST", PREFIX + path, query=query, content=content, headers={"Content-Type": "text/csv"})

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
+from jinja2 import Environment, Undefined
 
 from broker.cli.tree import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("*.md", "docs/**/*.md", "broker/**/*.py", "broker/**/*.html", "policies/*.csv", "deploy/**/*.hcl")
 MENTION = re.compile(r"(?:`|^\$? ?|Next: |>)guestkey ([a-z][a-z-]*)(?:(?: |\n +)([a-z-]+))?", re.MULTILINE)
+# In a sentence of ours: `guestkey noun verb`, and not what is said of guestkey.
+ADVICE = re.compile(r"\bguestkey (?!itself)([a-z][a-z-]*)(?: ([a-z][a-z-]+))?")
 
 
 def test_commands_mentioned_exist() -> None:
@@ -29,6 +35,79 @@ def test_commands_mentioned_exist() -> None:
 def test_mentions_are_found_at_all(name: str) -> None:
     text = "".join(file.read_text(encoding="utf-8") for file in _texts())
     assert any(noun == name for noun, _ in MENTION.findall(text))
+
+
+def test_commands_that_pages_print_can_be_run() -> None:
+    wrong = [f"{name}: {line}" for name, line in _printed() if (said := _misread(line.split())) and said]
+    assert len(list(_printed())) > 40
+    assert _misread(["guestkey", "team", "sow"]) == "no sow" and _misread(["guestkey", "who", "X", "--x"]) == "--x"
+    assert not wrong, "\n".join(wrong)
+
+
+def test_advice_names_commands_that_exist() -> None:
+    commands, wrong = _commands(), []
+    for file in sorted((ROOT / "broker").rglob("*.py")):
+        for text in _said(ast.parse(file.read_text(encoding="utf-8"))):
+            for noun, act in ADVICE.findall(text):
+                if noun not in commands or (act and commands[noun] and act not in commands[noun]):
+                    wrong.append(f"{file.relative_to(ROOT)}: guestkey {noun} {act}")
+    assert not wrong, "\n".join(wrong)
+
+
+def _said(tree: ast.AST) -> Iterator[str]:
+    """The strings of a module, without its docstrings; X for what is filled in."""
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "X" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            yield node.value
+
+
+class Something:
+    """Whatever a page fills in: there, and shown as X."""
+
+    def __getattr__(self, _name: str) -> Something:
+        return self
+
+    def __getitem__(self, _name: str) -> Something:
+        return self
+
+    def __call__(self, *_: object) -> Something:
+        return self
+
+    def __str__(self) -> str:
+        return "X"
+
+
+class Everything(Undefined):
+    """Every name of a page is something."""
+
+    def __new__(cls, *_: object, **__: object) -> Any:
+        return Something()
+
+
+def _printed() -> Iterator[tuple[str, str]]:
+    """Every line of every `command(…)` in the portal's pages, with X for what is filled in."""
+    environment = Environment(undefined=Everything, autoescape=False)  # noqa: S701  nothing of it is a page
+    for file in sorted((ROOT / "broker/web/templates").rglob("*.html")):
+        for call in re.findall(r"\{\{ command\(.+?\) \}\}", file.read_text(encoding="utf-8"), re.DOTALL):
+            for line in environment.from_string(call).render(command=str).splitlines():
+                yield file.name, line
+
+
+def _misread(words: list[str]) -> str:
+    """What of a command line the real tree of commands does not know."""
+    command: Any = typer.main.get_command(app)
+    assert words.pop(0) == "guestkey", words
+    while words and getattr(command, "commands", None) and not words[0].startswith("--"):
+        # Nouns that a page fills in are those that can be suspended.
+        name = words.pop(0).replace("X", "vendor")
+        if name not in command.commands:
+            return f"no {name}"
+        command = command.commands[name]
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    return ", ".join(word for word in words if word.startswith("-") and word not in known)
 
 
 def _texts() -> list[Path]:

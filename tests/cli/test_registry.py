@@ -1,0 +1,32 @@
+"""`team`, `service`, `source`: through the command line and the real API."""
+
+from __future__ import annotations
+
+import json
+
+from tests.cli.conftest import TerminalOf
+from tests.support.world import World
+
+
+def test_a_lead_makes_a_team_fills_and_empties_it(world: World, terminal_of: TerminalOf) -> None:
+    vendor = world.vendor()
+    guest, lead = world.person(vendor), terminal_of(world.person(vendor, roles=("lead",)))
+    made = json.loads(lead.run("team", "new", "Night shift", "--json").out)["data"]
+    assert f"{made['id']}\tNight shift\t" in lead.run("team", "list").out
+    added = lead.run("team", "add", made["id"], guest.id)
+    assert added.code == 0, added.err
+    shown = lead.run("team", "show", made["id"])
+    assert f"\n{guest.id}\tAda Guest\tactive\n" in shown.out
+    out = lead.run("team", "remove", made["id"], guest.id)
+    assert (out.code, f"{guest.id} is out of {made['id']}; 0 leases are ending." in out.err) == (0, True), out.err
+    assert "Nobody is in it." in lead.run("team", "show", made["id"]).err
+    assert lead.run("team", "show", "tm_none").code == 6
+    assert lead.run("team", "new", "Night shift").code == 1, "a name is taken once"
+
+
+def test_services_and_sources_are_listed(world: World, terminal_of: TerminalOf) -> None:
+    service = world.service(world.vendor())
+    admin = terminal_of(world.person(roles=("admin",)))
+    assert service.id in admin.run("service", "list").out
+    assert "/sign-in/" in admin.run("source", "list").out
+    assert terminal_of(world.person(world.vendor())).run("source", "list").code == 3
