@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 import subprocess
@@ -41,6 +42,11 @@ def test_every_command_and_option_is_explained() -> None:
 
 def test_the_page_of_commands_is_current() -> None:
     assert (ROOT / "docs" / "commands.md").read_text() == page(), "run `make docs`"
+
+
+def test_the_version_is_the_installed_one(tmp_path: Path) -> None:
+    ran = Terminal(tmp_path).call("--version")
+    assert (ran.code, ran.out) == (0, f"{importlib.metadata.version('guestkey')}\n")
 
 
 def test_topics_are_listed_and_read(tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from broker.access.rulebook import SHIPPED
-from broker.models import Lease
+from broker.models import Lease, Request
+from broker.notices import telling
 from tests.cli.conftest import TerminalOf
 from tests.cli.terminal import Ran, Terminal
 from tests.support.world import World
@@ -84,6 +86,11 @@ def test_withdrawing(world: World, terminal_of: TerminalOf) -> None:
     guest, dataset = world.person(vendor), world.dataset(vendor, owner=world.person())
     terminal = terminal_of(guest)
     request_id = data(ask(terminal, dataset.slug, "--json"))["id"]
+    soon = terminal.run("request", "remind", request_id)
+    assert (soon.code, "less than a day ago" in soon.err) == (1, True), soon.err
+    world.change(Request, request_id, created_at=world.now() - timedelta(days=2))
+    reminded = terminal.run("request", "remind", request_id)
+    assert (reminded.code, f"{request_id} are told again" in reminded.err) == (0, True), reminded.err
     assert terminal.run("request", "withdraw", request_id).code == 0
     assert "withdrawn" in terminal.run("request", "show", request_id).out
 
@@ -124,6 +131,11 @@ def test_what_failed_to_end_is_9(world: World, terminal_of: TerminalOf) -> None:
     world.change(Lease, lease_id, state="revoking")
     world.sweep()
     assert world.lease(lease_id).state == "revoked"
+    resumed = admin.run("person", "resume", guest.id, "--reason", "came back")
+    assert (resumed.code, "is active again" in resumed.err) == (0, True), resumed.err
+    suspended = admin.run("dataset", "suspend", dataset.slug, "--reason", "leak", "--wait", "1s")
+    assert (suspended.code, "new use is refused" in suspended.err) == (0, True), suspended.err
+    assert admin.run("dataset", "resume", dataset.slug, "--reason", "mended").code == 0
 
 
 def test_people_vendors_and_events(world: World, terminal_of: TerminalOf) -> None:
@@ -135,6 +147,29 @@ def test_people_vendors_and_events(world: World, terminal_of: TerminalOf) -> Non
     assert admin.run("vendor", "list", "--limit", "1").out.count("\n") == 1
     assert admin.run("audit", "list", "--limit", "3").out.count("\n") == 3
     assert terminal_of(guest).run("vendor", "show", "vn_none").code == 6
+
+
+def test_what_one_is_told_and_how(world: World, terminal_of: TerminalOf) -> None:
+    vendor, owner = world.vendor(), world.person()
+    guest, dataset = terminal_of(world.person(vendor)), world.dataset(vendor, owner=owner, register=False)
+    assert ask(guest, dataset.slug).code == 0
+    while telling.tell(world.ender):
+        continue
+    told = terminal_of(owner)
+    (notice,) = data(told.run("notice", "list", "--json"))["items"]
+    assert notice["id"] in told.run("notice", "list").out
+    assert "All read." in told.run("notice", "read").err
+    assert data(told.run("notice", "list", "--json"))["items"][0]["read_at"]
+    words = ["notice", "choose", "own_requests", "digest", "--hour", "7", "--zone", "Europe/Berlin"]
+    assert guest.run(*words).code == 0
+    held = data(guest.run("notice", "choices", "--json"))
+    assert (held["digest_hour"], held["digest_zone"]) == (7, "Europe/Berlin")
+    assert "own_requests\tdigest\t" in guest.run("notice", "choices").out
+    assert guest.run("notice", "choose", "astrology", "now").code == 2
+    auditor = terminal_of(world.person(roles=("auditor",)))
+    for what in ("channels", "deliveries"):
+        assert isinstance(data(auditor.run("notice", what, "--json"))["items"], list)
+        assert guest.run("notice", what).code == 3
 
 
 def test_rules_are_checked_tested_and_compared(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
@@ -160,6 +195,14 @@ def test_rules_are_checked_tested_and_compared(world: World, terminal_of: Termin
     assert admin.run("proposal", "approve", proposed["id"]).code == 3, "nobody is their own second"
     refused = another.run("proposal", "refuse", proposed["id"], "--reason", "not now")
     assert refused.code == 0, refused.err
+    shutil.copy(SHIPPED / "rules.csv", rules)
+    again = data(admin.run("policy", "apply", str(folder), "--json"))["id"]
+    assert "act\tapply_policy\n" in another.run("proposal", "show", again).out
+    before = data(another.run("policy", "revisions", "--json"))["items"]
+    approved = another.run("proposal", "approve", again)
+    assert (approved.code, "approved and carried out" in approved.err) == (0, True), approved.err
+    after = data(another.run("policy", "revisions", "--json"))["items"]
+    assert [item["number"] for item in after[1:]] == [item["number"] for item in before]
 
 
 def test_status_needs_nobody(terminal_of: TerminalOf, world: World) -> None:

@@ -92,6 +92,9 @@ def read(cli: Cli) -> None:
 def choices(cli: Cli) -> None:
     """Show what is mailed to you, where to, and when."""
     held = cli.api.get("/notices/choices")
+    if cli.as_json:
+        cli.out.document({"items": held["topics"], **{key: value for key, value in held.items() if key != "topics"}})
+        return
     cli.out.items(_TOPICS, held["topics"], none="No topic concerns you.")
     if not held["mails"]:
         cli.out.remark("This installation sends no mail: notices stay in the portal.")
