@@ -79,7 +79,8 @@ def _kept() -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise _unreadable(str(error)) from error
+        why = error.strerror if isinstance(error, OSError) else None
+        raise _unreadable(why or "It is damaged.") from error
     url = kept.get("url") if isinstance(kept, dict) else None
     if not isinstance(url, str):
         raise _unreadable("It holds no address.")

@@ -81,7 +81,7 @@ def plainly(command: str, *, as_json: bool = False) -> Iterator[Told]:
         ]
         listed = "docs/configuration.md lists every setting."
         lines = [*(f"{item['pointer']}: {item['detail']}" for item in found), listed]
-        raise out.refused(Code.USAGE, "The settings are not complete.", listed, lines, {"errors": found}) from None
+        raise out.refused(Code.USAGE, "A setting is missing or wrong.", listed, lines, {"errors": found}) from None
     except GuestkeyError as error:
         lines = [f"{error.detail} {error.advice}".rstrip()]
         raise out.refused(Code.FAULT, error.detail, error.advice, lines, {"code": error.code}) from None

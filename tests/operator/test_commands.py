@@ -21,6 +21,7 @@ from broker.embedded.stack import Stack
 from broker.models import Installation
 from broker.parts import Parts
 from broker.policies import __file__ as policies_file
+from tests.cli.terminal import Terminal
 
 # As an operator starts it: through the one command there is.
 RUN = [str(Path(sys.executable).with_name("guestkey"))]
@@ -160,25 +161,26 @@ def test_rules_are_checked_and_tested_without_a_server(environment: dict[str, st
         assert "line" in wrong["error"]["errors"][0]["detail"]
 
 
-def test_servers_commands_speak_json_and_no_boxes(environment: dict[str, str]) -> None:
+def test_servers_commands_speak_json_and_no_boxes(environment: dict[str, str], tmp_path: Path) -> None:
     migrated = run(["migrate", "--json"], environment)
     assert json.loads(migrated.stdout) == {"version": 1, "command": "migrate", "data": {"up_to_date": True}}
-    refused = run(["end-everything", "--json"], environment)
-    assert (refused.returncode, json.loads(refused.stderr)["error"]["exit_code"]) == (1, 1)
-    incomplete = run(["connect-backend", "postgres", "--json"], environment)
-    assert (incomplete.returncode, json.loads(incomplete.stderr)["error"]["title"]) == (1, "--host is missing.")
-    bare = {"PATH": environment["PATH"]}
-    unset = run(["recover", "--json"], bare)
-    assert unset.returncode == 2
-    assert "GUESTKEY_DATABASE_URL" in {item["pointer"] for item in json.loads(unset.stderr)["error"]["errors"]}
-    misread = run(["close"], bare)
-    assert (misread.returncode, misread.stderr) == (
+    terminal = Terminal(tmp_path, **environment)
+    refused = terminal.call("end-everything", "--json")
+    assert (refused.code, json.loads(refused.err)["error"]["exit_code"]) == (1, 1)
+    incomplete = terminal.call("connect-backend", "postgres", "--json")
+    assert (incomplete.code, json.loads(incomplete.err)["error"]["title"]) == (1, "--host is missing.")
+    bare = Terminal(tmp_path)
+    unset = bare.call("recover", "--json")
+    assert unset.code == 2
+    assert "GUESTKEY_DATABASE_URL" in {item["pointer"] for item in json.loads(unset.err)["error"]["errors"]}
+    misread = bare.call("close")
+    assert (misread.code, misread.err) == (
         2,
         "Error: Missing option '--reason'.\nNext: guestkey close --help\n",
     )
-    assert json.loads(run(["close", "--json"], bare).stderr)["error"]["code"] == "usage"
-    shown = run(["close", "--help"], bare)
-    assert (shown.returncode, shown.stdout.isascii()) == (0, True), "no boxes are drawn in a pipe"
+    assert json.loads(bare.call("close", "--json").err)["error"]["code"] == "usage"
+    shown = bare.call("close", "--help")
+    assert (shown.code, shown.out.isascii()) == (0, True), "no boxes are drawn in a pipe"
 
 
 @pytest.fixture
