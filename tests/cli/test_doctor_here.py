@@ -11,7 +11,6 @@ from tests.cli import broken
 from tests.cli.terminal import Terminal
 from tests.cli.test_doctor import findings
 
-
 WELL = {"info": {"version": "1"}, "ready": True, "missing": {}}
 
 

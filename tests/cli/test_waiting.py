@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from broker.cli import standing
+from broker.cli.commands import log
+from broker.cli.output import Output, Progress
 from tests.cli.broken import answering, http
 from tests.cli.terminal import CTRL_C, Terminal
 
@@ -74,3 +77,9 @@ def test_a_filter_that_leaves_nothing_is_told_as_such(terminal: Terminal) -> Non
 def test_that_the_installation_is_closed_is_said_before_all_else() -> None:
     facts = {"url": "https://x", "installation": {"closed_at": "2026-11-02T10:00:00Z"}, "me": {"status": "pending"}}
     assert standing.remark(facts).startswith("The installation is closed: nothing is issued.")
+
+
+def test_a_long_file_of_proofs_is_counted_through(capsys: pytest.CaptureFixture[str]) -> None:
+    with patch.object(log, "_TELL_EVERY", 2), Progress(Output("audit verify", as_json=False)) as progress:
+        assert list(log._counted(["a"] * 5, progress)) == ["a"] * 5
+    assert capsys.readouterr().err == "2 lines checked\n4 lines checked\n"
