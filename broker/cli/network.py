@@ -6,6 +6,7 @@ import os
 import ssl
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -92,9 +93,10 @@ def _no_proxy(url: str) -> Fault:
 
 def _of_the_system() -> ssl.SSLContext:
     known = ssl.get_default_verify_paths()
-    if known.cafile or known.capath or sys.platform == "win32":
+    folder = Path(known.capath) if known.capath else None
+    if sys.platform == "win32" or known.cafile or (folder is not None and any(folder.iterdir())):
         return ssl.create_default_context()
-    # A Python without the system's certificates brings nobody to believe.
+    # A system without certificates, such as a small container, brings nobody to believe.
     import certifi
 
     return ssl.create_default_context(cafile=certifi.where())

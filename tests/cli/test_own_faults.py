@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from unittest.mock import patch
 
 import pytest
 
+from broker.cli import network
 from tests.cli.broken import answering, http
 from tests.cli.terminal import PROGRAM, Ran, Terminal
 
@@ -105,6 +107,14 @@ def test_certificates_that_cannot_be_read_are_named(terminal: Terminal) -> None:
     ran = terminal.call("whoami", "--url", "https://localhost:1", SSL_CERT_FILE="/no/such.pem")
     clean(ran, 2)
     assert "/no/such.pem" in ran.err and "SSL_CERT_FILE" in ran.err
+
+
+def test_a_system_without_certificates_believes_those_that_come_along(terminal: Terminal) -> None:
+    """As a small container: its folder is there, and empty."""
+    (terminal.home / "certs").mkdir()
+    bare = ssl.get_default_verify_paths()._replace(cafile="", capath=str(terminal.home / "certs"))
+    with patch("ssl.get_default_verify_paths", return_value=bare):
+        assert network.trust("https://guestkey.example").cert_store_stats()["x509_ca"] > 50
 
 
 RAISING = """
