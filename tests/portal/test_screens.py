@@ -160,6 +160,11 @@ def test_signing_in_comes_back_to_where_one_was_going(house: House, guest_of: Gu
     olga.sign_in(way)
     # The way back leads over another address, where a slow machine may be seen for a moment.
     expect(olga.page).to_have_url(f"{house.url}/leases?state=all")
+    olga.follow("No second factor yet")
+    expect(olga.page.get_by_role("link", name="Not now")).to_have_attribute("href", "/leases?state=all")
+    expect(olga.page.get_by_role("link", name="No second factor yet")).to_have_attribute(
+        "href", "/confirm?next=/leases%3Fstate%3Dall"
+    )
     olga.press("Sign out")
     assert olga.page.url.startswith(f"{house.url}/sign-in")
     olga.open("/")

@@ -73,9 +73,11 @@ class Viewer:
 
     @property
     def path(self) -> str:
-        """Where a link can bring them back to: this page, or after a form its page."""
-        path = self.request.url.path
-        return path if self.request.method == "GET" else "/"
+        """Where a link can bring them back to: this page as it was asked for, or after a form its page."""
+        if self.request.url.path == "/confirm":
+            # It only leads on: coming back to it would ask once more.
+            return self.request.query_params.get("next", "/")
+        return _page_of(self.request)
 
     @property
     def inside(self) -> bool:
@@ -197,14 +199,14 @@ def seen_again(viewer: Viewer) -> Viewer:
 
 def sign_in_path(request: Request) -> str:
     """Where somebody without a session goes, to come back here afterwards if this is a page."""
-    path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    if request.method != "GET":
-        path = _page_of(request)
+    path = _page_of(request)
     return f"/sign-in?next={quote(path)}" if path != "/" else "/sign-in"
 
 
 def _page_of(request: Request) -> str:
-    """The page a form came from: its own path, or the nearest above that can be opened."""
+    """The page asked for, its filters included; for a form its own path, or the nearest above that can be opened."""
+    if request.method == "GET":
+        return request.url.path + (f"?{request.url.query}" if request.url.query else "")
     parts = request.url.path.split("/")
     for count in range(len(parts), 1, -1):
         path = "/".join(parts[:count])
