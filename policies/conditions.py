@@ -264,7 +264,9 @@ def _someone(code: str, sentence: str, advice: str) -> Reason:
 
 
 def _duration(seconds: int) -> str:
+    if seconds >= 600:
+        seconds -= seconds % 60
     for unit, size in (("h", 3600), ("min", 60)):
         if seconds >= size and seconds % size == 0:
             return f"{seconds // size} {unit}"
-    return f"{seconds // 60} min" if seconds >= 600 else f"{seconds} s"
+    return f"{seconds} s"

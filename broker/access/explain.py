@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import select
@@ -31,8 +31,11 @@ class Reach:
     rules: tuple[Rule, ...]
 
 
-def why(parts: Parts, caller: Caller, ask: Ask, *, person_id: str | None = None) -> Decision:
+def why(parts: Parts, caller: Caller, ask: Ask, *, person_id: str | None = None, proven: bool = False) -> Decision:
     """The decision for the caller, or for another person, as it would be now; issues and records nothing.
+
+    Args:
+        proven: as it would be had they proven a second factor this moment.
 
     Raises:
         Forbidden: asking about somebody else takes an admin, an auditor or the dataset's owner.
@@ -43,6 +46,8 @@ def why(parts: Parts, caller: Caller, ask: Ask, *, person_id: str | None = None)
             if not may_ask_about_others(tx, caller, ask.dataset):
                 raise Forbidden("Only an admin, an auditor or the dataset's owner may ask about others.")
             caller = _other(tx, person_id)
+        if proven:
+            caller = replace(caller, factor_at=clock(tx), factor_enrolled=True)
         gathered = gather(tx, caller, ask, locking=False)
         return decide(gathered.facts, parts.rulebook.at(tx, gathered.revision), gathered.now)
 

@@ -6,6 +6,12 @@ from broker.credentials.base import Kind
 from broker.credentials.postgres import PostgresKind
 from broker.credentials.token import TokenKind
 
+__all__ = ["kinds", "serving"]
+
 kinds: dict[str, Kind] = {kind.name: kind for kind in (PostgresKind(), TokenKind())}
 
-__all__ = ["kinds"]
+
+def serving(slice_kind: str, action: str) -> list[Kind]:
+    """The kinds a credential for a slice can be of: the slice's own first, then those that need no backend."""
+    found = [kind for kind in kinds.values() if kind.name == slice_kind or not kind.needs_child_token]
+    return sorted((kind for kind in found if action in kind.actions), key=lambda kind: kind.name != slice_kind)

@@ -71,6 +71,19 @@ class Issued:
     backend_lease_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How a guest uses a credential of a kind, in words and commands; no command ever holds a secret.
+
+    `secrets` names the values that are concealed and wiped. `command` is what the command line does with it.
+    """
+
+    about: str
+    secrets: frozenset[str]
+    command: str
+    command_says: str
+
+
 class NotEnded(Exception):
     """The backend did not confirm that the credential is gone. The text is for operators, without secrets."""
 
@@ -80,6 +93,7 @@ class Kind(Protocol):
 
     name: str
     ending: Ending
+    use: Use
     actions: frozenset[str]
     needs_child_token: bool
     renewable: bool
@@ -90,6 +104,9 @@ class Kind(Protocol):
         Raises:
             Invalid: anything in it is unknown, malformed, or could widen what the slice shows.
         """
+
+    def tool(self, values: Mapping[str, str]) -> tuple[str, str]:
+        """What a guest does with the values in a tool of their own, and the command to type, without the secret."""
 
     def policies(self, slice_id: str) -> list[str]:
         """The names of the OpenBao policies a child token for this slice needs."""

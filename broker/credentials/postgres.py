@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import structlog
 
-from broker.credentials.base import Ending, Issued, LeaseToEnd, LeaseToIssue, NotEnded
+from broker.credentials.base import Ending, Issued, LeaseToEnd, LeaseToIssue, NotEnded, Use
 from broker.credentials.postgres_binding import PostgresBinding
 from broker.database import bounded
 from broker.errors import BackendDown
@@ -78,10 +78,24 @@ class PostgresKind:
         open_sessions=5,
         worst_case=BACKSTOP_SECONDS,
     )
+    use = Use(
+        about="A user and password of PostgreSQL, for psql and programs.",
+        secrets=frozenset({"password"}),
+        command="guestkey connect {dataset} --slice {slice}",
+        command_says="Gets a credential of its own, opens psql, and gives it back when psql ends. No secret on the"
+        " screen.",
+    )
 
     def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `Kind.check_binding`."""
         return PostgresBinding.parse(binding).canonical()
+
+    def tool(self, values: Mapping[str, str]) -> tuple[str, str]:
+        """psql, which asks for the password itself."""
+        places = {"host": "host", "port": "port", "dbname": "dbname", "username": "user", "sslmode": "sslmode"}
+        known = {"sslmode": "verify-full", **values}
+        place = " ".join(f"{name}={known[value]}" for value, name in places.items() if value in known)
+        return f"psql asks for the password: paste it. You can read {values['relation']}.", f'psql "{place}"'
 
     def policies(self, slice_id: str) -> list[str]:
         """See `Kind.policies`."""

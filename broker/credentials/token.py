@@ -16,7 +16,7 @@ from typing import Any
 
 from joserfc.jwk import ECKey
 
-from broker.credentials.base import Ending, Issued, LeaseToEnd, LeaseToIssue
+from broker.credentials.base import Ending, Issued, LeaseToEnd, LeaseToIssue, Use
 from broker.errors import BackendDown, Invalid
 from broker.vault import ChildToken, Vault, VaultRefused
 
@@ -114,6 +114,12 @@ class TokenKind:
         open_sessions=1,
         worst_case=None,
     )
+    use = Use(
+        about="A signed access token, for a service that guards the data itself.",
+        secrets=frozenset({"access_token"}),
+        command="guestkey get {dataset} --slice {slice} --kind token",
+        command_says="Gets a token of its own and prints it, once.",
+    )
 
     def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
         """A slice that is only ever guarded by tokens has nothing to bind to.
@@ -124,6 +130,11 @@ class TokenKind:
         if binding:
             raise Invalid("A slice of kind token has an empty binding.", field="/binding")
         return {}
+
+    def tool(self, values: Mapping[str, str]) -> tuple[str, str]:
+        """curl, which reads the header from a file: nothing secret in the shell's history or among the processes."""
+        says = "Write “Authorization: Bearer ” and the token into bearer.txt, which only you can read."
+        return says, "curl --header @bearer.txt https://SERVICE/"
 
     def policies(self, slice_id: str) -> list[str]:
         """No child token, no policy."""

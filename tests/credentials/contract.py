@@ -93,6 +93,9 @@ class KindContract(ABC):
         issued = self.issue(world, kind, lease)
         ending = LeaseToEnd(lease.id, lease.handle, lease.binding, issued.backend_lease_id)
         assert self.works(world, issued.values)
+        assert kind.use.secrets and kind.use.secrets <= issued.values.keys()
+        shown = [*kind.tool(issued.values), kind.use.command.format(dataset="trials", slice="full")]
+        assert not any(issued.values[name] in "".join(shown) for name in kind.use.secrets)
         for value in issued.values.values():
             assert len(value) < 20 or value not in repr(issued)
         if self.listed:

@@ -31,9 +31,26 @@ def test_a_denial_names_every_reason_by_who_can_act(house: House, guest_of: Gues
     expect(guest.page.get_by_role("region", name="Yours to fix")).to_contain_text("Confirm it is you")
     expect(guest.page.get_by_role("region", name="Somebody else's to fix")).to_contain_text("The dataset is suspended")
     assert guest.page.locator("#code").count() == 0
+    way = f"/confirm?next={guest.page.url.removeprefix(house.url)}"
+    expect(guest.page.get_by_role("link", name="Confirm it is you")).to_have_attribute("href", way)
     guest.look("denied")
+    guest.page.get_by_text("What the gate looked at").click()
+    guest.says("Guestkey is open, your account is active, your vendor is active, your grant holds now.")
+    guest.look("denied-unfolded")
+    guest.page.get_by_role("button", name="Copy message").click()
+    expect(guest.page.locator("#status")).to_have_text("Copied")
+    sent = str(guest.page.evaluate("navigator.clipboard.readText()"))
+    assert "- The dataset is suspended." in sent and "Decision ev_" in sent
+    assert sent.endswith(f"{house.url}/why?dataset={dataset.slug}&person={ada.id}&slice=deidentified")
+    guest.page.evaluate("void (navigator.clipboard.writeText = () => Promise.reject(new Error()))")
+    guest.page.get_by_role("button", name="Copied").click()
+    expect(guest.page.get_by_role("button", name="Select and copy by hand")).to_be_visible()
+    assert sent.startswith(str(guest.page.evaluate("getSelection().toString()"))[:40])
     guest.follow("Try again")
     guest.says("As things are, nothing would be issued")
+    expect(guest.page.get_by_role("heading", name="For deidentified")).to_be_visible()
+    expect(guest.page.get_by_role("heading", name="For full")).to_be_visible()
+    expect(guest.page.get_by_role("button", name="Copy message").nth(1)).to_be_visible()
     guest.look("credential-closed")
 
 
@@ -153,7 +170,7 @@ def test_times_read_in_whole_units_with_their_zone(house: House) -> None:
     assert clock(now, now).endswith(" UTC")
     later = now + timedelta(days=400)
     assert str(later.year) in clock(later, now)
-    lengths = {0: "1 s", 60: "1 min", 89: "89 s", 90: "2 min", 86400: "1 day", 7 * 86400: "7 days"}
+    lengths = {0: "1 s", 60: "1 min", 89: "89 s", 90: "2 min", 3540: "59 min", 3599: "1 h", 3660: "1 h", 86400: "1 day", 7 * 86400: "7 days"}
     assert {seconds: duration(seconds) for seconds in lengths} == lengths
 
 

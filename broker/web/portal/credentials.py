@@ -10,7 +10,9 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
@@ -20,9 +22,11 @@ from broker.access import explain, holdings, issuing
 from broker.access.facts import Ask
 from broker.access.paging import Window
 from broker.access.slices import slices_of
+from broker.credentials import kinds, serving
+from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import Denied, Invalid
-from broker.models import Slice
+from broker.models import Grant, Slice
 from broker.policies import Decision
 from broker.web.api.holding_shapes import GrantShown, grants_shown, leases_shown
 from broker.web.portal.acting import Panel, Setback, act, asked, go
@@ -36,10 +40,14 @@ _FORM_ID = re.compile(r"[A-Za-z0-9_-]{20,64}")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A slice one could get a credential for, and what the gate says of it now."""
+    """A slice one could get a credential for, and what the gate says of it now.
+
+    `longest`: how many seconds one could live at most, once a second factor that is asked for was proven.
+    """
 
     slice: Slice
     decision: Decision
+    longest: int
 
     @property
     def open(self) -> bool:
@@ -76,22 +84,29 @@ def get_credential(grant_id: str, viewer: MemberNow, sent: Sent) -> Response:
     """Get a credential and see it once, or every reason why there is none."""
 
     def do(viewer: Viewer) -> Response:
-        with viewer.parts.database.transaction() as tx:
-            grant = grants_shown(tx, [holdings.grant(tx, viewer.caller, grant_id)])[0]
-        ask = _ask(grant, sent)
+        grant, ask = _asked(viewer, grant_id, sent)
         try:
             handed = issuing.issue(viewer.parts, viewer.caller, ask, idempotency_key=_key(sent))
         except Denied as error:
             return _denied(viewer, grant, ask, error)
         with viewer.parts.database.transaction() as tx:
             lease = leases_shown(tx, [handed.lease])[0]
-        template = "credential_shown.html" if handed.values is not None else "credential_gone.html"
-        return render(template, viewer=viewer, lease=lease, values=handed.values, again=grant_id)
+        kind = kinds[lease.kind]
+        if handed.values is None:
+            return render("credential_gone.html", viewer=viewer, lease=lease, again=grant_id)
+        return render(
+            "credential_shown.html",
+            viewer=viewer,
+            lease=lease,
+            again=grant_id,
+            values=handed.values,
+            use=kind.use,
+            command_line=kind.use.command.format(dataset=lease.dataset, slice=lease.slice),
+            tool=kind.tool(handed.values),
+        )
 
     def needs(viewer: Viewer) -> int | None:
-        with viewer.parts.database.transaction() as tx:
-            grant = grants_shown(tx, [holdings.grant(tx, viewer.caller, grant_id)])[0]
-        return explain.why(viewer.parts, viewer.caller, _ask(grant, sent)).factor_needed
+        return explain.why(viewer.parts, viewer.caller, _asked(viewer, grant_id, sent)[1]).factor_needed
 
     return act(viewer, sent, do, lambda setback: _credential_page(setback, grant_id, sent), needs=needs)
 
@@ -101,8 +116,8 @@ def _credential_page(setback: Setback, grant_id: str, filled: Mapping[str, str])
     with viewer.parts.database.transaction() as tx:
         found = holdings.grant(tx, viewer.caller, grant_id)
         grant = grants_shown(tx, [found])[0]
-        slices = [one for one in slices_of(tx, [found.dataset_id])[found.dataset_id] if _covered(grant, one)]
-    choices = [Choice(one, _foreseen(viewer, grant, one.name)) for one in slices]
+        slices = _slices(tx, found)
+    choices = [_foreseen(viewer, grant, one) for one in slices]
     opened = [choice for choice in choices if choice.open]
     return render(
         "credential.html",
@@ -113,6 +128,8 @@ def _credential_page(setback: Setback, grant_id: str, filled: Mapping[str, str])
         grant=grant,
         choices=choices,
         chosen=filled.get("slice") or (opened[0].slice.name if opened else ""),
+        closed=_closed(viewer, grant, choices),
+        kinds=_kinds(opened),
         lifetimes=_lifetimes(opened),
         filled=filled,
         form_id=secrets.token_urlsafe(24),
@@ -120,8 +137,47 @@ def _credential_page(setback: Setback, grant_id: str, filled: Mapping[str, str])
     )
 
 
-def _foreseen(viewer: Viewer, grant: GrantShown, slice_name: str) -> Decision:
-    return explain.why(viewer.parts, viewer.caller, Ask(grant.dataset, slice=slice_name))
+def _foreseen(viewer: Viewer, grant: GrantShown, one: Slice) -> Choice:
+    ask = Ask(grant.dataset, slice=one.name)
+    decision = explain.why(viewer.parts, viewer.caller, ask)
+    asks_factor = decision.factor_needed is not None
+    then = explain.why(viewer.parts, viewer.caller, ask, proven=True) if asks_factor else decision
+    return Choice(one, decision, _longest(then, viewer.now))
+
+
+def _longest(decision: Decision, now: datetime) -> int:
+    bounds = decision.bounds
+    return int(min(bounds.max_lifetime, (bounds.not_after - now).total_seconds())) if bounds else 0
+
+
+def _closed(viewer: Viewer, grant: GrantShown, choices: Sequence[Choice]) -> list[dict[str, Any]]:
+    """Why each slice is closed; slices that are so for the same reasons are told together."""
+    found: dict[tuple[str, ...], list[Choice]] = {}
+    for choice in choices:
+        found.setdefault(tuple(reason.code for reason in choice.decision.reasons), []).append(choice)
+    return [
+        {
+            "slices": [choice.slice.name for choice in alike],
+            "groups": by_whom(alike[0].decision.reasons),
+            "message": _message(viewer, grant, alike[0].slice.name),
+        }
+        for alike in found.values()
+    ]
+
+
+def _message(viewer: Viewer, grant: GrantShown, slice_name: str | None, decision_id: str = "") -> dict[str, str]:
+    """What to send to who can help: what was wanted, and where they see why it is not to be had."""
+    asked = {"dataset": grant.dataset, "person": viewer.caller.id, "slice": slice_name or ""}
+    decided = f" Decision {decision_id}:" if decision_id else ""
+    return {
+        "says": f"I could not get a credential for {grant.dataset} ({slice_name}, as {grant.role}).{decided}",
+        "link": f"{str(viewer.parts.settings.public_url).rstrip('/')}/why?{urlencode(asked)}",
+    }
+
+
+def _kinds(opened: Sequence[Choice]) -> list[tuple[str, str, str]]:
+    found = {kind.name: kind for choice in opened for kind in serving(choice.slice.kind, "read")}
+    return [(kind.name, kind.name, kind.use.about) for kind in found.values()]
 
 
 def _panel_ahead(viewer: Viewer, opened: Sequence[Choice]) -> Panel | None:
@@ -134,14 +190,17 @@ def _panel_ahead(viewer: Viewer, opened: Sequence[Choice]) -> Panel | None:
 
 
 def _lifetimes(opened: Sequence[Choice]) -> list[tuple[str, str]]:
-    bounds = [choice.decision.bounds.max_lifetime for choice in opened if choice.decision.bounds is not None]
-    longest = max(bounds, default=3600)
-    usual = duration(min(issuing.DEFAULT_LIFETIME, longest))
-    return [("", f"{usual}, as usual")] + [
-        (str(seconds), duration(seconds))
-        for seconds in sorted({*LIFETIMES, longest})
-        if seconds <= longest and seconds != issuing.DEFAULT_LIFETIME
-    ]
+    longest = max((choice.longest for choice in opened), default=0)
+    usual = min(issuing.DEFAULT_LIFETIME, longest)
+    others = sorted(seconds for seconds in {*LIFETIMES, longest} if seconds <= longest and seconds != usual)
+    return [("", f"{_length(usual)}, as usual"), *((str(seconds), _length(seconds)) for seconds in others)]
+
+
+def _length(seconds: int) -> str:
+    """A lifetime, never rounded up: nothing is promised that is not given."""
+    if seconds < 120:
+        return duration(seconds)
+    return f"{seconds // 60} min" if seconds % 3600 else duration(seconds)
 
 
 def _denied(viewer: Viewer, grant: GrantShown, ask: Ask, error: Denied) -> HTMLResponse:
@@ -156,6 +215,7 @@ def _denied(viewer: Viewer, grant: GrantShown, ask: Ask, error: Denied) -> HTMLR
         decision=decision,
         decision_id=error.decision_id,
         groups=by_whom(decision.reasons),
+        message=_message(viewer, grant, ask.slice, error.decision_id),
         checks=len(decision.passed) + len(decision.reasons),
     )
 
@@ -181,18 +241,34 @@ def _may_use(viewer: Viewer, grant: GrantShown) -> bool:
     return grant.state == "current" and (own or grant.holder.startswith("team:"))
 
 
-def _covered(grant: GrantShown, one: Slice) -> bool:
-    return grant.slice in (None, one.name)
+def _slices(tx: Transaction, grant: Grant) -> list[Slice]:
+    """The slices a grant covers."""
+    found = slices_of(tx, [grant.dataset_id])[grant.dataset_id]
+    return [one for one in found if grant.slice_name in (None, one.name)]
 
 
-def _ask(grant: GrantShown, sent: Mapping[str, str]) -> Ask:
+def _asked(viewer: Viewer, grant_id: str, sent: Mapping[str, str]) -> tuple[GrantShown, Ask]:
+    """The grant, and what a form asks of it.
+
+    Raises:
+        Invalid: no slice was chosen, or one that is not served as the kind that was.
+    """
+    with viewer.parts.database.transaction() as tx:
+        found = holdings.grant(tx, viewer.caller, grant_id)
+        grant = grants_shown(tx, [found])[0]
+        served = {one.name: [kind.name for kind in serving(one.kind, "read")] for one in _slices(tx, found)}
     chosen = sent.get("slice") or grant.slice
     if not chosen:
         raise Invalid("Choose a slice.", field="/slice")
     lifetime = sent.get("lifetime", "")
     if lifetime and not (lifetime.isascii() and lifetime.isdigit() and 0 < len(lifetime) < 7):
         raise Invalid("This must be a number of seconds.", field="/lifetime")
-    return Ask(grant.dataset, slice=chosen, lifetime=int(lifetime) if lifetime else None)
+    # Which slices there are is for the gate to say.
+    names = served.get(chosen) or list(kinds)
+    kind = sent.get("kind") or names[0]
+    if kind not in names:
+        raise Invalid(f"The slice {chosen} is not served so.", field="/kind", advice=f"It is as {' or '.join(names)}.")
+    return grant, Ask(grant.dataset, slice=chosen, kind=kind, lifetime=int(lifetime) if lifetime else None)
 
 
 def _key(sent: Mapping[str, str]) -> str:

@@ -17,6 +17,16 @@ from broker.models import is_id
 from broker.policies import Reason
 
 _WHO = (("you", "Yours to fix"), ("time", "A matter of time"), ("someone", "Somebody else's to fix"))
+# The checks of the gate, as `policies.decide` names them.
+_CHECKS = {
+    "open": "Guestkey is open",
+    "caller": "your account is active",
+    "vendor": "your vendor is active",
+    "dataset": "the dataset is active",
+    "grant": "your grant holds now",
+    "rule": "a rule lets your role in",
+    "conditions": "every condition of the rule is met",
+}
 # The first that matches: browsers name their ancestors too.
 _BROWSERS = (("Firefox/", "Firefox"), ("Edg/", "Edge"), ("OPR/", "Opera"), ("Chrome/", "Chrome"), ("Safari/", "Safari"))
 _SYSTEMS = (
@@ -61,8 +71,9 @@ def relative(at: datetime, now: datetime) -> str:
 
 def duration(seconds: float) -> str:
     """A length of time in its largest fitting unit, rounded."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * size or seconds == size:
+    # The thresholds are those of the countdown in guestkey.js.
+    for unit, size, least in (("days", 86400, 129600), ("h", 3600, 3570), ("min", 60, 90)):
+        if seconds >= least or seconds == size:
             count = round(seconds / size)
             return "1 day" if (count, unit) == (1, "days") else f"{count} {unit}"
     return f"{max(1, round(seconds))} s"
@@ -72,6 +83,12 @@ def by_whom(reasons: Sequence[Reason]) -> list[tuple[str, str, list[Reason]]]:
     """Reasons by who can act: the word, its heading, and the reasons; groups without any are left out."""
     groups = [(who, heading, [reason for reason in reasons if reason.who == who]) for who, heading in _WHO]
     return [group for group in groups if group[2]]
+
+
+def checks(passed: Sequence[str]) -> str:
+    """The checks that passed, in words; "" for none."""
+    said = ", ".join(_CHECKS.get(name, name) for name in passed)
+    return f"{said[:1].upper()}{said[1:]}." if said else ""
 
 
 def spaced(secret: str) -> str:
@@ -121,9 +138,5 @@ _pages = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_pages.filters.update(
-    {
-        filter_.__name__: filter_
-        for filter_ in (iso, clock, relative, duration, by_whom, spaced, counted, program, bare, names_something)
-    }
-)
+_FILTERS = (iso, clock, relative, duration, by_whom, checks, spaced, counted, program, bare, names_something)
+_pages.filters.update({filter_.__name__: filter_ for filter_ in _FILTERS})
