@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 import html5lib
 import pyotp
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, Response, expect
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, expect
 
 from tests.portal import pictures
 from tests.portal.house import House, Someone
@@ -50,6 +50,7 @@ class Guest:
         self.page.on("console", self._note_fault)
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
         self.page.on("response", self._note)
+        self.page.on("request", self._stay)
 
     def close(self) -> None:
         """Close the browser's window."""
@@ -124,7 +125,9 @@ class Guest:
         """Look closely at the screen: valid HTML, accessible in every look, nothing to scroll to sideways."""
         title = self.page.title()
         assert title.endswith("– Guestkey") and self.page.locator("h1").count() == 1, title
-        html5lib.HTMLParser(strict=True).parse(self._source())
+        source = self._source()
+        html5lib.HTMLParser(strict=True).parse(source)
+        assert "http-equiv" not in source, "a page that reloads by itself takes what one is reading away"
         self.page.evaluate(_AXE_SCRIPT)
         for scheme, width in LOOKS:
             self.page.emulate_media(color_scheme=scheme)
@@ -157,6 +160,12 @@ class Guest:
         refusal = message.text.startswith("Failed to load resource") and message.location["url"] == self.page.url
         if message.type == "error" and not refusal:
             self.faults.append(message.text)
+
+    def _stay(self, request: Request) -> None:
+        # Only signing in leads elsewhere, and that is a page of its own; no page fetches anything from there.
+        if not request.is_navigation_request() and not request.url.startswith((f"{self.house.url}/", "data:", "blob:")):
+            if self.page.url.startswith(self.house.url):
+                self.faults.append(f"asked elsewhere: {request.url}")
 
     def _note(self, response: Response) -> None:
         if response.request.is_navigation_request() and response.status not in range(300, 400):

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import ViewportSize, expect
 from sqlalchemy import select, update
 
-from broker.models import Dataset, Lease, Session
+from broker.models import Dataset, Grant, Lease, Session
 from tests.portal import pictures
 from tests.portal.conftest import GuestOf
 from tests.portal.guests import Guest
@@ -72,6 +72,33 @@ def test_a_day_on_a_phone(house: House, ada: Guest) -> None:
     ada.follow("trials")
     ada.press("Revoke now")
     expect(ada.page.locator("main")).to_contain_text("confirmed: postgresql")
+
+
+def test_a_token_is_got_with_a_stale_factor(house: House, ada: Guest) -> None:
+    """Nothing longer than the grant allows is offered; the kind says what is secret; going back shows none of it."""
+    ada.open("/")
+    ada.follow("Get credential")
+    house.world.change(Grant, ada.page.url.split("/")[-2], max_lifetime=300)
+    ada.page.reload()
+    offered = ada.page.get_by_label("For how long").locator("option")
+    assert offered.all_inner_texts() == ["5 min, as usual"]
+    ada.page.get_by_label("token").evaluate("radio => { radio.checked = true; radio.value = 'nonesuch'; }")
+    ada.page.get_by_label("deidentified").check()
+    ada.press("Confirm and get credential")
+    ada.says("The slice deidentified is not served so.")
+    ada.says("It is as postgres or token.")
+    ada.open(ada.page.url)
+    ada.page.get_by_label("token").check()
+    ada.fill("Code from your authenticator app", ada.code())
+    ada.press("Confirm and get credential")
+    secret = ada.page.locator("#secret-1")
+    token = secret.text_content() or ""
+    assert token.count(".") == 2 and not secret.is_visible()
+    assert ada.page.content().count(token) == 1
+    ada.look("credential-shown-token")
+    ada.page.go_back()
+    assert token not in ada.page.content()
+    assert leases_of(house, ada) == 1
 
 
 def test_two_tabs_of_one_form_make_one_credential(house: House, ada: Guest) -> None:
@@ -143,11 +170,12 @@ def test_a_day_without_a_mouse(house: House, ada: Guest) -> None:
     with ada.page.expect_navigation():
         ada.page.keyboard.press("Enter")
     ada.says("Shown this once")
-    tabs = ada.page.get_by_role("tab")
-    tabs.first.focus()
+    ways = ada.page.get_by_role("radio")
+    ways.first.focus()
     ada.page.keyboard.press("ArrowRight")
-    expect(tabs.nth(1)).to_be_focused()
-    expect(tabs.nth(1)).to_have_attribute("aria-selected", "true")
+    expect(ways.nth(1)).to_be_focused()
+    expect(ada.page.locator("#tool")).to_be_visible()
+    expect(ada.page.locator("#command-line")).to_be_hidden()
     _tab_to(ada, "Revoke now", "button")
     with ada.page.expect_navigation():
         ada.page.keyboard.press("Enter")

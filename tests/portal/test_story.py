@@ -11,6 +11,12 @@ from tests.portal.guests import Guest
 from tests.portal.house import House
 
 
+_WIPED = """() => {
+  dispatchEvent(new PageTransitionEvent("pagehide"));
+  return [...document.querySelectorAll("[data-wipe]")].map(element => element.innerHTML);
+}"""
+
+
 def test_the_main_job(house: House, guest_of: GuestOf) -> None:
     """An invited engineer reads one slice for some minutes, after an owner approved; then it is gone."""
     vendor, source = house.vendor()
@@ -22,6 +28,10 @@ def test_the_main_job(house: House, guest_of: GuestOf) -> None:
     _enrolled(ada, link)
     _asked(ada, dataset.slug)
     _approved(olga, dataset.slug)
+    ada.page.clock.run_for(10_100)
+    expect(ada.page.get_by_role("link", name="Get credential")).to_be_visible()
+    expect(ada.page.locator("#status")).to_have_text("Now approved")
+    assert ada.page.get_by_role("button", name="Withdraw request").count() == 0
     _held(house, ada)
 
 
@@ -67,9 +77,11 @@ def _enrolled(ada: Guest, link: str) -> None:
     ada.look("app")
     ada.page.get_by_text("Type the key instead").click()
     ada.secret = ada.page.locator("#secret-key").inner_text().replace(" ", "")
+    assert ada.page.evaluate(_WIPED) == ["", ""], "neither the key nor its image stays in a page that is left"
     ada.fill("Code the app shows now", "000 000")
     ada.press("Add authenticator app")
     ada.says("not right")
+    expect(ada.page.get_by_label("Code the app shows now")).to_have_value("000 000")
     ada.look("app-wrong-code")
     ada.fill("Code the app shows now", ada.code())
     ada.press("Add authenticator app")
@@ -92,6 +104,8 @@ def _asked(ada: Guest, slug: str) -> None:
     ada.press("Send request")
     ada.says("Waits for the dataset's owner")
     ada.look("request-pending")
+    ada.page.clock.install()
+    ada.page.reload()
 
 
 def _approved(olga: Guest, slug: str) -> None:
@@ -116,6 +130,9 @@ def _held(house: House, ada: Guest) -> None:
     ada.says("Shown this once")
     assert ada.headers["cache-control"] == "no-store"
     ada.look("credential-shown")
+    for way in ("Tool", "Values"):
+        ada.page.locator("label", has_text=way).click()
+        ada.look(f"credential-shown-{way.lower()}")
     values = {
         name: ada.page.locator("dt", has_text=name).locator("xpath=../dd").text_content() or ""
         for name in ("host", "port", "dbname", "username", "relation")
@@ -124,6 +141,7 @@ def _held(house: House, ada: Guest) -> None:
     assert not ada.page.locator("#secret-1").is_visible()
     ada.page.get_by_role("button", name="Copy password").click()
     assert ada.page.evaluate("navigator.clipboard.readText()") == password
+    expect(ada.page.get_by_role("button", name="Copied")).to_be_visible()
     with psycopg.connect(
         host=values["host"],
         port=values["port"],

@@ -1,8 +1,9 @@
-// What pages do besides working: copy, tabs, live parts, countdowns, passkeys. Everything but passkeys works without.
+// What pages do besides working: copy, live parts, countdowns, passkeys. Everything but passkeys works without.
 "use strict";
 
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 const say = (text) => { document.getElementById("status").textContent = text; };
+const get = (path) => fetch(path, { headers: { Accept: "text/html" }, redirect: "manual" }).catch(() => null);
 
 // Controls that only a script can serve are hidden until one is here.
 all("[data-script]").forEach((element) => { element.hidden = false; });
@@ -10,12 +11,31 @@ all("[data-script]").forEach((element) => { element.hidden = false; });
 // Errors take the focus, so that they are read first.
 document.querySelector("[data-focus]")?.focus();
 
+// The menu is open without scripts, and folds on a small screen; Escape closes what hangs over the page.
+const menu = document.querySelector(".menu");
+const small = matchMedia("(max-width: 40rem)");
+const fold = () => { if (menu) menu.open = !small.matches; };
+small.addEventListener("change", fold);
+fold();
+addEventListener("keydown", (event) => {
+  const open = event.key === "Escape" && document.querySelector(".more[open]");
+  if (open) { open.open = false; open.querySelector("summary").focus(); }
+});
+
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
-  await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
-  say("Copied");
-  button.querySelector("span").textContent = "Copied";
+  const source = document.getElementById(button.dataset.copy);
+  let answer = "Copied";
+  try {
+    await navigator.clipboard.writeText(source.textContent);
+  } catch {
+    answer = "Select and copy by hand";
+    source.closest("details")?.setAttribute("open", "");
+    getSelection().selectAllChildren(source);
+  }
+  button.querySelector("span").textContent = answer;
+  say(answer);
 });
 
 // A form is sent once: the second press of an impatient hand would ask twice.
@@ -30,45 +50,8 @@ addEventListener("pagehide", () => all("[data-wipe]").forEach((element) => eleme
 addEventListener("pageshow", (event) => {
   if (!event.persisted) return;
   if (document.querySelector("[data-wipe]")) location.reload();
-  all("form").forEach((form) => {
-    delete form.dataset.sent;
-    all("[aria-disabled]", form).forEach((button) => button.removeAttribute("aria-disabled"));
-  });
-});
-
-// Tabs (WAI-ARIA): sections one below the other become panels, one at a time.
-all("[data-tabs]").forEach((group) => {
-  const panels = all(":scope > section", group);
-  const list = Object.assign(document.createElement("div"), { className: "tabs" });
-  list.setAttribute("role", "tablist");
-  list.setAttribute("aria-label", group.dataset.tabs);
-  const select = (chosen) => tabs.forEach((tab, at) => {
-    tab.setAttribute("aria-selected", String(at === chosen));
-    tab.tabIndex = at === chosen ? 0 : -1;
-    panels[at].hidden = at !== chosen;
-  });
-  const tabs = panels.map((panel, at) => {
-    const heading = panel.querySelector("h2");
-    const tab = Object.assign(document.createElement("button"), { type: "button", id: `${panel.id}-tab` });
-    tab.textContent = heading.textContent;
-    tab.setAttribute("role", "tab");
-    tab.setAttribute("aria-controls", panel.id);
-    tab.addEventListener("click", () => select(at));
-    heading.hidden = true;
-    panel.setAttribute("role", "tabpanel");
-    panel.setAttribute("aria-labelledby", tab.id);
-    return tab;
-  });
-  list.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!step) return;
-    const next = (tabs.indexOf(document.activeElement) + step + tabs.length) % tabs.length;
-    select(next);
-    tabs[next].focus();
-  });
-  list.append(...tabs);
-  group.prepend(list);
-  select(0);
+  all("form").forEach((form) => { delete form.dataset.sent; });
+  all("[aria-disabled]").forEach((button) => button.removeAttribute("aria-disabled"));
 });
 
 // Live parts: asked for again while the page is looked at; a changed state is announced, a countdown never.
@@ -76,18 +59,31 @@ all("[data-tabs]").forEach((group) => {
 let touched = Date.now();
 let seen = touched;
 ["pointermove", "keydown", "scroll"].forEach((kind) => addEventListener(kind, () => { touched = Date.now(); }, { passive: true }));
+const mark = (element) => element.id || element.getAttribute("href") || element.form?.getAttribute("action");
 all("[data-live]").forEach((part) => {
+  const stateOf = (within) => within.querySelector("[data-state]")?.dataset.state;
+  const silence = document.getElementById("silence").content.firstElementChild.cloneNode(true);
+  let misses = 0;
+  const show = (fresh) => {
+    const changed = stateOf(part) !== stateOf(fresh);
+    const focused = part !== document.activeElement && part.contains(document.activeElement) && document.activeElement;
+    // Whoever stands inside is not disturbed for a countdown, nor a form that is on its way.
+    if (part.querySelector("[data-sent]") || (focused && !changed)) return;
+    part.replaceChildren(...fresh.childNodes);
+    const again = focused && all("a, button", part).find((element) => mark(element) === mark(focused));
+    if (focused) (again ?? Object.assign(part, { tabIndex: -1 })).focus();
+    if (changed) say(`Now ${stateOf(part)}`);
+  };
   const ask = async () => {
+    if (part.querySelector("[data-final]")) { clearInterval(timer); return; }
     if (document.visibilityState !== "visible" || Date.now() - touched > 300_000) return;
-    const answer = await fetch(part.dataset.live, { headers: { Accept: "text/html" }, redirect: "manual" }).catch(() => null);
-    if (!answer?.ok) return;
+    const answer = await get(part.dataset.live);
+    misses = answer?.ok ? 0 : misses + 1;
+    if (misses === 3) { part.before(silence); say(silence.textContent); }
+    if (misses) return;
+    silence.remove();
     seen = Date.now();
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").body;
-    const before = part.querySelector("[data-state]")?.dataset.state;
-    const after = fresh.querySelector("[data-state]")?.dataset.state;
-    if (!part.contains(document.activeElement)) part.replaceChildren(...fresh.childNodes);
-    if (before !== after) say(`Now ${after}`);
-    if (part.querySelector("[data-final]")) clearInterval(timer);
+    show(new DOMParser().parseFromString(await answer.text(), "text/html").body);
   };
   const timer = setInterval(ask, Number(part.dataset.every));
 });
@@ -109,14 +105,15 @@ if (idle) {
     idle.hidden = !late;
   }, 1000);
   stay.addEventListener("click", async () => {
-    const answer = await fetch("/live/here", { redirect: "manual" }).catch(() => null);
+    const answer = await get("/live/here");
     if (answer?.ok) { seen = touched = Date.now(); idle.hidden = true; say("You stay signed in"); }
   });
 }
 
-const UNITS = [["days", 86400], ["h", 3600], ["min", 60]];
+// The thresholds are those of `duration` on the server.
+const UNITS = [["days", 86400, 129600], ["h", 3600, 3570], ["min", 60, 90]];
 const left = (seconds) => {
-  const [unit, size] = UNITS.find(([, size]) => seconds >= 1.5 * size) ?? ["s", 1];
+  const [unit, size] = UNITS.find(([, , least]) => seconds >= least) ?? ["s", 1];
   return `${Math.round(seconds / size)} ${unit}`;
 };
 setInterval(() => all("[data-until]").forEach((element) => {
@@ -129,9 +126,8 @@ document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-passkey]");
   if (!button) return;
   const options = JSON.parse(button.dataset.options);
-  const making = button.dataset.passkey === "create";
   try {
-    const credential = making
+    const credential = button.dataset.passkey === "create"
       ? await navigator.credentials.create({ publicKey: PublicKeyCredential.parseCreationOptionsFromJSON(options) })
       : await navigator.credentials.get({ publicKey: PublicKeyCredential.parseRequestOptionsFromJSON(options) });
     button.form.elements.passkey.value = JSON.stringify(credential.toJSON());
