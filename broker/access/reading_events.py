@@ -17,12 +17,14 @@ from broker.access.permissions import missing, sees_everything
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.errors import Forbidden, NotFound
-from broker.models import Event, EventPersonal, Person, Service, is_id
+from broker.models import Event, EventPersonal, Lease, Person, Service, is_id
 
 # What a stranger asked for and what exists must read the same to whoever asked.
 _UNKNOWN_DATASET = "dataset:unknown"
 _IDS = ARRAY(String(40))
 _ASKED = ("action", "kind", "slice")
+# One that cannot be ended is tried again for ever.
+_MOST_TOLD = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,34 @@ def list_events(tx: Transaction, caller: Caller, window: Window, filters: EventF
     personal = _personal(tx, kept)
     items = [_read(tx, caller, event, personal.get(event.id, {})) for event in kept]
     return Page(items, str(kept[-1].number) if len(rows) > window.limit else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What happened to a lease, without anything personal; `open` says whether the reader may open the event."""
+
+    id: str
+    at: datetime
+    kind: str
+    actor: str
+    cause: str
+    open: bool
+
+
+def of_lease(tx: Transaction, caller: Caller, found: Lease) -> list[Told]:
+    """The newest events of a lease that the caller sees, oldest first."""
+    query = select(Event).where(Event.subject == found.id).order_by(Event.number.desc()).limit(_MOST_TOLD)
+    return [
+        Told(
+            event.id,
+            event.at,
+            event.kind,
+            event.actor,
+            json.loads(event.leaf)["details"].get("cause", ""),
+            sees_everything(caller) or event.actor == caller.subject,
+        )
+        for event in reversed(tx.scalars(query).all())
+    ]
 
 
 def one_event(tx: Transaction, caller: Caller, event_id: str) -> EventRead:

@@ -20,7 +20,7 @@ from broker.database import now as clock
 from broker.errors import Invalid
 from broker.models import Person, Team, Vendor
 from broker.web.api.dataset_shapes import full, summaries
-from broker.web.api.request_shapes import shown
+from broker.web.api.request_shapes import RequestShown, shown
 from broker.web.portal.acting import Setback, act, go
 from broker.web.portal.pages import duration, render
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
@@ -62,6 +62,7 @@ def ask_page(viewer: MemberNow, dataset: str = "", again: str = "") -> HTMLRespo
             "slice": before.slice or "",
             "purpose": before.purpose,
             "period": str(before.period),
+            "holder": _holder_of(before),
         }
     return _form(Setback(viewer), filled)
 
@@ -92,7 +93,7 @@ def _form(setback: Setback, filled: Mapping[str, str]) -> HTMLResponse:
     with viewer.parts.database.transaction() as tx:
         offered = list_datasets(tx, viewer.caller, Window(limit=200), status="active").items
         context = _choices(tx, viewer, filled.get("dataset", "")) if filled.get("dataset") else {"chosen": None}
-        teams = _teams(tx, viewer)
+        holders = _holders(tx, viewer)
     return render(
         "ask.html",
         viewer=viewer,
@@ -101,7 +102,7 @@ def _form(setback: Setback, filled: Mapping[str, str]) -> HTMLResponse:
         filled=filled,
         datasets=[(item.slug, item.title) for item in offered],
         periods=[(seconds, duration(seconds)) for seconds in PERIODS],
-        teams=teams,
+        holders=holders,
         lapses=viewer.parts.settings.request_lifetime,
         **context,
     )
@@ -113,12 +114,22 @@ def _choices(tx: Transaction, viewer: Viewer, slug: str) -> dict[str, Any]:
     return {"chosen": chosen, "roles": [(role, role.capitalize()) for role in chosen.roles], "slices": slices}
 
 
-def _teams(tx: Transaction, viewer: Viewer) -> list[tuple[str, str]]:
-    """The teams a lead may ask for."""
-    if not is_lead(viewer.caller, viewer.caller.vendor_id):
+def _holder_of(before: RequestShown) -> str:
+    if before.team:
+        return f"team:{before.team}"
+    return f"person:{before.for_person.id}" if before.for_person else ""
+
+
+def _holders(tx: Transaction, viewer: Viewer) -> list[tuple[str, str]]:
+    """Whom a lead may ask for: the vendor's people and teams, each with what it is."""
+    vendor_id = viewer.caller.vendor_id
+    if not is_lead(viewer.caller, vendor_id):
         return []
-    query = select(Team.id, Team.name).where(Team.vendor_id == viewer.caller.vendor_id).order_by(Team.name)
-    return [(row.id, row.name) for row in tx.execute(query)]
+    staff = (Person.vendor_id == vendor_id) & (Person.status == "active") & (Person.id != viewer.caller.id)
+    people = tx.execute(select(Person.id, Person.name, Person.email).where(staff).order_by(Person.name, Person.id))
+    teams = tx.execute(select(Team.id, Team.name).where(Team.vendor_id == vendor_id).order_by(Team.name))
+    named = [(f"person:{row.id}", f"{row.name}, {row.email}" if row.email else row.name) for row in people]
+    return [*named, *((f"team:{row.id}", f"the team {row.name}") for row in teams)]
 
 
 def _new(sent: Mapping[str, str]) -> NewRequest:
@@ -128,11 +139,13 @@ def _new(sent: Mapping[str, str]) -> NewRequest:
         raise Invalid("Say what you need it for.", field="/purpose")
     if not sent.get("period", "").isdecimal():
         raise Invalid("Choose for how long.", field="/period")
+    sort, _, holder = sent.get("holder", "").partition(":")
     return NewRequest(
         dataset=sent.get("dataset", ""),
         role=sent["role"],
         purpose=sent["purpose"],
         period=int(sent["period"][:9]),
         slice=sent.get("slice") or None,
-        team_id=sent.get("team") or None,
+        team_id=holder if sort == "team" else None,
+        person_id=holder if sort == "person" else None,
     )

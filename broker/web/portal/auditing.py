@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from urllib.parse import urlencode
 
@@ -205,3 +205,9 @@ def _names(tx: Transaction, events: Iterable[EventRead]) -> dict[str, str]:
 def _sentence(event: EventRead, names: Mapping[str, str]) -> str:
     who, whom = (names.get(part.rpartition(":")[2], part) for part in (event.actor, event.subject))
     return sentence(event.kind, "Guestkey" if who == "system" else who, whom)
+
+
+def told(tx: Transaction, events: Sequence[EventRead]) -> list[tuple[EventRead, str]]:
+    """Events, each with its sentence."""
+    names = _names(tx, events)
+    return [(event, _sentence(event, names)) for event in events]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.responses import Response
 
-from broker.access import holdings, requests
+from broker.access import holdings, reading_events, requests, suspension_reports
 from broker.access.datasets import list_datasets
 from broker.access.paging import Window
+from broker.access.reading_events import EventFilters
 from broker.database import Transaction
 from broker.identity import notices
 from broker.identity.login import safe_path
@@ -19,8 +21,9 @@ from broker.models import TeamMember, Vendor
 from broker.web.api.dataset_shapes import summaries
 from broker.web.api.holding_shapes import GrantShown, LeaseShown, grants_shown, leases_shown
 from broker.web.api.request_shapes import shown
+from broker.web.portal import auditing
 from broker.web.portal.acting import FRESH_SECONDS, Setback, act, asked, go
-from broker.web.portal.pages import render
+from broker.web.portal.pages import duration, render
 from broker.web.portal.viewer import AnybodyNow, MemberNow, Sent, Viewer
 
 router = APIRouter()
@@ -29,30 +32,51 @@ _FEW = Window(limit=10)
 
 @router.get("/")
 def home(viewer: MemberNow) -> HTMLResponse:
-    """What is held now, what was asked for, and what there is."""
-    answers = viewer.parts.vault.answers()
+    """What is held now, what was asked for, and what there is; to an auditor, what happened."""
+    if viewer.caller.is_auditor and not viewer.caller.is_admin:
+        return _of_auditor(viewer)
+    own = _own(viewer)
     with viewer.parts.database.transaction() as tx:
-        mine = requests.list_requests(tx, viewer.caller, _FEW, view="mine")
-        queue = requests.list_requests(tx, viewer.caller, Window(limit=1), view="queue") if viewer.inside else None
+        offered = list_datasets(tx, viewer.caller, _FEW, status="active").items
         return render(
             "home.html",
             viewer=viewer,
-            leases=_own_leases(tx, viewer),
-            key_store=answers,
-            grants=_own_grants(tx, viewer),
-            requests=shown(tx, viewer.caller, mine.items),
-            datasets=summaries(tx, list_datasets(tx, viewer.caller, _FEW, status="active").items),
-            queued=bool(queue and queue.items),
+            datasets=summaries(tx, offered),
             notices=notices.for_caller(tx, viewer.caller, viewer.now),
+            **own,
         )
 
 
 @router.get("/live/home")
-def live_leases(viewer: MemberNow) -> HTMLResponse:
+def live_home(viewer: MemberNow) -> HTMLResponse:
     """The part of the home page that changes by itself."""
+    return render("parts/own.html", viewer=viewer, **_own(viewer))
+
+
+def _own(viewer: Viewer) -> dict[str, Any]:
     answers = viewer.parts.vault.answers()
     with viewer.parts.database.transaction() as tx:
-        return render("parts/own_leases.html", viewer=viewer, leases=_own_leases(tx, viewer), key_store=answers)
+        mine = requests.list_requests(tx, viewer.caller, _FEW, view="mine")
+        queue = requests.list_requests(tx, viewer.caller, Window(limit=1), view="queue") if viewer.inside else None
+        return {
+            "leases": _own_leases(tx, viewer),
+            "grants": _own_grants(tx, viewer),
+            "requests": shown(tx, viewer.caller, mine.items),
+            "queued": bool(queue and queue.items),
+            "key_store": answers,
+        }
+
+
+def _of_auditor(viewer: Viewer) -> HTMLResponse:
+    with viewer.parts.database.transaction() as tx:
+        happened = reading_events.list_events(tx, viewer.caller, _FEW, EventFilters()).items
+        return render(
+            "home_auditor.html",
+            viewer=viewer,
+            events=auditing.told(tx, happened),
+            suspensions=suspension_reports.list_suspensions(tx, viewer.caller, _FEW, state="open").items,
+            notices=notices.for_caller(tx, viewer.caller, viewer.now),
+        )
 
 
 @router.get("/waiting")
@@ -79,7 +103,8 @@ def confirm(viewer: MemberNow, sent: Sent) -> Response:
 
 
 def _confirm(setback: Setback, path: str) -> HTMLResponse:
-    panel = setback.panel or replace(asked(setback.viewer, FRESH_SECONDS), interrupts=False)
+    why = f"Confirmed now, you are rarely asked again within {duration(FRESH_SECONDS)}."
+    panel = replace(setback.panel or asked(setback.viewer, FRESH_SECONDS), interrupts=False, why=why)
     status = 422 if panel.trouble else 200
     return render("confirm.html", viewer=setback.viewer, panel=panel, path=safe_path(path), status=status)
 

@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
+from sqlalchemy import select
 from starlette.responses import Response
 
 from broker.access import holdings, renewing
 from broker.access.paging import Page, Window
+from broker.access.reading_events import Told, of_lease
 from broker.credentials import kinds
 from broker.credentials.base import LeaseToEnd
+from broker.database import Transaction
 from broker.database import now as clock
-from broker.errors import Conflict, Denied
-from broker.models import LIVE_STATES, Lease
+from broker.errors import Denied
+from broker.models import LIVE_STATES, Lease, Person
 from broker.web.api.holding_shapes import LeaseFull, LeaseShown, lease_full, leases_shown
 from broker.web.portal.acting import Setback, act, go
-from broker.web.portal.pages import render
+from broker.web.portal.pages import by_whom, render
+from broker.web.portal.sentences import SENTENCES
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
 
 router = APIRouter()
 _BAR_WIDTH = 1000
+# Why a lease was told to end, in words.
+_CAUSES = {
+    "abandoned": "its credential was not handed over in time",
+    "closed": "the installation was closed",
+    "disqualified": "it no longer qualified",
+    "expired": "its time was up",
+    "grant_revoked": "its grant was ended",
+    "offer_withdrawn": "the dataset is no longer offered",
+    "revoked": "somebody asked for it",
+    "team_left": "its holder left the team",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One line of what happened to a lease; `event` is empty where the reader may not open it."""
+
+    at: datetime
+    says: str
+    event: str = ""
 
 
 @router.get("/leases")
@@ -35,35 +62,34 @@ def leases(
 ) -> HTMLResponse:
     """Leases: those that could not be ended first, then the others, ending soonest first; or all, newest first."""
     asked = {"state": state, "dataset": dataset, "person": person, "kind": kind}
+    choices = [("", "Any"), *((name, name) for name in sorted(kinds))]
+    context: dict[str, Any] = {"asked": asked, "state": state, "kinds": choices}
+    if state != "all":
+        return render("leases.html", viewer=viewer, page=Page([], None), **context, **_live(viewer, asked))
     with viewer.parts.database.transaction() as tx:
         filters = holdings.Filters(dataset=dataset or None, person=person or None)
-        page: Page[Lease] = Page([], None)
-        if state == "all":
-            page = holdings.list_leases(tx, viewer.caller, Window(cursor), filters)
-            items = list(page.items)
-        else:
-            items = holdings.live_leases(tx, viewer.caller, filters, kind=kind or None)
-        found = leases_shown(tx, items)
-    return render(
-        "leases.html",
-        viewer=viewer,
-        page=page,
-        leases=found,
-        state=state,
-        asked=asked,
-        kinds=[("", "Any"), *((name, name) for name in sorted(kinds))],
-        failing=[lease for lease in found if lease.state == "revoke_failed"],
-        by_hand={lease.id: _by_hand(lease, item) for lease, item in zip(found, items, strict=True)},
-    )
+        page = holdings.list_leases(tx, viewer.caller, Window(cursor), filters)
+        found = leases_shown(tx, page.items)
+    return render("leases.html", viewer=viewer, page=page, leases=found, **context)
 
 
 @router.get("/live/leases")
 def live_leases(viewer: MemberNow, dataset: str = "", person: str = "", kind: str = "") -> HTMLResponse:
-    """The table of live leases, as it changes by itself."""
+    """Live leases, as they change by themselves."""
+    asked = {"dataset": dataset, "person": person, "kind": kind}
+    return render("parts/live_leases.html", viewer=viewer, **_live(viewer, asked))
+
+
+def _live(viewer: Viewer, asked: Mapping[str, str]) -> dict[str, Any]:
     with viewer.parts.database.transaction() as tx:
-        filters = holdings.Filters(dataset=dataset or None, person=person or None)
-        found = leases_shown(tx, holdings.live_leases(tx, viewer.caller, filters, kind=kind or None))
-    return render("parts/lease_table.html", viewer=viewer, leases=found)
+        filters = holdings.Filters(dataset=asked["dataset"] or None, person=asked["person"] or None)
+        items = holdings.live_leases(tx, viewer.caller, filters, kind=asked["kind"] or None)
+        found = leases_shown(tx, items)
+    return {
+        "leases": found,
+        "failing": [lease for lease in found if lease.state == "revoke_failed"],
+        "by_hand": {lease.id: _by_hand(lease, item) for lease, item in zip(found, items, strict=True)},
+    }
 
 
 @router.get("/leases/{lease_id}")
@@ -73,10 +99,9 @@ def one_lease(lease_id: str, viewer: MemberNow) -> HTMLResponse:
 
 
 @router.get("/live/leases/{lease_id}")
-def live_lease(lease_id: str, viewer: MemberNow) -> HTMLResponse:
+def live_lease(lease_id: str, viewer: MemberNow, confirming: bool = False) -> HTMLResponse:
     """The part of a lease's page that changes by itself."""
-    lease = _found(viewer, lease_id)
-    return render("parts/lease_state.html", viewer=viewer, lease=lease, bar=bar(lease, viewer.now))
+    return render("parts/lease_state.html", viewer=viewer, confirming=confirming, **_looked_at(viewer, lease_id))
 
 
 @router.post("/leases/{lease_id}/renew")
@@ -87,8 +112,7 @@ def renew(lease_id: str, viewer: MemberNow, sent: Sent) -> Response:
         try:
             renewing.renew(viewer.parts, viewer.caller, lease_id)
         except Denied as denied:
-            reasons = " ".join(reason.sentence for reason in denied.decision.reasons)
-            raise Conflict(f"It was not renewed. {reasons}", advice="It ends when it would have.") from denied
+            return _page(Setback(viewer), lease_id, refused=by_whom(denied.decision.reasons))
         return go(f"/leases/{lease_id}")
 
     return act(viewer, sent, do, lambda setback: _page(setback, lease_id))
@@ -109,7 +133,7 @@ def revoke(lease_id: str, viewer: MemberNow, sent: Sent) -> Response:
 def bar(lease: LeaseFull, now: datetime) -> dict[str, int]:
     """Where issue, now and the end lie on a bar of a thousand units; `spent` is the part of its time used up."""
     whole = max(1.0, (lease.expires_at - lease.created_at).total_seconds())
-    until = min(now, lease.ended_at or now)
+    until = min(now, lease.ended_at or lease.ending_since or now)
     spent = min(1.0, max(0.0, (until - lease.created_at).total_seconds() / whole))
     return {"width": _BAR_WIDTH, "spent": round(spent * _BAR_WIDTH)}
 
@@ -121,22 +145,49 @@ def _by_hand(shown: LeaseShown, lease: Lease) -> str:
     return kinds[lease.kind].by_hand(LeaseToEnd(lease.id, lease.handle, {}, lease.backend_lease_id))
 
 
-def _page(setback: Setback, lease_id: str) -> HTMLResponse:
+def _page(setback: Setback, lease_id: str, refused: Any = None) -> HTMLResponse:
     viewer = setback.viewer
-    lease = _found(viewer, lease_id)
     return render(
         "lease.html",
         viewer=viewer,
-        status=setback.status if setback.trouble or setback.panel else 200,
+        status=403 if refused else setback.status if setback.trouble or setback.panel else 200,
         trouble=setback.trouble,
         panel=setback.panel,
-        may_renew=viewer.caller.subject == lease.holder and kinds[lease.kind].renewable,
-        lease=lease,
-        live=lease.state in LIVE_STATES,
-        bar=bar(lease, viewer.now),
+        refused=refused,
+        confirming=setback.panel is not None,
+        **_looked_at(viewer, lease_id),
     )
 
 
-def _found(viewer: Viewer, lease_id: str) -> LeaseFull:
+def _looked_at(viewer: Viewer, lease_id: str) -> dict[str, Any]:
     with viewer.parts.database.transaction() as tx:
-        return lease_full(tx, viewer.caller, holdings.lease(tx, viewer.caller, lease_id))
+        found = holdings.lease(tx, viewer.caller, lease_id)
+        lease = lease_full(tx, viewer.caller, found)
+        happened = _happened(tx, lease, of_lease(tx, viewer.caller, found))
+    return {
+        "lease": lease,
+        "live": lease.state in LIVE_STATES,
+        "may_renew": viewer.caller.subject == lease.holder and kinds[lease.kind].renewable,
+        "bar": bar(lease, viewer.now),
+        "happened": happened,
+    }
+
+
+def _happened(tx: Transaction, lease: LeaseFull, events: Sequence[Told]) -> list[Happening]:
+    ids = {event.actor.removeprefix("person:") for event in events}
+    names = {
+        f"person:{id_}": name for id_, name in tx.execute(select(Person.id, Person.name).where(Person.id.in_(ids)))
+    }
+    names |= {lease.holder: lease.holder_name, "system": "Guestkey"}
+    return [
+        Happening(event.at, _said(event, names.get(event.actor, event.actor)), event.id if event.open else "")
+        for event in events
+    ]
+
+
+def _said(event: Told, who: str) -> str:
+    # On the lease's own page its name would say nothing.
+    said = SENTENCES.get(event.kind, event.kind).replace(" {whom}", "").format(who=who)
+    if event.kind != "lease.ending" or not event.cause:
+        return said
+    return f"{said.rstrip('.')}: {_CAUSES.get(event.cause, event.cause.replace('_', ' '))}."

@@ -68,7 +68,7 @@ def begin_app(viewer: MemberNow, sent: Sent) -> Response:
 
     def do(viewer: Viewer) -> Response:
         made = totp.begin(viewer.parts, viewer.caller, viewer.found.enrolment_allowed_until)
-        return render("app.html", viewer=viewer, made=made)
+        return render("app.html", viewer=viewer, made=made, code="")
 
     return act(viewer, sent, do, lambda setback: _page(setback, "app"), needs=_enrolment)
 
@@ -83,7 +83,14 @@ def confirm_app(viewer: MemberNow, sent: Sent) -> Response:
 
     def again(setback: Setback) -> Response:
         # Without the secret: it was scanned already, and a new one would make that worthless.
-        return render("app.html", viewer=viewer, made=None, trouble=setback.trouble, status=setback.status)
+        return render(
+            "app.html",
+            viewer=viewer,
+            made=None,
+            code=sent.get("code", "")[:20],
+            trouble=setback.trouble,
+            status=setback.status,
+        )
 
     return act(viewer, sent, do, again)
 
