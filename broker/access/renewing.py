@@ -14,7 +14,7 @@ from sqlalchemy import update
 
 from broker import audit
 from broker.access import holdings
-from broker.access.facts import Ask, gather
+from broker.access.facts import Ask, Gathered, gather
 from broker.access.issuing import DEFAULT_LIFETIME, RENEWABLE_FOR, record_decision, refusal
 from broker.caller import Caller
 from broker.credentials import kinds
@@ -24,7 +24,7 @@ from broker.database import now as clock
 from broker.errors import BackendDown, Conflict, Forbidden, Invalid
 from broker.models import Lease, Slice
 from broker.parts import Parts
-from broker.policies import Bounds, decide
+from broker.policies import Bounds, Decision, decide
 from broker.vault import VaultRefused
 
 log = structlog.get_logger(__name__)
@@ -70,17 +70,36 @@ def renew(parts: Parts, caller: Caller, lease_id: str, lifetime: int | None = No
     return outcome.lease
 
 
+def why(parts: Parts, caller: Caller, lease_id: str) -> Decision:
+    """What would be decided if the lease were renewed now; nothing is renewed or recorded.
+
+    Raises:
+        NotFound, Forbidden, Invalid, Conflict: as for `renew`.
+    """
+    with parts.database.transaction() as tx:
+        lease = _own(tx, caller, lease_id)
+        gathered = gather(tx, caller, _ask(tx, lease, None), locking=False)
+        return _judged(parts, tx, lease, gathered)
+
+
+def _ask(tx: Transaction, lease: Lease, lifetime: int | None) -> Ask:
+    return Ask(lease.dataset_id, lease.action, tx.get_one(Slice, lease.slice_id).name, lease.kind, lifetime)
+
+
+def _judged(parts: Parts, tx: Transaction, lease: Lease, gathered: Gathered) -> Decision:
+    # A lease rests on its own grant: another one that would allow the same is for a new credential.
+    grants = tuple(grant for grant in gathered.facts.grants if grant.id == lease.grant_id)
+    return decide(replace(gathered.facts, grants=grants), parts.rulebook.at(tx, gathered.revision), gathered.now)
+
+
 def _decide(parts: Parts, tx: Transaction, caller: Caller, lease_id: str, lifetime: int | None) -> _Renewed | Exception:
     lease = _own(tx, caller, lease_id)
-    slice_ = tx.get_one(Slice, lease.slice_id)
     first = int((lease.expires_at - (lease.renewed_at or lease.created_at)).total_seconds())
-    ask = Ask(lease.dataset_id, lease.action, slice_.name, lease.kind, lifetime)
+    ask = _ask(tx, lease, lifetime)
     # Locks the holder and what the lease rests on, before the lease itself: the order of whoever ends them.
     gathered = gather(tx, caller, ask)
     tx.refresh(lease)
-    # A lease rests on its own grant: another one that would allow the same is for a new credential.
-    grants = tuple(grant for grant in gathered.facts.grants if grant.id == lease.grant_id)
-    decision = decide(replace(gathered.facts, grants=grants), parts.rulebook.at(tx, gathered.revision), gathered.now)
+    decision = _judged(parts, tx, lease, gathered)
     decision_id = record_decision(tx, caller, ask, gathered, decision)
     if not decision.allowed or decision.bounds is None:
         codes = [reason.code for reason in decision.reasons]
@@ -110,7 +129,7 @@ def _decide(parts: Parts, tx: Transaction, caller: Caller, lease_id: str, lifeti
         return _over()
     _note(tx, "lease.renewed", caller, lease, gathered.now, {"until": until.isoformat(), "decision": decision_id})
     tx.refresh(lease)
-    to_end = LeaseToEnd(lease.id, lease.handle, slice_.binding, lease.backend_lease_id)
+    to_end = LeaseToEnd(lease.id, lease.handle, tx.get_one(Slice, lease.slice_id).binding, lease.backend_lease_id)
     return _Renewed(lease, before, int((until - gathered.now).total_seconds()), to_end)
 
 

@@ -163,9 +163,9 @@ class Guest:
 
     def _stay(self, request: Request) -> None:
         # Only signing in leads elsewhere, and that is a page of its own; no page fetches anything from there.
-        if not request.is_navigation_request() and not request.url.startswith((f"{self.house.url}/", "data:", "blob:")):
-            if self.page.url.startswith(self.house.url):
-                self.faults.append(f"asked elsewhere: {request.url}")
+        here = self.page.url.startswith(self.house.url) and not request.is_navigation_request()
+        if here and not request.url.startswith((f"{self.house.url}/", "data:", "blob:")):
+            self.faults.append(f"asked elsewhere: {request.url}")
 
     def _note(self, response: Response) -> None:
         if response.request.is_navigation_request() and response.status not in range(300, 400):

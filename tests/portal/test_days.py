@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import signal
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import ViewportSize, expect
 from sqlalchemy import select, update
 
+import broker.web as static
 from broker.models import Dataset, Grant, Lease, Session
 from tests.portal import pictures
 from tests.portal.conftest import GuestOf
@@ -193,6 +196,21 @@ def test_new_recovery_codes_replace_the_old(house: House, ada: Guest) -> None:
     ada.press("Make ten new ones")
     assert ada.page.locator("main li, main pre").all_inner_texts() != first
     assert house.world.events(ada.someone.id)[-2:] == ["recovery_codes.replaced"] * 2
+    code = ada.page.locator("#codes").inner_text().split()[0]
+    ada.open("/security")
+    ada.press("Remove app")
+    ada.says("This is your last second factor")
+    ada.look("security-last-factor")
+    house.factor(ada.someone, 3600)
+    ada.press("Remove app")
+    ada.says("Confirm it is you")
+    assert ada.page.locator(".primary").count() == 1, "one thing to do at a time"
+    ada.look("security-confirm")
+    ada.page.get_by_text("I have lost my second factor").click()
+    ada.fill("Recovery code", code)
+    ada.press("Use recovery code")
+    ada.says("This session may add a second factor until")
+    ada.look("security-recovering")
 
 
 def _tab_to(guest: Guest, text: str, selector: str = "a, button") -> None:
@@ -218,6 +236,15 @@ def test_a_picture_tells_what_changed() -> None:
         assert pictures.unlike(one, moved) > 0.02
 
 
+def test_the_dark_look_differs_in_colours_alone() -> None:
+    """That is why screens in the dark are only looked at for what is about colours."""
+    style = (Path(static.__file__).parent / "static" / "guestkey.css").read_text()
+    dark = re.findall(r"prefers-color-scheme: dark\) \{\s*:root \{([^{}]*)\}\s*\}", style)
+    assert len(dark) == style.count("prefers-color-scheme") == 1
+    lines = [line.strip() for line in dark[0].split(";") if line.strip()]
+    assert len(lines) > 10 and all(re.fullmatch(r"--[a-z-]+: #[0-9a-f]{3,6}", line) for line in lines), lines
+
+
 def test_home_says_what_still_works_while_the_key_store_is_away(house: House, ada: Guest) -> None:
     """And by itself that it is back."""
     bao, vault = house.world.stack.bao, house.replica.parts.vault
@@ -227,6 +254,14 @@ def test_home_says_what_still_works_while_the_key_store_is_away(house: House, ad
         ada.open("/")
         ada.says("The key store does not answer")
         ada.look("home-key-store-away")
+        house.factor(ada.someone, 5)
+        ada.follow("Get credential")
+        ada.page.get_by_label("deidentified").check()
+        ada.press("Get credential")
+        ada.says("The key store does not answer")
+        ada.says("What you hold goes on to its end")
+        ada.look("credential-key-store-away")
+        ada.open("/")
     finally:
         bao.signal(signal.SIGCONT)
     expect(ada.page.locator("main")).not_to_contain_text("key store", timeout=30_000)

@@ -170,7 +170,8 @@ def test_times_read_in_whole_units_with_their_zone(house: House) -> None:
     assert clock(now, now).endswith(" UTC")
     later = now + timedelta(days=400)
     assert str(later.year) in clock(later, now)
-    lengths = {0: "1 s", 60: "1 min", 89: "89 s", 90: "2 min", 3540: "59 min", 3599: "1 h", 3660: "1 h", 86400: "1 day", 7 * 86400: "7 days"}
+    lengths = {0: "1 s", 60: "1 min", 89: "89 s", 90: "2 min", 3540: "59 min", 3599: "1 h", 3660: "1 h"}
+    lengths |= {86400: "1 day", 7 * 86400: "7 days"}
     assert {seconds: duration(seconds) for seconds in lengths} == lengths
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from urllib.parse import urlencode
 
 import psycopg
@@ -10,7 +9,7 @@ from playwright.sync_api import expect
 
 from broker import proposals
 from broker.caller import Caller
-from broker.models import Lease
+from broker.models import Grant, Suspension, new_id
 from tests.portal.conftest import GuestOf
 from tests.portal.house import House, Someone
 
@@ -103,32 +102,61 @@ def test_places_of_an_engineer(house: House, guest_of: GuestOf) -> None:
     ada.says("withdrawn")
     ada.follow("Ask again")
     expect(ada.page.get_by_label("Purpose", exact=True)).to_have_value(purpose)
-
-
-def test_a_lease_that_cannot_be_ended_is_shown_in_red(house: House, guest_of: GuestOf) -> None:
-    """First in the list, said plainly, and a red dot on the page's icon."""
-    vendor, source = house.vendor()
-    olga, engineer = house.someone("Olga Owner"), house.someone("Ada Engineer", source)
-    dataset = house.dataset(olga, vendor)
-    grant = house.grant(dataset, engineer)
-    ada = guest_of(engineer)
+    house.world.change(Grant, grant.id, slice_name="gone")
     ada.open(f"/grants/{grant.id}/credential")
-    ada.page.get_by_label("deidentified").check()
-    ada.press("Get credential")
-    ada.follow("Follow its lease")
-    lease_id = ada.page.url.rpartition("/")[2]
-    later = house.world.now() + timedelta(hours=1)
-    stuck = {"ending_since": house.world.now(), "end_cause": "revoked", "attempts": 3, "next_attempt_at": later}
-    house.world.change(Lease, lease_id, state="revoke_failed", **stuck)
-    ada.open("/leases")
-    ada.says("not ended yet")
-    assert "alarm" in (ada.page.locator("link[rel=icon]").get_attribute("href") or "")
-    ada.look("leases")
-    ada.follow(f"{dataset.slug}")
-    ada.says("It is tried again for ever")
-    ada.look("lease-stuck")
-    house.world.change(Lease, lease_id, next_attempt_at=house.world.now())
-    house.world.wait_for(lease_id, "revoked")
+    ada.says("This dataset has no slice yet.")
+    ada.look("credential-no-slice")
+
+
+def test_places_where_nothing_is(house: House, guest_of: GuestOf) -> None:
+    """Somebody new sees what to do first; what is not theirs, or not understood, is a page that says so."""
+    ada = guest_of(house.someone("Ada Engineer", house.vendor()[1]))
+    for path, name, says in (
+        ("/", "home-new", "You need one before your first credential."),
+        ("/ask", "ask-empty", "No dataset is offered to you."),
+        ("/requests", "requests-empty", "You have asked for nothing yet."),
+        ("/access-at", "problem-403", "Only admins and auditors see this."),
+        ("/requests?cursor=nonesuch", "problem-422", "Start without one."),
+        ("/problems/too_many_requests", "problem-429", ""),
+        ("/problems/backend_down", "problem-503", ""),
+    ):
+        ada.open(path)
+        ada.says(says)
+        ada.look(name)
+
+
+def test_home_of_an_auditor(house: House, guest_of: GuestOf) -> None:
+    """Who only looks finds what happened and ways to take it out, and nothing to ask for."""
+    ines = house.someone("Ines Auditor", None, "auditor")
+    suspended = {"what": "vendor", "target_id": new_id("vn"), "name": "Borealis", "reason": "an incident"}
+    house.world.add(
+        Suspension(id=new_id("su"), found={}, suspended_by=ines.id, started_at=house.world.now(), **suspended)
+    )
+    auditor = guest_of(ines)
+    auditor.open("/")
+    auditor.says("Borealis")
+    assert auditor.page.locator(".timeline li").count() == 10
+    assert auditor.page.get_by_text("Ask for a dataset").count() == 0
+    auditor.look("home-auditor")
+
+
+def test_a_lead_asks_for_one_of_their_staff(house: House, guest_of: GuestOf) -> None:
+    vendor, source = house.vendor()
+    lea, ada = house.someone("Lea Lead", source, "lead"), house.someone("Ada Engineer", source)
+    dataset = house.dataset(house.someone("Olga Owner"), vendor)
+    lead = guest_of(lea)
+    lead.open(f"/ask?dataset={dataset.slug}")
+    lead.choose("For whom", f"person:{ada.id}")
+    lead.choose("Role", "annotator")
+    lead.page.get_by_label("deidentified").check()
+    lead.fill("Purpose", "Label the March visits")
+    lead.choose("For how long", "604800")
+    lead.look("ask-lead")
+    lead.press("Send request")
+    lead.says("by Lea Lead for Ada Engineer")
+    lead.press("Withdraw request")
+    lead.follow("Ask again")
+    expect(lead.page.get_by_label("For whom", exact=True)).to_have_value(f"person:{ada.id}")
 
 
 def test_the_command_line_asks_in_the_browser(house: House, guest_of: GuestOf) -> None:

@@ -10,7 +10,6 @@ from tests.portal.conftest import GuestOf
 from tests.portal.guests import Guest
 from tests.portal.house import House
 
-
 _WIPED = """() => {
   dispatchEvent(new PageTransitionEvent("pagehide"));
   return [...document.querySelectorAll("[data-wipe]")].map(element => element.innerHTML);

@@ -115,7 +115,10 @@ def renew(lease_id: str, viewer: MemberNow, sent: Sent) -> Response:
             return _page(Setback(viewer), lease_id, refused=by_whom(denied.decision.reasons))
         return go(f"/leases/{lease_id}")
 
-    return act(viewer, sent, do, lambda setback: _page(setback, lease_id))
+    def needs(viewer: Viewer) -> int | None:
+        return renewing.why(viewer.parts, viewer.caller, lease_id).factor_needed
+
+    return act(viewer, sent, do, lambda setback: _page(setback, lease_id), needs=needs)
 
 
 @router.post("/leases/{lease_id}/revoke")

@@ -1,0 +1,135 @@
+"""What changes by itself: it is announced and brings its buttons; a countdown is silent, and silence is said."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from playwright.sync_api import expect
+
+from broker.models import Dataset, Lease, Request
+from tests.portal.conftest import GuestOf
+from tests.portal.guests import Guest
+from tests.portal.house import House
+
+_FOCUSED_PART = "document.activeElement.matches('[data-live]')"
+
+
+@pytest.fixture
+def ada(house: House, guest_of: GuestOf) -> Guest:
+    """An engineer on the page of their lease, whose browser's clock can be moved."""
+    vendor, source = house.vendor()
+    engineer = house.someone("Ada Engineer", source)
+    grant = house.grant(house.dataset(house.someone("Olga Owner"), vendor), engineer)
+    secret = house.app(engineer)
+    guest = guest_of(engineer)
+    guest.secret = secret
+    guest.page.clock.install()
+    guest.open(f"/grants/{grant.id}/credential")
+    guest.page.get_by_label("deidentified").check()
+    guest.press("Get credential")
+    guest.follow("Follow its lease")
+    return guest
+
+
+def test_a_lease_is_renewed_only_if_everything_holds(house: House, ada: Guest) -> None:
+    """The same credential lives longer; a stale factor is asked for in place; a refusal says every reason."""
+    lease = house.world.lease(ada.page.url.rpartition("/")[2])
+    ada.press("Renew")
+    ada.says("Ada Engineer renewed the lease.")
+    house.factor(ada.someone, 3600)
+    ada.press("Renew")
+    ada.says("Confirm it is you")
+    ada.look("lease-renew-confirm")
+    ada.fill("Code from your authenticator app", ada.code())
+    ada.press("Confirm and renew")
+    ada.says("Ends")
+    assert house.world.events(lease.id).count("lease.renewed") == 2
+    house.world.change(Dataset, lease.dataset_id, status="suspended")
+    ada.press("Renew")
+    ada.says("It was not renewed.")
+    expect(ada.page.get_by_role("region", name="Somebody else's to fix")).to_contain_text("The dataset is suspended")
+    ada.look("lease-not-renewed")
+    ada.open("/")
+    ada.look("home-leases")
+
+
+def test_a_change_is_announced_and_a_countdown_is_not(house: House, ada: Guest) -> None:
+    """Whoever stands on a button is not moved for a countdown, and not left on one that is gone."""
+    lease_id, status = ada.page.url.rpartition("/")[2], ada.page.locator("#status")
+    revoke = ada.page.get_by_role("button", name="Revoke now")
+    revoke.focus()
+    ada.page.clock.fast_forward(130_000)
+    expect(ada.page.locator("[data-until]").first).to_have_text("in 13 min")
+    ada.page.clock.run_for(4_100)
+    expect(status).to_have_text("")
+    expect(revoke).to_be_focused()
+    later = house.world.now() + timedelta(hours=1)
+    ending = {"ending_since": house.world.now(), "end_cause": "revoked", "attempts": 3, "next_attempt_at": later}
+    house.world.change(Lease, lease_id, state="revoking", **ending)
+    ada.page.clock.run_for(2_100)
+    expect(status).to_have_text("Now revoking")
+    expect(revoke).to_have_count(0)
+    assert ada.page.evaluate(_FOCUSED_PART), "the focus stays where it was"
+    ada.look("lease-revoking")
+    house.world.change(Lease, lease_id, state="revoke_failed")
+    ada.page.clock.run_for(2_100)
+    expect(status).to_have_text("Now not ended yet")
+    ada.says("It is tried again for ever")
+    ada.look("lease-stuck")
+
+
+def test_what_cannot_be_ended_comes_first_and_silence_is_said(house: House, ada: Guest) -> None:
+    """In red, said plainly, a dot on the page's icon; and where nothing is heard any more, that is said too."""
+    lease_id, status = ada.page.url.rpartition("/")[2], ada.page.locator("#status")
+    later = house.world.now() + timedelta(hours=1)
+    stuck = {"ending_since": house.world.now(), "end_cause": "revoked", "attempts": 3, "next_attempt_at": later}
+    ada.open("/leases")
+    house.world.change(Lease, lease_id, state="revoke_failed", **stuck)
+    ada.page.clock.run_for(2_100)
+    expect(status).to_have_text("Now 0 live leases, 1 not ended")
+    expect(ada.page.get_by_role("heading", name="Not ended yet")).to_be_visible()
+    ada.page.reload()
+    assert "alarm" in (ada.page.locator("link[rel=icon]").get_attribute("href") or "")
+    ada.look("leases")
+    ada.page.route("**/live/**", lambda route: route.abort())
+    ada.page.clock.run_for(6_100)
+    ada.says("Not updating.")
+    expect(status).to_have_text("Not updating. Reload")
+    # That the browser notes what it did not get is no fault of the page.
+    ada.faults.clear()
+    ada.page.unroute("**/live/**")
+    house.world.change(Lease, lease_id, next_attempt_at=house.world.now())
+    house.world.wait_for(lease_id, "revoked")
+    ada.page.clock.run_for(2_100)
+    expect(status).to_have_text("Now 0 live leases")
+    expect(ada.page.get_by_text("Not updating.")).to_have_count(0)
+    ada.open(f"/leases/{lease_id}")
+    assert ada.page.locator("[data-live]").count() == 0, "what is final is not asked for again"
+
+
+def test_a_request_goes_its_ways(house: House, guest_of: GuestOf) -> None:
+    """Reminded, lapsed, refused: its page says why, and offers what can be done then."""
+    vendor, source = house.vendor()
+    engineer = house.someone("Ada Engineer", source)
+    dataset = house.dataset(house.someone("Olga Owner"), vendor)
+    request, now = house.request(dataset, engineer), house.world.now()
+    days = {"created_at": now - timedelta(days=2), "lapses_at": now + timedelta(days=12)}
+    house.world.change(Request, request.id, **days)
+    ada = guest_of(engineer)
+    ada.page.clock.install()
+    ada.open(f"/requests/{request.id}")
+    ada.press("Remind those who decide")
+    ada.says("You can remind those who decide from")
+    assert house.world.events(request.id)[-1] == "request.reminded"
+    house.world.change(Request, request.id, state="lapsed", decided_at=now)
+    ada.page.clock.run_for(10_100)
+    expect(ada.page.locator("#status")).to_have_text("Now lapsed")
+    ada.says("Nobody decided within 14 days.")
+    ada.look("request-lapsed")
+    house.world.change(Request, request.id, state="refused", decision_reason="Ask for fewer columns.")
+    ada.page.reload()
+    ada.says("Ask for fewer columns.")
+    ada.look("request-refused")
+    ada.open("/requests")
+    ada.look("requests-refused")
