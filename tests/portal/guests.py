@@ -137,6 +137,8 @@ class Guest:
             assert not violations, (name, scheme, width, violations)
             wide = self.page.evaluate("document.documentElement.scrollWidth")
             assert wide <= width, f"{name} is {wide} wide at {width}"
+            if name in pictures.SMALL and (scheme, width) == ("dark", 320):
+                pictures.check(self.page, f"{name}-small")
             if _SCREENS and (scheme == "light") == (width == 1280):
                 self.page.screenshot(path=Path(_SCREENS) / f"{name}-{width}.png", full_page=True)
         self.page.emulate_media(color_scheme="light")

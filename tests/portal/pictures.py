@@ -25,6 +25,8 @@ APPROVED = (
     "review",
     "suspend-dry-run",
 )
+# These are kept as they look in the dark on a phone, too.
+SMALL = ("credential-shown", "denied", "home", "leases-problems", "review")
 APPROVING = "GUESTKEY_APPROVE" in os.environ
 _SHRUNK = 8
 _LOUD = 48

@@ -150,6 +150,9 @@ def test_a_warning_comes_before_the_session_ends(house: House, ada: Guest) -> No
     ada.page.evaluate("document.getElementById('idle').dataset.idle = 122")
     expect(idle).to_contain_text("signed out in two minutes")
     ada.look("idle-warning")
+    ada.page.set_viewport_size({"width": 320, "height": 300})
+    ada.page.get_by_text("All times are UTC").scroll_into_view_if_needed()
+    expect(idle).to_be_in_viewport()
     ada.page.get_by_role("button", name="Stay signed in").click()
     expect(ada.page.locator("#status")).to_have_text("You stay signed in")
     ada.page.evaluate("document.getElementById('idle').dataset.left = 10")
@@ -247,13 +250,11 @@ def test_the_dark_look_differs_in_colours_alone() -> None:
 
 def test_home_says_what_still_works_while_the_key_store_is_away(house: House, ada: Guest) -> None:
     """And by itself that it is back."""
+    ada.open("/")
     bao, vault = house.world.stack.bao, house.replica.parts.vault
     bao.signal(signal.SIGSTOP)
     try:
         vault._seen = (float("-inf"), True)
-        ada.open("/")
-        ada.says("The key store does not answer")
-        ada.look("home-key-store-away")
         house.factor(ada.someone, 5)
         ada.follow("Get credential")
         ada.page.get_by_label("deidentified").check()
@@ -262,6 +263,8 @@ def test_home_says_what_still_works_while_the_key_store_is_away(house: House, ad
         ada.says("What you hold goes on to its end")
         ada.look("credential-key-store-away")
         ada.open("/")
+        ada.says("The key store does not answer")
+        ada.look("home-key-store-away")
     finally:
         bao.signal(signal.SIGCONT)
     expect(ada.page.locator("main")).not_to_contain_text("key store", timeout=30_000)

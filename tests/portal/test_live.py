@@ -35,6 +35,7 @@ def ada(house: House, guest_of: GuestOf) -> Guest:
 def test_a_lease_is_renewed_only_if_everything_holds(house: House, ada: Guest) -> None:
     """The same credential lives longer; a stale factor is asked for in place; a refusal says every reason."""
     lease = house.world.lease(ada.page.url.rpartition("/")[2])
+    lease_name = ada.page.locator("h1").inner_text().removeprefix("Lease on ")
     ada.press("Renew")
     ada.says("Ada Engineer renewed the lease.")
     house.factor(ada.someone, 3600)
@@ -45,13 +46,14 @@ def test_a_lease_is_renewed_only_if_everything_holds(house: House, ada: Guest) -
     ada.press("Confirm and renew")
     ada.says("Ends")
     assert house.world.events(lease.id).count("lease.renewed") == 2
+    ada.open("/")
+    ada.look("home-leases")
+    ada.follow(lease_name)
     house.world.change(Dataset, lease.dataset_id, status="suspended")
     ada.press("Renew")
     ada.says("It was not renewed.")
     expect(ada.page.get_by_role("region", name="Somebody else's to fix")).to_contain_text("The dataset is suspended")
     ada.look("lease-not-renewed")
-    ada.open("/")
-    ada.look("home-leases")
 
 
 def test_a_change_is_announced_and_a_countdown_is_not(house: House, ada: Guest) -> None:
