@@ -268,3 +268,4 @@ def test_home_says_what_still_works_while_the_key_store_is_away(house: House, ad
     finally:
         bao.signal(signal.SIGCONT)
     expect(ada.page.locator("main")).not_to_contain_text("key store", timeout=30_000)
+    expect(ada.page.locator("#status")).to_contain_text("1 grant")
