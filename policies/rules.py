@@ -128,6 +128,11 @@ class Rules:
         targets = {f"dataset:{slug}", *(f"label:{label}" for label in labels)}
         return tuple(rule for rule in self.rules if rule.target in targets)
 
+    def checked(self, rule: Rule, facts: Facts, now: datetime) -> tuple[tuple[str, Held], ...]:
+        """Each condition of one of these rules, as it is written, and whether the facts meet it."""
+        words = zip(rule.conditions.split(), self._conditions[rule.conditions], strict=True)
+        return tuple((word, condition.check(facts, now)) for word, condition in words)
+
     def diff(self, other: Rules) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
         """Rules that `other` lacks, and rules only `other` has."""
         ours, theirs = set(self.rules), set(other.rules)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import rfc8785
@@ -50,7 +52,8 @@ class History:
 class Dossier:
     """Everything shown beside a request, in the order it is shown. `refusal` says why the caller cannot decide.
 
-    `digest` names this very state of affairs: an approval that quotes another is refused.
+    `conditions` belong to `rules`, one by one. `state` is this very state of affairs, spelled out; an approval that
+    quotes the digest of another is refused.
     """
 
     request: Request
@@ -61,13 +64,34 @@ class Dossier:
     slices: tuple[Slice, ...]
     longest_period: int
     rules: tuple[str, ...]
+    conditions: tuple[tuple[tuple[str, Reason | None], ...], ...]
     unmet_now: tuple[Reason, ...]
     lasting: tuple[Reason, ...]
     history: History
     endings: dict[str, Ending]
     revision: int | None
-    digest: str
+    state: str
     refusal: GuestkeyError | None
+
+    @property
+    def unmet_beside(self) -> tuple[Reason, ...]:
+        """What is not met now beside the rules' conditions; that a slice is still to be named is no fault."""
+        known = {reason.code for conditions in self.conditions for _, reason in conditions if reason}
+        return tuple(reason for reason in self.unmet_now if reason.code not in known | {"slice_unnamed"})
+
+    @property
+    def digest(self) -> str:
+        """What names the state of affairs."""
+        return digest_of(self.state)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One fact that is different now: what of it is no more, and what came instead."""
+
+    name: str
+    was: Sequence[str]
+    now: Sequence[str]
 
 
 def dossier(parts: Parts, tx: Transaction, caller: Caller, found: Request, now: datetime) -> Dossier:
@@ -86,12 +110,13 @@ def dossier(parts: Parts, tx: Transaction, caller: Caller, found: Request, now: 
         slices=opened,
         longest_period=_longest(found, of, now),
         rules=tuple(str(rule) for rule in foresight.rules),
+        conditions=foresight.conditions,
         unmet_now=foresight.unmet_now,
         lasting=foresight.lasting,
         history=_history(tx, found, person, now),
         endings={slice_.kind: kinds[slice_.kind].ending for slice_ in opened if slice_.kind in kinds},
         revision=foresight.revision,
-        digest=_digest(person, vendor, of, opened, foresight),
+        state=_state(tx, person, vendor, of, opened, foresight),
         refusal=why_not(tx, caller, found),
     )
 
@@ -105,9 +130,36 @@ def check_unchanged(parts: Parts, tx: Transaction, caller: Caller, found: Reques
     if dossier(parts, tx, caller, found, now).digest != seen:
         raise Conflict(
             "The facts changed since you opened this request.",
-            advice="Open it again, look at the difference, and decide anew.",
+            advice="Look at what is different now, and decide anew.",
             code="facts_changed",
         )
+
+
+def digest_of(state: str) -> str:
+    """What names a state of affairs, as `Dossier.state` spells it out."""
+    return hashlib.sha256(state.encode()).hexdigest()[:32]
+
+
+def changes(before: str, after: str) -> list[Change]:
+    """What differs between two states. `before` may come from a browser: what cannot be read tells nothing."""
+    was, now = _shown(before), _shown(after)
+    return [
+        Change(
+            name,
+            [line for line in was.get(name, []) if line not in lines],
+            [line for line in lines if line not in was.get(name, [])],
+        )
+        for name, lines in now.items()
+        if was and was.get(name, []) != lines
+    ]
+
+
+def _shown(state: str) -> Mapping[str, list[str]]:
+    try:
+        shown = json.loads(state)["shown"]
+        return {str(name): [str(line) for line in lines] for name, lines in shown.items()}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return {}
 
 
 def _foresight(parts: Parts, tx: Transaction, found: Request) -> Foresight:
@@ -172,14 +224,36 @@ def _count(tx: Transaction, query: Any) -> int:
     return counted
 
 
-def _digest(person: Person, vendor: Vendor | None, of: Dataset, slices: tuple[Slice, ...], foresight: Foresight) -> str:
-    state: Any = {
-        "person": [person.id, person.status],
-        "vendor": [vendor.id, vendor.status] if vendor else None,
-        "dataset": [of.id, of.status, of.labels, of.owner_id],
-        "retention": of.retention_until.isoformat() if of.retention_until else None,
-        "slices": [[slice_.id, slice_.state, slice_.binding] for slice_ in slices],
-        "rules": [str(rule) for rule in foresight.rules],
-        "lasting": [reason.code for reason in foresight.lasting],
+def _state(
+    tx: Transaction, person: Person, vendor: Vendor | None, of: Dataset, slices: tuple[Slice, ...], foresight: Foresight
+) -> str:
+    owner = tx.get(Person, of.owner_id) if of.owner_id else None
+    kept_until = of.retention_until.astimezone(UTC) if of.retention_until else None
+    shown: dict[str, list[str]] = {
+        "Person": [person.status],
+        "Vendor": [vendor.status] if vendor else [],
+        "Dataset": [of.status],
+        "Labels": of.labels,
+        "Owner": [owner.name or owner.email] if owner else [],
+        "Kept until": [f"{kept_until:%d %b %Y, %H:%M} UTC"] if kept_until else [],
+        "Slices": [f"{slice_.name}, {slice_.state}: {_said(slice_.binding)}" for slice_ in slices],
+        "Rules": [str(rule) for rule in foresight.rules],
+        "What speaks against it": [reason.sentence for reason in foresight.lasting],
     }
-    return hashlib.sha256(rfc8785.dumps(state)).hexdigest()[:32]
+    # Two states may read alike; they are told apart by these.
+    exact = [
+        person.id,
+        vendor.id if vendor else None,
+        of.id,
+        of.owner_id,
+        kept_until.isoformat() if kept_until else None,
+    ]
+    return rfc8785.dumps({"shown": shown, "exact": [*exact, [[item.id, item.binding] for item in slices]]}).decode()
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {_said(value[name])}" for name in sorted(value))
+    if isinstance(value, list):
+        return ", ".join(" ".join(map(str, item)) if isinstance(item, list) else str(item) for item in value)
+    return str(value)

@@ -32,12 +32,16 @@ class Prospect:
 
 @dataclass(frozen=True, slots=True)
 class Foresight:
-    """What the gate would say. `lasting` speaks against the grant; `unmet_now` includes what will pass."""
+    """What the gate would say. `lasting` speaks against the grant; `unmet_now` includes what will pass.
+
+    `conditions`: for each of the rules every condition as written, and why it is not met now (None: it is).
+    """
 
     gathered: Gathered
     lasting: tuple[Reason, ...]
     unmet_now: tuple[Reason, ...]
     rules: tuple[Rule, ...]
+    conditions: tuple[tuple[tuple[str, Reason | None], ...], ...]
     revision: int | None
 
 
@@ -60,11 +64,17 @@ def foresee(
     slug = str(gathered.dataset["slug"]) if gathered.dataset else ""
     labels = gathered.dataset["labels"] if gathered.dataset else ()
     reaching = rules.reaching(slug, labels) if rules else ()
+    speaking = tuple(rule for rule in reaching if rule.role == f"role:{prospect.role}")
     return Foresight(
         gathered=gathered,
         lasting=_lasting(best),
         unmet_now=best.reasons,
-        rules=tuple(rule for rule in reaching if rule.role == f"role:{prospect.role}"),
+        rules=speaking,
+        conditions=tuple(
+            tuple((word, held.reason) for word, held in rules.checked(rule, gathered.facts, gathered.now))
+            for rule in speaking
+            if rules
+        ),
         revision=gathered.revision,
     )
 

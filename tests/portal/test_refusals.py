@@ -55,7 +55,7 @@ def test_a_denial_names_every_reason_by_who_can_act(house: House, guest_of: Gues
 
 
 def test_a_wrong_code_keeps_the_form_and_says_when_a_new_one_comes(house: House, guest_of: GuestOf) -> None:
-    """The interrupted act goes on once the code is right, with what was filled in before."""
+    """The interrupted act goes on once the code is right, with what was filled in before, if the facts still hold."""
     vendor, source = house.vendor()
     owner = house.someone("Olga Owner")
     dataset = house.dataset(owner, vendor)
@@ -81,7 +81,14 @@ def test_a_wrong_code_keeps_the_form_and_says_when_a_new_one_comes(house: House,
     olga.page.evaluate("text => navigator.clipboard.writeText(text)", olga.code())
     code.select_text()
     olga.page.keyboard.press("Control+V")
+    house.world.change(Dataset, dataset.id, labels=["classification:confidential"])
     olga.press("Confirm and approve")
+    olga.says("The facts changed since you opened this request.")
+    labels = olga.page.get_by_role("region", name="What is different now").locator("dd").first
+    expect(labels).to_have_text("was classification:internal, is now classification:confidential")
+    expect(olga.page.get_by_label("For how long", exact=True)).to_have_value("86400")
+    olga.look("review-changed")
+    olga.press("Approve")
     olga.says("approved")
 
 

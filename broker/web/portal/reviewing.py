@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from broker.access import approving, requests
 from broker.access.approving import Narrowing
-from broker.access.dossier import check_unchanged, dossier
+from broker.access.dossier import Dossier, changes, check_unchanged, digest_of, dossier
 from broker.access.paging import MOST, Window
 from broker.database import now as clock
 from broker.errors import Invalid
@@ -57,7 +57,7 @@ def one_request(request_id: str, viewer: MemberNow) -> HTMLResponse:
 @router.get("/live/requests/{request_id}")
 def live_request(request_id: str, viewer: MemberNow) -> HTMLResponse:
     """The part of a request's page that changes by itself."""
-    return render("parts/request_state.html", viewer=viewer, request=_found(viewer, request_id))
+    return render("parts/request_state.html", viewer=viewer, request=_found(viewer, request_id)[0])
 
 
 @router.post("/requests/{request_id}/withdraw")
@@ -92,7 +92,7 @@ def approve(request_id: str, viewer: MemberNow, sent: Sent) -> Response:
         with viewer.parts.database.transaction() as tx:
             now = clock(tx)
             found = requests.request(tx, viewer.caller, request_id, lock=True)
-            check_unchanged(viewer.parts, tx, viewer.caller, found, sent.get("digest", ""), now)
+            check_unchanged(viewer.parts, tx, viewer.caller, found, digest_of(sent.get("seen", "")), now)
             approving.approve(viewer.parts, tx, viewer.caller, request_id, _narrowing(sent), now)
         return go(f"/requests/{request_id}")
 
@@ -112,7 +112,8 @@ def refuse(request_id: str, viewer: MemberNow, sent: Sent) -> Response:
 
 
 def _page(setback: Setback, request_id: str, filled: Mapping[str, str], asked_for: str) -> HTMLResponse:
-    found = _found(setback.viewer, request_id)
+    found, beside = _found(setback.viewer, request_id)
+    state, seen = beside.state if beside else "", filled.get("seen", "")
     return render(
         "request.html",
         viewer=setback.viewer,
@@ -122,15 +123,20 @@ def _page(setback: Setback, request_id: str, filled: Mapping[str, str], asked_fo
         asked_for=asked_for,
         filled=filled,
         request=found,
+        # Approved is what was first seen, also when only a second factor was still missing.
+        seen=seen if setback.panel and seen else state,
+        changes=changes(seen, state) if setback.trouble and seen else [],
+        rules=list(zip(beside.rules, beside.conditions, strict=True)) if beside else [],
+        unmet=beside.unmet_beside if beside else [],
         **_narrower(found),
     )
 
 
-def _found(viewer: Viewer, request_id: str) -> RequestFull:
+def _found(viewer: Viewer, request_id: str) -> tuple[RequestFull, Dossier | None]:
     with viewer.parts.database.transaction() as tx:
         found = requests.request(tx, viewer.caller, request_id)
         beside = dossier(viewer.parts, tx, viewer.caller, found, clock(tx)) if viewer.inside else None
-        return full(tx, found, beside)
+        return full(tx, found, beside), beside
 
 
 def _narrower(found: RequestFull) -> dict[str, Any]:
