@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import expect
 
 from broker.models import Lease, Suspension
@@ -25,6 +26,8 @@ def test_an_admin_pulls_the_plug_and_watches(house: House, guest_of: GuestOf) ->
     admin.open(f"/vendors/{vendor.id}")
     admin.follow("Suspend Acme")
     admin.says("Nothing has happened yet")
+    admin.says("At worst, should everything here be down: the last is gone 1 min past its end.")
+    admin.says("This account is suspended. Ask the person who invited you.")
     expect(admin.page.get_by_role("row", name=re.compile("^postgres"))).to_contain_text("past its end")
     admin.look("kill-switch-1-dry-run")
     admin.follow("Go on")
@@ -42,10 +45,16 @@ def test_an_admin_pulls_the_plug_and_watches(house: House, guest_of: GuestOf) ->
     expect(admin.page).to_have_url(re.compile("/suspensions/su_[a-z0-9]+/live$"))
     admin.says("1 of 1 confirmed by their backend")
     admin.says("Every credential is confirmed ended")
+    admin.says("Step 3 of 4: done.")
+    expect(admin.page.locator("time").first).to_have_text(re.compile(r"^\d\d:\d\d:\d\d UTC$"))
     admin.look("kill-switch-3-live")
     admin.follow("Report")
     admin.says("As it had said.")
     admin.says(lease.id)
+    admin.page.emulate_media(media="print")
+    expect(admin.page.get_by_role("button", name=f"Resume {vendor.name}")).to_be_hidden()
+    expect(admin.page.get_by_text("events record it")).to_be_visible()
+    admin.page.emulate_media(media="screen")
     admin.look("kill-switch-4-report")
 
     ada.follow("Requests")
@@ -60,11 +69,47 @@ def test_an_admin_pulls_the_plug_and_watches(house: House, guest_of: GuestOf) ->
     admin.says("It is suspended")
     admin.open("/suspensions")
     assert admin.page.get_by_role("link", name=vendor.name).count() == 1, "sent twice, it is one suspension"
+    expect(admin.page.get_by_role("img", name=re.compile("^Seconds until the last credential"))).to_be_visible()
     admin.look("suspensions")
     admin.follow(vendor.name)
     admin.fill("Reason", "cleared")
     admin.press(f"Resume {vendor.name}")
     admin.says("no lease came back")
+    admin.look("suspension-lifted")
+
+
+@pytest.mark.parametrize("what", ["person", "dataset"])
+def test_a_person_and_a_dataset_are_shut_out_alike(house: House, guest_of: GuestOf, what: str) -> None:
+    """From the dry run to the report, with a second factor proven on the way."""
+    signed, dataset, _ = house.world.guest()
+    lease = house.world.issue(signed, dataset).lease
+    place, name = (f"/people/{signed.id}", "Ada Guest") if what == "person" else (f"/datasets/{dataset.slug}", "Trials")
+    ines = house.someone("Ines Admin", None, "admin")
+    admin = guest_of(ines, factor_age=3600)
+    admin.secret = house.app(ines)
+    house.factor(ines, 3600)
+    admin.open(place)
+    admin.follow(f"Suspend {name}…")
+    admin.says("People with a live lease" if what == "dataset" else "Sessions ended")
+    admin.look(f"suspend-{what}-dry-run")
+    admin.follow("Go on")
+    assert admin.page.get_by_label("Message to those shut out").count() == (what == "person"), "who can be told"
+    admin.fill("Reason", "an incident")
+    admin.fill("Type the name", name)
+    admin.press(f"Suspend {name} and revoke 1 lease")
+    admin.says("This asks for a second factor")
+    act = f"Confirm and suspend {name} and revoke 1 lease"
+    expect(admin.page.get_by_role("button", name=act)).to_have_class("button danger")
+    admin.look(f"suspend-{what}-confirm")
+    admin.fill("Code from your authenticator app", admin.code())
+    admin.press(act)
+    admin.says("1 of 1 confirmed by their backend")
+    admin.says("Every credential is confirmed ended")
+    admin.follow("Report")
+    admin.says("As it had said.")
+    admin.says(lease.id)
+    admin.open(place)
+    admin.says("suspended")
 
 
 def test_what_does_not_end_is_on_top_with_a_way_by_hand(house: House, guest_of: GuestOf) -> None:
@@ -88,9 +133,16 @@ def test_what_does_not_end_is_on_top_with_a_way_by_hand(house: House, guest_of: 
     world.change(Lease, lease.id, suspension_id=suspension.id, next_attempt_at=lease.expires_at, **changes)
     guest = guest_of(admin, factor_age=10)
     guest.open(f"/suspensions/{suspension.id}/live")
-    guest.says("Not ended yet")
+    guest.says("1 not ended yet")
     guest.says("attempt 3")
     guest.says("guestkey_ops.drop_user('gk_")
     guest.look("kill-switch-3-failing")
     world.change(Lease, lease.id, state="revoking", next_attempt_at=world.now())
     guest.says("1 of 1 confirmed by their backend")
+    expect(guest.page.locator("#status")).to_have_text(re.compile("1 of 1 confirmed$"))
+    expect(guest.page.locator("[data-final]")).to_be_visible()
+    auditor = guest_of(house.someone("Aud Itor", None, "auditor"))
+    auditor.open(f"/suspensions/{suspension.id}")
+    auditor.says("1 of 1 confirmed ended")
+    assert auditor.page.get_by_role("button", name="Resume").count() == 0
+    auditor.look("suspension-auditor")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from fastapi import APIRouter
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from broker.access import suspending, suspension_reports
+from broker.access.figures import confirmed
 from broker.access.paging import Window
 from broker.access.suspending import DryRun, What
 from broker.database import now as clock
@@ -19,12 +21,14 @@ from broker.errors import Invalid, NotFound
 from broker.models import Person
 from broker.web.api.suspensions import CountsShown, dry_run_shown
 from broker.web.portal.acting import Setback, act, fresh, go
+from broker.web.portal.pages import clock as time_said
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
 
 router = APIRouter()
 _PLACES: Mapping[str, What] = {"vendors": "vendor", "people": "person", "datasets": "dataset"}
 _SHOWN = 200
+_CHARTED = 30
 
 
 @router.get("/suspensions")
@@ -33,7 +37,8 @@ def all_suspensions(viewer: MemberNow, cursor: str | None = None, state: str = "
     with viewer.parts.database.transaction() as tx:
         wanted = state if state in ("open", "lifted") else None
         page = suspension_reports.list_suspensions(tx, viewer.caller, Window(cursor), state=wanted)
-    return render("suspend/list.html", viewer=viewer, page=page, state=wanted or "")
+        ended = confirmed(tx, page.items[:_CHARTED], viewer.now)
+    return render("suspend/list.html", viewer=viewer, page=page, state=wanted or "", confirmed=ended)
 
 
 @router.get("/{place}/{key}/suspend")
@@ -148,7 +153,13 @@ def _progress(viewer: Viewer, suspension_id: str) -> dict[str, Any]:
     with viewer.parts.database.transaction() as tx:
         found = suspension_reports.report(tx, viewer.caller, suspension_id, clock(tx))
     failing = [outcome for outcome in found.outcomes if outcome.state == "revoke_failed"]
-    return {"report": found, "item": found.suspension, "failing": failing[:_SHOWN]}
+    since = to_the_second(found.suspension.started_at, viewer.now)
+    return {"report": found, "item": found.suspension, "failing": failing[:_SHOWN], "refused_since": since}
+
+
+def to_the_second(at: datetime, now: datetime) -> str:
+    """A time as people read it: of what happens within seconds, they want the seconds."""
+    return time_said(at, now).replace(f"{at.astimezone(UTC):%H:%M}", f"{at.astimezone(UTC):%H:%M:%S}")
 
 
 def _report_page(back: Setback, suspension_id: str, sent: Mapping[str, str]) -> HTMLResponse:
@@ -163,6 +174,7 @@ def _report_page(back: Setback, suspension_id: str, sent: Mapping[str, str]) -> 
         report=found,
         item=found.suspension,
         outcomes=found.outcomes[:_SHOWN],
+        refused_since=to_the_second(found.suspension.started_at, viewer.now),
         by=by.name if by else found.suspension.suspended_by,
         filled=sent,
         trouble=back.trouble,

@@ -137,3 +137,5 @@ document.addEventListener("click", async (event) => {
       `The passkey was not used (${error.name}). Try again, or use a code.`;
   }
 });
+
+document.addEventListener("click", (event) => { if (event.target.closest("[data-print]")) print(); });
