@@ -4,10 +4,11 @@ from .conditions import UnknownCondition
 from .decide import FACTOR_CODES, decide
 from .decision import Bounds, Decision, Reason
 from .facts import CallerFacts, DatasetFacts, Facts, GrantFacts, SliceFacts, VendorFacts
-from .rules import Problem, Rule, Rules, RulesInvalid
+from .rules import ACTIONS, Problem, Rule, Rules, RulesInvalid
 from .table import Outcome, run_table
 
 __all__ = [
+    "ACTIONS",
     "FACTOR_CODES",
     "Bounds",
     "CallerFacts",

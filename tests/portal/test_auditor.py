@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from playwright.sync_api import expect
 
@@ -16,6 +17,7 @@ def test_an_auditor_looks_and_takes_out_exactly_what_they_see(house: House, gues
     lease = house.world.issue(signed, dataset).lease
     auditor = guest_of(house.someone("Aud Itor", None, "auditor"))
     auditor.open("/events")
+    expect(auditor.page.get_by_role("img", name=re.compile("issued and denied"))).to_be_visible()
     auditor.look("events")
     auditor.fill("About", lease.id)
     auditor.choose("What happened", "lease.issued")
@@ -26,15 +28,24 @@ def test_an_auditor_looks_and_takes_out_exactly_what_they_see(house: House, gues
         auditor.page.get_by_role("link", name="Export as JSON").click()
     exported = json.loads(started.value.path().read_text())["items"]
     assert [item["subject"] for item in exported] == [lease.id]
-    auditor.follow("Ada Guest was handed the credential")
+    auditor.follow(f"Ada Guest was handed the credential of the lease {dataset.slug}, deidentified.")
     auditor.says("Canonical JSON")
     auditor.look("event")
+    decision = auditor.page.locator("dt", has_text="Decision").locator("xpath=../dd").get_by_role("link")
+    expect(decision).to_have_attribute("href", f"/events/{lease.decision_id}")
     sequencing.sequence(house.world.ender)
     auditor.page.reload()
     auditor.says("Place in the log")
+    expect(auditor.page.locator("dd", has_text=re.compile(r"^entry \d+ of \d+$"))).to_be_visible()
     auditor.look("event-proven")
-    auditor.open("/events?about=pe_nobody")
+    auditor.open(f"/events?about=pe_{'0' * 26}")
     auditor.says("No event matches.")
+    auditor.open("/events?about=Nobody+Such")
+    auditor.says("Nothing that you may see is called so.")
+    auditor.open(f"/events?about={dataset.slug}&kind=lease.issued&since=2020-01-01T00:00")
+    assert auditor.page.locator("tbody tr").count() == 1, "a short name does as well as an id"
+    command = f"guestkey audit list --kind lease.issued --about {dataset.id} --since 2020-01-01T00:00"
+    expect(auditor.page.locator("#command")).to_have_text(command)
     auditor.open("/events?since=yesterday")
     auditor.says("This is not a date and time")
     auditor.look("events-wrong")
@@ -45,10 +56,12 @@ def test_an_auditor_looks_and_takes_out_exactly_what_they_see(house: House, gues
     auditor.press("Show")
     auditor.says("Ada Guest")
     auditor.says(lease.id)
+    assert "person:" not in auditor.page.locator("main").inner_text()
     auditor.look("access-at")
     auditor.fill("When (UTC)", "2020-01-01T00:00")
     auditor.press("Show")
     auditor.says("No grant covered that day.")
+    auditor.look("access-at-nobody")
 
     auditor.open("/policy")
     auditor.look("revisions")

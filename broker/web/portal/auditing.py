@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from urllib.parse import urlencode
 
@@ -13,16 +13,19 @@ from starlette.requests import Request
 
 from broker.access import log_proofs, reading_events
 from broker.access.access_at import About, access_at
+from broker.access.figures import per_day
 from broker.access.log_proofs import Place
-from broker.access.paging import Window
+from broker.access.naming import anything_meant, names_of, person_meant, vendor_meant
+from broker.access.paging import Page, Window
 from broker.access.permissions import sees_everything
 from broker.access.reading_events import EventFilters, EventRead
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import Forbidden, Invalid, NotFound
-from broker.models import Dataset, LogCheckpoint, Person, PolicyInForce, PolicyRevision, Service, Vendor
-from broker.web.portal.pages import render
-from broker.web.portal.sentences import SENTENCES, sentence
+from broker.models import LogCheckpoint, PolicyInForce, PolicyRevision
+from broker.web.portal.pages import bare, render
+from broker.web.portal.sentences import SENTENCES
+from broker.web.portal.telling import details_of, names_in, part, said
 from broker.web.portal.viewer import MemberNow, Viewer
 
 router = APIRouter()
@@ -34,9 +37,11 @@ _MOST_REVISIONS = 100
 def events(request: Request, viewer: MemberNow, cursor: str | None = None) -> HTMLResponse:
     """Events, newest first, narrowed by what the address says."""
     asked = _asked(request, _FIELDS)
-    trouble, page = None, None
+    trouble = None
+    page: Page[EventRead] = Page([], None)
     with viewer.parts.database.transaction() as tx:
         try:
+            _meant(tx, viewer, asked)
             filters = EventFilters(
                 asked.get("kind"),
                 asked.get("actor"),
@@ -49,19 +54,22 @@ def events(request: Request, viewer: MemberNow, cursor: str | None = None) -> HT
             page = reading_events.list_events(tx, viewer.caller, Window(cursor), filters)
         except Invalid as error:
             trouble = error
-        items = list(page.items) if page else []
-        names = _names(tx, items)
+        names = names_in(tx, page.items) | names_of(tx, asked.values())
+        everything = sees_everything(viewer.caller)
+        days = per_day(tx, viewer.caller, viewer.now) if everything and not asked and cursor is None else None
     return render(
         "audit/events.html",
         viewer=viewer,
         status=422 if trouble else 200,
         trouble=_shown(trouble),
         page=page,
-        rows=[(item, _sentence(item, names)) for item in items],
+        rows=[(item, said(item, names)) for item in page.items],
         asked=asked,
+        names=names,
         kinds=[("", "Anything"), *((kind, kind) for kind in sorted(SENTENCES))],
         query=urlencode(_for_api(asked)),
-        everything=sees_everything(viewer.caller),
+        everything=everything,
+        days=days,
     )
 
 
@@ -70,9 +78,19 @@ def one_event(event_id: str, viewer: MemberNow) -> HTMLResponse:
     """One event: a sentence, what it says, and its canonical form."""
     with viewer.parts.database.transaction() as tx:
         event = reading_events.one_event(tx, viewer.caller, event_id)
-        said = _sentence(event, _names(tx, [event]))
+        names = names_in(tx, [event])
         place, checkpoint = _proof(tx, viewer, event)
-    return render("audit/event.html", viewer=viewer, event=event, said=said, place=place, checkpoint=checkpoint)
+    return render(
+        "audit/event.html",
+        viewer=viewer,
+        event=event,
+        said=said(event, names),
+        who=None if event.actor == "system" else part(event.actor, names),
+        whom=part(event.subject, names),
+        details=details_of(event.details, names),
+        place=place,
+        checkpoint=checkpoint,
+    )
 
 
 def _proof(tx: Transaction, viewer: Viewer, event: EventRead) -> tuple[Place | None, LogCheckpoint | None]:
@@ -94,12 +112,15 @@ def access_at_page(request: Request, viewer: MemberNow) -> HTMLResponse:
     asked = _asked(request, ("at", "dataset", "person", "vendor"))
     found, trouble = None, None
     with viewer.parts.database.transaction() as tx:
-        if asked:
-            about = About(asked.get("dataset"), asked.get("person"), asked.get("vendor"))
-            try:
+        try:
+            _meant(tx, viewer, asked)
+            if asked:
+                about = About(asked.get("dataset"), asked.get("person"), asked.get("vendor"))
                 found = access_at(tx, viewer.caller, _moment(asked, "at") or clock(tx), about)
-            except Invalid as error:
-                trouble = error
+        except Invalid as error:
+            trouble = error
+        holders = [bare(item.holder) for item in found.did] if found else []
+        names = names_of(tx, [*holders, *asked.values()])
     return render(
         "audit/access_at.html",
         viewer=viewer,
@@ -107,6 +128,7 @@ def access_at_page(request: Request, viewer: MemberNow) -> HTMLResponse:
         trouble=_shown(trouble),
         found=found,
         asked=asked,
+        names=names,
     )
 
 
@@ -118,7 +140,8 @@ def revisions(viewer: MemberNow) -> HTMLResponse:
         current = tx.execute(select(PolicyInForce.revision)).scalar_one_or_none()
         newest = select(PolicyRevision).order_by(PolicyRevision.number.desc()).limit(_MOST_REVISIONS)
         rows = tx.scalars(newest).all()
-    return render("audit/revisions.html", viewer=viewer, revisions=rows, current=current)
+        names = names_of(tx, {id_ for row in rows for id_ in (row.proposed_by, row.approved_by) if id_})
+    return render("audit/revisions.html", viewer=viewer, revisions=rows, current=current, names=names)
 
 
 @router.get("/policy/{number}")
@@ -133,6 +156,7 @@ def one_revision(number: int, viewer: MemberNow, against: int | None = None) -> 
         other = against if against is not None else number - 1
         this, before = book.at(tx, number), book.at(tx, other) if 0 < other < 2**31 else None
         current = tx.execute(select(PolicyInForce.revision)).scalar_one_or_none()
+        names = names_of(tx, [id_ for id_ in (row.proposed_by, row.approved_by) if id_])
     removed, added = before.diff(this) if this and before else ((), ())
     return render(
         "audit/revision.html",
@@ -142,6 +166,7 @@ def one_revision(number: int, viewer: MemberNow, against: int | None = None) -> 
         other=other if before else None,
         removed=removed,
         added=added,
+        names=names,
     )
 
 
@@ -188,26 +213,12 @@ def _shown(error: Invalid | None) -> dict[str, str] | None:
     return {"title": "There is a problem", "detail": error.detail, "advice": error.advice, "field": field}
 
 
-def _names(tx: Transaction, events: Iterable[EventRead]) -> dict[str, str]:
-    """What people and things are called, by id."""
-    ids = {part.rpartition(":")[2] for event in events for part in (event.actor, event.subject)}
-    found: dict[str, str] = {}
-    for record, name in (
-        (Person, Person.name),
-        (Service, Service.name),
-        (Vendor, Vendor.name),
-        (Dataset, Dataset.slug),
-    ):
-        found |= {id_: said for id_, said in tx.execute(select(record.id, name).where(record.id.in_(ids))) if said}
-    return found
+def _meant(tx: Transaction, viewer: Viewer, asked: dict[str, str]) -> None:
+    """Put ids where names were typed.
 
-
-def _sentence(event: EventRead, names: Mapping[str, str]) -> str:
-    who, whom = (names.get(part.rpartition(":")[2], part) for part in (event.actor, event.subject))
-    return sentence(event.kind, "Guestkey" if who == "system" else who, whom)
-
-
-def told(tx: Transaction, events: Sequence[EventRead]) -> list[tuple[EventRead, str]]:
-    """Events, each with its sentence."""
-    names = _names(tx, events)
-    return [(event, _sentence(event, names)) for event in events]
+    Raises:
+        Invalid: nothing, or more than one thing, is called so.
+    """
+    for field, meant in (("about", anything_meant), ("person", person_meant), ("vendor", vendor_meant)):
+        if field in asked:
+            asked[field] = meant(tx, viewer.caller, asked[field], field) or ""

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
-from sqlalchemy import not_, select
+from sqlalchemy import not_
 from starlette.responses import Response
 
 from broker import proposals
 from broker.access import rulebook, words
+from broker.access.naming import names_of
 from broker.access.paging import Window, page
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import Invalid
-from broker.models import Person, Proposal
+from broker.models import Proposal
 from broker.web.api.proposals import ProposalShown, proposal_shown
 from broker.web.performers import PERFORMERS
 from broker.web.portal.acting import Setback, act, fresh, go
@@ -125,7 +126,6 @@ def _difference(tx: Transaction, viewer: Viewer, shown: ProposalShown) -> tuple[
 
 
 def _names(tx: Transaction, shown: list[ProposalShown]) -> dict[str, str]:
-    """The names of people a proposal mentions, by id."""
+    """What a proposal mentions is called, by id."""
     ids = {text for item in shown for text in (item.subject, item.proposed_by, item.decided_by) if text}
-    ids |= {value for item in shown for value in item.details.values() if isinstance(value, str) and len(value) < 40}
-    return {row.id: row.name for row in tx.execute(select(Person.id, Person.name).where(Person.id.in_(ids)))}
+    return names_of(tx, ids | {value for item in shown for value in item.details.values() if isinstance(value, str)})

@@ -21,9 +21,9 @@ from broker.models import TeamMember, Vendor
 from broker.web.api.dataset_shapes import summaries
 from broker.web.api.holding_shapes import GrantShown, LeaseShown, grants_shown, leases_shown
 from broker.web.api.request_shapes import shown
-from broker.web.portal import auditing
 from broker.web.portal.acting import FRESH_SECONDS, Setback, act, asked, go
 from broker.web.portal.pages import duration, render
+from broker.web.portal.telling import told
 from broker.web.portal.viewer import AnybodyNow, MemberNow, Sent, Viewer
 
 router = APIRouter()
@@ -73,7 +73,7 @@ def _of_auditor(viewer: Viewer) -> HTMLResponse:
         return render(
             "home_auditor.html",
             viewer=viewer,
-            events=auditing.told(tx, happened),
+            events=told(tx, happened),
             suspensions=suspension_reports.list_suspensions(tx, viewer.caller, _FEW, state="open").items,
             notices=notices.for_caller(tx, viewer.caller, viewer.now),
         )

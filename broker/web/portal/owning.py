@@ -15,12 +15,14 @@ from broker.access.datasets import dataset as dataset_seen
 from broker.access.datasets import require_owner_or_admin
 from broker.access.facts import Ask
 from broker.access.holdings import Filters
-from broker.access.paging import Window
+from broker.access.naming import LONGEST, names_of, person_meant
+from broker.access.paging import Page, Window
 from broker.access.permissions import require_admin
 from broker.credentials import kinds
 from broker.database import now as clock
 from broker.errors import Forbidden, GuestkeyError, Invalid, NotFound
-from broker.models import Dataset, Vendor
+from broker.models import Dataset, Grant, Vendor
+from broker.policies import ACTIONS, Decision
 from broker.web.api.holding_shapes import grants_shown
 from broker.web.portal.acting import Setback, act, fresh, go, trouble_of
 from broker.web.portal.pages import render
@@ -73,26 +75,52 @@ def grants(
     viewer: MemberNow, cursor: str | None = None, dataset: str = "", person: str = "", state: str = "current"
 ) -> HTMLResponse:
     """Grants, newest first, narrowed by what the address says."""
-    wanted = state if state in ("current", "ended") else None
+    asked = {"dataset": dataset.strip()[:64], "person": person.strip()[:LONGEST], "state": state}
+    page: Page[Grant] = Page([], None)
+    trouble = None
     with viewer.parts.database.transaction() as tx:
-        filters = Filters(dataset=dataset or None, person=person or None, state=wanted)
-        page = holdings.list_grants(tx, viewer.caller, Window(cursor), filters)
+        try:
+            whom = person_meant(tx, viewer.caller, asked["person"])
+            wanted = state if state in ("current", "ended") else None
+            filters = Filters(dataset=asked["dataset"] or None, person=whom, state=wanted)
+            page = holdings.list_grants(tx, viewer.caller, Window(cursor), filters)
+            asked["person"] = whom or ""
+        except Invalid as error:
+            trouble = trouble_of(error)
         found = grants_shown(tx, list(page.items))
-    asked = {"dataset": dataset, "person": person, "state": state}
-    return render("owner/grants.html", viewer=viewer, page=page, grants=found, asked=asked)
+        names = names_of(tx, [asked["person"]])
+    return render(
+        "owner/grants.html",
+        viewer=viewer,
+        status=trouble.status if trouble else 200,
+        trouble=trouble,
+        page=page,
+        grants=found,
+        asked=asked,
+        names=names,
+    )
 
 
 @router.get("/why")
 def why(request: Request, viewer: MemberNow) -> HTMLResponse:
     """What the gate would say to somebody now, by which rule, and who can change it. Issues nothing."""
-    asked = {name: request.query_params.get(name, "").strip()[:64] for name in ("dataset", "person", "slice", "kind")}
-    decision, trouble = None, None
-    if asked["dataset"]:
-        ask = Ask(asked["dataset"], "read", asked["slice"] or None, asked["kind"] or "postgres")
+    fields = ("dataset", "person", "slice", "kind", "action")
+    asked = {name: request.query_params.get(name, "").strip()[:LONGEST] for name in fields}
+    asked = {**asked, "kind": asked["kind"] or "postgres", "action": asked["action"] or "read"}
+    decision, line, trouble = None, None, None
+    with viewer.parts.database.transaction() as tx:
         try:
-            with viewer.parts.database.transaction() as tx:
+            asked["person"] = person_meant(tx, viewer.caller, asked["person"]) or ""
+            if asked["dataset"]:
                 dataset_seen(tx, viewer.caller, asked["dataset"])
+        except (NotFound, Invalid) as error:
+            trouble = trouble_of(error)
+        names = names_of(tx, [asked["person"]])
+    if asked["dataset"] and trouble is None:
+        ask = Ask(asked["dataset"], asked["action"], asked["slice"] or None, asked["kind"])
+        try:
             decision = explain.why(viewer.parts, viewer.caller, ask, person_id=asked["person"] or None)
+            line = _line(viewer, decision)
         except (NotFound, Forbidden, Invalid) as error:
             trouble = trouble_of(error)
     return render(
@@ -101,10 +129,22 @@ def why(request: Request, viewer: MemberNow) -> HTMLResponse:
         status=trouble.status if trouble else 200,
         trouble=trouble,
         decision=decision,
+        line=line,
         asked=asked,
+        names=names,
+        theirs=asked["person"] not in ("", viewer.caller.id),
         kinds=[(name, name) for name in sorted(kinds)],
+        actions=[(name, name) for name in ACTIONS],
         grant={"dataset": asked["dataset"]},
     )
+
+
+def _line(viewer: Viewer, decision: Decision) -> int | None:
+    """The line of the rule that spoke, in the rules as they were put in force."""
+    with viewer.parts.database.transaction() as tx:
+        rules = viewer.parts.rulebook.at(tx, decision.revision)
+    found = [rule.line for rule in rules.rules if str(rule) in decision.rules] if rules else []
+    return found[0] if found else None
 
 
 def _new_vendor(back: Setback, sent: Mapping[str, str]) -> HTMLResponse:

@@ -1,0 +1,140 @@
+"""What things are called, by their ids; and the id behind a name that somebody typed into a filter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Select, func, or_, select
+
+from broker.access.permissions import (
+    datasets_seen,
+    grants_seen,
+    people_seen,
+    requests_seen,
+    sees_everything,
+    teams_seen,
+    vendors_seen,
+)
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.errors import Invalid
+from broker.models import (
+    Dataset,
+    Grant,
+    Invitation,
+    Lease,
+    NoticeChannel,
+    Person,
+    Proposal,
+    Request,
+    Service,
+    SignInSource,
+    Slice,
+    Suspension,
+    Team,
+    Vendor,
+    is_id,
+)
+
+LONGEST = 200
+_SORTS: dict[str, Select[str, str]] = {
+    "pe": select(Person.id, func.coalesce(func.nullif(Person.name, ""), Person.email)),
+    "vn": select(Vendor.id, Vendor.name),
+    "te": select(Team.id, Team.name),
+    "sv": select(Service.id, Service.name),
+    "ds": select(Dataset.id, Dataset.slug),
+    "ss": select(SignInSource.id, SignInSource.name),
+    "su": select(Suspension.id, Suspension.name),
+    "ch": select(NoticeChannel.id, NoticeChannel.name),
+    "in": select(Invitation.id, Invitation.label),
+    "pr": select(Proposal.id, func.replace(Proposal.act, "_", " ")),
+    "sl": select(Slice.id, Slice.name + " of " + Dataset.slug).join(Dataset, Dataset.id == Slice.dataset_id),
+    "gr": select(Grant.id, Grant.role + " on " + Dataset.slug).join(Dataset, Dataset.id == Grant.dataset_id),
+    "rq": select(Request.id, Request.role + " on " + Dataset.slug).join(Dataset, Dataset.id == Request.dataset_id),
+    "lease": select(Lease.id, Dataset.slug + ", " + Slice.name)
+    .join(Dataset, Dataset.id == Lease.dataset_id)
+    .join(Slice, Slice.id == Lease.slice_id),
+}
+
+
+def names_of(tx: Transaction, ids: Iterable[str]) -> dict[str, str]:
+    """What these are called, by id; whatever is no id of ours, or has no name, is left out.
+
+    For pages that show the reader these ids already: nothing is hidden here.
+    """
+    sorts: dict[str, set[str]] = {}
+    for id_ in filter(is_id, ids):
+        sorts.setdefault(id_.partition("_")[0] if "_" in id_ else "lease", set()).add(id_)
+    found: dict[str, str] = {}
+    for sort, wanted in sorts.items():
+        if sort in _SORTS:
+            query = _SORTS[sort]
+            found |= {key: said for key, said in tx.execute(query.where(query.selected_columns[0].in_(wanted))) if said}
+    return found
+
+
+def person_meant(tx: Transaction, caller: Caller, text: str, field: str = "person") -> str | None:
+    """The id of the one person meant by an id, an e-mail or a whole name; None if nothing was typed.
+
+    Looked among are people the caller sees, and those whose requests and grants it sees.
+
+    Raises:
+        Invalid: nobody is called so, or several are.
+    """
+    text = text.strip()
+    if not text or is_id(_bare(text)):
+        return _bare(text) or None
+    held = select(Grant.person_id).where(grants_seen(caller))
+    asked = select(Request.person_id).where(requests_seen(caller))
+    seen = people_seen(caller)
+    if not sees_everything(caller) and caller.vendor_id is None:
+        seen = or_(seen, Person.id.in_(held), Person.id.in_(asked))
+    called = or_(func.lower(Person.name) == text.lower(), func.lower(Person.email) == text.lower())
+    return _one(tx.scalars(select(Person.id).where(called, seen).limit(2)).all(), "Nobody", field)
+
+
+def vendor_meant(tx: Transaction, caller: Caller, text: str, field: str = "vendor") -> str | None:
+    """The id of the one vendor meant by an id or a whole name; None if nothing was typed.
+
+    Raises:
+        Invalid: none is called so.
+    """
+    text = text.strip()
+    if not text or is_id(text):
+        return text or None
+    query = select(Vendor.id).where(func.lower(Vendor.name) == text.lower(), vendors_seen(caller))
+    return _one(tx.scalars(query.limit(2)).all(), "No vendor", field)
+
+
+def anything_meant(tx: Transaction, caller: Caller, text: str, field: str = "about") -> str | None:
+    """The id of whatever is meant: any id, a dataset's short name, or a person, vendor or team by name.
+
+    Raises:
+        Invalid: nothing is called so, or several things are.
+    """
+    text = text.strip()
+    if not text or is_id(_bare(text)):
+        return _bare(text) or None
+    low = text.lower()
+    called: list[Select[Any]] = [
+        select(Dataset.id).where(Dataset.slug == low, datasets_seen(caller)),
+        select(Person.id).where(
+            or_(func.lower(Person.name) == low, func.lower(Person.email) == low), people_seen(caller)
+        ),
+        select(Vendor.id).where(func.lower(Vendor.name) == low, vendors_seen(caller)),
+        select(Team.id).where(func.lower(Team.name) == low, teams_seen(caller)),
+    ]
+    found = [id_ for query in called for id_ in tx.scalars(query.limit(2))]
+    return _one(found, "Nothing", field)
+
+
+def _bare(text: str) -> str:
+    return text.rpartition(":")[2]
+
+
+def _one(found: Sequence[str], nobody: str, field: str) -> str:
+    if len(found) == 1:
+        return found[0]
+    said = "More than one is called so." if found else f"{nobody} that you may see is called so."
+    raise Invalid(said, field=f"/{field}", advice="Type the whole name, or the id: search finds it.")
