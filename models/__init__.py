@@ -3,7 +3,7 @@
 from .access import REQUEST_STATES, Grant, Request
 from .base import SCHEMA, Base
 from .catalogue import CATALOGUE_STATES, Catalogue, CatalogueTable, DatasetDraft
-from .dataset import SLICE_STATES, Dataset, Offer, Slice
+from .dataset import DATASET_STATUSES, SLICE_STATES, Dataset, Offer, Slice
 from .event import Event, EventPersonal
 from .factor import FactorChallenge, Passkey, RecoveryCode, TotpFactor
 from .ids import first_id, is_id, new_id, new_lease_id
@@ -34,6 +34,7 @@ __all__ = [
     "CATALOGUE_STATES",
     "CHANNEL_KINDS",
     "CHOICES",
+    "DATASET_STATUSES",
     "DELIVERY_STATES",
     "INVITATION_PURPOSES",
     "LEASE_STATES",

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from .base import Base, CreatedAt, Id, Key, Moment, Prose, Word, begins, one_of
 
+DATASET_STATUSES = ("active", "suspended", "retired")
 SLICE_STATES = ("registering", "ready", "failed", "retired")
 
 
@@ -17,7 +18,7 @@ class Dataset(Base):
 
     __tablename__ = "dataset"
     __table_args__ = (
-        CheckConstraint(one_of("status", "active", "suspended", "retired"), name="status"),
+        CheckConstraint(one_of("status", *DATASET_STATUSES), name="status"),
         CheckConstraint(one_of("nature", "data", "model"), name="nature"),
         begins("dataset", "slug"),
         begins("dataset", "title"),

@@ -73,6 +73,14 @@ def list_suspensions(
     return page(tx, query, Suspension.id, window)
 
 
+def open_suspension(tx: Transaction, caller: Caller, what: str, target_id: str) -> Suspension | None:
+    """The suspension that something is under now, if the caller may see it."""
+    query = select(Suspension).where(
+        Suspension.what == what, Suspension.target_id == target_id, Suspension.resumed_at.is_(None), _seen(caller)
+    )
+    return tx.scalars(query).one_or_none()
+
+
 def report(tx: Transaction, caller: Caller, suspension_id: str, now: datetime) -> Report:
     """How far a suspension is, or was.
 

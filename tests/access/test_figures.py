@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.dialects import postgresql
 
 from broker.access import suspending
 from broker.access.figures import DAYS, confirmed, days_query, per_day
@@ -43,8 +42,9 @@ def test_days_are_for_those_who_see_everything(world: World) -> None:
 
 
 def test_counting_days_walks_no_whole_log(world: World) -> None:
-    query = days_query(world.now()).compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
     with world.database.transaction() as tx:
+        dialect = tx.connection().dialect
+        query = days_query(world.now()).compile(dialect=dialect, compile_kwargs={"literal_binds": True})
         tx.execute(text("SET LOCAL enable_seqscan = off"))
         plan = tx.scalars(text(f"EXPLAIN {query}".replace(":", r"\:"))).all()
     assert not any(re.search(r"Seq Scan on event\b", line) for line in plan), plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import expect
 
-from broker.models import Lease
+from broker.models import Dataset, Grant, Lease, Vendor
 from tests.portal.conftest import GuestOf
 from tests.portal.house import House
 
@@ -38,9 +38,99 @@ def test_a_vendor_is_taken_in_and_a_dataset_offered_to_it(house: House, guest_of
     olga.press("Offer")
     expect(olga.page.get_by_role("listitem").filter(has_text=name)).to_be_visible()
     olga.look("who")
+    house.grant(dataset, owner)
+    olga.page.reload()
+    olga.says("role:annotator")
+    olga.look("who-table")
     olga.choose("From", name)
     olga.press("Withdraw")
     olga.says("It is offered to no vendor.")
+
+
+def test_a_suspended_dataset_stays_in_sight_and_is_opened_again(house: House, guest_of: GuestOf) -> None:
+    vendor, source = house.vendor()
+    owner, ada = house.someone("Olga Owner"), house.someone("Ada Engineer", source)
+    dataset = house.dataset(owner, vendor)
+    olga = guest_of(owner, factor_age=10)
+    olga.open(f"/datasets/{dataset.slug}")
+    olga.look("dataset-owner")
+    olga.follow("Suspend Clinical trials…")
+    olga.follow("Go on")
+    olga.fill("Reason", "a column too many")
+    olga.fill("Type the name", "Clinical trials")
+    olga.press("Suspend Clinical trials and revoke 0 leases")
+    for who, sees in ((olga, True), (guest_of(ada), False)):
+        who.open("/datasets")
+        assert who.page.get_by_role("listitem").filter(has_text=dataset.slug).count() == sees
+        who.open("/datasets?status=active")
+        assert dataset.slug not in who.page.content(), "the filter is in the address"
+    olga.open("/datasets?status=suspended")
+    expect(olga.page.get_by_role("listitem").filter(has_text=dataset.slug)).to_contain_text("suspended")
+    auditor = guest_of(house.someone("Aud Itor", None, "auditor"))
+    auditor.open(f"/datasets/{dataset.slug}")
+    auditor.says("the suspension and its report")
+    assert auditor.page.get_by_role("main").get_by_role("button").count() == 0
+    olga.open(f"/datasets/{dataset.slug}")
+    assert olga.page.get_by_role("link", name="Ask for a role").count() == 0
+    olga.says("Olga Owner suspended the dataset")
+    olga.look("dataset-suspended")
+    olga.fill("Reason", "the column is gone")
+    olga.press("Resume Clinical trials")
+    expect(olga.page.get_by_role("link", name="Ask for a role")).to_be_visible()
+    auditor.open(f"/datasets/{dataset.slug}")
+    assert auditor.page.get_by_role("link", name="Ask for a role").count() == 0
+
+
+def test_what_cannot_be_taken_back_wants_its_name_and_a_fresh_factor(house: House, guest_of: GuestOf) -> None:
+    vendor, source = house.vendor()
+    ada, ines = house.someone("Ada Engineer", source), house.someone("Ines Admin", None, "admin")
+    dataset = house.dataset(house.someone("Olga Owner"), vendor)
+    grant = house.grant(dataset, ada)
+    house.app(ada)
+    admin = guest_of(ines, factor_age=10)
+    admin.open("/datasets")
+    admin.look("datasets-admin")
+    admin.open(f"/people/{ada.id}")
+    admin.follow("Reset their second factor…")
+    admin.fill("Type the name", "Ada Engineer")
+    admin.press("Propose the reset")
+    admin.says("Another admin must approve this")
+    for place, name, act, record in (
+        (f"/datasets/{dataset.slug}", "Clinical trials", "Retire", Dataset),
+        (f"/vendors/{vendor.id}", vendor.name, "Offboard", Vendor),
+    ):
+        admin.open(place)
+        admin.follow(f"{act} {name}…")
+        admin.fill("Reason", "the work is done")
+        admin.fill("Type the name", "something else")
+        admin.press(f"{act} {name}")
+        admin.says("The name does not match.")
+        admin.fill("Type the name", name)
+        if act == "Offboard":
+            admin.look("offboard")
+            house.factor(ines, 3600)
+            admin.press(f"{act} {name}")
+            admin.says("This asks for a second factor")
+            with house.world.database.transaction() as tx:
+                assert tx.get_one(Vendor, vendor.id).status == "active"
+            house.factor(ines, 10)
+            admin.open(f"{place}/offboard")
+            admin.fill("Reason", "the work is done")
+            admin.fill("Type the name", name)
+        admin.press(f"{act} {name}")
+        admin.says("retired" if record is Dataset else "offboarded")
+        assert admin.page.get_by_role("link", name=f"{act} {name}").count() == 0
+    with house.world.database.transaction() as tx:
+        assert tx.get_one(Dataset, dataset.id).status == "retired"
+        assert tx.get_one(Grant, grant.id).revoked_at is not None
+    guest = guest_of(house.someone("Olaf Owner"))
+    for path in (
+        f"/vendors/{vendor.id}/offboard",
+        f"/datasets/{dataset.slug}/retire",
+        f"/people/{ada.id}/reset-factor",
+    ):
+        guest.open(path)
+        guest.says("This is for admins.")
 
 
 def test_why_says_every_reason_and_the_rule(house: House, guest_of: GuestOf) -> None:

@@ -12,6 +12,7 @@ from broker.web.portal import (
     channels,
     confirming_elsewhere,
     credentials,
+    datasets,
     deciding,
     describing,
     home,
@@ -20,6 +21,7 @@ from broker.web.portal import (
     leases,
     noticing,
     owning,
+    parting,
     registry,
     reviewing,
     searching,
@@ -38,6 +40,7 @@ for _module in (
     # Before a dataset's own page: `/datasets/new` is no dataset.
     describing,
     slicing,
+    datasets,
     asking,
     reviewing,
     searching,
@@ -50,6 +53,8 @@ for _module in (
     sources,
     # Before `/people/{person_id}`, which would take `import` for somebody.
     importing,
+    # Before `/people/{person_id}/{what}` and its like.
+    parting,
     admin,
     installation,
     deciding,

@@ -25,6 +25,7 @@ from broker.identity.bootstrap import enrol_link, join_link
 from broker.models import PERSON_STATUSES, VENDOR_STATUSES, Invitation, Person, SignInSource, Vendor
 from broker.web.api.people import Role, RoleBody, give_role
 from broker.web.portal.acting import Setback, act, fresh, go
+from broker.web.portal.history import history
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
 
@@ -196,6 +197,7 @@ def _person_page(setback: Setback, person_id: str, asked_for: str, filled: Mappi
             label=_labels(tx, [person]).get(person_id, ""),
             joins=inviting.team_to_join(tx, person_id) if person.status == "pending" else None,
             has_factor=invitations.has_factor(tx, person_id),
+            history=history(tx, viewer, "person", person_id),
         )
 
 
@@ -205,6 +207,7 @@ def _vendor_page(setback: Setback, vendor_id: str, asked_for: str, filled: Mappi
         require_admin(viewer.caller)
         vendor = vendors.vendor(tx, viewer.caller, vendor_id)
         staff = people.list_people(tx, viewer.caller, Window(limit=200), vendor_id=vendor_id).items
+        lately = history(tx, viewer, "vendor", vendor_id)
     return render(
         "admin/vendor.html",
         viewer=viewer,
@@ -215,6 +218,7 @@ def _vendor_page(setback: Setback, vendor_id: str, asked_for: str, filled: Mappi
         filled=filled,
         vendor=vendor,
         people=staff,
+        history=lately,
     )
 
 

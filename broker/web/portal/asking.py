@@ -1,4 +1,4 @@
-"""Datasets one may see, asking for a role on one, and following what one asked for. Deciding is `reviewing`."""
+"""Asking for a role on a dataset, and following what one asked for. Deciding is `reviewing`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from broker.access.requests import NewRequest
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import Invalid
-from broker.models import Person, Team, Vendor
-from broker.web.api.dataset_shapes import full, summaries
+from broker.models import Person, Team
+from broker.web.api.dataset_shapes import full
 from broker.web.api.request_shapes import RequestShown, shown
 from broker.web.portal.acting import Setback, act, go
 from broker.web.portal.pages import duration, render
@@ -28,25 +28,6 @@ from broker.web.portal.viewer import MemberNow, Sent, Viewer
 router = APIRouter()
 DAY = 86400
 PERIODS = (DAY, 3 * DAY, 7 * DAY, 14 * DAY, 30 * DAY, 90 * DAY)
-
-
-@router.get("/datasets")
-def datasets(viewer: MemberNow, cursor: str | None = None) -> HTMLResponse:
-    """Every dataset the person may see."""
-    with viewer.parts.database.transaction() as tx:
-        page = list_datasets(tx, viewer.caller, Window(cursor), status="active")
-        return render("datasets.html", viewer=viewer, page=page, datasets=summaries(tx, page.items))
-
-
-@router.get("/datasets/{slug}")
-def one_dataset(slug: str, viewer: MemberNow) -> HTMLResponse:
-    """One dataset: what it is, its slices, and the roles one can ask for."""
-    with viewer.parts.database.transaction() as tx:
-        found = dataset(tx, viewer.caller, slug)
-        shown = full(viewer.parts, tx, viewer.caller, found)
-        owner = tx.get(Person, shown.owner) if shown.owner else None
-        vendors = {offer.vendor: tx.get_one(Vendor, offer.vendor).name for offer in shown.offers}
-        return render("dataset.html", viewer=viewer, dataset=shown, owner=owner, vendors=vendors)
 
 
 @router.get("/ask")

@@ -1,0 +1,35 @@
+"""What happened to a person, a vendor or a dataset lately, and whether it is suspended: a part of their pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from broker.access.paging import Window
+from broker.access.reading_events import EventFilters, EventRead, list_events
+from broker.access.suspending import What
+from broker.access.suspension_reports import open_suspension
+from broker.database import Transaction
+from broker.models import Suspension
+from broker.web.portal.telling import names_in, said
+from broker.web.portal.viewer import Viewer
+
+_LATEST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The latest events with their sentences, and the open suspension as far as the viewer sees it."""
+
+    id: str
+    events: Sequence[tuple[EventRead, str]]
+    suspension: Suspension | None
+
+
+def history(tx: Transaction, viewer: Viewer, what: What, id_: str) -> History:
+    """What happened to something lately."""
+    filters = EventFilters(vendor=id_) if what == "vendor" else EventFilters(about=id_)
+    items = list_events(tx, viewer.caller, Window(limit=_LATEST), filters).items
+    names = names_in(tx, items)
+    told = [(item, said(item, names)) for item in items]
+    return History(id_, told, open_suspension(tx, viewer.caller, what, id_))
