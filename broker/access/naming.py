@@ -48,7 +48,7 @@ _SORTS: dict[str, Select[str, str]] = {
     "su": select(Suspension.id, Suspension.name),
     "ch": select(NoticeChannel.id, NoticeChannel.name),
     "in": select(Invitation.id, Invitation.label),
-    "pr": select(Proposal.id, func.replace(Proposal.act, "_", " ")),
+    "pr": select(Proposal.id, "“" + func.replace(Proposal.act, "_", " ") + "”"),
     "sl": select(Slice.id, Slice.name + " of " + Dataset.slug).join(Dataset, Dataset.id == Slice.dataset_id),
     "gr": select(Grant.id, Grant.role + " on " + Dataset.slug).join(Dataset, Dataset.id == Grant.dataset_id),
     "rq": select(Request.id, Request.role + " on " + Dataset.slug).join(Dataset, Dataset.id == Request.dataset_id),

@@ -1,4 +1,4 @@
-"""Lists, newest first, in pages: the cursor is the last id seen, because ids sort by their making."""
+"""Lists in pages, newest first unless said: the cursor is the last id seen, because ids sort by their making."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What page is asked for: at most `limit` rows, made before the one the cursor names."""
+    """What page is asked for: at most `limit` rows, made before (oldest first: after) the one the cursor names."""
 
     cursor: str | None = None
     limit: int = DEFAULT_LIMIT
+    oldest_first: bool = False
 
 
 def page(tx: Transaction, query: Select[T], key: InstrumentedAttribute[str], window: Window) -> Page[T]:
-    """Run a query over one record, newest first, and cut it to the window.
+    """Run a query over one record and cut it to the window.
 
     Raises:
         Invalid: the cursor is none of ours.
@@ -43,8 +44,9 @@ def page(tx: Transaction, query: Select[T], key: InstrumentedAttribute[str], win
     if window.cursor is not None:
         if not is_id(window.cursor):
             raise bad_cursor()
-        query = query.where(key < window.cursor)
-    rows = list(tx.scalars(query.order_by(key.desc()).limit(window.limit + 1)))
+        query = query.where(key > window.cursor if window.oldest_first else key < window.cursor)
+    in_order = query.order_by(key if window.oldest_first else key.desc())
+    rows = list(tx.scalars(in_order.limit(window.limit + 1)))
     more = len(rows) > window.limit
     rows = rows[: window.limit]
     return Page(rows, str(getattr(rows[-1], key.key)) if more else None)

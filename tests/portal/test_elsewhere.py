@@ -48,6 +48,7 @@ def test_a_command_line_is_confirmed_or_disowned_in_the_browser(house: House, gu
     guest.look("confirm-command-line-done")
     guest.page.go_back()
     guest.says("Nothing waits to be confirmed here")
+    guest.look("confirm-command-line-gone")
     guest.open(asking(house, ada, "198.51.100.7"))
     guest.says("another address than yours here")
     guest.fill("Code from your authenticator app", "000 000")

@@ -62,6 +62,9 @@ def test_an_admin_pulls_the_plug_and_watches(house: House, guest_of: GuestOf) ->
     ada.sign_in(f"/sign-in/{source.id}")
     expect(ada.page.locator("main")).to_contain_text("Please call Olga.")
 
+    admin.open(f"/vendors/{vendor.id}")
+    admin.says("the suspension and its report")
+    admin.look("vendor-suspended")
     admin.open(f"/vendors/{vendor.id}/suspend/confirm")
     admin.fill("Reason", "again, by mistake")
     admin.fill("Type the name", vendor.name)
@@ -109,7 +112,9 @@ def test_a_person_and_a_dataset_are_shut_out_alike(house: House, guest_of: Guest
     admin.says("As it had said.")
     admin.says(lease.id)
     admin.open(place)
-    admin.says("suspended")
+    admin.says("the suspension and its report")
+    if what == "person":
+        admin.look("person-suspended")
 
 
 def test_what_does_not_end_is_on_top_with_a_way_by_hand(house: House, guest_of: GuestOf) -> None:

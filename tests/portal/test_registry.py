@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 from playwright.sync_api import expect
 
@@ -31,7 +33,12 @@ def test_teams_roles_and_services(house: House, guest_of: GuestOf) -> None:
     ines.open("/teams")
     ines.look("teams")
 
+    ines.open(f"/people?vendor={vendor.id}&status=suspended")
+    ines.says("Nobody matches.")
+    ines.look("people-empty")
     ines.open(f"/people?vendor={vendor.id}&status=active")
+    command = f"guestkey person list --status active --vendor {vendor.id}"
+    expect(ines.page.locator("#command")).to_have_text(command)
     assert ines.page.locator("tbody tr").count() == 1
     ines.look("people-filtered")
     ines.follow("Ada Engineer")
@@ -77,6 +84,7 @@ def test_sources_are_proposed_and_closed(house: House, guest_of: GuestOf) -> Non
     ines.says(source.name)
     ines.look("sources")
     ines.follow("Propose a source")
+    ines.look("source-new")
     ines.fill("Name", "Acme login")
     ines.choose("Whose people sign in there", vendor.id)
     ines.fill("Issuer", "http://not-secure.example")
@@ -136,12 +144,22 @@ def test_rules_are_shown_as_a_difference(house: House, guest_of: GuestOf) -> Non
         details = {"rules": added, "networks": text.networks}
         made = proposals.propose(tx, "apply_policy", "policy", details, ines.caller, house.world.now())
     guest = guest_of(omar)
+    guest.open("/installation")
+    guest.look("installation")
     guest.open(f"/proposals/{made.id}")
     guest.says("+ role:tester")
     guest.look("proposal-rules")
     guest.fill("Reason", "Not needed")
     guest.press("Refuse")
     guest.says("refused")
+    by: dict[str, Any] = {"proposed_by": ines.id, "approved_by": omar.id, "now": house.world.now()}
+    with house.world.database.transaction() as tx:
+        number = rulebook.put_in_force(tx, rules=added, networks=text.networks, **by)
+        rulebook.put_in_force(tx, rules=text.rules, networks=text.networks, **by)
+    guest.open(f"/policy/{number}?against={current.number}")
+    guest.says("+ role:tester")
+    guest.says("Omar Admin")
+    guest.look("revision-difference")
 
 
 def test_the_queue_tells_who_decides(house: House, guest_of: GuestOf) -> None:
@@ -153,6 +171,7 @@ def test_the_queue_tells_who_decides(house: House, guest_of: GuestOf) -> None:
     ines.open("/queue?show=others")
     ines.says("Count the visits")
     ines.says("owner or a steward decides")
+    ines.says(vendor.name)
     ines.look("queue-others")
     owner = guest_of(olga)
     owner.open("/queue")

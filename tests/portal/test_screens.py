@@ -60,17 +60,22 @@ def test_a_second_admin_agrees(house: House, guest_of: GuestOf) -> None:
     first.look("proposals")
     first.open(f"/proposals/{made.id}")
     first.says("Another admin must approve this")
+    assert first.page.locator("dt", has_text="Person id").count() == 0, "who it is about is said once"
+    first.look("proposal-own")
     assert first.page.get_by_role("button", name="Approve").count() == 0
     second = guest_of(omar)
     second.open(f"/proposals/{made.id}")
     second.look("proposal")
     second.press("Approve")
     second.says("approved")
+    second.look("proposal-decided")
     second.open(f"/people/{ines.id}")
     second.says("auditor")
+    second.page.get_by_text("Change roles").click()
     second.look("person")
     second.press("Make enrolment link")
     second.says("Shown this once")
+    second.look("enrolment-link")
 
 
 def test_places_of_an_engineer(house: House, guest_of: GuestOf) -> None:

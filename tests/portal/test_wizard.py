@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 
-from broker.models import Dataset, Slice
+from broker.models import Catalogue, Dataset, Slice
 from tests.portal.conftest import GuestOf
 from tests.portal.guests import Guest
 from tests.portal.house import House
@@ -96,6 +96,8 @@ def test_a_dataset_is_registered_step_by_step(house: House, guest_of: GuestOf, s
         ines.look("describe-describe")
     ines.press("Go on")
     ines.says("those where cost is at most 30")
+    command = ines.page.locator("#command").text_content() or ""
+    assert command.endswith("--column site --column at --column cost --where 'cost<=30'"), command
     if scripts:
         ines.look("describe-review")
     # Back two steps, another column, and on again: nothing else is lost.
@@ -172,6 +174,17 @@ def test_drafts_and_slices_are_for_those_they_concern(house: House, guest_of: Gu
     ines.choose("Database", "data")
     ines.press("Go on")
     mine = ines.page.url
+    read_again(ines, "ward.visits")
+    states = {"waiting": "The database is being read", "failed": "It could not be read"}
+    for state, words in states.items():
+        until = time.monotonic() + 10
+        while words not in ines.open(mine).locator("main").inner_text():
+            assert time.monotonic() < until, words
+            with house.world.database.transaction() as tx:
+                tx.execute(update(Catalogue).values(state=state, detail="The database does not answer."))
+        ines.look(f"describe-{state}")
+    ines.press("Read again")
+    read_again(ines, "ward.visits")
     other = guest_of(house.someone("Ivo Admin", None, "admin"))
     other.open(mine)
     assert "There is no such draft here" in other.page.content()

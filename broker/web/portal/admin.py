@@ -46,8 +46,9 @@ def all_people(viewer: MemberNow, cursor: str | None = None, status: str = "", v
     if not (viewer.caller.is_admin or "lead" in viewer.caller.roles):
         raise Forbidden("This is for admins, and for a vendor's lead.", advice="Ask an admin of the organisation.")
     with viewer.parts.database.transaction() as tx:
-        waiting = people.list_people(tx, viewer.caller, Window(), status="pending").items
         wanted = status if status in PERSON_STATUSES else None
+        waits = people.list_people(tx, viewer.caller, Window(limit=MOST), status="pending", vendor_id=vendor or None)
+        waiting = waits.items if wanted in (None, "pending") and cursor is None else []
         page = people.list_people(tx, viewer.caller, Window(cursor), status=wanted, vendor_id=vendor or None)
         known = [person for person in page.items if person.status != "pending"]
         return render(

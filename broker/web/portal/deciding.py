@@ -42,18 +42,18 @@ MEANING = {
 
 @router.get("/proposals")
 def all_proposals(viewer: MemberNow, cursor: str | None = None, show: str = "open") -> HTMLResponse:
-    """What waits for a second admin, oldest first on each page; or what was decided."""
+    """What waits for a second admin, oldest first; or what was decided."""
     query = proposals.seen_by(viewer.caller)
     waits = (Proposal.state == "pending") & (Proposal.lapses_at > viewer.now)
     query = query.where(not_(waits) if show == "decided" else waits)
     with viewer.parts.database.transaction() as tx:
-        found = page(tx, query, Proposal.id, Window(cursor))
+        found = page(tx, query, Proposal.id, Window(cursor, oldest_first=show != "decided"))
         shown = [proposal_shown(item, viewer.caller, viewer.now) for item in found.items]
         return render(
             "admin/proposals.html",
             viewer=viewer,
             page=found,
-            proposals=shown if show == "decided" else shown[::-1],
+            proposals=shown,
             acts=ACTS,
             names=_names(tx, shown),
             decided=show == "decided",

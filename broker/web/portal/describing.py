@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -267,7 +268,36 @@ def _review_page(back: Setback, draft_id: str) -> Response:
         columns=chosen,
         conditions=[condition_said(row) for row in content["rows"]],
         owner=owner,
+        commands=_commands(content),
     )
+
+
+def _commands(content: Mapping[str, Any]) -> str:
+    """What registers the same from a terminal."""
+    lines = []
+    if "dataset" not in content:
+        optional = (("description", content["description"]), ("owner", content["owner"]))
+        said = [("title", content["title"]), *(("label", label) for label in content["labels"]), *optional]
+        if content["kept_until"]:
+            said.append(("kept-until", f"{content['kept_until']}T23:59:59Z"))
+        lines.append(_command("dataset new", [content["slug"]], said))
+    said = [("connection", content["connection"]), ("table", ".".join(content["table"]))]
+    said += [("column", column) for column in content["columns"]]
+    said += [("where", _where(row)) for row in content["rows"]]
+    said.append(("description", content["slice_description"]))
+    lines.append(_command("slice add", [content.get("dataset") or content["slug"], content["slice"]], said))
+    return "\n".join(lines)
+
+
+def _command(words: str, names: list[str], options: list[tuple[str, str]]) -> str:
+    given = [f"--{name} {shlex.quote(visible(value))}" for name, value in options if value]
+    return " ".join(["guestkey", words, *map(shlex.quote, names), *given])
+
+
+def _where(row: list[Any]) -> str:
+    column, operator, *_ = row
+    written = {"in": " in ", "is_null": " is null", "not_null": " is not null"}.get(operator, operator)
+    return f"{column}{written}{_typed(row)}"
 
 
 def condition_said(row: list[Any]) -> str:

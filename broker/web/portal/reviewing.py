@@ -7,14 +7,17 @@ from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
+from sqlalchemy import select
 from starlette.responses import Response
 
 from broker.access import approving, requests
 from broker.access.approving import Narrowing
 from broker.access.dossier import Dossier, changes, check_unchanged, digest_of, dossier
-from broker.access.paging import MOST, Window
+from broker.access.naming import names_of
+from broker.access.paging import Window
 from broker.database import now as clock
 from broker.errors import Invalid
+from broker.models import Person, Vendor
 from broker.web.api.request_shapes import RequestFull, full, shown
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.asking import PERIODS
@@ -28,7 +31,7 @@ LIFETIMES = (300, 900, 1800, 3600, 7200, 14400)
 
 @router.get("/queue")
 def queue(viewer: MemberNow, cursor: str | None = None, show: str = "queue") -> HTMLResponse:
-    """What waits for this person's decision, oldest first on each page; what was decided; what others decide."""
+    """What waits for this person's decision, oldest first; what was decided; what others decide."""
     return render("queue.html", viewer=viewer, **_queue(viewer, cursor, show))
 
 
@@ -41,11 +44,14 @@ def live_queue(viewer: MemberNow) -> HTMLResponse:
 def _queue(viewer: Viewer, cursor: str | None, show: str) -> dict[str, Any]:
     view = _VIEWS.get(show, "queue")
     with viewer.parts.database.transaction() as tx:
-        page = requests.list_requests(tx, viewer.caller, Window(cursor, MOST), view=view)
+        window = Window(cursor, oldest_first=view != "decided")
+        page = requests.list_requests(tx, viewer.caller, window, view=view)
         found = shown(tx, viewer.caller, page.items)
-    if view != "decided":
-        found = sorted(found, key=lambda item: item.created_at)
-    return {"page": page, "requests": found, "view": view}
+        asked = {item.person.id for item in found}
+        of = select(Person.id, Vendor.name).join(Vendor, Vendor.id == Person.vendor_id).where(Person.id.in_(asked))
+        vendors = {row[0]: row[1] for row in tx.execute(of)}
+        names = names_of(tx, {id_ for item in found for id_ in (item.team, item.service) if id_})
+    return {"page": page, "requests": found, "view": view, "vendors": vendors, "names": names}
 
 
 @router.get("/requests/{request_id}")
