@@ -196,6 +196,8 @@ def test_leases_show_problems_first_and_grants_are_found(house: House, guest_of:
     rows = admin.page.locator("tbody tr")
     assert rows.count() == 2
     expect(rows.first.get_by_role("link")).to_have_attribute("href", f"/leases/{failing.id}")
+    expect(rows.last.get_by_role("link", name="Revoke…")).to_have_attribute("href", f"/leases/{fine.id}")
+    admin.says(f"{dataset.slug}, deidentified, held by Ada Guest: attempt 4")
     admin.look("leases-problems")
     admin.open(f"/grants?dataset={dataset.slug}")
     expect(admin.page.get_by_role("link", name="Ada Guest")).to_have_attribute("href", f"/grants/{grant.id}")
@@ -207,7 +209,10 @@ def test_leases_show_problems_first_and_grants_are_found(house: House, guest_of:
     admin.open("/grants?dataset=none-such")
     admin.says("No grant matches.")
     admin.look("grants-empty")
-    admin.open(f"/leases?dataset={dataset.slug}&state=all")
+    admin.open("/leases?person=Nobody+Such")
+    admin.says("Nobody that you may see is called so.")
+    admin.open(f"/leases?dataset={dataset.slug}&state=all&person={signed.id}")
+    assert admin.page.get_by_label("Person").input_value() == "Ada Guest"
     admin.look("leases-all")
     world.change(Lease, failing.id, state="revoking", next_attempt_at=world.now())
     world.wait_for(failing.id, "revoked")

@@ -13,22 +13,24 @@ from sqlalchemy import select
 from starlette.responses import Response
 
 from broker.access import holdings, renewing
+from broker.access.naming import LONGEST, names_of, person_meant
 from broker.access.paging import Page, Window
 from broker.access.reading_events import Told, of_lease
 from broker.credentials import kinds
 from broker.credentials.base import LeaseToEnd
 from broker.database import Transaction
 from broker.database import now as clock
-from broker.errors import Denied
+from broker.errors import Denied, Invalid
 from broker.models import LIVE_STATES, Lease, Person
 from broker.web.api.holding_shapes import LeaseFull, LeaseShown, lease_full, leases_shown
-from broker.web.portal.acting import Setback, act, go
+from broker.web.portal.acting import Setback, act, go, trouble_of
 from broker.web.portal.pages import by_whom, render
 from broker.web.portal.sentences import SENTENCES
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
 
 router = APIRouter()
 _BAR_WIDTH = 1000
+_NOTHING: Mapping[str, Any] = {"leases": [], "failing": [], "by_hand": {}}
 # Why a lease was told to end, in words.
 _CAUSES = {
     "abandoned": "its credential was not handed over in time",
@@ -61,13 +63,22 @@ def leases(
     kind: str = "",
 ) -> HTMLResponse:
     """Leases: those that could not be ended first, then the others, ending soonest first; or all, newest first."""
-    asked = {"state": state, "dataset": dataset, "person": person, "kind": kind}
+    asked = {"state": state, "dataset": dataset.strip(), "person": person[:LONGEST], "kind": kind}
+    with viewer.parts.database.transaction() as tx:
+        try:
+            asked["person"] = person_meant(tx, viewer.caller, asked["person"]) or ""
+            trouble = None
+        except Invalid as error:
+            trouble = trouble_of(error)
+        names = names_of(tx, [asked["person"]])
     choices = [("", "Any"), *((name, name) for name in sorted(kinds))]
-    context: dict[str, Any] = {"asked": asked, "state": state, "kinds": choices}
+    context: dict[str, Any] = {"asked": asked, "state": state, "kinds": choices, "names": names, "trouble": trouble}
+    if trouble:
+        return render("leases.html", viewer=viewer, status=trouble.status, page=Page([], None), **context, **_NOTHING)
     if state != "all":
         return render("leases.html", viewer=viewer, page=Page([], None), **context, **_live(viewer, asked))
     with viewer.parts.database.transaction() as tx:
-        filters = holdings.Filters(dataset=dataset or None, person=person or None)
+        filters = holdings.Filters(dataset=asked["dataset"] or None, person=asked["person"] or None)
         page = holdings.list_leases(tx, viewer.caller, Window(cursor), filters)
         found = leases_shown(tx, page.items)
     return render("leases.html", viewer=viewer, page=page, leases=found, **context)

@@ -1,0 +1,74 @@
+"""Names for ids, and ids for names: one thing is meant or none, and nobody learns of what they do not see."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+
+from broker.access.naming import anything_meant, names_of, person_meant, vendor_meant
+from broker.caller import Caller
+from broker.errors import Invalid
+from broker.models import Person
+from tests.support.world import World
+
+
+def meant(world: World, caller: Caller, text: str) -> str | None:
+    """The person meant, or why none is."""
+    with world.database.transaction() as tx:
+        try:
+            return person_meant(tx, caller, text)
+        except Invalid as error:
+            return error.detail
+
+
+def test_a_name_means_the_one_person_called_so(world: World) -> None:
+    auditor = world.person(roles=("auditor",)).caller
+    name = f"Zoë {secrets.token_hex(4)}"
+    one = world.person(name=name)
+    with world.database.transaction() as tx:
+        email = tx.get_one(Person, one.id).email
+    for text in (name, f"  {name.upper()} ", email.upper(), one.id, f"person:{one.id}"):
+        assert meant(world, auditor, text) == one.id, text
+    assert meant(world, auditor, "") is None
+    assert meant(world, auditor, name[:-1]) == "Nobody that you may see is called so."
+    world.person(name=name)
+    assert meant(world, auditor, name) == "More than one is called so."
+    assert meant(world, auditor, email) == one.id, "an e-mail tells them apart"
+
+
+def test_names_lead_only_to_what_one_sees(world: World) -> None:
+    nobody = "Nobody that you may see is called so."
+    owner, vendor = world.person(), world.vendor()
+    name = f"Ada {secrets.token_hex(4)}"
+    ada, colleague = world.person(vendor, name=name), world.person(vendor)
+    lead = world.person(vendor, roles=("lead",))
+    dataset = world.dataset(vendor, owner=owner, register=False)
+    assert meant(world, owner.caller, name) == nobody
+    world.grant(dataset, ada)
+    assert meant(world, owner.caller, name) == ada.id, "who holds a grant on one's dataset is seen there"
+    assert meant(world, lead.caller, name) == ada.id
+    assert meant(world, colleague.caller, name) == nobody
+    assert meant(world, world.person(world.vendor()).caller, name) == nobody
+    with world.database.transaction() as tx:
+        assert vendor_meant(tx, owner.caller, vendor.name.upper()) == vendor.id
+        assert anything_meant(tx, owner.caller, dataset.slug) == dataset.id
+        assert anything_meant(tx, lead.caller, name) == ada.id
+        for text in (dataset.slug, vendor.name, name):
+            with pytest.raises(Invalid):
+                anything_meant(tx, world.person(world.vendor()).caller, text)
+
+
+def test_things_are_called_by_what_tells_them_from_others(world: World) -> None:
+    signed, dataset, grant = world.guest()
+    lease = world.issue(signed, dataset).lease
+    slice_id = world.slice_id(dataset)
+    with world.database.transaction() as tx:
+        names = names_of(tx, [signed.id, dataset.id, grant.id, lease.id, slice_id, "policy:1", "ev_" + "0" * 26])
+    assert names == {
+        signed.id: "Ada Guest",
+        dataset.id: dataset.slug,
+        grant.id: f"annotator on {dataset.slug}",
+        lease.id: f"{dataset.slug}, deidentified",
+        slice_id: f"deidentified of {dataset.slug}",
+    }
