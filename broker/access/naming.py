@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import ColumnElement, Select, func, or_, select
 
 from broker.access.permissions import (
     datasets_seen,
     grants_seen,
+    leases_seen,
     people_seen,
     requests_seen,
     sees_everything,
@@ -61,16 +62,24 @@ _SORTS: dict[str, Select[str, str]] = {
 def names_of(tx: Transaction, ids: Iterable[str]) -> dict[str, str]:
     """What these are called, by id; whatever is no id of ours, or has no name, is left out.
 
-    For pages that show the reader these ids already: nothing is hidden here.
+    Nothing is hidden: for what the reader was shown already. Of ids that somebody typed, see `names_seen`.
     """
-    sorts: dict[str, set[str]] = {}
-    for id_ in filter(is_id, ids):
-        sorts.setdefault(id_.partition("_")[0] if "_" in id_ else "lease", set()).add(id_)
     found: dict[str, str] = {}
-    for sort, wanted in sorts.items():
-        if sort in _SORTS:
+    for sort, wanted in _sorted(ids).items():
+        query = _SORTS[sort]
+        found |= _read(tx, query.where(query.selected_columns[0].in_(wanted)))
+    return found
+
+
+def names_seen(tx: Transaction, caller: Caller, ids: Iterable[str]) -> dict[str, str]:
+    """The same of what the caller sees: an id tried out reads like one of nothing."""
+    if sees_everything(caller):
+        return names_of(tx, ids)
+    found: dict[str, str] = {}
+    for sort, wanted in _sorted(ids).items():
+        if sort in _SEEN:
             query = _SORTS[sort]
-            found |= {key: said for key, said in tx.execute(query.where(query.selected_columns[0].in_(wanted))) if said}
+            found |= _read(tx, query.where(query.selected_columns[0].in_(wanted), _SEEN[sort](caller)))
     return found
 
 
@@ -85,13 +94,9 @@ def person_meant(tx: Transaction, caller: Caller, text: str, field: str = "perso
     text = text.strip()
     if not text or is_id(_bare(text)):
         return _bare(text) or None
-    held = select(Grant.person_id).where(grants_seen(caller))
-    asked = select(Request.person_id).where(requests_seen(caller))
-    seen = people_seen(caller)
-    if not sees_everything(caller) and caller.vendor_id is None:
-        seen = or_(seen, Person.id.in_(held), Person.id.in_(asked))
     called = or_(func.lower(Person.name) == text.lower(), func.lower(Person.email) == text.lower())
-    return _one(tx.scalars(select(Person.id).where(called, seen).limit(2)).all(), "Nobody", field)
+    query = select(Person.id).where(called, _people_met(caller))
+    return _one(tx.scalars(query.limit(2)).all(), "Nobody", field)
 
 
 def vendor_meant(tx: Transaction, caller: Caller, text: str, field: str = "vendor") -> str | None:
@@ -127,6 +132,39 @@ def anything_meant(tx: Transaction, caller: Caller, text: str, field: str = "abo
     ]
     found = [id_ for query in called for id_ in tx.scalars(query.limit(2))]
     return _one(found, "Nothing", field)
+
+
+def _people_met(caller: Caller) -> ColumnElement[bool]:
+    """People the caller sees; the organisation's also those whose requests and grants it sees."""
+    if sees_everything(caller) or caller.vendor_id is not None:
+        return people_seen(caller)
+    held = select(Grant.person_id).where(grants_seen(caller))
+    asked = select(Request.person_id).where(requests_seen(caller))
+    return or_(people_seen(caller), Person.id.in_(held), Person.id.in_(asked))
+
+
+_SEEN: Mapping[str, Callable[[Caller], ColumnElement[bool]]] = {
+    "pe": _people_met,
+    "vn": vendors_seen,
+    "te": teams_seen,
+    "ds": datasets_seen,
+    "gr": grants_seen,
+    "rq": requests_seen,
+    "lease": leases_seen,
+}
+
+
+def _sorted(ids: Iterable[str]) -> dict[str, set[str]]:
+    sorts: dict[str, set[str]] = {}
+    for id_ in filter(is_id, ids):
+        sort = id_.partition("_")[0] if "_" in id_ else "lease"
+        if sort in _SORTS:
+            sorts.setdefault(sort, set()).add(id_)
+    return sorts
+
+
+def _read(tx: Transaction, query: Select[str, str]) -> dict[str, str]:
+    return {id_: said for id_, said in tx.execute(query) if said}
 
 
 def _bare(text: str) -> str:

@@ -6,7 +6,7 @@ import secrets
 
 import pytest
 
-from broker.access.naming import anything_meant, names_of, person_meant, vendor_meant
+from broker.access.naming import anything_meant, names_of, names_seen, person_meant, vendor_meant
 from broker.caller import Caller
 from broker.errors import Invalid
 from broker.models import Person
@@ -42,21 +42,25 @@ def test_names_lead_only_to_what_one_sees(world: World) -> None:
     owner, vendor = world.person(), world.vendor()
     name = f"Ada {secrets.token_hex(4)}"
     ada, colleague = world.person(vendor, name=name), world.person(vendor)
-    lead = world.person(vendor, roles=("lead",))
+    lead, stranger = world.person(vendor, roles=("lead",)), world.person(world.vendor()).caller
     dataset = world.dataset(vendor, owner=owner, register=False)
     assert meant(world, owner.caller, name) == nobody
-    world.grant(dataset, ada)
+    grant = world.grant(dataset, ada)
     assert meant(world, owner.caller, name) == ada.id, "who holds a grant on one's dataset is seen there"
     assert meant(world, lead.caller, name) == ada.id
     assert meant(world, colleague.caller, name) == nobody
-    assert meant(world, world.person(world.vendor()).caller, name) == nobody
+    assert meant(world, stranger, name) == nobody
     with world.database.transaction() as tx:
         assert vendor_meant(tx, owner.caller, vendor.name.upper()) == vendor.id
         assert anything_meant(tx, owner.caller, dataset.slug) == dataset.id
         assert anything_meant(tx, lead.caller, name) == ada.id
         for text in (dataset.slug, vendor.name, name):
             with pytest.raises(Invalid):
-                anything_meant(tx, world.person(world.vendor()).caller, text)
+                anything_meant(tx, stranger, text)
+        ids = [ada.id, vendor.id, dataset.id, grant.id]
+        assert names_seen(tx, stranger, ids) == {}, "an id tried out tells no name"
+        assert set(names_seen(tx, owner.caller, ids)) == set(ids)
+        assert set(names_seen(tx, colleague.caller, ids)) == {vendor.id, dataset.id}
 
 
 def test_things_are_called_by_what_tells_them_from_others(world: World) -> None:

@@ -177,6 +177,9 @@ def test_why_says_every_reason_and_the_rule(house: House, guest_of: GuestOf) -> 
     guest = guest_of(ada)
     guest.open(f"/why?dataset={dataset.slug}&person=Olga+Owner")
     guest.says("Nobody that you may see is called so.")
+    for path in ("/grants", "/leases", "/why", "/events"):
+        guest.open(f"{path}?person={owner.id}&about={owner.id}")
+        assert "Olga" not in guest.page.content(), "an id tried out tells no name"
     guest.open(f"/why?dataset={dataset.slug}&person={owner.id}")
     guest.says("Only an admin, an auditor or the dataset's owner may ask about others.")
     guest.open(f"/datasets/{dataset.slug}/who")

@@ -15,7 +15,7 @@ from broker.access import log_proofs, reading_events
 from broker.access.access_at import About, access_at
 from broker.access.figures import per_day
 from broker.access.log_proofs import Place
-from broker.access.naming import anything_meant, names_of, person_meant, vendor_meant
+from broker.access.naming import anything_meant, names_of, names_seen, person_meant, vendor_meant
 from broker.access.paging import Page, Window
 from broker.access.permissions import sees_everything
 from broker.access.reading_events import EventFilters, EventRead
@@ -54,7 +54,7 @@ def events(request: Request, viewer: MemberNow, cursor: str | None = None) -> HT
             page = reading_events.list_events(tx, viewer.caller, Window(cursor), filters)
         except Invalid as error:
             trouble = error
-        names = names_in(tx, page.items) | names_of(tx, asked.values())
+        names = names_in(tx, viewer.caller, page.items) | names_seen(tx, viewer.caller, asked.values())
         everything = sees_everything(viewer.caller)
         days = per_day(tx, viewer.caller, viewer.now) if everything and not asked and cursor is None else None
     return render(
@@ -78,7 +78,7 @@ def one_event(event_id: str, viewer: MemberNow) -> HTMLResponse:
     """One event: a sentence, what it says, and its canonical form."""
     with viewer.parts.database.transaction() as tx:
         event = reading_events.one_event(tx, viewer.caller, event_id)
-        names = names_in(tx, [event])
+        names = names_in(tx, viewer.caller, [event])
         place, checkpoint = _proof(tx, viewer, event)
     return render(
         "audit/event.html",

@@ -11,7 +11,7 @@ from broker.access.suspending import What
 from broker.access.suspension_reports import open_suspension
 from broker.database import Transaction
 from broker.models import Suspension
-from broker.web.portal.telling import names_in, said
+from broker.web.portal.telling import told
 from broker.web.portal.viewer import Viewer
 
 _LATEST = 5
@@ -30,6 +30,4 @@ def history(tx: Transaction, viewer: Viewer, what: What, id_: str) -> History:
     """What happened to something lately."""
     filters = EventFilters(vendor=id_) if what == "vendor" else EventFilters(about=id_)
     items = list_events(tx, viewer.caller, Window(limit=_LATEST), filters).items
-    names = names_in(tx, items)
-    told = [(item, said(item, names)) for item in items]
-    return History(id_, told, open_suspension(tx, viewer.caller, what, id_))
+    return History(id_, told(tx, viewer.caller, items), open_suspension(tx, viewer.caller, what, id_))

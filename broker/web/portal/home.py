@@ -73,7 +73,7 @@ def _of_auditor(viewer: Viewer) -> HTMLResponse:
         return render(
             "home_auditor.html",
             viewer=viewer,
-            events=told(tx, happened),
+            events=told(tx, viewer.caller, happened),
             suspensions=suspension_reports.list_suspensions(tx, viewer.caller, _FEW, state="open").items,
             notices=notices.for_caller(tx, viewer.caller, viewer.now),
         )

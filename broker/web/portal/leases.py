@@ -13,7 +13,7 @@ from sqlalchemy import select
 from starlette.responses import Response
 
 from broker.access import holdings, renewing
-from broker.access.naming import LONGEST, names_of, person_meant
+from broker.access.naming import LONGEST, names_seen, person_meant
 from broker.access.paging import Page, Window
 from broker.access.reading_events import Told, of_lease
 from broker.credentials import kinds
@@ -70,7 +70,7 @@ def leases(
             trouble = None
         except Invalid as error:
             trouble = trouble_of(error)
-        names = names_of(tx, [asked["person"]])
+        names = names_seen(tx, viewer.caller, [asked["person"]])
     choices = [("", "Any"), *((name, name) for name in sorted(kinds))]
     context: dict[str, Any] = {"asked": asked, "state": state, "kinds": choices, "names": names, "trouble": trouble}
     if trouble:

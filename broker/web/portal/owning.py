@@ -15,7 +15,7 @@ from broker.access.datasets import dataset as dataset_seen
 from broker.access.datasets import require_owner_or_admin
 from broker.access.facts import Ask
 from broker.access.holdings import Filters
-from broker.access.naming import LONGEST, names_of, person_meant
+from broker.access.naming import LONGEST, names_seen, person_meant
 from broker.access.paging import Page, Window
 from broker.access.permissions import require_admin
 from broker.credentials import kinds
@@ -88,7 +88,7 @@ def grants(
         except Invalid as error:
             trouble = trouble_of(error)
         found = grants_shown(tx, list(page.items))
-        names = names_of(tx, [asked["person"]])
+        names = names_seen(tx, viewer.caller, [asked["person"]])
     return render(
         "owner/grants.html",
         viewer=viewer,
@@ -115,7 +115,7 @@ def why(request: Request, viewer: MemberNow) -> HTMLResponse:
                 dataset_seen(tx, viewer.caller, asked["dataset"])
         except (NotFound, Invalid) as error:
             trouble = trouble_of(error)
-        names = names_of(tx, [asked["person"]])
+        names = names_seen(tx, viewer.caller, [asked["person"]])
     if asked["dataset"] and trouble is None:
         ask = Ask(asked["dataset"], asked["action"], asked["slice"] or None, asked["kind"])
         try:

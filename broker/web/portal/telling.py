@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from broker.access.naming import names_of
+from broker.access.naming import names_of, names_seen
 from broker.access.reading_events import EventRead
+from broker.caller import Caller
 from broker.database import Transaction
 from broker.models import is_id
 from broker.web.portal.pages import bare
@@ -24,11 +25,12 @@ class Part:
     at: datetime | None = None
 
 
-def names_in(tx: Transaction, events: Iterable[EventRead]) -> dict[str, str]:
-    """What everything that these events name is called, by id."""
-    return names_of(
-        tx, {bare(text) for event in events for text in _texts([event.actor, event.subject, event.details])}
-    )
+def names_in(tx: Transaction, caller: Caller, events: Iterable[EventRead]) -> dict[str, str]:
+    """What these events name is called, by id: who did it to whom, and of their details what the reader sees."""
+    events = list(events)
+    named = {bare(text) for event in events for text in (event.actor, event.subject)}
+    beside = {bare(text) for event in events for text in _texts(event.details)}
+    return names_of(tx, named) | names_seen(tx, caller, beside)
 
 
 def said(event: EventRead, names: Mapping[str, str]) -> str:
@@ -37,9 +39,9 @@ def said(event: EventRead, names: Mapping[str, str]) -> str:
     return sentence(event.kind, who, _called(event.subject, names))
 
 
-def told(tx: Transaction, events: Sequence[EventRead]) -> list[tuple[EventRead, str]]:
+def told(tx: Transaction, caller: Caller, events: Sequence[EventRead]) -> list[tuple[EventRead, str]]:
     """Events, each with its sentence."""
-    names = names_in(tx, events)
+    names = names_in(tx, caller, events)
     return [(event, said(event, names)) for event in events]
 
 
