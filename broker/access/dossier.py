@@ -150,7 +150,7 @@ def changes(before: str, after: str) -> list[Change]:
             [line for line in lines if line not in was.get(name, [])],
         )
         for name, lines in now.items()
-        if was and was.get(name, []) != lines
+        if was and set(was.get(name, [])) != set(lines)
     ]
 
 

@@ -85,6 +85,7 @@ def test_a_wrong_code_keeps_the_form_and_says_when_a_new_one_comes(house: House,
     olga.press("Confirm and approve")
     olga.says("The facts changed since you opened this request.")
     labels = olga.page.get_by_role("region", name="What is different now").locator("dd").first
+    olga.says("ttl<=30m: met now")
     expect(labels).to_have_text("was classification:internal, is now classification:confidential")
     expect(olga.page.get_by_label("For how long", exact=True)).to_have_value("86400")
     olga.look("review-changed")

@@ -1,0 +1,47 @@
+"""What an approver is shown: each condition as it stands, and what is different since they looked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import rfc8785
+
+from broker.access.dossier import Change, changes
+from broker.access.foresight import Prospect, foresee
+from tests.support.world import World
+
+
+def said(**facts: list[str]) -> str:
+    """A state of affairs that says this."""
+    return rfc8785.dumps({"shown": facts, "exact": []}).decode()
+
+
+def test_each_fact_says_what_is_no_more_and_what_came() -> None:
+    before, after = (
+        said(Labels=["a", "b"], Owner=[], Rules=["one"]),
+        said(Labels=["b", "c"], Owner=["Olga"], Rules=["one"]),
+    )
+    assert changes(before, after) == [Change("Labels", ["a"], ["c"]), Change("Owner", [], ["Olga"])]
+    assert changes(before, before) == []
+    assert changes(said(Labels=["b", "a"]), said(Labels=["a", "b"])) == [], "another order is no difference"
+
+
+@pytest.mark.parametrize("odd", ["", "[]", "{", "7", '{"shown": 1}', '{"shown": {"Labels": 5}}', "[" * 100_000])
+def test_a_state_that_cannot_be_read_tells_nothing(odd: str) -> None:
+    assert changes(odd, said(Labels=["a"])) == []
+
+
+def test_each_condition_is_met_or_says_why_not(world: World) -> None:
+    signed, dataset, _ = world.guest()
+    prospect = Prospect(f"person:{signed.id}", "pipeline", "deidentified")
+
+    def conditions(address: str | None) -> list[tuple[str, str | None]]:
+        party = replace(signed.caller, address=address)
+        with world.database.transaction() as tx:
+            (found,) = foresee(tx, world.parts.rulebook, party, dataset.id, prospect, locking=False).conditions
+        return [(word, reason.code if reason else None) for word, reason in found]
+
+    assert conditions("127.0.0.1") == [("network:office", None), ("ttl<=15m", None)]
+    assert conditions("198.51.100.7") == [("network:office", "outside_network"), ("ttl<=15m", None)]
+    assert conditions(None) == [("network:office", "outside_network"), ("ttl<=15m", None)]
