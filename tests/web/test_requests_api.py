@@ -12,6 +12,8 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from broker.access.paging import Window
+from broker.access.requests import list_requests
 from broker.models import Dataset, Notice, Person, Request, Vendor
 from tests.support.world import DEIDENTIFIED, Signed, World
 from tests.web.conftest import ClientOf
@@ -246,3 +248,17 @@ def test_leads_ask_for_teams_and_services_others_do_not(world: World, scene: Sce
     pipeline = scene.ask(scene.lead, service=service.id, role="pipeline")
     assert pipeline.status_code == 201, pipeline.text
     assert scene.ask(scene.lead, service=world.service(world.vendor()).id, role="pipeline").status_code == 404
+
+
+def test_a_queue_of_several_pages_begins_with_the_oldest(world: World, scene: Scene) -> None:
+    asked = [scene.ask(world.person(scene.vendor)).json()["id"] for _ in range(3)]
+
+    def queue(cursor: str | None) -> tuple[list[str], str | None]:
+        window = Window(cursor, limit=2, oldest_first=True)
+        with world.database.transaction() as tx:
+            found = list_requests(tx, scene.owner.caller, window, view="queue")
+            return [item.id for item in found.items], found.next_cursor
+
+    first, onward = queue(None)
+    assert first == asked[:2] and onward is not None
+    assert queue(onward) == (asked[2:], None)
