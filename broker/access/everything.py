@@ -16,20 +16,22 @@ from sqlalchemy import select
 
 from broker.access import closing, sweeping
 from broker.credentials import kinds
-from broker.credentials.base import LeaseToEnd, NotEnded
+from broker.credentials.base import Shown
 from broker.database import now as clock
-from broker.errors import BackendDown
 from broker.models import LIVE_STATES, Lease
 from broker.parts import Parts
-from broker.vault import VaultRefused
 
 _PAUSE_SECONDS = 0.2
+UNASKED = "unasked"
 Told = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one credential. `exposed_until` is set where nothing confirmed its end yet."""
+    """What became of one credential. `exposed_until` is set where nothing confirmed its end yet.
+
+    Without a lease it is a place that could not be asked (`unasked`): whatever is there lives on.
+    """
 
     lease: str
     kind: str
@@ -38,6 +40,7 @@ class Outcome:
     ended_at: datetime | None = None
     exposed_until: datetime | None = None
     error: str = ""
+    place: str = ""
 
     @property
     def confirmed(self) -> bool:
@@ -45,7 +48,30 @@ class Outcome:
         return self.state in ("revoked", "expired")
 
 
-def end_recorded(parts: Parts, why: str, *, seconds: float, told: Told) -> list[Outcome]:
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of everything; `answered` are the places that said what they hold.
+
+    `doubt` says why finding nothing may mean that the wrong thing was looked for.
+    """
+
+    outcomes: list[Outcome]
+    answered: frozenset[str]
+    doubt: str = ""
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether nothing is left that could be alive."""
+        return not self.doubt and all(outcome.confirmed for outcome in self.outcomes)
+
+    @property
+    def unheard(self) -> bool:
+        """Whether backends were asked and not one answered."""
+        silent = any(outcome.state == UNASKED for outcome in self.outcomes)
+        return silent and not self.answered and not any(outcome.confirmed for outcome in self.outcomes)
+
+
+def end_recorded(parts: Parts, why: str, *, seconds: float, told: Told) -> Ended:
     """Close the installation and end all leases on record, then what the backends show besides.
 
     Args:
@@ -70,32 +96,49 @@ def end_recorded(parts: Parts, why: str, *, seconds: float, told: Told) -> list[
             if confirmed == len(ids) or monotonic() >= until:
                 break
             sleep(_PAUSE_SECONDS)
-    sweeping.reconcile(parts)
-    return outcomes
+    reconciled = sweeping.reconcile(parts)
+    outcomes += [_of_stray(stray) for stray in reconciled.strays]
+    return Ended(outcomes + _unasked(reconciled.shown), _answered(reconciled.shown))
 
 
-def end_shown(parts: Parts, tag: str, connections: Iterable[str], *, told: Told) -> list[Outcome]:
+def end_shown(parts: Parts, tag: str, connections: Iterable[str], *, told: Told) -> Ended:
     """Without the records: end what the backends themselves show with our tag, on these connections."""
     bindings: list[Mapping[str, str]] = [{"connection": name} for name in sorted(connections)]
-    shown = [
-        (name, handle, binding)
-        for name, kind in kinds.items()
-        for handle, binding in kind.handles(parts.vault, tag, bindings).items()
+    shown = {name: kind.shown(parts.vault, tag, bindings) for name, kind in kinds.items()}
+    seen = [
+        (name, handle, binding) for name, answer in shown.items() for handle, binding in sorted(answer.handles.items())
     ]
     outcomes: list[Outcome] = []
-    for name, handle, binding in shown:
-        outcomes.append(_end_by_hand(parts, tag, name, handle, binding))
-        told(len(shown), sum(outcome.confirmed for outcome in outcomes), sum(not o.confirmed for o in outcomes))
-    return outcomes
+    for name, handle, binding in seen:
+        outcomes.append(_of_stray(sweeping.end_seen(parts, tag, name, handle, binding)))
+        told(len(seen), sum(outcome.confirmed for outcome in outcomes), sum(not o.confirmed for o in outcomes))
+    doubt = "" if seen else _doubt(tag, frozenset().union(*(answer.other_tags for answer in shown.values())))
+    return Ended(outcomes + _unasked(shown), _answered(shown), doubt)
 
 
-def _end_by_hand(parts: Parts, tag: str, kind: str, handle: str, binding: Mapping[str, object]) -> Outcome:
-    lease_id = handle.removeprefix(f"{tag}-")
-    try:
-        confirmed_by = kinds[kind].end(parts.vault, LeaseToEnd(lease_id, handle, binding))
-    except (NotEnded, BackendDown, VaultRefused) as error:
-        return Outcome(lease_id, kind, "revoke_failed", error=str(error))
-    return Outcome(lease_id, kind, "revoked", confirmed_by)
+def _of_stray(stray: sweeping.Stray) -> Outcome:
+    state = "revoke_failed" if stray.error else "revoked"
+    return Outcome(stray.lease, stray.kind, state, stray.confirmed_by, error=stray.error)
+
+
+def _unasked(shown: Mapping[str, Shown]) -> list[Outcome]:
+    return [
+        Outcome("", kind, UNASKED, error=why, place=place)
+        for kind, answer in shown.items()
+        for place, why in sorted(answer.unasked.items())
+    ]
+
+
+def _answered(shown: Mapping[str, Shown]) -> frozenset[str]:
+    return frozenset().union(*(answer.asked for answer in shown.values()))
+
+
+def _doubt(tag: str, others: frozenset[str]) -> str:
+    # With nobody else there either, nothing is left, whatever the tag: said by a second run, for one.
+    if not others:
+        return ""
+    listed = ", ".join(sorted(others))
+    return f"No database user carries the tag {tag}, but users of these tags are there: {listed}."
 
 
 def _live_ids(parts: Parts) -> Sequence[str]:

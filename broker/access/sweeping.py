@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,7 +18,7 @@ from sqlalchemy import bindparam, select, text, update
 from broker import audit, metrics
 from broker.access import ending
 from broker.credentials import kinds
-from broker.credentials.base import LeaseToEnd, NotEnded
+from broker.credentials.base import LeaseToEnd, NotEnded, Shown
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import BackendDown, GuestkeyError
@@ -42,6 +43,29 @@ _CLAIM = text(
     RETURNING id
     """
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A credential that no living lease accounts for, and what became of it: confirmed by whom, or the error."""
+
+    lease: str
+    kind: str
+    confirmed_by: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What a round of asking the backends found, and what each kind's backends answered."""
+
+    strays: list[Stray]
+    shown: Mapping[str, Shown]
+
+    @property
+    def ended(self) -> int:
+        """How many strays are gone."""
+        return sum(not stray.error for stray in self.strays)
 
 
 def mark_over(parts: Parts) -> int:
@@ -147,20 +171,22 @@ def _note_failure(parts: Parts, lease: Lease, error: Exception) -> None:
     log.error("lease.revoke_failed", lease=lease.id, attempts=lease.attempts + 1, error=str(error)[:300])
 
 
-def reconcile(parts: Parts) -> int:
-    """Ask every backend for handles with our tag and end those no living lease accounts for. Returns how many.
+def reconcile(parts: Parts) -> Reconciled:
+    """Ask every backend for handles with our tag and end those no living lease accounts for.
 
     The backends are listed first and our rows read afterwards, so a lease made in between is never mistaken.
     """
     with parts.database.transaction() as tx:
         rows = tx.execute(select(Slice.kind, Slice.binding).where(Slice.state != "registering")).all()
-    strays = 0
+    strays: list[Stray] = []
+    answers: dict[str, Shown] = {}
     for name, kind in kinds.items():
         bindings = [binding for slice_kind, binding in rows if slice_kind == name]
-        shown = kind.handles(parts.vault, parts.tag, bindings) if bindings else {}
-        for handle in sorted(shown.keys() - _accounted_for(parts, set(shown))):
-            strays += _end_stray(parts, name, handle, shown[handle])
-    return strays
+        answers[name] = kind.shown(parts.vault, parts.tag, bindings)
+        handles = answers[name].handles
+        unaccounted = sorted(handles.keys() - _accounted_for(parts, set(handles)))
+        strays += [_end_stray(parts, name, handle, handles[handle]) for handle in unaccounted]
+    return Reconciled(strays, answers)
 
 
 def _accounted_for(parts: Parts, handles: set[str]) -> set[str]:
@@ -172,21 +198,28 @@ def _accounted_for(parts: Parts, handles: set[str]) -> set[str]:
         return set(tx.scalars(query, {"handles": sorted(handles)}))
 
 
-def _end_stray(parts: Parts, kind: str, handle: str, binding: Mapping[str, Any]) -> int:
-    """End what should not exist, where it was seen, and say so in the log of events."""
-    lease_id = handle.removeprefix(f"{parts.tag}-")
+def end_seen(parts: Parts, tag: str, kind: str, handle: str, binding: Mapping[str, Any]) -> Stray:
+    """End what a backend shows, where it was seen; nothing of it is on record afterwards."""
+    lease_id = handle.removeprefix(f"{tag}-")
     try:
-        kinds[kind].end(parts.vault, LeaseToEnd(lease_id, handle, binding))
+        return Stray(lease_id, kind, kinds[kind].end(parts.vault, LeaseToEnd(lease_id, handle, binding)))
     except (NotEnded, BackendDown, VaultRefused) as error:
         log.error("stray.not_ended", handle=handle, error=str(error)[:200])
-        return 0
+        return Stray(lease_id, kind, error=str(error)[:500])
+
+
+def _end_stray(parts: Parts, kind: str, handle: str, binding: Mapping[str, Any]) -> Stray:
+    """End what should not exist, and say so in the log of events."""
+    stray = end_seen(parts, parts.tag, kind, handle, binding)
+    if stray.error:
+        return stray
     with parts.database.transaction() as tx:
         audit.record(
-            tx, "lease.stray_ended", actor=audit.SYSTEM, subject=lease_id, now=clock(tx), details={"kind": kind}
+            tx, "lease.stray_ended", actor=audit.SYSTEM, subject=stray.lease, now=clock(tx), details={"kind": kind}
         )
     metrics.strays.labels(kind).inc()
     log.error("stray.ended", handle=handle, kind=kind)
-    return 1
+    return stray
 
 
 def due_in(tx: Transaction, now: datetime, *, most: float) -> float:

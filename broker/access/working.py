@@ -79,7 +79,7 @@ class Worker:
             self._guarded(lambda: cataloguing.read_waiting(self._parts, setup))
             self._every("remove", HOUSEKEEPING_SECONDS, lambda: registering.remove_retired(self._parts, setup))
         self._every("redecide", settings.redecide_interval, lambda: redeciding.redecide_all(self._parts))
-        self._every("reconcile", RECONCILE_SECONDS, lambda: sweeping.reconcile(self._parts))
+        self._every("reconcile", RECONCILE_SECONDS, lambda: sweeping.reconcile(self._parts).ended)
         self._every("log", LOG_SECONDS, lambda: sequencing.sequence(self._parts))
         self._every("housekeeping", HOUSEKEEPING_SECONDS, lambda: housekeeping.tidy(self._parts))
         with self._parts.database.transaction() as tx:

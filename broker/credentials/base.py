@@ -84,6 +84,20 @@ class Use:
     command_says: str
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the backends of a kind show now.
+
+    `handles` are those with our tag, each with the binding to end it by; `asked` and `unasked` name the places that
+    answered and those that did not, with why; `other_tags` are those of handles that are not ours.
+    """
+
+    handles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    asked: frozenset[str] = frozenset()
+    unasked: Mapping[str, str] = field(default_factory=dict)
+    other_tags: frozenset[str] = frozenset()
+
+
 class NotEnded(Exception):
     """The backend did not confirm that the credential is gone. The text is for operators, without secrets."""
 
@@ -140,5 +154,5 @@ class Kind(Protocol):
     def by_hand(self, lease: LeaseToEnd) -> str:
         """What an operator would type at the backend to end it, should the broker never manage to; "" for nothing."""
 
-    def handles(self, vault: Vault, tag: str, bindings: Sequence[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
-        """Every handle with our tag that the backends behind these bindings show now, and the binding to end it by."""
+    def shown(self, vault: Vault, tag: str, bindings: Sequence[Mapping[str, Any]]) -> Shown:
+        """What the backends behind these bindings show with our tag; one that is silent is named, never left out."""

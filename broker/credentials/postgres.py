@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import structlog
 
-from broker.credentials.base import Ending, Issued, LeaseToEnd, LeaseToIssue, NotEnded, Use
+from broker.credentials.base import Ending, Issued, LeaseToEnd, LeaseToIssue, NotEnded, Shown, Use
 from broker.credentials.postgres_binding import PostgresBinding
 from broker.database import bounded
 from broker.errors import BackendDown
@@ -25,9 +25,9 @@ _STATEMENT_SECONDS = 5
 UNACTIVATED_SECONDS = 60
 # A server that is frozen, or a network that swallows, must not hold the worker's hands for ever.
 _Bounded = bounded(_STATEMENT_SECONDS + 1)
-_OURS = (
-    "SELECT rolname, has_database_privilege(oid, current_database(), 'CONNECT') FROM pg_roles"
-    " WHERE starts_with(rolname, %s)"
+_GUESTS = (
+    "SELECT split_part(rolname, '_', 2), substr(rolname, 11),"
+    " has_database_privilege(oid, current_database(), 'CONNECT') FROM pg_roles WHERE rolname ~ '^gk_[a-z0-9]{6}_'"
 )
 # OpenBao's own end comes so much later than ours.
 BACKSTOP_SECONDS = 60
@@ -162,22 +162,26 @@ class PostgresKind:
             f" SELECT guestkey_ops.drop_user('{user}');"
         )
 
-    def handles(self, vault: Vault, tag: str, bindings: Sequence[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
-        """Users with our tag, on every connection the bindings name; a connection that is down is asked next time."""
+    def shown(self, vault: Vault, tag: str, bindings: Sequence[Mapping[str, Any]]) -> Shown:
+        """Users of ours on every connection the bindings name."""
         found: dict[str, Mapping[str, Any]] = {}
+        asked, unasked, others = set[str](), dict[str, str](), set[str]()
         for name, binding in sorted({str(binding["connection"]): binding for binding in bindings}.items()):
             try:
                 with watching(vault, name) as connection:
-                    rows = connection.execute(_OURS, (f"gk_{tag}_",)).fetchall()
+                    rows = connection.execute(_GUESTS).fetchall()
             except (BackendDown, psycopg.Error) as error:
                 log.warning("postgres.not_listed", connection=name, error=type(error).__name__)
+                unasked[name] = error.detail if isinstance(error, BackendDown) else silent().detail
                 continue
-            for user, at_home in rows:
-                handle = f"{tag}-{str(user).removeprefix(f'gk_{tag}_')}"
+            asked.add(name)
+            for user_tag, lease_id, at_home in rows:
+                if user_tag != tag:
+                    others.add(user_tag)
                 # Databases of one cluster show the same users; what a user owns can be dropped only where it lives.
-                if at_home or handle not in found:
-                    found[handle] = binding
-        return found
+                elif at_home or f"{tag}-{lease_id}" not in found:
+                    found[f"{tag}-{lease_id}"] = binding
+        return Shown(found, frozenset(asked), unasked, frozenset(others))
 
     def _revoke(self, vault: Vault, lease_id: str) -> None:
         try:

@@ -16,7 +16,7 @@ from typing import Any
 
 from joserfc.jwk import ECKey
 
-from broker.credentials.base import Ending, Issued, LeaseToEnd, LeaseToIssue, Use
+from broker.credentials.base import Ending, Issued, LeaseToEnd, LeaseToIssue, Shown, Use
 from broker.errors import BackendDown, Invalid
 from broker.vault import ChildToken, Vault, VaultRefused
 
@@ -193,9 +193,9 @@ class TokenKind:
         """Nothing: introspection reads the record."""
         return ""
 
-    def handles(self, vault: Vault, tag: str, bindings: Sequence[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    def shown(self, vault: Vault, tag: str, bindings: Sequence[Mapping[str, Any]]) -> Shown:
         """No backend shows tokens."""
-        return {}
+        return Shown()
 
 
 def _client_of(subject: str) -> str:

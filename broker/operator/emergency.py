@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ import structlog
 import typer
 
 from broker.access import closing
-from broker.access.everything import Outcome, end_recorded, end_shown
+from broker.access.everything import UNASKED, Ended, Outcome, end_recorded, end_shown
 from broker.database import now as clock
 from broker.errors import BackendDown, Invalid
 from broker.operator.configuring import Told, load
@@ -20,6 +21,7 @@ from broker.parts import Parts
 
 PARTLY = 9
 BACKEND_DOWN = 8
+_TAG = re.compile(r"[a-z0-9]{6}")
 
 
 def end_everything(
@@ -29,18 +31,29 @@ def end_everything(
 
     Raises:
         typer.Exit: 9 where an end was not confirmed, 8 where no backend could be asked.
+        Invalid: no tag of an installation, or a log-in of a connection that is not configured.
     """
+    if installation is not None and _TAG.fullmatch(installation) is None:
+        raise Invalid(
+            "That is no installation's tag.",
+            field="/installation",
+            advice="It is the six characters after gk_ in the names of its database users.",
+        )
     _agreed(yes)
     _log_to_errors()
-    parts = Parts.build(load(), identity="ender")
+    settings = load()
+    known = [_login(text, set(settings.postgres_connections)) for text in logins]
+    parts = Parts.build(settings, identity="ender")
     try:
-        for name, url in (_login(text) for text in logins):
+        for name, url in known:
             parts.vault.remember(f"connections/{name}/watch", {"url": url})
-        outcomes = _end(parts, reason, installation, seconds)
+        ended = _end(parts, reason, installation, seconds)
     finally:
         parts.close()
-    _report(out, outcomes)
-    if not all(outcome.confirmed for outcome in outcomes):
+    _report(out, ended)
+    if ended.unheard:
+        raise typer.Exit(BACKEND_DOWN)
+    if not ended.confirmed:
         raise typer.Exit(PARTLY)
 
 
@@ -56,7 +69,7 @@ def close(out: Told, reason: str, *, hold_grants: bool) -> None:
     out.told([said, "An admin opens it again under /installation in the portal."], {"was_open": was_open})
 
 
-def _end(parts: Parts, reason: str, installation: str | None, seconds: float) -> list[Outcome]:
+def _end(parts: Parts, reason: str, installation: str | None, seconds: float) -> Ended:
     try:
         return end_recorded(parts, reason, seconds=seconds, told=_told)
     except BackendDown as error:
@@ -82,17 +95,23 @@ def _told(total: int, confirmed: int, failed: int) -> None:
         typer.echo(line, err=True)
 
 
-def _report(out: Told, outcomes: list[Outcome]) -> None:
+def _report(out: Told, ended: Ended) -> None:
     # What failed first: that is what somebody must look at.
-    lines = [_line(outcome) for outcome in sorted(outcomes, key=lambda outcome: outcome.confirmed)]
-    out.told(lines, {"items": [_shown(outcome) for outcome in outcomes]})
-    failed = sum(not outcome.confirmed for outcome in outcomes)
-    typer.echo(f"{len(outcomes) - failed} ended, {failed} not confirmed.", err=True)
+    lines = [_line(outcome) for outcome in sorted(ended.outcomes, key=lambda outcome: outcome.confirmed)]
+    out.told(lines, {"items": [_shown(outcome) for outcome in ended.outcomes], "doubt": ended.doubt})
+    failed = sum(not outcome.confirmed for outcome in ended.outcomes)
+    typer.echo(f"{len(ended.outcomes) - failed} ended, {failed} not confirmed.", err=True)
+    if ended.doubt:
+        typer.echo(f"{ended.doubt} Check --installation.", err=True)
+    elif not ended.outcomes:
+        typer.echo("Nothing of this installation is there.", err=True)
 
 
 def _line(outcome: Outcome) -> str:
     if outcome.confirmed:
         return f"✓ {outcome.lease}\t{outcome.kind}\t{outcome.confirmed_by}"
+    if outcome.state == UNASKED:
+        return f"! connection {outcome.place}\t{outcome.kind}\tnot asked: what is there lives on\t{outcome.error}"
     until = f"exposed until {outcome.exposed_until.isoformat()}" if outcome.exposed_until else "not confirmed"
     return f"! {outcome.lease}\t{outcome.kind}\t{until}\t{outcome.error}"
 
@@ -110,10 +129,16 @@ def _agreed(yes: bool) -> None:
     typer.confirm("End every credential, sign everybody out and close Guestkey?", abort=True)
 
 
-def _login(text: str) -> tuple[str, str]:
+def _login(text: str, connections: set[str]) -> tuple[str, str]:
     name, _, file = text.partition("=")
     if not name or not file:
         raise Invalid("A log-in is NAME=FILE; the file holds the address of the watch log-in.", field="/login")
+    if name not in connections:
+        raise Invalid(
+            f"No connection is called {name}.",
+            field="/login",
+            advice="Configured are: " + (", ".join(sorted(connections)) or "none; set GUESTKEY_POSTGRES_CONNECTIONS."),
+        )
     return name, Path(file).read_text().strip()
 
 

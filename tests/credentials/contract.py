@@ -99,12 +99,12 @@ class KindContract(ABC):
         for value in issued.values.values():
             assert len(value) < 20 or value not in repr(issued)
         if self.listed:
-            assert lease.handle in kind.handles(world.ender.vault, world.parts.tag, [lease.binding])
+            assert lease.handle in kind.shown(world.ender.vault, world.parts.tag, [lease.binding]).handles
         confirmed = [kind.end(world.ender.vault, ending) for _ in range(2)]
         assert confirmed[0] == confirmed[1]
         if self.listed:
             assert not self.works(world, issued.values)
-        assert lease.handle not in kind.handles(world.ender.vault, world.parts.tag, [lease.binding])
+        assert lease.handle not in kind.shown(world.ender.vault, world.parts.tag, [lease.binding]).handles
 
     def test_what_was_never_issued_ends_too(self, world: World, kind: Kind, lease: LeaseToIssue) -> None:
         assert kind.end(world.ender.vault, LeaseToEnd(lease.id, lease.handle, lease.binding))

@@ -162,13 +162,17 @@ def test_only_users_of_this_installation_are_listed_and_where_they_live(world: W
     with world.admin() as admin:
         admin.execute("CREATE ROLE gk_zzzzzz_l1 LOGIN; CREATE ROLE guestkeeper LOGIN")
     bindings = [DEIDENTIFIED | {"connection": "nowhere"}, DEIDENTIFIED, DEIDENTIFIED | {"table": "other"}]
-    shown = KIND.handles(world.ender.vault, world.parts.tag, bindings)
+    answer = KIND.shown(world.ender.vault, world.parts.tag, bindings)
+    shown = answer.handles
     with world.admin() as admin:
         admin.execute("DROP ROLE gk_zzzzzz_l1; DROP ROLE guestkeeper")
     assert shown[handed.lease.handle]["connection"] == "data"
+    assert answer.asked == {"data"}
+    assert set(answer.unasked) == {"nowhere"}, "a silent place is named, never left out"
+    assert "zzzzzz" in answer.other_tags
     assert all(handle.startswith(f"{world.parts.tag}-") for handle in shown)
     KIND.end(world.ender.vault, to_end(world, handed))
-    assert handed.lease.handle not in KIND.handles(world.ender.vault, world.parts.tag, bindings)
+    assert handed.lease.handle not in KIND.shown(world.ender.vault, world.parts.tag, bindings).handles
 
 
 @pytest.mark.parametrize("who", ["postgres", "guestkey_watch", "guestkey_minter", "gk", "%", "gkx1"])

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -174,6 +175,52 @@ def test_everything_ends_without_the_records(house: World) -> None:
     house.wait_sweeping(handed.lease.id, "expired")
 
 
+def test_what_could_not_be_asked_is_never_a_success(house: World, tmp_path: Path) -> None:
+    """Nobody is told that all is over while a user lives that no backend was asked for."""
+    signed, dataset, _ = house.guest()
+    handed = house.issue(signed, dataset)
+    no_records = {"GUESTKEY_DATABASE_URL": "postgresql://guestkey_app:x@127.0.0.1:1/guestkey"}
+    no_key_store = {"GUESTKEY_BAO_ADDR": "http://127.0.0.1:1"}
+    command = ("end-everything", "--yes", "--installation")
+    silent = operator(house, *command, house.parts.tag, **no_records, **no_key_store)
+    assert silent.returncode == 8, silent.stderr
+    assert "! connection data\tpostgres\tnot asked" in silent.stdout
+    assert "0 ended, 1 not confirmed." in silent.stderr
+    wrong = operator(house, *command, "zzzzzz", "--json", **no_records)
+    assert wrong.returncode == 9, wrong.stderr
+    assert house.parts.tag in json.loads(wrong.stdout)["data"]["doubt"]
+    whole = operator(house, *command, f"gk_{house.parts.tag}", **no_records)
+    assert (whole.returncode, whole.stdout) == (1, "")
+    assert "six characters" in whole.stderr
+    login = tmp_path / "watch"
+    login.write_text(house.ender.vault.secret("connections/data/watch")["url"])
+    unknown = operator(house, *command, house.parts.tag, "--login", f"dat={login}", **no_records, **no_key_store)
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "No connection is called dat. Configured are: data" in unknown.stderr
+    assert house.roles_of(handed.lease.id) == 1
+    by_hand = operator(house, *command, house.parts.tag, "--login", f"data={login}", **no_records, **no_key_store)
+    assert by_hand.returncode == 0, by_hand.stderr
+    assert f"✓ {handed.lease.id}\tpostgres\tpostgresql: no such role, no session" in by_hand.stdout
+    assert house.roles_of(handed.lease.id) == 0
+    house.change(Lease, handed.lease.id, expires_at=house.now())
+    house.wait_sweeping(handed.lease.id, "expired")
+
+
+def test_a_stray_where_nobody_answers_is_in_the_report(house: World) -> None:
+    """With the records at hand, too: what they know nothing of may live where the database is silent."""
+    signed, dataset, _ = house.guest()
+    handed = house.issue(signed, dataset)
+    house.change(Lease, handed.lease.id, state="revoked", ended_at=house.now())
+    ran = operator(house, "end-everything", "--yes", "--json", GUESTKEY_BAO_ADDR="http://127.0.0.1:1")
+    assert ran.returncode == 8, ran.stderr
+    unasked = [item for item in json.loads(ran.stdout)["data"]["items"] if item["state"] == "unasked"]
+    assert [(item["place"], item["kind"]) for item in unasked] == [("data", "postgres")]
+    again = operator(house, "end-everything", "--yes")
+    assert again.returncode == 0, again.stderr
+    assert f"✓ {handed.lease.id}\tpostgres" in again.stdout
+    assert house.roles_of(handed.lease.id) == 0
+
+
 def test_what_cannot_be_confirmed_is_9_and_exposed_until(house: World) -> None:
     signed, dataset, _ = house.guest()
     handed = house.issue(signed, dataset)
@@ -250,5 +297,5 @@ def test_the_worker_lets_nothing_live_while_closed(house: World) -> None:
     assert ran.returncode == 0, ran.stderr
     closing.put_out(house.ender)
     house.wait_sweeping(handed.lease.id, "revoked")
-    assert sweeping.reconcile(house.ender) == 0
+    assert sweeping.reconcile(house.ender).strays == []
     assert house.lease(handed.lease.id).end_cause == "closed"

@@ -149,7 +149,7 @@ def test_two_releases_side_by_side(stack: Stack, before: Path) -> None:
             lease_id = answer.json()["lease"]["id"]
             world.change(type(world.lease(lease_id)), lease_id, expires_at=world.now())
             world.wait_sweeping(lease_id, "expired")
-        assert sweeping.reconcile(ender) == 0
+        assert sweeping.reconcile(ender).strays == []
         parts.close()
         ender.close()
 
