@@ -11,7 +11,9 @@ REQUEST_STATES = ("pending", "approved", "refused", "withdrawn", "lapsed")
 
 
 class Request(Base):
-    """Someone asks for a role on a dataset, for a purpose and a time. `period` is in seconds.
+    """Someone asks for a role on a dataset, for a purpose and a time. `period` is in seconds from the approval.
+
+    `until` ends it sooner, however late the approval comes.
 
     `person_id` asks: for a team, a service, or one of the own staff (`for_person_id`), else for themselves.
     """
@@ -37,6 +39,7 @@ class Request(Base):
     slice_name: Mapped[Word | None]
     purpose: Mapped[Prose]
     period: Mapped[int]
+    until: Mapped[Moment | None]
     state: Mapped[Word] = mapped_column(default="pending")
     created_at: Mapped[CreatedAt]
     lapses_at: Mapped[Moment]

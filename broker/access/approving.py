@@ -107,7 +107,7 @@ def approve(
         slice_name=slice_name,
         max_lifetime=narrowing.max_lifetime,
         purpose=found.purpose,
-        ends_at=now + timedelta(seconds=period),
+        ends_at=min(filter(None, (now + timedelta(seconds=period), found.until))),
         request_id=found.id,
     )
     return begin_grant(tx, caller, grant, prospect.holder, foresight.revision, now)

@@ -180,9 +180,8 @@ def _holder(tx: Transaction, found: Request, person: Person) -> Holder:
 
 
 def _longest(found: Request, of: Dataset, now: datetime) -> int:
-    if of.retention_until is None:
-        return found.period
-    return max(0, min(found.period, int((of.retention_until - now).total_seconds())))
+    ends = filter(None, (of.retention_until, found.until))
+    return max(0, min([found.period, *(int((end - now).total_seconds()) for end in ends)]))
 
 
 def _history(tx: Transaction, found: Request, person: Person, now: datetime) -> History:

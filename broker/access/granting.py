@@ -80,6 +80,7 @@ def _ask(parts: Parts, tx: Transaction, caller: Caller, row: Row, now: datetime)
         slice=row["slice"] or None,
         team_id=team.id if team else None,
         person_id=row["person"] or None,
+        until=until,
     )
     if (asked := requests.same_pending(tx, caller, of.id, new)) is not None:
         return Line(row.number, "already_asked", id=asked)

@@ -34,7 +34,10 @@ View = Literal["mine", "queue", "decided", "others", "all"]
 
 @dataclass(frozen=True, slots=True)
 class NewRequest:
-    """What is asked for. `period` is in seconds; at most one of person, team and service, else it is for the caller."""
+    """What is asked for; at most one of person, team and service, else it is for the caller.
+
+    `period` is in seconds from the approval; `until` ends it sooner.
+    """
 
     dataset: str
     role: str
@@ -44,6 +47,7 @@ class NewRequest:
     team_id: str | None = None
     service_id: str | None = None
     person_id: str | None = None
+    until: datetime | None = None
 
 
 def list_requests(
@@ -97,8 +101,7 @@ def ask(parts: Parts, tx: Transaction, caller: Caller, new: NewRequest, now: dat
     of = dataset(tx, caller, new.dataset)
     _check_period(new.period)
     purpose = words.prose(new.purpose, "/purpose")
-    if new.person_id == caller.id:
-        new = replace(new, person_id=None)
+    new = _plain(caller, new)
     prospect = Prospect(
         holder=_holder(tx, caller, new),
         role=words.word(new.role, "/role"),
@@ -118,9 +121,10 @@ def ask(parts: Parts, tx: Transaction, caller: Caller, new: NewRequest, now: dat
         slice_name=prospect.slice,
         purpose=purpose,
         period=new.period,
+        until=new.until,
         state="pending",
         created_at=now,
-        lapses_at=now + timedelta(seconds=parts.settings.request_lifetime),
+        lapses_at=min(filter(None, (now + timedelta(seconds=parts.settings.request_lifetime), new.until))),
     )
     tx.add(made)
     tx.flush()
@@ -135,6 +139,7 @@ def ask(parts: Parts, tx: Transaction, caller: Caller, new: NewRequest, now: dat
             "role": made.role,
             "slice": made.slice_name,
             "period": made.period,
+            "until": made.until.isoformat() if made.until else None,
             "holder": prospect.holder,
             "revision": foresight.revision,
         },
@@ -261,6 +266,7 @@ def as_caller(tx: Transaction, person_id: str, now: datetime) -> Caller:
 
 def same_pending(tx: Transaction, caller: Caller, dataset_id: str, new: NewRequest) -> str | None:
     """The id of the caller's undecided request for the very same, if there is one."""
+    new = _plain(caller, new)
     return tx.execute(
         select(Request.id).where(
             Request.person_id == caller.id,
@@ -273,6 +279,11 @@ def same_pending(tx: Transaction, caller: Caller, dataset_id: str, new: NewReque
             Request.service_id.is_not_distinct_from(new.service_id),
         )
     ).scalar()
+
+
+def _plain(caller: Caller, new: NewRequest) -> NewRequest:
+    """What is asked for oneself by name, as it is asked for and recorded without."""
+    return replace(new, person_id=None) if new.person_id == caller.id else new
 
 
 def _party(tx: Transaction, caller: Caller, new: NewRequest, now: datetime) -> Caller:

@@ -109,7 +109,8 @@ def end_everything(
 ) -> None:
     """Pull every plug, the broker up or down: close, end every credential at its backend, report on each.
 
-    Exit code 9 where a backend did not confirm an end, 8 where none answered; run it again, or start the worker, which never gives up.
+    Exit code 9 where a backend did not confirm an end, 8 where none answered; run it again, or start the worker,
+    which never gives up.
     """
     with plainly("end-everything", as_json=as_json) as out:
         from broker.operator import emergency

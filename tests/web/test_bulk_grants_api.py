@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -94,6 +94,8 @@ def test_a_lead_asks_for_staff_and_an_owner_decides(world: World, client_of: Cli
     asked = send(client_of(lead), text)
     assert outcomes(asked) == ["asked"], asked
     assert outcomes(send(client_of(lead), text)) == ["already_asked"]
+    own = text.replace(guest.id, lead.id)
+    assert [outcomes(send(client_of(lead), own)) for _ in range(2)] == [["asked"], ["already_asked"]], "by their name"
     request_id = asked[0]["id"]
     shown = client_of(guest).get(f"/requests/{request_id}").json()
     assert (shown["person"]["id"], shown["for_person"]["name"]) == (lead.id, "Bo Guest")
@@ -112,3 +114,24 @@ def test_a_lead_asks_for_staff_and_an_owner_decides(world: World, client_of: Cli
     assert client_of(guest).post("/requests", json=body).status_code == 404
     with world.database.transaction() as tx:
         assert tx.get_one(Request, request_id).for_person_id == guest.id
+
+
+def test_what_a_file_asks_for_ends_when_it_says_however_late_it_is_approved(world: World, client_of: ClientOf) -> None:
+    vendor, owner = world.vendor(), world.person()
+    lead, guest = world.person(vendor, roles=("lead",)), world.person(vendor)
+    dataset = world.dataset(vendor, owner=owner, register=False)
+    soon = world.now() + timedelta(days=1)
+    text = HEADING + f"{dataset.slug},annotator,March visits,{soon.isoformat()},{guest.id},,\n"
+    request_id = send(client_of(lead), text)[0]["id"]
+    # As if it had waited for twenty hours: its period would reach a day from now again.
+    until = soon - timedelta(hours=20)
+    world.change(Request, request_id, until=until)
+    shown = client_of(owner).get(f"/requests/{request_id}").json()
+    assert datetime.fromisoformat(shown["until"]) == until
+    assert datetime.fromisoformat(shown["lapses_at"]) == soon, "nobody approves what would be over"
+    assert shown["facts"]["longest_period"] <= 4 * 3600 < shown["period"]
+    granted = client_of(owner).post(f"/requests/{request_id}/approve", json={}).json()
+    assert datetime.fromisoformat(granted["ends_at"]) == until
+    shorter = send(client_of(lead), text.replace(guest.id, lead.id))[0]["id"]
+    granted = client_of(owner).post(f"/requests/{shorter}/approve", json={"period": 3600}).json()
+    assert datetime.fromisoformat(granted["ends_at"]) < soon - timedelta(hours=22), "narrowed as ever"

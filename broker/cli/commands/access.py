@@ -76,6 +76,7 @@ REQUEST = Noun(
         Column("for", "for_person.name"),
         Column("purpose", "purpose"),
         Column("period", "period", seconds=True),
+        Column("until", "until", when=True),
         Column("asked", "created_at", when=True),
         Column("lapses", "lapses_at", when=True),
         Column("decided", "decided_at", when=True),

@@ -32,7 +32,7 @@ class Named(Shown):
 class RequestShown(Shown):
     """A request by `person`, for themselves or `for_person`, a team or a service. `period` is in seconds.
 
-    `decision_reason` is what the approver said; who asked may remind.
+    A grant of it ends at `until` at the latest. `decision_reason` is what the approver said; who asked may remind.
     """
 
     id: str
@@ -46,6 +46,7 @@ class RequestShown(Shown):
     slice: str | None
     purpose: str
     period: int
+    until: datetime | None
     created_at: datetime
     lapses_at: datetime
     remind_from: datetime
@@ -228,6 +229,7 @@ def _values(tx: Transaction, items: Sequence[Request], *, inside: bool) -> list[
             "slice": item.slice_name,
             "purpose": item.purpose,
             "period": item.period,
+            "until": item.until,
             "created_at": item.created_at,
             "lapses_at": item.lapses_at,
             "remind_from": may_remind_from(item),

@@ -149,8 +149,10 @@ def _narrower(found: RequestFull) -> dict[str, Any]:
     """What an approver may choose: the period asked for or less, one slice, shorter lives of credentials."""
     longest = found.facts.longest_period if found.facts else found.period
     shorter = [seconds for seconds in reversed(PERIODS) if seconds < longest]
+    kept = found.facts.retention_until if found.facts else None
+    as_asked = longest == found.period or (found.until is not None and (kept is None or found.until <= kept))
     return {
-        "periods": [(longest, f"{duration(longest)}, as asked" if longest == found.period else duration(longest))]
+        "periods": [(longest, f"{duration(longest)}, as asked" if as_asked else duration(longest))]
         + [(seconds, duration(seconds)) for seconds in shorter],
         "lifetimes": [(seconds, duration(seconds)) for seconds in LIFETIMES],
     }
