@@ -24,7 +24,7 @@ from broker.settings import Settings
 from broker.web import health, portal, problem_pages, problems, sign_in
 from broker.web.api import api_router
 from broker.web.catalogue import code_of_status
-from broker.web.headers import HostCheck, SecurityHeaders
+from broker.web.headers import HostCheck, SecurityHeaders, TlsCheck
 from broker.web.limits import RateLimits, SizeLimits
 from broker.web.observability import RequestLog
 from broker.web.openapi import describe
@@ -90,6 +90,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     )
     app.add_middleware(SizeLimits, body_limit=settings.body_limit, refuse=_refuse)
     app.add_middleware(HostCheck, public_url=app.state.public_url, refuse=_refuse)
+    app.add_middleware(TlsCheck, public_url=app.state.public_url, refuse=_refuse)
     app.add_middleware(SecurityHeaders, public_url=app.state.public_url)
     app.add_middleware(RequestLog, refuse=_refuse)
     app.add_middleware(

@@ -68,6 +68,7 @@ ANSWERS: Mapping[str, Answer] = {
     "csrf": Answer(Code.FAULT, ("guestkey doctor",)),
     "method_not_allowed": Answer(Code.FAULT, ("guestkey doctor",)),
     "misdirected": Answer(Code.FAULT, ("guestkey doctor",)),
+    "tls_needed": Answer(Code.FAULT, ("guestkey doctor",)),
     "too_many_requests": Answer(Code.FAULT),
     "internal": Answer(Code.FAULT, ("guestkey doctor",)),
     "backend_down": Answer(Code.BACKEND, ("guestkey status",)),

@@ -245,6 +245,14 @@ _TYPES = (
         "Use the public address of this installation.",
     ),
     ProblemType(
+        "tls_needed",
+        "This came without TLS",
+        "The public address of this installation is https, and nothing is answered in the clear. What was sent could"
+        " have been read on its way.",
+        "Use the https address, and end a token that was sent. Operators: have the front set `X-Forwarded-Proto`, and"
+        " name its network in GUESTKEY_TRUSTED_PROXIES.",
+    ),
+    ProblemType(
         "too_many_requests",
         "Too many requests",
         "A rate limit or a lockout is in force.",

@@ -1,4 +1,4 @@
-"""Security headers on every answer, and the check that a request is meant for us (Host)."""
+"""Security headers on every answer, and the checks that a request came to us, as itself (Host) and in secret (TLS)."""
 
 from __future__ import annotations
 
@@ -78,3 +78,24 @@ class HostCheck:
     def _is_ours(self, scope: Scope) -> bool:
         hosts = [value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"host"]
         return hosts in ([self._host], [f"{self._host}:443"], [f"{self._host}:80"])
+
+
+class TlsCheck:
+    """ASGI middleware: where the public address is https, what came in the clear is refused.
+
+    The scheme is what a trusted proxy said, or else that of the connection: whoever reaches a replica past its front
+    would otherwise send credentials over the network for anybody to read, and be answered.
+    """
+
+    def __init__(self, app: ASGIApp, public_url: str, refuse: Refuse) -> None:
+        self._app = app
+        self._needed = urlsplit(public_url).scheme == "https"
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        in_secret = scope["type"] != "http" or not self._needed or scope["scheme"] == "https"
+        if in_secret or scope["path"] in WITHOUT_HOST:
+            await self._app(scope, receive, send)
+        else:
+            await self._refuse(scope, receive, send, "tls_needed", 403)

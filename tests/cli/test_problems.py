@@ -58,6 +58,7 @@ EXPECTED = (
     ("csrf", 1, "guestkey doctor"),
     ("method_not_allowed", 1, "guestkey doctor"),
     ("misdirected", 1, "guestkey doctor"),
+    ("tls_needed", 1, "guestkey doctor"),
     ("too_many_requests", 1, ""),
     ("internal", 1, "guestkey doctor"),
     ("backend_down", 8, "guestkey status"),

@@ -151,14 +151,48 @@ def test_security_headers_on_every_answer(settings: Settings, parts: Parts, repl
     for directive in ("script-src 'self'", "style-src 'self'", "form-action 'self'", "frame-ancestors 'none'"):
         assert directive in plain["content-security-policy"]
     assert "unsafe" not in plain["content-security-policy"]
-    secured = create_app(settings.model_copy(update={"public_url": "https://guestkey.example"}), parts)
+    assert "max-age=" in asked(settings, parts, "https").headers["strict-transport-security"]
+
+
+def asked(
+    settings: Settings, parts: Parts, scheme: str, path: str = "/nonesuch", client: str = "192.0.2.7", **headers: str
+) -> httpx.Response:
+    """What a replica answers whose public address is https, to somebody at `client` who speaks `scheme`."""
+    public = {"public_url": "https://guestkey.example", "trusted_proxies": [ip_network("192.0.2.80/32")]}
+    app = create_app(settings.model_copy(update=public), parts)
+    app.state.parts = parts
 
     async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(secured)
-        async with httpx.AsyncClient(transport=transport, base_url="https://guestkey.example") as client:
-            return await client.get("/nonesuch")
+        transport = httpx.ASGITransport(app, client=(client, 40000))
+        async with httpx.AsyncClient(transport=transport, base_url=f"{scheme}://guestkey.example") as speaker:
+            return await speaker.get(path, headers=headers)
 
-    assert "max-age=" in asyncio.run(ask()).headers["strict-transport-security"]
+    return asyncio.run(ask())
+
+
+def test_nothing_is_answered_in_the_clear_where_the_public_address_is_https(
+    settings: Settings, parts: Parts, world: World
+) -> None:
+    """A proxy is trusted; who goes past it to the replica itself is told so, and gets nothing."""
+    me, token = "/api/v1/me", world.person().headers
+    for claimed in (
+        {},
+        {"X-Forwarded-Proto": "https"},
+        {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.80"},
+    ):
+        past = is_problem(asked(settings, parts, "http", me, **token, **claimed), 403, "tls_needed")
+        assert "GUESTKEY_TRUSTED_PROXIES" in past["advice"]
+    page = asked(settings, parts, "http", "/", Accept="text/html")
+    assert page.status_code == 403 and page.headers["content-type"].startswith("text/html")
+    front = "192.0.2.80"
+    is_problem(asked(settings, parts, "http", me, front, **token), 403, "tls_needed")
+    is_problem(asked(settings, parts, "http", me, front, **token, **{"X-Forwarded-Proto": "http"}), 403, "tls_needed")
+    passed = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "198.51.100.4"}
+    assert asked(settings, parts, "http", me, front, **token, **passed).status_code == 200
+    assert asked(settings, parts, "https", me, **token).status_code == 200
+    for probe in ("/healthz", "/readyz"):
+        assert asked(settings, parts, "http", probe).status_code == 200
+    assert asked(settings, parts, "http", "/metrics", "127.0.0.1").status_code == 200
 
 
 def test_a_fault_of_ours_shows_nothing_of_its_insides(
