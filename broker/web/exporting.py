@@ -5,16 +5,13 @@ Memory does not grow with the export, and no transaction is held while the reade
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
-from defusedcsv import csv
-
 from broker import audit
-from broker.access import log_bundles, log_proofs, reading_events
+from broker.access import csv_lines, log_bundles, log_proofs, reading_events
 from broker.access.reading_events import EventFilters, EventRead
 from broker.caller import Caller
 from broker.database import now as clock
@@ -85,16 +82,11 @@ def _document(events: Iterator[EventRead]) -> Iterator[str]:
 
 
 def _table(events: Iterator[EventRead]) -> Iterator[str]:
-    yield _row(COLUMNS)
+    yield csv_lines.line(COLUMNS)
     for event in events:
         said = _plain(event)
-        yield _row([json.dumps(value) if isinstance(value, dict) else value for value in map(said.get, COLUMNS)])
-
-
-def _row(values: Any) -> str:
-    line = io.StringIO()
-    csv.writer(line).writerow(values)
-    return line.getvalue()
+        values = map(said.get, COLUMNS)
+        yield csv_lines.line(json.dumps(value) if isinstance(value, dict) else value for value in values)
 
 
 def _json(event: EventRead) -> str:

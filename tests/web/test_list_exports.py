@@ -60,14 +60,19 @@ def test_everything_comes_not_only_a_page(world: World, client_of: ClientOf) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ['=HYPERLINK("https://evil.example")', "+1|cmd", "@SUM(1)", "\tx", "-2+3", "'=1", "''"]
+    "name",
+    ['=HYPERLINK("https://evil.example")', "+1|cmd", "@SUM(1)", "\tx", "-2+3", "'=1", "＝1", "x;=cmd|' /C calc'!A0"],
 )
 def test_no_spreadsheet_runs_a_name(world: World, client_of: ClientOf, name: str) -> None:
     vendor = world.vendor()
     world.person(vendor, name=name)
     admin = client_of(world.person(roles=("admin",)))
-    (found,) = rows(admin.get("/people/export", params={"vendor": vendor.id}).text)
-    assert found["name"].startswith("'") and csv_lines.plain(found["name"]) == name
+    text = admin.get("/people/export", params={"vendor": vendor.id}).text
+    (found,) = rows(text)
+    assert found["name"] != name and csv_lines.plain(found["name"]) == name
+    for delimiter in ",;\t":
+        cells = [cell for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) for cell in row]
+        assert not [cell for cell in cells if cell[:1] in set("=+-@|%\t＝")], "however a spreadsheet splits it"
 
 
 def test_an_export_tells_nothing_the_list_does_not(world: World, client_of: ClientOf) -> None:

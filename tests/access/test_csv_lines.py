@@ -1,0 +1,50 @@
+"""Files that no spreadsheet runs, however it splits their lines, and that are read back exactly."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from broker.access import csv_lines
+from broker.access.csv_lines import Columns
+
+TRIGGERS = "=+-@|%＝＋－＠"
+TEXTS = st.text(st.sampled_from("=+-@|%＝－;,\t\r\n\"' aé"), max_size=12)
+
+
+def split(text: str, delimiter: str) -> list[str]:
+    """The cells that a spreadsheet with this list separator makes of a file."""
+    return [cell for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) for cell in row]
+
+
+@settings(max_examples=400)
+@given(st.lists(TEXTS, min_size=1, max_size=3))
+@example(["x;=cmd|' /C calc'!A0"])
+@example(['x;"=1"', "＝1", "a\n=1", "a\t=1"])
+@example(["\t=1", "'=1", "''", ";'=1", '; "=1'])
+def test_no_cell_begins_with_what_is_run_and_every_one_comes_back(values: list[str]) -> None:
+    written = csv_lines.line(values)
+    for delimiter in ",;\t":
+        # What is blank in front may be dropped.
+        cells = [cell.lstrip(" \t\r\n") for cell in split(written, delimiter)]
+        assert not [cell for cell in cells if cell.startswith(tuple(TRIGGERS))], delimiter
+    assert not [cell for cell in split(written, ",") if cell.startswith(("\t", "\r"))]
+    assert [csv_lines.plain(cell) for cell in split(written, ",")] == values
+
+
+@given(TEXTS.filter(lambda text: text.strip() and text == text.strip(" ")))
+def test_what_was_written_is_read(value: str) -> None:
+    (row,) = csv_lines.read(("name\r\n" + csv_lines.line([value])).encode(), Columns(("name",)))
+    assert (row.fault, row["name"]) == (None, value)
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "＝1+1", "@SUM(1)", "－1"])
+def test_a_formula_is_refused_until_it_is_meant(cell: str) -> None:
+    (row,) = csv_lines.read(f"name\n{cell}\n".encode(), Columns(("name",)))
+    assert row.fault is not None and row.fault.code == "formula"
+    (row,) = csv_lines.read(f"name\n'{cell}\n".encode(), Columns(("name",)))
+    assert row["name"] == cell
