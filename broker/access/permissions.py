@@ -7,6 +7,8 @@ vendor   the organisation's people: all; a vendor's people  add, activate, suspe
          and services: their own
 person   admin, auditor: all; lead: their vendor's;         confirm, suspend, resume, roles: admin; suspend
          everybody: themselves                              also: lead of the same vendor
+invita-  admin, auditor: all; lead: their vendor's          make, end: admin, and lead of that vendor
+tion
 team     admin, auditor: all; lead: their vendor's; people: make: admin, lead; add people: admin, and lead
          those they are in                                  while the team holds no grant; remove: admin, lead
 dataset  the organisation's people: all; vendors: what is   add, slices, labels, retention, owner: admin;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, select, update
 
 from broker import audit
 from broker.caller import Caller
@@ -79,16 +79,44 @@ def invited(tx: Transaction, source_id: str, meant_for: str) -> Invitation | Non
     return tx.scalars(query.order_by(Invitation.id.desc()).limit(1)).one_or_none()
 
 
-def end(tx: Transaction, caller: Caller, invitation: Invitation, now: datetime) -> None:
-    """Make a link that nobody used worthless."""
+def end_unused(tx: Transaction, caller: Caller, invitation_id: str, now: datetime) -> Invitation:
+    """Make the link of one invitation worthless before somebody uses it.
+
+    Raises:
+        NotFound: there is none of that id that the caller may see.
+        Forbidden: the caller is neither an admin nor a lead of that vendor.
+        Conflict: it was used, or is over.
+    """
+    seen = seen_by(caller).where(Invitation.id == invitation_id)
+    found = tx.scalars(seen).one_or_none() if is_id(invitation_id) else None
+    if found is None:
+        raise NotFound("There is no such invitation here.")
+    if not caller.is_admin and "lead" not in caller.roles:
+        raise Forbidden("Only an admin, or the vendor's lead, ends an invitation.")
+    if not end(tx, caller, found, now):
+        raise Conflict(
+            "This link was used, or is over already.", advice="Whoever joined by it can be suspended: see People."
+        )
+    tx.refresh(found)
+    return found
+
+
+def unused(now: datetime) -> ColumnElement[bool]:
+    """The condition that somebody could still use a link."""
+    return and_(Invitation.redeemed_at.is_(None), Invitation.expires_at > now)
+
+
+def end(tx: Transaction, caller: Caller, invitation: Invitation, now: datetime) -> bool:
+    """Make a link that nobody used worthless. Returns whether it was one."""
     ended = tx.execute(
         update(Invitation)
-        .where(Invitation.id == invitation.id, Invitation.redeemed_at.is_(None), Invitation.expires_at > now)
+        .where(Invitation.id == invitation.id, unused(now))
         .values(expires_at=now)
         .returning(Invitation.id)
     ).first()
     if ended:
         audit.record(tx, "invitation.ended", actor=caller.subject, subject=invitation.id, now=now)
+    return ended is not None
 
 
 def invite_admin(
@@ -169,7 +197,7 @@ def redeem_join(tx: Transaction, invitation: Invitation, person: Person, now: da
     """
     changed = tx.execute(
         update(Invitation)
-        .where(Invitation.id == invitation.id, Invitation.redeemed_at.is_(None), Invitation.expires_at > now)
+        .where(Invitation.id == invitation.id, unused(now))
         .values(redeemed_at=now, redeemed_by=person.id)
         .returning(Invitation.id)
     ).first()

@@ -62,7 +62,14 @@ def test_a_lead_invites_a_shift_and_sees_each_link_once(house: House, guest_of: 
     lead.page.reload()
     lead.says("Everybody in the file was invited before.")
     assert made(house, vendor.id) == 3
+    lead.open("/people")
+    lead.follow("Links not used yet")
+    lead.look("invitations")
+    lead.page.get_by_role("button", name="End this link").first.click()
+    lead.page.wait_for_function("document.querySelectorAll('main form').length === 2")
     newcomer = guest_of(house.stranger("Nora New", source), signed_in=False)
+    newcomer.open(links[2])
+    newcomer.says("This link is not valid any more.")
     newcomer.open(links[0])
     newcomer.says(vendor.name)
 

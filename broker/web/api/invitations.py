@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from broker.access import words
@@ -62,10 +62,18 @@ class LinkMade(BaseModel):
 
 
 @router.get("", operation_id="list_invitations")
-def list_invitations(caller: CallerNow, parts: PartsNow, window: WindowNow) -> Invitations:
+def list_invitations(
+    caller: CallerNow,
+    parts: PartsNow,
+    window: WindowNow,
+    state: Annotated[Literal["unused"] | None, Query(description="`unused`: whose link still works.")] = None,
+) -> Invitations:
     """Invitations, newest first. Admins and auditors see all, a lead those to its vendor."""
     with parts.database.transaction() as tx:
-        found = page(tx, invitations.seen_by(caller), Invitation.id, window)
+        query = invitations.seen_by(caller)
+        if state is not None:
+            query = query.where(invitations.unused(clock(tx)))
+        found = page(tx, query, Invitation.id, window)
     return Invitations(items=[_shown(item) for item in found.items], next_cursor=found.next_cursor)
 
 
@@ -80,6 +88,13 @@ def invite(body: InvitationBody, caller: FreshCaller, parts: PartsNow) -> LinkMa
         if body.vendor is not None and made.vendor_id != body.vendor:
             raise Invalid("This source is not that vendor's.", field="/vendor")
     return LinkMade(id=made.id, link=join_link(parts, token), expires_at=made.expires_at)
+
+
+@router.post("/{invitation_id}/end", operation_id="end_invitation")
+def end_invitation(invitation_id: str, caller: CallerNow, parts: PartsNow) -> InvitationShown:
+    """Make a link that nobody has used worthless. For admins, and a vendor's lead for its own staff."""
+    with parts.database.transaction() as tx:
+        return _shown(invitations.end_unused(tx, caller, invitation_id, clock(tx)))
 
 
 def _shown(item: Invitation) -> InvitationShown:

@@ -18,6 +18,7 @@ from broker.web.portal import (
     home,
     importing,
     installation,
+    inviting,
     leases,
     noticing,
     owning,
@@ -53,6 +54,7 @@ for _module in (
     sources,
     # Before `/people/{person_id}`, which would take `import` for somebody.
     importing,
+    inviting,
     # Before `/people/{person_id}/{what}` and its like.
     parting,
     admin,

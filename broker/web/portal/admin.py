@@ -1,4 +1,4 @@
-"""For admins and vendors' leads: people who wait, people and vendors and their status, invitations."""
+"""For admins and vendors' leads: people who wait, people and vendors and their status."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.responses import Response
 
-from broker.access import inviting, people, vendors, words
+from broker.access import inviting, people, vendors
 from broker.access.paging import MOST, Window
 from broker.access.permissions import require_admin
 from broker.access.suspending import resume
@@ -21,8 +21,8 @@ from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import Forbidden, Invalid
 from broker.identity import invitations
-from broker.identity.bootstrap import enrol_link, join_link
-from broker.models import PERSON_STATUSES, VENDOR_STATUSES, Invitation, Person, SignInSource, Vendor
+from broker.identity.bootstrap import enrol_link
+from broker.models import PERSON_STATUSES, VENDOR_STATUSES, Invitation, Person, Vendor
 from broker.web.api.people import Role, RoleBody, give_role
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.history import history
@@ -142,29 +142,6 @@ def change_vendor(vendor_id: str, what: str, viewer: MemberNow, sent: Sent) -> R
     return act(viewer, sent, do, lambda setback: _vendor_page(setback, vendor_id, what, sent), needs=fresh)
 
 
-@router.get("/invite")
-def invite_page(viewer: MemberNow, source: str = "") -> HTMLResponse:
-    """The form for inviting somebody to join."""
-    return _invite_page(Setback(viewer), {"source": source})
-
-
-@router.post("/invite")
-def invite(viewer: MemberNow, sent: Sent) -> Response:
-    """Make the link, shown once."""
-
-    def do(viewer: Viewer) -> Response:
-        label = words.name(sent.get("label", ""), "/label", longest=200)
-        with viewer.parts.database.transaction() as tx:
-            lifetime = viewer.parts.settings.invitation_lifetime
-            made, token = invitations.invite_to_join(
-                tx, viewer.caller, sent.get("source", ""), label, lifetime, clock(tx)
-            )
-        link = join_link(viewer.parts, token)
-        return render("admin/link.html", viewer=viewer, link=link, made=made, whom=label, joining=True)
-
-    return act(viewer, sent, do, lambda setback: _invite_page(setback, sent), needs=fresh)
-
-
 def _role(name: str) -> Role:
     found: dict[str, Role] = {role: role for role in get_args(Role)}
     if name not in found:
@@ -221,31 +198,6 @@ def _vendor_page(setback: Setback, vendor_id: str, asked_for: str, filled: Mappi
         people=staff,
         history=lately,
     )
-
-
-def _invite_page(setback: Setback, filled: Mapping[str, str]) -> HTMLResponse:
-    viewer = setback.viewer
-    with viewer.parts.database.transaction() as tx:
-        sources = sources_of(tx, viewer)
-    return render(
-        "admin/invite.html",
-        viewer=viewer,
-        status=setback.status if setback.trouble or setback.panel else 200,
-        trouble=setback.trouble,
-        panel=setback.panel,
-        filled=filled,
-        sources=sources,
-    )
-
-
-def sources_of(tx: Transaction, viewer: Viewer) -> list[tuple[str, str]]:
-    """The sources the viewer may invite through; an admin all, a lead those of the own vendor."""
-    if not (viewer.caller.is_admin or "lead" in viewer.caller.roles):
-        raise Forbidden("This is for admins, and for a vendor's lead.", advice="Ask an admin of the organisation.")
-    query = select(SignInSource.id, SignInSource.name).where(SignInSource.status == "active")
-    if not viewer.caller.is_admin:
-        query = query.where(SignInSource.vendor_id == viewer.caller.vendor_id)
-    return [(row.id, row.name) for row in tx.execute(query.order_by(SignInSource.name))]
 
 
 def _vendor_names(tx: Transaction, found: Sequence[Person]) -> dict[str, str]:

@@ -24,7 +24,7 @@ from broker.identity.bootstrap import join_link
 from broker.identity.http import check_csrf_token, find_caller
 from broker.web.api.bulk_shapes import LineShown, ReportShown, report_shown
 from broker.web.portal.acting import Setback, act, fresh, trouble_of
-from broker.web.portal.admin import sources_of
+from broker.web.portal.inviting import sources_of
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow, Viewer
 

@@ -1,0 +1,42 @@
+"""`invitation`: joining links that nobody has used yet, and making one of them worthless."""
+
+from __future__ import annotations
+
+import typer
+
+from broker.cli.api import segment
+from broker.cli.command import Cli, verb
+from broker.cli.commands.nouns import Id, Limit, Noun, group, print_list
+from broker.cli.output import Column
+
+INVITATION = Noun(
+    "invitation",
+    "/invitations",
+    listed=(
+        Column("id", "id"),
+        Column("for", "label"),
+        Column("purpose", "purpose"),
+        Column("vendor", "vendor"),
+        Column("works until", "expires_at", when=True),
+    ),
+    shown=(),
+    none="Every link was used or is over.",
+)
+
+
+def mount(app: typer.Typer) -> None:
+    """Add this group."""
+    invitations = group(app, "invitation", "Single-use links to join.")
+    verb(invitations, "list", of="invitation")(list_invitations)
+    verb(invitations, "end", of="invitation")(end_invitation)
+
+
+def list_invitations(cli: Cli, limit: Limit = 100) -> None:
+    """List the links that nobody has used yet."""
+    print_list(cli, INVITATION, limit, state="unused")
+
+
+def end_invitation(cli: Cli, id_: Id) -> None:
+    """Make a link that nobody has used worthless."""
+    ended = cli.api.post(f"/invitations/{segment(id_)}/end")
+    cli.out.done(f"The link for {ended['label'] or ended['person']} is worth nothing any more.", ended)

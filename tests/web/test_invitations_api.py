@@ -1,0 +1,36 @@
+"""Joining links that went astray are ended by whoever may make them, and by nobody else."""
+
+from __future__ import annotations
+
+import httpx
+
+from tests.support.world import World
+from tests.web.conftest import ClientOf
+
+
+def test_a_link_is_ended_before_somebody_uses_it(world: World, client_of: ClientOf) -> None:
+    vendor = world.vendor()
+    source = world.source(vendor)
+    lead = world.person(vendor, roles=("lead",))
+    api = client_of(lead)
+    one, two = (api.post("/invitations", json={"source": source.id, "label": who}).json() for who in ("Bo", "Cy"))
+    assert httpx.get(one["link"]).status_code == 200
+    unused = api.get("/invitations", params={"state": "unused"}).json()["items"]
+    assert [item["id"] for item in unused] == [two["id"], one["id"]]
+    other = client_of(world.person(world.vendor(), roles=("lead",)))
+    for answer in (other.post(f"/invitations/{one['id']}/end"), api.post("/invitations/nonesuch/end")):
+        assert (answer.status_code, answer.json()["detail"]) == (404, "There is no such invitation here.")
+    for nobody in (world.person(vendor), world.person(), world.person(roles=("auditor",))):
+        assert client_of(nobody).post(f"/invitations/{one['id']}/end").status_code == 403
+    assert client_of(None).post(f"/invitations/{one['id']}/end").status_code == 401
+    assert httpx.get(one["link"]).status_code == 200, "still"
+    ended = api.post(f"/invitations/{one['id']}/end")
+    assert ended.status_code == 200 and ended.json()["label"] == "Bo", ended.text
+    assert httpx.get(one["link"]).status_code == 404
+    assert world.events(one["id"]) == ["invitation.made", "invitation.ended"]
+    assert [item["id"] for item in api.get("/invitations", params={"state": "unused"}).json()["items"]] == [two["id"]]
+    again = api.post(f"/invitations/{one['id']}/end")
+    assert again.status_code == 409 and again.json()["advice"]
+    admin = client_of(world.person(roles=("admin",)))
+    assert admin.post(f"/invitations/{two['id']}/end").status_code == 200
+    assert httpx.get(two["link"]).status_code == 404
