@@ -67,6 +67,8 @@ def test_a_lead_invites_a_shift_and_sees_each_link_once(house: House, guest_of: 
     lead.look("invitations")
     lead.page.get_by_role("button", name="End this link").first.click()
     lead.page.wait_for_function("document.querySelectorAll('main form').length === 2")
+    lead.open("/grants/import")
+    lead.look("grants-import")
     newcomer = guest_of(house.stranger("Nora New", source), signed_in=False)
     newcomer.open(links[2])
     newcomer.says("This link is not valid any more.")

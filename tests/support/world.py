@@ -22,6 +22,7 @@ from broker.access.sweeping import end_marked, mark_over
 from broker.caller import Caller
 from broker.database import now as clock
 from broker.embedded.stack import Stack
+from broker.identity import sessions
 from broker.models import (
     ApiToken,
     Dataset,
@@ -32,6 +33,7 @@ from broker.models import (
     Person,
     RoleHeld,
     Service,
+    Session,
     SignInSource,
     Slice,
     Team,
@@ -186,6 +188,13 @@ class World:
         )
         return Signed(caller, token)
 
+    def session(self, signed: Signed) -> str:
+        """A browser's session of a person, its second factor just proven; returns the cookie's value."""
+        now = self.now()
+        with self.database.transaction() as tx:
+            person = tx.get_one(Person, signed.id)
+            return sessions.start(tx, person, source_id=person.source_id, lifetime=3600, now=now, factor_at=now)
+
     def dataset(
         self,
         *offered_to: Vendor,
@@ -299,6 +308,11 @@ class World:
         """Change a person's authenticator app behind the broker's back."""
         with self.database.transaction() as tx:
             tx.execute(update(TotpFactor).where(TotpFactor.person_id == person_id).values(**values))
+
+    def change_sessions(self, person_id: str, **values: Any) -> None:
+        """Change a person's sessions behind the broker's back."""
+        with self.database.transaction() as tx:
+            tx.execute(update(Session).where(Session.person_id == person_id).values(**values))
 
     def events(self, subject: str) -> list[str]:
         """Kinds of the events about a record, oldest first."""

@@ -14,11 +14,14 @@ import uvicorn
 from pydantic import HttpUrl
 
 from broker.app import create_app
+from broker.identity.http import SESSION_COOKIE
 from broker.parts import Parts
 from broker.settings import Settings
-from tests.support.world import Signed
+from tests.support.browser import Browser
+from tests.support.world import Signed, World
 
 ClientOf = Callable[[Signed | None], httpx.Client]
+BrowserOf = Callable[[Signed], Browser]
 
 
 class Replica:
@@ -62,6 +65,22 @@ def replica(settings: Settings, parts: Parts) -> Iterator[Replica]:
     running.start()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def browser_of(replica: Replica, world: World) -> Iterator[BrowserOf]:
+    """Browsers without a screen, each signed in as somebody whose second factor is fresh."""
+    browsers: list[Browser] = []
+
+    def make(signed: Signed) -> Browser:
+        browsers.append(Browser(replica.url, {"Accept": "text/html"}))
+        browsers[-1].cookies[SESSION_COOKIE] = world.session(signed)
+        browsers[-1].csrf = browsers[-1].api("GET", "/me").json()["csrf_token"]
+        return browsers[-1]
+
+    yield make
+    for browser in browsers:
+        browser.close()
 
 
 @pytest.fixture

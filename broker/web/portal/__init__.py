@@ -45,6 +45,8 @@ for _module in (
     asking,
     reviewing,
     searching,
+    # Before `/people/{person_id}` and `/grants/{grant_id}`, which would take `import` for one.
+    importing,
     credentials,
     leases,
     suspending,
@@ -52,8 +54,6 @@ for _module in (
     owning,
     registry,
     sources,
-    # Before `/people/{person_id}`, which would take `import` for somebody.
-    importing,
     inviting,
     # Before `/people/{person_id}/{what}` and its like.
     parting,

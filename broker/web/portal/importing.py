@@ -7,7 +7,7 @@ can wait there over a restart, and sent twice it does nothing twice. What each l
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -17,9 +17,10 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.access import bulk, csv_lines, inviting
-from broker.access.bulk import Report
-from broker.errors import GuestkeyError, Invalid
+from broker.access import bulk, csv_lines, granting, inviting
+from broker.access.bulk import Task
+from broker.access.csv_lines import Columns
+from broker.errors import Forbidden, GuestkeyError, Invalid
 from broker.identity.bootstrap import join_link
 from broker.identity.http import check_csrf_token, find_caller
 from broker.web.api.bulk_shapes import LineShown, ReportShown, report_shown
@@ -39,6 +40,16 @@ class Sent:
 
     fields: Mapping[str, str]
     content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """One kind of file: what its lines hold, the outcome of a line that was done, and what is done with each."""
+
+    kind: str
+    columns: Columns
+    made: str
+    task: Callable[[Viewer, Sent], Task]
 
 
 async def _sent(request: Request) -> Sent:
@@ -68,84 +79,124 @@ SentFile = Annotated[Sent, Depends(_own_form)]
 @router.get("/people/import")
 def choose_people(viewer: MemberNow, source: str = "") -> HTMLResponse:
     """The form that takes a file of people."""
-    return _choose(Setback(viewer), {"source": source})
+    return _choose(Setback(viewer), PEOPLE, {"source": source})
 
 
 @router.post("/people/import")
 def import_people(viewer: MemberNow, sent: SentFile) -> Response:
     """Show what would become of each line; asked again with `do`, do it and show the report, once."""
+    return _import(viewer, PEOPLE, sent)
+
+
+@router.get("/grants/import")
+def choose_grants(viewer: MemberNow) -> HTMLResponse:
+    """The form that takes a file of grants: given by who decides, asked for by a vendor's lead."""
+    return _choose(Setback(viewer), _grants(viewer), {})
+
+
+@router.post("/grants/import")
+def import_grants(viewer: MemberNow, sent: SentFile) -> Response:
+    """The same two steps as with people."""
+    return _import(viewer, _grants(viewer), sent)
+
+
+def _grants(viewer: Viewer) -> Files:
+    if viewer.inside:
+        return GIVEN
+    if "lead" in viewer.caller.roles:
+        return ASKED
+    raise Forbidden("This is for whoever decides about a dataset, and for a vendor's lead.", advice="Ask your lead.")
+
+
+def _inviting(viewer: Viewer, sent: Sent) -> Task:
+    with viewer.parts.database.transaction() as tx:
+        source = inviting.source_for(tx, viewer.caller, sent.fields.get("source") or None, None)
+    again, lifetime = sent.fields.get("again") == "yes", viewer.parts.settings.invitation_lifetime
+    return inviting.task(viewer.caller, inviting.Inviting(source, again, lifetime))
+
+
+def _granting(viewer: Viewer, _: Sent) -> Task:
+    return granting.task(viewer.parts, viewer.caller)
+
+
+PEOPLE = Files("people", inviting.COLUMNS, "invited", _inviting)
+GIVEN = Files("given", granting.COLUMNS, "granted", _granting)
+ASKED = Files("asked", granting.COLUMNS, "asked", _granting)
+
+
+def _import(viewer: Viewer, files: Files, sent: Sent) -> Response:
     if sent.fields.get("do") != "yes":
-        return _checked(Setback(viewer), sent)
+        return _checked(Setback(viewer), files, sent)
 
     def do(viewer: Viewer) -> Response:
-        report = _run(viewer, sent, dry_run=False)
+        report = _run(viewer, files, sent, dry_run=False)
         return render(
             "bulk/report.html",
             viewer=viewer,
+            kind=files.kind,
             report=report,
+            done=report.counts.get(files.made, 0),
             refused=_refused(report),
             table=_table(report),
         )
 
-    return act(viewer, sent.fields, do, lambda setback: _checked(setback, sent), needs=fresh)
+    return act(viewer, sent.fields, do, lambda setback: _checked(setback, files, sent), needs=fresh)
 
 
-def _run(viewer: Viewer, sent: Sent, *, dry_run: bool) -> ReportShown:
-    rows = csv_lines.read(sent.content, inviting.COLUMNS)
-    with viewer.parts.database.transaction() as tx:
-        source = inviting.source_for(tx, viewer.caller, sent.fields.get("source") or None, None)
-    wanted = inviting.Inviting(source, sent.fields.get("again") == "yes", viewer.parts.settings.invitation_lifetime)
-    report: Report = bulk.run(
+def _run(viewer: Viewer, files: Files, sent: Sent, *, dry_run: bool) -> ReportShown:
+    rows = csv_lines.read(sent.content, files.columns)
+    report = bulk.run(
         viewer.parts.database,
         rows,
-        inviting.task(viewer.caller, wanted),
+        files.task(viewer, sent),
         dry_run=dry_run,
         keep_going=sent.fields.get("keep_going") == "yes",
     )
     return report_shown(report, lambda token: join_link(viewer.parts, token))
 
 
-def _checked(setback: Setback, sent: Sent) -> HTMLResponse:
+def _checked(setback: Setback, files: Files, sent: Sent) -> HTMLResponse:
     """What would become of each line now; what the file as a whole lacks is said on the form that took it."""
     viewer = setback.viewer
     try:
-        report = _run(viewer, sent, dry_run=True)
+        report = _run(viewer, files, sent, dry_run=True)
     except GuestkeyError as error:
         # The one field of that form that can be mended, whatever of the file it is about.
-        trouble = replace(trouble_of(error), field="source" if _about_source(error) else "file")
-        return _choose(replace(setback, trouble=trouble), sent.fields)
+        about_source = files is PEOPLE and error.code != "file_unusable"
+        trouble = replace(trouble_of(error), field="source" if about_source else "file")
+        return _choose(replace(setback, trouble=trouble), files, sent.fields)
     return render(
         "bulk/check.html",
         viewer=viewer,
         status=setback.status if setback.trouble or setback.panel else 200,
         trouble=setback.trouble,
         panel=setback.panel,
+        kind=files.kind,
         report=report,
         refused=_refused(report),
-        to_do=report.counts.get("invited", 0),
+        to_do=report.counts.get(files.made, 0),
         lines=sent.content.decode("utf-8-sig"),
         filled=sent.fields,
     )
 
 
-def _choose(setback: Setback, filled: Mapping[str, str]) -> HTMLResponse:
+def _choose(setback: Setback, files: Files, filled: Mapping[str, str]) -> HTMLResponse:
     viewer = setback.viewer
-    with viewer.parts.database.transaction() as tx:
-        sources = sources_of(tx, viewer)
+    sources: list[tuple[str, str]] = []
+    if files is PEOPLE:
+        with viewer.parts.database.transaction() as tx:
+            sources = sources_of(tx, viewer)
     return render(
         "bulk/choose.html",
         viewer=viewer,
         status=setback.status if setback.trouble else 200,
         trouble=setback.trouble,
+        kind=files.kind,
         filled=filled,
         sources=sources,
-        heading=str(inviting.COLUMNS),
+        heading=str(files.columns),
         most=csv_lines.MOST_LINES,
     )
-
-
-def _about_source(error: GuestkeyError) -> bool:
-    return error.code != "file_unusable"
 
 
 def _refused(report: ReportShown) -> list[LineShown]:
