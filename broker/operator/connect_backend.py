@@ -12,6 +12,7 @@ import typer
 
 from broker.database import Database
 from broker.errors import Invalid
+from broker.operator.asking import agreed, ask, ask_secret
 from broker.operator.configuring import AsJson, Told, load, plainly
 from broker.operator.connecting import parts
 from broker.operator.connecting.connecting import Asked, Login, connect, look, mend, secrets_folder
@@ -107,7 +108,7 @@ class Talk:
             if default is not None:
                 return default
             raise Invalid(f"{option} is missing.", advice=f"Give {option}, or run it in a terminal to be asked.")
-        return str(typer.prompt(what, default=default, err=True))
+        return ask(what, default)
 
     def say(self, line: str) -> None:
         """One line on what was done, for people."""
@@ -175,7 +176,7 @@ def _login(talk: Talk, user: str | None, password_file: Path | None) -> Login | 
         return Login(user, password_file.read_text().rstrip("\n"))
     if not talk.asks:
         raise Invalid("--password-file is missing.", advice="Passwords are never read from the command line.")
-    return Login(user, str(typer.prompt(f"Password of {user}", hide_input=True, err=True)))
+    return Login(user, ask_secret(f"Password of {user}"))
 
 
 def _missing(items: list[Item]) -> bool:
@@ -186,7 +187,7 @@ def _until_mended(talk: Talk, asked: Asked, settings: Settings, items: list[Item
     """Where somebody sits at the terminal: show what to run, wait, look again."""
     while talk.asks and _missing(items):
         talk.checked(asked.place, items)
-        if not typer.confirm("Has the database's administrator run this? Look again", err=True):
+        if not agreed("Has the database's administrator run this? Look again"):
             break
         # Passwords made for the SQL let the watch in now, so that no other login is needed.
         items = look(asked, settings)

@@ -16,6 +16,7 @@ from broker.access import closing
 from broker.access.everything import UNASKED, Ended, Outcome, end_recorded, end_shown
 from broker.database import now as clock
 from broker.errors import BackendDown, Invalid
+from broker.operator.asking import agreed
 from broker.operator.configuring import Told, load
 from broker.parts import Parts
 
@@ -126,7 +127,8 @@ def _agreed(yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise Invalid("This ends every credential there is.", advice="Add --yes to run it without a question.")
-    typer.confirm("End every credential, sign everybody out and close Guestkey?", abort=True)
+    if not agreed("End every credential, sign everybody out and close Guestkey?"):
+        raise typer.Abort
 
 
 def _login(text: str, connections: set[str]) -> tuple[str, str]:

@@ -93,14 +93,18 @@ class Terminal:
         seconds: float = 30,
         watch: Callable[[str], None] = lambda _screen: None,
         columns: int = 100,
+        out: Path | None = None,
     ) -> Ran:
         """Run on a terminal; for each (prompt, answer) wait for the prompt and type the answer, newline included.
 
         Args:
             watch: called with the whole screen each time it changes.
+            out: where standard output goes, as with `> FILE` behind the command.
         """
-        variables = {**self.variables, "COLUMNS": str(columns)}
-        return _on_terminal([str(PROGRAM), *arguments], variables, answers, seconds, watch)
+        command = [str(PROGRAM), *arguments]
+        if out is not None:
+            command = ["sh", "-c", 'out=$1; shift; exec "$@" > "$out"', "sh", str(out), *command]
+        return _on_terminal(command, {**self.variables, "COLUMNS": str(columns)}, answers, seconds, watch)
 
 
 def _on_terminal(

@@ -14,6 +14,7 @@ from broker.embedded.stack import Stack
 from broker.operator.connecting.place import OLDEST
 from broker.operator.main import app
 from broker.parts import Parts
+from tests.cli.terminal import Terminal
 from tests.support.servers import Customer, customer, debian, tls_front, wheel
 from tests.support.world import World
 
@@ -70,8 +71,8 @@ def login(folder: Path, user: str, password: str) -> tuple[str, ...]:
     return ("--user", user, "--password-file", str(file))
 
 
-def test_a_database_is_checked_prepared_connected_and_proven(
-    run: Run, front: Customer, bare: Customer, world: World, tmp_path: Path
+def test_an_operator_is_guided_from_an_empty_database_to_a_proven_one(
+    run: Run, front: Customer, bare: Customer, stack: Stack, world: World, tmp_path: Path
 ) -> None:
     with bare.admin() as session:
         session.execute('CREATE SCHEMA "Odd ""name"; GRANT USAGE ON SCHEMA "Odd ""name" TO PUBLIC')
@@ -82,24 +83,49 @@ def test_a_database_is_checked_prepared_connected_and_proven(
     assert "CREATE ROLE guestkey_minter" in script and "SCRAM-SHA-256$" in script
     passwords = [file.read_text() for file in (tmp_path / "secrets").iterdir()]
     assert len(passwords) == 3 and not any(password in first.output for password in passwords)
-    with bare.admin() as session:
-        session.execute(script)
-    second = run(front, "--check")
-    missing = {item["part"] for item in told(second)["items"] if not item["ok"]}
-    assert (second.exit_code, missing) == (9, {"other-databases", "public-schema"}), second.stderr
-    with bare.admin() as session:
-        session.execute(told(second)["sql"])
-    done = run(front)
-    assert done.exit_code == 0, done.stderr
-    assert told(done)["connected"] and told(done)["new"]
-    assert told(done)["postgres_connections"]["warehouse"]["sslmode"] == "verify-full"
-    assert "is confirmed gone" in done.stderr and not (tmp_path / "secrets").exists()
+    result = tmp_path / "result"
+    scripts: list[str] = []
+
+    def administrator() -> str:
+        """Run what was printed since last time, as the database's administrator does."""
+        scripts.append(result.read_text().removeprefix("".join(scripts)))
+        with bare.admin() as session:
+            session.execute(scripts[-1])
+        return "y\n"
+
+    again = "Look again [y/N]:"
+    secret_id = stack.bao.secret_id_file("guestkey-operator")
+    done = Terminal(tmp_path, **stack.environment()).type(
+        *("connect-backend", "postgres", "--secrets", str(tmp_path / "secrets")),
+        answers=[
+            ("Host of the database:", "localhost\n"),
+            ("Port [5432]:", f"{front.port}\n"),
+            ("Name of the database:", "warehouse\n"),
+            ("What slices will call it:", "warehouse\n"),
+            ("CA file [/etc/ssl/certs/ca-certificates.crt]:", f"{front.ca_file}\n"),
+            (again, administrator),
+            (again, administrator),
+            ("File with the operator's secret id:", f"{secret_id}\n"),
+        ],
+        out=result,
+    )
+    assert done.code == 0, done.out
+    assert scripts[0].startswith(script.splitlines()[0]), "prompts leave no trace on standard output"
+    assert 'REVOKE ALL ON DATABASE "elsewhere" FROM PUBLIC;' in scripts[1] and "CREATE ROLE" not in scripts[1]
+    name, _, setting = result.read_text().removeprefix("".join(scripts)).partition("=")
+    assert name == "GUESTKEY_POSTGRES_CONNECTIONS"
+    assert json.loads(setting)["warehouse"]["sslmode"] == "verify-full"
+    assert "is confirmed gone" in done.out and "The database warehouse is connected." in done.out
+    assert not any(password in done.out + result.read_text() for password in passwords)
+    assert not (tmp_path / "secrets").exists()
     assert world.events("warehouse") == ["backend.connected"]
     with bare.admin() as session:
         assert session.execute("SELECT count(*) FROM pg_roles WHERE starts_with(rolname, 'gk')").fetchone() == (0,)
-    again = run(front)
-    assert again.exit_code == 0, again.stderr
-    assert not told(again)["new"] and world.events("warehouse") == ["backend.connected"]
+    repeated = run(front)
+    assert repeated.exit_code == 0, repeated.stderr
+    assert told(repeated)["connected"] and not told(repeated)["new"]
+    assert told(repeated)["postgres_connections"]["warehouse"]["sslmode"] == "verify-full"
+    assert world.events("warehouse") == ["backend.connected"]
 
 
 def test_host_and_authority_are_proven_or_nothing_is_said_to_the_server(run: Run, front: Customer) -> None:
