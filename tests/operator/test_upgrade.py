@@ -24,6 +24,7 @@ from broker.access import sweeping
 from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
 from broker.migrations import pending
+from broker.models import Lease
 from broker.parts import Parts
 from broker.settings import Settings
 from tests.support.data import make_clinic
@@ -85,6 +86,20 @@ class Replica:
             return False
 
 
+@contextmanager
+def working(stack: Stack, public: int, code: Path) -> Iterator[None]:
+    """Run a worker of one release."""
+    child = subprocess.Popen(
+        [*guestkey(), "worker"], env=environment(stack, public), cwd=code, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield
+        assert child.poll() is None, "it gave up"
+    finally:
+        child.terminate()
+        child.wait(20)
+
+
 def guestkey() -> list[str]:
     return [sys.executable, "-c", "from broker.operator.main import app; app(prog_name='guestkey')"]
 
@@ -143,12 +158,20 @@ def test_two_releases_side_by_side(stack: Stack, before: Path) -> None:
             for replica in (old, new):
                 assert replica.get("/api/v1/me", signed).json()["id"] == signed.id
                 assert len(replica.get("/api/v1/leases", signed).json()["items"]) == 4
+            leases = [answer.json()["lease"]["id"] for answer in issued]
+            with working(stack, public, before):
+                # Alone at first, then beside one of the new: whichever of them claims it ends it.
+                for lease_id in leases[:2]:
+                    world.change(Lease, lease_id, expires_at=world.now())
+                    world.wait_for(lease_id, "expired", seconds=20)
+                for lease_id in leases[2:]:
+                    world.change(Lease, lease_id, expires_at=world.now())
+                    world.wait_sweeping(lease_id, "expired")
         # The new ones are gone again: an upgrade can be called off.
-        assert old.issue(signed, dataset.slug).status_code == 201
-        for answer in issued:
-            lease_id = answer.json()["lease"]["id"]
-            world.change(type(world.lease(lease_id)), lease_id, expires_at=world.now())
-            world.wait_sweeping(lease_id, "expired")
+        last = old.issue(signed, dataset.slug)
+        assert last.status_code == 201
+        world.change(Lease, last.json()["lease"]["id"], expires_at=world.now())
+        world.wait_sweeping(last.json()["lease"]["id"], "expired")
         assert sweeping.reconcile(ender).strays == []
         parts.close()
         ender.close()
