@@ -51,11 +51,11 @@ def found_caller(request: Request) -> Found:
 
     Raises:
         NotSignedIn: nobody is behind the request.
-        Forbidden: the header `X-CSRF-Token` is missing or another session's.
+        Forbidden: the header `X-CSRF-Token` is missing or another session's, or another site's page sent it.
     """
     found = find_caller(request)
     if found.caller.how == "session" and request.method not in _SAFE:
-        check_csrf_token(request.headers.get(CSRF_HEADER, ""), found)
+        check_own_form(request, request.headers.get(CSRF_HEADER, ""))
     return found
 
 
@@ -149,15 +149,25 @@ def drop_cookie(response: Response, name: str) -> None:
     response.delete_cookie(name, path="/", secure=True, httponly=True, samesite="lax")
 
 
-def check_csrf_token(sent: str, found: Found) -> None:
-    """Compare a CSRF token in constant time.
+def check_own_form(request: Request, token: str) -> None:
+    """Check that a page of ours sent this, in this very session: by what the browser says, and by the CSRF token.
 
     Raises:
-        Forbidden: it is missing or another session's.
+        Forbidden: the token is missing or another session's, or another site's page sent it.
     """
-    if not found.csrf_token or not hmac.compare_digest(sent.encode(), found.csrf_token.encode()):
+    found = find_caller(request)
+    own = bool(found.csrf_token) and hmac.compare_digest(token.encode(), found.csrf_token.encode())
+    if not own or _from_elsewhere(request):
         raise Forbidden(
             "This form is out of date, or was sent from somewhere else.",
             advice="Reload the page and send it again.",
             code="csrf",
         )
+
+
+def _from_elsewhere(request: Request) -> bool:
+    # Our pages send no referrer, for which browsers call their origin "null"; so does a stranger's sandbox.
+    origin = request.headers.get("origin", "null")
+    if origin not in ("null", request.app.state.public_url):
+        return True
+    return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")

@@ -22,7 +22,7 @@ from broker.access.bulk import Task
 from broker.access.csv_lines import Columns
 from broker.errors import Forbidden, GuestkeyError, Invalid
 from broker.identity.bootstrap import join_link
-from broker.identity.http import check_csrf_token, find_caller
+from broker.identity.http import check_own_form
 from broker.web.api.bulk_shapes import LineShown, ReportShown, report_shown
 from broker.web.portal.acting import Setback, act, fresh, trouble_of
 from broker.web.portal.inviting import sources_of
@@ -69,7 +69,7 @@ async def _sent(request: Request) -> Sent:
 
 
 def _own_form(request: Request, sent: Annotated[Sent, Depends(_sent)]) -> Sent:
-    check_csrf_token(sent.fields.get("csrf_token", ""), find_caller(request))
+    check_own_form(request, sent.fields.get("csrf_token", ""))
     return sent
 
 

@@ -18,7 +18,7 @@ from broker.access.permissions import leases_seen
 from broker.caller import Caller
 from broker.errors import Forbidden, Invalid
 from broker.identity.callers import Found
-from broker.identity.http import check_csrf_token, find_caller
+from broker.identity.http import check_own_form, find_caller
 from broker.models import Delivery, Lease, PolicyInForce
 from broker.parts import Parts
 from broker.web.portal.pages import duration
@@ -187,7 +187,7 @@ async def fields(request: Request) -> Mapping[str, str]:
 
 
 def _own_form(request: Request, sent: Annotated[Mapping[str, str], Depends(fields)]) -> Mapping[str, str]:
-    check_csrf_token(sent.get("csrf_token", ""), find_caller(request))
+    check_own_form(request, sent.get("csrf_token", ""))
     return sent
 
 

@@ -1,0 +1,84 @@
+"""Forms of the portal, every one there is: another site's page, or one of another session, sends none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from sqlalchemy import func, select
+
+from broker.models import Event
+from broker.web import portal, sign_in
+from tests.support.browser import Browser
+from tests.support.world import World
+from tests.web.conftest import BrowserOf
+
+SAFE = {"GET", "HEAD", "OPTIONS"}
+FORGED: dict[str, Callable[[Browser, Browser], tuple[str, dict[str, str]]]] = {
+    "no token": lambda _own, _other: ("", {}),
+    "another session's token": lambda _own, other: (other.csrf, {}),
+    "a foreign origin": lambda own, _other: (own.csrf, {"Origin": "https://evil.example"}),
+    "a neighbour's origin": lambda own, _other: (own.csrf, {"Origin": f"{own.url}0"}),
+    "a foreign page": lambda own, _other: (own.csrf, {"Origin": "null", "Sec-Fetch-Site": "cross-site"}),
+    "a neighbour's page": lambda own, _other: (own.csrf, {"Sec-Fetch-Site": "same-site"}),
+}
+
+
+def routes(router: APIRouter) -> Iterator[APIRoute]:
+    """A router's routes, and those of the routers in it."""
+    for route in router.routes:
+        if isinstance(route, APIRoute):
+            yield route
+        else:
+            yield from routes(getattr(route, "original_router"))  # noqa: B009 - FastAPI keeps the class to itself
+
+
+FORMS = sorted(
+    (method, route.path)
+    for router in (portal.router, sign_in.router)
+    for route in routes(router)
+    for method in set(route.methods or ()) - SAFE
+)
+
+
+def test_all_of_them_are_known() -> None:
+    assert len(FORMS) > 50
+    assert {("POST", "/sign-out"), ("POST", "/people/import"), ("POST", "/requests/{request_id}/approve")} < set(FORMS)
+
+
+def events_of(world: World, person_id: str) -> int:
+    with world.database.transaction() as tx:
+        query = select(func.count()).where(Event.actor == f"person:{person_id}")
+        return tx.execute(query.select_from(Event)).scalar_one()
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_no_form_is_taken_from_elsewhere(world: World, browser_of: BrowserOf, forged: str) -> None:
+    admin = world.person(roles=("admin",))
+    own, other = browser_of(admin), browser_of(admin)
+    token, headers = FORGED[forged](own, other)
+    before = events_of(world, admin.id)
+    for method, path in FORMS:
+        there = "/".join("x" if part.startswith("{") else part for part in path.split("/"))
+        answer = own.request(
+            method, there, data={"csrf_token": token, "reason": "x"}, headers={"Accept": "*/*", **headers}
+        )
+        assert (answer.status_code, answer.json()["code"]) == (403, "csrf"), (method, path, answer.text)
+    api = own.request("POST", "/api/v1/proposals/x/approve", headers=headers | {"X-CSRF-Token": token})
+    assert (api.status_code, api.json()["code"]) == (403, "csrf")
+    assert events_of(world, admin.id) == before
+    assert own.api("GET", "/me").status_code == 200, "still signed in"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Origin": "null", "Sec-Fetch-Site": "same-origin"}, {"Origin": "here"}, {"Sec-Fetch-Site": "none"}],
+    ids=["an old browser", "a form of ours", "a script of ours", "sent again by hand"],
+)
+def test_our_own_are_taken(world: World, browser_of: BrowserOf, headers: dict[str, str]) -> None:
+    own = browser_of(world.person(roles=("admin",)))
+    headers = {name: own.url if value == "here" else value for name, value in headers.items()}
+    assert own.post("/sign-out", data={"csrf_token": own.csrf}, headers=headers).status_code == 303
+    assert own.api("GET", "/me").status_code == 401
