@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from broker.access.facts import Ask
 from broker.errors import Conflict, Denied, Forbidden, NotSignedIn
 from broker.identity import callers
 from broker.models import LIVE_STATES, Dataset, Grant, Lease
+from tests.operator.conftest import Ran, command
 from tests.support.world import Signed, World
 
 RUN = [sys.executable, "-c", "from broker.operator.main import app; app(prog_name='guestkey')"]
 
 
 @pytest.fixture(autouse=True)
-def opened(house: World) -> Iterator[None]:
+def opened(house: World) -> None:
     """Each test begins in an open house without a live lease, whatever the one before left."""
     with house.database.transaction() as tx:
         if closing.standing(tx).closed_at is None:
@@ -40,7 +41,6 @@ def opened(house: World) -> Iterator[None]:
         time.sleep(0.2)
     with house.database.transaction() as tx:
         closing.open_again(tx, house.person(roles=("admin",)).caller, "the next test", house.now())
-    yield
 
 
 def _live(house: World) -> int:
@@ -48,10 +48,9 @@ def _live(house: World) -> int:
         return tx.query(Lease).filter(Lease.state.in_(LIVE_STATES)).count()
 
 
-def operator(house: World, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a server command as its own process; no web and no worker runs beside it."""
-    environment = {**os.environ, **house.stack.environment(), **variables}
-    return subprocess.run([*RUN, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False)
+def operator(house: World, *arguments: str, **variables: str) -> Ran:
+    """Run a server command; no web and no worker runs beside it."""
+    return command(arguments, {**house.stack.environment(), **variables})
 
 
 def refused(house: World, signed: Signed, dataset: Dataset) -> set[str]:
@@ -126,7 +125,9 @@ def test_everything_ends_with_the_broker_down(house: World) -> None:
     held = [(signed, house.issue(signed, dataset)) for signed, dataset, _ in (house.guest() for _ in range(3))]
     held.append((held[0][0], house.issue(*_tokens(house, held[0][0]), kind="token")))
     sessions = [house.connect(handed) for _, handed in held[:3]]
-    ran = operator(house, "end-everything", "--yes", "--json", "--reason", "an intruder")
+    arguments = ["end-everything", "--yes", "--json", "--reason", "an intruder"]
+    environment = {**os.environ, **house.stack.environment()}
+    ran = subprocess.run([*RUN, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
     items = json.loads(ran.stdout)["data"]["items"]
     assert {item["lease"] for item in items} == {handed.lease.id for _, handed in held}
@@ -181,24 +182,24 @@ def test_what_could_not_be_asked_is_never_a_success(house: World, tmp_path: Path
     handed = house.issue(signed, dataset)
     no_records = {"GUESTKEY_DATABASE_URL": "postgresql://guestkey_app:x@127.0.0.1:1/guestkey"}
     no_key_store = {"GUESTKEY_BAO_ADDR": "http://127.0.0.1:1"}
-    command = ("end-everything", "--yes", "--installation")
-    silent = operator(house, *command, house.parts.tag, **no_records, **no_key_store)
+    ends = ("end-everything", "--yes", "--installation")
+    silent = operator(house, *ends, house.parts.tag, **no_records, **no_key_store)
     assert silent.returncode == 8, silent.stderr
     assert "! connection data\tpostgres\tnot asked" in silent.stdout
     assert "0 ended, 1 not confirmed." in silent.stderr
-    wrong = operator(house, *command, "zzzzzz", "--json", **no_records)
+    wrong = operator(house, *ends, "zzzzzz", "--json", **no_records)
     assert wrong.returncode == 9, wrong.stderr
     assert house.parts.tag in json.loads(wrong.stdout)["data"]["doubt"]
-    whole = operator(house, *command, f"gk_{house.parts.tag}", **no_records)
+    whole = operator(house, *ends, f"gk_{house.parts.tag}", **no_records)
     assert (whole.returncode, whole.stdout) == (1, "")
     assert "six characters" in whole.stderr
     login = tmp_path / "watch"
     login.write_text(house.ender.vault.secret("connections/data/watch")["url"])
-    unknown = operator(house, *command, house.parts.tag, "--login", f"dat={login}", **no_records, **no_key_store)
+    unknown = operator(house, *ends, house.parts.tag, "--login", f"dat={login}", **no_records, **no_key_store)
     assert (unknown.returncode, unknown.stdout) == (1, "")
     assert "No connection is called dat. Configured are: data" in unknown.stderr
     assert house.roles_of(handed.lease.id) == 1
-    by_hand = operator(house, *command, house.parts.tag, "--login", f"data={login}", **no_records, **no_key_store)
+    by_hand = operator(house, *ends, house.parts.tag, "--login", f"data={login}", **no_records, **no_key_store)
     assert by_hand.returncode == 0, by_hand.stderr
     assert f"✓ {handed.lease.id}\tpostgres\tpostgresql: no such role, no session" in by_hand.stdout
     assert house.roles_of(handed.lease.id) == 0

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from broker.models import Installation
 from broker.parts import Parts
 from broker.policies import __file__ as policies_file
 from tests.cli.terminal import Terminal
+from tests.operator.conftest import command
 
 # As an operator starts it: through the one command there is.
 RUN = [str(Path(sys.executable).with_name("guestkey"))]
@@ -54,13 +55,6 @@ def start(environment: dict[str, str]) -> Iterator[Start]:
         if child.poll() is None:
             child.kill()
         child.communicate(timeout=10)
-
-
-def run(arguments: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    return subprocess.run(
-        [*RUN, *arguments], env=dict(environment), capture_output=True, text=True, timeout=30, check=False
-    )
 
 
 def answering(url: str) -> httpx.Response:
@@ -113,7 +107,7 @@ def test_the_worker_serves_its_numbers_and_stops_gracefully(start: Start) -> Non
 def test_missing_and_wrong_settings_are_named_without_their_values(environment: dict[str, str]) -> None:
     del environment["GUESTKEY_BAO_ADDR"]
     environment["GUESTKEY_DATABASE_URL"] = "mysql://canary-5d21@nowhere"
-    done = run(["serve"], environment)
+    done = command(["serve"], environment)
     assert done.returncode == 2
     assert "GUESTKEY_BAO_ADDR: Field required" in done.stderr and "GUESTKEY_DATABASE_URL" in done.stderr
     assert "canary" not in done.stdout + done.stderr and "Traceback" not in done.stderr
@@ -123,16 +117,16 @@ def test_a_file_of_settings_is_read(environment: dict[str, str], tmp_path: Path)
     file = tmp_path / "settings"
     moved = [key for key in environment if key.startswith("GUESTKEY_")]
     file.write_text("".join(f"{key}={environment.pop(key)}\n" for key in moved))
-    assert run(["migrate"], environment | {"GUESTKEY_SETTINGS_FILE": str(file)}).returncode == 0
-    assert run(["migrate"], environment).returncode == 2
+    assert command(["migrate"], environment | {"GUESTKEY_SETTINGS_FILE": str(file)}).returncode == 0
+    assert command(["migrate"], environment).returncode == 2
 
 
 def test_migrating_twice_is_fine_and_needs_the_owner(environment: dict[str, str]) -> None:
     for _ in range(2):
-        done = run(["migrate"], environment)
+        done = command(["migrate"], environment)
         assert (done.returncode, done.stdout) == (0, "The records are up to date.\n")
     del environment["GUESTKEY_OWNER_DATABASE_URL"]
-    assert run(["migrate"], environment).returncode == 2
+    assert command(["migrate"], environment).returncode == 2
 
 
 def test_rules_are_checked_and_tested_without_a_server(environment: dict[str, str], tmp_path: Path) -> None:
@@ -201,14 +195,14 @@ def test_the_first_admins_are_invited_once(environment: dict[str, str], tmp_path
     secret = tmp_path / "secret"
     secret.write_text("canary-client-secret\n")
     arguments = ["bootstrap", "--issuer", "https://id.example", "--client-id", "guestkey"]
-    first = run([*arguments, "--client-secret-file", str(secret)], environment)
+    first = command([*arguments, "--client-secret-file", str(secret)], environment)
     assert first.returncode == 0, first.stderr
     links = [line for line in first.stdout.splitlines() if "/join/" in line]
     assert len(links) == 2 and links[0] != links[1]
-    again = run(arguments, environment)
+    again = command(arguments, environment)
     assert again.returncode == 1 and "recover" in again.stderr
-    glass = run(["recover", "--json"], environment)
+    glass = command(["recover", "--json"], environment)
     assert glass.returncode == 0 and "/join/" in json.loads(glass.stdout)["data"]["link"]
     assert "canary" not in first.stdout + first.stderr + again.stderr
-    odd = run([*arguments, "--claim", "nonsense"], environment)
+    odd = command([*arguments, "--claim", "nonsense"], environment)
     assert odd.returncode == 1 and "NAME=VALUE" in odd.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 
 from broker.migrations import pending, upgrade
 from broker.models import SCHEMA, Base
@@ -21,3 +21,16 @@ def test_the_migrated_tables_are_the_records(world: World) -> None:
     engine.dispose()
     assert difference == []
     assert not pending(world.parts.database.engine)
+
+
+def test_a_replica_is_ready_on_later_tables_but_not_on_earlier_ones(world: World) -> None:
+    engine = create_engine(world.stack.postgres.url("owner", "guestkey").replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        current = connection.execute(text("SELECT version_num FROM guestkey.alembic_version")).scalar_one()
+    found = []
+    for revision in ("9999", "0005", current):
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE guestkey.alembic_version SET version_num = :to"), {"to": revision})
+        found.append(pending(engine))
+    engine.dispose()
+    assert found == [False, True, False]

@@ -21,6 +21,7 @@ import trustme
 from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
 from broker.parts import Parts
+from tests.operator.conftest import command
 
 RUN = [sys.executable, "-c", "from broker.operator.main import app; app(prog_name='guestkey')"]
 # Every address of this machine.
@@ -129,7 +130,7 @@ def test_it_serves_tls_and_takes_a_renewed_certificate(serve: Serve, authority: 
 
 
 @pytest.mark.parametrize("wrong", ["missing", "no PEM", "expired", "not yet", "another key", "open key", "no key"])
-def test_what_it_refuses_to_serve_with(serve: Serve, authority: trustme.CA, tmp_path: Path, wrong: str) -> None:
+def test_what_it_refuses_to_serve_with(stack: Stack, authority: trustme.CA, tmp_path: Path, wrong: str) -> None:
     now, day = datetime.now(UTC), timedelta(days=1)
     spans = {
         "expired": {"begins": now - 2 * day, "ends": now - day},
@@ -146,18 +147,17 @@ def test_what_it_refuses_to_serve_with(serve: Serve, authority: trustme.CA, tmp_
         (tmp_path / "web.key").chmod(0o644)
     elif wrong == "no key":
         arguments = arguments[:2]
-    out, err = serve("--port", str(free_port()), *arguments).communicate(timeout=20)
-    assert out == ""
-    lines = [line for line in err.splitlines() if line.startswith("guestkey: ")]
-    assert len(lines) == 1 and "Traceback" not in err, err
+    refused = command(["serve", "--port", str(free_port()), *arguments], stack.environment())
+    assert (refused.returncode, refused.stdout) == (1, "")
+    lines = [line for line in refused.stderr.splitlines() if line.startswith("guestkey: ")]
+    assert len(lines) == 1, refused.stderr
     assert "TLS" in lines[0]
 
 
-def test_nothing_leaves_this_machine_in_the_clear(serve: Serve) -> None:
-    child = serve("--host", EVERYWHERE, "--port", str(free_port()))
-    _, err = child.communicate(timeout=20)
-    assert child.returncode == 1
-    assert "without TLS" in err and "GUESTKEY_TRUSTED_PROXIES" in err
+def test_nothing_leaves_this_machine_in_the_clear(stack: Stack) -> None:
+    refused = command(["serve", "--host", EVERYWHERE, "--port", str(free_port())], stack.environment())
+    assert refused.returncode == 1
+    assert "without TLS" in refused.stderr and "GUESTKEY_TRUSTED_PROXIES" in refused.stderr
 
 
 def test_a_proxy_that_is_named_terminates_it(serve: Serve) -> None:
