@@ -9,7 +9,6 @@ from ipaddress import ip_address
 import uvicorn
 from fastapi import FastAPI
 
-from broker.app import create_app
 from broker.errors import Invalid
 from broker.operator import tls
 from broker.operator.configuring import load
@@ -49,6 +48,9 @@ def serve(host: str, port: int, workers: int, files: CertificateFiles | None) ->
 
 def application() -> FastAPI:
     """The application of one process; uvicorn calls this in each."""
+    # Here, because the process that only starts others, or refuses to serve, has no use for it.
+    from broker.app import create_app
+
     settings = load()
     configure_logging(settings.log_level)
     return create_app(settings)
