@@ -228,7 +228,7 @@ def test_events_are_looked_up_and_taken_out(world: World, terminal_of: TerminalO
     assert [json.loads(line)["id"] for line in file.read_text().splitlines()] == [event["id"]]
     assert auditor.run("audit", "export", "--about", lease_id, "--output", str(file)).code == 2, "never over a file"
     assert list(tmp_path.glob("*.part")) == []
-    assert auditor.run("audit", "export", "--about", lease_id, "--format", "csv").out.startswith("number,id,at,")
+    assert auditor.run("audit", "export", "--about", lease_id, "--format", "csv").out.startswith('"number","id","at",')
     assert auditor.run("audit", "list", "--since", "2020-01-01", "--about", lease_id).out.count("\n") == 1
     assert auditor.run("audit", "list", "--since", "yesterday").code == 2
     assert terminal_of(guest).run("audit", "export").code == 3
