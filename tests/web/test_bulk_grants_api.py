@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from broker.models import Dataset, Grant, Request
 from tests.support.world import World
-from tests.web.conftest import ClientOf
+from tests.web.conftest import BrowserOf, ClientOf
 
 HEADING = "dataset,role,purpose,until,person,team,slice\n"
 
@@ -116,7 +116,9 @@ def test_a_lead_asks_for_staff_and_an_owner_decides(world: World, client_of: Cli
         assert tx.get_one(Request, request_id).for_person_id == guest.id
 
 
-def test_what_a_file_asks_for_ends_when_it_says_however_late_it_is_approved(world: World, client_of: ClientOf) -> None:
+def test_what_a_file_asks_for_ends_when_it_says_however_late_it_is_approved(
+    world: World, client_of: ClientOf, browser_of: BrowserOf
+) -> None:
     vendor, owner = world.vendor(), world.person()
     lead, guest = world.person(vendor, roles=("lead",)), world.person(vendor)
     dataset = world.dataset(vendor, owner=owner, register=False)
@@ -130,6 +132,8 @@ def test_what_a_file_asks_for_ends_when_it_says_however_late_it_is_approved(worl
     assert datetime.fromisoformat(shown["until"]) == until
     assert datetime.fromisoformat(shown["lapses_at"]) == soon, "nobody approves what would be over"
     assert shown["facts"]["longest_period"] <= 4 * 3600 < shown["period"]
+    page = browser_of(owner).get(f"/requests/{request_id}").text
+    assert "at the latest" in page and "h, as asked</option>" in page
     granted = client_of(owner).post(f"/requests/{request_id}/approve", json={}).json()
     assert datetime.fromisoformat(granted["ends_at"]) == until
     shorter = send(client_of(lead), text.replace(guest.id, lead.id))[0]["id"]

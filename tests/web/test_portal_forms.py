@@ -35,8 +35,9 @@ def routes(router: APIRouter) -> Iterator[APIRoute]:
             yield from routes(getattr(route, "original_router"))  # noqa: B009 - FastAPI keeps the class to itself
 
 
+# Where an address names something, it names nothing that there is.
 FORMS = sorted(
-    (method, route.path)
+    (method, "/".join("x" if part.startswith("{") else part for part in route.path.split("/")))
     for router in (portal.router, sign_in.router)
     for route in routes(router)
     for method in set(route.methods or ()) - SAFE
@@ -45,7 +46,7 @@ FORMS = sorted(
 
 def test_all_of_them_are_known() -> None:
     assert len(FORMS) > 50
-    assert {("POST", "/sign-out"), ("POST", "/people/import"), ("POST", "/requests/{request_id}/approve")} < set(FORMS)
+    assert {("POST", "/sign-out"), ("POST", "/people/import"), ("POST", "/requests/x/approve")} < set(FORMS)
 
 
 def events_of(world: World, person_id: str) -> int:
@@ -61,9 +62,8 @@ def test_no_form_is_taken_from_elsewhere(world: World, browser_of: BrowserOf, fo
     token, headers = FORGED[forged](own, other)
     before = events_of(world, admin.id)
     for method, path in FORMS:
-        there = "/".join("x" if part.startswith("{") else part for part in path.split("/"))
         answer = own.request(
-            method, there, data={"csrf_token": token, "reason": "x"}, headers={"Accept": "*/*", **headers}
+            method, path, data={"csrf_token": token, "reason": "x"}, headers={"Accept": "*/*", **headers}
         )
         assert (answer.status_code, answer.json()["code"]) == (403, "csrf"), (method, path, answer.text)
     api = own.request("POST", "/api/v1/proposals/x/approve", headers=headers | {"X-CSRF-Token": token})
@@ -82,3 +82,15 @@ def test_our_own_are_taken(world: World, browser_of: BrowserOf, headers: dict[st
     headers = {name: own.url if value == "here" else value for name, value in headers.items()}
     assert own.post("/sign-out", data={"csrf_token": own.csrf}, headers=headers).status_code == 303
     assert own.api("GET", "/me").status_code == 401
+
+
+def test_a_form_sent_after_the_session_ended_leads_to_signing_in(world: World, browser_of: BrowserOf) -> None:
+    admin = world.person(roles=("admin",))
+    own = browser_of(admin)
+    world.change_sessions(admin.id, ended_at=world.now())
+    before = events_of(world, admin.id)
+    for method, path in FORMS:
+        answer = own.request(method, path, data={"csrf_token": own.csrf, "reason": "x"})
+        assert answer.status_code == 303, (method, path, answer.text)
+        assert answer.headers["location"].startswith("/sign-in"), (method, path)
+    assert events_of(world, admin.id) == before
