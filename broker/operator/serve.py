@@ -32,11 +32,8 @@ def serve(host: str, port: int, workers: int, files: CertificateFiles | None) ->
     configure_logging(settings.log_level)
     if files is not None:
         tls.check(files, settings.public_url.host or "", tls.today())
-    elif not settings.trusted_proxies and not _only_here(host):
-        raise Invalid(
-            f"Serving on {host} without TLS would send credentials in the clear.",
-            advice="Give --tls-cert and --tls-key, or name the proxy that terminates TLS in GUESTKEY_TRUSTED_PROXIES.",
-        )
+    elif not settings.trusted_proxies:
+        _refuse_in_the_clear(host, settings.public_url.scheme)
     if workers == 1:
         _run(host, port, workers, files)
         return
@@ -54,6 +51,19 @@ def application() -> FastAPI:
     settings = load()
     configure_logging(settings.log_level)
     return create_app(settings)
+
+
+def _refuse_in_the_clear(host: str, public_scheme: str) -> None:
+    if not _only_here(host):
+        wrong = f"Serving on {host} without TLS would send credentials in the clear."
+    elif public_scheme == "https":
+        wrong = "The public address is https, so without TLS or a named proxy nothing would be answered."
+    else:
+        return
+    raise Invalid(
+        wrong,
+        advice="Give --tls-cert and --tls-key, or name the proxy that terminates TLS in GUESTKEY_TRUSTED_PROXIES.",
+    )
 
 
 def _only_here(host: str) -> bool:

@@ -158,6 +158,10 @@ def test_nothing_leaves_this_machine_in_the_clear(stack: Stack) -> None:
     refused = command(["serve", "--host", EVERYWHERE, "--port", str(free_port())], stack.environment())
     assert refused.returncode == 1
     assert "without TLS" in refused.stderr and "GUESTKEY_TRUSTED_PROXIES" in refused.stderr
+    behind = stack.environment() | {"GUESTKEY_PUBLIC_URL": "https://guestkey.example"}
+    unnamed = command(["serve", "--port", str(free_port())], behind)
+    assert unnamed.returncode == 1
+    assert "nothing would be answered" in unnamed.stderr and "GUESTKEY_TRUSTED_PROXIES" in unnamed.stderr
 
 
 def test_a_proxy_that_is_named_terminates_it(serve: Serve) -> None:
