@@ -106,6 +106,7 @@ def test_it_serves_tls_and_takes_a_renewed_certificate(serve: Serve, authority: 
     awaited(port, context)
     answer = httpx.get(f"https://localhost:{port}/healthz", verify=context)
     assert answer.headers["strict-transport-security"].startswith("max-age=")
+    assert httpx.get(f"https://localhost:{port}/sign-in", verify=context).status_code == 200, "as https, to us as well"
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"https://localhost:{port}/healthz")
     with pytest.raises(httpx.TransportError):
