@@ -130,10 +130,12 @@ def test_migrating_twice_is_fine_and_needs_the_owner(environment: dict[str, str]
 
 
 def test_rules_are_checked_and_tested_without_a_server(environment: dict[str, str], tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, **environment)
+
     def policy(verb: str, *more: str) -> tuple[int, dict[str, Any]]:
-        done = run(["policy", verb, str(tmp_path), "--json", *more], environment)
-        assert "" in (done.stdout, done.stderr), done
-        return done.returncode, json.loads(done.stdout or done.stderr)
+        done = terminal.call("policy", verb, str(tmp_path), "--json", *more)
+        assert "" in (done.out, done.err), done
+        return done.code, json.loads(done.out or done.err)
 
     code, missing = policy("check")
     assert (code, missing["error"]["title"]) == (2, f"{tmp_path / 'rules.csv'} cannot be read.")
@@ -147,7 +149,7 @@ def test_rules_are_checked_and_tested_without_a_server(environment: dict[str, st
     (tmp_path / "rules.csv").write_text(rules.replace("role:annotator,", "role:labeller,", 1))
     code, failed = policy("test")
     assert (code, {"name", "line", "expected", "actual"} <= failed["data"]["failed"][0].keys()) == (1, True)
-    assert "expected" in run(["policy", "test", str(tmp_path)], environment).stderr
+    assert "expected" in terminal.call("policy", "test", str(tmp_path)).err
     (tmp_path / "rules.csv").write_text(rules + "role:x, dataset:*, full, read, ttl<=1h, allow\n")
     for verb in ("check", "test"):
         code, wrong = policy(verb)
@@ -156,7 +158,7 @@ def test_rules_are_checked_and_tested_without_a_server(environment: dict[str, st
 
 
 def test_servers_commands_speak_json_and_no_boxes(environment: dict[str, str], tmp_path: Path) -> None:
-    migrated = run(["migrate", "--json"], environment)
+    migrated = command(["migrate", "--json"], environment)
     assert json.loads(migrated.stdout) == {"version": 1, "command": "migrate", "data": {"up_to_date": True}}
     terminal = Terminal(tmp_path, **environment)
     refused = terminal.call("end-everything", "--json")
