@@ -76,6 +76,9 @@ class Something:
     def __call__(self, *_: object) -> Something:
         return self
 
+    def __iter__(self) -> Iterator[Something]:
+        return iter((self,))
+
     def __str__(self) -> str:
         return "X"
 
@@ -93,7 +96,9 @@ def _printed() -> Iterator[tuple[str, str]]:
     for file in sorted((ROOT / "broker/web/templates").rglob("*.html")):
         for call in re.findall(r"\{\{ command\(.+?\) \}\}", file.read_text(encoding="utf-8"), re.DOTALL):
             for line in environment.from_string(call).render(command=str).splitlines():
-                yield file.name, line
+                # A remark, or a command of the code's own, which is looked at as advice.
+                if not line.startswith("#") and line != "X":
+                    yield file.name, line
 
 
 def _misread(words: list[str]) -> str:
@@ -106,6 +111,8 @@ def _misread(words: list[str]) -> str:
         if name not in command.commands:
             return f"no {name}"
         command = command.commands[name]
+    if command.context_settings.get("ignore_unknown_options"):
+        return ""  # the server's own: the options are read there
     known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
     return ", ".join(word for word in words if word.startswith("-") and word not in known)
 

@@ -126,7 +126,11 @@ def test_no_code_goes_anywhere_else(line: CommandLine, http: httpx.Client, redir
     address = line.address(redirect_uri=redirect_uri)
     refused(http.get(address), "invalid_request")
     page = line.browser.open(address)
-    assert page.status_code == 422 and "hand-over" not in page.text and "evil" not in page.text
+    assert page.status_code == 422 and "hand-over" not in page.text
+    # The page's own address is in links that lead back to it; nothing leads elsewhere or says the name.
+    leads = re.findall(r'(?:href|action|src)="([^"]*)"', page.text)
+    assert leads and all(re.match(r"#|/(?!/)", lead) for lead in leads)
+    assert "evil" not in re.sub(r'="[^"]*"', "", page.text)
 
 
 @pytest.mark.parametrize(

@@ -113,9 +113,9 @@ class Guest:
         devtools.send("WebAuthn.addVirtualAuthenticator", {"options": options})
 
     def code(self) -> str:
-        """The next code of the person's app, one they have not used."""
+        """The next code of the person's app, one they have not used: of the step to come, which may be used already."""
         end = time.monotonic() + 40
-        while (code := pyotp.TOTP(self.secret).at(int(time.time()) + 25)) == self._last_code:
+        while (code := pyotp.TOTP(self.secret).at(int(time.time()) + 30)) == self._last_code:
             assert time.monotonic() < end
             time.sleep(0.5)
         self._last_code = code

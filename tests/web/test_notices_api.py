@@ -17,8 +17,10 @@ def test_notices_are_read_and_chosen_by_their_own_person_only(world: World, clie
     while telling.tell(world.ender):
         continue
     api, foreign = client_of(admin), client_of(other)
-    listed = api.get("/notices", params={"limit": 1}).json()
-    assert listed["unread"] >= 2 and listed["items"][0]["title"] == "Guestkey was opened again"
+    listed = api.get("/notices", params={"limit": 200}).json()
+    # An admin may have heard of other things, too.
+    titles = [item["title"] for item in listed["items"]]
+    assert listed["unread"] >= 2 and titles.count("Guestkey was opened again") == 2
     assert foreign.get("/notices").json() == {"items": [], "next_cursor": None, "unread": 0}
     newest = listed["items"][0]["id"]
     assert foreign.post("/notices/read", json={"up_to": newest}).json() == {"unread": 0}
