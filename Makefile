@@ -32,7 +32,7 @@ demo: $(VENV)/.embedded ## Walk the whole story unattended on a throw-away stack
 	@$(BIN)/python -m broker.embedded.demo
 
 test: $(VENV)/.dev ## Run the tests, on real servers
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev ## Lint, formatting, types, directions of imports
 	$(BIN)/ruff check .

@@ -7,9 +7,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from unittest.mock import patch
 
 import pytest
+import structlog
 
 from broker.access.installing import install
 from broker.access.working import Worker
@@ -20,6 +22,18 @@ from broker.parts import Parts, vault_of
 from broker.settings import Settings
 from tests.support.data import make_clinic
 from tests.support.world import World
+
+
+@pytest.fixture(scope="session", autouse=True)
+def listening() -> Iterator[None]:
+    """Let no logger keep what it was configured with: a later test may listen to it."""
+    configure = structlog.configure
+
+    def uncached(**given: Any) -> None:
+        configure(**{**given, "cache_logger_on_first_use": False})
+
+    with patch.object(structlog, "configure", uncached):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -51,8 +51,9 @@ def house(stack: Stack, settings: Settings, parts: Parts, ender: Parts) -> Itera
 
 @pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
-    """The distribution's Chromium, without a window."""
-    executable = shutil.which("chromium") or shutil.which("chromium-browser")
+    """The distribution's Chromium, without a window: the shell that never had one costs a third less time."""
+    names = ("chromium-headless-shell", "chromium", "chromium-browser")
+    executable = next(filter(None, map(shutil.which, names)), None)
     assert executable, "Chromium is not installed"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=_QUIET)
