@@ -224,7 +224,8 @@ def test_search_finds_what_one_may_see(house: House, guest_of: GuestOf) -> None:
     ada.says(dataset.slug)
     ines.page.get_by_text("More", exact=True).click()
     ines.look("more-open")
+    # Looking at it on a phone folded the menu; it unfolds in a moment.
+    expect(ines.page.get_by_text("More", exact=True)).to_be_visible()
     ines.page.keyboard.press("Escape")
-    # Asked of the page itself: with several windows open, the browser calls none of them focused.
     assert ines.page.evaluate("document.activeElement.textContent") == "More"
     expect(ines.page.get_by_role("link", name="Installation")).to_be_hidden()
