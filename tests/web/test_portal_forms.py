@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -94,3 +95,10 @@ def test_a_form_sent_after_the_session_ended_leads_to_signing_in(world: World, b
         assert answer.status_code == 303, (method, path, answer.text)
         assert answer.headers["location"].startswith("/sign-in"), (method, path)
     assert events_of(world, admin.id) == before
+
+
+@pytest.mark.parametrize("path", ["/confirm?next=javascript:alert(1)", "/confirm?next=//evil.example", "//evil.example"])
+def test_no_page_leads_where_its_address_says(world: World, browser_of: BrowserOf, path: str) -> None:
+    text = browser_of(world.person()).request("GET", path).text
+    leads = re.findall(r'(?:href|action|src)="([^"]*)"', text)
+    assert leads and all(re.match(r"#|/(?!/)", lead) for lead in leads), text

@@ -19,6 +19,7 @@ from broker.caller import Caller
 from broker.errors import Forbidden, Invalid
 from broker.identity.callers import Found
 from broker.identity.http import check_own_form, find_caller
+from broker.identity.login import safe_path
 from broker.models import Delivery, Lease, PolicyInForce
 from broker.parts import Parts
 from broker.web.portal.pages import duration
@@ -76,8 +77,8 @@ class Viewer:
         """Where a link can bring them back to: this page as it was asked for, or after a form its page."""
         if self.request.url.path == "/confirm":
             # It only leads on: coming back to it would ask once more.
-            return self.request.query_params.get("next", "/")
-        return _page_of(self.request)
+            return safe_path(self.request.query_params.get("next", "/"))
+        return safe_path(_page_of(self.request))
 
     @property
     def inside(self) -> bool:
