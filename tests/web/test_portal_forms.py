@@ -97,7 +97,9 @@ def test_a_form_sent_after_the_session_ended_leads_to_signing_in(world: World, b
     assert events_of(world, admin.id) == before
 
 
-@pytest.mark.parametrize("path", ["/confirm?next=javascript:alert(1)", "/confirm?next=//evil.example", "//evil.example"])
+@pytest.mark.parametrize(
+    "path", ["/confirm?next=javascript:alert(1)", "/confirm?next=//evil.example", "//evil.example"]
+)
 def test_no_page_leads_where_its_address_says(world: World, browser_of: BrowserOf, path: str) -> None:
     text = browser_of(world.person()).request("GET", path).text
     leads = re.findall(r'(?:href|action|src)="([^"]*)"', text)
