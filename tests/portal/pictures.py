@@ -1,7 +1,8 @@
 """Pictures of screens: made for the documentation by `make screenshots`, and compared with those in every run.
 
-What differs between two runs (ids, times, random names) is replaced in the page before the picture is taken. Compared
-is a small grey copy: letters may be drawn a little differently, what stands where may not change unnoticed.
+What differs between two runs (ids, times, random names) is replaced in the page before the picture is taken; live parts
+hold still meanwhile, as they do for a form in them that is on its way. Compared is a small grey copy: letters may be
+drawn a little differently, what stands where may not change unnoticed.
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ _STEADY = r"""() => {
     .replace(/localhost:\d+/g, "localhost:8200");
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   window.kept = [];
+  document.querySelectorAll("[data-live]").forEach((part) => {
+    part.append(document.createElement("template"));
+    part.lastChild.dataset.sent = "yes";
+  });
   const put = (place, name, text) => {
     if (place[name] === text) return;
     window.kept.push([place, name, place[name]]);
@@ -58,7 +63,10 @@ _STEADY = r"""() => {
   while (walker.nextNode()) put(walker.currentNode, "data", steady(walker.currentNode.data));
   document.querySelectorAll("input[type=text]").forEach((field) => put(field, "value", steady(field.value)));
 }"""
-_BACK = "() => window.kept.forEach(([place, name, text]) => { place[name] = text; })"
+_BACK = """() => {
+  window.kept.forEach(([place, name, text]) => { place[name] = text; });
+  document.querySelectorAll("template[data-sent]").forEach((hold) => hold.remove());
+}"""
 
 
 def check(page: Page, name: str) -> None:
