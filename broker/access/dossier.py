@@ -30,12 +30,14 @@ LOOK_BACK = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Whoever would hold the grant; `members` counts a team's people, else it is 1."""
+    """Whoever would hold the grant; `members` counts a team's people, who are named in `people`; else it is 1."""
 
     kind: str
     id: str
     name: str
     members: int
+    people: tuple[str, ...] = ()
+    people_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +103,12 @@ def dossier(parts: Parts, tx: Transaction, caller: Caller, found: Request, now: 
     foresight = _foresight(parts, tx, found)
     opened = tuple(slice_ for slice_ in slices_of(tx, [of.id])[of.id] if found.slice_name in (None, slice_.name))
     vendor = tx.get(Vendor, person.vendor_id) if person.vendor_id else None
+    holder = _holder(tx, found, person)
     return Dossier(
         request=found,
         person=person,
         vendor=vendor,
-        holder=_holder(tx, found, person),
+        holder=holder,
         dataset=of,
         slices=opened,
         longest_period=_longest(found, of, now),
@@ -116,7 +119,7 @@ def dossier(parts: Parts, tx: Transaction, caller: Caller, found: Request, now: 
         history=_history(tx, found, person, now),
         endings={slice_.kind: kinds[slice_.kind].ending for slice_ in opened if slice_.kind in kinds},
         revision=foresight.revision,
-        state=_state(tx, person, vendor, of, opened, foresight),
+        state=_state(tx, holder, person, vendor, of, opened, foresight),
         refusal=why_not(tx, caller, found),
     )
 
@@ -157,7 +160,9 @@ def changes(before: str, after: str) -> list[Change]:
 def _shown(state: str) -> Mapping[str, list[str]]:
     try:
         shown = json.loads(state)["shown"]
-        return {str(name): [str(line) for line in lines] for name, lines in shown.items()}
+        found = {str(name): [str(line) for line in lines] for name, lines in shown.items()}
+        rfc8785.dumps(found)  # half a character cannot be shown
+        return found
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}
 
@@ -171,8 +176,10 @@ def _foresight(parts: Parts, tx: Transaction, found: Request) -> Foresight:
 def _holder(tx: Transaction, found: Request, person: Person) -> Holder:
     if found.team_id:
         of = tx.get_one(Team, found.team_id)
-        members = tx.execute(select(func.count()).where(TeamMember.team_id == of.id)).scalar_one()
-        return Holder("team", of.id, of.name, members)
+        query = select(Person).join(TeamMember, TeamMember.person_id == Person.id).where(TeamMember.team_id == of.id)
+        people = tx.scalars(query.order_by(Person.name, Person.id)).all()
+        names = tuple(member.name or member.email for member in people)
+        return Holder("team", of.id, of.name, len(people), names, tuple(member.id for member in people))
     if found.service_id:
         service = tx.get_one(Service, found.service_id)
         return Holder("service", service.id, service.name, 1)
@@ -224,13 +231,21 @@ def _count(tx: Transaction, query: Any) -> int:
 
 
 def _state(
-    tx: Transaction, person: Person, vendor: Vendor | None, of: Dataset, slices: tuple[Slice, ...], foresight: Foresight
+    tx: Transaction,
+    holder: Holder,
+    person: Person,
+    vendor: Vendor | None,
+    of: Dataset,
+    slices: tuple[Slice, ...],
+    foresight: Foresight,
 ) -> str:
     owner = tx.get(Person, of.owner_id) if of.owner_id else None
     kept_until = of.retention_until.astimezone(UTC) if of.retention_until else None
     shown: dict[str, list[str]] = {
         "Person": [person.status],
         "Vendor": [vendor.status] if vendor else [],
+        # Its lead may put others into a team until the grant is made.
+        "In the team": list(holder.people),
         "Dataset": [of.status],
         "Labels": of.labels,
         "Owner": [owner.name or owner.email] if owner else [],
@@ -242,6 +257,7 @@ def _state(
     # Two states may read alike; they are told apart by these.
     exact = [
         person.id,
+        list(holder.people_ids),
         vendor.id if vendor else None,
         of.id,
         of.owner_id,

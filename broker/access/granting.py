@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from sqlalchemy import ColumnElement, select
 
-from broker.access import requests, words
+from broker.access import people, requests, words
 from broker.access.approving import begin_grant, capped, not_decider
 from broker.access.bulk import Line, Task
 from broker.access.csv_lines import Columns, Row
@@ -72,6 +72,9 @@ def _ask(parts: Parts, tx: Transaction, caller: Caller, row: Row, now: datetime)
     until = _until(row["until"], now)
     of = dataset(tx, caller, row["dataset"])
     team = _team(tx, caller, row["team"], Team.vendor_id == caller.vendor_id) if row["team"] else None
+    if row["person"]:
+        # Before it is told what that person holds.
+        people.person(tx, caller, row["person"])
     new = NewRequest(
         dataset=row["dataset"],
         role=row["role"],

@@ -70,8 +70,8 @@ def list_events(tx: Transaction, caller: Caller, window: Window, filters: EventF
         narrowed.append(Event.number < _number(window.cursor))
     if sees_everything(caller):
         query = select(Event).where(*narrowed)
-    elif any(not _sees(tx, caller, id_) for id_ in (filters.subject, filters.about) if id_ and id_.startswith("ds_")):
-        # That something was asked for in vain is shown; that it exists is not, by no filter either.
+    elif any(_hides(tx, caller, id_) for id_ in (filters.subject, filters.about, filters.vendor) if id_):
+        # That something was asked for in vain is shown; whether it exists is not, by no filter either.
         return Page([], None)
     else:
         # Two walks along an index each, instead of one along the whole log.
@@ -200,6 +200,11 @@ def _read(tx: Transaction, caller: Caller, event: Event, personal: dict[str, str
         personal=personal,
         leaf=event.leaf.decode() if everything else None,
     )
+
+
+def _hides(tx: Transaction, caller: Caller, id_: str) -> bool:
+    """Whether filtering by this would tell what exists: it is looked for in the record, where nothing is left out."""
+    return id_ == _UNKNOWN_DATASET or (id_.startswith("ds_") and not _sees(tx, caller, id_))
 
 
 def _sees(tx: Transaction, caller: Caller, dataset_id: str) -> bool:

@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, func, select, true
 
 from broker.access.paging import Page, Window, matching, page
-from broker.access.permissions import missing
+from broker.access.permissions import missing, sees_everything
 from broker.caller import Caller
 from broker.credentials import kinds
 from broker.credentials.base import LeaseToEnd
@@ -103,7 +103,7 @@ def report(tx: Transaction, caller: Caller, suspension_id: str, now: datetime) -
         .order_by(Lease.id)
         .limit(MOST_LEASES)
     ).all()
-    outcomes = [_outcome(suspension, lease, binding) for lease, binding in rows]
+    outcomes = [_outcome(suspension, lease, binding, inside=sees_everything(caller)) for lease, binding in rows]
     outcomes.sort(key=lambda outcome: (outcome.state != "revoke_failed", outcome.state in _ENDED))
     waiting = (now - suspension.started_at).total_seconds()
     return Report(
@@ -122,7 +122,8 @@ def _seen(caller: Caller) -> ColumnElement[bool]:
     return true() if caller.is_admin or caller.is_auditor else Suspension.suspended_by == caller.id
 
 
-def _outcome(suspension: Suspension, lease: Lease, binding: Mapping[str, object]) -> Outcome:
+def _outcome(suspension: Suspension, lease: Lease, binding: Mapping[str, object], *, inside: bool) -> Outcome:
+    """What became of one lease; what its backend said, and what to type there, is for the organisation alone."""
     ended, failing = lease.state in _ENDED, lease.state == "revoke_failed"
     to_end = LeaseToEnd(lease.id, lease.handle, binding, lease.backend_lease_id)
     return Outcome(
@@ -134,8 +135,8 @@ def _outcome(suspension: Suspension, lease: Lease, binding: Mapping[str, object]
         exposed_until=None if ended else lease.expires_at,
         attempts=lease.attempts,
         next_attempt_at=lease.next_attempt_at if failing else None,
-        error=lease.last_error if failing else "",
-        by_hand=kinds[lease.kind].by_hand(to_end) if failing else "",
+        error=lease.last_error if failing and inside else "",
+        by_hand=kinds[lease.kind].by_hand(to_end) if failing and inside else "",
     )
 
 

@@ -101,7 +101,7 @@ def end_unused(tx: Transaction, caller: Caller, invitation_id: str, now: datetim
     return found
 
 
-def unused(now: datetime) -> ColumnElement[bool]:
+def unused(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
     """The condition that somebody could still use a link."""
     return and_(Invitation.redeemed_at.is_(None), Invitation.expires_at > now)
 
@@ -197,7 +197,8 @@ def redeem_join(tx: Transaction, invitation: Invitation, person: Person, now: da
     """
     changed = tx.execute(
         update(Invitation)
-        .where(Invitation.id == invitation.id, unused(now))
+        # By the clock of this very moment: whoever ended the link meanwhile did so after `now` was read.
+        .where(Invitation.id == invitation.id, unused(func.clock_timestamp()))
         .values(redeemed_at=now, redeemed_by=person.id)
         .returning(Invitation.id)
     ).first()

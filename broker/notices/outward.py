@@ -25,7 +25,7 @@ Address = IPv4Address | IPv6Address
 _NAMES = Aside(8)
 _PORTS = {"http": 80, "https": 443}
 # A cloud's machine-configuration service at a public-looking address.
-_METADATA = frozenset({ipaddress.ip_address("168.63.129.16")})
+_METADATA = frozenset(map(ipaddress.ip_address, ("168.63.129.16", "192.0.0.192")))
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 

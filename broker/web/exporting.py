@@ -90,7 +90,7 @@ def _table(events: Iterator[EventRead]) -> Iterator[str]:
 
 
 def _json(event: EventRead) -> str:
-    return json.dumps(_plain(event), ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(_plain(event), separators=(",", ":"))
 
 
 def _plain(event: EventRead) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def _table(columns: Sequence[str], rows: Iterator[Mapping[str, Any]]) -> Iterato
 
 def _lines(columns: Sequence[str], rows: Iterator[Mapping[str, Any]]) -> Iterator[str]:
     for row in rows:
-        yield json.dumps({column: row[column] for column in columns}, ensure_ascii=False) + "\n"
+        yield json.dumps({column: row[column] for column in columns}) + "\n"
 
 
 def _cell(value: Any) -> str:

@@ -93,6 +93,7 @@ class Everything(Undefined):
 def _printed() -> Iterator[tuple[str, str]]:
     """Every line of every `command(…)` in the portal's pages, with X for what is filled in."""
     environment = Environment(undefined=Everything, autoescape=False)  # noqa: S701  nothing of it is a page
+    environment.filters["shell"] = str
     for file in sorted((ROOT / "broker/web/templates").rglob("*.html")):
         for call in re.findall(r"\{\{ command\(.+?\) \}\}", file.read_text(encoding="utf-8"), re.DOTALL):
             for line in environment.from_string(call).render(command=str).splitlines():

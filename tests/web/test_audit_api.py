@@ -181,3 +181,15 @@ def _recorded(file: Path) -> Iterator[str]:
         for part in (part for value in named for part in ast.walk(value)):
             if isinstance(part, ast.Constant) and re.fullmatch(r"[a-z_]+\.[a-z_]+", str(part.value)):
                 yield str(part.value)
+
+
+def test_no_filter_tells_whether_a_dataset_exists(world: World, client_of: ClientOf) -> None:
+    """What is not offered and what is not there leave the same trace."""
+    hidden = world.dataset(world.vendor(), register=False)
+    for slug in (hidden.slug, "trials-ffffffff"):
+        api = client_of(world.person(world.vendor()))
+        assert api.post("/leases", json={"dataset": slug, "slice": "full"}).status_code == 404
+        for name in ("subject", "about", "vendor"):
+            for asked in ("dataset:unknown", hidden.id):
+                assert api.get("/events", params={name: asked}).json()["items"] == [], (slug, name, asked)
+        assert len(api.get("/events", params={"kind": "decision.denied"}).json()["items"]) == 1

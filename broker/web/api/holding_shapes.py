@@ -19,6 +19,9 @@ from broker.models import Dataset, Grant, Lease, Person, Service, Slice
 from broker.web.api.kinds import EndingShown
 from broker.web.validation import Shown, Strict
 
+# What no name is made of is kept out of the log, too, which shows for ever what was asked for.
+_PRINTED = r"^[!-~]+$"
+
 
 class GrantShown(Shown):
     """A grant: a right, not a secret. `holder` is prefixed; `max_lifetime` is in seconds."""
@@ -90,10 +93,10 @@ class Leases(BaseModel):
 class LeaseBody(Strict):
     """What credential is wanted. `lifetime` is in seconds; left out, as the rule allows, 15 minutes at most."""
 
-    dataset: Annotated[str, Field(min_length=1, max_length=64)]
+    dataset: Annotated[str, Field(max_length=64, pattern=_PRINTED)]
     action: Literal["read", "write"] = "read"
-    slice: Annotated[str, Field(min_length=1, max_length=32)] | None = None
-    kind: Annotated[str, Field(min_length=1, max_length=32)] = "postgres"
+    slice: Annotated[str, Field(max_length=32, pattern=_PRINTED)] | None = None
+    kind: Annotated[str, Field(max_length=32, pattern=_PRINTED)] = "postgres"
     lifetime: Annotated[int, Field(ge=1, le=86400)] | None = None
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"dataset": "trials", "slice": "deidentified"}]})

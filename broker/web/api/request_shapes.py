@@ -57,12 +57,13 @@ class RequestShown(Shown):
 
 
 class HolderShown(Shown):
-    """Whoever would hold the grant."""
+    """Whoever would hold the grant; `members` counts a team's people, who are named in `people`; else it is 1."""
 
     kind: str
     id: str
     name: str
     members: int
+    people: list[str]
 
 
 class HistoryShown(Shown):

@@ -18,7 +18,7 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
-from broker.access import explain, holdings, issuing
+from broker.access import explain, holdings, issuing, words
 from broker.access.facts import Ask
 from broker.access.paging import Window
 from broker.access.slices import slices_of
@@ -260,6 +260,7 @@ def _asked(viewer: Viewer, grant_id: str, sent: Mapping[str, str]) -> tuple[Gran
     chosen = sent.get("slice") or grant.slice
     if not chosen:
         raise Invalid("Choose a slice.", field="/slice")
+    words.word(chosen, "/slice")
     lifetime = sent.get("lifetime", "")
     if lifetime and not (lifetime.isascii() and lifetime.isdigit() and 0 < len(lifetime) < 7):
         raise Invalid("This must be a number of seconds.", field="/lifetime")

@@ -56,16 +56,19 @@ async def _sent(request: Request) -> Sent:
     """The form. Asynchronous because a form can be read in no other way here; how long it is was bounded before.
 
     Raises:
-        Invalid: a field comes twice.
+        Invalid: a field comes twice, or the form is no text in UTF-8.
     """
-    async with request.form(max_files=1, max_fields=_MOST_FIELDS) as form:
-        parts = form.multi_items()
-        fields = {name: value for name, value in parts if not isinstance(value, UploadFile)}
-        files = [value for _, value in parts if isinstance(value, UploadFile)]
-        content = await files[0].read() if files else b""
+    try:
+        async with request.form(max_files=1, max_fields=_MOST_FIELDS) as form:
+            parts = form.multi_items()
+            fields = {name: value for name, value in parts if not isinstance(value, UploadFile)}
+            files = [value for _, value in parts if isinstance(value, UploadFile)]
+            content = (await files[0].read() if files else b"") or fields.get("lines", "").encode()
+    except (UnicodeError, LookupError):
+        raise Invalid("The form is no text in UTF-8.", advice="Go back, reload the page and send it again.") from None
     if len(fields) + len(files) != len(parts):
         raise Invalid("A field of the form came twice.", advice="Go back, reload the page and send it again.")
-    return Sent(fields, content or fields.get("lines", "").encode())
+    return Sent(fields, content)
 
 
 def _own_form(request: Request, sent: Annotated[Sent, Depends(_sent)]) -> Sent:

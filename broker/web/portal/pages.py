@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,6 +68,11 @@ def relative(at: datetime, now: datetime) -> str:
     if abs(seconds) < 1:
         return "now"
     return f"in {duration(seconds)}" if seconds > 0 else f"{duration(-seconds)} ago"
+
+
+def shell(text: object) -> str:
+    """One word of a command, whatever whoever sent the link has written into it."""
+    return shlex.quote("".join(character for character in str(text) if character.isprintable()))
 
 
 def duration(seconds: float) -> str:
@@ -138,5 +144,5 @@ _pages = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_FILTERS = (iso, clock, relative, duration, by_whom, checks, spaced, counted, program, bare, names_something)
+_FILTERS = (iso, clock, relative, duration, by_whom, checks, spaced, counted, program, bare, names_something, shell)
 _pages.filters.update({filter_.__name__: filter_ for filter_ in _FILTERS})

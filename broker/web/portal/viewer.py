@@ -178,9 +178,13 @@ async def fields(request: Request) -> Mapping[str, str]:
     """The fields of a form, each given once. Asynchronous because a form can be read in no other way here.
 
     Raises:
-        Invalid: a field comes twice, or is a file.
+        Invalid: a field comes twice, or is a file; the form is no text in UTF-8.
     """
-    sent = (await request.form(max_files=0, max_fields=_MOST_FIELDS)).multi_items()
+    try:
+        sent = (await request.form(max_files=0, max_fields=_MOST_FIELDS)).multi_items()
+        "".join(value for _, value in sent if isinstance(value, str)).encode()
+    except (UnicodeError, LookupError):
+        raise Invalid("The form is no text in UTF-8.", advice="Go back, reload the page and send it again.") from None
     found = {name: value for name, value in sent if not isinstance(value, UploadFile)}
     if len(found) != len(sent):
         raise Invalid("A field of the form came twice.", advice="Go back, reload the page and send it again.")
