@@ -41,7 +41,8 @@ class Report:
     """A suspension and its outcomes, problems first.
 
     `longest` is in seconds; while something is not confirmed it still grows. `differences` compares with the dry run:
-    name to (expected, found). `events` are the ids of the events it is recorded by.
+    name to (expected, found). `events` are the ids of the events it is recorded by. Until `offline_until` whoever
+    checks one of the credentials without asking us still accepts it; None where there is none such.
     """
 
     suspension: Suspension
@@ -50,6 +51,7 @@ class Report:
     confirmed: int
     failing: int
     longest: float
+    offline_until: datetime | None
     differences: Mapping[str, tuple[int, int]]
     events: Sequence[str]
 
@@ -113,9 +115,14 @@ def report(tx: Transaction, caller: Caller, suspension_id: str, now: datetime) -
         confirmed=sum(counted.get(state, 0) for state in _ENDED),
         failing=counted.get("revoke_failed", 0),
         longest=max((waiting if o.seconds is None else o.seconds for o in outcomes), default=0.0),
+        offline_until=max((lease.expires_at for lease, _ in rows if _checked_offline(lease)), default=None),
         differences=_differences(suspension),
         events=_events(tx, suspension, [outcome.lease for outcome in outcomes]),
     )
+
+
+def _checked_offline(lease: Lease) -> bool:
+    return kinds[lease.kind].ending.worst_case is None
 
 
 def _seen(caller: Caller) -> ColumnElement[bool]:

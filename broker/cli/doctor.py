@@ -234,7 +234,7 @@ def _ready(api: Api) -> Finding:
         answer = fault.problem
     missing = answer.get("missing") or {}
     if answer.get("ready") is True:
-        return good("ready", "the installation can issue")
+        return good("ready", "the server decides, and its backends answer")
     said = "; ".join(f"{part}: {why}" for part, why in missing.items()) or "the installation cannot issue now"
     return bad("ready", said, "Tell the operator; it comes back by itself.", Code.BACKEND)
 

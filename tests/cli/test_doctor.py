@@ -65,10 +65,10 @@ def test_all_is_well(world: World, terminal_of: TerminalOf) -> None:
     assert {"address", "token", "psql", "callback", "server", "clock", "ready", "signed in"} <= found.keys()
     assert "Ada Guest" in found["signed in"][1]
     shown = terminal.run("doctor")
-    assert "good\tready\tthe installation can issue\t\n" in shown.out
+    assert "good\tready\tthe server decides, and its backends answer\t\n" in shown.out
     assert signed.token not in shown.out + shown.err
     seen = terminal.type("doctor").out
-    assert "✓ ready: the installation can issue\r\n" in seen
+    assert "✓ ready: the server decides, and its backends answer\r\n" in seen
     assert re.search(r"✓ signed in: as Ada Guest, since [^\r]+ ago\)\r\n", seen), seen
 
 

@@ -195,7 +195,13 @@ def _end(cli: Cli, lease_id: str) -> None:
             cli.api.post(f"/leases/{segment(lease_id)}/revoke", {"reason": "no longer needed"})
         lease = waiting.until_ended(cli.api, cli.out, lease_id, seconds=_CONFIRM_SECONDS)
     except Fault as fault:
-        cli.out.say(f"The lease could not be ended now: {fault.what} It ends by itself when its time is up.")
+        if fault.code == Code.SIGN_IN:
+            # Whoever ended the session ends what was taken with it, too.
+            cli.out.say("You were signed out meanwhile. The lease ends with that, or by itself when its time is up.")
+            return
+        cli.out.say(
+            f"The lease could not be ended now: {fault.what.rstrip('.')}. It ends by itself when its time is up."
+        )
         cli.out.say(f"Next: guestkey lease revoke {lease_id}")
         return
     cli.out.say(waiting.outcome(lease))

@@ -39,6 +39,7 @@ SUSPENSION = Noun(
         Column("confirmed ended", "confirmed"),
         Column("failing", "failing"),
         Column("longest exposure", "longest", seconds=True),
+        Column("accepted offline until", "offline_until", when=True),
     ),
     none="Nothing was suspended.",
 )
@@ -142,6 +143,8 @@ def _tell_outcome(cli: Cli, report: Json) -> int:
     for outcome in unended:
         how = "could not be ended yet; it is retried until it is" if outcome["error"] else "is not confirmed yet"
         cli.out.remark(f"Lease {safe(outcome['lease'])} {how}. Next: guestkey lease show {safe(outcome['lease'])}")
+    if report.get("offline_until"):
+        cli.out.remark(f"Whoever checks a token offline, without asking, accepts it until {report['offline_until']}.")
     said = f"{report['confirmed']} of {report['total']} leases confirmed ended."
     cli.out.done(f"{said} Report: guestkey suspension show {safe(report['id'])}", report)
     if report["finished"]:

@@ -106,6 +106,7 @@ class ReportShown(SuspensionShown):
     confirmed: int
     failing: int
     longest: float
+    offline_until: datetime | None
     outcomes: list[OutcomeShown]
     differences: dict[str, tuple[int, int]]
     events: list[str]
@@ -172,6 +173,7 @@ def report_shown(report: Report) -> ReportShown:
         confirmed=report.confirmed,
         failing=report.failing,
         longest=round(report.longest, 3),
+        offline_until=report.offline_until,
         outcomes=[OutcomeShown.model_validate(outcome) for outcome in report.outcomes],
         differences=dict(report.differences),
         events=list(report.events),
