@@ -64,6 +64,10 @@ class Rule:
     effect: str
     line: int = field(compare=False, default=0)
 
+    def opens(self, slice_name: str) -> bool:
+        """Whether it allows something on a slice of that name."""
+        return self.effect == "allow" and self.slice in (ANY, slice_name)
+
     def __str__(self) -> str:
         return ", ".join((self.role, self.target, self.slice, self.action, self.conditions, self.effect))
 

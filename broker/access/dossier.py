@@ -17,7 +17,7 @@ from broker.access.foresight import Foresight, Prospect, foresee
 from broker.access.requests import holder_of, holding_person, party_of
 from broker.access.slices import slices_of
 from broker.caller import Caller
-from broker.credentials import kinds
+from broker.credentials import serving
 from broker.credentials.base import Ending
 from broker.database import Transaction
 from broker.errors import Conflict, GuestkeyError
@@ -101,7 +101,11 @@ def dossier(parts: Parts, tx: Transaction, caller: Caller, found: Request, now: 
     person = tx.get_one(Person, holding_person(found))
     of = tx.get_one(Dataset, found.dataset_id)
     foresight = _foresight(parts, tx, found)
-    opened = tuple(slice_ for slice_ in slices_of(tx, [of.id])[of.id] if found.slice_name in (None, slice_.name))
+    opened = tuple(
+        slice_
+        for slice_ in slices_of(tx, [of.id])[of.id]
+        if found.slice_name in (None, slice_.name) and any(rule.opens(slice_.name) for rule in foresight.rules)
+    )
     vendor = tx.get(Vendor, person.vendor_id) if person.vendor_id else None
     holder = _holder(tx, found, person)
     return Dossier(
@@ -117,7 +121,7 @@ def dossier(parts: Parts, tx: Transaction, caller: Caller, found: Request, now: 
         unmet_now=foresight.unmet_now,
         lasting=foresight.lasting,
         history=_history(tx, found, person, now),
-        endings={slice_.kind: kinds[slice_.kind].ending for slice_ in opened if slice_.kind in kinds},
+        endings={kind.name: kind.ending for slice_ in opened for kind in serving(slice_.kind, "read")},
         revision=foresight.revision,
         state=_state(tx, holder, person, vendor, of, opened, foresight),
         refusal=why_not(tx, caller, found),

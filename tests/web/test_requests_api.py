@@ -76,6 +76,7 @@ def test_from_asking_to_a_credential(world: World, scene: Scene) -> None:
     assert facts["slices"][0]["binding"]["columns"] == ["id", "site", "age"]
     assert facts["unmet_now"][0]["code"] == "factor_not_enrolled"
     assert facts["rules"] and facts["endings"]["postgres"]["worst_case"]
+    assert facts["endings"]["token"]["worst_case"] is None, "a token could be had, too"
     assert guest.get(f"/requests/{request['id']}").json()["facts"] is None
     narrowed = {"period": 3600, "max_lifetime": 120, "digest": facts["digest"]}
     grant = owner.post(f"/requests/{request['id']}/approve", json=narrowed)
@@ -109,6 +110,12 @@ def test_an_open_request_can_be_narrowed_to_a_slice(scene: Scene) -> None:
     assert owner.post(f"/requests/{request}/approve", json={"slice": "nonesuch"}).status_code == 409
     grant = owner.post(f"/requests/{request}/approve", json={"slice": "deidentified"}).json()
     assert grant["slice"] == "deidentified"
+
+
+def test_an_approver_reads_what_the_rules_open_and_no_more(scene: Scene) -> None:
+    request = scene.ask(slice=None).json()["id"]
+    facts = scene.api(scene.owner).get(f"/requests/{request}").json()["facts"]
+    assert [item["name"] for item in facts["slices"]] == ["deidentified"], "no rule opens the other to annotators"
 
 
 def test_nobody_decides_about_themselves(world: World, scene: Scene) -> None:
