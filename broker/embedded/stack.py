@@ -52,6 +52,7 @@ class Stack:
             self.postgres.start()
             self.bao.await_serving()
         except BaseException:
+            # Whatever it was, Ctrl-C included: no server is left behind that nobody knows of.
             self.stop()
             raise
         connected = self.state / "connected"

@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select, update
 
 from broker.access.working import Worker
+from broker.models import ApiToken, Lease
 from tests.cli.conftest import TerminalOf
 from tests.cli.terminal import CTRL_C, Terminal
 from tests.support.world import World
@@ -111,6 +113,27 @@ def test_a_signal_ends_child_and_lease(
     _, err = running.communicate(timeout=30)
     assert running.returncode == 128 + number, err
     assert only_lease(terminal)["state"] == "revoked"
+
+
+def test_who_was_signed_out_meanwhile_is_told_what_becomes_of_the_lease(
+    world: World, terminal_of: TerminalOf, tmp_path: Path
+) -> None:
+    signed, dataset, _ = world.guest()
+    script = f"echo x > {tmp_path}/started; until [ -e {tmp_path}/go ]; do sleep 0.05; done"
+    running = terminal_of(signed).start("run", dataset.slug, "--", "sh", "-c", script)
+    wait_for_file(tmp_path / "started")
+    with world.database.transaction() as tx:
+        tx.execute(update(ApiToken).where(ApiToken.person_id == signed.id).values(ended_at=world.now()))
+    (tmp_path / "go").touch()
+    _, err = running.communicate(timeout=30)
+    assert running.returncode == 0
+    assert err.endswith(
+        "You were signed out meanwhile. The lease ends when its time is up, if it has not ended already.\n"
+        "Next: guestkey login\n"
+    ), err
+    with world.database.transaction() as tx:
+        lease = tx.scalars(select(Lease).where(Lease.person_id == signed.id)).one()
+    assert lease.state == "active", "signing out ends no lease"
 
 
 def test_a_revoked_lease_ends_the_open_session(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:

@@ -196,8 +196,11 @@ def _end(cli: Cli, lease_id: str) -> None:
         lease = waiting.until_ended(cli.api, cli.out, lease_id, seconds=_CONFIRM_SECONDS)
     except Fault as fault:
         if fault.code == Code.SIGN_IN:
-            # Whoever ended the session ends what was taken with it, too.
-            cli.out.say("You were signed out meanwhile. The lease ends with that, or by itself when its time is up.")
+            # Suspending somebody ends their leases, signing out alone does not: which it was is not told here.
+            cli.out.say(
+                "You were signed out meanwhile. The lease ends when its time is up, if it has not ended already."
+            )
+            cli.out.say("Next: guestkey login")
             return
         cli.out.say(
             f"The lease could not be ended now: {fault.what.rstrip('.')}. It ends by itself when its time is up."
