@@ -28,7 +28,7 @@ from sqlalchemy import update
 
 from broker.access.installing import install
 from broker.access.sweeping import end_marked
-from broker.credentials.postgres import policy_of, role_of
+from broker.credentials.names import policy_of, role_of
 from broker.database import now as clock
 from broker.embedded.children import free_port
 from broker.embedded.openbao import InitialRequest, OpenBao

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from email.utils import parseaddr
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, HttpUrl, PostgresDsn, Secret, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -99,6 +100,16 @@ class Settings(BaseSettings):
     rate_limit_anonymous_per_minute: int = Field(default=120, ge=1, description="The same without a caller.")
     metrics_token: SecretStr | None = Field(default=None, description="Bearer token for /metrics; none: loopback only.")
     log_level: str = Field(default="INFO", description="Least severe level logged.")
+
+    def connections(self, kind: str) -> Mapping[str, BaseModel]:
+        """Where slices of a kind can live, by name; a kind without `GUESTKEY_<KIND>_CONNECTIONS` has none."""
+        found: Mapping[str, BaseModel] = getattr(self, f"{kind}_connections", {})
+        return found
+
+    def place(self, kind: str, binding: Mapping[str, Any]) -> dict[str, str]:
+        """What is set of the connection a slice of a kind is bound to; nothing if it has none, or an unknown one."""
+        found = self.connections(kind).get(str(binding.get("connection")))
+        return {} if found is None else {key: str(value) for key, value in found.model_dump(exclude_none=True).items()}
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -16,6 +16,7 @@ class Lease(Base):
     """One credential: `pending` before its secret exists, `active` when handed over, then on to its end.
 
     `attempts` and `next_attempt_at` belong to ending; `claimed_until` is the deadline of the worker at it.
+    `exposed_until`: its backend said it cannot be ended sooner. `key_hash`: SHA-256 of the public key it is made for.
     """
 
     __tablename__ = "lease"
@@ -70,3 +71,5 @@ class Lease(Base):
     claimed_until: Mapped[Moment | None]
     last_error: Mapped[Prose] = mapped_column(default="")
     holder_hash: Mapped[bytes | None] = mapped_column(LargeBinary)
+    key_hash: Mapped[bytes | None] = mapped_column(LargeBinary)
+    exposed_until: Mapped[Moment | None]

@@ -23,6 +23,9 @@ _DURATION = r"([1-9][0-9]{0,5})([smhd])"
 LONGEST = 86400
 
 
+Ranges = tuple[IPv4Network | IPv6Network, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """The result for one condition: `reason` None means met. The bounds it sets hold while it is met."""
@@ -32,6 +35,7 @@ class Held:
     max_lifetime: int | None = None
     not_after: datetime | None = None
     factor_max_age: int | None = None
+    networks: Ranges = ()
 
 
 class Condition(Protocol):
@@ -156,7 +160,7 @@ class FromNetwork:
     """`network:office`: the request comes from one of the named networks."""
 
     name: str
-    ranges: tuple[IPv4Network | IPv6Network, ...]
+    ranges: Ranges
 
     def check(self, facts: Facts, now: datetime) -> Held:
         """Met if the caller's address lies in a range; an unknown address lies in none."""
@@ -166,7 +170,7 @@ class FromNetwork:
         except ValueError:
             known = None
         if known is not None and any(known in range_ for range_ in self.ranges):
-            return Held()
+            return Held(networks=self.ranges)
         reason = _you(
             "outside_network",
             f"Your request does not come from the network {self.name!r}.",

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
+from ipaddress import IPv4Network, IPv6Network
 
-from .conditions import Held
+from .conditions import Held, Ranges
 from .decision import Bounds, Decision, Reason
 from .facts import DatasetFacts, Facts, GrantFacts
 from .rules import Rule, Rules, Verdict
@@ -241,7 +243,23 @@ def _attempt(
     if reasons or lifetime is None:
         return _Attempt(grant, name, tuple(reasons or [_no_rule(facts)]), rule, None, min(ages, default=None))
     ends = [moment for moment in (grant.ends_at, dataset.retention_until, *(r.not_after for r in held)) if moment]
-    return _Attempt(grant, name, (), rule, Bounds(name, facts.action, lifetime, min(ends)))
+    bounds = Bounds(name, facts.action, lifetime, min(ends), _networks(held))
+    return _Attempt(grant, name, (), rule, bounds)
+
+
+def _networks(held: tuple[Held, ...]) -> tuple[str, ...]:
+    """The ranges that every condition on networks holds the caller to; of two that overlap, one lies in the other."""
+    bounds = [result.networks for result in held if result.networks]
+    common = reduce(_common, bounds) if bounds else ()
+    return tuple(sorted(map(str, common)))
+
+
+def _common(ones: Ranges, others: Ranges) -> Ranges:
+    return tuple({max(one, other, key=_narrowness) for one in ones for other in others if one.overlaps(other)})
+
+
+def _narrowness(range_: IPv4Network | IPv6Network) -> int:
+    return range_.prefixlen
 
 
 def _max_lifetime(held: tuple[Held, ...], grant: GrantFacts) -> int | None:

@@ -23,12 +23,16 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What an allowed credential is bound to: slice, longest lifetime in seconds, latest end."""
+    """What an allowed credential is bound to: slice, longest lifetime in seconds, latest end.
+
+    `networks` are the CIDRs it may be used from, where the rule names networks; empty for anywhere.
+    """
 
     slice: str
     action: str
     max_lifetime: int
     not_after: datetime
+    networks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,6 @@ class Facts:
     grants: tuple[GrantFacts, ...]
     action: str
     slice: str | None = None
-    kind: str = "postgres"
+    kind: str | None = None
     lifetime: int | None = None
     closed_at: datetime | None = None

@@ -66,7 +66,11 @@ class Rule:
 
     def opens(self, slice_name: str) -> bool:
         """Whether it allows something on a slice of that name."""
-        return self.effect == "allow" and self.slice in (ANY, slice_name)
+        return self.effect == "allow" and self.names(slice_name)
+
+    def names(self, slice_name: str) -> bool:
+        """Whether it speaks of a slice of that name."""
+        return self.slice in (ANY, slice_name)
 
     def __str__(self) -> str:
         return ", ".join((self.role, self.target, self.slice, self.action, self.conditions, self.effect))

@@ -63,7 +63,7 @@ def _facts(row: dict[str, str]) -> tuple[Facts, datetime]:
     factor_at = None if service or not row["factor_age"] else now - timedelta(seconds=int(row["factor_age"]))
     subject = "service:tested" if service else "person:tested"
     year = timedelta(days=365)
-    slices = ("deidentified", "full")
+    slices = sorted({"deidentified", "full", row["slice"]} - {""})
     return (
         Facts(
             caller=CallerFacts(subject, "active", "vn_tested", factor_at, True, row["address"] or None),

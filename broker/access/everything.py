@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from broker.access import closing, sweeping
 from broker.credentials import kinds
-from broker.credentials.base import Shown
+from broker.credentials.base import Bound, Shown
 from broker.database import now as clock
 from broker.models import LIVE_STATES, Lease
 from broker.parts import Parts
@@ -103,17 +103,21 @@ def end_recorded(parts: Parts, why: str, *, seconds: float, told: Told) -> Ended
 
 def end_shown(parts: Parts, tag: str, connections: Iterable[str], *, told: Told) -> Ended:
     """Without the records: end what the backends themselves show with our tag, on these connections."""
-    bindings: list[Mapping[str, str]] = [{"connection": name} for name in sorted(connections)]
-    shown = {name: kind.shown(parts.vault, tag, bindings) for name, kind in kinds.items()}
-    seen = [
-        (name, handle, binding) for name, answer in shown.items() for handle, binding in sorted(answer.handles.items())
-    ]
+    shown = {name: kind.shown(parts.vault, tag, _bounds(parts, name, connections)) for name, kind in kinds.items()}
+    seen = [(name, handle, where) for name, answer in shown.items() for handle, where in sorted(answer.handles.items())]
     outcomes: list[Outcome] = []
-    for name, handle, binding in seen:
-        outcomes.append(_of_stray(sweeping.end_seen(parts, tag, name, handle, binding)))
+    for name, handle, where in seen:
+        outcomes.append(_of_stray(sweeping.end_seen(parts, tag, name, handle, where)))
         told(len(seen), sum(outcome.confirmed for outcome in outcomes), sum(not o.confirmed for o in outcomes))
     doubt = "" if seen else _doubt(tag, frozenset().union(*(answer.other_tags for answer in shown.values())))
     return Ended(outcomes + _unasked(shown), _answered(shown), doubt)
+
+
+def _bounds(parts: Parts, kind: str, connections: Iterable[str]) -> list[Bound]:
+    """Every place of a kind: those of the settings, and for databases those that OpenBao or the operator names."""
+    known = {*parts.settings.connections(kind), *(connections if kind == "postgres" else ())}
+    bindings = [{"connection": name} for name in sorted(known)]
+    return [Bound(binding, parts.settings.place(kind, binding)) for binding in bindings]
 
 
 def _of_stray(stray: sweeping.Stray) -> Outcome:

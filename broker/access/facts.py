@@ -21,13 +21,17 @@ from broker.policies import CallerFacts, DatasetFacts, Facts, GrantFacts, SliceF
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What is asked for: `dataset` is a slug or an id, `lifetime` is in seconds (None: as the rule allows)."""
+    """What is asked for: `dataset` is a slug or an id, `lifetime` is in seconds (None: as the rule allows).
+
+    `kind` None means the slice's own; `public_key` is what kinds with a proof ask their guest to bring.
+    """
 
     dataset: str
     action: str = "read"
     slice: str | None = None
-    kind: str = "postgres"
+    kind: str | None = None
     lifetime: int | None = None
+    public_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,10 @@ def foresee(
     slug = str(gathered.dataset["slug"]) if gathered.dataset else ""
     labels = gathered.dataset["labels"] if gathered.dataset else ()
     reaching = rules.reaching(slug, labels) if rules else ()
-    speaking = tuple(rule for rule in reaching if rule.role == f"role:{prospect.role}")
+    # A rule for slices this dataset does not have says nothing to whoever decides.
+    speaking = tuple(
+        rule for rule in reaching if rule.role == f"role:{prospect.role}" and any(map(rule.names, gathered.slices))
+    )
     return Foresight(
         gathered=gathered,
         lasting=_lasting(best),

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from time import sleep
+from typing import Any
 
 import structlog
 from sqlalchemy import func, select, update
@@ -63,7 +64,8 @@ def issue(parts: Parts, caller: Caller, ask: Ask, *, idempotency_key: str | None
         Conflict: too many live leases, the same key was used for something else, or it was revoked meanwhile.
         BackendDown: PostgreSQL or OpenBao did not answer in time; nothing usable was left behind.
     """
-    kind = _kind(ask.kind)
+    if ask.kind is not None:
+        _kind(ask.kind)
     key_hash = _key_hash(caller, idempotency_key) if idempotency_key else None
     witness.check_once(parts)
     # Steps 1 to 4: facts, decision, its event and the pending lease, in one transaction.
@@ -72,17 +74,17 @@ def issue(parts: Parts, caller: Caller, ask: Ask, *, idempotency_key: str | None
         # After gathering, which locked the holder's row: a repeat that comes meanwhile waits for the first.
         if key_hash and (repeated := _repeated(tx, key_hash, ask, gathered)):
             return Handed(repeated, None)
-        outcome = _decide_and_record(parts, tx, caller, ask, gathered, kind, key_hash)
+        outcome = _decide_and_record(parts, tx, caller, ask, gathered, key_hash)
         # Step 5 begins while the record is being committed: a child token is written nowhere, and opens nothing that
         # exists yet. If the commit fails, it is dropped.
         token = _begin_child_token(parts, outcome)
     if not isinstance(outcome, _Plan):
-        metrics.decisions.labels("denied", ask.kind).inc()
+        metrics.decisions.labels("denied", ask.kind or "any").inc()
         raise outcome
-    metrics.decisions.labels("allowed", ask.kind).inc()
-    if token is None:
+    metrics.decisions.labels("allowed", outcome.kind.name).inc()
+    if not outcome.kind.at_backend:
         return _hand_over_signed(parts, outcome)
-    with metrics.issue_seconds.labels(ask.kind).time():
+    with metrics.issue_seconds.labels(outcome.kind.name).time():
         return _issue_at_backend(parts, outcome, token)
 
 
@@ -92,7 +94,6 @@ def _decide_and_record(
     caller: Caller,
     ask: Ask,
     gathered: Gathered,
-    kind: Kind,
     key_hash: bytes | None,
 ) -> _Plan | Exception:
     decision = decide(gathered.facts, parts.rulebook.at(tx, gathered.revision), gathered.now)
@@ -102,21 +103,47 @@ def _decide_and_record(
     if gathered.dataset is None or decision.grant is None or decision.bounds is None or decision.bounds.slice is None:
         raise RuntimeError("the gate allowed something without dataset, grant or bounds")
     slice_ = gathered.slices[decision.bounds.slice]
-    if slice_["kind"] != kind.name and kind.needs_child_token:
-        return Invalid(f"The slice {slice_['name']!r} is not served as {kind.name}.", field="/kind")
-    if ask.action not in kind.actions:
-        return Invalid(f"The kind {kind.name} cannot serve {ask.action!r}.", field="/action")
+    kind = _kind(ask.kind or slice_["kind"])
+    try:
+        public_key = _served(kind, slice_, ask)
+    except Invalid as error:
+        return error
     if refused := _over_cap(parts, tx, decision.grant, caller):
         return refused
-    lease = _pending(parts, caller, ask, gathered, decision, decision_id)
-    lease.holder_hash = key_hash
+    lease = _pending(parts, caller, kind, ask, gathered, decision, decision_id)
+    lease.holder_hash, lease.key_hash = key_hash, _digest(public_key)
     tx.add(lease)
     tx.flush()
-    if not kind.needs_child_token:
+    if not kind.at_backend:
         # Nothing at a backend can fail half-way, so the record and its event are written in one go.
         lease.state, lease.activated_at = "active", gathered.now
         _record_issued(tx, lease, gathered.now)
-    return _Plan(lease, kind, _to_issue(parts, lease, caller, gathered))
+    to_issue = _to_issue(parts, lease, caller, gathered)
+    return _Plan(lease, kind, replace(to_issue, public_key=public_key, networks=decision.bounds.networks))
+
+
+def _served(kind: Kind, slice_: Mapping[str, Any], ask: Ask) -> str:
+    """The public key to issue for, "" for kinds without one.
+
+    Raises:
+        Invalid: the slice is not served so, or what the guest brought will not do.
+    """
+    if slice_["kind"] != kind.name and kind.at_backend:
+        raise Invalid(f"The slice {slice_['name']!r} is not served as {kind.name}.", field="/kind")
+    if ask.action not in kind.actions:
+        raise Invalid(f"The kind {kind.name} cannot serve {ask.action!r}.", field="/action")
+    if kind.proof is None:
+        if ask.public_key:
+            raise Invalid(f"A credential of kind {kind.name} takes no public key.", field="/public_key")
+        return ""
+    if not ask.public_key:
+        raise Invalid(
+            f"A credential of kind {kind.name} is made for your own {kind.proof.label}.",
+            field="/public_key",
+            advice=f"Make one: {kind.proof.how}",
+            code="public_key_missing",
+        )
+    return kind.check_proof(ask.public_key)
 
 
 def _begin_child_token(parts: Parts, outcome: _Plan | Exception) -> Future[ChildToken] | None:
@@ -124,18 +151,19 @@ def _begin_child_token(parts: Parts, outcome: _Plan | Exception) -> Future[Child
     if not isinstance(outcome, _Plan) or not outcome.kind.needs_child_token:
         return None
     lease, to_issue = outcome.lease, outcome.to_issue
-    policies = outcome.kind.policies(to_issue.slice_id)
+    policies = outcome.kind.policies(to_issue.slice_id, to_issue.action)
     # What was made with the token ends with it at the latest, so it outlives every renewal. Nobody keeps it.
     ttl = (max(to_issue.lifetime, RENEWABLE_FOR) if outcome.kind.renewable else to_issue.lifetime) + 60
     return parts.background.submit(parts.vault.child_token, lease.handle, lease.id, policies, ttl=ttl)
 
 
-def _issue_at_backend(parts: Parts, plan: _Plan, token: Future[ChildToken]) -> Handed:
+def _issue_at_backend(parts: Parts, plan: _Plan, token: Future[ChildToken] | None) -> Handed:
     lease, vault = plan.lease, parts.vault
     # A fault in steps 5 and 6 leaves the lease pending; once its deadline has passed the worker ends it.
     with vault.deadline(parts.settings.issue_deadline):
         # Step 6: the credential, for a minute only until it is activated.
-        issued = plan.kind.issue(vault, _awaited(token, parts.settings.bao_timeout), plan.to_issue)
+        own = _awaited(token, parts.settings.bao_timeout) if token is not None else None
+        issued = plan.kind.issue(vault, own, plan.to_issue)
     # Step 7: active, unless somebody ended it meanwhile. The minute is lengthened while the caller reads the answer.
     _activate(parts, lease, issued)
     parts.background.submit(_lengthen, parts, plan, issued)
@@ -268,11 +296,14 @@ def _record_issued(tx: Transaction, lease: Lease, now: datetime) -> None:
             "decision": lease.decision_id,
             "handle": lease.handle,
             "expires_at": lease.expires_at.isoformat(),
+            **({"public_key_sha256": lease.key_hash.hex()} if lease.key_hash else {}),
         },
     )
 
 
-def _pending(parts: Parts, caller: Caller, ask: Ask, gathered: Gathered, decision: Decision, decision_id: str) -> Lease:
+def _pending(
+    parts: Parts, caller: Caller, kind: Kind, ask: Ask, gathered: Gathered, decision: Decision, decision_id: str
+) -> Lease:
     bounds = decision.bounds
     assert bounds is not None and gathered.dataset is not None  # checked by the caller; narrows the types
     lifetime = ask.lifetime or min(DEFAULT_LIFETIME, bounds.max_lifetime or DEFAULT_LIFETIME)
@@ -282,7 +313,7 @@ def _pending(parts: Parts, caller: Caller, ask: Ask, gathered: Gathered, decisio
     lease_id = new_lease_id()
     return Lease(
         id=lease_id,
-        kind=ask.kind,
+        kind=kind.name,
         grant_id=decision.grant,
         person_id=caller.id if caller.kind == "person" else None,
         service_id=caller.id if caller.kind == "service" else None,
@@ -314,14 +345,9 @@ def _to_issue(parts: Parts, lease: Lease, caller: Caller, gathered: Gathered) ->
         action=lease.action,
         issued_at=lease.created_at,
         expires_at=lease.expires_at,
-        place=_place(parts, slice_["binding"]),
+        place=parts.settings.place(lease.kind, slice_["binding"]),
         issuer=str(parts.settings.public_url).rstrip("/"),
     )
-
-
-def _place(parts: Parts, binding: Mapping[str, object]) -> dict[str, str]:
-    found = parts.settings.postgres_connections.get(str(binding.get("connection")))
-    return {} if found is None else {key: str(value) for key, value in found.model_dump(exclude_none=True).items()}
 
 
 def _over_cap(parts: Parts, tx: Transaction, grant_id: str, caller: Caller) -> Conflict | None:
@@ -344,10 +370,24 @@ def _over_cap(parts: Parts, tx: Transaction, grant_id: str, caller: Caller) -> C
 
 def _repeated(tx: Transaction, key_hash: bytes, ask: Ask, gathered: Gathered) -> Lease | None:
     lease = tx.scalars(select(Lease).where(Lease.holder_hash == key_hash)).one_or_none()
-    asked = (ask.kind, ask.action, gathered.dataset["id"] if gathered.dataset else None)
-    if lease is not None and (lease.kind, lease.action, lease.dataset_id) != asked:
+    asked = (ask.action, gathered.dataset["id"] if gathered.dataset else None)
+    if lease is not None and ((lease.action, lease.dataset_id) != asked or not _alike(lease, ask)):
         raise Conflict("This idempotency key was used for a different request.", advice="Use a new key.")
     return lease
+
+
+def _alike(lease: Lease, ask: Ask) -> bool:
+    """Whether the kind, and the public key, are those the lease was made for."""
+    proof = kinds[lease.kind].proof
+    try:
+        key = proof is not None and kinds[lease.kind].check_proof(ask.public_key or "")
+    except Invalid:
+        return False
+    return ask.kind in (None, lease.kind) and _digest(key or "") == lease.key_hash
+
+
+def _digest(public_key: str) -> bytes | None:
+    return hashlib.sha256(public_key.encode()).digest() if public_key else None
 
 
 def _key_hash(caller: Caller, key: str) -> bytes:

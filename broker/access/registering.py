@@ -6,7 +6,8 @@ import structlog
 from sqlalchemy import exists, or_, select, update
 
 from broker import audit
-from broker.credentials import postgres_slices
+from broker.credentials import kinds
+from broker.credentials.base import Bound
 from broker.database import now as clock
 from broker.errors import BackendDown, Invalid
 from broker.models import LIVE_STATES, Dataset, Lease, Slice
@@ -27,7 +28,7 @@ def register_waiting(parts: Parts, setup: Vault) -> int:
     ready = 0
     for slice_ in waiting:
         try:
-            rows = postgres_slices.register(setup, slice_.id, slice_.binding)
+            rows = kinds[slice_.kind].register(setup, slice_.id, _bound(parts, slice_))
         except BackendDown as error:
             log.warning("slice.waits", slice=slice_.id, backend=error.backend)
             continue
@@ -39,6 +40,10 @@ def register_waiting(parts: Parts, setup: Vault) -> int:
             _conclude(parts, slice_.id, "ready", "", rows)
             ready += 1
     return ready
+
+
+def _bound(parts: Parts, slice_: Slice) -> Bound:
+    return Bound(slice_.binding, parts.settings.place(slice_.kind, slice_.binding))
 
 
 def _conclude(parts: Parts, slice_id: str, state: str, detail: str, rows: int | None = None) -> None:
@@ -70,7 +75,7 @@ def remove_retired(parts: Parts, setup: Vault) -> int:
 
 def _remove(parts: Parts, setup: Vault, slice_: Slice) -> bool:
     try:
-        postgres_slices.unregister(setup, slice_.id, slice_.binding)
+        kinds[slice_.kind].unregister(setup, slice_.id, _bound(parts, slice_))
     except (BackendDown, Invalid, VaultRefused) as error:
         log.warning("slice.not_removed", slice=slice_.id, error=type(error).__name__)
         return False

@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import update
 
 from broker import audit
-from broker.access import holdings
+from broker.access import holdings, sweeping
 from broker.access.facts import Ask, Gathered, gather
 from broker.access.issuing import DEFAULT_LIFETIME, RENEWABLE_FOR, record_decision, refusal
 from broker.caller import Caller
@@ -129,7 +129,7 @@ def _decide(parts: Parts, tx: Transaction, caller: Caller, lease_id: str, lifeti
         return _over()
     _note(tx, "lease.renewed", caller, lease, gathered.now, {"until": until.isoformat(), "decision": decision_id})
     tx.refresh(lease)
-    to_end = LeaseToEnd(lease.id, lease.handle, tx.get_one(Slice, lease.slice_id).binding, lease.backend_lease_id)
+    to_end = sweeping.to_end(parts, lease, tx.get_one(Slice, lease.slice_id).binding)
     return _Renewed(lease, before, int((until - gathered.now).total_seconds()), to_end)
 
 

@@ -58,8 +58,8 @@ def add_slice(tx: Transaction, caller: Caller, slug: str, new: NewSlice, now: da
     if of.status == "retired":
         raise Conflict("The dataset is retired.")
     kind = kinds.get(new.kind)
-    if kind is None or not kind.needs_child_token:
-        known = sorted(name for name, known in kinds.items() if known.needs_child_token)
+    if kind is None or not kind.at_backend:
+        known = sorted(name for name, known in kinds.items() if known.at_backend)
         raise Invalid("No kind of that name serves slices.", field="/kind", advice=f"Use one of: {', '.join(known)}.")
     unserved = sorted(set(new.actions) - kind.actions)
     if unserved or not new.actions:

@@ -132,14 +132,14 @@ def _seen(caller: Caller) -> ColumnElement[bool]:
 def _outcome(suspension: Suspension, lease: Lease, binding: Mapping[str, object], *, inside: bool) -> Outcome:
     """What became of one lease; what its backend said, and what to type there, is for the organisation alone."""
     ended, failing = lease.state in _ENDED, lease.state == "revoke_failed"
-    to_end = LeaseToEnd(lease.id, lease.handle, binding, lease.backend_lease_id)
+    to_end = LeaseToEnd(lease.id, lease.handle, binding, lease.backend_lease_id, action=lease.action)
     return Outcome(
         lease=lease.id,
         kind=lease.kind,
         state=lease.state,
         seconds=(lease.ended_at - suspension.started_at).total_seconds() if ended and lease.ended_at else None,
         confirmed_by=lease.confirmed_by,
-        exposed_until=None if ended else lease.expires_at,
+        exposed_until=None if ended else lease.exposed_until or lease.expires_at,
         attempts=lease.attempts,
         next_attempt_at=lease.next_attempt_at if failing else None,
         error=lease.last_error if failing and inside else "",

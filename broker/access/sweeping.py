@@ -18,7 +18,7 @@ from sqlalchemy import bindparam, select, text, update
 from broker import audit, metrics
 from broker.access import ending
 from broker.credentials import kinds
-from broker.credentials.base import LeaseToEnd, NotEnded, Shown
+from broker.credentials.base import Bound, Exposed, LeaseToEnd, NotEnded, Seen, Shown
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import BackendDown, GuestkeyError
@@ -95,7 +95,10 @@ def _end_one(parts: Parts, lease_id: str) -> bool:
             lease = tx.get_one(Lease, lease_id)
             binding = tx.get_one(Slice, lease.slice_id).binding
         try:
-            confirmed_by = kinds[lease.kind].end(parts.vault, to_end(lease, binding))
+            confirmed_by = kinds[lease.kind].end(parts.vault, to_end(parts, lease, binding))
+        except Exposed as error:
+            _note_exposed(parts, lease, error)
+            return False
         except (NotEnded, BackendDown, VaultRefused) as error:
             _note_failure(parts, lease, error)
             return False
@@ -106,9 +109,17 @@ def _end_one(parts: Parts, lease_id: str) -> bool:
         return False
 
 
-def to_end(lease: Lease, binding: Mapping[str, Any]) -> LeaseToEnd:
+def to_end(parts: Parts, lease: Lease, binding: Mapping[str, Any]) -> LeaseToEnd:
     """What a kind needs to know to end a lease."""
-    return LeaseToEnd(lease.id, lease.handle, binding, lease.backend_lease_id)
+    return LeaseToEnd(
+        lease.id,
+        lease.handle,
+        binding,
+        lease.backend_lease_id,
+        place=parts.settings.place(lease.kind, binding),
+        action=lease.action,
+        expires_at=lease.expires_at,
+    )
 
 
 def _note_ended(parts: Parts, lease: Lease, confirmed_by: str) -> bool:
@@ -141,6 +152,28 @@ def _note_ended(parts: Parts, lease: Lease, confirmed_by: str) -> bool:
     if lease.ending_since is not None:
         metrics.end_seconds.labels(lease.kind).observe((now - lease.ending_since).total_seconds())
     return True
+
+
+def _note_exposed(parts: Parts, lease: Lease, error: Exposed) -> None:
+    """The backend cannot end it sooner: said once, shown until then, and asked again at that moment."""
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        again = max(error.until, now + timedelta(seconds=1))
+        tx.execute(
+            update(Lease)
+            .where(Lease.id == lease.id, Lease.state.in_(("revoking", "revoke_failed")))
+            .values(
+                state="revoking",
+                exposed_until=again,
+                next_attempt_at=again,
+                claimed_until=None,
+                last_error=str(error)[:500],
+            )
+        )
+        if lease.exposed_until is None:
+            details = {"kind": lease.kind, "until": again.isoformat()}
+            audit.record(tx, "lease.exposed", actor=audit.SYSTEM, subject=lease.id, now=now, details=details)
+    log.warning("lease.exposed", lease=lease.id, until=again.isoformat())
 
 
 def _note_failure(parts: Parts, lease: Lease, error: Exception) -> None:
@@ -181,8 +214,8 @@ def reconcile(parts: Parts) -> Reconciled:
     strays: list[Stray] = []
     answers: dict[str, Shown] = {}
     for name, kind in kinds.items():
-        bindings = [binding for slice_kind, binding in rows if slice_kind == name]
-        answers[name] = kind.shown(parts.vault, parts.tag, bindings)
+        bounds = [Bound(binding, parts.settings.place(name, binding)) for of, binding in rows if of == name]
+        answers[name] = kind.shown(parts.vault, parts.tag, bounds)
         handles = answers[name].handles
         unaccounted = sorted(handles.keys() - _accounted_for(parts, set(handles)))
         strays += [_end_stray(parts, name, handle, handles[handle]) for handle in unaccounted]
@@ -198,19 +231,21 @@ def _accounted_for(parts: Parts, handles: set[str]) -> set[str]:
         return set(tx.scalars(query, {"handles": sorted(handles)}))
 
 
-def end_seen(parts: Parts, tag: str, kind: str, handle: str, binding: Mapping[str, Any]) -> Stray:
+def end_seen(parts: Parts, tag: str, kind: str, handle: str, seen: Seen) -> Stray:
     """End what a backend shows, where it was seen; nothing of it is on record afterwards."""
     lease_id = handle.removeprefix(f"{tag}-")
     try:
-        return Stray(lease_id, kind, kinds[kind].end(parts.vault, LeaseToEnd(lease_id, handle, binding)))
-    except (NotEnded, BackendDown, VaultRefused) as error:
+        bound = seen.bound
+        ending_ = LeaseToEnd(lease_id, handle, bound.binding, seen.backend_lease_id, place=bound.place)
+        return Stray(lease_id, kind, kinds[kind].end(parts.vault, ending_))
+    except (NotEnded, Exposed, BackendDown, VaultRefused) as error:
         log.error("stray.not_ended", handle=handle, error=str(error)[:200])
         return Stray(lease_id, kind, error=str(error)[:500])
 
 
-def _end_stray(parts: Parts, kind: str, handle: str, binding: Mapping[str, Any]) -> Stray:
+def _end_stray(parts: Parts, kind: str, handle: str, seen: Seen) -> Stray:
     """End what should not exist, and say so in the log of events."""
-    stray = end_seen(parts, parts.tag, kind, handle, binding)
+    stray = end_seen(parts, parts.tag, kind, handle, seen)
     if stray.error:
         return stray
     with parts.database.transaction() as tx:

@@ -13,5 +13,5 @@ kinds: dict[str, Kind] = {kind.name: kind for kind in (PostgresKind(), TokenKind
 
 def serving(slice_kind: str, action: str) -> list[Kind]:
     """The kinds a credential for a slice can be of: the slice's own first, then those that need no backend."""
-    found = [kind for kind in kinds.values() if kind.name == slice_kind or not kind.needs_child_token]
+    found = [kind for kind in kinds.values() if kind.name == slice_kind or not kind.at_backend]
     return sorted((kind for kind in found if action in kind.actions), key=lambda kind: kind.name != slice_kind)

@@ -28,10 +28,36 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """Where a slice lives: its binding, and what the settings say of the connection that names. Never a secret."""
+
+    binding: Mapping[str, Any]
+    place: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def connection(self) -> str:
+        """The name of the connection; "" where a kind has none."""
+        return str(self.binding.get("connection", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a guest brings for a credential whose secret never leaves its hands: a public key or a signing request.
+
+    `how` is the command that makes it; the private half stays with whoever typed that.
+    """
+
+    name: str
+    label: str
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseToIssue:
     """What a kind is told about the lease it issues for. `handle` is our name for it in every backend.
 
-    `place` says where guests reach what the binding names, from the settings; `issuer` is our own address.
+    `place` says where guests reach what the binding names, from the settings; `issuer` is our own address;
+    `public_key` is what the kind's `check_proof` let pass; `networks` are the CIDRs the rule holds its holder to.
     """
 
     id: str
@@ -46,6 +72,8 @@ class LeaseToIssue:
     expires_at: datetime
     place: Mapping[str, str] = field(default_factory=dict)
     issuer: str = ""
+    public_key: str = ""
+    networks: tuple[str, ...] = ()
 
     @property
     def lifetime(self) -> int:
@@ -61,6 +89,9 @@ class LeaseToEnd:
     handle: str
     binding: Mapping[str, Any]
     backend_lease_id: str | None = None
+    place: Mapping[str, str] = field(default_factory=dict)
+    action: str = "read"
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +116,22 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """Where a backend shows a handle of ours, and the backend's own name for it: what it can be ended by."""
+
+    bound: Bound
+    backend_lease_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Shown:
     """What the backends of a kind show now.
 
-    `handles` are those with our tag, each with the binding to end it by; `asked` and `unasked` name the places that
+    `handles` are those with our tag, each with what to end it by; `asked` and `unasked` name the places that
     answered and those that did not, with why; `other_tags` are those of handles that are not ours.
     """
 
-    handles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    handles: Mapping[str, Seen] = field(default_factory=dict)
     asked: frozenset[str] = frozenset()
     unasked: Mapping[str, str] = field(default_factory=dict)
     other_tags: frozenset[str] = frozenset()
@@ -102,15 +141,29 @@ class NotEnded(Exception):
     """The backend did not confirm that the credential is gone. The text is for operators, without secrets."""
 
 
+class Exposed(Exception):
+    """The backend has no means to end the credential before `until`, and says so; no failure, and nothing to retry."""
+
+    def __init__(self, until: datetime, why: str) -> None:
+        super().__init__(why)
+        self.until = until
+
+
 class Kind(Protocol):
-    """One kind of credential."""
+    """One kind of credential.
+
+    `at_backend`: something is made at a backend that slices are bound to, so a lease is pending first.
+    `needs_child_token`: it is made through OpenBao, with a token of its own. `proof`: what its holder must bring.
+    """
 
     name: str
     ending: Ending
     use: Use
     actions: frozenset[str]
+    at_backend: bool
     needs_child_token: bool
     renewable: bool
+    proof: Proof | None
 
     def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the binding in canonical form.
@@ -119,11 +172,30 @@ class Kind(Protocol):
             Invalid: anything in it is unknown, malformed, or could widen what the slice shows.
         """
 
+    def check_proof(self, text: str) -> str:
+        """Return a guest's public key or signing request in canonical form; only asked of kinds with a `proof`.
+
+        Raises:
+            Invalid: it is malformed, too weak, or not what it should be.
+        """
+
+    def register(self, setup: Vault, slice_id: str, bound: Bound) -> int | None:
+        """Make a slice real at its backend, with the setup identity; twice is fine. Returns its size in rows, if known.
+
+        Raises:
+            Invalid: it cannot be, and why.
+            BackendDown: a backend did not answer; it is tried again.
+            VaultRefused: OpenBao refuses the setup identity.
+        """
+
+    def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
+        """Remove what `register` made; twice is fine. Raises as `register` does."""
+
     def tool(self, values: Mapping[str, str]) -> tuple[str, str]:
         """What a guest does with the values in a tool of their own, and the command to type, without the secret."""
 
-    def policies(self, slice_id: str) -> list[str]:
-        """The names of the OpenBao policies a child token for this slice needs."""
+    def policies(self, slice_id: str, action: str) -> list[str]:
+        """The names of the OpenBao policies a child token for this slice and action needs."""
 
     def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
         """Make the credential, short-lived until activated.
@@ -148,11 +220,12 @@ class Kind(Protocol):
 
         Raises:
             NotEnded: the backend still shows something.
+            Exposed: the backend cannot end it sooner than it says.
             BackendDown: it could not be asked.
         """
 
     def by_hand(self, lease: LeaseToEnd) -> str:
         """What an operator would type at the backend to end it, should the broker never manage to; "" for nothing."""
 
-    def shown(self, vault: Vault, tag: str, bindings: Sequence[Mapping[str, Any]]) -> Shown:
-        """What the backends behind these bindings show with our tag; one that is silent is named, never left out."""
+    def shown(self, vault: Vault, tag: str, bounds: Sequence[Bound]) -> Shown:
+        """What the backends behind these slices show with our tag; one that is silent is named, never left out."""

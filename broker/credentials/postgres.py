@@ -5,26 +5,21 @@ The user sees one security-barrier view and nothing else; its name carries the l
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
 import structlog
 
-from broker.credentials.base import Ending, Issued, LeaseToEnd, LeaseToIssue, NotEnded, Shown, Use
+from broker.credentials import postgres_slices
+from broker.credentials.base import Bound, Ending, Issued, LeaseToEnd, LeaseToIssue, NotEnded, Proof, Seen, Shown, Use
+from broker.credentials.names import policy_of, role_of
 from broker.credentials.postgres_binding import PostgresBinding
-from broker.database import bounded
+from broker.credentials.postgres_sessions import silent, user_of, view_of, watching
 from broker.errors import BackendDown
 from broker.vault import ChildToken, Vault, VaultRefused
 
 log = structlog.get_logger(__name__)
-_SLICE_ID = re.compile(r"sl_[a-z0-9]{1,40}")
-_CONNECT_SECONDS = 3
-_STATEMENT_SECONDS = 5
-UNACTIVATED_SECONDS = 60
-# A server that is frozen, or a network that swallows, must not hold the worker's hands for ever.
-_Bounded = bounded(_STATEMENT_SECONDS + 1)
 _GUESTS = (
     "SELECT split_part(rolname, '_', 2), substr(rolname, 11),"
     " has_database_privilege(oid, current_database(), 'CONNECT') FROM pg_roles WHERE rolname ~ '^gk_[a-z0-9]{6}_'"
@@ -33,44 +28,15 @@ _GUESTS = (
 BACKSTOP_SECONDS = 60
 
 
-def short(slice_id: str) -> str:
-    """The part of a slice's id that names it in backends.
-
-    Raises:
-        ValueError: it could widen a policy or a statement.
-    """
-    if _SLICE_ID.fullmatch(slice_id) is None:
-        raise ValueError(f"unsafe slice id: {slice_id!r}")
-    return slice_id.removeprefix("sl_")
-
-
-def role_of(slice_id: str) -> str:
-    """The database role in OpenBao that makes users of this slice."""
-    return f"gk-{short(slice_id)}"
-
-
-def policy_of(slice_id: str) -> str:
-    """The OpenBao policy that lets a child token read credentials of this slice, and nothing else."""
-    return f"guestkey-lease-gk-{short(slice_id)}"
-
-
-def view_of(slice_id: str) -> str:
-    """The view a guest reads; its name says nothing of dataset or vendor, since every user can list names."""
-    return f"slices.v_{short(slice_id)}"
-
-
-def user_of(handle: str) -> str:
-    """The PostgreSQL user name of a lease's handle, as OpenBao's username template makes it."""
-    return "gk_" + handle.replace("-", "_")
-
-
 class PostgresKind:
     """See `broker.credentials.base.Kind`."""
 
     name = "postgres"
     actions = frozenset({"read"})
+    at_backend = True
     needs_child_token = True
     renewable = True
+    proof: Proof | None = None
     ending = Ending(
         how="Log-in is switched off and committed, open sessions are terminated, the user is dropped, and"
         " PostgreSQL is asked whether user and sessions are gone.",
@@ -97,7 +63,19 @@ class PostgresKind:
         place = " ".join(f"{name}={known[value]}" for value, name in places.items() if value in known)
         return f"psql asks for the password: paste it. You can read {values['relation']}.", f'psql "{place}"'
 
-    def policies(self, slice_id: str) -> list[str]:
+    def check_proof(self, text: str) -> str:
+        """Never asked: nothing is brought."""
+        raise ValueError("users of PostgreSQL take no proof")
+
+    def register(self, setup: Vault, slice_id: str, bound: Bound) -> int | None:
+        """Make the slice's view and group, and OpenBao's role and policy for it."""
+        return postgres_slices.register(setup, slice_id, bound.binding)
+
+    def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
+        """See `Kind.unregister`."""
+        postgres_slices.unregister(setup, slice_id, bound.binding)
+
+    def policies(self, slice_id: str, action: str) -> list[str]:
         """See `Kind.policies`."""
         return [policy_of(slice_id)]
 
@@ -162,11 +140,11 @@ class PostgresKind:
             f" SELECT guestkey_ops.drop_user('{user}');"
         )
 
-    def shown(self, vault: Vault, tag: str, bindings: Sequence[Mapping[str, Any]]) -> Shown:
+    def shown(self, vault: Vault, tag: str, bounds: Sequence[Bound]) -> Shown:
         """Users of ours on every connection the bindings name."""
-        found: dict[str, Mapping[str, Any]] = {}
+        found: dict[str, Seen] = {}
         asked, unasked, others = set[str](), dict[str, str](), set[str]()
-        for name, binding in sorted({str(binding["connection"]): binding for binding in bindings}.items()):
+        for name, bound in sorted({bound.connection: bound for bound in bounds}.items()):
             try:
                 with watching(vault, name) as connection:
                     rows = connection.execute(_GUESTS).fetchall()
@@ -180,7 +158,7 @@ class PostgresKind:
                     others.add(user_tag)
                 # Databases of one cluster show the same users; what a user owns can be dropped only where it lives.
                 elif at_home or f"{tag}-{lease_id}" not in found:
-                    found[f"{tag}-{lease_id}"] = binding
+                    found[f"{tag}-{lease_id}"] = Seen(bound)
         return Shown(found, frozenset(asked), unasked, frozenset(others))
 
     def _revoke(self, vault: Vault, lease_id: str) -> None:
@@ -207,38 +185,6 @@ def remove_user(vault: Vault, connection_name: str, user: str) -> str:
         return _remains(connection, user)
 
 
-def watching(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
-    """A session of the watch login on a dataset's database, autocommitting.
-
-    Raises:
-        BackendDown: the database cannot be reached, or its login is not known.
-    """
-    return _connect(vault, f"connections/{connection_name}/watch", remembered=True)
-
-
-def _connect(vault: Vault, secret: str, *, remembered: bool) -> psycopg.Connection[tuple[Any, ...]]:
-    try:
-        url = vault.secret(secret, remembered=remembered)["url"]
-        return _Bounded.connect(
-            url,
-            connect_timeout=_CONNECT_SECONDS,
-            autocommit=True,
-            application_name="guestkey",
-            options=f"-c statement_timeout={_STATEMENT_SECONDS * 1000} -c lock_timeout=3000",
-            tcp_user_timeout=_CONNECT_SECONDS * 1000,
-        )
-    except (VaultRefused, KeyError) as error:
-        raise _down("The login of the dataset's database is not known to the key store.") from error
-    except psycopg.Error as error:
-        log.warning("postgres.unreachable", secret=secret, error=type(error).__name__)
-        raise silent() from error
-
-
-def registering(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
-    """A session of the registrar login, for the setup identity only."""
-    return _connect(vault, f"connections/{connection_name}/registrar", remembered=False)
-
-
 def _remains(connection: psycopg.Connection[tuple[Any, ...]], user: str) -> str:
     # By system id: after DROP ROLE the user name of a surviving session reads NULL.
     row = connection.execute(
@@ -249,11 +195,6 @@ def _remains(connection: psycopg.Connection[tuple[Any, ...]], user: str) -> str:
     ).fetchone()
     roles, sessions = row if row else (1, 1)
     return f"{roles} role, {sessions} sessions" if roles or sessions else ""
-
-
-def silent() -> BackendDown:
-    """The database behind a slice does not answer usefully."""
-    return BackendDown("The dataset's database does not answer.", backend="postgresql", advice="Try again in a minute.")
 
 
 def _down(detail: str) -> BackendDown:

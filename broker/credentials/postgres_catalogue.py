@@ -15,8 +15,8 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from broker.credentials.postgres import registering, silent
 from broker.credentials.postgres_binding import nameable
+from broker.credentials.postgres_sessions import registering, silent
 from broker.vault import Vault
 
 log = structlog.get_logger(__name__)

@@ -10,23 +10,17 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from broker.credentials.postgres import (
-    UNACTIVATED_SECONDS,
-    policy_of,
-    registering,
-    role_of,
-    short,
-    silent,
-    view_of,
-)
+from broker.credentials.names import policy_of, role_of, short
 from broker.credentials.postgres_binding import PostgresBinding
 from broker.credentials.postgres_catalogue import estimate
+from broker.credentials.postgres_sessions import registering, silent, view_of
 from broker.errors import Invalid
 from broker.vault import Vault
 
 log = structlog.get_logger(__name__)
 Session = psycopg.Connection[tuple[Any, ...]]
 LONGEST = "24h"
+UNACTIVATED_SECONDS = 60
 CONNECTION_LIMIT = 3
 STATEMENT_TIMEOUT = "60s"
 _PROBE = "gks_probe"

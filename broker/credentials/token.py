@@ -16,7 +16,7 @@ from typing import Any
 
 from joserfc.jwk import ECKey
 
-from broker.credentials.base import Ending, Issued, LeaseToEnd, LeaseToIssue, Shown, Use
+from broker.credentials.base import Bound, Ending, Issued, LeaseToEnd, LeaseToIssue, Proof, Shown, Use
 from broker.errors import BackendDown, Invalid
 from broker.vault import ChildToken, Vault, VaultRefused
 
@@ -105,8 +105,10 @@ class TokenKind:
 
     name = "token"
     actions = frozenset({"read", "write"})
+    at_backend = False
     needs_child_token = False
     renewable = False
+    proof: Proof | None = None
     ending = Ending(
         how="Introspection answers `active: false` at once, on every replica. Whoever verifies the signature alone"
         " accepts the token until it expires.",
@@ -136,7 +138,17 @@ class TokenKind:
         says = "Write “Authorization: Bearer ” and the token into bearer.txt, which only you can read."
         return says, "curl --header @bearer.txt https://SERVICE/"
 
-    def policies(self, slice_id: str) -> list[str]:
+    def check_proof(self, text: str) -> str:
+        """Never asked: nothing is brought."""
+        raise ValueError("tokens take no proof")
+
+    def register(self, setup: Vault, slice_id: str, bound: Bound) -> int | None:
+        """No backend, nothing to make."""
+
+    def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
+        """No backend, nothing to remove."""
+
+    def policies(self, slice_id: str, action: str) -> list[str]:
         """No child token, no policy."""
         return []
 
@@ -193,7 +205,7 @@ class TokenKind:
         """Nothing: introspection reads the record."""
         return ""
 
-    def shown(self, vault: Vault, tag: str, bindings: Sequence[Mapping[str, Any]]) -> Shown:
+    def shown(self, vault: Vault, tag: str, bounds: Sequence[Bound]) -> Shown:
         """No backend shows tokens."""
         return Shown()
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from broker.credentials import kinds
-from broker.credentials.base import Issued, Kind, LeaseToEnd, LeaseToIssue
+from broker.credentials.base import Bound, Issued, Kind, LeaseToEnd, LeaseToIssue
 from broker.errors import BackendDown, Invalid
 from broker.parts import vault_of
+from broker.vault import ChildToken
 from broker.vault_answers import checked_name
 from tests.support.world import World
 
@@ -26,10 +27,21 @@ class KindContract(ABC):
     binding: Mapping[str, Any]
     # Whether its backend can be asked whether a credential still lives.
     listed: bool
+    # What a guest brings, for kinds with a proof.
+    public_key = ""
 
     @abstractmethod
     def works(self, world: World, values: Mapping[str, str]) -> bool:
         """Whether what was handed over opens its slice now, tried as its holder would."""
+
+    def place(self, world: World) -> Mapping[str, str]:
+        """What the settings say of the connection."""
+        return {"host": "127.0.0.1"}
+
+    def slice_ready(self, world: World) -> tuple[str, str]:
+        """The slug of a dataset and the id of a slice of this kind, made real at its backend."""
+        dataset = world.dataset()
+        return dataset.slug, world.slice_id(dataset)
 
     @pytest.fixture
     def kind(self) -> Kind:
@@ -39,29 +51,46 @@ class KindContract(ABC):
     @pytest.fixture
     def lease(self, world: World) -> LeaseToIssue:
         """A lease on a slice that is ready, for half an hour."""
-        dataset, lease_id, now = world.dataset(), "l" + secrets.token_hex(13), world.now()
+        (slug, slice_id), lease_id, now = self.slice_ready(world), "l" + secrets.token_hex(13), world.now()
         return LeaseToIssue(
             id=lease_id,
             handle=f"{world.parts.tag}-{lease_id}",
             subject="person:pe_1",
-            dataset=dataset.slug,
+            dataset=slug,
             slice="deidentified",
-            slice_id=world.slice_id(dataset),
+            slice_id=slice_id,
             binding=self.binding,
             action="read",
             issued_at=now,
             expires_at=now + timedelta(minutes=30),
-            place={"host": "127.0.0.1"},
+            place=self.place(world),
             issuer="https://guestkey.example",
+            public_key=kinds[self.name].check_proof(self.public_key) if self.public_key else "",
         )
+
+    def to_end(self, lease: LeaseToIssue, issued: Issued | None = None) -> LeaseToEnd:
+        """What the worker would say of the lease."""
+        return LeaseToEnd(
+            lease.id,
+            lease.handle,
+            lease.binding,
+            issued.backend_lease_id if issued else None,
+            place=lease.place,
+            action=lease.action,
+            expires_at=lease.expires_at,
+        )
+
+    def token(self, world: World, kind: Kind, lease: LeaseToIssue) -> ChildToken | None:
+        """The lease's own token at OpenBao, for kinds that need one."""
+        if not kind.needs_child_token:
+            return None
+        policies = kind.policies(lease.slice_id, lease.action)
+        return world.parts.vault.child_token(lease.handle, lease.id, policies, ttl=lease.lifetime + 60)
 
     def issue(self, world: World, kind: Kind, lease: LeaseToIssue) -> Issued:
         """Issue as the story does."""
         vault = world.parts.vault
-        token = None
-        if kind.needs_child_token:
-            token = vault.child_token(lease.handle, lease.id, kind.policies(lease.slice_id), ttl=lease.lifetime + 60)
-        issued = kind.issue(vault, token, lease)
+        issued = kind.issue(vault, self.token(world, kind, lease), lease)
         kind.activate(vault, lease, issued)
         return issued
 
@@ -83,7 +112,7 @@ class KindContract(ABC):
             kind.check_binding({**self.binding, "surprise": "1=1"})
 
     def test_its_policies_have_safe_names_of_their_own(self, kind: Kind, lease: LeaseToIssue) -> None:
-        policies = kind.policies(lease.slice_id)
+        policies = kind.policies(lease.slice_id, lease.action)
         assert bool(policies) == kind.needs_child_token
         assert all(checked_name(name).startswith("guestkey-lease-") for name in policies)
 
@@ -91,36 +120,35 @@ class KindContract(ABC):
         self, world: World, kind: Kind, lease: LeaseToIssue
     ) -> None:
         issued = self.issue(world, kind, lease)
-        ending = LeaseToEnd(lease.id, lease.handle, lease.binding, issued.backend_lease_id)
+        ending, bound = self.to_end(lease, issued), Bound(lease.binding, lease.place)
         assert self.works(world, issued.values)
-        assert kind.use.secrets and kind.use.secrets <= issued.values.keys()
+        # Where the guest brings the public half, the secret never leaves its hands: there may be none to conceal.
+        assert kind.use.secrets or kind.proof
+        assert kind.use.secrets <= issued.values.keys()
         shown = [*kind.tool(issued.values), kind.use.command.format(dataset="trials", slice="full")]
         assert not any(issued.values[name] in "".join(shown) for name in kind.use.secrets)
         for value in issued.values.values():
             assert len(value) < 20 or value not in repr(issued)
         if self.listed:
-            assert lease.handle in kind.shown(world.ender.vault, world.parts.tag, [lease.binding]).handles
+            assert lease.handle in kind.shown(world.ender.vault, world.parts.tag, [bound]).handles
         confirmed = [kind.end(world.ender.vault, ending) for _ in range(2)]
         assert confirmed[0] == confirmed[1]
         if self.listed:
             assert not self.works(world, issued.values)
-        assert lease.handle not in kind.shown(world.ender.vault, world.parts.tag, [lease.binding]).handles
+        assert lease.handle not in kind.shown(world.ender.vault, world.parts.tag, [bound]).handles
 
     def test_what_was_never_issued_ends_too(self, world: World, kind: Kind, lease: LeaseToIssue) -> None:
-        assert kind.end(world.ender.vault, LeaseToEnd(lease.id, lease.handle, lease.binding))
+        assert kind.end(world.ender.vault, self.to_end(lease))
 
     def test_two_credentials_end_apart(self, world: World, kind: Kind, lease: LeaseToIssue) -> None:
         other = replace(lease, id=lease.id + "b", handle=lease.handle + "b")
         one, two = self.issue(world, kind, lease), self.issue(world, kind, other)
-        kind.end(world.ender.vault, LeaseToEnd(lease.id, lease.handle, lease.binding, one.backend_lease_id))
+        kind.end(world.ender.vault, self.to_end(lease, one))
         assert self.works(world, two.values)
-        kind.end(world.ender.vault, LeaseToEnd(other.id, other.handle, other.binding, two.backend_lease_id))
+        kind.end(world.ender.vault, self.to_end(other, two))
 
     def test_without_openbao_nothing_is_issued(self, world: World, kind: Kind, lease: LeaseToIssue) -> None:
-        vault = vault_of(world.settings, "issuer")
-        token = None
-        if kind.needs_child_token:
-            token = vault.child_token(lease.handle, lease.id, kind.policies(lease.slice_id), ttl=60)
+        vault, token = vault_of(world.settings, "issuer"), self.token(world, kind, lease)
         world.stack.bao.stop()
         try:
             with pytest.raises(BackendDown) as down:

@@ -15,8 +15,9 @@ from broker.access import ending
 from broker.access.issuing import Handed
 from broker.credentials import kinds
 from broker.credentials.base import LeaseToEnd
-from broker.credentials.postgres import role_of, user_of
+from broker.credentials.names import role_of
 from broker.credentials.postgres_binding import PostgresBinding
+from broker.credentials.postgres_sessions import user_of
 from broker.database import now as clock
 from broker.errors import Invalid
 from broker.models import Lease
@@ -227,7 +228,7 @@ def test_what_is_never_activated_dies_by_itself(world: World) -> None:
     _, dataset, _ = world.guest()
     slice_id = world.slice_id(dataset)
     handle = f"{world.parts.tag}-l{'0' * 24}zz"
-    token = world.parts.vault.child_token(handle, "zz", kinds["postgres"].policies(slice_id), ttl=2)
+    token = world.parts.vault.child_token(handle, "zz", kinds["postgres"].policies(slice_id, "read"), ttl=2)
     world.parts.vault.database_credential(token, role_of(slice_id))
     assert world.roles_of("0zz") == 1
     end = time.monotonic() + 10
@@ -251,7 +252,7 @@ def test_a_child_token_opens_exactly_one_path(world: World) -> None:
     _, one, _ = world.guest()
     _, other, _ = world.guest()
     token = world.parts.vault.child_token(
-        f"{world.parts.tag}-lone", "lone", kinds["postgres"].policies(world.slice_id(one)), ttl=30
+        f"{world.parts.tag}-lone", "lone", kinds["postgres"].policies(world.slice_id(one), "read"), ttl=30
     )
     with pytest.raises(VaultRefused):
         world.parts.vault.database_credential(token, role_of(world.slice_id(other)))

@@ -14,8 +14,8 @@ import pytest
 
 from broker.access.issuing import Handed
 from broker.credentials import kinds, postgres
-from broker.credentials.base import LeaseToEnd, NotEnded
-from broker.credentials.postgres import user_of
+from broker.credentials.base import Bound, LeaseToEnd, NotEnded
+from broker.credentials.postgres_sessions import user_of, watching
 from broker.errors import BackendDown
 from broker.parts import vault_of
 from tests.support.world import DEIDENTIFIED, World
@@ -162,22 +162,23 @@ def test_only_users_of_this_installation_are_listed_and_where_they_live(world: W
     with world.admin() as admin:
         admin.execute("CREATE ROLE gk_zzzzzz_l1 LOGIN; CREATE ROLE guestkeeper LOGIN")
     bindings = [DEIDENTIFIED | {"connection": "nowhere"}, DEIDENTIFIED, DEIDENTIFIED | {"table": "other"}]
-    answer = KIND.shown(world.ender.vault, world.parts.tag, bindings)
+    bounds = [Bound(binding) for binding in bindings]
+    answer = KIND.shown(world.ender.vault, world.parts.tag, bounds)
     shown = answer.handles
     with world.admin() as admin:
         admin.execute("DROP ROLE gk_zzzzzz_l1; DROP ROLE guestkeeper")
-    assert shown[handed.lease.handle]["connection"] == "data"
+    assert shown[handed.lease.handle].bound.connection == "data"
     assert answer.asked == {"data"}
     assert set(answer.unasked) == {"nowhere"}, "a silent place is named, never left out"
     assert "zzzzzz" in answer.other_tags
     assert all(handle.startswith(f"{world.parts.tag}-") for handle in shown)
     KIND.end(world.ender.vault, to_end(world, handed))
-    assert handed.lease.handle not in KIND.shown(world.ender.vault, world.parts.tag, bindings).handles
+    assert handed.lease.handle not in KIND.shown(world.ender.vault, world.parts.tag, bounds).handles
 
 
 @pytest.mark.parametrize("who", ["postgres", "guestkey_watch", "guestkey_minter", "gk", "%", "gkx1"])
 def test_the_hands_of_the_worker_touch_nobody_else(world: World, who: str) -> None:
-    with postgres.watching(world.ender.vault, "data") as hands, world.admin() as bystander:
+    with watching(world.ender.vault, "data") as hands, world.admin() as bystander:
         for function in ("close_door", "end_sessions", "drop_user"):
             hands.execute(f"SELECT guestkey_ops.{function}(%s)", (who,))
         assert bystander.execute("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'postgres'").fetchone() == (True,)

@@ -8,8 +8,9 @@ import psycopg
 import pytest
 
 from broker.access import ending, registering
-from broker.credentials.postgres import policy_of, role_of, view_of
+from broker.credentials.names import policy_of, role_of
 from broker.credentials.postgres_binding import PostgresBinding
+from broker.credentials.postgres_sessions import view_of
 from broker.credentials.postgres_slices import register, unregister
 from broker.database import now as clock
 from broker.errors import BackendDown, Invalid

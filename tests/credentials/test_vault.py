@@ -16,7 +16,7 @@ import pytest
 
 from broker.credentials import kinds
 from broker.credentials.base import Issued
-from broker.credentials.postgres import role_of
+from broker.credentials.names import role_of
 from broker.embedded.stack import Stack
 from broker.errors import BackendDown
 from broker.settings import BaoIdentity
@@ -151,7 +151,7 @@ def test_a_database_that_hangs_stops_neither_tokens_nor_second_factors(world: Wo
     vault = issuer(world.stack)
     _, dataset, _ = world.guest()
     slice_id = world.slice_id(dataset)
-    policies = kinds["postgres"].policies(slice_id)
+    policies = kinds["postgres"].policies(slice_id, "read")
     tokens = [vault.child_token(f"{world.parts.tag}-lhung{n}", f"lhung{n}", policies, ttl=60) for n in range(8)]
     world.stack.postgres.freeze()
     try:

@@ -70,6 +70,24 @@ def test_the_table_beside_the_rules() -> None:
     assert [outcome for outcome in outcomes if not outcome.passed] == []
 
 
+@pytest.mark.parametrize(
+    ("networks", "conditions", "bound"),
+    [
+        ("office, 10.0.0.0/8", "", ()),
+        ("office, 10.0.0.0/8", "network:office", ("10.0.0.0/8",)),
+        ("office, 10.0.0.0/8\noffice, 2001:db8::/32", "network:office", ("10.0.0.0/8", "2001:db8::/32")),
+        ("office, 10.0.0.0/8\nlab, 10.1.0.0/16\nlab, 192.0.2.0/24", "network:office network:lab", ("10.1.0.0/16",)),
+    ],
+)
+def test_a_rule_that_names_networks_bounds_the_credential_to_them(
+    networks: str, conditions: str, bound: tuple[str, ...]
+) -> None:
+    rule = f"role:annotator, label:classification:internal, deidentified, read, mfa<=15m ttl<=1h {conditions}, allow"
+    decision = decide(facts(), Rules.parse(GRAMMAR, rule, networks, 7), NOW)
+    assert decision.bounds is not None
+    assert decision.bounds.networks == bound
+
+
 def test_allowed_with_bounds() -> None:
     decision = decide(facts(), rules(RULE), NOW)
     assert decision.allowed

@@ -155,7 +155,7 @@ def test_why_says_every_reason_and_the_rule(house: House, guest_of: GuestOf) -> 
     house.grant(dataset, ada)
     olga.fill("Slice", "deidentified")
     olga.press("Check")
-    olga.says("line 7: role:annotator, label:classification:internal, deidentified, read")
+    olga.says("line 8: role:annotator, label:classification:internal, deidentified, read")
     olga.look("why")
     olga.choose("Action", "write")
     olga.choose("Kind", "token")

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -201,8 +203,11 @@ class World:
         labels: tuple[str, ...] = ("classification:internal",),
         owner: Signed | None = None,
         register: bool = True,
+        kind: str = "postgres",
+        slices: Mapping[str, Mapping[str, Any]] = MappingProxyType({"deidentified": DEIDENTIFIED, "full": FULL}),
+        actions: tuple[str, ...] = ("read",),
     ) -> Dataset:
-        """A dataset with a `deidentified` and a `full` slice, both real at their backends."""
+        """A dataset with slices of one kind, by name; by default `deidentified` and `full`, real at their backends."""
         made: Dataset = self.add(
             Dataset(
                 id=new_id("ds"),
@@ -212,10 +217,15 @@ class World:
                 owner_id=owner.id if owner else None,
             )
         )
-        for name, binding in (("deidentified", DEIDENTIFIED), ("full", FULL)):
+        for name, binding in slices.items():
             self.add(
                 Slice(
-                    id=new_id("sl"), dataset_id=made.id, name=name, kind="postgres", binding=binding, actions=["read"]
+                    id=new_id("sl"),
+                    dataset_id=made.id,
+                    name=name,
+                    kind=kind,
+                    binding=dict(binding),
+                    actions=sorted(actions),
                 )
             )
         for vendor in offered_to:

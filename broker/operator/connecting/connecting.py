@@ -13,7 +13,7 @@ import psycopg
 from sqlalchemy import exists, select
 
 from broker import audit
-from broker.credentials.postgres import watching
+from broker.credentials.postgres_sessions import watching
 from broker.database import Database
 from broker.database import now as clock
 from broker.errors import BackendDown, Conflict, Invalid

@@ -155,7 +155,7 @@ def why(
     parts: PartsNow,
     action: Annotated[Literal["read", "write"], Query()] = "read",
     slice_name: Annotated[str | None, Query(alias="slice", max_length=64)] = None,
-    kind: Annotated[str, Query(max_length=32)] = "postgres",
+    kind: Annotated[str | None, Query(max_length=32)] = None,
     lifetime: Annotated[int | None, Query(ge=1, le=86400, description="Seconds.")] = None,
     person: Annotated[str | None, Query(max_length=64, description="For owner, admin and auditor.")] = None,
 ) -> Why:

@@ -50,7 +50,10 @@ class Grants(BaseModel):
 
 
 class LeaseShown(Shown):
-    """A lease: the record of one credential, never the secret. `ending` says how its kind ends."""
+    """A lease: the record of one credential, never the secret. `ending` says how its kind ends.
+
+    `exposed_until`: its backend said that it cannot end the credential sooner.
+    """
 
     id: str
     state: str
@@ -74,6 +77,7 @@ class LeaseShown(Shown):
     confirmed_by: str
     attempts: int
     next_attempt_at: datetime | None
+    exposed_until: datetime | None
     ending: EndingShown | None
 
 
@@ -91,19 +95,24 @@ class Leases(BaseModel):
 
 
 class LeaseBody(Strict):
-    """What credential is wanted. `lifetime` is in seconds; left out, as the rule allows, 15 minutes at most."""
+    """What credential is wanted. `lifetime` is in seconds; left out, as the rule allows, 15 minutes at most.
+
+    `kind` left out is the slice's own. `public_key` is for kinds with a `proof` (see `/kinds`): an OpenSSH public key
+    for `ssh`, a PEM certificate signing request for `x509`; its private half never comes here.
+    """
 
     dataset: Annotated[str, Field(max_length=64, pattern=_PRINTED)]
     action: Literal["read", "write"] = "read"
     slice: Annotated[str, Field(max_length=32, pattern=_PRINTED)] | None = None
-    kind: Annotated[str, Field(max_length=32, pattern=_PRINTED)] = "postgres"
+    kind: Annotated[str, Field(max_length=32, pattern=_PRINTED)] | None = None
     lifetime: Annotated[int, Field(ge=1, le=86400)] | None = None
+    public_key: Annotated[str, Field(min_length=1, max_length=16_384)] | None = None
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"dataset": "trials", "slice": "deidentified"}]})
 
     def ask(self) -> Ask:
         """As the gate takes it."""
-        return Ask(self.dataset, self.action, self.slice, self.kind, self.lifetime)
+        return Ask(self.dataset, self.action, self.slice, self.kind, self.lifetime, self.public_key)
 
 
 class Issued(BaseModel):
@@ -181,6 +190,7 @@ def _lease(item: Lease, slugs: Mapping[str, str], slices: Mapping[str, str], nam
         confirmed_by=item.confirmed_by,
         attempts=item.attempts,
         next_attempt_at=item.next_attempt_at,
+        exposed_until=item.exposed_until,
         ending=EndingShown.model_validate(kind.ending) if kind else None,
     )
 

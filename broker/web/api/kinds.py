@@ -24,11 +24,22 @@ class EndingShown(Shown):
     worst_case: int | None
 
 
-class KindShown(Shown):
-    """One kind."""
+class ProofShown(Shown):
+    """What a guest sends as `public_key` for a credential of this kind, and how it is made."""
 
     name: str
+    label: str
+    how: str
+
+
+class KindShown(Shown):
+    """One kind. With a `proof`, its secret is the guest's own private key, which never leaves the guest."""
+
+    name: str
+    about: str
     actions: list[str]
+    renewable: bool
+    proof: ProofShown | None
     ending: EndingShown
 
 
@@ -48,4 +59,11 @@ def list_kinds(_caller: Annotated[Caller, Depends(current_caller)]) -> Kinds:
 def kind_shown(kind: Kind) -> KindShown:
     """A kind, as answered."""
     ending = EndingShown.model_validate(kind.ending)
-    return KindShown(name=kind.name, actions=sorted(kind.actions), ending=ending)
+    return KindShown(
+        name=kind.name,
+        about=kind.use.about,
+        actions=sorted(kind.actions),
+        renewable=kind.renewable,
+        proof=ProofShown.model_validate(kind.proof) if kind.proof else None,
+        ending=ending,
+    )

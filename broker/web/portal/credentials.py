@@ -23,6 +23,7 @@ from broker.access.facts import Ask
 from broker.access.paging import Window
 from broker.access.slices import slices_of
 from broker.credentials import kinds, serving
+from broker.credentials.base import Kind, Proof
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import Denied, Invalid
@@ -35,19 +36,28 @@ from broker.web.portal.viewer import MemberNow, Sent, Viewer
 
 router = APIRouter()
 LIFETIMES = (300, 900, 1800, 3600, 7200, 14400)
+# Between a slice and an action in a form's answer; no slice's name has it.
+_ACTION = "/"
+_LONGEST_KEY = 16_384
 _FORM_ID = re.compile(r"[A-Za-z0-9_-]{20,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A slice one could get a credential for, and what the gate says of it now.
+    """A slice and an action one could get a credential for, and what the gate says of it now.
 
     `longest`: how many seconds one could live at most, once a second factor that is asked for was proven.
     """
 
     slice: Slice
+    action: str
     decision: Decision
     longest: int
+
+    @property
+    def value(self) -> str:
+        """What the form sends for it: the slice's name, and the action where it is more than reading."""
+        return self.slice.name if self.action == "read" else f"{self.slice.name}{_ACTION}{self.action}"
 
     @property
     def open(self) -> bool:
@@ -117,7 +127,7 @@ def _credential_page(setback: Setback, grant_id: str, filled: Mapping[str, str])
         found = holdings.grant(tx, viewer.caller, grant_id)
         grant = grants_shown(tx, [found])[0]
         slices = _slices(tx, found)
-    choices = [_foreseen(viewer, grant, one) for one in slices]
+    choices = [_foreseen(viewer, grant, one, action) for one in slices for action in sorted(one.actions)]
     opened = [choice for choice in choices if choice.open]
     return render(
         "credential.html",
@@ -127,9 +137,10 @@ def _credential_page(setback: Setback, grant_id: str, filled: Mapping[str, str])
         panel=setback.panel or (None if setback.trouble else _panel_ahead(viewer, opened)),
         grant=grant,
         choices=choices,
-        chosen=filled.get("slice") or (opened[0].slice.name if opened else ""),
+        chosen=filled.get("slice") or (opened[0].value if opened else ""),
         closed=_closed(viewer, grant, choices),
         kinds=_kinds(opened),
+        proofs=_proofs(opened),
         lifetimes=_lifetimes(opened),
         filled=filled,
         form_id=secrets.token_urlsafe(24),
@@ -137,12 +148,12 @@ def _credential_page(setback: Setback, grant_id: str, filled: Mapping[str, str])
     )
 
 
-def _foreseen(viewer: Viewer, grant: GrantShown, one: Slice) -> Choice:
-    ask = Ask(grant.dataset, slice=one.name)
+def _foreseen(viewer: Viewer, grant: GrantShown, one: Slice, action: str) -> Choice:
+    ask = Ask(grant.dataset, action, one.name)
     decision = explain.why(viewer.parts, viewer.caller, ask)
     asks_factor = decision.factor_needed is not None
     then = explain.why(viewer.parts, viewer.caller, ask, proven=True) if asks_factor else decision
-    return Choice(one, decision, _longest(then, viewer.now))
+    return Choice(one, action, decision, _longest(then, viewer.now))
 
 
 def _longest(decision: Decision, now: datetime) -> int:
@@ -157,7 +168,7 @@ def _closed(viewer: Viewer, grant: GrantShown, choices: Sequence[Choice]) -> lis
         found.setdefault(tuple(reason.code for reason in choice.decision.reasons), []).append(choice)
     return [
         {
-            "slices": [choice.slice.name for choice in alike],
+            "slices": sorted({choice.slice.name for choice in alike}),
             "groups": by_whom(alike[0].decision.reasons),
             "message": _message(viewer, grant, alike[0].slice.name),
         }
@@ -176,8 +187,17 @@ def _message(viewer: Viewer, grant: GrantShown, slice_name: str | None, decision
 
 
 def _kinds(opened: Sequence[Choice]) -> list[tuple[str, str, str]]:
-    found = {kind.name: kind for choice in opened for kind in serving(choice.slice.kind, "read")}
-    return [(kind.name, kind.name, kind.use.about) for kind in found.values()]
+    return [(kind.name, kind.name, kind.use.about) for kind in _served(opened)]
+
+
+def _proofs(opened: Sequence[Choice]) -> list[tuple[str, Proof]]:
+    """Kinds for which something must be brought, and what."""
+    return [(kind.name, kind.proof) for kind in _served(opened) if kind.proof is not None]
+
+
+def _served(opened: Sequence[Choice]) -> list[Kind]:
+    found = {kind.name: kind for choice in opened for kind in serving(choice.slice.kind, choice.action)}
+    return list(found.values())
 
 
 def _panel_ahead(viewer: Viewer, opened: Sequence[Choice]) -> Panel | None:
@@ -256,20 +276,27 @@ def _asked(viewer: Viewer, grant_id: str, sent: Mapping[str, str]) -> tuple[Gran
     with viewer.parts.database.transaction() as tx:
         found = holdings.grant(tx, viewer.caller, grant_id)
         grant = grants_shown(tx, [found])[0]
-        served = {one.name: [kind.name for kind in serving(one.kind, "read")] for one in _slices(tx, found)}
-    chosen = sent.get("slice") or grant.slice
+        slice_kinds = {one.name: one.kind for one in _slices(tx, found)}
+    chosen, _, action = (sent.get("slice") or grant.slice or "").partition(_ACTION)
     if not chosen:
         raise Invalid("Choose a slice.", field="/slice")
     words.word(chosen, "/slice")
+    if action not in ("", "read", "write"):
+        raise Invalid("An action is read or write.", field="/slice")
     lifetime = sent.get("lifetime", "")
     if lifetime and not (lifetime.isascii() and lifetime.isdigit() and 0 < len(lifetime) < 7):
         raise Invalid("This must be a number of seconds.", field="/lifetime")
     # Which slices there are is for the gate to say.
-    names = served.get(chosen) or list(kinds)
+    served = serving(slice_kinds[chosen], action or "read") if chosen in slice_kinds else []
+    names = [kind.name for kind in served] or list(kinds)
     kind = sent.get("kind") or names[0]
     if kind not in names:
         raise Invalid(f"The slice {chosen} is not served so.", field="/kind", advice=f"It is as {' or '.join(names)}.")
-    return grant, Ask(grant.dataset, slice=chosen, kind=kind, lifetime=int(lifetime) if lifetime else None)
+    public_key = sent.get("public_key", "").strip() if kinds[kind].proof else ""
+    if len(public_key) > _LONGEST_KEY:
+        raise Invalid("This is longer than any public key.", field="/public_key")
+    seconds = int(lifetime) if lifetime else None
+    return grant, Ask(grant.dataset, action or "read", chosen, kind, seconds, public_key or None)
 
 
 def _key(sent: Mapping[str, str]) -> str:

@@ -156,7 +156,9 @@ def _by_hand(shown: LeaseShown, lease: Lease) -> str:
     """What an operator would type, for one that its backend does not let go of."""
     if shown.state != "revoke_failed":
         return ""
-    return kinds[lease.kind].by_hand(LeaseToEnd(lease.id, lease.handle, {}, lease.backend_lease_id))
+    return kinds[lease.kind].by_hand(
+        LeaseToEnd(lease.id, lease.handle, {}, lease.backend_lease_id, action=lease.action)
+    )
 
 
 def _page(setback: Setback, lease_id: str, refused: Any = None) -> HTMLResponse:

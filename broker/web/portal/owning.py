@@ -106,7 +106,7 @@ def why(request: Request, viewer: MemberNow) -> HTMLResponse:
     """What the gate would say to somebody now, by which rule, and who can change it. Issues nothing."""
     fields = ("dataset", "person", "slice", "kind", "action")
     asked = {name: request.query_params.get(name, "").strip()[:LONGEST] for name in fields}
-    asked = {**asked, "kind": asked["kind"] or "postgres", "action": asked["action"] or "read"}
+    asked = {**asked, "action": asked["action"] or "read"}
     decision, line, trouble = None, None, None
     with viewer.parts.database.transaction() as tx:
         try:
@@ -117,7 +117,7 @@ def why(request: Request, viewer: MemberNow) -> HTMLResponse:
             trouble = trouble_of(error)
         names = names_seen(tx, viewer.caller, [asked["person"]])
     if asked["dataset"] and trouble is None:
-        ask = Ask(asked["dataset"], asked["action"], asked["slice"] or None, asked["kind"])
+        ask = Ask(asked["dataset"], asked["action"], asked["slice"] or None, asked["kind"] or None)
         try:
             decision = explain.why(viewer.parts, viewer.caller, ask, person_id=asked["person"] or None)
             line = _line(viewer, decision)

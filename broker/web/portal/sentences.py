@@ -47,6 +47,7 @@ SENTENCES: Mapping[str, str] = {
     "lease.not_renewed": "The lease {whom} was not renewed and ends when it would have.",
     "lease.renewed": "{who} renewed the lease {whom}.",
     "lease.revocation_asked": "{who} asked for the end of the lease {whom}.",
+    "lease.exposed": "The backend cannot end the lease {whom} before the time it named; it is asked again then.",
     "lease.revoke_failed": "The backend did not confirm the end of the lease {whom}; it is tried again.",
     "lease.revoked": "The lease {whom} was revoked; its backend confirmed that it is gone.",
     "lease.shortened": "The lease {whom} was shortened to what its grant and the rules allow now.",

@@ -1,0 +1,28 @@
+"""How a slice is named at every backend: by the opaque part of its id, never by dataset or vendor."""
+
+from __future__ import annotations
+
+import re
+
+_SLICE_ID = re.compile(r"sl_[a-z0-9]{1,40}")
+
+
+def short(slice_id: str) -> str:
+    """The part of a slice's id that names it in backends.
+
+    Raises:
+        ValueError: it could widen a policy or a statement.
+    """
+    if _SLICE_ID.fullmatch(slice_id) is None:
+        raise ValueError(f"unsafe slice id: {slice_id!r}")
+    return slice_id.removeprefix("sl_")
+
+
+def role_of(slice_id: str) -> str:
+    """The database role in OpenBao that makes users of this slice."""
+    return f"gk-{short(slice_id)}"
+
+
+def policy_of(slice_id: str) -> str:
+    """The OpenBao policy that lets a child token read credentials of this slice, and nothing else."""
+    return f"guestkey-lease-gk-{short(slice_id)}"

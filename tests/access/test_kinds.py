@@ -1,0 +1,56 @@
+"""What the story of a credential does for every kind alike: which one is served, what is brought, what cannot end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import pytest
+
+from broker.credentials import kinds
+from broker.credentials.base import Exposed, LeaseToEnd
+from broker.errors import Invalid
+from broker.models import Lease
+from broker.vault import Vault
+from tests.support.world import World
+
+
+def test_without_a_kind_it_is_the_slices_own(world: World) -> None:
+    signed, dataset, _ = world.guest()
+    assert world.issue(signed, dataset).lease.kind == "postgres"
+
+
+def test_a_public_key_nobody_asked_for_is_refused_and_nothing_is_issued(world: World) -> None:
+    signed, dataset, _ = world.guest()
+    with pytest.raises(Invalid) as refused:
+        world.issue(signed, dataset, public_key="ssh-ed25519 AAAA")
+    assert refused.value.field == "/public_key"
+    assert world.events(dataset.id)[-1] == "decision.allowed"
+
+
+@pytest.fixture
+def stubborn(monkeypatch: pytest.MonkeyPatch, world: World) -> Iterator[datetime]:
+    """A backend that cannot end what it issued before a moment it names."""
+    until = world.now() + timedelta(seconds=2)
+    real = kinds["token"].end
+
+    def end(vault: Vault, lease: LeaseToEnd) -> str:
+        if world.now() < until:
+            raise Exposed(until, "the store ends a session only by its own expiry")
+        return real(vault, lease)
+
+    monkeypatch.setattr(kinds["token"], "end", end)
+    yield until
+
+
+def test_what_cannot_be_ended_is_no_failure_but_shown_until_it_ends(world: World, stubborn: datetime) -> None:
+    signed, dataset, _ = world.guest()
+    lease = world.issue(signed, dataset, kind="token").lease
+    world.change(Lease, lease.id, expires_at=world.now())
+    world.sweep()
+    waiting = world.lease(lease.id)
+    assert (waiting.state, waiting.exposed_until, waiting.attempts) == ("revoking", stubborn, 0)
+    world.sweep()
+    assert world.events(lease.id).count("lease.exposed") == 1
+    assert "lease.revoke_failed" not in world.events(lease.id)
+    world.wait_sweeping(lease.id, "expired")
