@@ -141,7 +141,6 @@ def _served(kind: Kind, slice_: Mapping[str, Any], ask: Ask) -> str:
             f"A credential of kind {kind.name} is made for your own {kind.proof.label}.",
             field="/public_key",
             advice=f"Make one: {kind.proof.how}",
-            code="public_key_missing",
         )
     return kind.check_proof(ask.public_key)
 
