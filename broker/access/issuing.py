@@ -6,7 +6,6 @@ worker ends, or a credential that dies by itself within its kind's declared expo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ import structlog
 from sqlalchemy import func, select, update
 
 from broker import audit, metrics
-from broker.access import ending, witness
+from broker.access import ending, repeating, witness
 from broker.access.facts import Ask, Gathered, gather
 from broker.caller import Caller
 from broker.credentials import kinds
@@ -66,13 +65,13 @@ def issue(parts: Parts, caller: Caller, ask: Ask, *, idempotency_key: str | None
     """
     if ask.kind is not None:
         _kind(ask.kind)
-    key_hash = _key_hash(caller, idempotency_key) if idempotency_key else None
+    key_hash = repeating.key_hash_of(caller, idempotency_key) if idempotency_key else None
     witness.check_once(parts)
     # Steps 1 to 4: facts, decision, its event and the pending lease, in one transaction.
     with parts.database.transaction() as tx:
         gathered = gather(tx, caller, ask)
         # After gathering, which locked the holder's row: a repeat that comes meanwhile waits for the first.
-        if key_hash and (repeated := _repeated(tx, key_hash, ask, gathered)):
+        if key_hash and (repeated := repeating.repeated(tx, key_hash, ask, gathered)):
             return Handed(repeated, None)
         outcome = _decide_and_record(parts, tx, caller, ask, gathered, key_hash)
         # Step 5 begins while the record is being committed: a child token is written nowhere, and opens nothing that
@@ -111,7 +110,7 @@ def _decide_and_record(
     if refused := _over_cap(parts, tx, decision.grant, caller):
         return refused
     lease = _pending(parts, caller, kind, ask, gathered, decision, decision_id)
-    lease.holder_hash, lease.key_hash = key_hash, _digest(public_key)
+    lease.holder_hash, lease.key_hash = key_hash, repeating.digest(public_key)
     tx.add(lease)
     tx.flush()
     if not kind.at_backend:
@@ -365,32 +364,6 @@ def _over_cap(parts: Parts, tx: Transaction, grant_id: str, caller: Caller) -> C
         advice="End one with `guestkey lease revoke`, or wait until one expires.",
         code="too_many_leases",
     )
-
-
-def _repeated(tx: Transaction, key_hash: bytes, ask: Ask, gathered: Gathered) -> Lease | None:
-    lease = tx.scalars(select(Lease).where(Lease.holder_hash == key_hash)).one_or_none()
-    asked = (ask.action, gathered.dataset["id"] if gathered.dataset else None)
-    if lease is not None and ((lease.action, lease.dataset_id) != asked or not _alike(lease, ask)):
-        raise Conflict("This idempotency key was used for a different request.", advice="Use a new key.")
-    return lease
-
-
-def _alike(lease: Lease, ask: Ask) -> bool:
-    """Whether the kind, and the public key, are those the lease was made for."""
-    proof = kinds[lease.kind].proof
-    try:
-        key = proof is not None and kinds[lease.kind].check_proof(ask.public_key or "")
-    except Invalid:
-        return False
-    return ask.kind in (None, lease.kind) and _digest(key or "") == lease.key_hash
-
-
-def _digest(public_key: str) -> bytes | None:
-    return hashlib.sha256(public_key.encode()).digest() if public_key else None
-
-
-def _key_hash(caller: Caller, key: str) -> bytes:
-    return hashlib.sha256(f"{caller.subject}\n{key}".encode()).digest()
 
 
 def _kind(name: str) -> Kind:
