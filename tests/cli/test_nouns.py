@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from broker.access.rulebook import SHIPPED
+from broker.credentials import kinds
 from broker.models import Lease, Request
 from broker.notices import telling
 from tests.cli.conftest import TerminalOf
@@ -244,3 +245,15 @@ def test_a_lease_is_renewed_in_place(world: World, terminal_of: TerminalOf) -> N
     world.change(type(grant), grant.id, ends_at=world.now())
     denied = terminal.run("lease", "renew", lease.id)
     assert (denied.code, "Your grant has ended." in denied.err) == (3, True)
+
+
+def test_every_kind_appears_by_itself_with_its_ending(world: World, terminal_of: TerminalOf) -> None:
+    terminal = terminal_of(world.person(world.vendor()))
+    listed = {line.split("\t")[0] for line in terminal.run("kind", "list").out.splitlines()}
+    assert listed == set(kinds)
+    for kind in kinds.values():
+        shown = data(terminal.run("kind", "show", kind.name, "--json"))
+        assert shown["ending"]["how"] == kind.ending.how
+        assert (shown["proof"] is None) == (kind.proof is None)
+    missing = terminal.run("kind", "show", "magic")
+    assert (missing.code, "guestkey kind list" in missing.err) == (6, True), missing.err

@@ -9,7 +9,9 @@ from fastapi import APIRouter, Depends
 from broker.caller import Caller
 from broker.credentials import kinds
 from broker.credentials.base import Kind
+from broker.errors import NotFound
 from broker.identity.http import current_caller
+from broker.web.api.common import WindowNow
 from broker.web.validation import Shown
 
 router = APIRouter(prefix="/kinds", tags=["kinds"])
@@ -51,9 +53,18 @@ class Kinds(Shown):
 
 
 @router.get("", operation_id="list_kinds")
-def list_kinds(_caller: Annotated[Caller, Depends(current_caller)]) -> Kinds:
-    """Every kind of credential this installation can issue."""
-    return Kinds(items=[kind_shown(kind) for kind in kinds.values()])
+def list_kinds(_caller: Annotated[Caller, Depends(current_caller)], window: WindowNow) -> Kinds:
+    """Every kind of credential this installation can issue; they fit one page."""
+    return Kinds(items=[kind_shown(kind) for kind in kinds.values()][: window.limit])
+
+
+@router.get("/{name}", operation_id="show_kind")
+def show_kind(name: str, _caller: Annotated[Caller, Depends(current_caller)]) -> KindShown:
+    """One kind of credential."""
+    if name not in kinds:
+        known = ", ".join(sorted(kinds))
+        raise NotFound("There is no such kind of credential.", advice=f"There are: {known}.")
+    return kind_shown(kinds[name])
 
 
 def kind_shown(kind: Kind) -> KindShown:
