@@ -1,101 +1,21 @@
-"""Where a slice lives in PostgreSQL: a table, some of its columns, and a filter on rows. Never SQL."""
+"""How a slice's binding becomes a query of PostgreSQL, identifiers and literals quoted by the driver."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from psycopg import sql
 
-from broker.errors import Invalid
-
-_IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-_CONNECTION = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")
-COMPARISONS = ("=", "<>", "<", "<=", ">", ">=")
-OPERATORS = (*COMPARISONS, "in", "is_null", "not_null")
-Literal_ = str | int | float | bool
-# The system's, and our own: a slice of a slice would hang on a view that is remade, and a guest sees none of them.
-_NOT_DATA = ("information_schema", "slices", "guestkey_ops")
-_MOST_FILTERS = 20
-_MOST_VALUES = 1000
+from broker.credentials.table_binding import RowFilter, TableBinding
 
 
 @dataclass(frozen=True, slots=True)
-class RowFilter:
-    """One condition on rows: column, operator, literal. All conditions of a slice must hold."""
+class PostgresBinding(TableBinding):
+    """A table of PostgreSQL's."""
 
-    column: str
-    operator: str
-    value: Literal_ | tuple[Literal_, ...] | None = None
-
-    def render(self) -> sql.Composable:
-        """The condition as SQL, identifiers and literals quoted by the driver."""
-        column = sql.Identifier(self.column)
-        if self.operator == "is_null":
-            return sql.SQL("{} IS NULL").format(column)
-        if self.operator == "not_null":
-            return sql.SQL("{} IS NOT NULL").format(column)
-        if isinstance(self.value, tuple):
-            values = sql.SQL(", ").join(sql.Literal(value) for value in self.value)
-            return sql.SQL("{} IN ({})").format(column, values)
-        return sql.SQL("{} {} {}").format(column, sql.SQL(self.operator), sql.Literal(self.value))
-
-
-@dataclass(frozen=True, slots=True)
-class PostgresBinding:
-    """A validated binding; `parse` is the only door."""
-
-    connection: str
-    schema: str
-    table: str
-    columns: tuple[str, ...]
-    rows: tuple[RowFilter, ...]
-
-    @classmethod
-    def parse(cls, raw: Mapping[str, Any]) -> PostgresBinding:
-        """Validate a binding as it comes from outside or from a record.
-
-        Args:
-            raw: `{connection, schema, table, columns: [name], rows: [[column, operator, literal]]}`.
-
-        Raises:
-            Invalid: naming the field that is unknown, malformed or could widen the slice.
-        """
-        unknown = set(raw) - {"connection", "schema", "table", "columns", "rows"}
-        if unknown:
-            raise Invalid(f"Unknown fields in the binding: {', '.join(sorted(map(str, unknown)))}.", field="/binding")
-        columns = raw.get("columns")
-        if not isinstance(columns, list | tuple) or not columns or len(columns) > 1600:
-            raise Invalid("A slice names its columns, at least one.", field="/binding/columns")
-        names = tuple(_identifier(column, "/binding/columns") for column in columns)
-        if len(set(names)) != len(names):
-            raise Invalid("A column is named twice.", field="/binding/columns")
-        rows = raw.get("rows", [])
-        if not isinstance(rows, list | tuple) or len(rows) > _MOST_FILTERS:
-            raise Invalid(f"A slice has at most {_MOST_FILTERS} row filters.", field="/binding/rows")
-        connection = raw.get("connection")
-        if not isinstance(connection, str) or _CONNECTION.fullmatch(connection) is None:
-            raise Invalid("The connection must be named, in lower case.", field="/binding/connection")
-        return cls(
-            connection=connection,
-            schema=_identifier(raw.get("schema"), "/binding/schema"),
-            table=_identifier(raw.get("table"), "/binding/table"),
-            columns=names,
-            rows=tuple(_row_filter(row) for row in rows),
-        )
-
-    def canonical(self) -> dict[str, Any]:
-        """The binding as JSON, the way it is kept."""
-        kept = asdict(self)
-        kept["columns"] = list(self.columns)
-        kept["rows"] = [
-            [row.column, row.operator, list(row.value) if isinstance(row.value, tuple) else row.value]
-            for row in self.rows
-        ]
-        return kept
+    # The system's, and our own: a slice of a slice would hang on a view that is remade, and a guest sees none of them.
+    not_data = re.compile("pg_.*|information_schema|slices|guestkey_ops")
 
     def select(self) -> sql.Composed:
         """The query behind the slice's view."""
@@ -106,57 +26,16 @@ class PostgresBinding:
         )
         if not self.rows:
             return query
-        return query + sql.SQL(" WHERE ") + sql.SQL(" AND ").join(row.render() for row in self.rows)
+        return query + sql.SQL(" WHERE ") + sql.SQL(" AND ").join(_condition(row) for row in self.rows)
 
 
-def nameable(name: str) -> bool:
-    """Whether a slice can name this schema, table or column at all."""
-    return _IDENTIFIER.fullmatch(name) is not None and not name.startswith("pg_") and name not in _NOT_DATA
-
-
-def _identifier(name: object, field: str) -> str:
-    if not isinstance(name, str) or _IDENTIFIER.fullmatch(name) is None:
-        raise Invalid(
-            "Names of schemas, tables and columns are lower case: letters, digits and _, up to 63.",
-            field=field,
-            advice="Rename it in the database, or make a view with such names.",
-        )
-    if name.startswith("pg_") or name in _NOT_DATA:
-        raise Invalid("System schemas and tables cannot be part of a slice.", field=field)
-    return name
-
-
-def _row_filter(raw: object) -> RowFilter:
-    field = "/binding/rows"
-    if not isinstance(raw, list | tuple) or not 2 <= len(raw) <= 3:
-        raise Invalid("A row filter is [column, operator, literal].", field=field)
-    column, operator = _identifier(raw[0], field), raw[1]
-    value = raw[2] if len(raw) == 3 else None
-    if operator not in OPERATORS:
-        raise Invalid(f"Unknown operator; use one of {', '.join(OPERATORS)}.", field=field)
-    if operator in ("is_null", "not_null"):
-        if value is not None:
-            raise Invalid(f"{operator} takes no literal.", field=field)
-        return RowFilter(column, operator)
-    if operator == "in":
-        if not isinstance(value, list | tuple) or not 1 <= len(value) <= _MOST_VALUES:
-            raise Invalid(f"`in` takes a list of 1 to {_MOST_VALUES} literals.", field=field)
-        return RowFilter(column, operator, tuple(_literal(item) for item in value))
-    return RowFilter(column, operator, _literal(value))
-
-
-def _literal(value: object) -> Literal_:
-    if isinstance(value, bool):
-        return value
-    # What JSON cannot say (NaN) or PostgreSQL cannot compare with (beyond bigint) would fail only when it is used.
-    if isinstance(value, float) and math.isfinite(value):
-        return value
-    if isinstance(value, int) and abs(value) < 2**63:
-        return value
-    if isinstance(value, str) and len(value) <= 1000 and _storable(value):
-        return value
-    raise Invalid("A literal is a text of up to 1000 characters, a number, or true or false.", field="/binding/rows")
-
-
-def _storable(value: str) -> bool:
-    return "\x00" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+def _condition(row: RowFilter) -> sql.Composable:
+    column = sql.Identifier(row.column)
+    if row.operator == "is_null":
+        return sql.SQL("{} IS NULL").format(column)
+    if row.operator == "not_null":
+        return sql.SQL("{} IS NOT NULL").format(column)
+    if isinstance(row.value, tuple):
+        values = sql.SQL(", ").join(sql.Literal(value) for value in row.value)
+        return sql.SQL("{} IN ({})").format(column, values)
+    return sql.SQL("{} {} {}").format(column, sql.SQL(row.operator), sql.Literal(row.value))

@@ -15,7 +15,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from broker.credentials.postgres_binding import nameable
+from broker.credentials.postgres_binding import PostgresBinding
 from broker.credentials.postgres_sessions import registering, silent
 from broker.vault import Vault
 
@@ -84,7 +84,7 @@ def _tables(rows: list[tuple[Any, ...]]) -> Iterator[FoundTable]:
             schema=schema,
             name=name,
             rows=count,
-            usable=nameable(schema) and nameable(name),
+            usable=PostgresBinding.nameable(schema) and PostgresBinding.nameable(name),
             notes=[*notes, *(["row security"] if row_security else [])],
             columns=[_column(row, count) for row in columns],
         )
@@ -95,7 +95,7 @@ def _column(row: tuple[Any, ...], count: int | None) -> dict[str, Any]:
     return {
         "name": name,
         "type": type_,
-        "usable": nameable(name),
+        "usable": PostgresBinding.nameable(name),
         "distinct": _share(distinct, count),
         "width": width,
     }

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from broker.access import catalogues, drafts, personal
 from broker.access.drafts import Described
-from broker.credentials.postgres_binding import OPERATORS
+from broker.credentials.table_binding import OPERATORS
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import Invalid
