@@ -26,3 +26,8 @@ def role_of(slice_id: str) -> str:
 def policy_of(slice_id: str) -> str:
     """The OpenBao policy that lets a child token read credentials of this slice, and nothing else."""
     return f"guestkey-lease-gk-{short(slice_id)}"
+
+
+def user_of(handle: str) -> str:
+    """The name of a lease's user in a database, as OpenBao's username template makes it."""
+    return "gk_" + handle.replace("-", "_")

@@ -12,31 +12,25 @@ import psycopg
 import structlog
 
 from broker.credentials import postgres_slices
-from broker.credentials.base import Bound, Ending, Issued, LeaseToEnd, LeaseToIssue, NotEnded, Proof, Seen, Shown, Use
-from broker.credentials.names import policy_of, role_of
+from broker.credentials.base import Bound, Ending, LeaseToEnd, NotEnded, Seen, Shown, Use
+from broker.credentials.database_user import BACKSTOP_SECONDS, DatabaseUser
+from broker.credentials.names import user_of
 from broker.credentials.postgres_binding import PostgresBinding
-from broker.credentials.postgres_sessions import silent, user_of, view_of, watching
+from broker.credentials.postgres_sessions import silent, view_of, watching
 from broker.errors import BackendDown
-from broker.vault import ChildToken, Vault, VaultRefused
+from broker.vault import Vault
 
 log = structlog.get_logger(__name__)
 _GUESTS = (
     "SELECT split_part(rolname, '_', 2), substr(rolname, 11),"
     " has_database_privilege(oid, current_database(), 'CONNECT') FROM pg_roles WHERE rolname ~ '^gk_[a-z0-9]{6}_'"
 )
-# OpenBao's own end comes so much later than ours.
-BACKSTOP_SECONDS = 60
 
 
-class PostgresKind:
+class PostgresKind(DatabaseUser):
     """See `broker.credentials.base.Kind`."""
 
     name = "postgres"
-    actions = frozenset({"read"})
-    at_backend = True
-    needs_child_token = True
-    renewable = True
-    proof: Proof | None = None
     ending = Ending(
         how="Log-in is switched off and committed, open sessions are terminated, the user is dropped, and"
         " PostgreSQL is asked whether user and sessions are gone.",
@@ -56,16 +50,16 @@ class PostgresKind:
         """See `Kind.check_binding`."""
         return PostgresBinding.parse(binding).canonical()
 
+    def relation(self, slice_id: str) -> str:
+        """See `DatabaseUser.relation`."""
+        return view_of(slice_id)
+
     def tool(self, values: Mapping[str, str]) -> tuple[str, str]:
         """psql, which asks for the password itself."""
         places = {"host": "host", "port": "port", "dbname": "dbname", "username": "user", "sslmode": "sslmode"}
         known = {"sslmode": "verify-full", **values}
         place = " ".join(f"{name}={known[value]}" for value, name in places.items() if value in known)
         return f"psql asks for the password: paste it. You can read {values['relation']}.", f'psql "{place}"'
-
-    def check_proof(self, text: str) -> str:
-        """Never asked: nothing is brought."""
-        raise ValueError("users of PostgreSQL take no proof")
 
     def register(self, setup: Vault, slice_id: str, bound: Bound) -> int | None:
         """Make the slice's view and group, and OpenBao's role and policy for it."""
@@ -75,55 +69,12 @@ class PostgresKind:
         """See `Kind.unregister`."""
         postgres_slices.unregister(setup, slice_id, bound.binding)
 
-    def policies(self, slice_id: str, action: str) -> list[str]:
-        """See `Kind.policies`."""
-        return [policy_of(slice_id)]
-
-    def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
-        """Make the user. OpenBao's role gives it a minute; `activate` lengthens that."""
-        if token is None:
-            raise ValueError("the postgres kind needs a child token")
-        try:
-            made = vault.database_credential(token, role_of(lease.slice_id))
-        except VaultRefused as error:
-            log.warning("postgres.issue_refused", lease=lease.id, error=str(error))
-            raise _down("The key store refused to make the database user.") from error
-        if made.username != user_of(lease.handle):
-            raise _down("The key store made a user of an unexpected name.")
-        values = {
-            **lease.place,
-            "username": made.username,
-            "password": made.password,
-            "relation": view_of(lease.slice_id),
-            "connection": str(lease.binding["connection"]),
-            "expires_at": lease.expires_at.isoformat(),
-        }
-        return Issued(values=values, backend_lease_id=made.lease_id)
-
-    def activate(self, vault: Vault, lease: LeaseToIssue, issued: Issued) -> None:
-        """Give the user its whole life. OpenBao's own end comes a minute after ours: a backstop."""
-        if issued.backend_lease_id is None:
-            raise ValueError("issued without a lease in the key store")
-        try:
-            vault.renew_lease(issued.backend_lease_id, lease.lifetime + BACKSTOP_SECONDS)
-        except VaultRefused as error:
-            raise _down("The key store refused to lengthen the credential.") from error
-
-    def renew(self, vault: Vault, lease: LeaseToEnd, seconds: int) -> None:
-        """Lengthen OpenBao's lease, which lengthens the user's VALID UNTIL; what is granted is checked."""
-        if lease.backend_lease_id is None:
-            raise _down("The key store's lease of this user is not known.")
-        granted = vault.renew_lease(lease.backend_lease_id, seconds + BACKSTOP_SECONDS)
-        if granted < seconds:
-            raise _down("The key store did not lengthen the user as asked.")
-
     def end(self, vault: Vault, lease: LeaseToEnd) -> str:
         """Revoke in OpenBao, then make sure in PostgreSQL by hand, then ask it: only its answer counts.
 
         OpenBao being down stops none of that. What it still believes it holds it revokes when the lease runs out.
         """
-        if lease.backend_lease_id:
-            self._revoke(vault, lease.backend_lease_id)
+        self.settle(vault, lease)
         try:
             remains = remove_user(vault, str(lease.binding["connection"]), user_of(lease.handle))
         except psycopg.Error as error:
@@ -161,13 +112,6 @@ class PostgresKind:
                     found[f"{tag}-{lease_id}"] = Seen(bound)
         return Shown(found, frozenset(asked), unasked, frozenset(others))
 
-    def _revoke(self, vault: Vault, lease_id: str) -> None:
-        try:
-            vault.revoke_lease(lease_id)
-        except (VaultRefused, BackendDown) as error:
-            # OpenBao gives up after six attempts; what it could not do is done by hand below.
-            log.warning("postgres.revoke_failed", error=str(error))
-
 
 def remove_user(vault: Vault, connection_name: str, user: str) -> str:
     """Take a user of ours away by hand; returns what PostgreSQL shows of it afterwards, empty if nothing.
@@ -195,7 +139,3 @@ def _remains(connection: psycopg.Connection[tuple[Any, ...]], user: str) -> str:
     ).fetchone()
     roles, sessions = row if row else (1, 1)
     return f"{roles} role, {sessions} sessions" if roles or sessions else ""
-
-
-def _down(detail: str) -> BackendDown:
-    return BackendDown(detail, backend="openbao", advice="Try again in a minute; the operator finds more in the log.")

@@ -24,11 +24,6 @@ def view_of(slice_id: str) -> str:
     return f"slices.v_{short(slice_id)}"
 
 
-def user_of(handle: str) -> str:
-    """The PostgreSQL user name of a lease's handle, as OpenBao's username template makes it."""
-    return "gk_" + handle.replace("-", "_")
-
-
 def watching(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
     """A session of the watch login on a dataset's database, autocommitting.
 

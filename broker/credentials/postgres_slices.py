@@ -10,7 +10,8 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from broker.credentials.names import policy_of, role_of, short
+from broker.credentials.database_user import LIFETIMES, lend, withdraw
+from broker.credentials.names import short
 from broker.credentials.postgres_binding import PostgresBinding
 from broker.credentials.postgres_catalogue import estimate
 from broker.credentials.postgres_sessions import registering, silent, view_of
@@ -19,8 +20,6 @@ from broker.vault import Vault
 
 log = structlog.get_logger(__name__)
 Session = psycopg.Connection[tuple[Any, ...]]
-LONGEST = "24h"
-UNACTIVATED_SECONDS = 60
 CONNECTION_LIMIT = 3
 STATEMENT_TIMEOUT = "60s"
 _PROBE = "gks_probe"
@@ -68,10 +67,7 @@ def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> int
     binding = PostgresBinding.parse(raw_binding)
     rows = _make_view(vault, slice_id, binding)
     group = f"gks_{short(slice_id)}"
-    vault.write_database_role(role_of(slice_id), role_definition(binding.connection, group))
-    vault.write_policy(
-        policy_of(slice_id), f'path "database/creds/{role_of(slice_id)}" {{ capabilities = ["read"] }}\n'
-    )
+    lend(vault, slice_id, role_definition(binding.connection, group))
     return rows
 
 
@@ -84,8 +80,7 @@ def role_definition(connection: str, group: str) -> dict[str, Any]:
         "renew_statements": list(_RENEWAL),
         "revocation_statements": list(_REVOCATION),
         "rollback_statements": list(_REVOCATION),
-        "default_ttl": f"{UNACTIVATED_SECONDS}s",
-        "max_ttl": LONGEST,
+        **LIFETIMES,
     }
 
 
@@ -98,8 +93,7 @@ def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> N
         BackendDown: PostgreSQL or OpenBao does not answer.
     """
     binding = PostgresBinding.parse(raw_binding)
-    vault.delete_policy(policy_of(slice_id))
-    vault.delete_database_role(role_of(slice_id))
+    withdraw(vault, slice_id)
     group_name = f"gks_{short(slice_id)}"
     view = sql.Identifier(*view_of(slice_id).split("."))
     with _registrar(vault, binding.connection, slice_id) as connection:

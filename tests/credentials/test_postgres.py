@@ -15,9 +15,8 @@ from broker.access import ending
 from broker.access.issuing import Handed
 from broker.credentials import kinds
 from broker.credentials.base import LeaseToEnd
-from broker.credentials.names import role_of
+from broker.credentials.names import role_of, user_of
 from broker.credentials.postgres_binding import PostgresBinding
-from broker.credentials.postgres_sessions import user_of
 from broker.database import now as clock
 from broker.errors import Invalid
 from broker.models import Lease

@@ -15,7 +15,8 @@ import pytest
 from broker.access.issuing import Handed
 from broker.credentials import kinds, postgres
 from broker.credentials.base import Bound, LeaseToEnd, NotEnded
-from broker.credentials.postgres_sessions import user_of, watching
+from broker.credentials.names import user_of
+from broker.credentials.postgres_sessions import watching
 from broker.errors import BackendDown
 from broker.parts import vault_of
 from tests.support.world import DEIDENTIFIED, World
