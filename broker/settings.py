@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from email.utils import parseaddr
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -30,6 +30,29 @@ class PostgresConnection(BaseModel):
     dbname: str
     sslmode: str = "verify-full"
     sslrootcert: str | None = None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this very machine, on which no other server can pose as it."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class MysqlConnection(BaseModel):
+    """A MariaDB server that holds datasets, as guests reach it; how the broker reaches it lies in OpenBao."""
+
+    host: str
+    port: int = 3306
+    ssl: Literal["verify", "off"] = "verify"
+    ssl_ca: str | None = None
+
+    @model_validator(mode="after")
+    def _verified(self) -> Self:
+        if self.ssl == "off" and not is_loopback(self.host):
+            raise ValueError("TLS is left out on this machine only: set ssl to verify")
+        return self
 
 
 class Settings(BaseSettings):
@@ -55,6 +78,9 @@ class Settings(BaseSettings):
 
     postgres_connections: dict[str, PostgresConnection] = Field(
         default_factory=dict, description="Databases that hold datasets, by name."
+    )
+    mysql_connections: dict[str, MysqlConnection] = Field(
+        default_factory=dict, description="MariaDB servers that hold datasets, by name."
     )
 
     session_idle: int = Field(default=1800, ge=60, description="A session ends after this long unused.")

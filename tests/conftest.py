@@ -19,8 +19,10 @@ from broker.database import now as clock
 from broker.embedded.stack import Stack
 from broker.migrations import upgrade
 from broker.parts import Parts, vault_of
-from broker.settings import Settings
+from broker.settings import MysqlConnection, Settings
 from tests.support.data import make_clinic
+from tests.support.mariadb import NAME as WARD_NAME
+from tests.support.mariadb import Mariadb, mariadb
 from tests.support.world import World
 
 
@@ -98,3 +100,11 @@ def worker(settings: Settings, ender: Parts) -> Iterator[Worker]:
 def world(stack: Stack, settings: Settings, parts: Parts, ender: Parts) -> World:
     """People, vendors and datasets made straight in the records; see `tests.support.world`."""
     return World(stack, settings, parts, ender)
+
+
+@pytest.fixture(scope="session")
+def ward(stack: Stack, settings: Settings) -> Iterator[Mariadb]:
+    """MariaDB, connected; the settings of this run know it from then on."""
+    with mariadb(stack.bao) as server:
+        settings.mysql_connections[WARD_NAME] = MysqlConnection.model_validate(server.place)
+        yield server

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import psycopg
+import pymysql
+import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
@@ -12,6 +14,7 @@ from broker.credentials import kinds
 from broker.credentials.token import signing_keys
 from tests.credentials.contract import KindContract
 from tests.support.data import BERLIN
+from tests.support.mariadb import WARD_DEIDENTIFIED, Mariadb, ask
 from tests.support.world import DEIDENTIFIED, World
 
 
@@ -34,6 +37,35 @@ class TestPostgres(KindContract):
             ) as session:
                 return len(session.execute(f"SELECT * FROM {values['relation']}").fetchall()) == BERLIN
         except psycopg.OperationalError:
+            return False
+
+
+class TestMysql(KindContract):
+    """A MariaDB user."""
+
+    name = "mysql"
+    binding = WARD_DEIDENTIFIED
+    listed = True
+
+    @pytest.fixture(autouse=True)
+    def _server(self, ward: Mariadb) -> None:
+        self._ward = ward
+
+    def place(self, world: World) -> Mapping[str, str]:
+        """The server of this run."""
+        return world.settings.place("mysql", self.binding)
+
+    def slice_ready(self, world: World) -> tuple[str, str]:
+        """A slice of its table."""
+        dataset = world.dataset(kind="mysql", slices={"deidentified": self.binding})
+        return dataset.slug, world.slice_id(dataset)
+
+    def works(self, world: World, values: Mapping[str, str]) -> bool:
+        """Log in and read."""
+        try:
+            with self._ward.guest(values) as session:
+                return len(ask(session, f"SELECT * FROM {values['relation']}")) == BERLIN
+        except pymysql.OperationalError:
             return False
 
 

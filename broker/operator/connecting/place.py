@@ -17,6 +17,7 @@ import psycopg
 
 from broker.database import bounded
 from broker.errors import BackendDown, Invalid
+from broker.settings import is_loopback
 
 STRICT = "verify-full"
 WEAKER = ("verify-ca", "require")
@@ -82,7 +83,7 @@ def checked(name: str, host: str, port: int, dbname: str, tls: str, ca_file: Pat
 
 def _check_tls(host: str, tls: str, ca_file: Path | None, *, unsafe_tls: bool) -> None:
     if tls == NONE:
-        if not _is_loopback(host):
+        if not is_loopback(host):
             raise Invalid(
                 "Without TLS everybody on the way reads the passwords and the data.",
                 field="/tls",
@@ -174,7 +175,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)

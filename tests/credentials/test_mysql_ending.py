@@ -1,0 +1,283 @@
+"""How a guest's MariaDB user ends when all is against it: a guest that clings, OpenBao down, a frozen server."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pymysql
+import pytest
+from pymysql.cursors import SSCursor
+
+from broker.access import sweeping
+from broker.access.issuing import Handed
+from broker.credentials import kinds
+from broker.credentials.base import Bound, LeaseToEnd, NotEnded
+from broker.credentials.names import role_of, user_of
+from broker.errors import BackendDown
+from broker.parts import vault_of
+from tests.support.mariadb import WARD_DEIDENTIFIED, Mariadb, Session, ask, ward_guest
+from tests.support.world import World
+
+KIND = kinds["mysql"]
+CONFIRMED = "mariadb: no such user, no connection"
+
+
+@pytest.fixture
+def handed(world: World, ward: Mariadb) -> Handed:
+    """A credential in use."""
+    signed, dataset = ward_guest(world)
+    return world.issue(signed, dataset)
+
+
+def to_end(world: World, handed: Handed, *, by_hand: bool = False) -> LeaseToEnd:
+    """The lease as the worker would hand it to the kind; by hand: without OpenBao's lease."""
+    lease = world.lease(handed.lease.id)
+    return LeaseToEnd(lease.id, lease.handle, WARD_DEIDENTIFIED, None if by_hand else lease.backend_lease_id)
+
+
+def log_in(ward: Mariadb, handed: Handed, **more: Any) -> Session:
+    """A session of its holder."""
+    assert handed.values is not None
+    return ward.guest(handed.values, **more)
+
+
+def lives(session: Session) -> bool:
+    """Whether a session still answers."""
+    try:
+        ask(session, "SELECT 1")
+    except pymysql.Error:
+        return False
+    return True
+
+
+@contextmanager
+def clinging(ward: Mariadb, handed: Handed) -> Iterator[list[Session]]:
+    """Three threads that log in again as often as they can."""
+    stop, sessions = threading.Event(), list[Session]()
+
+    def reconnect() -> None:
+        while not stop.is_set():
+            try:
+                sessions.append(log_in(ward, handed))
+            except pymysql.Error:
+                time.sleep(0.002)
+
+    threads = [threading.Thread(target=reconnect) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        time.sleep(0.2)
+        yield sessions
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(10)
+        close(*sessions)
+
+
+def close(*sessions: Session) -> None:
+    """Close what is still open."""
+    for session in sessions:
+        if session.open:
+            session.close()
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["through OpenBao", "by hand"])
+def test_reconnecting_without_pause_does_not_survive(
+    world: World, ward: Mariadb, handed: Handed, by_hand: bool
+) -> None:
+    for _ in range(3):
+        with clinging(ward, handed) as sessions:
+            assert KIND.end(world.ender.vault, to_end(world, handed, by_hand=by_hand)) == CONFIRMED
+            assert sessions
+            assert not any(lives(session) for session in sessions)
+        handed = world.issue(*ward_guest(world))
+    KIND.end(world.ender.vault, to_end(world, handed))
+
+
+def test_a_session_outlives_its_dropped_user_until_it_is_ended(world: World, ward: Mariadb, handed: Handed) -> None:
+    """Why dropping the user is not enough: what it was reading, it goes on reading."""
+    session = log_in(ward, handed)
+    assert handed.values is not None
+    relation = handed.values["relation"]
+    reading = SSCursor(session)
+    reading.execute(f"SELECT a.id FROM {relation} a, {relation} b, {relation} c")
+    ward.ask(f"DROP USER '{user_of(handed.lease.handle)}'@'%'")
+    assert len(reading.fetchmany(200_000)) == 200_000
+    assert ward.traces(handed.lease.id) == 1
+    bound = Bound(WARD_DEIDENTIFIED)
+    assert handed.lease.handle in KIND.shown(world.ender.vault, world.parts.tag, [bound]).handles
+    assert KIND.end(world.ender.vault, to_end(world, handed)) == CONFIRMED
+    with pytest.raises(pymysql.Error):
+        reading.fetchall()
+    assert not lives(session)
+    # Its own end would read on, and there is nothing to read from.
+    vars(reading)["connection"] = None
+    close(session)
+
+
+@pytest.mark.parametrize(
+    "busy",
+    [
+        "SELECT benchmark(1000000000000, sha2('a', 512))",
+        "DO sleep(60)",
+        "SELECT count(*) FROM {relation} a, {relation} b, {relation} c, {relation} d, {relation} e",
+    ],
+)
+def test_a_busy_session_ends_too(world: World, ward: Mariadb, handed: Handed, busy: str) -> None:
+    assert handed.values is not None
+    session, relation = log_in(ward, handed), handed.values["relation"]
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(ask, session, busy.format(relation=relation))
+        time.sleep(0.3)
+        began = time.monotonic()
+        assert KIND.end(world.ender.vault, to_end(world, handed)) == CONFIRMED
+        assert isinstance(running.exception(5), pymysql.Error)
+    assert time.monotonic() - began < KIND.ending.open_sessions
+    close(session)
+
+
+def test_a_log_in_under_way_does_not_come_through(world: World, ward: Mariadb, handed: Handed) -> None:
+    """The server has looked the user up and waits for its answer, and meanwhile the user ends."""
+    asked, answer = threading.Event(), threading.Event()
+
+    class Slow(pymysql.Connection):
+        def _get_server_information(self) -> None:
+            super()._get_server_information()  # type: ignore[misc]
+            # What the user does not use makes the server ask once more.
+            self._auth_plugin_name = "mysql_old_password"
+
+        def _process_auth(self, *given: Any) -> Any:
+            asked.set()
+            answer.wait(20)
+            return super()._process_auth(*given)  # type: ignore[misc]
+
+    assert handed.values is not None
+    given: dict[str, Any] = {"user": handed.values["username"], "password": handed.values["password"]}
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(
+            lambda: Slow(host="127.0.0.1", port=ward.port, ssl_ca=str(ward.ca_file), ssl_verify_cert=True, **given)
+        )
+        assert asked.wait(5)
+        assert KIND.end(world.ender.vault, to_end(world, handed)) == CONFIRMED
+        answer.set()
+        assert isinstance(coming.exception(10), pymysql.Error)
+    assert ward.traces(handed.lease.id) == 0
+
+
+def test_ending_twice_and_at_once_is_fine(world: World, ward: Mariadb, handed: Handed) -> None:
+    lease = to_end(world, handed)
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(lambda _: KIND.end(world.ender.vault, lease), range(4)))
+    assert outcomes == [CONFIRMED] * 4
+
+
+def test_openbao_being_down_does_not_keep_a_guest_in(world: World, ward: Mariadb, handed: Handed) -> None:
+    ender = vault_of(world.settings, "ender")
+    stranger = LeaseToEnd("l0", f"{world.parts.tag}-l0", WARD_DEIDENTIFIED)
+    assert KIND.end(ender, stranger) == CONFIRMED
+    session = log_in(ward, handed)
+    world.stack.bao.stop()
+    try:
+        assert KIND.end(ender, to_end(world, handed)) == CONFIRMED
+        assert not lives(session)
+        with pytest.raises(BackendDown):
+            KIND.end(vault_of(world.settings, "ender"), stranger)
+    finally:
+        world.stack.bao.start()
+        close(session)
+    assert ward.traces(handed.lease.id) == 0
+
+
+def test_a_frozen_server_holds_nobody_for_ever_and_is_named(world: World, ward: Mariadb, handed: Handed) -> None:
+    began = time.monotonic()
+    with ward.frozen():
+        with pytest.raises((NotEnded, BackendDown)):
+            KIND.end(world.ender.vault, to_end(world, handed, by_hand=True))
+        assert time.monotonic() - began < 10
+        answer = KIND.shown(world.ender.vault, world.parts.tag, [Bound(WARD_DEIDENTIFIED)])
+        assert set(answer.unasked) == {"ward"}
+    assert KIND.end(world.ender.vault, to_end(world, handed)) == CONFIRMED
+
+
+def test_a_lease_openbao_has_lost_is_ended_by_hand(world: World, ward: Mariadb, handed: Handed) -> None:
+    session, lease = log_in(ward, handed), world.lease(handed.lease.id)
+    lost = LeaseToEnd(lease.id, lease.handle, WARD_DEIDENTIFIED, "database/creds/gk-gone/nothing")
+    assert KIND.end(world.ender.vault, lost) == CONFIRMED
+    assert not lives(session)
+    close(session)
+
+
+def test_what_an_operator_types_ends_it(world: World, ward: Mariadb, handed: Handed) -> None:
+    session = log_in(ward, handed)
+    ward.ask(KIND.by_hand(to_end(world, handed)))
+    assert not lives(session)
+    close(session)
+    assert KIND.end(world.ender.vault, to_end(world, handed)) == CONFIRMED
+
+
+def test_a_backend_that_cannot_confirm_is_not_believed(
+    world: World, ward: Mariadb, handed: Handed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody takes the procedure away that ends guests: the user lives on, and is said to."""
+    ward.ask("REVOKE EXECUTE ON PROCEDURE guestkey_ops.end_guest FROM guestkey_watch@'%'")
+    try:
+        with pytest.raises(NotEnded):
+            KIND.end(world.ender.vault, to_end(world, handed, by_hand=True))
+        assert ward.traces(handed.lease.id) == 1
+    finally:
+        ward.ask("GRANT EXECUTE ON PROCEDURE guestkey_ops.end_guest TO guestkey_watch@'%'")
+    assert KIND.end(world.ender.vault, to_end(world, handed)) == CONFIRMED
+
+
+def test_a_renewal_lengthens_what_openbao_would_end(world: World, ward: Mariadb, handed: Handed) -> None:
+    KIND.renew(world.parts.vault, to_end(world, handed), 200)
+    with pytest.raises(BackendDown):
+        KIND.renew(world.parts.vault, to_end(world, handed), 25 * 3600)
+    KIND.end(world.ender.vault, to_end(world, handed))
+
+
+def test_what_is_never_activated_dies_by_itself_sessions_included(world: World, ward: Mariadb) -> None:
+    """OpenBao ends a user with its token, without any sweeper: here after two seconds instead of sixty."""
+    _, dataset = ward_guest(world)
+    slice_id, lease_id = world.slice_id(dataset), f"l{'0' * 24}zy"
+    policies = KIND.policies(slice_id, "read")
+    token = world.parts.vault.child_token(f"{world.parts.tag}-{lease_id}", lease_id, policies, ttl=2)
+    made = world.parts.vault.database_credential(token, role_of(slice_id))
+    session = ward.guest({"username": made.username, "password": made.password})
+    end = time.monotonic() + 10
+    while ward.traces(lease_id):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    assert not lives(session)
+    close(session)
+
+
+def test_a_user_nobody_recorded_is_found_and_ended(world: World, ward: Mariadb) -> None:
+    _, dataset = ward_guest(world)
+    slice_id, lease_id = world.slice_id(dataset), f"l{'0' * 24}zx"
+    policies = KIND.policies(slice_id, "read")
+    token = world.parts.vault.child_token(f"{world.parts.tag}-{lease_id}", lease_id, policies, ttl=60)
+    world.parts.vault.database_credential(token, role_of(slice_id))
+    strays = sweeping.reconcile(world.ender).strays
+    assert [stray.confirmed_by for stray in strays if stray.lease == lease_id] == [CONFIRMED]
+    assert ward.traces(lease_id) == 0
+
+
+def test_only_users_of_this_installation_are_listed(world: World, ward: Mariadb, handed: Handed) -> None:
+    ward.ask("CREATE USER gk_zzzzzz_l1")
+    ward.ask("CREATE USER gk_strange")
+    bounds = [Bound(WARD_DEIDENTIFIED | {"connection": "nowhere"}), Bound(WARD_DEIDENTIFIED)]
+    answer = KIND.shown(world.ender.vault, world.parts.tag, bounds)
+    ward.ask("DROP USER gk_zzzzzz_l1, gk_strange")
+    assert answer.handles[handed.lease.handle].bound.connection == "ward"
+    assert answer.asked == {"ward"}
+    assert set(answer.unasked) == {"nowhere"}, "a silent place is named, never left out"
+    assert answer.other_tags == {"zzzzzz"}
+    assert all(handle.startswith(f"{world.parts.tag}-l") for handle in answer.handles)
+    KIND.end(world.ender.vault, to_end(world, handed))
