@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pymysql
@@ -20,6 +22,7 @@ from broker.credentials.base import Bound, LeaseToEnd, NotEnded
 from broker.credentials.names import role_of, user_of
 from broker.errors import BackendDown
 from broker.parts import vault_of
+from tests.operator.conftest import command
 from tests.support.mariadb import WARD_DEIDENTIFIED, Mariadb, Session, ask, ward_guest
 from tests.support.world import World
 
@@ -281,3 +284,22 @@ def test_only_users_of_this_installation_are_listed(world: World, ward: Mariadb,
     assert answer.other_tags == {"zzzzzz"}
     assert all(handle.startswith(f"{world.parts.tag}-l") for handle in answer.handles)
     KIND.end(world.ender.vault, to_end(world, handed))
+
+
+def test_the_operator_ends_it_with_neither_records_nor_openbao(
+    world: World, ward: Mariadb, handed: Handed, tmp_path: Path
+) -> None:
+    login, session = tmp_path / "watch", log_in(ward, handed)
+    login.write_text(world.ender.vault.secret("connections/ward/watch")["url"])
+    variables = world.stack.environment() | {
+        "GUESTKEY_POSTGRES_CONNECTIONS": "{}",
+        "GUESTKEY_MYSQL_CONNECTIONS": json.dumps({"ward": ward.place}),
+        "GUESTKEY_DATABASE_URL": "postgresql://guestkey_app:x@127.0.0.1:1/guestkey",
+        "GUESTKEY_BAO_ADDR": "http://127.0.0.1:1",
+    }
+    words = ("end-everything", "--yes", "--installation", world.parts.tag, "--login", f"ward={login}")
+    ran = command(words, variables)
+    assert ran.returncode == 0, ran.stderr
+    assert f"✓ {handed.lease.id}\tmysql\t{CONFIRMED}" in ran.stdout
+    assert not lives(session)
+    close(session)
