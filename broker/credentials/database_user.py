@@ -104,5 +104,10 @@ def withdraw(vault: Vault, slice_id: str) -> None:
     vault.delete_database_role(role_of(slice_id))
 
 
+def unknown_login() -> BackendDown:
+    """OpenBao does not hold the broker's own login at a slice's database, or does not give it to this identity."""
+    return _down("The login of the dataset's database is not known to the key store.")
+
+
 def _down(detail: str) -> BackendDown:
     return BackendDown(detail, backend="openbao", advice="Try again in a minute; the operator finds more in the log.")

@@ -14,7 +14,7 @@ import pymysql
 import structlog
 from pymysql.cursors import Cursor
 
-from broker.credentials.database_user import LIFETIMES, lend, withdraw
+from broker.credentials.database_user import LIFETIMES, lend, unknown_login, withdraw
 from broker.credentials.names import short
 from broker.credentials.table_binding import RowFilter, TableBinding
 from broker.errors import BackendDown, Invalid
@@ -199,11 +199,7 @@ def connected(vault: Vault, connection_name: str, login: str) -> Session:
             init_command=f"SET SESSION max_statement_time = {_STATEMENT_SECONDS}, lock_wait_timeout = 3",
         )
     except (VaultRefused, KeyError) as error:
-        raise BackendDown(
-            "The login of the dataset's database is not known to the key store.",
-            backend="openbao",
-            advice="Try again in a minute; the operator finds more in the log.",
-        ) from error
+        raise unknown_login() from error
     except (pymysql.Error, OSError, ValueError) as error:
         log.warning("mysql.unreachable", connection=connection_name, login=login, error=type(error).__name__)
         raise silent() from error

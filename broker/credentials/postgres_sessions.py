@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import structlog
 
+from broker.credentials.database_user import unknown_login
 from broker.credentials.names import short
 from broker.database import bounded
 from broker.errors import BackendDown
@@ -45,11 +46,7 @@ def _connect(vault: Vault, secret: str, *, remembered: bool) -> psycopg.Connecti
             tcp_user_timeout=_CONNECT_SECONDS * 1000,
         )
     except (VaultRefused, KeyError) as error:
-        raise BackendDown(
-            "The login of the dataset's database is not known to the key store.",
-            backend="openbao",
-            advice="Try again in a minute; the operator finds more in the log.",
-        ) from error
+        raise unknown_login() from error
     except psycopg.Error as error:
         log.warning("postgres.unreachable", secret=secret, error=type(error).__name__)
         raise silent() from error
