@@ -119,7 +119,8 @@ def test_a_session_outlives_its_dropped_user_until_it_is_ended(world: World, war
     with pytest.raises(pymysql.Error):
         reading.fetchall()
     assert not lives(session)
-    # Its own end would read on, and there is nothing to read from.
+    # Their own ends would read on, and there is nothing to read from.
+    vars(reading)["_result"].unbuffered_active = False
     vars(reading)["connection"] = None
     close(session)
 
