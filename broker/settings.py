@@ -40,7 +40,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class MysqlConnection(BaseModel):
+class MariadbConnection(BaseModel):
     """A MariaDB server that holds datasets, as guests reach it; how the broker reaches it lies in OpenBao."""
 
     host: str
@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     postgres_connections: dict[str, PostgresConnection] = Field(
         default_factory=dict, description="Databases that hold datasets, by name."
     )
-    mysql_connections: dict[str, MysqlConnection] = Field(
+    mariadb_connections: dict[str, MariadbConnection] = Field(
         default_factory=dict, description="MariaDB servers that hold datasets, by name."
     )
 

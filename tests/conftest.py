@@ -19,7 +19,7 @@ from broker.database import now as clock
 from broker.embedded.stack import Stack
 from broker.migrations import upgrade
 from broker.parts import Parts, vault_of
-from broker.settings import MysqlConnection, Settings
+from broker.settings import MariadbConnection, Settings
 from tests.support.data import make_clinic
 from tests.support.mariadb import NAME as WARD_NAME
 from tests.support.mariadb import Mariadb, mariadb
@@ -106,5 +106,5 @@ def world(stack: Stack, settings: Settings, parts: Parts, ender: Parts) -> World
 def ward(stack: Stack, settings: Settings) -> Iterator[Mariadb]:
     """MariaDB, connected; the settings of this run know it from then on."""
     with mariadb(stack.bao) as server:
-        settings.mysql_connections[WARD_NAME] = MysqlConnection.model_validate(server.place)
+        settings.mariadb_connections[WARD_NAME] = MariadbConnection.model_validate(server.place)
         yield server

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from broker.credentials.base import Kind
-from broker.credentials.mysql import MysqlKind
+from broker.credentials.mariadb import MariadbKind
 from broker.credentials.postgres import PostgresKind
 from broker.credentials.token import TokenKind
 
 __all__ = ["kinds", "serving"]
 
-kinds: dict[str, Kind] = {kind.name: kind for kind in (PostgresKind(), MysqlKind(), TokenKind())}
+kinds: dict[str, Kind] = {kind.name: kind for kind in (PostgresKind(), MariadbKind(), TokenKind())}
 
 
 def serving(slice_kind: str, action: str) -> list[Kind]:

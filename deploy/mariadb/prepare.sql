@@ -1,5 +1,5 @@
 -- Prepares a MariaDB server (10.6 or newer) that holds datasets. Its administrator runs it once, with the client
--- `mariadb`, after replacing {registrar}, {minter} and {watch} by passwords. docs/connect-mysql.md tells the rest.
+-- `mariadb`, after replacing {registrar}, {minter} and {watch} by passwords. docs/connect-mariadb.md tells the rest.
 
 -- What every account may enter, and accounts without a name, are doors that no ending of a guest closes.
 DELETE FROM mysql.db WHERE User IN ('', 'PUBLIC');

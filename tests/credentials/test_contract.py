@@ -40,10 +40,10 @@ class TestPostgres(KindContract):
             return False
 
 
-class TestMysql(KindContract):
+class TestMariadb(KindContract):
     """A MariaDB user."""
 
-    name = "mysql"
+    name = "mariadb"
     binding = WARD_DEIDENTIFIED
     listed = True
 
@@ -53,11 +53,11 @@ class TestMysql(KindContract):
 
     def place(self, world: World) -> Mapping[str, str]:
         """The server of this run."""
-        return world.settings.place("mysql", self.binding)
+        return world.settings.place("mariadb", self.binding)
 
     def slice_ready(self, world: World) -> tuple[str, str]:
         """A slice of its table."""
-        dataset = world.dataset(kind="mysql", slices={"deidentified": self.binding})
+        dataset = world.dataset(kind="mariadb", slices={"deidentified": self.binding})
         return dataset.slug, world.slice_id(dataset)
 
     def works(self, world: World, values: Mapping[str, str]) -> bool:

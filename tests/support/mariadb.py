@@ -1,4 +1,4 @@
-"""Debian's MariaDB as a customer runs it, with TLS, and connected by what docs/connect-mysql.md says to type."""
+"""Debian's MariaDB as a customer runs it, with TLS, and connected by what docs/connect-mariadb.md says to type."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def _fill(server: Mariadb) -> None:
 
 def _connect(server: Mariadb, bao: OpenBao) -> None:
     """Type what the page says to type."""
-    page = (_ROOT / "docs/connect-mysql.md").read_text()
+    page = (_ROOT / "docs/connect-mariadb.md").read_text()
     (typed,) = re.findall(r"^```bash\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     admin = server.folder / "admin.cnf"
     admin.write_text(
@@ -196,6 +196,6 @@ def ward_guest(world: World, binding: Mapping[str, Any] = WARD_DEIDENTIFIED) -> 
     """A vendor's engineer with a grant on a dataset whose slice lies in the ward."""
     vendor = world.vendor()
     signed = world.person(vendor)
-    dataset = world.dataset(vendor, kind="mysql", slices={"deidentified": binding})
+    dataset = world.dataset(vendor, kind="mariadb", slices={"deidentified": binding})
     world.grant(dataset, signed)
     return signed, dataset

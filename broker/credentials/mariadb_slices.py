@@ -42,7 +42,7 @@ class _Type(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class MysqlBinding(TableBinding):
+class MariadbBinding(TableBinding):
     """A table of MariaDB's, where a schema is a database."""
 
     not_data = re.compile("mysql|sys|information_schema|performance_schema|guestkey_.*")
@@ -120,7 +120,7 @@ def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> Non
         Invalid: the table or a column does not exist or may not be read, or a literal is of another type.
         BackendDown: MariaDB or OpenBao does not answer.
     """
-    binding = MysqlBinding.parse(raw_binding)
+    binding = MariadbBinding.parse(raw_binding)
     try:
         with connected(vault, binding.connection, "registrar") as session, session.cursor() as cursor:
             query, literals = binding.select(_types(cursor, binding))
@@ -154,7 +154,7 @@ def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> N
         raise silent() from error
 
 
-def _types(cursor: Cursor, binding: MysqlBinding) -> dict[str, _Type]:
+def _types(cursor: Cursor, binding: MariadbBinding) -> dict[str, _Type]:
     cursor.execute(_READABLE, (binding.schema, binding.table))
     types = {str(name): _Type(str(type_).lower(), str(letters)) for name, type_, letters in cursor.fetchall()}
     if not types:
@@ -201,10 +201,10 @@ def connected(vault: Vault, connection_name: str, login: str) -> Session:
     except (VaultRefused, KeyError) as error:
         raise unknown_login() from error
     except (pymysql.Error, OSError, ValueError) as error:
-        log.warning("mysql.unreachable", connection=connection_name, login=login, error=type(error).__name__)
+        log.warning("mariadb.unreachable", connection=connection_name, login=login, error=type(error).__name__)
         raise silent() from error
 
 
 def silent() -> BackendDown:
     """The database behind a slice does not answer usefully."""
-    return BackendDown("The dataset's database does not answer.", backend="mysql", advice="Try again in a minute.")
+    return BackendDown("The dataset's database does not answer.", backend="mariadb", advice="Try again in a minute.")

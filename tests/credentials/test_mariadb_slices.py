@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from broker.credentials.mysql_slices import MysqlBinding, connected, register, unregister, view_of
+from broker.credentials.mariadb_slices import MariadbBinding, connected, register, unregister, view_of
 from broker.credentials.names import policy_of, role_of
 from broker.embedded.operator import Operator
 from broker.errors import BackendDown, Invalid
 from broker.models import new_id
 from broker.parts import vault_of
-from broker.settings import MysqlConnection, is_loopback
+from broker.settings import MariadbConnection, is_loopback
 from broker.vault import Vault, VaultRefused
 from tests.support.data import BERLIN, ROWS
 from tests.support.mariadb import WARD, WARD_DEIDENTIFIED, Mariadb
@@ -59,7 +59,7 @@ def rows_of(ward: Mariadb, slice_id: str) -> int:
 )
 def test_a_binding_that_could_widen_a_slice_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(Invalid) as refused:
-        MysqlBinding.parse(WARD | {"columns": ["id"]} | change)
+        MariadbBinding.parse(WARD | {"columns": ["id"]} | change)
     assert refused.value.field.startswith("/binding")
 
 
@@ -210,8 +210,8 @@ def test_another_server_cannot_pose_as_this_one(world: World, ward: Mariadb, set
 
 
 def test_tls_is_left_out_on_this_machine_only() -> None:
-    assert MysqlConnection(host="127.0.0.1", ssl="off").ssl == "off"
+    assert MariadbConnection(host="127.0.0.1", ssl="off").ssl == "off"
     for host in ("db.example.com", "127.0.0.1.example.com", "10.0.0.1"):
         assert not is_loopback(host)
         with pytest.raises(ValidationError, match="this machine only"):
-            MysqlConnection(host=host, ssl="off")
+            MariadbConnection(host=host, ssl="off")

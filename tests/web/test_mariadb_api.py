@@ -20,7 +20,7 @@ def test_from_a_binding_to_the_end_of_a_lease(
 ) -> None:
     vendor = world.vendor()
     dataset = world.dataset(vendor, register=False, slices={})
-    path, new = f"/datasets/{dataset.slug}", {"name": "deidentified", "kind": "mysql"}
+    path, new = f"/datasets/{dataset.slug}", {"name": "deidentified", "kind": "mariadb"}
     api = client_of(world.person(roles=("admin",)))
     wider = api.post(f"{path}/slices", json=new | {"binding": WARD_DEIDENTIFIED | {"schema": "mysql"}})
     assert (wider.status_code, wider.json()["errors"][0]["pointer"]) == (422, "/binding/schema")
@@ -35,7 +35,7 @@ def test_from_a_binding_to_the_end_of_a_lease(
     made = guest.post("/leases", json={"dataset": dataset.slug, "slice": "deidentified", "lifetime": 300})
     assert made.status_code == 201, made.text
     lease, values = made.json()["lease"], made.json()["credential"]
-    assert (lease["kind"], values["port"], values["ssl"]) == ("mysql", str(ward.port), "verify")
+    assert (lease["kind"], values["port"], values["ssl"]) == ("mariadb", str(ward.port), "verify")
     session = ward.guest(values)
     assert len(ask(session, f"SELECT * FROM {values['relation']}")) == BERLIN
     assert guest.post(f"/leases/{lease['id']}/renew", json={"lifetime": 400}).status_code == 200

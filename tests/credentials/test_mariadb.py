@@ -9,7 +9,7 @@ import pytest
 
 from broker.access import ending
 from broker.access.issuing import Handed
-from broker.credentials.mysql_slices import connected
+from broker.credentials.mariadb_slices import connected
 from broker.credentials.names import user_of
 from broker.database import now as clock
 from broker.models import Lease

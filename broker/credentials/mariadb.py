@@ -1,4 +1,4 @@
-"""Kind `mysql`: a MariaDB user of its own for each lease, through OpenBao's database engine.
+"""Kind `mariadb`: a MariaDB user of its own for each lease, through OpenBao's database engine.
 
 The user sees one view and nothing else; its name carries the lease id (`gk_<tag>_<lease>`).
 """
@@ -13,10 +13,10 @@ from typing import Any
 import pymysql
 import structlog
 
-from broker.credentials import mysql_slices
+from broker.credentials import mariadb_slices
 from broker.credentials.base import Bound, Ending, LeaseToEnd, NotEnded, Seen, Shown, Use
 from broker.credentials.database_user import BACKSTOP_SECONDS, DatabaseUser
-from broker.credentials.mysql_slices import MysqlBinding, Session, connected, silent, view_of
+from broker.credentials.mariadb_slices import MariadbBinding, Session, connected, silent, view_of
 from broker.credentials.names import user_of
 from broker.errors import BackendDown
 from broker.vault import Vault
@@ -28,10 +28,10 @@ _GOING_SECONDS = 2.0
 _PAUSE_SECONDS = 0.02
 
 
-class MysqlKind(DatabaseUser):
+class MariadbKind(DatabaseUser):
     """See `broker.credentials.base.Kind`."""
 
-    name = "mysql"
+    name = "mariadb"
     ending = Ending(
         how="The account is locked, its connections are killed, the user is dropped, and MariaDB is asked whether"
         " user and connections are gone.",
@@ -42,13 +42,13 @@ class MysqlKind(DatabaseUser):
     use = Use(
         about="A user and password of MariaDB, for its command line and for programs that speak MySQL's protocol.",
         secrets=frozenset({"password"}),
-        command="guestkey get {dataset} --slice {slice} --kind mysql",
+        command="guestkey get {dataset} --slice {slice} --kind mariadb",
         command_says="Prints the user, its password and the view it can read; guestkey return ends it.",
     )
 
     def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `Kind.check_binding`."""
-        return MysqlBinding.parse(binding).canonical()
+        return MariadbBinding.parse(binding).canonical()
 
     def relation(self, slice_id: str) -> str:
         """See `DatabaseUser.relation`."""
@@ -64,12 +64,12 @@ class MysqlKind(DatabaseUser):
 
     def register(self, setup: Vault, slice_id: str, bound: Bound) -> int | None:
         """Make the slice's view, and OpenBao's role and policy for it."""
-        mysql_slices.register(setup, slice_id, bound.binding)
+        mariadb_slices.register(setup, slice_id, bound.binding)
         return None
 
     def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
         """See `Kind.unregister`."""
-        mysql_slices.unregister(setup, slice_id, bound.binding)
+        mariadb_slices.unregister(setup, slice_id, bound.binding)
 
     def end(self, vault: Vault, lease: LeaseToEnd) -> str:
         """Revoke in OpenBao, then make sure in MariaDB by hand, then ask it: only its answer counts.
@@ -99,7 +99,7 @@ class MysqlKind(DatabaseUser):
                 with connected(vault, name, "watch") as session:
                     rows = _guests(session, "")
             except (BackendDown, pymysql.Error) as error:
-                log.warning("mysql.not_listed", connection=name, error=type(error).__name__)
+                log.warning("mariadb.not_listed", connection=name, error=type(error).__name__)
                 unasked[name] = error.detail if isinstance(error, BackendDown) else silent().detail
                 continue
             asked.add(name)

@@ -26,7 +26,7 @@ from tests.operator.conftest import command
 from tests.support.mariadb import WARD_DEIDENTIFIED, Mariadb, Session, ask, ward_guest
 from tests.support.world import World
 
-KIND = kinds["mysql"]
+KIND = kinds["mariadb"]
 CONFIRMED = "mariadb: no such user, no connection"
 
 
@@ -294,13 +294,13 @@ def test_the_operator_ends_it_with_neither_records_nor_openbao(
     login.write_text(world.ender.vault.secret("connections/ward/watch")["url"])
     variables = world.stack.environment() | {
         "GUESTKEY_POSTGRES_CONNECTIONS": "{}",
-        "GUESTKEY_MYSQL_CONNECTIONS": json.dumps({"ward": ward.place}),
+        "GUESTKEY_MARIADB_CONNECTIONS": json.dumps({"ward": ward.place}),
         "GUESTKEY_DATABASE_URL": "postgresql://guestkey_app:x@127.0.0.1:1/guestkey",
         "GUESTKEY_BAO_ADDR": "http://127.0.0.1:1",
     }
     words = ("end-everything", "--yes", "--installation", world.parts.tag, "--login", f"ward={login}")
     ran = command(words, variables)
     assert ran.returncode == 0, ran.stderr
-    assert f"✓ {handed.lease.id}\tmysql\t{CONFIRMED}" in ran.stdout
+    assert f"✓ {handed.lease.id}\tmariadb\t{CONFIRMED}" in ran.stdout
     assert not lives(session)
     close(session)
