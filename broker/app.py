@@ -21,7 +21,7 @@ from broker.oauth import refusals
 from broker.oauth import routes as oauth
 from broker.parts import Parts
 from broker.settings import Settings
-from broker.web import health, portal, problem_pages, problems, sign_in
+from broker.web import health, pki, portal, problem_pages, problems, sign_in
 from broker.web.api import api_router
 from broker.web.catalogue import code_of_status
 from broker.web.headers import HostCheck, SecurityHeaders, TlsCheck
@@ -72,6 +72,7 @@ def _lifespan(settings: Settings, parts: Parts | None) -> Callable[[FastAPI], Ab
 
 def _add_routes(app: FastAPI) -> None:
     app.include_router(health.router)
+    app.include_router(pki.router)
     app.include_router(problem_pages.router)
     app.include_router(api_router, prefix="/api/v1")
     app.include_router(oauth.router)

@@ -55,6 +55,17 @@ class MariadbConnection(BaseModel):
         return self
 
 
+class X509Connection(BaseModel):
+    """A gateway that asks guests for a certificate, as they reach it.
+
+    `pki_url` is where certificates say they can be checked; the portal's own `/pki` if left out.
+    """
+
+    host: str
+    port: int = 443
+    pki_url: str = ""
+
+
 class Settings(BaseSettings):
     """The configuration of one process, from `GUESTKEY_*` variables and an optional file of them."""
 
@@ -81,6 +92,9 @@ class Settings(BaseSettings):
     )
     mariadb_connections: dict[str, MariadbConnection] = Field(
         default_factory=dict, description="MariaDB servers that hold datasets, by name."
+    )
+    x509_connections: dict[str, X509Connection] = Field(
+        default_factory=dict, description="Gateways that ask guests for a certificate, by name."
     )
 
     session_idle: int = Field(default=1800, ge=60, description="A session ends after this long unused.")
@@ -150,6 +164,12 @@ class Settings(BaseSettings):
         if sender is not None and "@" not in parseaddr(sender)[1]:
             raise ValueError("this is no address")
         return sender
+
+    @model_validator(mode="after")
+    def _checked_at_ours(self) -> Self:
+        for gateway in self.x509_connections.values():
+            gateway.pki_url = gateway.pki_url or f"{str(self.public_url).rstrip('/')}/pki"
+        return self
 
     @model_validator(mode="after")
     def _mail(self) -> Self:

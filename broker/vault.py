@@ -38,6 +38,7 @@ from broker.vault_answers import (
     sound,
 )
 from broker.vault_engines import Engines
+from broker.vault_pki import Certificates
 
 __all__ = ["ChildToken", "DatabaseCredential", "Vault", "VaultRefused"]
 
@@ -47,6 +48,7 @@ T = TypeVar("T")
 LEASE_TOKEN_ROLE = "guestkey-lease"  # noqa: S105  a name
 # Of the calls in flight, this share may wait for databases behind OpenBao.
 _BEHIND = 0.5
+_LARGEST_PUBLIC = 16 * 1024 * 1024
 _SEEN_SECONDS = 5.0
 _DOWN = (
     requests.RequestException,
@@ -60,7 +62,7 @@ _DOWN = (
 )
 
 
-class Vault(Engines):
+class Vault(Engines, Certificates):
     """One AppRole identity's view of OpenBao.
 
     Args:
@@ -198,8 +200,37 @@ class Vault(Engines):
     def _read(self, path: str) -> Any:
         return self._call(lambda: self._client.read(path))
 
+    def _list(self, path: str) -> Any:
+        return self._call(lambda: self._client.list(path))
+
     def _write(self, path: str, body: Mapping[str, Any], *, behind: str = "") -> Any:
         return self._call(lambda: self._client.write_data(path, data=dict(body)), behind=behind)
+
+    def _write_as(self, token: ChildToken, path: str, body: Mapping[str, Any]) -> Any:
+        client = self._new_client(token.token)
+        with self.deadline(self._timeout):
+            return self._guarded(lambda: client.write_data(path, data=dict(body)))
+
+    def _fetch(self, path: str, body: bytes | None = None, content_type: str = "") -> bytes:
+        with self.deadline(self._timeout):
+            return self._guarded(lambda: self._fetched(path, body, content_type))
+
+    def _fetched(self, path: str, body: bytes | None, content_type: str) -> bytes:
+        answer = self._session.request(
+            "GET" if body is None else "POST",
+            f"{self._addr}/v1/{path}",
+            data=body,
+            headers={"Content-Type": content_type} if content_type else {},
+            timeout=self._remaining(),
+            allow_redirects=False,
+        )
+        if answer.status_code >= requests.codes.server_error:
+            raise refusals.VaultDown
+        if answer.status_code != requests.codes.ok:
+            raise refusals.InvalidRequest
+        if not answer.content or len(answer.content) > _LARGEST_PUBLIC:
+            raise Nonsense
+        return answer.content
 
     def _delete(self, path: str) -> None:
         self._call(lambda: self._client.delete(path))

@@ -18,6 +18,7 @@ class Engines(ABC):
     """Operations over the two calls and the deletion that `Vault` makes as one identity."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._remembered: dict[str, Mapping[str, str]] = {}
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import structlog
 from broker.access.installing import install
 from broker.access.working import Worker
 from broker.database import now as clock
+from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
 from broker.migrations import upgrade
 from broker.parts import Parts, vault_of
@@ -61,6 +63,7 @@ def settings(stack: Stack) -> Settings:
         "GUESTKEY_RATE_LIMIT_ANONYMOUS_PER_MINUTE": "100000",
         "GUESTKEY_SWEEP_INTERVAL": "0.5",
         "GUESTKEY_REDECIDE_INTERVAL": "1",
+        "GUESTKEY_X509_CONNECTIONS": json.dumps({"records": {"host": "localhost", "port": free_port()}}),
     }
     with patch.dict(os.environ, variables):
         return Settings()

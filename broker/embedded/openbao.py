@@ -25,6 +25,34 @@ POLICIES = Path(__file__).with_name("bao")
 # Name, path and data of one request.
 InitialRequest = tuple[str, str, Mapping[str, Any]]
 
+# The authority of guests' certificates. Revoking does not rebuild the list each time: the worker has it made anew once
+# for all it revoked (docs/decisions/0091-one-list-for-many-endings.md).
+_AUTHORITY: tuple[InitialRequest, ...] = (
+    ("pki", "sys/mounts/pki", {"type": "pki", "config": {"max_lease_ttl": "87600h"}}),
+    # Before the authority: the first list, made with it, is to be good for an hour, too.
+    (
+        "pki-crl",
+        "pki/config/crl",
+        {"expiry": "1h", "auto_rebuild": True, "auto_rebuild_grace_period": "30m", "ocsp_expiry": "1m"},
+    ),
+    (
+        "pki-root",
+        "pki/root/generate/internal",
+        {"common_name": "Guestkey guests", "key_type": "ec", "key_bits": 256, "ttl": "87600h", "max_path_length": 0},
+    ),
+    (
+        "pki-tidy",
+        "pki/config/auto-tidy",
+        {
+            "enabled": True,
+            "interval_duration": "5m",
+            "safety_buffer": "10m",
+            "tidy_cert_store": True,
+            "tidy_revoked_certs": True,
+        },
+    ),
+)
+
 
 class OpenBao:
     """One OpenBao server under a state folder. `more` are further requests of its initialisation."""
@@ -160,6 +188,7 @@ def _initial_requests() -> list[InitialRequest]:
         ("channels", "transit/keys/channels", {"derived": True}),
         ("tokens", "transit/keys/tokens", {"type": "ecdsa-p256", "exportable": False}),
         ("checkpoints", "transit/keys/checkpoints", {"type": "ed25519", "exportable": False}),
+        *_AUTHORITY,
         (
             "lease-role",
             "auth/token/roles/guestkey-lease",

@@ -22,6 +22,8 @@ LONGEST_CREDENTIAL = 8 * 1024
 _MOST_BUCKETS = 20_000
 # A page asks for several of these; they cost nothing.
 _FILES = "/static/"
+# Gateways ask here at each handshake and are nobody we know: what a recognised caller may, each address may here.
+_GATEWAYS = "/pki/"
 _COOKIE = b"__Host-guestkey="
 Refuse = Callable[[Scope, Receive, Send, str, int], Awaitable[None]]
 
@@ -144,6 +146,8 @@ class RateLimits:
         if holder:
             return self._callers.take(holder, monotonic())
         address = scope["client"][0] if scope.get("client") else ""
+        if scope["path"].startswith(_GATEWAYS):
+            return self._callers.take(f"gateway {address}", monotonic())
         return self._addresses.take(address, monotonic())
 
     def _remember(self, credential: bytes, holder: str) -> None:

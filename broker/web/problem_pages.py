@@ -16,7 +16,7 @@ from broker.web.portal.pages import render
 from broker.web.portal.viewer import Viewer, Waiting, anybody, sign_in_path
 
 router = APIRouter(include_in_schema=False)
-_FOR_PROGRAMS = ("/api/", "/oauth/token", "/oauth/introspect", "/oauth/revoke", "/.well-known/")
+_FOR_PROGRAMS = ("/api/", "/oauth/token", "/oauth/introspect", "/oauth/revoke", "/.well-known/", "/pki/")
 
 
 @router.get("/problems/{code}")

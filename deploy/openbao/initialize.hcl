@@ -67,6 +67,46 @@ initialize "guestkey" {
       exportable = false
     }
   }
+  request "pki" {
+    operation = "update"
+    path      = "sys/mounts/pki"
+    data = {
+      type = "pki"
+      config = { max_lease_ttl = "87600h" }
+    }
+  }
+  request "pki-crl" {
+    operation = "update"
+    path      = "pki/config/crl"
+    data = {
+      expiry = "1h"
+      auto_rebuild = true
+      auto_rebuild_grace_period = "30m"
+      ocsp_expiry = "1m"
+    }
+  }
+  request "pki-root" {
+    operation = "update"
+    path      = "pki/root/generate/internal"
+    data = {
+      common_name = "Guestkey guests"
+      key_type = "ec"
+      key_bits = 256
+      ttl = "87600h"
+      max_path_length = 0
+    }
+  }
+  request "pki-tidy" {
+    operation = "update"
+    path      = "pki/config/auto-tidy"
+    data = {
+      enabled = true
+      interval_duration = "5m"
+      safety_buffer = "10m"
+      tidy_cert_store = true
+      tidy_revoked_certs = true
+    }
+  }
   request "lease-role" {
     operation = "update"
     path      = "auth/token/roles/guestkey-lease"

@@ -13,6 +13,7 @@ from joserfc.jwk import KeySet
 from broker.credentials import kinds
 from broker.credentials.token import signing_keys
 from tests.credentials.contract import KindContract
+from tests.support import gateway
 from tests.support.data import BERLIN
 from tests.support.mariadb import WARD_DEIDENTIFIED, Mariadb, ask
 from tests.support.world import DEIDENTIFIED, World
@@ -81,6 +82,34 @@ class TestToken(KindContract):
         keys = KeySet.import_key_set({"keys": signing_keys.public_jwks(world.parts.vault)})
         token = jwt.decode(values["access_token"], keys, algorithms=["ES256"])
         return bool(token.header["typ"] == "at+jwt" and token.claims["aud"] == values["audience"])
+
+
+class TestX509(KindContract):
+    """A client certificate, shown to Debian's nginx."""
+
+    name = "x509"
+    binding: Mapping[str, str] = {"connection": gateway.NAME}
+    listed = True
+    guest = gateway.guest()
+    public_key = guest.request
+
+    @pytest.fixture(autouse=True)
+    def _behind_a_gateway(self, gate: gateway.Gateway) -> None:
+        self.gate = gate
+
+    def place(self, world: World) -> Mapping[str, str]:
+        """What the settings say of the gateway."""
+        return world.settings.place(self.name, self.binding)
+
+    def slice_ready(self, world: World) -> tuple[str, str]:
+        """A slice behind the gateway."""
+        dataset = world.dataset(kind="x509", slices={"deidentified": self.binding})
+        return dataset.slug, world.slice_id(dataset)
+
+    def works(self, world: World, values: Mapping[str, str]) -> bool:
+        """Be let in, after the gateway has read its list."""
+        assert self.gate.refresh().returncode == 0
+        return self.gate.get(values["certificate"], self.guest.key_pem)[0] == 200
 
 
 def test_every_kind_is_held_to_it() -> None:

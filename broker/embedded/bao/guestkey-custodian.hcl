@@ -5,3 +5,7 @@ path "sys/storage/raft/snapshot-force" { capabilities = ["create", "update"] }
 path "sys/policies/acl/guestkey-*"     { capabilities = ["create", "update"] }
 path "sys/mounts/*"                    { capabilities = ["create", "update"] }
 path "transit/keys/+"                  { capabilities = ["create", "update"] }
+path "pki/config/crl"                  { capabilities = ["create", "update"] }
+path "pki/config/auto-tidy"            { capabilities = ["create", "update"] }
+path "pki/root/generate/internal"      { capabilities = ["create", "update"] }
+path "pki/cert/ca"                     { capabilities = ["read"] }

@@ -2,5 +2,7 @@
 path "auth/token/lookup-self" { capabilities = ["read"] }
 path "auth/token/renew-self"  { capabilities = ["update"] }
 path "database/roles/gk-*"    { capabilities = ["create", "update", "delete"] }
+path "pki/roles/gk-*"         { capabilities = ["create", "update", "delete"] }
+path "pki/config/urls"        { capabilities = ["create", "update"] }
 path "sys/policies/acl/guestkey-lease-gk-*" { capabilities = ["create", "update", "delete"] }
 path "guestkey/data/connections/+/registrar" { capabilities = ["read"] }

@@ -1,0 +1,123 @@
+"""The certificates OpenBao keeps, by lease: listed at each look, each read once and remembered while it is listed."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from threading import Lock
+
+from cryptography import x509
+
+from broker.credentials.x509_naming import Told, Unsound, read_certificate, read_crl, told
+from broker.errors import BackendDown
+from broker.vault import Vault
+from broker.vault_pki import checked_serial
+
+# A read is about a millisecond: this many fit in a few seconds, and what is left is read in the next round.
+MOST_READ = 2000
+_HANDS = 4
+_NOTHING = Told("", "", datetime.max.replace(tzinfo=UTC))
+
+
+@dataclass(frozen=True, slots=True)
+class Living:
+    """A certificate that whoever holds its key is let in with."""
+
+    serial: str
+    handle: str
+    connection: str
+
+
+class Incomplete(Exception):
+    """More certificates are new than one look reads: ask again."""
+
+
+class StoredCertificates:
+    """What one identity has seen of OpenBao's certificates. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._told: dict[str, Told] = {}
+
+    def living(self, vault: Vault) -> list[Living]:
+        """Every certificate of a lease, any installation's, that is neither expired nor revoked.
+
+        Expiry goes by OpenBao's clock. The list in force is asked, not a fresh one: what was revoked since it was made
+        is of a lease that is being ended.
+
+        Raises:
+            Incomplete: not all could be read at once.
+            BackendDown: OpenBao does not answer, or not sensibly.
+        """
+        known = self._look(vault)
+        now, crl = vault.clock(), _checked(vault.crl(), authority(vault))
+        revoked = {entry.serial_number for entry in crl}
+        return [
+            Living(serial, said.handle, said.connection)
+            for serial, said in sorted(known.items())
+            if said.handle and said.not_after > now and int(serial.replace(":", ""), 16) not in revoked
+        ]
+
+    def of_lease(self, vault: Vault, handle: str) -> list[str]:
+        """The serials of every certificate kept that carries a lease's handle, expired and revoked ones too."""
+        return sorted(serial for serial, said in self._look(vault).items() if said.handle == handle)
+
+    def _look(self, vault: Vault) -> dict[str, Told]:
+        listed = set(vault.certificate_serials())
+        with self._lock:
+            self._told = {serial: said for serial, said in self._told.items() if serial in listed}
+            unknown = sorted(listed - self._told.keys())
+        with ThreadPoolExecutor(_HANDS) as pool:
+            read = list(pool.map(lambda serial: _read(vault, serial), unknown[:MOST_READ]))
+        with self._lock:
+            self._told.update(zip(unknown, read, strict=False))
+            if len(unknown) > MOST_READ:
+                raise Incomplete
+            return {serial: said for serial, said in self._told.items() if serial in listed}
+
+
+def _read(vault: Vault, serial: str) -> Told:
+    try:
+        stored = vault.certificate(checked_serial(serial))
+        # None: tidied away between the list and this.
+        return _NOTHING if stored is None else told(read_certificate(stored.certificate))
+    except (Unsound, ValueError) as error:
+        raise nonsense() from error
+
+
+def authority(vault: Vault) -> x509.Certificate:
+    """The certificate guests' certificates are signed with.
+
+    Raises:
+        BackendDown: OpenBao does not answer, or not sensibly.
+    """
+    try:
+        return read_certificate(vault.ca_certificate())
+    except Unsound as error:
+        raise nonsense() from error
+
+
+def fresh_crl(vault: Vault) -> x509.CertificateRevocationList:
+    """A revocation list made just now, checked.
+
+    Raises:
+        BackendDown: OpenBao does not answer, or not sensibly.
+    """
+    return _checked(vault.fresh_crl(), authority(vault))
+
+
+def _checked(der: bytes, issuer: x509.Certificate) -> x509.CertificateRevocationList:
+    try:
+        return read_crl(der, issuer)
+    except Unsound as error:
+        raise nonsense() from error
+
+
+def nonsense() -> BackendDown:
+    """OpenBao answered, and what it said cannot be so."""
+    return BackendDown(
+        "The key store's certificate is not what was asked for.",
+        backend="openbao",
+        advice="Try again in a minute; the operator finds more in the log.",
+    )

@@ -1,0 +1,158 @@
+"""What gateways check guests' certificates by: `/pki/ca.pem`, revocation list, OCSP. For everybody, signed, relayed.
+
+OpenBao answers and this hands on: gateways need not reach it. Where it does not answer, nothing is made up: 503, and
+a gateway that can tell neither lets nobody in once its list has run out.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+from time import monotonic
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from broker.bounds import Entrance
+from broker.credentials.x509_naming import Unsound, read_crl
+from broker.credentials.x509_stored import authority, nonsense
+from broker.errors import Invalid
+from broker.parts import Parts
+from broker.vault import VaultRefused
+from broker.vault_answers import down
+
+router = APIRouter(prefix="/pki", include_in_schema=False)
+LONGEST_QUESTION = 2048
+T = TypeVar("T")
+_KEPT_SECONDS = 1.0
+# Of a replica's calls to OpenBao, so many may be gateways': they must not keep those who ask for credentials waiting.
+_AT_ONCE = 4
+_CHECK_AGAIN = {"Cache-Control": "no-cache"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Authority:
+    certificate: x509.Certificate
+    crl: x509.CertificateRevocationList
+
+
+class Relay:
+    """Certificate and list as OpenBao has them, kept for a second: gateways may not become a load of their own."""
+
+    def __init__(self) -> None:
+        self._entrance = Entrance(_AT_ONCE, down)
+        self._lock = Lock()
+        self._at = float("-inf")
+        self._kept: _Authority | None = None
+
+    def authority(self, parts: Parts) -> _Authority:
+        """The authority's certificate and its revocation list, whole and signed by it.
+
+        Raises:
+            BackendDown: OpenBao does not answer, or not sensibly.
+        """
+        if not self._lock.acquire(timeout=_KEPT_SECONDS):
+            raise down()
+        try:
+            if self._kept is None or monotonic() - self._at > _KEPT_SECONDS:
+                self._kept = None
+                self._kept = self._entered(parts, lambda: _read(parts))
+                self._at = monotonic()
+            return self._kept
+        finally:
+            self._lock.release()
+
+    def answer(self, parts: Parts, question: bytes) -> bytes:
+        """OpenBao's answer to an OCSP question.
+
+        Raises:
+            Invalid: it is none.
+            BackendDown: OpenBao does not answer.
+        """
+        try:
+            return self._entered(parts, lambda: parts.vault.ocsp(question))
+        except VaultRefused as error:
+            raise _no_question() from error
+
+    def _entered(self, parts: Parts, ask: Callable[[], T]) -> T:
+        with self._entrance.entered(parts.settings.bao_timeout):
+            return ask()
+
+
+@router.get("/ca.pem")
+def ca(request: Request) -> Response:
+    """The certificate guests' certificates are signed with."""
+    content = _relay(request).authority(request.app.state.parts).certificate.public_bytes(Encoding.PEM)
+    return _unless_known(request, content, "application/pem-certificate-chain")
+
+
+@router.get("/crl")
+def crl(request: Request) -> Response:
+    """The revocation list, DER (RFC 5280)."""
+    content = _relay(request).authority(request.app.state.parts).crl.public_bytes(Encoding.DER)
+    return _unless_known(request, content, "application/pkix-crl")
+
+
+@router.get("/crl.pem")
+def crl_pem(request: Request) -> Response:
+    """The same in PEM, as nginx and OpenVPN read it."""
+    content = _relay(request).authority(request.app.state.parts).crl.public_bytes(Encoding.PEM)
+    return _unless_known(request, content, "application/x-pem-file")
+
+
+@router.post("/ocsp")
+async def ocsp(request: Request) -> Response:
+    """Whether a certificate is revoked (RFC 6960)."""
+    question = await request.body()
+    return await run_in_threadpool(_answered, request, question)
+
+
+@router.get("/ocsp/{question:path}")
+def ocsp_by_address(request: Request, question: str) -> Response:
+    """The same, the question in base64 in the address."""
+    try:
+        return _answered(request, base64.b64decode(question, validate=True))
+    except binascii.Error as error:
+        raise _no_question() from error
+
+
+def _answered(request: Request, question: bytes) -> Response:
+    if not 0 < len(question) <= LONGEST_QUESTION:
+        raise _no_question()
+    answer = _relay(request).answer(request.app.state.parts, question)
+    # Kept by nobody on the way: a certificate can be revoked the next second.
+    return Response(answer, media_type="application/ocsp-response")
+
+
+def _unless_known(request: Request, content: bytes, media_type: str) -> Response:
+    headers = _CHECK_AGAIN | {"ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"'}
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=media_type, headers=headers)
+
+
+def _read(parts: Parts) -> _Authority:
+    certificate = authority(parts.vault)
+    try:
+        return _Authority(certificate, read_crl(parts.vault.crl(), certificate))
+    except Unsound as error:
+        raise nonsense() from error
+
+
+def _relay(request: Request) -> Relay:
+    state = request.app.state
+    if not hasattr(state, "pki_relay"):
+        state.pki_relay = Relay()
+    relay: Relay = state.pki_relay
+    return relay
+
+
+def _no_question() -> Invalid:
+    return Invalid("That is no OCSP request (RFC 6960).", advice="Send one in DER, up to 2 KB.")

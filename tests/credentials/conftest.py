@@ -1,0 +1,30 @@
+"""A gateway that asks guests for a certificate, and the replica it asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from broker.parts import Parts
+from broker.settings import Settings
+from tests.support.gateway import NAME, Gateway, gateway
+from tests.web.conftest import Replica
+
+
+@pytest.fixture(scope="module")
+def asked(settings: Settings, parts: Parts) -> Iterator[Replica]:
+    """The broker, as gateways reach it."""
+    running = Replica(settings, parts)
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def gate(asked: Replica) -> Iterator[Gateway]:
+    """A gateway on deploy/nginx, with the list kept by guestkey-crl; it lets in whoever may read any slice."""
+    port = asked.settings.x509_connections[NAME].port
+    with gateway(asked.url, port, asked.parts.vault.ca_certificate()) as made:
+        made.start()
+        yield made
