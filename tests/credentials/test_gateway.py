@@ -1,0 +1,410 @@
+"""Debian's nginx on deploy/nginx, and the script that keeps its list: who is let in, and who no longer."""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from broker.credentials import kinds
+from broker.credentials.base import Issued, LeaseToEnd, LeaseToIssue
+from broker.credentials.x509 import role_definition
+from broker.embedded.children import StartFailed, free_port
+from broker.parts import vault_of
+from tests.support.gateway import NAME, Gateway, ask, gateway, guest
+from tests.support.world import World
+from tests.web.conftest import Replica
+
+KIND = kinds["x509"]
+BINDING = {"connection": NAME}
+GUEST = guest()
+SHUTDOWN_SECONDS = 2.0
+
+
+@dataclass
+class Admitted:
+    """A guest with a certificate."""
+
+    lease: LeaseToIssue
+    issued: Issued
+
+    @property
+    def pem(self) -> str:
+        """The certificate."""
+        return self.issued.values["certificate"]
+
+
+@pytest.fixture
+def admit(world: World) -> Callable[..., Admitted]:
+    """Issue for a slice behind the gateway."""
+    dataset = world.dataset(kind="x509", slices={"deidentified": BINDING}, actions=("read", "write"))
+    slice_id = world.slice_id(dataset)
+
+    def made(action: str = "read") -> Admitted:
+        lease_id, now = "l" + secrets.token_hex(13), world.now()
+        lease = LeaseToIssue(
+            id=lease_id,
+            handle=f"{world.parts.tag}-{lease_id}",
+            subject="person:pe_1",
+            dataset=dataset.slug,
+            slice="deidentified",
+            slice_id=slice_id,
+            binding=BINDING,
+            action=action,
+            issued_at=now,
+            expires_at=now + timedelta(minutes=10),
+            public_key=GUEST.request,
+        )
+        token = world.parts.vault.child_token(lease.handle, lease.id, KIND.policies(slice_id, action), ttl=660)
+        return Admitted(lease, KIND.issue(world.parts.vault, token, lease))
+
+    return made
+
+
+def _end(world: World, one: Admitted) -> None:
+    lease = one.lease
+    KIND.end(world.ender.vault, LeaseToEnd(lease.id, lease.handle, BINDING, one.issued.backend_lease_id))
+
+
+def _tried(gate: Gateway, pem: str, key: bytes = GUEST.key_pem) -> int:
+    return gate.get(pem, key)[0]
+
+
+def test_the_service_behind_is_told_lease_and_slice(gate: Gateway, admit: Callable[..., Admitted]) -> None:
+    one = admit()
+    assert gate.get(one.pem, GUEST.key_pem) == (200, f"{one.lease.handle} {one.lease.slice_id}:read")
+
+
+def test_who_may_write_does_not_read_and_the_other_way_round(gate: Gateway, admit: Callable[..., Admitted]) -> None:
+    assert _tried(gate, admit("write").pem) == 403
+
+
+def test_a_revoked_certificate_is_refused_once_the_list_is_fetched(
+    world: World, gate: Gateway, admit: Callable[..., Admitted]
+) -> None:
+    one, other = admit(), admit()
+    assert _tried(gate, one.pem) == 200
+    _end(world, one)
+    assert gate.refresh().returncode == 0
+    assert (_tried(gate, one.pem), _tried(gate, other.pem)) == (400, 200)
+
+
+def test_open_connections_end_when_the_list_has_grown(
+    world: World, gate: Gateway, admit: Callable[..., Admitted]
+) -> None:
+    (gate.folder / "slow").write_bytes(b"x" * 400_000)
+    one = admit()
+    with gate.connect(one.pem, GUEST.key_pem) as idle, gate.connect(one.pem, GUEST.key_pem) as busy:
+        assert ask(idle)[0] == 200
+        busy.sendall(b"GET /slow HTTP/1.1\r\nHost: records.example\r\n\r\n")
+        busy.settimeout(10)
+        assert busy.recv(10)
+        _end(world, one)
+        began = time.monotonic()
+        assert gate.refresh().returncode == 0
+        assert not idle.recv(10)
+        with _any_end():
+            while busy.recv(65536):
+                continue
+        assert time.monotonic() - began < SHUTDOWN_SECONDS + 3
+
+
+@contextmanager
+def _any_end() -> Iterator[None]:
+    """However the other side closed: with a word, without one, or with a reset."""
+    try:
+        yield
+    except (ssl.SSLError, ConnectionError):
+        return
+
+
+def test_a_list_that_names_nobody_new_makes_nobody_reload(
+    world: World, gate: Gateway, admit: Callable[..., Admitted]
+) -> None:
+    assert gate.refresh().returncode == 0
+    with gate.connect(admit().pem, GUEST.key_pem) as connection:
+        _stays_open(world, gate, connection)
+
+
+def _stays_open(world: World, gate: Gateway, connection: ssl.SSLSocket) -> None:
+    assert ask(connection)[0] == 200
+    before = gate.list.read_bytes()
+    # To the second is how a list says when it was made.
+    time.sleep(1.1)
+    world.ender.vault.fresh_crl()
+    assert gate.refresh().returncode == 0
+    assert gate.list.read_bytes() != before
+    assert ask(connection)[0] == 200
+
+
+def test_no_session_is_taken_up_again(gate: Gateway, admit: Callable[..., Admitted]) -> None:
+    context = gate.context(admit().pem, GUEST.key_pem)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with gate.wrapped(context) as first:
+        assert ask(first)[0] == 200
+        session = first.session
+    with gate.wrapped(context, session) as second:
+        assert ask(second)[0] == 200 and not second.session_reused
+
+
+# -- who never is let in --------------------------------------------------------------------------------------------
+
+
+def _signed(world: World, **changes: Any) -> str:
+    """A certificate of the same authority by a role that was made by hand."""
+    setup, vault = vault_of(world.settings, "setup"), world.parts.vault
+    definition = role_definition(NAME, "sl_byhand", "read") | changes.pop("role", {})
+    setup.write_certificate_role("gk-byhand", definition)
+    setup.write_policy("guestkey-lease-gk-byhand", 'path "pki/sign/gk-byhand" { capabilities = ["update"] }')
+    token = vault.child_token("abc123-l1", "l1", ["guestkey-lease-gk-byhand"], ttl=60)
+    body = {"csr": GUEST.request, "common_name": "abc123-l1.lease.guestkey.internal", "ttl": "300s", **changes}
+    return str(vault._write_as(token, "pki/sign/gk-byhand", body)["data"]["certificate"])
+
+
+def test_what_is_made_by_hand_is_let_in_where_it_is_as_ours(world: World, gate: Gateway) -> None:
+    assert _tried(gate, _signed(world)) == 200
+
+
+def test_a_certificate_for_another_gateway_is_refused(world: World, gate: Gateway) -> None:
+    assert _tried(gate, _signed(world, role={"organization": ["vpn"]})) == 403
+    assert _tried(gate, _signed(world, role={"organization": [f"x,O={NAME}"]})) == 403
+
+
+def test_another_subject_is_refused(world: World, gate: Gateway) -> None:
+    anything = {"allow_any_name": True, "enforce_hostnames": False, "cn_validations": ["disabled"]}
+    for name in ("root", "abc123-l1.lease.guestkey.internal.evil.example", "abc123-l1.lease.guestkey.internal,x"):
+        assert _tried(gate, _signed(world, role=anything, common_name=name)) == 403
+
+
+def test_a_servers_certificate_is_refused(world: World, gate: Gateway) -> None:
+    server = {"client_flag": False, "server_flag": True, "ext_key_usage": ["ServerAuth"]}
+    assert _tried(gate, _signed(world, role=server)) == 400
+
+
+def test_an_expired_certificate_is_refused(world: World, gate: Gateway) -> None:
+    brief = _signed(world, ttl="2s")
+    assert _tried(gate, brief) == 200
+    time.sleep(3)
+    assert _tried(gate, brief) == 400
+
+
+def test_another_authoritys_certificate_is_refused(gate: Gateway) -> None:
+    key, subject = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Guestkey guests")])
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(name).public_key(GUEST.key.public_key())
+    now = datetime.now(UTC)
+    builder = builder.serial_number(7).not_valid_before(now - timedelta(hours=1))
+    made = builder.not_valid_after(now + timedelta(hours=1)).sign(key, hashes.SHA256())
+    assert _tried(gate, made.public_bytes(Encoding.PEM).decode()) == 400
+
+
+def test_somebody_elses_certificate_without_the_key_is_refused(gate: Gateway, admit: Callable[..., Admitted]) -> None:
+    with pytest.raises(ssl.SSLError):
+        gate.connect(admit().pem, guest().key_pem)
+
+
+def test_a_gateway_serves_the_slice_it_is_told_only(
+    world: World, asked: Replica, admit: Callable[..., Admitted]
+) -> None:
+    one = admit()
+    with gateway(asked.url, free_port(), asked.parts.vault.ca_certificate()) as made:
+        made.start(slice_=f'!= "{one.lease.slice_id}:read"')
+        assert _tried(made, one.pem) == 200
+        assert _tried(made, _signed(world)) == 403
+
+
+# -- asking at each handshake ---------------------------------------------------------------------------------------
+
+
+def test_by_ocsp_a_revoked_certificate_is_refused_at_once_and_without_an_answer_everybody_is(
+    world: World, asked: Replica, admit: Callable[..., Admitted]
+) -> None:
+    one, other = admit(), admit()
+    with gateway(asked.url, free_port(), asked.parts.vault.ca_certificate()) as made:
+        made.start(ocsp=True)
+        assert _tried(made, one.pem) == 200
+        _end(world, one)
+        assert (_tried(made, one.pem), _tried(made, other.pem)) == (400, 200)
+    with gateway(asked.url, free_port(), asked.parts.vault.ca_certificate()) as alone:
+        alone.broker = f"http://127.0.0.1:{free_port()}"
+        alone.start(ocsp=True)
+        assert _tried(alone, other.pem) == 400
+
+
+# -- the script that keeps the list ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Pretender:
+    """Answers for the broker, with whatever it is told to."""
+
+    url: str
+    answer: bytes
+
+
+@pytest.fixture
+def pretender() -> Iterator[Pretender]:
+    """Somebody between gateway and broker."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(told.answer)))
+            self.end_headers()
+            self.wfile.write(told.answer)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    told = Pretender(f"http://127.0.0.1:{server.server_port}", b"")
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield told
+    server.shutdown()
+    thread.join(5)
+    server.server_close()
+
+
+class Authority:
+    """Signs lists."""
+
+    def __init__(self, name: str = "Guestkey guests") -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+    def certificate(self) -> bytes:
+        """Its own certificate."""
+        now = datetime.now(UTC)
+        builder = x509.CertificateBuilder().subject_name(self.name).issuer_name(self.name).serial_number(1)
+        builder = builder.public_key(self.key.public_key()).not_valid_before(now - timedelta(days=2))
+        builder = builder.not_valid_after(now + timedelta(days=1))
+        builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True)
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+    def list(self, *serials: int, age: int = 0, good_for: int = 3600) -> bytes:
+        """A list made `age` seconds ago."""
+        made = datetime.now(UTC) - timedelta(seconds=age)
+        builder = x509.CertificateRevocationListBuilder().issuer_name(self.name).last_update(made)
+        builder = builder.next_update(made + timedelta(seconds=good_for))
+        for serial in serials:
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(made).build()
+            builder = builder.add_revoked_certificate(entry)
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+@dataclass
+class Kept:
+    """A folder as guestkey-crl keeps it, and a command that says how often it was run."""
+
+    gate: Gateway
+    authority: Authority
+
+    def fetch(self) -> int:
+        """Run the script; its exit code."""
+        return self.gate.refresh("sh", "-c", f"echo >> {self.gate.folder}/reloads").returncode
+
+    @property
+    def reloads(self) -> int:
+        """How often the gateway was told to reload."""
+        file = self.gate.folder / "reloads"
+        return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+@pytest.fixture
+def kept(pretender: Pretender, tmp_path: Path) -> Kept:
+    """A folder with the authority's certificate and a first list."""
+    made = Kept(Gateway(tmp_path, pretender.url, 0), Authority())
+    (tmp_path / "guests-ca.pem").write_bytes(made.authority.certificate())
+    pretender.answer = made.authority.list(5, age=60)
+    assert made.fetch() == 0 and made.reloads == 1
+    return made
+
+
+def test_a_newer_list_takes_the_older_ones_place(kept: Kept, pretender: Pretender) -> None:
+    pretender.answer = kept.authority.list(5, 6)
+    assert kept.fetch() == 0
+    assert kept.gate.list.read_bytes() == pretender.answer and kept.reloads == 2
+    assert kept.fetch() == 0 and kept.reloads == 2
+
+
+def test_a_list_soon_to_run_out_is_loaded_anew_though_it_names_nobody_new(kept: Kept, pretender: Pretender) -> None:
+    pretender.answer = kept.authority.list(5, age=50, good_for=800)
+    assert kept.fetch() == 0 and kept.reloads == 1
+    (kept.gate.folder / "crl.loaded.pem").write_bytes(pretender.answer)
+    pretender.answer = kept.authority.list(5)
+    assert kept.fetch() == 0 and kept.reloads == 2
+
+
+@pytest.mark.parametrize("worse", ["empty", "html", "cut", "forged", "older", "run out", "turned"])
+def test_a_worse_list_leaves_the_old_one_in_place(kept: Kept, pretender: Pretender, worse: str) -> None:
+    before, good = kept.gate.list.read_bytes(), kept.authority.list()
+    der = bytearray(x509.load_pem_x509_crl(good).public_bytes(Encoding.DER))
+    der[-1] ^= 1
+    pretender.answer = {
+        "empty": b"",
+        "html": b"<html>sign in first</html>",
+        "cut": good[: len(good) // 2],
+        "forged": Authority().list(),
+        "older": kept.authority.list(age=3000),
+        "run out": kept.authority.list(age=30, good_for=20),
+        "turned": x509.load_der_x509_crl(bytes(der)).public_bytes(Encoding.PEM),
+    }[worse]
+    assert kept.fetch() != 0
+    assert kept.gate.list.read_bytes() == before and kept.reloads == 1
+
+
+def test_no_broker_leaves_the_old_list_in_place(kept: Kept) -> None:
+    before = kept.gate.list.read_bytes()
+    kept.gate.broker = f"http://127.0.0.1:{free_port()}"
+    assert kept.fetch() != 0 and kept.gate.list.read_bytes() == before
+
+
+def test_a_gateway_that_does_not_reload_is_told_again(kept: Kept, pretender: Pretender) -> None:
+    pretender.answer = kept.authority.list(5, 6)
+    assert kept.gate.refresh("false").returncode != 0
+    assert kept.fetch() == 0 and kept.reloads == 2
+
+
+@pytest.mark.parametrize("how", ["empty", "missing"])
+def test_without_a_list_nginx_does_not_start(asked: Replica, how: str) -> None:
+    with gateway(asked.url, free_port(), asked.parts.vault.ca_certificate()) as made:
+        made.list.unlink()
+        if how == "empty":
+            made.list.touch()
+        with pytest.raises(StartFailed):
+            made.start()
+
+
+def test_with_a_list_that_has_run_out_nobody_is_let_in(asked: Replica, pretender: Pretender) -> None:
+    authority, now = Authority(), datetime.now(UTC)
+    builder = x509.CertificateBuilder().issuer_name(authority.name).public_key(GUEST.key.public_key()).serial_number(9)
+    subject = [
+        x509.NameAttribute(NameOID.ORGANIZATION_NAME, NAME),
+        x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "sl_abc:read"),
+        x509.NameAttribute(NameOID.COMMON_NAME, "abc123-l1.lease.guestkey.internal"),
+    ]
+    builder = builder.subject_name(x509.Name(subject)).not_valid_before(now - timedelta(hours=1))
+    made = builder.not_valid_after(now + timedelta(hours=1)).sign(authority.key, hashes.SHA256())
+    pem = made.public_bytes(Encoding.PEM).decode()
+    pretender.answer = authority.list(good_for=4)
+    with gateway(pretender.url, free_port(), authority.certificate().decode()) as gate:
+        gate.start()
+        assert _tried(gate, pem) == 200
+        time.sleep(5)
+        assert _tried(gate, pem) == 400

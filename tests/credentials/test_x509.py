@@ -1,0 +1,408 @@
+"""Certificates of guests: what OpenBao lets a lease's token have signed, what is believed of its answers, the end."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from broker.access.registering import register_waiting
+from broker.credentials import kinds, x509_stored
+from broker.credentials.base import Bound, Issued, LeaseToEnd, LeaseToIssue, NotEnded
+from broker.credentials.x509 import policy_of, role_of
+from broker.credentials.x509_naming import common_name, uri
+from broker.errors import BackendDown, Invalid
+from broker.models import Lease, Slice
+from broker.parts import vault_of
+from broker.vault import ChildToken, VaultRefused
+from broker.vault_pki import SignedCertificate
+from tests.support.gateway import NAME, guest
+from tests.support.world import World
+
+KIND = kinds["x509"]
+BINDING = {"connection": NAME}
+GUEST = guest()
+
+
+@dataclass
+class Placed:
+    """A lease on a slice behind the gateway, and its own token."""
+
+    lease: LeaseToIssue
+    token: ChildToken
+
+    def to_end(self, serial: str | None = None) -> LeaseToEnd:
+        """What the worker would say of it."""
+        lease = self.lease
+        return LeaseToEnd(lease.id, lease.handle, BINDING, serial, lease.place, "read", lease.expires_at)
+
+
+@pytest.fixture
+def placed(world: World) -> Placed:
+    """A lease for ten minutes."""
+    dataset = world.dataset(kind="x509", slices={"deidentified": BINDING}, actions=("read", "write"))
+    lease_id, now = "l" + secrets.token_hex(13), world.now()
+    lease = LeaseToIssue(
+        id=lease_id,
+        handle=f"{world.parts.tag}-{lease_id}",
+        subject="person:pe_1",
+        dataset=dataset.slug,
+        slice="deidentified",
+        slice_id=world.slice_id(dataset),
+        binding=BINDING,
+        action="read",
+        issued_at=now,
+        expires_at=now + timedelta(minutes=10),
+        place=world.settings.place("x509", BINDING),
+        public_key=KIND.check_proof(GUEST.request),
+    )
+    token = world.parts.vault.child_token(lease.handle, lease.id, KIND.policies(lease.slice_id, "read"), ttl=660)
+    return Placed(lease, token)
+
+
+def _issued(world: World, placed: Placed) -> tuple[Issued, x509.Certificate]:
+    issued = KIND.issue(world.parts.vault, placed.token, placed.lease)
+    return issued, x509.load_pem_x509_certificate(issued.values["certificate"].encode())
+
+
+def test_a_certificate_says_lease_gateway_slice_and_action_and_nothing_of_the_request(
+    world: World, placed: Placed
+) -> None:
+    issued, certificate = _issued(world, placed)
+    lease = placed.lease
+    assert certificate.public_key() == GUEST.key.public_key()
+    assert certificate.subject.rfc4514_string() == f"CN={common_name(lease.handle)},OU={lease.slice_id}:read,O={NAME}"
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert list(names) == [x509.UniformResourceIdentifier(uri(lease.handle))]
+    assert uri(lease.handle) == f"spiffe://guestkey/lease/{lease.handle}"
+    assert timedelta(0) < certificate.not_valid_after_utc - lease.expires_at < timedelta(seconds=70)
+    uses = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(uses) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    assert issued.values["host"] == "localhost" and issued.values["gateway"] == NAME
+    base = f"{str(world.settings.public_url).rstrip('/')}/pki"
+    points = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    assert points[0].full_name == [x509.UniformResourceIdentifier(f"{base}/crl")]
+    where = certificate.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
+    assert {item.access_location.value for item in where} == {f"{base}/ocsp", f"{base}/ca.pem"}
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"alt_names": f"other.{'lease.guestkey.internal'}"},
+        {"not_after": "2035-01-01T00:00:00Z"},
+        {"common_name": "root"},
+        {"common_name": "l1.lease.guestkey.internal.evil.example"},
+        {"uri_sans": "spiffe://elsewhere/lease/x"},
+        {"uri_sans": "spiffe://guestkey/lease/x,https://evil.example"},
+        {"ip_sans": "127.0.0.1"},
+        {"other_sans": "1.3.6.1.4.1.311.20.2.3;utf8:root"},
+        {"format": "pem_bundle"},
+        {"remove_roots_from_chain": True},
+    ],
+    ids=lambda wish: next(iter(wish)),
+)
+def test_a_leases_token_can_ask_for_nothing_else(world: World, placed: Placed, wish: Mapping[str, Any]) -> None:
+    body = {
+        "csr": GUEST.request,
+        "common_name": common_name(placed.lease.handle),
+        "uri_sans": uri(placed.lease.handle),
+        "ttl": "60s",
+    }
+    path = f"pki/sign/{role_of(placed.lease.slice_id, 'read')}"
+    assert world.parts.vault._write_as(placed.token, path, body)
+    with pytest.raises(VaultRefused):
+        world.parts.vault._write_as(placed.token, path, {**body, **wish})
+
+
+def test_a_token_to_read_opens_no_other_path(world: World, placed: Placed) -> None:
+    body = {"csr": GUEST.request, "common_name": "x.lease.guestkey.internal"}
+    short = placed.lease.slice_id.removeprefix("sl_")
+    for path in (f"pki/sign/gk-{short}-write", f"pki/issue/gk-{short}-read", "pki/sign-verbatim", "pki/revoke"):
+        with pytest.raises(VaultRefused):
+            world.parts.vault._write_as(placed.token, path, body)
+
+
+def test_web_replicas_sign_and_revoke_nothing_themselves(world: World, placed: Placed) -> None:
+    issued, _ = _issued(world, placed)
+    body = {"csr": GUEST.request, "common_name": "x.lease.guestkey.internal"}
+    with pytest.raises(VaultRefused):
+        world.parts.vault._write(f"pki/sign/{role_of(placed.lease.slice_id, 'read')}", body)
+    with pytest.raises(VaultRefused):
+        world.parts.vault.revoke_certificate(issued.values["serial"])
+    with pytest.raises(VaultRefused):
+        world.ender.vault._write(f"pki/sign/{role_of(placed.lease.slice_id, 'read')}", body)
+
+
+def test_the_authoritys_own_key_is_refused(world: World, placed: Placed) -> None:
+    own = _self_signed(GUEST.key)
+    with (
+        patch.object(world.parts.vault, "ca_certificate", return_value=own),
+        patch.object(world.parts.vault, "sign_certificate", side_effect=AssertionError("nothing is to be signed")),
+        pytest.raises(Invalid) as refused,
+    ):
+        KIND.issue(world.parts.vault, placed.token, placed.lease)
+    assert "authority's own key" in refused.value.detail
+
+
+# -- a key store that answers nonsense ------------------------------------------------------------------------------
+
+
+def _self_signed(key: Any, name: str = "Guestkey guests") -> str:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(hours=1))
+    builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+class Liar:
+    """Signs as the broker's authority would, and not what it was asked for."""
+
+    def __init__(self, world: World, placed: Placed) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.authority = _self_signed(self.key)
+        self.world, self.lease = world, placed.lease
+
+    def signed(
+        self,
+        *,
+        key: Any = GUEST.key,
+        cn: str = "",
+        names: list[str] | None = None,
+        beyond: int = 60,
+        uses: tuple[x509.ObjectIdentifier, ...] = (ExtendedKeyUsageOID.CLIENT_AUTH,),
+        ca: bool = False,
+        by: Any = None,
+        serial: str = "",
+    ) -> SignedCertificate:
+        """An answer that is right but for what is named."""
+        handle = self.lease.handle
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, cn or common_name(handle))])
+        issuer = x509.load_pem_x509_certificate(self.authority.encode()).subject
+        end = self.lease.expires_at + timedelta(seconds=beyond)
+        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
+        builder = builder.serial_number(0x1234).not_valid_before(end - timedelta(hours=9)).not_valid_after(end)
+        uris = [x509.UniformResourceIdentifier(name) for name in ([uri(handle)] if names is None else names)]
+        if uris:
+            builder = builder.add_extension(x509.SubjectAlternativeName(uris), critical=False)
+        builder = builder.add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+        builder = builder.add_extension(x509.BasicConstraints(ca, None), critical=True)
+        pem = builder.sign(by or self.key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+        return SignedCertificate(pem, self.authority, serial or "12:34")
+
+    def tell(self, placed: Placed, answer: SignedCertificate) -> Issued:
+        """Issue with that answer."""
+        vault = self.world.parts.vault
+        with (
+            patch.object(vault, "ca_certificate", return_value=self.authority),
+            patch.object(vault, "sign_certificate", return_value=answer),
+        ):
+            return KIND.issue(vault, placed.token, placed.lease)
+
+
+def test_the_liar_is_believed_when_it_tells_the_truth(world: World, placed: Placed) -> None:
+    liar = Liar(world, placed)
+    assert liar.tell(placed, liar.signed()).backend_lease_id == "12:34"
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"key": ec.generate_private_key(ec.SECP256R1())},
+        {"cn": "somebody.lease.guestkey.internal"},
+        {"names": []},
+        {"names": ["spiffe://guestkey/lease/abc123-another"]},
+        {"names": ["HANDLE", "spiffe://guestkey/lease/abc123-another"]},
+        {"beyond": 3600},
+        {"beyond": -60},
+        {"uses": (ExtendedKeyUsageOID.SERVER_AUTH,)},
+        {"uses": (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)},
+        {"ca": True},
+        {"by": ec.generate_private_key(ec.SECP256R1())},
+        {"serial": "43:21"},
+    ],
+    ids=lambda lie: next(iter(lie)),
+)
+def test_an_answer_that_is_not_what_was_asked_for_is_handed_to_nobody(
+    world: World, placed: Placed, lie: dict[str, Any]
+) -> None:
+    liar = Liar(world, placed)
+    if "names" in lie:
+        lie = {"names": [name.replace("HANDLE", uri(placed.lease.handle)) for name in lie["names"]]}
+    with pytest.raises(BackendDown) as down:
+        liar.tell(placed, liar.signed(**lie))
+    assert down.value.advice
+
+
+@pytest.mark.parametrize("text", ["", "hello", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+def test_no_certificate_at_all_is_handed_to_nobody(world: World, placed: Placed, text: str) -> None:
+    liar = Liar(world, placed)
+    with pytest.raises(BackendDown):
+        liar.tell(placed, replace(liar.signed(), certificate=text))
+
+
+# -- the end --------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_serial_the_certificate_is_found_by_its_lease(world: World, placed: Placed) -> None:
+    issued, _ = _issued(world, placed)
+    again = KIND.issue(world.parts.vault, placed.token, placed.lease)
+    assert "revoked" in KIND.end(world.ender.vault, placed.to_end())
+    for serial in (issued.values["serial"], again.values["serial"]):
+        stored = world.ender.vault.certificate(serial)
+        assert stored is not None and stored.revoked_at is not None
+
+
+def test_a_second_certificate_of_a_lease_is_shown_until_it_is_ended_too(world: World, placed: Placed) -> None:
+    first, _ = _issued(world, placed)
+    KIND.issue(world.parts.vault, placed.token, placed.lease)
+    vault, tag, bounds = world.ender.vault, world.parts.tag, [Bound(BINDING)]
+    KIND.end(vault, placed.to_end(first.values["serial"]))
+    seen = KIND.shown(vault, tag, bounds).handles[placed.lease.handle]
+    assert seen.backend_lease_id != first.values["serial"]
+    KIND.end(vault, placed.to_end(seen.backend_lease_id))
+    assert placed.lease.handle not in KIND.shown(vault, tag, bounds).handles
+
+
+def test_another_leases_certificate_is_not_revoked(world: World, placed: Placed) -> None:
+    issued, _ = _issued(world, placed)
+    other = replace(placed.to_end(issued.values["serial"]), handle=f"{world.parts.tag}-lother")
+    for serial in (issued.values["serial"], "database/creds/x/y", "..", "accessor"):
+        with pytest.raises(NotEnded):
+            KIND.end(world.ender.vault, replace(other, backend_lease_id=serial))
+    stored = world.ender.vault.certificate(issued.values["serial"])
+    assert stored is not None and stored.revoked_at is None
+
+
+def test_the_authority_itself_is_not_revoked(world: World, placed: Placed) -> None:
+    authority = x509.load_pem_x509_certificate(world.ender.vault.ca_certificate().encode())
+    digits = f"{authority.serial_number:040x}"
+    serial = ":".join(digits[at : at + 2] for at in range(0, 40, 2))
+    assert world.ender.vault.certificate(serial) is not None
+    with pytest.raises(NotEnded):
+        KIND.end(world.ender.vault, placed.to_end(serial))
+
+
+def test_another_installations_certificates_are_counted_and_left_alone(world: World, placed: Placed) -> None:
+    handle = f"zz9zz9-{placed.lease.id}"
+    lease = replace(placed.lease, handle=handle)
+    issued = KIND.issue(world.parts.vault, placed.token, lease)
+    shown = KIND.shown(world.ender.vault, world.parts.tag, [Bound(BINDING)])
+    assert handle not in shown.handles and "zz9zz9" in shown.other_tags
+    KIND.end(world.ender.vault, replace(placed.to_end(issued.values["serial"]), handle=handle))
+
+
+@pytest.fixture
+def unrevoking(world: World) -> Iterator[None]:
+    """A key store that says it revoked, and did not."""
+    with patch.object(world.ender.vault, "revoke_certificate"):
+        yield
+
+
+def test_what_is_not_on_the_list_has_not_ended(world: World, placed: Placed, unrevoking: None) -> None:
+    issued, _ = _issued(world, placed)
+    with pytest.raises(NotEnded):
+        KIND.end(world.ender.vault, placed.to_end(issued.values["serial"]))
+
+
+def test_a_certificate_the_store_no_longer_shows_has_ended_only_if_it_can_have_expired(
+    world: World, placed: Placed
+) -> None:
+    gone = placed.to_end("12:34:56")
+    with pytest.raises(NotEnded):
+        KIND.end(world.ender.vault, gone)
+    assert "expired" in KIND.end(world.ender.vault, replace(gone, expires_at=world.now() - timedelta(hours=1)))
+
+
+@pytest.mark.parametrize("answer", [b"", b"<html>", b"\x30\x03\x02\x01\x01"])
+def test_a_list_that_is_none_confirms_nothing(world: World, placed: Placed, answer: bytes) -> None:
+    issued, _ = _issued(world, placed)
+    ending = placed.to_end(issued.values["serial"])
+    with patch.object(world.ender.vault, "crl", return_value=answer), pytest.raises(BackendDown):
+        KIND.end(world.ender.vault, ending)
+    with patch.object(world.ender.vault, "ocsp", return_value=answer), pytest.raises(BackendDown):
+        KIND.end(world.ender.vault, ending)
+    assert "revoked" in KIND.end(world.ender.vault, ending)
+
+
+def test_what_one_look_cannot_read_is_said_and_read_by_the_next(
+    world: World, placed: Placed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        KIND.issue(world.parts.vault, placed.token, placed.lease)
+    monkeypatch.setattr(x509_stored, "MOST_READ", 2)
+    fresh = vault_of(world.settings, "ender")
+    shown = KIND.shown(fresh, world.parts.tag, [Bound(BINDING)])
+    assert not shown.asked and "next round" in shown.unasked["openbao pki"]
+    with pytest.raises(BackendDown):
+        KIND.end(fresh, placed.to_end())
+    monkeypatch.setattr(x509_stored, "MOST_READ", 100_000)
+    assert placed.lease.handle in KIND.shown(fresh, world.parts.tag, [Bound(BINDING)]).handles
+    KIND.end(fresh, placed.to_end())
+
+
+# -- through the story ----------------------------------------------------------------------------------------------
+
+
+def test_the_whole_story_ends_with_a_revoked_certificate(world: World) -> None:
+    vendor = world.vendor()
+    dataset = world.dataset(vendor, kind="x509", slices={"deidentified": BINDING})
+    signed = world.person(vendor)
+    world.grant(dataset, signed)
+    handed = world.issue(signed, dataset, public_key=GUEST.request)
+    assert handed.values is not None
+    lease = world.lease(handed.lease.id)
+    assert (lease.kind, lease.state, lease.backend_lease_id) == ("x509", "active", handed.values["serial"])
+    world.change(Lease, lease.id, expires_at=world.now())
+    world.wait_sweeping(lease.id, "expired")
+    assert "revocation list" in world.lease(lease.id).confirmed_by
+
+
+def test_a_slice_behind_an_unknown_gateway_fails_and_says_what_to_set(world: World) -> None:
+    dataset = world.dataset(kind="x509", slices={"deidentified": {"connection": "nowhere"}}, register=False)
+    register_waiting(world.ender, vault_of(world.settings, "setup"))
+    with world.database.transaction() as tx:
+        found = tx.get_one(Slice, world.slice_id(dataset))
+    assert found.state == "failed" and "GUESTKEY_X509_CONNECTIONS" in found.state_detail
+
+
+def test_what_a_removed_slice_could_sign_is_signed_no_more(world: World, placed: Placed) -> None:
+    setup = vault_of(world.settings, "setup")
+    for _ in range(2):
+        KIND.unregister(setup, placed.lease.slice_id, Bound(BINDING))
+    with pytest.raises(BackendDown):
+        KIND.issue(world.parts.vault, placed.token, placed.lease)
+    assert policy_of(placed.lease.slice_id, "read") in KIND.policies(placed.lease.slice_id, "read")
+
+
+@pytest.mark.parametrize(
+    "binding",
+    [
+        {},
+        {"connection": ""},
+        {"connection": "Records"},
+        {"connection": "a,b"},
+        {"connection": "a*"},
+        {"connection": "a\n"},
+        {"connection": "../x"},
+        {"connection": 1},
+        {"connection": "records", "schema": "x"},
+        {"connection": "a" * 41},
+    ],
+)
+def test_bindings_that_name_no_gateway_are_refused(binding: dict[str, Any]) -> None:
+    with pytest.raises(Invalid) as refused:
+        KIND.check_binding(binding)
+    assert refused.value.field.startswith("/binding")
