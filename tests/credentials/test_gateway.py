@@ -26,7 +26,7 @@ from broker.credentials.base import Issued, LeaseToEnd, LeaseToIssue
 from broker.credentials.x509 import role_definition
 from broker.embedded.children import StartFailed, free_port
 from broker.parts import vault_of
-from tests.support.gateway import NAME, Gateway, ask, gateway, guest
+from tests.support.gateway import NAME, Authority, Gateway, ask, gateway, guest
 from tests.support.world import World
 from tests.web.conftest import Replica
 
@@ -279,33 +279,6 @@ def pretender() -> Iterator[Pretender]:
     server.shutdown()
     thread.join(5)
     server.server_close()
-
-
-class Authority:
-    """Signs lists."""
-
-    def __init__(self, name: str = "Guestkey guests") -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-
-    def certificate(self) -> bytes:
-        """Its own certificate."""
-        now = datetime.now(UTC)
-        builder = x509.CertificateBuilder().subject_name(self.name).issuer_name(self.name).serial_number(1)
-        builder = builder.public_key(self.key.public_key()).not_valid_before(now - timedelta(days=2))
-        builder = builder.not_valid_after(now + timedelta(days=1))
-        builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True)
-        return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM)
-
-    def list(self, *serials: int, age: int = 0, good_for: int = 3600) -> bytes:
-        """A list made `age` seconds ago."""
-        made = datetime.now(UTC) - timedelta(seconds=age)
-        builder = x509.CertificateRevocationListBuilder().issuer_name(self.name).last_update(made)
-        builder = builder.next_update(made + timedelta(seconds=good_for))
-        for serial in serials:
-            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(made).build()
-            builder = builder.add_revoked_certificate(entry)
-        return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
 @dataclass

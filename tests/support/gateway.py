@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -175,6 +176,33 @@ def ask(connection: ssl.SSLSocket, path: str = "/") -> tuple[int, str]:
 def _length(answer: bytes) -> int:
     found = re.search(rb"content-length: (\d+)", answer, re.IGNORECASE)
     return int(found[1]) if found else 0
+
+
+class Authority:
+    """Somebody else who signs certificates and lists; by its name it could be ours."""
+
+    def __init__(self, name: str = "Guestkey guests") -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+    def certificate(self) -> bytes:
+        """Its own certificate."""
+        now = datetime.now(UTC)
+        builder = x509.CertificateBuilder().subject_name(self.name).issuer_name(self.name).serial_number(1)
+        builder = builder.public_key(self.key.public_key()).not_valid_before(now - timedelta(days=2))
+        builder = builder.not_valid_after(now + timedelta(days=1))
+        builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True)
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+    def list(self, *serials: int, age: int = 0, good_for: int = 3600) -> bytes:
+        """A list made `age` seconds ago."""
+        made = datetime.now(UTC) - timedelta(seconds=age)
+        builder = x509.CertificateRevocationListBuilder().issuer_name(self.name).last_update(made)
+        builder = builder.next_update(made + timedelta(seconds=good_for))
+        for serial in serials:
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(made).build()
+            builder = builder.add_revoked_certificate(entry)
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
 @contextmanager

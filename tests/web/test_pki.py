@@ -1,0 +1,158 @@
+"""What gateways check certificates by, as handed on by a replica: whole, signed, or not at all."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from unittest.mock import patch
+from urllib.parse import quote
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
+
+from broker.credentials import kinds
+from broker.credentials.base import LeaseToEnd, LeaseToIssue
+from broker.credentials.x509_naming import ocsp_question
+from broker.parts import Parts
+from broker.settings import Settings
+from broker.vault import VaultRefused
+from broker.web.pki import LONGEST_QUESTION
+from tests.support.gateway import NAME, Authority, guest
+from tests.support.world import World
+from tests.web.conftest import Replica
+from tests.web.test_edge import is_problem, running
+
+KIND = kinds["x509"]
+BINDING = {"connection": NAME}
+OCSP = {"Content-Type": "application/ocsp-request"}
+
+
+@pytest.fixture
+def fresh(settings: Settings, parts: Parts) -> Iterator[Replica]:
+    """A replica that keeps nothing from before."""
+    with running(settings, parts) as replica:
+        yield replica
+
+
+@pytest.fixture
+def certificate(world: World) -> tuple[x509.Certificate, LeaseToEnd]:
+    """A guest's certificate, and what ends it."""
+    dataset = world.dataset(kind="x509", slices={"deidentified": BINDING})
+    lease_id, now = "l" + secrets.token_hex(13), world.now()
+    lease = LeaseToIssue(
+        id=lease_id,
+        handle=f"{world.parts.tag}-{lease_id}",
+        subject="person:pe_1",
+        dataset=dataset.slug,
+        slice="deidentified",
+        slice_id=world.slice_id(dataset),
+        binding=BINDING,
+        action="read",
+        issued_at=now,
+        expires_at=now + timedelta(minutes=10),
+        public_key=guest().request,
+    )
+    token = world.parts.vault.child_token(lease.handle, lease.id, KIND.policies(lease.slice_id, "read"), ttl=660)
+    issued = KIND.issue(world.parts.vault, token, lease)
+    pem = issued.values["certificate"].encode()
+    return x509.load_pem_x509_certificate(pem), LeaseToEnd(lease_id, lease.handle, BINDING, issued.backend_lease_id)
+
+
+def test_anybody_may_fetch_authority_and_list(fresh: Replica, world: World) -> None:
+    ca = httpx.get(f"{fresh.url}/pki/ca.pem")
+    der, pem = httpx.get(f"{fresh.url}/pki/crl"), httpx.get(f"{fresh.url}/pki/crl.pem")
+    assert (ca.status_code, der.status_code, pem.status_code) == (200, 200, 200)
+    authority = x509.load_pem_x509_certificate(ca.content)
+    crl = x509.load_der_x509_crl(der.content)
+    assert crl == x509.load_pem_x509_crl(pem.content)
+    assert crl.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
+    assert crl.next_update_utc is not None
+    assert crl.next_update_utc - crl.last_update_utc <= timedelta(hours=1)
+    assert der.headers["Content-Type"] == "application/pkix-crl"
+    assert len(der.content) < 100_000
+
+
+def test_what_a_gateway_has_already_is_not_sent_again(fresh: Replica) -> None:
+    first = httpx.get(f"{fresh.url}/pki/crl.pem")
+    assert first.headers["Cache-Control"] == "no-cache"
+    known = httpx.get(f"{fresh.url}/pki/crl.pem", headers={"If-None-Match": first.headers["ETag"]})
+    assert (known.status_code, known.content) == (304, b"")
+
+
+def _status(answer: httpx.Response) -> ocsp.OCSPCertStatus:
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "application/ocsp-response"
+    assert answer.headers["Cache-Control"] == "no-store"
+    return ocsp.load_der_ocsp_response(answer.content).certificate_status
+
+
+def test_ocsp_answers_by_post_and_by_address(
+    fresh: Replica, world: World, certificate: tuple[x509.Certificate, LeaseToEnd]
+) -> None:
+    authority = x509.load_pem_x509_certificate(httpx.get(f"{fresh.url}/pki/ca.pem").content)
+    question = ocsp_question(certificate[0], authority)
+    address = f"{fresh.url}/pki/ocsp/{quote(base64.b64encode(question).decode(), safe='')}"
+
+    def ask() -> list[ocsp.OCSPCertStatus]:
+        posted = httpx.post(f"{fresh.url}/pki/ocsp", content=question, headers=OCSP)
+        return [_status(posted), _status(httpx.get(address))]
+
+    assert ask() == [ocsp.OCSPCertStatus.GOOD] * 2
+    KIND.end(world.ender.vault, certificate[1])
+    assert ask() == [ocsp.OCSPCertStatus.REVOKED] * 2
+
+
+@pytest.mark.parametrize("question", [b"", b"hello", b"\x30\x00", b"x" * (LONGEST_QUESTION + 1)])
+def test_what_is_no_question_is_refused(fresh: Replica, question: bytes) -> None:
+    posted = httpx.post(f"{fresh.url}/pki/ocsp", content=question, headers=OCSP)
+    is_problem(posted, 422, "invalid")
+
+
+@pytest.mark.parametrize("text", ["%25", "aGVsbG8=", "a", "..", "aGVs bG8="])
+def test_what_is_no_question_in_an_address_is_refused(fresh: Replica, text: str) -> None:
+    assert httpx.get(f"{fresh.url}/pki/ocsp/{text}").status_code in (404, 405, 422)
+
+
+def test_with_openbao_gone_nothing_is_made_up(
+    fresh: Replica, world: World, certificate: tuple[x509.Certificate, LeaseToEnd]
+) -> None:
+    authority = x509.load_pem_x509_certificate(httpx.get(f"{fresh.url}/pki/ca.pem").content)
+    question = ocsp_question(certificate[0], authority)
+    world.stack.bao.stop()
+    try:
+        # A replica keeps the list it hands on for a second.
+        time.sleep(1.1)
+        is_problem(httpx.get(f"{fresh.url}/pki/crl.pem", timeout=20), 503, "backend_down")
+        is_problem(httpx.post(f"{fresh.url}/pki/ocsp", content=question, headers=OCSP, timeout=20), 503, "backend_down")
+    finally:
+        world.stack.bao.start()
+
+
+@pytest.mark.parametrize("answer", [b"", b"<html>", b"\x30\x03\x02\x01\x01"])
+def test_a_list_that_is_none_is_not_handed_on(fresh: Replica, answer: bytes) -> None:
+    with patch.object(fresh.parts.vault, "crl", return_value=answer):
+        is_problem(httpx.get(f"{fresh.url}/pki/crl"), 503, "backend_down")
+
+
+def test_a_list_of_another_authority_is_not_handed_on(fresh: Replica) -> None:
+    forged = x509.load_pem_x509_crl(Authority().list()).public_bytes(Encoding.DER)
+    with patch.object(fresh.parts.vault, "crl", return_value=forged):
+        is_problem(httpx.get(f"{fresh.url}/pki/crl"), 503, "backend_down")
+
+
+def test_a_gateway_may_ask_as_often_as_a_caller_and_spends_nobody_elses_rate(settings: Settings, parts: Parts) -> None:
+    with running(settings, parts, rate_limit_per_minute=12, rate_limit_anonymous_per_minute=2) as replica:
+        seen = [httpx.get(f"{replica.url}/pki/crl.pem").status_code for _ in range(14)]
+        assert seen[:12] == [200] * 12 and seen[13] == 429
+        assert httpx.get(f"{replica.url}/api/v1/kinds").status_code == 401
+
+
+def test_the_relay_lets_nobody_ask_anything_else(world: World) -> None:
+    with pytest.raises(VaultRefused):
+        world.parts.vault._fetch("pki/certs?list=true")
