@@ -20,6 +20,7 @@ from broker.access.datasets import NewDataset, add_dataset, dataset
 from broker.access.permissions import missing, require_admin
 from broker.access.slices import NewSlice, add_slice
 from broker.caller import Caller
+from broker.credentials import kinds
 from broker.credentials.postgres_binding import PostgresBinding
 from broker.database import Transaction
 from broker.errors import Conflict, Invalid
@@ -27,6 +28,7 @@ from broker.models import CatalogueTable, Dataset, DatasetDraft, is_id, new_id
 from broker.settings import Settings
 
 LIFETIME = timedelta(days=7)
+POSTGRES = "postgres"
 _WHOLE = ("smallint", "integer", "bigint")
 _DIGITS = re.compile(r"[+-]?[0-9]{1,18}")
 _FRACTION = ("numeric", "real", "double precision")
@@ -47,16 +49,39 @@ class Described:
 
 
 def begin(
-    tx: Transaction, caller: Caller, settings: Settings, connection: str, of: str | None, now: datetime
+    tx: Transaction,
+    caller: Caller,
+    settings: Settings,
+    connection: str,
+    of: str | None,
+    now: datetime,
+    *,
+    kind: str = POSTGRES,
 ) -> DatasetDraft:
-    """Start describing a dataset, or one more slice of the dataset `of`. For admins."""
-    catalogues.connection(tx, caller, settings, connection)
+    """Start describing a dataset, or one more slice of the dataset `of`. For admins.
+
+    Raises:
+        Invalid: that kind has no such connection, or no form asks for its slices.
+    """
     content: dict[str, Any] = {"connection": connection}
+    if kind == POSTGRES:
+        catalogues.connection(tx, caller, settings, connection)
+    else:
+        require_admin(caller)
+        if (kind, connection) not in elsewhere(settings):
+            raise Invalid("Choose where it lies.", field="/connection")
+        content["kind"] = kind
     if of:
         content["dataset"] = dataset(tx, caller, of).slug
     made = DatasetDraft(id=new_id("dd"), made_by=caller.id, content=content, expires_at=now + LIFETIME)
     tx.add(made)
     return made
+
+
+def elsewhere(settings: Settings) -> list[tuple[str, str]]:
+    """Kind and connection of everything that is no database a catalogue is kept of, and that slices can live at."""
+    asked = [name for name, kind in kinds.items() if kind.binding_fields is not None]
+    return [(name, connection) for name in asked for connection in sorted(settings.connections(name))]
 
 
 def draft(tx: Transaction, caller: Caller, draft_id: str, *, locked: bool = False) -> DatasetDraft:
@@ -106,6 +131,28 @@ def choose_table(tx: Transaction, caller: Caller, draft_id: str, named: str) -> 
         content.pop("columns", None)
         content.pop("rows", None)
     held.content = content
+
+
+def choose_place(
+    tx: Transaction, caller: Caller, draft_id: str, said: Mapping[str, str], actions: Sequence[str]
+) -> None:
+    """Where exactly, for a kind without a catalogue, and what may be done there.
+
+    Raises:
+        Invalid: the kind does not let it pass.
+    """
+    held = draft(tx, caller, draft_id, locked=True)
+    kind = kinds.get(held.content.get("kind", ""))
+    if kind is None:
+        raise Conflict("This draft is of a database.", advice="Go back to the step “table”.")
+    if not actions or not set(actions) <= kind.actions:
+        raise Invalid("Choose what guests may do there.", field="/actions")
+    asked = {field.name: said.get(field.name, "").strip() for field in kind.binding_fields or ()}
+    try:
+        bound = kind.check_binding({"connection": held.content["connection"], **asked})
+    except Invalid as error:
+        raise Invalid(error.detail, field=error.field.removeprefix("/binding"), advice=error.advice) from error
+    held.content = {**held.content, "binding": dict(bound), "actions": sorted(set(actions))}
 
 
 def choose_columns(
@@ -158,7 +205,8 @@ def describe(tx: Transaction, caller: Caller, draft_id: str, said: Described, no
 
 def step_missing(content: Mapping[str, Any]) -> str | None:
     """The first step that was not taken yet, by its name in the address; None if all were."""
-    for step, key in (("table", "table"), ("columns", "columns"), ("describe", "slice")):
+    where = [("place", "binding")] if "kind" in content else [("table", "table"), ("columns", "columns")]
+    for step, key in [*where, ("describe", "slice")]:
         if key not in content:
             return step
     return None
@@ -176,7 +224,8 @@ def finish(tx: Transaction, caller: Caller, draft_id: str, now: datetime) -> str
         return str(done)
     if step := step_missing(content):
         raise Conflict("Something is missing yet.", advice=f"Go back to the step “{step}”.")
-    table_of(tx, caller, content)
+    if "kind" not in content:
+        table_of(tx, caller, content)
     slug = content.get("dataset")
     if slug is None:
         new = NewDataset(
@@ -189,11 +238,17 @@ def finish(tx: Transaction, caller: Caller, draft_id: str, now: datetime) -> str
             retention_until=_kept_until(content["kept_until"], now),
         )
         slug = add_dataset(tx, caller, new, now).slug
-    binding = _binding(content, content["columns"], content["rows"])
-    slice_ = NewSlice(content["slice"], content["slice_description"], "postgres", binding, ("read",))
-    add_slice(tx, caller, slug, slice_, now)
+    add_slice(tx, caller, slug, _slice(content), now)
     held.content = {"done": slug, "connection": content["connection"]}
     return str(slug)
+
+
+def _slice(content: Mapping[str, Any]) -> NewSlice:
+    name, description = content["slice"], content["slice_description"]
+    if "kind" in content:
+        return NewSlice(name, description, content["kind"], content["binding"], tuple(content["actions"]))
+    binding = _binding(content, content["columns"], content["rows"])
+    return NewSlice(name, description, POSTGRES, binding, ("read",))
 
 
 def _binding(content: Mapping[str, Any], columns: list[str], rows: list[Any]) -> dict[str, Any]:

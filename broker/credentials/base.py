@@ -41,6 +41,15 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
+class BindingField:
+    """What a binding of a kind says beside its connection, as a form asks for it."""
+
+    name: str
+    label: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
 class Proof:
     """What a guest brings for a credential whose secret never leaves its hands: a public key or a signing request.
 
@@ -154,6 +163,7 @@ class Kind(Protocol):
 
     `at_backend`: something is made at a backend that slices are bound to, so a lease is pending first.
     `needs_child_token`: it is made through OpenBao, with a token of its own. `proof`: what its holder must bring.
+    `binding_fields`: what a form asks of a slice beside its connection; None where it has pages of its own, or none.
     """
 
     name: str
@@ -164,6 +174,7 @@ class Kind(Protocol):
     needs_child_token: bool
     renewable: bool
     proof: Proof | None
+    binding_fields: tuple[BindingField, ...] | None
 
     def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the binding in canonical form.

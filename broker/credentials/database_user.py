@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from broker.credentials.base import Issued, LeaseToEnd, LeaseToIssue, Proof
+from broker.credentials.base import BindingField, Issued, LeaseToEnd, LeaseToIssue, Proof
 from broker.credentials.names import policy_of, role_of, user_of
 from broker.errors import BackendDown
 from broker.vault import ChildToken, Vault, VaultRefused
@@ -29,6 +29,7 @@ class DatabaseUser(ABC):
     needs_child_token = True
     renewable = True
     proof: Proof | None = None
+    binding_fields: tuple[BindingField, ...] | None = None
 
     @abstractmethod
     def relation(self, slice_id: str) -> str:

@@ -16,6 +16,7 @@ from cryptography import x509
 
 from broker.credentials import x509_proof
 from broker.credentials.base import (
+    BindingField,
     Bound,
     Ending,
     Issued,
@@ -81,6 +82,7 @@ class X509Kind:
     at_backend = True
     needs_child_token = True
     renewable = False
+    binding_fields: tuple[BindingField, ...] | None = ()
     proof: Proof | None = Proof(
         name="csr",
         label="Certificate signing request (PEM)",

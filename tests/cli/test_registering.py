@@ -10,7 +10,7 @@ import pytest
 from broker.access import cataloguing, registering
 from broker.cli.commands.registering import condition
 from broker.cli.faults import Fault
-from broker.models import Dataset, Lease, Offer, new_id
+from broker.models import Dataset, Lease, Offer, Slice, new_id
 from broker.parts import vault_of
 from tests.cli.conftest import TerminalOf
 from tests.support.world import World
@@ -64,6 +64,25 @@ def test_a_dataset_is_made_of_a_connected_database_and_previewed(world: World, t
     assert world.events(lease.id)[-1] == "lease.revoked" and "lease.issued" in world.events(lease.id)
     retired = admin.run("slice", "retire", slug, "deidentified", "--reason", "a trial", "--json")
     assert json.loads(retired.out)["data"]["status"] == "retired"
+
+
+def test_a_slice_behind_a_gateway_is_added_by_its_kind(world: World, terminal_of: TerminalOf) -> None:
+    admin, slug = terminal_of(world.person(roles=("admin",))), f"made-{secrets.token_hex(4)}"
+    assert admin.run("dataset", "new", slug, "--title", "Made here").code == 0
+    words = ["slice", "add", slug, "full", "--connection", "records", "--kind", "x509"]
+    added = admin.run(*words, "--action", "write", "--action", "read")
+    assert added.code == 0, added.err
+    registering.register_waiting(world.ender, vault_of(world.settings, "setup"))
+    with world.database.transaction() as tx:
+        (slice_,) = tx.query(Slice).join(Dataset).filter(Dataset.slug == slug).all()
+    assert (slice_.kind, slice_.binding, slice_.state) == ("x509", {"connection": "records"}, "ready")
+    assert slice_.actions == ["read", "write"]
+    words[3] = "other"
+    assert "Unknown fields" in admin.run(*words, "--binding", "table=x").err
+    assert "names nothing" in admin.run(*words, "--binding", "table").err
+    assert "has no table" in admin.run(*words, "--table", "a.b").err
+    assert "serves" in admin.run(*words[:-1], "token").err
+    assert "--table" in admin.run(*words[:-2]).err
 
 
 @pytest.mark.parametrize(

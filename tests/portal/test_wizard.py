@@ -61,7 +61,7 @@ def test_a_dataset_is_registered_step_by_step(house: House, guest_of: GuestOf, s
     ines.follow("Register a dataset")
     if scripts:
         ines.look("describe-begin")
-    ines.choose("Database", "data")
+    ines.choose("Where it lies", "data")
     ines.press("Go on")
     read_again(ines, "ward.visits")
     assert "\u202e" not in ines.page.content() and "\\u202e" in ines.page.content()
@@ -136,7 +136,7 @@ def test_a_slice_is_added_fails_is_tried_again_and_taken_away(house: House, gues
         session.execute("CREATE TABLE ward.soon (id int, code text); GRANT SELECT ON ward.soon TO guestkey_registrar")
     ines.open(f"/datasets/{dataset.slug}/slices")
     ines.follow("Add a slice")
-    ines.choose("Database", "data")
+    ines.choose("Where it lies", "data")
     ines.press("Go on")
     read_again(ines, "ward.soon")
     ines.page.get_by_label("ward.soon").check()
@@ -166,12 +166,46 @@ def test_a_slice_is_added_fails_is_tried_again_and_taken_away(house: House, gues
     assert ines.page.get_by_role("rowheader", name="codes").count() == 0
 
 
+def test_a_dataset_behind_a_gateway_is_registered_without_tables(house: House, guest_of: GuestOf) -> None:
+    ines = guest_of(house.someone("Ines Admin", None, "admin"), factor_age=10)
+    slug = f"gate-{secrets.token_hex(4)}"
+    ines.open("/datasets/new")
+    ines.choose("Where it lies", "x509/records")
+    ines.press("Go on")
+    ines.says("Step 2 of 4")
+    for step in ("table", "columns", "describe", "review"):
+        ines.open(ines.page.url.rpartition("/")[0] + f"/{step}")
+        assert ines.page.url.endswith("/place"), "no step can be jumped to"
+    ines.page.get_by_label("read").uncheck()
+    ines.press("Go on")
+    ines.says("Choose what guests may do there.")
+    ines.page.get_by_label("read").check()
+    ines.page.get_by_label("write").check()
+    ines.look("describe-place")
+    ines.press("Go on")
+    ines.fill("Title", "Records")
+    ines.fill("Short name", slug)
+    ines.fill("Name of the slice", "full")
+    ines.press("Go on")
+    ines.says("records (x509)")
+    command = ines.page.locator("#command").text_content() or ""
+    assert command.endswith(f"slice add {slug} full --connection records --kind x509 --action read --action write")
+    ines.press("Register")
+    shows(ines, "registering", gone=True)
+    ines.says("guests may read and write")
+    with house.world.database.transaction() as tx:
+        made = tx.scalars(select(Dataset).where(Dataset.slug == slug)).one()
+        (slice_,) = tx.scalars(select(Slice).where(Slice.dataset_id == made.id))
+    assert (slice_.kind, slice_.binding, slice_.actions) == ("x509", {"connection": "records"}, ["read", "write"])
+    assert slice_.state == "ready"
+
+
 def test_drafts_and_slices_are_for_those_they_concern(house: House, guest_of: GuestOf) -> None:
     vendor, source = house.vendor()
     dataset = house.dataset(house.someone("Olga Owner"), vendor)
     ines = guest_of(house.someone("Ines Admin", None, "admin"))
     ines.open("/datasets/new")
-    ines.choose("Database", "data")
+    ines.choose("Where it lies", "data")
     ines.press("Go on")
     mine = ines.page.url
     read_again(ines, "ward.visits")

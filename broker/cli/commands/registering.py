@@ -114,27 +114,60 @@ def add_slice(
     cli: Cli,
     dataset: Dataset,
     slice_: Name,
-    connection: Annotated[str, typer.Option(help="The connected database.", autocompletion=CONNECTION)],
-    table: Annotated[str, typer.Option(help="SCHEMA.TABLE")],
-    column: Annotated[list[str], typer.Option(help="A column to show; give it once for each.")],
+    connection: Annotated[str, typer.Option(help="What it lies in, by name.", autocompletion=CONNECTION)],
+    table: Annotated[str | None, typer.Option(help="SCHEMA.TABLE, in a database.")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="A column to show; give it once for each.")] = None,
     where: Annotated[
         list[str] | None,
         typer.Option(help="Only rows like: site=berlin, age>=18, 'site in berlin,paris', 'x is null'."),
     ] = None,
+    kind: Annotated[
+        str, typer.Option(help="Its kind: guestkey kind list.", autocompletion=completing.KINDS)
+    ] = "postgres",
+    binding: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE, what else says where it lies; see the page of its kind.")
+    ] = None,
+    action: Annotated[list[str] | None, typer.Option(help="read (if left out) or write; once for each.")] = None,
     description: Annotated[str, typer.Option(help="What it shows.")] = "",
 ) -> None:
-    """Register a slice of a dataset: some columns, and the rows that meet every condition."""
-    schema, name = _place(table)
-    binding = {
-        "connection": connection,
-        "schema": schema,
-        "table": name,
-        "columns": column,
-        "rows": [condition(text) for text in where or []],
+    """Register a slice: some columns and rows of a table, or, with --kind, what else a connection leads to."""
+    if kind == "postgres":
+        bound = _of_table(table, column or [], where or [])
+    elif table or column or where:
+        raise Fault(
+            Code.USAGE,
+            f"A slice of kind {kind} has no table, columns or rows.",
+            next_step="Say where it lies with --binding NAME=VALUE.",
+        )
+    else:
+        bound = dict(_named(text) for text in binding or [])
+    body = {
+        "name": slice_,
+        "description": description,
+        "kind": kind,
+        "binding": {"connection": connection, **bound},
+        "actions": action or ["read"],
     }
-    body = {"name": slice_, "description": description, "binding": binding}
     made = cli.api.post(f"/datasets/{segment(dataset)}/slices", body)
     cli.out.done(f"The slice {made['name']} is {made['state']}. Next: guestkey dataset show {dataset}", made)
+
+
+def _of_table(table: str | None, columns: list[str], where: list[str]) -> Json:
+    if not table or not columns:
+        raise Fault(
+            Code.USAGE,
+            "A slice of a database needs --table, and --column for each column to show.",
+            next_step="guestkey connection tables CONNECTION",
+        )
+    schema, name = _place(table)
+    return {"schema": schema, "table": name, "columns": columns, "rows": [condition(text) for text in where]}
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, is_, value = text.partition("=")
+    if not name or not is_:
+        raise Fault(Code.USAGE, f"{text!r} names nothing.", next_step="Write --binding NAME=VALUE.")
+    return name, value
 
 
 def retry_slice(cli: Cli, dataset: Dataset, slice_: Name) -> None:

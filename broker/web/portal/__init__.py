@@ -23,6 +23,7 @@ from broker.web.portal import (
     noticing,
     owning,
     parting,
+    placing,
     registry,
     reviewing,
     searching,
@@ -40,6 +41,7 @@ for _module in (
     confirming_elsewhere,
     # Before a dataset's own page: `/datasets/new` is no dataset.
     describing,
+    placing,
     slicing,
     datasets,
     asking,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter
@@ -20,7 +18,7 @@ from broker.database import now as clock
 from broker.errors import Invalid
 from broker.models import CatalogueTable, Person
 from broker.web.portal.acting import Setback, act, fresh, go
-from broker.web.portal.pages import render
+from broker.web.portal.drafting import commands, path, render_step, step, typed, visible
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
 
 router = APIRouter()
@@ -51,15 +49,18 @@ def begin(viewer: MemberNow, sent: Sent) -> Response:
     """Begin a draft; a database nobody has looked into yet is read."""
 
     def do(viewer: Viewer) -> Response:
-        name = sent.get("connection", "")
+        kind, _, name = sent.get("connection", "").rpartition("/")
         with viewer.parts.database.transaction() as tx:
             now, settings = clock(tx), viewer.parts.settings
+            if kind:
+                made = drafts.begin(tx, viewer.caller, settings, name, sent.get("dataset") or None, now, kind=kind)
+                return go(path(made.id, "place"))
             if name not in settings.postgres_connections:
-                raise Invalid("Choose a database.", field="/connection")
+                raise Invalid("Choose where it lies.", field="/connection")
             made = drafts.begin(tx, viewer.caller, settings, name, sent.get("dataset") or None, now)
             if catalogues.connection(tx, viewer.caller, settings, name).catalogue is None:
                 catalogues.ask(tx, viewer.caller, settings, name, now)
-            return go(_path(made.id, "table"))
+            return go(path(made.id, "table"))
 
     return act(viewer, sent, do, lambda back: _begin_page(back, sent))
 
@@ -77,7 +78,7 @@ def choose_table(draft_id: str, viewer: MemberNow, sent: Sent) -> Response:
     def do(tx: Transaction, viewer: Viewer) -> None:
         drafts.choose_table(tx, viewer.caller, draft_id, sent.get("table", ""))
 
-    return _step(viewer, sent, do, _path(draft_id, "columns"), lambda back: _table_page(back, draft_id, "", ""))
+    return step(viewer, sent, do, path(draft_id, "columns"), lambda back: _table_page(back, draft_id, "", ""))
 
 
 @router.post("/datasets/new/{draft_id}/read")
@@ -88,7 +89,7 @@ def read_again(draft_id: str, viewer: MemberNow, sent: Sent) -> Response:
         held = drafts.draft(tx, viewer.caller, draft_id)
         catalogues.ask(tx, viewer.caller, viewer.parts.settings, held.content["connection"], clock(tx))
 
-    return _step(viewer, sent, do, _path(draft_id, "table"), lambda back: _table_page(back, draft_id, "", ""))
+    return step(viewer, sent, do, path(draft_id, "table"), lambda back: _table_page(back, draft_id, "", ""))
 
 
 @router.get("/datasets/new/{draft_id}/columns")
@@ -105,7 +106,7 @@ def choose_columns(draft_id: str, viewer: MemberNow, sent: Sent) -> Response:
         chosen = [name.removeprefix("use-") for name in sent if name.startswith("use-")]
         drafts.choose_columns(tx, viewer.caller, draft_id, chosen, _conditions(sent))
 
-    return _step(viewer, sent, do, _path(draft_id, "describe"), lambda back: _columns_page(back, draft_id, sent))
+    return step(viewer, sent, do, path(draft_id, "describe"), lambda back: _columns_page(back, draft_id, sent))
 
 
 @router.get("/datasets/new/{draft_id}/describe")
@@ -131,7 +132,7 @@ def describe(draft_id: str, viewer: MemberNow, sent: Sent) -> Response:
     def do(tx: Transaction, viewer: Viewer) -> None:
         drafts.describe(tx, viewer.caller, draft_id, said, clock(tx))
 
-    return _step(viewer, sent, do, _path(draft_id, "review"), lambda back: _describe_page(back, draft_id, sent))
+    return step(viewer, sent, do, path(draft_id, "review"), lambda back: _describe_page(back, draft_id, sent))
 
 
 @router.get("/datasets/new/{draft_id}/review")
@@ -152,29 +153,15 @@ def register(draft_id: str, viewer: MemberNow, sent: Sent) -> Response:
     return act(viewer, sent, do, lambda back: _review_page(back, draft_id), needs=fresh)
 
 
-def _step(
-    viewer: Viewer,
-    sent: Mapping[str, str],
-    do: Callable[[Transaction, Viewer], None],
-    onward: str,
-    again: Callable[[Setback], Response],
-) -> Response:
-    """Do one step in one transaction and go on, or show its page again."""
-
-    def done(viewer: Viewer) -> Response:
-        with viewer.parts.database.transaction() as tx:
-            do(tx, viewer)
-        return go(onward)
-
-    return act(viewer, sent, done, again)
-
-
 def _begin_page(back: Setback, sent: Mapping[str, str]) -> HTMLResponse:
     viewer = back.viewer
     with viewer.parts.database.transaction() as tx:
         found = catalogues.connections(tx, viewer.caller, viewer.parts.settings)
     choices = [(item.name, item.name) for item in found]
-    return _render("begin", back, choices=choices, chosen=sent.get("connection", ""), of=sent.get("dataset", "")[:64])
+    choices += [(f"{kind}/{name}", f"{name} ({kind})") for kind, name in drafts.elsewhere(viewer.parts.settings)]
+    return render_step(
+        "begin", back, choices=choices, chosen=sent.get("connection", ""), of=sent.get("dataset", "")[:64]
+    )
 
 
 def _table_page(back: Setback, draft_id: str, part: str, after: str) -> Response:
@@ -183,10 +170,12 @@ def _table_page(back: Setback, draft_id: str, part: str, after: str) -> Response
         content = drafts.draft(tx, viewer.caller, draft_id).content
         if done := content.get("done"):
             return go(f"/datasets/{done}/slices")
+        if "kind" in content:
+            return go(path(draft_id, "place"))
         name = content["connection"]
         catalogue = catalogues.connection(tx, viewer.caller, viewer.parts.settings, name).catalogue
         page = catalogues.tables(tx, viewer.caller, name, part=part, after=after)
-    return _render(
+    return render_step(
         "table",
         back,
         draft=draft_id,
@@ -204,18 +193,18 @@ def _columns_page(back: Setback, draft_id: str, sent: Mapping[str, str]) -> Resp
     with viewer.parts.database.transaction() as tx:
         content = drafts.draft(tx, viewer.caller, draft_id).content
         if "table" not in content:
-            return go(_path(draft_id, "table"))
+            return go(path(draft_id, "table"))
         try:
             table = drafts.table_of(tx, viewer.caller, content)
         except Invalid:
-            return go(_path(draft_id, "table"))
+            return go(path(draft_id, "table"))
     columns = _columns(table)
     if sent:
         chosen = {name.removeprefix("use-") for name in sent if name.startswith("use-")}
     else:
         chosen = set(content.get("columns", [column["name"] for column in columns if column["guess"] is None]))
     rows = _slots(sent, content.get("rows", []))
-    return _render(
+    return render_step(
         "columns",
         back,
         draft=draft_id,
@@ -235,14 +224,17 @@ def _describe_page(back: Setback, draft_id: str, sent: Mapping[str, str]) -> Res
     viewer = back.viewer
     with viewer.parts.database.transaction() as tx:
         content = drafts.draft(tx, viewer.caller, draft_id).content
-        if "columns" not in content:
-            return go(_path(draft_id, drafts.step_missing(content) or "review"))
+        where = "place" if "kind" in content else "columns"
+        if ("binding" if "kind" in content else "columns") not in content:
+            return go(path(draft_id, drafts.step_missing(content) or "review"))
         others = (Person.vendor_id.is_(None), Person.status == "active", Person.id != viewer.caller.id)
         inside = select(Person).where(*others)
         people = tx.scalars(inside.order_by(Person.name, Person.id).limit(_MOST_OWNERS)).all()
     kept = {**content, "labels": " ".join(content.get("labels", [])), "slice_name": content.get("slice", "")}
     owners = [("", "Nobody yet: admins decide")] + [(person.id, f"{person.name} ({person.email})") for person in people]
-    return _render("describe", back, draft=draft_id, content=content, filled=sent or kept, owners=owners)
+    return render_step(
+        "describe", back, draft=draft_id, content=content, filled=sent or kept, owners=owners, where=where
+    )
 
 
 def _review_page(back: Setback, draft_id: str) -> Response:
@@ -252,14 +244,18 @@ def _review_page(back: Setback, draft_id: str) -> Response:
         if done := content.get("done"):
             return go(f"/datasets/{done}/slices")
         if step := drafts.step_missing(content):
-            return go(_path(draft_id, step))
+            return go(path(draft_id, step))
+        owner = tx.get(Person, content["owner"]) if content.get("owner") else None
+        if "kind" in content:
+            return render_step(
+                "review_place", back, draft=draft_id, content=content, owner=owner, commands=commands(content)
+            )
         try:
             table = drafts.table_of(tx, viewer.caller, content)
         except Invalid:
-            return go(_path(draft_id, "table"))
-        owner = tx.get(Person, content["owner"]) if content.get("owner") else None
+            return go(path(draft_id, "table"))
     chosen = [column for column in _columns(table) if column["name"] in content["columns"]]
-    return _render(
+    return render_step(
         "review",
         back,
         draft=draft_id,
@@ -268,36 +264,8 @@ def _review_page(back: Setback, draft_id: str) -> Response:
         columns=chosen,
         conditions=[condition_said(row) for row in content["rows"]],
         owner=owner,
-        commands=_commands(content),
+        commands=commands(content),
     )
-
-
-def _commands(content: Mapping[str, Any]) -> str:
-    """What registers the same from a terminal."""
-    lines = []
-    if "dataset" not in content:
-        optional = (("description", content["description"]), ("owner", content["owner"]))
-        said = [("title", content["title"]), *(("label", label) for label in content["labels"]), *optional]
-        if content["kept_until"]:
-            said.append(("kept-until", f"{content['kept_until']}T23:59:59Z"))
-        lines.append(_command("dataset new", [content["slug"]], said))
-    said = [("connection", content["connection"]), ("table", ".".join(content["table"]))]
-    said += [("column", column) for column in content["columns"]]
-    said += [("where", _where(row)) for row in content["rows"]]
-    said.append(("description", content["slice_description"]))
-    lines.append(_command("slice add", [content.get("dataset") or content["slug"], content["slice"]], said))
-    return "\n".join(lines)
-
-
-def _command(words: str, names: list[str], options: list[tuple[str, str]]) -> str:
-    given = [f"--{name} {shlex.quote(visible(value))}" for name, value in options if value]
-    return " ".join(["guestkey", words, *map(shlex.quote, names), *given])
-
-
-def _where(row: list[Any]) -> str:
-    column, operator, *_ = row
-    written = {"in": " in ", "is_null": " is null", "not_null": " is not null"}.get(operator, operator)
-    return f"{column}{written}{_typed(row)}"
 
 
 def condition_said(row: list[Any]) -> str:
@@ -308,15 +276,6 @@ def condition_said(row: list[Any]) -> str:
     if operator in ("is_null", "not_null"):
         shown = ""
     return visible(f"{column} {said} {shown}".strip())
-
-
-def visible(text: str) -> str:
-    """A name from somebody's database with what cannot be seen, or turns the line about, written out."""
-    return "".join(
-        character if not unicodedata.category(character).startswith(("C", "Z")) or character == " "
-        else f"\\u{ord(character):04x}"
-        for character in text
-    )  # fmt: skip
 
 
 def _columns(table: CatalogueTable) -> list[dict[str, Any]]:
@@ -337,29 +296,5 @@ def _conditions(sent: Mapping[str, str]) -> list[tuple[str, str, str]]:
 
 def _slots(sent: Mapping[str, str], rows: list[Any]) -> list[tuple[str, str, str]]:
     """The conditions as fields: those there are, and a few empty ones."""
-    kept = _conditions(sent) if sent else [(row[0], row[1], _typed(row)) for row in rows]
+    kept = _conditions(sent) if sent else [(row[0], row[1], typed(row)) for row in rows]
     return kept + [("", "=", "")] * max(1, _CONDITIONS - len(kept))
-
-
-def _typed(row: list[Any]) -> str:
-    value = row[2] if len(row) > 2 else None
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        return ", ".join(str(item) for item in value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _path(draft_id: str, step: str) -> str:
-    return f"/datasets/new/{draft_id}/{step}"
-
-
-def _render(name: str, back: Setback, **context: Any) -> HTMLResponse:
-    return render(
-        f"describe/{name}.html",
-        viewer=back.viewer,
-        status=back.status if back.trouble or back.panel else 200,
-        trouble=back.trouble,
-        panel=back.panel,
-        **context,
-    )

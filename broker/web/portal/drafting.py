@@ -1,0 +1,102 @@
+"""What the pages of a draft share: taking a step, showing a page, and the commands that do the same."""
+
+from __future__ import annotations
+
+import shlex
+import unicodedata
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastapi.responses import HTMLResponse
+from starlette.responses import Response
+
+from broker.database import Transaction
+from broker.web.portal.acting import Setback, act, go
+from broker.web.portal.pages import render
+from broker.web.portal.viewer import Viewer
+
+
+def step(
+    viewer: Viewer,
+    sent: Mapping[str, str],
+    do: Callable[[Transaction, Viewer], None],
+    onward: str,
+    again: Callable[[Setback], Response],
+) -> Response:
+    """Do one step in one transaction and go on, or show its page again."""
+
+    def done(viewer: Viewer) -> Response:
+        with viewer.parts.database.transaction() as tx:
+            do(tx, viewer)
+        return go(onward)
+
+    return act(viewer, sent, done, again)
+
+
+def commands(content: Mapping[str, Any]) -> str:
+    """What registers the same from a terminal."""
+    lines = []
+    if "dataset" not in content:
+        optional = (("description", content["description"]), ("owner", content["owner"]))
+        said = [("title", content["title"]), *(("label", label) for label in content["labels"]), *optional]
+        if content["kept_until"]:
+            said.append(("kept-until", f"{content['kept_until']}T23:59:59Z"))
+        lines.append(_command("dataset new", [content["slug"]], said))
+    said = [("connection", content["connection"]), *_place(content), ("description", content["slice_description"])]
+    lines.append(_command("slice add", [content.get("dataset") or content["slug"], content["slice"]], said))
+    return "\n".join(lines)
+
+
+def _place(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if "kind" in content:
+        bound = [("binding", f"{key}={value}") for key, value in content["binding"].items() if key != "connection"]
+        return [("kind", content["kind"]), *bound, *(("action", action) for action in content["actions"])]
+    said = [("table", ".".join(content["table"])), *(("column", column) for column in content["columns"])]
+    return said + [("where", _where(row)) for row in content["rows"]]
+
+
+def _command(words: str, names: list[str], options: list[tuple[str, str]]) -> str:
+    given = [f"--{name} {shlex.quote(visible(value))}" for name, value in options if value]
+    return " ".join(["guestkey", words, *map(shlex.quote, names), *given])
+
+
+def _where(row: list[Any]) -> str:
+    column, operator, *_ = row
+    written = {"in": " in ", "is_null": " is null", "not_null": " is not null"}.get(operator, operator)
+    return f"{column}{written}{typed(row)}"
+
+
+def visible(text: str) -> str:
+    """A name from somebody's database with what cannot be seen, or turns the line about, written out."""
+    return "".join(
+        character if not unicodedata.category(character).startswith(("C", "Z")) or character == " "
+        else f"\\u{ord(character):04x}"
+        for character in text
+    )  # fmt: skip
+
+
+def typed(row: list[Any]) -> str:
+    """What a condition compares with, as somebody would type it."""
+    value = row[2] if len(row) > 2 else None
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def path(draft_id: str, step: str) -> str:
+    """The address of a step."""
+    return f"/datasets/new/{draft_id}/{step}"
+
+
+def render_step(name: str, back: Setback, **context: Any) -> HTMLResponse:
+    """The page of a step, or of what went wrong at it."""
+    return render(
+        f"describe/{name}.html",
+        viewer=back.viewer,
+        status=back.status if back.trouble or back.panel else 200,
+        trouble=back.trouble,
+        panel=back.panel,
+        **context,
+    )
