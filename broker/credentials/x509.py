@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import structlog
 from cryptography import x509
@@ -22,31 +21,28 @@ from broker.credentials.base import (
     Issued,
     LeaseToEnd,
     LeaseToIssue,
-    NotEnded,
     Proof,
     Seen,
     Shown,
     Use,
 )
 from broker.credentials.names import short
+from broker.credentials.x509_ending import end_many
 from broker.credentials.x509_naming import (
     DOMAIN,
     URI,
     Unsound,
     check_issued,
     common_name,
-    ocsp_question,
-    ocsp_says_revoked,
     read_certificate,
     same_key,
     serial_of,
-    told,
     uri,
 )
-from broker.credentials.x509_stored import Incomplete, StoredCertificates, authority, fresh_crl, nonsense
+from broker.credentials.x509_stored import Incomplete, authority, nonsense, stored
 from broker.errors import BackendDown, Invalid
 from broker.vault import ChildToken, Vault, VaultRefused
-from broker.vault_pki import SignedCertificate, checked_serial
+from broker.vault_pki import SignedCertificate
 
 log = structlog.get_logger(__name__)
 _CONNECTION = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
@@ -57,11 +53,6 @@ BACKSTOP_SECONDS = 60
 _SLACK_SECONDS = 10
 _LONGEST = "25h"
 _PLACE = "openbao pki"
-_REVOKED = "openbao: revoked, on the revocation list and by OCSP"
-_EXPIRED = "openbao: the certificate has expired"
-_NEVER = "openbao: no certificate carries this lease"
-
-_KNOWN: WeakKeyDictionary[Vault, StoredCertificates] = WeakKeyDictionary()
 
 
 def role_of(slice_id: str, action: str) -> str:
@@ -199,44 +190,15 @@ class X509Kind:
         raise ValueError("certificates are not renewed")
 
     def end(self, vault: Vault, lease: LeaseToEnd) -> str:
-        """Revoke every certificate of the lease that is known, then ask store, revocation list and OCSP."""
-        serials = [lease.backend_lease_id] if lease.backend_lease_id else _serials(vault, lease.handle)
-        if not serials:
-            return _NEVER
-        held = {serial: _revoke(vault, serial, lease.handle) for serial in serials}
-        crl = fresh_crl(vault)
-        issuer = authority(vault)
-        answers = {self._ended(vault, serial, certificate, crl, issuer, lease) for serial, certificate in held.items()}
-        return _REVOKED if _REVOKED in answers else _EXPIRED
+        """Revoke every certificate of the lease that is known, then ask revocation list and OCSP."""
+        outcome = end_many(vault, [lease])[lease.id]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
-    def _ended(
-        self,
-        vault: Vault,
-        serial: str,
-        certificate: x509.Certificate | None,
-        crl: x509.CertificateRevocationList,
-        issuer: x509.Certificate,
-        lease: LeaseToEnd,
-    ) -> str:
-        """What confirms that one certificate opens nothing any more, by the clock the list was made with."""
-        if certificate is None:
-            # OpenBao drops certificates some time after their end, never before.
-            if lease.expires_at is None or lease.expires_at > crl.last_update_utc:
-                raise NotEnded(f"OpenBao does not show certificate {serial}, which cannot have expired")
-            return _EXPIRED
-        if crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is None:
-            if certificate.not_valid_after_utc <= crl.last_update_utc:
-                return _EXPIRED
-            raise NotEnded(f"the revocation list does not name certificate {serial}")
-        stored = vault.certificate(serial)
-        if stored is None or stored.revoked_at is None:
-            raise NotEnded(f"OpenBao does not call certificate {serial} revoked")
-        try:
-            if not ocsp_says_revoked(vault.ocsp(ocsp_question(certificate, issuer)), certificate):
-                raise NotEnded(f"OCSP does not call certificate {serial} revoked")
-        except Unsound as error:
-            raise nonsense() from error
-        return _REVOKED
+    def end_many(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
+        """The same for many, with one revocation list for all of them."""
+        return end_many(vault, leases)
 
     def by_hand(self, lease: LeaseToEnd) -> str:
         """See `Kind.by_hand`."""
@@ -249,7 +211,7 @@ class X509Kind:
             return Shown()
         by_connection = {bound.connection: bound for bound in bounds}
         try:
-            living = _stored(vault).living(vault)
+            living = stored(vault).living(vault)
         except (BackendDown, VaultRefused, Incomplete) as error:
             log.warning("x509.not_listed", error=type(error).__name__)
             return Shown(unasked={_PLACE: _why(error)})
@@ -324,36 +286,6 @@ def _check(
     beyond = (certificate.not_valid_after_utc - lease.expires_at).total_seconds()
     if not 0 <= beyond <= BACKSTOP_SECONDS + _SLACK_SECONDS:
         raise Unsound(f"a certificate that ends {beyond:.0f} s after its lease")
-
-
-def _stored(vault: Vault) -> StoredCertificates:
-    return _KNOWN.setdefault(vault, StoredCertificates())
-
-
-def _serials(vault: Vault, handle: str) -> list[str]:
-    try:
-        return _stored(vault).of_lease(vault, handle)
-    except Incomplete as error:
-        raise _down("The key store keeps more certificates than could be read at once.") from error
-
-
-def _revoke(vault: Vault, serial: str, handle: str) -> x509.Certificate | None:
-    """Revoke a certificate, once it is seen to be the lease's own; None if OpenBao keeps it no longer."""
-    try:
-        stored = vault.certificate(checked_serial(serial))
-    except ValueError as error:
-        raise NotEnded("what was recorded is no serial") from error
-    if stored is None:
-        return None
-    try:
-        certificate = read_certificate(stored.certificate)
-    except Unsound as error:
-        raise nonsense() from error
-    if told(certificate).handle != handle or serial_of(certificate) != serial:
-        raise NotEnded(f"certificate {serial} is not this lease's")
-    if stored.revoked_at is None:
-        vault.revoke_certificate(serial)
-    return certificate
 
 
 def _why(error: Exception) -> str:

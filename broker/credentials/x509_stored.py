@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
+from time import monotonic
+from weakref import WeakKeyDictionary
 
 from cryptography import x509
 
@@ -17,6 +19,7 @@ from broker.vault_pki import checked_serial
 # A read is about a millisecond: this many fit in a few seconds, and what is left is read in the next round.
 MOST_READ = 2000
 _HANDS = 4
+_REMEMBERED_SECONDS = 60.0
 _NOTHING = Told("", "", datetime.max.replace(tzinfo=UTC))
 
 
@@ -77,25 +80,39 @@ class StoredCertificates:
             return {serial: said for serial, said in self._told.items() if serial in listed}
 
 
+_STORED: WeakKeyDictionary[Vault, StoredCertificates] = WeakKeyDictionary()
+_AUTHORITIES: WeakKeyDictionary[Vault, tuple[float, x509.Certificate | None]] = WeakKeyDictionary()
+
+
 def _read(vault: Vault, serial: str) -> Told:
     try:
-        stored = vault.certificate(checked_serial(serial))
+        found = vault.certificate(checked_serial(serial))
         # None: tidied away between the list and this.
-        return _NOTHING if stored is None else told(read_certificate(stored.certificate))
+        return _NOTHING if found is None else told(read_certificate(found.certificate))
     except (Unsound, ValueError) as error:
         raise nonsense() from error
 
 
 def authority(vault: Vault) -> x509.Certificate:
-    """The certificate guests' certificates are signed with.
+    """The certificate guests' certificates are signed with; remembered for a minute.
 
     Raises:
         BackendDown: OpenBao does not answer, or not sensibly.
     """
+    at, known = _AUTHORITIES.get(vault, (0.0, None))
+    if known is not None and monotonic() - at < _REMEMBERED_SECONDS:
+        return known
     try:
-        return read_certificate(vault.ca_certificate())
+        known = read_certificate(vault.ca_certificate())
     except Unsound as error:
         raise nonsense() from error
+    _AUTHORITIES[vault] = monotonic(), known
+    return known
+
+
+def stored(vault: Vault) -> StoredCertificates:
+    """What this identity has seen so far."""
+    return _STORED.setdefault(vault, StoredCertificates())
 
 
 def fresh_crl(vault: Vault) -> x509.CertificateRevocationList:

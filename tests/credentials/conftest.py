@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from broker.parts import Parts
 from broker.settings import Settings
+from tests.support.certificates import Admitted, admitting
 from tests.support.gateway import NAME, Gateway, gateway
+from tests.support.world import World
 from tests.web.conftest import Replica
 
 
@@ -28,3 +30,9 @@ def gate(asked: Replica) -> Iterator[Gateway]:
     with gateway(asked.url, port, asked.parts.vault.ca_certificate()) as made:
         made.start()
         yield made
+
+
+@pytest.fixture
+def admit(world: World) -> Callable[..., Admitted]:
+    """Issue for a slice behind the gateway."""
+    return admitting(world)

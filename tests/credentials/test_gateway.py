@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import ssl
 import threading
 import time
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -21,64 +19,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from broker.credentials import kinds
-from broker.credentials.base import Issued, LeaseToEnd, LeaseToIssue
-from broker.credentials.x509 import role_definition
 from broker.embedded.children import StartFailed, free_port
-from broker.parts import vault_of
+from tests.support.certificates import GUEST, KIND, Admitted, signed
 from tests.support.gateway import NAME, Authority, Gateway, ask, gateway, guest
 from tests.support.world import World
 from tests.web.conftest import Replica
 
-KIND = kinds["x509"]
-BINDING = {"connection": NAME}
-GUEST = guest()
 SHUTDOWN_SECONDS = 2.0
 
 
-@dataclass
-class Admitted:
-    """A guest with a certificate."""
-
-    lease: LeaseToIssue
-    issued: Issued
-
-    @property
-    def pem(self) -> str:
-        """The certificate."""
-        return self.issued.values["certificate"]
-
-
-@pytest.fixture
-def admit(world: World) -> Callable[..., Admitted]:
-    """Issue for a slice behind the gateway."""
-    dataset = world.dataset(kind="x509", slices={"deidentified": BINDING}, actions=("read", "write"))
-    slice_id = world.slice_id(dataset)
-
-    def made(action: str = "read") -> Admitted:
-        lease_id, now = "l" + secrets.token_hex(13), world.now()
-        lease = LeaseToIssue(
-            id=lease_id,
-            handle=f"{world.parts.tag}-{lease_id}",
-            subject="person:pe_1",
-            dataset=dataset.slug,
-            slice="deidentified",
-            slice_id=slice_id,
-            binding=BINDING,
-            action=action,
-            issued_at=now,
-            expires_at=now + timedelta(minutes=10),
-            public_key=GUEST.request,
-        )
-        token = world.parts.vault.child_token(lease.handle, lease.id, KIND.policies(slice_id, action), ttl=660)
-        return Admitted(lease, KIND.issue(world.parts.vault, token, lease))
-
-    return made
-
-
 def _end(world: World, one: Admitted) -> None:
-    lease = one.lease
-    KIND.end(world.ender.vault, LeaseToEnd(lease.id, lease.handle, BINDING, one.issued.backend_lease_id))
+    KIND.end(world.ender.vault, one.to_end())
 
 
 def _tried(gate: Gateway, pem: str, key: bytes = GUEST.key_pem) -> int:
@@ -165,39 +116,28 @@ def test_no_session_is_taken_up_again(gate: Gateway, admit: Callable[..., Admitt
 # -- who never is let in --------------------------------------------------------------------------------------------
 
 
-def _signed(world: World, **changes: Any) -> str:
-    """A certificate of the same authority by a role that was made by hand."""
-    setup, vault = vault_of(world.settings, "setup"), world.parts.vault
-    definition = role_definition(NAME, "sl_byhand", "read") | changes.pop("role", {})
-    setup.write_certificate_role("gk-byhand", definition)
-    setup.write_policy("guestkey-lease-gk-byhand", 'path "pki/sign/gk-byhand" { capabilities = ["update"] }')
-    token = vault.child_token("abc123-l1", "l1", ["guestkey-lease-gk-byhand"], ttl=60)
-    body = {"csr": GUEST.request, "common_name": "abc123-l1.lease.guestkey.internal", "ttl": "300s", **changes}
-    return str(vault._write_as(token, "pki/sign/gk-byhand", body)["data"]["certificate"])
-
-
 def test_what_is_made_by_hand_is_let_in_where_it_is_as_ours(world: World, gate: Gateway) -> None:
-    assert _tried(gate, _signed(world)) == 200
+    assert _tried(gate, signed(world)) == 200
 
 
 def test_a_certificate_for_another_gateway_is_refused(world: World, gate: Gateway) -> None:
-    assert _tried(gate, _signed(world, role={"organization": ["vpn"]})) == 403
-    assert _tried(gate, _signed(world, role={"organization": [f"x,O={NAME}"]})) == 403
+    assert _tried(gate, signed(world, role={"organization": ["vpn"]})) == 403
+    assert _tried(gate, signed(world, role={"organization": [f"x,O={NAME}"]})) == 403
 
 
 def test_another_subject_is_refused(world: World, gate: Gateway) -> None:
     anything = {"allow_any_name": True, "enforce_hostnames": False, "cn_validations": ["disabled"]}
     for name in ("root", "abc123-l1.lease.guestkey.internal.evil.example", "abc123-l1.lease.guestkey.internal,x"):
-        assert _tried(gate, _signed(world, role=anything, common_name=name)) == 403
+        assert _tried(gate, signed(world, role=anything, common_name=name)) == 403
 
 
 def test_a_servers_certificate_is_refused(world: World, gate: Gateway) -> None:
     server = {"client_flag": False, "server_flag": True, "ext_key_usage": ["ServerAuth"]}
-    assert _tried(gate, _signed(world, role=server)) == 400
+    assert _tried(gate, signed(world, role=server)) == 400
 
 
 def test_an_expired_certificate_is_refused(world: World, gate: Gateway) -> None:
-    brief = _signed(world, ttl="2s")
+    brief = signed(world, ttl="2s")
     assert _tried(gate, brief) == 200
     time.sleep(3)
     assert _tried(gate, brief) == 400
@@ -225,7 +165,7 @@ def test_a_gateway_serves_the_slice_it_is_told_only(
     with gateway(asked.url, free_port(), asked.parts.vault.ca_certificate()) as made:
         made.start(slice_=f'!= "{one.lease.slice_id}:read"')
         assert _tried(made, one.pem) == 200
-        assert _tried(made, _signed(world)) == 403
+        assert _tried(made, signed(world)) == 403
 
 
 # -- asking at each handshake ---------------------------------------------------------------------------------------

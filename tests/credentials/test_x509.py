@@ -20,6 +20,7 @@ from broker.access.registering import register_waiting
 from broker.credentials import kinds, x509_stored
 from broker.credentials.base import Bound, Issued, LeaseToEnd, LeaseToIssue, NotEnded
 from broker.credentials.x509 import policy_of, role_of
+from broker.credentials.x509_ending import end_many
 from broker.credentials.x509_naming import common_name, uri
 from broker.errors import BackendDown, Invalid
 from broker.models import Lease, Slice
@@ -145,13 +146,13 @@ def test_web_replicas_sign_and_revoke_nothing_themselves(world: World, placed: P
 
 
 def test_the_authoritys_own_key_is_refused(world: World, placed: Placed) -> None:
-    own = _self_signed(GUEST.key)
+    own, vault = _self_signed(GUEST.key), vault_of(world.settings, "issuer")
     with (
-        patch.object(world.parts.vault, "ca_certificate", return_value=own),
-        patch.object(world.parts.vault, "sign_certificate", side_effect=AssertionError("nothing is to be signed")),
+        patch.object(vault, "ca_certificate", return_value=own),
+        patch.object(vault, "sign_certificate", side_effect=AssertionError("nothing is to be signed")),
         pytest.raises(Invalid) as refused,
     ):
-        KIND.issue(world.parts.vault, placed.token, placed.lease)
+        KIND.issue(vault, placed.token, placed.lease)
     assert "authority's own key" in refused.value.detail
 
 
@@ -204,7 +205,8 @@ class Liar:
 
     def tell(self, placed: Placed, answer: SignedCertificate) -> Issued:
         """Issue with that answer."""
-        vault = self.world.parts.vault
+        # One that remembers no authority.
+        vault = vault_of(self.world.settings, "issuer")
         with (
             patch.object(vault, "ca_certificate", return_value=self.authority),
             patch.object(vault, "sign_certificate", return_value=answer),
@@ -351,6 +353,34 @@ def test_what_one_look_cannot_read_is_said_and_read_by_the_next(
     monkeypatch.setattr(x509_stored, "MOST_READ", 100_000)
     assert placed.lease.handle in KIND.shown(fresh, world.parts.tag, [Bound(BINDING)]).handles
     KIND.end(fresh, placed.to_end())
+
+
+def test_many_end_together_on_one_list_and_apart_where_one_cannot(world: World, placed: Placed) -> None:
+    leases = []
+    for number in range(5):
+        lease = replace(placed.lease, id=f"{placed.lease.id}{number}", handle=f"{placed.lease.handle}{number}")
+        issued = KIND.issue(world.parts.vault, placed.token, lease)
+        leases.append(LeaseToEnd(lease.id, lease.handle, BINDING, issued.backend_lease_id))
+    stranger = replace(leases[0], id="lstranger", handle=f"{world.parts.tag}-lstranger")
+    never = replace(leases[0], id="lnever", handle=f"{world.parts.tag}-lnever", backend_lease_id=None)
+    vault = world.ender.vault
+    with patch.object(vault, "crl", wraps=vault.crl) as fetched:
+        outcomes = end_many(vault, [*leases, stranger, never])
+    assert fetched.call_count == 1
+    assert isinstance(outcomes.pop("lstranger"), NotEnded)
+    assert "no certificate" in str(outcomes.pop("lnever"))
+    assert list(outcomes) == [lease.id for lease in leases]
+    assert all("revocation list" in str(outcome) for outcome in outcomes.values())
+
+
+def test_with_the_key_store_gone_nothing_is_called_ended(world: World, placed: Placed) -> None:
+    issued, _ = _issued(world, placed)
+    ending = placed.to_end(issued.values["serial"])
+    down = BackendDown("gone", backend="openbao")
+    for name in ("certificate", "revoke_certificate", "fresh_crl", "ocsp"):
+        with patch.object(world.ender.vault, name, side_effect=down), pytest.raises(BackendDown):
+            KIND.end(world.ender.vault, ending)
+    assert "revoked" in KIND.end(world.ender.vault, ending)
 
 
 # -- through the story ----------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import secrets
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -16,20 +15,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
-from broker.credentials import kinds
-from broker.credentials.base import LeaseToEnd, LeaseToIssue
+from broker.credentials.base import LeaseToEnd
 from broker.credentials.x509_naming import ocsp_question
 from broker.parts import Parts
 from broker.settings import Settings
 from broker.vault import VaultRefused
 from broker.web.pki import LONGEST_QUESTION
-from tests.support.gateway import NAME, Authority, guest
+from tests.support.certificates import KIND, admitting
+from tests.support.gateway import Authority
 from tests.support.world import World
 from tests.web.conftest import Replica
 from tests.web.test_edge import is_problem, running
 
-KIND = kinds["x509"]
-BINDING = {"connection": NAME}
 OCSP = {"Content-Type": "application/ocsp-request"}
 
 
@@ -43,25 +40,8 @@ def fresh(settings: Settings, parts: Parts) -> Iterator[Replica]:
 @pytest.fixture
 def certificate(world: World) -> tuple[x509.Certificate, LeaseToEnd]:
     """A guest's certificate, and what ends it."""
-    dataset = world.dataset(kind="x509", slices={"deidentified": BINDING})
-    lease_id, now = "l" + secrets.token_hex(13), world.now()
-    lease = LeaseToIssue(
-        id=lease_id,
-        handle=f"{world.parts.tag}-{lease_id}",
-        subject="person:pe_1",
-        dataset=dataset.slug,
-        slice="deidentified",
-        slice_id=world.slice_id(dataset),
-        binding=BINDING,
-        action="read",
-        issued_at=now,
-        expires_at=now + timedelta(minutes=10),
-        public_key=guest().request,
-    )
-    token = world.parts.vault.child_token(lease.handle, lease.id, KIND.policies(lease.slice_id, "read"), ttl=660)
-    issued = KIND.issue(world.parts.vault, token, lease)
-    pem = issued.values["certificate"].encode()
-    return x509.load_pem_x509_certificate(pem), LeaseToEnd(lease_id, lease.handle, BINDING, issued.backend_lease_id)
+    one = admitting(world)()
+    return x509.load_pem_x509_certificate(one.pem.encode()), one.to_end()
 
 
 def test_anybody_may_fetch_authority_and_list(fresh: Replica, world: World) -> None:

@@ -1,0 +1,170 @@
+"""Debian's OpenVPN on the lines of deploy/openvpn: who is let in, and who no longer. `dev null`: no network is made."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.embedded import children
+from tests.support.certificates import GUEST, KIND, Admitted, signed
+from tests.support.gateway import DEPLOY, NAME, Authority, Gateway, gateway
+from tests.support.world import World
+from tests.web.conftest import Replica
+
+VERIFY = DEPLOY / "openvpn/guestkey-vpn-verify"
+END = DEPLOY / "openvpn/guestkey-vpn-end"
+
+
+@pytest.fixture
+def vpn(asked: Replica) -> Iterator[Gateway]:
+    """A folder as guestkey-crl keeps it, and the server's own certificate."""
+    with gateway(asked.url, 0, asked.parts.vault.ca_certificate()) as made:
+        certificate = made.authority.issue_cert("vpn.example", common_name="vpn.example")
+        (made.folder / "server.pem").write_bytes(certificate.cert_chain_pems[0].bytes())
+        (made.folder / "server.key").write_bytes(certificate.private_key_pem.bytes())
+        (made.folder / "server.key").chmod(0o600)
+        (made.folder / "authority.pem").write_bytes(made.authority.cert_pem.bytes())
+        (made.folder / "notes").mkdir(mode=0o700)
+        yield made
+
+
+def _connects(vpn: Gateway, pem: str, slice_: str) -> bool:
+    """Whether a TLS session of OpenVPN comes about, seen at the server."""
+    port, folder = children.free_port(), vpn.folder
+    lines = (DEPLOY / "openvpn/guestkey.conf").read_text()
+    for old, new in {
+        "/etc/guestkey": str(folder),
+        "/usr/local/lib/guestkey/guestkey-vpn-verify": str(VERIFY),
+        "/run/guestkey-vpn/server.sock": str(folder / "server.sock"),
+        "/run/guestkey-vpn vpn sl_example:read": f"{folder}/notes {NAME} {slice_}",
+    }.items():
+        assert old in lines
+        lines = lines.replace(old, new)
+    (folder / "server.conf").write_text(lines)
+    (folder / "guest.pem").write_text(pem)
+    (folder / "guest.key").write_bytes(GUEST.key_pem)
+    (folder / "guest.key").chmod(0o600)
+    common = ["--dev", "null", "--verb", "3", "--connect-retry-max", "1", "--data-ciphers", "AES-256-GCM"]
+    own = ["--cert", f"{folder}/server.pem", "--key", f"{folder}/server.key", "--dh", "none", "--tls-server"]
+    listen = ["--proto", "tcp-server", "--local", "127.0.0.1", "--port", str(port), "--config", f"{folder}/server.conf"]
+    log, guests = folder / "server.log", folder / "guest.log"
+    log.unlink(missing_ok=True)
+    server = children.start(["/usr/sbin/openvpn", *common, *own, *listen], log=log)
+    ca, cert, key = (f"{folder}/{name}" for name in ("authority.pem", "guest.pem", "guest.key"))
+    mine = ["--ca", ca, "--cert", cert, "--key", key, "--tls-client"]
+    client = None
+    try:
+        _await(lambda: "Listening for incoming TCP connection" in log.read_text(), log)
+        client = children.start(
+            ["/usr/sbin/openvpn", *common, *mine, "--proto", "tcp-client", "--remote", "127.0.0.1", str(port)],
+            log=guests,
+        )
+        ends = ("Peer Connection Initiated", "TLS handshake failed")
+        _await(lambda: any(end in log.read_text() for end in ends), log)
+        return ends[0] in log.read_text()
+    finally:
+        if client is not None:
+            children.stop(client)
+        children.stop(server)
+
+
+def _await(seen: Callable[[], bool], log: Path) -> None:
+    until = time.monotonic() + 15
+    while not seen():
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.05)
+
+
+def test_a_guest_is_let_in_until_the_certificate_is_revoked(
+    world: World, vpn: Gateway, admit: Callable[..., Admitted]
+) -> None:
+    one = admit()
+    slice_ = f"{one.lease.slice_id}:read"
+    assert _connects(vpn, one.pem, f"sl_other:read {slice_}")
+    (note,) = (vpn.folder / "notes").iterdir()
+    assert note.name == one.issued.values["serial"].replace(":", "").upper() + ".guest"
+    assert note.read_text() == f"{one.lease.handle}.lease.guestkey.internal\n"
+    assert "revoked" in KIND.end(world.ender.vault, one.to_end())
+    assert vpn.refresh("true").returncode == 0
+    assert not _connects(vpn, one.pem, slice_)
+    assert "certificate revoked" in (vpn.folder / "server.log").read_text()
+
+
+def test_a_guest_of_another_slice_or_gateway_is_not(world: World, vpn: Gateway, admit: Callable[..., Admitted]) -> None:
+    one = admit()
+    assert not _connects(vpn, one.pem, "sl_other:read")
+    assert not _connects(vpn, signed(world, role={"organization": ["another"]}), "sl_byhand:read")
+    assert not list((vpn.folder / "notes").iterdir())
+
+
+SOUND = {"X509_0_CN": "abc123-l1.lease.guestkey.internal", "X509_0_O": NAME, "X509_0_OU": "sl_a:read"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "let_in"),
+    [
+        ({}, True),
+        ({"X509_0_CN": "root"}, False),
+        ({"X509_0_CN": ""}, False),
+        ({"X509_0_CN": "../../x.lease.guestkey.internal"}, False),
+        ({"X509_0_CN": "a\nb.lease.guestkey.internal"}, False),
+        ({"X509_0_O": "another"}, False),
+        ({"X509_0_OU": "sl_a:write"}, False),
+        ({"X509_0_OU": ""}, False),
+        ({"X509_0_OU": "sl_a:read sl_b:read"}, False),
+        ({"tls_serial_hex_0": ""}, False),
+        ({"tls_serial_hex_0": "../x"}, False),
+    ],
+)
+def test_the_script_lets_nothing_else_pass(tmp_path: Path, changed: dict[str, str], let_in: bool) -> None:
+    told = {"PATH": "/usr/bin:/bin", **SOUND, "tls_serial_hex_0": "0a:bc", **changed}
+    done = subprocess.run([VERIFY, tmp_path, NAME, "sl_a:read", "sl_b:read", "0", "O=x"], env=told, check=False)
+    assert (done.returncode == 0) == let_in
+    assert [note.name for note in tmp_path.iterdir()] == (["0ABC.guest"] if let_in else [])
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[list[str]]:
+    """An OpenVPN server's management socket; what it was told."""
+    told: list[str] = []
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "server.sock"))
+    listener.listen(1)
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rw", newline="\r\n") as lines:
+            lines.write(">INFO:OpenVPN Management Interface Version 5\r\n")
+            lines.flush()
+            for line in lines:
+                told.append(line.strip())
+                lines.write("SUCCESS: common name found, 1 client(s) killed\r\n")
+                lines.flush()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield told
+    thread.join(10)
+    listener.close()
+
+
+def test_who_is_on_the_list_is_put_out_and_nobody_else(tmp_path: Path, server: list[str]) -> None:
+    (tmp_path / "crl.pem").write_bytes(Authority().list(0xABC))
+    for serial, name in (("0ABC", "abc123-l1"), ("0ABD", "abc123-l2")):
+        (tmp_path / f"{serial}.guest").write_text(f"{name}.lease.guestkey.internal\n")
+    done = subprocess.run([END, tmp_path, tmp_path / "crl.pem"], check=False, timeout=20)
+    assert done.returncode == 0 and server == ["kill abc123-l1.lease.guestkey.internal"]
+    assert {note.name for note in tmp_path.glob("*.guest")} == {"0ABD.guest"}
+
+
+def test_a_server_that_does_not_answer_is_no_success(tmp_path: Path) -> None:
+    (tmp_path / "crl.pem").write_bytes(Authority().list(0xABC))
+    (tmp_path / "0ABC.guest").write_text("abc123-l1.lease.guestkey.internal\n")
+    assert subprocess.run([END, tmp_path, tmp_path / "crl.pem"], check=False, capture_output=True).returncode == 1
+    assert (tmp_path / "0ABC.guest").exists()
