@@ -12,7 +12,7 @@ from pydantic_core import to_jsonable_python
 from broker.settings import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
-ROW = re.compile(r"^\| `GUESTKEY_([A-Z_]+)` \| (.+?) \| (.+) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| `GUESTKEY_([A-Z0-9_]+)` \| (.+?) \| (.+) \|$", re.MULTILINE)
 NOT_SETTINGS = {"SETTINGS_FILE"}
 
 
