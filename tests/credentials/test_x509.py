@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -398,6 +399,42 @@ def test_the_whole_story_ends_with_a_revoked_certificate(world: World) -> None:
     world.change(Lease, lease.id, expires_at=world.now())
     world.wait_sweeping(lease.id, "expired")
     assert "revocation list" in world.lease(lease.id).confirmed_by
+
+
+def test_a_certificate_made_before_a_crash_is_found_and_ended(world: World) -> None:
+    vendor = world.vendor()
+    dataset = world.dataset(vendor, kind="x509", slices={"deidentified": BINDING})
+    signed = world.person(vendor)
+    world.grant(dataset, signed)
+    before = set(world.ender.vault.certificate_serials())
+    killed = patch("broker.access.issuing._activate", side_effect=BackendDown("killed", backend="postgresql"))
+    with killed, pytest.raises(BackendDown):
+        world.issue(signed, dataset, public_key=GUEST.request)
+    (serial,) = set(world.ender.vault.certificate_serials()) - before
+    with world.database.transaction() as tx:
+        (lease,) = tx.query(Lease).filter(Lease.dataset_id == dataset.id).all()
+    assert (lease.state, lease.backend_lease_id) == ("pending", None)
+    world.change(Lease, lease.id, deadline=world.now())
+    world.wait_sweeping(lease.id, "revoked")
+    stored = world.ender.vault.certificate(serial)
+    assert stored is not None and stored.revoked_at is not None
+
+
+def test_a_certificate_that_expired_before_anybody_ended_it_has_ended(world: World, placed: Placed) -> None:
+    lease = placed.lease
+    made = world.parts.vault.sign_certificate(
+        placed.token,
+        role_of(lease.slice_id, "read"),
+        lease.public_key,
+        common_name=common_name(lease.handle),
+        uri=uri(lease.handle),
+        ttl=1,
+    )
+    time.sleep(2.5)
+    assert lease.handle not in KIND.shown(world.ender.vault, world.parts.tag, [Bound(BINDING)]).handles
+    assert [KIND.end(world.ender.vault, placed.to_end(made.serial)) for _ in range(2)] == [
+        "openbao: the certificate has expired"
+    ] * 2
 
 
 def test_a_slice_behind_an_unknown_gateway_fails_and_says_what_to_set(world: World) -> None:

@@ -39,6 +39,7 @@ LIFETIMES = (300, 900, 1800, 3600, 7200, 14400)
 # Between a slice and an action in a form's answer; no slice's name has it.
 _ACTION = "/"
 _LONGEST_KEY = 16_384
+_PRIVATE = "PRIVATE KEY"
 _FORM_ID = re.compile(r"[A-Za-z0-9_-]{20,64}")
 
 
@@ -123,6 +124,9 @@ def get_credential(grant_id: str, viewer: MemberNow, sent: Sent) -> Response:
 
 def _credential_page(setback: Setback, grant_id: str, filled: Mapping[str, str]) -> HTMLResponse:
     viewer = setback.viewer
+    if _PRIVATE in filled.get("public_key", ""):
+        # Pasted in error, and refused; it is not sent about once more.
+        filled = {**filled, "public_key": ""}
     with viewer.parts.database.transaction() as tx:
         found = holdings.grant(tx, viewer.caller, grant_id)
         grant = grants_shown(tx, [found])[0]
