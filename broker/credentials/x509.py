@@ -39,7 +39,7 @@ from broker.credentials.x509_naming import (
     serial_of,
     uri,
 )
-from broker.credentials.x509_stored import Incomplete, authority, nonsense, stored
+from broker.credentials.x509_stored import authority, nonsense, stored
 from broker.errors import BackendDown, Invalid
 from broker.vault import ChildToken, Vault, VaultRefused
 from broker.vault_pki import SignedCertificate
@@ -211,17 +211,21 @@ class X509Kind:
             return Shown()
         by_connection = {bound.connection: bound for bound in bounds}
         try:
-            living = stored(vault).living(vault)
-        except (BackendDown, VaultRefused, Incomplete) as error:
+            living, complete = stored(vault).living(vault)
+        except (BackendDown, VaultRefused) as error:
             log.warning("x509.not_listed", error=type(error).__name__)
-            return Shown(unasked={_PLACE: _why(error)})
+            detail = error.detail if isinstance(error, BackendDown) else "The key store lets nothing be listed."
+            return Shown(unasked={_PLACE: detail})
         found: dict[str, Seen] = {}
         for one in living:
             if one.handle.startswith(f"{tag}-"):
                 bound = by_connection.get(one.connection, Bound({"connection": one.connection}))
                 found[one.handle] = Seen(bound, None if one.handle in found else one.serial)
         others = {one.handle.partition("-")[0] for one in living} - {tag}
-        return Shown(found, frozenset({_PLACE}), {}, frozenset(others))
+        if complete:
+            return Shown(found, frozenset({_PLACE}), {}, frozenset(others))
+        more = "More certificates are new than one round reads; the next round goes on."
+        return Shown(found, unasked={_PLACE: more}, other_tags=frozenset(others))
 
 
 def role_definition(connection: str, slice_id: str, action: str) -> dict[str, Any]:
@@ -286,14 +290,6 @@ def _check(
     beyond = (certificate.not_valid_after_utc - lease.expires_at).total_seconds()
     if not 0 <= beyond <= BACKSTOP_SECONDS + _SLACK_SECONDS:
         raise Unsound(f"a certificate that ends {beyond:.0f} s after its lease")
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, BackendDown):
-        return error.detail
-    if isinstance(error, Incomplete):
-        return "More certificates are new than one round reads; the next round goes on."
-    return "The key store does not let its certificates be listed."
 
 
 def _down(detail: str) -> BackendDown:

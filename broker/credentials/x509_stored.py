@@ -43,30 +43,38 @@ class StoredCertificates:
         self._lock = Lock()
         self._told: dict[str, Told] = {}
 
-    def living(self, vault: Vault) -> list[Living]:
-        """Every certificate of a lease, any installation's, that is neither expired nor revoked.
+    def living(self, vault: Vault) -> tuple[list[Living], bool]:
+        """Every certificate of a lease, any installation's, that is neither expired nor revoked; whether that is all.
 
         Expiry goes by OpenBao's clock. The list in force is asked, not a fresh one: what was revoked since it was made
         is of a lease that is being ended.
 
         Raises:
-            Incomplete: not all could be read at once.
             BackendDown: OpenBao does not answer, or not sensibly.
         """
-        known = self._look(vault)
+        known, complete = self._look(vault)
         now, crl = vault.clock(), _checked(vault.crl(), authority(vault))
         revoked = {entry.serial_number for entry in crl}
-        return [
+        found = [
             Living(serial, said.handle, said.connection)
             for serial, said in sorted(known.items())
             if said.handle and said.not_after > now and int(serial.replace(":", ""), 16) not in revoked
         ]
+        return found, complete
 
     def of_lease(self, vault: Vault, handle: str) -> list[str]:
-        """The serials of every certificate kept that carries a lease's handle, expired and revoked ones too."""
-        return sorted(serial for serial, said in self._look(vault).items() if said.handle == handle)
+        """The serials of every certificate kept that carries a lease's handle, expired and revoked ones too.
 
-    def _look(self, vault: Vault) -> dict[str, Told]:
+        Raises:
+            Incomplete: not all could be read at once; the next call goes on.
+            BackendDown: OpenBao does not answer, or not sensibly.
+        """
+        known, complete = self._look(vault)
+        if not complete:
+            raise Incomplete
+        return sorted(serial for serial, said in known.items() if said.handle == handle)
+
+    def _look(self, vault: Vault) -> tuple[dict[str, Told], bool]:
         listed = set(vault.certificate_serials())
         with self._lock:
             self._told = {serial: said for serial, said in self._told.items() if serial in listed}
@@ -75,9 +83,8 @@ class StoredCertificates:
             read = list(pool.map(lambda serial: _read(vault, serial), unknown[:MOST_READ]))
         with self._lock:
             self._told.update(zip(unknown, read, strict=False))
-            if len(unknown) > MOST_READ:
-                raise Incomplete
-            return {serial: said for serial, said in self._told.items() if serial in listed}
+            known = {serial: said for serial, said in self._told.items() if serial in listed}
+        return known, len(unknown) <= MOST_READ
 
 
 _STORED: WeakKeyDictionary[Vault, StoredCertificates] = WeakKeyDictionary()

@@ -78,8 +78,8 @@ def test_a_slice_behind_a_gateway_is_added_by_its_kind(world: World, terminal_of
     assert (slice_.kind, slice_.binding, slice_.state) == ("x509", {"connection": "records"}, "ready")
     assert slice_.actions == ["read", "write"]
     words[3] = "other"
-    assert "Unknown fields" in admin.run(*words, "--binding", "table=x").err
-    assert "names nothing" in admin.run(*words, "--binding", "table").err
+    assert "Unknown fields" in admin.run(*words, "--set", "table=x").err
+    assert "names nothing" in admin.run(*words, "--set", "table").err
     assert "has no table" in admin.run(*words, "--table", "a.b").err
     assert "serves" in admin.run(*words[:-1], "token").err
     assert "--table" in admin.run(*words[:-2]).err

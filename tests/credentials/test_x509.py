@@ -157,6 +157,22 @@ def test_the_authoritys_own_key_is_refused(world: World, placed: Placed) -> None
     assert "authority's own key" in refused.value.detail
 
 
+def test_a_life_over_the_longest_is_cut_without_a_word_and_noticed(world: World, placed: Placed) -> None:
+    lease = replace(placed.lease, expires_at=placed.lease.issued_at + timedelta(hours=30))
+    made = world.parts.vault.sign_certificate(
+        placed.token,
+        role_of(lease.slice_id, "read"),
+        lease.public_key,
+        common_name=common_name(lease.handle),
+        uri=uri(lease.handle),
+        ttl=lease.lifetime,
+    )
+    certificate = x509.load_pem_x509_certificate(made.certificate.encode())
+    assert certificate.not_valid_after_utc < lease.expires_at - timedelta(hours=4)
+    with pytest.raises(BackendDown):
+        KIND.issue(world.parts.vault, placed.token, lease)
+
+
 # -- a key store that answers nonsense ------------------------------------------------------------------------------
 
 

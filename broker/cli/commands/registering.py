@@ -124,8 +124,9 @@ def add_slice(
     kind: Annotated[
         str, typer.Option(help="Its kind: guestkey kind list.", autocompletion=completing.KINDS)
     ] = "postgres",
-    binding: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE, what else says where it lies; see the page of its kind.")
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Of other kinds, what else says where it lies.", metavar="NAME=VALUE"),
     ] = None,
     action: Annotated[list[str] | None, typer.Option(help="read (if left out) or write; once for each.")] = None,
     description: Annotated[str, typer.Option(help="What it shows.")] = "",
@@ -137,10 +138,10 @@ def add_slice(
         raise Fault(
             Code.USAGE,
             f"A slice of kind {kind} has no table, columns or rows.",
-            next_step="Say where it lies with --binding NAME=VALUE.",
+            next_step="Say where it lies with --set NAME=VALUE.",
         )
     else:
-        bound = dict(_named(text) for text in binding or [])
+        bound = dict(_named(text) for text in set_ or [])
     body = {
         "name": slice_,
         "description": description,
@@ -166,7 +167,7 @@ def _of_table(table: str | None, columns: list[str], where: list[str]) -> Json:
 def _named(text: str) -> tuple[str, str]:
     name, is_, value = text.partition("=")
     if not name or not is_:
-        raise Fault(Code.USAGE, f"{text!r} names nothing.", next_step="Write --binding NAME=VALUE.")
+        raise Fault(Code.USAGE, f"{text!r} names nothing.", next_step="Write --set NAME=VALUE.")
     return name, value
 
 

@@ -49,7 +49,7 @@ def commands(content: Mapping[str, Any]) -> str:
 
 def _place(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "kind" in content:
-        bound = [("binding", f"{key}={value}") for key, value in content["binding"].items() if key != "connection"]
+        bound = [("set", f"{key}={value}") for key, value in content["binding"].items() if key != "connection"]
         return [("kind", content["kind"]), *bound, *(("action", action) for action in content["actions"])]
     said = [("table", ".".join(content["table"])), *(("column", column) for column in content["columns"])]
     return said + [("where", _where(row)) for row in content["rows"]]
