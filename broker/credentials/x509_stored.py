@@ -13,7 +13,7 @@ from cryptography import x509
 
 from broker.credentials.x509_naming import Told, Unsound, read_certificate, read_crl, told
 from broker.errors import BackendDown
-from broker.vault import Vault
+from broker.vault import Vault, VaultRefused
 from broker.vault_pki import checked_serial
 
 # A read is about a millisecond: this many fit in a few seconds, and what is left is read in the next round.
@@ -104,7 +104,7 @@ def authority(vault: Vault) -> x509.Certificate:
     """The certificate guests' certificates are signed with; remembered for a minute.
 
     Raises:
-        BackendDown: OpenBao does not answer, or not sensibly.
+        BackendDown: OpenBao does not answer, not sensibly, or was set up without one.
     """
     at, known = _AUTHORITIES.get(vault, (0.0, None))
     if known is not None and monotonic() - at < _REMEMBERED_SECONDS:
@@ -113,6 +113,12 @@ def authority(vault: Vault) -> x509.Certificate:
         known = read_certificate(vault.ca_certificate())
     except Unsound as error:
         raise nonsense() from error
+    except VaultRefused as error:
+        raise BackendDown(
+            "The key store has no authority that signs certificates yet.",
+            backend="openbao",
+            advice="The operator makes it: deploy/openbao/upgrade.",
+        ) from error
     _AUTHORITIES[vault] = monotonic(), known
     return known
 

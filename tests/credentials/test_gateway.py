@@ -19,8 +19,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from broker.access import ending
+from broker.database import now as clock
 from broker.embedded.children import StartFailed, free_port
-from tests.support.certificates import GUEST, KIND, Admitted, signed
+from tests.support.certificates import BINDING, GUEST, KIND, Admitted, signed
 from tests.support.gateway import NAME, Authority, Gateway, ask, gateway, guest
 from tests.support.world import World
 from tests.web.conftest import Replica
@@ -39,6 +41,31 @@ def _tried(gate: Gateway, pem: str, key: bytes = GUEST.key_pem) -> int:
 def test_the_service_behind_is_told_lease_and_slice(gate: Gateway, admit: Callable[..., Admitted]) -> None:
     one = admit()
     assert gate.get(one.pem, GUEST.key_pem) == (200, f"{one.lease.handle} {one.lease.slice_id}:read")
+
+
+def test_what_a_guest_says_of_itself_does_not_reach_the_service(gate: Gateway, admit: Callable[..., Admitted]) -> None:
+    one = admit()
+    with gate.connect(one.pem, GUEST.key_pem) as connection:
+        said = "X-Guestkey-Lease: another\r\nX-Guestkey-Slice: sl_another:write"
+        assert ask(connection, more=said) == (200, f"{one.lease.handle} {one.lease.slice_id}:read")
+
+
+def test_a_suspended_vendors_guest_is_refused_within_what_is_declared(world: World, gate: Gateway) -> None:
+    vendor, admin = world.vendor(), world.person(roles=("admin",))
+    dataset, signed_in = world.dataset(vendor, kind="x509", slices={"deidentified": BINDING}), world.person(vendor)
+    world.grant(dataset, signed_in)
+    handed = world.issue(signed_in, dataset, public_key=GUEST.request)
+    assert handed.values is not None
+    pem = handed.values["certificate"]
+    assert _tried(gate, pem) == 200
+    began = time.monotonic()
+    with world.database.transaction() as tx:
+        ending.suspend_vendor(tx, vendor.id, admin.caller, "a trial", clock(tx))
+    world.wait_sweeping(handed.lease.id, "revoked")
+    assert gate.refresh().returncode == 0
+    assert _tried(gate, pem) == 400
+    # The timer's ten seconds come on top.
+    assert time.monotonic() - began + 10 < KIND.ending.new_sessions
 
 
 def test_who_may_write_does_not_read_and_the_other_way_round(gate: Gateway, admit: Callable[..., Admitted]) -> None:

@@ -159,10 +159,10 @@ class Gateway:
         return False
 
 
-def ask(connection: ssl.SSLSocket, path: str = "/") -> tuple[int, str]:
+def ask(connection: ssl.SSLSocket, path: str = "/", *, more: str = "X-None: 1") -> tuple[int, str]:
     """One request on an open connection; (0, "") where it has been closed."""
     connection.settimeout(10)
-    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: records.example\r\n\r\n".encode())
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: records.example\r\n{more}\r\n\r\n".encode())
     answer = b""
     while b"\r\n\r\n" not in answer or len(answer.partition(b"\r\n\r\n")[2]) < _length(answer):
         chunk = connection.recv(65536)

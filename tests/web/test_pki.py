@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from unittest.mock import patch
 from urllib.parse import quote
@@ -17,7 +18,7 @@ from cryptography.x509 import ocsp
 
 from broker.credentials.base import LeaseToEnd
 from broker.credentials.x509_naming import ocsp_question
-from broker.parts import Parts
+from broker.parts import Parts, vault_of
 from broker.settings import Settings
 from broker.vault import VaultRefused
 from broker.web.pki import LONGEST_QUESTION
@@ -118,6 +119,13 @@ def test_with_openbao_gone_nothing_is_made_up(
 def test_a_list_that_is_none_is_not_handed_on(fresh: Replica, answer: bytes) -> None:
     with patch.object(fresh.parts.vault, "crl", return_value=answer):
         is_problem(httpx.get(f"{fresh.url}/pki/crl"), 503, "backend_down")
+
+
+def test_an_installation_without_an_authority_says_what_makes_it(settings: Settings, parts: Parts) -> None:
+    bare = replace(parts, vault=vault_of(settings, "issuer"))
+    with patch.object(bare.vault, "ca_certificate", side_effect=VaultRefused), running(settings, bare) as replica:
+        problem = is_problem(httpx.get(f"{replica.url}/pki/ca.pem"), 503, "backend_down")
+    assert "upgrade" in problem["advice"]
 
 
 def test_a_list_of_another_authority_is_not_handed_on(fresh: Replica) -> None:
