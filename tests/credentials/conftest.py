@@ -8,7 +8,7 @@ import pytest
 
 from broker.parts import Parts
 from broker.settings import Settings
-from tests.support.certificates import Admitted, admitting
+from tests.support.certificates import Admitted, Placed, admitting, place
 from tests.support.gateway import NAME, Gateway, gateway
 from tests.support.world import World
 from tests.web.conftest import Replica
@@ -36,3 +36,9 @@ def gate(asked: Replica) -> Iterator[Gateway]:
 def admit(world: World) -> Callable[..., Admitted]:
     """Issue for a slice behind the gateway."""
     return admitting(world)
+
+
+@pytest.fixture
+def placed(world: World) -> Placed:
+    """A lease on a slice behind the gateway for ten minutes, and its own token."""
+    return place(world)

@@ -2,74 +2,30 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.access.registering import register_waiting
-from broker.credentials import kinds, x509_stored
-from broker.credentials.base import Bound, Issued, LeaseToEnd, LeaseToIssue, NotEnded
+from broker.credentials import x509_stored
+from broker.credentials.base import Bound, Issued, LeaseToEnd, NotEnded
 from broker.credentials.x509 import policy_of, role_of
 from broker.credentials.x509_ending import end_many
 from broker.credentials.x509_naming import common_name, uri
 from broker.errors import BackendDown, Invalid
 from broker.models import Lease, Slice
 from broker.parts import vault_of
-from broker.vault import ChildToken, VaultRefused
-from broker.vault_pki import SignedCertificate
-from tests.support.gateway import NAME, guest
+from broker.vault import VaultRefused
+from tests.support.certificates import BINDING, GUEST, KIND, Placed, self_signed
+from tests.support.gateway import NAME
 from tests.support.world import World
-
-KIND = kinds["x509"]
-BINDING = {"connection": NAME}
-GUEST = guest()
-
-
-@dataclass
-class Placed:
-    """A lease on a slice behind the gateway, and its own token."""
-
-    lease: LeaseToIssue
-    token: ChildToken
-
-    def to_end(self, serial: str | None = None) -> LeaseToEnd:
-        """What the worker would say of it."""
-        lease = self.lease
-        return LeaseToEnd(lease.id, lease.handle, BINDING, serial, lease.place, "read", lease.expires_at)
-
-
-@pytest.fixture
-def placed(world: World) -> Placed:
-    """A lease for ten minutes."""
-    dataset = world.dataset(kind="x509", slices={"deidentified": BINDING}, actions=("read", "write"))
-    lease_id, now = "l" + secrets.token_hex(13), world.now()
-    lease = LeaseToIssue(
-        id=lease_id,
-        handle=f"{world.parts.tag}-{lease_id}",
-        subject="person:pe_1",
-        dataset=dataset.slug,
-        slice="deidentified",
-        slice_id=world.slice_id(dataset),
-        binding=BINDING,
-        action="read",
-        issued_at=now,
-        expires_at=now + timedelta(minutes=10),
-        place=world.settings.place("x509", BINDING),
-        public_key=KIND.check_proof(GUEST.request),
-    )
-    token = world.parts.vault.child_token(lease.handle, lease.id, KIND.policies(lease.slice_id, "read"), ttl=660)
-    return Placed(lease, token)
 
 
 def _issued(world: World, placed: Placed) -> tuple[Issued, x509.Certificate]:
@@ -147,7 +103,7 @@ def test_web_replicas_sign_and_revoke_nothing_themselves(world: World, placed: P
 
 
 def test_the_authoritys_own_key_is_refused(world: World, placed: Placed) -> None:
-    own, vault = _self_signed(GUEST.key), vault_of(world.settings, "issuer")
+    own, vault = self_signed(GUEST.key), vault_of(world.settings, "issuer")
     with (
         patch.object(vault, "ca_certificate", return_value=own),
         patch.object(vault, "sign_certificate", side_effect=AssertionError("nothing is to be signed")),
@@ -171,105 +127,6 @@ def test_a_life_over_the_longest_is_cut_without_a_word_and_noticed(world: World,
     assert certificate.not_valid_after_utc < lease.expires_at - timedelta(hours=4)
     with pytest.raises(BackendDown):
         KIND.issue(world.parts.vault, placed.token, lease)
-
-
-# -- a key store that answers nonsense ------------------------------------------------------------------------------
-
-
-def _self_signed(key: Any, name: str = "Guestkey guests") -> str:
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(hours=1))
-    builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True)
-    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
-
-
-class Liar:
-    """Signs as the broker's authority would, and not what it was asked for."""
-
-    def __init__(self, world: World, placed: Placed) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.authority = _self_signed(self.key)
-        self.world, self.lease = world, placed.lease
-
-    def signed(
-        self,
-        *,
-        key: Any = GUEST.key,
-        cn: str = "",
-        names: list[str] | None = None,
-        beyond: int = 60,
-        uses: tuple[x509.ObjectIdentifier, ...] = (ExtendedKeyUsageOID.CLIENT_AUTH,),
-        ca: bool = False,
-        by: Any = None,
-        serial: str = "",
-    ) -> SignedCertificate:
-        """An answer that is right but for what is named."""
-        handle = self.lease.handle
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, cn or common_name(handle))])
-        issuer = x509.load_pem_x509_certificate(self.authority.encode()).subject
-        end = self.lease.expires_at + timedelta(seconds=beyond)
-        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
-        builder = builder.serial_number(0x1234).not_valid_before(end - timedelta(hours=9)).not_valid_after(end)
-        uris = [x509.UniformResourceIdentifier(name) for name in ([uri(handle)] if names is None else names)]
-        if uris:
-            builder = builder.add_extension(x509.SubjectAlternativeName(uris), critical=False)
-        builder = builder.add_extension(x509.ExtendedKeyUsage(uses), critical=False)
-        builder = builder.add_extension(x509.BasicConstraints(ca, None), critical=True)
-        pem = builder.sign(by or self.key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
-        return SignedCertificate(pem, self.authority, serial or "12:34")
-
-    def tell(self, placed: Placed, answer: SignedCertificate) -> Issued:
-        """Issue with that answer."""
-        # One that remembers no authority.
-        vault = vault_of(self.world.settings, "issuer")
-        with (
-            patch.object(vault, "ca_certificate", return_value=self.authority),
-            patch.object(vault, "sign_certificate", return_value=answer),
-        ):
-            return KIND.issue(vault, placed.token, placed.lease)
-
-
-def test_the_liar_is_believed_when_it_tells_the_truth(world: World, placed: Placed) -> None:
-    liar = Liar(world, placed)
-    assert liar.tell(placed, liar.signed()).backend_lease_id == "12:34"
-
-
-@pytest.mark.parametrize(
-    "lie",
-    [
-        {"key": ec.generate_private_key(ec.SECP256R1())},
-        {"cn": "somebody.lease.guestkey.internal"},
-        {"names": []},
-        {"names": ["spiffe://guestkey/lease/abc123-another"]},
-        {"names": ["HANDLE", "spiffe://guestkey/lease/abc123-another"]},
-        {"beyond": 3600},
-        {"beyond": -60},
-        {"uses": (ExtendedKeyUsageOID.SERVER_AUTH,)},
-        {"uses": (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)},
-        {"ca": True},
-        {"by": ec.generate_private_key(ec.SECP256R1())},
-        {"serial": "43:21"},
-    ],
-    ids=lambda lie: next(iter(lie)),
-)
-def test_an_answer_that_is_not_what_was_asked_for_is_handed_to_nobody(
-    world: World, placed: Placed, lie: dict[str, Any]
-) -> None:
-    liar = Liar(world, placed)
-    if "names" in lie:
-        lie = {"names": [name.replace("HANDLE", uri(placed.lease.handle)) for name in lie["names"]]}
-    with pytest.raises(BackendDown) as down:
-        liar.tell(placed, liar.signed(**lie))
-    assert down.value.advice
-
-
-@pytest.mark.parametrize("text", ["", "hello", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
-def test_no_certificate_at_all_is_handed_to_nobody(world: World, placed: Placed, text: str) -> None:
-    liar = Liar(world, placed)
-    with pytest.raises(BackendDown):
-        liar.tell(placed, replace(liar.signed(), certificate=text))
 
 
 # -- the end --------------------------------------------------------------------------------------------------------

@@ -5,13 +5,19 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from broker.credentials import kinds
 from broker.credentials.base import Issued, LeaseToEnd, LeaseToIssue
 from broker.credentials.x509 import role_definition
 from broker.parts import vault_of
+from broker.vault import ChildToken
 from tests.support.gateway import NAME, guest
 from tests.support.world import World
 
@@ -73,3 +79,48 @@ def signed(world: World, **changes: Any) -> str:
     token = vault.child_token("abc123-l1", "l1", ["guestkey-lease-gk-byhand"], ttl=60)
     body = {"csr": GUEST.request, "common_name": "abc123-l1.lease.guestkey.internal", "ttl": "300s", **changes}
     return str(vault._write_as(token, "pki/sign/gk-byhand", body)["data"]["certificate"])
+
+
+@dataclass
+class Placed:
+    """A lease on a slice behind the gateway, and its own token."""
+
+    lease: LeaseToIssue
+    token: ChildToken
+
+    def to_end(self, serial: str | None = None) -> LeaseToEnd:
+        """What the worker would say of it."""
+        lease = self.lease
+        return LeaseToEnd(lease.id, lease.handle, BINDING, serial, lease.place, "read", lease.expires_at)
+
+
+def place(world: World) -> Placed:
+    """A lease for ten minutes."""
+    dataset = world.dataset(kind="x509", slices={"deidentified": BINDING}, actions=("read", "write"))
+    lease_id, now = "l" + secrets.token_hex(13), world.now()
+    lease = LeaseToIssue(
+        id=lease_id,
+        handle=f"{world.parts.tag}-{lease_id}",
+        subject="person:pe_1",
+        dataset=dataset.slug,
+        slice="deidentified",
+        slice_id=world.slice_id(dataset),
+        binding=BINDING,
+        action="read",
+        issued_at=now,
+        expires_at=now + timedelta(minutes=10),
+        place=world.settings.place("x509", BINDING),
+        public_key=KIND.check_proof(GUEST.request),
+    )
+    token = world.parts.vault.child_token(lease.handle, lease.id, KIND.policies(lease.slice_id, "read"), ttl=660)
+    return Placed(lease, token)
+
+
+def self_signed(key: Any, name: str = "Guestkey guests") -> str:
+    """The certificate of an authority with that key."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(hours=1))
+    builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
