@@ -50,6 +50,7 @@ _CONDITION = re.compile(
 )
 _RELATION = re.compile(r"[a-z_][a-z0-9_]*(?:\.[a-z_][a-z0-9_]*)?")
 _PREVIEW_SECONDS = "60s"
+_OF_TABLES = ("postgres", "mysql")
 
 
 def mount(app: typer.Typer, datasets: typer.Typer) -> None:
@@ -132,7 +133,7 @@ def add_slice(
     description: Annotated[str, typer.Option(help="What it shows.")] = "",
 ) -> None:
     """Register a slice: some columns and rows of a table, or, with --kind, what else a connection leads to."""
-    if kind == "postgres":
+    if kind in _OF_TABLES:
         bound = _of_table(table, column or [], where or [])
     elif table or column or where:
         raise Fault(
