@@ -50,7 +50,7 @@ _CONDITION = re.compile(
 )
 _RELATION = re.compile(r"[a-z_][a-z0-9_]*(?:\.[a-z_][a-z0-9_]*)?")
 _PREVIEW_SECONDS = "60s"
-_OF_TABLES = ("postgres", "mysql")
+_OF_TABLES = ("postgres", "mariadb")
 
 
 def mount(app: typer.Typer, datasets: typer.Typer) -> None:
