@@ -43,7 +43,7 @@ class MariadbKind(DatabaseUser):
         about="A user and password of MariaDB, for its command line and for programs that speak MySQL's protocol.",
         secrets=frozenset({"password"}),
         command="guestkey get {dataset} --slice {slice} --kind mariadb",
-        command_says="Prints the user, its password and the view it can read; guestkey return ends it.",
+        command_says="Prints a user of its own, its password and the view it can read, once.",
     )
 
     def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
