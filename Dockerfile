@@ -11,6 +11,8 @@ RUN python -m venv /opt/guestkey \
  && /opt/guestkey/bin/pip uninstall --yes pip
 
 FROM python:3.13.9-slim-bookworm
+# The worker speaks to SFTP hosts by ssh; web writes lists of revoked certificates with ssh-keygen.
+RUN apt-get update && apt-get install --yes --no-install-recommends openssh-client && rm -rf /var/lib/apt/lists/*
 RUN groupadd --gid 10001 guestkey && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin guestkey
 COPY --from=build /opt/guestkey /opt/guestkey
 ENV PATH=/opt/guestkey/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1

@@ -66,6 +66,14 @@ class X509Connection(BaseModel):
     pki_url: str = ""
 
 
+class SshConnection(BaseModel):
+    """An SFTP host, as guests and the worker reach it; `host_key` is its public key, `<type> <base64>`."""
+
+    host: str = Field(pattern=r"^[A-Za-z0-9:][A-Za-z0-9.:-]{0,252}$")
+    port: int = Field(default=22, ge=1, le=65535)
+    host_key: str = Field(pattern=r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]+={0,2}$")
+
+
 class Settings(BaseSettings):
     """The configuration of one process, from `GUESTKEY_*` variables and an optional file of them."""
 
@@ -95,6 +103,9 @@ class Settings(BaseSettings):
     )
     x509_connections: dict[str, X509Connection] = Field(
         default_factory=dict, description="Gateways that ask guests for a certificate, by name."
+    )
+    ssh_connections: dict[str, SshConnection] = Field(
+        default_factory=dict, description="SFTP hosts that hold datasets, by name."
     )
 
     session_idle: int = Field(default=1800, ge=60, description="A session ends after this long unused.")

@@ -39,6 +39,7 @@ from broker.vault_answers import (
 )
 from broker.vault_engines import Engines
 from broker.vault_pki import Certificates
+from broker.vault_ssh import SshEngine
 
 __all__ = ["ChildToken", "DatabaseCredential", "Vault", "VaultRefused"]
 
@@ -62,7 +63,7 @@ _DOWN = (
 )
 
 
-class Vault(Engines, Certificates):
+class Vault(Engines, Certificates, SshEngine):
     """One AppRole identity's view of OpenBao.
 
     Args:

@@ -35,6 +35,8 @@ class Lease(Base):
         ),
         Index("ix_lease_person_id_created_at", "person_id", "created_at"),
         Index("ix_lease_service_id_created_at", "service_id", "created_at"),
+        # Lists of revoked leases are made of certificates that have not run out.
+        Index("ix_lease_ssh_expiry", "expires_at", postgresql_where=text("kind = 'ssh'")),
         Index("ix_lease_suspension", "suspension_id", "id", postgresql_where=text("suspension_id IS NOT NULL")),
         Index("uq_lease_idempotency", "holder_hash", unique=True, postgresql_where=text("holder_hash IS NOT NULL")),
     )

@@ -21,10 +21,11 @@ from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
 from broker.migrations import upgrade
 from broker.parts import Parts, vault_of
-from broker.settings import MariadbConnection, Settings
+from broker.settings import MariadbConnection, Settings, SshConnection
 from tests.support.data import make_clinic
 from tests.support.mariadb import NAME as WARD_NAME
 from tests.support.mariadb import Mariadb, mariadb
+from tests.support.sshd import CONNECTION, SftpHost, sftp_host
 from tests.support.world import World
 
 
@@ -111,3 +112,20 @@ def ward(stack: Stack, settings: Settings) -> Iterator[Mariadb]:
     with mariadb(stack.bao) as server:
         settings.mariadb_connections[WARD_NAME] = MariadbConnection.model_validate(server.place)
         yield server
+
+
+@pytest.fixture(scope="session")
+def sftp(stack: Stack, settings: Settings, parts: Parts, ender: Parts) -> Iterator[SftpHost]:
+    """Debian's sshd, which asks a replica of its own at every log-in; the settings of this run know it from then on."""
+    from tests.web.conftest import Replica
+
+    replica, secret = Replica(settings, parts), "host-" + "s" * 40
+    replica.start()
+    service = World(stack, settings, parts, ender).host_service(secret)
+    authority = parts.vault.ssh_authority()
+    try:
+        with sftp_host(authority, replica.url, service, secret) as host:
+            settings.ssh_connections[CONNECTION] = SshConnection.model_validate(host.place)
+            yield host
+    finally:
+        replica.stop()

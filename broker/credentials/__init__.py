@@ -5,12 +5,15 @@ from __future__ import annotations
 from broker.credentials.base import Kind
 from broker.credentials.mariadb import MariadbKind
 from broker.credentials.postgres import PostgresKind
+from broker.credentials.ssh import SshKind
 from broker.credentials.token import TokenKind
 from broker.credentials.x509 import X509Kind
 
 __all__ = ["kinds", "serving"]
 
-kinds: dict[str, Kind] = {kind.name: kind for kind in (PostgresKind(), MariadbKind(), X509Kind(), TokenKind())}
+kinds: dict[str, Kind] = {
+    kind.name: kind for kind in (PostgresKind(), MariadbKind(), SshKind(), X509Kind(), TokenKind())
+}
 
 
 def serving(slice_kind: str, action: str) -> list[Kind]:

@@ -203,6 +203,10 @@ def _initial_requests() -> list[InitialRequest]:
             },
         ),
         ("longest-token", "sys/auth/token/tune", {"max_lease_ttl": "25h"}),
+        ("ssh", "sys/mounts/ssh", {"type": "ssh", "config": {"max_lease_ttl": "25h"}}),
+        ("ssh-authority", "ssh/config/ca", {"generate_signing_key": True, "key_type": "ed25519"}),
+        *((f"ssh-{name}", f"ssh/roles/{name}", hand_role(name)) for name in ("guestkey-ender", "guestkey-setup")),
+        ("ssh-lists", "transit/keys/ssh-lists", {"type": "ed25519", "exportable": False}),
     ]
     steps += [
         (f"policy-{file.stem}", f"sys/policies/acl/{file.stem}", {"policy": file.read_text()})
@@ -222,6 +226,23 @@ def _initial_requests() -> list[InitialRequest]:
         steps.append((f"role-id-{name}", f"{role}/role-id", {"role_id": name}))
         steps.append((f"secret-id-{name}", f"{role}/custom-secret-id", {"secret_id": source}))
     return steps
+
+
+def hand_role(name: str) -> dict[str, Any]:
+    """What OpenBao certifies for one of the broker's identities at SFTP hosts: its own name, for an hour."""
+    return {
+        "key_type": "ca",
+        "allow_user_certificates": True,
+        "allowed_users": name,
+        "default_user": name,
+        "allow_empty_principals": False,
+        "allowed_critical_options": "none",
+        "allowed_extensions": "none",
+        "key_id_format": name,
+        "ttl": "1h",
+        "max_ttl": "1h",
+        "not_before_duration": "30s",
+    }
 
 
 def _request(name: str, path: str, data: Mapping[str, Any]) -> str:

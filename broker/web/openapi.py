@@ -36,6 +36,7 @@ TAGS = {
     "installation": "Whether the whole installation is open, and closing it.",
     "notices": "What you are told, and how; webhooks and chats of the organisation.",
     "events": "The audit log.",
+    "ssh": "What SFTP hosts ask: who may come in, and who may not any more.",
     "oauth": "The authorization server: tokens, keys, metadata. Errors come in OAuth's own form (RFC 6749).",
 }
 _PROBLEM = {
@@ -100,6 +101,7 @@ def _build(app: FastAPI) -> dict[str, Any]:
     schemas["Problem"] = _PROBLEM
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "description": "The token of a command line or service."},
+        "basic": {"type": "http", "scheme": "basic", "description": "A service's id and client secret."},
         "session": {"type": "apiKey", "in": "cookie", "name": "__Host-guestkey", "description": "A browser's session."},
     }
     described["security"] = [{"bearer": []}, {"session": []}]
@@ -107,6 +109,8 @@ def _build(app: FastAPI) -> dict[str, Any]:
         for operation in operations.values():
             if path.startswith("/api/"):
                 _add_problems(operation["responses"])
+                if "ssh" in operation["tags"]:
+                    operation["security"] = [{"basic": []}, {"bearer": []}]
             else:
                 operation["security"] = []
                 operation["responses"].pop("422", None)

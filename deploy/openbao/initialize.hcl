@@ -126,6 +126,64 @@ initialize "guestkey" {
       max_lease_ttl = "25h"
     }
   }
+  request "ssh" {
+    operation = "update"
+    path      = "sys/mounts/ssh"
+    data = {
+      type = "ssh"
+      config = { max_lease_ttl = "25h" }
+    }
+  }
+  request "ssh-authority" {
+    operation = "update"
+    path      = "ssh/config/ca"
+    data = {
+      generate_signing_key = true
+      key_type = "ed25519"
+    }
+  }
+  request "ssh-guestkey-ender" {
+    operation = "update"
+    path      = "ssh/roles/guestkey-ender"
+    data = {
+      key_type = "ca"
+      allow_user_certificates = true
+      allowed_users = "guestkey-ender"
+      default_user = "guestkey-ender"
+      allow_empty_principals = false
+      allowed_critical_options = "none"
+      allowed_extensions = "none"
+      key_id_format = "guestkey-ender"
+      ttl = "1h"
+      max_ttl = "1h"
+      not_before_duration = "30s"
+    }
+  }
+  request "ssh-guestkey-setup" {
+    operation = "update"
+    path      = "ssh/roles/guestkey-setup"
+    data = {
+      key_type = "ca"
+      allow_user_certificates = true
+      allowed_users = "guestkey-setup"
+      default_user = "guestkey-setup"
+      allow_empty_principals = false
+      allowed_critical_options = "none"
+      allowed_extensions = "none"
+      key_id_format = "guestkey-setup"
+      ttl = "1h"
+      max_ttl = "1h"
+      not_before_duration = "30s"
+    }
+  }
+  request "ssh-lists" {
+    operation = "update"
+    path      = "transit/keys/ssh-lists"
+    data = {
+      type = "ed25519"
+      exportable = false
+    }
+  }
   request "policy-guestkey-custodian" {
     operation = "update"
     path      = "sys/policies/acl/guestkey-custodian"

@@ -1,8 +1,9 @@
-"""A gateway that asks guests for a certificate, and the replica it asks."""
+"""A gateway that asks guests for a certificate, and the replica it asks; a desk with an SFTP host behind it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,8 @@ from broker.parts import Parts
 from broker.settings import Settings
 from tests.support.certificates import Admitted, Placed, admitting, place
 from tests.support.gateway import NAME, Gateway, gateway
+from tests.support.sftp_desk import Desk, open_desk
+from tests.support.sshd import SftpHost
 from tests.support.world import World
 from tests.web.conftest import Replica
 
@@ -42,3 +45,9 @@ def admit(world: World) -> Callable[..., Admitted]:
 def placed(world: World) -> Placed:
     """A lease on a slice behind the gateway for ten minutes, and its own token."""
     return place(world)
+
+
+@pytest.fixture
+def desk(world: World, sftp: SftpHost, tmp_path: Path) -> Desk:
+    """See `tests.support.sftp_desk`."""
+    return open_desk(world, sftp, tmp_path)

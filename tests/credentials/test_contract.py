@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pymysql
@@ -11,11 +15,14 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from broker.credentials import kinds
+from broker.credentials.base import Issued, Kind, LeaseToIssue
 from broker.credentials.token import signing_keys
+from broker.models import Lease
 from tests.credentials.contract import KindContract
 from tests.support import gateway
 from tests.support.data import BERLIN
 from tests.support.mariadb import WARD_DEIDENTIFIED, Mariadb, ask
+from tests.support.sshd import CONNECTION, SftpGuest, SftpHost, key_pair
 from tests.support.world import DEIDENTIFIED, World
 
 
@@ -68,6 +75,66 @@ class TestMariadb(KindContract):
                 return len(ask(session, f"SELECT * FROM {values['relation']}")) == BERLIN
         except pymysql.OperationalError:
             return False
+
+
+class TestSsh(KindContract):
+    """A certificate for SFTP, at a host that asks the broker: so its lease must be on record, too."""
+
+    name = "ssh"
+    listed = False
+
+    @pytest.fixture(autouse=True)
+    def _host(self, sftp: SftpHost, tmp_path: Path) -> None:
+        self.binding = {"connection": CONNECTION, "directory": f"trials/{secrets.token_hex(4)}"}
+        sftp.directory(self.binding["directory"])
+        self._private, self.public_key = key_pair()
+        self._folder = tmp_path
+
+    def place(self, world: World) -> Mapping[str, str]:
+        """The host of this run."""
+        return world.settings.place("ssh", self.binding)
+
+    def slice_ready(self, world: World) -> tuple[str, str]:
+        """A directory of the host."""
+        vendor = world.vendor()
+        self._holder = world.person(vendor)
+        self._dataset = world.dataset(vendor, kind="ssh", slices={"deidentified": self.binding})
+        self._grant = world.grant(self._dataset, self._holder)
+        return self._dataset.slug, world.slice_id(self._dataset)
+
+    def issue(self, world: World, kind: Kind, lease: LeaseToIssue) -> Issued:
+        """Issue with a record."""
+        record = Lease(
+            id=lease.id,
+            kind="ssh",
+            grant_id=self._grant.id,
+            person_id=self._holder.id,
+            dataset_id=self._dataset.id,
+            slice_id=lease.slice_id,
+            action=lease.action,
+            state="active",
+            handle=lease.handle,
+            policy_revision=1,
+            decision_id="ev_none",
+            created_at=lease.issued_at,
+            deadline=lease.expires_at,
+            expires_at=lease.expires_at,
+            key_hash=hashlib.sha256(lease.public_key.encode()).digest(),
+        )
+        world.add(record)
+        return super().issue(world, kind, lease)
+
+    def works(self, world: World, values: Mapping[str, str]) -> bool:
+        """Look into the directory."""
+        with TemporaryDirectory(dir=self._folder) as folder:
+            return SftpGuest(Path(folder), self._private, values).gets_in()
+
+    def test_what_was_ended_is_refused(self, world: World, kind: Kind, lease: LeaseToIssue) -> None:
+        issued = self.issue(world, kind, lease)
+        assert self.works(world, issued.values)
+        kind.end(world.ender.vault, self.to_end(lease))
+        # The record still says that it is active: the host has been told, too.
+        assert not self.works(world, issued.values)
 
 
 class TestToken(KindContract):

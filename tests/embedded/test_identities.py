@@ -32,6 +32,11 @@ ROOT_IN_EFFECT: list[tuple[str, str, dict[str, Any]]] = [
     ("GET", "sys/raw/core", {}),
     ("POST", "sys/audit/other", {"type": "file"}),
     ("POST", "sys/generate-root/attempt", {}),
+    ("POST", "ssh/config/ca", {"generate_signing_key": True}),
+    ("DELETE", "ssh/config/ca", {}),
+    ("POST", "ssh/roles/guestkey-ender", {"key_type": "ca", "allowed_users": "*"}),
+    ("POST", "ssh/sign/gk-x-read", {"public_key": "x", "valid_principals": "root"}),
+    ("POST", "transit/keys/ssh-lists/config", {"exportable": True}),
 ]
 ALSO_NOT: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
     "guestkey-issuer": [
@@ -47,6 +52,9 @@ ALSO_NOT: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
         ("POST", "auth/token/create/guestkey-lease", LEASE | {"policies": ["guestkey-setup"]}),
         ("POST", "auth/token/create/guestkey-lease", LEASE | {"policies": ["root"]}),
         ("POST", "auth/token/create/guestkey-lease", LEASE | {"id": "chosen"}),
+        ("POST", "ssh/roles/gk-x-read", {"key_type": "ca", "allowed_users": "*"}),
+        ("POST", "ssh/sign/guestkey-ender", {"public_key": "x"}),
+        ("POST", "ssh/sign/guestkey-setup", {"public_key": "x"}),
     ],
     "guestkey-ender": [
         ("POST", "auth/token/create/guestkey-lease", LEASE),
@@ -56,6 +64,7 @@ ALSO_NOT: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
         ("POST", "sys/policies/acl/guestkey-lease-gk-x", EVIL),
     ],
     "guestkey-setup": [
+        ("POST", "ssh/sign/guestkey-ender", {"public_key": "x"}),
         ("POST", "auth/token/create/guestkey-lease", LEASE),
         ("GET", "database/creds/gk-x", {}),
         ("POST", "database/roles/other", {"db_name": "data"}),

@@ -101,6 +101,7 @@ def sides(world: World) -> Sides:
         "request_id": request.id,
         "grant_id": grant.id,
         "lease_id": lease.id,
+        "handle": lease.handle,
         "source_id": source.id,
         "invitation_id": invitation.id,
         "proposal_id": proposal.id,

@@ -9,3 +9,5 @@ path "pki/config/crl"                  { capabilities = ["create", "update"] }
 path "pki/config/auto-tidy"            { capabilities = ["create", "update"] }
 path "pki/root/generate/internal"      { capabilities = ["create", "update"] }
 path "pki/cert/ca"                     { capabilities = ["read"] }
+path "ssh/config/ca"                   { capabilities = ["create", "update", "read"] }
+path "ssh/roles/guestkey-*"            { capabilities = ["create", "update"] }

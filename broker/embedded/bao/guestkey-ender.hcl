@@ -14,3 +14,4 @@ path "pki/cert/+"      { capabilities = ["read"] }
 path "pki/revoke"      { capabilities = ["update"] }
 path "pki/crl/rotate"  { capabilities = ["read"] }
 path "transit/decrypt/channels" { capabilities = ["update"] }
+path "ssh/sign/guestkey-ender"  { capabilities = ["update"] }

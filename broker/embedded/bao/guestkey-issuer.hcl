@@ -14,3 +14,6 @@ path "transit/sign/tokens"      { capabilities = ["update"] }
 path "transit/keys/tokens"      { capabilities = ["read"] }
 path "guestkey/data/witness"    { capabilities = ["read"] }
 path "transit/encrypt/channels" { capabilities = ["update"] }
+path "ssh/config/ca"            { capabilities = ["read"] }
+path "transit/sign/ssh-lists"   { capabilities = ["update"] }
+path "transit/keys/ssh-lists"   { capabilities = ["read"] }

@@ -18,3 +18,6 @@ path "transit/keys/sources/rotate" { capabilities = ["update"] }
 path "sys/storage/raft/snapshot"   { capabilities = ["read"] }
 path "transit/keys/checkpoints/rotate" { capabilities = ["update"] }
 path "transit/keys/channels/rotate" { capabilities = ["update"] }
+path "ssh/config/ca"               { capabilities = ["read"] }
+path "transit/keys/ssh-lists"      { capabilities = ["read"] }
+path "transit/keys/ssh-lists/rotate" { capabilities = ["update"] }

@@ -6,3 +6,5 @@ path "pki/roles/gk-*"         { capabilities = ["create", "update", "delete"] }
 path "pki/config/urls"        { capabilities = ["create", "update"] }
 path "sys/policies/acl/guestkey-lease-gk-*" { capabilities = ["create", "update", "delete"] }
 path "guestkey/data/connections/+/registrar" { capabilities = ["read"] }
+path "ssh/roles/gk-*"           { capabilities = ["create", "update", "delete"] }
+path "ssh/sign/guestkey-setup"  { capabilities = ["update"] }

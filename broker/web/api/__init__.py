@@ -28,6 +28,7 @@ from broker.web.api import (
     services,
     sessions,
     sources,
+    ssh,
     suspensions,
     teams,
     vendors,
@@ -63,5 +64,6 @@ for _module in (
     events,
     log,
     access_at,
+    ssh,
 ):
     api_router.include_router(_module.router)

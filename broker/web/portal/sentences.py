@@ -52,6 +52,7 @@ SENTENCES: Mapping[str, str] = {
     "lease.revoked": "The lease {whom} was revoked; its backend confirmed that it is gone.",
     "lease.shortened": "The lease {whom} was shortened to what its grant and the rules allow now.",
     "lease.stray_ended": "A credential without a record, {whom}, was found and ended.",
+    "lease.used": "{who} used the credential of the lease {whom}.",
     "list.exported": "{who} exported a list.",
     "notice.chosen": "{who} chose which notices to be mailed.",
     "notice.given_up": "Notices could not be delivered and were given up.",

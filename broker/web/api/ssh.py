@@ -1,0 +1,91 @@
+"""`/ssh`: what SFTP hosts ask, as services of the organisation: who may come in, and who may not any more."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from broker.access import ssh_log_ins
+from broker.caller import Caller
+from broker.credentials import ssh_lists
+from broker.database import now as clock
+from broker.errors import Forbidden, NotSignedIn
+from broker.oauth import clients
+from broker.oauth.refusals import OAuthRefused
+from broker.web.api.common import PartsNow, parts_of
+
+Connection = Annotated[str, Path(max_length=32, description="The host, as slices call it.")]
+
+
+def host(request: Request, response: Response) -> Caller:
+    """The host that asks: a service of the organisation, by its secret (HTTP Basic) or an API token.
+
+    Raises:
+        NotSignedIn: nobody known.
+        Forbidden: a person, or a vendor's service.
+    """
+    response.headers["Cache-Control"] = "no-store"
+    try:
+        return clients.introspecting(parts_of(request), request, {})
+    except OAuthRefused as error:
+        if error.status == 401:
+            raise NotSignedIn(
+                "The client is unknown, or its secret is wrong.",
+                advice="Give host.conf the id and secret of a service of the organisation.",
+            ) from error
+        raise Forbidden(
+            "Only services of the organisation ask this.",
+            advice="Give host.conf the id and secret of a service of the organisation.",
+        ) from error
+
+
+router = APIRouter(prefix="/ssh", tags=["ssh"], dependencies=[Depends(host)])
+
+
+class LogIn(BaseModel):
+    """Whether to let somebody in; of why not, nothing."""
+
+    active: bool
+
+
+class RevokedList(BaseModel):
+    """A list of revoked certificates and its signature (Ed25519, RFC 8032), in base64."""
+
+    signed: str = Field(description="`guestkey-krl/1`, the connection, the version, the KRL in base64; a line each.")
+    signature: str
+
+
+@router.get("/{connection}/leases/{handle}", operation_id="ask_ssh_log_in")
+def ask(
+    connection: Connection,
+    handle: Annotated[str, Path(max_length=64, description="The certificate's key id without `token-`.")],
+    parts: PartsNow,
+    service: Annotated[Caller, Depends(host)],
+    account: Annotated[str, Query(max_length=32, description="The account somebody wants to open.")],
+    certificate: Annotated[str, Query(max_length=8192, description="Shown by them: `<type> <base64>`.")],
+) -> LogIn:
+    """Whether a certificate may open an account now; a yes is recorded as the lease's use.
+
+    `guestkey-principals` asks this at every log-in by SSH.
+    """
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        active = ssh_log_ins.lets_in(tx, connection, handle, account, certificate, now)
+        if active:
+            ssh_log_ins.note_use(tx, handle, connection, service, now)
+    return LogIn(active=active)
+
+
+@router.get("/{connection}/krl", operation_id="list_revoked_ssh")
+def revoked(connection: Connection, parts: PartsNow) -> RevokedList:
+    """A list for sshd's `RevokedKeys`: what ended or is ending and has not run out. `guestkey-krl` fetches it."""
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        key_ids = ssh_log_ins.revoked(tx, connection, now)
+    made = ssh_lists.signed_list(parts.vault, connection, key_ids, int(now.timestamp() * 1_000_000))
+    return RevokedList(signed=made.text, signature=base64.b64encode(made.signature).decode())
