@@ -1,0 +1,145 @@
+"""How long SFTP by certificate works: the next log-in, open transfers, a host that is left alone."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+from broker.access import ending, sweeping
+from broker.access.working import Worker
+from broker.credentials import kinds
+from broker.credentials.base import Bound
+from broker.credentials.ssh import account_of
+from broker.embedded.children import free_port
+from broker.models import Lease
+from tests.support.sftp_desk import Desk, broker_of, configured, gone, open_desk
+from tests.support.sshd import CONNECTION, SftpHost
+from tests.support.world import World
+
+
+def test_what_is_marked_is_refused_at_the_next_log_in(desk: Desk) -> None:
+    handed = desk.issue()
+    guest = desk.guest(handed)
+    assert guest.gets_in()
+    desk.revoke(handed)
+    assert not guest.gets_in()
+    assert f"token-{handed.lease.handle}" not in desk.host.barred()
+
+
+def test_an_open_transfer_is_cut_and_the_host_confirms_it(desk: Desk) -> None:
+    (desk.path() / "big").touch()
+    with (desk.path() / "big").open("r+b") as file:
+        file.truncate(1 << 32)
+    handed = desk.issue()
+    transfer = desk.guest(handed).transfer("big")
+    bound = Bound(desk.to_end(handed).binding, desk.to_end(handed).place)
+    assert handed.lease.handle in kinds["ssh"].shown(desk.world.ender.vault, desk.world.parts.tag, [bound]).handles
+    desk.revoke(handed)
+    began = time.monotonic()
+    assert kinds["ssh"].end(desk.world.ender.vault, desk.to_end(handed)) == "sftp host: barred, no session"
+    assert gone(transfer) < 1
+    assert time.monotonic() - began < kinds["ssh"].ending.open_sessions
+    assert handed.lease.handle not in kinds["ssh"].shown(desk.world.ender.vault, desk.world.parts.tag, [bound]).handles
+
+
+def test_the_worker_ends_it_and_records_what_confirmed_it(desk: Desk) -> None:
+    handed = desk.issue()
+    desk.revoke(handed)
+    desk.world.wait_sweeping(handed.lease.id, "revoked")
+    assert desk.world.lease(handed.lease.id).confirmed_by == "sftp host: barred, no session"
+
+
+def test_two_guests_of_one_account_end_apart(desk: Desk) -> None:
+    (desk.path() / "big").write_bytes(b"x" * 50_000_000)
+    one, two = [(handed, desk.guest(handed).transfer("big")) for _ in range(2) for handed in [desk.issue()]]
+    desk.revoke(one[0])
+    kinds["ssh"].end(desk.world.ender.vault, desk.to_end(one[0]))
+    assert gone(one[1]) < 1
+    assert two[1].poll() is None
+    kinds["ssh"].end(desk.world.ender.vault, desk.to_end(two[0]))
+    assert gone(two[1]) < 1
+
+
+def test_a_session_no_lease_accounts_for_is_found_and_ended(desk: Desk) -> None:
+    (desk.path() / "big").write_bytes(b"x" * 50_000_000)
+    handed = desk.issue()
+    transfer = desk.guest(handed).transfer("big")
+    desk.world.change(Lease, handed.lease.id, state="revoked")
+    found = sweeping.reconcile(desk.world.ender)
+    assert handed.lease.id in [stray.lease for stray in found.strays if not stray.error]
+    assert gone(transfer) < 1
+    assert CONNECTION in found.shown["ssh"].asked
+
+
+def test_with_the_broker_silent_nobody_gets_in(desk: Desk) -> None:
+    guest = desk.guest(desk.issue())
+    broker = broker_of(desk.host)
+    with configured(desk.host, broker, f"http://127.0.0.1:{free_port()}"):
+        assert not guest.gets_in()
+    # In the clear to anywhere but this machine would give the host's secret away.
+    with configured(desk.host, broker, "http://broker.example"):
+        assert not guest.gets_in()
+    with configured(desk.host, f"BROKER={broker}", ""):
+        assert not guest.gets_in()
+    assert guest.gets_in()
+
+
+def test_a_host_with_a_wrong_secret_or_another_name_is_told_nothing(desk: Desk) -> None:
+    guest = desk.guest(desk.issue())
+    secret = desk.host.prefix / "etc/guestkey/secret"
+    before = secret.read_text()
+    secret.write_text("wrong")
+    assert not guest.gets_in()
+    secret.write_text(before)
+    with configured(desk.host, f"CONNECTION={CONNECTION}", "CONNECTION=other"):
+        assert not guest.gets_in()
+
+
+def test_a_host_ends_what_outlives_its_certificate_by_itself(desk: Desk) -> None:
+    (desk.path() / "big").write_bytes(b"x" * 50_000_000)
+    handed = desk.issue()
+    transfer = desk.guest(handed).transfer("big")
+    (record,) = [
+        file
+        for file in (desk.host.prefix / "run/guestkey/sessions").iterdir()
+        if handed.lease.handle in file.read_text()
+    ]
+    record.write_text(f"token-{handed.lease.handle} {int(time.time()) - 1}\n")
+    assert gone(transfer) < 7
+
+
+def test_what_runs_for_a_guest_outside_any_session_is_ended(desk: Desk) -> None:
+    account = account_of(desk.issue().lease.slice_id, "read")
+    stray = subprocess.Popen(
+        ["setpriv", f"--reuid={account}", "--regid=guestkey-guests", "--clear-groups", "sleep", "60"]
+    )
+    assert gone(stray) < 7
+
+
+def test_a_record_that_names_another_process_ends_nothing_else(desk: Desk) -> None:
+    handed = desk.issue()
+    bystander = subprocess.Popen(["sleep", "60"])
+    started = Path(f"/proc/{bystander.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    forged = desk.host.prefix / f"run/guestkey/sessions/{bystander.pid}.{started}"
+    forged.write_text(f"token-{handed.lease.handle} {int(time.time()) + 60}\n")
+    kinds["ssh"].end(desk.world.ender.vault, desk.to_end(handed))
+    assert bystander.poll() is None and not forged.exists()
+    bystander.kill()
+    bystander.wait(5)
+
+
+def test_suspending_a_vendor_cuts_its_transfers(world: World, sftp: SftpHost, worker: Worker, tmp_path: Path) -> None:
+    desk = open_desk(world, sftp, tmp_path, of_its_own=True)
+    (desk.path() / "big").write_bytes(b"x" * 50_000_000)
+    handed = [desk.issue() for _ in range(2)]
+    transfer, guest = desk.guest(handed[1]).transfer("big"), desk.guest(handed[1])
+    assert desk.signed.caller.vendor_id is not None
+    with world.database.transaction() as tx:
+        admin = world.person(roles=("admin",)).caller
+        ending.suspend_vendor(tx, desk.signed.caller.vendor_id, admin, "Incident", world.now())
+    assert gone(transfer) < kinds["ssh"].ending.open_sessions
+    assert not guest.gets_in()
+    for one in handed:
+        ended = world.wait_for(one.lease.id, "revoked")
+        assert (ended.confirmed_by, ended.end_cause) == ("sftp host: barred, no session", "vendor_suspended")

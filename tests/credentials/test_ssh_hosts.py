@@ -1,0 +1,191 @@
+"""The broker's hand at SFTP hosts, and slices made there."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from broker.credentials import kinds, ssh_hosts
+from broker.credentials.base import Bound, LeaseToEnd, NotEnded
+from broker.credentials.ssh import account_of
+from broker.credentials.ssh_hosts import ENDER, SETUP, HostRefused
+from broker.credentials.ssh_keys import Certificate
+from broker.embedded.children import free_port
+from broker.errors import BackendDown, Invalid
+from broker.parts import vault_of
+from broker.vault import VaultRefused
+from tests.support.sftp_desk import Desk, open_desk, signed_again
+from tests.support.sshd import CONNECTION, SftpGuest, SftpHost, key_pair
+from tests.support.world import World
+
+
+def test_each_hand_may_do_its_own_work_only(desk: Desk) -> None:
+    place, world = desk.host.place, desk.world
+    setup, issuer = vault_of(world.settings, "setup"), world.parts.vault
+    assert ssh_hosts.ask(world.ender.vault, ENDER, place, "check") == {"check": "ok"}
+    assert ssh_hosts.ask(setup, SETUP, place, "check") == {"check": "ok"}
+    for line in ("add x acme", "remove x"):
+        with pytest.raises(HostRefused):
+            ssh_hosts.ask(world.ender.vault, ENDER, place, *line.split())
+    for line in ("end token-abc123-l0123456789", "list"):
+        with pytest.raises(HostRefused):
+            ssh_hosts.ask(setup, SETUP, place, *line.split())
+    for role in (ENDER, SETUP):
+        with pytest.raises(BackendDown):
+            ssh_hosts.ask(vault_of(world.settings, "issuer"), role, place, "check")
+    with pytest.raises(VaultRefused):
+        issuer.sign_ssh("guestkey-ender", key_pair()[1], "guestkey-ender", seconds=60)
+
+
+def test_the_hand_reaches_one_program_only(desk: Desk) -> None:
+    private, public = key_pair()
+    certificate = desk.world.ender.vault.sign_ssh(ENDER, public, ENDER, seconds=60)
+    folder = desk.folder / "hand"
+    folder.mkdir()
+    values = {"certificate": certificate, "user": "guestkey-hand", "host": "127.0.0.1", "port": str(desk.host.port)}
+    values["host_key"] = f"[127.0.0.1]:{desk.host.port} {desk.host.host_key}"
+    hand = SftpGuest(folder, private, values)
+    for typed in ("id", "end x; id", "list $(id)", "end", "list more", "check\nadd", "serve", "setup add x acme"):
+        done = hand.ssh("HOST", typed)
+        assert "uid=" not in done.stdout and '"sessions": [' not in done.stdout, typed
+    assert not hand.gets_in()
+    assert "administratively prohibited" in hand.ssh("-W", f"127.0.0.1:{desk.host.port}", "HOST").stderr
+
+
+def test_without_openbao_what_is_open_ends_all_the_same(desk: Desk) -> None:
+    handed = desk.issue()
+    ssh_hosts.ask(desk.world.ender.vault, ENDER, desk.host.place, "check")
+    desk.world.stack.bao.stop()
+    try:
+        assert kinds["ssh"].end(desk.world.ender.vault, desk.to_end(handed))
+    finally:
+        desk.world.stack.bao.start()
+
+
+def test_a_host_that_is_silent_or_another_confirms_nothing(desk: Desk) -> None:
+    to_end = desk.to_end(desk.issue())
+    vault = desk.world.ender.vault
+    silent = {**to_end.place, "port": str(free_port())}
+    another = {**to_end.place, "host_key": key_pair()[1]}
+    for place in (silent, another, {}):
+        with pytest.raises(BackendDown) as down:
+            kinds["ssh"].end(vault, LeaseToEnd(to_end.id, to_end.handle, to_end.binding, place=place))
+        assert down.value.backend == "ssh" and down.value.advice
+        shown = kinds["ssh"].shown(vault, desk.world.parts.tag, [Bound(to_end.binding, place)])
+        assert not shown.asked and shown.unasked.keys() == {CONNECTION}
+
+
+@pytest.mark.parametrize("said", ["", "nonsense", "[]", '{"barred": true, "sessions": 1, "processes": 0}', "{}",
+                                  '{"barred": false, "sessions": 0, "processes": 0}'])  # fmt: skip
+def test_an_answer_that_is_not_the_hosts_confirms_nothing(desk: Desk, said: str) -> None:
+    program = desk.host.prefix / "usr/local/lib/guestkey/guestkey-sessions"
+    before = program.read_text()
+    to_end = desk.to_end(desk.issue())
+    program.write_text(f"#!/bin/sh\nwhile read -r line; do echo '{said}'; done\n")
+    try:
+        with pytest.raises((NotEnded, BackendDown)):
+            kinds["ssh"].end(vault_of(desk.world.settings, "ender"), to_end)
+    finally:
+        program.write_text(before)
+
+
+def test_a_handle_that_is_no_handle_is_not_sent(desk: Desk) -> None:
+    for handle in ("a b", "x;reboot", "$(reboot)", "a\nb", ""):
+        with pytest.raises((ValueError, NotEnded)):
+            kinds["ssh"].end(desk.world.ender.vault, LeaseToEnd("l", handle, {}, place=desk.host.place))
+
+
+def test_a_slice_whose_directory_is_not_safe_says_what_is_wrong(desk: Desk) -> None:
+    setup, root = vault_of(desk.world.settings, "setup"), desk.host.prefix / "srv/guestkey/acme"
+    (root / "file").write_text("")
+    (root / "link").symlink_to("/etc")
+    (root / "open").mkdir()
+    (root / "open").chmod(0o777)
+    for name, why in (
+        ("none", "no directory"),
+        ("file", "not a directory"),
+        ("link", "not a directory"),
+        ("open", "chmod"),
+    ):
+        bound = Bound({"connection": CONNECTION, "directory": f"acme/{name}"}, desk.host.place)
+        with pytest.raises(Invalid, match=why):
+            kinds["ssh"].register(setup, f"sl_{secrets.token_hex(4)}", bound)
+    with pytest.raises(Invalid, match="no SFTP host"):
+        kinds["ssh"].register(setup, "sl_1", Bound({"connection": "other", "directory": "acme"}))
+
+
+def test_a_slice_is_made_twice_and_taken_away_twice(world: World, sftp: SftpHost, tmp_path: Path) -> None:
+    desk = open_desk(world, sftp, tmp_path, of_its_own=True)
+    setup, kind = vault_of(desk.world.settings, "setup"), kinds["ssh"]
+    handed = desk.issue()
+    guest, slice_id = desk.guest(handed), handed.lease.slice_id
+    bound = Bound(desk.to_end(handed).binding, desk.host.place)
+    kind.register(setup, slice_id, bound)
+    assert guest.gets_in()
+    for _ in range(2):
+        kind.unregister(setup, slice_id, bound)
+    assert not guest.gets_in()
+    with pytest.raises((VaultRefused, BackendDown)):
+        signed_again(desk, handed)
+
+
+def test_the_answer_of_the_broker_depends_on_every_part_of_the_question(desk: Desk) -> None:
+    from broker.access.ssh_log_ins import lets_in
+
+    handed = desk.issue()
+    assert handed.values is not None
+    right = {
+        "connection": CONNECTION,
+        "handle": handed.lease.handle,
+        "account": handed.values["user"],
+        "certificate": handed.values["certificate"],
+    }
+    wrong = {
+        "connection": ["", "data"],
+        "handle": [handed.lease.id, "abc123-" + handed.lease.id, ""],
+        "account": [account_of(handed.lease.slice_id, "write"), ""],
+        "certificate": ["", "x y", signed_again(desk, handed, key=key_pair()[1])],
+    }
+    with desk.world.database.transaction() as tx:
+        now = desk.world.now()
+        assert lets_in(tx, **right, now=now)
+        assert not lets_in(tx, **right, now=handed.lease.expires_at)
+        for part, values in wrong.items():
+            for value in values:
+                assert not lets_in(tx, **{**right, part: value}, now=now), part
+    assert handed.lease.key_hash == hashlib.sha256(Certificate.read(right["certificate"]).public_key.encode()).digest()
+
+
+def test_a_line_that_breaks_is_opened_anew(desk: Desk) -> None:
+    vault = vault_of(desk.world.settings, "ender")
+    assert ssh_hosts.ask(vault, ENDER, desk.host.place, "check")
+    open_ = ssh_hosts._hands_of(vault).line(ENDER, desk.host.place)._ssh
+    assert open_ is not None
+    open_.kill()
+    assert ssh_hosts.ask(vault, ENDER, desk.host.place, "check") == {"check": "ok"}
+
+
+def test_a_host_that_hangs_holds_nobody_longer_than_it_may(desk: Desk) -> None:
+    vault = vault_of(desk.world.settings, "ender")
+    with socket.create_server(("127.0.0.1", 0)) as deaf, ThreadPoolExecutor(4) as hands:
+        place = {**desk.host.place, "port": str(deaf.getsockname()[1])}
+        began = time.monotonic()
+        asked = [hands.submit(ssh_hosts.ask, vault, ENDER, place, "check") for _ in range(4)]
+        assert all(isinstance(one.exception(), BackendDown) for one in asked)
+        # One finds out, and whoever waited behind it is told.
+        assert time.monotonic() - began < 8
+
+
+def test_many_are_ended_over_one_line(desk: Desk) -> None:
+    vault, place = desk.world.ender.vault, desk.host.place
+    many = [LeaseToEnd(f"l{n}", f"abc123-l{n:026d}", {}, place=place) for n in range(200)]
+    with ThreadPoolExecutor(8) as hands:
+        confirmed = set(hands.map(lambda lease: kinds["ssh"].end(vault, lease), many))
+    assert confirmed == {"sftp host: barred, no session"}
+    assert {f"token-{lease.handle}" for lease in many} <= desk.host.barred()
