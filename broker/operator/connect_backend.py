@@ -12,6 +12,7 @@ import typer
 
 from broker.database import Database
 from broker.errors import Invalid
+from broker.operator import connect_ssh
 from broker.operator.asking import agreed, ask, ask_secret
 from broker.operator.configuring import AsJson, Told, load, plainly
 from broker.operator.connecting import parts
@@ -26,9 +27,7 @@ PARTLY = 9
 app = typer.Typer(help="Connect a system that holds data to OpenBao.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@app.callback()
-def _connect_backend() -> None:
-    """Keep `postgres` a command of its own."""
+app.command()(connect_ssh.ssh)
 
 
 @app.command()

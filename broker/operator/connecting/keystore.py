@@ -90,6 +90,34 @@ class KeyStore:
         except (TypeError, KeyError) as error:
             raise BackendDown("The key store answered without a database user.", backend="openbao") from error
 
+    def ssh_authority(self) -> str:
+        """The public key of the SSH authority, `<type> <base64>`.
+
+        Raises:
+            Conflict: there is none.
+        """
+        return self._known("ssh/config/ca", "public_key").strip()
+
+    def ssh_lists_key(self) -> str:
+        """The public key that checks lists of revoked leases: 32 bytes in base64.
+
+        Raises:
+            Conflict: there is none.
+        """
+        newest = self._known("transit/keys/ssh-lists", "latest_version")
+        return self._known("transit/keys/ssh-lists", "keys", newest, "public_key")
+
+    def _known(self, path: str, *keys: str) -> str:
+        found = (self._call("GET", path) or {}).get("data", {})
+        try:
+            for key in keys:
+                found = found[key]
+        except (KeyError, TypeError) as error:
+            raise Conflict(
+                "The key store was set up by an earlier release.", advice="Run deploy/openbao/upgrade first."
+            ) from error
+        return str(found)
+
     def _log_in(self, secret_id: str) -> None:
         try:
             answer = self._call("POST", "auth/approle/login", {"role_id": ROLE_ID, "secret_id": secret_id})
