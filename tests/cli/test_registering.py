@@ -13,6 +13,7 @@ from broker.cli.faults import Fault
 from broker.models import Dataset, Lease, Offer, Slice, new_id
 from broker.parts import vault_of
 from tests.cli.conftest import TerminalOf
+from tests.support.sshd import SftpHost
 from tests.support.world import World
 
 
@@ -109,3 +110,24 @@ def test_a_condition_is_read(text: str, said: list[object]) -> None:
 def test_what_is_no_condition_is_refused(text: str) -> None:
     with pytest.raises(Fault):
         condition(text)
+
+
+def test_a_slice_of_another_kind_is_made_from_a_terminal(world: World, sftp: SftpHost, terminal_of: TerminalOf) -> None:
+    setup, admin = vault_of(world.settings, "setup"), terminal_of(world.person(roles=("admin",)))
+    slug, directory = f"made-{secrets.token_hex(4)}", f"acme/{secrets.token_hex(4)}"
+    assert admin.run("dataset", "new", slug, "--title", "Pictures", "--label", "classification:internal").code == 0
+    add = ("slice", "add", slug, "labels", "--kind", "ssh", "--connection", "sftp", "--set", f"directory={directory}")
+    added = admin.run(*add, "--action", "read", "--action", "write")
+    assert added.code == 0, added.err
+    registering.register_waiting(world.ender, setup)
+    failed = json.loads(admin.run("dataset", "show", slug, "--json").out)["data"]["slices"][0]
+    assert failed["state"] == "failed" and "there is no directory" in failed["state_detail"]
+    sftp.directory(directory)
+    assert admin.run("slice", "retry", slug, "labels").code == 0
+    registering.register_waiting(world.ender, setup)
+    shown = json.loads(admin.run("dataset", "show", slug, "--json").out)["data"]["slices"][0]
+    assert (shown["state"], shown["actions"]) == ("ready", ["read", "write"])
+    assert shown["binding"] == {"connection": "sftp", "directory": directory}
+    assert admin.run(*add, "--set", "directory").code == 2
+    assert admin.run(*add, "--table", "a.b").code == 2
+    assert "path below" in admin.run(*add[:-1], "directory=../etc").err

@@ -213,5 +213,5 @@ def _end(cli: Cli, lease_id: str) -> None:
 def _ending(lease: Json) -> str:
     ends = moment(lease.get("expires_at"))
     worst = (lease.get("ending") or {}).get("worst_case")
-    exposure = f" Should the broker be gone by then, the key store ends it {duration(worst)} later." if worst else ""
+    exposure = f" Should the broker be gone by then, it ends {duration(worst)} later." if worst else ""
     return (f"Ends {clock(ends, datetime.now(UTC))}." if ends else "") + exposure
