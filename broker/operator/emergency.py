@@ -14,6 +14,7 @@ import typer
 
 from broker.access import closing
 from broker.access.everything import UNASKED, Ended, Outcome, end_recorded, end_shown
+from broker.credentials import kinds
 from broker.database import now as clock
 from broker.errors import BackendDown, Invalid
 from broker.operator.asking import agreed
@@ -83,7 +84,7 @@ def _end(parts: Parts, reason: str, installation: str | None, seconds: float) ->
         )
     typer.echo("The records are out of reach: ending what the backends show. Run it again later.", err=True)
     connections = set(parts.settings.postgres_connections)
-    if not connections and not parts.settings.mariadb_connections:
+    if not any(parts.settings.connections(name) for name in kinds):
         raise Invalid("No connection is configured.", advice="Set GUESTKEY_POSTGRES_CONNECTIONS.")
     return end_shown(parts, installation, connections, told=_told)
 
