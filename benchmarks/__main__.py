@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import bench_decide, bench_issue
+from benchmarks import bench_decide, bench_end, bench_issue
 
 MOST_DECIDE_MS = 0.1
 
@@ -15,7 +15,10 @@ def main() -> int:
     bench_decide.main()
     print()
     fast = bench_decide.run((10_000,))[0].decide <= MOST_DECIDE_MS
-    return 0 if bench_issue.main() and fast else 1
+    issuing = bench_issue.main()
+    print()
+    ending = bench_end.main()
+    return 0 if issuing and ending and fast else 1
 
 
 sys.exit(main())

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,10 +65,15 @@ class PostgresRow:
 
 
 @contextmanager
-def running() -> Iterator[tuple[World, str]]:
-    """A throw-away stack with one web process; yields its world and the web's address."""
+def running(more: Sequence[InitialRequest] = ()) -> Iterator[tuple[World, str]]:
+    """A throw-away stack with one web process; yields its world and the web's address.
+
+    Args:
+        more: what else OpenBao's initialisation asks for.
+    """
     with TemporaryDirectory(prefix="guestkey-bench-", ignore_cleanup_errors=True) as folder:
         stack = Stack(Path(folder), Ports.free())
+        stack.bao = OpenBao(stack.bao.state, stack.ports.openbao, stack.ports.openbao_cluster, more=more)
         stack.start()
         web: subprocess.Popen[bytes] | None = None
         try:
@@ -101,29 +106,34 @@ def running() -> Iterator[tuple[World, str]]:
 @contextmanager
 def bare_openbao() -> Iterator[tuple[str, str]]:
     """An OpenBao of its own on raft with an audit file, and a token that may make tokens; yields both."""
-    approle = "auth/approle/role/bench"
-    more: list[InitialRequest] = [
-        (
-            "bench-policy",
-            "sys/policies/acl/bench",
-            {"policy": 'path "auth/token/create" { capabilities = ["update"] }'},
-        ),
-        ("bench-role", approle, {"token_policies": ["bench"], "token_period": "1h"}),
-        ("bench-role-id", f"{approle}/role-id", {"role_id": "bench"}),
-        ("bench-secret-id", f"{approle}/custom-secret-id", {"secret_id": "bench-only"}),
-    ]
+    more = identity('path "auth/token/create" { capabilities = ["update"] }')
     with TemporaryDirectory(prefix="guestkey-bench-") as folder:
         bao = OpenBao(Path(folder), free_port(), free_port(), more=more)
         bao.start()
         try:
-            host = bao.address.removeprefix("http://")
-            connection = HTTPConnection(host)
-            connection.request("POST", "/v1/auth/approle/login", dumps({"role_id": "bench", "secret_id": "bench-only"}))
-            token = str(loads(connection.getresponse().read())["auth"]["client_token"])
-            connection.close()
-            yield host, token
+            yield bao.address.removeprefix("http://"), logged_in(bao)
         finally:
             bao.stop()
+
+
+def identity(policy: str) -> list[InitialRequest]:
+    """What gives OpenBao an identity `bench` that may do what the policy says."""
+    approle = "auth/approle/role/bench"
+    return [
+        ("bench-policy", "sys/policies/acl/bench", {"policy": policy}),
+        ("bench-role", approle, {"token_policies": ["bench"], "token_period": "1h"}),
+        ("bench-role-id", f"{approle}/role-id", {"role_id": "bench"}),
+        ("bench-secret-id", f"{approle}/custom-secret-id", {"secret_id": "bench-only"}),
+    ]
+
+
+def logged_in(bao: OpenBao) -> str:
+    """A token of that identity."""
+    connection = HTTPConnection(bao.address.removeprefix("http://"))
+    connection.request("POST", "/v1/auth/approle/login", dumps({"role_id": "bench", "secret_id": "bench-only"}))
+    token = str(loads(connection.getresponse().read())["auth"]["client_token"])
+    connection.close()
+    return token
 
 
 def tokens(world: World, web: str, bao: str, bao_token: str) -> list[TokenRow]:

@@ -35,8 +35,8 @@ def mark(tx: Transaction, where: ColumnElement[bool], *, cause: str, by: str, no
         .values(state="revoking", end_cause=cause, end_by=by, ending_since=now, next_attempt_at=now)
         .returning(Lease.id, Lease.kind)
     ).all()
-    for lease_id, kind in marked:
-        audit.record(tx, "lease.ending", actor=by, subject=lease_id, now=now, details={"cause": cause, "kind": kind})
+    about = [(lease_id, {"cause": cause, "kind": kind}) for lease_id, kind in marked]
+    audit.record_many(tx, "lease.ending", actor=by, now=now, about=about)
     if marked:
         notify(tx, ENDING_CHANNEL)
     return [lease_id for lease_id, _ in marked]

@@ -14,7 +14,7 @@ from time import monotonic, sleep
 
 from sqlalchemy import select
 
-from broker.access import closing, sweeping
+from broker.access import closing, reconciling, sweeping
 from broker.credentials import kinds
 from broker.credentials.base import Bound, Shown
 from broker.database import now as clock
@@ -96,7 +96,7 @@ def end_recorded(parts: Parts, why: str, *, seconds: float, told: Told) -> Ended
             if confirmed == len(ids) or monotonic() >= until:
                 break
             sleep(_PAUSE_SECONDS)
-    reconciled = sweeping.reconcile(parts)
+    reconciled = reconciling.reconcile(parts)
     outcomes += [_of_stray(stray) for stray in reconciled.strays]
     return Ended(outcomes + _unasked(reconciled.shown), _answered(reconciled.shown))
 
@@ -107,7 +107,7 @@ def end_shown(parts: Parts, tag: str, connections: Iterable[str], *, told: Told)
     seen = [(name, handle, where) for name, answer in shown.items() for handle, where in sorted(answer.handles.items())]
     outcomes: list[Outcome] = []
     for name, handle, where in seen:
-        outcomes.append(_of_stray(sweeping.end_seen(parts, tag, name, handle, where)))
+        outcomes.append(_of_stray(reconciling.end_seen(parts, tag, name, handle, where)))
         told(len(seen), sum(outcome.confirmed for outcome in outcomes), sum(not o.confirmed for o in outcomes))
     doubt = "" if seen else _doubt(tag, frozenset().union(*(answer.other_tags for answer in shown.values())))
     return Ended(outcomes + _unasked(shown), _answered(shown), doubt)
@@ -120,7 +120,7 @@ def _bounds(parts: Parts, kind: str, connections: Iterable[str]) -> list[Bound]:
     return [Bound(binding, parts.settings.place(kind, binding)) for binding in bindings]
 
 
-def _of_stray(stray: sweeping.Stray) -> Outcome:
+def _of_stray(stray: reconciling.Stray) -> Outcome:
     state = "revoke_failed" if stray.error else "revoked"
     return Outcome(stray.lease, stray.kind, state, stray.confirmed_by, error=stray.error)
 

@@ -11,7 +11,17 @@ from time import monotonic
 import psycopg
 import structlog
 
-from broker.access import cataloguing, closing, housekeeping, redeciding, registering, sequencing, sweeping, witness
+from broker.access import (
+    cataloguing,
+    closing,
+    housekeeping,
+    reconciling,
+    redeciding,
+    registering,
+    sequencing,
+    sweeping,
+    witness,
+)
 from broker.access.ending import ENDING_CHANNEL
 from broker.access.rulebook import CHANGED_CHANNEL
 from broker.access.slices import REGISTERING_CHANNEL
@@ -79,7 +89,7 @@ class Worker:
             self._guarded(lambda: cataloguing.read_waiting(self._parts, setup))
             self._every("remove", HOUSEKEEPING_SECONDS, lambda: registering.remove_retired(self._parts, setup))
         self._every("redecide", settings.redecide_interval, lambda: redeciding.redecide_all(self._parts))
-        self._every("reconcile", RECONCILE_SECONDS, lambda: sweeping.reconcile(self._parts).ended)
+        self._every("reconcile", RECONCILE_SECONDS, lambda: reconciling.reconcile(self._parts).ended)
         self._every("log", LOG_SECONDS, lambda: sequencing.sequence(self._parts))
         self._every("housekeeping", HOUSEKEEPING_SECONDS, lambda: housekeeping.tidy(self._parts))
         with self._parts.database.transaction() as tx:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from broker.vault import ChildToken, Vault
 
@@ -240,3 +240,14 @@ class Kind(Protocol):
 
     def shown(self, vault: Vault, tag: str, bounds: Sequence[Bound]) -> Shown:
         """What the backends behind these slices show with our tag; one that is silent is named, never left out."""
+
+
+@runtime_checkable
+class EndsTogether(Protocol):
+    """What a kind offers besides where many credentials end sooner together than one after the other."""
+
+    def end_many(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
+        """As `Kind.end`, for many: by lease id what confirmed its end or what `end` would have raised."""
+
+    def settle(self, vault: Vault, lease: LeaseToEnd) -> None:
+        """Let the key store forget a credential whose end is confirmed. Nothing depends on it; it may be lost."""

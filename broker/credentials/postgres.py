@@ -5,6 +5,7 @@ The user sees one security-barrier view and nothing else; its name carries the l
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from broker.credentials.base import Bound, Ending, LeaseToEnd, NotEnded, Seen, S
 from broker.credentials.database_user import BACKSTOP_SECONDS, DatabaseUser
 from broker.credentials.names import user_of
 from broker.credentials.postgres_binding import PostgresBinding
+from broker.credentials.postgres_ending import take_away
 from broker.credentials.postgres_sessions import silent, view_of, watching
 from broker.errors import BackendDown
 from broker.vault import Vault
@@ -25,6 +27,8 @@ _GUESTS = (
     "SELECT split_part(rolname, '_', 2), substr(rolname, 11),"
     " has_database_privilege(oid, current_database(), 'CONNECT') FROM pg_roles WHERE rolname ~ '^gk_[a-z0-9]{6}_'"
 )
+CONFIRMED = "postgresql: no such role, no session"
+_OTHER_WAY_SECONDS = 12
 
 
 class PostgresKind(DatabaseUser):
@@ -76,12 +80,38 @@ class PostgresKind(DatabaseUser):
         """
         self.settle(vault, lease)
         try:
-            remains = remove_user(vault, str(lease.binding["connection"]), user_of(lease.handle))
+            rest = remove_user(vault, lease.binding["connection"], user_of(lease.handle))
         except psycopg.Error as error:
             raise NotEnded(f"PostgreSQL refused or vanished: {type(error).__name__}") from error
-        if remains:
-            raise NotEnded(f"PostgreSQL still shows {remains}")
-        return "postgresql: no such role, no session"
+        if rest:
+            raise NotEnded(f"PostgreSQL still shows {rest}")
+        return CONFIRMED
+
+    def end_many(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
+        """By hand in PostgreSQL, all of a database at once, and asked. OpenBao is only told afterwards (`settle`)."""
+        by_connection: dict[str, list[LeaseToEnd]] = defaultdict(list)
+        for lease in leases:
+            by_connection[lease.binding["connection"]].append(lease)
+        outcomes: dict[str, str | Exception] = {}
+        for name, some in by_connection.items():
+            outcomes |= self._end_at(vault, name, some)
+        return outcomes
+
+    def _end_at(self, vault: Vault, connection_name: str, leases: Sequence[LeaseToEnd]) -> dict[str, str | Exception]:
+        users = {user_of(lease.handle): lease.id for lease in leases}
+        try:
+            remains = _taken_away(vault, connection_name, sorted(users))
+        except (BackendDown, psycopg.Error) as error:
+            said = error.detail if isinstance(error, BackendDown) else f"refused or vanished: {type(error).__name__}"
+            # OpenBao reaches the same server with another login: what it can still end, the next attempt confirms.
+            with vault.deadline(_OTHER_WAY_SECONDS):
+                for lease in leases:
+                    self.settle(vault, lease)
+            return {lease.id: NotEnded(f"PostgreSQL: {said}") for lease in leases}
+        return {
+            users[user]: NotEnded(f"PostgreSQL still shows {rest}") if rest else CONFIRMED
+            for user, rest in remains.items()
+        }
 
     def by_hand(self, lease: LeaseToEnd) -> str:
         """See `Kind.by_hand`."""
@@ -120,22 +150,9 @@ def remove_user(vault: Vault, connection_name: str, user: str) -> str:
         BackendDown: the database cannot be reached.
         psycopg.Error: it refuses, or goes away meanwhile.
     """
-    with watching(vault, connection_name) as connection:
-        if _remains(connection, user):
-            # Three statements, three commits: the door must be closed before sessions are ended.
-            connection.execute("SELECT guestkey_ops.close_door(%s)", (user,))
-            connection.execute("SELECT guestkey_ops.end_sessions(%s)", (user,))
-            connection.execute("SELECT guestkey_ops.drop_user(%s)", (user,))
-        return _remains(connection, user)
+    return _taken_away(vault, connection_name, [user])[user]
 
 
-def _remains(connection: psycopg.Connection[tuple[Any, ...]], user: str) -> str:
-    # By system id: after DROP ROLE the user name of a surviving session reads NULL.
-    row = connection.execute(
-        "SELECT (SELECT count(*) FROM pg_roles WHERE rolname = %(user)s),"
-        " (SELECT count(*) FROM pg_stat_activity WHERE usename = %(user)s"
-        "   OR (usesysid IS NOT NULL AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = usesysid)))",
-        {"user": user},
-    ).fetchone()
-    roles, sessions = row if row else (1, 1)
-    return f"{roles} role, {sessions} sessions" if roles or sessions else ""
+def _taken_away(vault: Vault, connection_name: str, users: Sequence[str]) -> dict[str, str]:
+    with watching(vault, connection_name) as session:
+        return take_away(session, users, lambda: watching(vault, connection_name))

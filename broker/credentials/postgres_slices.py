@@ -47,7 +47,8 @@ _REVOCATION = (
     """DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{{name}}') """
     """THEN ALTER ROLE "{{name}}" NOLOGIN; END IF; END $$;""",
     "COMMIT;",
-    "SELECT pg_sleep(0.1);",
+    # Only where there is somebody to wait for: what the broker has ended by hand costs no pause.
+    "SELECT pg_sleep(0.1) FROM pg_roles WHERE rolname = '{{name}}';",
     """SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE usename = '{{name}}';""",
     "BEGIN;",
     """DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{{name}}') """

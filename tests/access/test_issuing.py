@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import select, update
 
-from broker.access import ending, redeciding, sweeping
+from broker.access import ending, reconciling, redeciding
 from broker.access.working import Worker
 from broker.database import now as clock
 from broker.errors import Conflict, Denied, FactorNeeded, NotFound
@@ -250,7 +250,7 @@ def test_a_user_nobody_recorded_is_found_and_ended(world: World) -> None:
         connection.execute(f"SET ROLE guestkey_minter; CREATE ROLE {name} LOGIN")
     with world.admin() as connection:
         connection.execute("CREATE ROLE gk_other_l00000000000000000000000000 LOGIN")
-    assert sweeping.reconcile(world.ender).ended >= 1
+    assert reconciling.reconcile(world.ender).ended >= 1
     assert world.roles_of("l00000000000000000000000000") == 1, "another installation's user is never touched"
     with world.admin() as connection:
         connection.execute("DROP ROLE gk_other_l00000000000000000000000000")

@@ -15,7 +15,7 @@ import pymysql
 import pytest
 from pymysql.cursors import SSCursor
 
-from broker.access import sweeping
+from broker.access import reconciling
 from broker.access.issuing import Handed
 from broker.credentials import kinds
 from broker.credentials.base import Bound, LeaseToEnd, NotEnded
@@ -268,7 +268,7 @@ def test_a_user_nobody_recorded_is_found_and_ended(world: World, ward: Mariadb) 
     policies = KIND.policies(slice_id, "read")
     token = world.parts.vault.child_token(f"{world.parts.tag}-{lease_id}", lease_id, policies, ttl=60)
     world.parts.vault.database_credential(token, role_of(slice_id))
-    strays = sweeping.reconcile(world.ender).strays
+    strays = reconciling.reconcile(world.ender).strays
     assert [stray.confirmed_by for stray in strays if stray.lease == lease_id] == [CONFIRMED]
     assert ward.traces(lease_id) == 0
 

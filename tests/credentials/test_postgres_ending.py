@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -13,16 +13,18 @@ import psycopg
 import pytest
 
 from broker.access.issuing import Handed
-from broker.credentials import kinds, postgres
+from broker.access.sweeping import CLAIM_SECONDS
+from broker.credentials import postgres_ending
 from broker.credentials.base import Bound, LeaseToEnd, NotEnded
 from broker.credentials.names import user_of
+from broker.credentials.postgres import CONFIRMED, PostgresKind
 from broker.credentials.postgres_sessions import watching
 from broker.errors import BackendDown
 from broker.parts import vault_of
+from broker.vault import VaultRefused
 from tests.support.world import DEIDENTIFIED, World
 
-KIND = kinds["postgres"]
-CONFIRMED = "postgresql: no such role, no session"
+KIND = PostgresKind()
 
 
 @pytest.fixture
@@ -64,6 +66,13 @@ def clinging(world: World, handed: Handed) -> Iterator[list[psycopg.Connection[t
             session.close()
 
 
+def together(world: World, handed: Sequence[Handed]) -> list[str]:
+    """End them as the worker does; what became of each, in words."""
+    outcomes = KIND.end_many(world.ender.vault, [to_end(world, one) for one in handed])
+    assert outcomes.keys() == {one.lease.id for one in handed}
+    return [str(outcomes[one.lease.id]) for one in handed]
+
+
 @pytest.mark.parametrize("by_hand", [False, True], ids=["through OpenBao", "by hand"])
 def test_reconnecting_without_pause_does_not_survive(world: World, handed: Handed, by_hand: bool) -> None:
     for _ in range(3):
@@ -74,6 +83,93 @@ def test_reconnecting_without_pause_does_not_survive(world: World, handed: Hande
         signed, dataset, _ = world.guest()
         handed = world.issue(signed, dataset)
     KIND.end(world.ender.vault, to_end(world, handed))
+
+
+def test_reconnecting_without_pause_does_not_survive_where_many_end_together(world: World) -> None:
+    for _ in range(3):
+        signed, dataset, _ = world.guest()
+        held = [world.issue(signed, dataset) for _ in range(5)]
+        with clinging(world, held[0]) as one, clinging(world, held[3]) as other:
+            assert together(world, held) == [CONFIRMED] * 5
+            assert one and other
+            assert not any(_reads(session) for session in (*one, *other))
+        assert not any(world.roles_of(each.lease.id) for each in held)
+
+
+def test_many_sessions_end_at_once(world: World) -> None:
+    """PostgreSQL waits 100 ms for each session: ended one after the other, these would take two seconds and more."""
+    held = []
+    for _ in range(5):
+        signed, dataset, _ = world.guest()
+        held += [world.issue(signed, dataset) for _ in range(4)]
+    sessions = [world.connect(one) for one in held]
+    began = time.monotonic()
+    assert together(world, held) == [CONFIRMED] * len(held)
+    assert time.monotonic() - began < 2
+    assert not any(_reads(session) for session in sessions)
+
+
+def test_one_that_cannot_be_dropped_keeps_none_of_the_others(world: World) -> None:
+    signed, dataset, _ = world.guest()
+    held = [world.issue(signed, dataset) for _ in range(4)]
+    user = user_of(held[2].lease.handle)
+    with world.admin("postgres") as admin:
+        admin.execute(f'CREATE TABLE public.owned_by_one (x int); ALTER TABLE public.owned_by_one OWNER TO "{user}"')
+    sessions = [world.connect(one) for one in held]
+    try:
+        said = together(world, held)
+        assert [one == CONFIRMED for one in said] == [True, True, False, True]
+        assert "1 role, 0 sessions" in said[2]
+        assert not any(_reads(session) for session in sessions)
+        with pytest.raises(psycopg.OperationalError):
+            world.connect(held[2])
+    finally:
+        with world.admin("postgres") as admin:
+            admin.execute("DROP TABLE public.owned_by_one")
+    assert together(world, [held[2]]) == [CONFIRMED]
+
+
+def test_a_session_that_outlived_its_user_is_found_and_ended(world: World) -> None:
+    """As OpenBao's default statements leave it: the user dropped, the session reading on without a name."""
+    signed, dataset, _ = world.guest()
+    held = [world.issue(signed, dataset) for _ in range(2)]
+    session = world.connect(held[0])
+    with world.admin() as admin:
+        user = user_of(held[0].lease.handle)
+        admin.execute(f'DROP OWNED BY "{user}"; DROP ROLE "{user}"')
+    assert _reads(session)
+    assert together(world, held) == [CONFIRMED] * 2
+    assert not _reads(session)
+
+
+def test_a_server_that_freezes_under_many_holds_nobody_for_ever(world: World) -> None:
+    signed, dataset, _ = world.guest()
+    held = [world.issue(signed, dataset) for _ in range(3)]
+    ender = vault_of(world.settings, "ender")
+    ender.secret("connections/data/watch", remembered=True)
+    leases = [to_end(world, one) for one in held]
+    world.stack.postgres.freeze()
+    began = time.monotonic()
+    try:
+        outcomes = KIND.end_many(ender, leases)
+    finally:
+        world.stack.postgres.freeze(thaw=True)
+    assert time.monotonic() - began < CLAIM_SECONDS
+    assert all(isinstance(outcome, NotEnded) for outcome in outcomes.values())
+    assert together(world, held) == [CONFIRMED] * 3
+
+
+def test_what_ended_by_hand_is_forgotten_by_openbao_without_its_pause(world: World, handed: Handed) -> None:
+    lease = to_end(world, handed)
+    assert together(world, [handed]) == [CONFIRMED]
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        KIND.settle(world.ender.vault, lease)
+        times.append(time.monotonic() - began)
+    assert min(times) < 0.1
+    with pytest.raises(VaultRefused):
+        world.parts.vault.renew_lease(lease.backend_lease_id or "", 60)
 
 
 def test_held_cursors_transactions_and_locks_end_with_the_user(world: World, handed: Handed) -> None:
@@ -121,13 +217,13 @@ def test_openbao_being_down_does_not_keep_a_guest_in(world: World, handed: Hande
 def test_a_server_that_freezes_meanwhile_holds_nobody_for_ever(
     world: World, handed: Handed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    remains = postgres._remains
+    looked = postgres_ending.Looked
 
-    def freezing(*arguments: Any) -> str:
+    def freezing(*arguments: Any) -> postgres_ending.Looked:
         world.stack.postgres.freeze()
-        return remains(*arguments)
+        return looked(*arguments)
 
-    monkeypatch.setattr(postgres, "_remains", freezing)
+    monkeypatch.setattr(postgres_ending, "Looked", freezing)
     began = time.monotonic()
     try:
         with pytest.raises(NotEnded):

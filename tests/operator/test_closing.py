@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from broker.access import closing, sweeping, witness
+from broker.access import closing, reconciling, witness
 from broker.access.explain import why
 from broker.access.facts import Ask
 from broker.errors import Conflict, Denied, Forbidden, NotSignedIn
@@ -298,5 +298,5 @@ def test_the_worker_lets_nothing_live_while_closed(house: World) -> None:
     assert ran.returncode == 0, ran.stderr
     closing.put_out(house.ender)
     house.wait_sweeping(handed.lease.id, "revoked")
-    assert sweeping.reconcile(house.ender).strays == []
+    assert reconciling.reconcile(house.ender).strays == []
     assert house.lease(handed.lease.id).end_cause == "closed"

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from broker.access import closing, ending, sweeping
+from broker.access import closing, ending, reconciling
 from broker.embedded.openbao import binary as bao
 from broker.embedded.postgres import binary
 from broker.errors import BackendDown, Denied
@@ -100,7 +100,7 @@ def test_a_restored_house_starts_closed(house: World, tmp_path: Path, scope: str
 
     closing.put_out(house.ender)
     house.wait_sweeping(old.lease.id, "revoked")
-    assert sweeping.reconcile(house.ender).ended == 1, "a credential the records know nothing of"
+    assert reconciling.reconcile(house.ender).ended == 1, "a credential the records know nothing of"
     with pytest.raises(psycopg.OperationalError):
         session.execute("SELECT 1")
     session.close()

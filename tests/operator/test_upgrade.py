@@ -19,7 +19,7 @@ from unittest.mock import patch
 import httpx
 import pytest
 
-from broker.access import sweeping
+from broker.access import reconciling
 from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
 from broker.migrations import upgrade
@@ -168,6 +168,6 @@ def test_two_releases_side_by_side(stack: Stack, before: Path) -> None:
         assert last.status_code == 201
         world.change(Lease, last.json()["lease"]["id"], expires_at=world.now())
         world.wait_sweeping(last.json()["lease"]["id"], "expired")
-        assert sweeping.reconcile(ender).strays == []
+        assert reconciling.reconcile(ender).strays == []
         parts.close()
         ender.close()
