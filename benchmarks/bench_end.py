@@ -64,7 +64,7 @@ class Ended:
 
 def measure(leases: int = LEASES, rounds: int = ROUNDS) -> Ended:
     """Both sides in turn, so that whatever the machine does meanwhile is shared."""
-    with running(identity(_POLICY)) as (world, web), _worker():
+    with running(identity(_POLICY)) as (world, web):
         bench = _Bench(world, web, leases)
         ours, bare = [], []
         for _ in range(rounds):
@@ -96,8 +96,10 @@ class _Bench:
                     range(self._leases),
                 )
             )
-        with self._sessions([dict(one.values or {}) for one in handed[:SESSIONS]]):
-            time.sleep(1)  # the last minutes are lengthened beside the answer
+        # A worker that ran on would forget the other side's users: no lease of ours accounts for them.
+        with self._sessions([dict(one.values or {}) for one in handed[:SESSIONS]]), _worker():
+            # The last credentials' first minute is lengthened beside the answer, and the worker starts.
+            time.sleep(3)
             began = perf_counter()
             connection = HTTPConnection(self._web, timeout=30)
             headers = {"Content-Type": "application/json", **admin.headers}

@@ -21,6 +21,9 @@ end_seconds = Histogram(
     buckets=(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
 )
 strays = Counter("guestkey_strays", "Credentials found in a backend without a record, ended.", ["kind"])
+vanished = Counter(
+    "guestkey_vanished", "Leases that were active while their credential was gone from its backend, ended.", ["kind"]
+)
 notices = Counter("guestkey_notices", "Attempts to deliver a notice, by what came of them.", ["way", "outcome"])
 notice_faults = Counter("guestkey_notice_faults", "Rounds of telling people that failed, by what was done.", ["part"])
 backend_faults = Counter("guestkey_backend_faults", "Backends that did not answer usefully in time.", ["backend"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from broker.errors import BackendDown
@@ -28,6 +29,10 @@ class Engines(ABC):
     @abstractmethod
     def _write(self, path: str, body: Mapping[str, Any], *, behind: str = "") -> Any:
         """Write and return the answer."""
+
+    @abstractmethod
+    def _list(self, path: str) -> Any:
+        """What is under a path; None for nothing."""
 
     @abstractmethod
     def _delete(self, path: str) -> None:
@@ -123,6 +128,25 @@ class Engines(ABC):
             VaultRefused: this identity may not write it.
         """
         self._write(f"guestkey/data/{checked_path(path)}", {"data": dict(content)})
+
+    # -- leases of other engines --------------------------------------------------------------------------------
+
+    def lease_names(self, path: str) -> list[str]:
+        """What lies under a path of leases: parts of names; those that end with a slash have more under them.
+
+        Raises:
+            VaultRefused: this identity may not list it.
+        """
+        answer = self._list(f"sys/leases/lookup/{checked_path(path)}")
+        return [] if answer is None else [str(name) for name in part(answer, "data", "keys")]
+
+    def lease_begun(self, lease_id: str) -> datetime | None:
+        """When a lease was made, to the second; None if there is no such lease (any more)."""
+        try:
+            answer = self._write("sys/leases/lookup", {"lease_id": lease_id})
+        except VaultRefused:
+            return None
+        return datetime.fromisoformat(str(part(answer, "data", "issue_time"))[:19]).replace(tzinfo=UTC)
 
     # -- setting up slices --------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from .access import REQUEST_STATES, Grant, Request
 from .base import SCHEMA, Base
 from .catalogue import CATALOGUE_STATES, Catalogue, CatalogueTable, DatasetDraft
+from .chore import Chore, SilentPlace
 from .dataset import DATASET_STATUSES, SLICE_STATES, Dataset, Offer, Slice
 from .event import Event, EventPersonal
 from .factor import FactorChallenge, Passkey, RecoveryCode, TotpFactor
@@ -55,6 +56,7 @@ __all__ = [
     "Base",
     "Catalogue",
     "CatalogueTable",
+    "Chore",
     "Dataset",
     "DatasetDraft",
     "Delivery",
@@ -86,6 +88,7 @@ __all__ = [
     "Session",
     "SignInAttempt",
     "SignInSource",
+    "SilentPlace",
     "Slice",
     "Suspension",
     "Team",

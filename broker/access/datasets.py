@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from broker import audit
-from broker.access import ending, words
+from broker.access import chores, ending, words
 from broker.access.paging import Page, Window, matching, page
 from broker.access.permissions import datasets_seen, missing, require_admin, sees_everything
 from broker.caller import Caller
@@ -140,6 +140,7 @@ def change_dataset(tx: Transaction, caller: Caller, slug: str, change: DatasetCh
         now=now,
         details={"fields": sorted(values), **details},
     )
+    chores.at_once(tx, chores.REDECIDE)
     notify(tx, CHANGED_CHANNEL, "dataset")
     return changed
 

@@ -1,26 +1,33 @@
-"""Finding what nobody recorded: every backend is asked for handles with our tag, and those without a lease are ended.
+"""Finding what nobody recorded, and what is recorded and gone: every backend is asked what it shows with our tag.
 
-Only handles of this installation are looked at; whatever else a backend holds is never touched.
+Only handles of this installation are looked at; whatever else a backend holds is never touched. A place that does not
+answer is named and alerted (`broker.access.silence`): of what lives there nothing is known meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from sqlalchemy import bindparam, select
 
 from broker import audit, metrics
+from broker.access import ending, silence
 from broker.credentials import kinds
-from broker.credentials.base import Bound, Exposed, LeaseToEnd, NotEnded, Seen, Shown
+from broker.credentials.base import Bound, Exposed, KeepsLeases, LeaseToEnd, NotEnded, Seen, Shown
 from broker.database import now as clock
 from broker.errors import BackendDown
-from broker.models import Lease, Slice
+from broker.models import LIVE_STATES, Lease, Slice
 from broker.parts import Parts
 from broker.vault import VaultRefused
 
 log = structlog.get_logger(__name__)
+KEY_STORE = "key store"
+# What is younger may not be on record yet; what was never activated is gone by then.
+_SETTLED = timedelta(seconds=120)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +42,16 @@ class Stray:
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What a round of asking the backends found, and what each kind's backends answered."""
+    """What a round of asking the backends found, and what each kind's backends answered.
 
-    strays: list[Stray]
-    shown: Mapping[str, Shown]
+    `vanished` are leases whose credential, or the key store's lease of it, was gone: they are ending now.
+    `forgotten` are the key store's leases that had outlived their credentials.
+    """
+
+    strays: list[Stray] = field(default_factory=list)
+    shown: dict[str, Shown] = field(default_factory=dict)
+    vanished: list[str] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
 
     @property
     def ended(self) -> int:
@@ -52,25 +65,98 @@ def reconcile(parts: Parts) -> Reconciled:
     The backends are listed first and our rows read afterwards, so a lease made in between is never mistaken.
     """
     with parts.database.transaction() as tx:
-        rows = tx.execute(select(Slice.kind, Slice.binding).where(Slice.state != "registering")).all()
-    strays: list[Stray] = []
-    answers: dict[str, Shown] = {}
-    for name, kind in kinds.items():
-        bounds = [Bound(binding, parts.settings.place(name, binding)) for of, binding in rows if of == name]
-        answers[name] = kind.shown(parts.vault, parts.tag, bounds)
-        handles = answers[name].handles
-        unaccounted = sorted(handles.keys() - _accounted_for(parts, set(handles)))
-        strays += [_end_stray(parts, name, handle, handles[handle]) for handle in unaccounted]
-    return Reconciled(strays, answers)
+        began = clock(tx)
+        rows = tx.execute(select(Slice.id, Slice.kind, Slice.binding).where(Slice.state != "registering")).all()
+    found = Reconciled()
+    for name in kinds:
+        slices = {id_: Bound(binding, parts.settings.place(name, binding)) for id_, of, binding in rows if of == name}
+        _reconcile_kind(parts, name, slices, began, found)
+    return found
+
+
+def _reconcile_kind(parts: Parts, name: str, slices: Mapping[str, Bound], began: datetime, found: Reconciled) -> None:
+    shown = found.shown[name] = kinds[name].shown(parts.vault, parts.tag, list(slices.values()))
+    kept, untold = _kept(parts, name, frozenset(slices))
+    handles = shown.handles
+    unaccounted = sorted(handles.keys() - _accounted_for(parts, set(handles)))
+    found.strays.extend(_end_stray(parts, name, handle, handles[handle]) for handle in unaccounted)
+    found.vanished.extend(_end_vanished(parts, name, shown, kept, began))
+    found.forgotten.extend(_forget(parts, name, kept or frozenset(), began))
+    silence.note(parts, name, shown.asked | ({KEY_STORE} if not untold else set()), {**shown.unasked, **untold})
+
+
+def _kept(parts: Parts, name: str, slice_ids: frozenset[str]) -> tuple[frozenset[str] | None, Mapping[str, str]]:
+    """The key store's leases of a kind that keeps any, or why they are not known."""
+    kind = kinds[name]
+    if not isinstance(kind, KeepsLeases):
+        return None, {}
+    try:
+        return kind.kept(parts.vault, slice_ids), {}
+    except BackendDown as error:
+        return None, {KEY_STORE: error.detail}
+    except VaultRefused:
+        return None, {KEY_STORE: "The key store does not let the worker list its leases."}
 
 
 def _accounted_for(parts: Parts, handles: set[str]) -> set[str]:
     if not handles:
         return set()
     with parts.database.transaction() as tx:
-        living = Lease.state.in_(("pending", "active", "revoking", "revoke_failed"))
-        query = select(Lease.handle).where(Lease.handle.in_(bindparam("handles", expanding=True)), living)
+        query = select(Lease.handle).where(
+            Lease.handle.in_(bindparam("handles", expanding=True)), Lease.state.in_(LIVE_STATES)
+        )
         return set(tx.scalars(query, {"handles": sorted(handles)}))
+
+
+def _end_vanished(parts: Parts, name: str, shown: Shown, kept: frozenset[str] | None, began: datetime) -> Sequence[str]:
+    """Leases shown as active whose credential is gone, or would outlive us: an honest record says so."""
+    if not shown.complete and kept is None:
+        return []
+    with parts.database.transaction() as tx:
+        active = tx.execute(
+            select(Lease, Slice.binding)
+            .join(Slice, Slice.id == Lease.slice_id)
+            .where(Lease.kind == name, Lease.state == "active", Lease.activated_at < began)
+        ).all()
+        gone = [lease.id for lease, binding in active if _is_gone(lease, binding, shown, kept, began)]
+        if gone:
+            ending.mark(tx, Lease.id.in_(gone), cause="vanished", by=audit.SYSTEM, now=clock(tx))
+    for lease_id in gone:
+        metrics.vanished.labels(name).inc()
+        log.error("lease.vanished", lease=lease_id, kind=name)
+    return gone
+
+
+def _is_gone(
+    lease: Lease, binding: Mapping[str, Any], shown: Shown, kept: frozenset[str] | None, began: datetime
+) -> bool:
+    asked = shown.complete and Bound(binding).connection in shown.asked
+    if asked and lease.handle not in shown.handles:
+        return True
+    settled = lease.activated_at is not None and lease.activated_at < began - _SETTLED
+    return settled and kept is not None and lease.backend_lease_id not in (None, *kept)
+
+
+def _forget(parts: Parts, name: str, kept: frozenset[str], began: datetime) -> list[str]:
+    """Let the key store forget leases that no living lease of ours accounts for: their credential is gone."""
+    kind = kinds[name]
+    if not kept or not isinstance(kind, KeepsLeases):
+        return []
+    with parts.database.transaction() as tx:
+        query = select(Lease.backend_lease_id).where(Lease.kind == name, Lease.state.in_(LIVE_STATES))
+        living = set(tx.scalars(query))
+    forgotten: list[str] = []
+    for lease_id in sorted(kept - living):
+        try:
+            begun = parts.vault.lease_begun(lease_id)
+        except BackendDown:
+            return forgotten
+        # A younger one belongs to a credential that is being made.
+        if begun is not None and begun < began - _SETTLED:
+            kind.settle(parts.vault, LeaseToEnd("", "", {}, lease_id))
+            forgotten.append(lease_id)
+            log.warning("lease.forgotten", kind=name)
+    return forgotten
 
 
 def end_seen(parts: Parts, tag: str, kind: str, handle: str, seen: Seen) -> Stray:
@@ -78,8 +164,8 @@ def end_seen(parts: Parts, tag: str, kind: str, handle: str, seen: Seen) -> Stra
     lease_id = handle.removeprefix(f"{tag}-")
     try:
         bound = seen.bound
-        ending_ = LeaseToEnd(lease_id, handle, bound.binding, seen.backend_lease_id, place=bound.place)
-        return Stray(lease_id, kind, kinds[kind].end(parts.vault, ending_))
+        to_end = LeaseToEnd(lease_id, handle, bound.binding, seen.backend_lease_id, place=bound.place)
+        return Stray(lease_id, kind, kinds[kind].end(parts.vault, to_end))
     except (NotEnded, Exposed, BackendDown, VaultRefused) as error:
         log.error("stray.not_ended", handle=handle, error=str(error)[:200])
         return Stray(lease_id, kind, error=str(error)[:500])

@@ -17,6 +17,7 @@ import structlog
 from sqlalchemy import select, update
 
 from broker import audit, policies
+from broker.access import chores
 from broker.database import Transaction, notify
 from broker.errors import Invalid
 from broker.models import PolicyInForce, PolicyRevision
@@ -126,6 +127,7 @@ def put_in_force(
         now=now,
         details={"revision": row.number, "proposed_by": proposed_by, "approved_by": approved_by},
     )
+    chores.at_once(tx, chores.REDECIDE)
     notify(tx, CHANGED_CHANNEL, "policy")
     return row.number
 

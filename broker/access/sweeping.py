@@ -18,7 +18,7 @@ from sqlalchemy import select, text
 from broker import audit
 from broker.access import ending, outcomes
 from broker.credentials import kinds
-from broker.credentials.base import EndsTogether, Exposed, LeaseToEnd, NotEnded
+from broker.credentials.base import EndsTogether, Exposed, KeepsLeases, LeaseToEnd, NotEnded
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import BackendDown, GuestkeyError
@@ -112,7 +112,7 @@ def _end(parts: Parts, claimed: Sequence[_Claimed]) -> None:
         log.warning("lease.ending_unrecorded", leases=len(claimed), first=claimed[0].lease.id, error=error.code)
         return
     kind = kinds[claimed[0].lease.kind]
-    if isinstance(kind, EndsTogether) and over:
+    if isinstance(kind, EndsTogether) and isinstance(kind, KeepsLeases) and over:
         parts.background.submit(_settle, parts, kind, [one.to_end for one in claimed if one.lease.id in over])
 
 
@@ -130,7 +130,7 @@ def _attempt(parts: Parts, claimed: Sequence[_Claimed]) -> Mapping[str, str | Ex
     return came_of
 
 
-def _settle(parts: Parts, kind: EndsTogether, leases: Sequence[LeaseToEnd]) -> None:
+def _settle(parts: Parts, kind: KeepsLeases, leases: Sequence[LeaseToEnd]) -> None:
     """Let the key store forget what has ended; should this process die meanwhile, reconciling does it."""
     for lease in leases:
         kind.settle(parts.vault, lease)

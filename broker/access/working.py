@@ -13,6 +13,7 @@ import structlog
 
 from broker.access import (
     cataloguing,
+    chores,
     closing,
     housekeeping,
     reconciling,
@@ -88,8 +89,8 @@ class Worker:
             self._guarded(lambda: registering.register_waiting(self._parts, setup))
             self._guarded(lambda: cataloguing.read_waiting(self._parts, setup))
             self._every("remove", HOUSEKEEPING_SECONDS, lambda: registering.remove_retired(self._parts, setup))
-        self._every("redecide", settings.redecide_interval, lambda: redeciding.redecide_all(self._parts))
-        self._every("reconcile", RECONCILE_SECONDS, lambda: reconciling.reconcile(self._parts).ended)
+        self._shared(chores.REDECIDE, settings.redecide_interval, lambda: redeciding.redecide_all(self._parts))
+        self._shared(chores.RECONCILE, RECONCILE_SECONDS, lambda: reconciling.reconcile(self._parts).ended)
         self._every("log", LOG_SECONDS, lambda: sequencing.sequence(self._parts))
         self._every("housekeeping", HOUSEKEEPING_SECONDS, lambda: housekeeping.tidy(self._parts))
         with self._parts.database.transaction() as tx:
@@ -98,6 +99,15 @@ class Worker:
     def _every(self, name: str, seconds: float, work: Callable[[], int]) -> None:
         if monotonic() >= self._due.get(name, 0.0):
             self._due[name] = monotonic() + seconds
+            self._guarded(work)
+
+    def _shared(self, name: str, seconds: float, work: Callable[[], int]) -> None:
+        """The same, where one of all workers is enough."""
+        if monotonic() < self._due.get(name, 0.0):
+            return
+        wait = self._guarded(lambda: chores.take_on(self._parts.database, name, seconds))
+        self._due[name] = monotonic() + (wait or seconds)
+        if wait == 0.0:
             self._guarded(work)
 
     def _guarded(self, work: Callable[[], float | int]) -> float | None:
@@ -121,7 +131,7 @@ class Worker:
             while not self._stopping.is_set() and (left := end - monotonic()) > 0:
                 for notice in listener.notifies(timeout=min(left, _NOTICE_SECONDS), stop_after=1):
                     if notice.channel == CHANGED_CHANNEL:
-                        self._due["redecide"] = 0.0
+                        self._due[chores.REDECIDE] = 0.0
                     return listener
             return listener
         except psycopg.Error:

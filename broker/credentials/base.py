@@ -137,13 +137,15 @@ class Shown:
     """What the backends of a kind show now.
 
     `handles` are those with our tag, each with what to end it by; `asked` and `unasked` name the places that
-    answered and those that did not, with why; `other_tags` are those of handles that are not ours.
+    answered and those that did not, with why; `other_tags` are those of handles that are not ours. `complete`: at the
+    places asked no credential of ours lives that is not among the handles.
     """
 
     handles: Mapping[str, Seen] = field(default_factory=dict)
     asked: frozenset[str] = frozenset()
     unasked: Mapping[str, str] = field(default_factory=dict)
     other_tags: frozenset[str] = frozenset()
+    complete: bool = False
 
 
 class NotEnded(Exception):
@@ -248,6 +250,21 @@ class EndsTogether(Protocol):
 
     def end_many(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
         """As `Kind.end`, for many: by lease id what confirmed its end or what `end` would have raised."""
+
+
+@runtime_checkable
+class KeepsLeases(Protocol):
+    """What a kind offers besides where the key store keeps a lease of its own for each credential.
+
+    One that outlives its credential is forgotten; a credential that outlives it has lost its backstop.
+    """
+
+    def kept(self, vault: Vault, slice_ids: frozenset[str]) -> frozenset[str]:
+        """The key store's leases, by its own names, of credentials for these slices.
+
+        Raises:
+            BackendDown, VaultRefused: it did not say.
+        """
 
     def settle(self, vault: Vault, lease: LeaseToEnd) -> None:
         """Let the key store forget a credential whose end is confirmed. Nothing depends on it; it may be lost."""

@@ -16,6 +16,7 @@ from broker.vault import ChildToken, Vault, VaultRefused
 log = structlog.get_logger(__name__)
 # OpenBao's own end comes so much later than ours.
 BACKSTOP_SECONDS = 60
+_LEASES = "database/creds"
 # How long OpenBao lets a user live: a minute until it is activated, and never longer than a day.
 LIFETIMES = {"default_ttl": "60s", "max_ttl": "24h"}
 
@@ -80,6 +81,14 @@ class DatabaseUser(ABC):
         granted = vault.renew_lease(lease.backend_lease_id, seconds + BACKSTOP_SECONDS)
         if granted < seconds:
             raise _down("The key store did not lengthen the user as asked.")
+
+    def kept(self, vault: Vault, slice_ids: frozenset[str]) -> frozenset[str]:
+        """Only of roles that have any: what is asked grows with what lives, not with all slices."""
+        roles = {f"{role_of(slice_id)}/" for slice_id in slice_ids}
+        found: set[str] = set()
+        for role in roles.intersection(vault.lease_names(_LEASES)):
+            found |= {f"{_LEASES}/{role}{name}" for name in vault.lease_names(f"{_LEASES}/{role.rstrip('/')}")}
+        return frozenset(found)
 
     def settle(self, vault: Vault, lease: LeaseToEnd) -> None:
         """Revoke OpenBao's lease, if it has one; what it cannot end is ended by hand."""

@@ -109,7 +109,7 @@ class MariadbKind(DatabaseUser):
                     found[f"{tag}-{lease_id}"] = Seen(bound)
                 else:
                     others.add(user_tag)
-        return Shown(found, frozenset(asked), unasked, frozenset(others))
+        return Shown(found, frozenset(asked), unasked, frozenset(others), complete=True)
 
 
 def _taken_away(session: Session, user: str) -> str:

@@ -17,7 +17,7 @@ from broker.credentials.base import Bound, Ending, LeaseToEnd, NotEnded, Seen, S
 from broker.credentials.database_user import BACKSTOP_SECONDS, DatabaseUser
 from broker.credentials.names import user_of
 from broker.credentials.postgres_binding import PostgresBinding
-from broker.credentials.postgres_ending import take_away
+from broker.credentials.postgres_ending import Looked, take_away
 from broker.credentials.postgres_sessions import silent, view_of, watching
 from broker.errors import BackendDown
 from broker.vault import Vault
@@ -29,6 +29,8 @@ _GUESTS = (
 )
 CONFIRMED = "postgresql: no such role, no session"
 _OTHER_WAY_SECONDS = 12
+# Sessions whose user is gone carry no name of anybody's: together they are shown as one.
+NAMELESS = "nameless"
 
 
 class PostgresKind(DatabaseUser):
@@ -129,18 +131,21 @@ class PostgresKind(DatabaseUser):
             try:
                 with watching(vault, name) as connection:
                     rows = connection.execute(_GUESTS).fetchall()
+                    nameless = Looked(connection, []).orphans
             except (BackendDown, psycopg.Error) as error:
                 log.warning("postgres.not_listed", connection=name, error=type(error).__name__)
                 unasked[name] = error.detail if isinstance(error, BackendDown) else silent().detail
                 continue
             asked.add(name)
+            if nameless:
+                found[f"{tag}-{NAMELESS}"] = Seen(bound)
             for user_tag, lease_id, at_home in rows:
                 if user_tag != tag:
                     others.add(user_tag)
                 # Databases of one cluster show the same users; what a user owns can be dropped only where it lives.
                 elif at_home or f"{tag}-{lease_id}" not in found:
                     found[f"{tag}-{lease_id}"] = Seen(bound)
-        return Shown(found, frozenset(asked), unasked, frozenset(others))
+        return Shown(found, frozenset(asked), unasked, frozenset(others), complete=True)
 
 
 def remove_user(vault: Vault, connection_name: str, user: str) -> str:

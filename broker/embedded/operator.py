@@ -68,8 +68,11 @@ class Operator:
         )
         self._call("POST", "database/rotate-root/data", {})
         for login in ("registrar", "watch"):
-            path = f"guestkey/data/connections/data/{login}"
-            self._call("POST", path, {"data": {"url": postgres.url(login, "data")}})
+            self.let_in("data", login, postgres.url(login, "data"))
+
+    def let_in(self, connection: str, login: str, url: str) -> None:
+        """Tell the key store how the broker logs in to a connection, as its registrar or watch."""
+        self._call("POST", f"guestkey/data/connections/{connection}/{login}", {"data": {"url": url}})
 
     def rotate_key(self, name: str) -> None:
         """Give a transit key a new version; older ones go on decrypting and verifying."""

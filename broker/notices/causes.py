@@ -148,6 +148,12 @@ def _failed(tx: Transaction, notice: Notice, now: datetime) -> Told:
     return Told(with_role(tx, "admin", now=now), facts, f"/leases/{lease.id}")
 
 
+def _found(tx: Transaction, notice: Notice, now: datetime) -> Told:
+    """What the worker found where no record of ours leads: its name is an operator's, not a page's."""
+    facts = {"what": plain(notice.subject)}
+    return Told(with_role(tx, "admin", now=now), facts, f"/events?kind={notice.kind}")
+
+
 def _alarm(tx: Transaction, notice: Notice, now: datetime) -> Told:
     path = "/installation" if notice.kind.startswith("installation.") else f"/events?kind={notice.kind}"
     facts = {"who": _name(tx, notice.actor.partition(":")[2])}
@@ -163,9 +169,11 @@ CAUSES: Mapping[str, Cause] = {
     "installation.closed": Cause("emergency", _alarm, to_actor=True),
     "installation.opened": Cause("emergency", _alarm, to_actor=True),
     "lease.revoke_failed": Cause("failures", _failed, to_actor=True),
+    "lease.stray_ended": Cause("failures", _found),
     "person.confirmed": Cause("own_grants", _confirmed),
     "person.joined": Cause("joins", _joined),
     "person.suspended": Cause("staff", _staff),
+    "place.silent": Cause("failures", _found),
     "proposal.approved": Cause("two_person", _agreed),
     "proposal.lapsed": Cause("two_person", _agreed),
     "proposal.made": Cause("two_person", _proposed),

@@ -20,6 +20,8 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from broker import migrations
+from broker.access import silence
+from broker.credentials import kinds
 from broker.database import now as clock
 from broker.errors import BackendDown, Invalid, NotFound
 from broker.models import LIVE_STATES, Lease, PolicyInForce
@@ -162,7 +164,7 @@ def _may_scrape(parts: Parts, request: Request) -> bool:
 
 
 class _LeaseStates:
-    """Live leases by state, counted when asked for over a partial index: ended leases cost nothing."""
+    """Silent places, and live leases by state: counted over a partial index, so that ended leases cost nothing."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -173,6 +175,13 @@ class _LeaseStates:
         with self._parts.database.transaction() as tx:
             query = select(Lease.state, func.count()).where(Lease.state.in_(LIVE_STATES)).group_by(Lease.state)
             counted: dict[str, int] = dict(tx.execute(query).all())
+            silent = silence.counted(tx)
         for state in LIVE_STATES:
             family.add_metric([state], counted.get(state, 0))
         yield family
+        places = GaugeMetricFamily(
+            "guestkey_silent_places", "Places that could not be asked what they hold, by kind.", labels=["kind"]
+        )
+        for kind in sorted(kinds):
+            places.add_metric([kind], silent.get(kind, 0))
+        yield places

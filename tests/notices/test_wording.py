@@ -72,6 +72,7 @@ def everything(world: World) -> Everything:
         "person.joined": joined.id,
         "installation": "installation:1",
         "recovery": new_id("re"),
+        "place": "postgres:data",
     }
     with world.database.transaction() as tx:
         revoke_lease(tx, handed.lease, guest.caller, "reason-canary", clock(tx))
@@ -111,7 +112,9 @@ def test_every_kind_has_its_words_for_people_and_channels(office: Office) -> Non
         "installation.closed",
         "installation.opened",
         "lease.revoke_failed",
+        "lease.stray_ended",
         "person.joined",
+        "place.silent",
         "proposal.approved",
         "proposal.lapsed",
         "proposal.made",

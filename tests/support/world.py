@@ -21,8 +21,9 @@ from sqlalchemy import select, update
 from broker.access import registering
 from broker.access.facts import Ask
 from broker.access.issuing import Handed, issue
-from broker.access.sweeping import end_marked, mark_over
+from broker.access.sweeping import end_marked, mark_over, to_end
 from broker.caller import Caller
+from broker.credentials.base import LeaseToEnd
 from broker.database import now as clock
 from broker.embedded.stack import Stack
 from broker.identity import sessions
@@ -350,6 +351,12 @@ class World:
         mark_over(self.ender)
         with ThreadPoolExecutor(4) as pool:
             end_marked(self.ender, pool)
+
+    def to_end(self, lease_id: str) -> LeaseToEnd:
+        """A lease as the worker would hand it to its kind."""
+        with self.database.transaction() as tx:
+            lease = tx.get_one(Lease, lease_id)
+            return to_end(self.ender, lease, tx.get_one(Slice, lease.slice_id).binding)
 
     def slice_id(self, dataset: Dataset, name: str = "deidentified") -> str:
         """The id of one of a dataset's slices."""

@@ -3,6 +3,7 @@ path "auth/token/lookup-self"     { capabilities = ["read"] }
 path "auth/token/renew-self"      { capabilities = ["update"] }
 path "sys/leases/lookup"          { capabilities = ["update"] }
 path "sys/leases/revoke"          { capabilities = ["update"] }
+path "sys/leases/lookup/database/creds/"     { capabilities = ["list", "sudo"] }
 path "sys/leases/lookup/database/creds/gk-*" { capabilities = ["list", "sudo"] }
 path "guestkey/data/connections/+/watch"     { capabilities = ["read"] }
 path "guestkey/data/witness"                 { capabilities = ["create", "update", "read"] }

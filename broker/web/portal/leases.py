@@ -41,6 +41,7 @@ _CAUSES = {
     "offer_withdrawn": "the dataset is no longer offered",
     "revoked": "somebody asked for it",
     "team_left": "its holder left the team",
+    "vanished": "its backend no longer showed the credential",
 }
 
 

@@ -62,6 +62,8 @@ SENTENCES: Mapping[str, str] = {
     "person.joined": "{who} joined.",
     "person.resumed": "{who} let {whom} in again.",
     "person.suspended": "{who} suspended {whom}.",
+    "place.answered": "The place {whom} answers again; what it holds is known.",
+    "place.silent": "The place {whom} does not say which credentials it holds.",
     "policy.applied": "{who} put a new policy revision in force.",
     "proposal.approved": "{who} agreed to the proposal {whom}, and it was carried out.",
     "proposal.lapsed": "The proposal {whom} lapsed.",

@@ -1,0 +1,237 @@
+"""Asking the backends: what nobody recorded, what is recorded and gone, who does not answer, and whose it is."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import func, select, text
+
+from broker.access import chores, reconciling, silence, working
+from broker.access.working import Worker
+from broker.credentials import kinds
+from broker.credentials.names import policy_of, role_of
+from broker.credentials.postgres import PostgresKind
+from broker.embedded.operator import Operator
+from broker.models import Event, Lease, Notice, Slice
+from broker.parts import Parts, vault_of
+from tests.support.world import CLINIC, World
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be too young to be judged."""
+    monkeypatch.setattr(reconciling, "_SETTLED", timedelta(seconds=-2))
+
+
+def named(world: World, kind: str, subject: str) -> int:
+    """How many events of a kind are about a subject."""
+    with world.database.transaction() as tx:
+        query = select(func.count()).select_from(Event).where(Event.kind == kind, Event.subject == subject)
+        return tx.execute(query).scalar_one()
+
+
+@contextmanager
+def user(world: World, name: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A user made past the broker, logged in."""
+    with world.admin() as admin:
+        admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'x'; GRANT CONNECT ON DATABASE data TO {name}")
+        session = psycopg.connect(
+            host="127.0.0.1", port=world.stack.ports.postgres, dbname="data", user=name, password="x", autocommit=True
+        )
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+def reads(session: psycopg.Connection[tuple[Any, ...]]) -> bool:
+    """Whether a session still works."""
+    try:
+        session.execute("SELECT 1")
+    except psycopg.Error:
+        return False
+    return True
+
+
+def test_another_installation_beside_ours_is_never_touched(world: World, settled: None) -> None:
+    """Its users in the same database, and its leases in the same key store."""
+    setup, role, tag = vault_of(world.settings, "setup"), "gk-" + secrets.token_hex(8), "zzzzz1"
+    world.dataset()
+    definition = {
+        "db_name": "data",
+        "creation_statements": ["CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}'"],
+        "revocation_statements": ['DROP ROLE "{{name}}"'],
+    }
+    setup.write_database_role(role, definition)
+    policy = f"guestkey-lease-{role}"
+    setup.write_policy(policy, f'path "database/creds/{role}" {{ capabilities = ["read"] }}')
+    vault = world.parts.vault
+    token = vault.child_token(f"{tag}-l1", "l1", [policy], ttl=300)
+    theirs = vault.database_credential(token, role)
+    vault.renew_lease(theirs.lease_id, 300)
+    with user(world, f"gk_{tag}_l2") as session:
+        found = reconciling.reconcile(world.ender)
+        assert reads(session)
+    assert tag in found.shown["postgres"].other_tags
+    assert theirs.lease_id not in found.forgotten
+    assert world.ender.vault.lease_begun(theirs.lease_id) is not None
+    with world.admin() as admin:
+        left = admin.execute("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'gk\\_zzzzz1\\_%'").fetchone()
+        assert left == (2,)
+        admin.execute(f"REVOKE CONNECT ON DATABASE data FROM gk_{tag}_l2; DROP ROLE gk_{tag}_l2")
+    world.ender.vault.revoke_lease(theirs.lease_id)
+    setup.delete_database_role(role)
+
+
+def test_a_credential_taken_away_behind_our_back_is_not_shown_as_active(world: World) -> None:
+    signed, dataset, _ = world.guest()
+    gone, stays = world.issue(signed, dataset), world.issue(signed, dataset)
+    session = world.connect(gone)
+    with world.admin() as admin:
+        name = "gk_" + gone.lease.handle.replace("-", "_")
+        admin.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+    assert reads(session), "PostgreSQL lets it go on"
+    assert gone.lease.id in reconciling.reconcile(world.ender).vanished
+    assert world.lease(gone.lease.id).end_cause == "vanished"
+    world.wait_sweeping(gone.lease.id, "revoked")
+    assert not reads(session)
+    session.close()
+    assert world.lease(stays.lease.id).state == "active"
+    assert stays.lease.id not in reconciling.reconcile(world.ender).vanished
+
+
+def test_a_credential_without_its_backstop_is_ended(world: World) -> None:
+    """The key store has lost its lease, as after a restore of its own: nothing but the broker would end the user."""
+    signed, dataset, _ = world.guest()
+    lease = world.issue(signed, dataset).lease
+    world.change(Lease, lease.id, backend_lease_id=f"database/creds/{role_of(lease.slice_id)}/lost")
+    assert lease.id not in reconciling.reconcile(world.ender).vanished, "it may just not be listed yet"
+    world.change(Lease, lease.id, activated_at=world.now() - timedelta(minutes=5))
+    assert lease.id in reconciling.reconcile(world.ender).vanished
+    world.wait_sweeping(lease.id, "revoked")
+    assert world.roles_of(lease.id) == 0
+
+
+def test_what_the_key_store_keeps_of_an_ended_credential_is_forgotten(world: World, settled: None) -> None:
+    """As left by a worker that was killed between the confirmation and telling OpenBao."""
+    signed, dataset, _ = world.guest()
+    ended, lives = world.issue(signed, dataset).lease, world.issue(signed, dataset).lease
+    PostgresKind().end_many(world.ender.vault, [world.to_end(ended.id)])
+    world.change(Lease, ended.id, state="revoked", ended_at=world.now())
+    backend = world.lease(ended.id).backend_lease_id or ""
+    assert world.ender.vault.lease_begun(backend) is not None
+    found = reconciling.reconcile(world.ender)
+    assert backend in found.forgotten
+    assert world.lease(lives.id).backend_lease_id not in found.forgotten
+    assert world.ender.vault.lease_begun(backend) is None
+    assert backend not in reconciling.reconcile(world.ender).forgotten
+    assert world.roles_of(lives.id) == 1
+
+
+def test_a_credential_that_is_being_made_is_left_alone(world: World) -> None:
+    slice_id = world.slice_id(world.dataset())
+    vault = world.parts.vault
+    token = vault.child_token("other1-l1", "l1", [policy_of(slice_id)], ttl=300)
+    made = vault.database_credential(token, role_of(slice_id))
+    assert made.lease_id not in reconciling.reconcile(world.ender).forgotten
+    assert world.ender.vault.lease_begun(made.lease_id) is not None
+    vault_of(world.settings, "ender").revoke_lease(made.lease_id)
+
+
+def test_a_session_whose_user_is_gone_is_found_and_ended(world: World) -> None:
+    name = "gk_" + world.parts.tag + "_l" + secrets.token_hex(13)
+    with user(world, name) as session:
+        with world.admin() as admin:
+            admin.execute(f"REVOKE CONNECT ON DATABASE data FROM {name}; DROP ROLE {name}")
+        assert reads(session)
+        assert "nameless" in {stray.lease for stray in reconciling.reconcile(world.ender).strays}
+        assert not reads(session)
+    assert "nameless" not in {stray.lease for stray in reconciling.reconcile(world.ender).strays}
+
+
+def test_a_place_that_does_not_answer_is_alarmed_once_until_it_does(world: World) -> None:
+    place = f"far-{secrets.token_hex(4)}"
+    dataset = world.dataset(register=False)
+    world.change(Slice, world.slice_id(dataset), state="ready", binding={**CLINIC, "connection": place})
+    subject = f"postgres:{place}"
+    for _ in range(2):
+        assert place in reconciling.reconcile(world.ender).shown["postgres"].unasked
+    assert named(world, "place.silent", subject) == 1
+    with world.database.transaction() as tx:
+        assert silence.counted(tx)["postgres"] >= 1
+        told = select(func.count()).select_from(Notice).where(Notice.kind == "place.silent", Notice.subject == subject)
+        assert tx.execute(told).scalar_one() == 1
+    operator = Operator(world.stack.bao)
+    operator.let_in(place, "watch", world.stack.postgres.url("watch", "data"))
+    for _ in range(2):
+        assert place in reconciling.reconcile(world.ender).shown["postgres"].asked
+    assert named(world, "place.answered", subject) == 1
+    with world.database.transaction() as tx:
+        assert place not in tx.execute(text("SELECT place FROM guestkey.silent_place")).scalars().all()
+
+
+def test_without_the_key_store_nothing_is_taken_for_gone(world: World) -> None:
+    signed, dataset, _ = world.guest()
+    lease = world.issue(signed, dataset).lease
+    world.change(Lease, lease.id, activated_at=world.now() - timedelta(minutes=5))
+    reconciling.reconcile(world.ender)
+    world.stack.bao.stop()
+    try:
+        found = reconciling.reconcile(world.ender)
+        with world.database.transaction() as tx:
+            silent = tx.execute(text("SELECT place FROM guestkey.silent_place")).scalars().all()
+    finally:
+        world.stack.bao.start()
+    assert not found.vanished and not found.strays
+    assert reconciling.KEY_STORE in silent
+    assert world.lease(lease.id).state == "active"
+
+
+def test_of_several_workers_one_takes_a_round_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted where it costs: the calls that list a backend."""
+    calls: list[str] = []
+    shown = kinds["postgres"].shown
+
+    def counting(*arguments: Any) -> Any:
+        calls.append(threading.current_thread().name)
+        return shown(*arguments)
+
+    monkeypatch.setattr(kinds["postgres"], "shown", counting)
+    monkeypatch.setattr(working, "RECONCILE_SECONDS", 2.0)
+    others = [Parts.build(world.settings, identity="ender") for _ in range(3)]
+    workers = [Worker(parts, None) for parts in others]
+    threads = [threading.Thread(target=worker.run) for worker in workers]
+    for thread in threads:
+        thread.start()
+    threading.Event().wait(7)
+    for worker in workers:
+        worker.stop()
+    for thread in threads:
+        thread.join(20)
+    for parts in others:
+        parts.close()
+    assert 3 <= len(calls) <= 4, "one round every two seconds, whoever does it"
+
+
+def test_a_round_that_died_with_its_worker_costs_that_round(world: World) -> None:
+    name = secrets.token_hex(8)
+    assert chores.take_on(world.database, name, 0.5) == 0.0
+    waits = chores.take_on(world.database, name, 0.5)
+    assert 0 < waits <= 0.5
+    threading.Event().wait(waits)
+    assert chores.take_on(world.database, name, 60) == 0.0
+    with world.database.transaction() as tx:
+        chores.at_once(tx, name)
+    assert chores.take_on(world.database, name, 60) == 0.0
+    assert chores.take_on(world.database, name, 60) > 50
+    # The clock was put back by an hour: what looks due then is due now.
+    with world.database.transaction() as tx:
+        tx.execute(text("UPDATE guestkey.chore SET due_at = due_at + interval '1h' WHERE name = :name"), {"name": name})
+    assert chores.take_on(world.database, name, 60) == 0.0
