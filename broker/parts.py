@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Literal
 
 from broker.access.installing import installation_tag
 from broker.access.rulebook import Rulebook
+from broker.credentials.base import KeepsLeases, LeaseToEnd
 from broker.database import Database
 from broker.errors import Invalid
 from broker.settings import BaoIdentity, Settings
@@ -26,6 +28,8 @@ class Parts:
     rulebook: Rulebook = field(default_factory=Rulebook)
     # Work beside a request; finished before the process leaves.
     background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(16, "background"))
+    # What the key store may forget, once this process has nothing more urgent to end.
+    unsettled: SimpleQueue[tuple[KeepsLeases, LeaseToEnd]] = field(default_factory=SimpleQueue)
     # Whether this process has asked the witness (`broker.access.witness`) if the records are the latest.
     witnessed: bool = False
     _tag: str = ""

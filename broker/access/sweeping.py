@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from queue import Empty
 from typing import Any
 
 import structlog
@@ -74,6 +76,9 @@ def end_marked(parts: Parts, pool: ThreadPoolExecutor) -> int:
     claimed = [_Claimed(lease, to_end(parts, lease, binding)) for lease, binding in rows]
     for _ in pool.map(lambda job: _end(parts, job), _jobs(claimed)):
         continue
+    if len(ids) < BATCH and not parts.unsettled.empty():
+        # Only now: guests' ends come before the key store's tidiness.
+        parts.background.submit(_settle, parts)
     return len(ids)
 
 
@@ -112,8 +117,10 @@ def _end(parts: Parts, claimed: Sequence[_Claimed]) -> None:
         log.warning("lease.ending_unrecorded", leases=len(claimed), first=claimed[0].lease.id, error=error.code)
         return
     kind = kinds[claimed[0].lease.kind]
-    if isinstance(kind, EndsTogether) and isinstance(kind, KeepsLeases) and over:
-        parts.background.submit(_settle, parts, kind, [one.to_end for one in claimed if one.lease.id in over])
+    if isinstance(kind, EndsTogether) and isinstance(kind, KeepsLeases):
+        for one in claimed:
+            if one.lease.id in over:
+                parts.unsettled.put((kind, one.to_end))
 
 
 def _attempt(parts: Parts, claimed: Sequence[_Claimed]) -> Mapping[str, str | Exception]:
@@ -130,10 +137,12 @@ def _attempt(parts: Parts, claimed: Sequence[_Claimed]) -> Mapping[str, str | Ex
     return came_of
 
 
-def _settle(parts: Parts, kind: KeepsLeases, leases: Sequence[LeaseToEnd]) -> None:
+def _settle(parts: Parts) -> None:
     """Let the key store forget what has ended; should this process die meanwhile, reconciling does it."""
-    for lease in leases:
-        kind.settle(parts.vault, lease)
+    with suppress(Empty):
+        while True:
+            kind, ended = parts.unsettled.get_nowait()
+            kind.settle(parts.vault, ended)
 
 
 def due_in(tx: Transaction, now: datetime, *, most: float) -> float:
