@@ -70,13 +70,17 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What suspending would do now. `worst`: the longest declared exposure in seconds, None if offline use goes on."""
+    """What suspending would do now. `worst`: the longest declared exposure in seconds, None if offline use goes on.
+
+    `latest`: by kind, when its last credential expires by itself.
+    """
 
     target: Target
     counts: Counts
     endings: Mapping[str, Ending]
     worst: int | None
     remains: tuple[str, ...]
+    latest: Mapping[str, datetime]
 
 
 def find(tx: Transaction, caller: Caller, what: What, key: str) -> Target:
@@ -116,6 +120,7 @@ def dry_run(tx: Transaction, caller: Caller, what: What, key: str) -> DryRun:
         endings,
         None if None in worst else max((seconds for seconds in worst if seconds is not None), default=0),
         _remains(target, endings),
+        _latest(tx, target),
     )
 
 
@@ -244,6 +249,11 @@ def _count(tx: Transaction, target: Target) -> Counts:
     )
 
 
+def _latest(tx: Transaction, target: Target) -> dict[str, datetime]:
+    live = select(Lease.kind, func.max(Lease.expires_at)).where(_leases(target), Lease.state.in_(_LIVE))
+    return dict(tx.execute(live.group_by(Lease.kind)).all())
+
+
 def _members(target: Target) -> tuple[Select[str], Select[str]]:
     """The people and services it is about."""
     if target.what == "person":
@@ -299,7 +309,7 @@ def _remains(target: Target, endings: Mapping[str, Ending]) -> tuple[str, ...]:
     said = ["What has been read or copied already."]
     offline = [name for name, ending in endings.items() if ending.worst_case is None]
     if offline:
-        said.append(f"Use by those who check a {' or '.join(offline)} offline, until it expires.")
+        said.append(f"Use of a credential of kind {' or '.join(offline)} where nobody asks Guestkey, until it expires.")
     said.append(
         {
             "vendor": "Grants stay on record and count again after resuming; others on the same datasets go on.",

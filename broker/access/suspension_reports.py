@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, func, select, true
 
@@ -17,17 +17,23 @@ from broker.database import Transaction
 from broker.models import Event, Lease, Slice, Suspension, is_id
 
 MOST_LEASES = 5000
+MOST_OPEN = 200
 _ENDED = ("revoked", "expired")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One lease's end. `seconds` from the suspension to the backend's confirmation; `by_hand` for one that fails."""
+    """One lease's end: ended at, confirmed by what, or exposed until when.
+
+    `seconds` are from the suspension to the backend's confirmation. `exposed_until` is set where nothing has confirmed
+    the end, and where the credential works until then for whoever does not ask us; `by_hand` is for one that fails.
+    """
 
     lease: str
     kind: str
     state: str
     seconds: float | None
+    ended_at: datetime | None
     confirmed_by: str
     exposed_until: datetime | None
     attempts: int
@@ -37,21 +43,36 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class KindOutcome:
+    """What became of the credentials of one kind, together.
+
+    `exposed`: how many the backend cannot end before `exposed_until`. `longest` is in seconds, and still grows while
+    one is not confirmed; `worst_case` is what the kind declares. Until `offline_until` whoever does not ask us accepts
+    one.
+    """
+
+    kind: str
+    total: int
+    confirmed: int
+    failing: int
+    exposed: int
+    longest: float
+    exposed_until: datetime | None
+    offline_until: datetime | None
+    worst_case: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A suspension and its outcomes, problems first.
 
-    `longest` is in seconds; while something is not confirmed it still grows. `differences` compares with the dry run:
-    name to (expected, found). `events` are the ids of the events it is recorded by. Until `offline_until` whoever
-    checks one of the credentials without asking us still accepts it; None where there is none such.
+    `differences` compares with the dry run: name to (expected, found). `events` are the ids of the events it is
+    recorded by.
     """
 
     suspension: Suspension
     outcomes: Sequence[Outcome]
-    total: int
-    confirmed: int
-    failing: int
-    longest: float
-    offline_until: datetime | None
+    by_kind: Sequence[KindOutcome]
     differences: Mapping[str, tuple[int, int]]
     events: Sequence[str]
 
@@ -59,6 +80,41 @@ class Report:
     def finished(self) -> bool:
         """Whether every end was confirmed."""
         return self.confirmed == self.total
+
+    @property
+    def total(self) -> int:
+        """How many leases it ends."""
+        return sum(one.total for one in self.by_kind)
+
+    @property
+    def confirmed(self) -> int:
+        """How many a backend confirmed as ended."""
+        return sum(one.confirmed for one in self.by_kind)
+
+    @property
+    def failing(self) -> int:
+        """How many failed at least once and are tried again."""
+        return sum(one.failing for one in self.by_kind)
+
+    @property
+    def exposed(self) -> int:
+        """How many no backend can end sooner than it has said."""
+        return sum(one.exposed for one in self.by_kind)
+
+    @property
+    def longest(self) -> float:
+        """Seconds until the last confirmation; while something is not confirmed it still grows."""
+        return max((one.longest for one in self.by_kind), default=0.0)
+
+    @property
+    def exposed_until(self) -> datetime | None:
+        """When the last of those that cannot be ended sooner is over."""
+        return max((one.exposed_until for one in self.by_kind if one.exposed_until), default=None)
+
+    @property
+    def offline_until(self) -> datetime | None:
+        """Until when whoever checks one of the credentials without asking us still accepts it."""
+        return max((one.offline_until for one in self.by_kind if one.offline_until), default=None)
 
 
 def list_suspensions(
@@ -83,8 +139,11 @@ def open_suspension(tx: Transaction, caller: Caller, what: str, target_id: str) 
     return tx.scalars(query).one_or_none()
 
 
-def report(tx: Transaction, caller: Caller, suspension_id: str, now: datetime) -> Report:
+def report(tx: Transaction, caller: Caller, suspension_id: str, now: datetime, *, only_open: bool = False) -> Report:
     """How far a suspension is, or was.
+
+    Args:
+        only_open: leave out what has ended, and the events: for those who look again every second.
 
     Raises:
         NotFound: there is none of that id that the caller may see.
@@ -93,36 +152,62 @@ def report(tx: Transaction, caller: Caller, suspension_id: str, now: datetime) -
     suspension = tx.scalars(query).one_or_none() if is_id(suspension_id) else None
     if suspension is None:
         raise missing("suspension")
-    counted = dict(
-        tx.execute(
-            select(Lease.state, func.count()).where(Lease.suspension_id == suspension.id).group_by(Lease.state)
-        ).all()
-    )
+    wanted = Lease.suspension_id == suspension.id
+    if only_open:
+        wanted &= Lease.state.not_in(_ENDED)
     rows = tx.execute(
         select(Lease, Slice.binding)
         .join(Slice, Slice.id == Lease.slice_id)
-        .where(Lease.suspension_id == suspension.id)
-        .order_by(Lease.id)
-        .limit(MOST_LEASES)
+        .where(wanted)
+        .order_by(Lease.state != "revoke_failed", Lease.exposed_until.is_(None), Lease.state.in_(_ENDED), Lease.id)
+        .limit(MOST_OPEN if only_open else MOST_LEASES)
     ).all()
     outcomes = [_outcome(suspension, lease, binding, inside=sees_everything(caller)) for lease, binding in rows]
-    outcomes.sort(key=lambda outcome: (outcome.state != "revoke_failed", outcome.state in _ENDED))
-    waiting = (now - suspension.started_at).total_seconds()
     return Report(
         suspension=suspension,
         outcomes=outcomes,
-        total=sum(counted.values()),
-        confirmed=sum(counted.get(state, 0) for state in _ENDED),
-        failing=counted.get("revoke_failed", 0),
-        longest=max((waiting if o.seconds is None else o.seconds for o in outcomes), default=0.0),
-        offline_until=max((lease.expires_at for lease, _ in rows if _checked_offline(lease)), default=None),
+        by_kind=_by_kind(tx, suspension, now),
         differences=_differences(suspension),
-        events=_events(tx, suspension, [outcome.lease for outcome in outcomes]),
+        events=[] if only_open else _events(tx, suspension, [outcome.lease for outcome in outcomes]),
     )
 
 
-def _checked_offline(lease: Lease) -> bool:
-    return kinds[lease.kind].ending.worst_case is None
+def _by_kind(tx: Transaction, suspension: Suspension, now: datetime) -> list[KindOutcome]:
+    ended = Lease.state.in_(_ENDED)
+    exposed = (Lease.state == "revoking") & (Lease.exposed_until > now)
+    rows = tx.execute(
+        select(
+            Lease.kind,
+            func.count(),
+            func.count().filter(ended),
+            func.count().filter(Lease.state == "revoke_failed"),
+            func.count().filter(exposed),
+            func.max(Lease.ended_at),
+            func.max(Lease.exposed_until).filter(exposed),
+            func.max(Lease.expires_at),
+        )
+        .where(Lease.suspension_id == suspension.id)
+        .group_by(Lease.kind)
+        .order_by(Lease.kind)
+    ).all()
+    found = []
+    for kind, total, confirmed, failing, held, last, held_until, expires_at in rows:
+        until = last if confirmed == total and last is not None else now
+        worst_case = kinds[kind].ending.worst_case
+        found.append(
+            KindOutcome(
+                kind=kind,
+                total=total,
+                confirmed=confirmed,
+                failing=failing,
+                exposed=held,
+                longest=(until - suspension.started_at).total_seconds(),
+                exposed_until=held_until,
+                offline_until=expires_at if worst_case is None else None,
+                worst_case=worst_case,
+            )
+        )
+    return found
 
 
 def _seen(caller: Caller) -> ColumnElement[bool]:
@@ -138,13 +223,23 @@ def _outcome(suspension: Suspension, lease: Lease, binding: Mapping[str, object]
         kind=lease.kind,
         state=lease.state,
         seconds=(lease.ended_at - suspension.started_at).total_seconds() if ended and lease.ended_at else None,
+        ended_at=lease.ended_at if ended else None,
         confirmed_by=lease.confirmed_by,
-        exposed_until=None if ended else lease.exposed_until or lease.expires_at,
+        exposed_until=_exposed_until(lease),
         attempts=lease.attempts,
         next_attempt_at=lease.next_attempt_at if failing else None,
         error=lease.last_error if failing and inside else "",
         by_hand=kinds[lease.kind].by_hand(to_end) if failing and inside else "",
     )
+
+
+def _exposed_until(lease: Lease) -> datetime | None:
+    """At the latest: what its backend said, else its own end and what its kind declares beyond that."""
+    worst_case = kinds[lease.kind].ending.worst_case
+    if lease.state in _ENDED:
+        offline = worst_case is None and lease.ended_at is not None and lease.ended_at < lease.expires_at
+        return lease.expires_at if offline else None
+    return lease.exposed_until or lease.expires_at + timedelta(seconds=worst_case or 0)
 
 
 def _differences(suspension: Suspension) -> dict[str, tuple[int, int]]:

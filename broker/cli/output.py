@@ -100,6 +100,10 @@ class Output:
         if not self.as_json:
             self.say(text)
 
+    def alarm(self, text: str) -> None:
+        """A remark nobody may overlook."""
+        self.remark(self._red(text))
+
     def say(self, text: str) -> None:
         """What must be said beside the result, whoever reads."""
         print(text, file=self._err, flush=True)

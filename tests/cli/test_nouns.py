@@ -116,7 +116,11 @@ def test_suspending_a_vendor_waits_for_every_end(world: World, terminal_of: Term
     assert resumed.code == 0, resumed.err
     again = ["person", "resume", guest.id, "--reason", "cleared", "--json"]
     assert json.loads(admin.run(*again).err)["error"]["code"] == "conflict", "who was never suspended"
-    assert "confirmed ended\t2" in admin.run("suspension", "show", answer["id"]).out
+    shown = admin.run("suspension", "show", answer["id"]).out
+    assert "confirmed ended\t2" in shown
+    assert "postgres\t2 of 2 ended, the slowest after " in shown
+    for lease_id in leases:
+        assert f"{lease_id}\tpostgres\tended " in shown and "\tpostgresql: no such role, no session\n" in shown
 
 
 def test_what_failed_to_end_is_9(world: World, terminal_of: TerminalOf) -> None:
@@ -129,6 +133,7 @@ def test_what_failed_to_end_is_9(world: World, terminal_of: TerminalOf) -> None:
     _, err = running.communicate(timeout=30)
     assert running.returncode == 9, err
     assert f"Next: guestkey lease show {lease_id}" in err
+    assert "it is retried until it is: attempt 3" in err and "guestkey_ops.drop_user" in err
     world.change(Lease, lease_id, state="revoking")
     world.sweep()
     assert world.lease(lease_id).state == "revoked"

@@ -51,6 +51,9 @@ def test_an_admin_pulls_the_plug_and_watches(house: House, guest_of: GuestOf) ->
     admin.follow("Report")
     admin.says("As it had said.")
     admin.says(lease.id)
+    expect(admin.page.get_by_role("row", name=re.compile("^postgres 1 of 1 "))).to_contain_text("1 min past its end")
+    outcome = admin.page.get_by_role("row", name=re.compile(f"^{lease.id}"))
+    expect(outcome).to_contain_text(re.compile(r"\d\d:\d\d:\d\d UTC\s.*postgresql: no such role, no session", re.DOTALL))
     admin.page.evaluate("window.print = () => { document.title = 'printed'; }")
     admin.page.get_by_role("button", name="Print", exact=True).click()
     expect(admin.page).to_have_title("printed")
@@ -146,6 +149,12 @@ def test_what_does_not_end_is_on_top_with_a_way_by_hand(house: House, guest_of: 
     guest.says("attempt 3")
     guest.says("guestkey_ops.drop_user('gk_")
     guest.look("kill-switch-3-failing")
+    guest.open(f"/suspensions/{suspension.id}")
+    guest.says("guestkey_ops.drop_user('gk_")
+    tops = [guest.page.get_by_role("heading", name=name).bounding_box() for name in ("1 not ended yet", "By kind")]
+    assert tops[0] and tops[1] and tops[0]["y"] < tops[1]["y"]
+    guest.says("exposed until")
+    guest.open(f"/suspensions/{suspension.id}/live")
     world.change(Lease, lease.id, state="revoking", next_attempt_at=world.now())
     guest.says("1 of 1 confirmed by their backend")
     expect(guest.page.locator("#status")).to_have_text(re.compile("1 of 1 confirmed$"))

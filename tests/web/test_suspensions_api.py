@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 
+import pytest
+
+from broker.credentials import kinds
+from broker.credentials.base import Exposed, LeaseToEnd
+from broker.credentials.postgres_sessions import user_of
 from broker.models import Dataset
+from broker.vault import Vault
 from tests.support.world import World
 from tests.web.conftest import ClientOf
 
@@ -99,3 +106,58 @@ def test_odd_input_is_refused_with_nothing_changed(world: World, client_of: Clie
         found = admin.get("/suspensions/preview", params={"what": "vendor", "target": target})
         assert found.status_code == 404, found.text
     assert admin.get("/suspensions/su_nothing").status_code == 404
+
+
+def test_each_lease_says_when_it_ended_by_what_or_until_when_it_is_exposed(
+    world: World, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three endings of one suspension: confirmed, valid where nobody asks, and one its backend cannot end sooner."""
+    signed, dataset, _ = world.guest()
+    until = world.now() + timedelta(seconds=250)
+    ended, offline = world.issue(signed, dataset).lease, world.issue(signed, dataset, kind="token").lease
+    held, stuck = world.issue(signed, dataset, kind="token").lease, world.issue(signed, dataset).lease
+    real = kinds["token"].end
+
+    def end(vault: Vault, lease: LeaseToEnd) -> str:
+        if lease.id == held.id:
+            raise Exposed(until, "the store ends a session only by its own expiry")
+        return real(vault, lease)
+
+    monkeypatch.setattr(kinds["token"], "end", end)
+    admin = client_of(world.person(roles=("admin",)))
+    run = admin.get("/suspensions/preview", params={"what": "person", "target": signed.id}).json()
+    assert run["counts"]["leases"] == {"postgres": 2, "token": 2}
+    assert run["worst"] is None
+    assert datetime.fromisoformat(run["latest"]["token"]) == held.expires_at
+    with world.admin("postgres") as database:
+        name = user_of(stuck.handle)
+        database.execute(f'CREATE TABLE public.held_by_one (x int); ALTER TABLE public.held_by_one OWNER TO "{name}"')
+    try:
+        begun = admin.post(f"/people/{signed.id}/suspend", json={"reason": "left"}).json()
+        for lease in (ended, offline):
+            world.wait_sweeping(lease.id, "revoked")
+        world.wait_sweeping(stuck.id, "revoke_failed")
+        path = f"/suspensions/{begun['suspension']}"
+        report = admin.get(path).json()
+    finally:
+        with world.admin("postgres") as database:
+            database.execute("DROP TABLE public.held_by_one")
+    assert [report[name] for name in ("finished", "total", "confirmed", "failing", "exposed")] == [False, 4, 2, 1, 1]
+    by_id = {outcome["lease"]: outcome for outcome in report["outcomes"]}
+    assert [outcome["lease"] for outcome in report["outcomes"]][:2] == [stuck.id, held.id], "problems come first"
+    assert by_id[stuck.id]["error"] and "drop_user" in by_id[stuck.id]["by_hand"] and by_id[stuck.id]["attempts"] == 1
+    assert by_id[stuck.id]["next_attempt_at"]
+    worst = stuck.expires_at + timedelta(seconds=kinds["postgres"].ending.worst_case or 0)
+    assert datetime.fromisoformat(by_id[stuck.id]["exposed_until"]) == worst
+    assert datetime.fromisoformat(by_id[held.id]["exposed_until"]) == until and not by_id[held.id]["ended_at"]
+    assert by_id[ended.id]["ended_at"] and by_id[ended.id]["confirmed_by"].startswith("postgresql")
+    assert by_id[ended.id]["exposed_until"] is None
+    assert by_id[offline.id]["confirmed_by"] == "introspection: inactive"
+    assert datetime.fromisoformat(by_id[offline.id]["exposed_until"]) == offline.expires_at
+    kind = {one["kind"]: one for one in report["by_kind"]}
+    assert (kind["postgres"]["total"], kind["postgres"]["failing"], kind["postgres"]["worst_case"]) == (2, 1, 60)
+    assert (kind["token"]["confirmed"], kind["token"]["exposed"], kind["token"]["worst_case"]) == (1, 1, None)
+    brief = admin.get(path, params={"only_open": True}).json()
+    assert [outcome["lease"] for outcome in brief["outcomes"]] == [stuck.id, held.id]
+    assert (brief["total"], brief["confirmed"], brief["events"]) == (4, 2, [])
+    world.wait_sweeping(stuck.id, "revoked")

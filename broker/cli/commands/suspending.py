@@ -11,7 +11,7 @@ import typer
 from broker.cli import completing
 from broker.cli.api import Json, segment
 from broker.cli.command import Cli, verb
-from broker.cli.commands.nouns import Id, Limit, Noun, Reason, group, mount_show, print_list
+from broker.cli.commands.nouns import Id, Limit, Noun, Reason, group, print_list
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Column, Progress
 from broker.cli.words import safe, seconds_of
@@ -38,6 +38,8 @@ SUSPENSION = Noun(
         Column("leases", "total"),
         Column("confirmed ended", "confirmed"),
         Column("failing", "failing"),
+        Column("cannot end sooner", "exposed"),
+        Column("exposed until", "exposed_until", when=True),
         Column("longest exposure", "longest", seconds=True),
         Column("accepted offline until", "offline_until", when=True),
     ),
@@ -55,7 +57,22 @@ def mount(app: typer.Typer) -> None:
     """Add the group of reports."""
     suspensions = group(app, "suspension", "Who and what was shut out, and what became of each credential.")
     verb(suspensions, "list", of="suspension")(list_suspensions)
-    mount_show(suspensions, SUSPENSION)
+    show_suspension.__annotations__["id_"] = SUSPENSION.argument
+    verb(suspensions, "show", of="suspension")(show_suspension)
+
+
+def show_suspension(cli: Cli, id_: Id) -> None:
+    """Show one suspension: what is not ended, what became of each kind, and what of each credential."""
+    report = cli.api.get(f"{SUSPENSION.path}/{segment(id_)}")
+    if cli.as_json:
+        cli.out.document(report)
+        return
+    _tell_open(cli, report)
+    cli.out.facts(SUSPENSION.shown, report)
+    for line in _by_kind(cli, report):
+        cli.out.value(line)
+    for outcome in report["outcomes"]:
+        cli.out.value(_came_of(cli, outcome))
 
 
 def list_suspensions(
@@ -114,7 +131,8 @@ def _tell_dry_run(cli: Cli, noun: Noun, id_: str) -> int:
             cli.out.value(f"{name}\t{counts[name]}")
     for kind, count in counts["leases"].items():
         worst = run["endings"][kind]["worst_case"]
-        cli.out.value(f"{kind} leases\t{count}\tat worst {'until they expire' if worst is None else f'{worst} s'}")
+        expire = f"until they expire, {cli.out.time(run['latest'][kind])} the last"
+        cli.out.value(f"{kind} leases\t{count}\tat worst {expire if worst is None else f'{worst} s'}")
     cli.out.remark("It would not end:")
     for line in run["remains"]:
         cli.out.remark(f"  {safe(line)}")
@@ -128,25 +146,70 @@ def _watch(cli: Cli, suspension_id: str, seconds: float) -> int:
     try:
         with Progress(cli.out) as progress:
             while True:
-                report = cli.api.get(path)
-                progress.tell(f"{report['confirmed']} of {report['total']} confirmed by their backend")
-                if report["finished"] or report["failing"] or time.monotonic() >= end:
+                report = cli.api.get(path, only_open="true")
+                progress.tell(_so_far(report))
+                settled = report["confirmed"] + report.get("exposed", 0) == report["total"]
+                if settled or report["failing"] or time.monotonic() >= end:
                     break
                 time.sleep(_PAUSE)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"It goes on all the same. Next: guestkey suspension show {suspension_id}") from None
-    return _tell_outcome(cli, report)
+    return _tell_outcome(cli, cli.api.get(path))
+
+
+def _so_far(report: Json) -> str:
+    failing = f", {report['failing']} not ended yet" if report["failing"] else ""
+    held = f", {report['exposed']} that cannot end sooner" if report.get("exposed") else ""
+    return f"{report['confirmed']} of {report['total']} confirmed by their backend{failing}{held}"
 
 
 def _tell_outcome(cli: Cli, report: Json) -> int:
-    unended = [outcome for outcome in report["outcomes"] if outcome["seconds"] is None]
-    for outcome in unended:
-        how = "could not be ended yet; it is retried until it is" if outcome["error"] else "is not confirmed yet"
-        cli.out.remark(f"Lease {safe(outcome['lease'])} {how}. Next: guestkey lease show {safe(outcome['lease'])}")
-    if report.get("offline_until"):
-        cli.out.remark(f"Whoever checks a token offline, without asking, accepts it until {report['offline_until']}.")
+    _tell_open(cli, report)
+    for line in _by_kind(cli, report):
+        cli.out.remark(line)
     said = f"{report['confirmed']} of {report['total']} leases confirmed ended."
     cli.out.done(f"{said} Report: guestkey suspension show {safe(report['id'])}", report)
     if report["finished"]:
         return Code.DONE
     return Code.PARTLY if report["failing"] else Code.WAITING
+
+
+def _tell_open(cli: Cli, report: Json) -> None:
+    """What is not ended, first, each with what is done about it and what can be."""
+    for outcome in report["outcomes"]:
+        if outcome["seconds"] is not None:
+            continue
+        lease = safe(outcome["lease"])
+        if outcome["state"] == "revoke_failed":
+            again = f"attempt {outcome['attempts']}, next {cli.out.time(outcome['next_attempt_at'])}"
+            cli.out.alarm(f"Lease {lease} could not be ended yet; it is retried until it is: {again}.")
+            if outcome["by_hand"]:
+                cli.out.remark(f"  By hand, at its backend: {safe(outcome['by_hand'])}")
+        else:
+            at_most = f"; exposed until {cli.out.time(outcome['exposed_until'])} at the latest"
+            cli.out.remark(f"Lease {lease} is not confirmed yet{at_most if outcome['exposed_until'] else ''}.")
+        cli.out.remark(f"  Next: guestkey lease show {lease}")
+
+
+def _by_kind(cli: Cli, report: Json) -> list[str]:
+    lines = []
+    for one in report.get("by_kind", []):
+        said = (
+            f"{safe(one['kind'])}\t{one['confirmed']} of {one['total']} ended, the slowest after {one['longest']:.1f} s"
+        )
+        if one["exposed_until"]:
+            said += f"; {one['exposed']} cannot end before {cli.out.time(one['exposed_until'])}"
+        if one["offline_until"]:
+            said += f"; accepted until {cli.out.time(one['offline_until'])} where nobody asks"
+        lines.append(said)
+    return lines
+
+
+def _came_of(cli: Cli, outcome: Json) -> str:
+    """One credential: ended at, confirmed by what, or exposed until when."""
+    what = [safe(outcome["lease"]), safe(outcome["kind"])]
+    until = f"exposed until {cli.out.time(outcome['exposed_until'])}" if outcome["exposed_until"] else ""
+    if outcome["ended_at"] is None:
+        return "\t".join([*what, safe(outcome["state"]), until])
+    ended = [f"ended {cli.out.time(outcome['ended_at'])}", safe(outcome["confirmed_by"])]
+    return "\t".join([*what, *ended, *([until] if until else [])])

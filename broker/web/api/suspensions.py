@@ -35,7 +35,10 @@ class CountsShown(Shown):
 
 
 class DryRunShown(BaseModel):
-    """What suspending would do now; `worst` in seconds, null where use offline goes on until expiry."""
+    """What suspending would do now; `worst` in seconds, null where use offline goes on until expiry.
+
+    `latest`: by kind, when its last credential expires by itself.
+    """
 
     what: What
     id: str
@@ -45,6 +48,7 @@ class DryRunShown(BaseModel):
     endings: dict[str, EndingShown]
     worst: int | None
     remains: list[str]
+    latest: dict[str, datetime]
 
 
 class SuspendBody(Strict):
@@ -84,12 +88,16 @@ class Suspensions(BaseModel):
 
 
 class OutcomeShown(Shown):
-    """One lease's end; `seconds` until its backend confirmed it."""
+    """One lease's end: `ended_at`, `confirmed_by`, or `exposed_until`; `seconds` until its backend confirmed it.
+
+    One that ended and is exposed all the same still works for whoever checks it without asking.
+    """
 
     lease: str
     kind: str
     state: str
     seconds: float | None
+    ended_at: datetime | None
     confirmed_by: str
     exposed_until: datetime | None
     attempts: int
@@ -98,15 +106,35 @@ class OutcomeShown(Shown):
     by_hand: str
 
 
+class KindOutcomeShown(Shown):
+    """What became of one kind's credentials; `exposed`: how many their backend cannot end before `exposed_until`.
+
+    `longest` and the declared `worst_case` are in seconds; until `offline_until` whoever does not ask accepts one.
+    """
+
+    kind: str
+    total: int
+    confirmed: int
+    failing: int
+    exposed: int
+    longest: float
+    exposed_until: datetime | None
+    offline_until: datetime | None
+    worst_case: int | None
+
+
 class ReportShown(SuspensionShown):
-    """A suspension's report: outcomes with problems first, and how it differs from the dry run."""
+    """A suspension's report: by kind, outcomes with problems first, and how it differs from the dry run."""
 
     finished: bool
     total: int
     confirmed: int
     failing: int
+    exposed: int
     longest: float
+    exposed_until: datetime | None
     offline_until: datetime | None
+    by_kind: list[KindOutcomeShown]
     outcomes: list[OutcomeShown]
     differences: dict[str, tuple[int, int]]
     events: list[str]
@@ -139,10 +167,17 @@ def preview_suspension(
 
 
 @router.get("/{suspension_id}", operation_id="show_suspension")
-def show_suspension(suspension_id: str, caller: CallerNow, parts: PartsNow) -> ReportShown:
+def show_suspension(
+    suspension_id: str,
+    caller: CallerNow,
+    parts: PartsNow,
+    only_open: Annotated[
+        bool, Query(description="Leave out leases that have ended, and the events: to look again every second.")
+    ] = False,
+) -> ReportShown:
     """The report of a suspension, growing while credentials end."""
     with parts.database.transaction() as tx:
-        return report_shown(suspension_reports.report(tx, caller, suspension_id, clock(tx)))
+        return report_shown(suspension_reports.report(tx, caller, suspension_id, clock(tx), only_open=only_open))
 
 
 def dry_run_shown(run: DryRun) -> DryRunShown:
@@ -156,6 +191,7 @@ def dry_run_shown(run: DryRun) -> DryRunShown:
         endings={kind: EndingShown.model_validate(ending) for kind, ending in run.endings.items()},
         worst=run.worst,
         remains=list(run.remains),
+        latest=dict(run.latest),
     )
 
 
@@ -172,8 +208,11 @@ def report_shown(report: Report) -> ReportShown:
         total=report.total,
         confirmed=report.confirmed,
         failing=report.failing,
+        exposed=report.exposed,
         longest=round(report.longest, 3),
+        exposed_until=report.exposed_until,
         offline_until=report.offline_until,
+        by_kind=[KindOutcomeShown.model_validate(one) for one in report.by_kind],
         outcomes=[OutcomeShown.model_validate(outcome) for outcome in report.outcomes],
         differences=dict(report.differences),
         events=list(report.events),

@@ -62,6 +62,11 @@ def clock(at: datetime, now: datetime) -> str:
     return f"{at.day} {at.strftime('%b %Y, %H:%M UTC')}"
 
 
+def to_the_second(at: datetime, now: datetime) -> str:
+    """The same where people want the seconds: of what happens within some."""
+    return clock(at, now).replace(f"{at.astimezone(UTC):%H:%M}", f"{at.astimezone(UTC):%H:%M:%S}")
+
+
 def relative(at: datetime, now: datetime) -> str:
     """How far away a time is."""
     seconds = (at - now).total_seconds()
@@ -144,5 +149,19 @@ _pages = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_FILTERS = (iso, clock, relative, duration, by_whom, checks, spaced, counted, program, bare, names_something, shell)
+_FILTERS = (
+    iso,
+    clock,
+    to_the_second,
+    relative,
+    duration,
+    by_whom,
+    checks,
+    spaced,
+    counted,
+    program,
+    bare,
+    names_something,
+    shell,
+)
 _pages.filters.update({filter_.__name__: filter_ for filter_ in _FILTERS})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, cast
 
 from fastapi import APIRouter
@@ -21,8 +20,7 @@ from broker.errors import Invalid, NotFound
 from broker.models import Person
 from broker.web.api.suspensions import CountsShown, dry_run_shown
 from broker.web.portal.acting import Setback, act, fresh, go
-from broker.web.portal.pages import clock as time_said
-from broker.web.portal.pages import render
+from broker.web.portal.pages import render, to_the_second
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
 
 router = APIRouter()
@@ -151,15 +149,10 @@ def _confirm_page(back: Setback, place: str, key: str, sent: Mapping[str, str]) 
 
 def _progress(viewer: Viewer, suspension_id: str) -> dict[str, Any]:
     with viewer.parts.database.transaction() as tx:
-        found = suspension_reports.report(tx, viewer.caller, suspension_id, clock(tx))
+        found = suspension_reports.report(tx, viewer.caller, suspension_id, clock(tx), only_open=True)
     failing = [outcome for outcome in found.outcomes if outcome.state == "revoke_failed"]
     since = to_the_second(found.suspension.started_at, viewer.now)
     return {"report": found, "item": found.suspension, "failing": failing[:_SHOWN], "refused_since": since}
-
-
-def to_the_second(at: datetime, now: datetime) -> str:
-    """A time as people read it: of what happens within seconds, they want the seconds."""
-    return time_said(at, now).replace(f"{at.astimezone(UTC):%H:%M}", f"{at.astimezone(UTC):%H:%M:%S}")
 
 
 def _report_page(back: Setback, suspension_id: str, sent: Mapping[str, str]) -> HTMLResponse:
@@ -174,6 +167,7 @@ def _report_page(back: Setback, suspension_id: str, sent: Mapping[str, str]) -> 
         report=found,
         item=found.suspension,
         outcomes=found.outcomes[:_SHOWN],
+        failing=[outcome for outcome in found.outcomes if outcome.state == "revoke_failed"][:_SHOWN],
         refused_since=to_the_second(found.suspension.started_at, viewer.now),
         by=by.name if by else found.suspension.suspended_by,
         filled=sent,
