@@ -53,7 +53,9 @@ def test_an_admin_pulls_the_plug_and_watches(house: House, guest_of: GuestOf) ->
     admin.says(lease.id)
     expect(admin.page.get_by_role("row", name=re.compile("^postgres 1 of 1 "))).to_contain_text("1 min past its end")
     outcome = admin.page.get_by_role("row", name=re.compile(f"^{lease.id}"))
-    expect(outcome).to_contain_text(re.compile(r"\d\d:\d\d:\d\d UTC\s.*postgresql: no such role, no session", re.DOTALL))
+    expect(outcome).to_contain_text(
+        re.compile(r"\d\d:\d\d:\d\d UTC\s.*postgresql: no such role, no session", re.DOTALL)
+    )
     admin.page.evaluate("window.print = () => { document.title = 'printed'; }")
     admin.page.get_by_role("button", name="Print", exact=True).click()
     expect(admin.page).to_have_title("printed")
