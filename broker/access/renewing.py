@@ -107,6 +107,9 @@ def _decide(parts: Parts, tx: Transaction, caller: Caller, lease_id: str, lifeti
         return refusal(decision, decision_id)
     until = _until(lease, decision.bounds, gathered.now, lifetime or min(first, DEFAULT_LIFETIME))
     if until <= lease.expires_at:
+        _note(
+            tx, "lease.not_renewed", caller, lease, gathered.now, {"reasons": ["not_longer"], "decision": decision_id}
+        )
         return Conflict(
             "It already lasts as long as it can be made to last now.",
             advice="Take a new credential when it has ended.",

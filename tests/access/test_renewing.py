@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import select
 
-from broker.access import redeciding
+from broker.access import redeciding, rulebook
 from broker.access.ending import revoke_grant
 from broker.access.renewing import renew
+from broker.caller import Caller
+from broker.database import now as clock
 from broker.errors import BackendDown, Conflict, Denied, FactorNeeded, Forbidden, Invalid, NotFound
-from broker.models import Lease
+from broker.models import Dataset, Event, Grant, Lease, Person, Slice, Vendor
 from tests.support.world import World
 
 
@@ -67,6 +72,87 @@ def test_what_no_longer_qualifies_ends_when_it_would_have(world: World) -> None:
     assert world.events(lease.id) == ["lease.issued", "lease.not_renewed"]
     world.change(Lease, lease.id, expires_at=world.now())
     world.wait_sweeping(lease.id, "expired")
+
+
+def stale(world: World, held: Held) -> None:
+    """The second factor was proven too long ago for the rule."""
+    held.caller = replace(held.caller, factor_at=world.now() - timedelta(hours=2))
+
+
+def other_rules(world: World, held: Held) -> None:
+    """Annotators may read nothing of internal datasets any more."""
+    _, rules, _ = rulebook.shipped()
+    apply(world, "".join(line for line in rules.splitlines(True) if not line.startswith("role:annotator")))
+
+
+def ended_long_ago(world: World, held: Held) -> None:
+    """It was begun twelve hours ago."""
+    world.change(Lease, held.lease.id, created_at=world.now() - timedelta(hours=12))
+
+
+def apply(world: World, rules: str) -> None:
+    """Put rules in force."""
+    with world.database.transaction() as tx:
+        networks = rulebook.in_force(tx).networks
+        rulebook.put_in_force(tx, rules=rules, networks=networks, proposed_by=None, approved_by=None, now=clock(tx))
+
+
+@pytest.fixture
+def shipped_rules(world: World) -> Iterator[None]:
+    """Whatever a test puts in force, the shipped rules are afterwards."""
+    yield
+    apply(world, rulebook.shipped()[1])
+
+
+def reasons(world: World, lease_id: str) -> list[str]:
+    """What the newest event about a lease gives as reasons."""
+    with world.database.transaction() as tx:
+        newest = select(Event.leaf).where(Event.subject == lease_id).order_by(Event.number.desc()).limit(1)
+        return list(json.loads(tx.execute(newest).scalar_one())["details"]["reasons"])
+
+
+@dataclass
+class Held:
+    """A lease, and what it rests on."""
+
+    lease: Lease
+    caller: Caller
+    dataset: Dataset
+    grant: Grant
+    slice_id: str
+
+
+CAUSES: dict[str, Callable[[World, Held], None]] = {
+    "grant_ended": lambda world, held: world.change(Grant, held.grant.id, ends_at=world.now()),
+    "no_grant": lambda world, held: world.change(Grant, held.grant.id, revoked_at=world.now()),
+    "factor_stale": stale,
+    "caller_suspended": lambda world, held: world.change(Person, held.caller.id, status="suspended"),
+    "vendor_suspended": lambda world, held: world.change(Vendor, held.caller.vendor_id or "", status="suspended"),
+    "dataset_suspended": lambda world, held: world.change(Dataset, held.dataset.id, status="suspended"),
+    "no_rule": other_rules,
+    "slice_unknown": lambda world, held: world.change(Slice, held.slice_id, state="retired"),
+    "not_longer": ended_long_ago,
+}
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+@pytest.mark.usefixtures("shipped_rules")
+def test_whatever_no_longer_holds_is_not_renewed_and_ends_on_time_with_an_event(world: World, cause: str) -> None:
+    """Each cause as it is found when it came by another way than ending the lease at once."""
+    signed, dataset, grant = world.guest()
+    lease = world.issue(signed, dataset).lease
+    held = Held(lease, signed.caller, dataset, grant, lease.slice_id)
+    CAUSES[cause](world, held)
+    with pytest.raises((Denied, FactorNeeded, NotFound, Conflict)) as refused:
+        renew(world.parts, held.caller, lease.id)
+    assert cause in reasons(world, lease.id), refused.value
+    found = world.lease(lease.id)
+    assert (found.state, found.expires_at, found.renewed_at) == ("active", lease.expires_at, None)
+    assert world.events(lease.id) == ["lease.issued", "lease.not_renewed"]
+    world.change(Lease, lease.id, expires_at=world.now())
+    world.wait_sweeping(lease.id, "expired")
+    assert world.events(lease.id)[-2:] == ["lease.ending", "lease.expired"]
+    assert world.roles_of(lease.id) == 0
 
 
 def test_a_stale_factor_asks_for_a_fresh_one(world: World) -> None:

@@ -276,7 +276,7 @@ def test_a_backend_that_cannot_confirm_is_tried_again_and_said_so(world: World) 
     signed, dataset, _ = world.guest()
     made = world.issue(signed, dataset)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("broker.credentials.postgres._remains", lambda *_: "1 role, 0 sessions")
+        patched.setattr("broker.credentials.postgres_ending._remains", lambda *_: "1 role, 0 sessions")
         world.change(Lease, made.lease.id, expires_at=world.now())
         world.sweep()
     failed = world.lease(made.lease.id)
