@@ -156,6 +156,12 @@ def test_what_does_not_end_is_on_top_with_a_way_by_hand(house: House, guest_of: 
     tops = [guest.page.get_by_role("heading", name=name).bounding_box() for name in ("1 not ended yet", "By kind")]
     assert tops[0] and tops[1] and tops[0]["y"] < tops[1]["y"]
     guest.says("exposed until")
+    for who in (guest, guest_of(house.someone("Rita Auditor", None, "auditor"))):
+        who.open("/")
+        who.says("A credential could not be ended yet.")
+    guest.look("home-alarm")
+    guest.follow("See which, and what can be done")
+    guest.says("guestkey_ops.drop_user('gk_")
     guest.open(f"/suspensions/{suspension.id}/live")
     world.change(Lease, lease.id, state="revoking", next_attempt_at=world.now())
     guest.says("1 of 1 confirmed by their backend")
