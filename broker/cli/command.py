@@ -137,7 +137,9 @@ def _typed(body: Body) -> dict[str, str]:
         for info in getattr(parameter.annotation, "__metadata__", ()):
             option = isinstance(info, typer.models.OptionInfo)
             plain = name.strip("_")
-            shown = next((text for text in info.param_decls or () if text.startswith("--")), f"--{plain}")
+            # Inside Annotated, Typer keeps the first name where a default would stand.
+            names = [text for text in (info.default, *(info.param_decls or ())) if isinstance(text, str)]
+            shown = next((text for text in names if text.startswith("--")), f"--{plain}")
             found[plain] = shown.replace("_", "-") if option else (info.metavar or plain.upper())
     return found
 

@@ -207,3 +207,36 @@ def test_an_unended_lease_is_7_while_nobody_works(world: World, terminal_of: Ter
     assert f"Next: guestkey lease show {lease_id}" in ran.err
     world.sweep()
     assert terminal.run("lease", "revoke", lease_id).code == 0
+
+
+@pytest.mark.parametrize(
+    "lifetime",
+    ["", " ", "-5", "-15m", "0", "0s", "1.5h", "1e3", "NaN", "inf", "9" * 10, "١٥m", "15 m", "15mm", "m", "15m;true"],
+)
+def test_an_impossible_length_of_time_is_refused_before_anything_is_asked(
+    world: World, terminal_of: TerminalOf, lifetime: str
+) -> None:
+    signed, dataset, _ = world.guest()
+    lease = world.issue(signed, dataset).lease
+    terminal = terminal_of(signed)
+    for words in (
+        ("get", dataset.slug, "--kind", "postgres", "--slice", "deidentified", f"--for={lifetime}"),
+        ("lease", "renew", lease.id, f"--for={lifetime}"),
+    ):
+        ran = terminal.run(*words)
+        assert (ran.code, ran.out) == (2, ""), ran
+        assert "is not a length of time" in ran.err and "Write it like 15m" in ran.err
+    assert world.lease(lease.id).expires_at == lease.expires_at
+    assert world.leases_of(signed) == [lease.id]
+
+
+@pytest.mark.parametrize(("lifetime", "code"), [("999999999w", 2), ("25h", 2), ("2h", 3)])
+def test_too_long_a_time_is_refused_with_what_is_allowed(
+    world: World, terminal_of: TerminalOf, lifetime: str, code: int
+) -> None:
+    signed, dataset, _ = world.guest()
+    words = ("get", dataset.slug, "--kind", "postgres", "--slice", "deidentified", "--for", lifetime)
+    ran = terminal_of(signed).run(*words)
+    assert (ran.code, ran.out) == (code, ""), ran
+    assert ("--for: Input should be less than or equal to 86400" if code == 2 else "this rule allows 1 h") in ran.err
+    assert world.leases_of(signed) == []

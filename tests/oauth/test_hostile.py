@@ -359,3 +359,28 @@ def test_a_token_that_names_a_lease_of_another_kind_is_none(
     assert guard.introspect(text) == DEAD
     assert http.post("/oauth/revoke", data={"token": text}).status_code == 200
     assert world.lease(postgres.id).state == "active", "nor does giving it back end that"
+
+
+# -- names of leases instead of tokens ------------------------------------------------------------------------------
+
+
+def test_no_name_of_a_lease_is_taken_for_its_token(
+    world: World, http: httpx.Client, guard: Program, pipeline: Program
+) -> None:
+    """Whoever knows an id, a handle or what OpenBao calls it still holds nothing."""
+    token = str(pipeline.signed()["access_token"])
+    lease = world.lease(guard.introspect(token)["jti"])
+    signed, dataset, _ = world.guest()
+    other = world.issue(signed, dataset).lease
+    backend = world.lease(other.id).backend_lease_id or ""
+    for name in (lease.id, lease.handle, other.id, other.handle, backend, f"{lease.id}.{lease.id}.{lease.id}"):
+        assert guard.introspect(name) == DEAD
+        for program in (guard, pipeline):
+            given = program.post("/oauth/revoke", token=name)
+            assert (given.status_code, given.json()) == (200, {})
+    assert guard.introspect(token)["active"] is True
+    assert (world.lease(lease.id).state, world.lease(other.id).state) == ("active", "active")
+    theirs = pipeline.post("/oauth/introspect", token=token)
+    nonsense = pipeline.post("/oauth/introspect", token="x")
+    assert theirs.status_code == nonsense.status_code != 200
+    assert theirs.json() == nonsense.json()

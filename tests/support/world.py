@@ -324,6 +324,12 @@ class World:
         with self.database.transaction() as tx:
             return tx.get_one(Lease, lease_id)
 
+    def leases_of(self, signed: Signed) -> list[str]:
+        """The ids of every lease somebody ever had, oldest first."""
+        holder = Lease.person_id if signed.caller.kind == "person" else Lease.service_id
+        with self.database.transaction() as tx:
+            return list(tx.scalars(select(Lease.id).where(holder == signed.id).order_by(Lease.id)))
+
     def change(self, record: type[Any], id_: str, **values: Any) -> None:
         """Change a record behind the broker's back."""
         with self.database.transaction() as tx:

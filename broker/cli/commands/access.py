@@ -278,7 +278,7 @@ def approve(
     body = {
         "period": seconds_of(period) if period else None,
         "slice": slice_,
-        "max_lifetime": seconds_of(max_lifetime) if max_lifetime else None,
+        "max_lifetime": seconds_of(max_lifetime) if max_lifetime is not None else None,
         "digest": digest,
     }
     cli.out.done(f"Request {id_} approved.", cli.api.post(f"/requests/{segment(id_)}/approve", body))

@@ -44,7 +44,7 @@ class Wanted:
             "action": "read",
             "slice": self.slice,
             "kind": self.kind,
-            "lifetime": seconds_of(self.lifetime) if self.lifetime else None,
+            "lifetime": seconds_of(self.lifetime) if self.lifetime is not None else None,
         }
 
 

@@ -86,7 +86,7 @@ def renew(
     lifetime: Annotated[str | None, typer.Option("--for", help="How long from now, such as 15m.")] = None,
 ) -> None:
     """Let the same credential live longer, if every condition holds now; else it ends when it would have."""
-    body = {"lifetime": seconds_of(lifetime) if lifetime else None}
+    body = {"lifetime": seconds_of(lifetime) if lifetime is not None else None}
     lease = cli.api.post(f"/leases/{segment(id_)}/renew", body)
     cli.out.done(f"Lease {id_} now ends {lease['expires_at']}.", lease)
 
