@@ -7,11 +7,12 @@ and a worker that dies gives its claims back by itself. What nobody recorded is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from queue import Empty
+from time import monotonic
 from typing import Any
 
 import structlog
@@ -20,7 +21,7 @@ from sqlalchemy import select, text
 from broker import audit
 from broker.access import ending, outcomes
 from broker.credentials import kinds
-from broker.credentials.base import EndsTogether, Exposed, KeepsLeases, LeaseToEnd, NotEnded
+from broker.credentials.base import Bound, EndsTogether, Exposed, KeepsLeases, LeaseToEnd, NotEnded
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import BackendDown, GuestkeyError
@@ -32,6 +33,7 @@ log = structlog.get_logger(__name__)
 CLAIM_SECONDS = 30
 BATCH = 256
 HANDS = 8
+_PATIENCE_SECONDS = 5.0
 
 _CLAIM = text(
     """
@@ -74,8 +76,11 @@ def end_marked(parts: Parts, pool: ThreadPoolExecutor) -> int:
         query = select(Lease, Slice.binding).join(Slice, Slice.id == Lease.slice_id).where(Lease.id.in_(ids))
         rows = tx.execute(query).all() if ids else []
     claimed = [_Claimed(lease, to_end(parts, lease, binding)) for lease, binding in rows]
-    for _ in pool.map(lambda job: _end(parts, job), _jobs(claimed)):
-        continue
+    until = monotonic() + CLAIM_SECONDS
+    jobs = [pool.submit(_end, parts, job, until) for job in _jobs(claimed)]
+    # A place that hangs holds one hand until it is given up, and nobody else's credentials.
+    for job in wait(jobs, timeout=_PATIENCE_SECONDS).done:
+        job.result()
     if len(ids) < BATCH and not parts.unsettled.empty():
         # Only now: guests' ends come before the key store's tidiness.
         parts.background.submit(_settle, parts)
@@ -83,12 +88,12 @@ def end_marked(parts: Parts, pool: ThreadPoolExecutor) -> int:
 
 
 def _jobs(claimed: Sequence[_Claimed]) -> list[list[_Claimed]]:
-    """What one hand does at a time: one lease, or all of a kind that end sooner together."""
-    together: dict[str, list[_Claimed]] = {}
+    """What one hand does at a time: one lease, or all at one place that end sooner together."""
+    together: dict[tuple[str, str], list[_Claimed]] = {}
     alone: list[list[_Claimed]] = []
     for one in claimed:
         if isinstance(kinds[one.lease.kind], EndsTogether):
-            together.setdefault(one.lease.kind, []).append(one)
+            together.setdefault((one.lease.kind, Bound(one.to_end.binding).connection), []).append(one)
         else:
             alone.append([one])
     return [*together.values(), *alone]
@@ -107,8 +112,14 @@ def to_end(parts: Parts, lease: Lease, binding: Mapping[str, Any]) -> LeaseToEnd
     )
 
 
-def _end(parts: Parts, claimed: Sequence[_Claimed]) -> None:
-    """End claimed leases of one kind; whatever happens is recorded or left for the next claim, never raised."""
+def _end(parts: Parts, claimed: Sequence[_Claimed], until: float) -> None:
+    """End claimed leases of one kind; whatever happens is recorded or left for the next claim.
+
+    Args:
+        until: when the claim ends, on this process' own clock; afterwards they are another worker's.
+    """
+    if monotonic() >= until:
+        return
     came_of = _attempt(parts, claimed)
     try:
         over = outcomes.record(parts, [one.lease for one in claimed], came_of)

@@ -106,7 +106,8 @@ class Worker:
         if monotonic() < self._due.get(name, 0.0):
             return
         wait = self._guarded(lambda: chores.take_on(self._parts.database, name, seconds))
-        self._due[name] = monotonic() + (wait or seconds)
+        # Not known, when the records are out of reach: asked again at the next step.
+        self._due[name] = monotonic() + (seconds if wait == 0.0 else wait or 0.0)
         if wait == 0.0:
             self._guarded(work)
 

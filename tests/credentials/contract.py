@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from broker.credentials import kinds
-from broker.credentials.base import Bound, Issued, Kind, LeaseToEnd, LeaseToIssue
+from broker.credentials.base import Bound, EndsTogether, Issued, KeepsLeases, Kind, LeaseToEnd, LeaseToIssue
 from broker.errors import BackendDown, Invalid
 from broker.parts import vault_of
 from broker.vault import ChildToken
@@ -147,6 +147,19 @@ class KindContract(ABC):
         kind.end(world.ender.vault, self.to_end(lease, one))
         assert self.works(world, two.values)
         kind.end(world.ender.vault, self.to_end(other, two))
+
+    def test_many_end_as_one_does(self, world: World, kind: Kind, lease: LeaseToIssue) -> None:
+        other, never = (replace(lease, id=lease.id + end, handle=lease.handle + end) for end in "bc")
+        to_end = [self.to_end(each, self.issue(world, kind, each)) for each in (lease, other)]
+        vault = world.ender.vault
+        came_of = kind.end_many(vault, [*to_end, self.to_end(never)]) if isinstance(kind, EndsTogether) else {}
+        alone = {each.id: kind.end(vault, each) for each in to_end}
+        assert came_of == (alone | {never.id: kind.end(vault, self.to_end(never))} if came_of else {})
+        if isinstance(kind, KeepsLeases):
+            for each in to_end:
+                kind.settle(vault, each)
+            kept = kind.kept(vault, frozenset({lease.slice_id}))
+            assert not kept & {each.backend_lease_id for each in to_end}
 
     def test_without_openbao_nothing_is_issued(self, world: World, kind: Kind, lease: LeaseToIssue) -> None:
         vault, token = vault_of(world.settings, "issuer"), self.token(world, kind, lease)
