@@ -31,6 +31,7 @@ NOTICED = frozenset(
         "installation.opened",
         "lease.revoke_failed",
         "lease.stray_ended",
+        "lease.vanished",
         "person.confirmed",
         "person.joined",
         "person.suspended",

@@ -120,7 +120,10 @@ def _end_vanished(parts: Parts, name: str, shown: Shown, kept: frozenset[str] | 
         ).all()
         gone = [lease.id for lease, binding in active if _is_gone(lease, binding, shown, kept, began)]
         if gone:
-            ending.mark(tx, Lease.id.in_(gone), cause="vanished", by=audit.SYSTEM, now=clock(tx))
+            now = clock(tx)
+            about = [(lease_id, {"kind": name}) for lease_id in gone]
+            audit.record_many(tx, "lease.vanished", actor=audit.SYSTEM, now=now, about=about)
+            ending.mark(tx, Lease.id.in_(gone), cause="vanished", by=audit.SYSTEM, now=now)
     for lease_id in gone:
         metrics.vanished.labels(name).inc()
         log.error("lease.vanished", lease=lease_id, kind=name)

@@ -170,6 +170,7 @@ CAUSES: Mapping[str, Cause] = {
     "installation.opened": Cause("emergency", _alarm, to_actor=True),
     "lease.revoke_failed": Cause("failures", _failed, to_actor=True),
     "lease.stray_ended": Cause("failures", _found),
+    "lease.vanished": Cause("failures", _failed, to_actor=True),
     "person.confirmed": Cause("own_grants", _confirmed),
     "person.joined": Cause("joins", _joined),
     "person.suspended": Cause("staff", _staff),

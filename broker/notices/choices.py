@@ -64,7 +64,11 @@ _ALL = {
     "two_person": Topic(
         "two_person", "Acts that need a second admin", "Proposed, about to lapse, agreed to, refused or lapsed."
     ),
-    "failures": Topic("failures", "Credentials that could not be ended", "A backend did not confirm the end."),
+    "failures": Topic(
+        "failures",
+        "Credentials out of hand",
+        "A backend did not confirm an end, holds what nobody recorded, or does not answer.",
+    ),
     "emergency": Topic(
         "emergency", "Emergencies", "The glass was broken; the installation was closed or opened.", mandatory=True
     ),

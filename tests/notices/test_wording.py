@@ -113,6 +113,7 @@ def test_every_kind_has_its_words_for_people_and_channels(office: Office) -> Non
         "installation.opened",
         "lease.revoke_failed",
         "lease.stray_ended",
+        "lease.vanished",
         "person.joined",
         "place.silent",
         "proposal.approved",

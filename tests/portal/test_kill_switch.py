@@ -146,6 +146,10 @@ def test_what_does_not_end_is_on_top_with_a_way_by_hand(house: House, guest_of: 
     changes = {"state": "revoke_failed", "attempts": 3, "last_error": "PostgreSQL still shows 1 role"}
     world.change(Lease, lease.id, suspension_id=suspension.id, next_attempt_at=lease.expires_at, **changes)
     guest = guest_of(admin, factor_age=10)
+    token = world.issue(signed, dataset, kind="token").lease
+    guest.open(f"/people/{signed.id}/suspend")
+    row = guest.page.get_by_role("row", name=re.compile("^token 1 "))
+    expect(row).to_contain_text(f"until it expires, {token.expires_at:%H:%M} UTC the last")
     guest.open(f"/suspensions/{suspension.id}/live")
     guest.says("1 not ended yet")
     guest.says("attempt 3")

@@ -53,6 +53,7 @@ SENTENCES: Mapping[str, str] = {
     "lease.shortened": "The lease {whom} was shortened to what its grant and the rules allow now.",
     "lease.stray_ended": "A credential without a record, {whom}, was found and ended.",
     "lease.used": "{who} used the credential of the lease {whom}.",
+    "lease.vanished": "The credential of the lease {whom} was gone from its backend; the lease was ended.",
     "list.exported": "{who} exported a list.",
     "notice.chosen": "{who} chose which notices to be mailed.",
     "notice.given_up": "Notices could not be delivered and were given up.",
