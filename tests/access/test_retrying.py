@@ -16,8 +16,8 @@ from broker.access import sweeping
 from broker.access.outcomes import SLOWEST_RETRY
 from broker.access.working import Worker
 from broker.credentials.base import LeaseToEnd
+from broker.credentials.names import user_of
 from broker.credentials.postgres import PostgresKind
-from broker.credentials.postgres_sessions import user_of
 from broker.embedded.children import free_port
 from broker.embedded.operator import Operator
 from broker.models import Lease, Notice, Slice

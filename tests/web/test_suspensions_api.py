@@ -9,7 +9,7 @@ import pytest
 
 from broker.credentials import kinds
 from broker.credentials.base import Exposed, LeaseToEnd
-from broker.credentials.postgres_sessions import user_of
+from broker.credentials.names import user_of
 from broker.models import Dataset
 from broker.vault import Vault
 from tests.support.world import World
