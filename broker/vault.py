@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock, local
 from time import monotonic
@@ -151,6 +152,20 @@ class Vault(Engines, Certificates, SshEngine):
             VaultRefused: the revocation statements failed.
         """
         self._write("sys/leases/revoke", {"lease_id": lease_id, "sync": True}, behind=_role_behind(lease_id))
+
+    def lease_begun(self, lease_id: str) -> datetime | None:
+        """When a lease was made, to the second; None if there is no such lease (any more).
+
+        Raises:
+            VaultRefused: this identity may not ask.
+        """
+        try:
+            answer = self._write("sys/leases/lookup", {"lease_id": lease_id})
+        except VaultRefused as error:
+            if isinstance(error.__cause__, refusals.InvalidRequest):
+                return None
+            raise
+        return datetime.fromisoformat(str(part(answer, "data", "issue_time"))[:19]).replace(tzinfo=UTC)
 
     def healthy(self) -> bool:
         """Whether OpenBao is unsealed, active and knows us.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from broker.errors import BackendDown
@@ -139,14 +138,6 @@ class Engines(ABC):
         """
         answer = self._list(f"sys/leases/lookup/{checked_path(path)}")
         return [] if answer is None else [str(name) for name in part(answer, "data", "keys")]
-
-    def lease_begun(self, lease_id: str) -> datetime | None:
-        """When a lease was made, to the second; None if there is no such lease (any more)."""
-        try:
-            answer = self._write("sys/leases/lookup", {"lease_id": lease_id})
-        except VaultRefused:
-            return None
-        return datetime.fromisoformat(str(part(answer, "data", "issue_time"))[:19]).replace(tzinfo=UTC)
 
     # -- setting up slices --------------------------------------------------------------------------------------
 

@@ -118,26 +118,38 @@ def _end_vanished(parts: Parts, name: str, shown: Shown, kept: frozenset[str] | 
             .join(Slice, Slice.id == Lease.slice_id)
             .where(Lease.kind == name, Lease.state == "active", Lease.activated_at < began)
         ).all()
-        gone = [lease.id for lease, binding in active if _is_gone(lease, binding, shown, kept, began)]
-        if gone:
-            now = clock(tx)
-            about = [(lease_id, {"kind": name}) for lease_id in gone]
-            audit.record_many(tx, "lease.vanished", actor=audit.SYSTEM, now=now, about=about)
-            ending.mark(tx, Lease.id.in_(gone), cause="vanished", by=audit.SYSTEM, now=now)
-    for lease_id in gone:
+    gone = [
+        lease.id for lease, binding in active if _is_gone(lease, binding, shown) or _is_lost(parts, lease, kept, began)
+    ]
+    if not gone:
+        return []
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        marked = ending.mark(tx, Lease.id.in_(gone), cause="vanished", by=audit.SYSTEM, now=now)
+        about = [(lease_id, {"kind": name}) for lease_id in marked]
+        audit.record_many(tx, "lease.vanished", actor=audit.SYSTEM, now=now, about=about)
+    for lease_id in marked:
         metrics.vanished.labels(name).inc()
         log.error("lease.vanished", lease=lease_id, kind=name)
-    return gone
+    return marked
 
 
-def _is_gone(
-    lease: Lease, binding: Mapping[str, Any], shown: Shown, kept: frozenset[str] | None, began: datetime
-) -> bool:
+def _is_gone(lease: Lease, binding: Mapping[str, Any], shown: Shown) -> bool:
+    """Whether the backend, which was asked, does not show the credential."""
     asked = shown.complete and Bound(binding).connection in shown.asked
-    if asked and lease.handle not in shown.handles:
-        return True
-    settled = lease.activated_at is not None and lease.activated_at < began - _SETTLED
-    return settled and kept is not None and lease.backend_lease_id not in (None, *kept)
+    return asked and lease.handle not in shown.handles
+
+
+def _is_lost(parts: Parts, lease: Lease, kept: frozenset[str] | None, began: datetime) -> bool:
+    """Whether the key store does not list its lease of the credential and, asked by name, does not know it either."""
+    if kept is None or lease.backend_lease_id is None or lease.backend_lease_id in kept:
+        return False
+    if lease.activated_at is None or lease.activated_at >= began - _SETTLED:
+        return False
+    try:
+        return parts.vault.lease_begun(lease.backend_lease_id) is None
+    except (BackendDown, VaultRefused):
+        return False
 
 
 def _forget(parts: Parts, name: str, kept: frozenset[str], began: datetime) -> list[str]:
@@ -152,7 +164,7 @@ def _forget(parts: Parts, name: str, kept: frozenset[str], began: datetime) -> l
     for lease_id in sorted(kept - living):
         try:
             begun = parts.vault.lease_begun(lease_id)
-        except BackendDown:
+        except (BackendDown, VaultRefused):
             return forgotten
         # A younger one belongs to a credential that is being made.
         if begun is not None and begun < began - _SETTLED:

@@ -100,7 +100,7 @@ def test_a_credential_taken_away_behind_our_back_is_not_shown_as_active(world: W
     assert reads(session), "PostgreSQL lets it go on"
     assert gone.lease.id in reconciling.reconcile(world.ender).vanished
     assert world.lease(gone.lease.id).end_cause == "vanished"
-    assert world.events(gone.lease.id) == ["lease.issued", "lease.vanished", "lease.ending"]
+    assert world.events(gone.lease.id) == ["lease.issued", "lease.ending", "lease.vanished"]
     world.wait_sweeping(gone.lease.id, "revoked")
     assert not reads(session)
     session.close()
