@@ -79,8 +79,7 @@ def end_marked(parts: Parts, pool: ThreadPoolExecutor) -> int:
     until = monotonic() + CLAIM_SECONDS
     jobs = [pool.submit(_end, parts, job, until) for job in _jobs(claimed)]
     # A place that hangs holds one hand until it is given up, and nobody else's credentials.
-    for job in wait(jobs, timeout=_PATIENCE_SECONDS).done:
-        job.result()
+    wait(jobs, timeout=_PATIENCE_SECONDS)
     if len(ids) < BATCH and not parts.unsettled.empty():
         # Only now: guests' ends come before the key store's tidiness.
         parts.background.submit(_settle, parts)
@@ -113,19 +112,22 @@ def to_end(parts: Parts, lease: Lease, binding: Mapping[str, Any]) -> LeaseToEnd
 
 
 def _end(parts: Parts, claimed: Sequence[_Claimed], until: float) -> None:
-    """End claimed leases of one kind; whatever happens is recorded or left for the next claim.
+    """End claimed leases of one kind; whatever happens is recorded or left for the next claim, never raised.
 
     Args:
         until: when the claim ends, on this process' own clock; afterwards they are another worker's.
     """
     if monotonic() >= until:
         return
-    came_of = _attempt(parts, claimed)
+    about = {"leases": len(claimed), "first": claimed[0].lease.id}
     try:
-        over = outcomes.record(parts, [one.lease for one in claimed], came_of)
+        over = outcomes.record(parts, [one.lease for one in claimed], _attempt(parts, claimed))
     except GuestkeyError as error:
         # Our own records are out of reach: the claims run out and another attempt follows.
-        log.warning("lease.ending_unrecorded", leases=len(claimed), first=claimed[0].lease.id, error=error.code)
+        log.warning("lease.ending_unrecorded", error=error.code, **about)
+        return
+    except Exception as error:  # nobody may be waiting for this hand any more
+        log.exception("lease.ending_unexpected", error=type(error).__name__, **about)
         return
     kind = kinds[claimed[0].lease.kind]
     if isinstance(kind, EndsTogether) and isinstance(kind, KeepsLeases):
@@ -157,12 +159,13 @@ def _settle(parts: Parts) -> None:
 
 
 def due_in(tx: Transaction, now: datetime, *, most: float) -> float:
-    """Seconds until the next lease is over or the next attempt is due, at most `most`."""
+    """Seconds until the next lease is over or the next attempt is due and nobody's, at most `most`."""
     row = tx.execute(
         text(
             "SELECT least((SELECT min(expires_at) FROM guestkey.lease WHERE state = 'active'),"
             " (SELECT min(deadline) FROM guestkey.lease WHERE state = 'pending'),"
-            " (SELECT min(next_attempt_at) FROM guestkey.lease WHERE state IN ('revoking', 'revoke_failed')))"
+            " (SELECT min(greatest(next_attempt_at, claimed_until)) FROM guestkey.lease"
+            "   WHERE state IN ('revoking', 'revoke_failed')))"
         )
     ).scalar_one()
     return most if row is None else max(0.02, min(most, (row - now).total_seconds()))
