@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from broker.access import ending, sweeping
+from broker.access import ending, reconciling
 from broker.access.working import Worker
 from broker.credentials import kinds
 from broker.credentials.base import Bound
@@ -68,7 +68,7 @@ def test_a_session_no_lease_accounts_for_is_found_and_ended(desk: Desk) -> None:
     handed = desk.issue()
     transfer = desk.guest(handed).transfer("big")
     desk.world.change(Lease, handed.lease.id, state="revoked")
-    found = sweeping.reconcile(desk.world.ender)
+    found = reconciling.reconcile(desk.world.ender)
     assert handed.lease.id in [stray.lease for stray in found.strays if not stray.error]
     assert gone(transfer) < 1
     assert CONNECTION in found.shown["ssh"].asked
