@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import struct
 import subprocess
 from pathlib import Path
@@ -88,6 +89,8 @@ def test_a_key_that_is_strong_enough_is_taken_without_its_comment(line: str) -> 
         ("ssh-dss AAAAB3NzaC1kc3MAAACBAP", "DSA"),
         (f"ssh-ed25519-cert-v01@openssh.com {ED25519.split()[1]}", "This is a certificate"),
     ],
+    # Keys differ from one process to the next, and names of tests must not.
+    ids=itertools.count(),
 )
 def test_what_is_no_key_of_a_guest_is_refused_with_its_own_reason(text: str, reason: str) -> None:
     assert reason in refused(text).detail
