@@ -1,4 +1,4 @@
-"""The operator's hands on the embedded OpenBao: connecting the database, and accounts of the example provider.
+"""The operator's hands on the embedded OpenBao: connecting what holds data, and accounts of the example provider.
 
 Uses the `guestkey-operator` identity, which no running part of the broker holds. Speaks HTTP itself, because the
 broker's own `vault.py` deliberately offers none of this.
@@ -16,6 +16,7 @@ import requests
 
 from broker.embedded.openbao import OpenBao
 from broker.embedded.postgres import Postgres
+from broker.embedded.seaweedfs import CONNECTION, SeaweedFS
 from broker.operator.connecting.keystore import USERNAME_TEMPLATE
 
 PROVIDER = "guestkey"
@@ -73,6 +74,13 @@ class Operator:
     def let_in(self, connection: str, login: str, url: str) -> None:
         """Tell the key store how the broker logs in to a connection, as its registrar or watch."""
         self._call("POST", f"guestkey/data/connections/{connection}/{login}", {"data": {"url": url}})
+
+    def connect_store(self, store: SeaweedFS) -> None:
+        """Connect the object store: the two long-term keys go to OpenBao's store."""
+        for identity in ("issuer", "ender"):
+            key = store.key(identity)
+            kept = {"access_key_id": key.access_key_id, "secret_access_key": key.secret_access_key}
+            self._call("POST", f"guestkey/data/connections/{CONNECTION}/s3-{identity}", {"data": kept})
 
     def rotate_key(self, name: str) -> None:
         """Give a transit key a new version; older ones go on decrypting and verifying."""

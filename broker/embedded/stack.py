@@ -1,10 +1,10 @@
-"""OpenBao and PostgreSQL together under one state folder, found again as they were left."""
+"""OpenBao, PostgreSQL and an object store together under one state folder, found again as they were left."""
 
 from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from broker.embedded.children import free_port
 from broker.embedded.openbao import OpenBao
 from broker.embedded.operator import Operator
 from broker.embedded.postgres import Postgres
+from broker.embedded.seaweedfs import CONNECTION, SeaweedFS
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +23,12 @@ class Ports:
     openbao: int
     openbao_cluster: int
     postgres: int
+    s3: int = field(default_factory=free_port)
 
     @classmethod
     def free(cls) -> Ports:
-        """Four that are free now."""
-        return cls(free_port(), free_port(), free_port(), free_port())
+        """Five that are free now."""
+        return cls(free_port(), free_port(), free_port(), free_port(), free_port())
 
 
 class Stack:
@@ -39,18 +41,21 @@ class Stack:
         self.ports = _kept_ports(state / "ports.json", ports)
         self.bao = OpenBao(state / "openbao", self.ports.openbao, self.ports.openbao_cluster)
         self.postgres = Postgres(state / "postgresql", self.ports.postgres)
+        self.store = SeaweedFS(state / "seaweedfs", self.ports.s3)
 
     def start(self) -> None:
-        """Start both; connect them on the first time.
+        """Start all three; connect them on the first time.
 
         Raises:
             StartFailed: one line that says what is wrong; what was started is stopped again.
         """
         try:
-            # OpenBao initialises itself while PostgreSQL is made.
+            # OpenBao and the object store initialise themselves while PostgreSQL is made.
+            self.store.launch()
             self.bao.launch()
             self.postgres.start()
             self.bao.await_serving()
+            self.store.await_serving()
         except BaseException:
             # Whatever it was, Ctrl-C included: no server is left behind that nobody knows of.
             self.stop()
@@ -59,11 +64,16 @@ class Stack:
         if not connected.exists():
             Operator(self.bao).connect_database(self.postgres)
             connected.touch()
+        # A mark of its own: a state folder of before the store is connected to it too.
+        connected = self.state / "connected-store"
+        if not connected.exists():
+            Operator(self.bao).connect_store(self.store)
+            connected.touch()
 
     def stop(self) -> None:
-        """Stop both, by process id, at once."""
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda server: server.stop(), (self.bao, self.postgres)))
+        """Stop all, by process id, at once."""
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda server: server.stop(), (self.bao, self.postgres, self.store)))
 
     @property
     def public_url(self) -> str:
@@ -87,6 +97,7 @@ class Stack:
                     }
                 }
             ),
+            "S3_CONNECTIONS": json.dumps({CONNECTION: self.store.setting()}),
         }
         for identity in ("issuer", "ender", "setup"):
             variables[f"BAO_{identity.upper()}__ROLE_ID"] = f"guestkey-{identity}"

@@ -1,4 +1,4 @@
-"""Everything on one machine: a supervisor that keeps OpenBao, PostgreSQL, web and worker running, detached.
+"""Everything on one machine: a supervisor that keeps the three servers, web and worker running, detached.
 
 `start` launches the supervisor and waits until the portal answers; `stop` ends it by process id. The supervisor's
 children die with it. What it has to say it writes to `status.json` in the state folder.
@@ -124,7 +124,7 @@ class _Stopping:
 class _Supervisor:
     def __init__(self, state: Path, port: int) -> None:
         kept = (state / "ports.json").exists()
-        ports = None if kept else Ports(port, *(children.free_port() for _ in range(3)))
+        ports = None if kept else Ports(port, *(children.free_port() for _ in range(4)))
         self._state = state
         self._stack = Stack(state, ports)
         self._environment: dict[str, str] = {}
@@ -161,7 +161,9 @@ class _Supervisor:
                 del self._restart_at[name]
                 self._launch(name)
                 _say(self._state, self._describe())
-        for server, pid in (("OpenBao", self._stack.bao.pid), ("PostgreSQL", self._stack.postgres.pid)):
+        stack = self._stack
+        servers = {"OpenBao": stack.bao.pid, "PostgreSQL": stack.postgres.pid, "The object store": stack.store.pid}
+        for server, pid in servers.items():
             if pid is None:
                 raise StartFailed(f"{server} died. See its log in {self._state}; `make up` starts it again.")
 
@@ -207,6 +209,7 @@ class _Supervisor:
     def _describe(self) -> dict[str, Any]:
         pids = {name: process.pid for name, process in self._processes.items()}
         pids |= {"openbao": self._stack.bao.pid or 0, "postgresql": self._stack.postgres.pid or 0}
+        pids["seaweedfs"] = self._stack.store.pid or 0
         return {"state": "running", "url": self._stack.public_url, "processes": pids}
 
     def _log(self, name: str) -> Path:

@@ -23,7 +23,9 @@ from pathlib import Path
 from broker.embedded.stack import Stack
 stack = Stack(Path(sys.argv[1]))
 stack.start()
-print(stack.bao.pid, stack.postgres.pid, flush=True)
+stack.store.client().create_bucket(Bucket="kept")
+stack.store.client().put_object(Bucket="kept", Key="a", Body=b"found again")
+print(stack.bao.pid, stack.postgres.pid, stack.store.pid, flush=True)
 time.sleep(600)
 """
 
@@ -41,7 +43,7 @@ def test_killed_with_its_parent_and_found_again() -> None:
         keeper = subprocess.Popen([sys.executable, "-c", KEEPER, folder], stdout=subprocess.PIPE, text=True)
         assert keeper.stdout is not None
         pids = [int(word) for word in keeper.stdout.readline().split()]
-        assert len(pids) == 2
+        assert len(pids) == 3
         assert all(alive(pid) for pid in pids)
         keeper.send_signal(signal.SIGKILL)
         keeper.wait(10)
@@ -57,6 +59,8 @@ def test_killed_with_its_parent_and_found_again() -> None:
             assert time.monotonic() - began < 10
             with psycopg.connect(again.postgres.url("watch", "data")) as connection:
                 assert connection.execute("SELECT current_user").fetchone() == ("guestkey_watch",)
+            kept = again.store.client().get_object(Bucket="kept", Key="a")["Body"].read()
+            assert kept == b"found again", "killed with its parent, it has lost nothing"
         finally:
             again.stop()
 

@@ -16,3 +16,5 @@ path "pki/revoke"      { capabilities = ["update"] }
 path "pki/crl/rotate"  { capabilities = ["read"] }
 path "transit/decrypt/channels" { capabilities = ["update"] }
 path "ssh/sign/guestkey-ender"  { capabilities = ["update"] }
+path "guestkey/data/connections/+/s3-ender"  { capabilities = ["read"] }
+path "guestkey/data/endings/+"               { capabilities = ["create", "update", "read"] }

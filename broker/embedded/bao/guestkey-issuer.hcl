@@ -17,3 +17,4 @@ path "transit/encrypt/channels" { capabilities = ["update"] }
 path "ssh/config/ca"            { capabilities = ["read"] }
 path "transit/sign/ssh-lists"   { capabilities = ["update"] }
 path "transit/keys/ssh-lists"   { capabilities = ["read"] }
+path "guestkey/data/connections/+/s3-issuer" { capabilities = ["read"] }

@@ -8,3 +8,4 @@ path "sys/policies/acl/guestkey-lease-gk-*" { capabilities = ["create", "update"
 path "guestkey/data/connections/+/registrar" { capabilities = ["read"] }
 path "ssh/roles/gk-*"           { capabilities = ["create", "update", "delete"] }
 path "ssh/sign/guestkey-setup"  { capabilities = ["update"] }
+path "guestkey/data/connections/+/s3-issuer" { capabilities = ["read"] }

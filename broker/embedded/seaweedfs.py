@@ -1,0 +1,332 @@
+"""The embedded object store: the real `weed`, S3 and STS on one port, nothing else of it open to anybody.
+
+SeaweedFS is four servers in one process that trust each other. Between them they speak gRPC with certificates of a
+key that only this state folder holds, and their HTTP wants a signature; only S3's own address is for others.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from broker.credentials.s3_store import Key, client_for
+from broker.embedded import children
+
+CONNECTION = "objects"
+ROLE_ARN = "arn:aws:iam::000000000000:role/guestkey-guest"
+REGION = "us-east-1"
+_POLICY = "2012-10-17"
+_SERVERS = ("master", "volume", "filer")
+
+
+@dataclass(frozen=True, slots=True)
+class StorePorts:
+    """TCP ports on 127.0.0.1; those of gRPC and of the servers behind S3 are for SeaweedFS itself."""
+
+    s3: int
+    s3_grpc: int
+    master: int
+    master_grpc: int
+    volume: int
+    volume_grpc: int
+    filer: int
+    filer_grpc: int
+
+    @classmethod
+    def free(cls, s3: int) -> StorePorts:
+        """S3 on the port given, the others wherever is room now."""
+        return cls(s3, *(children.free_port() for _ in range(7)))
+
+
+class SeaweedFS:
+    """One object store under a state folder."""
+
+    def __init__(self, state: Path, port: int) -> None:
+        self.state = state
+        self.port = port
+        self.address = f"http://127.0.0.1:{port}"
+        self.log = state / "seaweedfs.log"
+        self._child: subprocess.Popen[bytes] | None = None
+        self._ports: StorePorts | None = None
+
+    def start(self) -> None:
+        """Start and wait until S3 answers.
+
+        Raises:
+            StartFailed: a port is taken, or it does not come up.
+        """
+        self.launch()
+        self.await_serving()
+
+    def launch(self) -> None:
+        """Start without waiting.
+
+        Raises:
+            StartFailed: a port is taken, or it is not installed.
+        """
+        children.require_free(self.port, "the object store")
+        for folder in (self.state, self.state / "data", self.state / "tmp"):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        keys = self._keys()
+        self._write("security.toml", self._security())
+        self._write("identities.json", json.dumps(_identities(keys)))
+        self._write("iam.json", json.dumps(_iam(keys["signing"])))
+        # The servers behind S3 take whatever is free at this start: nobody else ever speaks to them.
+        self._ports = StorePorts.free(self.port)
+        self._child = children.start(
+            self._command(self._ports),
+            log=self.log,
+            stop_signal=signal.SIGKILL,
+            environment={
+                # Seven volumes a bucket otherwise, and a janitor that takes a lock for a cluster there is none of.
+                "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1",
+                "WEED_MASTER_MAINTENANCE_SCRIPTS": "",
+                "TMPDIR": str(self.state / "tmp"),
+                "GOMEMLIMIT": "384MiB",
+                "GOGC": "50",
+            },
+        )
+
+    def await_serving(self) -> None:
+        """Wait until what was launched answers, and can keep an object.
+
+        Raises:
+            StartFailed: it does not come up.
+        """
+        if self._child is None:
+            raise children.StartFailed("The object store was not launched.")
+        children.wait_until(self._healthy, self._child, seconds=30, name="The object store", log=self.log)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._child.pid if self._child and self._child.poll() is None else None
+
+    def stop(self) -> None:
+        """Stop it; its state stays.
+
+        Killed, because asked to stop it waits 15 s for streams between its own servers. What it has acknowledged is
+        with the kernel by then, and found again.
+        """
+        if self._child is not None:
+            children.stop(self._child, signal.SIGKILL)
+            for file in self._sockets():
+                file.unlink(missing_ok=True)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, for tests that freeze it."""
+        if self._child is not None:
+            self._child.send_signal(number)
+
+    def key(self, identity: str) -> Key:
+        """The long-term key of `owner`, `issuer` or `ender`."""
+        kept = self._keys()[identity]
+        return Key(kept["id"], kept["secret"])
+
+    def client(self, key: Key | None = None) -> Any:
+        """An S3 client, the owner's unless another key is given."""
+        return client_for("s3", self.address, REGION, None, key or self.key("owner"))
+
+    def setting(self) -> dict[str, Any]:
+        """What `GUESTKEY_S3_CONNECTIONS` says of it."""
+        return {
+            "role_arn": ROLE_ARN,
+            "region": REGION,
+            "endpoint_url": self.address,
+            "ended_by": "aws:username",
+            # Seen: 12 ms mostly, 0.9 s at most with every core busy.
+            "settles": 1.0,
+        }
+
+    def _sockets(self) -> list[Path]:
+        """Where it also listens for itself, at a place it does not let choose; left behind when it is killed."""
+        ports = self._ports
+        if ports is None:
+            return []
+        named = {server: getattr(ports, f"{server}_grpc") for server in (*_SERVERS, "s3")}
+        return [Path("/tmp") / f"seaweedfs-{server}-grpc-{port}.sock" for server, port in named.items()]  # noqa: S108
+
+    def _healthy(self) -> bool:
+        """Whether S3 answers, and the servers behind it have found the disk: S3 answers a moment before."""
+        if self._ports is None:
+            return False
+        own = str(self.state / "certificate.pem")
+        topology = f"https://127.0.0.1:{self._ports.master}/dir/status"
+        try:
+            if requests.get(f"{self.address}/healthz", timeout=2).status_code != 200:
+                return False
+            seen = requests.get(topology, cert=(own, str(self.state / "key.pem")), verify=own, timeout=2).json()
+            return bool(seen["Topology"]["Max"])
+        except (requests.RequestException, KeyError, TypeError, ValueError):
+            return False
+
+    def _keys(self) -> dict[str, Any]:
+        file = self.state / "keys.json"
+        if not file.exists():
+            made: dict[str, Any] = {
+                name: {"id": f"GK{secrets.token_hex(9).upper()}", "secret": secrets.token_urlsafe(30)}
+                for name in ("owner", "issuer", "ender")
+            }
+            made["signing"] = base64.b64encode(secrets.token_bytes(32)).decode()
+            made["toml"] = {name: secrets.token_hex(32) for name in ("write", "read", "filer", "filer_read", "sse")}
+            self._write("keys.json", json.dumps(made))
+        kept: dict[str, Any] = json.loads(file.read_text())
+        return kept
+
+    def _write(self, name: str, text: str) -> None:
+        """Write a file that nobody else can read, not even for an instant."""
+        file = self.state / name
+        file.touch(mode=0o600)
+        file.write_text(text)
+
+    def _security(self) -> str:
+        certificate, key = self.state / "certificate.pem", self.state / "key.pem"
+        if not certificate.exists():
+            _certify(certificate, key)
+        pair = f"cert = {json.dumps(str(certificate))}\nkey = {json.dumps(str(key))}\n"
+        ca = f"ca = {json.dumps(str(certificate))}\n"
+        wanted = self._keys()["toml"]
+        signed = {
+            "jwt.signing": "write",
+            "jwt.signing.read": "read",
+            "jwt.filer_signing": "filer",
+            "jwt.filer_signing.read": "filer_read",
+            "s3.sse": "sse",
+        }
+        text = "".join(f'[{section}]\nkey = "{wanted[name]}"\n' for section, name in signed.items())
+        text += "[filer.expose_directory_metadata]\nenabled = false\n"
+        text += "[grpc]\n" + ca + "".join(f"[grpc.{part}]\n{pair}" for part in (*_SERVERS, "s3", "client"))
+        # The master hands out signatures to whoever asks: only to those with the certificate.
+        return text + f"[https.master]\n{pair}{ca}"
+
+    def _command(self, ports: StorePorts) -> list[str | Path]:
+        flags: dict[str, object] = {
+            "dir": self.state / "data",
+            "ip": "127.0.0.1",
+            "ip.bind": "127.0.0.1",
+            # One master elects itself: with the default it would think about that for up to 20 s after a restart.
+            "master.electionTimeout": "300ms",
+            "master.heartbeatInterval": "100ms",
+            "master.volumeSizeLimitMB": 64,
+            "master.telemetry": "false",
+            "volume.max": 100,
+            "volume.preStopSeconds": 0,
+            "filer": "true",
+            "filer.localSocket": self.state / "filer.sock",
+            "s3": "true",
+            "s3.config": self.state / "identities.json",
+            "s3.iam.config": self.state / "iam.json",
+            "s3.localSocket": self.state / "s3.sock",
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
+            "s3.autoCreateBucket": "false",
+            "s3.port": ports.s3,
+            "s3.port.grpc": ports.s3_grpc,
+        }
+        for server in _SERVERS:
+            flags |= {f"{server}.port": getattr(ports, server), f"{server}.port.grpc": getattr(ports, f"{server}_grpc")}
+        started: list[str | Path] = [binary(), f"-config_dir={self.state}", "-logtostderr=true", "server"]
+        return [*started, *(f"-{name}={value}" for name, value in flags.items())]
+
+
+def binary() -> Path:
+    """The `weed` program: beside this Python, or on the path.
+
+    Raises:
+        StartFailed: it is not installed.
+    """
+    beside = Path(sys.executable).with_name("weed")
+    found = beside if beside.exists() else shutil.which("weed")
+    if not found:
+        raise children.StartFailed("SeaweedFS is not installed. Install guestkey[embedded].")
+    return Path(found)
+
+
+def _identities(keys: dict[str, Any]) -> dict[str, Any]:
+    """Who has a long-term key: the owner everything, the issuer nothing but the role, the ender buckets' policies."""
+
+    def identity(name: str, actions: list[str], policies: list[str]) -> dict[str, Any]:
+        credential = {"accessKey": keys[name]["id"], "secretKey": keys[name]["secret"]}
+        return {"name": name, "credentials": [credential], "actions": actions, "policyNames": policies}
+
+    return {
+        "identities": [
+            identity("owner", ["Admin", "Read", "Write", "List", "Tagging"], []),
+            identity("issuer", [], []),
+            identity("ender", [], ["guestkey-ender"]),
+        ]
+    }
+
+
+def _iam(signing: str) -> dict[str, Any]:
+    def allowed(actions: list[str]) -> dict[str, Any]:
+        statement = {"Effect": "Allow", "Action": actions, "Resource": ["arn:aws:s3:::*"]}
+        return {"Version": _POLICY, "Statement": [statement]}
+
+    guests = ["s3:GetObject", "s3:ListBucket", "s3:PutObject", "s3:AbortMultipartUpload"]
+    policies = ["s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"]
+    who = {"AWS": "arn:aws:iam::000000000000:user/issuer"}
+    trust = {
+        "Version": _POLICY,
+        "Statement": [{"Effect": "Allow", "Principal": who, "Action": ["sts:AssumeRole"]}],
+    }
+    return {
+        "sts": {"tokenDuration": "15m", "maxSessionLength": "12h", "issuer": "guestkey", "signingKey": signing},
+        "policy": {"defaultEffect": "Deny", "storeType": "memory"},
+        "roleStore": {"storeType": "memory"},
+        "policies": [
+            {"name": "guestkey-guest", "document": allowed(guests)},
+            {"name": "guestkey-ender", "document": allowed(policies)},
+        ],
+        "roles": [
+            {
+                "roleName": "guestkey-guest",
+                "roleArn": ROLE_ARN,
+                "trustPolicy": trust,
+                "attachedPolicies": ["guestkey-guest"],
+            }
+        ],
+    }
+
+
+def _certify(certificate: Path, key: Path) -> None:
+    """One certificate for all four servers, signed by itself: who has its key is one of them."""
+    own = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "guestkey-seaweedfs")])
+    began = datetime.now(UTC) - timedelta(hours=1)
+    uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    addresses = [x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("localhost")]
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(own.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(began)
+        .not_valid_after(began + timedelta(days=3650))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+        .sign(own, hashes.SHA256())
+    )
+    key.touch(mode=0o600)
+    key.write_bytes(
+        own.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))

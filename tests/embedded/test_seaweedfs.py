@@ -1,0 +1,78 @@
+"""The embedded object store behind S3: four servers that answer to each other and to nobody else on the machine."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+
+import pytest
+import requests
+
+from broker.embedded.seaweedfs import SeaweedFS
+from tests.support.data import BUCKET
+from tests.support.world import World
+
+
+@pytest.fixture
+def store(world: World) -> SeaweedFS:
+    """The running store."""
+    return world.stack.store
+
+
+def test_only_this_user_reads_what_lets_servers_in(store: SeaweedFS) -> None:
+    for name in ("keys.json", "key.pem", "security.toml", "identities.json", "iam.json"):
+        assert (store.state / name).stat().st_mode & 0o077 == 0, name
+    assert store.state.stat().st_mode & 0o077 == 0
+
+
+def test_it_listens_on_this_machine_alone(store: SeaweedFS) -> None:
+    listening = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout
+    own = [line.split()[3] for line in listening.splitlines() if f"pid={store.pid}," in line]
+    assert len(own) >= 8
+    assert {address.rpartition(":")[0] for address in own} == {"127.0.0.1"}
+
+
+def test_the_servers_behind_it_tell_a_stranger_nothing(store: SeaweedFS) -> None:
+    ports = store._ports
+    assert ports is not None
+    for path in ("", "buckets/clinic/secret.json", "buckets/", "etc/"):
+        assert requests.get(f"http://127.0.0.1:{ports.filer}/{path}", timeout=5).status_code == 401, path
+    assert requests.post(f"http://127.0.0.1:{ports.filer}/buckets/clinic/x", data=b"x", timeout=5).status_code == 401
+    assert requests.get(f"http://127.0.0.1:{ports.volume}/1,01637037d6", timeout=5).status_code == 401
+    # The master signs for the others: plain HTTP is refused, and TLS without the certificate too.
+    assert requests.get(f"http://127.0.0.1:{ports.master}/dir/assign", timeout=5).status_code == 400
+    own = str(store.state / "certificate.pem")
+    with pytest.raises((requests.exceptions.SSLError, requests.exceptions.ConnectionError)):
+        requests.get(f"https://127.0.0.1:{ports.master}/dir/assign", verify=own, timeout=5)
+
+
+def greeted(port: int, context: ssl.SSLContext) -> bytes:
+    """What a gRPC server says to a greeting, if anything."""
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1") as session,
+        ):
+            session.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+            return session.recv(1024)
+    except (ssl.SSLError, ConnectionError):
+        return b""
+
+
+@pytest.mark.parametrize("server", ["s3_grpc", "master_grpc", "volume_grpc", "filer_grpc"])
+def test_no_server_speaks_grpc_without_the_certificate(store: SeaweedFS, server: str) -> None:
+    port = getattr(store._ports, server)
+    context = ssl.create_default_context(cafile=str(store.state / "certificate.pem"))
+    context.set_alpn_protocols(["h2"])
+    assert greeted(port, context) == b""
+    context.load_cert_chain(store.state / "certificate.pem", store.state / "key.pem")
+    assert greeted(port, context), "with it, they do"
+
+
+def test_objects_are_there_after_it_was_killed(store: SeaweedFS) -> None:
+    client = store.client()
+    client.put_object(Bucket=BUCKET, Key="kept/a", Body=b"x" * 100_000)
+    store.stop()
+    store.start()
+    assert store.client().get_object(Bucket=BUCKET, Key="kept/a")["Body"].read() == b"x" * 100_000
