@@ -10,6 +10,7 @@ from email.utils import parseaddr
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, HttpUrl, PostgresDsn, Secret, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -74,6 +75,42 @@ class SshConnection(BaseModel):
     host_key: str = Field(pattern=r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]+={0,2}$")
 
 
+class S3Connection(BaseModel):
+    """An object store that holds datasets. Its long-term keys lie in OpenBao, never here.
+
+    Durations are seconds. `ended_by` is the condition key by which a bucket's policy can refuse one session there;
+    `guestkey connect-backend s3` finds out which, and prints all of this.
+    """
+
+    role_arn: str = Field(pattern=r"^arn:aws[a-z-]*:iam::[0-9]*:role/[\w+=,.@/-]{1,128}$")
+    region: str = Field(default="us-east-1", pattern=r"^[a-z0-9-]{1,32}$")
+    endpoint_url: str | None = None
+    sts_endpoint_url: str | None = None
+    shortest_session: int = Field(default=900, ge=900, le=43200)
+    longest_session: int = Field(default=3600, ge=900, le=43200)
+    ended_by: Literal["aws:userid", "aws:username", "nothing"] = "nothing"
+    settles: float = Field(default=120.0, ge=0, le=900)
+    ca_file: Path | None = None
+
+    @field_validator("endpoint_url", "sts_endpoint_url")
+    @classmethod
+    def _encrypted(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+            raise ValueError("this is no address of an object store")
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
+            raise ValueError("an object store on another machine is reached by https only")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.shortest_session > self.longest_session:
+            raise ValueError("shortest_session is longer than longest_session")
+        return self
+
+
 class Settings(BaseSettings):
     """The configuration of one process, from `GUESTKEY_*` variables and an optional file of them."""
 
@@ -106,6 +143,10 @@ class Settings(BaseSettings):
     )
     ssh_connections: dict[str, SshConnection] = Field(
         default_factory=dict, description="SFTP hosts that hold datasets, by name."
+    )
+
+    s3_connections: dict[str, S3Connection] = Field(
+        default_factory=dict, description="Object stores that hold datasets, by name."
     )
 
     session_idle: int = Field(default=1800, ge=60, description="A session ends after this long unused.")

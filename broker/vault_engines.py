@@ -139,6 +139,33 @@ class Engines(ABC):
         answer = self._list(f"sys/leases/lookup/{checked_path(path)}")
         return [] if answer is None else [str(name) for name in part(answer, "data", "keys")]
 
+    def entry(self, path: str) -> tuple[Mapping[str, str], int]:
+        """What an entry holds and its version; nothing and 0 where there is none.
+
+        Raises:
+            VaultRefused: this identity may not read it.
+        """
+        answer = self._read(f"guestkey/data/{checked_path(path)}")
+        if answer is None:
+            return {}, 0
+        content, version = part(answer, "data", "data") or {}, part(answer, "data", "metadata", "version")
+        return {str(key): str(value) for key, value in content.items()}, int(version)
+
+    def keep_if(self, path: str, content: Mapping[str, str], version: int) -> bool:
+        """Write an entry only if its version is still this one; whether it was. One of several who try wins.
+
+        Raises:
+            VaultRefused: this identity may not write it.
+        """
+        body = {"data": dict(content), "options": {"cas": version}}
+        try:
+            self._write(f"guestkey/data/{checked_path(path)}", body)
+        except VaultRefused:
+            if self.entry(path)[1] == version:
+                raise
+            return False
+        return True
+
     # -- setting up slices --------------------------------------------------------------------------------------
 
     def write_database_role(self, role: str, definition: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from broker.embedded.stack import Stack
 from broker.migrations import upgrade
 from broker.parts import Parts, vault_of
 from broker.settings import MariadbConnection, Settings, SshConnection
-from tests.support.data import make_clinic
+from tests.support.data import make_clinic, make_pictures
 from tests.support.mariadb import NAME as WARD_NAME
 from tests.support.mariadb import Mariadb, mariadb
 from tests.support.sshd import CONNECTION, SftpHost, sftp_host
@@ -43,7 +43,7 @@ def listening() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """OpenBao and PostgreSQL, migrated, with a table to make slices of."""
+    """OpenBao, PostgreSQL and an object store, migrated, with a table and a bucket to make slices of."""
     # Not under pytest's own folders: PostgreSQL runs as another user when we are root, and must reach its data.
     with TemporaryDirectory(prefix="guestkey-test-", ignore_cleanup_errors=True) as folder:
         running = Stack(Path(folder))
@@ -51,6 +51,7 @@ def stack() -> Iterator[Stack]:
         try:
             upgrade(running.postgres.url("owner", "guestkey"))
             make_clinic(running.postgres.url("postgres", "data"))
+            make_pictures(running.store.client())
             yield running
         finally:
             running.stop()

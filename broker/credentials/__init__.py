@@ -5,6 +5,7 @@ from __future__ import annotations
 from broker.credentials.base import Kind
 from broker.credentials.mariadb import MariadbKind
 from broker.credentials.postgres import PostgresKind
+from broker.credentials.s3 import S3Kind
 from broker.credentials.ssh import SshKind
 from broker.credentials.token import TokenKind
 from broker.credentials.x509 import X509Kind
@@ -12,7 +13,7 @@ from broker.credentials.x509 import X509Kind
 __all__ = ["kinds", "serving"]
 
 kinds: dict[str, Kind] = {
-    kind.name: kind for kind in (PostgresKind(), MariadbKind(), SshKind(), X509Kind(), TokenKind())
+    kind.name: kind for kind in (PostgresKind(), MariadbKind(), S3Kind(), SshKind(), X509Kind(), TokenKind())
 }
 
 

@@ -22,8 +22,9 @@ from tests.credentials.contract import KindContract
 from tests.support import gateway
 from tests.support.data import BERLIN
 from tests.support.mariadb import WARD_DEIDENTIFIED, Mariadb, ask
+from tests.support.objects import readable
 from tests.support.sshd import CONNECTION, SftpGuest, SftpHost, key_pair
-from tests.support.world import DEIDENTIFIED, World
+from tests.support.world import DEIDENTIFIED, PICTURES, World
 
 
 class TestPostgres(KindContract):
@@ -135,6 +136,22 @@ class TestSsh(KindContract):
         kind.end(world.ender.vault, self.to_end(lease))
         # The record still says that it is active: the host has been told, too.
         assert not self.works(world, issued.values)
+
+
+class TestS3(KindContract):
+    """A session of the object store. No store lists its sessions; test_s3 tries them after their end."""
+
+    name = "s3"
+    binding = PICTURES
+    listed = False
+
+    def place(self, world: World) -> Mapping[str, str]:
+        """The embedded store's."""
+        return world.settings.place("s3", self.binding)
+
+    def works(self, world: World, values: Mapping[str, str]) -> bool:
+        """List and read as boto3 does."""
+        return readable(values)
 
 
 class TestToken(KindContract):

@@ -17,7 +17,8 @@ from broker.errors import GuestkeyError
 from broker.identity import recovery_codes, sessions, sources, totp
 from broker.models import Lease, Person
 from tests.promises.test_5_a_code_works_once import with_app
-from tests.support.world import World
+from tests.support.objects import opened, readable
+from tests.support.world import PICTURES, World
 
 
 @pytest.fixture
@@ -121,5 +122,40 @@ def test_canaries_are_found_nowhere(world: World, said: list[str]) -> None:
         for name, secret_ in canaries.items()
         for place, content in places.items()
         if any(form in content for form in spelled(secret_))
+    ]
+    assert found == []
+
+
+def test_canaries_of_an_object_store_are_found_nowhere(world: World, said: list[str]) -> None:
+    vendor = world.vendor()
+    signed, dataset = world.person(vendor), world.dataset(vendor, kind="s3", slices={"deidentified": PICTURES})
+    world.grant(dataset, signed)
+    handed = world.issue(signed, dataset, kind="s3")
+    assert handed.values is not None
+    canaries = {name: handed.values[name] for name in ("secret_access_key", "session_token")}
+    assert readable(handed.values)
+    # An address that is signed by the session is as good as the session.
+    canaries["signature"] = (
+        opened(handed.values).generate_presigned_url("get_object", {"Bucket": "clinic", "Key": "trials/0.json"})
+    ).rpartition("X-Amz-Signature=")[2]
+    said.append(repr(handed))
+    world.change(Lease, handed.lease.id, expires_at=world.now())
+    world.wait_sweeping(handed.lease.id, "expired")
+    for identity in ("issuer", "ender"):
+        canaries[identity] = world.stack.store.key(identity).secret_access_key
+    places = {
+        "rows": everything_in_rows(world),
+        "our log": "\n".join(said).encode(),
+        "OpenBao's log": world.stack.bao.log.read_bytes(),
+        "OpenBao's audit log": world.stack.bao.audit_log.read_bytes(),
+        "the store's log": world.stack.store.log.read_bytes(),
+    }
+    assert handed.lease.id.encode() in places["rows"], "the rows were read"
+    assert len(said) > 5, "the log was listened to"
+    found = [
+        (name, place)
+        for name, secret in canaries.items()
+        for place, content in places.items()
+        if any(form in content for form in spelled(secret))
     ]
     assert found == []

@@ -1,6 +1,8 @@
-"""A table of made-up patients in the database `data`: what the slices of the tests are cut from."""
+"""Made-up patients in the database `data`, and pictures in a bucket: what the slices of the tests are cut from."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import psycopg
 
@@ -20,3 +22,17 @@ def make_clinic(admin_url: str) -> None:
         )
         connection.execute("GRANT USAGE ON SCHEMA clinic TO guestkey_registrar")
         connection.execute("GRANT SELECT ON clinic.patients TO guestkey_registrar")
+
+
+BUCKET = "clinic"
+PICTURES = 5
+
+
+def make_pictures(s3: Any) -> None:
+    """Make the bucket `clinic`: five objects under `trials/`, and what nobody may see beside them."""
+    s3.create_bucket(Bucket=BUCKET)
+    s3.create_bucket(Bucket="others")
+    for number in range(PICTURES):
+        s3.put_object(Bucket=BUCKET, Key=f"trials/{number}.json", Body=b'{"label": "cat"}')
+    for bucket, key in ((BUCKET, "trials2/0.json"), (BUCKET, "secret.json"), ("others", "trials/0.json")):
+        s3.put_object(Bucket=bucket, Key=key, Body=b'{"secret": true}')

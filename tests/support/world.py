@@ -51,6 +51,7 @@ from broker.settings import Settings
 
 CLINIC: dict[str, Any] = {"connection": "data", "schema": "clinic", "table": "patients"}
 DEIDENTIFIED = CLINIC | {"columns": ["id", "site", "age"], "rows": [["site", "=", "berlin"]]}
+PICTURES: dict[str, Any] = {"connection": "objects", "bucket": "clinic", "prefix": "trials/"}
 FULL = CLINIC | {"columns": ["id", "site", "age", "name", "email"]}
 
 

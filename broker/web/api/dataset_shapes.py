@@ -138,7 +138,7 @@ class DatasetChangeBody(Strict):
 
 
 class SliceBody(Strict):
-    """A slice to register. The binding's shape is its kind's; for `postgres` see the example."""
+    """A slice to register. The binding's shape is its kind's; for `postgres` and `s3` see the examples."""
 
     name: Annotated[str, Field(min_length=1, max_length=32)]
     description: Annotated[str, Field(max_length=2000)] = ""
@@ -158,7 +158,13 @@ class SliceBody(Strict):
                         "columns": ["id", "site", "age"],
                         "rows": [["site", "=", "berlin"]],
                     },
-                }
+                },
+                {
+                    "name": "labels",
+                    "kind": "s3",
+                    "actions": ["read", "write"],
+                    "binding": {"connection": "objects", "bucket": "labelling", "prefix": "march/labels/"},
+                },
             ]
         }
     )

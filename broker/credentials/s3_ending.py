@@ -1,0 +1,199 @@
+"""Ending sessions of an object store: a refusal by name in the bucket's policy, which nobody else's writing may lose.
+
+A session cannot be taken back, and its secret is not ours to try it with. What every store evaluates at every request
+is the bucket's policy, so a session is refused there until it would have expired. Many threads and workers do that to
+one document: within a process one writes for all that wait, and of several processes the one that holds a mark in the
+key store.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from threading import Lock
+from time import monotonic, sleep
+
+import structlog
+
+from broker.credentials.base import Exposed, NotEnded
+from broker.credentials.s3_policy import (
+    LONGEST_BUCKET_POLICY,
+    Denial,
+    Unreadable,
+    denied_in,
+    lapses,
+    with_denied,
+)
+from broker.credentials.s3_store import Found, Store, StoreRefused, down
+from broker.errors import BackendDown
+from broker.vault import Vault, VaultRefused
+
+log = structlog.get_logger(__name__)
+# A mark that has not changed for so long was left by a process that died. Longer than its holder may take.
+_LEFT_SECONDS = 15.0
+_HOLD_SECONDS = 6.0
+_WAIT_SECONDS = 3.0
+_POLL_SECONDS = 0.05
+# A store that takes longer to apply a policy than this is not waited for, but asked again later.
+_WORTH_WAITING = 2.0
+# Clocks of one store's machines: its word that a session is over counts only so long after the session's end.
+SKEW = timedelta(seconds=5)
+CONFIRMED = "s3: the bucket's policy refuses this session"
+OVER = "s3: the session is past its end, by the store's own clock"
+
+
+@dataclass(slots=True)
+class _Queue:
+    """What threads of this process want refused in one bucket."""
+
+    writing: Lock = field(default_factory=Lock)
+    guard: Lock = field(default_factory=Lock)
+    waiting: dict[str, int] = field(default_factory=dict)
+
+
+_queues: dict[tuple[str, str], _Queue] = defaultdict(_Queue)
+_seen: dict[str, tuple[int, float]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A bucket at a store, where sessions are refused.
+
+    Args:
+        key: the condition key that carries a session's name there.
+        settles: seconds until a change of the policy is in force everywhere, as the store promises.
+    """
+
+    store: Store
+    vault: Vault
+    connection: str
+    bucket: str
+    key: str
+    settles: float
+
+    def close(self, handle: str, session_until: datetime) -> str:
+        """Refuse a session until it would have expired. Returns what confirmed it; twice is fine.
+
+        Raises:
+            Exposed: it is written but not in force everywhere yet, or there is no room for it.
+            NotEnded: the policy was written and does not hold it.
+            BackendDown: store or key store do not answer usefully.
+        """
+        found = self._look()
+        if found.now > session_until + SKEW:
+            return OVER
+        denial = self._denied(found).get(handle)
+        if denial is None:
+            self._write(handle, session_until)
+            found = self._look()
+            denial = self._denied(found).get(handle)
+        if denial is None:
+            raise NotEnded("the bucket's policy was written, and does not hold the session")
+        in_force = datetime.fromtimestamp(denial.written, UTC) + timedelta(seconds=self.settles)
+        if found.now < in_force:
+            raise Exposed(in_force, "The refusal is in the bucket's policy; the store takes so long to apply it.")
+        return CONFIRMED
+
+    def _write(self, handle: str, session_until: datetime) -> None:
+        queue = _queues[self.connection, self.bucket]
+        with queue.guard:
+            queue.waiting[handle] = lapses(session_until.timestamp())
+        try:
+            with queue.writing:
+                with queue.guard:
+                    batch = dict(queue.waiting)
+                # Whoever came while another wrote finds it done.
+                if handle in batch:
+                    self._write_all(batch, session_until)
+                    with queue.guard:
+                        for written in batch:
+                            queue.waiting.pop(written, None)
+        finally:
+            with queue.guard:
+                queue.waiting.pop(handle, None)
+        if self.settles <= _WORTH_WAITING:
+            sleep(self.settles)
+
+    def _write_all(self, batch: Mapping[str, int], session_until: datetime) -> None:
+        with self._held() as until:
+            found = self._look()
+            now = int(found.now.timestamp())
+            denied = {
+                known: Denial(denial.until, denial.written if now - denial.written < self.settles else 0)
+                for known, denial in self._denied(found).items()
+                if denial.until > now - SKEW.total_seconds()
+            }
+            written = now if self.settles > _WORTH_WAITING else 0
+            denied |= {fresh: Denial(lapse, written) for fresh, lapse in batch.items() if fresh not in denied}
+            document = self._document(found, denied)
+            if len(document.encode()) > LONGEST_BUCKET_POLICY:
+                log.error("s3.no_room", connection=self.connection, bucket=self.bucket, sessions=len(denied))
+                raise Exposed(session_until, "The bucket's policy has no room to refuse another session.")
+            if monotonic() > until:
+                raise down("The object store takes too long.")
+            self._put(document)
+
+    def _document(self, found: Found, denied: Mapping[str, Denial]) -> str:
+        try:
+            return with_denied(found.document, self.bucket, self.key, denied)
+        except Unreadable as error:
+            raise NotEnded(str(error)) from error
+
+    def _denied(self, found: Found) -> dict[str, Denial]:
+        try:
+            return denied_in(found.document)
+        except Unreadable as error:
+            raise NotEnded(str(error)) from error
+
+    def _look(self) -> Found:
+        try:
+            return self.store.policy(self.bucket)
+        except StoreRefused as error:
+            raise NotEnded(f"the store refuses to show the bucket's policy: {error.code}") from error
+
+    def _put(self, document: str) -> None:
+        try:
+            self.store.put_policy(self.bucket, document)
+        except StoreRefused as error:
+            raise NotEnded(f"the store refuses the bucket's policy: {error.code}") from error
+
+    @contextmanager
+    def _held(self) -> Iterator[float]:
+        """The mark of this connection, for one reading and writing; yields until when, by `monotonic`."""
+        path, me, give_up = f"endings/{self.connection}", secrets.token_hex(8), monotonic() + _WAIT_SECONDS
+        try:
+            while True:
+                content, version = self.vault.entry(path)
+                if not content.get("holder") or _left(path, version):
+                    began = monotonic()
+                    if self.vault.keep_if(path, {"holder": me}, version):
+                        break
+                if monotonic() > give_up:
+                    raise down("Another worker is writing the bucket's policy.")
+                sleep(_POLL_SECONDS)
+            try:
+                yield began + _HOLD_SECONDS
+            finally:
+                self._leave(path, version + 1)
+        except VaultRefused as error:
+            raise NotEnded("the key store refuses the mark for writing the bucket's policy") from error
+
+    def _leave(self, path: str, version: int) -> None:
+        try:
+            self.vault.keep_if(path, {"holder": ""}, version)
+        except BackendDown:
+            # What was written stands; the mark is passed over once it has been left for long enough.
+            log.warning("s3.mark_left", connection=self.connection)
+
+
+def _left(path: str, version: int) -> bool:
+    """Whether a mark has stood unchanged for so long, as seen by this process, that nobody can be behind it."""
+    seen, since = _seen.get(path, (-1, 0.0))
+    if seen != version:
+        _seen[path] = (version, monotonic())
+        return False
+    return monotonic() - since > _LEFT_SECONDS

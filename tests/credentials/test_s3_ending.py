@@ -1,0 +1,409 @@
+"""How a session of the object store ends, when nobody can ask for it back and all is against it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import requests
+
+from broker.credentials import kinds, s3_ending
+from broker.credentials.base import Exposed, Issued, LeaseToEnd, LeaseToIssue, NotEnded
+from broker.credentials.s3_ending import CONFIRMED, OVER, Door
+from broker.credentials.s3_policy import LONGEST_BUCKET_POLICY, Denial, Unreadable, denied_in, lapses, with_denied
+from broker.credentials.s3_store import Store, key_of
+from broker.errors import BackendDown
+from broker.parts import vault_of
+from tests.credentials.test_s3 import lease_for
+from tests.support.data import BUCKET
+from tests.support.doors import answering
+from tests.support.objects import opened, readable
+from tests.support.world import PICTURES as BINDING
+from tests.support.world import World
+
+KIND = kinds["s3"]
+OTHERS = {
+    "Sid": "TheirOwn",
+    "Effect": "Deny",
+    "Principal": "*",
+    "Action": "s3:DeleteObject",
+    "Resource": "arn:aws:s3:::clinic/kept/*",
+}
+
+
+@pytest.fixture(autouse=True)
+def bare(world: World) -> Iterator[None]:
+    """A bucket without a policy, before and after."""
+    store = Store(world.settings.place("s3", BINDING), key_of(world.ender.vault, "objects", "ender"))
+    store.put_policy(BUCKET, "")
+    yield
+    store.put_policy(BUCKET, "")
+
+
+def issued(world: World, **changes: Any) -> tuple[LeaseToIssue, Issued]:
+    """A session in use."""
+    lease = lease_for(world, **changes)
+    return lease, KIND.issue(world.parts.vault, None, lease)
+
+
+def to_end(lease: LeaseToIssue, session: Issued | None = None, **place: str) -> LeaseToEnd:
+    """The lease as the worker would hand it to the kind."""
+    told = session.backend_lease_id if session else None
+    return LeaseToEnd(
+        lease.id, lease.handle, lease.binding, told, {**lease.place, **place}, lease.action, lease.expires_at
+    )
+
+
+def policy(world: World) -> dict[str, Any]:
+    """The bucket's policy now."""
+    found: dict[str, Any] = json.loads(world.stack.store.client().get_bucket_policy(Bucket=BUCKET)["Policy"])
+    return found
+
+
+@contextmanager
+def stopped(world: World) -> Iterator[None]:
+    """Nobody listens at the store's address."""
+    world.stack.store.stop()
+    try:
+        yield
+    finally:
+        world.stack.store.start()
+
+
+@contextmanager
+def frozen(world: World) -> Iterator[None]:
+    """The store takes connections and says nothing."""
+    world.stack.store.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        world.stack.store.signal(signal.SIGCONT)
+
+
+# -- ending ---------------------------------------------------------------------------------------------------------
+
+
+def test_once_confirmed_nothing_of_the_session_works_any_more(world: World) -> None:
+    lease, session = issued(world)
+    _, other = issued(world)
+    s3 = opened(session.values)
+    address = s3.generate_presigned_url("get_object", {"Bucket": BUCKET, "Key": "trials/0.json"}, ExpiresIn=3600)
+    assert requests.get(address, timeout=5).status_code == 200
+    began = time.monotonic()
+    assert KIND.end(world.ender.vault, to_end(lease, session)) == CONFIRMED
+    took = time.monotonic() - began
+    assert not readable(session.values)
+    # An address signed while it lived outlives its maker nowhere.
+    assert requests.get(address, timeout=5).status_code == 403
+    assert readable(other.values)
+    assert took < KIND.ending.open_sessions
+
+
+def test_a_writer_in_the_middle_of_an_upload_ends(world: World) -> None:
+    lease, session = issued(world, action="write")
+    s3 = opened(session.values)
+    upload = s3.create_multipart_upload(Bucket=BUCKET, Key="trials/parts.json")["UploadId"]
+    KIND.end(world.ender.vault, to_end(lease, session))
+    with pytest.raises(s3.exceptions.ClientError, match="AccessDenied"):
+        s3.upload_part(Bucket=BUCKET, Key="trials/parts.json", UploadId=upload, PartNumber=1, Body=b"{}")
+
+
+def test_what_is_ended_stays_so_over_a_restart_of_the_store(world: World) -> None:
+    lease, session = issued(world)
+    KIND.end(world.ender.vault, to_end(lease, session))
+    world.stack.store.stop()
+    world.stack.store.start()
+    assert not readable(session.values)
+    fresh = issued(world)[1].values
+    assert readable(fresh)
+
+
+def test_a_session_that_is_opened_after_its_end_never_works(world: World) -> None:
+    """The call that opens it may still be in flight when the lease is ended."""
+    lease = lease_for(world)
+    assert KIND.end(world.ender.vault, to_end(lease)) == CONFIRMED
+    assert not readable(KIND.issue(world.parts.vault, None, lease).values)
+
+
+def test_statements_of_others_are_kept_as_they_are(world: World) -> None:
+    owner = world.stack.store.client()
+    owner.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": [OTHERS]}))
+    lease, session = issued(world)
+    KIND.end(world.ender.vault, to_end(lease, session))
+    kept = [statement for statement in policy(world)["Statement"] if statement.get("Sid") == "TheirOwn"]
+    assert len(kept) == 1
+    assert kept[0]["Action"] in ("s3:DeleteObject", ["s3:DeleteObject"])
+    assert not readable(session.values)
+
+
+def door(world: World) -> Door:
+    """The bucket's door, as a worker sees it."""
+    place = world.settings.place("s3", BINDING)
+    vault = vault_of(world.settings, "ender")
+    return Door(Store(place, key_of(vault, "objects", "ender")), vault, "objects", BUCKET, "aws:username", 0.5)
+
+
+def test_many_hands_of_one_worker_lose_nothing(world: World) -> None:
+    sessions = [issued(world) for _ in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        confirmed = pool.map(lambda of: KIND.end(world.ender.vault, to_end(*of)), sessions)
+        assert set(confirmed) == {CONFIRMED}
+    assert denied_in(json.dumps(policy(world))).keys() == {lease.handle for lease, _ in sessions}
+    assert not any(readable(session.values) for _, session in sessions)
+
+
+def test_many_workers_lose_nothing(world: World) -> None:
+    """Each writes for itself, as processes do: only the mark in the key store stands between them."""
+    doors, until = [door(world) for _ in range(4)], datetime.now(UTC) + timedelta(minutes=30)
+    handles = [f"{world.parts.tag}-worker{number}" for number in range(16)]
+
+    def write(number: int) -> None:
+        while True:
+            try:
+                return doors[number % 4]._write_all({handles[number]: lapses(until.timestamp())}, until)
+            except BackendDown:
+                time.sleep(0.05)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(len(handles))))
+    assert denied_in(json.dumps(policy(world))).keys() == set(handles)
+
+
+def test_a_mark_left_by_a_worker_that_died_is_passed_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_ending, "_LEFT_SECONDS", 0.5)
+    vault = world.ender.vault
+    _, version = vault.entry("endings/objects")
+    assert vault.keep_if("endings/objects", {"holder": "dead"}, version)
+    lease, session = issued(world)
+    assert KIND.end(vault, to_end(lease, session)) == CONFIRMED
+
+
+def test_a_mark_that_another_holds_is_not_passed_over(world: World) -> None:
+    vault = world.ender.vault
+    _, version = vault.entry("endings/objects")
+    assert vault.keep_if("endings/objects", {"holder": "busy"}, version)
+    lease, session = issued(world)
+    try:
+        with pytest.raises(BackendDown, match="Another worker"):
+            KIND.end(vault, to_end(lease, session))
+    finally:
+        assert vault.keep_if("endings/objects", {"holder": ""}, version + 1)
+    assert readable(session.values)
+
+
+def test_where_a_policy_takes_long_to_apply_the_lease_says_until_when(world: World) -> None:
+    """As on AWS: written and read back is not yet in force."""
+    lease, session = issued(world)
+    with pytest.raises(Exposed) as exposed:
+        KIND.end(world.ender.vault, to_end(lease, session, settles="4"))
+    left = (exposed.value.until - datetime.now(UTC)).total_seconds()
+    assert 2 < left <= 5
+    with pytest.raises(Exposed) as again:
+        KIND.end(world.ender.vault, to_end(lease, session, settles="4"))
+    assert again.value.until == exposed.value.until
+    time.sleep(max(0.0, left) + 1)
+    assert KIND.end(world.ender.vault, to_end(lease, session, settles="4")) == CONFIRMED
+
+
+def test_where_nothing_refuses_a_session_it_is_exposed_until_its_own_end(world: World) -> None:
+    lease, session = issued(world)
+    with pytest.raises(Exposed) as exposed:
+        KIND.end(world.ender.vault, to_end(lease, session, ended_by="nothing"))
+    assert session.backend_lease_id is not None
+    assert exposed.value.until.timestamp() >= int(session.backend_lease_id)
+    gone = replace(to_end(lease, ended_by="nothing"), backend_lease_id=str(int(time.time()) - 300))
+    assert KIND.end(world.ender.vault, gone) == "s3: the session is past its own end"
+
+
+def test_a_session_past_its_end_needs_no_refusal(world: World) -> None:
+    lease = lease_for(world)
+    past = replace(to_end(lease), backend_lease_id=str(int(time.time()) - 300))
+    assert KIND.end(world.ender.vault, past) == OVER
+    with pytest.raises(world.stack.store.client().exceptions.ClientError, match="NoSuchBucketPolicy"):
+        policy(world)
+
+
+def test_refusals_go_when_their_sessions_are_over(world: World) -> None:
+    stale = with_denied("", BUCKET, "aws:username", {"gk-long-gone": Denial(lapses(time.time() - 9000))})
+    world.stack.store.client().put_bucket_policy(Bucket=BUCKET, Policy=stale)
+    lease, session = issued(world)
+    KIND.end(world.ender.vault, to_end(lease, session))
+    assert denied_in(json.dumps(policy(world))).keys() == {lease.handle}
+
+
+def test_without_room_it_is_said_and_nothing_is_lost(world: World) -> None:
+    known: dict[str, Denial] = {}
+    lapse, full = lapses(time.time() + 3600), ""
+    while len(full) + 40 < LONGEST_BUCKET_POLICY:
+        known[f"{world.parts.tag}-l{len(known):026d}"] = Denial(lapse)
+        full = with_denied("", BUCKET, "aws:username", known)
+    assert len(known) > 500
+    world.stack.store.client().put_bucket_policy(Bucket=BUCKET, Policy=full)
+    lease, session = issued(world)
+    with pytest.raises(Exposed, match="no room"):
+        KIND.end(world.ender.vault, to_end(lease, session))
+    assert denied_in(json.dumps(policy(world))).keys() == known.keys()
+
+
+def test_a_lease_ends_through_the_worker_and_says_what_confirmed_it(world: World) -> None:
+    vendor = world.vendor()
+    signed = world.person(vendor)
+    dataset = world.dataset(vendor, kind="s3", slices={"deidentified": BINDING})
+    world.grant(dataset, signed)
+    handed = world.issue(signed, dataset, kind="s3", lifetime=2)
+    assert handed.values is not None
+    assert readable(handed.values)
+    world.wait_sweeping(handed.lease.id, "expired")
+    assert not readable(handed.values)
+    assert world.lease(handed.lease.id).confirmed_by == CONFIRMED
+
+
+def test_by_hand_is_the_statement_itself(world: World) -> None:
+    lease, session = issued(world)
+    told = KIND.by_hand(to_end(lease, session))
+    statement = json.loads(told.partition("added: ")[2])
+    whole = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    world.stack.store.client().put_bucket_policy(Bucket=BUCKET, Policy=whole)
+    time.sleep(1)
+    assert not readable(session.values)
+    assert KIND.by_hand(to_end(lease, session, ended_by="nothing")) == ""
+
+
+# -- a store that is not well ---------------------------------------------------------------------------------------
+
+
+def test_a_store_that_is_gone_or_frozen_is_said_within_the_time_of_a_request(world: World) -> None:
+    lease, session = issued(world)
+    for state in (stopped, frozen):
+        with state(world):
+            for act in (
+                lambda: KIND.issue(world.parts.vault, None, lease_for(world)),
+                lambda: KIND.end(world.ender.vault, to_end(lease, session)),
+            ):
+                began = time.monotonic()
+                with pytest.raises(BackendDown) as down:
+                    act()
+                assert time.monotonic() - began < 4
+                assert down.value.backend == "s3"
+    assert KIND.end(world.ender.vault, to_end(lease, session)) == CONFIRMED
+
+
+def test_a_store_that_hangs_costs_a_few_callers_a_wait_and_then_nobody(world: World) -> None:
+    """Else every thread of a replica would wait for it, and the portal with them."""
+    with frozen(world), ThreadPoolExecutor(24) as pool:
+
+        def asked(_: int) -> float:
+            began = time.monotonic()
+            with pytest.raises(BackendDown):
+                KIND.issue(world.parts.vault, None, lease_for(world))
+            return time.monotonic() - began
+
+        assert max(pool.map(asked, range(24))) < 5
+        assert asked(0) < 0.5, "after a run of faults it is not even asked"
+    end = time.monotonic() + 10
+    while True:
+        try:
+            assert readable(issued(world)[1].values)
+            break
+        except BackendDown:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+
+
+ASSUMED = (
+    "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>A</AccessKeyId>"
+    "<SecretAccessKey>B</SecretAccessKey>{token}<Expiration>{end}</Expiration></Credentials>"
+    "<AssumedRoleUser><Arn>arn:aws:sts::1:assumed-role/guest/{name}</Arn></AssumedRoleUser>"
+    "</AssumeRoleResult></AssumeRoleResponse>"
+)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>Welcome to the guest network</html>",
+        b"{}",
+        b"<AssumeRoleResponse/>",
+        b"<AssumeRoleResponse><AssumeRoleResult>",
+        ASSUMED.format(token="", end="2026-11-27T12:00:00Z", name="x").encode(),
+        ASSUMED.format(token="<SessionToken/>", end="2026-11-27T12:00:00Z", name="x").encode(),
+        ASSUMED.format(token="<SessionToken>C</SessionToken>", end="soon", name="x").encode(),
+    ],
+)
+def test_an_answer_of_nonsense_is_no_credential(world: World, body: bytes) -> None:
+    with answering(body) as address:
+        place = {**world.settings.place("s3", BINDING), "endpoint_url": address}
+        with pytest.raises(BackendDown):
+            KIND.issue(world.parts.vault, None, lease_for(world, place=place))
+
+
+@pytest.mark.parametrize(
+    ("name", "lives"), [("somebody-else", 1800), ("", 1800), ("{handle}", 90000), ("{handle}", -5)]
+)
+def test_another_session_than_asked_for_is_not_handed_out(world: World, name: str, lives: int) -> None:
+    lease = lease_for(world)
+    end = (lease.issued_at + timedelta(seconds=lives)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    token = "<SessionToken>C</SessionToken>"
+    body = ASSUMED.format(token=token, end=end, name=name.format(handle=lease.handle)).encode()
+    with answering(body) as address, pytest.raises(BackendDown, match="another session"):
+        KIND.issue(world.parts.vault, None, replace(lease, place={**lease.place, "endpoint_url": address}))
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "cut"),
+    [
+        (b"", 200, 0),
+        (b"<html/>", 200, 0),
+        (b"[]", 200, 0),
+        (b'{"Version": "2012"', 200, 500),
+        (b"", 500, 0),
+        (b"", 503, 0),
+    ],
+)
+def test_a_policy_of_nonsense_ends_nothing_and_is_not_overwritten(
+    world: World, body: bytes, status: int, cut: int
+) -> None:
+    lease = lease_for(world)
+    with answering(body, status=status, cut=cut) as address, pytest.raises((BackendDown, NotEnded)):
+        KIND.end(world.ender.vault, to_end(lease, endpoint_url=address))
+
+
+def test_a_key_that_is_no_longer_good_is_said(world: World) -> None:
+    body = b"<Error><Code>InvalidAccessKeyId</Code></Error>"
+    with answering(body, status=403) as address:
+        place = {**world.settings.place("s3", BINDING), "endpoint_url": address}
+        with pytest.raises(BackendDown, match="refused"):
+            KIND.issue(world.parts.vault, None, lease_for(world, place=place))
+        with pytest.raises(NotEnded, match="InvalidAccessKeyId"):
+            KIND.end(world.ender.vault, to_end(lease_for(world), endpoint_url=address))
+
+
+# -- the document ---------------------------------------------------------------------------------------------------
+
+
+def test_a_policy_that_cannot_be_kept_as_it_is_is_left_alone() -> None:
+    for broken in ("nonsense", "[]", "{}", '{"Statement": "x"}', '{"Statement": ["x"]}'):
+        with pytest.raises(Unreadable):
+            with_denied(broken, BUCKET, "aws:username", {"gk-a": Denial(900)})
+
+
+def test_a_document_reads_back_what_was_written_and_its_id_is_kept() -> None:
+    denied = {"gk-a": Denial(1795777200), "gk-b": Denial(1795777200, 1795776000), "gk-c": Denial(1795778100)}
+    single = json.dumps({"Version": "2008-10-17", "Id": "theirs", "Statement": OTHERS})
+    for key in ("aws:userid", "aws:username"):
+        document = with_denied(single, BUCKET, key, denied)
+        assert denied_in(document) == denied
+        whole = json.loads(document)
+        assert (whole["Id"], whole["Version"], whole["Statement"][0]) == ("theirs", "2008-10-17", OTHERS)
+        assert json.loads(with_denied(document, BUCKET, key, {}))["Statement"] == [OTHERS]
+    assert with_denied("", BUCKET, "aws:userid", {}) == ""
+    assert '"*:gk-a"' in with_denied("", BUCKET, "aws:userid", denied)
