@@ -81,6 +81,10 @@ class KeyStore:
         address = place.address(f"guestkey_{login}", password)
         self._call("POST", f"guestkey/data/connections/{place.name}/{login}", {"data": {"url": address}})
 
+    def keep_entry(self, path: str, content: Mapping[str, str]) -> None:
+        """Put what a connection needs into the store, where only identities that must read it do."""
+        self._call("POST", f"guestkey/data/connections/{path}", {"data": dict(content)})
+
     def credential(self, role: str) -> Credential:
         """Have a database user made."""
         answer = self._call("GET", f"database/creds/{role}")

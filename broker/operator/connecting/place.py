@@ -63,14 +63,24 @@ class Place:
         return f"{host}:{self.port}/{quote(self.dbname, safe='')}?sslmode={self.tls}{ca_file}"
 
 
+def checked_name(name: str) -> str:
+    """A connection's name, if it is one.
+
+    Raises:
+        Invalid: it is not.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise Invalid("A connection's name is lower case letters, digits and -, up to 32.", field="/name")
+    return name
+
+
 def checked(name: str, host: str, port: int, dbname: str, tls: str, ca_file: Path | None, *, unsafe_tls: bool) -> Place:
     """A place whose every part is well-formed and whose TLS is strict, or knowingly weaker.
 
     Raises:
         Invalid: naming the option that is wrong.
     """
-    if _NAME.fullmatch(name) is None:
-        raise Invalid("A connection's name is lower case letters, digits and -, up to 32.", field="/name")
+    checked_name(name)
     if not _is_address(host) and _HOST.fullmatch(host) is None:
         raise Invalid("That is neither a host's name nor its address.", field="/host", advice="Give one host.")
     if not 1 <= port <= 65535:

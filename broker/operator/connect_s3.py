@@ -1,0 +1,137 @@
+"""`guestkey connect-backend s3`: an object store is tried, and its two long-term keys go to OpenBao."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from broker import audit
+from broker.credentials.s3_store import Key
+from broker.database import Database
+from broker.database import now as clock
+from broker.errors import Invalid
+from broker.operator.asking import ask_secret
+from broker.operator.configuring import AsJson, load, plainly
+from broker.operator.connect_backend import Talk
+from broker.operator.connecting.connecting import CONNECTED
+from broker.operator.connecting.keystore import operator
+from broker.operator.connecting.place import checked_name
+from broker.operator.connecting.stores import Proven, prove, read_key
+from broker.settings import S3Connection, Settings
+
+_WAIT_SECONDS = 20.0
+_AWS_WAIT_SECONDS = 120.0
+
+
+def s3(
+    name: Annotated[str | None, typer.Option(help="What slices will call it: lower case.")] = None,
+    bucket: Annotated[str | None, typer.Option(help="A bucket slices will lie in; it is tried there.")] = None,
+    role_arn: Annotated[str | None, typer.Option(help="The role whose sessions guests get.")] = None,
+    endpoint_url: Annotated[str | None, typer.Option(help="The store's address; left out: AWS.")] = None,
+    sts_endpoint_url: Annotated[str | None, typer.Option(help="Of its STS, if that is another one.")] = None,
+    region: Annotated[str, typer.Option(help="Its region.")] = "us-east-1",
+    longest_session: Annotated[int, typer.Option(help="Longest session of the role, in seconds.")] = 3600,
+    ca_file: Annotated[Path | None, typer.Option(help="Its authority's certificates, if not a public one.")] = None,
+    issuer_key_file: Annotated[
+        Path | None, typer.Option(help="Id and secret, a line each, of the key that may assume the role.")
+    ] = None,
+    ender_key_file: Annotated[
+        Path | None, typer.Option(help="Id and secret of the key that may write buckets' policies.")
+    ] = None,
+    operator_secret_id_file: Annotated[
+        Path | None, typer.Option(help="Secret id of the identity guestkey-operator.")
+    ] = None,
+    only_check: Annotated[bool, typer.Option("--check", help="Only try it; nothing is kept.")] = False,
+    wait: Annotated[float | None, typer.Option(help="Seconds to wait for a refusal to bite.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Never ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Connect an object store with STS: prove that it holds a session to one prefix and can end it, keep its keys.
+
+    Docs: docs/connect-s3.md says which role, keys and policies it needs.
+    """
+    with plainly("connect-backend s3", as_json=as_json) as out:
+        talk = Talk(out, asks=sys.stdin.isatty() and not yes and not as_json)
+        settings = load()
+        name = checked_name(name or talk.ask("What slices will call it", "--name"))
+        bucket = bucket or talk.ask("A bucket slices will lie in", "--bucket")
+        place = _place(
+            role_arn=role_arn or talk.ask("ARN of the role guests get sessions of", "--role-arn"),
+            endpoint_url=endpoint_url,
+            sts_endpoint_url=sts_endpoint_url,
+            region=region,
+            longest_session=longest_session,
+            ca_file=ca_file,
+        )
+        issuer = _key(talk, "issuer", issuer_key_file)
+        ender = _key(talk, "ender", ender_key_file)
+        seconds = wait if wait is not None else _WAIT_SECONDS if endpoint_url else _AWS_WAIT_SECONDS
+        found = prove(_said(place), bucket, issuer, ender, seconds=seconds, told=talk.say)
+        place = place.model_copy(update={"ended_by": found.ended_by, "settles": found.settles})
+        if not only_check:
+            _keep(talk, settings, name, {"issuer": issuer, "ender": ender}, operator_secret_id_file)
+            _record(settings, name, place, found)
+        known = {**settings.s3_connections, name: place}
+        setting = {key: value.model_dump(exclude_none=True, mode="json") for key, value in known.items()}
+        _told(talk, out, name, setting, connected=not only_check)
+
+
+def _place(**given: Any) -> S3Connection:
+    try:
+        return S3Connection(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = str(first["loc"][0]) if first["loc"] else "role_arn"
+        said = str(first["msg"]).removeprefix("Value error, ")
+        raise Invalid(f"--{option.replace('_', '-')}: {said}.", field=f"/{option}") from error
+
+
+def _said(place: S3Connection) -> dict[str, str]:
+    return {key: str(value) for key, value in place.model_dump(exclude_none=True).items()}
+
+
+def _key(talk: Talk, identity: str, file: Path | None) -> Key:
+    option = f"{identity}_key_file"
+    if file is not None:
+        return read_key(file.read_text(), option)
+    access_key_id = talk.ask(f"Access key id of the {identity}", f"--{option.replace('_', '-')}")
+    return Key(access_key_id, ask_secret(f"Its secret access key ({identity})"))
+
+
+def _keep(talk: Talk, settings: Settings, name: str, keys: dict[str, Key], secret_id_file: Path | None) -> None:
+    file = secret_id_file or Path(talk.ask("File with the operator's secret id", "--operator-secret-id-file"))
+    with operator(str(settings.bao_addr), settings.bao_ca_file, file) as store:
+        for identity, key in keys.items():
+            content = {"access_key_id": key.access_key_id, "secret_access_key": key.secret_access_key}
+            store.keep_entry(f"{name}/s3-{identity}", content)
+
+
+def _record(settings: Settings, name: str, place: S3Connection, found: Proven) -> None:
+    database = Database(str(settings.database_url.get_secret_value()), pool_size=2, timeout=settings.database_timeout)
+    details = {
+        "kind": "s3",
+        "endpoint": place.endpoint_url or "aws",
+        "role": place.role_arn,
+        "ended_by": found.ended_by,
+    }
+    try:
+        with database.transaction() as tx:
+            audit.record(tx, CONNECTED, actor="operator", subject=name, now=clock(tx), details=details)
+    finally:
+        database.close()
+
+
+def _told(talk: Talk, out: Any, name: str, setting: dict[str, Any], *, connected: bool) -> None:
+    if talk.as_json:
+        out.told([], {"connection": name, "connected": connected, "s3_connections": setting})
+        return
+    if not connected:
+        talk.say("Nothing was kept. Without --check the keys go to OpenBao, and this is the setting:")
+    else:
+        talk.say(f"The object store {name} is connected. Set this for web and worker:")
+    typer.echo(f"GUESTKEY_S3_CONNECTIONS={json.dumps(setting)}")

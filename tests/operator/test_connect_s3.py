@@ -1,0 +1,139 @@
+"""`guestkey connect-backend s3` on a real store: what it proves, what it keeps, and what it refuses to connect."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from broker.credentials.s3_policy import denied_in
+from broker.embedded.seaweedfs import ROLE_ARN
+from broker.embedded.stack import Stack
+from broker.operator.main import app
+from broker.parts import Parts, vault_of
+from broker.settings import Settings
+from tests.support.data import BUCKET
+from tests.support.doors import answering, open_to_all
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(stack: Stack, parts: Parts, tmp_path: Path) -> Run:
+    """Run the command as the operator, on the embedded store as if it were a customer's."""
+    assert parts.tag
+    for identity in ("issuer", "ender", "owner"):
+        key = stack.store.key(identity)
+        (tmp_path / identity).write_text(f"{key.access_key_id}\n{key.secret_access_key}\n")
+
+    def connect(*arguments: str, **changed: str) -> Result:
+        options = {
+            "--name": "pictures",
+            "--bucket": BUCKET,
+            "--role-arn": ROLE_ARN,
+            "--endpoint-url": stack.store.address,
+            "--issuer-key-file": str(tmp_path / "issuer"),
+            "--ender-key-file": str(tmp_path / "ender"),
+            "--operator-secret-id-file": str(stack.bao.secret_id_file("guestkey-operator")),
+        } | {f"--{name.replace('_', '-')}": value for name, value in changed.items()}
+        given = [word for pair in options.items() for word in pair]
+        return CliRunner().invoke(app, ["connect-backend", "s3", "--json", *given, *arguments], env=stack.environment())
+
+    return connect
+
+
+def data(result: Result) -> dict[str, Any]:
+    """The data of the JSON document."""
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)["data"]
+    return found
+
+
+def test_a_store_is_proven_and_its_keys_are_kept(run: Run, stack: Stack, settings: Settings) -> None:
+    ran = run()
+    found = data(ran)
+    place = found["s3_connections"]["pictures"]
+    assert found["connected"] is True
+    assert (place["ended_by"], place["role_arn"]) == ("aws:username", ROLE_ARN)
+    assert 1.0 <= place["settles"] < 10
+    for identity in ("issuer", "ender"):
+        key = stack.store.key(identity)
+        kept = vault_of(settings, identity).secret(f"connections/pictures/s3-{identity}")
+        assert kept == {"access_key_id": key.access_key_id, "secret_access_key": key.secret_access_key}
+        assert key.secret_access_key not in ran.output
+    assert "nothing beside it" in ran.stderr
+    assert "objects" in found["s3_connections"]
+
+
+def test_checking_keeps_nothing_and_leaves_the_policy_as_it_was(run: Run, stack: Stack, settings: Settings) -> None:
+    owner = stack.store.client()
+    theirs = {
+        "Sid": "Theirs",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": "arn:aws:s3:::clinic/x/*",
+    }
+    owner.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": [theirs]}))
+    assert data(run("--check", name="unkept"))["connected"] is False
+    assert vault_of(settings, "ender").found_secret("connections/unkept/s3-ender") is None
+    after = owner.get_bucket_policy(Bucket=BUCKET)["Policy"]
+    assert not denied_in(after)
+    assert [statement["Sid"] for statement in json.loads(after)["Statement"]] == ["Theirs"]
+    owner.delete_bucket_policy(Bucket=BUCKET)
+
+
+def test_a_key_that_can_do_too_much_is_warned_of(run: Run, tmp_path: Path) -> None:
+    ran = run("--check", ender_key_file=str(tmp_path / "owner"))
+    assert ran.exit_code == 0
+    assert "! The ender's key can list the bucket itself" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"name": "Pictures"}, "lower case"),
+        ({"role_arn": "admin"}, "--role-arn"),
+        ({"endpoint_url": "http://store.example"}, "https only"),
+        ({"endpoint_url": "ftp://127.0.0.1"}, "no address"),
+        ({"bucket": "clin*ic"}, "bucket's name"),
+        ({"bucket": "nonesuch"}, "nonesuch"),
+        ({"role_arn": "arn:aws:iam::000000000000:role/nobody"}, "refuses to open a session"),
+    ],
+)
+def test_what_cannot_be_connected_is_said_in_a_line(run: Run, changed: dict[str, str], said: str) -> None:
+    ran = run("--check", **changed)
+    assert ran.exit_code == 1
+    assert said in ran.stderr
+
+
+def test_a_key_that_may_not_write_policies_is_refused(run: Run, tmp_path: Path) -> None:
+    ran = run("--check", ender_key_file=str(tmp_path / "issuer"))
+    assert ran.exit_code == 1
+    assert "does not let the ender's key" in ran.stderr
+
+
+def test_a_key_file_of_another_shape_is_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "odd").write_text("just-one-line\n")
+    ran = run("--check", issuer_key_file=str(tmp_path / "odd"))
+    assert ran.exit_code == 1
+    assert "two lines" in ran.stderr
+
+
+def test_a_store_that_heeds_no_session_policy_is_refused(run: Run) -> None:
+    """As several do that speak S3: the session is opened, and can do what its role can."""
+    with open_to_all() as address:
+        ran = run("--check", endpoint_url=address)
+    assert ran.exit_code == 1
+    assert "could list the whole bucket" in ran.stderr
+
+
+def test_something_else_than_a_store_is_said(run: Run) -> None:
+    with answering(b"<html>hello</html>") as address:
+        ran = run("--check", endpoint_url=address)
+    assert ran.exit_code == 1
+    assert "not an object store" in ran.stderr
