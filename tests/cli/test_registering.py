@@ -131,3 +131,20 @@ def test_a_slice_of_another_kind_is_made_from_a_terminal(world: World, sftp: Sft
     assert admin.run(*add, "--set", "directory").code == 2
     assert admin.run(*add, "--table", "a.b").code == 2
     assert "path below" in admin.run(*add[:-1], "directory=../etc").err
+
+
+def test_a_slice_of_a_bucket_is_added_and_written_to_from_a_terminal(world: World, terminal_of: TerminalOf) -> None:
+    admin, vendor = terminal_of(world.person(roles=("admin",))), world.vendor()
+    dataset, ada = world.dataset(vendor, slices={}), world.person(vendor)
+    world.grant(dataset, ada)
+    of = ["--kind", "s3", "--connection", "objects", "--set", "bucket=clinic"]
+    wide = admin.run("slice", "add", dataset.slug, "labels", *of, "--set", "prefix=trials")
+    assert wide.code == 2 and "ends with /" in wide.err
+    added = admin.run("slice", "add", dataset.slug, "labels", *of, "--set", "prefix=trials/", "--action", "write")
+    assert added.code == 0, added.err
+    registering.register_waiting(world.ender, vault_of(world.settings, "setup"))
+    guest = terminal_of(ada)
+    handed = guest.run("get", dataset.slug, "--slice", "labels", "--kind", "s3", "--action", "write", "--json")
+    assert handed.code == 0, handed.err
+    assert json.loads(handed.out)["data"]["credential"]["prefix"] == "trials/"
+    assert json.loads(handed.out)["data"]["lease"]["action"] == "write"

@@ -68,6 +68,8 @@ def typed(name: str, folder: Path) -> list[str]:
         words += ["--output", str(folder / "exported")]
     if name == "request new":
         words += ["x", "--role", "x", "--purpose", "x"]
+    if name == "slice add":
+        words += ["--table", "x", "--column", "x"]
     if name in {"policy diff", "policy apply"}:
         for file in ("rules.csv", "networks.csv"):
             (folder / file).write_text("")

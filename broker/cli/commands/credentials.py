@@ -36,12 +36,13 @@ class Wanted:
     slice: str | None
     kind: str
     lifetime: str | None
+    action: str = "read"
 
     def body(self) -> Json:
         """As the API takes it."""
         return {
             "dataset": self.dataset,
-            "action": "read",
+            "action": self.action,
             "slice": self.slice,
             "kind": self.kind,
             "lifetime": seconds_of(self.lifetime) if self.lifetime is not None else None,
@@ -83,10 +84,11 @@ def get(
     kind: Kind,
     slice_: Slice = None,
     lifetime: Lifetime = None,
+    action: Annotated[str, typer.Option(help="read or write.")] = "read",
     field: Annotated[str | None, typer.Option(help="Print this one value only.")] = None,
 ) -> None:
     """Hand a credential over, once."""
-    handed = _issue(cli, Wanted(dataset, slice_, kind, lifetime))
+    handed = _issue(cli, Wanted(dataset, slice_, kind, lifetime, action))
     try:
         _hand_over(cli, handed, field)
     except (Fault, OSError):
