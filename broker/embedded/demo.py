@@ -26,42 +26,13 @@ from joserfc.jwk import KeySet
 
 from broker.access.rulebook import SHIPPED
 from broker.embedded.children import free_port
+from broker.embedded.demo_labelling import labelling
 from broker.embedded.postgres import binary
-from broker.embedded.somebody import Ran, Somebody
+from broker.embedded.somebody import Somebody
+from broker.embedded.telling import Story, Unexpected, data
 
 VISITS, SURVEY = "health-visits", "marriage-survey"
 _COUNT = 'psql -XAtc "SELECT count(*) FROM $GUESTKEY_RELATION"'
-
-
-class Unexpected(Exception):
-    """A step was answered otherwise than expected."""
-
-
-class Story:
-    """Prints the steps and stops at the first that is not as expected."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-
-    def chapter(self, title: str) -> None:
-        """A heading."""
-        print(f"\n{title}")
-
-    def step(self, told: str, answer: object, expected: bool) -> None:
-        """One step: what was done, what the system answered."""
-        self.steps += 1
-        shown = " ".join(str(answer).split())
-        print(f"  {self.steps:>2} {'✓' if expected else '✗'} {told}\n       {shown[:220]}", flush=True)
-        if not expected:
-            raise Unexpected(told)
-
-    def ran(self, told: str, ran: Ran, code: int, says: str = "", *, shows: str = "") -> Ran:
-        """One step at a terminal: exit code, and a pattern in what it printed. `shows` picks the line to print."""
-        text = f"{ran.out}\n{ran.err}"
-        line = next((line for line in text.splitlines() if re.search(shows or says or ".", line)), text)
-        expected = ran.code == code and re.search(says, text) is not None
-        self.step(told, f"exit {ran.code}: {line if expected else text}", expected)
-        return ran
 
 
 _ACCOUNT = re.compile(
@@ -153,7 +124,7 @@ def asking(story: Story, people: Mapping[str, Somebody]) -> str:
     story.ran("Ada asks why she cannot read yet", ada.run("why", VISITS), 3, "✕", shows="✕")
     story.ran("Ada tries it anyway", ada.run("get", VISITS, "--kind", "postgres"), 3, "✕", shows="Error")
     words = ["--role", "annotator", "--purpose", "Label the March visits", "--period", "7d", "--json"]
-    asked = _data(ada.run("request", "new", VISITS, *words))
+    asked = data(ada.run("request", "new", VISITS, *words))
     request_id = str(asked.get("id"))
     story.step("Ada asks for the role annotator", f"{request_id} {asked.get('state')}", asked.get("state") == "pending")
     story.ran("Ada approves her own request", ada.run("request", "approve", request_id), 3, "Error", shows="  ")
@@ -211,7 +182,7 @@ def ending(story: Story, people: Mapping[str, Somebody], house: House) -> None:
     """Revoking and expiring, open sessions included."""
     story.chapter("Ending")
     ada = people["ada"]
-    handed = _data(ada.run("get", VISITS, "--kind", "postgres", "--json"))
+    handed = data(ada.run("get", VISITS, "--kind", "postgres", "--json"))
     lease_id = handed["lease"]["id"]
     with _connect(handed["credential"]) as session:
         row = session.execute("SELECT current_user").fetchone()
@@ -225,7 +196,7 @@ def ending(story: Story, people: Mapping[str, Somebody], house: House) -> None:
     story.step(
         "signing in to PostgreSQL again", *_refused(lambda: _connect(handed["credential"]), "authentication failed")
     )
-    short = _data(ada.run("get", VISITS, "--kind", "postgres", "--for", "3s", "--json"))
+    short = data(ada.run("get", VISITS, "--kind", "postgres", "--for", "3s", "--json"))
     with _connect(short["credential"]) as session:
         began = time.monotonic()
         said, ended = _refused(lambda: _read_for(session, 15), "terminating connection|closed")
@@ -247,8 +218,8 @@ def deciding_again(story: Story, people: Mapping[str, Somebody], house: House) -
     (folder / "rules.csv").write_text(
         re.sub(r"^role:annotator, label:classification:internal,.*\n", "", rules, flags=re.M)
     )
-    lease_id = _data(ada.run("get", VISITS, "--kind", "postgres", "--json"))["lease"]["id"]
-    proposed = _data(olga.run("policy", "apply", str(folder), "--json"))
+    lease_id = data(ada.run("get", VISITS, "--kind", "postgres", "--json"))["lease"]["id"]
+    proposed = data(olga.run("policy", "apply", str(folder), "--json"))
     proposal, removed = str(proposed.get("id")), proposed.get("removed") or ["nothing"]
     story.step("Olga proposes to take that rule away", f"removed: {removed[0]}", proposed.get("state") == "pending")
     story.ran("Olga approves her own proposal", olga.run("proposal", "approve", proposal), 3, "Error", shows="Error")
@@ -283,14 +254,6 @@ def deciding_again(story: Story, people: Mapping[str, Somebody], house: House) -
         f"{len(audit.out.splitlines())} events: {', '.join(sorted(kinds))}",
         wanted <= kinds,
     )
-
-
-def _data(ran: Ran) -> dict[str, Any]:
-    """The data of a `--json` answer."""
-    if ran.code != 0:
-        raise Unexpected(f"exit {ran.code}: {ran.err.strip()}")
-    data: dict[str, Any] = json.loads(ran.out)["data"]
-    return data
 
 
 def _verified(portal: str, token: str) -> dict[str, Any]:
@@ -338,7 +301,7 @@ def _works_again(ada: Somebody) -> tuple[str, bool]:
 def _wait_for_end(ada: Somebody, lease_id: str) -> str:
     end = time.monotonic() + 60
     while time.monotonic() < end:
-        state = str(_data(ada.run("lease", "show", lease_id, "--json")).get("state"))
+        state = str(data(ada.run("lease", "show", lease_id, "--json")).get("state"))
         if state in {"revoked", "expired"}:
             return state
         time.sleep(0.3)
@@ -349,7 +312,7 @@ def tell(story: Story, house: House) -> None:
     """The story from the first start to the last stop."""
     story.chapter("Starting")
     began = time.monotonic()
-    story.step("OpenBao, PostgreSQL, web and worker from nothing", house.up(), True)
+    story.step("OpenBao, PostgreSQL, an object store, web and worker from nothing", house.up(), True)
     people = {name: house.somebody(name) for name in ("ada", "bo", "olga", "omar", "ines")}
     story.ran(
         f"the portal answers ({time.monotonic() - began:.1f} s)",
@@ -359,8 +322,10 @@ def tell(story: Story, house: House) -> None:
         shows="ready",
     )
     arriving(story, people)
-    approving(story, people["olga"], house.somebody("olga", "-laptop"), asking(story, people))
+    laptop = house.somebody("olga", "-laptop")
+    approving(story, people["olga"], laptop, asking(story, people))
     using(story, people)
+    labelling(story, people["ada"], laptop)
     ending(story, people, house)
     deciding_again(story, people, house)
     story.chapter("Stopping")

@@ -1,6 +1,7 @@
-"""The example that `make up` seeds: an organisation, two vendors, and real public data in two datasets.
+"""The example that `make up` seeds: an organisation, two vendors, real public data in two datasets, pictures in one.
 
-The data ships inside statsmodels (BSD): the RAND health insurance experiment and Fair's survey of marriages.
+The data ships inside statsmodels (BSD): the RAND health insurance experiment and Fair's survey of marriages. The
+pictures are drawn by `broker.embedded.pictures`.
 Everything is written through the broker's own records, with events, as an operator on the server would.
 """
 
@@ -23,6 +24,7 @@ from broker.access.installing import install
 from broker.access.registering import register_waiting
 from broker.database import Transaction
 from broker.database import now as clock
+from broker.embedded import pictures
 from broker.embedded.operator import OidcClient, Operator
 from broker.embedded.stack import Stack
 from broker.identity.bootstrap import enrol_link
@@ -47,7 +49,7 @@ class Someone:
 
 
 PEOPLE = (
-    Someone("olga", "Olga Owner", HOST, "admin", "admin; owns both datasets"),
+    Someone("olga", "Olga Owner", HOST, "admin", "admin; owns the datasets"),
     Someone("omar", "Omar Admin", HOST, "admin", "the second admin"),
     Someone("ines", "Ines Auditor", HOST, "auditor", "auditor"),
     Someone("ada", "Ada Annotator", "acme-labels", None, "engineer of the vendor Acme Labels"),
@@ -111,6 +113,7 @@ class Account:
 def seed(stack: Stack, settings: Settings, redirect_uri: str) -> list[Account]:
     """Make the example. Returns the accounts with their generated passwords, which are kept nowhere else."""
     load_tables(stack)
+    pictures.load(stack.store)
     operator = Operator(stack.bao)
     client = operator.make_provider([redirect_uri])
     made = {
@@ -264,16 +267,44 @@ def _make_datasets(tx: Transaction, now: datetime) -> None:
             labels=[f"classification:{table.classification}"],
             owner_id=owner,
         )
-        tx.add(dataset)
-        audit.record(tx, "dataset.made", actor=audit.SYSTEM, subject=dataset.id, now=now)
-        tx.flush()
+        _make_dataset(tx, dataset, now)
         _make_slices(tx, dataset, table)
         for party in table.offered_to:
-            offer = Offer(id=new_id("of"), dataset_id=dataset.id, vendor_id=vendors[VENDORS[party]])
-            tx.add(offer)
-            audit.record(
-                tx, "offer.made", actor=audit.SYSTEM, subject=offer.id, now=now, details={"dataset": dataset.id}
+            _offer(tx, dataset, vendors[VENDORS[party]], now)
+    shapes = Dataset(
+        id=new_id("ds"),
+        slug=pictures.SLUG,
+        title=pictures.TITLE,
+        description=pictures.ABOUT,
+        labels=["classification:internal"],
+        owner_id=owner,
+    )
+    _make_dataset(tx, shapes, now)
+    for name, (binding, actions, about) in pictures.slices().items():
+        tx.add(
+            Slice(
+                id=new_id("sl"),
+                dataset_id=shapes.id,
+                name=name,
+                description=about,
+                kind="s3",
+                binding=binding,
+                actions=actions,
             )
+        )
+    _offer(tx, shapes, vendors[VENDORS["acme-labels"]], now)
+
+
+def _make_dataset(tx: Transaction, dataset: Dataset, now: datetime) -> None:
+    tx.add(dataset)
+    audit.record(tx, "dataset.made", actor=audit.SYSTEM, subject=dataset.id, now=now)
+    tx.flush()
+
+
+def _offer(tx: Transaction, dataset: Dataset, vendor_id: str, now: datetime) -> None:
+    offer = Offer(id=new_id("of"), dataset_id=dataset.id, vendor_id=vendor_id)
+    tx.add(offer)
+    audit.record(tx, "offer.made", actor=audit.SYSTEM, subject=offer.id, now=now, details={"dataset": dataset.id})
 
 
 def _make_slices(tx: Transaction, dataset: Dataset, table: Table) -> None:
