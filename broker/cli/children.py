@@ -1,4 +1,4 @@
-"""Running somebody else's program with a fresh credential in its environment, never in its arguments."""
+"""Somebody else's programs: where they are, and running one to its end. No secret is ever in an argument."""
 
 from __future__ import annotations
 
@@ -15,20 +15,8 @@ from types import FrameType
 from broker.cli.faults import Code, Fault
 from broker.cli.signals import handled
 
-# What of libpq's environment could send the password elsewhere, or weaken how the server is checked.
-_LIBPQ_KEPT = frozenset({"PGAPPNAME", "PGCLIENTENCODING", "PGDATESTYLE", "PGTZ", "PGCONNECT_TIMEOUT"})
 # On a terminal these reach the child by themselves.
 _TYPED = frozenset({signal.SIGINT, getattr(signal, "SIGQUIT", signal.SIGINT)})
-
-
-def environment(credential: Mapping[str, object]) -> dict[str, str]:
-    """The child's environment: ours without foreign connection settings, and the credential's values."""
-    inherited = {
-        key: value
-        for key, value in os.environ.items()
-        if key != "GUESTKEY_TOKEN" and (not key.startswith("PG") or key in _LIBPQ_KEPT)
-    }
-    return inherited | _for_libpq(credential) | _for_anything(credential)
 
 
 def find_psql() -> str:
@@ -50,6 +38,22 @@ def find_psql() -> str:
             Code.CHILD_NOT_RUN,
             "psql is not installed here.",
             next_step="Install PostgreSQL's client, or use: guestkey run DATASET -- YOUR-TOOL",
+        )
+    return found
+
+
+def find(program: str, package: str) -> str:
+    """A program on the path.
+
+    Raises:
+        Fault: it is not there.
+    """
+    found = shutil.which(program)
+    if found is None:
+        raise Fault(
+            Code.CHILD_NOT_RUN,
+            f"{program} is not installed here.",
+            next_step=f"Install {package}, or use: guestkey run DATASET -- YOUR-TOOL",
         )
     return found
 
@@ -80,23 +84,6 @@ def run(command: Sequence[str], variables: Mapping[str, str]) -> int:
     with handled(pass_on):
         code = child.wait()
     return 128 - code if code < 0 else code
-
-
-def _for_libpq(credential: Mapping[str, object]) -> dict[str, str]:
-    names = {
-        "PGHOST": "host",
-        "PGPORT": "port",
-        "PGDATABASE": "dbname",
-        "PGUSER": "username",
-        "PGPASSWORD": "password",
-        "PGSSLMODE": "sslmode",
-        "PGSSLROOTCERT": "sslrootcert",
-    }
-    return {name: str(credential[key]) for name, key in names.items() if credential.get(key) not in (None, "")}
-
-
-def _for_anything(credential: Mapping[str, object]) -> dict[str, str]:
-    return {f"GUESTKEY_{key.upper()}": str(value) for key, value in credential.items() if value not in (None, "")}
 
 
 def _embedded_psql() -> str | None:

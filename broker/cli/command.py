@@ -69,6 +69,10 @@ class Cli:
         self._open.callback(api.close)
         return api
 
+    def unattended(self) -> None:
+        """A program runs this: nobody is asked, and an error is one line. To be said before anything is sent."""
+        self.plain = self.out.terse = True
+
     def close(self) -> None:
         """Give every connection back."""
         self._open.close()

@@ -44,6 +44,8 @@ class Output:
         self.command = command
         self.as_json = as_json
         self._plain = plain
+        # For whoever passes standard error on in one piece: an error is one line, and nothing else is said.
+        self.terse = False
         self._out: TextIO = sys.stdout
         self._err: TextIO = sys.stderr
 
@@ -84,9 +86,12 @@ class Output:
 
     def document(self, data: Any) -> None:
         """The one JSON document of this command."""
+        self._lines([self.document_text(data)])
+
+    def document_text(self, data: Any) -> str:
+        """The same as text."""
         document = {"version": VERSION, "command": self.command, "data": data}
-        text = json.dumps(document, ensure_ascii=False, indent=2 if self._out.isatty() else None)
-        self._lines([safe_json(text)])
+        return safe_json(json.dumps(document, ensure_ascii=False, indent=2 if self._out.isatty() else None))
 
     def done(self, sentence: str, data: Mapping[str, Any] | None = None) -> None:
         """A change that worked: a sentence on standard error, or the API's answer as JSON."""
@@ -97,7 +102,7 @@ class Output:
 
     def remark(self, text: str) -> None:
         """What a person may want to know beside the result; programs get documents only."""
-        if not self.as_json:
+        if not self.as_json and not self.terse:
             self.say(text)
 
     def alarm(self, text: str) -> None:
@@ -139,6 +144,9 @@ class Output:
         if self.as_json:
             error = {"version": VERSION, "command": self.command, "error": fault.document()}
             self.say(safe_json(json.dumps(error, ensure_ascii=False)))
+            return
+        if self.terse:
+            self.say(_in_one_line(fault))
             return
         self.say(self._red(f"Error: {safe(fault.what)}"))
         fields = mappings(fault.problem.get("errors"))
@@ -249,6 +257,15 @@ def _needed(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
         else:
             needed += min(_LONGEST_WORD, max(len(word) for text in texts for word in (text.split() or [""])))
     return needed
+
+
+def _in_one_line(fault: Fault) -> str:
+    said = [fault.what, *(str(reason.get("sentence")) for reason in mappings(fault.problem.get("reasons")))]
+    if len(said) == 1 and fault.why.rstrip(".") != fault.what.rstrip("."):
+        said.append(fault.why)
+    if following := fault.command or fault.next_step:
+        said.append(f"Next: {following}")
+    return safe(" ".join(["guestkey:", *filter(None, said)]))
 
 
 def mappings(value: Any) -> list[Mapping[str, Any]]:

@@ -40,6 +40,15 @@ PersonStatus = Annotated[
     str | None,
     typer.Option(help="pending, active, suspended.", autocompletion=completing.words("pending", "active", "suspended")),
 ]
+Slice = Annotated[str | None, typer.Option("--slice", help="Which part of it.", autocompletion=completing.SLICES)]
+Lifetime = Annotated[str | None, typer.Option("--for", help="How long, such as 15m; the rule may shorten it.")]
+Kind = Annotated[str, typer.Option("--kind", help="Kind of credential.", autocompletion=completing.KINDS)]
+MaybeKind = Annotated[
+    str | None,
+    typer.Option("--kind", help="Kind of credential; the dataset's own if left out.", autocompletion=completing.KINDS),
+]
+AnyKind = Annotated[str | None, typer.Option("--kind", help="Kind of credential.", autocompletion=completing.KINDS)]
+Action = Annotated[str, typer.Option("--action", help="read or write.", autocompletion=completing.ACTIONS)]
 LeaseId = Annotated[str, typer.Argument(metavar="ID", help="Its id.", autocompletion=completing.LEASES)]
 
 

@@ -6,16 +6,17 @@ Rows are read here, on the caller's own machine, with a lease of the caller's ow
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import Annotated, Any
 
 import typer
 
-from broker.cli import children, completing
+from broker.cli import children, completing, variables
 from broker.cli.api import Json, segment
+from broker.cli.borrowing import Wanted, borrowed
 from broker.cli.command import Cli, verb
-from broker.cli.commands.credentials import Slice, Wanted, borrowed
-from broker.cli.commands.nouns import Dataset, Limit, Reason, group
+from broker.cli.commands.nouns import Dataset, Limit, Reason, Slice, group
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Column
 
@@ -76,13 +77,14 @@ def preview(
 ) -> int:
     """Show a few rows of a dataset, as whoever may read it: with a lease of a minute that is ended at once."""
     psql = children.find_psql()
-    with borrowed(cli, Wanted(dataset, slice_, "postgres", _PREVIEW_SECONDS)) as credential:
-        relation = str(credential.get("relation"))
+    with borrowed(cli, Wanted(dataset, slice_, "postgres", _PREVIEW_SECONDS)) as handed:
+        relation = str(handed.values.get("relation"))
         if _RELATION.fullmatch(relation) is None:
             raise Fault(Code.FAULT, "The broker named a relation that cannot be one.", next_step="guestkey doctor")
         # psql writes out control characters of values; nothing of them reaches the terminal as such.
         query = f"SELECT * FROM {relation} LIMIT {rows}"  # noqa: S608  checked above
-        code = children.run([psql, "-X", "-P", "pager=off", "-c", query], children.environment(credential))
+        surroundings = variables.environment(handed.values, os.environ)
+        code = children.run([psql, "-X", "-P", "pager=off", "-c", query], surroundings)
     return Code.FAULT if code else Code.DONE
 
 

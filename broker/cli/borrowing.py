@@ -1,0 +1,168 @@
+"""Getting a credential and giving it back: one lease, ended whatever interrupts the command that asked for it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from broker.cli import keypairs, waiting
+from broker.cli.api import Json, segment
+from broker.cli.command import Cli
+from broker.cli.faults import Code, Fault
+from broker.cli.output import mappings
+from broker.cli.signals import interrupting, shielded
+from broker.cli.words import clock, duration, moment, seconds_of
+
+_CONFIRM_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked for. `kind` None: the server's own default. `public_key`: of whoever brings a key of their own."""
+
+    dataset: str
+    slice: str | None = None
+    kind: str | None = None
+    lifetime: str | None = None
+    action: str = "read"
+    public_key: str | None = None
+
+    def body(self) -> Json:
+        """As the API takes it."""
+        return {
+            "dataset": self.dataset,
+            "action": self.action,
+            "slice": self.slice,
+            "kind": self.kind,
+            "lifetime": seconds_of(self.lifetime) if self.lifetime else None,
+            "public_key": self.public_key,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """A credential that was handed over: its lease, and its values with the private key that was made here for it."""
+
+    dataset: str
+    kind: str
+    lease: Json
+    values: Mapping[str, Any] = field(repr=False)
+    document: Json = field(repr=False)
+
+    @property
+    def lease_id(self) -> str:
+        """The lease's id."""
+        return str(self.lease["id"])
+
+    def seconds_left(self, now: datetime) -> int:
+        """Whole seconds until the lease is over; 0 if that is not known."""
+        ends = moment(self.lease.get("expires_at"))
+        return max(int((ends - now).total_seconds()), 0) if ends else 0
+
+
+def settled(cli: Cli, wanted: Wanted) -> Wanted:
+    """The same with its kind: the dataset's own, where none was named and its slices are all of one.
+
+    Raises:
+        Fault: they are of several.
+    """
+    if wanted.kind is not None:
+        return wanted
+    found = mappings(cli.api.get(f"/datasets/{segment(wanted.dataset)}").get("slices"))
+    slices = [one for one in found if wanted.slice in (None, one.get("name"))]
+    kinds = sorted({str(one["kind"]) for one in slices if isinstance(one.get("kind"), str)})
+    if len(kinds) > 1:
+        named = ", ".join(f"{one.get('name')} ({one.get('kind')})" for one in slices)
+        raise Fault(
+            Code.USAGE,
+            f"{wanted.dataset} can be had as more than one kind of credential.",
+            why=f"Its slices: {named}.",
+            next_step=f"Add --slice NAME, or --kind {kinds[0]}.",
+        )
+    # Without any, the gate says why there is nothing to get.
+    return replace(wanted, kind=kinds[0] if kinds else None)
+
+
+@contextmanager
+def borrowed(cli: Cli, wanted: Wanted) -> Iterator[Handed]:
+    """A credential for as long as the block runs; its lease is ended whatever happens in it."""
+    with interrupting():
+        handed = issue(cli, wanted)
+        try:
+            cli.out.remark(ending(handed.lease))
+            yield handed
+        finally:
+            end(cli, handed.lease_id)
+
+
+def issue(cli: Cli, wanted: Wanted) -> Handed:
+    """Ask for a credential; with a key made here, where its kind needs one and none was brought.
+
+    Raises:
+        Fault: it was refused, or nobody can tell; what may have been made is ended.
+    """
+    pair = keypairs.made(wanted.kind or "") if wanted.public_key is None else None
+    asked = replace(wanted, public_key=pair.public) if pair else wanted
+    key = str(uuid.uuid4())
+    try:
+        answer = cli.api.post("/leases", asked.body(), key=key)
+    except Fault as fault:
+        if fault.code is Code.BACKEND and not fault.problem:
+            _end_lost(cli, asked, key)
+        raise
+    except KeyboardInterrupt:
+        _end_lost(cli, asked, key)
+        raise
+    values = answer.get("credential")
+    if not isinstance(values, dict):
+        raise Fault(Code.FAULT, "This credential was handed over before.", next_step="Ask again; a new one is made.")
+    if pair:
+        values["private_key"] = pair.private
+    lease = answer["lease"]
+    return Handed(wanted.dataset, str(lease.get("kind") or wanted.kind), lease, values, answer)
+
+
+def end(cli: Cli, lease_id: str) -> None:
+    """Ask for the end of a lease, wait a little for its backend to confirm, and say how far it is."""
+    try:
+        with shielded():
+            cli.api.post(f"/leases/{segment(lease_id)}/revoke", {"reason": "no longer needed"})
+        lease = waiting.until_ended(cli.api, cli.out, lease_id, seconds=_CONFIRM_SECONDS)
+    except Fault as fault:
+        if fault.code == Code.SIGN_IN:
+            # Suspending somebody ends their leases, signing out alone does not: which it was is not told here.
+            cli.out.say(
+                "You were signed out meanwhile. The lease ends when its time is up, if it has not ended already."
+            )
+            cli.out.say("Next: guestkey login")
+            return
+        cli.out.say(
+            f"The lease could not be ended now: {fault.what.rstrip('.')}. It ends by itself when its time is up."
+        )
+        cli.out.say(f"Next: guestkey lease revoke {lease_id}")
+        return
+    cli.out.say(waiting.outcome(lease))
+
+
+def ending(lease: Json) -> str:
+    """When a lease ends, and how much later at worst."""
+    ends = moment(lease.get("expires_at"))
+    worst = (lease.get("ending") or {}).get("worst_case")
+    exposure = f" Should the broker be gone by then, the key store ends it {duration(worst)} later." if worst else ""
+    return (f"Ends {clock(ends, datetime.now(UTC))}." if ends else "") + exposure
+
+
+def _end_lost(cli: Cli, wanted: Wanted, key: str) -> None:
+    """The answer was lost on its way: what it held nobody can use, so it must not live on."""
+    try:
+        with shielded():
+            cli.api.confirm = None
+            lease = cli.api.post("/leases", wanted.body(), key=key)["lease"]
+    except (Fault, KeyError):
+        cli.out.say("Whether a credential was made is not known; unused, it ends by itself. See: guestkey lease list")
+        return
+    end(cli, lease["id"])

@@ -1,0 +1,81 @@
+"""Programs that open a credential for a person: psql, sftp, aws; and what a program finds beside its environment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.cli import children, own_files, ssh_files
+from broker.cli.borrowing import Handed
+from broker.cli.faults import Code, Fault
+from broker.cli.words import safe
+
+_PEM = {"private_key": "key.pem", "certificate": "cert.pem", "chain": "chain.pem"}
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What `connect` runs, and what it says before."""
+
+    command: list[str]
+    said: tuple[str, ...]
+
+
+def program_for(kind: str | None) -> str:
+    """The program that opens credentials of a kind.
+
+    Raises:
+        Fault: there is none for the kind, or it is not installed.
+    """
+    if kind in (None, "postgres"):
+        return children.find_psql()
+    if kind == "ssh":
+        return children.find("sftp", "OpenSSH's client")
+    if kind == "s3":
+        return children.find("aws", "AWS's command line")
+    raise Fault(
+        Code.USAGE,
+        f"No program here opens a credential of kind {kind}.",
+        next_step=f"Use: guestkey run DATASET --kind {kind} -- YOUR-TOOL; or: guestkey get DATASET --kind {kind}",
+    )
+
+
+def opening(program: str, handed: Handed, beside: Mapping[str, str]) -> Opened:
+    """How the program opens this credential."""
+    values = handed.values
+    if handed.kind == "ssh":
+        host, _, _ = ssh_files.address(values)
+        return Opened(
+            [program, "-F", beside["GUESTKEY_SSH_CONFIG"], ssh_files.HOST],
+            (f"You are in {safe(values.get('directory'))} on {safe(host)}; leave with bye.",),
+        )
+    if handed.kind == "s3":
+        place = f"s3://{values.get('bucket')}/{values.get('prefix')}"
+        more = f"Copy from it: guestkey run {safe(handed.dataset)} --kind s3 -- aws s3 cp {safe(place)}NAME ."
+        return Opened([program, "s3", "ls", "--", place], (f"You can reach {safe(place)}. This lists it.", more))
+    return Opened([program], (f"You can read {safe(values.get('relation'))}.",))
+
+
+@contextmanager
+def beside(handed: Handed) -> Iterator[dict[str, str]]:
+    """Variables that name files of a key made here, which are gone after the block; none for other kinds."""
+    if "private_key" not in handed.values:
+        yield {}
+        return
+    with own_files.passing() as folder:
+        yield _ssh(handed, folder) if handed.kind == "ssh" else _pem(handed, folder)
+
+
+def _ssh(handed: Handed, folder: Path) -> dict[str, str]:
+    for name, text in ssh_files.files(handed.values, folder).items():
+        own_files.put_private(folder / name, text)
+    return {"GUESTKEY_SSH_CONFIG": str(folder / ssh_files.CONFIG)}
+
+
+def _pem(handed: Handed, folder: Path) -> dict[str, str]:
+    there = {name: file for name, file in _PEM.items() if handed.values.get(name)}
+    for name, file in there.items():
+        own_files.put_private(folder / file, str(handed.values[name]).strip() + "\n")
+    return {f"GUESTKEY_{name.upper()}_FILE": str(folder / file) for name, file in there.items()}
