@@ -45,6 +45,10 @@ class Api:
         """Give the connections back."""
         self._http.close()
 
+    def authenticate(self, token: str) -> None:
+        """From now on, with this token."""
+        self._http.headers["Authorization"] = f"Bearer {token}"
+
     def get(self, path: str, **query: Any) -> Json:
         """One thing."""
         return self._call("GET", PREFIX + path, query=query)

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from broker.cli import keypairs, waiting
+from broker.cli import choosing, keypairs, waiting
 from broker.cli.api import Json, segment
 from broker.cli.command import Cli
 from broker.cli.faults import Code, Fault
-from broker.cli.output import mappings
 from broker.cli.signals import interrupting, shielded
 from broker.cli.words import clock, duration, moment, seconds_of
 
@@ -65,26 +64,14 @@ class Handed:
 
 
 def settled(cli: Cli, wanted: Wanted) -> Wanted:
-    """The same with its kind: the dataset's own, where none was named and its slices are all of one.
+    """The same with its kind: the dataset's own, where none was named.
 
     Raises:
-        Fault: they are of several.
+        Fault: it can be had as more than one.
     """
     if wanted.kind is not None:
         return wanted
-    found = mappings(cli.api.get(f"/datasets/{segment(wanted.dataset)}").get("slices"))
-    slices = [one for one in found if wanted.slice in (None, one.get("name"))]
-    kinds = sorted({str(one["kind"]) for one in slices if isinstance(one.get("kind"), str)})
-    if len(kinds) > 1:
-        named = ", ".join(f"{one.get('name')} ({one.get('kind')})" for one in slices)
-        raise Fault(
-            Code.USAGE,
-            f"{wanted.dataset} can be had as more than one kind of credential.",
-            why=f"Its slices: {named}.",
-            next_step=f"Add --slice NAME, or --kind {kinds[0]}.",
-        )
-    # Without any, the gate says why there is nothing to get.
-    return replace(wanted, kind=kinds[0] if kinds else None)
+    return replace(wanted, kind=choosing.kind_of(cli.api, wanted.dataset, wanted.slice, wanted.action))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import os
 import traceback
 from collections.abc import Mapping
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 
@@ -65,6 +66,24 @@ def of_system(error: OSError) -> Fault:
     """The fault of something this computer refused: a file, a folder, a port."""
     what = f"{error.filename} cannot be used." if error.filename else "This computer refused something."
     return Fault(Code.FAULT, what, why=error.strerror or str(error), next_step="guestkey doctor")
+
+
+def unwritable(file: Path, error: OSError) -> Fault:
+    """Nothing can be written there."""
+    return Fault(
+        Code.USAGE,
+        f"{file} cannot be written.",
+        why=error.strerror or type(error).__name__,
+        next_step="Name a new file in a folder you may write to.",
+    )
+
+
+def unreadable(file: Path, error: OSError | UnicodeDecodeError) -> Fault:
+    """Nothing can be read there."""
+    why = "It is not text in UTF-8." if isinstance(error, UnicodeDecodeError) else (error.strerror or "")
+    return Fault(
+        Code.USAGE, f"{file} cannot be read.", why=why, next_step="Check its name, and whether you may read it."
+    )
 
 
 def of_any(error: Exception) -> Fault:

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from broker.cli.faults import Code, Fault
-from broker.cli.saving import unreadable
+from broker.cli.faults import Code, Fault, unreadable
 
 _LARGEST = 16 * 1024
 

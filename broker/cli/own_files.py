@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from broker.cli.faults import Code, Fault
-from broker.cli.saving import unwritable
+from broker.cli.faults import Code, Fault, unwritable
 
 MARK = "# Made by `guestkey get`; it is replaced by the next.\n"
 _MARK_FILE = ".guestkey"

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from broker.cli.command import Cli
-from broker.cli.faults import Code, Fault
+from broker.cli.faults import Code, Fault, unwritable
 from broker.cli.output import Progress
 
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="A new file; standard output if left out.")]
@@ -51,21 +51,3 @@ def _into(cli: Cli, pieces: Iterator[bytes], output: Path) -> int:
     finally:
         partial.unlink(missing_ok=True)
     return written
-
-
-def unwritable(file: Path, error: OSError) -> Fault:
-    """Nothing can be written there."""
-    return Fault(
-        Code.USAGE,
-        f"{file} cannot be written.",
-        why=error.strerror or type(error).__name__,
-        next_step="Name a new file in a folder you may write to.",
-    )
-
-
-def unreadable(file: Path, error: OSError | UnicodeDecodeError) -> Fault:
-    """Nothing can be read there."""
-    why = "It is not text in UTF-8." if isinstance(error, UnicodeDecodeError) else (error.strerror or "")
-    return Fault(
-        Code.USAGE, f"{file} cannot be read.", why=why, next_step="Check its name, and whether you may read it."
-    )

@@ -14,9 +14,8 @@ import typer
 
 from broker.cli.api import Json
 from broker.cli.command import Cli
-from broker.cli.faults import Code, Fault
+from broker.cli.faults import Code, Fault, unreadable
 from broker.cli.output import Column, Progress
-from broker.cli.saving import unreadable
 from broker.cli.signals import Held, handled
 
 MOST_LINES = 5000

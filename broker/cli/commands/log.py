@@ -12,10 +12,9 @@ import typer
 from broker import merkle
 from broker.checkpoints import BadCheckpoint, Checkpoint, Key, opened
 from broker.cli.command import Cli, verb
-from broker.cli.faults import Code, Fault
+from broker.cli.faults import Code, Fault, unreadable, unwritable
 from broker.cli.log_check import NotProven, check
 from broker.cli.output import Progress
-from broker.cli.saving import unreadable, unwritable
 
 _NO_KEY = (
     "The key came with what it signs: compare it with the one you keep, or pass that with --key."

@@ -14,9 +14,8 @@ from broker.cli.api import Json
 from broker.cli.command import Cli, verb
 from broker.cli.commands import server
 from broker.cli.commands.nouns import Limit, Noun, group, print_list
-from broker.cli.faults import Code, Fault
+from broker.cli.faults import Code, Fault, unreadable
 from broker.cli.output import Column
-from broker.cli.saving import unreadable
 from broker.cli.words import safe
 
 FILES = ("rules", "networks")

@@ -1,0 +1,198 @@
+"""One installation, as one caller: a person who ran `guestkey login`, a token, or a service with its secret."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from broker.cli import choosing, config, keypairs, tokens
+from broker.cli.api import Api, Json, segment
+from broker.cli.faults import Code, Fault
+from guestkey.credentials import Credentials
+from guestkey.errors import Error, typed
+from guestkey.leases import Lease, Wish
+from guestkey.renewing import Renewing
+
+if TYPE_CHECKING:
+    from typing import Self
+
+# A service's token is replaced with so much of its time left.
+_TOKEN_SPARE_SECONDS = 60.0
+
+
+class Client:
+    """Gets credentials, renews what can be renewed, and gives back what is left when it is closed. Thread-safe.
+
+    Args:
+        url: the installation; None: `GUESTKEY_URL`, or where `guestkey login` signed in last.
+        token: an API token; None: `GUESTKEY_TOKEN`, or the one that `guestkey login` kept.
+        service: a service's id and secret instead of a token; None: `GUESTKEY_CLIENT_ID` and `GUESTKEY_CLIENT_SECRET`,
+            if both are set and no token is.
+
+    Raises:
+        NotSignedIn: no installation or no token is known.
+        Refused: what is known is of no use.
+    """
+
+    def __init__(
+        self, url: str | None = None, *, token: str | None = None, service: tuple[str, str] | None = None
+    ) -> None:
+        self._lock = threading.Lock()
+        self._leases: dict[str, Lease] = {}
+        self._renewing = Renewing()
+        self._token_ends = float("inf")
+        with typed():
+            self.url = config.installation_url(url)
+            self._service = service or (None if token else _service_of_environment())
+            found = None if self._service else token or tokens.load(self.url)
+            if found is None and self._service is None:
+                raise Fault(Code.SIGN_IN, f"You are not signed in to {self.url}.", next_step="guestkey login")
+            self._http = Api(self.url, found)
+        if self._service is not None:
+            self._token_ends = 0.0
+
+    def lease(
+        self,
+        dataset: str,
+        *,
+        kind: str | None = None,
+        slice: str | None = None,
+        action: str = "read",
+        lifetime: int | None = None,
+        public_key: str | None = None,
+    ) -> Lease:
+        """Get a credential, and keep it alive until it is given back where its kind can be renewed.
+
+        Args:
+            kind: such as `postgres` or `s3`; None: the dataset's own, if its slices are all of one.
+            lifetime: seconds; None: as the rule allows, a quarter of an hour at most.
+            public_key: of a key of your own, for `ssh` and `x509`; None: one is made, and is in `values`.
+
+        Raises:
+            Denied: with every reason.
+            FactorNeeded: a person must confirm first.
+            Error: none could be had.
+        """
+        return self.take(Wish(dataset, kind, slice, action, lifetime, public_key))
+
+    def credentials(
+        self,
+        dataset: str,
+        *,
+        kind: str | None = None,
+        slice: str | None = None,
+        action: str = "read",
+        lifetime: int | None = None,
+    ) -> Credentials:
+        """Credentials for as long as the program runs, one lease after the other; the first when it is needed."""
+        return Credentials(self, Wish(dataset, kind, slice, action, lifetime))
+
+    def take(self, wish: Wish) -> Lease:
+        """The same as `lease`, for a wish as a whole.
+
+        Raises:
+            Error: as `lease`.
+        """
+        with typed():
+            if wish.kind is None:
+                wish = replace(wish, kind=choosing.kind_of(self._api(), wish.dataset, wish.slice, wish.action))
+            pair = keypairs.made(wish.kind or "") if wish.public_key is None else None
+            if pair:
+                wish = replace(wish, public_key=pair.public)
+            asked_at = time.monotonic()
+            answer = self._issue(wish)
+            values = {name: str(value) for name, value in answer["credential"].items()}
+            if pair:
+                values["private_key"] = pair.private
+            lease = Lease(self._api, answer, values, asked_at)
+        lease.on_end = self._forget
+        with self._lock:
+            self._leases = {id_: kept for id_, kept in self._leases.items() if not kept.over} | {lease.id: lease}
+        self._renewing.add(lease)
+        return lease
+
+    def close(self) -> None:
+        """End every lease that is left; whichever cannot be ended now ends by itself.
+
+        Raises:
+            Error: the broker could not be told of one of them.
+        """
+        self._renewing.stop()
+        with self._lock:
+            left, self._leases = list(self._leases.values()), {}
+        trouble: Error | None = None
+        for lease in left:
+            try:
+                lease.end(wait=0)
+            except Error as error:
+                trouble = error
+        self._http.close()
+        if trouble is not None:
+            raise trouble
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except Error:
+            if error is None:
+                raise
+
+    def _issue(self, wish: Wish) -> Json:
+        key = str(uuid.uuid4())
+        try:
+            answer = self._api().post("/leases", wish.body(), key=key)
+        except Fault as fault:
+            if fault.code is Code.BACKEND and not fault.problem:
+                self._end_lost(wish, key)
+            raise
+        if not isinstance(answer.get("credential"), dict):
+            raise Fault(Code.FAULT, "This credential was handed over before.", next_step="Ask again.")
+        return answer
+
+    def _end_lost(self, wish: Wish, key: str) -> None:
+        """The answer was lost on its way: what it held nobody can use, so it must not live on."""
+        with suppress(Fault):
+            lease = self._api().post("/leases", wish.body(), key=key)["lease"]
+            self._api().post(f"/leases/{segment(str(lease['id']))}/revoke", {"reason": "its answer was lost"})
+
+    def _forget(self, lease: Lease) -> None:
+        self._renewing.drop(lease)
+        with self._lock:
+            self._leases.pop(lease.id, None)
+
+    def _api(self) -> Api:
+        """The API with a token that lives; a service's own is replaced before it ends."""
+        if self._service is not None:
+            with self._lock:
+                if time.monotonic() > self._token_ends - _TOKEN_SPARE_SECONDS:
+                    self._sign_in(*self._service)
+        return self._http
+
+    def _sign_in(self, client_id: str, secret: str) -> None:
+        # RFC 6749, 4.4.
+        asked_at = time.monotonic()
+        fields = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret}
+        # One way to authenticate at a time: the token of before must not go along.
+        nobody = Api(self.url, None)
+        try:
+            answer = nobody.form("/oauth/token", fields)
+        finally:
+            nobody.close()
+        self._http.authenticate(str(answer["access_token"]))
+        self._token_ends = asked_at + float(answer["expires_in"])
+
+
+def _service_of_environment() -> tuple[str, str] | None:
+    id_, secret = os.environ.get("GUESTKEY_CLIENT_ID"), os.environ.get("GUESTKEY_CLIENT_SECRET")
+    return (id_, secret) if id_ and secret and not os.environ.get("GUESTKEY_TOKEN") else None

@@ -1,0 +1,83 @@
+"""A credential for as long as a program runs: the lease in hand while it lives, and a new one before it ends.
+
+For pools, sessions and filesystems, which ask for the values each time they need them.
+"""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from guestkey.errors import Error
+from guestkey.leases import Lease, Wish
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from guestkey.client import Client
+
+# A lease with less left than this share of its life, or these seconds, is not begun with any more.
+_SHARE, _SPARE_SECONDS = 0.2, 60.0
+
+
+class Credentials:
+    """Leases of one wish, one after the other. Thread-safe; used in `with`, the last is ended after the block."""
+
+    def __init__(self, client: Client, wish: Wish) -> None:
+        self._client = client
+        self._wish = wish
+        self._lock = threading.Lock()
+        self._lease: Lease | None = None
+        self._life = 0.0
+
+    @property
+    def spare(self) -> float:
+        """Seconds before its end at which a lease is replaced."""
+        return min(self._life * _SHARE, _SPARE_SECONDS)
+
+    def worn(self, lease: Lease) -> bool:
+        """Whether nothing more is to be begun with a lease: it was given back, or is about to end."""
+        return lease.over or lease.seconds_left() <= self.spare
+
+    def current(self, *, checked: bool = False) -> Lease:
+        """The lease in hand, or a new one where it is about to end.
+
+        Args:
+            checked: ask the broker, too, whether it was ended; for what is about to begin with it.
+
+        Raises:
+            Denied, FactorNeeded: the gate says no to a new one.
+            Error: none could be had.
+        """
+        with self._lock:
+            lease = self._lease
+            if lease is not None and not self.worn(lease) and (not checked or lease.alive()):
+                return lease
+            # The one before is left to end by itself: what was begun with it may still be at it.
+            self._lease = fresh = self._client.take(self._wish)
+            self._life = fresh.seconds_left()
+            return fresh
+
+    def close(self) -> None:
+        """End the lease in hand.
+
+        Raises:
+            Error: the broker could not be told; it ends by itself.
+        """
+        with self._lock:
+            lease, self._lease = self._lease, None
+        if lease is not None and not lease.over:
+            lease.end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except Error:
+            if error is None:
+                raise

@@ -1,0 +1,157 @@
+"""One lease in the hand of a program: its values, how long it still lives, and its end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from broker.cli.api import Api, Json, segment
+from broker.cli.faults import Code, Fault
+from broker.cli.words import moment
+from guestkey.errors import Error, typed
+
+if TYPE_CHECKING:
+    from typing import Self
+
+_PAUSE = 0.2
+_OVER = frozenset({"revoked", "expired", "revoke_failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked for; `lifetime` is in seconds, None as the rule allows."""
+
+    dataset: str
+    kind: str | None = None
+    slice: str | None = None
+    action: str = "read"
+    lifetime: int | None = None
+    public_key: str | None = field(default=None, repr=False)
+
+    def body(self) -> Json:
+        """As the API takes it."""
+        return {
+            "dataset": self.dataset,
+            "kind": self.kind,
+            "slice": self.slice,
+            "action": self.action,
+            "lifetime": self.lifetime,
+            "public_key": self.public_key,
+        }
+
+
+class Lease:
+    """A live credential. Thread-safe; used in `with`, it is ended after the block.
+
+    It says of itself how long it lives by the server's clock: only how much time has passed is measured here.
+    """
+
+    def __init__(self, api: Callable[[], Api], answer: Json, values: Mapping[str, str], asked_at: float) -> None:
+        self._api = api
+        self._lock = threading.Lock()
+        self._values = MappingProxyType(dict(values))
+        shown = answer["lease"]
+        self.id = str(shown["id"])
+        self.kind = str(shown["kind"])
+        self.dataset = str(shown["dataset"])
+        self.slice = str(shown["slice"])
+        self._began = _time(shown, "created_at")
+        self._asked_at = asked_at
+        self._ends = _time(shown, "expires_at")
+        self._given_back = False
+        self.trouble: Error | None = None
+        self.on_end: Callable[[Lease], None] = lambda _lease: None
+
+    def __repr__(self) -> str:
+        return f"<Lease {self.id} of kind {self.kind} on {self.dataset}/{self.slice}, ends {self.expires_at}>"
+
+    @property
+    def values(self) -> Mapping[str, str]:
+        """The credential, as its kind names its parts; with `private_key`, where one was made here for it."""
+        return self._values
+
+    @property
+    def expires_at(self) -> datetime:
+        """When it ends, by the server's clock, unless it is renewed."""
+        with self._lock:
+            return self._ends
+
+    @property
+    def over(self) -> bool:
+        """Whether it was given back, or its time is up."""
+        return self._given_back or self.seconds_left() <= 0
+
+    def seconds_left(self) -> float:
+        """Seconds until it ends; below 0 afterwards. A little too few, by how long the broker took to answer."""
+        server_now = self._began + timedelta(seconds=time.monotonic() - self._asked_at)
+        return (self.expires_at - server_now).total_seconds()
+
+    def alive(self) -> bool:
+        """Whether it is live at the broker, which is asked.
+
+        Raises:
+            Error: it cannot be asked.
+        """
+        if self.over:
+            return False
+        with typed():
+            return bool(self._api().get(f"/leases/{segment(self.id)}").get("state") == "active")
+
+    def renew(self, lifetime: int | None = None) -> datetime:
+        """Let it live longer, if every condition holds now; returns its new end. The values stay the same.
+
+        Args:
+            lifetime: seconds from now; None: as long as it was given for.
+
+        Raises:
+            Denied, FactorNeeded: it no longer qualifies, and ends when it would have.
+            Refused: its kind cannot be renewed, or it lives as long as it may already.
+            Error: it could not be asked for.
+        """
+        with typed():
+            shown = self._api().post(f"/leases/{segment(self.id)}/renew", {"lifetime": lifetime})
+            ends = _time(shown, "expires_at")
+        with self._lock:
+            self._ends = ends
+        return ends
+
+    def end(self, *, wait: float = 10.0) -> str:
+        """Give it back; returns its state, once its backend confirmed the end or after `wait` seconds. Twice is fine.
+
+        Raises:
+            Error: the broker could not be told; it ends by itself when its time is up.
+        """
+        self._given_back = True
+        self.on_end(self)
+        path, until = f"/leases/{segment(self.id)}", time.monotonic() + wait
+        with typed():
+            state = self._api().post(f"{path}/revoke", {"reason": "no longer needed"}).get("state")
+            while state not in _OVER and time.monotonic() < until:
+                time.sleep(_PAUSE)
+                state = self._api().get(path).get("state")
+        return str(state)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        try:
+            self.end()
+        except Error:
+            # What went wrong in the block says more.
+            if error is None:
+                raise
+
+
+def _time(shown: Mapping[str, Any], name: str) -> datetime:
+    found = moment(shown.get(name))
+    if found is None:
+        raise Fault(Code.FAULT, "The server's answer makes no sense.", why=f"A lease without {name}.")
+    return found
