@@ -1,0 +1,345 @@
+"""`get --format` and `--out`: what tools read, as those tools read it, in files that are nobody else's."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from broker.cli import formats, own_files, ssh_files, variables
+from broker.cli.borrowing import Handed
+from broker.cli.faults import Fault
+from tests.cli import broken
+from tests.cli.conftest import TerminalOf
+from tests.cli.terminal import PROGRAM, Terminal
+from tests.support.world import World
+
+HOSTILE = """it's "q" $(touch pwned) `id` \\ : ; & \n new"""
+POSTGRES = {"host": "db", "port": "5432", "dbname": "data", "username": "gk_x", "password": "p:a\\s:s"}
+S3 = {"access_key_id": "AKIA", "secret_access_key": "s3cr3t", "session_token": "t0ken", "region": "eu-central-1"}
+SSH = {
+    "certificate": "ssh-ed25519-cert-v01@openssh.com AAAA",
+    "private_key": "-----BEGIN OPENSSH PRIVATE KEY-----\nx\n-----END OPENSSH PRIVATE KEY-----\n",
+    "host": "files.example",
+    "port": "2222",
+    "user": "gk-guest",
+    "host_key": "[files.example]:2222 ssh-ed25519 AAAA",
+}
+
+
+def handed(kind: str, values: dict[str, str]) -> Handed:
+    """A credential as `get` has it in hand."""
+    lease = {"id": "l01", "kind": kind, "expires_at": "2030-01-01T00:00:00.123456+00:00"}
+    return Handed("trials", kind, lease, values, {})
+
+
+def text(name: str, kind: str, values: dict[str, str]) -> str:
+    """What a format writes."""
+    chosen = formats.named(name, kind)
+    assert chosen.files is not None
+    return formats.text_of(chosen, chosen.files(handed(kind, values), Path("/f")), marked=False)
+
+
+def live(terminal: Terminal) -> int:
+    """How many leases of this person live."""
+    return len(json.loads(terminal.run("lease", "list", "--json", "--state", "live").out)["data"]["items"])
+
+
+# -- what is written ----------------------------------------------------------------------------------------------
+
+
+def test_a_shell_reads_env_as_it_was_and_runs_nothing_of_it(tmp_path: Path) -> None:
+    lines = text("env", "token", {"access_token": HOSTILE})
+    seen = subprocess.run(
+        ["sh", "-c", 'eval "$1"; printf %s "$GUESTKEY_ACCESS_TOKEN"', "sh", lines],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert seen.stdout == HOSTILE
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_env_unsets_what_could_send_it_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL_S3", "PGHOSTADDR", "AWS_CA_BUNDLE"):
+        monkeypatch.setenv(name, "foreign")
+    lines = text("env", "s3", S3).splitlines()
+    assert {"unset AWS_PROFILE", "unset AWS_ENDPOINT_URL_S3"} <= set(lines)
+    assert not [line for line in lines if "PGHOSTADDR" in line or "AWS_CA_BUNDLE" in line]
+    assert "unset PGHOSTADDR" in text("env", "postgres", POSTGRES).splitlines()
+
+
+def test_a_program_gets_one_place_and_no_foreign_one() -> None:
+    foreign = {"AWS_PROFILE": "x", "AWS_CONFIG_FILE": "/x", "AWS_PAGER": "", "GUESTKEY_TOKEN": "t", "PGHOST": "mine"}
+    given = variables.environment(S3 | {"endpoint_url": "https://s3.example"}, foreign)
+    assert {name: value for name, value in given.items() if name.startswith("AWS_")} == {
+        "AWS_ACCESS_KEY_ID": "AKIA",
+        "AWS_SECRET_ACCESS_KEY": "s3cr3t",
+        "AWS_SESSION_TOKEN": "t0ken",
+        "AWS_REGION": "eu-central-1",
+        "AWS_DEFAULT_REGION": "eu-central-1",
+        "AWS_ENDPOINT_URL_S3": "https://s3.example",
+        "AWS_PAGER": "",
+    }
+    assert given["PGHOST"] == "mine" and "GUESTKEY_TOKEN" not in given
+    assert variables.environment(S3, {})["AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"] == "true"
+    assert "GUESTKEY_PRIVATE_KEY" not in variables.environment(SSH, {})
+
+
+def test_credential_process_is_what_aws_documents() -> None:
+    document = json.loads(text("credential_process", "s3", S3))
+    assert document == {
+        "Version": 1,
+        "AccessKeyId": "AKIA",
+        "SecretAccessKey": "s3cr3t",
+        "SessionToken": "t0ken",
+        "Expiration": "2030-01-01T00:00:00+00:00",
+    }
+
+
+def test_pgpass_escapes_what_separates() -> None:
+    assert text("pgpass", "postgres", POSTGRES) == "db:5432:data:gk_x:p\\:a\\\\s\\:s\n"
+    with pytest.raises(Fault, match="makes no sense"):
+        text("pgpass", "postgres", POSTGRES | {"password": "a\nb:c:d:e:f"})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"host": "x\nProxyCommand touch pwned"},
+        {"host": "-oProxyCommand=id"},
+        {"port": "22 33"},
+        {"user": 'a"b'},
+        {"user": "%h"},
+        {"host_key": "a\n@cert-authority * ssh-ed25519 AAAA"},
+        {"certificate": "a\nssh-ed25519 AAAA"},
+        {"host_key": ""},
+    ],
+)
+def test_nothing_the_server_sends_can_steer_openssh(bad: dict[str, str]) -> None:
+    with pytest.raises(Fault, match="makes no sense"):
+        ssh_files.files(SSH | bad, Path("/f"))
+
+
+def test_openssh_reads_our_config_as_meant(tmp_path: Path) -> None:
+    folder = tmp_path / "a b%h"
+    folder.mkdir()
+    for name, content in ssh_files.files(SSH, folder).items():
+        (folder / name).write_text(content)
+    read = subprocess.run(
+        ["ssh", "-G", "-F", folder / "config", "guestkey"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert {
+        "hostname files.example",
+        "port 2222",
+        "user gk-guest",
+        "identitiesonly yes",
+        "stricthostkeychecking true",
+        "forwardagent no",
+        "identityagent none",
+        "clearallforwardings yes",
+        "globalknownhostsfile /dev/null",
+    } <= set(read)
+    for setting, name in (
+        ("identityfile", "id"),
+        ("certificatefile", "id-cert.pub"),
+        ("userknownhostsfile", "known_hosts"),
+    ):
+        found = next(line for line in read if line.startswith(setting))
+        assert found.replace("%%", "%").endswith(f"a b%h/{name}"), found
+
+
+# -- which fits ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "format_", "fitting"),
+    [
+        ("postgres", "credential-process", "env, json, pgpass, pg-service"),
+        ("token", "pgpass", "env, json"),
+        ("s3", "ssh-agent", "env, json, credential-process"),
+        ("ssh", "env", "json, ssh-agent, ssh-files"),
+        ("x509", "pgpass", "json, pem"),
+        ("token", "yaml", "env, json"),
+    ],
+)
+def test_a_format_that_does_not_fit_is_refused_before_anything_is_asked(
+    tmp_path: Path, kind: str, format_: str, fitting: str
+) -> None:
+    with broken.answering(broken.http(200, {})) as (url, heard):
+        ran = Terminal(tmp_path, url, GUESTKEY_TOKEN="gka_x").call("get", "trials", "--kind", kind, "--format", format_)
+    assert (ran.code, ran.out, heard) == (2, "", [])
+    assert f"Next: For kind {kind} use one of: {fitting}." in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--kind", "postgres", "--format", "pg-service"), "Add --out FOLDER"),
+        (("--kind", "postgres", "--format", "env", "--field", "password"), "--field prints one value"),
+        (("--kind", "postgres", "--out", "x"), "Add --format env or json or pgpass or pg-service."),
+        (("--kind", "postgres", "--format", "env", "--out", "no/such/file"), "no/such is no folder"),
+        (("--kind", "ssh"), "--public-key FILE"),
+        (("--kind", "x509", "--field", "certificate"), "--public-key FILE"),
+        (("--kind", "token", "--public-key", "key.pub"), "needs no key"),
+        (("--kind", "ssh", "--public-key", "key"), "holds a private key"),
+        (("--kind", "ssh", "--public-key", "absent"), "cannot be read"),
+        (("--kind", "ssh", "--public-key", "key.pub", "--format", "ssh-agent"), "makes the key itself"),
+        (("--kind", "ssh", "--format", "ssh-agent", "--out", "x"), "nothing is written"),
+        (("--kind", "ssh", "--format", "ssh-agent"), "SSH_AUTH_SOCK is not set"),
+    ],
+)
+def test_a_wish_that_makes_no_sense_is_refused_before_anything_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], says: str
+) -> None:
+    (tmp_path / "key.pub").write_text("ssh-ed25519 AAAA me")
+    (tmp_path / "key").write_text(SSH["private_key"])
+    monkeypatch.chdir(tmp_path)
+    with broken.answering(broken.http(200, {})) as (url, heard):
+        ran = Terminal(tmp_path, url, GUESTKEY_TOKEN="gka_x").call("get", "trials", *arguments)
+    assert (ran.code, ran.out, heard) == (2, "", []), ran
+    assert says in ran.err
+
+
+# -- files --------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_ours_alone_and_replaced_only_if_it_is_ours(tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    before = os.umask(0)
+    try:
+        own_files.write_file(file, own_files.MARK + "first\n")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    own_files.write_file(file, own_files.MARK + "second\n")
+    assert file.read_text().endswith("second\n")
+    assert list(tmp_path.iterdir()) == [file], "nothing is left beside it"
+
+
+@pytest.mark.parametrize("make", ["file", "folder", "link", "dangling", "empty"])
+def test_what_is_somebody_elses_stays(tmp_path: Path, make: str) -> None:
+    target, other = tmp_path / "target", tmp_path / "other"
+    other.write_text(own_files.MARK)
+    if make == "file":
+        target.write_text("mine")
+    elif make == "empty":
+        target.touch()
+    elif make == "folder":
+        target.mkdir()
+        (target / "mine").touch()
+    else:
+        target.symlink_to(other if make == "link" else tmp_path / "absent")
+    for write in (own_files.write_file, lambda path, _text: own_files.write_folder(path, {"key.pem": "x"})):
+        with pytest.raises(Fault, match="not of this command's making"):
+            write(target, own_files.MARK + "ours")
+    assert other.read_text() == own_files.MARK
+    assert make != "file" or target.read_text() == "mine"
+
+
+def test_a_folder_is_ours_alone_and_refused_where_others_may_look(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    own_files.write_folder(folder, {"key.pem": "first"})
+    own_files.write_folder(folder, {"key.pem": "second"})
+    assert (folder / "key.pem").read_text() == "second"
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    folder.chmod(0o750)
+    with pytest.raises(Fault, match="open to others"):
+        own_files.write_folder(folder, {"key.pem": "third"})
+    assert (folder / "key.pem").read_text() == "second"
+
+
+# -- on the real parts --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("worker")
+def test_psql_logs_in_by_pgpass_and_by_service(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
+    signed, dataset, _ = world.guest()
+    terminal = terminal_of(signed)
+    folder = tmp_path / "pg"
+    ran = terminal.run("get", dataset.slug, "--kind", "postgres", "--format", "pg-service", "--out", str(folder))
+    assert (ran.code, ran.out) == (0, ""), ran.err
+    section = (folder / "pg_service.conf").read_text()
+    assert "password" not in section
+    user = next(line for line in section.splitlines() if line.startswith("user="))
+    seen = psql(f"service={dataset.slug}", PGSERVICEFILE=str(folder / "pg_service.conf"))
+    assert f"user={seen}" == user
+    assert f"PGSERVICEFILE={folder}/pg_service.conf psql service={dataset.slug}" in ran.err
+    file = tmp_path / "pgpass"
+    again = terminal.run("get", dataset.slug, "--kind", "postgres", "--format", "pgpass", "--out", str(file))
+    assert again.code == 0, again.err
+    host, port, dbname, name, _ = file.read_text().splitlines()[1].split(":")
+    place = f"host={host} port={port} dbname={dbname} user={name} sslmode=disable"
+    assert psql(place, PGPASSFILE=str(file)) == name
+
+
+@pytest.mark.usefixtures("worker")
+def test_eval_of_env_is_enough_for_psql(world: World, terminal_of: TerminalOf) -> None:
+    signed, dataset, _ = world.guest()
+    lines = terminal_of(signed).run("get", dataset.slug, "--kind", "postgres", "--format", "env").out
+    seen = subprocess.run(
+        ["sh", "-c", 'eval "$1"; psql -XAtc "SELECT count(*) FROM $GUESTKEY_RELATION"', "sh", lines],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(seen.stdout) > 0
+
+
+@pytest.mark.usefixtures("worker")
+def test_json_is_the_same_document_as_with_json(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
+    signed, dataset, _ = world.guest()
+    terminal = terminal_of(signed)
+    by_format, by_json = (
+        json.loads(terminal.run("get", dataset.slug, "--kind", "token", *more).out)
+        for more in (("--format", "json"), ("--json",))
+    )
+    assert (by_format["version"], by_format["command"]) == (by_json["version"], by_json["command"]) == (1, "get")
+    assert sorted(by_format["data"]["credential"]) == sorted(by_json["data"]["credential"])
+    file = tmp_path / "token.json"
+    assert terminal.run("get", dataset.slug, "--kind", "token", "--format", "json", "--out", str(file)).code == 0
+    assert json.loads(file.read_text())["data"]["credential"]["access_token"]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert live(terminal) == 3
+    refused = terminal.run("get", dataset.slug, "--kind", "token", "--format", "json", "--out", str(file))
+    assert (refused.code, live(terminal)) == (2, 3), "it is not asked for where it could not be written"
+
+
+@pytest.mark.usefixtures("worker")
+def test_what_could_not_be_written_is_given_back(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
+    signed, dataset, _ = world.guest()
+    terminal = terminal_of(signed)
+    # A file of no size may be made there, and nothing be written into it.
+    script = f"ulimit -f 0; trap '' XFSZ; guestkey get {shlex.quote(dataset.slug)} --kind postgres --format env --out e"
+    ran = subprocess.run(
+        ["sh", "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=terminal.variables | {"PATH": f"{PROGRAM.parent}:{os.environ['PATH']}"},
+        check=False,
+    )
+    assert ran.returncode == 2, ran.stderr
+    assert "e cannot be written" in ran.stderr and "the backend confirmed it" in ran.stderr
+    assert live(terminal) == 0
+    assert not [path.name for path in tmp_path.iterdir() if path.name.lstrip(".").startswith("e")]
+
+
+def psql(place: str, **settings: str) -> str:
+    """As whom psql logs in, with no setting but these."""
+    done = subprocess.run(
+        ["psql", "-XAtw", place, "-c", "SELECT current_user"],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **settings},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
