@@ -1,0 +1,69 @@
+"""Every example runs as it is, on the real servers, and leaves no lease behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from broker.models import Dataset, Lease
+from tests.support.world import Signed, World
+from tests.web.conftest import Replica
+
+pytestmark = pytest.mark.usefixtures("worker")
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+POSTGRES = ("keep_a_lease.py", "sqlalchemy_pool.py", "psql_service.sh")
+
+
+def run(name: str, dataset: Dataset, signed: Signed, replica: Replica, home: Path) -> str:
+    """What an example prints."""
+    file = EXAMPLES / name
+    command = [sys.executable, file] if file.suffix == ".py" else [file]
+    done = subprocess.run(
+        [*command, dataset.slug],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(home),
+            "GUESTKEY_URL": replica.url,
+            "GUESTKEY_TOKEN": signed.token,
+            "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def ended(world: World, signed: Signed) -> int:
+    """How many leases somebody had, once all of them have ended."""
+    end = time.monotonic() + 15
+    while True:
+        with world.database.transaction() as tx:
+            states = list(tx.scalars(select(Lease.state).where(Lease.person_id == signed.id)))
+        if set(states) <= {"revoked", "expired"}:
+            return len(states)
+        assert time.monotonic() < end, states
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("name", POSTGRES)
+def test_postgres(world: World, replica: Replica, tmp_path: Path, name: str) -> None:
+    signed, dataset, _ = world.guest()
+    printed = run(name, dataset, signed, replica, tmp_path)
+    assert ("gk_" in printed and "slices" in printed) or "rows, as gk_" in printed, printed
+    assert ended(world, signed) >= 1
+
+
+def test_each_is_run_and_named_in_the_readme() -> None:
+    there = {file.name for file in EXAMPLES.iterdir() if file.suffix in (".py", ".sh")}
+    assert there == {*POSTGRES}
+    named = (EXAMPLES / "README.md").read_text()
+    assert not [name for name in there if f"]({name})" not in named]
