@@ -53,6 +53,8 @@ def get(
     field: Annotated[str | None, typer.Option(help="Print this one value only.")] = None,
 ) -> None:
     """Hand a credential over, once; with --format as psql, AWS's tools, OpenSSH or a shell read it."""
+    if format_ is None and cli.as_json and field is None:
+        format_ = formats.JSON
     chosen = formats.named(format_, kind) if format_ is not None else None
     if chosen is not None and chosen.name == formats.CREDENTIAL_PROCESS:
         cli.unattended()
@@ -146,7 +148,7 @@ def _hand_over(cli: Cli, handed: Handed, chosen: Format | None, out: str | None,
         _write(cli, handed, chosen, out)
     elif out is not None:
         own_files.write_file(Path(out), cli.out.document_text(handed.document) + "\n")
-    elif chosen is not None or cli.as_json:
+    elif chosen is not None:
         cli.out.document(handed.document)
     else:
         cli.out.facts([Column(name, name) for name in handed.values], handed.values)
