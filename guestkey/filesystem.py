@@ -159,6 +159,14 @@ class _File(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no types
                 **self._target, UploadId=self._upload, MultipartUpload={"Parts": self._parts}
             )
 
+    def __exit__(self, of: object, *more: object) -> None:
+        if of is not None and self.mode == "wb":
+            # Whoever broke off meant to write more: nothing is better than half of it.
+            self.closed = True
+            self.discard()
+        else:
+            self.close()
+
     def discard(self) -> None:
         """Leave nothing of what was written."""
         if self._upload:
