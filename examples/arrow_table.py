@@ -9,10 +9,10 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 import guestkey
 
 
-def main(dataset: str) -> None:
+def main(dataset: str = "shapes", slice_: str = "deidentified") -> None:
     """Show the table of the first file of JSON lines."""
     with guestkey.Client() as client:
-        files = fsspec.filesystem("guestkey", client=client)
+        files = fsspec.filesystem("guestkey", client=client, slice=slice_)
         found = [name for name in files.find(dataset) if name.endswith((".jsonl", ".ndjson"))]
         if not found:
             sys.exit(f"No JSON lines in {dataset}.")
@@ -24,6 +24,6 @@ def main(dataset: str) -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1] if len(sys.argv) > 1 else "xray-images")
+        main(*sys.argv[1:3])
     except guestkey.Error as error:
         sys.exit(f"{error}\nNext: {error.next_step}")

@@ -6,10 +6,10 @@ import guestkey
 from guestkey import s3
 
 
-def main(dataset: str) -> None:
+def main(dataset: str = "shapes", slice_: str = "deidentified") -> None:
     """Show what is there, and the beginning of the first object."""
     with guestkey.Client() as client:
-        place = s3.open_slice(client, dataset)
+        place = s3.open_slice(client, dataset, slice=slice_)
         pages = place.client.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=place.prefix)
         objects = [item for page in pages for item in page.get("Contents", ())]
         for item in objects:
@@ -21,6 +21,6 @@ def main(dataset: str) -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1] if len(sys.argv) > 1 else "xray-images")
+        main(*sys.argv[1:3])
     except guestkey.Error as error:
         sys.exit(f"{error}\nNext: {error.next_step}")

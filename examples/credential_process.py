@@ -14,13 +14,13 @@ from pathlib import Path
 import boto3
 
 
-def main(dataset: str) -> None:
+def main(dataset: str = "shapes", slice_: str = "deidentified") -> None:
     """List a slice with a profile that says where its credentials come from."""
     guestkey = shutil.which("guestkey") or str(Path(sys.executable).with_name("guestkey"))
-    place = _place(guestkey, dataset)
+    place = _place(guestkey, dataset, slice_)
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config"
-        line = f"credential_process = {guestkey} get {dataset} --kind s3 --format credential-process"
+        line = f"credential_process = {guestkey} get {dataset} --slice {slice_} --kind s3 --format credential-process"
         config.write_text(f"[profile guest]\n{line}\n")
         os.environ["AWS_CONFIG_FILE"] = str(config)
         print(line)
@@ -30,12 +30,12 @@ def main(dataset: str) -> None:
         print(f"{listed['KeyCount']} objects below s3://{place['GUESTKEY_BUCKET']}/{place['GUESTKEY_PREFIX']}")
 
 
-def _place(guestkey: str, dataset: str) -> dict[str, str]:
+def _place(guestkey: str, dataset: str, slice_: str) -> dict[str, str]:
     """Where the slice is; who knows that already writes it into the profile, as `endpoint_url` and `region`."""
-    command = [guestkey, "run", dataset, "--kind", "s3", "--", "env"]
+    command = [guestkey, "run", dataset, "--slice", slice_, "--kind", "s3", "--", "env"]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "xray-images")
+    main(*sys.argv[1:3])

@@ -8,7 +8,7 @@ from psycopg import sql
 import guestkey
 
 
-def main(dataset: str) -> None:
+def main(dataset: str = "health-visits") -> None:
     """Count the rows that may be read."""
     with guestkey.Client() as client, client.lease(dataset, kind="postgres", lifetime=300) as lease:
         values = lease.values
@@ -28,6 +28,6 @@ def main(dataset: str) -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1] if len(sys.argv) > 1 else "health-visits")
+        main(*sys.argv[1:2])
     except guestkey.Error as error:
         sys.exit(f"{error}\nNext: {error.next_step}")

@@ -9,7 +9,7 @@ import guestkey
 from guestkey import postgres
 
 
-def main(dataset: str) -> None:
+def main(dataset: str = "health-visits") -> None:
     """Ask the same of several connections at once."""
     with guestkey.Client() as client:
         credentials = client.credentials(dataset, kind="postgres")
@@ -30,6 +30,6 @@ def main(dataset: str) -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1] if len(sys.argv) > 1 else "health-visits")
+        main(*sys.argv[1:2])
     except guestkey.Error as error:
         sys.exit(f"{error}\nNext: {error.next_step}")

@@ -50,6 +50,7 @@ class GuestkeyFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
     ) -> None:
         super().__init__(**options)
         self._client = client or Client()
+        self._own_client = client is None
         self._wish: dict[str, Any] = {"slice": slice, "action": action, "lifetime": lifetime}
         self._places: dict[str, Place] = {}
         self._lock = threading.Lock()
@@ -92,6 +93,8 @@ class GuestkeyFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
             places, self._places = list(self._places.values()), {}
         for place in places:
             place.credentials.close()
+        if self._own_client:
+            self._client.close()
 
     def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **options: Any) -> _File:
         place, key = self._found(self._strip_protocol(path))

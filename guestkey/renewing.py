@@ -14,6 +14,7 @@ log = logging.getLogger("guestkey")
 # With this share of its time left a lease is renewed.
 _SHARE = 1 / 3
 _RETRY_SECONDS = 5.0
+_STOP_SECONDS = 10.0
 # No kind of trouble, only how things are: it says itself when it ends, or lives as long as it may.
 _AS_IT_IS = frozenset({"not_renewable", "not_longer"})
 
@@ -49,11 +50,13 @@ class Renewing:
             self._changed.notify()
 
     def stop(self) -> None:
-        """Leave all of them alone."""
+        """Leave all of them alone; what is being renewed at this moment is waited for a little."""
         with self._changed:
             self._stopped = True
             self._kept.clear()
             self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(_STOP_SECONDS)
 
     def _run(self) -> None:
         while (kept := self._next()) is not None:

@@ -139,7 +139,7 @@ def ending(lease: Json) -> str:
     """When a lease ends, and how much later at worst."""
     ends = moment(lease.get("expires_at"))
     worst = (lease.get("ending") or {}).get("worst_case")
-    exposure = f" Should the broker be gone by then, the key store ends it {duration(worst)} later." if worst else ""
+    exposure = f" Should the broker be gone by then, it ends {duration(worst)} later at worst." if worst else ""
     return (f"Ends {clock(ends, datetime.now(UTC))}." if ends else "") + exposure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,8 +54,12 @@ def opening(program: str, handed: Handed, beside: Mapping[str, str]) -> Opened:
         )
     if handed.kind == "s3":
         place = f"s3://{values.get('bucket')}/{values.get('prefix')}"
-        more = f"Copy from it: guestkey run {safe(handed.dataset)} --kind s3 -- aws s3 cp {safe(place)}NAME ."
-        return Opened([program, "s3", "ls", "--", place], (f"You can reach {safe(place)}. This lists it.", more))
+        endpoint = str(values.get("endpoint_url") or "")
+        # Said in the command, too: releases before 2.13 read no AWS_ENDPOINT_URL_S3, and would ask AWS itself.
+        at = ["--endpoint-url", endpoint] if endpoint else []
+        copying = safe(shlex.join(["aws", *at, "s3", "cp", f"{place}NAME", "."]))
+        more = f"Copy from it: guestkey run {safe(handed.dataset)} --kind s3 -- {copying}"
+        return Opened([program, *at, "s3", "ls", "--", place], (f"You can reach {safe(place)}. This lists it.", more))
     return Opened([program], (f"You can read {safe(values.get('relation'))}.",))
 
 
