@@ -196,6 +196,8 @@ def test_who_reads_no_further_is_told_nothing(terminal: Terminal) -> None:
 
 
 def test_a_psql_that_is_named_and_not_there_is_125(terminal: Terminal) -> None:
-    ran = terminal.call("connect", "x", "--url", "http://localhost:1", GUESTKEY_PSQL="/no/such/psql")
+    ran = terminal.call(
+        "connect", "x", "--kind", "postgres", "--url", "http://localhost:1", GUESTKEY_PSQL="/no/such/psql"
+    )
     clean(ran, 125)
     assert "GUESTKEY_PSQL names no program: /no/such/psql." in ran.err
