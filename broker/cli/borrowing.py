@@ -37,7 +37,7 @@ class Wanted:
             "action": self.action,
             "slice": self.slice,
             "kind": self.kind,
-            "lifetime": seconds_of(self.lifetime) if self.lifetime else None,
+            "lifetime": seconds_of(self.lifetime) if self.lifetime is not None else None,
             "public_key": self.public_key,
         }
 

@@ -1,4 +1,4 @@
-"""What `guestkey get --format` writes: the credential as tools already read it. Pure; another decides where it goes.
+"""What `guestkey get --format` writes: the credential as tools already read it. Where it goes is decided elsewhere.
 
 A format is for the kinds it names. `json` fits every kind, also of a newer server.
 """

@@ -13,7 +13,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 from platformdirs import user_cache_path
 
 from broker.cli import own_files, tokens
-from broker.cli.api import Document, segment
+from broker.cli.api import segment
 from broker.cli.borrowing import Handed, Wanted
 from broker.cli.command import Cli
 from broker.cli.faults import Code, Fault
@@ -40,16 +40,12 @@ def slot(cli: Cli, wanted: Wanted) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _sweep(folder)
-        with (folder / f"{name}.lock").open("a") as lock:
-            _take(lock.fileno())
-            yield folder / f"{name}.json"
+        lock = (folder / f"{name}.lock").open("a")
     except OSError as error:
-        raise Fault(
-            Code.FAULT,
-            f"{folder} cannot be used.",
-            why=error.strerror or type(error).__name__,
-            next_step="Credentials are kept there between two calls: let it be a folder of your own.",
-        ) from error
+        raise _unusable(folder, error) from error
+    with lock:
+        _take(lock.fileno())
+        yield folder / f"{name}.json"
 
 
 def kept(cli: Cli, file: Path, wanted: Wanted) -> Handed | None:
@@ -58,7 +54,7 @@ def kept(cli: Cli, file: Path, wanted: Wanted) -> Handed | None:
     if document is None:
         return None
     lease, values = document["lease"], document["credential"]
-    handed = Handed(wanted.dataset, str(lease["kind"]), lease, values, document)
+    handed = Handed(wanted.dataset, str(wanted.kind), lease, values, document)
     if handed.seconds_left(datetime.now(UTC)) > SPARE_SECONDS and _alive(cli, handed.lease_id):
         return handed
     file.unlink(missing_ok=True)
@@ -66,8 +62,15 @@ def kept(cli: Cli, file: Path, wanted: Wanted) -> Handed | None:
 
 
 def keep(file: Path, handed: Handed) -> None:
-    """Keep it for the next call."""
-    own_files.put_private(file, json.dumps({"lease": handed.lease, "credential": dict(handed.values)}))
+    """Keep it for the next call.
+
+    Raises:
+        Fault: it cannot be written.
+    """
+    try:
+        own_files.put_private(file, json.dumps({"lease": handed.lease, "credential": dict(handed.values)}))
+    except OSError as error:
+        raise _unusable(file.parent, error) from error
 
 
 def _alive(cli: Cli, lease_id: str) -> bool:
@@ -89,24 +92,36 @@ def _folder() -> Path:
     return user_cache_path("guestkey", appauthor=False)
 
 
+def _unusable(folder: Path, error: OSError) -> Fault:
+    return Fault(
+        Code.FAULT,
+        f"{folder} cannot be used.",
+        why=error.strerror or type(error).__name__,
+        next_step="Credentials are kept there between two calls: let it be a folder of your own.",
+    )
+
+
 def _read(file: Path) -> dict[str, Any] | None:
     try:
         with file.open(encoding="utf-8") as opened:
             if os.name == "posix" and stat.S_IMODE(os.fstat(opened.fileno()).st_mode) & 0o077:
                 raise Fault(Code.FAULT, f"{file} can be read by others.", next_step=f"rm {file}")
-            found = json.load(opened, object_hook=Document)
+            found = json.load(opened)
     except (FileNotFoundError, ValueError):
         return None
+    except OSError as error:
+        raise _unusable(file.parent, error) from error
     fit = isinstance(found, dict) and all(isinstance(found.get(part), dict) for part in ("lease", "credential"))
-    return found if fit else None
+    return found if fit and "id" in found["lease"] else None
 
 
 def _sweep(folder: Path) -> None:
     """What is a day old can be of no more use to anybody."""
     long_ago = time.time() - 86_400
-    for file in folder.glob("*.json"):
-        if file.stat().st_mtime < long_ago:
-            file.unlink(missing_ok=True)
+    for file in (*folder.glob("*.json"), *folder.glob("*.lock")):
+        with suppress(FileNotFoundError):
+            if file.stat().st_mtime < long_ago:
+                file.unlink()
 
 
 def _take(descriptor: int) -> None:

@@ -5,12 +5,14 @@ Foreign variables that could send it elsewhere, or weaken how the other side is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 # What of a tool's environment may stay: nothing that names another place, person or file.
 _LIBPQ_KEPT = frozenset({"PGAPPNAME", "PGCLIENTENCODING", "PGDATESTYLE", "PGTZ", "PGCONNECT_TIMEOUT"})
 _AWS_KEPT = frozenset({"AWS_CA_BUNDLE", "AWS_DEFAULT_OUTPUT", "AWS_MAX_ATTEMPTS", "AWS_PAGER", "AWS_RETRY_MODE"})
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _LIBPQ = {
     "PGHOST": "host",
     "PGPORT": "port",
@@ -34,7 +36,9 @@ _NEVER = frozenset({"private_key"})
 
 def of(values: Mapping[str, Any]) -> dict[str, str]:
     """The variables of a credential."""
-    known = {name: str(value) for name, value in values.items() if value not in (None, "") and name not in _NEVER}
+    # A name goes into a shell as it is (`get --format env`): what is none is left out, whoever sent it.
+    fit = [name for name in values if _NAME.fullmatch(name) and name not in _NEVER]
+    known = {name: str(values[name]) for name in fit if values[name] not in (None, "")}
     found = {f"GUESTKEY_{name.upper()}": value for name, value in known.items()}
     if _for_aws(values):
         found |= _named(_AWS, known)
@@ -48,7 +52,7 @@ def of(values: Mapping[str, Any]) -> dict[str, str]:
 
 def foreign(values: Mapping[str, Any], present: Mapping[str, str]) -> Iterator[str]:
     """Names of what is present and must not be inherited beside this credential; our own token never is."""
-    for name in present:
+    for name in filter(_NAME.fullmatch, present):
         libpq = name.startswith("PG") and name not in _LIBPQ_KEPT and not _for_aws(values)
         aws = name.startswith("AWS_") and name not in _AWS_KEPT and _for_aws(values)
         if name == "GUESTKEY_TOKEN" or libpq or aws:

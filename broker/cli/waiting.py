@@ -44,6 +44,9 @@ def outcome(lease: Json) -> str:
     name, state = safe(lease.get("id")), str(lease.get("state"))
     if state in {"revoked", "expired"}:
         return f"Lease {name} is {state}; the backend confirmed it."
+    if lease.get("exposed_until"):
+        until = safe(lease["exposed_until"])
+        return f"Lease {name} is being ended; its backend cannot end it before {until}, and is asked again then."
     if state == "revoke_failed":
         return f"Lease {name} could not be ended yet; it is retried until it is. Next: guestkey lease show {name}"
     return f"Lease {name} is being ended; not confirmed yet. Next: guestkey lease show {name}"
@@ -64,7 +67,7 @@ def _until(api: Api, out: Output, path: str, open_states: set[str], seconds: flo
             thing = api.get(path)
             passed = time.monotonic() - began
             left = seconds - passed
-            if thing.get("state") not in open_states or left <= 0:
+            if thing.get("state") not in open_states or left <= 0 or thing.get("exposed_until"):
                 return thing
             if out.overwrites:
                 progress.tell(f"{safe(thing.get('id'))} is {safe(thing.get('state'))}; waiting, {passed:.0f} s")

@@ -66,6 +66,11 @@ def test_a_shell_reads_env_as_it_was_and_runs_nothing_of_it(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_that_is_none_reaches_no_shell() -> None:
+    names = ("a; touch pwned", "a\nb", "", "ä", "1a", "fine")
+    assert text("env", "token", dict.fromkeys(names, "x")) == "export GUESTKEY_FINE=x\n"
+
+
 def test_env_unsets_what_could_send_it_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL_S3", "PGHOSTADDR", "AWS_CA_BUNDLE"):
         monkeypatch.setenv(name, "foreign")

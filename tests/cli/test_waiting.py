@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from unittest.mock import patch
 
@@ -83,3 +84,12 @@ def test_a_long_file_of_proofs_is_counted_through(capsys: pytest.CaptureFixture[
     with patch.object(log, "_TELL_EVERY", 2), Progress(Output("audit verify", as_json=False)) as progress:
         assert list(log._counted(["a"] * 5, progress)) == ["a"] * 5
     assert capsys.readouterr().err == "2 lines checked\n4 lines checked\n"
+
+
+def test_what_no_backend_can_end_sooner_is_not_waited_for(terminal: Terminal) -> None:
+    exposed = {"id": "l01", "state": "revoking", "exposed_until": "2030-01-01T00:00:00Z"}
+    began = time.monotonic()
+    with answering(http(200, exposed)) as (url, _):
+        ran = terminal.call("lease", "revoke", "l01", "--wait", "30s", "--url", url)
+    assert (ran.code, time.monotonic() - began < 10) == (7, True), ran
+    assert "its backend cannot end it before 2030-01-01T00:00:00Z" in ran.err

@@ -67,7 +67,7 @@ def get(
     handed = borrowing.issue(cli, wanted)
     try:
         _hand_over(cli, handed, chosen, out, field)
-    except (Fault, OSError):
+    except (Fault, OSError, KeyboardInterrupt):
         # Nobody got it, so nobody shall have it.
         borrowing.end(cli, handed.lease_id)
         raise
@@ -163,7 +163,7 @@ def _write(cli: Cli, handed: Handed, chosen: Format, out: str | None) -> None:
     elif _is_folder(chosen, out):
         own_files.write_folder(Path(out), files)
         cli.out.remark(f"Written to {safe(out)}: {', '.join(sorted(files))}.")
-        if chosen.name in _USED:
+        if chosen.name in _USED and ("key.pem" in files or chosen.name != "pem"):
             cli.out.remark(_USED[chosen.name].format(folder=safe(out.rstrip("/")), dataset=safe(handed.dataset)))
     else:
         own_files.write_file(Path(out), formats.text_of(chosen, files, marked=True))
@@ -218,7 +218,7 @@ def _remembered(cli: Cli, wanted: Wanted, chosen: Format) -> None:
             _write(cli, handed, chosen, None)
             if fresh:
                 remembering.keep(file, handed)
-        except (Fault, OSError):
+        except (Fault, OSError, KeyboardInterrupt):
             if fresh:
                 borrowing.end(cli, handed.lease_id)
             raise

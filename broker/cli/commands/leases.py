@@ -52,6 +52,7 @@ LEASE = Noun(
         Column("confirmed by", "confirmed_by"),
         Column("how it ends", "ending.how"),
         Column("worst exposure", "ending.worst_case", seconds=True),
+        Column("exposed until", "exposed_until", when=True),
         Column("attempts", "attempts"),
         Column("next attempt", "next_attempt_at", when=True),
     ),
