@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from broker.cli import keypairs, ssh_files, variables
+from broker.cli import keypairs, option_file, ssh_files, variables
 from broker.cli.borrowing import Handed
 from broker.cli.faults import Code, Fault
 from broker.cli.own_files import MARK
@@ -99,6 +99,10 @@ def _pg_service(handed: Handed, folder: Path) -> Files:
     return {**_pgpass(handed, folder), "pg_service.conf": "\n".join([f"[{handed.dataset}]", *lines]) + "\n"}
 
 
+def _my_cnf(handed: Handed, _folder: Path) -> Files:
+    return {option_file.NAME: option_file.text(handed.values)}
+
+
 def _ssh_files(handed: Handed, folder: Path) -> Files:
     return ssh_files.files(handed.values, folder.absolute())
 
@@ -139,6 +143,7 @@ _ALL = (
     Format(CREDENTIAL_PROCESS, ("s3",), "for credential_process in AWS's config", _credential_process),
     Format("pgpass", ("postgres",), "a line of PGPASSFILE", _pgpass, marked=True),
     Format("pg-service", ("postgres",), "pg_service.conf and pgpass, with --out FOLDER", _pg_service, folder=True),
+    Format("my-cnf", ("mariadb",), "an option file, for mariadb --defaults-file", _my_cnf, marked=True),
     Format(AGENT, ("ssh",), "into the running ssh-agent, until the lease ends"),
     Format("ssh-files", ("ssh",), "key, certificate and config of sftp, with --out FOLDER", _ssh_files, folder=True),
     Format("pem", ("x509",), "key, certificate and chain", _pem, marked=True),

@@ -1,18 +1,19 @@
-"""Programs that open a credential for a person: psql, sftp, aws; and what a program finds beside its environment."""
+"""Programs that open a credential for a person, such as psql; and the files a program finds beside its environment."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.cli import children, own_files, ssh_files
+from broker.cli import children, option_file, own_files, ssh_files
 from broker.cli.borrowing import Handed
 from broker.cli.faults import Code, Fault
 from broker.cli.words import safe
 
+_OPTION_FILE = "GUESTKEY_OPTION_FILE"
 _PEM = {"private_key": "key.pem", "certificate": "cert.pem", "chain": "chain.pem"}
 
 
@@ -32,6 +33,8 @@ def program_for(kind: str | None) -> str:
     """
     if kind in (None, "postgres"):
         return children.find_psql()
+    if kind == "mariadb":
+        return children.find("mariadb", "MariaDB's client")
     if kind == "ssh":
         return children.find("sftp", "OpenSSH's client")
     if kind == "s3":
@@ -60,17 +63,20 @@ def opening(program: str, handed: Handed, beside: Mapping[str, str]) -> Opened:
         copying = safe(shlex.join(["aws", *at, "s3", "cp", f"{place}NAME", "."]))
         more = f"Copy from it: guestkey run {safe(handed.dataset)} --kind s3 -- {copying}"
         return Opened([program, *at, "s3", "ls", "--", place], (f"You can reach {safe(place)}. This lists it.", more))
-    return Opened([program], (f"You can read {safe(values.get('relation'))}.",))
+    said = f"You can read {safe(values.get('relation'))}."
+    if handed.kind == "mariadb":
+        return Opened([program, f"--defaults-file={beside[_OPTION_FILE]}", option_file.schema(values)], (said,))
+    return Opened([program], (said,))
 
 
 @contextmanager
 def beside(handed: Handed) -> Iterator[dict[str, str]]:
-    """Variables that name files of a key made here, which are gone after the block; none for other kinds."""
-    if "private_key" not in handed.values:
+    """Variables that name files of a credential, which are gone after the block; none for kinds that need none."""
+    if handed.kind not in _FILES:
         yield {}
         return
     with own_files.passing() as folder:
-        yield _ssh(handed, folder) if handed.kind == "ssh" else _pem(handed, folder)
+        yield _FILES[handed.kind](handed, folder)
 
 
 def _ssh(handed: Handed, folder: Path) -> dict[str, str]:
@@ -79,8 +85,16 @@ def _ssh(handed: Handed, folder: Path) -> dict[str, str]:
     return {"GUESTKEY_SSH_CONFIG": str(folder / ssh_files.CONFIG)}
 
 
+def _option_file(handed: Handed, folder: Path) -> dict[str, str]:
+    own_files.put_private(folder / option_file.NAME, option_file.text(handed.values))
+    return {_OPTION_FILE: str(folder / option_file.NAME)}
+
+
 def _pem(handed: Handed, folder: Path) -> dict[str, str]:
     there = {name: file for name, file in _PEM.items() if handed.values.get(name)}
     for name, file in there.items():
         own_files.put_private(folder / file, str(handed.values[name]).strip() + "\n")
     return {f"GUESTKEY_{name.upper()}_FILE": str(folder / file) for name, file in there.items()}
+
+
+_FILES: Mapping[str, Callable[[Handed, Path], dict[str, str]]] = {"mariadb": _option_file, "ssh": _ssh, "x509": _pem}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -160,20 +161,23 @@ def _write(cli: Cli, handed: Handed, chosen: Format, out: str | None) -> None:
     files = chosen.files(handed, Path(out or "."))
     if out is None:
         cli.out.value(formats.text_of(chosen, files, marked=False).removesuffix("\n"))
-    elif _is_folder(chosen, out):
+        return
+    if _is_folder(chosen, out):
         own_files.write_folder(Path(out), files)
         cli.out.remark(f"Written to {safe(out)}: {', '.join(sorted(files))}.")
-        if chosen.name in _USED and ("key.pem" in files or chosen.name != "pem"):
-            cli.out.remark(_USED[chosen.name].format(folder=safe(out.rstrip("/")), dataset=safe(handed.dataset)))
     else:
         own_files.write_file(Path(out), formats.text_of(chosen, files, marked=True))
         cli.out.remark(f"Written to {safe(out)}.")
+    # Of certificates, only where all that the command needs lies there.
+    if chosen.name in _USED and (chosen.name != "pem" or ("key.pem" in files and Path(out).is_dir())):
+        cli.out.remark(_USED[chosen.name].format(out=shlex.quote(safe(out.rstrip("/"))), dataset=safe(handed.dataset)))
 
 
 _USED = {
-    "pg-service": "Use it: PGSERVICEFILE={folder}/pg_service.conf psql service={dataset}",
-    "ssh-files": "Use it: sftp -F {folder}/config " + ssh_files.HOST,
-    "pem": "Use it: curl --cert {folder}/cert.pem --key {folder}/key.pem https://SERVICE/",
+    "pg-service": "Use it: PGSERVICEFILE={out}/pg_service.conf psql service={dataset}",
+    "my-cnf": "Use it: mariadb --defaults-file={out}",
+    "ssh-files": "Use it: sftp -F {out}/config " + ssh_files.HOST,
+    "pem": "Use it: curl --cert {out}/cert.pem --key {out}/key.pem https://SERVICE/",
 }
 
 

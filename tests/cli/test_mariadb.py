@@ -1,0 +1,65 @@
+"""MariaDB at the command line: its own program opens a fresh lease by an option file, on the real server."""
+
+from __future__ import annotations
+
+import shlex
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from broker.cli import option_file
+from broker.cli.faults import Fault
+from tests.cli.conftest import TerminalOf
+from tests.support.data import BERLIN
+from tests.support.mariadb import WARD_DEIDENTIFIED, Mariadb
+from tests.support.world import World
+
+pytestmark = pytest.mark.usefixtures("worker")
+VALUES = {"host": "db", "port": "3306", "username": "gk_x", "password": "a#b c\\d", "relation": "s.v"}
+
+
+def test_nothing_the_server_sends_adds_an_option() -> None:
+    text = option_file.text(VALUES)
+    assert 'password="a#b c\\\\d"' in text and text.endswith("ssl-verify-server-cert\n")
+    for bad in ("a\nskip-ssl", 'a"b', ""):
+        with pytest.raises(Fault, match="makes no sense"):
+            option_file.text(VALUES | {"host": bad})
+
+
+def test_connect_opens_it_and_ends_the_lease(world: World, ward: Mariadb, terminal_of: TerminalOf, tmp_path: Path) -> None:
+    vendor = world.vendor()
+    signed = world.person(vendor)
+    dataset = world.dataset(vendor, kind="mariadb", slices={"deidentified": WARD_DEIDENTIFIED})
+    world.grant(dataset, signed)
+    terminal = terminal_of(signed)
+    (tmp_path / "runtime").mkdir(mode=0o700)
+    runtime = {"XDG_RUNTIME_DIR": str(tmp_path / "runtime")}
+    ran = terminal.run("connect", dataset.slug, stdin="SELECT CURRENT_USER(); SHOW TABLES;\n", **runtime)
+    assert ran.code == 0, ran.err
+    user = next(line.partition("@")[0] for line in ran.out.splitlines() if line.startswith("gk_"))
+    assert "You can read " in ran.err and "the backend confirmed it" in ran.err
+    assert ward.traces(user.split("_", 2)[2]) == 0
+    assert not list((tmp_path / "runtime").iterdir())
+    count = 'mariadb --defaults-file="$GUESTKEY_OPTION_FILE" -N -e "SELECT count(*) FROM $GUESTKEY_RELATION"'
+    counted = terminal.run("run", dataset.slug, "--", "sh", "-c", count, **runtime)
+    assert (counted.code, counted.out) == (0, f"{BERLIN}\n"), counted.err
+
+
+def test_a_file_for_its_programs(world: World, ward: Mariadb, terminal_of: TerminalOf, tmp_path: Path) -> None:
+    vendor = world.vendor()
+    signed = world.person(vendor)
+    dataset = world.dataset(vendor, kind="mariadb", slices={"deidentified": WARD_DEIDENTIFIED})
+    world.grant(dataset, signed)
+    file = tmp_path / "my.cnf"
+    ran = terminal_of(signed).run("get", dataset.slug, "--kind", "mariadb", "--format", "my-cnf", "--out", str(file))
+    assert (ran.code, stat.S_IMODE(file.stat().st_mode)) == (0, 0o600), ran.err
+    told = next(line for line in ran.err.splitlines() if line.startswith("Use it: "))
+    seen = subprocess.run(
+        [*shlex.split(told.removeprefix("Use it: ")), "-N", "-e", "SELECT CURRENT_USER()"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert seen.stdout.startswith("gk_")
