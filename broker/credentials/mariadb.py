@@ -42,8 +42,9 @@ class MariadbKind(DatabaseUser):
     use = Use(
         about="A user and password of MariaDB, for its command line and for programs that speak MySQL's protocol.",
         secrets=frozenset({"password"}),
-        command="guestkey get {dataset} --slice {slice} --kind mariadb",
-        command_says="Prints a user of its own, its password and the view it can read, once.",
+        command="guestkey connect {dataset} --slice {slice}",
+        command_says="Gets a credential of its own, opens mariadb, and gives it back when that ends. No secret on the"
+        " screen.",
     )
 
     def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -168,6 +168,7 @@ def test_openssh_reads_our_config_as_meant(tmp_path: Path) -> None:
     [
         ("postgres", "credential-process", "env, json, pgpass, pg-service"),
         ("token", "pgpass", "env, json"),
+        ("mariadb", "pgpass", "env, json, my-cnf"),
         ("s3", "ssh-agent", "env, json, credential-process"),
         ("ssh", "env", "json, ssh-agent, ssh-files"),
         ("x509", "pgpass", "json, pem"),

@@ -28,7 +28,9 @@ def test_nothing_the_server_sends_adds_an_option() -> None:
             option_file.text(VALUES | {"host": bad})
 
 
-def test_connect_opens_it_and_ends_the_lease(world: World, ward: Mariadb, terminal_of: TerminalOf, tmp_path: Path) -> None:
+def test_connect_opens_it_and_ends_the_lease(
+    world: World, ward: Mariadb, terminal_of: TerminalOf, tmp_path: Path
+) -> None:
     vendor = world.vendor()
     signed = world.person(vendor)
     dataset = world.dataset(vendor, kind="mariadb", slices={"deidentified": WARD_DEIDENTIFIED})

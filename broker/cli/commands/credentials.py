@@ -34,7 +34,7 @@ def connect(
     lifetime: Lifetime = None,
     action: Action = "read",
 ) -> int:
-    """Open a dataset with a fresh lease, in psql or sftp, or list it with aws; the lease ends when the program does."""
+    """Open a dataset in psql, mariadb or sftp, or list it with aws, with a fresh lease that ends with the program."""
     wanted = settled(cli, Wanted(dataset, slice_, kind, lifetime, action))
     program = programs.program_for(wanted.kind)
     with borrowed(cli, wanted) as handed, programs.beside(handed) as beside:
