@@ -159,6 +159,9 @@ def test_tab_offers_what_there_is(world: World, terminal_of: TerminalOf) -> None
     assert completed(terminal, "guestkey grant list --dataset ") == {dataset.slug}
     assert completed(terminal, "guestkey grant revoke ") == {grant.id}
     assert "exit-codes" in completed(terminal, "guestkey help ")
+    assert {"postgres", "token"} <= completed(terminal, f"guestkey run {dataset.slug} --kind ")
+    assert completed(terminal, "guestkey get x --kind s3 --format ") == {"env", "json", "credential-process"}
+    assert completed(terminal, "guestkey get x --action ") == {"read", "write"}
     url = terminal.variables["GUESTKEY_URL"]
     terminal.variables["GUESTKEY_URL"] = "http://localhost:1"
     assert completed(terminal, f"guestkey connect --url {url} ") == {dataset.slug}
