@@ -156,6 +156,9 @@ class Client:
             if fault.code is Code.BACKEND and not fault.problem:
                 self._end_lost(wish, key)
             raise
+        except KeyboardInterrupt:
+            self._end_lost(wish, key)
+            raise
         if not isinstance(answer.get("credential"), dict):
             raise Fault(Code.FAULT, "This credential was handed over before.", next_step="Ask again.")
         return answer

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shlex
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from sqlalchemy import select
 
 from broker.models import Dataset, Lease
 from tests.cli.conftest import TerminalOf
+from tests.cli.test_credentials import wait_for_file
 from tests.credentials.conftest import asked, gate
 from tests.support.gateway import NAME, Gateway, guest
 from tests.support.sshd import CONNECTION, SftpHost
@@ -130,6 +132,22 @@ def test_run_names_the_config_and_shows_no_private_key(
     folder = re.search(r'IdentityFile "(.*)/id"', ran.out)
     assert folder and not Path(folder[1]).exists()
     assert "PRIVATE KEY" not in (tmp_path / "env").read_text() + (tmp_path / "ps").read_text()
+
+
+def test_a_signal_takes_key_and_lease_away(
+    world: World, sftp: SftpHost, terminal_of: TerminalOf, tmp_path: Path
+) -> None:
+    signed, dataset = at_host(world, sftp)
+    running = tmp_path / "run"
+    running.mkdir(mode=0o700)
+    script = f"echo x > {tmp_path}/started; exec sleep 60"
+    child = terminal_of(signed).start("run", dataset.slug, "--", "sh", "-c", script, XDG_RUNTIME_DIR=str(running))
+    wait_for_file(tmp_path / "started")
+    assert len(list(running.iterdir())) == 1
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=30)
+    assert child.returncode == 128 + signal.SIGTERM, err
+    assert (list(running.iterdir()), states(world, signed)) == ([], {"revoked"})
 
 
 def test_the_agent_holds_key_and_certificate_for_as_long_as_the_lease(
