@@ -45,14 +45,15 @@ def test_one_lease_serves_a_pool_and_ends_with_the_client(world: World, replica:
 def test_a_connection_is_left_before_its_lease_ends(world: World, client_of: ClientOf) -> None:
     signed, dataset, _ = world.guest()
     client = client_of(signed)
-    credentials = client.credentials(dataset.slug, kind="postgres", lifetime=4)
+    credentials = client.credentials(dataset.slug, kind="postgres", lifetime=10)
     engine = sqlalchemy.create_engine("postgresql+psycopg://", pool_size=1, max_overflow=0)
     postgres.attach(engine, credentials)
     first = who(engine)
     # As for a lease that may live no longer: it is not renewed, and so replaced.
-    client._renewing.drop(credentials.current())
+    lease = credentials.current()
+    client._renewing.drop(lease)
     assert who(engine) == first
-    time.sleep(3.4)
+    time.sleep(max(lease.seconds_left() - 1.8, 0))
     second = who(engine)
     assert second != first and second.startswith("gk_")
     engine.dispose()
