@@ -91,8 +91,8 @@ class X509Kind:
     use = Use(
         about="A client certificate, for gateways that ask for one: mutual TLS and VPN.",
         secrets=frozenset(),
-        command="guestkey get {dataset} --slice {slice} --kind x509",
-        command_says="Gets a certificate for a key of its own, which stays on this machine.",
+        command="guestkey get {dataset} --slice {slice} --kind x509 --format pem --out tls/",
+        command_says="Makes a key, has a certificate made for it, and writes both into a folder. The key stays there.",
     )
 
     def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:

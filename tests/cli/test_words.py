@@ -12,7 +12,10 @@ import pytest
 import typer.main
 from jinja2 import Environment, Undefined
 
+from broker.cli import formats, keypairs
 from broker.cli.tree import app
+from broker.credentials import kinds
+from broker.credentials.base import Kind
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("*.md", "docs/**/*.md", "broker/**/*.py", "broker/**/*.html", "policies/*.csv", "deploy/**/*.hcl")
@@ -126,3 +129,15 @@ def _commands() -> dict[str, set[str]]:
     """Each command; for a group, its own commands."""
     root = typer.main.get_group(app)
     return {name: set(getattr(command, "commands", {})) for name, command in root.commands.items()}
+
+
+@pytest.mark.parametrize("kind", kinds.values(), ids=kinds)
+def test_what_a_kind_says_to_type_can_be_typed(kind: Kind) -> None:
+    words = kind.use.command.format(dataset="trials", slice="full").split()
+    assert _misread([word for word in words if word not in ("trials", "full", kind.name)]) == ""
+    if keypairs.needed(kind.name):
+        # Alone, `get` would not know where the key is to be.
+        assert "--format" in words or words[1] in ("connect", "run"), words
+    assert keypairs.needed(kind.name) == (kind.proof is not None)
+    if "--format" in words:
+        formats.named(words[words.index("--format") + 1], kind.name)
