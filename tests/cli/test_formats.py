@@ -13,6 +13,7 @@ import pytest
 
 from broker.cli import formats, own_files, ssh_files, variables
 from broker.cli.borrowing import Handed
+from broker.cli.commands import topics
 from broker.cli.faults import Fault
 from tests.cli import broken
 from tests.cli.conftest import TerminalOf
@@ -211,6 +212,12 @@ def test_a_wish_that_makes_no_sense_is_refused_before_anything_is_asked(
         ran = Terminal(tmp_path, url, GUESTKEY_TOKEN="gka_x").call("get", "trials", *arguments)
     assert (ran.code, ran.out, heard) == (2, "", []), ran
     assert says in ran.err
+
+
+def test_every_format_is_described_where_people_look() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "sdk.md").read_text()
+    undescribed = [name for name in formats.FORMATS if f"`{name}`" not in page or name not in topics.read("tools")]
+    assert undescribed == []
 
 
 # -- files --------------------------------------------------------------------------------------------------------
