@@ -82,8 +82,9 @@ class SshKind:
     use = Use(
         about="A certificate for your own SSH key, for sftp and programs that speak it.",
         secrets=frozenset(),
-        command="guestkey get {dataset} --slice {slice} --kind ssh",
-        command_says="Has a certificate made for a key of yours. The private key never leaves your machine.",
+        command="guestkey connect {dataset} --slice {slice}",
+        command_says="Makes a key, has a certificate made for it, opens sftp, and gives it back when that ends. The key"
+        " never leaves your machine.",
     )
 
     def __init__(self) -> None:
