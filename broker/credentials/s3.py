@@ -73,8 +73,9 @@ class S3Kind:
     use = Use(
         about="Temporary keys for S3, good for one prefix of one bucket.",
         secrets=frozenset({"secret_access_key", "session_token"}),
-        command="guestkey get {dataset} --slice {slice} --kind s3 --format env",
-        command_says="Gets a credential of its own and prints it as variables that the AWS tools read, once.",
+        command="guestkey connect {dataset} --slice {slice}",
+        command_says="Gets a credential of its own, lists the objects with AWS's command line, and gives it back. No"
+        " secret on the screen. Says how to copy.",
     )
 
     def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
