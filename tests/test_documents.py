@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from broker.credentials import kinds, reference
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
@@ -17,3 +19,9 @@ def test_links_lead_somewhere(document: Path) -> None:
     for target in LINK.findall(document.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (document.parent / target).exists(), target
+
+
+def test_every_kind_is_documented_with_the_ending_it_declares() -> None:
+    page = reference.PAGE.read_text(encoding="utf-8")
+    assert page == reference.with_table(page), "run `make docs`"
+    assert [line[3:] for line in page.splitlines() if line.startswith("## ")] == list(kinds)
