@@ -35,8 +35,9 @@ from broker.vault_answers import (
     VaultRefused,
     checked_name,
     down,
-    part,
+    number,
     sound,
+    text,
 )
 from broker.vault_engines import Engines
 from broker.vault_pki import Certificates
@@ -121,7 +122,7 @@ class Vault(Engines, Certificates, SshEngine):
             answer = self._write(f"auth/token/create/{LEASE_TOKEN_ROLE}", body)
         except VaultRefused as error:
             raise down("The key store refuses to let anything be issued.") from error
-        return ChildToken(str(part(answer, "auth", "client_token")))
+        return ChildToken(text(answer, "auth", "client_token"))
 
     # -- database engine ----------------------------------------------------------------------------------------
 
@@ -134,16 +135,16 @@ class Vault(Engines, Certificates, SshEngine):
         if answer is None:
             raise VaultRefused(f"no database role {role}")
         return DatabaseCredential(
-            username=str(part(answer, "data", "username")),
-            password=str(part(answer, "data", "password")),
-            lease_id=str(part(answer, "lease_id")),
-            duration=int(part(answer, "lease_duration")),
+            username=text(answer, "data", "username"),
+            password=text(answer, "data", "password"),
+            lease_id=text(answer, "lease_id"),
+            duration=number(answer, "lease_duration"),
         )
 
     def renew_lease(self, lease_id: str, seconds: int) -> int:
         """Set a lease's remaining life; returns the seconds OpenBao granted."""
         body = {"lease_id": lease_id, "increment": seconds}
-        return int(part(self._write("sys/leases/renew", body, behind=_role_behind(lease_id)), "lease_duration"))
+        return number(self._write("sys/leases/renew", body, behind=_role_behind(lease_id)), "lease_duration")
 
     def revoke_lease(self, lease_id: str) -> None:
         """Revoke a lease and wait for the backend; twice is fine.
@@ -346,8 +347,8 @@ class Vault(Engines, Certificates, SshEngine):
             self._replace_token()
 
     def _note_token(self, answer: Any) -> None:
-        self._renew_at = monotonic() + int(part(answer, "auth", "lease_duration")) / 2
-        self._client.token = str(part(answer, "auth", "client_token"))
+        token, seconds = text(answer, "auth", "client_token"), number(answer, "auth", "lease_duration")
+        self._renew_at, self._client.token = monotonic() + seconds / 2, token
 
     def _token_lives(self) -> bool:
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -81,13 +83,48 @@ def part(answer: Any, *keys: str) -> Any:
     Raises:
         BackendDown: the answer is not of that shape.
     """
-    try:
+    with shaped(".".join(keys)):
         for key in keys:
             answer = answer[key]
-    except MISSHAPEN as error:
-        log.warning("vault.misshapen_answer", missing=".".join(keys))
-        raise down() from error
     return answer
+
+
+def text(answer: Any, *keys: str) -> str:
+    """The text at the keys; nothing else passes for one: what is `null` there must not be handed over as a password.
+
+    Raises:
+        BackendDown: there is no text there, or an empty one.
+    """
+    found = part(answer, *keys)
+    with shaped(".".join(keys)):
+        if not isinstance(found, str) or not found:
+            raise TypeError
+    return found
+
+
+def number(answer: Any, *keys: str) -> int:
+    """The whole number at the keys.
+
+    Raises:
+        BackendDown: there is none.
+    """
+    found = part(answer, *keys)
+    with shaped(".".join(keys)):
+        return int(found)
+
+
+@contextmanager
+def shaped(what: str) -> Iterator[None]:
+    """Read an answer inside the block; where it is not of the shape expected, OpenBao counts as down.
+
+    Raises:
+        BackendDown: reading it failed.
+    """
+    try:
+        yield
+    except MISSHAPEN as error:
+        log.warning("vault.misshapen_answer", missing=what)
+        raise down() from error
 
 
 def down(detail: str = "The key store does not answer, so nothing can be issued.") -> BackendDown:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from broker.errors import BackendDown
-from broker.vault_answers import VaultRefused, checked_name, checked_path, down, part
+from broker.vault_answers import VaultRefused, checked_name, checked_path, down, number, part, shaped, text
 
 
 class Engines(ABC):
@@ -46,7 +46,7 @@ class Engines(ABC):
             answer = self._write(f"transit/encrypt/{checked_name(key)}", body)
         except VaultRefused as error:
             raise down("The key store refuses to wrap a secret.") from error
-        return str(part(answer, "data", "ciphertext"))
+        return text(answer, "data", "ciphertext")
 
     def decrypt(self, key: str, ciphertext: str, *, context: str | None = None) -> bytes:
         """Unwrap what `encrypt` made.
@@ -56,7 +56,8 @@ class Engines(ABC):
         """
         body = {"ciphertext": ciphertext} | _context(context)
         answer = self._write(f"transit/decrypt/{checked_name(key)}", body)
-        return base64.b64decode(str(part(answer, "data", "plaintext")))
+        with shaped("data.plaintext"):
+            return base64.b64decode(part(answer, "data", "plaintext"))
 
     def sign_jws(self, key: str, signing_input: bytes, *, version: int) -> str:
         """An ES256 signature of the input in JWS form (RFC 7515: r and s, base64url), by one key version."""
@@ -66,23 +67,23 @@ class Engines(ABC):
             "hash_algorithm": "sha2-256",
             "key_version": version,
         }
-        signature = part(self._write(f"transit/sign/{checked_name(key)}", body), "data", "signature")
-        return str(signature).rpartition(":")[2]
+        return text(self._write(f"transit/sign/{checked_name(key)}", body), "data", "signature").rpartition(":")[2]
 
     def sign_ed25519(self, key: str, message: bytes, *, version: int) -> bytes:
         """The 64 bytes of an Ed25519 signature (RFC 8032) by one version of a transit key."""
         body = {"input": _base64(message), "key_version": version}
-        signature = part(self._write(f"transit/sign/{checked_name(key)}", body), "data", "signature")
-        return base64.b64decode(str(signature).rpartition(":")[2])
+        signature = text(self._write(f"transit/sign/{checked_name(key)}", body), "data", "signature")
+        with shaped("data.signature"):
+            return base64.b64decode(signature.rpartition(":")[2])
 
     def public_keys(self, key: str) -> tuple[int, dict[int, str]]:
         """The newest version of a signing key and the public keys of every version: PEM, or base64 for Ed25519."""
         answer = self._read(f"transit/keys/{checked_name(key)}")
         if answer is None:
             raise VaultRefused(f"no transit key {key}")
-        versions = part(answer, "data", "keys")
-        newest = int(part(answer, "data", "latest_version"))
-        return newest, {int(version): str(part(versions, version, "public_key")) for version in versions}
+        versions, newest = part(answer, "data", "keys"), number(answer, "data", "latest_version")
+        with shaped("data.keys"):
+            return newest, {int(version): text(versions, version, "public_key") for version in versions}
 
     # -- secrets of the broker's own hands ----------------------------------------------------------------------
 
@@ -114,7 +115,11 @@ class Engines(ABC):
             VaultRefused: this identity may not read it.
         """
         answer = self._read(f"guestkey/data/{checked_path(path)}")
-        return None if answer is None else {str(key): str(value) for key, value in part(answer, "data", "data").items()}
+        if answer is None:
+            return None
+        with shaped("data.data"):
+            secret = part(answer, "data", "data")
+            return {str(key): text(secret, key) for key in secret}
 
     def remember(self, path: str, content: Mapping[str, str]) -> None:
         """What a `remembered` secret is while OpenBao is down, told by the operator."""
