@@ -1,0 +1,103 @@
+"""Promise 2, the worker's half: a worker killed while it ends a credential delays the end, and no more than that.
+
+What it had claimed is free again when its claim runs out, and another worker finishes, whatever had been done by then.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+import psycopg
+import pytest
+
+from broker.access import ending, sweeping
+from broker.access.issuing import Handed
+from broker.credentials import kinds
+from broker.credentials.base import Kind
+from broker.database import now as clock
+from broker.models import Lease
+from tests.faults.guests import Guest, guest, opens
+from tests.faults.processes import Launcher
+from tests.faults.steps import ending_steps
+from tests.support.world import World
+
+CLAIM_SECONDS = 2
+# Noticing that a claim has run out, and the end itself.
+SLACK = 8
+SHORT = ("ended at the backend", "by hand: door closed")
+
+
+def revoke(world: World, guest: Guest, lease_id: str) -> None:
+    with world.database.transaction() as tx:
+        ending.revoke_lease(tx, tx.get_one(Lease, lease_id), guest.signed.caller, "", clock(tx))
+
+
+def kill_at(world: World, launcher: Launcher, kind: Kind, step: str, *, claim_seconds: int = CLAIM_SECONDS) -> Handed:
+    """Hand a credential over, ask for its end, and let the worker that ends it die at a step."""
+    one = guest(world, kind.name)
+    handed = world.issue(one.signed, one.dataset, kind=kind.name)
+    assert handed.values is not None and opens(world, kind.name, handed.values)
+    worker = launcher.work(kind=kind.name, step=step, lease=handed.lease.id, claim_seconds=claim_seconds)
+    revoke(world, one, handed.lease.id)
+    assert worker.ended(20) == -9, worker.log.read_text()[-2000:]
+    lease = world.lease(handed.lease.id)
+    assert lease.state == "revoking", f"{step}: shown as ended before that was on record"
+    assert lease.claimed_until is not None
+    return handed
+
+
+def check_in_the_end(world: World, kind: Kind, handed: Handed, step: str) -> None:
+    assert handed.values is not None
+    assert not opens(world, kind.name, handed.values), step
+    assert world.events(handed.lease.id) == [
+        "lease.issued",
+        "lease.ending",
+        "lease.revocation_asked",
+        "lease.revoked",
+    ], f"{step}: ended once, whoever finished it"
+
+
+def die_at(world: World, launcher: Launcher, name: str, steps: list[str]) -> None:
+    kind = kinds[name]
+    rounds = {}
+    for step in steps:
+        rounds[step] = kill_at(world, launcher, kind, step), time.monotonic()
+    for step, (handed, at) in rounds.items():
+        world.wait_sweeping(handed.lease.id, "revoked", seconds=at + CLAIM_SECONDS + SLACK - time.monotonic())
+        check_in_the_end(world, kind, handed, step)
+    assert sweeping.reconcile(world.ender).strays == []
+
+
+@pytest.mark.parametrize("name", sorted(kinds))
+def test_another_worker_finishes(world: World, launcher: Launcher, name: str) -> None:
+    die_at(world, launcher, name, [step for step in ending_steps(kinds[name], "") if step in SHORT])
+
+
+@pytest.mark.whole
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", sorted(kinds))
+def test_whatever_step_it_died_at(world: World, launcher: Launcher, name: str) -> None:
+    die_at(world, launcher, name, list(ending_steps(kinds[name], "")))
+
+
+@pytest.mark.whole
+def test_with_the_claim_as_it_is_a_guest_stays_no_longer_than_declared(world: World, launcher: Launcher) -> None:
+    """The worst moment: everything claimed, nothing done yet, the guest at work."""
+    kind = kinds["postgres"]
+    handed = kill_at(world, launcher, kind, "claimed", claim_seconds=sweeping.CLAIM_SECONDS)
+    began = time.monotonic()
+    second = launcher.work()
+    session = world.connect(handed)
+    while True:
+        try:
+            session.execute("SELECT 1")
+        except psycopg.Error:
+            break
+        assert kind.ending.worst_case is not None
+        assert time.monotonic() - began < kind.ending.worst_case, "longer than what it declares"
+        time.sleep(0.2)
+    with suppress(psycopg.Error):
+        session.close()
+    world.wait_for(handed.lease.id, "revoked", seconds=10)
+    second.stop()

@@ -1,0 +1,157 @@
+"""Promise 2, the issuer's half: a broker killed at any step leaves nothing behind that lives on or is unaccounted for.
+
+Each round starts a broker of its own, asks it for a credential over HTTP, and has the process killed by SIGKILL at one
+of the steps of docs/issuance.md. What had been made by then is tried as a thief would try it.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from broker.access import sweeping
+from broker.access.working import Worker
+from broker.credentials import kinds
+from broker.credentials.base import Kind
+from broker.models import Event, Lease
+from tests.faults.guests import Guest, guest, opens
+from tests.faults.processes import Launcher, Process
+from tests.faults.steps import issuing_steps
+from tests.support.world import World
+
+LIFETIME = 4
+# The short form: the two steps after which something lives that nobody was told of.
+SHORT = ("6 made", "7 committed")
+
+
+@dataclass(frozen=True)
+class Killed:
+    """A broker that died while it issued, and for whom."""
+
+    guest: Guest
+    process: Process
+    at: float
+
+
+def kill(launcher: Launcher, guest: Guest, step: str) -> Killed:
+    """Ask a broker of its own for a credential and let it die at a step."""
+    process = launcher.serve(kind=guest.kind.name, step=step)
+    with process.client(guest.signed) as client, pytest.raises(httpx.TransportError):
+        # Not even half an answer: a status line would be a promise.
+        client.post("/leases", json=guest.body(lifetime=LIFETIME))
+    at = time.monotonic()
+    assert process.ended() == -9, process.log.read_text()[-2000:]
+    return Killed(guest, process, at)
+
+
+def leases_of(world: World, guest: Guest) -> list[Lease]:
+    with world.database.transaction() as tx:
+        return list(tx.scalars(select(Lease).where(Lease.grant_id == guest.grant.id)))
+
+
+def decisions_about(world: World, guest: Guest) -> list[str]:
+    with world.database.transaction() as tx:
+        query = select(Event.id).where(Event.subject == guest.dataset.id, Event.kind == "decision.allowed")
+        return [str(found) for found in tx.scalars(query)]
+
+
+def recorded_state(kind: Kind, step: str) -> str | None:
+    """The state in which a broker that dies at a step leaves the lease; None: there is none."""
+    if step < "4 c" or step == "4 lease inserted":
+        return None
+    handed_over = step >= "7 c" and step != "7 inserted"
+    return "active" if handed_over or not kind.at_backend else "pending"
+
+
+def check_right_after(world: World, killed: Killed, step: str) -> None:
+    kind = killed.guest.kind
+    leases = leases_of(world, killed.guest)
+    assert [lease.state for lease in leases] == [state for state in [recorded_state(kind, step)] if state], step
+    decisions = decisions_about(world, killed.guest)
+    assert decisions == [lease.decision_id for lease in leases], f"{step}: no lease without its decision"
+    values = killed.process.leaked()
+    if step >= "6 m":
+        assert values is not None and opens(world, kind.name, values), f"{step}: there was something to take back"
+    elif step != "6 being made":
+        assert values is None, f"{step}: nothing was made before it was on record"
+
+
+def check_in_the_end(world: World, killed: Killed, step: str, took: float) -> None:
+    kind = killed.guest.kind
+    for lease in leases_of(world, killed.guest):
+        assert lease.state == ("expired" if lease.activated_at else "revoked"), step
+        assert lease.confirmed_by
+        issued = ["lease.issued"] if lease.activated_at else []
+        assert world.events(lease.id) == [*issued, "lease.ending", f"lease.{lease.state}"], step
+    values = killed.process.leaked()
+    if values is not None:
+        assert not opens(world, kind.name, values), f"{step}: it lives on"
+    # Its life was cut short by its own lease; past that, what the kind declares for a broker that is gone.
+    assert kind.ending.worst_case is None or took < LIFETIME + kind.ending.worst_case, step
+
+
+def until_over(world: World, killed: Killed, seconds: float = 30) -> float:
+    """Wait until nothing of a guest's lives on record; how long after the kill that was."""
+    while any(lease.ended_at is None for lease in leases_of(world, killed.guest)):
+        assert time.monotonic() < killed.at + seconds, [lease.state for lease in leases_of(world, killed.guest)]
+        time.sleep(0.1)
+    return time.monotonic() - killed.at
+
+
+def die_at(world: World, launcher: Launcher, name: str, steps: list[str]) -> None:
+    guests = [guest(world, name) for _ in steps]
+    rounds = dict(zip(steps, map(partial(kill, launcher), guests, steps), strict=True))
+    for step, killed in rounds.items():
+        check_right_after(world, killed, step)
+    for step, killed in rounds.items():
+        check_in_the_end(world, killed, step, until_over(world, killed))
+    # No backend shows a handle that a living lease does not account for.
+    assert sweeping.reconcile(world.ender).strays == []
+
+
+@pytest.mark.parametrize("name", sorted(kinds))
+def test_what_nobody_was_told_of_ends(world: World, launcher: Launcher, name: str, worker: Worker) -> None:
+    die_at(world, launcher, name, [step for step in issuing_steps(kinds[name]) if step in SHORT])
+
+
+@pytest.mark.whole
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", sorted(kinds))
+def test_it_may_die_at_any_step(world: World, launcher: Launcher, name: str, worker: Worker) -> None:
+    die_at(world, launcher, name, list(issuing_steps(kinds[name])))
+
+
+@pytest.mark.whole
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", sorted(kinds))
+def test_it_may_die_at_any_moment(world: World, launcher: Launcher, name: str, worker: Worker) -> None:
+    """Killed from outside, a few milliseconds into the request: whatever it was doing, the end is the same."""
+    moments = [0.004 * n for n in range(1, 21)]
+    guests = [guest(world, name) for _ in moments]
+    rounds = [kill_from_outside(launcher, one, moment) for one, moment in zip(guests, moments, strict=True)]
+    for killed in rounds:
+        until_over(world, killed)
+        values = killed.process.leaked()
+        assert values is None or leases_of(world, killed.guest), "a credential that was never on record"
+        assert values is None or not opens(world, name, values)
+    assert sweeping.reconcile(world.ender).strays == []
+
+
+def kill_from_outside(launcher: Launcher, guest: Guest, seconds: float) -> Killed:
+    process = launcher.serve(kind=guest.kind.name, step="never")
+    with process.client(guest.signed) as client:
+        client.get("/me")
+        with ThreadPoolExecutor(1) as pool:
+            asking = pool.submit(client.post, "/leases", json=guest.body(lifetime=LIFETIME))
+            time.sleep(seconds)
+            process.signal(signal.SIGKILL)
+            asking.exception(20)
+    assert process.ended() == -9
+    return Killed(guest, process, time.monotonic())
