@@ -174,6 +174,41 @@ def _handler(proxy: HttpProxy) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+@dataclass(frozen=True)
+class TcpFault:
+    """What happens to a connection's answers: how many bytes still pass, how late, and what comes instead."""
+
+    passes: int | None = None
+    seconds: float = 0.0
+    instead: bytes = b""
+    holds: bool = False
+
+
+def answers_lost() -> TcpFault:
+    """The request arrived; the connection ends without an answer."""
+    return TcpFault(passes=0)
+
+
+def answers_cut(after: int) -> TcpFault:
+    """The connection ends after so many bytes of the answer."""
+    return TcpFault(passes=after)
+
+
+def answers_late(seconds: float) -> TcpFault:
+    """Each piece of an answer comes so many seconds later."""
+    return TcpFault(seconds=seconds)
+
+
+def answers_held() -> TcpFault:
+    """No answer comes, and the connection stays open."""
+    return TcpFault(holds=True)
+
+
+def answers_garbled(text: bytes = b"HTTP/1.1 200 OK\r\n\r\n<h1>Welcome</h1>") -> TcpFault:
+    """Something else than PostgreSQL answers."""
+    return TcpFault(instead=text)
+
+
 class TcpProxy:
     """In front of PostgreSQL, byte for byte.
 
@@ -187,12 +222,12 @@ class TcpProxy:
         self.port = int(self._listener.getsockname()[1])
         self._open: list[socket.socket] = []
         self._lock = threading.Lock()
-        self._armed: tuple[bytes, _TcpFault, int] | None = None
+        self._armed: tuple[bytes, TcpFault, int] | None = None
         self.struck = 0
         threading.Thread(target=self._serve, daemon=True).start()
 
     @contextmanager
-    def faulty(self, when: bytes, fault: _TcpFault, *, skip: int = 0) -> Iterator[None]:
+    def faulty(self, when: bytes, fault: TcpFault, *, skip: int = 0) -> Iterator[None]:
         """Let the fault strike each connection that sends `when`, from its `skip`-th time on over all connections."""
         self.struck = 0
         self._armed = (when, fault, skip)
@@ -232,7 +267,7 @@ class TcpProxy:
             for pump in (relay.forwards, relay.backwards):
                 threading.Thread(target=pump, daemon=True).start()
 
-    def strikes(self, sent: bytes) -> _TcpFault | None:
+    def strikes(self, sent: bytes) -> TcpFault | None:
         """The fault to strike with, if what a client sends is what was waited for."""
         with self._lock:
             if self._armed is None or self._armed[0] not in sent:
@@ -245,45 +280,10 @@ class TcpProxy:
             return fault
 
 
-@dataclass(frozen=True)
-class _TcpFault:
-    """What happens to a connection's answers: how many bytes still pass, how late, and what comes instead."""
-
-    passes: int | None = None
-    seconds: float = 0.0
-    instead: bytes = b""
-    holds: bool = False
-
-
-def answers_lost() -> _TcpFault:
-    """The request arrived; the connection ends without an answer."""
-    return _TcpFault(passes=0)
-
-
-def answers_cut(after: int) -> _TcpFault:
-    """The connection ends after so many bytes of the answer."""
-    return _TcpFault(passes=after)
-
-
-def answers_late(seconds: float) -> _TcpFault:
-    """Each piece of an answer comes so many seconds later."""
-    return _TcpFault(seconds=seconds)
-
-
-def answers_held() -> _TcpFault:
-    """No answer comes, and the connection stays open."""
-    return _TcpFault(holds=True)
-
-
-def answers_garbled(text: bytes = b"HTTP/1.1 200 OK\r\n\r\n<h1>Welcome</h1>") -> _TcpFault:
-    """Something else than PostgreSQL answers."""
-    return _TcpFault(instead=text)
-
-
 class _Relay:
     def __init__(self, proxy: TcpProxy, client: socket.socket, server: socket.socket) -> None:
         self._proxy, self._client, self._server = proxy, client, server
-        self._fault: _TcpFault | None = None
+        self._fault: TcpFault | None = None
 
     def forwards(self) -> None:
         """From the client to PostgreSQL."""
@@ -305,7 +305,7 @@ class _Relay:
                     self._client.sendall(chunk)
         _shut(self._client)
 
-    def _struck(self, fault: _TcpFault, chunk: bytes) -> bool:
+    def _struck(self, fault: TcpFault, chunk: bytes) -> bool:
         """Whether the connection goes on."""
         if fault.holds:
             return True

@@ -14,7 +14,6 @@ from dataclasses import replace
 import httpx
 import pytest
 from pydantic import HttpUrl
-from sqlalchemy import select
 
 from broker.access import sweeping
 from broker.credentials import kinds
@@ -24,12 +23,12 @@ from broker.parts import Parts, vault_of
 from broker.settings import Settings
 from tests.faults import proxy as faults
 from tests.faults.guests import Guest, guest, opens
+from tests.faults.holding import MOST_SECONDS, again, ask, check_reason, leases_of, settle
 from tests.faults.processes import Launcher
 from tests.faults.proxy import Fault, HttpProxy
 from tests.support.world import World
 from tests.web.conftest import Replica
 
-MOST_SECONDS = 5.0
 # Longer than anybody waits for an answer.
 TOO_LATE = 6.0
 JSON = "application/json"
@@ -89,63 +88,14 @@ def far_ender(proxied: Settings, ender: Parts) -> Parts:
     return replace(ender, settings=proxied, vault=vault_of(proxied, "ender"))
 
 
-def ask(replica: Replica, one: Guest) -> httpx.Response:
-    """Ask for a credential; within five seconds there is an answer, and if it is no, a reason."""
-    began = time.monotonic()
-    with httpx.Client(base_url=f"{replica.url}/api/v1", headers=one.signed.headers, timeout=20) as client:
-        answer = client.post("/leases", json=one.body(lifetime=60))
-    took = time.monotonic() - began
-    assert took < MOST_SECONDS, f"{took:.1f} s"
-    return check_reason(answer)
-
-
-def check_reason(answer: httpx.Response) -> httpx.Response:
-    if answer.is_success:
-        return answer
-    said = answer.json()
-    assert answer.status_code == 503, said
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert said["code"] == "backend_down" and said["detail"] and said["advice"], said
-    assert "canary" not in answer.text
-    return answer
-
-
 def paths_taken(on_the_way: HttpProxy, replica: Replica, one: Guest) -> list[str]:
     """What a broker that has logged in asks OpenBao for while it issues a credential of a kind."""
-    assert ask(replica, one).status_code == 201
+    assert ask(replica.url, one).status_code == 201
     with on_the_way.faulty("", lambda answer: answer):
-        assert ask(replica, one).status_code == 201
+        assert ask(replica.url, one).status_code == 201
         time.sleep(0.3)
         taken = [path.removeprefix("/v1/") for path in on_the_way.struck]
     return sorted({"/".join(path.split("/")[:2]) for path in taken})
-
-
-def leases_of(world: World, one: Guest) -> list[Lease]:
-    with world.database.transaction() as tx:
-        return list(tx.scalars(select(Lease).where(Lease.grant_id == one.grant.id)))
-
-
-def again(call: object, *, seconds: float = 15) -> httpx.Response:
-    """Until it works, by itself."""
-    end = time.monotonic() + seconds
-    while True:
-        answer: httpx.Response = call()  # type: ignore[operator]
-        if answer.status_code == 201:
-            return answer
-        assert time.monotonic() < end, answer.text
-        time.sleep(0.3)
-
-
-def settle(world: World, one: Guest) -> list[Lease]:
-    """Let the worker do what it does once the deadline of what is pending has passed, and every life is over."""
-    for lease in leases_of(world, one):
-        world.change(Lease, lease.id, deadline=world.now(), expires_at=world.now())
-    end = time.monotonic() + 20
-    while any(lease.ended_at is None for lease in leases_of(world, one)):
-        assert time.monotonic() < end, [(lease.state, lease.last_error) for lease in leases_of(world, one)]
-        world.sweep()
-        time.sleep(0.1)
-    return leases_of(world, one)
 
 
 def issue_through(world: World, on_the_way: HttpProxy, replica: Replica, name: str, fault: Fault) -> None:
@@ -159,8 +109,7 @@ def issue_through(world: World, on_the_way: HttpProxy, replica: Replica, name: s
         assert len(before) == 1 or (path == "auth/approle" and not before), f"{path}: what was begun is on record"
         if answer.status_code == 201:
             assert opens(world, name, answer.json()["credential"]), path
-        after = settle(world, one)
-        assert all(lease.confirmed_by for lease in after), path
+        settle(world, one)
         if answer.status_code == 201:
             assert not opens(world, name, answer.json()["credential"]), path
     assert sweeping.reconcile(world.ender).strays == []
@@ -172,11 +121,11 @@ def strike(
     """Ask for a credential while answers about a path are bad; afterwards others get theirs again."""
     one = guest(world, name)
     with on_the_way.faulty(path, fault):
-        answer = ask(replica, one)
+        answer = ask(replica.url, one)
         # What is asked beside the answer, to lengthen what was made, comes a moment later.
         time.sleep(0.1)
         assert on_the_way.struck, path
-    again(lambda: ask(replica, guest(world, name)))
+    again(lambda: ask(replica.url, guest(world, name)))
     return path, one, answer
 
 
@@ -200,7 +149,7 @@ def test_issuing_with_every_bad_answer(
 @pytest.mark.parametrize("name", sorted(name for name, kind in kinds.items() if kind.renewable))
 def test_renewing(world: World, on_the_way: HttpProxy, replica: Replica, name: str, fault: str) -> None:
     one = guest(world, name)
-    lease = ask(replica, one).json()["lease"]
+    lease = ask(replica.url, one).json()["lease"]
     time.sleep(0.3)
     with httpx.Client(base_url=f"{replica.url}/api/v1", headers=one.signed.headers, timeout=20) as client:
         with on_the_way.faulty("", FAULTS[fault]):
@@ -211,14 +160,9 @@ def test_renewing(world: World, on_the_way: HttpProxy, replica: Replica, name: s
         now = world.lease(lease["id"])
         assert now.state == "active" and (now.expires_at - now.created_at).total_seconds() <= 60
         assert world.events(lease["id"])[-1] == "lease.not_renewed"
-        again(lambda: _as_created(client.post(f"/leases/{lease['id']}/renew", json={"lifetime": 900})))
+        again(lambda: client.post(f"/leases/{lease['id']}/renew", json={"lifetime": 900}))
     assert world.lease(lease["id"]).expires_at > now.expires_at
     settle(world, one)
-
-
-def _as_created(answer: httpx.Response) -> httpx.Response:
-    answer.status_code = 201 if answer.status_code == 200 else answer.status_code
-    return answer
 
 
 @pytest.mark.whole

@@ -1,0 +1,244 @@
+"""PostgreSQL's answers lost, cut short, held back or garbled, at whatever message of a request it may be.
+
+What PostgreSQL was asked for has been done all the same. The hardest are commits: nobody knows whether they held. For
+the records, and for the database of a dataset, which OpenBao and the worker speak to.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+
+import pytest
+from pydantic import PostgresDsn, Secret
+
+from broker.access import sweeping
+from broker.access.issuing import Handed
+from broker.credentials import kinds
+from broker.embedded.operator import Operator
+from broker.embedded.stack import Stack
+from broker.models import Lease
+from broker.parts import Parts
+from broker.settings import Settings
+from tests.faults import proxy as faults
+from tests.faults.guests import Guest, guest, opens
+from tests.faults.holding import again, ask, leases_of, settle
+from tests.faults.proxy import TcpFault, TcpProxy
+from tests.support.world import World
+from tests.web.conftest import Replica
+
+FAULTS: dict[str, TcpFault] = {
+    "lost": faults.answers_lost(),
+    "cut short": faults.answers_cut(3),
+    "garbled": faults.answers_garbled(),
+    "held back": faults.answers_held(),
+}
+QUICK = ("lost", "cut short", "garbled")
+ANYTHING, COMMIT = b"", b"COMMIT"
+# More messages than any request here takes.
+_MOST = 200
+
+
+@pytest.fixture
+def to_records(stack: Stack) -> Iterator[TcpProxy]:
+    """What stands between the broker and its records."""
+    made = TcpProxy("127.0.0.1", stack.ports.postgres)
+    yield made
+    made.close()
+
+
+def behind(settings: Settings, stack: Stack, proxy: TcpProxy) -> Settings:
+    """Settings that reach the records by a proxy."""
+    url = stack.postgres.url("app", "guestkey").replace(f":{stack.ports.postgres}/", f":{proxy.port}/")
+    return settings.model_copy(update={"database_url": Secret(PostgresDsn(url))})
+
+
+@pytest.fixture
+def replica(settings: Settings, stack: Stack, to_records: TcpProxy) -> Iterator[Replica]:
+    """A replica that reaches its records by that way."""
+    far = behind(settings, stack, to_records)
+    parts = Parts.build(far, identity="issuer")
+    running = Replica(far, parts)
+    running.start()
+    yield running
+    running.stop()
+    parts.close()
+
+
+@pytest.fixture
+def to_data(stack: Stack) -> Iterator[TcpProxy]:
+    """What stands between a dataset's database and whoever makes and ends its users."""
+    made = TcpProxy("127.0.0.1", stack.ports.postgres)
+    with reached_by(stack, made.port):
+        yield made
+    with reached_by(stack, stack.ports.postgres):
+        made.close()
+
+
+@contextmanager
+def reached_by(stack: Stack, port: int) -> Iterator[None]:
+    """Tell OpenBao, as the operator would, that the database is to be reached by a port."""
+    operator = Operator(stack.bao)
+    url = f"postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{port}/data?sslmode=disable"
+    operator._call("POST", "database/config/data", {"connection_url": url})
+    login = stack.postgres.url("watch", "data").replace(f":{stack.ports.postgres}/", f":{port}/")
+    operator._call("POST", "guestkey/data/connections/data/watch", {"data": {"url": login}})
+    yield
+
+
+def issue_through(world: World, way: TcpProxy, replica: Replica, name: str, when: bytes, fault: TcpFault) -> int:
+    """Let a fault strike at the first, second … message of a request until none is left; returns how many."""
+    assert ask(replica.url, guest(world, name)).status_code == 201
+    rounds = []
+    for n in range(_MOST):
+        one = guest(world, name)
+        with way.faulty(when, fault, skip=n):
+            answer = ask(replica.url, one)
+            if not way.struck:
+                settle(world, one)
+                break
+        again(lambda: ask(replica.url, guest(world, name)))
+        rounds.append((n, one, answer))
+    for n, one, answer in rounds:
+        on_record = leases_of(world, one)
+        if answer.status_code == 201:
+            assert [lease.state for lease in on_record] == ["active"], n
+            assert opens(world, name, answer.json()["credential"]), n
+        assert len(on_record) <= 1
+        settle(world, one)
+        if answer.status_code == 201:
+            assert not opens(world, name, answer.json()["credential"]), n
+    assert sweeping.reconcile(world.ender).strays == []
+    return len(rounds)
+
+
+@pytest.mark.parametrize("name", sorted(kinds))
+def test_commits_of_which_nobody_knows_whether_they_held(
+    world: World, to_records: TcpProxy, replica: Replica, name: str
+) -> None:
+    # Who asks is looked up; the decision with its lease; where something is made at a backend, that it is active.
+    assert issue_through(world, to_records, replica, name, COMMIT, FAULTS["lost"]) >= 2 + kinds[name].at_backend
+
+
+@pytest.mark.whole
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("fault", QUICK)
+@pytest.mark.parametrize("name", sorted(kinds))
+def test_every_message(world: World, to_records: TcpProxy, replica: Replica, name: str, fault: str) -> None:
+    assert issue_through(world, to_records, replica, name, ANYTHING, FAULTS[fault]) > 10
+
+
+@pytest.mark.whole
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", sorted(kinds))
+def test_answers_that_do_not_come(world: World, to_records: TcpProxy, replica: Replica, name: str) -> None:
+    assert issue_through(world, to_records, replica, name, COMMIT, FAULTS["held back"]) >= 2
+
+
+@pytest.mark.whole
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("when", [b"CREATE ROLE", b"GRANT", b"commit", b"VALID UNTIL"], ids=lambda when: when.decode())
+@pytest.mark.parametrize("fault", sorted(FAULTS))
+def test_making_a_user(world: World, settings: Settings, to_data: TcpProxy, fault: str, when: bytes) -> None:
+    """Between OpenBao and the dataset's database; OpenBao may say that it failed though the user is there."""
+    own = Parts.build(settings, identity="issuer")
+    replica = Replica(settings, own)
+    replica.start()
+    try:
+        one = guest(world, "postgres")
+        with to_data.faulty(when, FAULTS[fault]):
+            answer = ask(replica.url, one)
+            time.sleep(0.2)
+            assert to_data.struck
+        again(lambda: ask(replica.url, guest(world, "postgres")), seconds=30)
+        assert len(leases_of(world, one)) == 1
+        settle(world, one)
+        assert world.roles_of(leases_of(world, one)[0].id) == 0
+        if answer.status_code == 201:
+            assert not opens(world, "postgres", answer.json()["credential"])
+    finally:
+        replica.stop()
+        own.close()
+
+
+def end_through(world: World, way: TcpProxy, when: bytes, fault: TcpFault) -> int:
+    """End a credential while a fault strikes at the first, second … message; returns how many there were."""
+    for n in count():
+        one = guest(world, "postgres")
+        handed = world.issue(one.signed, one.dataset)
+        time.sleep(0.1)
+        world.change(Lease, handed.lease.id, expires_at=world.now())
+        with way.faulty(when, fault, skip=n):
+            world.sweep()
+            struck = way.struck
+            lease = world.lease(handed.lease.id)
+            assert lease.state in ("expired", "revoke_failed", "revoking"), lease.state
+            if lease.state == "expired":
+                assert world.roles_of(lease.id) == 0, f"{n}: shown as ended, and it is not"
+        check_end(world, one, handed)
+        if not struck:
+            return n
+        assert n < _MOST
+    raise AssertionError
+
+
+def check_end(world: World, one: Guest, handed: Handed) -> None:
+    settle(world, one)
+    assert handed.values is not None
+    assert world.lease(handed.lease.id).state == "expired"
+    assert not opens(world, "postgres", handed.values)
+    assert world.events(handed.lease.id)[-1] == "lease.expired"
+
+
+@pytest.mark.whole
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("fault", QUICK)
+def test_every_message_of_an_end(world: World, to_data: TcpProxy, fault: str) -> None:
+    assert end_through(world, to_data, ANYTHING, FAULTS[fault]) > 10
+
+
+@pytest.mark.whole
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("when", [b"NOLOGIN", b"pg_terminate_backend", b"DROP ROLE", b"pg_stat_activity"])
+def test_an_end_whose_answers_do_not_come(world: World, to_data: TcpProxy, when: bytes) -> None:
+    assert end_through(world, to_data, when, FAULTS["held back"]) >= 1
+
+
+@pytest.mark.whole
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("fault", sorted(FAULTS))
+def test_the_worker_and_its_own_records(
+    world: World, settings: Settings, stack: Stack, to_records: TcpProxy, fault: str
+) -> None:
+    """Whatever the worker could not note it finds again; what it could not read it leaves as it was."""
+    ender = Parts.build(behind(settings, stack, to_records), identity="ender")
+    far = World(stack, settings, world.parts, ender)
+    steps: list[Callable[[], object]] = [far.sweep, lambda: sweeping.reconcile(ender)]
+    try:
+        for n in range(12 if fault == "held back" else _MOST):
+            one = guest(world, "postgres")
+            handed, living = (world.issue(one.signed, one.dataset) for _ in range(2))
+            world.change(Lease, handed.lease.id, expires_at=world.now())
+            with to_records.faulty(COMMIT, FAULTS[fault], skip=n):
+                for step in steps:
+                    _quietly(step)
+                struck = to_records.struck
+            assert world.lease(living.lease.id).state == "active"
+            world.change(Lease, handed.lease.id, claimed_until=world.now())
+            check_end(world, one, handed)
+            if not struck:
+                break
+    finally:
+        ender.close()
+
+
+def _quietly(step: Callable[[], object]) -> None:
+    """As the worker's loop does: what a backend refuses is tried again in the next round."""
+    from broker.errors import GuestkeyError
+
+    try:
+        step()
+    except GuestkeyError as error:
+        assert error.detail

@@ -1,0 +1,129 @@
+"""PostgreSQL restarted in the middle of a transaction: of the decision, of the activation, of the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from broker import audit
+from broker.access import ending, issuing, sweeping
+from broker.credentials import kinds
+from broker.database import now as clock
+from broker.errors import BackendDown
+from broker.models import Event, Lease
+from tests.faults import steps
+from tests.faults.guests import Guest, guest, opens
+from tests.faults.holding import leases_of, settle
+from tests.support.world import World
+
+AT_BACKEND = sorted(name for name, kind in kinds.items() if kind.at_backend)
+# The restart itself is in it.
+_SECONDS = 8.0
+
+
+def once(world: World) -> Callable[[], None]:
+    """Restart PostgreSQL, the first time only."""
+    done: list[bool] = []
+
+    def restart() -> None:
+        if not done:
+            done.append(True)
+            world.stack.postgres.stop()
+            world.stack.postgres.start()
+
+    return restart
+
+
+def refused(world: World, one: Guest) -> None:
+    began = time.monotonic()
+    with pytest.raises(BackendDown) as down:
+        world.issue(one.signed, one.dataset, kind=one.kind.name, **one.asks)
+    assert time.monotonic() - began < _SECONDS
+    assert (down.value.backend, bool(down.value.advice)) == ("postgresql", True)
+
+
+@pytest.fixture
+def patched() -> Any:
+    """Functions wrapped for one test."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+def wrap_after(patched: pytest.MonkeyPatch, owner: Any, name: str, act: Callable[[], None]) -> None:
+    patched.setattr(owner, name, getattr(owner, name))
+    steps.after(owner, name, act)
+
+
+def seen_again(world: World, lease_id: str) -> Lease:
+    """A lease, read over connections of which some died with the server."""
+    end = time.monotonic() + _SECONDS
+    while True:
+        try:
+            return world.lease(lease_id)
+        except BackendDown:
+            assert time.monotonic() < end
+
+
+@pytest.mark.parametrize("name", sorted(kinds))
+def test_between_decision_and_commit(world: World, name: str, patched: pytest.MonkeyPatch) -> None:
+    one = guest(world, name)
+    wrap_after(patched, issuing, "_begin_child_token", once(world))
+    refused(world, one)
+    assert leases_of(world, one) == []
+    with world.database.transaction() as tx:
+        decided = tx.scalars(select(Event.id).where(Event.subject == one.dataset.id, Event.kind == "decision.allowed"))
+        assert decided.all() == [], "no decision that led to nothing"
+    handed = world.issue(one.signed, one.dataset, kind=name, **one.asks)
+    assert handed.values is not None and opens(world, name, handed.values)
+    settle(world, one)
+    assert sweeping.reconcile(world.ender).strays == []
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("name", AT_BACKEND)
+def test_between_activation_and_commit(world: World, name: str, patched: pytest.MonkeyPatch) -> None:
+    one = guest(world, name)
+    made: list[Any] = []
+    issue = one.kind.issue
+
+    def remembering(*arguments: Any) -> Any:
+        made.append(issue(*arguments))
+        return made[-1]
+
+    patched.setattr(one.kind, "issue", remembering)
+    wrap_after(patched, issuing, "_record_issued", once(world))
+    refused(world, one)
+    (lease,) = leases_of(world, one)
+    assert (lease.state, world.events(lease.id)) == ("pending", [])
+    assert opens(world, name, made[0].values), "there is something to take back"
+    settle(world, one)
+    assert leases_of(world, one)[0].state == "revoked"
+    assert not opens(world, name, made[0].values)
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("name", sorted(kinds))
+def test_between_an_end_and_its_record(world: World, name: str, patched: pytest.MonkeyPatch) -> None:
+    one = guest(world, name)
+    handed = world.issue(one.signed, one.dataset, kind=name, **one.asks)
+    with world.database.transaction() as tx:
+        ending.mark(tx, Lease.id == handed.lease.id, cause="revoked", by="system", now=clock(tx))
+    record, restart = audit.record, once(world)
+
+    def recording(tx: Any, kind: str, **named: Any) -> str:
+        result = record(tx, kind, **named)
+        if kind == "lease.revoked":
+            restart()
+        return result
+
+    patched.setattr(audit, "record", recording)
+    # In this thread: servers die with the thread that started them.
+    assert not sweeping._end_one(world.ender, handed.lease.id)
+    assert seen_again(world, handed.lease.id).state == "revoking", "not shown as ended before it is on record"
+    world.wait_sweeping(handed.lease.id, "revoked")
+    assert world.events(handed.lease.id) == ["lease.issued", "lease.ending", "lease.revoked"]
+    assert handed.values is not None and not opens(world, name, handed.values)
