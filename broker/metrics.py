@@ -27,6 +27,7 @@ vanished = Counter(
 notices = Counter("guestkey_notices", "Attempts to deliver a notice, by what came of them.", ["way", "outcome"])
 notice_faults = Counter("guestkey_notice_faults", "Rounds of telling people that failed, by what was done.", ["part"])
 backend_faults = Counter("guestkey_backend_faults", "Backends that did not answer usefully in time.", ["backend"])
+log_lines_lost = Counter("guestkey_log_lines_lost", "Lines of the log that could not be written.")
 anonymous_refusals = Counter("guestkey_anonymous_refusals", "Requests refused before anybody was recognised.", ["code"])
 requests = Histogram(
     "guestkey_request_seconds", "Time to answer, by route.", ["method", "route", "status"], buckets=_FAST

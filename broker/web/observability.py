@@ -6,9 +6,10 @@ import logging
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 from starlette.datastructures import MutableHeaders
@@ -25,6 +26,27 @@ _MOST_FRAMES = 12
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
+class _Stream:
+    """Where the log's lines go. One that finds no room is counted and let go: what it tells of goes on all the same."""
+
+    def __init__(self, to: TextIO) -> None:
+        self._to = to
+
+    def write(self, text: str) -> int:
+        """Write a line."""
+        try:
+            return self._to.write(text)
+        except OSError:
+            metrics.log_lines_lost.inc()
+            return 0
+
+    def flush(self) -> None:
+        """Let what was written out of this process."""
+        # A line that was lost has been counted; it is not lost twice.
+        with suppress(OSError):
+            self._to.flush()
+
+
 def configure_logging(level: str) -> None:
     """JSON lines on standard error, for our own code and for the libraries'. Called by commands, never at import."""
     shared: list[Any] = [
@@ -32,11 +54,12 @@ def configure_logging(level: str) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    stream = cast(TextIO, _Stream(sys.stderr))
     threshold = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
     structlog.configure(
         processors=[*shared, _without_exception_text, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
@@ -47,7 +70,7 @@ def configure_logging(level: str) -> None:
         ],
         foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
