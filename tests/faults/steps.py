@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import psycopg
 from broker import audit
 from broker.access import issuing, sweeping
 from broker.credentials import kinds
-from broker.credentials.base import Kind
+from broker.credentials.base import Kind, NotEnded
 from broker.vault import Vault, VaultRefused
 
 Die = Callable[[], None]
@@ -33,6 +33,13 @@ def die() -> None:
     """End this process as the kernel does when memory runs out: nothing is tidied up."""
     os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)
+
+
+def hang(seconds: float, fails: bool) -> None:
+    """Do nothing for a while, as a machine that is moved does; then go on, or fail."""
+    time.sleep(seconds)
+    if fails:
+        raise NotEnded("after a long while")
 
 
 def issuing_steps(kind: Kind) -> dict[str, Callable[[Die], None]]:
@@ -64,39 +71,49 @@ def _lengthened(kind: Kind, die: Die) -> None:
 
 def ending_steps(kind: Kind, lease_id: str) -> dict[str, Callable[[Die], None]]:
     """Where a worker that ends a lease can die, in order. Other leases it ends as always."""
-    steps: dict[str, Callable[[Die], None]] = {"claimed": lambda die: _of(lease_id, kind, "end", die, late=False)}
+    steps: dict[str, Callable[[Die], None]] = {"claimed": lambda die: _ending(kind, lease_id, before=die)}
     if kind.name == "postgres":
-        steps["revoked in OpenBao"] = lambda die: after(Vault, "revoke_lease", die)
-        # By hand, as when OpenBao has given the lease up.
         steps |= {
-            f"by hand: {name}": functools.partial(_by_hand, f"guestkey_ops.{function}")
+            f"by hand: {name}": functools.partial(_by_hand, function)
             for name, function in (
                 ("door closed", "close_door"),
                 ("sessions ended", "end_sessions"),
                 ("user dropped", "drop_user"),
             )
         }
-    steps["ended at the backend"] = lambda die: _of(lease_id, kind, "end", die, late=True)
-    steps["noted, not committed"] = lambda die: _noted(lease_id, die)
+    steps["ended at the backend"] = lambda die: _ending(kind, lease_id, after=die)
+    steps["noted, not committed"] = lambda die: noted(lease_id, die)
     return steps
 
 
-def _of(lease_id: str, kind: Kind, name: str, die: Die, *, late: bool) -> None:
-    original = getattr(kind, name)
+def _ending(kind: Kind, lease_id: str, *, before: Die = lambda: None, after: Die = lambda: None) -> None:
+    """Wrap how a kind ends leases, alone or many together."""
+    for name in ("end", "end_many"):
+        if hasattr(kind, name):
+            _around(kind, name, lambda asked: lease_id in _ids(asked), before, after)
 
-    def wrapped(vault: Vault, lease: Any) -> Any:
-        if lease.id != lease_id:
-            return original(vault, lease)
-        if not late:
-            die()
-        result = original(vault, lease)
-        die()
+
+def _ids(asked: Any) -> set[str]:
+    return {lease.id for lease in asked} if isinstance(asked, Sequence) else {asked.id}
+
+
+def _around(owner: Any, name: str, concerned: Callable[[Any], bool], before: Die, after: Die) -> None:
+    original = getattr(owner, name)
+
+    def wrapped(vault: Vault, asked: Any) -> Any:
+        if not concerned(asked):
+            return original(vault, asked)
+        before()
+        result = original(vault, asked)
+        after()
         return result
 
-    setattr(kind, name, wrapped)
+    setattr(owner, name, wrapped)
 
 
 def _by_hand(function: str, die: Die) -> None:
+    """After a statement of the worker's own hands; OpenBao has given the lease up."""
+
     def given_up(*_: Any) -> None:
         raise VaultRefused("irrevocable")
 
@@ -112,16 +129,22 @@ def _by_hand(function: str, die: Die) -> None:
     setattr(psycopg.Connection, "execute", executing)  # noqa: B010
 
 
-def _noted(lease_id: str, die: Die) -> None:
-    record = audit.record
+def noted(lease_id: str, die: Die) -> None:
+    """Once the end is written, before it is committed: alone, or as one of many."""
+    kinds_of_events = ("lease.revoked", "lease.expired")
+    for name in ("record", "record_many"):
+        if not hasattr(audit, name):
+            continue
+        original = getattr(audit, name)
 
-    def recording(tx: Any, kind: str, **named: Any) -> str:
-        result = record(tx, kind, **named)
-        if named["subject"] == lease_id and kind in ("lease.revoked", "lease.expired"):
-            die()
-        return result
+        def recording(tx: Any, kind: str, *, original: Any = original, **named: Any) -> Any:
+            result = original(tx, kind, **named)
+            subjects = [named["subject"]] if "subject" in named else [about[0] for about in named["about"]]
+            if kind in kinds_of_events and lease_id in subjects:
+                die()
+            return result
 
-    audit.record = recording
+        setattr(audit, name, recording)
 
 
 def before(owner: Any, name: str, act: Callable[[], None]) -> None:
@@ -156,7 +179,8 @@ def install(order: Mapping[str, Any]) -> None:
         return
     kind = kinds[order["kind"]]
     if "lease" in order:
-        ending_steps(kind, order["lease"])[order["step"]](die)
+        act = functools.partial(hang, order["hangs"], order.get("fails", False)) if "hangs" in order else die
+        ending_steps(kind, order["lease"])[order["step"]](act)
         return
     _leak(kind, Path(order["leak"]))
     if order["step"] != "never":

@@ -25,7 +25,7 @@ from tests.support.world import World
 CLAIM_SECONDS = 2
 # Noticing that a claim has run out, and the end itself.
 SLACK = 8
-SHORT = ("ended at the backend", "by hand: door closed")
+SHORT = ("by hand: door closed", "ended at the backend")
 
 
 def revoke(world: World, guest: Guest, lease_id: str) -> None:

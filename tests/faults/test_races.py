@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -137,20 +138,34 @@ def test_two_workers_at_the_same_leases_end_each_once(world: World, second_ender
         assert handed.values is not None and not opens(world, one.kind.name, handed.values)
 
 
-def test_a_worker_whose_claim_ran_out_changes_nothing_any_more(world: World, second_ender: Parts) -> None:
+@pytest.mark.whole
+@pytest.mark.parametrize("fails", [False, True], ids=["ends it too", "fails"])
+@pytest.mark.parametrize("name", sorted(kinds))
+def test_a_worker_whose_claim_ran_out_changes_nothing_any_more(
+    world: World, launcher: Launcher, name: str, fails: bool
+) -> None:
     """It hung while it ended a lease; another has finished, and said by what."""
-    one = guest(world, "postgres")
-    handed = world.issue(one.signed, one.dataset)
+    one = guest(world, name)
+    handed = world.issue(one.signed, one.dataset, kind=name, **one.asks)
+    order: dict[str, Any] = {"kind": name, "lease": handed.lease.id, "step": "ended at the backend", "claim_seconds": 1}
+    hanging = launcher.work(**order, hangs=5, fails=fails)
     with world.database.transaction() as tx:
         ending.mark(tx, Lease.id == handed.lease.id, cause="revoked", by="system", now=clock(tx))
-    as_claimed = world.lease(handed.lease.id)
-    world.sweep()
-    assert not sweeping._note_ended(second_ender, as_claimed, "a late comer")
-    sweeping._note_failure(second_ender, as_claimed, RuntimeError("a late comer"))
+    until(lambda: world.lease(handed.lease.id).claimed_until is not None)
+    world.wait_sweeping(handed.lease.id, "revoked")
+    as_ended = world.lease(handed.lease.id)
+    time.sleep(5.5)
+    hanging.stop()
     lease = world.lease(handed.lease.id)
-    assert (lease.state, lease.last_error) == ("revoked", "")
-    assert lease.confirmed_by != "a late comer"
+    assert (lease.state, lease.last_error, lease.ended_at) == ("revoked", "", as_ended.ended_at)
     assert world.events(handed.lease.id) == ["lease.issued", "lease.ending", "lease.revoked"]
+
+
+def until(happened: Callable[[], bool], *, seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_two_workers_reconcile_while_a_replica_issues(

@@ -1,0 +1,60 @@
+"""The disk of the broker's own log is full: what is not logged is done all the same, and the record has it."""
+
+from __future__ import annotations
+
+import time
+
+import httpx
+import pytest
+
+from broker.access import ending
+from broker.credentials import kinds
+from broker.database import now as clock
+from broker.embedded.children import free_port
+from broker.models import Lease
+from tests.faults.guests import guest, opens
+from tests.faults.holding import ask, check_reason, leases_of, settle
+from tests.faults.processes import Launcher
+from tests.support.world import World
+
+FULL = "/dev/full"
+
+
+@pytest.mark.parametrize("name", sorted(kinds))
+def test_a_replica_goes_on(world: World, launcher: Launcher, name: str) -> None:
+    replica = launcher.serve(log=FULL)
+    one = guest(world, name)
+    answer = ask(replica.url, one)
+    assert answer.status_code == 201
+    assert opens(world, name, answer.json()["credential"])
+    assert "lease.issued" in world.events(leases_of(world, one)[0].id)
+    numbers = httpx.get(f"{replica.url}/metrics", trust_env=False, timeout=20).text
+    lost = next(line for line in numbers.splitlines() if line.startswith("guestkey_log_lines_lost_total"))
+    assert float(lost.split()[1]) >= 1
+    replica.stop()
+    settle(world, one)
+
+
+def test_a_replica_whose_key_store_is_gone_too_still_says_so(world: World, launcher: Launcher) -> None:
+    replica = launcher.serve(log=FULL, environment={"GUESTKEY_BAO_ADDR": f"http://127.0.0.1:{free_port()}"})
+    one = guest(world, "token")
+    assert ask(replica.url, one).status_code == 503
+    with replica.client(one.signed) as client:
+        check_reason(client.get("/me"))
+    replica.stop()
+    settle(world, one)
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("name", sorted(kinds))
+def test_a_worker_goes_on(world: World, launcher: Launcher, name: str) -> None:
+    one = guest(world, name)
+    handed = world.issue(one.signed, one.dataset, kind=name, **one.asks)
+    worker = launcher.work(log=FULL)
+    with world.database.transaction() as tx:
+        ending.mark(tx, Lease.id == handed.lease.id, cause="revoked", by="system", now=clock(tx))
+    began = time.monotonic()
+    world.wait_for(handed.lease.id, "revoked", seconds=15)
+    assert time.monotonic() - began < 15
+    assert handed.values is not None and not opens(world, name, handed.values)
+    worker.stop()

@@ -1,0 +1,218 @@
+"""OpenBao sealed and unsealed, and OpenBao whose audit file finds no room, while issuing and while ending."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from broker.access import ending, issuing, sweeping
+from broker.credentials import kinds
+from broker.database import now as clock
+from broker.errors import BackendDown
+from broker.models import Lease
+from tests.faults import steps
+from tests.faults.guests import Guest, guest, opens
+from tests.faults.holding import MOST_SECONDS, leases_of, settle
+from tests.faults.house import House, own_house
+from tests.support.world import World
+
+pytestmark = pytest.mark.whole
+THROUGH_OPENBAO = sorted(name for name, kind in kinds.items() if kind.needs_child_token)
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[House]:
+    """A house of this module's own."""
+    with own_house() as made:
+        yield made
+
+
+@pytest.fixture
+def there(house: House) -> Iterator[World]:
+    """The world in it."""
+    with house.world() as made:
+        yield made
+
+
+def issue(world: World, one: Guest) -> Any:
+    return world.issue(one.signed, one.dataset, kind=one.kind.name, **one.asks)
+
+
+def refused(world: World, one: Guest) -> None:
+    began = time.monotonic()
+    with pytest.raises(BackendDown) as down:
+        issue(world, one)
+    assert time.monotonic() - began < MOST_SECONDS
+    assert down.value.detail and down.value.advice
+
+
+def again(world: World, one: Guest, *, seconds: float = 15) -> Any:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return issue(world, one)
+        except BackendDown:
+            assert time.monotonic() < end
+            time.sleep(0.3)
+
+
+def revoke(world: World, lease_id: str) -> None:
+    with world.database.transaction() as tx:
+        ending.mark(tx, Lease.id == lease_id, cause="revoked", by="system", now=clock(tx))
+
+
+def needs_openbao(name: str) -> bool:
+    """Whether a credential of a kind cannot be made without it."""
+    return kinds[name].needs_child_token or name == "token"
+
+
+@pytest.mark.parametrize("name", sorted(filter(needs_openbao, kinds)))
+def test_sealed_before_it_is_asked(house: House, there: World, name: str) -> None:
+    one, other = guest(there, name), guest(there, name)
+    issue(there, other)
+    house.seal()
+    try:
+        refused(there, one)
+        (lease,) = leases_of(there, one)
+        assert lease.state == ("pending" if kinds[name].at_backend else "revoking")
+    finally:
+        house.unseal()
+    handed = again(there, guest(there, name))
+    assert opens(there, name, handed.values)
+    for done in (one, other):
+        settle(there, done)
+    assert sweeping.reconcile(there.ender).strays == []
+
+
+@pytest.mark.parametrize("name", THROUGH_OPENBAO)
+def test_sealed_between_the_child_token_and_what_it_is_for(
+    house: House, there: World, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = guest(there, name)
+    after_once(monkeypatch, issuing, "_awaited", house.seal)
+    try:
+        refused(there, one)
+    finally:
+        house.unseal()
+    again(there, guest(there, name))
+    settle(there, one)
+    assert leases_of(there, one)[0].state == "revoked"
+
+
+@pytest.mark.parametrize("name", sorted(kinds))
+def test_sealed_between_making_and_recording(
+    house: House, there: World, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was made works; it is handed over, and ends: early if it cannot be lengthened."""
+    one = guest(there, name)
+    after_once(monkeypatch, kinds[name], "issue", house.seal)
+    try:
+        handed = issue(there, one)
+    finally:
+        house.unseal()
+    assert opens(there, name, handed.values)
+    settle(there, one)
+    assert not opens(there, name, handed.values)
+
+
+@pytest.mark.parametrize("name", sorted(kinds))
+def test_sealed_while_ending(house: House, there: World, name: str) -> None:
+    """Where the backend itself can be asked, the end does not wait for OpenBao; where it cannot, nothing is claimed."""
+    one = guest(there, name)
+    handed = again(there, one)
+    # A worker that runs has looked around once, and so knows its log-ins at backends.
+    assert sweeping.reconcile(there.ender).strays == []
+    house.seal()
+    try:
+        revoke(there, handed.lease.id)
+        there.sweep()
+        lease = there.lease(handed.lease.id)
+        assert lease.state in ("revoked", "revoke_failed", "revoking")
+        if name == "postgres":
+            assert lease.state == "revoked", "ended by hand, and PostgreSQL said so"
+            assert not opens(there, name, handed.values)
+    finally:
+        house.unseal()
+    there.wait_sweeping(handed.lease.id, "revoked", seconds=30)
+    assert not opens(there, name, handed.values)
+
+
+@pytest.mark.parametrize("name", sorted(filter(needs_openbao, kinds)))
+def test_no_room_for_requests(house: House, there: World, name: str) -> None:
+    """OpenBao refuses what it cannot write down, before it does it."""
+    one, other = guest(there, name), guest(there, name)
+    again(there, other)
+    with house.full_disk():
+        refused(there, one)
+    again(there, guest(there, name))
+    settle(there, one)
+    assert sweeping.reconcile(there.ender).strays == []
+
+
+@pytest.mark.parametrize("name", THROUGH_OPENBAO)
+def test_no_room_for_the_answer(house: House, there: World, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap 3: OpenBao answers 500, and what it was asked for is there all the same, without any crash."""
+    # How long the two lines of the request at a backend are is seen from one that went well.
+    with house.full_disk(room=1 << 20):
+        before = len(house.audited())
+        issue(there, guest(there, name))
+        asked, answered = made_at_backend(house.audited()[before:])
+    one = guest(there, name)
+    made = one.kind.issue
+    struck: list[int] = []
+
+    def without_room_for_the_answer(*arguments: Any) -> Any:
+        with house.full_disk(room=len(asked) + len(answered) // 2):
+            struck.append(1)
+            return made(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(one.kind, "issue", without_room_for_the_answer)
+        refused(there, one)
+    assert struck
+    (lease,) = leases_of(there, one)
+    assert lease.state == "pending"
+    if name == "postgres":
+        assert there.roles_of(lease.id) == 1, "the user is there though OpenBao said that it failed"
+        assert lease.backend_lease_id is None, "and nobody knows OpenBao's lease"
+    settle(there, one)
+    assert there.lease(lease.id).state == "revoked"
+    if name == "postgres":
+        assert there.roles_of(lease.id) == 0
+    assert sweeping.reconcile(there.ender).strays == []
+
+
+@pytest.mark.parametrize("name", sorted(kinds))
+def test_no_room_while_ending(house: House, there: World, name: str) -> None:
+    one = guest(there, name)
+    handed = again(there, one)
+    revoke(there, handed.lease.id)
+    with house.full_disk():
+        there.sweep()
+        lease = there.lease(handed.lease.id)
+        if lease.state == "revoked":
+            assert not opens(there, name, handed.values)
+    there.wait_sweeping(handed.lease.id, "revoked", seconds=30)
+    assert not opens(there, name, handed.values)
+
+
+def made_at_backend(lines: list[bytes]) -> tuple[bytes, bytes]:
+    """Of the audit file: the request to a backend and its answer, the first after the child token was made."""
+    about = [line for line in lines if b'"auth/token/create' not in line and b'"auth/approle' not in line]
+    return about[0], about[1]
+
+
+def after_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, act: Callable[[], None]) -> None:
+    """Let something happen once a function has returned, the first time only."""
+    monkeypatch.setattr(owner, name, getattr(owner, name))
+    done: list[bool] = []
+
+    def first() -> None:
+        if not done:
+            done.append(True)
+            act()
+
+    steps.after(owner, name, first)
