@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from broker.credentials import kinds
 from broker.credentials.base import Kind
 from broker.models import Dataset, Grant
@@ -30,6 +32,12 @@ class Guest:
     def body(self, **more: Any) -> dict[str, Any]:
         """What is posted to `/leases`."""
         return {"dataset": self.dataset.slug, "slice": "deidentified", "kind": self.kind.name, **self.asks, **more}
+
+
+def each_kind(short: str, *, among: Callable[[Kind], bool] = lambda kind: True) -> list[Any]:
+    """Names of kinds to try something with: one in the short form, all of them in the whole."""
+    names = sorted(name for name, kind in kinds.items() if among(kind))
+    return [pytest.param(name, marks=() if name == short else pytest.mark.whole) for name in names]
 
 
 def guest(world: World, name: str) -> Guest:

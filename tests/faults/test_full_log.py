@@ -12,7 +12,7 @@ from broker.credentials import kinds
 from broker.database import now as clock
 from broker.embedded.children import free_port
 from broker.models import Lease
-from tests.faults.guests import guest, opens
+from tests.faults.guests import each_kind, guest, opens
 from tests.faults.holding import ask, check_reason, leases_of, settle
 from tests.faults.processes import Launcher
 from tests.support.world import World
@@ -20,7 +20,7 @@ from tests.support.world import World
 FULL = "/dev/full"
 
 
-@pytest.mark.parametrize("name", sorted(kinds))
+@pytest.mark.parametrize("name", each_kind("token"))
 def test_a_replica_goes_on(world: World, launcher: Launcher, name: str) -> None:
     replica = launcher.serve(log=FULL)
     one = guest(world, name)
@@ -35,6 +35,7 @@ def test_a_replica_goes_on(world: World, launcher: Launcher, name: str) -> None:
     settle(world, one)
 
 
+@pytest.mark.whole
 def test_a_replica_whose_key_store_is_gone_too_still_says_so(world: World, launcher: Launcher) -> None:
     replica = launcher.serve(log=FULL, environment={"GUESTKEY_BAO_ADDR": f"http://127.0.0.1:{free_port()}"})
     one = guest(world, "token")

@@ -21,7 +21,7 @@ from broker.access.working import Worker
 from broker.credentials import kinds
 from broker.credentials.base import Kind
 from broker.models import Event, Lease
-from tests.faults.guests import Guest, guest, opens
+from tests.faults.guests import Guest, each_kind, guest, opens
 from tests.faults.processes import Launcher, Process
 from tests.faults.steps import issuing_steps
 from tests.support.world import World
@@ -116,7 +116,7 @@ def die_at(world: World, launcher: Launcher, name: str, steps: list[str]) -> Non
     assert sweeping.reconcile(world.ender).strays == []
 
 
-@pytest.mark.parametrize("name", sorted(kinds))
+@pytest.mark.parametrize("name", each_kind("postgres"))
 def test_what_nobody_was_told_of_ends(world: World, launcher: Launcher, name: str, worker: Worker) -> None:
     die_at(world, launcher, name, [step for step in issuing_steps(kinds[name]) if step in SHORT])
 

@@ -19,7 +19,7 @@ from broker.database import now as clock
 from broker.models import Lease
 from broker.parts import Parts
 from broker.settings import Settings
-from tests.faults.guests import Guest, guest, opens
+from tests.faults.guests import Guest, each_kind, guest, opens
 from tests.faults.holding import leases_of, settle
 from tests.faults.processes import Launcher, Process
 from tests.support.world import Signed, World
@@ -55,7 +55,7 @@ def post(replica: Process, one: Guest, path: str, body: Any, **headers: str) -> 
         return client.post(path, json=body, headers=headers)
 
 
-@pytest.mark.parametrize("name", sorted(kinds))
+@pytest.mark.parametrize("name", each_kind("postgres"))
 def test_a_key_used_twice_at_two_replicas_makes_one_lease(
     world: World, replicas: tuple[Process, Process], name: str
 ) -> None:
@@ -77,6 +77,7 @@ def suspend(world: World, signed: Signed, admin: Signed) -> None:
         ending.suspend_person(tx, signed.id, admin.caller, "now", clock(tx))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", sorted(kinds))
 def test_issuing_while_the_person_is_suspended(world: World, replicas: tuple[Process, Process], name: str) -> None:
     """Either the gate saw the end, or the end saw the lease."""
@@ -93,6 +94,7 @@ def test_issuing_while_the_person_is_suspended(world: World, replicas: tuple[Pro
             assert not opens(world, name, answer.json()["credential"])
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", RENEWABLE)
 def test_renewing_while_it_is_revoked(world: World, replicas: tuple[Process, Process], name: str) -> None:
     """A revoked credential is not brought back by the renewal that was under way."""
@@ -168,6 +170,7 @@ def until(happened: Callable[[], bool], *, seconds: float = 10) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.whole
 def test_two_workers_reconcile_while_a_replica_issues(
     world: World, second_ender: Parts, replicas: tuple[Process, Process]
 ) -> None:
