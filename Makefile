@@ -10,10 +10,10 @@ PORT ?= 8200
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help up down status passwords demo test check format docs screenshots bench clean
+.PHONY: help up down status passwords demo test test-faults check format docs screenshots bench clean
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 	@echo '  Settings: PYTHON=$(PYTHON) STATE=$(STATE) PORT=$(PORT)'
 
 up: $(VENV)/.embedded ## Start everything on this machine, or find it running; prints address and accounts
@@ -33,6 +33,9 @@ demo: $(VENV)/.embedded ## Walk the whole story unattended on a throw-away stack
 
 test: $(VENV)/.dev ## Run the tests, on real servers
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+test-faults: $(VENV)/.dev ## Kill, cut, fill and race everything, at every step; takes a quarter of an hour
+	$(BIN)/pytest tests/faults -m 'whole or not whole' -n 2 --dist loadfile
 
 check: $(VENV)/.dev ## Lint, formatting, types, directions of imports
 	$(BIN)/ruff check .

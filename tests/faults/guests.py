@@ -6,32 +6,42 @@ import base64
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
 
+from broker.access.issuing import Handed
 from broker.credentials import kinds
 from broker.credentials.base import Kind
 from broker.models import Dataset, Grant
 from broker.oauth.signed import claims_of_live
 from tests.credentials import test_contract
-from tests.credentials.contract import KindContract
 from tests.support.world import Signed, World
 
 
 @dataclass(frozen=True)
 class Guest:
-    """Somebody with a grant on a dataset that is served as a kind; `asks` goes into the request beside the dataset."""
+    """Somebody with a grant on a dataset that is served as a kind.
+
+    `asks` goes into the request beside the dataset. `opens` tries what was handed over at whoever guards the slice, as a
+    thief would.
+    """
 
     kind: Kind
     signed: Signed
     dataset: Dataset
     grant: Grant
+    opens: Callable[[Mapping[str, str]], bool]
     asks: Mapping[str, Any] = field(default_factory=dict)
 
     def body(self, **more: Any) -> dict[str, Any]:
         """What is posted to `/leases`."""
         return {"dataset": self.dataset.slug, "slice": "deidentified", "kind": self.kind.name, **self.asks, **more}
+
+    def issue(self, world: World, **changes: Any) -> Handed:
+        """Issue through the story, in this process."""
+        return world.issue(self.signed, self.dataset, kind=self.kind.name, **self.asks, **changes)
 
 
 def each_kind(short: str, *, among: Callable[[Kind], bool] = lambda kind: True) -> list[Any]:
@@ -42,30 +52,24 @@ def each_kind(short: str, *, among: Callable[[Kind], bool] = lambda kind: True) 
 
 def guest(world: World, name: str) -> Guest:
     """A guest of a kind, new in everything."""
-    return _MAKING.get(name, _of_the_clinic)(world, kinds[name])
+    return _MAKING[name](world)
 
 
-def opens(world: World, name: str, values: Mapping[str, str]) -> bool:
-    """Whether a credential opens its slice now, asked of whoever guards it."""
-    if name == "token":
-        return _introspected(world, values["access_token"])
-    return _CONTRACTS[name]().works(world, values)
+def _of_a_table(world: World) -> Guest:
+    signed, dataset, grant = world.guest()
+    return Guest(kinds["postgres"], signed, dataset, grant, partial(test_contract.TestPostgres().works, world))
 
 
-def _of_the_clinic(world: World, kind: Kind) -> Guest:
-    return Guest(kind, *world.guest())
+def _of_whoever_introspects(world: World) -> Guest:
+    signed, dataset, grant = world.guest()
+    return Guest(kinds["token"], signed, dataset, grant, partial(_introspected, world))
 
 
-def _introspected(world: World, token: str) -> bool:
+def _introspected(world: World, values: Mapping[str, str]) -> bool:
     # The address of the replica that signed is whatever port it had.
-    payload = token.split(".")[1]
+    payload = values["access_token"].split(".")[1]
     issuer = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["iss"]
-    return claims_of_live(world.parts, issuer, token) is not None
+    return claims_of_live(world.parts, issuer, values["access_token"]) is not None
 
 
-_MAKING: dict[str, Callable[[World, Kind], Guest]] = {}
-_CONTRACTS: dict[str, type[KindContract]] = {
-    contract.name: contract
-    for contract in vars(test_contract).values()
-    if isinstance(contract, type) and issubclass(contract, KindContract) and contract is not KindContract
-}
+_MAKING: dict[str, Callable[[World], Guest]] = {"postgres": _of_a_table, "token": _of_whoever_introspects}

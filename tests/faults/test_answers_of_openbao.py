@@ -22,7 +22,7 @@ from broker.models import Lease
 from broker.parts import Parts, vault_of
 from broker.settings import Settings
 from tests.faults import proxy as faults
-from tests.faults.guests import Guest, each_kind, guest, opens
+from tests.faults.guests import Guest, each_kind, guest
 from tests.faults.holding import MOST_SECONDS, again, ask, check_reason, leases_of, settle
 from tests.faults.processes import Launcher
 from tests.faults.proxy import Fault, HttpProxy
@@ -108,10 +108,10 @@ def issue_through(world: World, on_the_way: HttpProxy, replica: Replica, name: s
         # A broker that cannot even log in does not begin.
         assert len(before) == 1 or (path == "auth/approle" and not before), f"{path}: what was begun is on record"
         if answer.status_code == 201:
-            assert opens(world, name, answer.json()["credential"]), path
+            assert one.opens(answer.json()["credential"]), path
         settle(world, one)
         if answer.status_code == 201:
-            assert not opens(world, name, answer.json()["credential"]), path
+            assert not one.opens(answer.json()["credential"]), path
     assert sweeping.reconcile(world.ender).strays == []
 
 
@@ -171,7 +171,7 @@ def test_renewing(world: World, on_the_way: HttpProxy, replica: Replica, name: s
 def test_ending(world: World, on_the_way: HttpProxy, far_ender: Parts, name: str, fault: str) -> None:
     """The end is shown only once the backend has said so, whatever OpenBao answers meanwhile."""
     one = guest(world, name)
-    handed = world.issue(one.signed, one.dataset, kind=name)
+    handed = one.issue(world)
     assert handed.values is not None
     far = World(world.stack, world.settings, world.parts, far_ender)
     world.change(Lease, handed.lease.id, expires_at=world.now())
@@ -181,13 +181,13 @@ def test_ending(world: World, on_the_way: HttpProxy, far_ender: Parts, name: str
         assert lease.state in ("expired", "revoking", "revoke_failed")
         assert "canary" not in lease.last_error + lease.confirmed_by
         if lease.state == "expired":
-            assert not opens(world, name, handed.values)
+            assert not one.opens(handed.values)
     end = time.monotonic() + 30
     while world.lease(handed.lease.id).state != "expired":
         assert time.monotonic() < end, world.lease(handed.lease.id).last_error
         far.sweep()
         time.sleep(0.2)
-    assert not opens(world, name, handed.values)
+    assert not one.opens(handed.values)
 
 
 @pytest.mark.whole
@@ -197,7 +197,7 @@ def test_reconciling(world: World, on_the_way: HttpProxy, far_ender: Parts, faul
     living = {}
     for name in kinds:
         one = guest(world, name)
-        living[name] = one, world.issue(one.signed, one.dataset, kind=name)
+        living[name] = one, one.issue(world)
     with on_the_way.faulty("", FAULTS[fault]):
         try:
             found = sweeping.reconcile(far_ender)
@@ -211,7 +211,7 @@ def test_reconciling(world: World, on_the_way: HttpProxy, far_ender: Parts, faul
     for name, (one, handed) in living.items():
         assert world.lease(handed.lease.id).state == "active"
         assert handed.values is not None
-        assert opens(world, name, handed.values), name
+        assert one.opens(handed.values), name
         settle(world, one)
 
 
@@ -222,7 +222,7 @@ def test_introspecting(world: World, launcher: Launcher, on_the_way: HttpProxy, 
     one, guard = guest(world, "token"), world.service()
     replica = launcher.serve(environment={"GUESTKEY_BAO_ADDR": on_the_way.address})
     with replica.client(guard) as client, on_the_way.faulty("transit/keys", FAULTS[fault]):
-        handed = world.issue(one.signed, one.dataset, kind="token")
+        handed = one.issue(world)
         assert handed.values is not None
         began = time.monotonic()
         answer = client.post(f"{replica.url}/oauth/introspect", data={"token": handed.values["access_token"]})

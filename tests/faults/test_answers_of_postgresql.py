@@ -23,7 +23,7 @@ from broker.models import Lease
 from broker.parts import Parts
 from broker.settings import Settings
 from tests.faults import proxy as faults
-from tests.faults.guests import Guest, each_kind, guest, opens
+from tests.faults.guests import Guest, each_kind, guest
 from tests.faults.holding import again, ask, leases_of, settle
 from tests.faults.proxy import TcpFault, TcpProxy
 from tests.support.world import World
@@ -105,11 +105,11 @@ def issue_through(world: World, way: TcpProxy, replica: Replica, name: str, when
         on_record = leases_of(world, one)
         if answer.status_code == 201:
             assert [lease.state for lease in on_record] == ["active"], n
-            assert opens(world, name, answer.json()["credential"]), n
+            assert one.opens(answer.json()["credential"]), n
         assert len(on_record) <= 1
         settle(world, one)
         if answer.status_code == 201:
-            assert not opens(world, name, answer.json()["credential"]), n
+            assert not one.opens(answer.json()["credential"]), n
     assert sweeping.reconcile(world.ender).strays == []
     return len(rounds)
 
@@ -157,7 +157,7 @@ def test_making_a_user(world: World, settings: Settings, to_data: TcpProxy, faul
         settle(world, one)
         assert world.roles_of(leases_of(world, one)[0].id) == 0
         if answer.status_code == 201:
-            assert not opens(world, "postgres", answer.json()["credential"])
+            assert not one.opens(answer.json()["credential"])
     finally:
         replica.stop()
         own.close()
@@ -167,7 +167,7 @@ def end_through(world: World, way: TcpProxy, when: bytes, fault: TcpFault) -> in
     """End a credential while a fault strikes at the first, second … message; returns how many there were."""
     for n in count():
         one = guest(world, "postgres")
-        handed = world.issue(one.signed, one.dataset)
+        handed = one.issue(world)
         time.sleep(0.1)
         world.change(Lease, handed.lease.id, expires_at=world.now())
         with way.faulty(when, fault, skip=n):
@@ -188,7 +188,7 @@ def check_end(world: World, one: Guest, handed: Handed) -> None:
     settle(world, one)
     assert handed.values is not None
     assert world.lease(handed.lease.id).state == "expired"
-    assert not opens(world, "postgres", handed.values)
+    assert not one.opens(handed.values)
     assert world.events(handed.lease.id)[-1] == "lease.expired"
 
 
@@ -219,7 +219,7 @@ def test_the_worker_and_its_own_records(
     try:
         for n in range(12 if fault == "held back" else _MOST):
             one = guest(world, "postgres")
-            handed, living = (world.issue(one.signed, one.dataset) for _ in range(2))
+            handed, living = (one.issue(world) for _ in range(2))
             world.change(Lease, handed.lease.id, expires_at=world.now())
             with to_records.faulty(COMMIT, FAULTS[fault], skip=n):
                 for step in steps:

@@ -103,7 +103,7 @@ CLINGING = [another_role, a_long_query, a_query_that_never_waits, a_copy, a_fail
 @pytest.mark.parametrize("clinging", CLINGING, ids=lambda one: one.__name__.replace("_", " "))
 def test_a_session(world: World, clinging: Callable[[World, Session, Handed], Callable[[], object]]) -> None:
     one = guest(world, "postgres")
-    handed = world.issue(one.signed, one.dataset, lifetime=300)
+    handed = one.issue(world, lifetime=300)
     session = world.connect(handed)
     try:
         with at_work(clinging(world, session, handed)) as came_to:

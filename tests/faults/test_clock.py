@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from broker.credentials import kinds
-from tests.faults.guests import guest, opens
+from tests.faults.guests import guest
 from tests.faults.holding import ask, settle
 from tests.faults.processes import Launcher
 from tests.support.world import World
@@ -37,7 +37,7 @@ def check_replica(world: World, launcher: Launcher, seconds: float, *, names: It
         assert answer.status_code == 201, "it decides by PostgreSQL's clock"
         until = datetime.fromisoformat(answer.json()["lease"]["expires_at"])
         assert 55 < (until - world.now()).total_seconds() <= 60, f"{name}: no longer and no shorter"
-        assert opens(world, name, answer.json()["credential"])
+        assert one.opens(answer.json()["credential"])
         if kinds[name].renewable:
             with replica.client(one.signed) as client:
                 renewed = client.post(f"/leases/{answer.json()['lease']['id']}/renew", json={"lifetime": 120}).json()
@@ -58,7 +58,7 @@ def check_worker(world: World, launcher: Launcher, seconds: float) -> None:
     worker.signal(signal.SIGUSR1)
     for name in kinds:
         one, other = guest(world, name), guest(world, name)
-        living = world.issue(one.signed, one.dataset, kind=name, lifetime=300, **one.asks)
+        living = one.issue(world, lifetime=300)
         short = world.issue(other.signed, other.dataset, kind=name, lifetime=LIFETIME, **other.asks)
         lease = world.wait_for(short.lease.id, "expired", seconds=LIFETIME + 10)
         assert lease.ended_at is not None

@@ -12,7 +12,7 @@ from broker.credentials import kinds
 from broker.database import now as clock
 from broker.embedded.children import free_port
 from broker.models import Lease
-from tests.faults.guests import each_kind, guest, opens
+from tests.faults.guests import each_kind, guest
 from tests.faults.holding import ask, check_reason, leases_of, settle
 from tests.faults.processes import Launcher
 from tests.support.world import World
@@ -26,7 +26,7 @@ def test_a_replica_goes_on(world: World, launcher: Launcher, name: str) -> None:
     one = guest(world, name)
     answer = ask(replica.url, one)
     assert answer.status_code == 201
-    assert opens(world, name, answer.json()["credential"])
+    assert one.opens(answer.json()["credential"])
     assert "lease.issued" in world.events(leases_of(world, one)[0].id)
     numbers = httpx.get(f"{replica.url}/metrics", trust_env=False, timeout=20).text
     lost = next(line for line in numbers.splitlines() if line.startswith("guestkey_log_lines_lost_total"))
@@ -50,12 +50,14 @@ def test_a_replica_whose_key_store_is_gone_too_still_says_so(world: World, launc
 @pytest.mark.parametrize("name", sorted(kinds))
 def test_a_worker_goes_on(world: World, launcher: Launcher, name: str) -> None:
     one = guest(world, name)
-    handed = world.issue(one.signed, one.dataset, kind=name, **one.asks)
+    handed = one.issue(
+        world,
+    )
     worker = launcher.work(log=FULL)
     with world.database.transaction() as tx:
         ending.mark(tx, Lease.id == handed.lease.id, cause="revoked", by="system", now=clock(tx))
     began = time.monotonic()
     world.wait_for(handed.lease.id, "revoked", seconds=15)
     assert time.monotonic() - began < 15
-    assert handed.values is not None and not opens(world, name, handed.values)
+    assert handed.values is not None and not one.opens(handed.values)
     worker.stop()

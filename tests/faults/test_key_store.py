@@ -14,7 +14,7 @@ from broker.database import now as clock
 from broker.errors import BackendDown
 from broker.models import Lease
 from tests.faults import steps
-from tests.faults.guests import Guest, guest, opens
+from tests.faults.guests import Guest, guest
 from tests.faults.holding import MOST_SECONDS, leases_of, settle
 from tests.faults.house import House, own_house
 from tests.support.world import World
@@ -38,7 +38,9 @@ def there(house: House) -> Iterator[World]:
 
 
 def issue(world: World, one: Guest) -> Any:
-    return world.issue(one.signed, one.dataset, kind=one.kind.name, **one.asks)
+    return one.issue(
+        world,
+    )
 
 
 def refused(world: World, one: Guest) -> None:
@@ -80,9 +82,9 @@ def test_sealed_before_it_is_asked(house: House, there: World, name: str) -> Non
         assert lease.state == ("pending" if kinds[name].at_backend else "revoking")
     finally:
         house.unseal()
-    handed = again(there, guest(there, name))
-    assert opens(there, name, handed.values)
-    for done in (one, other):
+    third = guest(there, name)
+    assert third.opens(again(there, third).values)
+    for done in (one, other, third):
         settle(there, done)
     assert sweeping.reconcile(there.ender).strays == []
 
@@ -113,9 +115,9 @@ def test_sealed_between_making_and_recording(
         handed = issue(there, one)
     finally:
         house.unseal()
-    assert opens(there, name, handed.values)
+    assert one.opens(handed.values)
     settle(there, one)
-    assert not opens(there, name, handed.values)
+    assert not one.opens(handed.values)
 
 
 @pytest.mark.parametrize("name", sorted(kinds))
@@ -133,11 +135,11 @@ def test_sealed_while_ending(house: House, there: World, name: str) -> None:
         assert lease.state in ("revoked", "revoke_failed", "revoking")
         if name == "postgres":
             assert lease.state == "revoked", "ended by hand, and PostgreSQL said so"
-            assert not opens(there, name, handed.values)
+            assert not one.opens(handed.values)
     finally:
         house.unseal()
     there.wait_sweeping(handed.lease.id, "revoked", seconds=30)
-    assert not opens(there, name, handed.values)
+    assert not one.opens(handed.values)
 
 
 @pytest.mark.parametrize("name", sorted(filter(needs_openbao, kinds)))
@@ -194,9 +196,9 @@ def test_no_room_while_ending(house: House, there: World, name: str) -> None:
         there.sweep()
         lease = there.lease(handed.lease.id)
         if lease.state == "revoked":
-            assert not opens(there, name, handed.values)
+            assert not one.opens(handed.values)
     there.wait_sweeping(handed.lease.id, "revoked", seconds=30)
-    assert not opens(there, name, handed.values)
+    assert not one.opens(handed.values)
 
 
 def made_at_backend(lines: list[bytes]) -> tuple[bytes, bytes]:

@@ -17,7 +17,7 @@ from broker.credentials import kinds
 from broker.credentials.base import Kind
 from broker.database import now as clock
 from broker.models import Lease
-from tests.faults.guests import Guest, each_kind, guest, opens
+from tests.faults.guests import Guest, each_kind, guest
 from tests.faults.processes import Launcher
 from tests.faults.steps import ending_steps
 from tests.support.world import World
@@ -33,23 +33,25 @@ def revoke(world: World, guest: Guest, lease_id: str) -> None:
         ending.revoke_lease(tx, tx.get_one(Lease, lease_id), guest.signed.caller, "", clock(tx))
 
 
-def kill_at(world: World, launcher: Launcher, kind: Kind, step: str, *, claim_seconds: int = CLAIM_SECONDS) -> Handed:
+def kill_at(
+    world: World, launcher: Launcher, kind: Kind, step: str, *, claim_seconds: int = CLAIM_SECONDS
+) -> tuple[Guest, Handed]:
     """Hand a credential over, ask for its end, and let the worker that ends it die at a step."""
     one = guest(world, kind.name)
-    handed = world.issue(one.signed, one.dataset, kind=kind.name)
-    assert handed.values is not None and opens(world, kind.name, handed.values)
+    handed = one.issue(world)
+    assert handed.values is not None and one.opens(handed.values)
     worker = launcher.work(kind=kind.name, step=step, lease=handed.lease.id, claim_seconds=claim_seconds)
     revoke(world, one, handed.lease.id)
     assert worker.ended(20) == -9, worker.log.read_text()[-2000:]
     lease = world.lease(handed.lease.id)
     assert lease.state == "revoking", f"{step}: shown as ended before that was on record"
     assert lease.claimed_until is not None
-    return handed
+    return one, handed
 
 
-def check_in_the_end(world: World, kind: Kind, handed: Handed, step: str) -> None:
+def check_in_the_end(world: World, one: Guest, handed: Handed, step: str) -> None:
     assert handed.values is not None
-    assert not opens(world, kind.name, handed.values), step
+    assert not one.opens(handed.values), step
     assert world.events(handed.lease.id) == [
         "lease.issued",
         "lease.ending",
@@ -62,10 +64,10 @@ def die_at(world: World, launcher: Launcher, name: str, steps: list[str]) -> Non
     kind = kinds[name]
     rounds = {}
     for step in steps:
-        rounds[step] = kill_at(world, launcher, kind, step), time.monotonic()
-    for step, (handed, at) in rounds.items():
+        rounds[step] = *kill_at(world, launcher, kind, step), time.monotonic()
+    for step, (one, handed, at) in rounds.items():
         world.wait_sweeping(handed.lease.id, "revoked", seconds=at + CLAIM_SECONDS + SLACK - time.monotonic())
-        check_in_the_end(world, kind, handed, step)
+        check_in_the_end(world, one, handed, step)
     assert sweeping.reconcile(world.ender).strays == []
 
 
@@ -85,7 +87,7 @@ def test_whatever_step_it_died_at(world: World, launcher: Launcher, name: str) -
 def test_with_the_claim_as_it_is_a_guest_stays_no_longer_than_declared(world: World, launcher: Launcher) -> None:
     """The worst moment: everything claimed, nothing done yet, the guest at work."""
     kind = kinds["postgres"]
-    handed = kill_at(world, launcher, kind, "claimed", claim_seconds=sweeping.CLAIM_SECONDS)
+    _, handed = kill_at(world, launcher, kind, "claimed", claim_seconds=sweeping.CLAIM_SECONDS)
     began = time.monotonic()
     second = launcher.work()
     session = world.connect(handed)

@@ -21,7 +21,7 @@ from broker.access.working import Worker
 from broker.credentials import kinds
 from broker.credentials.base import Kind
 from broker.models import Event, Lease
-from tests.faults.guests import Guest, each_kind, guest, opens
+from tests.faults.guests import Guest, each_kind, guest
 from tests.faults.processes import Launcher, Process
 from tests.faults.steps import issuing_steps
 from tests.support.world import World
@@ -78,7 +78,7 @@ def check_right_after(world: World, killed: Killed, step: str) -> None:
     assert decisions == [lease.decision_id for lease in leases], f"{step}: no lease without its decision"
     values = killed.process.leaked()
     if step >= "6 m":
-        assert values is not None and opens(world, kind.name, values), f"{step}: there was something to take back"
+        assert values is not None and killed.guest.opens(values), f"{step}: there was something to take back"
     elif step != "6 being made":
         assert values is None, f"{step}: nothing was made before it was on record"
 
@@ -92,7 +92,7 @@ def check_in_the_end(world: World, killed: Killed, step: str, took: float) -> No
         assert world.events(lease.id) == [*issued, "lease.ending", f"lease.{lease.state}"], step
     values = killed.process.leaked()
     if values is not None:
-        assert not opens(world, kind.name, values), f"{step}: it lives on"
+        assert not killed.guest.opens(values), f"{step}: it lives on"
     # Its life was cut short by its own lease; past that, what the kind declares for a broker that is gone.
     assert kind.ending.worst_case is None or took < LIFETIME + kind.ending.worst_case, step
 
@@ -140,7 +140,7 @@ def test_it_may_die_at_any_moment(world: World, launcher: Launcher, name: str, w
         until_over(world, killed)
         values = killed.process.leaked()
         assert values is None or leases_of(world, killed.guest), "a credential that was never on record"
-        assert values is None or not opens(world, name, values)
+        assert values is None or not killed.guest.opens(values)
     assert sweeping.reconcile(world.ender).strays == []
 
 

@@ -19,7 +19,7 @@ from broker.database import now as clock
 from broker.models import Lease
 from broker.parts import Parts
 from broker.settings import Settings
-from tests.faults.guests import Guest, each_kind, guest, opens
+from tests.faults.guests import Guest, each_kind, guest
 from tests.faults.holding import leases_of, settle
 from tests.faults.processes import Launcher, Process
 from tests.support.world import Signed, World
@@ -91,7 +91,7 @@ def test_issuing_while_the_person_is_suspended(world: World, replicas: tuple[Pro
         assert all(lease.state == "revoking" for lease in leases_of(world, one)), "nothing goes on"
         settle(world, one)
         if answer.status_code == 201:
-            assert not opens(world, name, answer.json()["credential"])
+            assert not one.opens(answer.json()["credential"])
 
 
 @pytest.mark.whole
@@ -110,7 +110,7 @@ def test_renewing_while_it_is_revoked(world: World, replicas: tuple[Process, Pro
         assert renewed.status_code in (200, 409), renewed.text
         assert world.lease(first["lease"]["id"]).state in ("revoking", "revoked")
         world.wait_sweeping(first["lease"]["id"], "revoked")
-        assert not opens(world, name, first["credential"])
+        assert not one.opens(first["credential"])
         kinds_of_events = world.events(first["lease"]["id"])
         assert kinds_of_events[-1] == "lease.revoked", "nothing happens to it afterwards"
 
@@ -129,7 +129,14 @@ def test_two_workers_at_the_same_leases_end_each_once(world: World, second_ender
     for name in sorted(kinds):
         for _ in range(3):
             one = guest(world, name)
-            ends.append((one, world.issue(one.signed, one.dataset, kind=name, **one.asks)))
+            ends.append(
+                (
+                    one,
+                    one.issue(
+                        world,
+                    ),
+                )
+            )
     with world.database.transaction() as tx:
         ids = [handed.lease.id for _, handed in ends]
         ending.mark(tx, Lease.id.in_(ids), cause="revoked", by="system", now=clock(tx))
@@ -137,7 +144,7 @@ def test_two_workers_at_the_same_leases_end_each_once(world: World, second_ender
         at_once(world.sweep, other.sweep)
     for one, handed in ends:
         assert world.events(handed.lease.id) == ["lease.issued", "lease.ending", "lease.revoked"], one.kind.name
-        assert handed.values is not None and not opens(world, one.kind.name, handed.values)
+        assert handed.values is not None and not one.opens(handed.values)
 
 
 @pytest.mark.whole
@@ -148,7 +155,9 @@ def test_a_worker_whose_claim_ran_out_changes_nothing_any_more(
 ) -> None:
     """It hung while it ended a lease; another has finished, and said by what."""
     one = guest(world, name)
-    handed = world.issue(one.signed, one.dataset, kind=name, **one.asks)
+    handed = one.issue(
+        world,
+    )
     order: dict[str, Any] = {"kind": name, "lease": handed.lease.id, "step": "ended at the backend", "claim_seconds": 1}
     hanging = launcher.work(**order, hangs=5, fails=fails)
     with world.database.transaction() as tx:
@@ -199,5 +208,5 @@ def test_two_workers_reconcile_while_a_replica_issues(
     assert "lease.stray_ended" in world.events(stray)
     for one, answer in zip(guests, answers, strict=True):
         assert answer.status_code == 201
-        assert opens(world, one.kind.name, answer.json()["credential"])
+        assert one.opens(answer.json()["credential"])
         settle(world, one)

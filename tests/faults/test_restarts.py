@@ -17,7 +17,7 @@ from broker.database import now as clock
 from broker.errors import BackendDown
 from broker.models import Event, Lease
 from tests.faults import steps
-from tests.faults.guests import Guest, each_kind, guest, opens
+from tests.faults.guests import Guest, each_kind, guest
 from tests.faults.holding import leases_of, settle
 from tests.support.world import World
 
@@ -43,7 +43,9 @@ def once(world: World) -> Callable[[], None]:
 def refused(world: World, one: Guest) -> None:
     began = time.monotonic()
     with pytest.raises(BackendDown) as down:
-        world.issue(one.signed, one.dataset, kind=one.kind.name, **one.asks)
+        one.issue(
+            world,
+        )
     assert time.monotonic() - began < _SECONDS
     assert (down.value.backend, bool(down.value.advice)) == ("postgresql", True)
 
@@ -87,8 +89,10 @@ def test_between_decision_and_commit(world: World, name: str, patched: pytest.Mo
     with world.database.transaction() as tx:
         decided = tx.scalars(select(Event.id).where(Event.subject == one.dataset.id, Event.kind == "decision.allowed"))
         assert decided.all() == [], "no decision that led to nothing"
-    handed = world.issue(one.signed, one.dataset, kind=name, **one.asks)
-    assert handed.values is not None and opens(world, name, handed.values)
+    handed = one.issue(
+        world,
+    )
+    assert handed.values is not None and one.opens(handed.values)
     settle(world, one)
     assert sweeping.reconcile(world.ender).strays == []
 
@@ -109,17 +113,19 @@ def test_between_activation_and_commit(world: World, name: str, patched: pytest.
     refused(world, one)
     (lease,) = leases_of(world, one)
     assert (lease.state, world.events(lease.id)) == ("pending", [])
-    assert opens(world, name, made[0].values), "there is something to take back"
+    assert one.opens(made[0].values), "there is something to take back"
     settle(world, one)
     assert leases_of(world, one)[0].state == "revoked"
-    assert not opens(world, name, made[0].values)
+    assert not one.opens(made[0].values)
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize("name", sorted(kinds))
 def test_between_an_end_and_its_record(world: World, name: str, patched: pytest.MonkeyPatch) -> None:
     one = guest(world, name)
-    handed = world.issue(one.signed, one.dataset, kind=name, **one.asks)
+    handed = one.issue(
+        world,
+    )
     with world.database.transaction() as tx:
         ending.mark(tx, Lease.id == handed.lease.id, cause="revoked", by="system", now=clock(tx))
     for name_of in ("record", "record_many"):
@@ -131,4 +137,4 @@ def test_between_an_end_and_its_record(world: World, name: str, patched: pytest.
     world.change(Lease, handed.lease.id, claimed_until=world.now())
     world.wait_sweeping(handed.lease.id, "revoked")
     assert world.events(handed.lease.id) == ["lease.issued", "lease.ending", "lease.revoked"]
-    assert handed.values is not None and not opens(world, name, handed.values)
+    assert handed.values is not None and not one.opens(handed.values)
