@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import psycopg
 import pytest
 
 from broker.access.issuing import Handed
@@ -19,20 +21,24 @@ from broker.oauth.signed import claims_of_live
 from tests.credentials import test_contract
 from tests.support.world import Signed, World
 
+Values = Mapping[str, str]
+Staying = Callable[[Values], AbstractContextManager[Callable[[], bool]]]
+
 
 @dataclass(frozen=True)
 class Guest:
     """Somebody with a grant on a dataset that is served as a kind.
 
-    `asks` goes into the request beside the dataset. `opens` tries what was handed over at whoever guards the slice, as a
-    thief would.
+    `opens` tries what was handed over at whoever guards the slice, as a thief would. `stays` keeps something open with
+    it, for kinds where that is possible: what it yields says whether it still goes on. `asks` goes into the request.
     """
 
     kind: Kind
     signed: Signed
     dataset: Dataset
     grant: Grant
-    opens: Callable[[Mapping[str, str]], bool]
+    opens: Callable[[Values], bool]
+    stays: Staying | None = None
     asks: Mapping[str, Any] = field(default_factory=dict)
 
     def body(self, **more: Any) -> dict[str, Any]:
@@ -57,7 +63,26 @@ def guest(world: World, name: str) -> Guest:
 
 def _of_a_table(world: World) -> Guest:
     signed, dataset, grant = world.guest()
-    return Guest(kinds["postgres"], signed, dataset, grant, partial(test_contract.TestPostgres().works, world))
+    works = test_contract.TestPostgres().works
+    return Guest(kinds["postgres"], signed, dataset, grant, partial(works, world), partial(_in_a_session, world))
+
+
+@contextmanager
+def _in_a_session(world: World, values: Values) -> Iterator[Callable[[], bool]]:
+    port = world.stack.ports.postgres
+    with psycopg.connect(
+        host="127.0.0.1", port=port, dbname="data", user=values["username"], password=values["password"]
+    ) as session:
+        session.autocommit = True
+
+        def goes_on() -> bool:
+            try:
+                session.execute(f"SELECT count(*) FROM {values['relation']}")
+            except psycopg.OperationalError:
+                return False
+            return True
+
+        yield goes_on
 
 
 def _of_whoever_introspects(world: World) -> Guest:
@@ -65,7 +90,7 @@ def _of_whoever_introspects(world: World) -> Guest:
     return Guest(kinds["token"], signed, dataset, grant, partial(_introspected, world))
 
 
-def _introspected(world: World, values: Mapping[str, str]) -> bool:
+def _introspected(world: World, values: Values) -> bool:
     # The address of the replica that signed is whatever port it had.
     payload = values["access_token"].split(".")[1]
     issuer = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["iss"]

@@ -45,6 +45,14 @@ class Process:
         """How it ended: exit status or minus the signal; None if it still lives after so many seconds."""
         return self.launcher.ended(self.pid, seconds)
 
+    def killed(self, seconds: float = 20) -> None:
+        """Expect it to have been killed by SIGKILL; one that was not must not go on behind other tests."""
+        status = self.ended(seconds)
+        if status is None:
+            self.signal(signal.SIGKILL)
+            self.ended(5)
+        assert status == -signal.SIGKILL, f"{status}: {self.log.read_text()[-2000:]}"
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         os.kill(self.pid, number)

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from broker.access.issuing import Handed
+from broker.credentials import kinds
 from broker.credentials.names import short
 from broker.models import Lease
 from tests.faults.guests import guest
@@ -117,3 +118,21 @@ def test_a_session(world: World, clinging: Callable[[World, Session, Handed], Ca
         assert world.roles_of(handed.lease.id) == 0
     finally:
         session.close()
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("name", sorted(kinds))
+def test_whatever_a_kind_lets_guests_keep_open(world: World, name: str) -> None:
+    one = guest(world, name)
+    if one.stays is None:
+        assert name == "token", "nothing is open with a token: each use is asked about on its own"
+        return
+    handed = one.issue(world, lifetime=300)
+    assert handed.values is not None
+    with one.stays(handed.values) as goes_on:
+        assert goes_on()
+        world.change(Lease, handed.lease.id, expires_at=world.now())
+        began = time.monotonic()
+        settle(world, one)
+        assert not goes_on()
+        assert time.monotonic() - began < one.kind.ending.open_sessions

@@ -6,9 +6,10 @@ What it had claimed is free again when its claim runs out, and another worker fi
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 
-import psycopg
 import pytest
 
 from broker.access import ending, sweeping
@@ -28,31 +29,43 @@ SLACK = 8
 SHORT = ("by hand: door closed", "ended at the backend")
 
 
+@dataclass(frozen=True)
+class Round:
+    """A credential whose end was begun by a worker that died."""
+
+    guest: Guest
+    handed: Handed
+    goes_on: Callable[[], bool]
+
+
 def revoke(world: World, guest: Guest, lease_id: str) -> None:
     with world.database.transaction() as tx:
         ending.revoke_lease(tx, tx.get_one(Lease, lease_id), guest.signed.caller, "", clock(tx))
 
 
+@contextmanager
 def kill_at(
     world: World, launcher: Launcher, kind: Kind, step: str, *, claim_seconds: int = CLAIM_SECONDS
-) -> tuple[Guest, Handed]:
-    """Hand a credential over, ask for its end, and let the worker that ends it die at a step."""
+) -> Iterator[Round]:
+    """Hand a credential over, ask for its end while it is in use, and let the worker that ends it die at a step."""
     one = guest(world, kind.name)
     handed = one.issue(world)
     assert handed.values is not None and one.opens(handed.values)
-    worker = launcher.work(kind=kind.name, step=step, lease=handed.lease.id, claim_seconds=claim_seconds)
-    revoke(world, one, handed.lease.id)
-    assert worker.ended(20) == -9, worker.log.read_text()[-2000:]
-    lease = world.lease(handed.lease.id)
-    assert lease.state == "revoking", f"{step}: shown as ended before that was on record"
-    assert lease.claimed_until is not None
-    return one, handed
+    with one.stays(handed.values) if one.stays else nullcontext(lambda: False) as goes_on:
+        worker = launcher.work(kind=kind.name, step=step, lease=handed.lease.id, claim_seconds=claim_seconds)
+        revoke(world, one, handed.lease.id)
+        worker.killed()
+        lease = world.lease(handed.lease.id)
+        assert lease.state == "revoking", f"{step}: shown as ended before that was on record"
+        assert lease.claimed_until is not None
+        yield Round(one, handed, goes_on)
 
 
-def check_in_the_end(world: World, one: Guest, handed: Handed, step: str) -> None:
-    assert handed.values is not None
-    assert not one.opens(handed.values), step
-    assert world.events(handed.lease.id) == [
+def check_in_the_end(world: World, ended: Round, step: str) -> None:
+    assert ended.handed.values is not None
+    assert not ended.guest.opens(ended.handed.values), step
+    assert not ended.goes_on(), step
+    assert world.events(ended.handed.lease.id) == [
         "lease.issued",
         "lease.ending",
         "lease.revocation_asked",
@@ -61,13 +74,11 @@ def check_in_the_end(world: World, one: Guest, handed: Handed, step: str) -> Non
 
 
 def die_at(world: World, launcher: Launcher, name: str, steps: list[str]) -> None:
-    kind = kinds[name]
-    rounds = {}
-    for step in steps:
-        rounds[step] = *kill_at(world, launcher, kind, step), time.monotonic()
-    for step, (one, handed, at) in rounds.items():
-        world.wait_sweeping(handed.lease.id, "revoked", seconds=at + CLAIM_SECONDS + SLACK - time.monotonic())
-        check_in_the_end(world, one, handed, step)
+    with ExitStack() as open_ones:
+        rounds = {step: open_ones.enter_context(kill_at(world, launcher, kinds[name], step)) for step in steps}
+        for step, one in rounds.items():
+            world.wait_sweeping(one.handed.lease.id, "revoked", seconds=CLAIM_SECONDS + SLACK)
+            check_in_the_end(world, one, step)
     assert sweeping.reconcile(world.ender).strays == []
 
 
@@ -87,19 +98,12 @@ def test_whatever_step_it_died_at(world: World, launcher: Launcher, name: str) -
 def test_with_the_claim_as_it_is_a_guest_stays_no_longer_than_declared(world: World, launcher: Launcher) -> None:
     """The worst moment: everything claimed, nothing done yet, the guest at work."""
     kind = kinds["postgres"]
-    _, handed = kill_at(world, launcher, kind, "claimed", claim_seconds=sweeping.CLAIM_SECONDS)
-    began = time.monotonic()
-    second = launcher.work()
-    session = world.connect(handed)
-    while True:
-        try:
-            session.execute("SELECT 1")
-        except psycopg.Error:
-            break
+    with kill_at(world, launcher, kind, "claimed", claim_seconds=sweeping.CLAIM_SECONDS) as left:
+        began = time.monotonic()
+        second = launcher.work()
         assert kind.ending.worst_case is not None
-        assert time.monotonic() - began < kind.ending.worst_case, "longer than what it declares"
-        time.sleep(0.2)
-    with suppress(psycopg.Error):
-        session.close()
-    world.wait_for(handed.lease.id, "revoked", seconds=10)
+        while left.goes_on():
+            assert time.monotonic() - began < kind.ending.worst_case, "longer than what it declares"
+            time.sleep(0.2)
+    world.wait_for(left.handed.lease.id, "revoked", seconds=10)
     second.stop()
