@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from broker.embedded.stack import Stack
 from broker.parts import Parts
+from broker.settings import Settings
+from tests.faults import guests
 from tests.faults.processes import Launcher
 
 # Pending leases are given up after three times the deadline: soon enough to be waited for.
@@ -16,16 +20,35 @@ ISSUE_DEADLINE = 1.0
 
 
 @pytest.fixture(scope="session")
-def launcher(stack: Stack, parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+def launcher(
+    stack: Stack, settings: Settings, parts: Parts, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Launcher]:
     """What starts broker processes; the installation has been set up."""
     assert parts.tag
-    environment = stack.environment() | {
+    folder: Path = tmp_path_factory.mktemp("brokers")
+    made = Launcher(folder, partial(environment, stack, settings))
+    yield made
+    made.close()
+
+
+def environment(stack: Stack, settings: Settings) -> dict[str, str]:
+    """The variables of a process, with every connection that the settings of this run know by now."""
+    connections = {
+        f"GUESTKEY_{name.upper()}": json.dumps(given)
+        for name, given in settings.model_dump(mode="json", exclude_none=True).items()
+        if name.endswith("_connections")
+    }
+    return {
+        **stack.environment(),
+        **connections,
         "GUESTKEY_ISSUE_DEADLINE": str(ISSUE_DEADLINE),
         "GUESTKEY_SWEEP_INTERVAL": "0.5",
         "GUESTKEY_REDECIDE_INTERVAL": "1",
         "GUESTKEY_RATE_LIMIT_PER_MINUTE": "100000",
     }
-    folder: Path = tmp_path_factory.mktemp("brokers")
-    made = Launcher(folder, environment)
-    yield made
-    made.close()
+
+
+@pytest.fixture(autouse=True)
+def places(request: pytest.FixtureRequest) -> None:
+    """Where guests of some kinds need a server of their own: it is started once one is asked for."""
+    guests.place.set(request.getfixturevalue)

@@ -6,11 +6,13 @@ import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import psycopg
+import pymysql
 import pytest
 
 from broker.access.issuing import Handed
@@ -19,8 +21,12 @@ from broker.credentials.base import Kind
 from broker.models import Dataset, Grant
 from broker.oauth.signed import claims_of_live
 from tests.credentials import test_contract
+from tests.support.data import BERLIN
+from tests.support.mariadb import WARD_DEIDENTIFIED, Mariadb, ask
 from tests.support.world import Signed, World
 
+# Gives the server of a kind that needs one of its own, by its fixture's name; starts it the first time.
+place: ContextVar[Callable[[str], Any]] = ContextVar("place")
 Values = Mapping[str, str]
 Staying = Callable[[Values], AbstractContextManager[Callable[[], bool]]]
 
@@ -85,6 +91,39 @@ def _in_a_session(world: World, values: Values) -> Iterator[Callable[[], bool]]:
         yield goes_on
 
 
+def _of_the_ward(world: World) -> Guest:
+    ward: Mariadb = place.get()("ward")
+    served = _served(world, "mysql", WARD_DEIDENTIFIED)
+
+    @contextmanager
+    def in_a_session(values: Values) -> Iterator[Callable[[], bool]]:
+        with ward.guest(values) as session:
+            yield lambda: _reads(session, values)
+
+    def opens(values: Values) -> bool:
+        try:
+            with ward.guest(values) as session:
+                return _reads(session, values)
+        except pymysql.OperationalError:
+            return False
+
+    return Guest(*served, opens, in_a_session)
+
+
+def _reads(session: pymysql.Connection[Any], values: Values) -> bool:
+    try:
+        return len(ask(session, f"SELECT * FROM {values['relation']}")) == BERLIN
+    except (pymysql.OperationalError, pymysql.InterfaceError):
+        return False
+
+
+def _served(world: World, name: str, binding: Mapping[str, Any]) -> tuple[Kind, Signed, Dataset, Grant]:
+    """A dataset with one slice of a kind, and somebody with a grant on it."""
+    vendor = world.vendor()
+    signed, dataset = world.person(vendor), world.dataset(vendor, kind=name, slices={"deidentified": binding})
+    return kinds[name], signed, dataset, world.grant(dataset, signed)
+
+
 def _of_whoever_introspects(world: World) -> Guest:
     signed, dataset, grant = world.guest()
     return Guest(kinds["token"], signed, dataset, grant, partial(_introspected, world))
@@ -97,4 +136,8 @@ def _introspected(world: World, values: Values) -> bool:
     return claims_of_live(world.parts, issuer, values["access_token"]) is not None
 
 
-_MAKING: dict[str, Callable[[World], Guest]] = {"postgres": _of_a_table, "token": _of_whoever_introspects}
+_MAKING: dict[str, Callable[[World], Guest]] = {
+    "mysql": _of_the_ward,
+    "postgres": _of_a_table,
+    "token": _of_whoever_introspects,
+}

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -67,9 +67,9 @@ class Process:
 class Launcher:
     """See `tests.faults.launcher`."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environment: Callable[[], Mapping[str, str]]) -> None:
         self._folder = folder
-        self._environment = dict(environment)
+        self._environment = environment
         self._count = 0
         self._lock = Lock()
         self._child = subprocess.Popen(
@@ -119,7 +119,7 @@ class Launcher:
             name = self._folder / f"broker-{self._count}"
         log, leak = name.with_suffix(".log"), name.with_suffix(".leak")
         whole = {"do": "start", "log": str(log), "leak": str(leak), **order}
-        whole["environment"] = {**self._environment, **environment}
+        whole["environment"] = {**self._environment(), **environment}
         return Process(self, self._ask(whole)["pid"], url, Path(whole["log"]), leak)
 
     def _ask(self, order: Mapping[str, Any]) -> Any:
