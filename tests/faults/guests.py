@@ -93,7 +93,7 @@ def _in_a_session(world: World, values: Values) -> Iterator[Callable[[], bool]]:
 
 def _of_the_ward(world: World) -> Guest:
     ward: Mariadb = place.get()("ward")
-    served = _served(world, "mysql", WARD_DEIDENTIFIED)
+    served = _served(world, "mariadb", WARD_DEIDENTIFIED)
 
     @contextmanager
     def in_a_session(values: Values) -> Iterator[Callable[[], bool]]:
@@ -137,7 +137,7 @@ def _introspected(world: World, values: Values) -> bool:
 
 
 _MAKING: dict[str, Callable[[World], Guest]] = {
-    "mysql": _of_the_ward,
+    "mariadb": _of_the_ward,
     "postgres": _of_a_table,
     "token": _of_whoever_introspects,
 }
