@@ -47,6 +47,15 @@ def again(call: Callable[[], httpx.Response], *, seconds: float = 15) -> httpx.R
     return answer
 
 
+def gone(goes_on: Callable[[], bool], within: float) -> float:
+    """Wait until what is open goes on no longer; after how many seconds that was, at most as many as allowed."""
+    began = time.monotonic()
+    while goes_on():
+        assert time.monotonic() - began < within, f"it goes on after {within} s"
+        time.sleep(0.1)
+    return time.monotonic() - began
+
+
 def leases_of(world: World, one: Guest) -> list[Lease]:
     """What is on record for a guest."""
     with world.database.transaction() as tx:

@@ -26,7 +26,7 @@ from tests.faults.processes import Launcher, Process
 from tests.faults.steps import issuing_steps
 from tests.support.world import World
 
-LIFETIME = 4
+LIFETIME = 8
 # The short form: the two steps after which something lives that nobody was told of.
 SHORT = ("6 made", "7 committed")
 
