@@ -57,6 +57,18 @@ class Process:
         """Send it a signal."""
         os.kill(self.pid, number)
 
+    def __enter__(self) -> Process:
+        """Use it for a block; it is asked to leave afterwards, and killed where the block failed."""
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        """See `__enter__`."""
+        if failed is None:
+            self.stop()
+        elif self.ended(0) is None:
+            self.signal(signal.SIGKILL)
+            self.ended(5)
+
     def stop(self) -> None:
         """Ask it to leave, and wait."""
         self.signal(signal.SIGTERM)

@@ -220,8 +220,11 @@ def test_reconciling(world: World, on_the_way: HttpProxy, far_ender: Parts, faul
 def test_introspecting(world: World, launcher: Launcher, on_the_way: HttpProxy, fault: str) -> None:
     """A replica that has not yet seen the public keys calls no living token dead, and no dead one alive."""
     one, guard = guest(world, "token"), world.service()
-    replica = launcher.serve(environment={"GUESTKEY_BAO_ADDR": on_the_way.address})
-    with replica.client(guard) as client, on_the_way.faulty("transit/keys", FAULTS[fault]):
+    with (
+        launcher.serve(environment={"GUESTKEY_BAO_ADDR": on_the_way.address}) as replica,
+        replica.client(guard) as client,
+        on_the_way.faulty("transit/keys", FAULTS[fault]),
+    ):
         handed = one.issue(world)
         assert handed.values is not None
         began = time.monotonic()
@@ -230,4 +233,3 @@ def test_introspecting(world: World, launcher: Launcher, on_the_way: HttpProxy, 
         check_reason(answer)
         assert answer.status_code == 503
     settle(world, one)
-    replica.stop()

@@ -159,14 +159,13 @@ def test_a_worker_whose_claim_ran_out_changes_nothing_any_more(
         world,
     )
     order: dict[str, Any] = {"kind": name, "lease": handed.lease.id, "step": "ended at the backend", "claim_seconds": 1}
-    hanging = launcher.work(**order, hangs=5, fails=fails)
-    with world.database.transaction() as tx:
-        ending.mark(tx, Lease.id == handed.lease.id, cause="revoked", by="system", now=clock(tx))
-    until(lambda: world.lease(handed.lease.id).claimed_until is not None)
-    world.wait_sweeping(handed.lease.id, "revoked")
-    as_ended = world.lease(handed.lease.id)
-    time.sleep(5.5)
-    hanging.stop()
+    with launcher.work(**order, hangs=5, fails=fails):
+        with world.database.transaction() as tx:
+            ending.mark(tx, Lease.id == handed.lease.id, cause="revoked", by="system", now=clock(tx))
+        until(lambda: world.lease(handed.lease.id).claimed_until is not None)
+        world.wait_sweeping(handed.lease.id, "revoked")
+        as_ended = world.lease(handed.lease.id)
+        time.sleep(5.5)
     lease = world.lease(handed.lease.id)
     assert (lease.state, lease.last_error, lease.ended_at) == ("revoked", "", as_ended.ended_at)
     assert world.events(handed.lease.id) == ["lease.issued", "lease.ending", "lease.revoked"]
