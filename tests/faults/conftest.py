@@ -14,6 +14,9 @@ from broker.parts import Parts
 from broker.settings import Settings
 from tests.faults import guests
 from tests.faults.processes import Launcher
+from tests.support.gateway import NAME as GATEWAY_NAME
+from tests.support.gateway import Gateway, gateway
+from tests.web.conftest import Replica
 
 # Pending leases are given up after three times the deadline: soon enough to be waited for.
 ISSUE_DEADLINE = 1.0
@@ -46,6 +49,18 @@ def environment(stack: Stack, settings: Settings) -> dict[str, str]:
         "GUESTKEY_REDECIDE_INTERVAL": "1",
         "GUESTKEY_RATE_LIMIT_PER_MINUTE": "100000",
     }
+
+
+@pytest.fixture(scope="module")
+def gate(settings: Settings, parts: Parts) -> Iterator[Gateway]:
+    """A gateway that asks guests for certificates, and a replica that it asks for the list."""
+    asked = Replica(settings, parts)
+    asked.start()
+    port = settings.x509_connections[GATEWAY_NAME].port
+    with gateway(asked.url, port, parts.vault.ca_certificate()) as made:
+        made.start()
+        yield made
+    asked.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,10 @@ from broker.models import Dataset, Grant
 from broker.oauth.signed import claims_of_live
 from tests.credentials import test_contract
 from tests.support.data import BERLIN
+from tests.support.gateway import NAME as GATEWAY_NAME
+from tests.support.gateway import Gateway
+from tests.support.gateway import ask as ask_again
+from tests.support.gateway import guest as gateway_guest
 from tests.support.mariadb import WARD_DEIDENTIFIED, Mariadb, ask
 from tests.support.world import Signed, World
 
@@ -46,6 +50,8 @@ class Guest:
     opens: Callable[[Values], bool]
     stays: Staying | None = None
     asks: Mapping[str, Any] = field(default_factory=dict)
+    # Whether its guard asks the broker each time, and so opens for nothing that is not recorded as active.
+    asked_about: bool = False
 
     def body(self, **more: Any) -> dict[str, Any]:
         """What is posted to `/leases`."""
@@ -124,9 +130,34 @@ def _served(world: World, name: str, binding: Mapping[str, Any]) -> tuple[Kind, 
     return kinds[name], signed, dataset, world.grant(dataset, signed)
 
 
+def _of_a_gateway(world: World) -> Guest:
+    gate: Gateway = place.get()("gate")
+    own = gateway_guest()
+    served = _served(world, "x509", {"connection": GATEWAY_NAME})
+
+    def opens(values: Values) -> bool:
+        assert gate.refresh().returncode == 0
+        return gate.get(values["certificate"], own.key_pem)[0] == 200
+
+    @contextmanager
+    def on_a_connection(values: Values) -> Iterator[Callable[[], bool]]:
+        with gate.connect(values["certificate"], own.key_pem) as connection:
+
+            def goes_on() -> bool:
+                assert gate.refresh().returncode == 0
+                try:
+                    return ask_again(connection)[0] == 200
+                except OSError:
+                    return False
+
+            yield goes_on
+
+    return Guest(*served, opens, on_a_connection, {"public_key": own.request})
+
+
 def _of_whoever_introspects(world: World) -> Guest:
     signed, dataset, grant = world.guest()
-    return Guest(kinds["token"], signed, dataset, grant, partial(_introspected, world))
+    return Guest(kinds["token"], signed, dataset, grant, partial(_introspected, world), asked_about=True)
 
 
 def _introspected(world: World, values: Values) -> bool:
@@ -140,4 +171,5 @@ _MAKING: dict[str, Callable[[World], Guest]] = {
     "mariadb": _of_the_ward,
     "postgres": _of_a_table,
     "token": _of_whoever_introspects,
+    "x509": _of_a_gateway,
 }
