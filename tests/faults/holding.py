@@ -8,6 +8,7 @@ from collections.abc import Callable
 import httpx
 from sqlalchemy import select
 
+from broker.access import sweeping
 from broker.models import Lease
 from tests.faults.guests import Guest
 from tests.support.world import World
@@ -45,6 +46,11 @@ def again(call: Callable[[], httpx.Response], *, seconds: float = 15) -> httpx.R
         assert time.monotonic() < end, answer.text
         time.sleep(0.3)
     return answer
+
+
+def nothing_astray(world: World) -> None:
+    """No backend shows a handle that no living lease accounts for."""
+    assert sweeping.reconcile(world.ender).strays == []
 
 
 def gone(goes_on: Callable[[], bool], within: float) -> float:

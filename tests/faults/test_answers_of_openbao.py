@@ -23,7 +23,7 @@ from broker.parts import Parts, vault_of
 from broker.settings import Settings
 from tests.faults import proxy as faults
 from tests.faults.guests import Guest, each_kind, guest
-from tests.faults.holding import MOST_SECONDS, again, ask, check_reason, leases_of, settle
+from tests.faults.holding import MOST_SECONDS, again, ask, check_reason, leases_of, nothing_astray, settle
 from tests.faults.processes import Launcher
 from tests.faults.proxy import Fault, HttpProxy
 from tests.support.world import World
@@ -112,7 +112,7 @@ def issue_through(world: World, on_the_way: HttpProxy, replica: Replica, name: s
         settle(world, one)
         if answer.status_code == 201:
             assert not one.opens(answer.json()["credential"]), path
-    assert sweeping.reconcile(world.ender).strays == []
+    nothing_astray(world)
 
 
 def strike(

@@ -24,7 +24,7 @@ from broker.parts import Parts
 from broker.settings import Settings
 from tests.faults import proxy as faults
 from tests.faults.guests import Guest, each_kind, guest
-from tests.faults.holding import again, ask, leases_of, settle
+from tests.faults.holding import again, ask, leases_of, nothing_astray, settle
 from tests.faults.proxy import TcpFault, TcpProxy
 from tests.support.world import World
 from tests.web.conftest import Replica
@@ -110,7 +110,7 @@ def issue_through(world: World, way: TcpProxy, replica: Replica, name: str, when
         settle(world, one)
         if answer.status_code == 201:
             assert not one.opens(answer.json()["credential"]), n
-    assert sweeping.reconcile(world.ender).strays == []
+    nothing_astray(world)
     return len(rounds)
 
 

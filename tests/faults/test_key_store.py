@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from broker.access import ending, issuing, sweeping
+from broker.access import ending, issuing
 from broker.credentials import kinds
 from broker.database import now as clock
 from broker.errors import BackendDown
 from broker.models import Lease
 from tests.faults import steps
 from tests.faults.guests import Guest, guest
-from tests.faults.holding import MOST_SECONDS, leases_of, settle
+from tests.faults.holding import MOST_SECONDS, leases_of, nothing_astray, settle
 from tests.faults.house import House, own_house
 from tests.support.world import World
 
@@ -83,7 +83,7 @@ def test_sealed_before_it_is_asked(house: House, there: World, name: str) -> Non
     assert third.opens(again(there, third).values)
     for done in (one, other, third):
         settle(there, done)
-    assert sweeping.reconcile(there.ender).strays == []
+    nothing_astray(there)
 
 
 @pytest.mark.parametrize("name", THROUGH_OPENBAO)
@@ -123,7 +123,7 @@ def test_sealed_while_ending(house: House, there: World, name: str) -> None:
     one = guest(there, name)
     handed = again(there, one)
     # A worker that runs has looked around once, and so knows its log-ins at backends.
-    assert sweeping.reconcile(there.ender).strays == []
+    nothing_astray(there)
     house.seal()
     try:
         revoke(there, handed.lease.id)
@@ -148,7 +148,7 @@ def test_no_room_for_requests(house: House, there: World, name: str) -> None:
         refused(there, one)
     again(there, guest(there, name))
     settle(there, one)
-    assert sweeping.reconcile(there.ender).strays == []
+    nothing_astray(there)
 
 
 @pytest.mark.parametrize("name", THROUGH_OPENBAO)
@@ -181,7 +181,7 @@ def test_no_room_for_the_answer(house: House, there: World, name: str, monkeypat
     assert there.lease(lease.id).state == "revoked"
     if name == "postgres":
         assert there.roles_of(lease.id) == 0
-    assert sweeping.reconcile(there.ender).strays == []
+    nothing_astray(there)
 
 
 @pytest.mark.parametrize("name", HERE)

@@ -18,7 +18,7 @@ from broker.credentials.base import Kind
 from broker.database import now as clock
 from broker.models import Lease
 from tests.faults.guests import Guest, each_kind, guest
-from tests.faults.holding import gone
+from tests.faults.holding import gone, nothing_astray
 from tests.faults.processes import Launcher
 from tests.faults.steps import ending_steps
 from tests.support.world import World
@@ -79,7 +79,7 @@ def die_at(world: World, launcher: Launcher, name: str, steps: list[str]) -> Non
         for step, one in rounds.items():
             world.wait_sweeping(one.handed.lease.id, "revoked", seconds=CLAIM_SECONDS + SLACK)
             check_in_the_end(world, one, step)
-    assert sweeping.reconcile(world.ender).strays == []
+    nothing_astray(world)
 
 
 @pytest.mark.parametrize("name", each_kind("postgres"))

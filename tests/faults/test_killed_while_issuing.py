@@ -16,12 +16,12 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from broker.access import sweeping
 from broker.access.working import Worker
 from broker.credentials import kinds
 from broker.credentials.base import Kind
 from broker.models import Event, Lease
 from tests.faults.guests import Guest, each_kind, guest
+from tests.faults.holding import nothing_astray
 from tests.faults.processes import Launcher, Process
 from tests.faults.steps import issuing_steps
 from tests.support.world import World
@@ -113,8 +113,7 @@ def die_at(world: World, launcher: Launcher, name: str, steps: list[str]) -> Non
     rounds = dict(zip(steps, map(partial(kill, world, launcher), guests, steps), strict=True))
     for step, killed in rounds.items():
         check_in_the_end(world, killed, step, until_over(world, killed))
-    # No backend shows a handle that a living lease does not account for.
-    assert sweeping.reconcile(world.ender).strays == []
+    nothing_astray(world)
 
 
 @pytest.mark.parametrize("name", each_kind("postgres"))
@@ -142,7 +141,7 @@ def test_it_may_die_at_any_moment(world: World, launcher: Launcher, name: str, w
         values = killed.process.leaked()
         assert values is None or leases_of(world, killed.guest), "a credential that was never on record"
         assert values is None or not killed.guest.opens(values)
-    assert sweeping.reconcile(world.ender).strays == []
+    nothing_astray(world)
 
 
 def kill_from_outside(launcher: Launcher, guest: Guest, seconds: float) -> Killed:

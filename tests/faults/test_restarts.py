@@ -18,7 +18,7 @@ from broker.errors import BackendDown
 from broker.models import Event, Lease
 from tests.faults import steps
 from tests.faults.guests import Guest, each_kind, guest
-from tests.faults.holding import leases_of, settle
+from tests.faults.holding import leases_of, nothing_astray, settle
 from tests.support.world import World
 
 AT_BACKEND = sorted(name for name, kind in kinds.items() if kind.at_backend)
@@ -94,7 +94,7 @@ def test_between_decision_and_commit(world: World, name: str, patched: pytest.Mo
     )
     assert handed.values is not None and one.opens(handed.values)
     settle(world, one)
-    assert sweeping.reconcile(world.ender).strays == []
+    nothing_astray(world)
 
 
 @pytest.mark.whole
