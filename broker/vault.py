@@ -36,6 +36,7 @@ from broker.vault_answers import (
     checked_name,
     down,
     number,
+    shaped,
     sound,
     text,
 )
@@ -166,7 +167,9 @@ class Vault(Engines, Certificates, SshEngine):
             if isinstance(error.__cause__, refusals.InvalidRequest):
                 return None
             raise
-        return datetime.fromisoformat(str(part(answer, "data", "issue_time"))[:19]).replace(tzinfo=UTC)
+        begun = text(answer, "data", "issue_time")
+        with shaped("data.issue_time"):
+            return datetime.fromisoformat(begun[:19]).replace(tzinfo=UTC)
 
     def healthy(self) -> bool:
         """Whether OpenBao is unsealed, active and knows us.

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import Any
 
-from broker.vault_answers import MISSHAPEN, ChildToken, checked_name, down, part
+from broker.vault_answers import MISSHAPEN, ChildToken, checked_name, down, part, text
 
 _SERIAL = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){0,24}")
 _OCSP = "application/ocsp-request"
@@ -106,7 +106,7 @@ class Certificates(ABC):
         }
         answer = self._write_as(token, f"pki/sign/{checked_name(role)}", body)
         certificate, issuer, serial = (
-            str(part(answer, "data", name)) for name in ("certificate", "issuing_ca", "serial_number")
+            text(answer, "data", name) for name in ("certificate", "issuing_ca", "serial_number")
         )
         return SignedCertificate(certificate, issuer, serial)
 
@@ -121,7 +121,7 @@ class Certificates(ABC):
         if not isinstance(moment, int):
             raise down()
         revoked_at = datetime.fromtimestamp(moment, UTC) if moment else None
-        return StoredCertificate(str(part(answer, "data", "certificate")), revoked_at)
+        return StoredCertificate(text(answer, "data", "certificate"), revoked_at)
 
     def certificate_serials(self) -> list[str]:
         """The serials of every certificate kept, expired ones too until they are tidied away."""

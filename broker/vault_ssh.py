@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from broker.vault_answers import ChildToken, VaultRefused, checked_name, part
+from broker.vault_answers import ChildToken, VaultRefused, checked_name, text
 
 
 class SshEngine(ABC):
@@ -40,7 +40,7 @@ class SshEngine(ABC):
         answer = self._read("ssh/config/ca")
         if answer is None:
             raise VaultRefused("no SSH authority")
-        return str(part(answer, "data", "public_key")).strip()
+        return text(answer, "data", "public_key").strip()
 
     def sign_ssh(
         self,
@@ -69,7 +69,7 @@ class SshEngine(ABC):
             body["critical_options"] = dict(critical_options)
         path = f"ssh/sign/{checked_name(role)}"
         answer = self._write(path, body) if token is None else self._write_as(token, path, body)
-        return str(part(answer, "data", "signed_key")).strip()
+        return text(answer, "data", "signed_key").strip()
 
     def write_ssh_role(self, role: str, definition: Mapping[str, Any]) -> None:
         """Create or replace a role; for the setup identity only."""
