@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
@@ -18,6 +21,7 @@ import pytest
 from broker.access.issuing import Handed
 from broker.credentials import kinds
 from broker.credentials.base import Kind
+from broker.embedded import children
 from broker.models import Dataset, Grant
 from broker.oauth.signed import claims_of_live
 from tests.credentials import test_contract
@@ -27,6 +31,8 @@ from tests.support.gateway import Gateway
 from tests.support.gateway import ask as ask_again
 from tests.support.gateway import guest as gateway_guest
 from tests.support.mariadb import WARD_DEIDENTIFIED, Mariadb, ask
+from tests.support.sshd import CONNECTION as SFTP_NAME
+from tests.support.sshd import SftpGuest, SftpHost, key_pair
 from tests.support.world import Signed, World
 
 # Gives the server of a kind that needs one of its own, by its fixture's name; starts it the first time.
@@ -130,6 +136,31 @@ def _served(world: World, name: str, binding: Mapping[str, Any]) -> tuple[Kind, 
     return kinds[name], signed, dataset, world.grant(dataset, signed)
 
 
+def _of_an_sftp_host(world: World) -> Guest:
+    host: SftpHost = place.get()("sftp")
+    private, public = key_pair()
+    directory = f"faults/{secrets.token_hex(4)}"
+    lies_in = host.directory(directory)
+    served = _served(world, "ssh", {"connection": SFTP_NAME, "directory": directory})
+    with (lies_in / "big").open("wb") as file:
+        file.truncate(1 << 32)
+
+    def opens(values: Values) -> bool:
+        with TemporaryDirectory(prefix="guestkey-guest-") as folder:
+            return SftpGuest(Path(folder), private, values).gets_in()
+
+    @contextmanager
+    def in_a_transfer(values: Values) -> Iterator[Callable[[], bool]]:
+        with TemporaryDirectory(prefix="guestkey-guest-") as folder:
+            transfer = SftpGuest(Path(folder), private, values).transfer("big")
+            try:
+                yield lambda: transfer.poll() is None
+            finally:
+                children.stop(transfer)
+
+    return Guest(*served, opens, in_a_transfer, {"public_key": public}, asked_about=True)
+
+
 def _of_a_gateway(world: World) -> Guest:
     gate: Gateway = place.get()("gate")
     own = gateway_guest()
@@ -170,6 +201,7 @@ def _introspected(world: World, values: Values) -> bool:
 _MAKING: dict[str, Callable[[World], Guest]] = {
     "mariadb": _of_the_ward,
     "postgres": _of_a_table,
+    "ssh": _of_an_sftp_host,
     "token": _of_whoever_introspects,
     "x509": _of_a_gateway,
 }

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import httpx
 from sqlalchemy import select
 
-from broker.access import sweeping
+from broker.access import reconciling
 from broker.models import Lease
 from tests.faults.guests import Guest
 from tests.support.world import World
@@ -50,7 +50,7 @@ def again(call: Callable[[], httpx.Response], *, seconds: float = 15) -> httpx.R
 
 def nothing_astray(world: World) -> None:
     """No backend shows a handle that no living lease accounts for."""
-    assert sweeping.reconcile(world.ender).strays == []
+    assert reconciling.reconcile(world.ender).strays == []
 
 
 def gone(goes_on: Callable[[], bool], within: float) -> float:

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from pydantic import HttpUrl
 
-from broker.access import sweeping
+from broker.access import reconciling
 from broker.credentials import kinds
 from broker.errors import BackendDown
 from broker.models import Lease
@@ -200,7 +200,7 @@ def test_reconciling(world: World, on_the_way: HttpProxy, far_ender: Parts, faul
         living[name] = one, one.issue(world)
     with on_the_way.faulty("", FAULTS[fault]):
         try:
-            found = sweeping.reconcile(far_ender)
+            found = reconciling.reconcile(far_ender)
         except BackendDown as down:
             assert "canary" not in f"{down.detail} {down.advice}"
         else:

@@ -14,7 +14,7 @@ from itertools import count
 import pytest
 from pydantic import PostgresDsn, Secret
 
-from broker.access import sweeping
+from broker.access import reconciling
 from broker.access.issuing import Handed
 from broker.credentials import kinds
 from broker.embedded.operator import Operator
@@ -215,7 +215,7 @@ def test_the_worker_and_its_own_records(
     """Whatever the worker could not note it finds again; what it could not read it leaves as it was."""
     ender = Parts.build(behind(settings, stack, to_records), identity="ender")
     far = World(stack, settings, world.parts, ender)
-    steps: list[Callable[[], object]] = [far.sweep, lambda: sweeping.reconcile(ender)]
+    steps: list[Callable[[], object]] = [far.sweep, lambda: reconciling.reconcile(ender)]
     try:
         for n in range(12 if fault == "held back" else _MOST):
             one = guest(world, "postgres")

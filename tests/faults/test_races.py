@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from broker.access import ending, sweeping
+from broker.access import ending, reconciling
 from broker.access.issuing import Handed
 from broker.credentials import kinds
 from broker.database import now as clock
@@ -189,14 +189,14 @@ def test_two_workers_reconcile_while_a_replica_issues(
     guests = [guest(world, name) for name in sorted(kinds) for _ in range(4)]
     stop = threading.Event()
 
-    def reconciling(parts: Parts) -> Sequence[sweeping.Stray]:
+    def in_a_loop(parts: Parts) -> Sequence[reconciling.Stray]:
         found = []
         while not stop.is_set():
-            found += sweeping.reconcile(parts).strays
+            found += reconciling.reconcile(parts).strays
         return found
 
     with ThreadPoolExecutor(2) as pool:
-        under_way = [pool.submit(reconciling, parts) for parts in (world.ender, second_ender)]
+        under_way = [pool.submit(in_a_loop, parts) for parts in (world.ender, second_ender)]
         try:
             answers = [post(replicas[n % 2], one, "/leases", one.body()) for n, one in enumerate(guests)]
         finally:
