@@ -48,6 +48,11 @@ def again(call: Callable[[], httpx.Response], *, seconds: float = 15) -> httpx.R
     return answer
 
 
+def story_of(world: World, lease_id: str) -> list[str]:
+    """What happened to a lease, whatever its guard told of its use."""
+    return [kind for kind in world.events(lease_id) if kind != "lease.used"]
+
+
 def nothing_astray(world: World) -> None:
     """No backend shows a handle that no living lease accounts for."""
     assert reconciling.reconcile(world.ender).strays == []

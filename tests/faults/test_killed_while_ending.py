@@ -18,7 +18,7 @@ from broker.credentials.base import Kind
 from broker.database import now as clock
 from broker.models import Lease
 from tests.faults.guests import Guest, each_kind, guest
-from tests.faults.holding import gone, nothing_astray
+from tests.faults.holding import gone, nothing_astray, story_of
 from tests.faults.processes import Launcher
 from tests.faults.steps import ending_steps
 from tests.support.world import World
@@ -65,7 +65,7 @@ def check_in_the_end(world: World, ended: Round, step: str) -> None:
     assert ended.handed.values is not None
     assert not ended.guest.opens(ended.handed.values), step
     gone(ended.goes_on, ended.guest.kind.ending.open_sessions)
-    assert world.events(ended.handed.lease.id) == [
+    assert story_of(world, ended.handed.lease.id) == [
         "lease.issued",
         "lease.ending",
         "lease.revocation_asked",

@@ -21,7 +21,7 @@ from broker.credentials import kinds
 from broker.credentials.base import Kind
 from broker.models import Event, Lease
 from tests.faults.guests import Guest, each_kind, guest
-from tests.faults.holding import nothing_astray
+from tests.faults.holding import nothing_astray, story_of
 from tests.faults.processes import Launcher, Process
 from tests.faults.steps import issuing_steps
 from tests.support.world import World
@@ -92,7 +92,7 @@ def check_in_the_end(world: World, killed: Killed, step: str, took: float) -> No
         assert lease.state == ("expired" if lease.activated_at else "revoked"), step
         assert lease.confirmed_by
         issued = ["lease.issued"] if lease.activated_at else []
-        assert world.events(lease.id) == [*issued, "lease.ending", f"lease.{lease.state}"], step
+        assert story_of(world, lease.id) == [*issued, "lease.ending", f"lease.{lease.state}"], step
     values = killed.process.leaked()
     if values is not None:
         assert not killed.guest.opens(values), f"{step}: it lives on"

@@ -20,7 +20,7 @@ from broker.models import Lease
 from broker.parts import Parts
 from broker.settings import Settings
 from tests.faults.guests import Guest, each_kind, guest
-from tests.faults.holding import leases_of, settle
+from tests.faults.holding import leases_of, settle, story_of
 from tests.faults.processes import Launcher, Process
 from tests.support.world import Signed, World
 
@@ -111,7 +111,7 @@ def test_renewing_while_it_is_revoked(world: World, replicas: tuple[Process, Pro
         assert world.lease(first["lease"]["id"]).state in ("revoking", "revoked")
         world.wait_sweeping(first["lease"]["id"], "revoked")
         assert not one.opens(first["credential"])
-        kinds_of_events = world.events(first["lease"]["id"])
+        kinds_of_events = story_of(world, first["lease"]["id"])
         assert kinds_of_events[-1] == "lease.revoked", "nothing happens to it afterwards"
 
 
@@ -143,7 +143,7 @@ def test_two_workers_at_the_same_leases_end_each_once(world: World, second_ender
     while any(lease.ended_at is None for one, _ in ends for lease in leases_of(world, one)):
         at_once(world.sweep, other.sweep)
     for one, handed in ends:
-        assert world.events(handed.lease.id) == ["lease.issued", "lease.ending", "lease.revoked"], one.kind.name
+        assert story_of(world, handed.lease.id) == ["lease.issued", "lease.ending", "lease.revoked"], one.kind.name
         assert handed.values is not None and not one.opens(handed.values)
 
 
@@ -168,7 +168,7 @@ def test_a_worker_whose_claim_ran_out_changes_nothing_any_more(
         time.sleep(5.5)
     lease = world.lease(handed.lease.id)
     assert (lease.state, lease.last_error, lease.ended_at) == ("revoked", "", as_ended.ended_at)
-    assert world.events(handed.lease.id) == ["lease.issued", "lease.ending", "lease.revoked"]
+    assert story_of(world, handed.lease.id) == ["lease.issued", "lease.ending", "lease.revoked"]
 
 
 def until(happened: Callable[[], bool], *, seconds: float = 10) -> None:
