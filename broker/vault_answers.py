@@ -102,6 +102,19 @@ def text(answer: Any, *keys: str) -> str:
     return found
 
 
+def texts(answer: Any, *keys: str) -> list[str]:
+    """The list of texts at the keys: a text by itself must not pass for a list of its letters.
+
+    Raises:
+        BackendDown: there is no such list.
+    """
+    found = part(answer, *keys)
+    with shaped(".".join(keys)):
+        if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+            raise TypeError
+    return found
+
+
 def number(answer: Any, *keys: str) -> int:
     """The whole number at the keys.
 

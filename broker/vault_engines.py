@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from broker.errors import BackendDown
-from broker.vault_answers import VaultRefused, checked_name, checked_path, down, number, part, shaped, text
+from broker.vault_answers import VaultRefused, checked_name, checked_path, down, number, part, shaped, text, texts
 
 
 class Engines(ABC):
@@ -142,7 +142,7 @@ class Engines(ABC):
             VaultRefused: this identity may not list it.
         """
         answer = self._list(f"sys/leases/lookup/{checked_path(path)}")
-        return [] if answer is None else [str(name) for name in part(answer, "data", "keys")]
+        return [] if answer is None else texts(answer, "data", "keys")
 
     def entry(self, path: str) -> tuple[Mapping[str, str], int]:
         """What an entry holds and its version; nothing and 0 where there is none.
@@ -153,8 +153,9 @@ class Engines(ABC):
         answer = self._read(f"guestkey/data/{checked_path(path)}")
         if answer is None:
             return {}, 0
-        content, version = part(answer, "data", "data") or {}, part(answer, "data", "metadata", "version")
-        return {str(key): str(value) for key, value in content.items()}, int(version)
+        content, version = part(answer, "data", "data") or {}, number(answer, "data", "metadata", "version")
+        with shaped("data.data"):
+            return {str(key): str(value) for key, value in content.items()}, version
 
     def keep_if(self, path: str, content: Mapping[str, str], version: int) -> bool:
         """Write an entry only if its version is still this one; whether it was. One of several who try wins.

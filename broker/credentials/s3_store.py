@@ -264,6 +264,9 @@ def _session() -> Session:
 
 def _refused(error: ClientError) -> Exception:
     code, status = _code(error), int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if code == "RequestTimeTooSkewed":
+        log.error("s3.clock", operation=error.operation_name)
+        return down("The object store refuses requests by the clock of this machine.")
     if status >= 500 or status in (0, 429) or code in ("SlowDown", "Throttling", "RequestTimeout"):
         log.warning("s3.fault", code=code[:80], status=status, operation=error.operation_name)
         return down()
