@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 import pymysql
 import pytest
+from botocore.exceptions import ClientError
 
 from broker.access.issuing import Handed
 from broker.credentials import kinds
@@ -31,9 +32,10 @@ from tests.support.gateway import Gateway
 from tests.support.gateway import ask as ask_again
 from tests.support.gateway import guest as gateway_guest
 from tests.support.mariadb import WARD_DEIDENTIFIED, Mariadb, ask
+from tests.support.objects import opened, readable
 from tests.support.sshd import CONNECTION as SFTP_NAME
 from tests.support.sshd import SftpGuest, SftpHost, key_pair
-from tests.support.world import Signed, World
+from tests.support.world import PICTURES, Signed, World
 
 # Gives the server of a kind that needs one of its own, by its fixture's name; starts it the first time.
 place: ContextVar[Callable[[str], Any]] = ContextVar("place")
@@ -136,6 +138,25 @@ def _served(world: World, name: str, binding: Mapping[str, Any]) -> tuple[Kind, 
     return kinds[name], signed, dataset, world.grant(dataset, signed)
 
 
+def _of_pictures(world: World) -> Guest:
+    return Guest(*_served(world, "s3", PICTURES), readable, _in_a_listing)
+
+
+@contextmanager
+def _in_a_listing(values: Values) -> Iterator[Callable[[], bool]]:
+    """A client that goes on asking over the connection it has."""
+    s3 = opened(values)
+
+    def goes_on() -> bool:
+        try:
+            s3.list_objects_v2(Bucket=values["bucket"], Prefix=values["prefix"])
+        except ClientError:
+            return False
+        return True
+
+    yield goes_on
+
+
 def _of_an_sftp_host(world: World) -> Guest:
     host: SftpHost = place.get()("sftp")
     private, public = key_pair()
@@ -201,6 +222,7 @@ def _introspected(world: World, values: Values) -> bool:
 _MAKING: dict[str, Callable[[World], Guest]] = {
     "mariadb": _of_the_ward,
     "postgres": _of_a_table,
+    "s3": _of_pictures,
     "ssh": _of_an_sftp_host,
     "token": _of_whoever_introspects,
     "x509": _of_a_gateway,

@@ -22,7 +22,7 @@ from broker.embedded.stack import Stack
 from broker.migrations import upgrade
 from broker.parts import Parts
 from broker.settings import Settings
-from tests.support.data import make_clinic
+from tests.support.data import make_clinic, make_pictures
 from tests.support.world import World
 
 _TESTER = "guestkey-tester"
@@ -51,6 +51,7 @@ class House:
         self.stack.start()
         upgrade(self.stack.postgres.url("owner", "guestkey"))
         make_clinic(self.stack.postgres.url("postgres", "data"))
+        make_pictures(self.stack.store.client())
         with patch.dict(os.environ, self.stack.environment()):
             self.settings = Settings()
 
