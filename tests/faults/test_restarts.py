@@ -36,6 +36,8 @@ def once(world: World) -> Callable[[], None]:
             done.append(True)
             world.stack.postgres.stop()
             world.stack.postgres.start()
+            # Connections that lay idle for so long are asked whether they live before they are used.
+            time.sleep(0.3)
 
     return restart
 
