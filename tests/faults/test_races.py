@@ -123,10 +123,11 @@ def second_ender(settings: Settings) -> Iterator[Parts]:
     made.close()
 
 
-def test_two_workers_at_the_same_leases_end_each_once(world: World, second_ender: Parts) -> None:
+@pytest.mark.parametrize("names", [["postgres", "token"], pytest.param(sorted(kinds), marks=pytest.mark.whole)])
+def test_two_workers_at_the_same_leases_end_each_once(world: World, second_ender: Parts, names: list[str]) -> None:
     other = World(world.stack, world.settings, world.parts, second_ender)
     ends: list[tuple[Guest, Handed]] = []
-    for name in sorted(kinds):
+    for name in names:
         for _ in range(3):
             one = guest(world, name)
             ends.append(
