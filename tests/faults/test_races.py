@@ -26,16 +26,20 @@ from tests.support.world import Signed, World
 
 T = TypeVar("T")
 ROUNDS = 6
+# Servers of their own, which a replica must know of when it starts.
+SERVERS = {"mariadb": "ward", "ssh": "sftp"}
 RENEWABLE = sorted(name for name, kind in kinds.items() if kind.renewable)
 
 
-@pytest.fixture(scope="module")
-def replicas(launcher: Launcher) -> Iterator[tuple[Process, Process]]:
-    """Two replicas, each a process."""
-    both = launcher.serve(), launcher.serve()
-    yield both
-    for one in both:
-        one.stop()
+@pytest.fixture
+def replicas(request: pytest.FixtureRequest, launcher: Launcher) -> Iterator[tuple[Process, Process]]:
+    """Two replicas, each a process, which know the servers of the kinds a test is about."""
+    params = getattr(request.node, "callspec", None)
+    for name, server in SERVERS.items():
+        if params is None or params.params.get("name") == name:
+            request.getfixturevalue(server)
+    with launcher.serve() as one, launcher.serve() as other:
+        yield one, other
 
 
 def at_once(*calls: Callable[[], T]) -> list[T]:
@@ -208,5 +212,6 @@ def test_two_workers_reconcile_while_a_replica_issues(
     assert "lease.stray_ended" in world.events(stray)
     for one, answer in zip(guests, answers, strict=True):
         assert answer.status_code == 201
-        assert one.opens(answer.json()["credential"])
+        assert [lease.state for lease in leases_of(world, one)] == ["active"], one.kind.name
+        assert one.opens(answer.json()["credential"]), one.kind.name
         settle(world, one)
