@@ -132,7 +132,7 @@ def _decide(parts: Parts, tx: Transaction, caller: Caller, lease_id: str, lifeti
         return _over()
     _note(tx, "lease.renewed", caller, lease, gathered.now, {"until": until.isoformat(), "decision": decision_id})
     tx.refresh(lease)
-    to_end = sweeping.to_end(parts, lease, tx.get_one(Slice, lease.slice_id).binding)
+    to_end = sweeping.to_end(parts, lease, tx.get_one(Slice, lease.slice_id).binding, gathered.now)
     return _Renewed(lease, before, int((until - gathered.now).total_seconds()), to_end)
 
 

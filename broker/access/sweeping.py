@@ -75,7 +75,8 @@ def end_marked(parts: Parts, pool: ThreadPoolExecutor) -> int:
         ids = list(tx.scalars(_CLAIM, {"seconds": CLAIM_SECONDS, "batch": BATCH}))
         query = select(Lease, Slice.binding).join(Slice, Slice.id == Lease.slice_id).where(Lease.id.in_(ids))
         rows = tx.execute(query).all() if ids else []
-    claimed = [_Claimed(lease, to_end(parts, lease, binding)) for lease, binding in rows]
+        now = clock(tx)
+    claimed = [_Claimed(lease, to_end(parts, lease, binding, now)) for lease, binding in rows]
     until = monotonic() + CLAIM_SECONDS
     jobs = [pool.submit(_end, parts, job, until) for job in _jobs(claimed)]
     # A place that hangs holds one hand until it is given up, and nobody else's credentials.
@@ -98,7 +99,7 @@ def _jobs(claimed: Sequence[_Claimed]) -> list[list[_Claimed]]:
     return [*together.values(), *alone]
 
 
-def to_end(parts: Parts, lease: Lease, binding: Mapping[str, Any]) -> LeaseToEnd:
+def to_end(parts: Parts, lease: Lease, binding: Mapping[str, Any], now: datetime) -> LeaseToEnd:
     """What a kind needs to know to end a lease."""
     return LeaseToEnd(
         lease.id,
@@ -108,6 +109,7 @@ def to_end(parts: Parts, lease: Lease, binding: Mapping[str, Any]) -> LeaseToEnd
         place=parts.settings.place(lease.kind, binding),
         action=lease.action,
         expires_at=lease.expires_at,
+        now=now,
     )
 
 

@@ -92,7 +92,10 @@ class LeaseToIssue:
 
 @dataclass(frozen=True, slots=True)
 class LeaseToEnd:
-    """What a kind is told about the lease it ends or looks for. The backend's lease may be unknown."""
+    """What a kind is told about the lease it ends or looks for. The backend's lease may be unknown.
+
+    `now` is the records' clock when it was claimed; this machine's may be wrong.
+    """
 
     id: str
     handle: str
@@ -101,6 +104,7 @@ class LeaseToEnd:
     place: Mapping[str, str] = field(default_factory=dict)
     action: str = "read"
     expires_at: datetime | None = None
+    now: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The kinds and their endings as the table of docs/kinds.md: `python -m broker.credentials.reference` writes it anew."""
+"""The kinds and their endings as the table of docs/kinds.md, which `make docs` writes anew."""
 
 from __future__ import annotations
 

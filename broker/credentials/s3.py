@@ -178,7 +178,7 @@ class S3Kind:
         """Refuse the session at the bucket, and ask for the bucket's policy: only what it says there counts."""
         binding, place, until = S3Binding.parse(lease.binding), _known(lease.place), _until(lease)
         if place["ended_by"] == "nothing":
-            return _past(until)
+            return _past(until, lease.now)
         store = Store(place, key_of(vault, binding.connection, "ender", remembered=True))
         settles = float(place["settles"])
         return Door(store, vault, binding.connection, binding.bucket, place["ended_by"], settles).close(
@@ -209,10 +209,10 @@ def _until(lease: LeaseToEnd) -> datetime:
     return lease.expires_at.astimezone(UTC) + timedelta(seconds=SHORTEST_SESSION)
 
 
-def _past(until: datetime) -> str:
+def _past(until: datetime, now: datetime | None) -> str:
     """For stores that cannot refuse a session: it is gone once its own end is past for whatever clock they have."""
     over = until + SKEW
-    if datetime.now(UTC) < over:
+    if now is None or now < over:
         raise Exposed(over, "This store has no means to end a session before its own end.")
     return "s3: the session is past its own end"
 

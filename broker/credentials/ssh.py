@@ -161,6 +161,8 @@ class SshKind:
         """Have the guest's key certified. What comes back is read before it is handed on."""
         if token is None:
             raise ValueError("the ssh kind needs a child token")
+        if not lease.place:
+            raise _down("The host behind this slice is no longer in the settings.")
         self._learn(vault)
         self._not_ours(lease.public_key)
         role, options = _role(lease.slice_id, lease.action), {"force-command": _COMMANDS[lease.action]}

@@ -219,8 +219,14 @@ def test_where_nothing_refuses_a_session_it_is_exposed_until_its_own_end(world: 
         KIND.end(world.ender.vault, to_end(lease, session, ended_by="nothing"))
     assert session.backend_lease_id is not None
     assert exposed.value.until.timestamp() >= int(session.backend_lease_id)
-    gone = replace(to_end(lease, ended_by="nothing"), backend_lease_id=str(int(time.time()) - 300))
-    assert KIND.end(world.ender.vault, gone) == "s3: the session is past its own end"
+    gone = replace(to_end(lease, ended_by="nothing"), backend_lease_id=str(int(world.now().timestamp()) - 300))
+    with pytest.raises(Exposed):
+        KIND.end(world.ender.vault, gone)
+    early = replace(gone, now=world.now() - timedelta(hours=1))
+    with pytest.raises(Exposed):
+        # By the records' clock, whatever this machine's says.
+        KIND.end(world.ender.vault, early)
+    assert KIND.end(world.ender.vault, replace(gone, now=world.now())) == "s3: the session is past its own end"
 
 
 def test_a_session_past_its_end_needs_no_refusal(world: World) -> None:

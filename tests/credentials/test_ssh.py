@@ -10,6 +10,7 @@ import pytest
 from broker.credentials.ssh import SshKind, account_of, role_definition
 from broker.credentials.ssh_keys import Certificate
 from broker.embedded.children import free_port
+from broker.errors import BackendDown
 from broker.vault import VaultRefused
 from tests.support.sftp_desk import Desk, authority, signed_again
 from tests.support.sshd import key_pair
@@ -68,6 +69,17 @@ def test_the_certificate_is_just_what_was_granted(desk: Desk) -> None:
     assert handed.values["host_key"] == f"[127.0.0.1]:{desk.host.port} {desk.host.host_key}"
     # The dataset and the vendor are in none of the names.
     assert desk.dataset.slug not in handed.values["certificate"] + handed.values["user"]
+
+
+def test_for_a_host_that_is_not_in_the_settings_nothing_is_certified(desk: Desk) -> None:
+    connections = desk.world.settings.ssh_connections
+    known = dict(connections)
+    connections.clear()
+    try:
+        with pytest.raises(BackendDown, match="no longer in the settings"):
+            desk.issue()
+    finally:
+        connections.update(known)
 
 
 def test_a_rule_that_names_a_network_binds_the_certificate_to_it(desk: Desk) -> None:

@@ -58,7 +58,7 @@ class Desk:
         """What the worker would say of the lease."""
         with self.world.database.transaction() as tx:
             binding = tx.get_one(Slice, handed.lease.slice_id).binding
-        return sweeping.to_end(self.world.ender, handed.lease, binding)
+        return sweeping.to_end(self.world.ender, handed.lease, binding, self.world.now())
 
     def revoke(self, handed: Handed) -> None:
         """Mark the lease; nothing is told to the host."""

@@ -363,7 +363,7 @@ class World:
         """A lease as the worker would hand it to its kind."""
         with self.database.transaction() as tx:
             lease = tx.get_one(Lease, lease_id)
-            return to_end(self.ender, lease, tx.get_one(Slice, lease.slice_id).binding)
+            return to_end(self.ender, lease, tx.get_one(Slice, lease.slice_id).binding, self.now())
 
     def slice_id(self, dataset: Dataset, name: str = "deidentified") -> str:
         """The id of one of a dataset's slices."""
