@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.access import reconciling
 from broker.embedded.stack import Stack
 from broker.parts import Parts
 from broker.settings import Settings
@@ -20,6 +21,12 @@ from tests.web.conftest import Replica
 
 # Pending leases are given up after three times the deadline: soon enough to be waited for.
 ISSUE_DEADLINE = 1.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def swept(ender: Parts) -> None:
+    """What other tests of this worker made at backends and left unrecorded is no stray of ours."""
+    reconciling.reconcile(ender)
 
 
 @pytest.fixture(scope="session")
