@@ -14,10 +14,10 @@ from time import sleep
 from typing import Any
 
 import structlog
-from sqlalchemy import func, select, update
+from sqlalchemy import func, update
 
 from broker import audit, metrics
-from broker.access import ending, repeating, witness
+from broker.access import caps, ending, repeating, witness
 from broker.access.facts import Ask, Gathered, gather
 from broker.caller import Caller
 from broker.credentials import kinds
@@ -26,7 +26,6 @@ from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import BackendDown, Conflict, Denied, FactorNeeded, Invalid, NotFound
 from broker.models import Lease, new_lease_id
-from broker.models.lease import LIVE_STATES
 from broker.parts import Parts
 from broker.policies import Decision, decide
 from broker.vault import ChildToken
@@ -60,7 +59,8 @@ def issue(parts: Parts, caller: Caller, ask: Ask, *, idempotency_key: str | None
         Denied: the gate said no; the decision is recorded.
         FactorNeeded: only a fresh second factor is missing.
         NotFound: there is no such dataset for this caller.
-        Conflict: too many live leases, the same key was used for something else, or it was revoked meanwhile.
+        Conflict: too many leases, live or ended early; the same key was used for something else; or it was revoked
+            meanwhile.
         BackendDown: PostgreSQL or OpenBao did not answer in time; nothing usable was left behind.
     """
     if ask.kind is not None:
@@ -107,7 +107,8 @@ def _decide_and_record(
         public_key = _served(kind, slice_, ask)
     except Invalid as error:
         return error
-    if refused := _over_cap(parts, tx, decision.grant, caller):
+    most = parts.settings.max_live_leases
+    if refused := caps.reached(tx, decision.grant, caller, kind, most, gathered.now):
         return refused
     lease = _pending(parts, caller, kind, ask, gathered, decision, decision_id)
     lease.holder_hash, lease.key_hash = key_hash, repeating.digest(public_key)
@@ -345,24 +346,6 @@ def _to_issue(parts: Parts, lease: Lease, caller: Caller, gathered: Gathered) ->
         expires_at=lease.expires_at,
         place=parts.settings.place(lease.kind, slice_["binding"]),
         issuer=str(parts.settings.public_url).rstrip("/"),
-    )
-
-
-def _over_cap(parts: Parts, tx: Transaction, grant_id: str, caller: Caller) -> Conflict | None:
-    # Gathering locked the holder's row, so two issues at once are counted one after the other.
-    holder = Lease.person_id if caller.kind == "person" else Lease.service_id
-    live = tx.execute(
-        select(func.count())
-        .select_from(Lease)
-        .where(Lease.grant_id == grant_id, holder == caller.id, Lease.state.in_(LIVE_STATES))
-    ).scalar_one()
-    most = parts.settings.max_live_leases
-    if live < most:
-        return None
-    return Conflict(
-        f"This grant already carries {live} live leases of yours; at most {most} are allowed.",
-        advice="End one with `guestkey lease revoke`, or wait until one expires.",
-        code="too_many_leases",
     )
 
 

@@ -18,13 +18,15 @@ class Ending:
     """How credentials of a kind end, declared honestly; seconds are upper bounds while every backend answers.
 
     `worst_case` is by how many seconds a credential outlives its lease at most, should the whole broker be gone;
-    None means that nothing but its own expiry ends it for whoever checks it offline.
+    None means that nothing but its own expiry ends it for whoever checks it offline. `remembered`: for how many seconds
+    after its issue, at the least, a backend with little room for it must remember what was ended; 0: there is room.
     """
 
     how: str
     new_sessions: int
     open_sessions: int
     worst_case: int | None
+    remembered: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from broker.credentials.base import (
 )
 from broker.credentials.s3_binding import S3Binding
 from broker.credentials.s3_ending import SKEW, Door
-from broker.credentials.s3_policy import Denial, lapses, session_policy, with_denied
+from broker.credentials.s3_policy import GROUP_SECONDS, Denial, lapses, session_policy, with_denied
 from broker.credentials.s3_store import Opened, Store, StoreRefused, down, key_of
 from broker.errors import Invalid
 from broker.vault import ChildToken, Vault
@@ -69,6 +69,7 @@ class S3Kind:
         new_sessions=5,
         open_sessions=5,
         worst_case=SHORTEST_SESSION,
+        remembered=SHORTEST_SESSION + GROUP_SECONDS,
     )
     use = Use(
         about="Temporary keys for S3, good for one prefix of one bucket.",

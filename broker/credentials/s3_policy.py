@@ -20,7 +20,7 @@ LONGEST_BUCKET_POLICY = 20 * 1024
 _ARN = "arn:aws:s3:::"
 _SID = re.compile(r"GuestkeyEnded([0-9]{9,11})(?:W([0-9]{9,11}))?")
 # Ended sessions are kept in groups that lapse together: fewer statements, and so room for more sessions.
-_GROUP_SECONDS = 900
+GROUP_SECONDS = 900
 Denied = Mapping[str, "Denial"]
 
 
@@ -136,7 +136,7 @@ def named(key: str, handle: str) -> str:
 
 def lapses(session_until: float) -> int:
     """When a denial may go: the session's end, rounded up to the end of its group."""
-    return (int(session_until) // _GROUP_SECONDS + 1) * _GROUP_SECONDS
+    return (int(session_until) // GROUP_SECONDS + 1) * GROUP_SECONDS
 
 
 def _document(document: str) -> dict[str, Any]:
