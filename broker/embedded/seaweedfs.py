@@ -236,6 +236,8 @@ class SeaweedFS:
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
             "s3.autoCreateBucket": "false",
+            # IAM answers on the same port, in part to any session; without it there would be no STS.
+            "s3.iam.readOnly": "true",
             "s3.port": ports.s3,
             "s3.port.grpc": ports.s3_grpc,
         }

@@ -169,6 +169,22 @@ def test_a_session_cannot_make_another_one_or_a_key(reader: dict[str, str]) -> N
             beyond()
 
 
+def test_a_session_changes_nobodys_long_term_keys(world: World, reader: dict[str, str]) -> None:
+    """Left without a user's name, SeaweedFS takes these for one's own keys, and asks no policy."""
+    iam, issuer = opened(reader, "iam"), world.stack.store.key("issuer").access_key_id
+    attempts: tuple[Callable[[], object], ...] = (
+        lambda: iam.create_access_key(),
+        lambda: iam.update_access_key(AccessKeyId=issuer, Status="Inactive"),
+        lambda: iam.delete_access_key(AccessKeyId=issuer),
+    )
+    for beyond in attempts:
+        with pytest.raises(ClientError, match="AccessDenied"):
+            beyond()
+    shown = str(iam.list_access_keys()["AccessKeyMetadata"])
+    assert all(world.stack.store.key(name).secret_access_key not in shown for name in ("owner", "issuer", "ender"))
+    assert KIND.issue(world.parts.vault, None, lease_for(world)).values
+
+
 def test_the_rules_network_holds_for_the_session_too(world: World) -> None:
     here = KIND.issue(world.parts.vault, None, lease_for(world, networks=("127.0.0.0/8",)))
     away = KIND.issue(world.parts.vault, None, lease_for(world, networks=("10.0.0.0/8", "192.0.2.0/24")))
