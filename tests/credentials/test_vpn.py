@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import threading
@@ -167,4 +168,53 @@ def test_a_server_that_does_not_answer_is_no_success(tmp_path: Path) -> None:
     (tmp_path / "crl.pem").write_bytes(Authority().list(0xABC))
     (tmp_path / "0ABC.guest").write_text("abc123-l1.lease.guestkey.internal\n")
     assert subprocess.run([END, tmp_path, tmp_path / "crl.pem"], check=False, capture_output=True).returncode == 1
+    assert (tmp_path / "0ABC.guest").exists()
+
+
+@pytest.mark.parametrize("said", [b"", b">INFO:OpenVPN Management Interface Version 5\r\n"])
+def test_a_server_that_hangs_up_without_an_answer_is_no_success(tmp_path: Path, said: bytes) -> None:
+    """As it does when it restarts; guestkey-crl, which waits for this, must not wait for ever."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "server.sock"))
+    listener.listen(1)
+
+    def hang_up() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(said)
+            connection.recv(100)
+
+    (tmp_path / "crl.pem").write_bytes(Authority().list(0xABC))
+    (tmp_path / "0ABC.guest").write_text("abc123-l1.lease.guestkey.internal\n")
+    thread = threading.Thread(target=hang_up)
+    thread.start()
+    done = subprocess.run(
+        [END, tmp_path, tmp_path / "crl.pem"], check=False, capture_output=True, text=True, timeout=20
+    )
+    thread.join(10)
+    listener.close()
+    assert done.returncode == 1 and "hung up" in done.stderr
+    assert (tmp_path / "0ABC.guest").exists()
+
+
+def test_a_server_that_talks_and_never_answers_is_left(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "server.sock"))
+    listener.listen(1)
+
+    def talk() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            while True:
+                connection.sendall(b">BYTECOUNT:1,1\r\n")
+                time.sleep(0.2)
+
+    (tmp_path / "crl.pem").write_bytes(Authority().list(0xABC))
+    (tmp_path / "0ABC.guest").write_text("abc123-l1.lease.guestkey.internal\n")
+    thread = threading.Thread(target=talk)
+    thread.start()
+    done = subprocess.run([END, tmp_path, tmp_path / "crl.pem"], check=False, capture_output=True, timeout=20)
+    thread.join(10)
+    listener.close()
+    assert done.returncode != 0
     assert (tmp_path / "0ABC.guest").exists()
