@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import ssl
 import threading
 import time
@@ -319,6 +321,19 @@ def test_a_gateway_that_does_not_reload_is_told_again(kept: Kept, pretender: Pre
     pretender.answer = kept.authority.list(5, 6)
     assert kept.gate.refresh("false").returncode != 0
     assert kept.fetch() == 0 and kept.reloads == 2
+
+
+def test_what_the_command_leaves_running_keeps_no_list_from_being_fetched(kept: Kept, pretender: Pretender) -> None:
+    pretender.answer = kept.authority.list(5, 6)
+    folder = kept.gate.folder
+    started = f"sleep 30 >/dev/null 2>&1 & echo $! > {folder}/left"
+    assert kept.gate.refresh("sh", "-c", started).returncode == 0
+    try:
+        pretender.answer = kept.authority.list(5, 6, 7)
+        assert kept.fetch() == 0
+        assert kept.gate.list.read_bytes() == pretender.answer and kept.reloads == 2
+    finally:
+        os.kill(int((folder / "left").read_text()), signal.SIGTERM)
 
 
 @pytest.mark.parametrize("how", ["empty", "missing"])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +23,9 @@ from broker.credentials import ssh_lists
 from broker.parts import Parts
 from tests.support.sftp_desk import Desk, broker_of, configured
 from tests.support.sshd import CONNECTION, SftpHost, install
+
+# A version is when its list was made, in microseconds.
+NOW = int(time.time() * 1_000_000)
 
 
 def pem(key: Ed25519PublicKey) -> bytes:
@@ -145,20 +150,20 @@ def test_without_a_list_or_with_a_broken_one_nobody_gets_in(listed: SftpHost, de
 def test_nothing_but_a_newer_whole_signed_list_takes_its_place(
     listed: SftpHost, pretender: Pretender, tmp_path: Path
 ) -> None:
-    pretender.say(good := a_list(tmp_path, 2000, "token-a"), 2000)
+    pretender.say(good := a_list(tmp_path, NOW + 2000, "token-a"), NOW + 2000)
     kept(listed).unlink()
     assert fetch(listed).returncode == 0 and kept(listed).read_bytes() == good
-    newer, older = a_list(tmp_path, 3000, "token-b"), a_list(tmp_path, 1000, "token-c")
+    newer, older = a_list(tmp_path, NOW + 3000, "token-b"), a_list(tmp_path, NOW + 1000, "token-c")
     bad: dict[str, Callable[[], None]] = {
-        "older": lambda: pretender.say(older, 1000),
-        "an older list that is said to be newer": lambda: pretender.say(older, 4000),
-        "empty": lambda: pretender.say(b"", 3000),
-        "cut off": lambda: pretender.say(newer[:-10], 3000),
-        "only its head": lambda: pretender.say(newer[:20], 3000),
-        "garbage": lambda: pretender.say(b"\0" * 100, 3000),
-        "of another host": lambda: pretender.say(newer, 3000, connection="other"),
-        "forged": lambda: pretender.say(newer, 3000, key=Ed25519PrivateKey.generate()),
-        "with more behind it": lambda: pretender.sign(f"guestkey-krl/1\n{CONNECTION}\n3000\nAAAA\nmore\n"),
+        "older": lambda: pretender.say(older, NOW + 1000),
+        "an older list that is said to be newer": lambda: pretender.say(older, NOW + 4000),
+        "empty": lambda: pretender.say(b"", NOW + 3000),
+        "cut off": lambda: pretender.say(newer[:-10], NOW + 3000),
+        "only its head": lambda: pretender.say(newer[:20], NOW + 3000),
+        "garbage": lambda: pretender.say(b"\0" * 100, NOW + 3000),
+        "of another host": lambda: pretender.say(newer, NOW + 3000, connection="other"),
+        "forged": lambda: pretender.say(newer, NOW + 3000, key=Ed25519PrivateKey.generate()),
+        "with more behind it": lambda: pretender.sign(f"guestkey-krl/1\n{CONNECTION}\n{NOW + 3000}\nAAAA\nmore\n"),
         "of another kind": lambda: pretender.sign("guestkey-krl/2\n"),
         "no answer": lambda: setattr(pretender, "body", b""),
         "nonsense": lambda: setattr(pretender, "body", b"<html>"),
@@ -170,10 +175,10 @@ def test_nothing_but_a_newer_whole_signed_list_takes_its_place(
         assert done.returncode == 1 and "no new list" in done.stderr, name
         assert kept(listed).read_bytes() == good, name
     for pretender.status in (500, 302, 401):
-        pretender.say(newer, 3000)
+        pretender.say(newer, NOW + 3000)
         assert fetch(listed).returncode == 1 and kept(listed).read_bytes() == good
     pretender.status = 200
-    pretender.say(newer, 3000)
+    pretender.say(newer, NOW + 3000)
     assert fetch(listed).returncode == 0 and kept(listed).read_bytes() == newer
 
 
@@ -185,3 +190,43 @@ def test_a_list_grown_too_old_is_taken_away(listed: SftpHost, pretender: Pretend
     os.utime(kept(listed), (long_ago, long_ago))
     assert fetch(listed).returncode == 1 and not kept(listed).exists()
     assert not guest.gets_in()
+
+
+def test_the_same_list_sent_for_ever_is_soon_no_list(
+    listed: SftpHost, pretender: Pretender, tmp_path: Path, desk: Desk
+) -> None:
+    """Somebody in between could hide who ended since by saying again what the broker said once."""
+    version = NOW - 901 * 1_000_000
+    pretender.say(a_list(tmp_path, version, "token-a"), version)
+    before = kept(listed).read_bytes()
+    done = fetch(listed)
+    assert done.returncode == 1 and "too old" in done.stderr
+    assert kept(listed).read_bytes() == before
+
+
+def test_an_answer_that_never_ends_keeps_no_old_list_in_place(listed: SftpHost, tmp_path: Path) -> None:
+    """A byte now and then breaks no timeout of a socket's."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def trickle() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+                while True:
+                    connection.sendall(b" ")
+                    time.sleep(0.1)
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        program = tmp_path / "guestkey-krl"
+        text = (listed.prefix / "usr/local/lib/guestkey/guestkey-krl").read_text()
+        assert "LONGEST = 60\n" in text
+        program.write_text(text.replace("LONGEST = 60\n", "LONGEST = 1\n"))
+        long_ago = time.time() - 901
+        os.utime(kept(listed), (long_ago, long_ago))
+        with configured(listed, setting(listed, "KRL_FROM"), f"http://127.0.0.1:{server.getsockname()[1]}"):
+            done = subprocess.run(["/usr/bin/python3", "-I", program], capture_output=True, text=True, timeout=20)
+        thread.join(5)
+    assert done.returncode == 1 and "takes too long" in done.stderr
+    assert not kept(listed).exists()
+    assert fetch(listed).returncode == 0
