@@ -1,7 +1,8 @@
 """What gateways check guests' certificates by: `/pki/ca.pem`, revocation list, OCSP. For everybody, signed, relayed.
 
 OpenBao answers and this hands on: gateways need not reach it. Where it does not answer, nothing is made up: 503, and
-a gateway that can tell neither lets nobody in once its list has run out.
+a gateway that can tell neither lets nobody in once its list has run out. Whoever asks here has not signed in, so these
+questions have threads of their own: a flood of them, while OpenBao hangs, holds up nobody who ends leases.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from threading import Lock
 from time import monotonic
 from typing import TypeVar
 
+from anyio import CapacityLimiter, to_thread
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import APIRouter, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from broker.bounds import Entrance
 from broker.credentials.x509_naming import Unsound, read_crl
@@ -34,6 +35,9 @@ T = TypeVar("T")
 _KEPT_SECONDS = 1.0
 # Of a replica's calls to OpenBao, so many may be gateways': they must not keep those who ask for credentials waiting.
 _AT_ONCE = 4
+# Threads for them, and how many more may wait for one.
+_THREADS = 8
+_WAITING = 64
 _CHECK_AGAIN = {"Cache-Control": "no-cache"}
 
 
@@ -48,9 +52,20 @@ class Relay:
 
     def __init__(self) -> None:
         self._entrance = Entrance(_AT_ONCE, down)
+        self._threads = CapacityLimiter(_THREADS)
         self._lock = Lock()
         self._at = float("-inf")
         self._kept: _Authority | None = None
+
+    async def apart(self, work: Callable[[], Response]) -> Response:
+        """The answer, found by a thread that nobody else needs.
+
+        Raises:
+            BackendDown: too many are waiting for one.
+        """
+        if self._threads.statistics().tasks_waiting >= _WAITING:
+            raise down()
+        return await to_thread.run_sync(work, limiter=self._threads)
 
     def authority(self, parts: Parts) -> _Authority:
         """The authority's certificate and its revocation list, whole and signed by it.
@@ -87,48 +102,51 @@ class Relay:
 
 
 @router.get("/ca.pem")
-def ca(request: Request) -> Response:
+async def ca(request: Request) -> Response:
     """The certificate guests' certificates are signed with."""
-    content = _relay(request).authority(request.app.state.parts).certificate.public_bytes(Encoding.PEM)
-    return _unless_known(request, content, "application/pem-certificate-chain")
+    return await _handed_on(
+        request, lambda kept: kept.certificate.public_bytes(Encoding.PEM), "application/pem-certificate-chain"
+    )
 
 
 @router.get("/crl")
-def crl(request: Request) -> Response:
+async def crl(request: Request) -> Response:
     """The revocation list, DER (RFC 5280)."""
-    content = _relay(request).authority(request.app.state.parts).crl.public_bytes(Encoding.DER)
-    return _unless_known(request, content, "application/pkix-crl")
+    return await _handed_on(request, lambda kept: kept.crl.public_bytes(Encoding.DER), "application/pkix-crl")
 
 
 @router.get("/crl.pem")
-def crl_pem(request: Request) -> Response:
+async def crl_pem(request: Request) -> Response:
     """The same in PEM, as nginx and OpenVPN read it."""
-    content = _relay(request).authority(request.app.state.parts).crl.public_bytes(Encoding.PEM)
-    return _unless_known(request, content, "application/x-pem-file")
+    return await _handed_on(request, lambda kept: kept.crl.public_bytes(Encoding.PEM), "application/x-pem-file")
 
 
 @router.post("/ocsp")
 async def ocsp(request: Request) -> Response:
     """Whether a certificate is revoked (RFC 6960)."""
-    question = await request.body()
-    return await run_in_threadpool(_answered, request, question)
+    return await _answered(request, await request.body())
 
 
 @router.get("/ocsp/{question:path}")
-def ocsp_by_address(request: Request, question: str) -> Response:
+async def ocsp_by_address(request: Request, question: str) -> Response:
     """The same, the question in base64 in the address."""
     try:
-        return _answered(request, base64.b64decode(question, validate=True))
+        return await _answered(request, base64.b64decode(question, validate=True))
     except binascii.Error as error:
         raise _no_question() from error
 
 
-def _answered(request: Request, question: bytes) -> Response:
+async def _handed_on(request: Request, written: Callable[[_Authority], bytes], media_type: str) -> Response:
+    relay, parts = _relay(request), request.app.state.parts
+    return await relay.apart(lambda: _unless_known(request, written(relay.authority(parts)), media_type))
+
+
+async def _answered(request: Request, question: bytes) -> Response:
     if not 0 < len(question) <= LONGEST_QUESTION:
         raise _no_question()
-    answer = _relay(request).answer(request.app.state.parts, question)
+    relay, parts = _relay(request), request.app.state.parts
     # Kept by nobody on the way: a certificate can be revoked the next second.
-    return Response(answer, media_type="application/ocsp-response")
+    return await relay.apart(lambda: Response(relay.answer(parts, question), media_type="application/ocsp-response"))
 
 
 def _unless_known(request: Request, content: bytes, media_type: str) -> Response:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from unittest.mock import patch
@@ -144,3 +146,31 @@ def test_a_gateway_may_ask_as_often_as_a_caller_and_spends_nobody_elses_rate(set
 def test_the_relay_lets_nobody_ask_anything_else(world: World) -> None:
     with pytest.raises(VaultRefused):
         world.parts.vault._fetch("pki/certs?list=true")
+
+
+def test_a_flood_of_questions_while_openbao_hangs_keeps_nobody_else_waiting(
+    fresh: Replica, world: World, certificate: tuple[x509.Certificate, LeaseToEnd]
+) -> None:
+    """Nobody needs to sign in to ask here; those who have must be able to end leases meanwhile."""
+    authority = x509.load_pem_x509_certificate(httpx.get(f"{fresh.url}/pki/ca.pem").content)
+    question = ocsp_question(certificate[0], authority)
+    signed = world.person(world.vendor())
+
+    def ask(_: int) -> int:
+        return httpx.post(f"{fresh.url}/pki/ocsp", content=question, headers=OCSP, timeout=60).status_code
+
+    world.stack.bao.signal(signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(120) as pool:
+            asked = [pool.submit(ask, number) for number in range(120)]
+            time.sleep(0.5)
+            began = time.monotonic()
+            me = httpx.get(f"{fresh.url}/api/v1/me", headers={"Authorization": f"Bearer {signed.token}"}, timeout=60)
+            took = time.monotonic() - began
+            world.stack.bao.signal(signal.SIGCONT)
+            statuses = {one.result() for one in asked}
+    finally:
+        world.stack.bao.signal(signal.SIGCONT)
+    assert me.status_code == 200
+    assert statuses <= {200, 503}
+    assert took < 1, took
