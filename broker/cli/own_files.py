@@ -47,7 +47,7 @@ def check_folder(target: Path) -> None:
             if not target.absolute().parent.is_dir():
                 raise _no_folder(target)
             return
-        if any(target.iterdir()) and not (target / _MARK_FILE).is_file():
+        if not _own(target.stat()) or (any(target.iterdir()) and not (target / _MARK_FILE).is_file()):
             raise _foreign(target)
         if os.name == "posix" and stat.S_IMODE(target.stat().st_mode) & 0o077:
             raise Fault(
@@ -81,6 +81,10 @@ def write_folder(target: Path, files: Mapping[str, str]) -> None:
     check_folder(target)
     try:
         target.mkdir(mode=0o700, exist_ok=True)
+        # Somebody who may write beside it could have been faster, and would choose what an own config says.
+        found = target.lstat()
+        if not (stat.S_ISDIR(found.st_mode) and _own(found)):
+            raise _foreign(target)
         _put(target / _MARK_FILE, MARK, replacing=True)
         for name, text in files.items():
             _put(target / name, text, replacing=True)
@@ -91,9 +95,24 @@ def write_folder(target: Path, files: Mapping[str, str]) -> None:
 @contextmanager
 def passing() -> Iterator[Path]:
     """A folder of mode 0700 that is gone after the block: in memory where the session has such a place."""
-    place = os.environ.get("XDG_RUNTIME_DIR")
-    with tempfile.TemporaryDirectory(prefix="guestkey-", dir=place if place and Path(place).is_dir() else None) as name:
+    with tempfile.TemporaryDirectory(prefix="guestkey-", dir=session_folder()) as name:
         yield Path(name)
+
+
+def session_folder() -> Path | None:
+    """The session's own folder in memory, where there is one that nobody else writes to.
+
+    After `su` the variable still names somebody else's, who could put other files in the place of ours.
+    """
+    named = os.environ.get("XDG_RUNTIME_DIR")
+    if not named:
+        return None
+    try:
+        found = Path(named).stat()
+    except OSError:
+        return None
+    closed = os.name != "posix" or not stat.S_IMODE(found.st_mode) & 0o022
+    return Path(named) if stat.S_ISDIR(found.st_mode) and _own(found) and closed else None
 
 
 def put_private(target: Path, text: str) -> None:
@@ -114,6 +133,10 @@ def _put(target: Path, text: str, *, replacing: bool) -> None:
             os.link(fresh, target)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def _own(found: os.stat_result) -> bool:
+    return os.name != "posix" or found.st_uid == os.geteuid()
 
 
 def _begins_with_mark(file: Path) -> bool:

@@ -86,10 +86,8 @@ def _alive(cli: Cli, lease_id: str) -> bool:
 
 
 def _folder() -> Path:
-    running = os.environ.get("XDG_RUNTIME_DIR")
-    if running and Path(running).is_dir():
-        return Path(running) / "guestkey"
-    return user_cache_path("guestkey", appauthor=False)
+    running = own_files.session_folder()
+    return running / "guestkey" if running else user_cache_path("guestkey", appauthor=False)
 
 
 def _unusable(folder: Path, error: OSError) -> Fault:

@@ -269,6 +269,39 @@ def test_a_folder_is_ours_alone_and_refused_where_others_may_look(tmp_path: Path
     assert (folder / "key.pem").read_text() == "second"
 
 
+def test_a_folder_of_somebody_else_is_not_written_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever owns it could put another config, which runs commands, in the place of ours."""
+    ours, raced = tmp_path / "keys", tmp_path / "raced"
+    ours.mkdir(mode=0o700)
+    somebody = os.geteuid() + 1
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "geteuid", lambda: somebody)
+        with pytest.raises(Fault, match="not of this command's making"):
+            own_files.write_folder(ours, {"config": "x"})
+    with monkeypatch.context() as patched:
+        # It was not there when it was looked for.
+        patched.setattr(own_files, "check_folder", lambda target: target.symlink_to(ours))
+        with pytest.raises(Fault, match="not of this command's making"):
+            own_files.write_folder(raced, {"config": "x"})
+    assert not list(ours.iterdir())
+
+
+def test_nothing_passes_through_another_sessions_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `su` the variable still names the folder of whoever that was."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    tmp_path.chmod(0o700)
+    with own_files.passing() as folder:
+        assert folder.parent == tmp_path
+    tmp_path.chmod(0o770)
+    assert own_files.session_folder() is None
+    tmp_path.chmod(0o700)
+    somebody = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: somebody)
+    assert own_files.session_folder() is None
+    with own_files.passing() as folder:
+        assert folder.parent != tmp_path
+
+
 # -- on the real parts --------------------------------------------------------------------------------------------
 
 
