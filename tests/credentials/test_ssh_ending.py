@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+import pytest
 
 from broker.access import ending, reconciling
 from broker.access.working import Worker
@@ -159,3 +164,54 @@ def test_suspending_a_vendor_cuts_its_transfers(world: World, sftp: SftpHost, wo
     for one in handed:
         ended = world.wait_for(one.lease.id, "revoked")
         assert (ended.confirmed_by, ended.end_cause) == ("sftp host: barred, no session", "vendor_suspended")
+
+
+@pytest.fixture
+def asked(desk: Desk) -> Iterator[list[str]]:
+    """What the host asks of whoever it takes for the broker."""
+    paths: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            paths.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Be quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    with configured(desk.host, broker_of(desk.host), f"http://127.0.0.1:{server.server_port}"):
+        yield paths
+    server.shutdown()
+    thread.join(5)
+    server.server_close()
+
+
+def test_knocking_with_an_ended_lease_costs_the_broker_nothing(desk: Desk, asked: list[str]) -> None:
+    handed = desk.issue()
+    guest = desk.guest(handed)
+    assert not guest.gets_in()
+    assert asked, "of a living one the broker is asked"
+    desk.host.hand("end", f"token-{handed.lease.handle}")
+    asked.clear()
+    assert not guest.gets_in()
+    assert asked == []
+
+
+@pytest.mark.parametrize(("valid", "asks"), [("-2h:-1h", False), ("-1h:+1h", True)])
+def test_knocking_with_a_certificate_that_has_run_out_costs_the_broker_nothing(
+    desk: Desk, asked: list[str], tmp_path: Path, valid: str, asks: bool
+) -> None:
+    """Sshd asks this program before it looks at the certificate's end."""
+    key_id = "token-abc123-l0123456789"
+    for name in ("ca", "guest"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
+    command = ["ssh-keygen", "-q", "-s", "ca", "-I", key_id, "-n", "gk-xr", "-V", valid, "guest.pub"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    kind, certificate = (tmp_path / "guest-cert.pub").read_text().split()[:2]
+    program = desk.host.prefix / "usr/local/lib/guestkey/guestkey-principals"
+    done = subprocess.run([program, "gk-xr", key_id, kind, certificate], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert bool(asked) == asks
