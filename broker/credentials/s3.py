@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -92,7 +93,8 @@ class S3Kind:
         at = f" --endpoint-url {values['endpoint_url']}" if values.get("endpoint_url") else ""
         says = "Put the three keys into a profile of ~/.aws/credentials that only you can read, here named guest."
         where = f"s3://{values['bucket']}/{values['prefix']}"
-        return says, f'aws --profile guest --region {values["region"]}{at} s3 ls "{where}"'
+        # A prefix may hold what a shell would take for a command.
+        return says, f"aws --profile guest --region {values['region']}{at} s3 ls {shlex.quote(where)}"
 
     def policies(self, slice_id: str, action: str) -> list[str]:
         """No child token, no policy of OpenBao."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import subprocess
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -228,6 +229,15 @@ def test_a_lease_shorter_than_any_session_says_its_own_end(world: World) -> None
     assert issued.values["expires_at"] == lease.expires_at.isoformat()
     assert issued.backend_lease_id is not None
     assert 898 <= int(issued.backend_lease_id) - now.timestamp() <= 905
+
+
+@pytest.mark.parametrize("prefix", ["trials/", "a b/`id`/", "it's/", 'say "x"/', "a!b;c&d|e>f/"])
+def test_the_command_shown_runs_nothing_that_a_prefix_says(prefix: str) -> None:
+    binding = S3Binding.parse({**BINDING, "prefix": prefix})
+    _, command = KIND.tool({"region": "us-east-1", "bucket": binding.bucket, "prefix": binding.prefix})
+    spelled = ["sh", "-c", f"aws() {{ printf '%s\\n' \"$@\"; }}; {command}"]
+    words = subprocess.run(spelled, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert words[-1] == f"s3://{binding.bucket}/{prefix}"
 
 
 # -- what a slice may be --------------------------------------------------------------------------------------------
