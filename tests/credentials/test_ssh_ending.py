@@ -16,7 +16,7 @@ import pytest
 from broker.access import ending, reconciling
 from broker.access.working import Worker
 from broker.credentials import kinds
-from broker.credentials.base import Bound
+from broker.credentials.base import Bound, NotEnded
 from broker.credentials.ssh import account_of
 from broker.embedded.children import free_port
 from broker.models import Lease
@@ -215,3 +215,20 @@ def test_knocking_with_a_certificate_that_has_run_out_costs_the_broker_nothing(
     done = subprocess.run([program, "gk-xr", key_id, kind, certificate], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert bool(asked) == asks
+
+
+def test_a_host_that_cannot_bar_a_lease_cuts_its_sessions_and_confirms_no_end(desk: Desk) -> None:
+    """A full disk, or a folder that is gone."""
+    handed = desk.issue()
+    (desk.path() / "large").write_bytes(b"x" * 20_000_000)
+    transfer = desk.guest(handed).transfer("large")
+    folder = desk.host.prefix / "run/guestkey/barred"
+    away = folder.with_name("away")
+    folder.rename(away)
+    try:
+        with pytest.raises(NotEnded):
+            kinds["ssh"].end(desk.world.ender.vault, desk.to_end(handed))
+        gone(transfer)
+    finally:
+        away.rename(folder)
+    assert "barred" in kinds["ssh"].end(desk.world.ender.vault, desk.to_end(handed))
