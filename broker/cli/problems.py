@@ -28,7 +28,9 @@ class Answer:
 
 _LIVE = "guestkey lease list --state live"
 _WHY = ("guestkey why {dataset}", _LIVE)
-_STATE = ("guestkey request show {request}", "{list}", "guestkey status")
+_STATE = ("guestkey request show {request}", "guestkey dataset show {slices_of}", "{list}", "guestkey status")
+# Nouns whose things are listed elsewhere.
+_WITHOUT_LIST = frozenset({"policy", "slice"})
 ANSWERS: Mapping[str, Answer] = {
     "invalid": Answer(Code.USAGE, ("{command} --help",)),
     "malformed": Answer(Code.USAGE, ("guestkey doctor",)),
@@ -125,7 +127,9 @@ def filled(texts: Iterable[str], command: str, typed: Mapping[str, Any]) -> str:
 def _blanks(command: str, typed: Mapping[str, Any]) -> dict[str, str]:
     named = {name.rstrip("_"): shlex.quote(str(value)) for name, value in typed.items() if value is not None}
     noun, _, verb = command.partition(" ")
-    if verb and noun != "policy":
+    if noun == "slice" and "dataset" in named:
+        named["slices_of"] = named["dataset"]
+    elif verb and noun not in _WITHOUT_LIST:
         named["list"] = f"guestkey {noun} list"
     if noun == "request" and "id" in named:
         named["request"] = named["id"]

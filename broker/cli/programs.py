@@ -25,7 +25,7 @@ class Opened:
     said: tuple[str, ...]
 
 
-def program_for(kind: str | None) -> str:
+def program_for(dataset: str, kind: str | None) -> str:
     """The program that opens credentials of a kind.
 
     Raises:
@@ -42,7 +42,7 @@ def program_for(kind: str | None) -> str:
     raise Fault(
         Code.USAGE,
         f"No program here opens a credential of kind {kind}.",
-        next_step=f"Use: guestkey run DATASET --kind {kind} -- YOUR-TOOL; or: guestkey get DATASET --kind {kind}",
+        next_step=f"guestkey run {safe(dataset)} --kind {kind} -- YOUR-TOOL",
     )
 
 
@@ -61,7 +61,8 @@ def opening(program: str, handed: Handed, beside: Mapping[str, str]) -> Opened:
         # Said in the command, too: releases before 2.13 read no AWS_ENDPOINT_URL_S3, and would ask AWS itself.
         at = ["--endpoint-url", endpoint] if endpoint else []
         copying = safe(shlex.join(["aws", *at, "s3", "cp", f"{place}NAME", "."]))
-        more = f"Copy from it: guestkey run {safe(handed.dataset)} --kind s3 -- {copying}"
+        slice_ = f"--slice {safe(shlex.quote(str(handed.lease['slice'])))} " if handed.lease.get("slice") else ""
+        more = f"Copy from it: guestkey run {safe(handed.dataset)} {slice_}--kind s3 -- {copying}"
         return Opened([program, *at, "s3", "ls", "--", place], (f"You can reach {safe(place)}. This lists it.", more))
     said = f"You can read {safe(values.get('relation'))}."
     if handed.kind == "mariadb":

@@ -20,6 +20,8 @@ COMMANDS: Mapping[str, str] = {
     "slice_not_granted": "guestkey grant list --dataset {dataset}",
     "caller_unknown": "guestkey login",
 }
+# Where a person does it by an option, which the API, of whoever asks, does not know of.
+_ADVICE: Mapping[str, str] = {"slice_unnamed": "Name one of them: --slice NAME"}
 
 
 def told(reasons: Sequence[Reason], opens: Callable[[Any], str], about: str, decision: str) -> Iterator[str]:
@@ -39,8 +41,8 @@ def told(reasons: Sequence[Reason], opens: Callable[[Any], str], about: str, dec
             yield f"  ✕ {safe(reason.get('sentence'))}"
             if reason.get("opens_at"):
                 yield f"    Opens {opens(reason['opens_at'])}."
-            elif reason.get("advice"):
-                yield f"    → {safe(reason['advice'])}"
+            elif advice := _ADVICE.get(str(reason.get("code"))) or reason.get("advice"):
+                yield f"    → {safe(advice)}"
         if group and who == "someone" and about:
             yield from _message(group, about, decision)
 

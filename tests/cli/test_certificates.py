@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from broker.cli.faults import Fault
+from broker.cli.programs import program_for
 from broker.models import Dataset, Lease
 from tests.cli.conftest import TerminalOf
 from tests.cli.test_credentials import wait_for_file
@@ -299,3 +301,9 @@ def test_connect_says_what_opens_a_kind_that_no_program_here_opens(
     assert (ran.code, ran.out) == (125, "")
     assert "guestkey run DATASET --kind x509" in ran.err
     assert states(world, signed) == set()
+
+
+def test_what_no_program_opens_says_how_to_use_it() -> None:
+    with pytest.raises(Fault) as caught:
+        program_for("records", "x509")
+    assert caught.value.next_step == "guestkey run records --kind x509 -- YOUR-TOOL"

@@ -89,9 +89,14 @@ def test_run_gives_boto3_all_it_needs(world: World, terminal_of: TerminalOf) -> 
 
 
 def test_connect_lists_and_says_how_to_copy(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
-    signed, dataset = pictures(world)
+    vendor = world.vendor()
+    signed = world.person(vendor)
+    # Where several slices are open, the command that is said must name the one that was opened.
+    dataset = world.dataset(vendor, kind="s3", slices={"deidentified": PICTURES, "labels": PICTURES})
+    world.grant(dataset, signed)
     terminal = terminal_of(signed)
-    ran = terminal.run("connect", dataset.slug, PATH=SYSTEM)
+    assert "--slice NAME" in terminal.run("connect", dataset.slug, PATH=SYSTEM).err
+    ran = terminal.run("connect", dataset.slug, "--slice", "deidentified", PATH=SYSTEM)
     assert ran.code == 0, ran.err
     assert [line.split()[-1] for line in ran.out.splitlines()] == [f"{number}.json" for number in range(HOW_MANY)]
     copying = next(line for line in ran.err.splitlines() if line.startswith("Copy from it: "))

@@ -180,11 +180,28 @@ def test_reasons_are_grouped_by_who_can_act(terminal: Terminal) -> None:
     ]
 
 
+def test_where_a_slice_must_be_named_the_option_is_said(terminal: Terminal) -> None:
+    reason = {"code": "slice_unnamed", "sentence": "Several slices.", "advice": "Name one of them.", "who": "you"}
+    with answering(problem(403, "denied", reasons=[reason])) as (url, _):
+        ran = terminal.call("get", "trials", "--kind", "s3", "--url", url)
+    assert "    → Name one of them: --slice NAME" in ran.err.splitlines() and "them.\n" not in ran.err
+
+
 def test_what_was_typed_is_quoted_in_the_next_command() -> None:
     typed = {"dataset": "a b; rm -rf ~", "id_": None}
     assert next_command({"code": "denied"}, "get", typed) == "guestkey why 'a b; rm -rf ~'"
     assert next_command({"code": "conflict"}, "request approve", {"id_": "rq_1"}) == "guestkey request show rq_1"
     assert next_command({"code": "not_found"}, "policy show", {}) == "guestkey dataset list"
+
+
+def test_every_noun_is_listed_where_it_is_said() -> None:
+    root = typer.main.get_group(app)
+    for noun, group in root.commands.items():
+        for verb in getattr(group, "commands", {}):
+            said = next_command({"code": "conflict"}, f"{noun} {verb}", {"dataset": "trials"}).split()
+            assert said[2] in getattr(root.commands[said[1]], "commands", {}) if len(said) > 2 else said[1] == "status"
+    assert next_command({"code": "conflict"}, "slice add", {"dataset": "trials"}) == "guestkey dataset show trials"
+    assert next_command({"code": "not_found"}, "slice add", {"dataset": "trials"}) == "guestkey dataset list"
 
 
 def test_every_next_command_exists() -> None:

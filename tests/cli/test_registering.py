@@ -78,12 +78,24 @@ def test_a_slice_behind_a_gateway_is_added_by_its_kind(world: World, terminal_of
         (slice_,) = tx.query(Slice).join(Dataset).filter(Dataset.slug == slug).all()
     assert (slice_.kind, slice_.binding, slice_.state) == ("x509", {"connection": "records"}, "ready")
     assert slice_.actions == ["read", "write"]
+    shown = json.loads(admin.run("dataset", "show", slug, "--json").out)["data"]["slices"]
+    assert [item["id"] for item in shown] == [slice_.id], "the gateway is set up with it"
     words[3] = "other"
     assert "Unknown fields" in admin.run(*words, "--set", "table=x").err
     assert "names nothing" in admin.run(*words, "--set", "table").err
     assert "has no table" in admin.run(*words, "--table", "a.b").err
     assert "serves" in admin.run(*words[:-1], "token").err
     assert "--table" in admin.run(*words[:-2]).err
+
+
+def test_a_slice_that_failed_says_why_where_it_is_shown(world: World, terminal_of: TerminalOf) -> None:
+    admin, slug = terminal_of(world.person(roles=("admin",))), f"made-{secrets.token_hex(4)}"
+    assert admin.run("dataset", "new", slug, "--title", "Made here").code == 0
+    words = ["--connection", "nowhere", "--kind", "s3", "--set", "bucket=example", "--set", "prefix=a/"]
+    assert admin.run("slice", "add", slug, "lost", *words).code == 0
+    registering.register_waiting(world.ender, vault_of(world.settings, "setup"))
+    shown = admin.run("dataset", "show", slug).out.splitlines()[-1]
+    assert shown.startswith("lost\t\ts3\tread\tfailed\tNo object store named nowhere is connected."), shown
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,7 @@ def test_a_slice_that_failed_says_why_and_is_tried_again(world: World, client_of
     registering.register_waiting(world.ender, setup)
     shown = {item["name"]: item for item in api.get(f"/datasets/{dataset.slug}").json()["slices"]}["late"]
     assert (shown["state"], shown["rows_estimate"]) == ("ready", 500)
+    assert shown["id"] == world.slice_id(dataset, "late"), "gateways are set up with it"
     assert world.events(world.slice_id(dataset, "late")) == [
         "slice.added", "slice.failed", "slice.retried", "slice.ready",
     ]  # fmt: skip

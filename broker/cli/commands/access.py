@@ -54,7 +54,14 @@ DATASET = Noun(
     none="No dataset is shown to you yet. Ask your contact at the organisation.",
     key="slug",
 )
-SLICES = (Column("slice", "name"), Column("what it lets you read", "description"), Column("state", "state"))
+SLICES = (
+    Column("slice", "name"),
+    Column("what it lets you read", "description"),
+    Column("kind", "kind"),
+    Column("for", "actions"),
+    Column("state", "state"),
+    Column("why", "state_detail"),
+)
 REQUEST = Noun(
     "request",
     "/requests",

@@ -29,8 +29,12 @@ Moment = Annotated[datetime, Field(strict=False, examples=["2030-01-01T00:00:00Z
 
 
 class SliceShown(Shown):
-    """A slice. Where it lives is shown to the owner, admins and auditors; why it failed and its rows, too."""
+    """A slice. Where it lives is shown to the owner, admins and auditors; its id, why it failed and its rows, too.
 
+    The id is what certificates carry in their OU.
+    """
+
+    id: str | None
     name: str
     description: str
     kind: str
@@ -255,6 +259,7 @@ def full(parts: Parts, tx: Transaction, caller: Caller, item: Dataset) -> Datase
 def slice_shown(item: Slice, *, binding: bool) -> SliceShown:
     """A slice; where it lives only if `binding`."""
     return SliceShown(
+        id=item.id if binding else None,
         name=item.name,
         description=item.description,
         kind=item.kind,
