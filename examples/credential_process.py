@@ -33,8 +33,10 @@ def main(dataset: str = "shapes", slice_: str = "deidentified") -> None:
 def _place(guestkey: str, dataset: str, slice_: str) -> dict[str, str]:
     """Where the slice is; who knows that already writes it into the profile, as `endpoint_url` and `region`."""
     command = [guestkey, "run", dataset, "--slice", slice_, "--kind", "s3", "--", "env"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    if told.returncode != 0:
+        sys.exit(told.stderr.rstrip())
+    return dict(line.split("=", 1) for line in told.stdout.splitlines() if "=" in line)
 
 
 if __name__ == "__main__":

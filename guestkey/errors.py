@@ -33,7 +33,9 @@ class Error(Exception):
         self.next_step = fault.command or fault.next_step
         self.problem: Mapping[str, object] = fault.problem
         self.code = str(fault.problem.get("code") or "")
-        super().__init__(" ".join(part for part in (fault.what, fault.why, fault.next_step) if part))
+        # The API's titles are headings; beside a sentence they need its full stop.
+        what = fault.what if fault.what.endswith((".", "!", "?")) or not fault.why else f"{fault.what}."
+        super().__init__(" ".join(part for part in (what, fault.why, fault.next_step) if part))
 
 
 class Denied(Error):

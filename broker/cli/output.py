@@ -209,8 +209,10 @@ class Output:
         self._lines(f"{heading:<{width}}  {shown}" for heading, shown in facts)
 
     def _shown(self, column: Column, value: Any) -> str:
-        if column.seconds and isinstance(value, int):
-            return duration(value)
+        if column.seconds and isinstance(value, float) and value < 60:
+            return f"{value:.1f} s"
+        if column.seconds and isinstance(value, int | float):
+            return duration(int(value))
         return self.time(value) if column.when else safe(value)
 
     def _red(self, text: str) -> str:

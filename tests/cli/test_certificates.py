@@ -251,7 +251,7 @@ def test_pem_files_open_the_gateway(world: World, gate: Gateway, terminal_of: Te
     ran = terminal.run("get", dataset.slug, "--kind", "x509", "--format", "pem", "--out", f"{folder}/")
     assert ran.code == 0, ran.err
     assert let_in(gate, folder / "cert.pem", folder / "key.pem") == 200
-    assert f"curl --cert {folder}/cert.pem --key {folder}/key.pem" in ran.err
+    assert f"curl --cert {folder}/cert.pem --key {folder}/key.pem https://localhost:" in ran.err
     bundle = tmp_path / "bundle.pem"
     again = terminal.run("get", dataset.slug, "--kind", "x509", "--format", "pem", "--out", str(bundle))
     assert again.code == 0, again.err

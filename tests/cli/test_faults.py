@@ -118,6 +118,13 @@ def test_what_is_copied_is_whole_on_a_narrow_terminal(terminal: Terminal) -> Non
     assert "deidentified\r\n\r\nid  " in shown
 
 
+def test_a_length_of_time_has_its_unit(terminal: Terminal) -> None:
+    report = {"id": "su_1", "what": "vendor", "longest": 1.258, "outcomes": []}
+    with answering(http(200, report)) as (url, _):
+        ran = terminal.type("suspension", "show", "su_1", "--url", url, columns=80)
+    assert re.search(r"longest exposure +1\.3 s\r\n", ran.out), ran.out
+
+
 def _shown(terminal: Terminal, url: str) -> str:
     ran = terminal.type("lease", "list", "--url", url, columns=80)
     assert ran.code == 0, ran.out

@@ -321,6 +321,15 @@ def test_psql_logs_in_by_pgpass_and_by_service(world: World, terminal_of: Termin
     file = tmp_path / "pgpass"
     again = terminal.run("get", dataset.slug, "--kind", "postgres", "--format", "pgpass", "--out", str(file))
     assert again.code == 0, again.err
+    relation = next(line for line in again.err.splitlines() if line.startswith("It reads: ")).removeprefix("It reads: ")
+    counted = subprocess.run(
+        ["psql", "-XAtc", f"SELECT count(*) >= 0 FROM {relation}", f"service={dataset.slug}"],
+        env={"PGSERVICEFILE": str(folder / "pg_service.conf"), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert counted.stdout == "t\n", counted.stderr
     host, port, dbname, name, _ = file.read_text().splitlines()[1].split(":")
     place = f"host={host} port={port} dbname={dbname} user={name} sslmode=disable"
     assert psql(place, PGPASSFILE=str(file)) == name

@@ -256,6 +256,8 @@ def test_every_kind_appears_by_itself_with_its_ending(world: World, terminal_of:
     terminal = terminal_of(world.person(world.vendor()))
     listed = {line.split("\t")[0] for line in terminal.run("kind", "list").out.splitlines()}
     assert listed == set(kinds)
+    narrow = terminal.type("kind", "list", columns=80).out
+    assert all(kind.use.about in narrow for kind in kinds.values()), "whole sentences, not a column of words"
     for kind in kinds.values():
         shown = data(terminal.run("kind", "show", kind.name, "--json"))
         assert shown["ending"]["how"] == kind.ending.how

@@ -83,6 +83,13 @@ def test_s3(world: World, replica: Replica, tmp_path: Path, name: str) -> None:
         assert ended(world, signed) == 1
 
 
+@pytest.mark.parametrize("name", S3)
+def test_a_refusal_is_told_without_a_traceback(world: World, replica: Replica, tmp_path: Path, name: str) -> None:
+    with pytest.raises(AssertionError, match="no such dataset") as caught:
+        run(name, Dataset(slug="nonesuch"), world.person(world.vendor()), replica, tmp_path)
+    assert "Traceback" not in str(caught.value)
+
+
 def test_each_is_run_and_named_in_the_readme() -> None:
     there = {file.name for file in EXAMPLES.iterdir() if file.suffix in (".py", ".sh")}
     assert there == {*POSTGRES, *S3}

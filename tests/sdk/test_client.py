@@ -134,7 +134,7 @@ def test_a_lease_that_was_ended_is_replaced_only_if_the_gate_allows(world: World
 def test_errors_are_told_apart(world: World, replica: Replica, client_of: ClientOf) -> None:
     signed, dataset, _ = world.guest()
     client = client_of(signed)
-    with pytest.raises(guestkey.NotFound):
+    with pytest.raises(guestkey.NotFound, match=r"here\. There is no such dataset"):
         client.lease("no-such-dataset")
     with pytest.raises(guestkey.Refused):
         client.lease(dataset.slug, kind="no-such-kind")

@@ -21,6 +21,7 @@ from broker.cli.output import Column
 from broker.cli.words import safe
 
 _AGENT_SECONDS = 10
+_OF_DATABASES = ("pgpass", "pg-service", "my-cnf")
 
 
 def _complete_format(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
@@ -72,6 +73,9 @@ def get(
         # Nobody got it, so nobody shall have it.
         borrowing.end(cli, handed.lease_id)
         raise
+    if chosen is not None and chosen.name in _OF_DATABASES and handed.values.get("relation"):
+        # These say how to log in only; there, other slices' names stand beside it.
+        cli.out.remark(f"It reads: {safe(handed.values['relation'])}")
     cli.out.remark(borrowing.ending(handed.lease))
     cli.out.remark(f"End it sooner: guestkey lease revoke {handed.lease_id}")
 
@@ -170,14 +174,16 @@ def _write(cli: Cli, handed: Handed, chosen: Format, out: str | None) -> None:
         cli.out.remark(f"Written to {safe(out)}.")
     # Of certificates, only where all that the command needs lies there.
     if chosen.name in _USED and (chosen.name != "pem" or ("key.pem" in files and Path(out).is_dir())):
-        cli.out.remark(_USED[chosen.name].format(out=shlex.quote(safe(out.rstrip("/"))), dataset=safe(handed.dataset)))
+        blanks = {"out": shlex.quote(safe(out.rstrip("/"))), "dataset": safe(handed.dataset)}
+        at = f"{handed.values.get('host')}:{handed.values.get('port')}"
+        cli.out.remark(_USED[chosen.name].format(**blanks, at=shlex.quote(safe(at))))
 
 
 _USED = {
     "pg-service": "Use it: PGSERVICEFILE={out}/pg_service.conf psql service={dataset}",
     "my-cnf": "Use it: mariadb --defaults-file={out}",
     "ssh-files": "Use it: sftp -F {out}/config " + ssh_files.HOST,
-    "pem": "Use it: curl --cert {out}/cert.pem --key {out}/key.pem https://SERVICE/",
+    "pem": "Use it: curl --cert {out}/cert.pem --key {out}/key.pem https://{at}/",
 }
 
 

@@ -12,7 +12,8 @@ KIND = Noun(
     "/kinds",
     listed=(
         Column("name", "name", whole=True),
-        Column("about", "about"),
+        # Broken into words it would fill a screen with a column of them.
+        Column("about", "about", whole=True),
         Column("actions", "actions"),
         Column("new refused in", "ending.new_sessions", seconds=True),
         Column("open ended in", "ending.open_sessions", seconds=True),
