@@ -44,6 +44,7 @@ def test_commands_that_pages_print_can_be_run() -> None:
     wrong = [f"{name}: {line}" for name, line in _printed() if (said := _misread(line.split())) and said]
     assert len(list(_printed())) > 40
     assert _misread(["guestkey", "team", "sow"]) == "no sow" and _misread(["guestkey", "who", "X", "--x"]) == "--x"
+    assert _misread(["guestkey", "get", "X", "--slice", "X"]) == "without --kind"
     assert not wrong, "\n".join(wrong)
 
 
@@ -118,7 +119,9 @@ def _misread(words: list[str]) -> str:
     if command.context_settings.get("ignore_unknown_options"):
         return ""  # the server's own: the options are read there
     known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
-    return ", ".join(word for word in words if word.startswith("-") and word not in known)
+    needed = [parameter.opts for parameter in command.params if parameter.required and parameter.opts[0][:1] == "-"]
+    missing = [f"without {options[0]}" for options in needed if not set(options) & set(words)]
+    return ", ".join([*(word for word in words if word.startswith("-") and word not in known), *missing])
 
 
 def _texts() -> list[Path]:

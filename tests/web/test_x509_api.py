@@ -76,6 +76,8 @@ def test_in_the_portal_the_certificate_keeps_its_lines(
     browser, path = browser_of(signed), f"/grants/{scene[2].id}/credential"
     page = browser.get(path).text
     assert "openssl req" in page and grant.id in page
+    typed = f"guestkey get {scene[1].slug} --slice deidentified --kind x509 --format pem --out tls/"
+    assert typed in page, "without kind and format the command would be refused"
     form = {"form_id": secrets.token_urlsafe(24), "slice": "deidentified", "lifetime": "300", "kind": "x509"}
     private = guest().key_pem.decode()
     refused = browser.post(path, data={**form, "csrf_token": browser.csrf, "public_key": private})
@@ -83,6 +85,9 @@ def test_in_the_portal_the_certificate_keeps_its_lines(
     assert private.splitlines()[1] not in refused.text
     shown = browser.post(path, data={**form, "csrf_token": browser.csrf, "public_key": GUEST.request})
     assert shown.status_code == 200, shown.text
+    assert shown.text.count(typed) == 2, "as the first way to use it, and at the end of the page"
+    again = browser.post(path, data={**form, "csrf_token": browser.csrf, "public_key": GUEST.request})
+    assert "already shown" in again.text and typed in again.text
     found = re.search(r'<pre id="value-certificate">(.*?)</pre>', shown.text, re.DOTALL)
     assert found is not None
     certificate = x509.load_pem_x509_certificate(html.unescape(found[1]).encode())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -103,8 +104,9 @@ def get_credential(grant_id: str, viewer: MemberNow, sent: Sent) -> Response:
         with viewer.parts.database.transaction() as tx:
             lease = leases_shown(tx, [handed.lease])[0]
         kind = kinds[lease.kind]
+        typed = _typed(kind, lease.dataset, lease.slice, lease.action)
         if handed.values is None:
-            return render("credential_gone.html", viewer=viewer, lease=lease, again=grant_id)
+            return render("credential_gone.html", viewer=viewer, lease=lease, again=grant_id, typed=typed)
         return render(
             "credential_shown.html",
             viewer=viewer,
@@ -112,7 +114,7 @@ def get_credential(grant_id: str, viewer: MemberNow, sent: Sent) -> Response:
             again=grant_id,
             values=handed.values,
             use=kind.use,
-            command_line=kind.use.command.format(dataset=lease.dataset, slice=lease.slice),
+            command_line=typed,
             tool=kind.tool(handed.values),
         )
 
@@ -133,6 +135,10 @@ def _credential_page(setback: Setback, grant_id: str, filled: Mapping[str, str])
         slices = _slices(tx, found)
     choices = [_foreseen(viewer, grant, one, action) for one in slices for action in sorted(one.actions)]
     opened = [choice for choice in choices if choice.open]
+    offered = _kinds(opened)
+    chosen = filled.get("slice") or (opened[0].value if opened else "")
+    wanted = kinds.get(filled.get("kind") or (offered[0][0] if offered else ""))
+    name, _, action = chosen.partition(_ACTION)
     return render(
         "credential.html",
         viewer=viewer,
@@ -141,15 +147,22 @@ def _credential_page(setback: Setback, grant_id: str, filled: Mapping[str, str])
         panel=setback.panel or (None if setback.trouble else _panel_ahead(viewer, opened)),
         grant=grant,
         choices=choices,
-        chosen=filled.get("slice") or (opened[0].value if opened else ""),
+        chosen=chosen,
+        typed=_typed(wanted, grant.dataset, name, action) if wanted and chosen else f"guestkey why {grant.dataset}",
         closed=_closed(viewer, grant, choices),
-        kinds=_kinds(opened),
+        kinds=offered,
         proofs=_proofs(opened),
         lifetimes=_lifetimes(opened),
         filled=filled,
         form_id=secrets.token_urlsafe(24),
         may_use=_may_use(viewer, grant),
     )
+
+
+def _typed(kind: Kind, dataset: str, slice_name: str, action: str) -> str:
+    """The same at a terminal, as this kind is had there."""
+    said = kind.use.command.format(dataset=shlex.quote(dataset), slice=shlex.quote(slice_name))
+    return said if action in ("", "read") else f"{said} --action {shlex.quote(action)}"
 
 
 def _foreseen(viewer: Viewer, grant: GrantShown, one: Slice, action: str) -> Choice:
