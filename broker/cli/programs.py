@@ -25,7 +25,7 @@ class Opened:
     said: tuple[str, ...]
 
 
-def program_for(dataset: str, kind: str | None) -> str:
+def program_for(dataset: str, kind: str | None, action: str) -> str:
     """The program that opens credentials of a kind.
 
     Raises:
@@ -37,6 +37,12 @@ def program_for(dataset: str, kind: str | None) -> str:
         return children.find("mariadb", "MariaDB's client")
     if kind == "ssh":
         return children.find("sftp", "OpenSSH's client")
+    if kind == "s3" and action != "read":
+        raise Fault(
+            Code.USAGE,
+            "connect lists, and who only writes sees nothing that could be listed.",
+            next_step=f"guestkey run {safe(dataset)} --kind s3 --action {safe(action)} -- YOUR-TOOL",
+        )
     if kind == "s3":
         return children.find("aws", "AWS's command line")
     raise Fault(

@@ -121,13 +121,15 @@ class Issued:
 class Use:
     """How a guest uses a credential of a kind, in words and commands; no command ever holds a secret.
 
-    `secrets` names the values that are concealed and wiped. `command` is what the command line does with it.
+    `secrets` names the values that are concealed and wiped. `command` is what the command line does with it;
+    `to_write` the same for writing, where that is more than one option.
     """
 
     about: str
     secrets: frozenset[str]
     command: str
     command_says: str
+    to_write: str = ""
 
 
 @dataclass(frozen=True, slots=True)

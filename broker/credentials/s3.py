@@ -78,6 +78,8 @@ class S3Kind:
         command="guestkey connect {dataset} --slice {slice}",
         command_says="Gets a credential of its own, lists the objects with AWS's command line, and gives it back. No"
         " secret on the screen. Says how to copy.",
+        # Who only writes sees nothing that could be listed.
+        to_write="guestkey run {dataset} --slice {slice} --kind s3 --action write -- YOUR-TOOL",
     )
 
     def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -305,5 +305,5 @@ def test_connect_says_what_opens_a_kind_that_no_program_here_opens(
 
 def test_what_no_program_opens_says_how_to_use_it() -> None:
     with pytest.raises(Fault) as caught:
-        program_for("records", "x509")
+        program_for("records", "x509", "read")
     assert caught.value.next_step == "guestkey run records --kind x509 -- YOUR-TOOL"

@@ -107,6 +107,13 @@ def test_connect_lists_and_says_how_to_copy(world: World, terminal_of: TerminalO
     assert leases(world, signed) == ["revoked", "revoked"]
 
 
+def test_connect_takes_no_lease_to_list_what_is_only_written(world: World, terminal_of: TerminalOf) -> None:
+    signed, dataset = pictures(world)
+    ran = terminal_of(signed).run("connect", dataset.slug, "--action", "write", PATH=SYSTEM)
+    assert ran.err.splitlines()[-1] == f"Next: guestkey run {dataset.slug} --kind s3 --action write -- YOUR-TOOL"
+    assert (ran.code, leases(world, signed)) == (125, [])
+
+
 def test_connect_without_the_program_takes_no_lease(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
     signed, dataset = pictures(world)
     ran = terminal_of(signed).run("connect", dataset.slug, PATH=str(tmp_path))

@@ -9,7 +9,9 @@ import secrets
 import pytest
 from cryptography import x509
 
+from broker.credentials import kinds
 from broker.models import Dataset, Grant
+from broker.web.portal.credentials import _typed
 from tests.support.gateway import NAME, guest
 from tests.support.world import Signed, World
 from tests.web.conftest import BrowserOf, ClientOf
@@ -92,3 +94,14 @@ def test_in_the_portal_the_certificate_keeps_its_lines(
     assert found is not None
     certificate = x509.load_pem_x509_certificate(html.unescape(found[1]).encode())
     assert certificate.public_key() == GUEST.key.public_key()
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("s3", "guestkey run trials --slice labels --kind s3 --action write -- YOUR-TOOL"),
+        ("ssh", "guestkey connect trials --slice labels --action write"),
+    ],
+)
+def test_the_command_of_a_credential_to_write_writes(kind: str, said: str) -> None:
+    assert _typed(kinds[kind], "trials", "labels", "write") == said

@@ -36,7 +36,7 @@ def connect(
 ) -> int:
     """Open a dataset in psql, mariadb or sftp, or list it with aws, with a fresh lease that ends with the program."""
     wanted = settled(cli, Wanted(dataset, slice_, kind, lifetime, action))
-    program = programs.program_for(dataset, wanted.kind)
+    program = programs.program_for(dataset, wanted.kind, action)
     with borrowed(cli, wanted) as handed, programs.beside(handed) as beside:
         opened = programs.opening(program, handed, beside)
         for line in opened.said:

@@ -161,8 +161,10 @@ def _credential_page(setback: Setback, grant_id: str, filled: Mapping[str, str])
 
 def _typed(kind: Kind, dataset: str, slice_name: str, action: str) -> str:
     """The same at a terminal, as this kind is had there."""
-    said = kind.use.command.format(dataset=shlex.quote(dataset), slice=shlex.quote(slice_name))
-    return said if action in ("", "read") else f"{said} --action {shlex.quote(action)}"
+    said = kind.use.command
+    if action == "write":
+        said = kind.use.to_write or f"{said} --action write"
+    return said.format(dataset=shlex.quote(dataset), slice=shlex.quote(slice_name))
 
 
 def _foreseen(viewer: Viewer, grant: GrantShown, one: Slice, action: str) -> Choice:
