@@ -120,6 +120,7 @@ def test_a_dataset_is_registered_step_by_step(house: House, guest_of: GuestOf, s
         ines.look("describe-slices")
     ines.open(review)
     assert ines.page.url.endswith(f"/datasets/{slug}/slices"), "a finished draft leads to what it made"
+    assert ines.page.get_by_role("link", name="to whom it is offered").count() == 1, "and from there to a vendor"
     with house.world.database.transaction() as tx:
         made = tx.scalars(select(Dataset).where(Dataset.slug == slug)).one()
         (slice_,) = tx.scalars(select(Slice).where(Slice.dataset_id == made.id))
