@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, true
+from sqlalchemy import ColumnElement, Row, func, select, true
 
+from broker.access import sweeping
 from broker.access.paging import Page, Window, matching, page
 from broker.access.permissions import missing, sees_everything
 from broker.caller import Caller
 from broker.credentials import kinds
-from broker.credentials.base import LeaseToEnd
 from broker.database import Transaction
 from broker.models import Event, Lease, Slice, Suspension, is_id
+from broker.parts import Parts
 
 MOST_LEASES = 5000
 MOST_OPEN = 200
@@ -139,7 +141,9 @@ def open_suspension(tx: Transaction, caller: Caller, what: str, target_id: str) 
     return tx.scalars(query).one_or_none()
 
 
-def report(tx: Transaction, caller: Caller, suspension_id: str, now: datetime, *, only_open: bool = False) -> Report:
+def report(
+    parts: Parts, tx: Transaction, caller: Caller, suspension_id: str, now: datetime, *, only_open: bool = False
+) -> Report:
     """How far a suspension is, or was.
 
     Args:
@@ -162,7 +166,8 @@ def report(tx: Transaction, caller: Caller, suspension_id: str, now: datetime, *
         .order_by(Lease.state != "revoke_failed", Lease.exposed_until.is_(None), Lease.state.in_(_ENDED), Lease.id)
         .limit(MOST_OPEN if only_open else MOST_LEASES)
     ).all()
-    outcomes = [_outcome(suspension, lease, binding, inside=sees_everything(caller)) for lease, binding in rows]
+    by_hand = _by_hand(parts, rows, now) if sees_everything(caller) else None
+    outcomes = [_outcome(suspension, lease, by_hand) for lease, _ in rows]
     return Report(
         suspension=suspension,
         outcomes=outcomes,
@@ -214,10 +219,18 @@ def _seen(caller: Caller) -> ColumnElement[bool]:
     return true() if caller.is_admin or caller.is_auditor else Suspension.suspended_by == caller.id
 
 
-def _outcome(suspension: Suspension, lease: Lease, binding: Mapping[str, object], *, inside: bool) -> Outcome:
+def _by_hand(parts: Parts, rows: Sequence[Row[Lease, dict[str, Any]]], now: datetime) -> Mapping[str, str]:
+    """What would be typed at a backend, by lease id, for each that its backend does not let go of."""
+    return {
+        lease.id: kinds[lease.kind].by_hand(sweeping.to_end(parts, lease, binding, now))
+        for lease, binding in rows
+        if lease.state == "revoke_failed"
+    }
+
+
+def _outcome(suspension: Suspension, lease: Lease, by_hand: Mapping[str, str] | None) -> Outcome:
     """What became of one lease; what its backend said, and what to type there, is for the organisation alone."""
     ended, failing = lease.state in _ENDED, lease.state == "revoke_failed"
-    to_end = LeaseToEnd(lease.id, lease.handle, binding, lease.backend_lease_id, action=lease.action)
     return Outcome(
         lease=lease.id,
         kind=lease.kind,
@@ -228,8 +241,8 @@ def _outcome(suspension: Suspension, lease: Lease, binding: Mapping[str, object]
         exposed_until=_exposed_until(lease),
         attempts=lease.attempts,
         next_attempt_at=lease.next_attempt_at if failing else None,
-        error=lease.last_error if failing and inside else "",
-        by_hand=kinds[lease.kind].by_hand(to_end) if failing and inside else "",
+        error=lease.last_error if failing and by_hand is not None else "",
+        by_hand=by_hand.get(lease.id, "") if by_hand is not None else "",
     )
 
 

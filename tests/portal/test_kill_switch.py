@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 from broker.models import Lease, Suspension
 from tests.portal.conftest import GuestOf
 from tests.portal.house import House
+from tests.support.world import PICTURES
 
 
 def test_an_admin_pulls_the_plug_and_watches(house: House, guest_of: GuestOf) -> None:
@@ -166,6 +167,13 @@ def test_what_does_not_end_is_on_top_with_a_way_by_hand(house: House, guest_of: 
     guest.look("home-alarm")
     guest.follow("See which, and what can be done")
     guest.says("guestkey_ops.drop_user('gk_")
+    vendor = world.vendor()
+    signed, pictures = world.person(vendor), world.dataset(vendor, kind="s3", slices={"deidentified": PICTURES})
+    world.grant(pictures, signed)
+    stored = world.issue(signed, pictures, kind="s3").lease
+    world.change(Lease, stored.id, state="revoke_failed", next_attempt_at=stored.expires_at)
+    guest.open(f"/leases?dataset={pictures.slug}")
+    guest.says("aws s3api put-bucket-policy --bucket clinic")
     guest.open(f"/suspensions/{suspension.id}/live")
     world.change(Lease, lease.id, state="revoking", next_attempt_at=world.now())
     guest.says("1 of 1 confirmed by their backend")

@@ -79,7 +79,7 @@ def test_everything_of_a_suspended_vendor_ends(world: World, worker: Worker) -> 
 
     auditor = world.person(roles=("auditor",))
     with world.database.transaction() as tx:
-        report = suspension_reports.report(tx, auditor.caller, suspension_id, world.now())
+        report = suspension_reports.report(world.parts, tx, auditor.caller, suspension_id, world.now())
     assert report.finished
     assert report.offline_until == token.lease.expires_at, "what no backend can end is said"
     assert {outcome.lease for outcome in report.outcomes} == {lease.lease.id for lease in (*handed, token)}

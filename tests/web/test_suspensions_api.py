@@ -10,9 +10,9 @@ import pytest
 from broker.credentials import kinds
 from broker.credentials.base import Exposed, LeaseToEnd
 from broker.credentials.names import user_of
-from broker.models import Dataset
+from broker.models import Dataset, Lease
 from broker.vault import Vault
-from tests.support.world import World
+from tests.support.world import PICTURES, World
 from tests.web.conftest import ClientOf
 
 
@@ -106,6 +106,22 @@ def test_odd_input_is_refused_with_nothing_changed(world: World, client_of: Clie
         found = admin.get("/suspensions/preview", params={"what": "vendor", "target": target})
         assert found.status_code == 404, found.text
     assert admin.get("/suspensions/su_nothing").status_code == 404
+
+
+def test_each_failing_lease_is_shown_with_what_ends_it_at_its_own_backend(world: World, client_of: ClientOf) -> None:
+    vendor = world.vendor()
+    signed, owner = world.person(vendor), world.person()
+    admin = client_of(world.person(roles=("admin",)))
+    dataset = world.dataset(vendor, kind="s3", slices={"deidentified": PICTURES}, owner=owner)
+    world.grant(dataset, signed)
+    lease = world.issue(signed, dataset, kind="s3").lease
+    begun = admin.post(f"/people/{signed.id}/suspend", json={"reason": "left"}).json()
+    world.change(Lease, lease.id, state="revoke_failed", next_attempt_at=lease.expires_at)
+    (outcome,) = admin.get(f"/suspensions/{begun['suspension']}").json()["outcomes"]
+    assert outcome["by_hand"].startswith(f"aws s3api put-bucket-policy --bucket {PICTURES['bucket']}")
+    assert lease.handle in outcome["by_hand"]
+    world.change(Lease, lease.id, next_attempt_at=world.now(), claimed_until=None)
+    world.wait_sweeping(lease.id, "revoked")
 
 
 def test_each_lease_says_when_it_ended_by_what_or_until_when_it_is_exposed(

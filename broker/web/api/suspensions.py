@@ -177,7 +177,7 @@ def show_suspension(
 ) -> ReportShown:
     """The report of a suspension, growing while credentials end."""
     with parts.database.transaction() as tx:
-        return report_shown(suspension_reports.report(tx, caller, suspension_id, clock(tx), only_open=only_open))
+        return report_shown(suspension_reports.report(parts, tx, caller, suspension_id, clock(tx), only_open=only_open))
 
 
 def dry_run_shown(run: DryRun) -> DryRunShown:

@@ -12,17 +12,16 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.responses import Response
 
-from broker.access import holdings, renewing
+from broker.access import holdings, renewing, sweeping
 from broker.access.naming import LONGEST, names_seen, person_meant
 from broker.access.paging import Page, Window
 from broker.access.reading_events import Told, of_lease
 from broker.credentials import kinds
-from broker.credentials.base import LeaseToEnd
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import Denied, Invalid
-from broker.models import LIVE_STATES, Lease, Person
-from broker.web.api.holding_shapes import LeaseFull, LeaseShown, lease_full, leases_shown
+from broker.models import LIVE_STATES, Lease, Person, Slice
+from broker.web.api.holding_shapes import LeaseFull, lease_full, leases_shown
 from broker.web.portal.acting import Setback, act, go, trouble_of
 from broker.web.portal.pages import by_whom, render
 from broker.web.portal.sentences import SENTENCES
@@ -97,10 +96,11 @@ def _live(viewer: Viewer, asked: Mapping[str, str]) -> dict[str, Any]:
         filters = holdings.Filters(dataset=asked["dataset"] or None, person=asked["person"] or None)
         items = holdings.live_leases(tx, viewer.caller, filters, kind=asked["kind"] or None)
         found = leases_shown(tx, items)
+        by_hand = _by_hand(viewer, tx, items)
     return {
         "leases": found,
         "failing": [lease for lease in found if lease.state == "revoke_failed"],
-        "by_hand": {lease.id: _by_hand(lease, item) for lease, item in zip(found, items, strict=True)},
+        "by_hand": by_hand,
     }
 
 
@@ -153,13 +153,17 @@ def bar(lease: LeaseFull, now: datetime) -> dict[str, int]:
     return {"width": _BAR_WIDTH, "spent": round(spent * _BAR_WIDTH)}
 
 
-def _by_hand(shown: LeaseShown, lease: Lease) -> str:
-    """What an operator would type, for one that its backend does not let go of."""
-    if shown.state != "revoke_failed":
-        return ""
-    return kinds[lease.kind].by_hand(
-        LeaseToEnd(lease.id, lease.handle, {}, lease.backend_lease_id, action=lease.action)
-    )
+def _by_hand(viewer: Viewer, tx: Transaction, leases: Sequence[Lease]) -> dict[str, str]:
+    """What an operator would type, by lease id, for each that its backend does not let go of."""
+    failing = [lease for lease in leases if lease.state == "revoke_failed"]
+    if not failing:
+        return {}
+    wanted = select(Slice.id, Slice.binding).where(Slice.id.in_({lease.slice_id for lease in failing}))
+    bindings: dict[str, dict[str, Any]] = dict(tx.execute(wanted).all())
+    return {
+        lease.id: kinds[lease.kind].by_hand(sweeping.to_end(viewer.parts, lease, bindings[lease.slice_id], viewer.now))
+        for lease in failing
+    }
 
 
 def _page(setback: Setback, lease_id: str, refused: Any = None) -> HTMLResponse:

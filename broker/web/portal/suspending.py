@@ -102,7 +102,7 @@ def resume(suspension_id: str, viewer: MemberNow, sent: Sent) -> Response:
     def do(viewer: Viewer) -> Response:
         with viewer.parts.database.transaction() as tx:
             now = clock(tx)
-            item = suspension_reports.report(tx, viewer.caller, suspension_id, now).suspension
+            item = suspension_reports.report(viewer.parts, tx, viewer.caller, suspension_id, now).suspension
             what = cast("What", item.what)
             key = suspending.key_of(tx, what, item.target_id)
             suspending.resume(tx, viewer.caller, what, key, sent.get("reason", ""), now)
@@ -149,7 +149,7 @@ def _confirm_page(back: Setback, place: str, key: str, sent: Mapping[str, str]) 
 
 def _progress(viewer: Viewer, suspension_id: str) -> dict[str, Any]:
     with viewer.parts.database.transaction() as tx:
-        found = suspension_reports.report(tx, viewer.caller, suspension_id, clock(tx), only_open=True)
+        found = suspension_reports.report(viewer.parts, tx, viewer.caller, suspension_id, clock(tx), only_open=True)
     failing = [outcome for outcome in found.outcomes if outcome.state == "revoke_failed"]
     since = to_the_second(found.suspension.started_at, viewer.now)
     return {"report": found, "item": found.suspension, "failing": failing[:_SHOWN], "refused_since": since}
@@ -158,7 +158,7 @@ def _progress(viewer: Viewer, suspension_id: str) -> dict[str, Any]:
 def _report_page(back: Setback, suspension_id: str, sent: Mapping[str, str]) -> HTMLResponse:
     viewer = back.viewer
     with viewer.parts.database.transaction() as tx:
-        found = suspension_reports.report(tx, viewer.caller, suspension_id, clock(tx))
+        found = suspension_reports.report(viewer.parts, tx, viewer.caller, suspension_id, clock(tx))
         by = tx.get(Person, found.suspension.suspended_by)
     return render(
         "suspend/report.html",
