@@ -211,7 +211,7 @@ def _until(lease: LeaseToEnd) -> datetime:
         return datetime.fromtimestamp(int(lease.backend_lease_id), UTC)
     if lease.expires_at is None:
         raise down("Nothing is known of this session but its name.")
-    return lease.expires_at.astimezone(UTC) + timedelta(seconds=SHORTEST_SESSION)
+    return lease.expires_at.astimezone(UTC) + timedelta(seconds=_seconds(lease.place, "shortest_session"))
 
 
 def _past(until: datetime, now: datetime | None) -> str:

@@ -229,6 +229,13 @@ def test_where_nothing_refuses_a_session_it_is_exposed_until_its_own_end(world: 
     assert KIND.end(world.ender.vault, replace(gone, now=world.now())) == "s3: the session is past its own end"
 
 
+def test_a_session_nobody_recorded_is_exposed_as_long_as_its_store_may_have_made_it(world: World) -> None:
+    lease = lease_for(world)
+    with pytest.raises(Exposed) as exposed:
+        KIND.end(world.ender.vault, to_end(lease, ended_by="nothing", shortest_session="3600"))
+    assert exposed.value.until >= lease.expires_at + timedelta(seconds=3600)
+
+
 def test_a_session_past_its_end_needs_no_refusal(world: World) -> None:
     lease = lease_for(world)
     past = replace(to_end(lease), backend_lease_id=str(int(time.time()) - 300))
