@@ -97,7 +97,7 @@ def _note_exposed(parts: Parts, lease: Lease, error: Exposed) -> None:
     with parts.database.transaction() as tx:
         now = clock(tx)
         again = max(error.until, now + timedelta(seconds=1))
-        tx.execute(
+        changed = tx.execute(
             update(Lease)
             .where(Lease.id == lease.id, Lease.state.in_(_ENDING))
             .values(
@@ -107,8 +107,9 @@ def _note_exposed(parts: Parts, lease: Lease, error: Exposed) -> None:
                 claimed_until=None,
                 last_error=str(error)[:500],
             )
-        )
-        if lease.exposed_until is None:
+            .returning(Lease.id)
+        ).one_or_none()
+        if changed is not None and lease.exposed_until is None:
             details = {"kind": lease.kind, "until": again.isoformat()}
             audit.record(tx, "lease.exposed", actor=audit.SYSTEM, subject=lease.id, now=now, details=details)
     log.warning("lease.exposed", lease=lease.id, until=again.isoformat())

@@ -36,6 +36,8 @@ def register_waiting(parts: Parts, setup: Vault) -> int:
             _conclude(parts, slice_.id, "failed", f"{error.detail} {error.advice}".strip())
         except VaultRefused:
             _conclude(parts, slice_.id, "failed", "The key store refused the setup identity.")
+        except Exception as error:  # the slices behind it wait for no fault of theirs
+            log.exception("slice.unforeseen", slice=slice_.id, error=type(error).__name__)
         else:
             _conclude(parts, slice_.id, "ready", "", rows)
             ready += 1

@@ -21,7 +21,7 @@ from sqlalchemy import select, text
 from broker import audit
 from broker.access import ending, outcomes
 from broker.credentials import kinds
-from broker.credentials.base import Bound, EndsTogether, Exposed, KeepsLeases, LeaseToEnd, NotEnded
+from broker.credentials.base import Bound, EndsTogether, Exposed, KeepsLeases, Kind, LeaseToEnd, NotEnded
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import BackendDown, GuestkeyError
@@ -142,14 +142,21 @@ def _attempt(parts: Parts, claimed: Sequence[_Claimed]) -> Mapping[str, str | Ex
     """By lease id what confirmed the end, or why there is none."""
     kind = kinds[claimed[0].lease.kind]
     if isinstance(kind, EndsTogether):
-        return kind.end_many(parts.vault, [one.to_end for one in claimed])
-    came_of: dict[str, str | Exception] = {}
-    for one in claimed:
         try:
-            came_of[one.lease.id] = kind.end(parts.vault, one.to_end)
-        except (NotEnded, Exposed, BackendDown, VaultRefused) as error:
-            came_of[one.lease.id] = error
-    return came_of
+            return kind.end_many(parts.vault, [one.to_end for one in claimed])
+        except Exception as error:  # one that cannot be worked at must not keep the others alive
+            log.exception("lease.not_ended_together", leases=len(claimed), error=type(error).__name__)
+    return {one.lease.id: _attempt_alone(parts, kind, one) for one in claimed}
+
+
+def _attempt_alone(parts: Parts, kind: Kind, claimed: _Claimed) -> str | Exception:
+    try:
+        return kind.end(parts.vault, claimed.to_end)
+    except (NotEnded, Exposed, BackendDown, VaultRefused) as error:
+        return error
+    except Exception as error:  # what is not recorded as failed would be alive, and alarm nobody
+        log.exception("lease.ending_unforeseen", lease=claimed.lease.id, error=type(error).__name__)
+        return NotEnded(f"The broker itself failed at it: {type(error).__name__}. Its log says where.")
 
 
 def _settle(parts: Parts) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
 
 import psycopg
@@ -50,6 +50,8 @@ class Worker:
         self._setup = setup
         self._stopping = threading.Event()
         self._due: dict[str, float] = {}
+        self._beside: dict[str, Future[None]] = {}
+        self._again: set[str] = set()
 
     def stop(self, *_signal: object) -> None:
         """Finish what is under way, then leave `run`. Usable as a signal handler."""
@@ -65,10 +67,13 @@ class Worker:
         # Telling people has a thread of its own: whatever it waits for, ending goes on.
         postman = threading.Thread(target=Postman(self._parts).run, args=(self._stopping,), name="postman", daemon=True)
         postman.start()
-        with ThreadPoolExecutor(sweeping.HANDS, thread_name_prefix="hand") as pool:
+        with (
+            ThreadPoolExecutor(sweeping.HANDS, thread_name_prefix="hand") as pool,
+            ThreadPoolExecutor(2, thread_name_prefix="beside") as others,
+        ):
             listener: psycopg.Connection[tuple[object, ...]] | None = None
             while not self._stopping.is_set():
-                pause = self._guarded(lambda: self._step(pool))
+                pause = self._guarded(lambda: self._step(pool, others))
                 listener = self._wait(listener, self._parts.settings.sweep_interval if pause is None else pause)
             if listener is not None:
                 listener.close()
@@ -77,7 +82,7 @@ class Worker:
         if postman.is_alive():
             log.warning("worker.left_behind", part="postman")
 
-    def _step(self, pool: ThreadPoolExecutor) -> float:
+    def _step(self, pool: ThreadPoolExecutor, others: ThreadPoolExecutor) -> float:
         settings = self._parts.settings
         self._every("witness", WITNESS_SECONDS, lambda: witness.testify(self._parts))
         closing.put_out(self._parts)
@@ -86,15 +91,39 @@ class Worker:
             continue
         if self._setup is not None:
             setup = self._setup
-            self._guarded(lambda: registering.register_waiting(self._parts, setup))
-            self._guarded(lambda: cataloguing.read_waiting(self._parts, setup))
-            self._every("remove", HOUSEKEEPING_SECONDS, lambda: registering.remove_retired(self._parts, setup))
+            self._run_beside(others, "setup", lambda: self._set_up(setup))
         self._shared(chores.REDECIDE, settings.redecide_interval, lambda: redeciding.redecide_all(self._parts))
-        self._shared(chores.RECONCILE, RECONCILE_SECONDS, lambda: reconciling.reconcile(self._parts).ended)
+        self._shared(
+            chores.RECONCILE,
+            RECONCILE_SECONDS,
+            lambda: self._run_beside(others, chores.RECONCILE, lambda: reconciling.reconcile(self._parts).ended),
+        )
         self._every("log", LOG_SECONDS, lambda: sequencing.sequence(self._parts))
         self._every("housekeeping", HOUSEKEEPING_SECONDS, lambda: housekeeping.tidy(self._parts))
         with self._parts.database.transaction() as tx:
             return sweeping.due_in(tx, clock(tx), most=settings.sweep_interval)
+
+    def _set_up(self, setup: Vault) -> int:
+        self._guarded(lambda: registering.register_waiting(self._parts, setup))
+        self._guarded(lambda: cataloguing.read_waiting(self._parts, setup))
+        self._every("remove", HOUSEKEEPING_SECONDS, lambda: registering.remove_retired(self._parts, setup))
+        return 0
+
+    def _run_beside(self, others: ThreadPoolExecutor, name: str, work: Callable[[], int]) -> int:
+        """Work that asks backends one after the other: those that hang keep no credential's end waiting."""
+        running = self._beside.get(name)
+        if running is None or running.done():
+            self._beside[name] = others.submit(self._worked_off, name, work)
+        else:
+            # What it was called for may have come after it had looked.
+            self._again.add(name)
+        return 0
+
+    def _worked_off(self, name: str, work: Callable[[], int]) -> None:
+        self._guarded(work)
+        while name in self._again and not self._stopping.is_set():
+            self._again.discard(name)
+            self._guarded(work)
 
     def _every(self, name: str, seconds: float, work: Callable[[], int]) -> None:
         if monotonic() >= self._due.get(name, 0.0):

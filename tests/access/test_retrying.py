@@ -7,23 +7,25 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
-from broker.access import sweeping
+from broker.access import chores, outcomes, registering, sweeping
 from broker.access.outcomes import SLOWEST_RETRY
 from broker.access.working import Worker
-from broker.credentials.base import LeaseToEnd
+from broker.credentials.base import Bound, Exposed, LeaseToEnd
 from broker.credentials.names import user_of
 from broker.credentials.postgres import PostgresKind
 from broker.embedded.children import free_port
 from broker.embedded.operator import Operator
+from broker.errors import Invalid
 from broker.models import Lease, Notice, Slice
-from broker.parts import Parts
+from broker.parts import Parts, vault_of
 from broker.vault import Vault
-from tests.support.world import CLINIC, World
+from tests.support.world import CLINIC, DEIDENTIFIED, World
 
 Obstacle = Callable[[World, Lease], AbstractContextManager[None]]
 # OpenBao gives up after six.
@@ -69,6 +71,21 @@ def silent(world: World, lease: Lease) -> Iterator[None]:
         world.change(Slice, lease.slice_id, binding={**CLINIC, "connection": place})
         yield
     operator.let_in(place, "watch", there)
+
+
+def due(world: World, chore: str) -> datetime:
+    """When the next round of some recurring work is due; long ago if there was none yet."""
+    with world.database.transaction() as tx:
+        at = tx.execute(text("SELECT max(due_at) FROM guestkey.chore WHERE name = :name"), {"name": chore}).scalar()
+    return at or datetime.min.replace(tzinfo=UTC)
+
+
+def wait_until(so: Callable[[], bool]) -> None:
+    """Wait ten seconds at the most."""
+    end = time.monotonic() + 10
+    while not so():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def attempt(world: World, lease_id: str) -> Lease:
@@ -118,6 +135,97 @@ def test_a_place_that_hangs_keeps_no_other_place_waiting(world: World) -> None:
         world.wait_for(hanging.id, "revoke_failed", seconds=20)
     world.change(Lease, hanging.id, next_attempt_at=world.now())
     world.wait_for(hanging.id, "expired")
+
+
+def test_asking_places_that_hang_keeps_no_end_waiting(world: World) -> None:
+    """Reconciling asks one after the other; meanwhile credentials elsewhere end as fast as ever."""
+    signed, dataset, _ = world.guest()
+    lease = world.issue(signed, dataset).lease
+    guests = [world.guest() for _ in range(3)]
+    parts = Parts.build(world.settings, identity="ender")
+    worker = Worker(parts, None)
+    thread = threading.Thread(target=worker.run)
+    with ExitStack() as hanging:
+        for who, where, _ in guests:
+            hanging.enter_context(silent(world, world.issue(who, where).lease))
+        with world.database.transaction() as tx:
+            chores.at_once(tx, chores.RECONCILE)
+        began = world.now()
+        thread.start()
+        try:
+            wait_until(lambda: due(world, chores.RECONCILE) > began + timedelta(seconds=1))
+            world.change(Lease, lease.id, expires_at=world.now())
+            world.wait_for(lease.id, "expired", seconds=4)
+            reconciling = [one.name for one in threading.enumerate() if one.name.startswith("beside")]
+            assert reconciling, "it is still at it"
+        finally:
+            worker.stop()
+            thread.join(40)
+            parts.close()
+
+
+@pytest.mark.parametrize("broken", ["end_many", "end"])
+def test_what_no_kind_foresaw_is_recorded_alarms_and_keeps_no_other_alive(
+    world: World, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """A binding that a newer release refuses, a fault of ours: nobody would hear of it, and the lease would live."""
+    signed, dataset, _ = world.guest()
+    odd, other = (world.issue(signed, dataset).lease for _ in range(2))
+    real = {name: getattr(PostgresKind, name) for name in ("end_many", "end")}
+
+    def end(kind: PostgresKind, vault: Vault, lease: LeaseToEnd) -> str:
+        if lease.id == odd.id and broken == "end":
+            raise Invalid("There is no such column.")
+        return str(real["end"](kind, vault, lease))
+
+    def end_many(kind: PostgresKind, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
+        raise KeyError("connection")
+
+    monkeypatch.setattr(PostgresKind, "end_many", end_many)
+    monkeypatch.setattr(PostgresKind, "end", end)
+    for lease in (odd, other):
+        world.change(Lease, lease.id, expires_at=world.now())
+    world.sweep()
+    assert world.lease(other.id).state == "expired"
+    found = world.lease(odd.id)
+    if broken == "end_many":
+        assert found.state == "expired"
+        return
+    assert (found.state, found.attempts) == ("revoke_failed", 1)
+    assert "Invalid" in found.last_error and found.next_attempt_at
+    assert world.events(odd.id).count("lease.revoke_failed") == 1
+    monkeypatch.undo()
+    assert attempt(world, odd.id).state == "expired"
+
+
+def test_what_has_ended_meanwhile_is_not_called_exposed(world: World) -> None:
+    signed, dataset, _ = world.guest()
+    lease = world.issue(signed, dataset).lease
+    world.change(Lease, lease.id, expires_at=world.now())
+    world.sweep()
+    outcomes.record(world.ender, [lease], {lease.id: Exposed(lease.expires_at, "said by another worker, late")})
+    assert world.lease(lease.id).state == "expired"
+    assert "lease.exposed" not in world.events(lease.id)
+
+
+def test_a_slice_that_cannot_be_worked_at_keeps_no_other_waiting(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = world.dataset(register=False, slices={"deidentified": DEIDENTIFIED, "odd": CLINIC})
+    with world.database.transaction() as tx:
+        odd = tx.scalars(select(Slice.id).where(Slice.dataset_id == dataset.id, Slice.name == "odd")).one()
+    register = PostgresKind.register
+
+    def registered(kind: PostgresKind, setup: Vault, slice_id: str, bound: Bound) -> int | None:
+        if slice_id == odd:
+            raise KeyError("columns")
+        return register(kind, setup, slice_id, bound)
+
+    monkeypatch.setattr(PostgresKind, "register", registered)
+    for _ in range(2):
+        registering.register_waiting(world.ender, vault_of(world.settings, "setup"))
+    with world.database.transaction() as tx:
+        states = dict(tx.execute(select(Slice.name, Slice.state).where(Slice.dataset_id == dataset.id)).all())
+    assert states == {"deidentified": "ready", "odd": "registering"}
+    world.change(Slice, odd, state="retired")
 
 
 def test_whose_claim_has_run_out_does_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
