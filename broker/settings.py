@@ -221,6 +221,8 @@ class Settings(BaseSettings):
     def _checked_at_ours(self) -> Self:
         for gateway in self.x509_connections.values():
             gateway.pki_url = gateway.pki_url or f"{str(self.public_url).rstrip('/')}/pki"
+        if len({gateway.pki_url for gateway in self.x509_connections.values()}) > 1:
+            raise ValueError("x509_connections: certificates name one place, so pki_url is the same for all gateways")
         return self
 
     @model_validator(mode="after")

@@ -251,6 +251,16 @@ def test_not_everybody_can_be_a_trusted_proxy(settings: Settings, network: str) 
         Settings(**changed)
 
 
+def test_gateways_are_checked_at_one_place(settings: Settings) -> None:
+    """OpenBao writes one place into every certificate: of two, the one registered last would win."""
+    gateways = {name: {"host": name, "pki_url": f"https://{name}/pki"} for name in ("one", "two")}
+    with pytest.raises(ValidationError, match="the same for all gateways"):
+        Settings(**(settings.model_dump() | {"x509_connections": gateways}))
+    gateways["two"]["pki_url"] = gateways["one"]["pki_url"]
+    made = Settings(**(settings.model_dump() | {"x509_connections": gateways}))
+    assert {gateway.pki_url for gateway in made.x509_connections.values()} == {"https://one/pki"}
+
+
 def test_lists_come_in_pages(world: World, client_of: ClientOf) -> None:
     vendor = world.vendor()
     made = [world.dataset(vendor, register=False).slug for _ in range(5)]
