@@ -93,16 +93,17 @@ def _set_ended(tx: Transaction, leases: Sequence[Lease], state: str, said: str, 
 
 
 def _note_exposed(parts: Parts, lease: Lease, error: Exposed) -> None:
-    """The backend cannot end it sooner: said once, shown until then, and asked again at that moment."""
+    """The backend cannot end it sooner: said once, shown until then, and asked again."""
     with parts.database.transaction() as tx:
         now = clock(tx)
-        again = max(error.until, now + timedelta(seconds=1))
+        soonest = now + timedelta(seconds=1)
+        until, again = max(error.until, soonest), max(error.again, soonest)
         changed = tx.execute(
             update(Lease)
             .where(Lease.id == lease.id, Lease.state.in_(_ENDING))
             .values(
                 state="revoking",
-                exposed_until=again,
+                exposed_until=until,
                 next_attempt_at=again,
                 claimed_until=None,
                 last_error=str(error)[:500],
@@ -110,9 +111,9 @@ def _note_exposed(parts: Parts, lease: Lease, error: Exposed) -> None:
             .returning(Lease.id)
         ).one_or_none()
         if changed is not None and lease.exposed_until is None:
-            details = {"kind": lease.kind, "until": again.isoformat()}
+            details = {"kind": lease.kind, "until": until.isoformat()}
             audit.record(tx, "lease.exposed", actor=audit.SYSTEM, subject=lease.id, now=now, details=details)
-    log.warning("lease.exposed", lease=lease.id, until=again.isoformat())
+    log.warning("lease.exposed", lease=lease.id, until=until.isoformat())
 
 
 def _note_failure(parts: Parts, lease: Lease, error: Exception) -> None:

@@ -161,11 +161,16 @@ class NotEnded(Exception):
 
 
 class Exposed(Exception):
-    """The backend has no means to end the credential before `until`, and says so; no failure, and nothing to retry."""
+    """The backend has no means to end the credential before `until`, and says so; no failure.
 
-    def __init__(self, until: datetime, why: str) -> None:
+    Args:
+        again: when it may have the means, if before `until`; then it is asked, else at `until`.
+    """
+
+    def __init__(self, until: datetime, why: str, *, again: datetime | None = None) -> None:
         super().__init__(why)
         self.until = until
+        self.again = until if again is None else min(again, until)
 
 
 class Kind(Protocol):

@@ -132,7 +132,9 @@ class Door:
             document = self._document(found, denied)
             if len(document.encode()) > LONGEST_BUCKET_POLICY:
                 log.error("s3.no_room", connection=self.connection, bucket=self.bucket, sessions=len(denied))
-                raise Exposed(session_until, "The bucket's policy has no room to refuse another session.")
+                # What lapses first makes room.
+                again = datetime.fromtimestamp(min(denial.until for denial in denied.values()), UTC) + 2 * SKEW
+                raise Exposed(session_until, "The bucket's policy has no room to refuse another session.", again=again)
             if monotonic() > until:
                 raise down("The object store takes too long.")
             self._put(document)

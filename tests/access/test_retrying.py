@@ -198,6 +198,17 @@ def test_what_no_kind_foresaw_is_recorded_alarms_and_keeps_no_other_alive(
     assert attempt(world, odd.id).state == "expired"
 
 
+def test_what_is_exposed_is_asked_again_when_its_backend_may_have_the_means(world: World) -> None:
+    signed, dataset, _ = world.guest()
+    lease = world.issue(signed, dataset).lease
+    world.change(Lease, lease.id, state="revoking", next_attempt_at=world.now() + timedelta(hours=1))
+    until, again = world.now() + timedelta(minutes=40), world.now() + timedelta(minutes=5)
+    outcomes.record(world.ender, [lease], {lease.id: Exposed(until, "no room", again=again)})
+    found = world.lease(lease.id)
+    assert (found.state, found.exposed_until, found.next_attempt_at) == ("revoking", until, again)
+    assert attempt(world, lease.id).state == "revoked"
+
+
 def test_what_has_ended_meanwhile_is_not_called_exposed(world: World) -> None:
     signed, dataset, _ = world.guest()
     lease = world.issue(signed, dataset).lease
