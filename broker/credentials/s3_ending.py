@@ -8,6 +8,7 @@ key store.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -119,7 +120,7 @@ class Door:
             sleep(self.settles)
 
     def _write_all(self, batch: Mapping[str, int], session_until: datetime) -> None:
-        with self._held() as until:
+        with held(self.vault, self.store.address, self.bucket) as until:
             found = self._look()
             now = int(found.now.timestamp())
             denied = {
@@ -163,33 +164,49 @@ class Door:
         except StoreRefused as error:
             raise NotEnded(f"the store refuses the bucket's policy: {error.code}") from error
 
-    @contextmanager
-    def _held(self) -> Iterator[float]:
-        """The mark of this connection, for one reading and writing; yields until when, by `monotonic`."""
-        path, me, give_up = f"endings/{self.connection}", secrets.token_hex(8), monotonic() + _WAIT_SECONDS
-        try:
-            while True:
-                content, version = self.vault.entry(path)
-                if not content.get("holder") or _left(path, version):
-                    began = monotonic()
-                    if self.vault.keep_if(path, {"holder": me}, version):
-                        break
-                if monotonic() > give_up:
-                    raise down("Another worker is writing the bucket's policy.")
-                sleep(_POLL_SECONDS)
-            try:
-                yield began + _HOLD_SECONDS
-            finally:
-                self._leave(path, version + 1)
-        except VaultRefused as error:
-            raise NotEnded("the key store refuses the mark for writing the bucket's policy") from error
 
-    def _leave(self, path: str, version: int) -> None:
+@contextmanager
+def held(vault: Vault, address: str, bucket: str) -> Iterator[float]:
+    """The mark of a bucket, for one reading and writing of its policy; yields until when, by `monotonic`.
+
+    Args:
+        vault: as the ender.
+        address: the store's; connections that share a bucket share its mark.
+
+    Raises:
+        BackendDown: somebody else holds it, or the key store does not answer.
+        NotEnded: the key store refuses it.
+    """
+    path, me, give_up = mark_of(address, bucket), secrets.token_hex(8), monotonic() + _WAIT_SECONDS
+    try:
+        while True:
+            content, version = vault.entry(path)
+            if not content.get("holder") or _left(path, version):
+                began = monotonic()
+                if vault.keep_if(path, {"holder": me}, version):
+                    break
+            if monotonic() > give_up:
+                raise down("Another worker is writing the bucket's policy.")
+            sleep(_POLL_SECONDS)
         try:
-            self.vault.keep_if(path, {"holder": ""}, version)
-        except BackendDown:
-            # What was written stands; the mark is passed over once it has been left for long enough.
-            log.warning("s3.mark_left", connection=self.connection)
+            yield began + _HOLD_SECONDS
+        finally:
+            _leave(vault, path, version + 1)
+    except VaultRefused as error:
+        raise NotEnded("the key store refuses the mark for writing the bucket's policy") from error
+
+
+def mark_of(address: str, bucket: str) -> str:
+    """Where in the key store a bucket's mark is."""
+    return "endings/" + hashlib.sha256(f"{address}\n{bucket}".encode()).hexdigest()[:40]
+
+
+def _leave(vault: Vault, path: str, version: int) -> None:
+    try:
+        vault.keep_if(path, {"holder": ""}, version)
+    except BackendDown:
+        # What was written stands; the mark is passed over once it has been left for long enough.
+        log.warning("s3.mark_left", path=path)
 
 
 def _left(path: str, version: int) -> bool:

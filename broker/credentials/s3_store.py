@@ -131,6 +131,11 @@ class Store:
         self._key = key
         self._gate = _gates[place.get("endpoint_url") or place["region"]]
 
+    @property
+    def address(self) -> str:
+        """Which store it is, whatever its connections are called: names of buckets are unique in it."""
+        return self._place.get("endpoint_url", "aws").lower()
+
     def assume(self, name: str, policy: str, seconds: int) -> Opened:
         """Open a session of the connection's role under this name, held to this policy.
 

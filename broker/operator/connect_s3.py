@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +13,8 @@ import typer
 from pydantic import ValidationError
 
 from broker import audit
-from broker.credentials.s3_store import Key
+from broker.credentials.s3_ending import held
+from broker.credentials.s3_store import Key, Store
 from broker.database import Database
 from broker.database import now as clock
 from broker.errors import Invalid
@@ -22,6 +25,7 @@ from broker.operator.connecting.connecting import CONNECTED
 from broker.operator.connecting.keystore import operator
 from broker.operator.connecting.place import checked_name
 from broker.operator.connecting.stores import Proven, prove, read_key
+from broker.parts import vault_of
 from broker.settings import S3Connection, Settings
 
 _WAIT_SECONDS = 20.0
@@ -71,7 +75,9 @@ def s3(
         issuer = _key(talk, "issuer", issuer_key_file)
         ender = _key(talk, "ender", ender_key_file)
         seconds = wait if wait is not None else _WAIT_SECONDS if endpoint_url else _AWS_WAIT_SECONDS
-        found = prove(_said(place), bucket, issuer, ender, seconds=seconds, told=talk.say)
+        found = prove(
+            _said(place), bucket, issuer, ender, seconds=seconds, told=talk.say, writing=_alone(settings, bucket)
+        )
         place = place.model_copy(update={"ended_by": found.ended_by, "settles": found.settles})
         if not only_check:
             _keep(talk, settings, name, {"issuer": issuer, "ender": ender}, operator_secret_id_file)
@@ -79,6 +85,14 @@ def s3(
         known = {**settings.s3_connections, name: place}
         setting = {key: value.model_dump(exclude_none=True, mode="json") for key, value in known.items()}
         _told(talk, out, name, setting, connected=not only_check)
+
+
+def _alone(settings: Settings, bucket: str) -> Callable[[Store], AbstractContextManager[object]]:
+    """What keeps workers from writing a bucket's policy meanwhile; nothing where no worker's identity is known."""
+    if settings.bao_ender is None:
+        return lambda _: nullcontext()
+    ender = vault_of(settings, "ender")
+    return lambda store: held(ender, store.address, bucket)
 
 
 def _place(**given: Any) -> S3Connection:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from broker.credentials.s3_store import Store, key_of
 from broker.parts import Parts
 from broker.settings import Settings
 from tests.support.certificates import Admitted, Placed, admitting, place
+from tests.support.data import BUCKET
 from tests.support.gateway import NAME, Gateway, gateway
 from tests.support.sftp_desk import Desk, open_desk
 from tests.support.sshd import SftpHost
-from tests.support.world import World
+from tests.support.world import PICTURES, World
 from tests.web.conftest import Replica
 
 
@@ -51,3 +53,12 @@ def placed(world: World) -> Placed:
 def desk(world: World, sftp: SftpHost, tmp_path: Path) -> Desk:
     """See `tests.support.sftp_desk`."""
     return open_desk(world, sftp, tmp_path)
+
+
+@pytest.fixture
+def bare(world: World) -> Iterator[None]:
+    """A bucket without a policy, before and after."""
+    store = Store(world.settings.place("s3", PICTURES), key_of(world.ender.vault, "objects", "ender"))
+    store.put_policy(BUCKET, "")
+    yield
+    store.put_policy(BUCKET, "")

@@ -15,13 +15,11 @@ from typing import Any
 import pytest
 import requests
 
-from broker.credentials import kinds, s3_ending
+from broker.credentials import kinds
 from broker.credentials.base import Exposed, Issued, LeaseToEnd, LeaseToIssue, NotEnded
-from broker.credentials.s3_ending import CONFIRMED, OVER, Door
+from broker.credentials.s3_ending import CONFIRMED, OVER
 from broker.credentials.s3_policy import LONGEST_BUCKET_POLICY, Denial, Unreadable, denied_in, lapses, with_denied
-from broker.credentials.s3_store import Store, key_of
 from broker.errors import BackendDown
-from broker.parts import vault_of
 from tests.credentials.test_s3 import lease_for
 from tests.support.data import BUCKET
 from tests.support.doors import answering
@@ -30,6 +28,7 @@ from tests.support.world import PICTURES as BINDING
 from tests.support.world import World
 
 KIND = kinds["s3"]
+pytestmark = pytest.mark.usefixtures("bare")
 OTHERS = {
     "Sid": "TheirOwn",
     "Effect": "Deny",
@@ -37,15 +36,6 @@ OTHERS = {
     "Action": "s3:DeleteObject",
     "Resource": "arn:aws:s3:::clinic/kept/*",
 }
-
-
-@pytest.fixture(autouse=True)
-def bare(world: World) -> Iterator[None]:
-    """A bucket without a policy, before and after."""
-    store = Store(world.settings.place("s3", BINDING), key_of(world.ender.vault, "objects", "ender"))
-    store.put_policy(BUCKET, "")
-    yield
-    store.put_policy(BUCKET, "")
 
 
 def issued(world: World, **changes: Any) -> tuple[LeaseToIssue, Issued]:
@@ -142,61 +132,6 @@ def test_statements_of_others_are_kept_as_they_are(world: World) -> None:
     assert len(kept) == 1
     assert kept[0]["Action"] in ("s3:DeleteObject", ["s3:DeleteObject"])
     assert not readable(session.values)
-
-
-def door(world: World) -> Door:
-    """The bucket's door, as a worker sees it."""
-    place = world.settings.place("s3", BINDING)
-    vault = vault_of(world.settings, "ender")
-    return Door(Store(place, key_of(vault, "objects", "ender")), vault, "objects", BUCKET, "aws:username", 0.5)
-
-
-def test_many_hands_of_one_worker_lose_nothing(world: World) -> None:
-    sessions = [issued(world) for _ in range(24)]
-    with ThreadPoolExecutor(8) as pool:
-        confirmed = pool.map(lambda of: KIND.end(world.ender.vault, to_end(*of)), sessions)
-        assert set(confirmed) == {CONFIRMED}
-    assert denied_in(json.dumps(policy(world))).keys() == {lease.handle for lease, _ in sessions}
-    assert not any(readable(session.values) for _, session in sessions)
-
-
-def test_many_workers_lose_nothing(world: World) -> None:
-    """Each writes for itself, as processes do: only the mark in the key store stands between them."""
-    doors, until = [door(world) for _ in range(4)], datetime.now(UTC) + timedelta(minutes=30)
-    handles = [f"{world.parts.tag}-worker{number}" for number in range(16)]
-
-    def write(number: int) -> None:
-        while True:
-            try:
-                return doors[number % 4]._write_all({handles[number]: lapses(until.timestamp())}, until)
-            except BackendDown:
-                time.sleep(0.05)
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(write, range(len(handles))))
-    assert denied_in(json.dumps(policy(world))).keys() == set(handles)
-
-
-def test_a_mark_left_by_a_worker_that_died_is_passed_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_ending, "_LEFT_SECONDS", 0.5)
-    vault = world.ender.vault
-    _, version = vault.entry("endings/objects")
-    assert vault.keep_if("endings/objects", {"holder": "dead"}, version)
-    lease, session = issued(world)
-    assert KIND.end(vault, to_end(lease, session)) == CONFIRMED
-
-
-def test_a_mark_that_another_holds_is_not_passed_over(world: World) -> None:
-    vault = world.ender.vault
-    _, version = vault.entry("endings/objects")
-    assert vault.keep_if("endings/objects", {"holder": "busy"}, version)
-    lease, session = issued(world)
-    try:
-        with pytest.raises(BackendDown, match="Another worker"):
-            KIND.end(vault, to_end(lease, session))
-    finally:
-        assert vault.keep_if("endings/objects", {"holder": ""}, version + 1)
-    assert readable(session.values)
 
 
 def test_where_a_policy_takes_long_to_apply_the_lease_says_until_when(world: World) -> None:

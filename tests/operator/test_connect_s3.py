@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from broker.credentials.s3_ending import mark_of
 from broker.credentials.s3_policy import denied_in
 from broker.embedded.seaweedfs import ROLE_ARN
 from broker.embedded.stack import Stack
@@ -67,6 +68,19 @@ def test_a_store_is_proven_and_its_keys_are_kept(run: Run, stack: Stack, setting
         assert key.secret_access_key not in ran.output
     assert "nothing beside it" in ran.stderr
     assert "objects" in found["s3_connections"]
+
+
+def test_it_writes_no_policy_while_a_worker_does(run: Run, stack: Stack, settings: Settings) -> None:
+    """Between its reading and its writing a refusal would be lost, and the session it ended would live again."""
+    vault, mark = vault_of(settings, "ender"), mark_of(stack.store.address, BUCKET)
+    _, version = vault.entry(mark)
+    assert vault.keep_if(mark, {"holder": "busy"}, version)
+    try:
+        ran = run("--check")
+    finally:
+        assert vault.keep_if(mark, {"holder": ""}, version + 1)
+    assert ran.exit_code != 0 and "Another worker is writing the bucket's policy." in ran.output
+    assert data(run("--check"))["connected"] is False
 
 
 def test_checking_keeps_nothing_and_leaves_the_policy_as_it_was(run: Run, stack: Stack, settings: Settings) -> None:

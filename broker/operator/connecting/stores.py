@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic, sleep
@@ -35,12 +36,20 @@ class Proven:
 
 
 def prove(
-    place: Mapping[str, str], bucket: str, issuer: Key, ender: Key, *, seconds: float, told: Callable[[str], None]
+    place: Mapping[str, str],
+    bucket: str,
+    issuer: Key,
+    ender: Key,
+    *,
+    seconds: float,
+    told: Callable[[str], None],
+    writing: Callable[[Store], AbstractContextManager[object]],
 ) -> Proven:
     """Try a session as a hostile guest would, then end it. What is written to the bucket's policy is taken out again.
 
     Args:
         seconds: how long to wait for a refusal to bite, for each way of refusing.
+        writing: held while the bucket's policy is read and written: a worker may be refusing sessions there.
 
     Raises:
         Conflict: the store lets a session see or do more than its policy says, or refuses one of the keys.
@@ -52,9 +61,10 @@ def prove(
     guest, name = _open(place, issuer, binding)
     _confined(guest, binding)
     told("A session sees its prefix and nothing beside it; it can neither write there nor read the bucket's policy.")
+    refused = (name, lambda: not guest.may(lambda s3: s3.list_objects_v2(Bucket=bucket, Prefix=binding.prefix)))
     # AWS names a session in one way, those who follow it mostly in the other.
     for key in KEYS if not place.get("endpoint_url") else KEYS[::-1]:
-        took = _refused_within(place, ender, binding, guest, key, name, seconds)
+        took = _refused_within(Store(place, ender), binding.bucket, refused, key, seconds, writing)
         if took is not None:
             told(f"A session was ended: the bucket's policy refused it by {key} after {took:.1f} s.")
             least = _LEAST_SETTLES if place.get("endpoint_url") else AWS_SETTLES
@@ -121,25 +131,36 @@ def _may(guest: Store, act: Callable[[Any], object]) -> bool:
 
 
 def _refused_within(
-    place: Mapping[str, str], ender: Key, binding: S3Binding, guest: Store, key: str, name: str, seconds: float
+    store: Store,
+    bucket: str,
+    refused: tuple[str, Callable[[], bool]],
+    key: str,
+    seconds: float,
+    writing: Callable[[Store], AbstractContextManager[object]],
 ) -> float | None:
-    """Refuse the session in the bucket's policy; after how many seconds that bit, or None. The policy is put back."""
-    store, bucket = Store(place, ender), binding.bucket
+    """Refuse a session in the bucket's policy; after how many seconds that bit, or None. The policy is put back.
+
+    Args:
+        refused: the session's name, and whether it is refused by now.
+    """
+    name, is_refused = refused
     until = lapses((datetime.now(UTC) + timedelta(seconds=_SESSION_SECONDS)).timestamp())
     try:
-        before = store.policy(bucket).document
-        store.put_policy(bucket, with_denied(before, bucket, key, {**denied_in(before), name: Denial(until)}))
+        with writing(store):
+            before = store.policy(bucket).document
+            store.put_policy(bucket, with_denied(before, bucket, key, {**denied_in(before), name: Denial(until)}))
         began = monotonic()
         try:
             while monotonic() - began < seconds:
-                if not guest.may(lambda s3: s3.list_objects_v2(Bucket=bucket, Prefix=binding.prefix)):
+                if is_refused():
                     return monotonic() - began
                 sleep(_POLL_SECONDS)
             return None
         finally:
-            after = store.policy(bucket).document
-            kept = {handle: denial for handle, denial in denied_in(after).items() if handle != name}
-            store.put_policy(bucket, with_denied(after, bucket, key, kept))
+            with writing(store):
+                after = store.policy(bucket).document
+                kept = {handle: denial for handle, denial in denied_in(after).items() if handle != name}
+                store.put_policy(bucket, with_denied(after, bucket, key, kept))
     except StoreRefused as error:
         raise Conflict(
             f"The store does not let the ender's key change the bucket's policy: {error.code[:60]}.",
