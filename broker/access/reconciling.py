@@ -19,13 +19,14 @@ from broker.access import ending, silence
 from broker.credentials import kinds
 from broker.credentials.base import Bound, Exposed, KeepsLeases, LeaseToEnd, NotEnded, Seen, Shown
 from broker.database import now as clock
-from broker.errors import BackendDown
+from broker.errors import BackendDown, GuestkeyError
 from broker.models import LIVE_STATES, Lease, Slice
 from broker.parts import Parts
 from broker.vault import VaultRefused
 
 log = structlog.get_logger(__name__)
 KEY_STORE = "key store"
+BROKER = "broker"
 # What is younger may not be on record yet; what was never activated is gone by then.
 _SETTLED = timedelta(seconds=120)
 
@@ -70,7 +71,15 @@ def reconcile(parts: Parts) -> Reconciled:
     found = Reconciled()
     for name in kinds:
         slices = {id_: Bound(binding, parts.settings.place(name, binding)) for id_, of, binding in rows if of == name}
-        _reconcile_kind(parts, name, slices, began, found)
+        try:
+            _reconcile_kind(parts, name, slices, began, found)
+        except GuestkeyError:
+            raise
+        except Exception as error:  # a fault of ours in one kind must not hide what the others' backends show
+            log.exception("reconcile.unforeseen", kind=name, error=type(error).__name__)
+            unasked = {BROKER: f"The broker itself failed at it: {type(error).__name__}. Its log says where."}
+            found.shown[name] = Shown(unasked=unasked)
+            silence.note(parts, name, frozenset(), unasked)
     return found
 
 

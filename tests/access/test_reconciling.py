@@ -195,6 +195,26 @@ def test_without_the_key_store_nothing_is_taken_for_gone(world: World) -> None:
     assert world.lease(lease.id).state == "active"
 
 
+def test_a_fault_of_ours_in_one_kind_is_alarmed_and_hides_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = next(iter(kinds))
+
+    def shown(*_: Any) -> Any:
+        raise KeyError("connection")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(kinds[first], "shown", shown)
+        found = reconciling.reconcile(world.ender)
+    assert found.shown.keys() == kinds.keys()
+    assert found.shown[first].unasked.keys() == {reconciling.BROKER}
+    with world.database.transaction() as tx:
+        assert silence.counted(tx)[first] == 1
+    reconciling.reconcile(world.ender)
+    with world.database.transaction() as tx:
+        assert first not in silence.counted(tx)
+
+
 def test_of_several_workers_one_takes_a_round_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted where it costs: the calls that list a backend."""
     calls: list[str] = []
