@@ -103,7 +103,7 @@ def end_recorded(parts: Parts, why: str, *, seconds: float, told: Told) -> Ended
 
 def end_shown(parts: Parts, tag: str, connections: Iterable[str], *, told: Told) -> Ended:
     """Without the records: end what the backends themselves show with our tag, on these connections."""
-    shown = {name: kind.shown(parts.vault, tag, _bounds(parts, name, connections)) for name, kind in kinds.items()}
+    shown = {name: reconciling.shown_anyhow(parts, tag, name, _bounds(parts, name, connections)) for name in kinds}
     seen = [(name, handle, where) for name, answer in shown.items() for handle, where in sorted(answer.handles.items())]
     outcomes: list[Outcome] = []
     for name, handle, where in seen:

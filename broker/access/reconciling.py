@@ -77,10 +77,22 @@ def reconcile(parts: Parts) -> Reconciled:
             raise
         except Exception as error:  # a fault of ours in one kind must not hide what the others' backends show
             log.exception("reconcile.unforeseen", kind=name, error=type(error).__name__)
-            unasked = {BROKER: f"The broker itself failed at it: {type(error).__name__}. Its log says where."}
-            found.shown[name] = Shown(unasked=unasked)
-            silence.note(parts, name, frozenset(), unasked)
+            found.shown[name] = Shown(unasked={BROKER: _failed(error)})
+            silence.note(parts, name, frozenset(), found.shown[name].unasked)
     return found
+
+
+def shown_anyhow(parts: Parts, tag: str, kind: str, bounds: Sequence[Bound]) -> Shown:
+    """What a kind's backends show; should the broker fail at asking, that is said as of a place that was not asked."""
+    try:
+        return kinds[kind].shown(parts.vault, tag, bounds)
+    except Exception as error:  # in an emergency what the others' backends show must be ended all the same
+        log.exception("reconcile.unforeseen", kind=kind, error=type(error).__name__)
+        return Shown(unasked={BROKER: _failed(error)})
+
+
+def _failed(error: Exception) -> str:
+    return f"The broker itself failed at it: {type(error).__name__}. Its log says where."
 
 
 def _reconcile_kind(parts: Parts, name: str, slices: Mapping[str, Bound], began: datetime, found: Reconciled) -> None:
@@ -193,6 +205,9 @@ def end_seen(parts: Parts, tag: str, kind: str, handle: str, seen: Seen) -> Stra
     except (NotEnded, Exposed, BackendDown, VaultRefused) as error:
         log.error("stray.not_ended", handle=handle, error=str(error)[:200])
         return Stray(lease_id, kind, error=str(error)[:500])
+    except Exception as error:  # one that cannot be worked at must not keep the others alive
+        log.exception("stray.unforeseen", handle=handle, error=type(error).__name__)
+        return Stray(lease_id, kind, error=_failed(error))
 
 
 def _end_stray(parts: Parts, kind: str, handle: str, seen: Seen) -> Stray:

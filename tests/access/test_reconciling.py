@@ -13,14 +13,16 @@ import psycopg
 import pytest
 from sqlalchemy import func, select, text
 
-from broker.access import chores, reconciling, silence, working
+from broker.access import chores, everything, reconciling, silence, working
 from broker.access.working import Worker
 from broker.credentials import kinds
+from broker.credentials.base import LeaseToEnd
 from broker.credentials.names import policy_of, role_of
 from broker.credentials.postgres import PostgresKind
 from broker.embedded.operator import Operator
 from broker.models import Event, Lease, Notice, Slice
 from broker.parts import Parts, vault_of
+from broker.vault import Vault
 from tests.support.world import CLINIC, World
 
 
@@ -213,6 +215,32 @@ def test_a_fault_of_ours_in_one_kind_is_alarmed_and_hides_no_other(
     reconciling.reconcile(world.ender)
     with world.database.transaction() as tx:
         assert first not in silence.counted(tx)
+
+
+def test_in_an_emergency_a_fault_of_ours_keeps_nothing_else_alive(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag = "e" + secrets.token_hex(8)[:5]
+    end = PostgresKind.end
+
+    def shown(*_: Any) -> Any:
+        raise KeyError("bucket")
+
+    def ended(kind: PostgresKind, vault: Vault, lease: LeaseToEnd) -> str:
+        if lease.id == "lodd":
+            raise KeyError("column")
+        return end(kind, vault, lease)
+
+    monkeypatch.setattr(kinds["s3"], "shown", shown)
+    monkeypatch.setattr(PostgresKind, "end", ended)
+    with user(world, f"gk_{tag}_lodd"), user(world, f"gk_{tag}_lother"):
+        found = everything.end_shown(world.ender, tag, ["data"], told=lambda *_: None)
+    with world.admin() as admin:
+        admin.execute(f"DROP OWNED BY gk_{tag}_lodd, gk_{tag}_lother; DROP ROLE gk_{tag}_lodd, gk_{tag}_lother")
+    outcomes = {outcome.lease or outcome.kind: outcome for outcome in found.outcomes}
+    assert "KeyError" in outcomes["lodd"].error
+    assert outcomes["lother"].error == "PostgreSQL refused or vanished: InsufficientPrivilege", "not of our making"
+    assert (outcomes["s3"].state, outcomes["s3"].place) == (everything.UNASKED, reconciling.BROKER)
 
 
 def test_of_several_workers_one_takes_a_round_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
