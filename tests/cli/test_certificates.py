@@ -299,7 +299,7 @@ def test_connect_says_what_opens_a_kind_that_no_program_here_opens(
     signed, dataset = behind_gateway(world)
     ran = terminal_of(signed).run("connect", dataset.slug)
     assert (ran.code, ran.out) == (125, "")
-    assert "guestkey run DATASET --kind x509" in ran.err
+    assert f"guestkey run {dataset.slug} --kind x509" in ran.err
     assert states(world, signed) == set()
 
 

@@ -265,13 +265,29 @@ def test_the_kind_is_that_of_the_slice_the_rules_open(world: World, terminal_of:
     terminal = terminal_of(signed)
     # Of the same dataset, in a database; what an annotator is opened is still the pictures alone.
     world.add(
-        Slice(id=new_id("sl"), dataset_id=dataset.id, name="full", kind="postgres", binding=FULL, actions=["read"])
+        Slice(
+            id=new_id("sl"),
+            dataset_id=dataset.id,
+            name="full",
+            kind="postgres",
+            binding=FULL,
+            actions=["read"],
+            state="ready",
+        )
     )
     ran = terminal.run("run", dataset.slug, "--", "sh", "-c", "echo $GUESTKEY_BUCKET")
     assert (ran.code, ran.out) == (0, "clinic\n"), ran.err
     # With this one, two are open: which is meant only the person knows.
     world.add(
-        Slice(id=new_id("sl"), dataset_id=dataset.id, name="labels", kind="postgres", binding=FULL, actions=["read"])
+        Slice(
+            id=new_id("sl"),
+            dataset_id=dataset.id,
+            name="labels",
+            kind="postgres",
+            binding=FULL,
+            actions=["read"],
+            state="ready",
+        )
     )
     torn = terminal.run("run", dataset.slug, "--", "true")
     assert (torn.code, torn.out) == (125, "")
