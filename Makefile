@@ -36,6 +36,7 @@ test: $(VENV)/.dev ## Run the tests, on real servers
 
 test-faults: $(VENV)/.dev ## Kill, cut, fill and race everything, at every step; takes half an hour
 	$(BIN)/pytest tests/faults -m 'whole or not whole' -n 2 --dist loadfile
+	$(BIN)/pytest tests --ignore=tests/faults -m whole -n 2 --dist loadfile
 
 check: $(VENV)/.dev ## Lint, formatting, types, directions of imports
 	$(BIN)/ruff check .

@@ -346,6 +346,7 @@ def test_without_a_list_nginx_does_not_start(asked: Replica, how: str) -> None:
             made.start()
 
 
+@pytest.mark.whole
 def test_with_a_list_that_has_run_out_nobody_is_let_in(asked: Replica, pretender: Pretender) -> None:
     authority, now = Authority(), datetime.now(UTC)
     builder = x509.CertificateBuilder().issuer_name(authority.name).public_key(GUEST.key.public_key()).serial_number(9)

@@ -198,6 +198,7 @@ def test_openbao_being_down_does_not_keep_a_guest_in(world: World, ward: Mariadb
     assert ward.traces(handed.lease.id) == 0
 
 
+@pytest.mark.whole
 def test_a_frozen_server_holds_nobody_for_ever_and_is_named(world: World, ward: Mariadb, handed: Handed) -> None:
     began = time.monotonic()
     with ward.frozen():

@@ -142,6 +142,7 @@ def test_a_session_that_outlived_its_user_is_found_and_ended(world: World) -> No
     assert not _reads(session)
 
 
+@pytest.mark.whole
 def test_a_server_that_freezes_under_many_holds_nobody_for_ever(world: World) -> None:
     signed, dataset, _ = world.guest()
     held = [world.issue(signed, dataset) for _ in range(3)]
@@ -214,6 +215,7 @@ def test_openbao_being_down_does_not_keep_a_guest_in(world: World, handed: Hande
     assert KIND.end(ender, to_end(world, handed)) == CONFIRMED
 
 
+@pytest.mark.whole
 def test_a_server_that_freezes_meanwhile_holds_nobody_for_ever(
     world: World, handed: Handed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

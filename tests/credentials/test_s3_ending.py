@@ -231,6 +231,7 @@ def test_by_hand_is_the_statement_itself(world: World) -> None:
 # -- a store that is not well ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.whole
 def test_a_store_that_is_gone_or_frozen_is_said_within_the_time_of_a_request(world: World) -> None:
     lease, session = issued(world)
     for state in (stopped, frozen):
@@ -247,6 +248,7 @@ def test_a_store_that_is_gone_or_frozen_is_said_within_the_time_of_a_request(wor
     assert KIND.end(world.ender.vault, to_end(lease, session)) == CONFIRMED
 
 
+@pytest.mark.whole
 def test_a_store_that_hangs_costs_a_few_callers_a_wait_and_then_nobody(world: World) -> None:
     """Else every thread of a replica would wait for it, and the portal with them."""
     with frozen(world), ThreadPoolExecutor(24) as pool:

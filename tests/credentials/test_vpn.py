@@ -197,6 +197,7 @@ def test_a_server_that_hangs_up_without_an_answer_is_no_success(tmp_path: Path, 
     assert (tmp_path / "0ABC.guest").exists()
 
 
+@pytest.mark.whole
 def test_a_server_that_talks_and_never_answers_is_left(tmp_path: Path) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "server.sock"))

@@ -42,7 +42,7 @@ def again(call: Callable[[], object], *, seconds: float = 15) -> None:
 
 def test_openbao_down(world: World) -> None:
     signed, dataset, grant = world.guest()
-    # Which a process does once, before its first issue; then it is the issue itself that meets a key store that is gone.
+    # Asked once in a process; from then on it is the issue itself that meets a key store that is gone.
     witness.check_once(world.parts)
     world.stack.bao.stop()
     try:
