@@ -25,6 +25,12 @@ from tests.support.sshd import CONNECTION, SftpHost
 from tests.support.world import World
 
 
+def endless(file: Path) -> None:
+    """More than is fetched while any test waits."""
+    with file.open("wb") as made:
+        made.truncate(1_000_000_000)
+
+
 def test_what_is_marked_is_refused_at_the_next_log_in(desk: Desk) -> None:
     handed = desk.issue()
     guest = desk.guest(handed)
@@ -58,7 +64,7 @@ def test_the_worker_ends_it_and_records_what_confirmed_it(desk: Desk) -> None:
 
 
 def test_two_guests_of_one_account_end_apart(desk: Desk) -> None:
-    (desk.path() / "big").write_bytes(b"x" * 50_000_000)
+    endless(desk.path() / "big")
     one, two = [(handed, desk.guest(handed).transfer("big")) for _ in range(2) for handed in [desk.issue()]]
     desk.revoke(one[0])
     kinds["ssh"].end(desk.world.ender.vault, desk.to_end(one[0]))
@@ -69,7 +75,7 @@ def test_two_guests_of_one_account_end_apart(desk: Desk) -> None:
 
 
 def test_a_session_no_lease_accounts_for_is_found_and_ended(desk: Desk) -> None:
-    (desk.path() / "big").write_bytes(b"x" * 50_000_000)
+    endless(desk.path() / "big")
     handed = desk.issue()
     transfer = desk.guest(handed).transfer("big")
     desk.world.change(Lease, handed.lease.id, state="revoked")
@@ -104,7 +110,7 @@ def test_a_host_with_a_wrong_secret_or_another_name_is_told_nothing(desk: Desk) 
 
 
 def test_a_host_ends_what_outlives_its_certificate_by_itself(desk: Desk) -> None:
-    (desk.path() / "big").write_bytes(b"x" * 50_000_000)
+    endless(desk.path() / "big")
     handed = desk.issue()
     transfer = desk.guest(handed).transfer("big")
     (record,) = [
@@ -125,7 +131,7 @@ def test_what_runs_for_a_guest_outside_any_session_is_ended(desk: Desk) -> None:
 
 
 def test_what_a_dead_sshd_left_behind_is_ended_before_the_end_is_confirmed(desk: Desk) -> None:
-    (desk.path() / "big").write_bytes(b"x" * 50_000_000)
+    endless(desk.path() / "big")
     handed = desk.issue()
     transfer = desk.guest(handed).transfer("big")
     sessions = desk.host.prefix / "run/guestkey/sessions"
@@ -152,7 +158,7 @@ def test_a_record_that_names_another_process_ends_nothing_else(desk: Desk) -> No
 
 def test_suspending_a_vendor_cuts_its_transfers(world: World, sftp: SftpHost, worker: Worker, tmp_path: Path) -> None:
     desk = open_desk(world, sftp, tmp_path, of_its_own=True)
-    (desk.path() / "big").write_bytes(b"x" * 50_000_000)
+    endless(desk.path() / "big")
     handed = [desk.issue() for _ in range(2)]
     transfer, guest = desk.guest(handed[1]).transfer("big"), desk.guest(handed[1])
     assert desk.signed.caller.vendor_id is not None

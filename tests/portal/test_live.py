@@ -35,6 +35,8 @@ def ada(house: House, guest_of: GuestOf) -> Guest:
 
 def test_a_lease_is_renewed_only_if_everything_holds(house: House, ada: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same credential lives longer; a stale factor is asked for in place; a refusal says every reason."""
+    # Else the worker may find out first, and end what is to be refused a renewal.
+    monkeypatch.setattr(redeciding, "redecide_all", lambda _parts: 0)
     lease = house.world.lease(ada.page.url.rpartition("/")[2])
     lease_name = ada.page.locator("h1").inner_text().removeprefix("Lease on ")
     ada.press("Renew")
@@ -50,8 +52,6 @@ def test_a_lease_is_renewed_only_if_everything_holds(house: House, ada: Guest, m
     ada.open("/")
     ada.look("home-leases")
     ada.follow(lease_name)
-    # Else the worker may find out first, and end what is to be refused a renewal.
-    monkeypatch.setattr(redeciding, "redecide_all", lambda _parts: 0)
     house.world.change(Dataset, lease.dataset_id, status="suspended")
     ada.press("Renew")
     ada.says("It was not renewed.")
