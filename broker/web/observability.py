@@ -24,6 +24,8 @@ Refuse = Callable[[Scope, Receive, Send, str, int], Awaitable[None]]
 _OURS = f"{Path(__file__).parents[1]}"
 _MOST_FRAMES = 12
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+# Libraries that log addresses with query strings, or statements with their values.
+TOO_TALKATIVE = ("httpx", "urllib3", "requests", "sqlalchemy", "uvicorn.access")
 
 
 class _Stream:
@@ -75,8 +77,7 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(threshold, logging.INFO))
-    # Libraries that log addresses with query strings, or statements with their values.
-    for name in ("httpx", "urllib3", "requests", "sqlalchemy", "uvicorn.access"):
+    for name in TOO_TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

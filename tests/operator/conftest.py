@@ -22,6 +22,7 @@ from broker.migrations import upgrade
 from broker.operator.main import app
 from broker.parts import Parts
 from broker.settings import Settings
+from broker.web.observability import TOO_TALKATIVE
 from tests.support.data import make_clinic
 from tests.support.world import World
 
@@ -42,6 +43,7 @@ def command(arguments: Sequence[str], environment: Mapping[str, str]) -> Ran:
     """
     logging_of_ours, root = structlog.get_config(), logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    quieted = {name: logging.getLogger(name).level for name in TOO_TALKATIVE}
     variables = {name: value for name, value in environment.items() if name.startswith("GUESTKEY_")}
     try:
         result = CliRunner().invoke(app, list(arguments), env=variables, prog_name="guestkey")
@@ -49,6 +51,8 @@ def command(arguments: Sequence[str], environment: Mapping[str, str]) -> Ran:
         structlog.configure(**logging_of_ours)
         root.handlers[:] = handlers
         root.setLevel(level)
+        for name, before in quieted.items():
+            logging.getLogger(name).setLevel(before)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Ran(result.exit_code, result.stdout, result.stderr)
