@@ -86,7 +86,6 @@ class S3Connection(BaseModel):
     region: str = Field(default="us-east-1", pattern=r"^[a-z0-9-]{1,32}$")
     endpoint_url: str | None = None
     sts_endpoint_url: str | None = None
-    shortest_session: int = Field(default=900, ge=900, le=43200)
     longest_session: int = Field(default=3600, ge=900, le=43200)
     ended_by: Literal["aws:userid", "aws:username", "nothing"] = "nothing"
     settles: float = Field(default=120.0, ge=0, le=900)
@@ -103,12 +102,6 @@ class S3Connection(BaseModel):
         if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise ValueError("an object store on another machine is reached by https only")
         return url.rstrip("/")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.shortest_session > self.longest_session:
-            raise ValueError("shortest_session is longer than longest_session")
-        return self
 
 
 class Settings(BaseSettings):

@@ -140,8 +140,7 @@ class S3Kind:
             BackendDown: store or key store do not answer usefully, or refuse.
         """
         binding, place = S3Binding.parse(lease.binding), _known(lease.place)
-        shortest, longest = _seconds(place, "shortest_session"), _seconds(place, "longest_session")
-        seconds = max(shortest, min(lease.lifetime - _BEFORE_SECONDS, longest))
+        seconds = max(SHORTEST_SESSION, min(lease.lifetime - _BEFORE_SECONDS, int(place["longest_session"])))
         store = Store(place, key_of(vault, binding.connection, "issuer"))
         try:
             policy = session_policy(binding, lease.action, lease.networks)
@@ -211,7 +210,7 @@ def _until(lease: LeaseToEnd) -> datetime:
         return datetime.fromtimestamp(int(lease.backend_lease_id), UTC)
     if lease.expires_at is None:
         raise down("Nothing is known of this session but its name.")
-    return lease.expires_at.astimezone(UTC) + timedelta(seconds=_seconds(lease.place, "shortest_session"))
+    return lease.expires_at.astimezone(UTC) + timedelta(seconds=SHORTEST_SESSION)
 
 
 def _past(until: datetime, now: datetime | None) -> str:
@@ -220,10 +219,6 @@ def _past(until: datetime, now: datetime | None) -> str:
     if now is None or now < over:
         raise Exposed(over, "This store has no means to end a session before its own end.")
     return "s3: the session is past its own end"
-
-
-def _seconds(place: Mapping[str, str], name: str) -> int:
-    return int(place[name])
 
 
 def _known(place: Mapping[str, str]) -> Mapping[str, str]:

@@ -167,8 +167,8 @@ def test_where_nothing_refuses_a_session_it_is_exposed_until_its_own_end(world: 
 def test_a_session_nobody_recorded_is_exposed_as_long_as_its_store_may_have_made_it(world: World) -> None:
     lease = lease_for(world)
     with pytest.raises(Exposed) as exposed:
-        KIND.end(world.ender.vault, to_end(lease, ended_by="nothing", shortest_session="3600"))
-    assert exposed.value.until >= lease.expires_at + timedelta(seconds=3600)
+        KIND.end(world.ender.vault, to_end(lease, ended_by="nothing"))
+    assert exposed.value.until >= lease.expires_at + timedelta(seconds=900)
 
 
 def test_a_session_past_its_end_needs_no_refusal(world: World) -> None:
