@@ -8,25 +8,21 @@ import time
 import uuid
 from contextlib import suppress
 from dataclasses import replace
-from types import TracebackType
-from typing import TYPE_CHECKING
 
 from broker.cli import choosing, config, keypairs, tokens
 from broker.cli.api import Api, Json, segment
 from broker.cli.faults import Code, Fault
+from guestkey.closing import Closing
 from guestkey.credentials import Credentials
 from guestkey.errors import Error, typed
 from guestkey.leases import Lease, Wish
 from guestkey.renewing import Renewing
 
-if TYPE_CHECKING:
-    from typing import Self
-
 # A service's token is replaced with so much of its time left.
 _TOKEN_SPARE_SECONDS = 60.0
 
 
-class Client:
+class Client(Closing):
     """Gets credentials, renews what can be renewed, and gives back what is left when it is closed. Thread-safe.
 
     Args:
@@ -135,18 +131,6 @@ class Client:
         self._http.close()
         if trouble is not None:
             raise trouble
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _at: TracebackType | None
-    ) -> None:
-        try:
-            self.close()
-        except Error:
-            if error is None:
-                raise
 
     def _issue(self, wish: Wish) -> Json:
         key = str(uuid.uuid4())

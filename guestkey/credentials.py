@@ -6,22 +6,19 @@ For pools, sessions and filesystems, which ask for the values each time they nee
 from __future__ import annotations
 
 import threading
-from types import TracebackType
 from typing import TYPE_CHECKING
 
-from guestkey.errors import Error
+from guestkey.closing import Closing
 from guestkey.leases import Lease, Wish
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from guestkey.client import Client
 
 # A lease with less left than this share of its life, or these seconds, is not begun with any more.
 _SHARE, _SPARE_SECONDS = 0.2, 60.0
 
 
-class Credentials:
+class Credentials(Closing):
     """Leases of one wish, one after the other. Thread-safe; used in `with`, the last is ended after the block."""
 
     def __init__(self, client: Client, wish: Wish) -> None:
@@ -69,15 +66,3 @@ class Credentials:
             lease, self._lease = self._lease, None
         if lease is not None and not lease.over:
             lease.end()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _at: TracebackType | None
-    ) -> None:
-        try:
-            self.close()
-        except Error:
-            if error is None:
-                raise

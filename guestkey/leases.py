@@ -7,16 +7,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import Any
 
 from broker.cli.api import Api, Json, segment
 from broker.cli.faults import Code, Fault
 from broker.cli.words import moment
+from guestkey.closing import Closing
 from guestkey.errors import Error, typed
-
-if TYPE_CHECKING:
-    from typing import Self
 
 _PAUSE = 0.2
 _OVER = frozenset({"revoked", "expired", "revoke_failed"})
@@ -45,7 +43,7 @@ class Wish:
         }
 
 
-class Lease:
+class Lease(Closing):
     """A live credential. Thread-safe; used in `with`, it is ended after the block.
 
     It says of itself how long it lives by the server's clock: only how much time has passed is measured here.
@@ -137,18 +135,9 @@ class Lease:
                 shown = self._api().get(path)
         return str(shown.get("state"))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _at: TracebackType | None
-    ) -> None:
-        try:
-            self.end()
-        except Error:
-            # What went wrong in the block says more.
-            if error is None:
-                raise
+    def close(self) -> None:
+        """End it, as `end` does."""
+        self.end()
 
 
 def _time(shown: Mapping[str, Any], name: str) -> datetime:
