@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from broker.credentials.names import role_of, user_of
 from broker.errors import BackendDown
 from broker.parts import vault_of
 from tests.operator.conftest import command
+from tests.support.clinging import clinging
 from tests.support.mariadb import WARD_DEIDENTIFIED, Mariadb, Session, ask, ward_guest
 from tests.support.world import World
 
@@ -58,31 +58,6 @@ def lives(session: Session) -> bool:
     return True
 
 
-@contextmanager
-def clinging(ward: Mariadb, handed: Handed) -> Iterator[list[Session]]:
-    """Three threads that log in again as often as they can."""
-    stop, sessions = threading.Event(), list[Session]()
-
-    def reconnect() -> None:
-        while not stop.is_set():
-            try:
-                sessions.append(log_in(ward, handed))
-            except pymysql.Error:
-                time.sleep(0.002)
-
-    threads = [threading.Thread(target=reconnect) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    try:
-        time.sleep(0.2)
-        yield sessions
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(10)
-        close(*sessions)
-
-
 def close(*sessions: Session) -> None:
     """Close what is still open."""
     for session in sessions:
@@ -95,7 +70,7 @@ def test_reconnecting_without_pause_does_not_survive(
     world: World, ward: Mariadb, handed: Handed, by_hand: bool
 ) -> None:
     for _ in range(3):
-        with clinging(ward, handed) as sessions:
+        with clinging(partial(log_in, ward, handed), pymysql.Error, close) as sessions:
             assert KIND.end(world.ender.vault, to_end(world, handed, by_hand=by_hand)) == CONFIRMED
             assert sessions
             assert not any(lives(session) for session in sessions)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -22,6 +22,7 @@ from broker.credentials.postgres_sessions import watching
 from broker.errors import BackendDown
 from broker.parts import vault_of
 from broker.vault import VaultRefused
+from tests.support.clinging import clinging
 from tests.support.world import DEIDENTIFIED, World
 
 KIND = PostgresKind()
@@ -40,30 +41,9 @@ def to_end(world: World, handed: Handed, *, by_hand: bool = False) -> LeaseToEnd
     return LeaseToEnd(lease.id, lease.handle, DEIDENTIFIED, None if by_hand else lease.backend_lease_id)
 
 
-@contextmanager
-def clinging(world: World, handed: Handed) -> Iterator[list[psycopg.Connection[tuple[Any, ...]]]]:
-    """Three threads that log in again as often as they can."""
-    stop, sessions = threading.Event(), list[psycopg.Connection[tuple[Any, ...]]]()
-
-    def reconnect() -> None:
-        while not stop.is_set():
-            try:
-                sessions.append(world.connect(handed))
-            except psycopg.Error:
-                time.sleep(0.002)
-
-    threads = [threading.Thread(target=reconnect) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    try:
-        time.sleep(0.2)
-        yield sessions
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(10)
-        for session in sessions:
-            session.close()
+def reconnecting(world: World, handed: Handed) -> AbstractContextManager[list[psycopg.Connection[tuple[Any, ...]]]]:
+    """A holder who logs in as often as it can."""
+    return clinging(partial(world.connect, handed), psycopg.Error, psycopg.Connection.close)
 
 
 def together(world: World, handed: Sequence[Handed]) -> list[str]:
@@ -76,7 +56,7 @@ def together(world: World, handed: Sequence[Handed]) -> list[str]:
 @pytest.mark.parametrize("by_hand", [False, True], ids=["through OpenBao", "by hand"])
 def test_reconnecting_without_pause_does_not_survive(world: World, handed: Handed, by_hand: bool) -> None:
     for _ in range(3):
-        with clinging(world, handed) as sessions:
+        with reconnecting(world, handed) as sessions:
             assert KIND.end(world.ender.vault, to_end(world, handed, by_hand=by_hand)) == CONFIRMED
             assert sessions
             assert not any(_reads(session) for session in sessions)
@@ -89,7 +69,7 @@ def test_reconnecting_without_pause_does_not_survive_where_many_end_together(wor
     for _ in range(3):
         signed, dataset, _ = world.guest()
         held = [world.issue(signed, dataset) for _ in range(5)]
-        with clinging(world, held[0]) as one, clinging(world, held[3]) as other:
+        with reconnecting(world, held[0]) as one, reconnecting(world, held[3]) as other:
             assert together(world, held) == [CONFIRMED] * 5
             assert one and other
             assert not any(_reads(session) for session in (*one, *other))
