@@ -9,12 +9,64 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 
 class StartFailed(Exception):
     """A server of the embedded stack could not be started. The text is one line for a person."""
+
+
+class Server(ABC):
+    """One server of the stack: a child process, its log, and whether it serves yet."""
+
+    name: str
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._child.pid if self._child and self._child.poll() is None else None
+
+    @abstractmethod
+    def launch(self) -> None:
+        """Start without waiting.
+
+        Raises:
+            StartFailed: it cannot be.
+        """
+
+    def start(self) -> None:
+        """Start, and return once it serves.
+
+        Raises:
+            StartFailed: a port is taken, or it does not come up.
+        """
+        self.launch()
+        self.await_serving()
+
+    def await_serving(self) -> None:
+        """Wait until what was launched serves.
+
+        Raises:
+            StartFailed: it does not come up.
+        """
+        if self._child is None:
+            raise StartFailed(f"{self.name} was not launched.")
+        wait_until(self._healthy, self._child, seconds=30, name=self.name, log=self.log)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, for tests that freeze it."""
+        if self._child is not None:
+            self._child.send_signal(number)
+
+    @abstractmethod
+    def _healthy(self) -> bool:
+        """Whether it serves now."""
 
 
 def free_port() -> int:

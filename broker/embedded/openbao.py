@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,8 +52,10 @@ _AUTHORITY: tuple[InitialRequest, ...] = (
 )
 
 
-class OpenBao:
+class OpenBao(children.Server):
     """One OpenBao server under a state folder. `more` are further requests of its initialisation."""
+
+    name = "OpenBao"
 
     def __init__(self, state: Path, port: int, cluster_port: int, *, more: Sequence[InitialRequest] = ()) -> None:
         self._more = more
@@ -63,22 +63,12 @@ class OpenBao:
         self.port = port
         self._cluster_port = cluster_port
         self.address = f"http://127.0.0.1:{port}"
-        self.log = state / "openbao.log"
         self.audit_log = state / "audit.log"
-        self._child: subprocess.Popen[bytes] | None = None
+        super().__init__(state / "openbao.log")
 
     def secret_id_file(self, identity: str) -> Path:
         """Where the secret id of an AppRole identity lies (mode 0600)."""
         return self.state / f"{identity}.secret-id"
-
-    def start(self) -> None:
-        """Start, set up on the first time, return once it serves.
-
-        Raises:
-            StartFailed: a port is taken, or it does not come up.
-        """
-        self.launch()
-        self.await_serving()
 
     def launch(self) -> None:
         """Start without waiting.
@@ -99,30 +89,10 @@ class OpenBao:
             [binary(), "server", f"-config={config}", "-log-level=warn"], log=self.log, environment=environment
         )
 
-    def await_serving(self) -> None:
-        """Wait until what was launched serves.
-
-        Raises:
-            StartFailed: it does not come up.
-        """
-        if self._child is None:
-            raise children.StartFailed("OpenBao was not launched.")
-        children.wait_until(self._healthy, self._child, seconds=30, name="OpenBao", log=self.log)
-
-    @property
-    def pid(self) -> int | None:
-        """Process id while it runs."""
-        return self._child.pid if self._child and self._child.poll() is None else None
-
     def stop(self) -> None:
         """Stop it; its state stays."""
         if self._child is not None:
             children.stop(self._child)
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal, for tests that freeze it."""
-        if self._child is not None:
-            self._child.send_signal(number)
 
     def _healthy(self) -> bool:
         try:

@@ -11,7 +11,6 @@ import json
 import secrets
 import shutil
 import signal
-import subprocess
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -54,25 +53,17 @@ class StorePorts:
         return cls(s3, *(children.free_port() for _ in range(7)))
 
 
-class SeaweedFS:
+class SeaweedFS(children.Server):
     """One object store under a state folder."""
+
+    name = "The object store"
 
     def __init__(self, state: Path, port: int) -> None:
         self.state = state
         self.port = port
         self.address = f"http://127.0.0.1:{port}"
-        self.log = state / "seaweedfs.log"
-        self._child: subprocess.Popen[bytes] | None = None
+        super().__init__(state / "seaweedfs.log")
         self._ports: StorePorts | None = None
-
-    def start(self) -> None:
-        """Start and wait until S3 answers.
-
-        Raises:
-            StartFailed: a port is taken, or it does not come up.
-        """
-        self.launch()
-        self.await_serving()
 
     def launch(self) -> None:
         """Start without waiting.
@@ -103,21 +94,6 @@ class SeaweedFS:
             },
         )
 
-    def await_serving(self) -> None:
-        """Wait until what was launched answers, and can keep an object.
-
-        Raises:
-            StartFailed: it does not come up.
-        """
-        if self._child is None:
-            raise children.StartFailed("The object store was not launched.")
-        children.wait_until(self._healthy, self._child, seconds=30, name="The object store", log=self.log)
-
-    @property
-    def pid(self) -> int | None:
-        """Process id while it runs."""
-        return self._child.pid if self._child and self._child.poll() is None else None
-
     def stop(self) -> None:
         """Stop it; its state stays.
 
@@ -128,11 +104,6 @@ class SeaweedFS:
             children.stop(self._child, signal.SIGKILL)
             for file in self._sockets():
                 file.unlink(missing_ok=True)
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal, for tests that freeze it."""
-        if self._child is not None:
-            self._child.send_signal(number)
 
     def key(self, identity: str) -> Key:
         """The long-term key of `owner`, `issuer` or `ender`."""
