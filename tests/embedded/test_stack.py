@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -70,6 +71,18 @@ def test_a_wrong_or_missing_password_is_refused(world: World) -> None:
     for user, password in (("postgres", "wrong"), ("guestkey_app", "wrong"), ("postgres", "")):
         with pytest.raises(psycopg.OperationalError):
             psycopg.connect(host="127.0.0.1", port=port, dbname="postgres", user=user, password=password)
+
+
+def test_a_free_port_is_lent_to_nobody_before_it_is_used() -> None:
+    chosen = [free_port() for _ in range(50)]
+    lent = set()
+    for _ in range(5000):
+        with socket.socket() as anybody:
+            anybody.bind(("127.0.0.1", 0))
+            lent.add(anybody.getsockname()[1])
+    assert len(set(chosen)) == len(chosen) and not lent & set(chosen)
+    for port in chosen:
+        require_free(port, "the portal")
 
 
 def test_a_taken_port_is_one_clear_line(world: World) -> None:
