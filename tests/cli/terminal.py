@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from unittest.mock import patch
 
 from broker.cli import main
+from tests.support import forking
 
 CTRL_C = "\x03"
 Answer = str | Callable[[], str]
@@ -49,13 +51,16 @@ class Terminal:
         }
 
     def run(self, *arguments: str, stdin: str = "", **variables: str) -> Ran:
-        """Run through pipes to the end."""
+        """Run without a terminal to the end."""
+        environment = self.variables | variables
+        if forking.startable(environment):
+            return _forked(arguments, environment, stdin)
         done = subprocess.run(
             [PROGRAM, *arguments],
             input=stdin,
             capture_output=True,
             text=True,
-            env=self.variables | variables,
+            env=environment,
             timeout=60,
             check=False,
         )
@@ -101,36 +106,27 @@ class Terminal:
             watch: called with the whole screen each time it changes.
             out: where standard output goes, as with `> FILE` behind the command.
         """
-        command = [str(PROGRAM), *arguments]
-        if out is not None:
-            command = ["sh", "-c", 'out=$1; shift; exec "$@" > "$out"', "sh", str(out), *command]
-        return _on_terminal(command, {**self.variables, "COLUMNS": str(columns)}, answers, seconds, watch)
+        screen, keyboard = pty.openpty()
+        with ExitStack() as closing:
+            closing.callback(os.close, screen)
+            with os.fdopen(keyboard, "wb") as shown:
+                written = shown if out is None else closing.enter_context(out.open("wb"))
+                environment = {**self.variables, "COLUMNS": str(columns), "TERM": "xterm"}
+                descriptors = [shown.fileno(), written.fileno(), shown.fileno()]
+                child = forking.fork(arguments, environment, descriptors)
+            closing.callback(child.kill)
+            seen = _converse(screen, list(answers), time.monotonic() + seconds, watch)
+            return Ran(child.wait(10), seen, "")
 
 
-def _on_terminal(
-    command: Sequence[str],
-    variables: Mapping[str, str],
-    answers: Sequence[tuple[str, Answer]],
-    seconds: float,
-    watch: Callable[[str], None],
-) -> Ran:
-    screen, keyboard = pty.openpty()
-    # setsid makes the terminal the program's own, so that Ctrl-C typed there reaches it as it would a person's.
-    child = subprocess.Popen(
-        ["setsid", "--ctty", *command],
-        stdin=keyboard,
-        stdout=keyboard,
-        stderr=keyboard,
-        env={**variables, "TERM": "xterm"},
-    )
-    os.close(keyboard)
-    try:
-        seen = _converse(screen, list(answers), time.monotonic() + seconds, watch)
-        return Ran(child.wait(10), seen, "")
-    finally:
-        child.kill()
-        child.wait()
-        os.close(screen)
+def _forked(arguments: Sequence[str], environment: Mapping[str, str], stdin: str) -> Ran:
+    with TemporaryFile() as into, TemporaryFile() as out, TemporaryFile() as err:
+        into.write(stdin.encode())
+        into.seek(0)
+        code = forking.fork(arguments, environment, [file.fileno() for file in (into, out, err)]).wait(60)
+        for file in (out, err):
+            file.seek(0)
+        return Ran(code, out.read().decode(), err.read().decode())
 
 
 def _converse(screen: int, waiting: list[tuple[str, Answer]], end: float, watch: Callable[[str], None]) -> str:
