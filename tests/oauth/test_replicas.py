@@ -16,6 +16,7 @@ import pytest
 
 from broker.embedded.children import free_port
 from tests.oauth.conftest import Program
+from tests.support.waiting import answered
 from tests.support.world import World
 from tests.web.conftest import Replica
 
@@ -34,21 +35,11 @@ def process(world: World, public_url: str) -> Iterator[httpx.Client]:
     host = public_url.removeprefix("http://")
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Host": host}, timeout=20) as client:
-            end = time.monotonic() + 30
-            while not _ready(client):
-                assert time.monotonic() < end and running.poll() is None
-                time.sleep(0.1)
+            answered(f"http://127.0.0.1:{port}/readyz", running, headers={"Host": host})
             yield client
     finally:
         running.terminate()
         running.wait(30)
-
-
-def _ready(client: httpx.Client) -> bool:
-    try:
-        return client.get("/readyz").status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 @pytest.fixture

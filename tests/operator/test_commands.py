@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from broker.parts import Parts
 from broker.policies import __file__ as policies_file
 from tests.cli.terminal import Terminal
 from tests.operator.conftest import command
+from tests.support.waiting import answered
 
 # As an operator starts it: through the one command there is.
 RUN = [str(Path(sys.executable).with_name("guestkey"))]
@@ -57,22 +57,11 @@ def start(environment: dict[str, str]) -> Iterator[Start]:
         child.communicate(timeout=10)
 
 
-def answering(url: str) -> httpx.Response:
-    """Wait until an address answers."""
-    end = time.monotonic() + 20
-    while True:
-        try:
-            return httpx.get(url, timeout=5)
-        except httpx.TransportError:
-            assert time.monotonic() < end, f"{url} does not answer"
-            time.sleep(0.1)
-
-
 def test_replicas_serve_count_together_and_stop_gracefully(start: Start, environment: dict[str, str]) -> None:
     port = free_port()
     child = start(["serve", "--port", str(port), "--workers", "2"])
     base = f"http://127.0.0.1:{port}"
-    assert answering(f"{base}/readyz").json() == {
+    assert answered(f"{base}/readyz", child).json() == {
         "ready": True,
         "missing": {},
         "checks": dict.fromkeys(("postgresql", "migrations", "clock", "rules", "openbao"), "ok"),
@@ -90,7 +79,7 @@ def test_replicas_serve_count_together_and_stop_gracefully(start: Start, environ
     for path in ("/join/canary", "/api/v1/datasets/canary?canary=canary", "/canary"):
         httpx.post(f"{base}{path}", headers=canaries | host, json={"canary": "canary"})
     child.send_signal(signal.SIGTERM)
-    _, log = child.communicate(timeout=20)
+    _, log = child.communicate(timeout=60)
     assert child.returncode == 0
     assert '"event": "request"' in log and "canary" not in log
 
@@ -98,9 +87,9 @@ def test_replicas_serve_count_together_and_stop_gracefully(start: Start, environ
 def test_the_worker_serves_its_numbers_and_stops_gracefully(start: Start) -> None:
     port = free_port()
     child = start(["worker", "--metrics-port", str(port)])
-    assert "guestkey_strays" in answering(f"http://127.0.0.1:{port}/metrics").text
+    assert "guestkey_strays" in answered(f"http://127.0.0.1:{port}/metrics", child).text
     child.send_signal(signal.SIGTERM)
-    _, log = child.communicate(timeout=20)
+    _, log = child.communicate(timeout=60)
     assert child.returncode == 0
     assert '"worker.stopped"' in log
 

@@ -22,6 +22,7 @@ from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
 from broker.parts import Parts
 from tests.operator.conftest import command
+from tests.support.waiting import answered
 
 RUN = [sys.executable, "-c", "from broker.operator.main import app; app(prog_name='guestkey')"]
 # Every address of this machine.
@@ -86,24 +87,12 @@ def serial_of(port: int, context: ssl.SSLContext) -> str:
         return str(found["serialNumber"])
 
 
-def awaited(port: int, context: ssl.SSLContext) -> None:
-    """Wait until it answers over TLS."""
-    end = time.monotonic() + 20
-    while True:
-        try:
-            assert httpx.get(f"https://localhost:{port}/healthz", verify=context).status_code == 200
-            return
-        except httpx.TransportError:
-            assert time.monotonic() < end, "it does not answer"
-            time.sleep(0.1)
-
-
 def test_it_serves_tls_and_takes_a_renewed_certificate(serve: Serve, authority: trustme.CA, tmp_path: Path) -> None:
     port = free_port()
     public = {"GUESTKEY_PUBLIC_URL": f"https://localhost:{port}"}
     child = serve("--port", str(port), *written(authority, tmp_path, "localhost"), **public)
     context = trusting(authority)
-    awaited(port, context)
+    answered(f"https://localhost:{port}/healthz", child, verify=context)
     answer = httpx.get(f"https://localhost:{port}/healthz", verify=context)
     assert answer.headers["strict-transport-security"].startswith("max-age=")
     assert httpx.get(f"https://localhost:{port}/sign-in", verify=context).status_code == 200, "as https, to us as well"
@@ -122,12 +111,12 @@ def test_it_serves_tls_and_takes_a_renewed_certificate(serve: Serve, authority: 
     time.sleep(2.5)
     assert serial_of(port, context) == before, "a wrong pair leaves the one before in use"
     written(authority, tmp_path, "localhost")
-    end = time.monotonic() + 15
+    end = time.monotonic() + 60
     while serial_of(port, context) == before:
         assert time.monotonic() < end
         time.sleep(0.2)
     child.send_signal(signal.SIGTERM)
-    assert child.wait(15) in (0, -signal.SIGTERM)
+    assert child.wait(60) in (0, -signal.SIGTERM)
 
 
 @pytest.mark.parametrize("wrong", ["missing", "no PEM", "expired", "not yet", "another key", "open key", "no key"])
@@ -168,11 +157,4 @@ def test_nothing_leaves_this_machine_in_the_clear(stack: Stack) -> None:
 def test_a_proxy_that_is_named_terminates_it(serve: Serve) -> None:
     port = free_port()
     child = serve("--host", EVERYWHERE, "--port", str(port), GUESTKEY_TRUSTED_PROXIES='["192.0.2.0/24"]')
-    end = time.monotonic() + 20
-    while True:
-        try:
-            assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
-            break
-        except httpx.TransportError:
-            assert time.monotonic() < end and child.poll() is None
-            time.sleep(0.1)
+    answered(f"http://127.0.0.1:{port}/healthz", child)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from broker.models import Lease
 from broker.parts import Parts
 from broker.settings import Settings
 from tests.support.data import make_clinic
+from tests.support.waiting import answered
 from tests.support.world import Signed, World
 
 RELEASES = Path(__file__).with_name("releases")
@@ -60,14 +60,11 @@ class Replica:
         command = [*guestkey(), "serve", "--port", str(self.port)]
         child = subprocess.Popen(command, env=self._environment, cwd=self._code, stderr=subprocess.DEVNULL)
         try:
-            end = time.monotonic() + 20
-            while not self._answers():
-                assert time.monotonic() < end and child.poll() is None
-                time.sleep(0.1)
+            answered(f"http://127.0.0.1:{self.port}/healthz", child, headers=self._host)
             yield self
         finally:
             child.terminate()
-            child.wait(20)
+            child.wait(60)
 
     def get(self, path: str, signed: Signed | None = None) -> httpx.Response:
         """Ask it, by the name everybody uses."""
@@ -79,12 +76,6 @@ class Replica:
         body = {"dataset": slug, "slice": "deidentified", "kind": "postgres", "lifetime": 300}
         url = f"http://127.0.0.1:{self.port}/api/v1/leases"
         return httpx.post(url, headers=self._host | signed.headers, json=body, timeout=20)
-
-    def _answers(self) -> bool:
-        try:
-            return self.get("/healthz").status_code == 200
-        except httpx.TransportError:
-            return False
 
 
 @contextmanager
@@ -98,7 +89,7 @@ def working(stack: Stack, public: int, code: Path) -> Iterator[None]:
         assert child.poll() is None, "it gave up"
     finally:
         child.terminate()
-        child.wait(20)
+        child.wait(60)
 
 
 def guestkey() -> list[str]:

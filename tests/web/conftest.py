@@ -45,7 +45,7 @@ class Replica:
     def start(self) -> None:
         """Serve, and return once it answers."""
         self._thread.start()
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while not self._server.started:
             assert time.monotonic() < end and self._thread.is_alive(), "the replica did not start"
             time.sleep(0.01)
