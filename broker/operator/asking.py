@@ -7,6 +7,14 @@ from contextlib import redirect_stdout
 
 import typer
 
+from broker.errors import Invalid
+
+
+class OptionMissing(Invalid):
+    """An option that is needed was left out, where nobody can be asked."""
+
+    code = "usage"
+
 
 def ask(what: str, default: str | None = None) -> str:
     """An answer in words."""

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Output
 from broker.errors import GuestkeyError
+from broker.operator.asking import OptionMissing
 from broker.settings import Settings
 
 FILE_VARIABLE = "GUESTKEY_SETTINGS_FILE"
@@ -84,7 +85,8 @@ def plainly(command: str, *, as_json: bool = False) -> Iterator[Told]:
         raise out.refused(Code.USAGE, "A setting is missing or wrong.", listed, lines, {"errors": found}) from None
     except GuestkeyError as error:
         lines = [f"{error.detail} {error.advice}".rstrip()]
-        raise out.refused(Code.FAULT, error.detail, error.advice, lines, {"code": error.code}) from None
+        code = Code.USAGE if isinstance(error, OptionMissing) else Code.FAULT
+        raise out.refused(code, error.detail, error.advice, lines, {"code": error.code}) from None
     except OSError as error:
         said = f"{error.strerror or type(error).__name__}: {error.filename or ''}".rstrip(": ")
         raise out.refused(Code.FAULT, said, "", [said], {}) from None

@@ -13,7 +13,7 @@ import typer
 from broker.database import Database
 from broker.errors import Invalid
 from broker.operator import connect_ssh
-from broker.operator.asking import agreed, ask, ask_secret
+from broker.operator.asking import OptionMissing, agreed, ask, ask_secret
 from broker.operator.configuring import AsJson, Told, load, plainly
 from broker.operator.connecting import parts
 from broker.operator.connecting.connecting import Asked, Login, connect, look, mend, secrets_folder
@@ -106,7 +106,7 @@ class Talk:
         if not self.asks:
             if default is not None:
                 return default
-            raise Invalid(f"{option} is missing.", advice=f"Give {option}, or run it in a terminal to be asked.")
+            raise OptionMissing(f"{option} is missing.", advice=f"Give {option}, or run it in a terminal to be asked.")
         return ask(what, default)
 
     def say(self, line: str) -> None:
@@ -174,7 +174,7 @@ def _login(talk: Talk, user: str | None, password_file: Path | None) -> Login | 
     if password_file is not None:
         return Login(user, password_file.read_text().rstrip("\n"))
     if not talk.asks:
-        raise Invalid("--password-file is missing.", advice="Passwords are never read from the command line.")
+        raise OptionMissing("--password-file is missing.", advice="Passwords are never read from the command line.")
     return Login(user, ask_secret(f"Password of {user}"))
 
 

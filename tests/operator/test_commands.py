@@ -27,6 +27,8 @@ from tests.support.waiting import answered
 # As an operator starts it: through the one command there is.
 RUN = [str(Path(sys.executable).with_name("guestkey"))]
 POLICIES = Path(policies_file).parent
+PLACE = ("--host", "localhost", "--dbname", "d", "--name", "d")
+STORE = ("--name", "s", "--bucket", "b", "--role-arn", "arn:aws:iam::1:role/r")
 Start = Callable[[list[str]], "subprocess.Popen[str]"]
 
 
@@ -147,14 +149,36 @@ def test_rules_are_checked_and_tested_without_a_server(environment: dict[str, st
         assert "line" in wrong["error"]["errors"][0]["detail"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "given", "said"),
+    [
+        ("postgres", (), "--host is missing."),
+        ("postgres", ("--host", "localhost", "--dbname", "d"), "--name is missing."),
+        ("postgres", (*PLACE, "--tls", "verify-full"), "The certificate authority of the database's certificate"),
+        ("postgres", (*PLACE, "--tls", "disable", "--user", "dba"), "--password-file is missing."),
+        ("s3", (), "--name is missing."),
+        ("s3", (*STORE,), "--issuer-key-file is missing."),
+        ("ssh", (), "Missing option '--name'."),
+    ],
+)
+def test_connecting_without_a_needed_option_and_a_terminal_is_a_usage_error(
+    environment: dict[str, str], tmp_path: Path, kind: str, given: tuple[str, ...], said: str
+) -> None:
+    terminal = Terminal(tmp_path, **environment)
+    plain = terminal.call("connect-backend", kind, *given)
+    assert (plain.code, plain.out) == (2, "") and said in plain.err, plain
+    incomplete = terminal.call("connect-backend", kind, *given, "--json")
+    error = json.loads(incomplete.err)["error"]
+    assert (incomplete.code, error["exit_code"], error["code"]) == (2, 2, "usage")
+    assert error["title"].startswith(said)
+
+
 def test_servers_commands_speak_json_and_no_boxes(environment: dict[str, str], tmp_path: Path) -> None:
     migrated = command(["migrate", "--json"], environment)
     assert json.loads(migrated.stdout) == {"version": 1, "command": "migrate", "data": {"up_to_date": True}}
     terminal = Terminal(tmp_path, **environment)
     refused = terminal.call("end-everything", "--json")
     assert (refused.code, json.loads(refused.err)["error"]["exit_code"]) == (1, 1)
-    incomplete = terminal.call("connect-backend", "postgres", "--json")
-    assert (incomplete.code, json.loads(incomplete.err)["error"]["title"]) == (1, "--host is missing.")
     bare = Terminal(tmp_path)
     unset = bare.call("recover", "--json")
     assert unset.code == 2

@@ -17,6 +17,7 @@ import psycopg
 
 from broker.database import bounded
 from broker.errors import BackendDown, Invalid
+from broker.operator.asking import OptionMissing
 from broker.settings import is_loopback
 
 STRICT = "verify-full"
@@ -115,7 +116,7 @@ def _check_tls(host: str, tls: str, ca_file: Path | None, *, unsafe_tls: bool) -
     if tls == "require":
         return
     if ca_file is None:
-        raise Invalid(
+        raise OptionMissing(
             "The certificate authority of the database's certificate is not named.",
             field="/ca_file",
             advice="Give --ca-file; for a public one that is usually /etc/ssl/certs/ca-certificates.crt.",
