@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import threading
@@ -88,7 +89,7 @@ def test_a_guest_is_let_in_until_the_certificate_is_revoked(
     one = admit()
     slice_ = f"{one.lease.slice_id}:read"
     assert _connects(vpn, one.pem, f"sl_other:read {slice_}")
-    (note,) = (vpn.folder / "notes").iterdir()
+    (note,) = (vpn.folder / "notes").glob("*.guest")
     assert note.name == one.issued.values["serial"].replace(":", "").upper() + ".guest"
     assert note.read_text() == f"{one.lease.handle}.lease.guestkey.internal\n"
     assert "revoked" in KIND.end(world.ender.vault, one.to_end())
@@ -127,7 +128,58 @@ def test_the_script_lets_nothing_else_pass(tmp_path: Path, changed: dict[str, st
     told = {"PATH": "/usr/bin:/bin", **SOUND, "tls_serial_hex_0": "0a:bc", **changed}
     done = subprocess.run([VERIFY, tmp_path, NAME, "sl_a:read", "sl_b:read", "0", "O=x"], env=told, check=False)
     assert (done.returncode == 0) == let_in
-    assert [note.name for note in tmp_path.iterdir()] == (["0ABC.guest"] if let_in else [])
+    assert {note.name for note in tmp_path.iterdir()} == ({"0ABC.guest", "tidied"} if let_in else set())
+
+
+def _verify(folder: Path, serial: str = "0a:bc") -> int:
+    told = {"PATH": "/usr/bin:/bin", **SOUND, "tls_serial_hex_0": serial}
+    return subprocess.run([VERIFY, folder, NAME, "sl_a:read", "0", "O=x"], env=told, check=False).returncode
+
+
+def _aged(file: Path, hours: float, text: str = "abc123-l9.lease.guestkey.internal\n") -> Path:
+    file.write_text(text)
+    then = time.time() - 3600 * hours
+    os.utime(file, (then, then))
+    return file
+
+
+def test_notes_of_certificates_that_have_run_out_are_tidied_once_an_hour(tmp_path: Path) -> None:
+    notes, elsewhere = tmp_path / "notes", tmp_path / "elsewhere"
+    notes.mkdir(mode=0o700)
+    elsewhere.mkdir()
+    over = [_aged(notes / name, 25.1) for name in ("0AB1.guest", "broken-off.new")]
+    kept = [_aged(notes / "0AB2.guest", 24.9), _aged(notes / "server.conf", 99), _aged(elsewhere / "0AB3.guest", 99)]
+    links = [notes / "0AB4.guest", notes / "0AB5.guest"]
+    links[0].symlink_to(kept[-1])
+    links[1].symlink_to(elsewhere, target_is_directory=True)
+    # Of the one who comes now, too: it is in use again.
+    mine = _aged(notes / "0ABC.guest", 99)
+    assert _verify(notes) == 0
+    assert not any(note.exists() for note in over)
+    assert all(file.exists() for file in [*kept, *links, mine])
+    assert mine.read_text() == SOUND["X509_0_CN"] + "\n"
+    late = _aged(notes / "0AB6.guest", 25.1)
+    assert _verify(notes) == 0 and late.exists()
+    _aged(notes / "tidied", 1.1)
+    assert _verify(notes) == 0 and not late.exists()
+
+
+def test_a_note_takes_the_place_of_a_link_and_writes_through_none(tmp_path: Path) -> None:
+    notes, victim = tmp_path / "notes", tmp_path / "victim"
+    notes.mkdir(mode=0o700)
+    victim.write_text("as it was")
+    for name in ("0ABC.guest", "tidied"):
+        (notes / name).symlink_to(victim)
+    os.utime(notes / "tidied", (0, 0), follow_symlinks=False)
+    assert _verify(notes) == 0
+    assert victim.read_text() == "as it was"
+    assert not any((notes / name).is_symlink() for name in ("0ABC.guest", "tidied"))
+    assert (notes / "0ABC.guest").read_text() == SOUND["X509_0_CN"] + "\n"
+
+
+def test_a_folder_that_cannot_be_written_lets_nobody_in(tmp_path: Path) -> None:
+    """Who is in unnoted could not be put out."""
+    assert _verify(tmp_path / "missing") != 0
 
 
 @pytest.fixture
