@@ -8,18 +8,21 @@ import time
 import uuid
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from broker.cli import choosing, config, keypairs, tokens
 from broker.cli.api import Api, Json, segment
 from broker.cli.faults import Code, Fault
-from guestkey.closing import Closing
+from guestkey.closing import Closing, all_of
 from guestkey.credentials import Credentials
-from guestkey.errors import Error, typed
+from guestkey.errors import BackendDown, Error, typed
 from guestkey.leases import Lease, Wish
 from guestkey.renewing import Renewing
 
 # A service's token is replaced with so much of its time left.
 _TOKEN_SPARE_SECONDS = 60.0
+# So long a lease lives at most that nobody said a lifetime of, and a little.
+_LIFETIME_SECONDS, _LOST_SPARE_SECONDS = 900.0, 60.0
 
 
 class Client(Closing):
@@ -41,6 +44,8 @@ class Client(Closing):
     ) -> None:
         self._lock = threading.Lock()
         self._leases: dict[str, Lease] = {}
+        # By idempotency key what was asked for without an answer, and when that is over (monotonic).
+        self._lost: dict[str, tuple[Wish, float]] = {}
         self._renewing = Renewing()
         self._token_ends = float("inf")
         with typed():
@@ -89,8 +94,8 @@ class Client(Closing):
         """Credentials for as long as the program runs, one lease after the other; the first when it is needed."""
         return Credentials(self, Wish(dataset, kind, slice, action, lifetime))
 
-    def take(self, wish: Wish) -> Lease:
-        """The same as `lease`, for a wish as a whole.
+    def take(self, wish: Wish, *, instead_of: Lease | None = None) -> Lease:
+        """The same as `lease`, for a wish as a whole; the lease it is taken `instead_of` is renewed no longer.
 
         Raises:
             Error: as `lease`.
@@ -109,49 +114,75 @@ class Client(Closing):
             lease = Lease(self._api, answer, values, asked_at)
         lease.on_end = self._forget
         with self._lock:
-            self._leases = {id_: kept for id_, kept in self._leases.items() if not kept.over} | {lease.id: lease}
+            self._leases = {id_: kept for id_, kept in self._leases.items() if kept.owed} | {lease.id: lease}
         self._renewing.add(lease)
+        if instead_of is not None:
+            self._renewing.drop(instead_of)
         return lease
 
     def close(self) -> None:
-        """End every lease that is left; whichever cannot be ended now ends by itself.
+        """End every lease that is left, one whose answer was lost, too; whichever cannot be ended now ends by itself.
 
         Raises:
-            Error: the broker could not be told of one of them.
+            Error: the broker could not be told of one of them; all were tried.
         """
         self._renewing.stop()
         with self._lock:
             left, self._leases = list(self._leases.values()), {}
-        trouble: Error | None = None
-        for lease in left:
-            try:
-                lease.end(wait=0)
-            except Error as error:
-                trouble = error
-        self._http.close()
-        if trouble is not None:
-            raise trouble
+        try:
+            all_of([*(partial(lease.end, wait=0) for lease in left if lease.owed), self.end_lost])
+        finally:
+            self._http.close()
+
+    def end_lost(self) -> None:
+        """End leases that were asked for and never got here, as far as that could not be done at once.
+
+        Raises:
+            Error: the broker could not be told; they end by themselves.
+        """
+        with self._lock:
+            self._lost = {key: lost for key, lost in self._lost.items() if time.monotonic() < lost[1]}
+            left = list(self._lost)
+        all_of(partial(self._end_lost, key) for key in left)
 
     def _issue(self, wish: Wish) -> Json:
-        key = str(uuid.uuid4())
+        key, api = str(uuid.uuid4()), self._api()
         try:
-            answer = self._api().post("/leases", wish.body(), key=key)
+            answer = api.post("/leases", wish.body(), key=key)
         except Fault as fault:
-            if fault.code is Code.BACKEND and not fault.problem:
-                self._end_lost(wish, key)
+            if fault.code is Code.BACKEND and not fault.problem and not _never_sent(fault):
+                self._lose(wish, key)
             raise
         except KeyboardInterrupt:
-            self._end_lost(wish, key)
+            self._lose(wish, key)
             raise
         if not isinstance(answer.get("credential"), dict):
             raise Fault(Code.FAULT, "This credential was handed over before.", next_step="Ask again.")
         return answer
 
-    def _end_lost(self, wish: Wish, key: str) -> None:
+    def _lose(self, wish: Wish, key: str) -> None:
         """The answer was lost on its way: what it held nobody can use, so it must not live on."""
-        with suppress(Fault):
-            lease = self._api().post("/leases", wish.body(), key=key)["lease"]
-            self._api().post(f"/leases/{segment(str(lease['id']))}/revoke", {"reason": "its answer was lost"})
+        over = time.monotonic() + (wish.lifetime or _LIFETIME_SECONDS) + _LOST_SPARE_SECONDS
+        with self._lock:
+            self._lost[key] = (wish, over)
+        with suppress(Error):
+            self._end_lost(key)
+
+    def _end_lost(self, key: str) -> None:
+        with self._lock:
+            lost = self._lost.get(key)
+        if lost is None:
+            return
+        try:
+            with typed():
+                lease = self._api().post("/leases", lost[0].body(), key=key)["lease"]
+                self._api().post(f"/leases/{segment(str(lease['id']))}/revoke", {"reason": "its answer was lost"})
+        except Error as error:
+            # Any other is a refusal: nothing was made with this key, or it may not be ended from here.
+            if isinstance(error, BackendDown):
+                raise
+        with self._lock:
+            self._lost.pop(key, None)
 
     def _forget(self, lease: Lease) -> None:
         self._renewing.drop(lease)
@@ -178,6 +209,13 @@ class Client(Closing):
             nobody.close()
         self._http.authenticate(str(answer["access_token"]))
         self._token_ends = asked_at + float(answer["expires_in"])
+
+
+def _never_sent(fault: Fault) -> bool:
+    """Whether nobody can have heard what was asked for."""
+    import httpx
+
+    return isinstance(fault.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
 
 
 def _service_of_environment() -> tuple[str, str] | None:

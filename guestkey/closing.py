@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,25 @@ from guestkey.errors import Error
 
 if TYPE_CHECKING:
     from typing import Self
+
+
+def all_of(closings: Iterable[Callable[[], object]]) -> None:
+    """Call each, whatever the others raise.
+
+    Raises:
+        Error: the first that was raised, once all were called; the others are among its notes.
+    """
+    trouble: Error | None = None
+    for close in closings:
+        try:
+            close()
+        except Error as error:
+            if trouble is None:
+                trouble = error
+            else:
+                trouble.add_note(f"And: {error}")
+    if trouble is not None:
+        raise trouble
 
 
 class Closing(ABC):

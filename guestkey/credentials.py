@@ -6,9 +6,11 @@ For pools, sessions and filesystems, which ask for the values each time they nee
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from guestkey.closing import Closing
+from guestkey.closing import Closing, all_of
 from guestkey.leases import Lease, Wish
 
 if TYPE_CHECKING:
@@ -19,13 +21,14 @@ _SHARE, _SPARE_SECONDS = 0.2, 60.0
 
 
 class Credentials(Closing):
-    """Leases of one wish, one after the other. Thread-safe; used in `with`, the last is ended after the block."""
+    """Leases of one wish, one after the other. Thread-safe; used in `with`, all are ended after the block."""
 
     def __init__(self, client: Client, wish: Wish) -> None:
         self._client = client
         self._wish = wish
         self._lock = threading.Lock()
         self._lease: Lease | None = None
+        self._before: list[Lease] = []
         self._life = 0.0
 
     @property
@@ -51,18 +54,23 @@ class Credentials(Closing):
             lease = self._lease
             if lease is not None and not self.worn(lease) and (not checked or lease.alive()):
                 return lease
-            # The one before is left to end by itself: what was begun with it may still be at it.
-            self._lease = fresh = self._client.take(self._wish)
+            # The one before is left to its end, or until all is closed: what was begun with it may still be at it.
+            fresh = self._client.take(self._wish, instead_of=lease)
+            self._before = [one for one in (*self._before, lease) if one is not None and one.owed]
+            self._lease = fresh
             self._life = fresh.seconds_left()
             return fresh
 
     def close(self) -> None:
-        """End the lease in hand.
+        """End the lease in hand, and those before it that still live.
 
         Raises:
-            Error: the broker could not be told; it ends by itself.
+            Error: the broker could not be told of one; all were tried, and are again when the client is closed.
         """
         with self._lock:
-            lease, self._lease = self._lease, None
-        if lease is not None and not lease.over:
-            lease.end()
+            before, lease = self._before, self._lease
+            self._before, self._lease = [], None
+        ends: list[Callable[[], object]] = [partial(one.end, wait=0) for one in before if one.owed]
+        if lease is not None and lease.owed:
+            ends.append(lease.end)
+        all_of([*ends, self._client.end_lost])

@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from guestkey.client import Client
+from guestkey.closing import all_of
 from guestkey.s3 import Place, open_slice
 
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchBucket"})
@@ -91,10 +92,8 @@ class GuestkeyFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
         """Give the leases back."""
         with self._lock:
             places, self._places = list(self._places.values()), {}
-        for place in places:
-            place.credentials.close()
-        if self._own_client:
-            self._client.close()
+        closings = [place.credentials.close for place in places]
+        all_of([*closings, self._client.close] if self._own_client else closings)
 
     def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **options: Any) -> _File:
         place, key = self._found(self._strip_protocol(path))

@@ -14,7 +14,7 @@ from broker.cli.api import Api, Json, segment
 from broker.cli.faults import Code, Fault
 from broker.cli.words import moment
 from guestkey.closing import Closing
-from guestkey.errors import Error, typed
+from guestkey.errors import BackendDown, Error, typed
 
 _PAUSE = 0.2
 _OVER = frozenset({"revoked", "expired", "revoke_failed"})
@@ -60,8 +60,9 @@ class Lease(Closing):
         self.slice = str(shown["slice"])
         self._began = _time(shown, "created_at")
         self._asked_at = asked_at
-        self._ends = _time(shown, "expires_at")
-        self._given_back = False
+        self._ends = self._ends_at_most = _time(shown, "expires_at")
+        self._life = (self._ends - self._began).total_seconds()
+        self._given_back = self._told = False
         self.trouble: Error | None = None
         self.on_end: Callable[[Lease], None] = lambda _lease: None
 
@@ -84,10 +85,15 @@ class Lease(Closing):
         """Whether it was given back, or its time is up."""
         return self._given_back or self.seconds_left() <= 0
 
+    @property
+    def owed(self) -> bool:
+        """Whether it may live, and the broker was not told of its end: a renewal whose answer was lost counts."""
+        with self._lock:
+            return not self._told and self._server_now() < self._ends_at_most
+
     def seconds_left(self) -> float:
         """Seconds until it ends; below 0 afterwards. A little too few, by how long the broker took to answer."""
-        server_now = self._began + timedelta(seconds=time.monotonic() - self._asked_at)
-        return (self.expires_at - server_now).total_seconds()
+        return (self.expires_at - self._server_now()).total_seconds()
 
     def alive(self) -> bool:
         """Whether it is live at the broker, which is asked.
@@ -111,24 +117,31 @@ class Lease(Closing):
             Refused: its kind cannot be renewed, or it lives as long as it may already.
             Error: it could not be asked for.
         """
-        with typed():
-            shown = self._api().post(f"/leases/{segment(self.id)}/renew", {"lifetime": lifetime})
-            ends = _time(shown, "expires_at")
+        try:
+            with typed():
+                shown = self._api().post(f"/leases/{segment(self.id)}/renew", {"lifetime": lifetime})
+                ends = _time(shown, "expires_at")
+        except (BackendDown, KeyboardInterrupt):
+            # It may have been renewed all the same.
+            with self._lock:
+                self._ends_at_most = self._server_now() + timedelta(seconds=lifetime or self._life)
+            raise
         with self._lock:
-            self._ends = ends
+            self._ends = self._ends_at_most = ends
         return ends
 
     def end(self, *, wait: float = 10.0) -> str:
         """Give it back; returns its state, once its backend confirmed the end or after `wait` seconds. Twice is fine.
 
         Raises:
-            Error: the broker could not be told; it ends by itself when its time is up.
+            Error: the broker could not be told; it ends when its client is closed, or when its time is up.
         """
         self._given_back = True
-        self.on_end(self)
         path, until = f"/leases/{segment(self.id)}", time.monotonic() + wait
         with typed():
             shown = self._api().post(f"{path}/revoke", {"reason": "no longer needed"})
+            self._told = True
+            self.on_end(self)
             # A backend that cannot end it sooner says until when: nothing to wait for.
             while shown.get("state") not in _OVER and not shown.get("exposed_until") and time.monotonic() < until:
                 time.sleep(_PAUSE)
@@ -138,6 +151,9 @@ class Lease(Closing):
     def close(self) -> None:
         """End it, as `end` does."""
         self.end()
+
+    def _server_now(self) -> datetime:
+        return self._began + timedelta(seconds=time.monotonic() - self._asked_at)
 
 
 def _time(shown: Mapping[str, Any], name: str) -> datetime:
