@@ -44,6 +44,7 @@ class Slice(Base):
         UniqueConstraint("dataset_id", "name"),
         CheckConstraint(one_of("state", *SLICE_STATES), name="state"),
         Index("ix_slice_registering", "state", postgresql_where=text("state = 'registering'")),
+        Index("ix_slice_claimed", "claimed_until", postgresql_where=text("claimed_until IS NOT NULL")),
     )
 
     id: Mapped[Key]
@@ -56,6 +57,7 @@ class Slice(Base):
     state: Mapped[Word] = mapped_column(default="registering")
     state_detail: Mapped[Prose] = mapped_column(default="")
     rows_estimate: Mapped[int | None] = mapped_column(BigInteger)
+    claimed_until: Mapped[Moment | None]
     created_at: Mapped[CreatedAt]
 
 

@@ -1,13 +1,22 @@
-"""Making slices real at their backends and removing retired ones, by the worker with the setup identity."""
+"""Making slices real at their backends and removing retired ones, by the worker with the setup identity.
+
+Any number of workers may, one at a time at each connection: what is granted there at once collides. Slices are claimed
+with a deadline column, as leases are in `broker.access.sweeping`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import timedelta
+
 import structlog
-from sqlalchemy import exists, or_, select, update
+from sqlalchemy import ColumnElement, exists, or_, select, text, update
+from sqlalchemy.orm import aliased
 
 from broker import audit
 from broker.credentials import kinds
 from broker.credentials.base import Bound
+from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import BackendDown, Invalid
 from broker.models import LIVE_STATES, Dataset, Lease, Slice
@@ -16,50 +25,88 @@ from broker.vault import Vault, VaultRefused
 
 log = structlog.get_logger(__name__)
 REMOVED = "removed"
+# A worker that is slower than this has another beside it, which harms nothing.
+CLAIM = timedelta(seconds=60)
+_ROUND = 20
 
 
 def register_waiting(parts: Parts, setup: Vault) -> int:
-    """Register every slice that waits for it. Returns how many are ready now.
+    """Register every slice that waits for it where no other worker is at it. Returns how many are ready now.
 
     A slice that cannot be (no such table) becomes `failed` with the reason; one whose backend is down waits on.
     """
-    with parts.database.transaction() as tx:
-        waiting = list(tx.scalars(select(Slice).where(Slice.state == "registering").limit(20)))
-    ready = 0
-    for slice_ in waiting:
-        try:
-            rows = kinds[slice_.kind].register(setup, slice_.id, _bound(parts, slice_))
-        except BackendDown as error:
-            log.warning("slice.waits", slice=slice_.id, backend=error.backend)
-            continue
-        except Invalid as error:
-            _conclude(parts, slice_.id, "failed", f"{error.detail} {error.advice}".strip())
-        except VaultRefused:
-            _conclude(parts, slice_.id, "failed", "The key store refused the setup identity.")
-        except Exception as error:  # the slices behind it wait for no fault of theirs
-            log.exception("slice.unforeseen", slice=slice_.id, error=type(error).__name__)
-        else:
-            _conclude(parts, slice_.id, "ready", "", rows)
-            ready += 1
-    return ready
+    return sum(_register(parts, setup, slice_) for slice_ in _claimed(parts, Slice.state == "registering"))
+
+
+def _claimed(parts: Parts, which: ColumnElement[bool]) -> Iterator[Slice]:
+    """Slices taken on one after the other, so that other workers have their share of those that wait."""
+    tried: list[str] = []
+    held = aliased(Slice)
+    there = (held.kind == Slice.kind, held.binding["connection"].astext == Slice.binding["connection"].astext)
+    while len(tried) < _ROUND:
+        with parts.database.transaction() as tx:
+            # Two that claimed at once would not see each other's.
+            tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('slices', 0))"))
+            now = clock(tx)
+            busy = exists().where(held.claimed_until >= now, *there)
+            query = select(Slice).join(Dataset).where(which, ~busy, Slice.id.not_in(tried)).limit(1)
+            # Leases refer to it meanwhile: only its key must stay as it is for them.
+            locked = query.with_for_update(of=Slice, skip_locked=True, key_share=True)
+            slice_ = tx.scalars(locked).one_or_none()
+            if slice_ is None:
+                return
+            slice_.claimed_until = now + CLAIM
+        tried.append(slice_.id)
+        yield slice_
+
+
+def _give_back(tx: Transaction, slice_: Slice) -> None:
+    """Let whichever worker comes next in; what became another's meanwhile stays that one's."""
+    mine = (Slice.id == slice_.id, Slice.claimed_until == slice_.claimed_until)
+    tx.execute(update(Slice).where(*mine).values(claimed_until=None))
+
+
+def _register(parts: Parts, setup: Vault, slice_: Slice) -> bool:
+    try:
+        rows = kinds[slice_.kind].register(setup, slice_.id, _bound(parts, slice_))
+    except BackendDown as error:
+        log.warning("slice.waits", slice=slice_.id, backend=error.backend)
+        _leave(parts, slice_)
+    except Invalid as error:
+        _conclude(parts, slice_, "failed", f"{error.detail} {error.advice}".strip())
+    except VaultRefused:
+        _conclude(parts, slice_, "failed", "The key store refused the setup identity.")
+    except Exception as error:  # the slices behind it wait for no fault of theirs
+        log.exception("slice.unforeseen", slice=slice_.id, error=type(error).__name__)
+        _leave(parts, slice_)
+    else:
+        _conclude(parts, slice_, "ready", "", rows)
+        return True
+    return False
 
 
 def _bound(parts: Parts, slice_: Slice) -> Bound:
     return Bound(slice_.binding, parts.settings.place(slice_.kind, slice_.binding))
 
 
-def _conclude(parts: Parts, slice_id: str, state: str, detail: str, rows: int | None = None) -> None:
+def _leave(parts: Parts, slice_: Slice) -> None:
+    with parts.database.transaction() as tx:
+        _give_back(tx, slice_)
+
+
+def _conclude(parts: Parts, slice_: Slice, state: str, detail: str, rows: int | None = None) -> None:
     with parts.database.transaction() as tx:
         changed = tx.execute(
             update(Slice)
-            .where(Slice.id == slice_id, Slice.state == "registering")
+            .where(Slice.id == slice_.id, Slice.state == "registering")
             .values(state=state, state_detail=detail, rows_estimate=rows)
             .returning(Slice.id)
         ).one_or_none()
         if changed is not None:
             audit.record(
-                tx, f"slice.{state}", actor=audit.SYSTEM, subject=slice_id, now=clock(tx), details={"detail": detail}
+                tx, f"slice.{state}", actor=audit.SYSTEM, subject=slice_.id, now=clock(tx), details={"detail": detail}
             )
+        _give_back(tx, slice_)
 
 
 def remove_retired(parts: Parts, setup: Vault) -> int:
@@ -69,10 +116,9 @@ def remove_retired(parts: Parts, setup: Vault) -> int:
         Lease.dataset_id == Slice.dataset_id, Lease.slice_id == Slice.id, Lease.state.in_(LIVE_STATES)
     )
     over = or_(Slice.state == "retired", Dataset.status == "retired")
-    query = select(Slice).join(Dataset).where(over, Slice.state_detail != REMOVED, ~live).limit(20)
-    with parts.database.transaction() as tx:
-        waiting = list(tx.scalars(query))
-    return sum(_remove(parts, setup, slice_) for slice_ in waiting)
+    return sum(
+        _remove(parts, setup, slice_) for slice_ in _claimed(parts, over & (Slice.state_detail != REMOVED) & ~live)
+    )
 
 
 def _remove(parts: Parts, setup: Vault, slice_: Slice) -> bool:
@@ -80,8 +126,16 @@ def _remove(parts: Parts, setup: Vault, slice_: Slice) -> bool:
         kinds[slice_.kind].unregister(setup, slice_.id, _bound(parts, slice_))
     except (BackendDown, Invalid, VaultRefused) as error:
         log.warning("slice.not_removed", slice=slice_.id, error=type(error).__name__)
+        _leave(parts, slice_)
         return False
     with parts.database.transaction() as tx:
-        tx.execute(update(Slice).where(Slice.id == slice_.id).values(state="retired", state_detail=REMOVED))
-        audit.record(tx, "slice.removed", actor=audit.SYSTEM, subject=slice_.id, now=clock(tx), details={})
-    return True
+        removed = tx.execute(
+            update(Slice)
+            .where(Slice.id == slice_.id, Slice.state_detail != REMOVED)
+            .values(state="retired", state_detail=REMOVED)
+            .returning(Slice.id)
+        ).one_or_none()
+        if removed is not None:
+            audit.record(tx, "slice.removed", actor=audit.SYSTEM, subject=slice_.id, now=clock(tx), details={})
+        _give_back(tx, slice_)
+    return removed is not None

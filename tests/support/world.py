@@ -251,8 +251,8 @@ class World:
         return made
 
     def _register(self, dataset: Dataset) -> None:
-        """Make a dataset's slices real; a worker that runs beside may be at them too."""
-        end = time.monotonic() + 15
+        """Make a dataset's slices real; a worker that runs beside may be at them, or died of a test while it was."""
+        end = time.monotonic() + 15 + registering.CLAIM.total_seconds()
         waiting = select(Slice.state_detail).where(Slice.dataset_id == dataset.id, Slice.state != "ready")
         while True:
             registering.register_waiting(self.ender, vault_of(self.settings, "setup"))

@@ -1,0 +1,126 @@
+"""Several workers at slices that wait: each is one worker's at a time, and nobody's for long when that one dies."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from sqlalchemy import select
+
+from broker.access import registering
+from broker.access.working import Worker
+from broker.credentials.base import Bound
+from broker.credentials.postgres import PostgresKind
+from broker.errors import BackendDown
+from broker.models import Slice
+from broker.parts import Parts, vault_of
+from broker.vault import Vault
+from tests.credentials.test_postgres_slices import traces
+from tests.support.world import DEIDENTIFIED, World
+
+Registers = Callable[[PostgresKind, Vault, str, Bound], int | None]
+
+
+@pytest.fixture
+def another(world: World) -> Iterator[Parts]:
+    """The parts of a second worker."""
+    made = Parts.build(world.settings, identity="ender")
+    yield made
+    made.close()
+
+
+def waiting(world: World, count: int = 1) -> list[str]:
+    """Slices that nobody has registered yet."""
+    dataset = world.dataset(register=False, slices={f"part{number}": DEIDENTIFIED for number in range(count)})
+    with world.database.transaction() as tx:
+        return list(tx.scalars(select(Slice.id).where(Slice.dataset_id == dataset.id)))
+
+
+def found(world: World, slice_id: str) -> Slice:
+    """A slice as it is recorded."""
+    with world.database.transaction() as tx:
+        return tx.get_one(Slice, slice_id)
+
+
+def test_no_worker_registers_what_another_is_at(world: World, another: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    at_once: list[int] = []
+    inside: set[int] = set()
+    register: Registers = PostgresKind.register
+
+    def counting(kind: PostgresKind, setup: Vault, slice_id: str, bound: Bound) -> int | None:
+        inside.add(threading.get_ident())
+        seen.append(slice_id)
+        # Long enough for the other to come by.
+        time.sleep(0.3)
+        at_once.append(len(inside))
+        try:
+            return register(kind, setup, slice_id, bound)
+        finally:
+            inside.discard(threading.get_ident())
+
+    monkeypatch.setattr(PostgresKind, "register", counting)
+    ids = waiting(world, 6)
+    workers = [Worker(one, vault_of(world.settings, "setup")) for one in (world.ender, another)]
+    threads = [threading.Thread(target=worker.run) for worker in workers]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + 30
+    while {found(world, id_).state for id_ in ids} != {"ready"} and time.monotonic() < end:
+        time.sleep(0.1)
+    for worker in workers:
+        worker.stop()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(id_ for id_ in seen if id_ in ids) == sorted(ids)
+    assert max(at_once) == 1, "in one database one after the other: what is granted there at once collides"
+    for id_ in ids:
+        slice_ = found(world, id_)
+        assert (slice_.state, slice_.claimed_until, traces(world, id_)) == ("ready", None, 2)
+        assert world.events(id_).count("slice.ready") == 1
+
+
+def test_what_a_worker_that_died_had_claimed_is_taken_on_once_the_claim_has_run_out(world: World) -> None:
+    setup, (id_,) = vault_of(world.settings, "setup"), waiting(world)
+    for state, until in (("registering", world.now() + registering.CLAIM), ("ready", world.now())):
+        world.change(Slice, id_, claimed_until=until)
+        registering.register_waiting(world.ender, setup)
+        assert found(world, id_).state == state
+
+
+def test_a_slice_whose_backend_is_down_is_given_back_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup, (id_,) = vault_of(world.settings, "setup"), waiting(world)
+    for error in (BackendDown("It does not answer.", backend="postgresql"), KeyError("columns")):
+
+        def fails(_kind: PostgresKind, _setup: Vault, slice_id: str, _bound: Bound, error: Exception = error) -> None:
+            assert slice_id != id_ or found(world, id_).claimed_until
+            raise error
+
+        monkeypatch.setattr(PostgresKind, "register", fails)
+        registering.register_waiting(world.ender, setup)
+        assert (found(world, id_).state, found(world, id_).claimed_until) == ("registering", None)
+    monkeypatch.undo()
+    registering.register_waiting(world.ender, setup)
+    assert found(world, id_).state == "ready"
+
+
+def test_a_slice_retired_while_it_is_registered_is_removed_afterwards(
+    world: World, another: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup, (id_,) = vault_of(world.settings, "setup"), waiting(world)
+    register: Registers = PostgresKind.register
+
+    def overtaken(kind: PostgresKind, setup: Vault, slice_id: str, bound: Bound) -> int | None:
+        if slice_id == id_:
+            world.change(Slice, id_, state="retired")
+            registering.remove_retired(another, setup)
+            assert found(world, id_).state_detail != registering.REMOVED
+        return register(kind, setup, slice_id, bound)
+
+    monkeypatch.setattr(PostgresKind, "register", overtaken)
+    registering.register_waiting(world.ender, setup)
+    assert traces(world, id_) == 2 and "slice.ready" not in world.events(id_)
+    assert registering.remove_retired(world.ender, setup) >= 1
+    assert traces(world, id_) == 0 and world.events(id_).count("slice.removed") == 1
