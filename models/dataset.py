@@ -44,6 +44,7 @@ class Slice(Base):
         UniqueConstraint("dataset_id", "name"),
         CheckConstraint(one_of("state", *SLICE_STATES), name="state"),
         Index("ix_slice_registering", "state", postgresql_where=text("state = 'registering'")),
+        Index("ix_slice_connection", "kind", text("(binding ->> 'connection')")),
         Index("ix_slice_claimed", "claimed_until", postgresql_where=text("claimed_until IS NOT NULL")),
     )
 

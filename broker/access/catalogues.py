@@ -43,15 +43,8 @@ class Tables:
     after: str | None
 
 
-def connections(tx: Transaction, caller: Caller, settings: Settings) -> list[Connection]:
-    """The connected databases, by name. For admins."""
-    require_admin(caller)
-    known = {found.connection: found for found in tx.scalars(select(Catalogue))}
-    return [Connection(name, known.get(name)) for name in sorted(settings.postgres_connections)]
-
-
 def connection(tx: Transaction, caller: Caller, settings: Settings, name: str) -> Connection:
-    """One of them. For admins.
+    """A connected database. For admins.
 
     Raises:
         NotFound: there is none of that name.

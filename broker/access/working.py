@@ -23,6 +23,7 @@ from broker.access import (
     sweeping,
     witness,
 )
+from broker.access.chores import RECONCILE_SECONDS
 from broker.access.ending import ENDING_CHANNEL
 from broker.access.rulebook import CHANGED_CHANNEL
 from broker.access.slices import REGISTERING_CHANNEL
@@ -33,7 +34,6 @@ from broker.parts import Parts
 from broker.vault import Vault
 
 log = structlog.get_logger(__name__)
-RECONCILE_SECONDS = 60.0
 HOUSEKEEPING_SECONDS = 60.0
 WITNESS_SECONDS = 5.0
 LOG_SECONDS = 10.0

@@ -69,7 +69,7 @@ def plain(text: str) -> str:
 
 
 def _listed(path: str, wanted: str | None) -> list[dict[str, Any]]:
-    items = _answer(f"{path}?limit={_MOST}", wanted).get("items")
+    items = _answer(f"{path}{'&' if '?' in path else '?'}limit={_MOST}", wanted).get("items")
     return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 

@@ -52,6 +52,19 @@ class BindingField:
 
 
 @dataclass(frozen=True, slots=True)
+class Connects:
+    """What connections of a kind are, as lists of them say it.
+
+    `to` is what lies behind one, `slice_is` what a slice is called there. `asked`: workers ask each by itself which
+    credentials it holds, so whether it answers is known.
+    """
+
+    to: str
+    slice_is: str
+    asked: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Proof:
     """What a guest brings for a credential whose secret never leaves its hands: a public key or a signing request.
 
@@ -178,6 +191,7 @@ class Kind(Protocol):
 
     `at_backend`: something is made at a backend that slices are bound to, so a lease is pending first.
     `needs_child_token`: it is made through OpenBao, with a token of its own. `proof`: what its holder must bring.
+    `connects`: what its slices lie in; None where that is nowhere.
     `binding_fields`: what a form asks of a slice beside its connection; None where it has pages of its own, or none.
     """
 
@@ -189,6 +203,7 @@ class Kind(Protocol):
     needs_child_token: bool
     renewable: bool
     proof: Proof | None
+    connects: Connects | None
     binding_fields: tuple[BindingField, ...] | None
 
     def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:

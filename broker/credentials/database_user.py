@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from broker.credentials.base import BindingField, Issued, LeaseToEnd, LeaseToIssue, Proof
+from broker.credentials.base import BindingField, Connects, Issued, LeaseToEnd, LeaseToIssue, Proof
 from broker.credentials.names import policy_of, role_of, user_of
 from broker.errors import BackendDown
 from broker.vault import ChildToken, Vault, VaultRefused
@@ -30,6 +30,7 @@ class DatabaseUser(ABC):
     needs_child_token = True
     renewable = True
     proof: Proof | None = None
+    connects: Connects | None
     binding_fields: tuple[BindingField, ...] | None = None
 
     @abstractmethod

@@ -14,7 +14,7 @@ import pymysql
 import structlog
 
 from broker.credentials import mariadb_slices
-from broker.credentials.base import Bound, Ending, LeaseToEnd, NotEnded, Seen, Shown, Use
+from broker.credentials.base import Bound, Connects, Ending, LeaseToEnd, NotEnded, Seen, Shown, Use
 from broker.credentials.database_user import BACKSTOP_SECONDS, DatabaseUser
 from broker.credentials.mariadb_slices import MariadbBinding, Session, connected, silent, view_of
 from broker.credentials.names import user_of
@@ -32,6 +32,7 @@ class MariadbKind(DatabaseUser):
     """See `broker.credentials.base.Kind`."""
 
     name = "mariadb"
+    connects: Connects | None = Connects("MariaDB server", "columns and rows of a table", asked=True)
     ending = Ending(
         how="The account is locked, its connections are killed, the user is dropped, and MariaDB is asked whether"
         " user and connections are gone.",

@@ -13,7 +13,7 @@ import psycopg
 import structlog
 
 from broker.credentials import postgres_slices
-from broker.credentials.base import Bound, Ending, LeaseToEnd, NotEnded, Seen, Shown, Use
+from broker.credentials.base import Bound, Connects, Ending, LeaseToEnd, NotEnded, Seen, Shown, Use
 from broker.credentials.database_user import BACKSTOP_SECONDS, DatabaseUser
 from broker.credentials.names import user_of
 from broker.credentials.postgres_binding import PostgresBinding
@@ -37,6 +37,7 @@ class PostgresKind(DatabaseUser):
     """See `broker.credentials.base.Kind`."""
 
     name = "postgres"
+    connects: Connects | None = Connects("PostgreSQL database", "columns and rows of a table", asked=True)
     ending = Ending(
         how="Log-in is switched off and committed, open sessions are terminated, the user is dropped, and"
         " PostgreSQL is asked whether user and sessions are gone.",

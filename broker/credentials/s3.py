@@ -18,6 +18,7 @@ import structlog
 from broker.credentials.base import (
     BindingField,
     Bound,
+    Connects,
     Ending,
     Exposed,
     Issued,
@@ -54,6 +55,7 @@ class S3Kind:
     needs_child_token = False
     renewable = False
     proof: Proof | None = None
+    connects: Connects | None = Connects("object store", "a prefix of a bucket", asked=False)
     binding_fields: tuple[BindingField, ...] | None = (
         BindingField("bucket", "Bucket", "Its own name, no alias."),
         BindingField(

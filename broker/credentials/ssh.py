@@ -16,6 +16,7 @@ from broker.credentials import ssh_hosts
 from broker.credentials.base import (
     BindingField,
     Bound,
+    Connects,
     Ending,
     Issued,
     LeaseToEnd,
@@ -66,6 +67,7 @@ class SshKind:
     proof: Proof | None = Proof(
         name="public_key", label="SSH public key", how="ssh-keygen -t ed25519 -f guestkey, then send guestkey.pub"
     )
+    connects: Connects | None = Connects("SFTP host", "a directory", asked=True)
     binding_fields: tuple[BindingField, ...] | None = (
         BindingField(
             "directory", "Directory", "Below the host's /srv/guestkey: acme/batch-7. It is all that guests see."

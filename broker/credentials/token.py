@@ -16,7 +16,18 @@ from typing import Any
 
 from joserfc.jwk import ECKey
 
-from broker.credentials.base import BindingField, Bound, Ending, Issued, LeaseToEnd, LeaseToIssue, Proof, Shown, Use
+from broker.credentials.base import (
+    BindingField,
+    Bound,
+    Connects,
+    Ending,
+    Issued,
+    LeaseToEnd,
+    LeaseToIssue,
+    Proof,
+    Shown,
+    Use,
+)
 from broker.errors import BackendDown, Invalid
 from broker.vault import ChildToken, Vault, VaultRefused
 
@@ -109,6 +120,7 @@ class TokenKind:
     needs_child_token = False
     renewable = False
     proof: Proof | None = None
+    connects: Connects | None = None
     binding_fields: tuple[BindingField, ...] | None = None
     ending = Ending(
         how="Introspection answers `active: false` at once, on every replica. Whoever verifies the signature alone"

@@ -17,6 +17,7 @@ from broker.credentials import x509_proof
 from broker.credentials.base import (
     BindingField,
     Bound,
+    Connects,
     Ending,
     Issued,
     LeaseToEnd,
@@ -73,6 +74,7 @@ class X509Kind:
     at_backend = True
     needs_child_token = True
     renewable = False
+    connects: Connects | None = Connects("gateway", "an OU of its certificates", asked=False)
     binding_fields: tuple[BindingField, ...] | None = ()
     proof: Proof | None = Proof(
         name="csr",

@@ -19,7 +19,7 @@ A `POST` that makes something takes an `Idempotency-Key`; a repeat within a day 
 TAGS = {
     "me": "Who you are, your second factor, your sessions and tokens.",
     "datasets": "What is protected: datasets, their slices, and whom they are offered to.",
-    "connections": "Connected databases, and what they hold by name.",
+    "connections": "What is connected, and what databases hold by name.",
     "requests": "Asking for a role on a dataset, and deciding.",
     "grants": "Approved roles, from-until.",
     "leases": "Credentials: issuing, looking, ending.",

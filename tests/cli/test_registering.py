@@ -22,7 +22,7 @@ def test_a_dataset_is_made_of_a_connected_database_and_previewed(world: World, t
     admin, vendor = terminal_of(world.person(roles=("admin",))), world.vendor()
     assert admin.run("connection", "read", "data").code == 0
     cataloguing.read_waiting(world.ender, setup)
-    assert "data\tready" in admin.run("connection", "list").out
+    assert "data\tpostgres\tPostgreSQL database\tcolumns and rows of a table\t" in admin.run("connection", "list").out
     assert "clinic\tpatients\t" in admin.run("connection", "tables", "data", "--part", "clinic.pat").out
     columns = admin.run("connection", "columns", "data", "clinic.patients")
     assert "email\ttext\tan e-mail address\tits name says so" in columns.out
@@ -65,6 +65,17 @@ def test_a_dataset_is_made_of_a_connected_database_and_previewed(world: World, t
     assert world.events(lease.id)[-1] == "lease.revoked" and "lease.issued" in world.events(lease.id)
     retired = admin.run("slice", "retire", slug, "deidentified", "--reason", "a trial", "--json")
     assert json.loads(retired.out)["data"]["status"] == "retired"
+
+
+def test_what_is_connected_is_listed_for_every_kind(world: World, terminal_of: TerminalOf) -> None:
+    admin = terminal_of(world.person(roles=("admin",)))
+    rows = [line.split("\t") for line in admin.run("connection", "list").out.splitlines()]
+    assert ["objects", "s3", "object store", "a prefix of a bucket"] in [row[:4] for row in rows]
+    assert ["records", "x509", "gateway", "an OU of its certificates"] in [row[:4] for row in rows]
+    told = json.loads(admin.run("connection", "list", "--kind", "s3", "--json").out)["data"]["items"]
+    assert [(item["name"], item["kind"], item["healthy"]) for item in told] == [("objects", "s3", None)]
+    assert admin.run("connection", "list", "--kind", "nonesuch").code == 2
+    assert terminal_of(world.person(world.vendor())).run("connection", "list").code == 3
 
 
 def test_a_slice_behind_a_gateway_is_added_by_its_kind(world: World, terminal_of: TerminalOf) -> None:

@@ -136,7 +136,11 @@ class KindContract(ABC):
         assert confirmed[0] == confirmed[1]
         if self.listed:
             assert not self.works(world, issued.values)
-        assert lease.handle not in kind.shown(world.ender.vault, world.parts.tag, [bound]).handles
+        shown_now = kind.shown(world.ender.vault, world.parts.tag, [bound])
+        assert lease.handle not in shown_now.handles
+        assert (bound.connection in shown_now.asked) == bool(kind.connects and kind.connects.asked)
+        # What needs no backend lies in no connection.
+        assert (kind.connects is not None) == kind.at_backend
 
     def test_what_was_never_issued_ends_too(self, world: World, kind: Kind, lease: LeaseToIssue) -> None:
         assert kind.end(world.ender.vault, self.to_end(lease))

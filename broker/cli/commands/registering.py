@@ -20,14 +20,21 @@ from broker.cli.commands.nouns import Dataset, Limit, Reason, Slice, group
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Column
 
-CONNECTION = completing.names("/connections", "name")
+CONNECTION = completing.names("/connections", "name", "to")
+_DATABASE = completing.names("/connections?kind=postgres", "name")
 Connection = Annotated[
-    str, typer.Argument(help="The connected database's name.", metavar="CONNECTION", autocompletion=CONNECTION)
+    str, typer.Argument(help="The connected database's name.", metavar="CONNECTION", autocompletion=_DATABASE)
 ]
 Name = Annotated[str, typer.Argument(help="The slice's name.", metavar="SLICE")]
 _CONNECTIONS = (
     Column("connection", "name", whole=True),
-    Column("state", "state"),
+    Column("kind", "kind", whole=True),
+    Column("leads to", "to"),
+    Column("a slice is", "slice_is"),
+    Column("answers", "healthy"),
+    Column("silent since", "silent_since", when=True),
+    Column("because", "silent_why"),
+    Column("catalogue", "state"),
     Column("tables", "tables"),
     Column("read", "read_at", when=True),
     Column("detail", "detail"),
@@ -62,7 +69,7 @@ def mount(app: typer.Typer, datasets: typer.Typer) -> None:
     verb(slices, "add", of="slice")(add_slice)
     verb(slices, "retry", of="slice")(retry_slice)
     verb(slices, "retire", of="slice")(retire_slice)
-    connections = group(app, "connection", "Connected databases, and what they hold by name; for admins.")
+    connections = group(app, "connection", "What is connected, and what databases hold by name; for admins.")
     verb(connections, "list", of="connection")(list_connections)
     verb(connections, "read", of="connection")(read_connection)
     verb(connections, "tables", of="connection")(list_tables)
@@ -186,10 +193,13 @@ def retire_slice(cli: Cli, dataset: Dataset, slice_: Name, reason: Reason) -> No
     cli.out.done(f"The slice is retired; {len(ended['leases'])} leases are ending.", ended)
 
 
-def list_connections(cli: Cli) -> None:
-    """List connected databases."""
-    found = cli.api.get("/connections")["items"]
-    cli.out.items(_CONNECTIONS, found, none="None yet. On the server: guestkey connect-backend postgres")
+def list_connections(
+    cli: Cli,
+    kind: Annotated[str | None, typer.Option(help="Only of one kind.", autocompletion=completing.KINDS)] = None,
+) -> None:
+    """List what is connected, of every kind; whether it answers, where workers ask."""
+    found = cli.api.get("/connections", kind=kind)["items"]
+    cli.out.items(_CONNECTIONS, found, none="None yet. On the server: guestkey connect-backend --help")
 
 
 def read_connection(cli: Cli, connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Slices are claimed by one worker at a time while they are made real or removed."""
+"""Slices are claimed by one worker at a time while they are made real or removed, and found by their connection."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the column and the index."""
+    """Add the column and the indexes."""
     op.add_column("slice", sa.Column("claimed_until", sa.DateTime(timezone=True), nullable=True), schema="guestkey")
+    op.create_index("ix_slice_connection", "slice", ["kind", sa.text("(binding ->> 'connection')")], schema="guestkey")
     op.create_index(
         "ix_slice_claimed",
         "slice",

@@ -1,4 +1,4 @@
-"""`/connections`: connected databases, and what they hold by name, for making slices. Never a value."""
+"""`/connections`: what is connected, and what databases hold by name, for making slices. Never a value."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from broker.access import catalogues, personal
-from broker.access.catalogues import Connection
+from broker.access import catalogues, connections, personal
+from broker.access.connections import POSTGRES, Connection
 from broker.access.paging import DEFAULT_LIMIT, MOST
 from broker.database import now as clock
 from broker.models import CatalogueTable
@@ -20,13 +20,23 @@ router = APIRouter(prefix="/connections", tags=["connections"])
 
 
 class ConnectionShown(Shown):
-    """A connected database. `state` tells how far reading what it holds has come; `unread` if nobody asked yet."""
+    """A connection: what it leads `to`, and what a slice is called there.
+
+    `healthy`: whether it answered when a worker last asked which credentials it holds; null where none asks. Of kind
+    `postgres` only: `state` tells how far reading what it holds has come; `unread` if nobody asked yet.
+    """
 
     name: str
-    state: str
+    kind: str
+    to: str
+    slice_is: str
+    healthy: bool | None
+    silent_since: datetime | None
+    silent_why: str | None
+    state: str | None
     detail: str
     read_at: datetime | None
-    tables: int
+    tables: int | None
     cut: bool
 
 
@@ -75,10 +85,14 @@ class Tables(BaseModel):
 
 
 @router.get("", operation_id="list_connections")
-def list_connections(caller: CallerNow, parts: PartsNow) -> Connections:
-    """Connected databases, by name. For admins."""
+def list_connections(
+    caller: CallerNow,
+    parts: PartsNow,
+    kind: Annotated[str | None, Query(max_length=64, description="Only those of one kind.")] = None,
+) -> Connections:
+    """What is connected, of every kind, by kind and name. For admins."""
     with parts.database.transaction() as tx:
-        found = catalogues.connections(tx, caller, parts.settings)
+        found = connections.connections(tx, caller, parts.settings, kind)
     return Connections(items=[_connection(item) for item in found], next_cursor=None)
 
 
@@ -86,8 +100,9 @@ def list_connections(caller: CallerNow, parts: PartsNow) -> Connections:
 def read_connection(connection: str, caller: CallerNow, parts: PartsNow) -> ConnectionShown:
     """Have the worker read what a database holds, by name; look at its `state` for when it has. For admins."""
     with parts.database.transaction() as tx:
-        asked = catalogues.ask(tx, caller, parts.settings, connection, clock(tx))
-        return _connection(Connection(connection, asked))
+        catalogues.ask(tx, caller, parts.settings, connection, clock(tx))
+        found = connections.connections(tx, caller, parts.settings, POSTGRES)
+    return next(_connection(item) for item in found if item.name == connection)
 
 
 @router.get("/{connection}/tables", operation_id="list_tables")
@@ -115,11 +130,21 @@ def show_table(connection: str, schema_name: str, table: str, caller: CallerNow,
 
 
 def _connection(found: Connection) -> ConnectionShown:
-    read = found.catalogue
-    if read is None:
-        return ConnectionShown(name=found.name, state="unread", detail="", read_at=None, tables=0, cut=False)
+    read, silent = found.catalogue, found.silent
+    is_read = found.kind == POSTGRES
     return ConnectionShown(
-        name=found.name, state=read.state, detail=read.detail, read_at=read.read_at, tables=read.tables, cut=read.cut
+        name=found.name,
+        kind=found.kind,
+        to=found.about.to,
+        slice_is=found.about.slice_is,
+        healthy=found.healthy,
+        silent_since=silent.since if silent else None,
+        silent_why=silent.why if silent else None,
+        state=read.state if read else "unread" if is_read else None,
+        detail=read.detail if read else "",
+        read_at=read.read_at if read else None,
+        tables=read.tables if read else 0 if is_read else None,
+        cut=read.cut if read else False,
     )
 
 

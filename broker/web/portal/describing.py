@@ -10,7 +10,8 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.responses import Response
 
-from broker.access import catalogues, drafts, personal
+from broker.access import catalogues, connections, drafts, personal
+from broker.access.connections import POSTGRES, Connection
 from broker.access.drafts import Described
 from broker.credentials.table_binding import OPERATORS
 from broker.database import Transaction
@@ -156,12 +157,21 @@ def register(draft_id: str, viewer: MemberNow, sent: Sent) -> Response:
 def _begin_page(back: Setback, sent: Mapping[str, str]) -> HTMLResponse:
     viewer = back.viewer
     with viewer.parts.database.transaction() as tx:
-        found = catalogues.connections(tx, viewer.caller, viewer.parts.settings)
-    choices = [(item.name, item.name) for item in found]
-    choices += [(f"{kind}/{name}", f"{name} ({kind})") for kind, name in drafts.elsewhere(viewer.parts.settings)]
+        found = connections.connections(tx, viewer.caller, viewer.parts.settings)
+    placed = drafts.elsewhere(viewer.parts.settings)
+    choices = [(item.name, _said(item, item.name)) for item in found if item.kind == POSTGRES]
+    choices += [
+        (f"{item.kind}/{item.name}", _said(item, f"{item.name} ({item.kind})"))
+        for item in found
+        if (item.kind, item.name) in placed
+    ]
     return render_step(
         "begin", back, choices=choices, chosen=sent.get("connection", ""), of=sent.get("dataset", "")[:64]
     )
+
+
+def _said(item: Connection, called: str) -> str:
+    return f"{called}: does not answer" if item.healthy is False else called
 
 
 def _table_page(back: Setback, draft_id: str, part: str, after: str) -> Response:
