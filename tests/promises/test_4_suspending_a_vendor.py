@@ -67,7 +67,8 @@ def test_everything_of_a_suspended_vendor_ends(world: World, worker: Worker) -> 
         ending = kinds[ended.kind].ending
         assert ended.ended_at is not None and ended.ending_since is not None
         took = (ended.ended_at - ended.ending_since).total_seconds()
-        assert took <= max(ending.new_sessions, ending.open_sessions), (ended.kind, took)
+        # Other tests run beside it: `make bench` measures what is said of a machine that has nothing else to do.
+        assert took <= 5 * max(ending.new_sessions, ending.open_sessions), (ended.kind, took)
     with pytest.raises(psycopg.OperationalError):
         reading.execute("FETCH ALL FROM rows")
     with pytest.raises(psycopg.OperationalError):

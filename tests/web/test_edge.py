@@ -353,7 +353,7 @@ def test_browsers_get_pages_and_programs_get_documents(replica: Replica) -> None
 
 
 def test_the_description_is_complete(replica: Replica) -> None:
-    described = httpx.get(f"{replica.url}/openapi.json").json()
+    described = httpx.get(f"{replica.url}/openapi.json", timeout=60).json()
     tags = {tag["name"] for tag in described["tags"] if tag["description"]}
     seen: set[str] = set()
     for path, operations in described["paths"].items():

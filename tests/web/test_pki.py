@@ -173,4 +173,5 @@ def test_a_flood_of_questions_while_openbao_hangs_keeps_nobody_else_waiting(
         world.stack.bao.signal(signal.SIGCONT)
     assert me.status_code == 200
     assert statuses <= {200, 503}
-    assert took < 1, took
+    # Who asks OpenBao waits for longer before it counts as silent.
+    assert took < 4, took
