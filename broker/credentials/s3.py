@@ -29,7 +29,7 @@ from broker.credentials.base import (
     Use,
 )
 from broker.credentials.s3_binding import S3Binding
-from broker.credentials.s3_ending import SKEW, Door
+from broker.credentials.s3_ending import LET_IN, SKEW, Door
 from broker.credentials.s3_policy import GROUP_SECONDS, Denial, lapses, session_policy, with_denied
 from broker.credentials.s3_store import Opened, Store, StoreRefused, down, key_of
 from broker.errors import Invalid
@@ -68,7 +68,8 @@ class S3Kind:
     ending = Ending(
         how="The bucket's policy refuses the session by its name, in force once the store applies it, and is read back:"
         " within a second or two on SeaweedFS, within minutes on AWS, and the lease says until when. A session lives"
-        " 15 minutes at the least; where a store has no means to refuse one, until its own end.",
+        " 15 minutes at the least; where a store has no means to refuse one, until its own end. A store checks each"
+        " request once: a download or an upload in one piece begun before may still finish.",
         new_sessions=5,
         open_sessions=5,
         worst_case=SHORTEST_SESSION,
@@ -220,7 +221,7 @@ def _past(until: datetime, now: datetime | None) -> str:
     over = until + SKEW
     if now is None or now < over:
         raise Exposed(over, "This store has no means to end a session before its own end.")
-    return "s3: the session is past its own end"
+    return "s3: the session is past its own end" + LET_IN
 
 
 def _known(place: Mapping[str, str]) -> Mapping[str, str]:

@@ -43,8 +43,10 @@ _POLL_SECONDS = 0.05
 _WORTH_WAITING = 2.0
 # Clocks of one store's machines: its word that a session is over counts only so long after the session's end.
 SKEW = timedelta(seconds=5)
-CONFIRMED = "s3: the bucket's policy refuses this session"
-OVER = "s3: the session is past its end, by the store's own clock"
+# A store checks a request once: one that it has let in, nothing of S3 stops.
+LET_IN = "; a transfer begun before may still finish"
+CONFIRMED = "s3: the bucket's policy refuses this session" + LET_IN
+OVER = "s3: the session is past its end, by the store's own clock" + LET_IN
 
 
 @dataclass(slots=True)

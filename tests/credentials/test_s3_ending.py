@@ -17,7 +17,7 @@ import requests
 
 from broker.credentials import kinds
 from broker.credentials.base import Exposed, Issued, LeaseToEnd, LeaseToIssue, NotEnded
-from broker.credentials.s3_ending import CONFIRMED, OVER
+from broker.credentials.s3_ending import CONFIRMED, LET_IN, OVER
 from broker.credentials.s3_policy import LONGEST_BUCKET_POLICY, Denial, Unreadable, denied_in, lapses, with_denied
 from broker.errors import BackendDown
 from tests.credentials.test_s3 import lease_for
@@ -100,10 +100,15 @@ def test_once_confirmed_nothing_of_the_session_works_any_more(world: World) -> N
 def test_a_writer_in_the_middle_of_an_upload_ends(world: World) -> None:
     lease, session = issued(world, action="write")
     s3 = opened(session.values)
-    upload = s3.create_multipart_upload(Bucket=BUCKET, Key="trials/parts.json")["UploadId"]
+    of = {"Bucket": BUCKET, "Key": "trials/parts.json"}
+    of["UploadId"] = s3.create_multipart_upload(**of)["UploadId"]
+    tag = s3.upload_part(**of, PartNumber=1, Body=b"{}")["ETag"]
     KIND.end(world.ender.vault, to_end(lease, session))
     with pytest.raises(s3.exceptions.ClientError, match="AccessDenied"):
-        s3.upload_part(Bucket=BUCKET, Key="trials/parts.json", UploadId=upload, PartNumber=1, Body=b"{}")
+        s3.upload_part(**of, PartNumber=2, Body=b"{}")
+    with pytest.raises(s3.exceptions.ClientError, match="AccessDenied"):
+        s3.complete_multipart_upload(**of, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": tag}]})
+    world.stack.store.client().abort_multipart_upload(**of)
 
 
 def test_what_is_ended_stays_so_over_a_restart_of_the_store(world: World) -> None:
@@ -161,7 +166,7 @@ def test_where_nothing_refuses_a_session_it_is_exposed_until_its_own_end(world: 
     with pytest.raises(Exposed):
         # By the records' clock, whatever this machine's says.
         KIND.end(world.ender.vault, early)
-    assert KIND.end(world.ender.vault, replace(gone, now=world.now())) == "s3: the session is past its own end"
+    assert KIND.end(world.ender.vault, replace(gone, now=world.now())) == f"s3: the session is past its own end{LET_IN}"
 
 
 def test_a_session_nobody_recorded_is_exposed_as_long_as_its_store_may_have_made_it(world: World) -> None:

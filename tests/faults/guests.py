@@ -131,11 +131,28 @@ def _reads(session: pymysql.Connection[Any], values: Values) -> bool:
         return False
 
 
-def _served(world: World, name: str, binding: Mapping[str, Any]) -> tuple[Kind, Signed, Dataset, Grant]:
+def _served(
+    world: World, name: str, binding: Mapping[str, Any], *, slice_: str = "deidentified", action: str = "read"
+) -> tuple[Kind, Signed, Dataset, Grant]:
     """A dataset with one slice of a kind, and somebody with a grant on it."""
     vendor = world.vendor()
-    signed, dataset = world.person(vendor), world.dataset(vendor, kind=name, slices={"deidentified": binding})
+    dataset = world.dataset(vendor, kind=name, slices={slice_: binding}, actions=(action,))
+    signed = world.person(vendor)
     return kinds[name], signed, dataset, world.grant(dataset, signed)
+
+
+def labeller(world: World) -> Guest:
+    """Somebody who may hand labels in to an object store, and reads nothing there."""
+    served = _served(world, "s3", PICTURES, slice_="labels", action="write")
+    return Guest(*served, _puts, asks={"slice": "labels", "action": "write"})
+
+
+def _puts(values: Values) -> bool:
+    try:
+        opened(values).put_object(Bucket=values["bucket"], Key=f"{values['prefix']}tried", Body=b"{")
+    except ClientError:
+        return False
+    return True
 
 
 def _of_pictures(world: World) -> Guest:
