@@ -89,12 +89,16 @@ def without(*keys: str) -> Fault:
 
 
 class HttpProxy:
-    """In front of OpenBao. `struck` are the paths whose answers were bad."""
+    """In front of OpenBao, or of an object store.
+
+    `struck` are the paths whose answers were bad, `true` what those answers had been.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self._fault: tuple[str, Fault] | None = None
         self.struck: list[str] = []
+        self.true: list[Answer] = []
         self._server = _Server(("127.0.0.1", 0), _handler(self))
         self.address = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -104,6 +108,7 @@ class HttpProxy:
     def faulty(self, path: str, fault: Fault) -> Iterator[None]:
         """Let the fault strike every answer about a path that contains this, for as long as the block runs."""
         self.struck.clear()
+        self.true.clear()
         self._fault = (path, fault)
         try:
             yield
@@ -128,6 +133,7 @@ class HttpProxy:
         fault = self._fault
         if fault is not None and fault[0] in path:
             self.struck.append(path)
+            self.true.append(answer)
             return fault[1](answer)
         return answer
 
