@@ -135,6 +135,11 @@ def test_issuing(world: World, on_the_way: HttpProxy, replica: Replica, name: st
     issue_through(world, on_the_way, replica, name, FAULTS[fault])
 
 
+def test_issuing_while_it_says_that_it_is_sealed(world: World, on_the_way: HttpProxy, replica: Replica) -> None:
+    """The short form of tests/faults/test_key_store.py, where it really is."""
+    issue_through(world, on_the_way, replica, "token", FAULTS["sealed"])
+
+
 @pytest.mark.whole
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != SHORT])
 @pytest.mark.parametrize("name", sorted(kinds))

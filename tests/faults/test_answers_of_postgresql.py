@@ -29,11 +29,14 @@ from tests.faults.proxy import TcpFault, TcpProxy
 from tests.support.world import World
 from tests.web.conftest import Replica
 
+# Longer than a connection to the records waits for an answer.
+TOO_LATE = 3.0
 FAULTS: dict[str, TcpFault] = {
     "lost": faults.answers_lost(),
     "cut short": faults.answers_cut(3),
     "garbled": faults.answers_garbled(),
     "held back": faults.answers_held(),
+    "late": faults.answers_late(TOO_LATE),
 }
 QUICK = ("lost", "cut short", "garbled")
 ANYTHING, COMMIT = b"", b"COMMIT"
@@ -96,9 +99,10 @@ def issue_through(world: World, way: TcpProxy, replica: Replica, name: str, when
         one = guest(world, name)
         with way.faulty(when, fault, skip=n):
             answer = ask(replica.url, one)
-            if not way.struck:
-                settle(world, one)
-                break
+            struck = way.struck
+        if not struck:
+            settle(world, one)
+            break
         again(lambda: ask(replica.url, guest(world, name)))
         rounds.append((n, one, answer))
     for n, one, answer in rounds:
@@ -132,9 +136,17 @@ def test_every_message(world: World, to_records: TcpProxy, replica: Replica, nam
 
 @pytest.mark.whole
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("fault", ["held back", "late"])
 @pytest.mark.parametrize("name", sorted(kinds))
-def test_answers_that_do_not_come(world: World, to_records: TcpProxy, replica: Replica, name: str) -> None:
-    assert issue_through(world, to_records, replica, name, COMMIT, FAULTS["held back"]) >= 2
+def test_answers_that_do_not_come(world: World, to_records: TcpProxy, replica: Replica, name: str, fault: str) -> None:
+    assert issue_through(world, to_records, replica, name, COMMIT, FAULTS[fault]) >= 2
+
+
+@pytest.mark.whole
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ["s3", "ssh"])
+def test_every_message_late(world: World, to_records: TcpProxy, replica: Replica, name: str) -> None:
+    assert issue_through(world, to_records, replica, name, ANYTHING, FAULTS["late"]) > 10
 
 
 @pytest.mark.whole

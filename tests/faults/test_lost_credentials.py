@@ -46,7 +46,7 @@ def of_the_store(answer: Answer) -> Values:
     return {name: found[there] for name, there in names.items()}
 
 
-READING: dict[str, Callable[[Answer], Values]] = dict.fromkeys(MADE_AT, of_openbao) | {"s3": of_the_store}
+READING: dict[str, Callable[[Answer], Values]] = {**dict.fromkeys(MADE_AT, of_openbao), "s3": of_the_store}
 
 
 @pytest.fixture
