@@ -51,6 +51,8 @@ def end_through(world: World, ender: Parts, way: TcpProxy, name: str, when: byte
             with suppress(GuestkeyError):
                 far.sweep()
             struck = way.struck
+        # A connection cut a moment ago is not asked whether it lives; a worker would try again in its next round.
+        ender.database.close()
         lease = world.lease(handed.lease.id)
         assert lease.state in ("active", "expired", "revoking", "revoke_failed")
         if lease.state == "expired":
