@@ -34,7 +34,7 @@ demo: $(VENV)/.embedded ## Walk the whole story unattended on a throw-away stack
 test: $(VENV)/.dev ## Run the tests, on real servers
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
-test-faults: $(VENV)/.dev ## Kill, cut, fill and race everything, at every step; takes half an hour
+test-faults: $(VENV)/.dev ## Kill, cut, fill and race everything, at every step; takes an hour
 	$(BIN)/pytest tests/faults -m 'whole or not whole' -n 2 --dist loadfile
 	$(BIN)/pytest tests --ignore=tests/faults -m whole -n 2 --dist loadfile
 
