@@ -10,7 +10,9 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from tempfile import gettempdir
 
+import pytest
 from PIL import Image, ImageChops
 from playwright.sync_api import Page
 
@@ -63,6 +65,8 @@ _STEADY = r"""() => {
   while (walker.nextNode()) put(walker.currentNode, "data", steady(walker.currentNode.data));
   document.querySelectorAll("input[type=text]").forEach((field) => put(field, "value", steady(field.value)));
 }"""
+# What a new size of the window sets off, such as folding the menu, is done by the second frame.
+_DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 _BACK = """() => {
   window.kept.forEach(([place, name, text]) => { place[name] = text; });
   document.querySelectorAll("template[data-sent]").forEach((hold) => hold.remove());
@@ -71,6 +75,7 @@ _BACK = """() => {
 
 def check(page: Page, name: str) -> None:
     """Take the picture of a screen, and keep it or compare it with the one that was approved."""
+    page.evaluate(_DRAWN)
     page.evaluate(_STEADY)
     taken = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
     page.evaluate(_BACK)
@@ -81,7 +86,10 @@ def check(page: Page, name: str) -> None:
         return
     with Image.open(file) as kept:
         difference = unlike(taken, kept.convert("RGB"))
-    assert difference <= _MOST_LOUD, f"{name} looks different ({difference:.1%}): look, then `make screenshots`"
+    if difference > _MOST_LOUD:
+        seen = Path(gettempdir()) / f"guestkey-{name}.png"
+        taken.save(seen)
+        pytest.fail(f"{name} looks different ({difference:.1%}): look at {seen}, then `make screenshots`")
 
 
 def unlike(one: Image.Image, other: Image.Image) -> float:
