@@ -18,11 +18,11 @@ from tests.support.world import World
 MOST_SECONDS = 5.0
 
 
-def refused_in_time(call: Callable[[], object]) -> BackendDown:
+def refused_in_time(call: Callable[[], object], *, seconds: float = MOST_SECONDS) -> BackendDown:
     began = time.monotonic()
     with pytest.raises(BackendDown) as down:
         call()
-    assert time.monotonic() - began < MOST_SECONDS
+    assert time.monotonic() - began < seconds
     assert down.value.detail
     assert down.value.advice
     return down.value
@@ -65,7 +65,8 @@ def test_openbao_hanging_while_many_ask(world: World) -> None:
     world.stack.bao.signal(signal.SIGSTOP)
     try:
         with ThreadPoolExecutor(len(guests)) as pool:
-            refused = pool.map(lambda guest: refused_in_time(lambda: world.issue(guest, dataset)), guests)
+            # Two dozen at once have a machine of two cores to share, perhaps with other tests.
+            refused = pool.map(lambda guest: refused_in_time(lambda: world.issue(guest, dataset), seconds=10), guests)
             assert {down.backend for down in refused} == {"openbao"}
     finally:
         world.stack.bao.signal(signal.SIGCONT)

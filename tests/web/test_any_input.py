@@ -6,7 +6,6 @@ from contextlib import suppress
 from typing import Any
 
 import hypothesis
-import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
@@ -19,7 +18,6 @@ _EXAMPLES = 6
 UNPROCESSABLE = 422
 
 
-@pytest.mark.timeout(90)
 def test_no_input_makes_a_fault(replica: Replica, world: World) -> None:
     schema = schemathesis.openapi.from_dict(replica.app.openapi())
     # One kept connection for each, as a program has.
