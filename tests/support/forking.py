@@ -28,7 +28,7 @@ from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any, cast
 from unittest.mock import patch
 
@@ -84,8 +84,7 @@ class Forked:
 def fork(arguments: Sequence[str], variables: Mapping[str, str], descriptors: Sequence[int]) -> Forked:
     """Run `guestkey` with these three standard descriptors; a terminal among them becomes its own."""
     wish = {"arguments": list(arguments), "variables": dict(variables), "folder": str(Path.cwd())}
-    with (Path(_address()).parent / f"wish-{time.monotonic_ns()}").open("w+") as file:
-        Path(file.name).unlink()
+    with TemporaryFile("w+") as file:
         json.dump(wish, file)
         file.flush()
         connection = socket.socket(socket.AF_UNIX)
