@@ -127,7 +127,6 @@ def test_commits_of_which_nobody_knows_whether_they_held(
 
 
 @pytest.mark.whole
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("fault", QUICK)
 @pytest.mark.parametrize("name", sorted(kinds))
 def test_every_message(world: World, to_records: TcpProxy, replica: Replica, name: str, fault: str) -> None:
@@ -135,7 +134,6 @@ def test_every_message(world: World, to_records: TcpProxy, replica: Replica, nam
 
 
 @pytest.mark.whole
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("fault", ["held back", "late"])
 @pytest.mark.parametrize("name", sorted(kinds))
 def test_answers_that_do_not_come(world: World, to_records: TcpProxy, replica: Replica, name: str, fault: str) -> None:
@@ -143,14 +141,12 @@ def test_answers_that_do_not_come(world: World, to_records: TcpProxy, replica: R
 
 
 @pytest.mark.whole
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ["s3", "ssh"])
 def test_every_message_late(world: World, to_records: TcpProxy, replica: Replica, name: str) -> None:
     assert issue_through(world, to_records, replica, name, ANYTHING, FAULTS["late"]) > 10
 
 
 @pytest.mark.whole
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("when", [b"CREATE ROLE", b"GRANT", b"commit", b"VALID UNTIL"], ids=lambda when: when.decode())
 @pytest.mark.parametrize("fault", sorted(FAULTS))
 def test_making_a_user(world: World, settings: Settings, to_data: TcpProxy, fault: str, when: bytes) -> None:
@@ -205,21 +201,18 @@ def check_end(world: World, one: Guest, handed: Handed) -> None:
 
 
 @pytest.mark.whole
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("fault", QUICK)
 def test_every_message_of_an_end(world: World, to_data: TcpProxy, fault: str) -> None:
     assert end_through(world, to_data, ANYTHING, FAULTS[fault]) > 10
 
 
 @pytest.mark.whole
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("when", [b"NOLOGIN", b"pg_terminate_backend", b"DROP ROLE", b"pg_stat_activity"])
 def test_an_end_whose_answers_do_not_come(world: World, to_data: TcpProxy, when: bytes) -> None:
     assert end_through(world, to_data, when, FAULTS["held back"]) >= 1
 
 
 @pytest.mark.whole
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("fault", sorted(FAULTS))
 def test_the_worker_and_its_own_records(
     world: World, settings: Settings, stack: Stack, to_records: TcpProxy, fault: str

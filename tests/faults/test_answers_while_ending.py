@@ -93,7 +93,6 @@ def test_commits_of_an_end(world: World, to_records: TcpProxy, far_ender: Parts,
 
 
 @pytest.mark.whole
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("fault", QUICK)
 @pytest.mark.parametrize("name", sorted(kinds))
 def test_every_message_of_an_end(world: World, to_records: TcpProxy, far_ender: Parts, name: str, fault: str) -> None:
@@ -101,7 +100,6 @@ def test_every_message_of_an_end(world: World, to_records: TcpProxy, far_ender: 
 
 
 @pytest.mark.whole
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("fault", ["held back", "late"])
 @pytest.mark.parametrize("name", sorted(kinds))
 def test_commits_of_an_end_that_are_answered_too_late(
@@ -150,7 +148,6 @@ def ward_reached_by(world: World, port: int, other: int) -> Iterator[None]:
 
 
 @pytest.mark.whole
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("fault", [*QUICK, "late"])
 @pytest.mark.parametrize("name", OPENED_ELSEWHERE)
 def test_every_message_of_making_it(world: World, elsewhere: tuple[TcpProxy, Settings], name: str, fault: str) -> None:
@@ -166,7 +163,6 @@ def test_every_message_of_making_it(world: World, elsewhere: tuple[TcpProxy, Set
 
 
 @pytest.mark.whole
-@pytest.mark.timeout(300)
 # A MariaDB that lets wait is in tests/credentials/test_mariadb_ending.py.
 @pytest.mark.parametrize(("name", "fault"), [*product(ELSEWHERE, QUICK), ("s3", "late"), ("ssh", "late")])
 def test_every_message_of_an_end_at_its_backend(

@@ -88,7 +88,6 @@ def test_another_worker_finishes(world: World, launcher: Launcher, name: str) ->
 
 
 @pytest.mark.whole
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", sorted(kinds))
 def test_whatever_step_it_died_at(world: World, launcher: Launcher, name: str) -> None:
     die_at(world, launcher, name, list(ending_steps(kinds[name], "")))

@@ -125,14 +125,12 @@ def test_what_nobody_was_told_of_ends(world: World, launcher: Launcher, name: st
 
 
 @pytest.mark.whole
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", sorted(kinds))
 def test_it_may_die_at_any_step(world: World, launcher: Launcher, name: str, worker: Worker) -> None:
     die_at(world, launcher, name, list(issuing_steps(kinds[name])))
 
 
 @pytest.mark.whole
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", sorted(kinds))
 def test_it_may_die_at_any_moment(world: World, launcher: Launcher, name: str, worker: Worker) -> None:
     """Killed from outside, a few milliseconds into the request: whatever it was doing, the end is the same."""
