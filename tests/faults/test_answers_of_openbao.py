@@ -27,7 +27,7 @@ from tests.faults.holding import MOST_SECONDS, again, ask, check_reason, leases_
 from tests.faults.processes import Launcher
 from tests.faults.proxy import Fault, HttpProxy
 from tests.support.world import World
-from tests.web.conftest import Replica
+from tests.web.conftest import Replica, apart
 
 # Longer than anybody waits for an answer.
 TOO_LATE = 6.0
@@ -73,13 +73,9 @@ def proxied(settings: Settings, on_the_way: HttpProxy) -> Settings:
 
 @pytest.fixture
 def replica(proxied: Settings) -> Iterator[Replica]:
-    """A replica with parts of its own: breakers opened here stay here."""
-    parts = Parts.build(proxied, identity="issuer")
-    running = Replica(proxied, parts)
-    running.start()
-    yield running
-    running.stop()
-    parts.close()
+    """A replica that reaches OpenBao by that way."""
+    with apart(proxied) as running:
+        yield running
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from tests.faults.guests import Guest, each_kind, guest
 from tests.faults.holding import again, ask, leases_of, nothing_astray, settle
 from tests.faults.proxy import TcpFault, TcpProxy
 from tests.support.world import World
-from tests.web.conftest import Replica
+from tests.web.conftest import Replica, apart
 
 # Longer than a connection to the records waits for an answer.
 TOO_LATE = 3.0
@@ -61,13 +61,8 @@ def behind(settings: Settings, stack: Stack, proxy: TcpProxy) -> Settings:
 @pytest.fixture
 def replica(settings: Settings, stack: Stack, to_records: TcpProxy) -> Iterator[Replica]:
     """A replica that reaches its records by that way."""
-    far = behind(settings, stack, to_records)
-    parts = Parts.build(far, identity="issuer")
-    running = Replica(far, parts)
-    running.start()
-    yield running
-    running.stop()
-    parts.close()
+    with apart(behind(settings, stack, to_records)) as running:
+        yield running
 
 
 @pytest.fixture
@@ -151,10 +146,7 @@ def test_every_message_late(world: World, to_records: TcpProxy, replica: Replica
 @pytest.mark.parametrize("fault", sorted(FAULTS))
 def test_making_a_user(world: World, settings: Settings, to_data: TcpProxy, fault: str, when: bytes) -> None:
     """Between OpenBao and the dataset's database; OpenBao may say that it failed though the user is there."""
-    own = Parts.build(settings, identity="issuer")
-    replica = Replica(settings, own)
-    replica.start()
-    try:
+    with apart(settings) as replica:
         one = guest(world, "postgres")
         with to_data.faulty(when, FAULTS[fault]):
             answer = ask(replica.url, one)
@@ -166,9 +158,6 @@ def test_making_a_user(world: World, settings: Settings, to_data: TcpProxy, faul
         assert world.roles_of(leases_of(world, one)[0].id) == 0
         if answer.status_code == 201:
             assert not one.opens(answer.json()["credential"])
-    finally:
-        replica.stop()
-        own.close()
 
 
 def end_through(world: World, way: TcpProxy, when: bytes, fault: TcpFault) -> int:

@@ -27,7 +27,7 @@ from tests.faults.test_answers_of_postgresql import ANYTHING, COMMIT, FAULTS, QU
 from tests.support.mariadb import NAME as WARD_NAME
 from tests.support.sshd import CONNECTION as SFTP_NAME
 from tests.support.world import World
-from tests.web.conftest import Replica
+from tests.web.conftest import apart
 
 # Kinds that somebody speaks with another backend for than OpenBao and PostgreSQL.
 ELSEWHERE = ("mariadb", "s3", "ssh")
@@ -152,14 +152,8 @@ def ward_reached_by(world: World, port: int, other: int) -> Iterator[None]:
 @pytest.mark.parametrize("name", OPENED_ELSEWHERE)
 def test_every_message_of_making_it(world: World, elsewhere: tuple[TcpProxy, Settings], name: str, fault: str) -> None:
     way, far = elsewhere
-    own = Parts.build(far, identity="issuer")
-    replica = Replica(far, own)
-    replica.start()
-    try:
+    with apart(far) as replica:
         assert issue_through(world, way, replica, name, ANYTHING, FAULTS[fault]) >= 1
-    finally:
-        replica.stop()
-        own.close()
 
 
 @pytest.mark.whole

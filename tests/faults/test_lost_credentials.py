@@ -16,14 +16,13 @@ from xml.etree import ElementTree
 import pytest
 from pydantic import HttpUrl
 
-from broker.parts import Parts
 from broker.settings import Settings
 from tests.faults import proxy as faults
 from tests.faults.guests import Values, each_kind, guest
 from tests.faults.holding import again, ask, leases_of, nothing_astray, settle
 from tests.faults.proxy import Answer, Fault, HttpProxy
 from tests.support.world import World
-from tests.web.conftest import Replica
+from tests.web.conftest import Replica, apart
 
 # Longer than anybody waits for an answer.
 TOO_LATE = 6.0
@@ -68,12 +67,8 @@ def replica(request: pytest.FixtureRequest, settings: Settings, way: HttpProxy, 
         far.s3_connections["objects"].endpoint_url = way.address
     else:
         far.bao_addr = HttpUrl(way.address)
-    parts = Parts.build(far, identity="issuer")
-    running = Replica(far, parts)
-    running.start()
-    yield running
-    running.stop()
-    parts.close()
+    with apart(far) as running:
+        yield running
 
 
 @pytest.mark.parametrize("fault", [pytest.param(f, marks=() if f == "lost" else pytest.mark.whole) for f in FAULTS])

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import httpx
@@ -56,6 +57,19 @@ class Replica:
         self._thread.join(20)
         assert not self._thread.is_alive()
         self._socket.close()
+
+
+@contextmanager
+def apart(settings: Settings) -> Iterator[Replica]:
+    """A replica with parts of its own, for settings that lead elsewhere: breakers opened there stay there."""
+    parts = Parts.build(settings, identity="issuer")
+    running = Replica(settings, parts)
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+        parts.close()
 
 
 @pytest.fixture(scope="session")
