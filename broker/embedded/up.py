@@ -162,10 +162,9 @@ class _Supervisor:
                 self._launch(name)
                 _say(self._state, self._describe())
         stack = self._stack
-        servers = {"OpenBao": stack.bao.pid, "PostgreSQL": stack.postgres.pid, "The object store": stack.store.pid}
-        for server, pid in servers.items():
-            if pid is None:
-                raise StartFailed(f"{server} died. See its log in {self._state}; `make up` starts it again.")
+        for server in (stack.bao, stack.postgres.records, stack.postgres.data, stack.store):
+            if server.pid is None:
+                raise StartFailed(f"{server.name} died. See its log in {self._state}; `make up` starts it again.")
 
     def stop(self) -> None:
         """Stop what was started, the servers last."""
@@ -208,8 +207,9 @@ class _Supervisor:
 
     def _describe(self) -> dict[str, Any]:
         pids = {name: process.pid for name, process in self._processes.items()}
-        pids |= {"openbao": self._stack.bao.pid or 0, "postgresql": self._stack.postgres.pid or 0}
-        pids["seaweedfs"] = self._stack.store.pid or 0
+        servers = self._stack.postgres
+        pids |= {"openbao": self._stack.bao.pid or 0, "seaweedfs": self._stack.store.pid or 0}
+        pids |= {"postgresql": servers.data.pid or 0, "postgresql-records": servers.records.pid or 0}
         return {"state": "running", "url": self._stack.public_url, "processes": pids}
 
     def _log(self, name: str) -> Path:

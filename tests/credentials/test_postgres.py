@@ -142,7 +142,7 @@ def test_rows_outside_the_slice_do_not_show_through_errors_or_statistics(session
 
 def test_other_databases_are_closed(world: World, handed: Handed) -> None:
     assert handed.values is not None
-    for database in ("postgres", "guestkey", "template1"):
+    for database in ("postgres", "template1"):
         with pytest.raises(psycopg.OperationalError, match="permission denied"):
             psycopg.connect(
                 host="127.0.0.1",

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +16,8 @@ import psycopg
 import pytest
 
 from broker.embedded.children import StartFailed, free_port, require_free
+from broker.embedded.postgres import DATA, RECORDS, Postgres
+from broker.embedded.postgres_servers import PostgresServers
 from broker.embedded.stack import Stack
 from tests.support.world import World
 
@@ -26,7 +29,7 @@ stack = Stack(Path(sys.argv[1]))
 stack.start()
 stack.store.client().create_bucket(Bucket="kept")
 stack.store.client().put_object(Bucket="kept", Key="a", Body=b"found again")
-print(stack.bao.pid, stack.postgres.pid, stack.store.pid, flush=True)
+print(stack.bao.pid, stack.postgres.data.pid, stack.postgres.records.pid, stack.store.pid, flush=True)
 time.sleep(600)
 """
 
@@ -44,7 +47,7 @@ def test_killed_with_its_parent_and_found_again() -> None:
         keeper = subprocess.Popen([sys.executable, "-c", KEEPER, folder], stdout=subprocess.PIPE, text=True)
         assert keeper.stdout is not None
         pids = [int(word) for word in keeper.stdout.readline().split()]
-        assert len(pids) == 3
+        assert len(pids) == 4
         assert all(alive(pid) for pid in pids)
         keeper.send_signal(signal.SIGKILL)
         keeper.wait(10)
@@ -122,7 +125,7 @@ def test_the_application_cannot_rewrite_history(world: World, statement: str) ->
 
 @pytest.mark.parametrize("login", ["registrar", "minter", "watch", "app", "owner"])
 def test_no_login_is_a_superuser(world: World, login: str) -> None:
-    with world.admin() as admin:
+    with world.admin("guestkey" if login in ("app", "owner") else "data") as admin:
         row = admin.execute(
             "SELECT rolsuper, rolreplication, rolbypassrls FROM pg_roles WHERE rolname = %s", (f"guestkey_{login}",)
         ).fetchone()
@@ -132,3 +135,60 @@ def test_no_login_is_a_superuser(world: World, login: str) -> None:
 def test_the_minters_password_is_openbaos_alone(world: World) -> None:
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(world.stack.postgres.url("minter", "data"))
+
+
+def test_records_and_data_are_on_two_servers(world: World) -> None:
+    found = []
+    for database in ("guestkey", "data"):
+        with world.admin(database) as admin:
+            names = admin.execute("SELECT datname FROM pg_database WHERE datname IN ('guestkey', 'data')").fetchall()
+            roles = admin.execute("SELECT rolname FROM pg_roles WHERE rolname ~ '^guestkey_' ORDER BY 1").fetchall()
+            found.append((names, [name for (name,) in roles]))
+    assert found == [
+        ([("guestkey",)], ["guestkey_app", "guestkey_owner"]),
+        ([("data",)], ["guestkey_minter", "guestkey_reaper", "guestkey_registrar", "guestkey_watch"]),
+    ]
+
+
+def test_one_server_of_an_earlier_version_becomes_two() -> None:
+    with TemporaryDirectory(prefix="guestkey-test-", ignore_cleanup_errors=True) as folder:
+        state = Path(folder)
+        state.chmod(0o711)
+        ports = free_port(), free_port()
+        everything = replace(DATA, logins=(*DATA.logins, *RECORDS.logins))
+        shared = Postgres(state / "postgresql", ports[1], everything)
+        shared.start()
+        with psycopg.connect(shared.url("postgres", "postgres"), autocommit=True) as admin:
+            admin.execute("CREATE DATABASE guestkey")
+        for database, statements in (
+            ("guestkey", ["CREATE ROLE guestkey_owner", "CREATE ROLE guestkey_app", "CREATE TABLE kept AS SELECT 1"]),
+            ("data", ["CREATE ROLE gks_a", "CREATE ROLE gk_t_l1 IN ROLE gks_a", "CREATE TABLE rows AS SELECT 2"]),
+        ):
+            with psycopg.connect(shared.url("postgres", database)) as admin:
+                for statement in statements:
+                    admin.execute(statement)
+        shared.stop()
+
+        servers = PostgresServers(state, records_port=ports[0], data_port=ports[1])
+        for _ in range(2):
+            servers.start()
+            try:
+                assert _what_is_there(servers, "guestkey", "kept") == (1, ["guestkey"], {"owner", "app"})
+                assert _what_is_there(servers, "data", "rows") == (
+                    2,
+                    ["data"],
+                    {"registrar", "minter", "watch", "reaper"},
+                )
+                assert not {"app", "owner"} & set(servers.data.passwords)
+            finally:
+                servers.stop()
+
+
+def _what_is_there(servers: PostgresServers, database: str, table: str) -> tuple[int, list[str], set[str]]:
+    server = servers.records if database == "guestkey" else servers.data
+    with psycopg.connect(server.url("postgres", database)) as admin:
+        row = admin.execute(f"SELECT * FROM {table}").fetchone()
+        names = admin.execute("SELECT datname FROM pg_database WHERE datname IN ('guestkey', 'data')").fetchall()
+        roles = admin.execute("SELECT rolname FROM pg_roles WHERE rolname ~ '^guestkey_'").fetchall()
+    assert row is not None
+    return row[0], [name for (name,) in names], {name.removeprefix("guestkey_") for (name,) in roles}

@@ -47,14 +47,14 @@ _MOST = 200
 @pytest.fixture
 def to_records(stack: Stack) -> Iterator[TcpProxy]:
     """What stands between the broker and its records."""
-    made = TcpProxy("127.0.0.1", stack.ports.postgres)
+    made = TcpProxy("127.0.0.1", stack.ports.records)
     yield made
     made.close()
 
 
 def behind(settings: Settings, stack: Stack, proxy: TcpProxy) -> Settings:
     """Settings that reach the records by a proxy."""
-    url = stack.postgres.url("app", "guestkey").replace(f":{stack.ports.postgres}/", f":{proxy.port}/")
+    url = stack.postgres.url("app", "guestkey").replace(f":{stack.ports.records}/", f":{proxy.port}/")
     return settings.model_copy(update={"database_url": Secret(PostgresDsn(url))})
 
 

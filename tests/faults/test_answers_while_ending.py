@@ -72,7 +72,7 @@ def end_through(world: World, ender: Parts, way: TcpProxy, name: str, when: byte
 @pytest.fixture
 def to_records(stack: Stack) -> Iterator[TcpProxy]:
     """What stands between the worker and its records."""
-    made = TcpProxy("127.0.0.1", stack.ports.postgres)
+    made = TcpProxy("127.0.0.1", stack.ports.records)
     yield made
     made.close()
 

@@ -190,9 +190,9 @@ def test_a_login_that_is_no_superuser_prepares_what_it_may(run: Run, tmp_path: P
 
 def test_what_must_not_be_connected_is_refused(run: Run, stack: Stack, front: Customer, tmp_path: Path) -> None:
     owner = login(tmp_path, "guestkey_owner", stack.postgres.passwords["owner"])
-    here = Customer(stack.ports.postgres, front.ca_file)
+    here, records = Customer(stack.ports.postgres, front.ca_file), Customer(stack.ports.records, front.ca_file)
     plain = ("--tls", "disable")
-    own = run(here, *plain, *owner, "--dbname", "guestkey", "--check", host="127.0.0.1")
+    own = run(records, *plain, *owner, "--dbname", "guestkey", "--check", host="127.0.0.1")
     assert own.exit_code == 1 and "the broker's own records" in own.stderr
     watch = login(tmp_path, "guestkey_watch", stack.postgres.passwords["watch"])
     twice = run(here, *plain, *watch, "--dbname", "data", host="127.0.0.1", name="twin")

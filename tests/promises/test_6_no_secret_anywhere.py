@@ -111,7 +111,7 @@ def test_canaries_are_found_nowhere(world: World, said: list[str]) -> None:
         "our log": "\n".join(said).encode(),
         "OpenBao's log": world.stack.bao.log.read_bytes(),
         "OpenBao's audit log": world.stack.bao.audit_log.read_bytes(),
-        "PostgreSQL's log": world.stack.postgres.log.read_bytes(),
+        "PostgreSQL's logs": b"".join(log.read_bytes() for log in world.stack.postgres.logs),
     }
     canaries["database password"] = world.stack.postgres.passwords["app"]
     assert len(said) > 5, "the log was listened to"
