@@ -20,6 +20,8 @@ from broker.embedded import children
 
 IDENTITIES = ("guestkey-issuer", "guestkey-ender", "guestkey-setup", "guestkey-operator", "guestkey-custodian")
 POLICIES = Path(__file__).with_name("bao")
+# What only the example identity provider of one machine needs; a deployment has neither.
+_EXAMPLE_POLICIES = ("guestkey-accounts", "guestkey-sign-in")
 # Name, path and data of one request.
 InitialRequest = tuple[str, str, Mapping[str, Any]]
 
@@ -145,11 +147,15 @@ audit "file" "main" {{
     return head + 'initialize "guestkey" {\n' + requests_ + "}\n"
 
 
-def _initial_requests() -> list[InitialRequest]:
-    steps: list[InitialRequest] = [
-        ("approle", "sys/auth/approle", {"type": "approle"}),
+def _initial_requests(*, example_provider: bool = True) -> list[InitialRequest]:
+    """The requests of the first start, with or without those of the example identity provider."""
+    accounts: list[InitialRequest] = [
         ("userpass", "sys/auth/userpass", {"type": "userpass"}),
         ("userpass-shown", "sys/auth/userpass/tune", {"listing_visibility": "unauth"}),
+    ]
+    steps: list[InitialRequest] = [
+        ("approle", "sys/auth/approle", {"type": "approle"}),
+        *(accounts if example_provider else []),
         ("database", "sys/mounts/database", {"type": "database"}),
         ("transit", "sys/mounts/transit", {"type": "transit"}),
         ("kv", "sys/mounts/guestkey", {"type": "kv", "options": {"version": "2"}}),
@@ -181,11 +187,13 @@ def _initial_requests() -> list[InitialRequest]:
     steps += [
         (f"policy-{file.stem}", f"sys/policies/acl/{file.stem}", {"policy": file.read_text()})
         for file in sorted(POLICIES.glob("*.hcl"))
+        if example_provider or file.stem not in _EXAMPLE_POLICIES
     ]
     for name in IDENTITIES:
         role = f"auth/approle/role/{name}"
+        keeps_accounts = example_provider and name == "guestkey-operator"
         settings = {
-            "token_policies": [name],
+            "token_policies": [name, "guestkey-accounts"] if keeps_accounts else [name],
             "token_no_default_policy": True,
             "token_period": "1h",
             "secret_id_num_uses": 0,

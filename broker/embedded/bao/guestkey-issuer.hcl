@@ -4,6 +4,12 @@ path "auth/token/renew-self"  { capabilities = ["update"] }
 path "auth/token/create/guestkey-lease" {
   capabilities        = ["create", "update"]
   required_parameters = ["meta", "ttl", "display_name", "policies"]
+  allowed_parameters  = {
+    "meta"         = []
+    "ttl"          = []
+    "display_name" = []
+    "policies"     = []
+  }
 }
 path "sys/leases/renew"         { capabilities = ["update"] }
 path "transit/encrypt/totp"     { capabilities = ["update"] }

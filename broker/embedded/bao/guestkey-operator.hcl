@@ -1,17 +1,12 @@
-# The operator, by hand: connects databases, rotates keys (never their configuration) and, on one machine, keeps the example identity provider's accounts.
+# The operator, by hand: connects databases and rotates keys (never their configuration).
 # No running part of the broker holds this identity.
 path "auth/token/lookup-self" { capabilities = ["read"] }
 path "auth/token/revoke-self" { capabilities = ["update"] }
 path "database/config"        { capabilities = ["list"] }
 path "database/creds/gk-probe-*" { capabilities = ["read"] }
-path "database/config/*"      { capabilities = ["create", "update", "read"] }
-path "database/rotate-root/*" { capabilities = ["update"] }
-path "guestkey/data/connections/*" { capabilities = ["create", "update"] }
-path "sys/auth"               { capabilities = ["read"] }
-path "auth/userpass/users/*"  { capabilities = ["create", "update", "delete"] }
-path "identity/entity"        { capabilities = ["create", "update"] }
-path "identity/entity-alias"  { capabilities = ["create", "update"] }
-path "identity/oidc/*"        { capabilities = ["create", "update", "read"] }
+path "database/config/+"      { capabilities = ["create", "update", "read"] }
+path "database/rotate-root/+" { capabilities = ["update"] }
+path "guestkey/data/connections/+/+" { capabilities = ["create", "update"] }
 path "transit/keys/tokens/rotate"  { capabilities = ["update"] }
 path "transit/keys/totp/rotate"    { capabilities = ["update"] }
 path "transit/keys/sources/rotate" { capabilities = ["update"] }
