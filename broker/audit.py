@@ -15,13 +15,44 @@ from datetime import datetime
 from typing import Any
 
 import rfc8785
-from sqlalchemy import insert
+from sqlalchemy import ARRAY, ColumnElement, Select, String, cast, func, insert, select
+from sqlalchemy.dialects.postgresql import array
+from sqlalchemy.orm import InstrumentedAttribute
 
 from broker.database import Transaction
-from broker.models import Event, EventPersonal, Notice, is_id, new_id
+from broker.models import (
+    ApiToken,
+    Event,
+    EventPersonal,
+    Grant,
+    Invitation,
+    Lease,
+    Notice,
+    Offer,
+    Request,
+    Session,
+    Slice,
+    is_id,
+    new_id,
+)
 
 LEAF_VERSION = 1
 SYSTEM = "system"
+_IDS = ARRAY(String(40))
+# An event that happened to a record is also about whom and what the record names: the end of Ada's lease is about Ada.
+_NAMED_BY: Mapping[str, tuple[InstrumentedAttribute[str], tuple[InstrumentedAttribute[Any], ...]]] = {
+    "lease": (Lease.id, (Lease.person_id, Lease.service_id, Lease.dataset_id, Lease.slice_id, Lease.grant_id)),
+    "gr": (Grant.id, (Grant.person_id, Grant.team_id, Grant.service_id, Grant.dataset_id, Grant.request_id)),
+    "rq": (
+        Request.id,
+        (Request.person_id, Request.for_person_id, Request.team_id, Request.service_id, Request.dataset_id),
+    ),
+    "sl": (Slice.id, (Slice.dataset_id,)),
+    "of": (Offer.id, (Offer.dataset_id, Offer.vendor_id)),
+    "in": (Invitation.id, (Invitation.person_id, Invitation.vendor_id)),
+    "se": (Session.id, (Session.person_id,)),
+    "at": (ApiToken.id, (ApiToken.person_id, ApiToken.service_id)),
+}
 # What people are told of. `broker.notices.causes` says whom, and in which words.
 NOTICED = frozenset(
     {
@@ -75,6 +106,10 @@ def record(
     event_id = new_id("ev")
     commitments = [_commit(event_id, field, value) for field, value in (personal or {}).items() if value]
     row = _row(event_id, kind, actor, subject, now, details or {}, commitments)
+    if (record_of := _record_of(subject)) is not None:
+        # In the same statement: the gate's own events cost no second round trip.
+        named = record_of.scalar_subquery()
+        row["about"] = func.array_cat(cast(row["about"], _IDS), func.coalesce(named, cast([], _IDS)))
     entry = insert(Event).inline().values(row)
     if commitments:
         # One statement for both: the gate records a decision on every request.
@@ -97,6 +132,9 @@ def record_many(
     if not about:
         return
     rows = [_row(new_id("ev"), kind, actor, subject, now, details, []) for subject, details in about]
+    named = _named_by_records(tx, [subject for subject, _ in about])
+    for row in rows:
+        row["about"] = sorted({*row["about"], *named.get(row["subject"], ())})
     tx.execute(insert(Event).inline(), rows)
     if kind in NOTICED:
         tx.execute(insert(Notice).inline(), [_notice(kind, actor, subject, now) for subject, _ in about])
@@ -129,6 +167,38 @@ def _row(
         "leaf": rfc8785.dumps(leaf),
         "about": sorted({found for named in (actor, subject, *leaf["details"].values()) for found in _ids(named)}),
     }
+
+
+def _record_of(subject: str) -> Select[Any] | None:
+    """The query for the ids that the record of a subject names, as one array."""
+    if (sort := _sort(subject)) is None:
+        return None
+    id_, _ = _NAMED_BY[sort]
+    return select(_named(sort)).where(id_ == subject)
+
+
+def _named_by_records(tx: Transaction, subjects: Sequence[str]) -> dict[str, list[str]]:
+    """What the records of many subjects name, by subject."""
+    sorts: dict[str, list[str]] = {}
+    for subject in subjects:
+        if (sort := _sort(subject)) is not None:
+            sorts.setdefault(sort, []).append(subject)
+    found: dict[str, list[str]] = {}
+    for sort, wanted in sorts.items():
+        id_, _ = _NAMED_BY[sort]
+        found |= dict(tx.execute(select(id_, _named(sort)).where(id_.in_(wanted))).all())
+    return found
+
+
+def _named(sort: str) -> ColumnElement[list[str]]:
+    _, columns = _NAMED_BY[sort]
+    return func.array_remove(cast(array([*columns]), _IDS), None, type_=_IDS)
+
+
+def _sort(subject: str) -> str | None:
+    """Which records a subject's id is one of, if they name others."""
+    sort = (subject.partition("_")[0] if "_" in subject else "lease") if is_id(subject) else ""
+    return sort if sort in _NAMED_BY else None
 
 
 def _notice(kind: str, actor: str, subject: str, now: datetime) -> dict[str, Any]:

@@ -15,7 +15,8 @@ class Event(Base):
     """One entry. `leaf` is its canonical JSON (RFC 8785): what a Merkle tree will hash, byte for byte.
 
     `number` and `at` are the database's; the application may insert the other columns, and nothing else.
-    `kind`, `actor`, `subject` and `about` (every id the leaf names) repeat what the leaf says, for looking up.
+    `kind`, `actor` and `subject` repeat what the leaf says, for looking up; `about` is every id that the leaf
+    names, and those that the record names to which it happened.
     """
 
     __tablename__ = "event"

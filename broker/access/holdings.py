@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
 from sqlalchemy import ColumnElement, Select, func, select
 
 from broker.access import ending, words
+from broker.access.naming import person_meant
 from broker.access.paging import Page, Window, matching, page
 from broker.access.permissions import grants_seen, is_lead, leases_seen, looked_after, missing
 from broker.caller import Caller
@@ -27,6 +28,15 @@ class Filters:
     dataset: str | None = None
     person: str | None = None
     state: str | None = None
+
+
+def with_ids(tx: Transaction, caller: Caller, filters: Filters) -> Filters:
+    """The same filters with a person's id where a name or an e-mail was typed.
+
+    Raises:
+        Invalid: nobody that the caller sees is called so, or several people are.
+    """
+    return replace(filters, person=person_meant(tx, caller, filters.person or "", "query/person"))
 
 
 def list_grants(tx: Transaction, caller: Caller, window: Window, filters: Filters) -> Page[Grant]:

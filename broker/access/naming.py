@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import ColumnElement, Select, String, case, func, or_, select, type_coerce
 
 from broker.access.permissions import (
     datasets_seen,
@@ -39,6 +39,23 @@ from broker.models import (
 )
 
 LONGEST = 200
+_HELD_BY = func.coalesce(func.nullif(Person.name, ""), func.nullif(Person.email, ""), Team.name, Service.name, "?")
+
+
+def _held(record: type[Grant] | type[Request], person: ColumnElement[Any]) -> Select[str, str]:
+    """What was asked for or granted, and for whom."""
+    return (
+        select(record.id, record.role + " on " + Dataset.slug + " for " + _HELD_BY)
+        .join(Dataset, Dataset.id == record.dataset_id)
+        .outerjoin(Person, Person.id == person)
+        .outerjoin(Team, Team.id == record.team_id)
+        .outerjoin(Service, Service.id == record.service_id)
+    )
+
+
+_ASKS_FOR = case(
+    (Request.team_id.is_(None) & Request.service_id.is_(None), func.coalesce(Request.for_person_id, Request.person_id))
+)
 _SORTS: dict[str, Select[str, str]] = {
     "pe": select(Person.id, func.coalesce(func.nullif(Person.name, ""), Person.email)),
     "vn": select(Vendor.id, Vendor.name),
@@ -51,11 +68,20 @@ _SORTS: dict[str, Select[str, str]] = {
     "in": select(Invitation.id, Invitation.label),
     "pr": select(Proposal.id, "“" + func.replace(Proposal.act, "_", " ") + "”"),
     "sl": select(Slice.id, Slice.name + " of " + Dataset.slug).join(Dataset, Dataset.id == Slice.dataset_id),
-    "gr": select(Grant.id, Grant.role + " on " + Dataset.slug).join(Dataset, Dataset.id == Grant.dataset_id),
-    "rq": select(Request.id, Request.role + " on " + Dataset.slug).join(Dataset, Dataset.id == Request.dataset_id),
-    "lease": select(Lease.id, Dataset.slug + ", " + Slice.name)
+    "gr": _held(Grant, type_coerce(Grant.person_id, String)),
+    "rq": _held(Request, _ASKS_FOR),
+    "lease": select(
+        Lease.id,
+        Dataset.slug
+        + ", "
+        + Slice.name
+        + ", of "
+        + func.coalesce(func.nullif(Person.name, ""), func.nullif(Person.email, ""), Service.name, "?"),
+    )
     .join(Dataset, Dataset.id == Lease.dataset_id)
-    .join(Slice, Slice.id == Lease.slice_id),
+    .join(Slice, Slice.id == Lease.slice_id)
+    .outerjoin(Person, Person.id == Lease.person_id)
+    .outerjoin(Service, Service.id == Lease.service_id),
 }
 
 

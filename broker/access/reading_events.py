@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, String, cast, func, literal, or_, select, union, union_all
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from broker import audit
 from broker.access.datasets import dataset as dataset_seen
+from broker.access.naming import anything_meant, person_meant, vendor_meant
 from broker.access.paging import Page, Window, bad_cursor, matching
 from broker.access.permissions import missing, sees_everything
 from broker.caller import Caller
@@ -22,6 +24,8 @@ from broker.models import Event, EventPersonal, Lease, Person, Service, is_id
 # What a stranger asked for and what exists must read the same to whoever asked.
 _UNKNOWN_DATASET = "dataset:unknown"
 _IDS = ARRAY(String(40))
+# Who acts without being a person or a service.
+_NO_PERSONS = (audit.SYSTEM, "operator")
 _ASKED = ("action", "kind", "slice")
 # One that cannot be ended is tried again for ever.
 _MOST_TOLD = 50
@@ -31,7 +35,8 @@ _MOST_TOLD = 50
 class EventFilters:
     """What the log is narrowed to; None leaves it wide.
 
-    `about`: the id of anything an event names. `vendor`: what its people and services did, or had done to them.
+    `about`: the id of anything an event names, or of whom or what the record names that it happened to. `vendor`: what
+    its people and services did, or had done to them. `actor`: who did it; a bare id is a person's or a service's.
     `since` and `until` bound the time, the latter exclusively.
     """
 
@@ -57,6 +62,20 @@ class EventRead:
     details: dict[str, Any]
     personal: dict[str, str]
     leaf: str | None
+
+
+def with_ids(tx: Transaction, caller: Caller, filters: EventFilters) -> EventFilters:
+    """The same filters with ids where names were typed: of people (or their e-mail), vendors, teams, datasets.
+
+    Raises:
+        Invalid: nothing that the caller sees, or more than one thing, is called so.
+    """
+    return replace(
+        filters,
+        actor=_actor_meant(tx, caller, filters.actor),
+        about=anything_meant(tx, caller, filters.about or "", "query/about"),
+        vendor=vendor_meant(tx, caller, filters.vendor or "", "query/vendor"),
+    )
 
 
 def list_events(tx: Transaction, caller: Caller, window: Window, filters: EventFilters) -> Page[EventRead]:
@@ -144,7 +163,9 @@ def in_order(tx: Transaction, caller: Caller, filters: EventFilters, after: int,
 
 
 def _conditions(filters: EventFilters) -> list[ColumnElement[bool]]:
-    given = matching((Event.kind, filters.kind), (Event.actor, filters.actor), (Event.subject, filters.subject))
+    given = matching((Event.kind, filters.kind), (Event.subject, filters.subject))
+    if filters.actor is not None:
+        given.append(_acted_by(filters.actor) if is_id(filters.actor) else Event.actor == filters.actor)
     if filters.about is not None:
         given.append(
             or_(
@@ -160,6 +181,12 @@ def _conditions(filters: EventFilters) -> list[ColumnElement[bool]]:
     if filters.until is not None:
         given.append(Event.at < filters.until)
     return given
+
+
+def _actor_meant(tx: Transaction, caller: Caller, text: str | None) -> str | None:
+    if text is None or text in _NO_PERSONS or is_id(text.rpartition(":")[2]):
+        return text
+    return person_meant(tx, caller, text, "query/actor")
 
 
 def _acted_by(id_: str) -> ColumnElement[bool]:

@@ -31,6 +31,8 @@ def save(cli: Cli, path: str, output: Path | None, **query: str | None) -> None:
         raise Fault(Code.USAGE, f"{output} exists already.", next_step="Name another file.")
     with cli.api.stream(path, **query) as pieces:
         written = cli.out.bytes(pieces) if output is None else _into(cli, pieces, output)
+    if not written:
+        cli.out.say("Nothing matches: what was written is empty.")
     if output is None:
         cli.out.remark(f"{written} bytes written.")
     else:

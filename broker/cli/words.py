@@ -60,7 +60,7 @@ def relative(when: datetime, now: datetime) -> str:
 def clock(when: datetime, now: datetime) -> str:
     """Local time with its zone, then relative; the date only if it is another day."""
     local = when.astimezone()
-    shape = "%H:%M:%S %Z" if local.date() == now.astimezone().date() else "%Y-%m-%d %H:%M %Z"
+    shape = "%H:%M:%S %Z" if local.date() == now.astimezone().date() else "%Y-%m-%d %H:%M:%S %Z"
     return f"{local.strftime(shape)} ({relative(when, now)})"
 
 

@@ -28,14 +28,17 @@ COLUMNS = ("number", "id", "at", "kind", "actor", "subject", "details", "persona
 _BATCH = 1000
 
 
-def begin(parts: Parts, caller: Caller, filters: EventFilters, form: Form) -> None:
-    """Record that somebody takes events out; the export itself cannot be refused half-way.
+def begin(parts: Parts, caller: Caller, filters: EventFilters, form: Form) -> EventFilters:
+    """Record that somebody takes events out, and return the filters with ids for names; an export cannot be refused
+    half-way.
 
     Raises:
+        Invalid: a filter names nobody, or more than one.
         Forbidden: the caller may not export.
         NotFound: proofs are asked for, and no checkpoint was signed yet.
     """
     with parts.database.transaction() as tx:
+        filters = reading_events.with_ids(tx, caller, filters)
         reading_events.in_order(tx, caller, filters, 0, 1)
         if form == "proofs":
             log_proofs.checkpoint(tx, caller)
@@ -49,6 +52,7 @@ def begin(parts: Parts, caller: Caller, filters: EventFilters, form: Form) -> No
             details={"format": form},
             personal={"filter": json.dumps(narrowed, sort_keys=True)},
         )
+    return filters
 
 
 def written(parts: Parts, caller: Caller, filters: EventFilters, form: Form) -> Iterator[str]:

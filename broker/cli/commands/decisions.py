@@ -120,12 +120,17 @@ def refuse(cli: Cli, id_: ProposalId, reason: Reason) -> None:
 
 
 Kind = Annotated[str | None, typer.Option(help="Such as lease.issued.")]
-Actor = Annotated[str | None, typer.Option(help="Who did it, such as person:pe_….")]
+Actor = Annotated[str | None, typer.Option(help="Who did it: an id, an e-mail or a whole name.")]
 Subject = Annotated[str | None, typer.Option(help="What it was done to.")]
-About = Annotated[str | None, typer.Option(help="The id of anything an event names.")]
+About = Annotated[
+    str | None, typer.Option(help="What it concerns: any id, a dataset's short name, an e-mail or a whole name.")
+]
 Vendor = Annotated[
     str | None,
-    typer.Option(help="What this vendor's people and services are part of.", autocompletion=completing.VENDORS),
+    typer.Option(
+        help="What this vendor's people and services are part of: its id or whole name.",
+        autocompletion=completing.VENDORS,
+    ),
 ]
 Since = Annotated[datetime | None, typer.Option(help="Not before this, UTC.", formats=_MOMENTS)]
 Until = Annotated[datetime | None, typer.Option(help="Before this, UTC.", formats=_MOMENTS)]

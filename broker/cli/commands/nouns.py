@@ -27,8 +27,12 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="Its id.")]
 RequestId = Annotated[str, typer.Argument(metavar="ID", help="Its id.", autocompletion=completing.REQUESTS)]
 GrantId = Annotated[str, typer.Argument(metavar="ID", help="Its id.", autocompletion=completing.GRANTS)]
 OnlyDataset = Annotated[str | None, typer.Option(help="Only on this dataset.", autocompletion=completing.DATASETS)]
-OnlyPerson = Annotated[str | None, typer.Option(help="Only this person's.", autocompletion=completing.PEOPLE)]
-OnlyVendor = Annotated[str | None, typer.Option(help="Only this vendor's.", autocompletion=completing.VENDORS)]
+OnlyPerson = Annotated[
+    str | None, typer.Option(help="Only this person's: id, e-mail or whole name.", autocompletion=completing.PEOPLE)
+]
+OnlyVendor = Annotated[
+    str | None, typer.Option(help="Only this vendor's: id or whole name.", autocompletion=completing.VENDORS)
+]
 LeaseState = Annotated[
     str | None,
     typer.Option(

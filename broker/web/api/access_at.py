@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query
 from pydantic import AwareDatetime
 
 from broker.access.access_at import About, access_at
-from broker.web.api.common import CallerNow, PartsNow
+from broker.access.naming import person_meant, vendor_meant
+from broker.web.api.common import CallerNow, PartsNow, PersonFilter, VendorFilter
 from broker.web.validation import Shown
 
 router = APIRouter(prefix="/access-at", tags=["events"])
@@ -61,9 +62,11 @@ def show_access_at(
     parts: PartsNow,
     at: Annotated[AwareDatetime, Query(description="The moment.")],
     dataset: Id = None,
-    person: Id = None,
-    vendor: Id = None,
+    person: PersonFilter = None,
+    vendor: VendorFilter = None,
 ) -> AccessAtShown:
     """Who could reach a dataset (or what a person or vendor could reach) at a moment, and who did. For auditors."""
     with parts.database.transaction() as tx:
-        return AccessAtShown.model_validate(access_at(tx, caller, at, About(dataset, person, vendor)))
+        whom = person_meant(tx, caller, person or "", "query/person")
+        about = About(dataset, whom, vendor_meant(tx, caller, vendor or "", "query/vendor"))
+        return AccessAtShown.model_validate(access_at(tx, caller, at, about))

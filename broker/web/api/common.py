@@ -37,6 +37,8 @@ def window_of(
 
 PartsNow = Annotated[Parts, Depends(parts_of)]
 WindowNow = Annotated[Window, Depends(window_of)]
+PersonFilter = Annotated[str | None, Query(max_length=200, description="A person's id, e-mail or whole name.")]
+VendorFilter = Annotated[str | None, Query(max_length=200, description="A vendor's id or whole name.")]
 Id = Annotated[str, Field(max_length=64, examples=["pe_01k9zq6c5w3m8v4x7r2t1y0b9d"])]
 Name = Annotated[str, Field(min_length=1, max_length=120)]
 Prose = Annotated[str, Field(min_length=1, max_length=2000)]

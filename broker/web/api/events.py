@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, BaseModel
 from broker.access import log_bundles, log_proofs, reading_events
 from broker.access.reading_events import EventFilters
 from broker.web import exporting
-from broker.web.api.common import CallerNow, PartsNow, WindowNow
+from broker.web.api.common import CallerNow, PartsNow, VendorFilter, WindowNow
 from broker.web.validation import Shown
 
 router = APIRouter(prefix="/events", tags=["events"])
@@ -42,10 +42,15 @@ class Events(BaseModel):
 
 def filters_of(
     kind: Annotated[str | None, Query(max_length=64, examples=["lease.issued"])] = None,
-    actor: Annotated[str | None, Query(max_length=80)] = None,
-    subject: Annotated[str | None, Query(max_length=80)] = None,
-    about: Annotated[str | None, Query(max_length=64, description="The id of anything an event names.")] = None,
-    vendor: Annotated[str | None, Query(max_length=64, description="What its people and services are part of.")] = None,
+    actor: Annotated[
+        str | None, Query(max_length=200, description="Who did it: id, e-mail or name; `system`, `operator`.")
+    ] = None,
+    subject: Annotated[str | None, Query(max_length=80, description="The id of what it happened to.")] = None,
+    about: Annotated[
+        str | None,
+        Query(max_length=200, description="What it concerns: any id, a dataset's short name, an e-mail or a name."),
+    ] = None,
+    vendor: VendorFilter = None,
     since: Annotated[AwareDatetime | None, Query(description="Not before this.")] = None,
     until: Annotated[AwareDatetime | None, Query(description="Before this.")] = None,
 ) -> EventFilters:
@@ -60,7 +65,7 @@ FiltersNow = Annotated[EventFilters, Depends(filters_of)]
 def list_events(caller: CallerNow, parts: PartsNow, window: WindowNow, filters: FiltersNow) -> Events:
     """Events, newest first: all for admins and auditors, for others what they did or what was done to them."""
     with parts.database.transaction() as tx:
-        page = reading_events.list_events(tx, caller, window, filters)
+        page = reading_events.list_events(tx, caller, window, reading_events.with_ids(tx, caller, filters))
     return Events(items=[EventShown.model_validate(item) for item in page.items], next_cursor=page.next_cursor)
 
 
@@ -79,7 +84,7 @@ def export_events(
     ] = "jsonl",
 ) -> StreamingResponse:
     """Every event of exactly this filter, oldest first, as it comes. For admins and auditors; recorded as an event."""
-    exporting.begin(parts, caller, filters, form)
+    filters = exporting.begin(parts, caller, filters, form)
     headers = {"Content-Disposition": f'attachment; filename="guestkey-events.{_ENDINGS.get(form, form)}"'}
     return StreamingResponse(
         exporting.written(parts, caller, filters, form), media_type=exporting.MEDIA[form], headers=headers

@@ -10,11 +10,12 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy import select
 
 from broker.access import holdings, people
+from broker.access.naming import vendor_meant
 from broker.access.paging import Window
 from broker.database import Transaction
 from broker.models import Person, Team, TeamMember, Vendor
 from broker.web import listing
-from broker.web.api.common import CallerNow, PartsNow
+from broker.web.api.common import CallerNow, PartsNow, PersonFilter, VendorFilter
 from broker.web.api.holding_shapes import GrantShown, LeaseShown, grants_shown, leases_shown
 from broker.web.api.leases import State as LeaseState
 from broker.web.api.people import Status
@@ -41,14 +42,15 @@ Word = Annotated[str | None, Query(max_length=64)]
 def export_people(
     caller: CallerNow,
     parts: PartsNow,
-    vendor: Word = None,
+    vendor: VendorFilter = None,
     status: Annotated[Status | None, Query()] = None,
     form: FormNow = "csv",
 ) -> StreamingResponse:
     """Everybody of exactly this filter whom you may see, with roles and teams; recorded as an event."""
 
     def read(tx: Transaction, window: Window) -> listing.Rows:
-        page = people.list_people(tx, caller, window, vendor_id=vendor, status=status)
+        vendor_id = vendor_meant(tx, caller, vendor or "", "query/vendor")
+        page = people.list_people(tx, caller, window, vendor_id=vendor_id, status=status)
         return _people(tx, page.items), page.next_cursor
 
     return listing.answer(parts, caller, Listing("people", _PEOPLE, read), form)
@@ -64,7 +66,7 @@ def export_people(
 def export_grants(
     caller: CallerNow,
     parts: PartsNow,
-    person: Word = None,
+    person: PersonFilter = None,
     dataset: Word = None,
     state: Annotated[Literal["current", "ended"] | None, Query()] = None,
     form: FormNow = "csv",
@@ -73,7 +75,7 @@ def export_grants(
     filters = holdings.Filters(dataset=dataset, person=person, state=state)
 
     def read(tx: Transaction, window: Window) -> listing.Rows:
-        page = holdings.list_grants(tx, caller, window, filters)
+        page = holdings.list_grants(tx, caller, window, holdings.with_ids(tx, caller, filters))
         return [item.model_dump(mode="json") for item in grants_shown(tx, page.items)], page.next_cursor
 
     return listing.answer(parts, caller, Listing("grants", _GRANTS, read), form)
@@ -91,14 +93,14 @@ def export_leases(
     parts: PartsNow,
     state: Annotated[LeaseState | None, Query(description="`live`: any state before the end.")] = None,
     dataset: Word = None,
-    person: Word = None,
+    person: PersonFilter = None,
     form: FormNow = "csv",
 ) -> StreamingResponse:
     """Every lease of exactly this filter that you may see; never a secret. Recorded as an event."""
     filters = holdings.Filters(dataset=dataset, person=person, state=state)
 
     def read(tx: Transaction, window: Window) -> listing.Rows:
-        page = holdings.list_leases(tx, caller, window, filters)
+        page = holdings.list_leases(tx, caller, window, holdings.with_ids(tx, caller, filters))
         return [item.model_dump(mode="json") for item in leases_shown(tx, page.items)], page.next_cursor
 
     return listing.answer(parts, caller, Listing("leases", _LEASES, read), form)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from broker.access import bulk, csv_lines, granting, holdings
 from broker.database import now as clock
 from broker.web.api import bulk_shapes
-from broker.web.api.common import CallerNow, Ended, FreshCaller, PartsNow, Reason, WindowNow
+from broker.web.api.common import CallerNow, Ended, FreshCaller, PartsNow, PersonFilter, Reason, WindowNow
 from broker.web.api.holding_shapes import Grants, GrantShown, grants_shown
 
 router = APIRouter(prefix="/grants", tags=["grants"])
@@ -20,13 +20,14 @@ def list_grants(
     caller: CallerNow,
     parts: PartsNow,
     window: WindowNow,
-    person: Annotated[str | None, Query(max_length=64)] = None,
+    person: PersonFilter = None,
     dataset: Annotated[str | None, Query(max_length=64)] = None,
     state: Annotated[Literal["current", "ended"] | None, Query()] = None,
 ) -> Grants:
     """Grants, newest first: yours and, if you look after a dataset or lead a vendor's staff, theirs."""
     filters = holdings.Filters(dataset=dataset, person=person, state=state)
     with parts.database.transaction() as tx:
+        filters = holdings.with_ids(tx, caller, filters)
         page = holdings.list_grants(tx, caller, window, filters)
         return Grants(items=grants_shown(tx, page.items), next_cursor=page.next_cursor)
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from broker.access import holdings, issuing, renewing
 from broker.database import now as clock
-from broker.web.api.common import CallerNow, PartsNow, WindowNow
+from broker.web.api.common import CallerNow, PartsNow, PersonFilter, WindowNow
 from broker.web.api.holding_shapes import (
     Issued,
     LeaseBody,
@@ -45,11 +45,12 @@ def list_leases(
     window: WindowNow,
     state: Annotated[State | None, Query(description="`live`: any state before the end.")] = None,
     dataset: Annotated[str | None, Query(max_length=64)] = None,
-    person: Annotated[str | None, Query(max_length=64)] = None,
+    person: PersonFilter = None,
 ) -> Leases:
     """Leases, newest first."""
     filters = holdings.Filters(dataset=dataset, person=person, state=state)
     with parts.database.transaction() as tx:
+        filters = holdings.with_ids(tx, caller, filters)
         page = holdings.list_leases(tx, caller, window, filters)
         return Leases(items=leases_shown(tx, page.items), next_cursor=page.next_cursor)
 

@@ -13,12 +13,13 @@ from starlette.responses import Response
 
 from broker import proposals
 from broker.access import bulk, csv_lines, inviting, people, suspending
+from broker.access.naming import vendor_meant
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.identity.bootstrap import join_link
 from broker.models import Person
 from broker.web.api import bulk_shapes
-from broker.web.api.common import CallerNow, FreshCaller, PartsNow, Reason, WindowNow
+from broker.web.api.common import CallerNow, FreshCaller, PartsNow, Reason, VendorFilter, WindowNow
 from broker.web.api.suspensions import SuspendBody, Suspended
 from broker.web.validation import Shown, Strict
 
@@ -66,12 +67,13 @@ def list_people(
     caller: CallerNow,
     parts: PartsNow,
     window: WindowNow,
-    vendor: Annotated[str | None, Query(max_length=64)] = None,
+    vendor: VendorFilter = None,
     status: Annotated[Status | None, Query()] = None,
 ) -> People:
     """People, newest first. A vendor's lead sees its staff, everybody else themselves."""
     with parts.database.transaction() as tx:
-        page = people.list_people(tx, caller, window, vendor_id=vendor, status=status)
+        vendor_id = vendor_meant(tx, caller, vendor or "", "query/vendor")
+        page = people.list_people(tx, caller, window, vendor_id=vendor_id, status=status)
         return People(items=_shown(tx, page.items), next_cursor=page.next_cursor)
 
 

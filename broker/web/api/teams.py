@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
 from broker.access import teams
+from broker.access.naming import vendor_meant
 from broker.database import now as clock
 from broker.models import Person, Team
-from broker.web.api.common import CallerNow, FreshCaller, Id, Name, PartsNow, WindowNow
+from broker.web.api.common import CallerNow, FreshCaller, Id, Name, PartsNow, VendorFilter, WindowNow
 from broker.web.idempotency import KeyHeader, answer, once
 from broker.web.validation import Shown, Strict
 
@@ -68,11 +68,11 @@ def list_teams(
     caller: CallerNow,
     parts: PartsNow,
     window: WindowNow,
-    vendor: Annotated[str | None, Query(max_length=64)] = None,
+    vendor: VendorFilter = None,
 ) -> Teams:
     """Teams, newest first."""
     with parts.database.transaction() as tx:
-        page = teams.list_teams(tx, caller, window, vendor_id=vendor)
+        page = teams.list_teams(tx, caller, window, vendor_id=vendor_meant(tx, caller, vendor or "", "query/vendor"))
     return Teams(items=[_shown(item) for item in page.items], next_cursor=page.next_cursor)
 
 

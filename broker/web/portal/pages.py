@@ -62,9 +62,16 @@ def clock(at: datetime, now: datetime) -> str:
     return f"{at.day} {at.strftime('%b %Y, %H:%M UTC')}"
 
 
-def to_the_second(at: datetime, now: datetime) -> str:
-    """The same where people want the seconds: of what happens within some."""
-    return clock(at, now).replace(f"{at.astimezone(UTC):%H:%M}", f"{at.astimezone(UTC):%H:%M:%S}")
+def to_the_second(at: datetime) -> str:
+    """A time with its date, seconds and zone: what an auditor reads, or finds on paper."""
+    at = at.astimezone(UTC)
+    return f"{at.day} {at.strftime('%b %Y, %H:%M:%S UTC')}"
+
+
+def printed_date(at: datetime, now: datetime) -> str:
+    """The date that `clock` leaves out for today, which paper needs; "" where it is shown anyway."""
+    at, now = at.astimezone(UTC), now.astimezone(UTC)
+    return f", {at.day} {at.strftime('%b %Y')}" if at.date() == now.date() else ""
 
 
 def relative(at: datetime, now: datetime) -> str:
@@ -153,6 +160,7 @@ _FILTERS = (
     iso,
     clock,
     to_the_second,
+    printed_date,
     relative,
     duration,
     by_whom,

@@ -151,7 +151,7 @@ def _progress(viewer: Viewer, suspension_id: str) -> dict[str, Any]:
     with viewer.parts.database.transaction() as tx:
         found = suspension_reports.report(viewer.parts, tx, viewer.caller, suspension_id, clock(tx), only_open=True)
     failing = [outcome for outcome in found.outcomes if outcome.state == "revoke_failed"]
-    since = to_the_second(found.suspension.started_at, viewer.now)
+    since = to_the_second(found.suspension.started_at)
     return {"report": found, "item": found.suspension, "failing": failing[:_SHOWN], "refused_since": since}
 
 
@@ -168,7 +168,7 @@ def _report_page(back: Setback, suspension_id: str, sent: Mapping[str, str]) -> 
         item=found.suspension,
         outcomes=found.outcomes[:_SHOWN],
         failing=[outcome for outcome in found.outcomes if outcome.state == "revoke_failed"][:_SHOWN],
-        refused_since=to_the_second(found.suspension.started_at, viewer.now),
+        refused_since=to_the_second(found.suspension.started_at),
         by=by.name if by else found.suspension.suspended_by,
         filled=sent,
         trouble=back.trouble,

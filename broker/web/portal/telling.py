@@ -15,6 +15,8 @@ from broker.models import is_id
 from broker.web.portal.pages import bare
 from broker.web.portal.sentences import sentence
 
+_NO_PERSONS = {"system": "Guestkey", "operator": "The operator"}
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -35,8 +37,13 @@ def names_in(tx: Transaction, caller: Caller, events: Iterable[EventRead]) -> di
 
 def said(event: EventRead, names: Mapping[str, str]) -> str:
     """What happened, in a sentence."""
-    who = "Guestkey" if event.actor == "system" else _called(event.actor, names)
-    return sentence(event.kind, who, _called(event.subject, names))
+    who = _NO_PERSONS.get(event.actor) or _called(event.actor, names)
+    details = {
+        name: _called(value, names) if is_id(bare(value)) else value.replace("_", " ")
+        for name, value in event.details.items()
+        if isinstance(value, str)
+    }
+    return sentence(event.kind, who, _called(event.subject, names), details)
 
 
 def told(tx: Transaction, caller: Caller, events: Sequence[EventRead]) -> list[tuple[EventRead, str]]:
