@@ -13,9 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from broker import metrics
+from broker.addresses import Proxies
 from broker.errors import BackendDown, GuestkeyError, Invalid, TooMany
 from broker.oauth import refusals
 from broker.oauth import routes as oauth
@@ -28,6 +28,7 @@ from broker.web.headers import HostCheck, SecurityHeaders, TlsCheck
 from broker.web.limits import RateLimits, SizeLimits
 from broker.web.observability import RequestLog
 from broker.web.openapi import describe
+from broker.web.peers import Peers
 from broker.web.portal.pages import StaticParts
 from broker.web.validation import render_invalid
 
@@ -49,6 +50,7 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings
+    app.state.proxies = Proxies(settings.trusted_proxies)
     app.state.public_url = str(settings.public_url).rstrip("/")
     _add_routes(app)
     _add_error_rendering(app)
@@ -94,10 +96,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(TlsCheck, public_url=app.state.public_url, refuse=_refuse)
     app.add_middleware(SecurityHeaders, public_url=app.state.public_url)
     app.add_middleware(RequestLog, refuse=_refuse)
-    app.add_middleware(
-        ProxyHeadersMiddleware,
-        trusted_hosts=[str(network) for network in settings.trusted_proxies],
-    )
+    app.add_middleware(Peers, proxies=app.state.proxies)
 
 
 def _add_error_rendering(app: FastAPI) -> None:

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, Field, HttpUrl, PostgresDsn, Secret, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from broker.addresses import parse_network
+
 
 class BaoIdentity(BaseModel):
     """An AppRole login of the broker in OpenBao. The secret id is read from a file at each log-in."""
@@ -199,9 +201,10 @@ class Settings(BaseSettings):
     @field_validator("trusted_proxies")
     @classmethod
     def _not_everybody(cls, networks: list[IPv4Network | IPv6Network]) -> list[IPv4Network | IPv6Network]:
-        if any(network.prefixlen == 0 for network in networks):
+        meant = [parse_network(str(network)) for network in networks]
+        if any(network.prefixlen == 0 for network in meant):
             raise ValueError("a network of every address would let anybody name the address they come from")
-        return networks
+        return meant
 
     @field_validator("smtp_from")
     @classmethod

@@ -10,9 +10,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from broker.addresses import lies_in
 
 from .decision import Reason
 from .facts import Facts
@@ -163,20 +165,16 @@ class FromNetwork:
     ranges: Ranges
 
     def check(self, facts: Facts, now: datetime) -> Held:
-        """Met if the caller's address lies in a range; an unknown address lies in none."""
-        address = facts.caller.address if facts.caller else None
-        try:
-            known = ip_address(address) if address else None
-        except ValueError:
-            known = None
-        if known is not None and any(known in range_ for range_ in self.ranges):
+        """Met if the caller's address lies in a range, in any spelling of either; see `broker.addresses.lies_in`."""
+        inside = lies_in(facts.caller.address if facts.caller else None, self.ranges)
+        if inside:
             return Held(networks=self.ranges)
         reason = _you(
             "outside_network",
             f"Your request does not come from the network {self.name!r}.",
             f"Connect from {self.name!r}, then try again.",
         )
-        return Held(reason, unknown=known is None)
+        return Held(reason, unknown=inside is None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from io import StringIO
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from threading import Lock
 
 import casbin
 from casbin.model import Model
+
+from broker.addresses import parse_network
 
 from .conditions import Condition, Held, LifetimeAtMost, Networks, UnknownCondition, parse
 from .facts import Facts
@@ -276,7 +278,7 @@ def _parse_networks(text: str, problems: list[Problem]) -> Networks:
             problems.append(Problem("networks.csv", line, "a line is: name, CIDR"))
             continue
         try:
-            found[fields[0]].append(ip_network(fields[1]))
+            found[fields[0]].append(parse_network(fields[1]))
         except ValueError as error:
             problems.append(Problem("networks.csv", line, str(error)))
     return {name: tuple(ranges) for name, ranges in found.items()}

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+from contextlib import suppress
 from ipaddress import ip_address
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.supervisors import Multiprocess
 
 from broker.errors import Invalid
 from broker.operator import tls
 from broker.operator.configuring import load
 from broker.operator.tls import CertificateFiles
+from broker.web import connections
 from broker.web.observability import configure_logging
 
 GRACE_SECONDS = 20
-_LONGEST_HEAD = 32 * 1024
+# As uvicorn's own command ends then.
+_NOT_STARTED = 3
 
 
 def serve(host: str, port: int, workers: int, files: CertificateFiles | None) -> None:
@@ -74,21 +79,23 @@ def _only_here(host: str) -> bool:
 
 
 def _run(host: str, port: int, workers: int, files: CertificateFiles | None) -> None:
-    uvicorn.run(
+    config = uvicorn.Config(
         "broker.operator.serve:application",
         factory=True,
         host=host,
         port=port,
         workers=workers,
         ssl_context_factory=tls.context_factory(files) if files else None,
-        # h11 gives up on an endless head; the faster parser would keep reading it into memory.
-        http="h11",
-        h11_max_incomplete_event_size=_LONGEST_HEAD,
-        ws="none",
-        # The application itself believes forwarded headers, from GUESTKEY_TRUSTED_PROXIES only.
-        proxy_headers=False,
-        server_header=False,
-        access_log=False,
-        log_config=None,
+        **connections.options(),
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    # Bound here however many processes there are: left to the event loop, `::` would be IPv6 alone.
+    bound = config.bind_socket()
+    if workers > 1:
+        Multiprocess(config, sockets=[bound]).run()
+        return
+    server = uvicorn.Server(config)
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[bound])
+    if not server.started:
+        sys.exit(_NOT_STARTED)

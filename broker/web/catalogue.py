@@ -239,6 +239,12 @@ _TYPES = (
         "Send less at once.",
     ),
     ProblemType(
+        "too_slow",
+        "The request came too slowly",
+        "A request is to be here within seconds; of a long one, a kilobyte every second at least.",
+        "Send it again. If it lasts, the way here is too slow.",
+    ),
+    ProblemType(
         "misdirected",
         "This server does not answer to that name",
         "The `Host` header names another host than this installation's public address.",
@@ -278,6 +284,7 @@ _BY_STATUS = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    408: "too_slow",
     409: "conflict",
     413: "too_large",
     414: "too_large",

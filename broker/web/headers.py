@@ -26,22 +26,28 @@ CONTENT_SECURITY_POLICY = "; ".join(
 Refuse = Callable[[Scope, Receive, Send, str, int], Awaitable[None]]
 
 
+def security_headers(public_url: str) -> dict[str, str]:
+    """What every answer carries, by header."""
+    headers = {
+        "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    }
+    if public_url.startswith("https://"):
+        headers["Strict-Transport-Security"] = "max-age=63072000"
+    return headers
+
+
 class SecurityHeaders:
     """ASGI middleware. Answers are not kept by anybody unless a route says so (static files do)."""
 
     def __init__(self, app: ASGIApp, public_url: str) -> None:
         self._app = app
-        self._headers = {
-            "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-            "X-Content-Type-Options": "nosniff",
-            "X-Frame-Options": "DENY",
-            "Referrer-Policy": "no-referrer",
-            "Cross-Origin-Opener-Policy": "same-origin",
-            "Cross-Origin-Resource-Policy": "same-origin",
-            "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-        }
-        if public_url.startswith("https://"):
-            self._headers["Strict-Transport-Security"] = "max-age=63072000"
+        self._headers = security_headers(public_url)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Callable, Iterator
-from ipaddress import ip_address
 from threading import Lock
 from time import monotonic, time
 from typing import Any
@@ -21,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from broker import migrations
 from broker.access import silence
+from broker.addresses import parse
 from broker.credentials import kinds
 from broker.database import now as clock
 from broker.errors import BackendDown, Invalid, NotFound
@@ -158,9 +158,10 @@ def _may_scrape(parts: Parts, request: Request) -> bool:
         sent = request.headers.get("authorization", "").removeprefix("Bearer ")
         return hmac.compare_digest(sent.encode(), token.get_secret_value().encode())
     # A proxy on this machine would make the whole world look local: it gives itself away by its headers.
-    if request.client is None or any(name.startswith("x-forwarded") for name in request.headers):
+    if any(name.startswith("x-forwarded") or name in ("forwarded", "via", "x-real-ip") for name in request.headers):
         return False
-    return ip_address(request.client.host).is_loopback
+    address = parse(request.client.host if request.client else None)
+    return address is not None and address.is_loopback
 
 
 class _LeaseStates:

@@ -1,4 +1,4 @@
-"""How much a caller may send, and how often. Refused before anything is read, parsed or looked up.
+"""How much a caller may send, how slowly, and how often. Refused before anything is read, parsed or looked up.
 
 Rates are counted in this process: an installation with N replicas allows up to N times the configured rate. That
 stops floods and guessing by hand; a shared limit belongs in front of the replicas.
@@ -14,12 +14,16 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from broker.addresses import counted_as
+from broker.web.bodies import Bodies, HungUp, Refused
 from broker.web.headers import WITHOUT_HOST
 
 LONGEST_TARGET = 4096
 LONGEST_HEADERS = 16 * 1024
 LONGEST_CREDENTIAL = 8 * 1024
 _MOST_BUCKETS = 20_000
+# As much as this many subnets (/64) may together, a site (/48) may: it has 65,536 of them.
+SUBNETS_OF_A_SITE = 8
 # A page asks for several of these; they cost nothing.
 _FILES = "/static/"
 # Gateways ask here at each handshake and are nobody we know: what a recognised caller may, each address may here.
@@ -31,12 +35,13 @@ Refuse = Callable[[Scope, Receive, Send, str, int], Awaitable[None]]
 class SizeLimits:
     """ASGI middleware: addresses, headers, credentials and bodies no longer than they need to be.
 
-    A body is counted as it arrives, so neither a missing nor a false Content-Length helps.
+    A body is counted as it arrives (`broker.web.bodies`), so neither a missing nor a false Content-Length helps.
     """
 
     def __init__(self, app: ASGIApp, body_limit: int, refuse: Refuse) -> None:
         self._app = app
         self._body_limit = body_limit
+        self._bodies = Bodies(body_limit)
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,7 +53,7 @@ class SizeLimits:
         if status:
             await self._refuse(scope, receive, send, "too_large", status)
             return
-        await self._count_body(scope, receive, send)
+        await self._serve(scope, receive, send)
 
     def _too_long(self, scope: Scope) -> int:
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > LONGEST_TARGET:
@@ -62,32 +67,24 @@ class SizeLimits:
                 return 413
         return 431 if total > LONGEST_HEADERS else 0
 
-    async def _count_body(self, scope: Scope, receive: Receive, send: Send) -> None:
-        seen, started = 0, False
-
-        async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            if message["type"] == "http.request":
-                seen += len(message.get("body", b""))
-                if seen > self._body_limit:
-                    raise _BodyTooLong
-            return message
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = self._bodies.of(scope, receive)
 
         async def noted(message: Message) -> None:
-            nonlocal started
-            started = True
+            body.answering = True
             await send(message)
 
         try:
-            await self._app(scope, counted, noted)
-        except _BodyTooLong:
-            if not started:
-                await self._refuse(scope, receive, send, "too_large", 413)
-
-
-class _BodyTooLong(BaseException):
-    """Not an Exception: no handler on the way may turn it into another answer."""
+            await self._app(scope, body.receive, noted)
+        except HungUp:
+            return
+        except Refused as refused:
+            if not body.answering:
+                if refused.wait:
+                    scope.setdefault("state", {})["retry_after"] = refused.wait
+                await self._refuse(scope, receive, send, refused.code, refused.status)
+        finally:
+            body.close()
 
 
 class Buckets:
@@ -111,7 +108,8 @@ class Buckets:
 
 
 class RateLimits:
-    """ASGI middleware: one rate for each recognised caller, a lower one for each address without one.
+    """ASGI middleware: one rate for each recognised caller, a lower one for each address without one: of IPv6, each /64
+    (and eight times as much for each /48), because whoever has one address there has all of them.
 
     A credential counts as its own caller only after it was recognised once (`state.found`, set by
     `broker.identity.http`): guessing tokens spends the address's rate.
@@ -121,6 +119,7 @@ class RateLimits:
         self._app = app
         self._callers = Buckets(per_caller)
         self._addresses = Buckets(per_address)
+        self._sites = Buckets(per_address * SUBNETS_OF_A_SITE)
         self._known: OrderedDict[bytes, str] = OrderedDict()
         self._refuse = refuse
 
@@ -145,10 +144,11 @@ class RateLimits:
         holder = self._known.get(credential) if credential else None
         if holder:
             return self._callers.take(holder, monotonic())
-        address = scope["client"][0] if scope.get("client") else ""
+        subnet, site = counted_as(scope["client"][0] if scope.get("client") else None)
         if scope["path"].startswith(_GATEWAYS):
-            return self._callers.take(f"gateway {address}", monotonic())
-        return self._addresses.take(address, monotonic())
+            return self._callers.take(f"gateway {subnet}", monotonic())
+        wait = self._addresses.take(subnet, monotonic())
+        return wait or (self._sites.take(site, monotonic()) if site else 0)
 
     def _remember(self, credential: bytes, holder: str) -> None:
         self._known[credential] = holder

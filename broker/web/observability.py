@@ -23,6 +23,8 @@ log = structlog.get_logger("guestkey.request")
 Refuse = Callable[[Scope, Receive, Send, str, int], Awaitable[None]]
 _OURS = f"{Path(__file__).parents[1]}"
 _MOST_FRAMES = 12
+# As nginx calls it: the client went away before there was an answer.
+CLIENT_GONE = 499
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 # Libraries that log addresses with query strings, or statements with their values.
 TOO_TALKATIVE = ("httpx", "urllib3", "requests", "sqlalchemy", "uvicorn.access")
@@ -152,14 +154,14 @@ def template_of(scope: Scope) -> str:
 
 def _log_outcome(scope: Scope, status: int, seconds: float) -> None:
     route = template_of(scope)
-    metrics.requests.labels(scope["method"] if route else "", route, str(status)).observe(seconds)
+    metrics.requests.labels(scope["method"] if route else "", route, str(status or CLIENT_GONE)).observe(seconds)
     if scope["path"] in _QUIET:
         return
     log.info(
         "request",
         method=scope["method"],
         route=route,
-        status=status,
+        status=status or CLIENT_GONE,
         milliseconds=round(seconds * 1000, 1),
         holder=holder_of(scope.get("state", {})),
         address=scope["client"][0] if scope.get("client") else None,

@@ -158,6 +158,22 @@ def test_a_deny_whose_fact_is_missing_applies() -> None:
     assert codes(facts(caller=nowhere), rules(RULE, deny)) == ["rule_denies"]
 
 
+@pytest.mark.parametrize("listed", ["203.0.113.0/24", "::ffff:203.0.113.0/120", "64:ff9b::203.0.113.0/120"])
+@pytest.mark.parametrize(
+    "address",
+    ["203.0.113.7", "::ffff:203.0.113.7", "::FFFF:cb00:7107", "64:ff9b::203.0.113.7", "2002:cb00:7107::1", "not one"],
+)
+def test_a_denied_network_is_denied_in_every_spelling(listed: str, address: str) -> None:
+    """And what may be of the network or not is let in nowhere that only it is."""
+    caller = replace(facts().caller, address=address)  # type: ignore[type-var]
+    deny = "role:annotator, dataset:trials, deidentified, read, network:office, deny"
+    allow = f"{RULE.rpartition(',')[0]} network:office, allow"
+    networks = f"office, {listed}"
+    assert codes(facts(caller=caller), Rules.parse(GRAMMAR, f"{RULE}\n{deny}", networks, 7)) == ["rule_denies"]
+    let_in = codes(facts(caller=caller), Rules.parse(GRAMMAR, allow, networks, 7)) == []
+    assert let_in == (address not in ("2002:cb00:7107::1", "not one"))
+
+
 def test_hours_bound_the_lease_and_say_when_they_open() -> None:
     open_ = "role:annotator, dataset:trials, deidentified, read, ttl<=24h hours:08-20/Europe/Berlin, allow"
     decision = decide(facts(), rules(open_), NOW)

@@ -18,6 +18,7 @@ from broker.app import create_app
 from broker.identity.http import SESSION_COOKIE
 from broker.parts import Parts
 from broker.settings import Settings
+from broker.web import connections
 from tests.support.browser import Browser
 from tests.support.world import Signed, World
 
@@ -37,9 +38,7 @@ class Replica:
         # Links, cookies and passkeys are made of the parts' own settings.
         self.parts = replace(parts, settings=self.settings)
         self.app = create_app(self.settings, self.parts)
-        config = uvicorn.Config(
-            self.app, http="h11", ws="none", proxy_headers=False, server_header=False, access_log=False, log_config=None
-        )
+        config = uvicorn.Config(self.app, **connections.options())
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="replica")
 

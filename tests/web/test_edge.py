@@ -21,6 +21,7 @@ from broker.models import Dataset
 from broker.parts import Parts
 from broker.settings import Settings
 from broker.web.catalogue import CATALOGUE
+from broker.web.limits import SUBNETS_OF_A_SITE
 from tests.support.world import World
 from tests.web.conftest import ClientOf, Replica
 
@@ -189,6 +190,10 @@ def test_nothing_is_answered_in_the_clear_where_the_public_address_is_https(
     is_problem(asked(settings, parts, "http", me, front, **token, **{"X-Forwarded-Proto": "http"}), 403, "tls_needed")
     passed = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "198.51.100.4"}
     assert asked(settings, parts, "http", me, front, **token, **passed).status_code == 200
+    for several in ("https,http", "https, http", "HTTPS"):
+        passed = {"X-Forwarded-Proto": several, "X-Forwarded-For": "198.51.100.4, 192.0.2.80"}
+        assert asked(settings, parts, "http", me, front, **token, **passed).status_code == 200, "several proxies"
+        assert asked(settings, parts, "http", me, f"::ffff:{front}", **token, **passed).status_code == 200
     assert asked(settings, parts, "https", me, **token).status_code == 200
     for probe in ("/healthz", "/readyz"):
         assert asked(settings, parts, "http", probe).status_code == 200
@@ -244,7 +249,27 @@ def test_forwarded_addresses_count_only_from_trusted_proxies(settings: Settings,
     assert spoofed == [404, 404, 429, 429]
 
 
-@pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0"])
+def test_an_ipv6_subnet_has_one_rate_and_a_site_a_few(settings: Settings, parts: Parts) -> None:
+    changes = {"rate_limit_anonymous_per_minute": 2, "trusted_proxies": [ip_network("127.0.0.0/8")]}
+
+    def asked_from(replica: Replica, *addresses: str) -> list[int]:
+        return [
+            httpx.get(f"{replica.url}/nonesuch", headers={"X-Forwarded-For": address}).status_code
+            for address in addresses
+        ]
+
+    with running(settings, parts, **changes) as replica:
+        same = [f"2001:db8:1:2::{n:x}" for n in range(4)]
+        assert asked_from(replica, *same) == [404, 404, 429, 429]
+        spellings = ["198.51.100.9", "::ffff:198.51.100.9", "[64:ff9b::198.51.100.9]:80", "198.51.100.9:7"]
+        assert asked_from(replica, *spellings) == [404, 404, 429, 429]
+        site = [f"2001:db8:77:{n:x}::1" for n in range(2 * SUBNETS_OF_A_SITE + 4)]
+        answers = asked_from(replica, *site)
+        # A token or two comes back meanwhile on a slow machine.
+        assert answers[: 2 * SUBNETS_OF_A_SITE] == [404] * (2 * SUBNETS_OF_A_SITE) and 429 in answers
+
+
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0", "::ffff:0:0/96", "64:ff9b::/96"])
 def test_not_everybody_can_be_a_trusted_proxy(settings: Settings, network: str) -> None:
     changed = settings.model_dump() | {"trusted_proxies": [network]}
     with pytest.raises(ValidationError, match="every address"):

@@ -1,0 +1,248 @@
+"""The real server as a hostile network meets it: slow, unfinished and broken requests hold nothing others need."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import func, select
+
+from broker.embedded.children import free_port
+from broker.embedded.stack import Stack
+from broker.identity.http import SESSION_COOKIE
+from broker.models import Event
+from broker.parts import Parts
+from broker.web import bodies, connections
+from tests.operator.test_tls import RUN
+from tests.support.waiting import answered
+from tests.support.world import World
+
+# Everything below ends within what is promised; a busy machine may take this much longer.
+PATIENCE = 60.0
+FORM = ("POST /oauth/token", "Content-Type: application/x-www-form-urlencoded")
+
+
+@dataclass
+class Served:
+    """A running `guestkey serve`, and where its log goes."""
+
+    port: int
+    child: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://localhost:{self.port}"
+
+    def connect(self, host: str = "127.0.0.1") -> socket.socket:
+        """A bare connection."""
+        return socket.create_connection((host, self.port), timeout=PATIENCE)
+
+    def head(self, start: str = "POST /oauth/token", *lines: str) -> bytes:
+        """The head of a request."""
+        return "\r\n".join([f"{start} HTTP/1.1", f"Host: localhost:{self.port}", *lines, "", ""]).encode()
+
+    def lines(self) -> list[dict[str, object]]:
+        """What it logged."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+@pytest.fixture(scope="module")
+def served(stack: Stack, parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One server on every address of this machine, IPv6 and IPv4 alike, behind a proxy at 127.0.0.2."""
+    assert parts.tag
+    port, log = free_port(), tmp_path_factory.mktemp("served") / "log"
+    changes = {
+        "GUESTKEY_PUBLIC_URL": f"http://localhost:{port}",
+        "GUESTKEY_TRUSTED_PROXIES": '["127.0.0.2/32"]',
+        "GUESTKEY_RATE_LIMIT_ANONYMOUS_PER_MINUTE": "100000",
+    }
+    with log.open("wb") as written:
+        child = subprocess.Popen(
+            [*RUN, "serve", "--host", "::", "--port", str(port)],
+            env={**os.environ, **stack.environment(), **changes},
+            stdout=written,
+            stderr=written,
+        )
+        try:
+            answered(f"http://localhost:{port}/healthz", child)
+            yield Served(port, child, log)
+        finally:
+            child.terminate()
+            child.wait(30)
+
+
+def read_to_end(raw: socket.socket) -> bytes:
+    """Everything until the server closes; a reset is an end too."""
+    raw.settimeout(PATIENCE)
+    found = b""
+    try:
+        while got := raw.recv(65536):
+            found += got
+    except ConnectionResetError:
+        pass
+    return found
+
+
+def is_problem(answer: bytes, status: int, code: str) -> None:
+    """Check a raw answer: the status, every security header, and a problem document."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.split(b"\r\n")[0].split(b" ")[1] == str(status).encode(), answer
+    lowered = head.lower()
+    for header in (b"content-security-policy", b"x-content-type-options", b"referrer-policy", b"cache-control"):
+        assert header in lowered, (header, answer)
+    assert b"application/problem+json" in lowered
+    assert json.loads(body)["code"] == code
+
+
+def test_a_dual_stack_server_knows_its_peers(served: Served) -> None:
+    """Who comes by IPv4 to an IPv6 socket is loopback, a trusted proxy or a stranger as on an IPv4 one."""
+    assert httpx.get(f"http://127.0.0.1:{served.port}/metrics").status_code == 200, "this machine, as ::ffff:127.0.0.1"
+    with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.2")) as proxy:
+        passed = {"Host": f"localhost:{served.port}", "X-Forwarded-For": "::ffff:203.0.113.77"}
+        assert proxy.get(f"http://127.0.0.1:{served.port}/sign-in", headers=passed).status_code == 200
+    spoofed = {"Host": f"localhost:{served.port}", "X-Forwarded-For": "203.0.113.78"}
+    httpx.get(f"http://127.0.0.1:{served.port}/sign-in", headers=spoofed)
+    seen = [line.get("address") for line in served.lines() if line.get("event") == "request"]
+    assert "203.0.113.77" in seen and "127.0.0.1" in seen and "203.0.113.78" not in seen
+    assert not any(str(address).startswith("::ffff") for address in seen)
+
+
+def test_a_slow_head_is_cut(served: Served) -> None:
+    with closing(served.connect()) as silent, closing(served.connect()) as slow:
+        slow.sendall(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
+        began = time.monotonic()
+        is_problem(read_to_end(slow), 408, "too_slow")
+        assert read_to_end(silent) == b"", "who sent nothing is told nothing"
+        assert time.monotonic() - began >= connections.HEAD_SECONDS - 1
+
+
+@pytest.mark.parametrize(
+    ("start", "kind", "length"),
+    [
+        ("POST /oauth/token", "application/x-www-form-urlencoded", "Content-Length: 200000"),
+        ("POST /oauth/token", "application/x-www-form-urlencoded", "Transfer-Encoding: chunked"),
+        ("POST /api/v1/leases", "application/json", "Content-Length: 200000"),
+    ],
+)
+def test_a_byte_every_now_and_then_is_cut(served: Served, start: str, kind: str, length: str) -> None:
+    with closing(served.connect()) as slow:
+        slow.sendall(served.head(start, f"Content-Type: {kind}", length))
+        began = time.monotonic()
+        slow.settimeout(0.5)
+        answer = b""
+        while not answer and time.monotonic() - began < PATIENCE:
+            try:
+                slow.sendall(b"1\r\na\r\n" if "chunked" in length else b"a")
+                answer = slow.recv(65536)
+            except TimeoutError:
+                continue
+        assert time.monotonic() - began >= bodies.FIRST_SECONDS - 1
+        is_problem(answer + read_to_end(slow), 408, "too_slow")
+
+
+def test_slow_clients_keep_nobody_out(served: Served) -> None:
+    """Two hundred slow bodies and heads from one address: others are answered meanwhile, most are not even kept."""
+    with ExitStack() as held:
+        slow = []
+        head = served.head(*FORM, "Content-Length: 1000")
+        for at in range(200):
+            raw = held.enter_context(closing(served.connect()))
+            slow.append(raw)
+            with suppress(OSError):  # refused already: that is what this is about
+                raw.sendall(head if at < 100 else head[:30])
+        with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.3"), timeout=PATIENCE) as other:
+            for _ in range(5):
+                address = f"http://127.0.0.1:{served.port}"
+                assert other.get(f"{address}/sign-in", headers={"Host": f"localhost:{served.port}"}).status_code == 200
+        answers = [read_to_end(raw) for raw in slow]
+    told = [answer.split(b" ")[1] for answer in answers if answer]
+    assert told.count(b"408") and told.count(b"429"), "some waited in vain, the rest were too many at once"
+    assert told.count(b"408") <= connections.MOST_WITHOUT_HEAD + bodies.MOST_AT_ONCE
+
+
+def test_what_is_sent_after_the_answer_holds_nothing(served: Served) -> None:
+    """The body of a request that was answered without it: the connection ends all the same."""
+    with closing(served.connect()) as raw:
+        raw.sendall(served.head("POST /nonesuch", "Content-Length: 100000"))
+        raw.settimeout(1)
+        began, ended, got = time.monotonic(), False, b""
+        while not ended and time.monotonic() - began < PATIENCE:
+            try:
+                raw.sendall(b"a")
+                part = raw.recv(65536)
+                got, ended = got + part, not part
+            except TimeoutError:
+                continue
+            except OSError:
+                ended = True
+        assert ended and b" 404 " in got.split(b"\r\n")[0]
+
+
+def events(parts: Parts) -> int:
+    """How many events there are."""
+    with parts.database.transaction() as tx:
+        return tx.scalars(select(func.count()).select_from(Event)).one()
+
+
+def test_who_hangs_up_in_mid_body_is_no_fault_of_ours(served: Served, world: World, parts: Parts) -> None:
+    """Neither an error, nor a traceback, nor an event, whoever reads the body and whoever sends it."""
+    signed = world.person()
+    someone = f"Authorization: {signed.headers['Authorization']}"
+    cookie = f"Cookie: {SESSION_COOKIE}={world.session(signed)}"
+    before = events(parts)
+    for start, kind in (
+        ("POST /oauth/token", "application/x-www-form-urlencoded"),
+        ("POST /api/v1/leases", "application/json"),
+        ("POST /security/notices", "application/x-www-form-urlencoded"),
+        ("POST /notices/read", "multipart/form-data; boundary=x"),
+    ):
+        for length in ("Content-Length: 1000", "Transfer-Encoding: chunked"):
+            with closing(served.connect()) as raw:
+                known = someone if "/api/" in start else cookie
+                raw.sendall(served.head(start, f"Content-Type: {kind}", length, known))
+                raw.sendall(b'5\r\n{"a":\r\n' if "chunked" in length else b'{"a":')
+    assert httpx.get(f"{served.url}/sign-in").status_code == 200
+    end = time.monotonic() + PATIENCE
+    while sum(line.get("status") == 499 for line in served.lines()) < 6 and time.monotonic() < end:
+        time.sleep(0.2)
+    gone = [line for line in served.lines() if line.get("status") == 499]
+    assert len(gone) >= 6, served.lines()[-12:]
+    text = served.log.read_text()
+    assert "Traceback" not in text and "request.fault" not in text and '"status": 500' not in text
+    assert events(parts) == before
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "malformed"),
+        (b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n", 400, "malformed"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 70_000, 431, "too_large"),
+        (b"GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400, "malformed"),
+        (b"GET / HTTP/1.1\r\n\r\n", 400, "malformed"),
+    ],
+)
+def test_what_is_no_http_is_answered_like_every_other_fault(
+    served: Served, sent: bytes, status: int, code: str
+) -> None:
+    with closing(served.connect()) as raw:
+        raw.sendall(sent)
+        is_problem(read_to_end(raw), status, code)
+
+
+def test_a_broken_chunk_in_mid_body_ends_the_request(served: Served) -> None:
+    with closing(served.connect()) as raw:
+        raw.sendall(served.head("POST /oauth/token", "Transfer-Encoding: chunked") + b"zz\r\n")
+        is_problem(read_to_end(raw), 400, "malformed")
+    assert "Traceback" not in served.log.read_text()
