@@ -35,7 +35,8 @@ _READABLE = """
      AND s.inherited = (c.relkind = 'p')
    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition AND c.relpersistence <> 't'
      AND a.attnum > 0 AND NOT a.attisdropped
-     AND NOT starts_with(n.nspname, 'pg_') AND n.nspname NOT IN ('information_schema', 'slices', 'guestkey_ops')
+     AND NOT starts_with(n.nspname, 'pg_')
+     AND n.nspname NOT IN ('information_schema', 'slices', 'slices_private', 'guestkey_ops')
      AND has_schema_privilege(n.oid, 'USAGE') AND has_column_privilege(c.oid, a.attnum, 'SELECT')
    ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C", a.attnum
    LIMIT %s
@@ -111,12 +112,12 @@ def _share(distinct: float | None, count: int | None) -> float | None:
 
 
 def estimate(
-    connection: psycopg.Connection[tuple[Any, ...]], relation: sql.Composable, schema: str, table: str
+    connection: psycopg.Connection[tuple[Any, ...]], query: sql.Composable, schema: str, table: str
 ) -> int | None:
-    """How many rows the planner thinks a view on a table shows; None if it never analysed the table. Reads no row."""
+    """How many rows the planner thinks a query on a table shows; None if it never analysed the table. Reads no row."""
     if connection.execute(_NEVER_ANALYSED, (schema, table)).fetchone() is not None:
         return None
-    row = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) SELECT FROM {}").format(relation)).fetchone()
+    row = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) {}").format(query)).fetchone()
     plan: Any = row[0] if row else None
     rows = plan[0].get("Plan", {}).get("Plan Rows") if isinstance(plan, list) and plan else None
     return int(rows) if isinstance(rows, int | float) and not isinstance(rows, bool) else None

@@ -10,11 +10,11 @@ import psycopg
 import structlog
 from psycopg import sql
 
+from broker.credentials import postgres_views
 from broker.credentials.database_user import LIFETIMES, lend, withdraw
 from broker.credentials.names import short
 from broker.credentials.postgres_binding import PostgresBinding
-from broker.credentials.postgres_catalogue import estimate
-from broker.credentials.postgres_sessions import registering, silent, view_of
+from broker.credentials.postgres_sessions import registering, silent
 from broker.errors import Invalid
 from broker.vault import Vault
 
@@ -24,14 +24,6 @@ CONNECTION_LIMIT = 3
 STATEMENT_TIMEOUT = "60s"
 _PROBE = "gks_probe"
 
-_READABLE = """
-    SELECT a.attname FROM pg_attribute a
-      JOIN pg_class c ON c.oid = a.attrelid
-      JOIN pg_namespace n ON n.oid = c.relnamespace
-     WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped
-       AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-       AND has_schema_privilege(n.oid, 'USAGE') AND has_column_privilege(c.oid, a.attnum, 'SELECT')
-"""
 _MISMATCHES = (psycopg.errors.DataError, psycopg.errors.UndefinedFunction, psycopg.errors.DatatypeMismatch)
 
 # SET FALSE: a guest cannot SET ROLE to the slice's role and so outlive its own.
@@ -40,6 +32,8 @@ _CREATION = (
     """CONNECTION LIMIT {limit} PASSWORD '{{{{password}}}}' VALID UNTIL '{{{{expiration}}}}';""",
     """GRANT {group} TO "{{{{name}}}}" WITH ADMIN FALSE, INHERIT TRUE, SET FALSE;""",
     """ALTER ROLE "{{{{name}}}}" SET statement_timeout = '{timeout}';""",
+    # So that psql's \d, and whoever leaves out the schema, finds the view.
+    """ALTER ROLE "{{{{name}}}}" SET search_path = slices;""",
 )
 _RENEWAL = ("""ALTER ROLE "{{name}}" VALID UNTIL '{{expiration}}';""",)
 # The COMMIT is the point: with NOLOGIN uncommitted, a holder that reconnects in a loop survives its own role.
@@ -96,9 +90,8 @@ def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> N
     binding = PostgresBinding.parse(raw_binding)
     withdraw(vault, slice_id)
     group_name = f"gks_{short(slice_id)}"
-    view = sql.Identifier(*view_of(slice_id).split("."))
     with _registrar(vault, binding.connection, slice_id) as connection:
-        connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(view))
+        postgres_views.drop(connection, slice_id)
         _drop_group(connection, group_name)
 
 
@@ -128,6 +121,14 @@ def _registrar(vault: Vault, connection_name: str, slice_id: str) -> Iterator[Se
         raise Invalid(
             "A row filter compares a column with a literal of another type.", field="/binding/rows"
         ) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        # Waiting does not mend it; only the administrator of that database does.
+        reason = error.diag.message_primary or "a right is missing"
+        raise Invalid(
+            f"The database refuses the registrar: {reason}.",
+            field="/binding/table",
+            advice="The operator runs `guestkey connect-backend postgres --check`: it prints what to grant.",
+        ) from error
     except psycopg.Error as error:
         # Another worker at the same slice, or a database that went away: the next round finds out.
         log.warning("slice.not_changed", slice=slice_id, error=type(error).__name__)
@@ -136,15 +137,9 @@ def _registrar(vault: Vault, connection_name: str, slice_id: str) -> Iterator[Se
 
 def _make_view(vault: Vault, slice_id: str, binding: PostgresBinding) -> int | None:
     group_name = f"gks_{short(slice_id)}"
-    group, view = sql.Identifier(group_name), sql.Identifier(*view_of(slice_id).split("."))
     with _registrar(vault, binding.connection, slice_id) as connection:
-        _check_catalogue(connection, binding)
         _make_group(connection, group_name)
-        connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(view))
-        options = sql.SQL("security_barrier = true, security_invoker = false")
-        connection.execute(sql.SQL("CREATE VIEW {} WITH ({}) AS {}").format(view, options, binding.select()))
-        connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(view, group))
-        return estimate(connection, view, binding.schema, binding.table)
+        return postgres_views.make(connection, slice_id, binding, sql.Identifier(group_name))
 
 
 def _make_group(connection: Session, group_name: str) -> None:
@@ -165,20 +160,3 @@ def _drop_group(connection: Session, group_name: str) -> None:
         connection.execute(sql.SQL("GRANT {} TO CURRENT_USER WITH INHERIT TRUE").format(group))
         connection.execute(sql.SQL("DROP OWNED BY {}").format(group))
         connection.execute(sql.SQL("DROP ROLE {}").format(group))
-
-
-def _check_catalogue(connection: Session, binding: PostgresBinding) -> None:
-    # The view reads as the registrar, so what counts is what the registrar may select, column by column.
-    rows = connection.execute(_READABLE, (binding.schema, binding.table)).fetchall()
-    if not rows:
-        raise Invalid(
-            "There is no such table, or the registrar may not read it.",
-            field="/binding/table",
-            advice=f"GRANT SELECT ON {binding.schema}.{binding.table} TO guestkey_registrar, then try again.",
-        )
-    missing = {*binding.columns, *(row.column for row in binding.rows)} - {str(row[0]) for row in rows}
-    if missing:
-        raise Invalid(
-            f"The table has no column {', '.join(sorted(missing))}, or the registrar may not read it.",
-            field="/binding/columns",
-        )

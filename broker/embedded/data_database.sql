@@ -22,6 +22,9 @@ CREATE ROLE guestkey_registrar LOGIN CREATEROLE NOINHERIT CONNECTION LIMIT 5 PAS
 GRANT CONNECT ON DATABASE data TO guestkey_registrar WITH GRANT OPTION;
 -- [slices]
 CREATE SCHEMA slices AUTHORIZATION guestkey_registrar;
+-- [slices-private]
+-- What stands behind slices that hide rows: literals of their filters, and the functions that read the rows.
+CREATE SCHEMA slices_private AUTHORIZATION guestkey_registrar;
 
 -- [minter]
 -- The minter is OpenBao's own login: it makes guests' users and lends them slice roles it cannot use itself.

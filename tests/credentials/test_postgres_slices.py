@@ -27,10 +27,10 @@ def setup(world: World) -> Vault:
     return vault_of(world.settings, "setup")
 
 
-def rows_of(world: World, binding: dict[str, Any]) -> int:
-    """How many rows a binding shows."""
+def rows_of(world: World, slice_id: str) -> int:
+    """How many rows a slice shows."""
     with world.admin() as admin:
-        return len(admin.execute(PostgresBinding.parse(binding).select()).fetchall())
+        return len(admin.execute(f"SELECT * FROM {view_of(slice_id)}").fetchall())
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,14 @@ def rows_of(world: World, binding: dict[str, Any]) -> int:
         (["name", "=", "O'Hara \\ %s {} --"], 0),
     ],
 )
-def test_every_operator_means_what_it_says(world: World, row: list[Any], count: int) -> None:
-    assert rows_of(world, CLINIC | {"columns": ["id"], "rows": [row]}) == count
+@pytest.mark.parametrize("fast", [False, True])
+def test_every_operator_means_what_it_says(
+    world: World, setup: Vault, row: list[Any], count: int, *, fast: bool
+) -> None:
+    slice_id, binding = new_id("sl"), CLINIC | {"columns": ["id"], "rows": [row], "fast": fast}
+    register(setup, slice_id, binding)
+    assert rows_of(world, slice_id) == count
+    unregister(setup, slice_id, binding)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**63, -(2**64), "\ud800", "a\x00", None, "x" * 1001])
@@ -62,7 +68,7 @@ def test_a_literal_that_would_fail_only_in_use_is_refused(value: object) -> None
             PostgresBinding.parse(CLINIC | {"columns": ["id"], "rows": [row]})
 
 
-@pytest.mark.parametrize("schema", ["slices", "guestkey_ops", "pg_toast"])
+@pytest.mark.parametrize("schema", ["slices", "slices_private", "guestkey_ops", "pg_toast"])
 def test_the_houses_own_schemas_are_no_data(schema: str) -> None:
     with pytest.raises(Invalid, match="cannot be part"):
         PostgresBinding.parse(CLINIC | {"columns": ["id"], "schema": schema})

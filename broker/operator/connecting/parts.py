@@ -42,6 +42,8 @@ _CHECKS: Mapping[str, str] = {
     "registrar-rights": "SELECT has_database_privilege(oid, current_database(), 'CONNECT WITH GRANT OPTION')"
     " FROM pg_roles WHERE rolname = 'guestkey_registrar'",
     "slices": "SELECT pg_get_userbyid(nspowner) = 'guestkey_registrar' FROM pg_namespace WHERE nspname = 'slices'",
+    "slices-private": "SELECT pg_get_userbyid(nspowner) = 'guestkey_registrar' FROM pg_namespace"
+    " WHERE nspname = 'slices_private'",
     "minter-rights": "SELECT has_database_privilege(oid, current_database(), 'CONNECT')"
     " AND 'createrole_self_grant=inherit' = ANY(rolconfig) FROM pg_roles WHERE rolname = 'guestkey_minter'",
     "watch-rights": "SELECT has_database_privilege(oid, current_database(), 'CONNECT')"
@@ -68,6 +70,7 @@ _WHAT: Mapping[str, str] = {
     "registrar": "The registrar's login exists: it makes the slices' views",
     "registrar-rights": "The registrar may let slices' roles into this database",
     "slices": "A schema for the slices' views exists",
+    "slices-private": "A schema for what stands behind the views, which guests cannot list, exists",
     "minter": "The minter's login exists: OpenBao makes guests' users with it",
     "minter-rights": "The minter may enter and take away what it made",
     "watch": "The watch's login exists: it confirms that users are gone",
@@ -80,7 +83,7 @@ _WHAT: Mapping[str, str] = {
     "functions-rights": "Only the watch may call them",
 }
 # A managed service may not let anybody do these; what is left open is said.
-ADVISED = frozenset({"large-objects"})
+ADVISED = frozenset({"slices-private", "large-objects"})
 
 
 @dataclass(frozen=True, slots=True)
