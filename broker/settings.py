@@ -179,6 +179,13 @@ class Settings(BaseSettings):
         default_factory=list, description="Inner networks that webhooks may point into, also without TLS."
     )
 
+    sign_in_networks: list[IPv4Network | IPv6Network] = Field(
+        default_factory=list, description="Inner networks that identity providers may lie in."
+    )
+    sign_in_ca_file: Path | None = Field(
+        default=None, description="CA certificate of identity providers with one of their own."
+    )
+
     trusted_proxies: list[IPv4Network | IPv6Network] = Field(
         default_factory=list, description="Addresses whose X-Forwarded-* headers are believed."
     )

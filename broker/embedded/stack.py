@@ -100,6 +100,8 @@ class Stack:
                 }
             ),
             "S3_CONNECTIONS": json.dumps({CONNECTION: self.store.setting()}),
+            # The embedded identity provider.
+            "SIGN_IN_NETWORKS": json.dumps(["127.0.0.0/8", "::1/128"]),
         }
         for identity in ("issuer", "ender", "setup"):
             variables[f"BAO_{identity.upper()}__ROLE_ID"] = f"guestkey-{identity}"

@@ -6,7 +6,7 @@ and addresses are shown, never matched.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,7 +19,7 @@ from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import NotSignedIn
 from broker.identity import invitations, sessions, sources
-from broker.identity.oidc import refused
+from broker.identity.faults import SignInRefused
 from broker.models import (
     Invitation,
     Person,
@@ -78,7 +78,7 @@ def admit(
     now = clock(tx)
     matching = [source for source in sources.siblings(tx, started_at) if sources.matches(source, claims)]
     if len(matching) != 1:
-        raise refused("no source" if not matching else "two sources")
+        raise _no_one_source(tx, started_at, claims, matching)
     source = matching[0]
     invitation = tx.get(Invitation, attempt.invitation_id) if attempt.invitation_id else None
     person, enrolment_until = _person(tx, source, invitation, claims, now)
@@ -99,6 +99,20 @@ def admit(
         replaces=visitor.session_token,
     )
     return Arrival(token, person.status == "pending", attempt.next_path, source.id)
+
+
+def _no_one_source(
+    tx: Transaction, started_at: SignInSource, claims: Mapping[str, Any], matching: Sequence[SignInSource]
+) -> SignInRefused:
+    if matching:
+        names = ", ".join(source.name for source in matching)
+        return SignInRefused(f"The person's claims fit more than one source: {names}.")
+    lacks = ", ".join(sorted(name for name in sources.claims_that_decide(tx, started_at) if name not in claims))
+    return SignInRefused(
+        f"The provider tells no claim {lacks}, neither in the ID token nor in UserInfo."
+        if lacks
+        else "The person's claims have other values than any source of this issuer requires, or of another type."
+    )
 
 
 def _person(
@@ -145,7 +159,7 @@ def _enrolling(tx: Transaction, person: Person, invitation: Invitation, now: dat
 def _recovered(tx: Transaction, person: Person, invitation: Invitation, now: datetime) -> datetime:
     """The server's own invitation, opened by somebody known: the role for as long as it says, and a new factor."""
     if person.status != "active":
-        raise refused("recovery by a person not active")
+        raise SignInRefused("The way back in was opened by somebody who is not active here.")
     invitations.redeem_join(tx, invitation, person, now)
     _give_role(tx, person, invitation, now)
     return now + invitations.ENROLMENT_WINDOW
@@ -163,7 +177,7 @@ def _known_person(tx: Transaction, source: SignInSource, subject: str) -> Person
     if person is None:
         return None
     if person.source_id != source.id:
-        raise refused("person of another source")
+        raise SignInRefused("The person joined through another source of this issuer.")
     if person.status == "suspended":
         raise _suspended(tx, "person", person.id)
     return person
@@ -198,7 +212,7 @@ def _join(
             "Nobody here knows you yet.", advice="Open the invitation link you were sent, then sign in.", code="unknown"
         )
     if invitation.source_id != source.id:
-        raise refused("invitation of another source")
+        raise SignInRefused("The invitation is for another source than the one that the person's claims lead to.")
     by_server = invitation.org_role is not None
     person = Person(
         id=new_id("pe"),

@@ -9,39 +9,63 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import structlog
 from authlib.oidc.core import CodeIDToken
 from joserfc import jws
-from joserfc.errors import JoseError
+from joserfc.errors import JoseError, UnsupportedAlgorithmError
 from joserfc.jwk import JWKRegistry
 
+from broker.identity.faults import quoted
 from broker.identity.providers import Key, Provider, Providers
 
-log = structlog.get_logger(__name__)
 LONGEST = 16 * 1024
-LEEWAY = 10
+# Clocks of providers differ; in seconds.
+LEEWAY = 60
 _LEAST_RSA_BITS = 2048
-_HEADERS = frozenset({"alg", "kid", "typ", "x5t", "x5t#S256", "cty"})
-_KEY_OF = {"ES256": ("EC", "P-256"), "RS256": ("RSA", None), "PS256": ("RSA", None), "Ed25519": ("OKP", "Ed25519")}
+_MOST_TRIED = 8
+# A header may not bring keys of its own, nor ask for what is not understood here; anything else says nothing to us.
+_FORBIDDEN = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "zip", "enc"})
+_KEY_OF = {
+    "ES256": ("EC", "P-256"),
+    "ES384": ("EC", "P-384"),
+    "ES512": ("EC", "P-521"),
+    "Ed25519": ("OKP", "Ed25519"),
+    # The name before RFC 9864; of its two curves, the one that everybody uses.
+    "EdDSA": ("OKP", "Ed25519"),
+}
+_SAME = {"EdDSA": "Ed25519"}
 # A key set may carry more, even private parts; only these are ever read.
 _PUBLIC = ("kty", "crv", "x", "y", "n", "e")
 
 
 class TokenRefused(Exception):
-    """The ID token is not one that answers our question. Internal: its text goes to the log only."""
+    """The ID token is not one that answers our question. Its text is for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the token must answer. `max_age` is in seconds."""
+    """What the token must answer. `max_age` is in seconds; `others`: audiences it may be for beside us."""
 
     client_id: str
     nonce: str
     max_age: int
+    others: tuple[str, ...] = ()
+
+
+class _Registry(jws.JWSRegistry):
+    """joserfc's, without its warning of algorithms by their older names: `EdDSA` is still what most send."""
+
+    max_header_length = LONGEST
+
+    def get_alg(self, name: str) -> Any:
+        """See `JWSRegistry.get_alg`."""
+        if name not in (self.allowed or ()):
+            raise UnsupportedAlgorithmError(name)
+        return self.algorithms[name]
 
 
 class StrictIDToken(CodeIDToken):  # type: ignore[misc]
@@ -50,7 +74,7 @@ class StrictIDToken(CodeIDToken):  # type: ignore[misc]
     ESSENTIAL_CLAIMS = ("iss", "sub", "aud", "exp", "iat", "nonce", "auth_time")
 
     def validate(self, now: int | None = None, leeway: int = 0) -> None:
-        """Check every claim against `params` (issuer, client_id, nonce, max_age).
+        """Check every claim against `params` (issuer, client_id, nonce, max_age, others).
 
         Raises:
             JoseError: a standard claim is wrong.
@@ -60,7 +84,7 @@ class StrictIDToken(CodeIDToken):  # type: ignore[misc]
         super().validate(now=now, leeway=leeway)
         for name, holds in self._demands(now, leeway).items():
             if not holds:
-                raise TokenRefused(name)
+                raise TokenRefused(_WRONG.get(name, f"its claim {name} is not what was asked for"))
 
     def _demands(self, now: int, leeway: int) -> dict[str, bool]:
         wanted, client_id = self.params, self.params["client_id"]
@@ -69,13 +93,29 @@ class StrictIDToken(CodeIDToken):  # type: ignore[misc]
         return {
             "iss": self["iss"] == wanted["issuer"],
             "sub": _printable(self["sub"]),
-            "aud": self["aud"] in (client_id, [client_id]),
+            "aud": self._is_for(client_id, wanted["others"]),
             "azp": self.get("azp", client_id) == client_id,
             "nonce": bool(wanted["nonce"]) and self["nonce"] == wanted["nonce"],
             "whole times": whole,
             "iat": whole and issued <= now + leeway,
             "auth_time": whole and now - wanted["max_age"] - leeway <= authenticated <= now + leeway,
         }
+
+    def _is_for(self, client_id: str, others: tuple[str, ...]) -> bool:
+        """Whether it is for us alone, or for us and those the source names; then it must have been given to us."""
+        audience = self["aud"] if isinstance(self["aud"], list) else [self["aud"]]
+        if audience == [client_id]:
+            return True
+        known = all(isinstance(one, str) and one in (client_id, *others) for one in audience)
+        return known and client_id in audience and self.get("azp") == client_id
+
+
+_WRONG = {
+    "aud": "it is not for this client alone, or for others that the source does not name (aud, azp)",
+    "whole times": "its times (iat, exp, auth_time) are not whole numbers",
+    "iat": "it was made in the future (iat): one of the clocks is wrong",
+    "auth_time": "the person signed in there too long ago, or in the future (auth_time)",
+}
 
 
 def verified(token: Any, provider: Provider, providers: Providers) -> dict[str, Any]:
@@ -86,21 +126,21 @@ def verified(token: Any, provider: Provider, providers: Providers) -> dict[str, 
         BackendDown: the provider's keys cannot be had.
     """
     header = _header(token)
-    algorithm = header["alg"]
-    if algorithm not in provider.algorithms:
-        raise TokenRefused(f"algorithm {str(algorithm)[:20]!r}")
-    keys = providers.keys(provider, lambda known: bool(_fitting(known, header)))
-    fitting = _fitting(keys, header)
-    if len(fitting) != 1:
-        raise TokenRefused(f"{len(fitting)} fitting keys")
+    if header["alg"] not in provider.algorithms:
+        raise TokenRefused(
+            f"it is signed with {quoted(header['alg'])}, which the provider does not announce or is unsafe"
+        )
+    payload = _payload(token, header, providers.keys(provider))
+    if payload is None and (newer := providers.newer_keys(provider)) is not None:
+        payload = _payload(token, header, newer)
+    if payload is None:
+        raise TokenRefused("none of the keys that the provider publishes has signed it")
     try:
-        key = JWKRegistry.import_key({name: fitting[0][name] for name in _PUBLIC if name in fitting[0]})
-        payload = jws.deserialize_compact(token, key, algorithms=[algorithm]).payload
-        claims = json.loads(payload or b"")
-    except (JoseError, ValueError) as error:
-        raise TokenRefused(type(error).__name__) from error
+        claims = json.loads(payload)
+    except ValueError as error:
+        raise TokenRefused("it holds no JSON") from error
     if not isinstance(claims, dict):
-        raise TokenRefused("no claims")
+        raise TokenRefused("it holds no claims")
     return claims
 
 
@@ -115,42 +155,61 @@ def check(claims: Mapping[str, Any], provider: Provider, expected: Expected, now
         "client_id": expected.client_id,
         "nonce": expected.nonce,
         "max_age": expected.max_age,
+        "others": expected.others,
     }
     options = {"iss": {"essential": True, "value": provider.issuer}}
     try:
         StrictIDToken(dict(claims), {}, options, params).validate(now=int(now.timestamp()), leeway=LEEWAY)
     except (JoseError, TypeError, ValueError) as error:
-        raise TokenRefused(str(error)[:200]) from error
+        raise TokenRefused(quoted(str(error))) from error
 
 
 def _header(token: Any) -> Mapping[str, Any]:
     """The header, read before anything else; a token is not parsed further if it brings keys of its own."""
-    if not isinstance(token, str) or len(token) > LONGEST or not token.isascii() or token.count(".") != 2:
-        raise TokenRefused("not a compact token of reasonable size")
+    if token is None:
+        raise TokenRefused("the provider sent none (does the client have the scope openid?)")
+    if not isinstance(token, str) or not token.isascii():
+        raise TokenRefused("it is no text")
+    if token.count(".") == 4:
+        raise TokenRefused("it is encrypted (JWE); register the client for signed ID tokens")
+    if len(token) > LONGEST or token.count(".") != 2:
+        raise TokenRefused(f"it is no signed token of at most {LONGEST // 1024} KB")
     encoded = token.split(".", 1)[0]
     try:
         header = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
     except ValueError as error:
-        raise TokenRefused("unreadable header") from error
+        raise TokenRefused("its header cannot be read") from error
     if not isinstance(header, dict) or not isinstance(header.get("alg"), str):
-        raise TokenRefused("no algorithm")
-    if not _HEADERS.issuperset(header):
-        raise TokenRefused(f"header {sorted(set(header) - _HEADERS)!r}"[:100])
+        raise TokenRefused("its header names no algorithm")
+    if found := sorted(_FORBIDDEN.intersection(header)):
+        raise TokenRefused(f"its header holds {', '.join(found)}, which is never accepted")
     return header
 
 
-def _fitting(keys: list[Key], header: Mapping[str, Any]) -> list[Key]:
-    return [key for key in keys if _fits(key, header)]
+def _payload(token: str, header: Mapping[str, Any], keys: list[Key]) -> bytes | None:
+    """What the token says, if one of these keys has signed it."""
+    registry = _Registry(algorithms=[header["alg"]], strict_check_header=False)
+    fitting = [key for key in keys if _fits(key, header)]
+    # The key it names first; then those without a name.
+    for key in sorted(fitting, key=lambda key: "kid" not in key)[:_MOST_TRIED]:
+        with suppress(JoseError, ValueError, TypeError):
+            made = JWKRegistry.import_key({name: key[name] for name in _PUBLIC if name in key})
+            return jws.deserialize_compact(token, made, registry=registry).payload or b""
+    return None
 
 
 def _fits(key: Key, header: Mapping[str, Any]) -> bool:
-    kind, curve = _KEY_OF[header["alg"]]
+    algorithm = header["alg"]
+    kind, curve = _KEY_OF.get(algorithm, ("RSA", None))
+    meant = key.get("alg", algorithm)
+    uses = key.get("key_ops", ["verify"])
     return (
         key.get("kty") == kind
         and key.get("crv") == curve
         and key.get("use", "sig") == "sig"
-        and key.get("alg", header["alg"]) == header["alg"]
-        and key.get("kid") == header.get("kid", key.get("kid"))
+        and (not isinstance(uses, list) or "verify" in uses)
+        and _SAME.get(meant, meant) == _SAME.get(algorithm, algorithm)
+        and ("kid" not in header or key.get("kid", header["kid"]) == header["kid"])
         and (kind != "RSA" or _rsa_bits(key) >= _LEAST_RSA_BITS)
     )
 

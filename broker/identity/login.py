@@ -8,19 +8,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete
+import structlog
+from sqlalchemy import ColumnElement, delete, select
 
 from broker.database import now as clock
-from broker.errors import Invalid, NotSignedIn
+from broker.errors import Invalid
 from broker.identity import admitting, invitations, oidc, sources
 from broker.identity.admitting import Arrival, Visitor
+from broker.identity.faults import ProviderDown, SignInRefused, quoted
 from broker.identity.oidc import Client, Expected, Providers
 from broker.identity.secret_tokens import digest, fresh_token, is_token
 from broker.models import Person, SignInAttempt, SignInSource
 from broker.parts import Parts
 
-__all__ = ["Arrival", "Departure", "Visitor", "arrive", "check_single", "depart", "depart_invited", "safe_path"]
+__all__ = ["Arrival", "Departure", "Visitor", "Way", "arrive", "check_single", "depart", "safe_path", "way"]
 
+log = structlog.get_logger(__name__)
 ATTEMPT_LIFETIME = timedelta(minutes=10)
 
 
@@ -32,49 +35,62 @@ class Departure:
     browser_token: str = field(repr=False)
 
 
-def depart(
-    parts: Parts, providers: Providers, source_id: str, *, next_path: str = "/", browser_token: str = ""
-) -> Departure:
-    """Begin a sign-in at a source.
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The source a sign-in goes by, and the invitation behind it, if any. Found in the records alone."""
 
-    Args:
-        browser_token: what binds this browser already, so that two tabs may sign in at once; else a new one is made.
+    source: SignInSource
+    invitation_id: str | None = None
+
+
+def way(parts: Parts, source_id: str) -> Way:
+    """The way by a source.
 
     Raises:
         NotFound: the source is not valid.
-        BackendDown: the provider or the key store does not answer.
     """
     with parts.database.transaction() as tx:
-        source = sources.active(tx, source_id)
-    return _depart(parts, providers, source, None, next_path, browser_token)
+        return Way(sources.active(tx, source_id))
 
 
-def depart_invited(
-    parts: Parts, providers: Providers, token: str, purpose: str, *, next_path: str = "/", browser_token: str = ""
-) -> Departure:
-    """Begin the sign-in that an invitation (`join` or `enrol_factor`) is bound to, where it says.
+def way_invited(parts: Parts, token: str, purpose: str) -> Way:
+    """The way that an invitation (`join` or `enrol_factor`) is bound to.
 
     Raises:
         NotFound: the link is not valid, or its source is closed.
-        BackendDown: as for `depart`.
     """
     with parts.database.transaction() as tx:
         invitation = invitations.pending(tx, token, purpose, clock(tx))
         source_id = invitation.source_id
         if source_id is None and invitation.person_id is not None:
             source_id = tx.get_one(Person, invitation.person_id).source_id
-        source = sources.active(tx, source_id or "")
-    return _depart(parts, providers, source, invitation.id, next_path, browser_token)
+        return Way(sources.active(tx, source_id or ""), invitation.id)
 
 
-def _depart(
-    parts: Parts,
-    providers: Providers,
-    source: SignInSource,
-    invitation_id: str | None,
-    next_path: str,
-    browser_token: str,
-) -> Departure:
+def way_back(parts: Parts, answer: Mapping[str, str], browser_token: str) -> Way:
+    """The way that a browser comes back by. Uses nothing up: whoever is told to wait can come again.
+
+    Raises:
+        SignInRefused: this browser is not on its way.
+    """
+    with parts.database.transaction() as tx:
+        attempt = tx.scalars(select(SignInAttempt).where(*_of(answer.get("state", ""), browser_token))).one_or_none()
+        if attempt is None:
+            raise _astray()
+        return Way(tx.get_one(SignInSource, attempt.source_id), attempt.invitation_id)
+
+
+def depart(parts: Parts, providers: Providers, way: Way, *, next_path: str = "/", browser_token: str = "") -> Departure:
+    """Begin a sign-in. Asks the provider, which may take its time.
+
+    Args:
+        browser_token: what binds this browser already, so that two tabs may sign in at once; else a new one is made.
+
+    Raises:
+        ProviderDown: the provider does not answer.
+        BackendDown: the key store does not.
+    """
+    source = way.source
     state, browser_token = fresh_token(), browser_token if is_token(browser_token) else fresh_token()
     expected = _expected(parts, browser_token, state)
     acr_values = " ".join(source.mfa_values) if source.trusts_mfa else None
@@ -85,7 +101,7 @@ def _depart(
                 state_hash=digest(state),
                 browser_hash=digest(browser_token),
                 source_id=source.id,
-                invitation_id=invitation_id,
+                invitation_id=way.invitation_id,
                 asked_acr=acr_values,
                 next_path=safe_path(next_path),
                 expires_at=clock(tx) + ATTEMPT_LIFETIME,
@@ -97,25 +113,37 @@ def _depart(
 def arrive(
     parts: Parts, providers: Providers, answer: Mapping[str, str], browser_token: str, visitor: Visitor
 ) -> Arrival:
-    """Finish a sign-in with what the provider sent the browser back with.
+    """Finish a sign-in with what the provider sent the browser back with. Asks the provider, which may take its time.
 
     Args:
         answer: the callback's parameters, each given once: `code`, `state`, perhaps `iss` or `error`.
 
     Raises:
         NotSignedIn: anything is not as it was bound, or nobody here is that person.
-        BackendDown: the provider does not answer.
+        ProviderDown: the provider does not answer.
     """
     attempt = _consume(parts, answer.get("state", ""), browser_token)
     with parts.database.transaction() as tx:
         source = tx.get_one(SignInSource, attempt.source_id)
-    oidc.check_callback_issuer(providers, source.issuer, answer.get("iss"))
-    if "error" in answer or not answer.get("code"):
-        raise NotSignedIn("The provider did not let you in.", advice="Sign in again.", code="sign_in_refused")
-    expected = _expected(parts, browser_token, answer["state"])
-    claims = oidc.exchange(providers, _client(parts, source), expected, answer["code"], _now(parts))
-    with parts.database.transaction() as tx:
-        return admitting.admit(tx, source, attempt, claims, visitor, lifetime=parts.settings.session_lifetime)
+        wanted = sources.claims_that_decide(tx, source)
+    try:
+        oidc.check_callback_issuer(providers, source.issuer, answer.get("iss"))
+        if "error" in answer or not answer.get("code"):
+            raise _not_let_in(answer)
+        expected = _expected(parts, browser_token, answer["state"])
+        claims = oidc.exchange(providers, _client(parts, source), expected, answer["code"], _now(parts), wanted)
+        with parts.database.transaction() as tx:
+            return admitting.admit(tx, source, attempt, claims, visitor, lifetime=parts.settings.session_lifetime)
+    except (SignInRefused, ProviderDown) as error:
+        log.warning("sign_in.failed", source=source.id, issuer=source.issuer, why=error.reason)
+        raise
+
+
+def _not_let_in(answer: Mapping[str, str]) -> SignInRefused:
+    """The provider's own no. What it says comes by way of the browser: it is shown to admins, as what it is."""
+    said = [quoted(answer.get(name)) for name in ("error", "error_description")]
+    why = ": ".join(filter(None, said)) or "without a code and without an error"
+    return SignInRefused(f"The provider sent the browser back with: {why}.", detail="The provider did not let you in.")
 
 
 def _expected(parts: Parts, browser_token: str, state: str) -> Expected:
@@ -136,18 +164,26 @@ def safe_path(path: str) -> str:
 
 def _consume(parts: Parts, state: str, browser_token: str) -> SignInAttempt:
     """Take the attempt out of the records: a second callback with the same state finds nothing."""
-    if not is_token(state) or not is_token(browser_token):
-        raise oidc.refused("state")
     with parts.database.transaction() as tx:
         attempt = tx.execute(
-            delete(SignInAttempt)
-            .where(SignInAttempt.state_hash == digest(state), SignInAttempt.browser_hash == digest(browser_token))
-            .returning(SignInAttempt)
+            delete(SignInAttempt).where(*_of(state, browser_token)).returning(SignInAttempt)
         ).scalar_one_or_none()
         if attempt is None or attempt.expires_at <= clock(tx):
-            raise oidc.refused("state")
+            raise _astray()
         tx.expunge(attempt)
         return attempt
+
+
+def _of(state: str, browser_token: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    if not is_token(state) or not is_token(browser_token):
+        raise _astray()
+    return SignInAttempt.state_hash == digest(state), SignInAttempt.browser_hash == digest(browser_token)
+
+
+def _astray() -> SignInRefused:
+    error = SignInRefused("This browser is on no way to sign in, or was for longer than ten minutes.")
+    log.info("sign_in.astray", why=error.reason)
+    return error
 
 
 def _client(parts: Parts, source: SignInSource) -> Client:

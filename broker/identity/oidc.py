@@ -1,39 +1,44 @@
 """One sign-in at an OIDC provider: the address to go to, the code that comes back, the claims behind it.
 
 Authlib runs the OAuth client over `wire`; `providers` knows the provider, `id_token` holds its token to what was
-asked. Nothing here touches our records.
+asked, `userinfo` fetches what the token leaves out. Nothing here touches our records.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote_plus
 
 import requests
 import structlog
 from authlib.integrations.requests_client import OAuth2Session
 
-from broker.errors import NotSignedIn
-from broker.identity import id_token, wire
-from broker.identity.providers import Provider, Providers, provider_down
+from broker.identity import id_token, userinfo, wire
+from broker.identity.faults import ProviderDown, SignInRefused, quoted
+from broker.identity.providers import Provider, Providers
+from broker.identity.wire import Unusable
 
-__all__ = ["Client", "Expected", "Providers", "authorization_url", "check_callback_issuer", "exchange", "refused"]
+__all__ = ["Client", "Expected", "Providers", "authorization_url", "check_callback_issuer", "exchange", "try_client"]
 
 log = structlog.get_logger(__name__)
 SCOPE = "openid email profile"
 _LONGEST_CODE = 4096
+_METHODS = ("client_secret_basic", "client_secret_post")
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Our registration at one provider."""
+    """Our registration at one provider. `others`: audiences its ID tokens may be for beside us."""
 
     issuer: str
     client_id: str
     client_secret: str | None = field(repr=False)
     redirect_uri: str
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +56,11 @@ def authorization_url(
     """Where to send the browser: code flow, PKCE S256, state, nonce, and always `max_age`.
 
     Raises:
-        BackendDown: the provider does not answer usefully.
+        ProviderDown: the provider does not answer usefully.
     """
     provider = providers.discover(client.issuer)
     extra = {"acr_values": acr_values} if acr_values else {}
-    with _session(client, provider) as session:
+    with _session(providers, client, provider) as session:
         url, _ = session.create_authorization_url(
             provider.authorization_endpoint,
             state=state,
@@ -71,67 +76,151 @@ def check_callback_issuer(providers: Providers, issuer: str, answered: str | Non
     """Check the callback's `iss` (RFC 9207): required where the provider advertises it, right wherever it is sent.
 
     Raises:
-        NotSignedIn: it is missing or another's.
+        SignInRefused: it is missing or another's.
     """
     required = providers.discover(issuer).announces_iss
     if (answered is None and required) or (answered is not None and answered != issuer):
-        raise refused("iss")
+        raise SignInRefused("The browser came back without the provider's issuer (iss), or with another's.")
 
 
-def exchange(providers: Providers, client: Client, expected: Expected, code: str, now: datetime) -> dict[str, Any]:
-    """Turn the code into the claims of a verified ID token.
+def exchange(
+    providers: Providers, client: Client, expected: Expected, code: str, now: datetime, wanted: Collection[str] = ()
+) -> dict[str, Any]:
+    """Turn the code into the claims of a verified ID token; what it leaves out is asked of UserInfo.
+
+    Args:
+        wanted: names of claims that decide, beside those that are always wanted.
 
     Raises:
-        NotSignedIn: the provider refused the code, or the token is not what it must be.
-        BackendDown: the provider does not answer usefully.
+        SignInRefused: the provider refused the code, or the token is not what it must be.
+        ProviderDown: the provider does not answer usefully.
     """
     provider = providers.discover(client.issuer)
-    answer = _fetch_token(client, provider, expected, code)
-    token = answer.get("id_token") if isinstance(answer, Mapping) else None
+    answer = _fetch_token(providers, client, provider, expected, code)
     try:
-        claims = id_token.verified(token, provider, providers)
-        wanted = id_token.Expected(client.client_id, expected.nonce, expected.max_age)
-        id_token.check(claims, provider, wanted, now)
+        claims = id_token.verified(answer.get("id_token"), provider, providers)
+        asked = id_token.Expected(client.client_id, expected.nonce, expected.max_age, client.others)
+        id_token.check(claims, provider, asked, now)
     except id_token.TokenRefused as error:
-        raise refused(str(error)) from error
-    return claims
+        raise SignInRefused(f"The provider's ID token is refused: {error}.") from error
+    return userinfo.completed(providers, provider, claims, answer.get("access_token"), wanted)
 
 
-def refused(what: str) -> NotSignedIn:
-    """A sign-in that is not what it must be. What exactly goes to the log: it helps an attacker more than a person."""
-    log.warning("oidc.refused", what=what)
-    return NotSignedIn("The sign-in could not be verified.", advice="Sign in again.", code="sign_in_refused")
+def try_client(providers: Providers, client: Client, provider: Provider) -> str:
+    """Ask the token endpoint with a code that nobody was given. Returns what is wrong with the client; empty: nothing.
 
-
-def _fetch_token(client: Client, provider: Provider, expected: Expected, code: str) -> Any:
-    if len(code) > _LONGEST_CODE:
-        raise refused("code")
+    Raises:
+        ProviderDown: the provider does not answer usefully.
+    """
+    nobody = Expected("", "0" * 64, 0)
     try:
-        with _session(client, provider) as session:
-            return session.fetch_token(
-                provider.token_endpoint,
+        _fetch_token(providers, client, provider, nobody, "a-code-that-was-never-given")
+    except ClientRefused as error:
+        return error.reason
+    except SignInRefused:
+        # The code was refused, and so not the client.
+        return ""
+    return ""
+
+
+class ClientRefused(SignInRefused):
+    """The provider does not take our client id or secret."""
+
+
+def _fetch_token(
+    providers: Providers, client: Client, provider: Provider, expected: Expected, code: str
+) -> Mapping[str, Any]:
+    if len(code) > _LONGEST_CODE or not all(" " <= letter <= "~" for letter in code):
+        raise SignInRefused("The browser came back with a code that no provider gives.")
+    endpoint = provider.token_endpoint
+
+    def ask() -> requests.Response:
+        with _session(providers, client, provider) as session:
+            kept: list[requests.Response] = []
+
+            def keep(answer: requests.Response) -> requests.Response:
+                kept.append(answer)
+                return _EMPTY
+
+            # Authlib would read an answer whatever it is; what it is decides here.
+            session.register_compliance_hook("access_token_response", keep)
+            session.fetch_token(
+                endpoint,
                 code=code,
                 code_verifier=expected.code_verifier,
                 grant_type="authorization_code",
                 allow_redirects=False,
             )
-    except requests.RequestException as error:
-        log.warning("oidc.token_endpoint", issuer=client.issuer, error=type(error).__name__)
-        raise provider_down() from error
-    except Exception as error:  # Authlib raises its own and, on garbage, json's and others: each is a refusal
-        log.info("oidc.code_refused", issuer=client.issuer, error=type(error).__name__)
-        raise refused("code") from error
+        return kept[0]
+
+    try:
+        answer = providers.faults.guarded(endpoint, ask)
+        if answer.status_code >= 500:
+            # Not remembered as a fault: strangers' codes would be enough to keep everybody out.
+            raise Unusable(f"it answers {answer.status_code}{wire.told(answer)}")
+        told = wire.as_json(answer) if answer.ok else None
+    except Unusable as error:
+        providers.forget(provider)
+        raise ProviderDown(f"The provider's token endpoint ({endpoint}) cannot be used: {error.why}.") from error
+    if isinstance(told, dict) and "error" not in told:
+        return told
+    raise _refusal(answer)
 
 
-def _session(client: Client, provider: Provider) -> Any:
-    offered = provider.token_auth_methods
-    method = "client_secret_basic" if "client_secret_basic" in offered else "client_secret_post"
+def _refusal(answer: requests.Response) -> SignInRefused:
+    said = f"it answers {answer.status_code}{wire.told(answer)}"
+    if answer.status_code == 401 or any(name in said for name in ("invalid_client", "unauthorized_client")):
+        return ClientRefused(f"The provider's token endpoint does not take our client id and secret: {said}.")
+    return SignInRefused(f"The provider's token endpoint refuses the code: {said}.")
+
+
+def _empty() -> requests.Response:
+    """What Authlib is given to read instead: an answer that says nothing."""
+    made = requests.Response()
+    made.status_code, made._content = 200, b"{}"
+    return made
+
+
+_EMPTY = _empty()
+
+
+def _session(providers: Providers, client: Client, provider: Provider) -> Any:
     session = OAuth2Session(
         client.client_id,
         client.client_secret,
         scope=SCOPE,
         redirect_uri=client.redirect_uri,
         code_challenge_method="S256",
-        token_endpoint_auth_method=method if client.client_secret else "none",
+        token_endpoint_auth_method=_method(client, provider),
     )
-    return wire.bounded(session)
+    session.register_client_auth_method(("client_secret_basic", _basic))
+    return providers.wire.bound(session)
+
+
+def _method(client: Client, provider: Provider) -> str:
+    """How to show the secret: as the provider offers, in the header rather than the body.
+
+    Except where the header would carry it encoded: some providers forget to decode that, none to decode a body.
+
+    Raises:
+        ClientRefused: it offers none that a secret can be shown by.
+    """
+    if client.client_secret is None:
+        return "none"
+    offered = [method for method in _METHODS if method in provider.token_auth_methods]
+    if not offered:
+        ways = quoted(", ".join(provider.token_auth_methods))
+        raise ClientRefused(f"The provider's token endpoint takes no client secret, only: {ways}.")
+    plain = all(_encoded(part) == part for part in (client.client_id, client.client_secret))
+    return offered[0] if plain else offered[-1]
+
+
+def _basic(client: Any, _method: str, uri: str, headers: dict[str, str], body: str) -> tuple[str, dict[str, str], str]:
+    """Id and secret in the header, form-encoded first (RFC 6749 section 2.3.1), which Authlib leaves out."""
+    pair = ":".join(_encoded(part) for part in (client.client_id, client.client_secret))
+    headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+    return uri, headers, body
+
+
+def _encoded(part: str) -> str:
+    return quote_plus(part, safe="*")

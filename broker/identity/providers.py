@@ -1,7 +1,8 @@
 """What identity providers say about themselves: discovery (OpenID Connect Discovery 1.0) and their keys (RFC 7517).
 
-Cached for a while, per process. A kid nobody knows makes the keys be fetched anew, but not more often than every
-half minute, so that forged tokens cannot make us hammer a provider.
+Kept for a while, per process, and so are failures: a provider that does not answer is asked again ever more slowly,
+by one caller at a time, and everybody else is told at once. Keys are fetched anew when those kept do not fit, but not
+more often than every few seconds, so that forged tokens cannot make us hammer a provider.
 """
 
 from __future__ import annotations
@@ -12,20 +13,29 @@ from threading import Lock
 from time import monotonic
 from typing import Any, TypeVar
 
-import requests
 import structlog
 
-from broker.errors import BackendDown
 from broker.identity import wire
+from broker.identity.faults import ProviderDown, quoted
+from broker.identity.wire import Unusable, Wire
+from broker.settings import Settings
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 # Asymmetric, current, and in everybody's libraries. `none` and the HMAC family can never be among them.
-ALGORITHMS = ("ES256", "RS256", "PS256", "Ed25519")
+ALGORITHMS = (
+    *("ES256", "ES384", "ES512"),
+    *("RS256", "RS384", "RS512"),
+    *("PS256", "PS384", "PS512"),
+    *("Ed25519", "EdDSA"),
+)
 KEPT = 3600.0
-REFETCH_EVERY = 30.0
+REFETCH_EVERY = 10.0
+FIRST_PAUSE = 5.0
+LONGEST_PAUSE = 30.0
 _MOST_KEYS = 50
+_MOST_FAULTS = 1000
 Key = Mapping[str, Any]
 
 
@@ -37,96 +47,191 @@ class Provider:
     authorization_endpoint: str
     token_endpoint: str
     jwks_uri: str
+    userinfo_endpoint: str | None
     algorithms: tuple[str, ...]
     token_auth_methods: tuple[str, ...]
     announces_iss: bool
 
 
-class Providers:
-    """The providers this process has met. Thread-safe."""
+@dataclass(slots=True)
+class _Fault:
+    tries: int
+    until: float
+    why: str
+
+
+class Faults:
+    """What failed lately, by address. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._met: dict[str, tuple[float, Provider]] = {}
-        self._keys: dict[str, tuple[float, list[Key]]] = {}
+        self._faults: dict[str, _Fault] = {}
 
-    def discover(self, issuer: str) -> Provider:
-        """The provider of an issuer.
+    def guarded(self, url: str, work: Callable[[], T]) -> T:
+        """What the work at this address returns; while it is known to fail, only one caller a pause tries.
 
         Raises:
-            BackendDown: it does not answer, or what it answers cannot be used.
+            Unusable: it failed now, or lately.
         """
-        known = self._kept(self._met, issuer, KEPT)
+        with self._lock:
+            known = self._faults.get(url)
+            if known is not None:
+                if monotonic() < known.until:
+                    raise Unusable(known.why)
+                # Whoever tries now tries for all.
+                known.until = monotonic() + wire.SECONDS + 1
+        try:
+            found = work()
+        except Unusable as error:
+            self._note(url, error.why)
+            raise
+        self.forget(url)
+        return found
+
+    def forget(self, url: str) -> None:
+        """Let everybody try again."""
+        with self._lock:
+            self._faults.pop(url, None)
+
+    def _note(self, url: str, why: str) -> None:
+        with self._lock:
+            known = self._faults.pop(url, None)
+            tries = known.tries + 1 if known else 1
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (tries - 1))
+            self._faults[url] = _Fault(min(tries, 8), monotonic() + pause, why)
+            while len(self._faults) > _MOST_FAULTS:
+                del self._faults[next(iter(self._faults))]
+
+
+class Providers:
+    """The providers this process has met. Thread-safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.wire = Wire(settings)
+        self.faults = Faults()
+        self._lock = Lock()
+        self._met: dict[str, tuple[float, Provider]] = {}
+        self._keys: dict[str, tuple[float, str, list[Key]]] = {}
+
+    def discover(self, issuer: str, *, anew: bool = False) -> Provider:
+        """The provider of an issuer.
+
+        Args:
+            anew: ask the provider whatever is kept of it, failures included.
+
+        Raises:
+            ProviderDown: it does not answer, or what it answers cannot be used.
+        """
+        known = None if anew else self._kept(issuer)
         if known is not None:
             return known
-        found = _checked(issuer, _fetch(f"{issuer.rstrip('/')}/.well-known/openid-configuration"))
+        url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+        found = self._ask("discovery document", url, lambda told: _checked(issuer, told), anew)
         with self._lock:
             self._met[issuer] = (monotonic(), found)
         return found
 
-    def keys(self, provider: Provider, wanted: Callable[[list[Key]], bool]) -> list[Key]:
-        """The provider's keys; fetched anew, though not too often, when those kept do not hold the wanted one.
+    def keys(self, provider: Provider) -> list[Key]:
+        """The provider's keys, as kept or fetched.
 
         Raises:
-            BackendDown: they cannot be had.
+            ProviderDown: they cannot be had.
         """
-        uri = provider.jwks_uri
-        kept = self._kept(self._keys, uri, KEPT)
-        if kept is not None and (wanted(kept) or self._kept(self._keys, uri, REFETCH_EVERY) is not None):
-            return kept
-        answer = _fetch(uri)
-        found = answer.get("keys") if isinstance(answer, dict) else None
-        if not isinstance(found, list) or len(found) > _MOST_KEYS:
-            raise _unusable(uri, "no usable key set")
-        keys: list[Key] = [key for key in found if isinstance(key, dict)]
         with self._lock:
-            self._keys[uri] = (monotonic(), keys)
+            at, uri, kept = self._keys.get(provider.issuer, (0.0, "", []))
+        if uri == provider.jwks_uri and monotonic() - at < KEPT:
+            return kept
+        return self._fetch_keys(provider)
+
+    def newer_keys(self, provider: Provider) -> list[Key] | None:
+        """The provider's keys, fetched anew because those kept did not fit; None: they were fetched a moment ago.
+
+        Raises:
+            ProviderDown: they cannot be had.
+        """
+        with self._lock:
+            at, _, _ = self._keys.get(provider.issuer, (float("-inf"), "", []))
+        return None if monotonic() - at < REFETCH_EVERY else self._fetch_keys(provider)
+
+    def forget(self, provider: Provider) -> None:
+        """Ask for the metadata anew next time: an endpoint it names does not answer as it should."""
+        with self._lock:
+            at, known = self._met.get(provider.issuer, (0.0, None))
+            if known is provider and monotonic() - at > REFETCH_EVERY:
+                del self._met[provider.issuer]
+
+    def check_keys(self, provider: Provider) -> list[Key]:
+        """The provider's keys as it publishes them now, whatever is kept.
+
+        Raises:
+            ProviderDown: they cannot be had.
+        """
+        self.faults.forget(provider.jwks_uri)
+        return self._fetch_keys(provider)
+
+    def _fetch_keys(self, provider: Provider) -> list[Key]:
+        keys = self._ask("key set", provider.jwks_uri, _key_set, anew=False)
+        with self._lock:
+            self._keys[provider.issuer] = (monotonic(), provider.jwks_uri, keys)
         return keys
 
-    def _kept(self, where: Mapping[str, tuple[float, T]], name: str, seconds: float) -> T | None:
+    def _ask(self, what: str, url: str, understood: Callable[[Any], T], anew: bool) -> T:
+        if anew:
+            self.faults.forget(url)
+        try:
+            return self.faults.guarded(url, lambda: understood(self.wire.get_json(url)))
+        except Unusable as error:
+            log.warning("provider.unusable", where=url, why=error.why)
+            raise ProviderDown(f"The provider's {what} ({url}) cannot be used: {error.why}.") from error
+
+    def _kept(self, issuer: str) -> Provider | None:
         with self._lock:
-            at, value = where.get(name, (0.0, None))
-        return value if value is not None and monotonic() - at < seconds else None
+            at, known = self._met.get(issuer, (0.0, None))
+        return known if known is not None and monotonic() - at < KEPT else None
+
+
+def _key_set(told: Any) -> list[Key]:
+    found = told.get("keys") if isinstance(told, dict) else None
+    if not isinstance(found, list):
+        raise Unusable("it holds no list of keys")
+    if len(found) > _MOST_KEYS:
+        raise Unusable(f"it holds more than {_MOST_KEYS} keys")
+    return [key for key in found if isinstance(key, dict)]
 
 
 def _checked(issuer: str, told: Any) -> Provider:
-    if not isinstance(told, dict) or told.get("issuer") != issuer:
-        raise _unusable(issuer, "another issuer")
-    endpoints = [told.get(name) for name in ("authorization_endpoint", "token_endpoint", "jwks_uri")]
-    if not all(wire.acceptable(endpoint) for endpoint in endpoints):
-        raise _unusable(issuer, "an endpoint without https")
-    offered = _strings(told.get("id_token_signing_alg_values_supported"))
-    algorithms = tuple(name for name in ALGORITHMS if name in offered)
+    if not isinstance(told, dict):
+        raise Unusable("it is no JSON object")
+    if told.get("issuer") != issuer:
+        raise Unusable(_other_issuer(issuer, told.get("issuer")))
+    for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
+        if not wire.acceptable(told.get(name)):
+            raise Unusable(f"its {name} is no https address")
+    userinfo = told.get("userinfo_endpoint")
+    offered = _strings(told, "id_token_signing_alg_values_supported")
+    algorithms = tuple(name for name in ALGORITHMS if name in offered) if offered else ALGORITHMS
     if not algorithms:
-        raise _unusable(issuer, "no algorithm we accept")
-    methods = _strings(told.get("token_endpoint_auth_methods_supported")) or ("client_secret_basic",)
-    announces_iss = told.get("authorization_response_iss_parameter_supported") is True
-    authorize, token, keys = (str(endpoint) for endpoint in endpoints)
-    return Provider(issuer, authorize, token, keys, algorithms, methods, announces_iss)
-
-
-def _strings(value: Any) -> tuple[str, ...]:
-    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
-
-
-def _fetch(url: str) -> Any:
-    if not wire.acceptable(url):
-        raise _unusable(url, "no https")
-    try:
-        return wire.get_json(url)
-    except requests.RequestException as error:
-        raise _unusable(url, type(error).__name__) from error
-
-
-def _unusable(where: str, why: str) -> BackendDown:
-    log.warning("provider.unusable", where=where, why=why)
-    return provider_down()
-
-
-def provider_down() -> BackendDown:
-    """The one error for a provider that does not answer usefully; the log says which and why."""
-    return BackendDown(
-        "Your organisation's sign-in service does not answer as it should.",
-        backend="identity_provider",
-        advice="Try again in a minute. If it lasts, tell your contact at the organisation.",
+        raise Unusable(f"it signs ID tokens with none of {', '.join(ALGORITHMS)}")
+    return Provider(
+        issuer,
+        told["authorization_endpoint"],
+        told["token_endpoint"],
+        told["jwks_uri"],
+        userinfo if wire.acceptable(userinfo) else None,
+        algorithms,
+        # Left out means this one (OpenID Connect Discovery 1.0, section 3).
+        _strings(told, "token_endpoint_auth_methods_supported") or ("client_secret_basic",),
+        told.get("authorization_response_iss_parameter_supported") is True,
     )
+
+
+def _other_issuer(asked: str, said: Any) -> str:
+    if isinstance(said, str):
+        slash = " (mind the last /)" if said.rstrip("/") == asked.rstrip("/") else ""
+        return f"it says that its issuer is {quoted(said)}, not {asked}{slash}"
+    return "it names no issuer"
+
+
+def _strings(told: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = told.get(name)
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()

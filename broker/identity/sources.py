@@ -103,6 +103,18 @@ def siblings(tx: Transaction, source: SignInSource) -> Sequence[SignInSource]:
     ).all()
 
 
+def claims_that_decide(tx: Transaction, source: SignInSource) -> frozenset[str]:
+    """Names of the claims that tell apart the sources of one issuer and client."""
+    required = tx.scalars(
+        select(SignInSource.required_claims).where(
+            SignInSource.issuer == source.issuer,
+            SignInSource.client_id == source.client_id,
+            SignInSource.status == "active",
+        )
+    )
+    return frozenset(name for claims in required for name in claims)
+
+
 def shown_to_strangers(tx: Transaction) -> list[SignInSource]:
     """The sources a visitor may choose from: the organisation's. A vendor's own issuer would name the vendor."""
     own = tx.scalars(

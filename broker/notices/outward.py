@@ -12,8 +12,8 @@ import http.client
 import ipaddress
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Address, IPv6Address
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from urllib.parse import SplitResult, urlsplit
 
 from broker.notices.deadline import Aside, Deadline
@@ -22,6 +22,7 @@ from broker.settings import Settings
 
 LONGEST_TARGET = 500
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 _NAMES = Aside(8)
 _PORTS = {"http": 80, "https": 443}
 # A cloud's machine-configuration service at a public-looking address.
@@ -62,12 +63,22 @@ def shown(url: str) -> str:
 
 def permitted(settings: Settings, address: Address) -> bool:
     """Whether a target may lie at this address: a public one, or one in a network the operator named."""
-    return is_inner(settings, address) or _public(_meant(address))
+    return is_inner(settings, address) or is_public(address)
 
 
 def is_inner(settings: Settings, address: Address) -> bool:
     """Whether the operator's networks name this address."""
-    return any(_meant(address) in network for network in settings.notice_networks)
+    return is_named(settings.notice_networks, address)
+
+
+def is_named(networks: Sequence[Network], address: Address) -> bool:
+    """Whether one of these networks holds the address, or the IPv4 address that it only carries."""
+    return any(_meant(address) in network for network in networks)
+
+
+def is_public(address: Address) -> bool:
+    """Whether everybody may reach this address: nobody's inner network, no machine itself, no cloud's own service."""
+    return _public(_meant(address))
 
 
 def post(settings: Settings, url: str, body: bytes, headers: Mapping[str, str]) -> int:

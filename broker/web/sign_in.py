@@ -7,10 +7,12 @@ last, and everybody else follows the link they were sent. Cookies are this file'
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import quote, urlencode
 
+from anyio import to_thread
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import RedirectResponse
 from starlette.requests import Request
@@ -20,17 +22,15 @@ from broker.database import Transaction
 from broker.database import now as clock
 from broker.identity import invitations, login, sessions, sources
 from broker.identity.http import SESSION_COOKIE, SIGN_IN_COOKIE, drop_cookie, find_caller, set_cookie
-from broker.identity.login import Departure, Visitor
-from broker.identity.oidc import Providers
+from broker.identity.login import Arrival, Departure, Visitor
 from broker.models import Vendor
 from broker.parts import Parts
-from broker.web.api.common import PartsNow
+from broker.web.api.common import PartsNow, parts_of
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import Sent
+from broker.web.sign_in_desk import desk_of
 
 router = APIRouter(include_in_schema=False)
-# What providers say of themselves, for this process.
-PROVIDERS = Providers()
 SOURCE_COOKIE = "__Host-guestkey-source"
 _SOURCE_SECONDS = 180 * 86400
 _ATTEMPT_SECONDS = 600
@@ -59,24 +59,22 @@ def choose(request: Request, parts: PartsNow, next: Next = "/", source: str = ""
 
 
 @router.get("/sign-in/callback")
-def arrive(request: Request, parts: PartsNow) -> Response:
+async def arrive(request: Request) -> Response:
     """Back from the provider: a session, or one sentence on why not."""
+    parts, desk = parts_of(request), desk_of(request)
     answer = login.check_single(request.query_params.multi_items())
     bound = request.cookies.get(SIGN_IN_COOKIE, "")
-    arrival = login.arrive(parts, PROVIDERS, answer, bound, _visitor(request))
-    response = RedirectResponse("/" if arrival.pending else arrival.next_path, 303)
-    set_cookie(response, SESSION_COOKIE, arrival.session_token, seconds=parts.settings.session_lifetime)
-    set_cookie(response, SOURCE_COOKIE, arrival.source_id, seconds=_SOURCE_SECONDS)
-    return response
+    way = await to_thread.run_sync(lambda: login.way_back(parts, answer, bound))
+    arrival = await desk.apart(
+        way.source.issuer, lambda: login.arrive(parts, desk.providers, answer, bound, _visitor(request))
+    )
+    return _in(arrival, parts.settings.session_lifetime)
 
 
 @router.get("/sign-in/{source_id}")
-def start(
-    source_id: Annotated[str, Path(max_length=64)], request: Request, parts: PartsNow, next: Next = "/"
-) -> Response:
+async def start(source_id: Annotated[str, Path(max_length=64)], request: Request, next: Next = "/") -> Response:
     """Off to a source's provider."""
-    bound = request.cookies.get(SIGN_IN_COOKIE, "")
-    return _off(login.depart(parts, PROVIDERS, source_id, next_path=next, browser_token=bound))
+    return await _off(request, lambda parts: login.way(parts, source_id), next)
 
 
 @router.get("/join/{token}")
@@ -107,15 +105,15 @@ def invited_to_enrol(token: Token, parts: PartsNow) -> Response:
 
 
 @router.get("/join/{token}/sign-in")
-def start_joining(token: Token, request: Request, parts: PartsNow) -> Response:
+async def start_joining(token: Token, request: Request) -> Response:
     """Off to the provider that an invitation to join is bound to."""
-    return _off_invited(request, parts, token, "join", "/")
+    return await _off(request, lambda parts: login.way_invited(parts, token, "join"), "/")
 
 
 @router.get("/enrol/{token}/sign-in")
-def start_enrolling(token: Token, request: Request, parts: PartsNow) -> Response:
+async def start_enrolling(token: Token, request: Request) -> Response:
     """Off to the provider of the person that an enrolment link was made for."""
-    return _off_invited(request, parts, token, "enrol_factor", "/security")
+    return await _off(request, lambda parts: login.way_invited(parts, token, "enrol_factor"), "/security")
 
 
 @router.post("/sign-out")
@@ -141,14 +139,26 @@ def _start_path(source_id: str, path: str) -> str:
     return f"/sign-in/{quote(source_id, safe='')}?{urlencode({'next': path})}"
 
 
-def _off_invited(request: Request, parts: Parts, token: str, purpose: str, after: str) -> Response:
-    bound = request.cookies.get(SIGN_IN_COOKIE, "")
-    return _off(login.depart_invited(parts, PROVIDERS, token, purpose, next_path=after, browser_token=bound))
+async def _off(request: Request, find: Callable[[Parts], login.Way], after: str) -> Response:
+    parts, desk, bound = parts_of(request), desk_of(request), request.cookies.get(SIGN_IN_COOKIE, "")
+    way = await to_thread.run_sync(lambda: find(parts))
+    departure = await desk.apart(
+        way.source.issuer,
+        lambda: login.depart(parts, desk.providers, way, next_path=after, browser_token=bound),
+    )
+    return _leaving(departure)
 
 
-def _off(departure: Departure) -> Response:
+def _leaving(departure: Departure) -> Response:
     response = RedirectResponse(departure.url, 303)
     set_cookie(response, SIGN_IN_COOKIE, departure.browser_token, seconds=_ATTEMPT_SECONDS)
+    return response
+
+
+def _in(arrival: Arrival, session_lifetime: int) -> Response:
+    response = RedirectResponse("/" if arrival.pending else arrival.next_path, 303)
+    set_cookie(response, SESSION_COOKIE, arrival.session_token, seconds=session_lifetime)
+    set_cookie(response, SOURCE_COOKIE, arrival.source_id, seconds=_SOURCE_SECONDS)
     return response
 
 

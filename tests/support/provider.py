@@ -8,10 +8,10 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, unquote_plus, urlencode, urlsplit
 
 from joserfc import jws
 from joserfc.jwk import ECKey, RSAKey
@@ -20,8 +20,15 @@ Claims = dict[str, Any]
 Mint = Callable[["Provider", Claims], Any]
 
 
+# Status, headers, body: whole, or piece by piece, as slowly as they come; a status of 0: pieces and nothing else.
+Answer = tuple[int, Mapping[str, str], bytes | Iterable[bytes]]
+
+
 class Provider:
-    """The provider. `mint` makes the ID token of the claims; `answers` replaces whole answers by path."""
+    """The provider. `mint` makes the ID token of the claims; `answers` replaces whole answers by path.
+
+    `userinfo`: what UserInfo says of a person, from the claims of the ID token as it would be.
+    """
 
     def __init__(self) -> None:
         self.client_id, self.client_secret = "guestkey", secrets.token_urlsafe(16)
@@ -29,8 +36,11 @@ class Provider:
         self.keys: list[Any] = [self.key]
         self.metadata: dict[str, Any] = {}
         self.mint: Mint = lambda provider, claims: provider.sign(claims)
-        self.answers: dict[str, Callable[[], tuple[int, Mapping[str, str], bytes]]] = {}
+        self.answers: dict[str, Callable[[], Answer]] = {}
         self.asked: list[str] = []
+        self.auth_methods = ["client_secret_basic"]
+        self.userinfo: Callable[[Claims], Any] = dict
+        self._tokens: dict[str, Claims] = {}
         self._codes: dict[str, dict[str, Any]] = {}
         self._server = _Server(("127.0.0.1", 0), _handler(self))
         self.issuer = f"http://127.0.0.1:{self._server.server_port}"
@@ -81,23 +91,31 @@ class Provider:
         key = key or self.key
         algorithm = "ES256" if isinstance(key, ECKey) else "RS256"
         protected = {"alg": algorithm, "kid": key.kid, **(header or {})}
-        return join(protected, claims, lambda text: _signature(text, key, algorithm))
+        made = protected["alg"] if str(protected["alg"]) in jws.JWSRegistry.algorithms else algorithm
+        return join(protected, claims, lambda text: signature(text, key, made))
 
     def token_answer(self, form: Mapping[str, str], authorization: str) -> tuple[int, Any]:
         """The token endpoint, as strict as an honest one."""
-        expected = base64.b64encode(f"{self.client_id}:{self.client_secret}".encode()).decode()
+        # As RFC 6749 section 2.3.1 has it: each form-encoded, then the pair in base64.
+        given = base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")
+        id_and_secret = (unquote_plus(given[0]), unquote_plus(given[2]))
+        if not authorization and "client_secret_post" in self.auth_methods:
+            id_and_secret = (form.get("client_id", ""), form.get("client_secret", ""))
         kept = self._codes.pop(form.get("code", ""), None)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(form.get("code_verifier", "").encode()).digest())
-        if authorization != f"Basic {expected}":
+        if id_and_secret != (self.client_id, self.client_secret):
             return 401, {"error": "invalid_client"}
         if not kept or kept["challenge"] != challenge.rstrip(b"=").decode() or kept["uri"] != form.get("redirect_uri"):
             return 400, {"error": "invalid_grant"}
         answer = {"access_token": secrets.token_urlsafe(8), "token_type": "Bearer"}
+        self._tokens[f"Bearer {answer['access_token']}"] = kept["claims"]
         token = self.mint(self, kept["claims"])
         return 200, answer | ({"id_token": token} if token is not None else {})
 
-    def document(self, path: str) -> tuple[int, Any]:
+    def document(self, path: str, authorization: str = "") -> tuple[int, Any]:
         """What is to be read here."""
+        if path == "/userinfo" and authorization in self._tokens:
+            return 200, self.userinfo(self._tokens[authorization])
         if path == "/.well-known/openid-configuration":
             return 200, self.discovery()
         if path == "/keys":
@@ -112,7 +130,8 @@ class Provider:
             "token_endpoint": f"{self.issuer}/token",
             "jwks_uri": f"{self.issuer}/keys",
             "id_token_signing_alg_values_supported": ["ES256", "RS256", "HS256", "none"],
-            "token_endpoint_auth_methods_supported": ["client_secret_basic"],
+            "userinfo_endpoint": f"{self.issuer}/userinfo",
+            "token_endpoint_auth_methods_supported": self.auth_methods,
         } | self.metadata
 
 
@@ -139,7 +158,8 @@ def rsa_key(kid: str = "rsa-1") -> Any:
     return RSAKey.generate_key(2048, {"kid": kid, "use": "sig"}, private=True)
 
 
-def _signature(text: bytes, key: Any, algorithm: str) -> bytes:
+def signature(text: bytes, key: Any, algorithm: str) -> bytes:
+    """The signature of a text."""
     model = jws.JWSRegistry.algorithms[algorithm]
     return bytes(model.sign(text, key))
 
@@ -148,7 +168,7 @@ def _handler(provider: Provider) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = urlsplit(self.path).path
-            self._answer(path, lambda: provider.document(path))
+            self._answer(path, lambda: provider.document(path, self.headers.get("authorization", "")))
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", "0"))).decode()
@@ -163,12 +183,16 @@ def _handler(provider: Provider) -> type[BaseHTTPRequestHandler]:
             status, body = honest()
             self._send(status, {"Content-Type": "application/json"}, json.dumps(body).encode())
 
-        def _send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-            self.send_response(status)
-            for name, value in ({"Content-Length": str(len(body))} | dict(headers)).items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
+        def _send(self, status: int, headers: Mapping[str, str], body: bytes | Iterable[bytes]) -> None:
+            length = {"Content-Length": str(len(body))} if isinstance(body, bytes) else {}
+            if status:
+                self.send_response(status)
+                for name, value in (length | dict(headers)).items():
+                    self.send_header(name, value)
+                self.end_headers()
+            for piece in [body] if isinstance(body, bytes) else body:
+                self.wfile.write(piece)
+                self.wfile.flush()
 
         def log_message(self, *_: Any) -> None:
             """Say nothing."""

@@ -1,0 +1,100 @@
+"""Providers that put little into ID tokens: what is missing is asked of UserInfo, and only of the same person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from broker.models import NoticeAddress
+from tests.identity.conftest import Door
+from tests.support.browser import Browser
+from tests.support.provider import Claims, Provider
+
+_KEPT = ("iss", "sub", "aud", "iat", "exp", "auth_time", "nonce")
+
+
+def _bare(provider: Provider, claims: Claims) -> str:
+    return provider.sign({name: value for name, value in claims.items() if name in _KEPT})
+
+
+def _joined(door: Door, browser: Browser, **required: Any) -> tuple[int, Any]:
+    link = door.invite(door.bind(required_claims=required))
+    answer = browser.return_to(door.provider.approve(browser.leave(f"{link}/sign-in"), hd="acme"))
+    return answer.status_code, browser.api("GET", "/me").json()
+
+
+def test_name_and_address_are_asked_for(door: Door, browser: Browser) -> None:
+    door.provider.mint = _bare
+    status, me = _joined(door, browser)
+    assert (status, me["name"], me["email"]) == (303, "Ada Guest", "ada@example.org")
+
+
+def test_a_claim_that_decides_is_asked_for(door: Door, browser: Browser) -> None:
+    door.provider.mint = _bare
+    assert _joined(door, browser, hd="acme")[0] == 303
+
+
+def test_a_claim_that_decides_is_compared_all_the_same(door: Door, browser: Browser) -> None:
+    door.provider.mint = _bare
+    assert _joined(door, browser, hd="borealis")[0] == 401
+
+
+def test_nothing_is_asked_where_nothing_is_missing(door: Door, browser: Browser) -> None:
+    assert _joined(door, browser)[0] == 303
+    assert "/userinfo" not in door.provider.asked
+
+
+@pytest.mark.parametrize("sub", ["eve", None, 7, ["ada"]])
+def test_somebody_elses_is_refused(door: Door, browser: Browser, sub: Any) -> None:
+    door.provider.mint = _bare
+    door.provider.userinfo = lambda claims: claims | {"sub": sub}
+    assert _joined(door, browser)[0] == 401
+
+
+def test_it_does_not_say_who_signed_in_or_how(door: Door, browser: Browser) -> None:
+    door.provider.userinfo = lambda claims: claims | {"amr": ["mfa"], "acr": "phr", "aud": "x", "name": "Mallory"}
+    door.provider.mint = lambda provider, claims: provider.sign(
+        {name: value for name, value in claims.items() if name != "email"}
+    )
+    source = door.bind(trusts_mfa=True, mfa_values=["mfa"])
+    door.known(source)
+    assert door.sign_in(browser, source) == 303
+    me = browser.api("GET", "/me").json()
+    assert me["name"] == "Ada Guest" and "/userinfo" in door.provider.asked
+    assert browser.api("POST", "/factors/totp").status_code == 403
+
+
+def test_an_address_and_its_mark_come_from_one_place(door: Door, browser: Browser) -> None:
+    door.provider.mint = lambda provider, claims: provider.sign(
+        {name: value for name, value in claims.items() if name not in ("name", "email_verified")}
+        | {"email": "typed@example.org"}
+    )
+    status, me = _joined(door, browser)
+    assert (status, me["name"]) == (303, "Ada Guest")
+    with door.world.database.transaction() as tx:
+        assert tx.get_one(NoticeAddress, me["id"]).address == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"), [("application/jwt", b"eyJhbGciOiJub25lIn0.e30."), ("text/html", b"<html>"), ("text/plain", b"7")]
+)
+def test_what_is_no_json_is_passed_over_unless_it_decides(door: Door, browser: Browser, kind: str, body: bytes) -> None:
+    door.provider.mint = _bare
+    door.provider.answers["/userinfo"] = lambda: (200, {"Content-Type": kind}, body)
+    status, me = _joined(door, browser)
+    assert (status, me["name"]) == (303, "")
+    assert _joined(door, browser, hd="acme")[0] == 503
+
+
+@pytest.mark.parametrize(
+    "methods",
+    [["client_secret_basic"], ["client_secret_post"], ["private_key_jwt", "client_secret_post", "client_secret_basic"]],
+)
+@pytest.mark.parametrize("secret", ["100%+20% & more=~*é", "plain-._~"])
+def test_secrets_of_any_letters_sign_in(door: Door, browser: Browser, methods: list[str], secret: str) -> None:
+    door.provider.client_id, door.provider.client_secret = "https://guestkey.example/a+b%20", secret
+    door.provider.auth_methods = methods
+    source = door.bind()
+    door.known(source)
+    assert door.sign_in(browser, source) == 303
