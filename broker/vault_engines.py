@@ -37,6 +37,22 @@ class Engines(ABC):
     def _delete(self, path: str) -> None:
         """Remove what is at a path; twice is fine."""
 
+    def standby_answers(self) -> bool:
+        """Whether the node asked may answer reads while it is a standby: from what it knew last, if it is cut off.
+
+        Where this identity may not read the node's configuration (policies of an earlier release), a node that is not
+        the leader counts as one. HashiCorp Vault does not know the setting: its standbys pass requests on.
+
+        Raises:
+            BackendDown: OpenBao does not answer.
+        """
+        try:
+            configuration = part(self._read("sys/config/state/sanitized"), "data")
+        except VaultRefused:
+            return not part(self._read("sys/leader"), "is_self")
+        with shaped("data.disable_standby_reads"):
+            return configuration.get("disable_standby_reads", True) is not True
+
     # -- transit ------------------------------------------------------------------------------------------------
 
     def encrypt(self, key: str, plaintext: bytes, *, context: str | None = None) -> str:

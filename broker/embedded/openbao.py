@@ -120,6 +120,8 @@ def render_config(state: Path, port: int, cluster_port: int, more: Sequence[Init
     """The server's configuration, initialisation included."""
     head = f"""
 ui           = true
+# A standby that is cut off from its leader would go on using keys and tokens that were deleted or revoked since.
+disable_standby_reads = true
 api_addr     = "http://127.0.0.1:{port}"
 cluster_addr = "http://127.0.0.1:{cluster_port}"
 listener "tcp" {{

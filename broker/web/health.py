@@ -93,6 +93,11 @@ def _postgresql(parts: Parts) -> None:
 
 def _openbao(parts: Parts) -> None:
     parts.vault.healthy()
+    if parts.vault.standby_answers():
+        raise NotReady(
+            "OpenBao's standby nodes answer by themselves, from what they knew last: set disable_standby_reads = true "
+            "in the configuration of every node and restart it."
+        )
 
 
 def _migrations(parts: Parts) -> None:

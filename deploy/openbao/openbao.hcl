@@ -4,6 +4,9 @@ ui           = false
 api_addr     = "https://openbao:8200"
 cluster_addr = "https://openbao:8201"
 
+# A standby that is cut off from its leader would go on using keys and tokens that were deleted or revoked since.
+disable_standby_reads = true
+
 listener "tcp" {
   address         = "0.0.0.0:8200"
   cluster_address = "0.0.0.0:8201"

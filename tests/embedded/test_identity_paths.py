@@ -48,6 +48,7 @@ ALLOWED = {
         guestkey/data/connections/data/s3-issuer read
         guestkey/data/witness read
         ssh/config/ca read
+        sys/config/state/sanitized read
         sys/leases/renew update
         transit/decrypt/sources update
         transit/decrypt/totp update

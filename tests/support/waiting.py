@@ -1,9 +1,10 @@
-"""Waiting for a server that a test has started as a process of its own."""
+"""Waiting for a server that a test has started as a process of its own, and for conditions."""
 
 from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -25,3 +26,11 @@ def answered(url: str, child: subprocess.Popen[Any], **options: Any) -> httpx.Re
             if answer.status_code == 200:
                 return answer
         time.sleep(0.1)
+
+
+def until(condition: Callable[[], object], *, seconds: float = SECONDS, what: str = "it") -> None:
+    """Wait until a condition holds; fail after `seconds`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not happen within {seconds:.0f} s"
+        time.sleep(0.05)

@@ -1,6 +1,8 @@
 # Web replicas: may mint through the lease role and use transit. May revoke nothing and write no policy or role.
 path "auth/token/lookup-self" { capabilities = ["read"] }
 path "auth/token/renew-self"  { capabilities = ["update"] }
+path "sys/config/state/sanitized" { capabilities = ["read"] }
+path "sys/leader"                 { capabilities = ["read"] }
 path "auth/token/create/guestkey-lease" {
   capabilities        = ["create", "update"]
   required_parameters = ["meta", "ttl", "display_name", "policies"]
