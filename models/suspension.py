@@ -9,13 +9,14 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from .base import Base, CreatedAt, Id, Key, Moment, Prose, Word, one_of
 
-SUSPENDED = ("vendor", "person", "dataset")
+SUSPENDED = ("vendor", "person", "dataset", "installation")
 
 
 class Suspension(Base):
     """One suspension. `expected` is what its dry run had shown, `found` what there was at that moment.
 
-    `name` is the target's then; `message` is what those shut out are told. Its leases carry its id.
+    Closing the whole installation is one too. `name` is the target's then; `message` is what those shut out are told.
+    Its leases carry its id.
     """
 
     __tablename__ = "suspension"

@@ -6,25 +6,40 @@ that every decision locks; ending what is live follows in batches, here and by t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, func, select, update
 
 from broker import audit
 from broker.access import ending, words
 from broker.access.permissions import require_admin
+from broker.access.suspension_counts import INSTALLATION, Counts, Target, count
 from broker.caller import Caller
 from broker.database import Transaction, notify
 from broker.database import now as clock
 from broker.errors import Conflict, Forbidden, Invalid
-from broker.models import LIVE_STATES, Grant, Lease, Person, PolicyInForce, Service, Session, Team
-from broker.models.oauth import ApiToken
+from broker.models import (
+    LIVE_STATES,
+    ApiToken,
+    Grant,
+    Lease,
+    Person,
+    PolicyInForce,
+    Service,
+    Session,
+    Suspension,
+    Team,
+    new_id,
+)
 from broker.parts import Parts
 
 BATCH = 500
 SUBJECT = "installation"
+# What a report on closing is called, and what is typed to agree to it.
+NAME = "everything"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +67,29 @@ def standing(tx: Transaction) -> Standing:
     return Standing(row.closed_at, row.closed_why, row.held_before, held, live)
 
 
-def close(tx: Transaction, why: str, *, actor: str, now: datetime, hold_grants: bool = False) -> bool:
-    """Close, from this commit on, for every replica's next decision. Returns whether it was open.
+def close(
+    tx: Transaction,
+    why: str,
+    *,
+    actor: str,
+    now: datetime,
+    hold_grants: bool = False,
+    expected: Mapping[str, Any] | None = None,
+) -> Suspension | None:
+    """Close, from this commit on, for every replica's next decision.
+
+    Returns the suspension whose report tells what became of each credential; None if it was closed already.
 
     Args:
         why: a sentence for admins, kept and shown.
         hold_grants: also hold every grant made so far until an admin confirms it.
+        expected: the counts of the dry run that was agreed to, for the report's comparison.
     """
     row = _row(tx, lock=True)
     was_open = row.closed_at is None
     if not was_open and (row.held_before is not None or not hold_grants):
-        return False
+        return None
+    counted = count(tx, target(tx)) if was_open else None
     row.closed_at = row.closed_at or now
     row.closed_why = why
     if hold_grants:
@@ -72,7 +99,45 @@ def close(tx: Transaction, why: str, *, actor: str, now: datetime, hold_grants: 
         tx, "installation.closed", actor=actor, subject=SUBJECT, now=now, details=details, personal={"reason": why}
     )
     notify(tx, ending.ENDING_CHANNEL)
-    return was_open
+    return _record_suspension(tx, why, actor, counted, expected, now) if counted is not None else None
+
+
+def target(tx: Transaction) -> Target:
+    """The whole installation, as what is suspended."""
+    return Target(INSTALLATION, SUBJECT, SUBJECT, NAME, "suspended" if _row(tx).closed_at else "active")
+
+
+def _record_suspension(
+    tx: Transaction, why: str, actor: str, counted: Counts, expected: Mapping[str, Any] | None, now: datetime
+) -> Suspension:
+    begun = Suspension(
+        id=new_id("su"),
+        what=INSTALLATION,
+        target_id=SUBJECT,
+        name=NAME,
+        reason=why,
+        expected=dict(expected) if expected else None,
+        found=asdict(counted),
+        suspended_by=actor.rpartition(":")[2],
+        started_at=now,
+    )
+    tx.add(begun)
+    tx.flush()
+    details = {"what": INSTALLATION, "target": SUBJECT, "leases": counted.all_leases}
+    audit.record(tx, "suspension.begun", actor=actor, subject=begun.id, now=now, details=details)
+    return begun
+
+
+def note_resumed(tx: Transaction, caller: Caller, what: str, target_id: str, now: datetime) -> None:
+    """Close the open suspension of something that was let in again."""
+    closed = tx.execute(
+        update(Suspension)
+        .where(Suspension.what == what, Suspension.target_id == target_id, Suspension.resumed_at.is_(None))
+        .values(resumed_at=now, resumed_by=caller.id)
+        .returning(Suspension.id)
+    ).scalar_one_or_none()
+    if closed is not None:
+        audit.record(tx, "suspension.lifted", actor=caller.subject, subject=closed, now=now)
 
 
 def put_out(parts: Parts) -> int:
@@ -87,22 +152,35 @@ def put_out(parts: Parts) -> int:
             signed_out = _sign_out(tx, closed_at, now)
             living = select(Lease.id).where(Lease.state.in_(("pending", "active"))).limit(BATCH)
             leases = ending.mark(tx, Lease.id.in_(living), cause="closed", by=audit.SYSTEM, now=now)
+            tx.execute(update(Lease).where(Lease.id.in_(leases)).values(suspension_id=_report_id()))
         marked += len(leases)
         if signed_out < BATCH and len(leases) < BATCH:
             return marked
 
 
-def close_by_hand(tx: Transaction, caller: Caller, reason: str, now: datetime) -> Standing:
-    """Close, by an admin, whose own session ends like everybody's.
+def _report_id() -> ScalarSelect[str]:
+    """The suspension whose report counts the leases that end now."""
+    open_one = Suspension.what == INSTALLATION, Suspension.resumed_at.is_(None)
+    return select(Suspension.id).where(*open_one).scalar_subquery()
+
+
+def close_by_hand(
+    tx: Transaction, caller: Caller, reason: str, now: datetime, *, expected: Mapping[str, Any] | None = None
+) -> Suspension:
+    """Close, by an admin, whose own session or token ends at once like everybody's.
 
     Raises:
         Forbidden: the caller is none.
         Conflict: it is closed already.
     """
     require_admin(caller)
-    if not close(tx, words.prose(reason, "/reason"), actor=caller.subject, now=now):
+    begun = close(tx, words.prose(reason, "/reason"), actor=caller.subject, now=now, expected=expected)
+    if begun is None:
         raise Conflict("Guestkey is closed already.")
-    return standing(tx)
+    # Now, not with everybody's a moment later: a page for which its session is about to end would fail when used.
+    holder = Session if caller.how == "session" else ApiToken
+    tx.execute(update(holder).where(holder.id == caller.holder_id).values(ended_at=now, end_cause="closed"))
+    return begun
 
 
 def open_again(tx: Transaction, caller: Caller, reason: str, now: datetime) -> Standing:
@@ -119,6 +197,7 @@ def open_again(tx: Transaction, caller: Caller, reason: str, now: datetime) -> S
     row.closed_at, row.closed_why = None, ""
     reason = words.prose(reason, "/reason")
     audit.record(tx, "installation.opened", actor=caller.subject, subject=SUBJECT, now=now, personal={"reason": reason})
+    note_resumed(tx, caller, INSTALLATION, SUBJECT, now)
     return standing(tx)
 
 

@@ -50,7 +50,7 @@ class KindOutcome:
 
     `exposed`: how many the backend cannot end before `exposed_until`. `longest` is in seconds, and still grows while
     one is not confirmed; `worst_case` is what the kind declares. Until `offline_until` whoever does not ask us accepts
-    one.
+    `offline` of them.
     """
 
     kind: str
@@ -60,6 +60,7 @@ class KindOutcome:
     exposed: int
     longest: float
     exposed_until: datetime | None
+    offline: int
     offline_until: datetime | None
     worst_case: int | None
 
@@ -112,6 +113,11 @@ class Report:
     def exposed_until(self) -> datetime | None:
         """When the last of those that cannot be ended sooner is over."""
         return max((one.exposed_until for one in self.by_kind if one.exposed_until), default=None)
+
+    @property
+    def offline(self) -> int:
+        """How many of the credentials whoever checks them without asking us accepts until then."""
+        return sum(one.offline for one in self.by_kind)
 
     @property
     def offline_until(self) -> datetime | None:
@@ -189,6 +195,7 @@ def _by_kind(tx: Transaction, suspension: Suspension, now: datetime) -> list[Kin
             func.count().filter(exposed),
             func.max(Lease.ended_at),
             func.max(Lease.exposed_until).filter(exposed),
+            func.count().filter(Lease.expires_at > now),
             func.max(Lease.expires_at),
         )
         .where(Lease.suspension_id == suspension.id)
@@ -196,7 +203,7 @@ def _by_kind(tx: Transaction, suspension: Suspension, now: datetime) -> list[Kin
         .order_by(Lease.kind)
     ).all()
     found = []
-    for kind, total, confirmed, failing, held, last, held_until, expires_at in rows:
+    for kind, total, confirmed, failing, held, last, held_until, unexpired, expires_at in rows:
         until = last if confirmed == total and last is not None else now
         worst_case = kinds[kind].ending.worst_case
         found.append(
@@ -208,6 +215,7 @@ def _by_kind(tx: Transaction, suspension: Suspension, now: datetime) -> list[Kin
                 exposed=held,
                 longest=(until - suspension.started_at).total_seconds(),
                 exposed_until=held_until,
+                offline=unexpired if worst_case is None else 0,
                 offline_until=expires_at if worst_case is None else None,
                 worst_case=worst_case,
             )

@@ -102,7 +102,7 @@ def _close(tx: Transaction, seen: _Seen, newest: int, now: datetime) -> int:
     missing, until = seen.event - newest, seen.at.isoformat(timespec="seconds")
     why = f"The records were restored from a backup: {missing} events until {until} are missing from them."
     log.error("installation.records_went_back", missing=missing, until=until)
-    return int(closing.close(tx, why, actor=audit.SYSTEM, now=now, hold_grants=True))
+    return int(closing.close(tx, why, actor=audit.SYSTEM, now=now, hold_grants=True) is not None)
 
 
 def _newest(tx: Transaction) -> int:

@@ -64,7 +64,7 @@ def close(out: Told, reason: str, *, hold_grants: bool) -> None:
     parts = Parts.build(load(), identity="ender")
     try:
         with parts.database.transaction() as tx:
-            was_open = closing.close(tx, reason, actor="operator", now=clock(tx), hold_grants=hold_grants)
+            was_open = closing.close(tx, reason, actor="operator", now=clock(tx), hold_grants=hold_grants) is not None
     finally:
         parts.close()
     said = "Closed: nothing is issued any more." if was_open else "It was closed already."

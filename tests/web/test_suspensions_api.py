@@ -173,6 +173,7 @@ def test_each_lease_says_when_it_ended_by_what_or_until_when_it_is_exposed(
     kind = {one["kind"]: one for one in report["by_kind"]}
     assert (kind["postgres"]["total"], kind["postgres"]["failing"], kind["postgres"]["worst_case"]) == (2, 1, 60)
     assert (kind["token"]["confirmed"], kind["token"]["exposed"], kind["token"]["worst_case"]) == (1, 1, None)
+    assert (kind["token"]["offline"], kind["postgres"]["offline"]) == (2, 0)
     brief = admin.get(path, params={"only_open": True}).json()
     assert [outcome["lease"] for outcome in brief["outcomes"]] == [stuck.id, held.id]
     assert (brief["total"], brief["confirmed"], brief["events"]) == (4, 2, [])

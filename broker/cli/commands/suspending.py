@@ -80,7 +80,7 @@ def list_suspensions(
     state: Annotated[
         str | None, typer.Option(help="open or lifted.", autocompletion=completing.words("open", "lifted"))
     ] = None,
-    what: Annotated[str | None, typer.Option(help="vendor, person or dataset.")] = None,
+    what: Annotated[str | None, typer.Option(help="vendor, person, dataset or installation.")] = None,
     limit: Limit = 100,
 ) -> None:
     """List suspensions."""
@@ -200,7 +200,8 @@ def _by_kind(cli: Cli, report: Json) -> list[str]:
         if one["exposed_until"]:
             said += f"; {one['exposed']} cannot end before {cli.out.time(one['exposed_until'])}"
         if one["offline_until"]:
-            said += f"; accepted until {cli.out.time(one['offline_until'])} where nobody asks"
+            offline = one.get("offline", "some")
+            said += f"; {offline} accepted until {cli.out.time(one['offline_until'])} by services that verify offline"
         lines.append(said)
     return lines
 

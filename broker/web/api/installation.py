@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Self
 
@@ -14,6 +15,7 @@ from broker.database import now as clock
 from broker.errors import Forbidden
 from broker.web.api.common import CallerNow, FreshCaller, Id, PartsNow, Reason, WindowNow
 from broker.web.api.holding_shapes import Grants, grants_shown
+from broker.web.api.suspensions import CountsShown
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/installation", tags=["installation"])
@@ -27,6 +29,18 @@ class StandingShown(Shown):
     held_before: datetime | None
     held: int
     live: int
+
+
+class CloseBody(Reason):
+    """Why, and the dry run's counts for the report's comparison (`/suspensions/preview?what=installation`)."""
+
+    expected: CountsShown | None = None
+
+
+class ClosedShown(StandingShown):
+    """How it stands now; `suspension` leads to the report on what became of each credential."""
+
+    suspension: str
 
 
 class ConfirmBody(Strict):
@@ -61,10 +75,12 @@ def show_installation(caller: CallerNow, parts: PartsNow) -> StandingShown:
 
 
 @router.post("/close", operation_id="close_installation", status_code=202)
-def close_installation(body: Reason, caller: FreshCaller, parts: PartsNow) -> StandingShown:
-    """Pull every plug: nothing is issued any more, everybody is signed out, every lease is ending. For admins."""
+def close_installation(body: CloseBody, caller: FreshCaller, parts: PartsNow) -> ClosedShown:
+    """Close everything: nothing is issued any more, everybody is signed out (you too), every lease ends. For admins."""
+    expected = body.expected.model_dump() if body.expected is not None else None
     with parts.database.transaction() as tx:
-        return StandingShown.model_validate(closing.close_by_hand(tx, caller, body.reason, clock(tx)))
+        begun = closing.close_by_hand(tx, caller, body.reason, clock(tx), expected=expected)
+        return ClosedShown(**asdict(closing.standing(tx)), suspension=begun.id)
 
 
 @router.post("/open", operation_id="open_installation")

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from broker.access import suspending, suspension_reports
 from broker.access.suspending import DryRun
+from broker.access.suspension_counts import What
 from broker.access.suspension_reports import Report
 from broker.database import now as clock
 from broker.models import Suspension
@@ -18,7 +19,6 @@ from broker.web.api.kinds import EndingShown
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/suspensions", tags=["suspensions"])
-What = Literal["vendor", "person", "dataset"]
 Counted = Annotated[int, Field(ge=0, le=1_000_000_000)]
 
 
@@ -109,7 +109,8 @@ class OutcomeShown(Shown):
 class KindOutcomeShown(Shown):
     """What became of one kind's credentials; `exposed`: how many their backend cannot end before `exposed_until`.
 
-    `longest` and the declared `worst_case` are in seconds; until `offline_until` whoever does not ask accepts one.
+    `longest` and the declared `worst_case` are in seconds; until `offline_until` whoever does not ask accepts
+    `offline` of them.
     """
 
     kind: str
@@ -119,6 +120,7 @@ class KindOutcomeShown(Shown):
     exposed: int
     longest: float
     exposed_until: datetime | None
+    offline: int
     offline_until: datetime | None
     worst_case: int | None
 
@@ -159,7 +161,7 @@ def preview_suspension(
     caller: CallerNow,
     parts: PartsNow,
     what: Annotated[What, Query()],
-    target: Annotated[str, Query(max_length=64, description="An id; for a dataset, its slug.")],
+    target: Annotated[str, Query(max_length=64, description="An id; a dataset's slug; `installation`.")],
 ) -> DryRunShown:
     """The dry run: what suspending would end, how and how fast, and what it would not. Changes nothing."""
     with parts.database.transaction() as tx:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from broker.access.paging import Window
 from broker.access.reading_events import EventFilters, EventRead, list_events
-from broker.access.suspending import What
+from broker.access.suspension_counts import What
 from broker.access.suspension_reports import open_suspension
 from broker.database import Transaction
 from broker.models import Suspension

@@ -1,4 +1,4 @@
-"""Whether the house is open: the page where admins close it, open it, and confirm grants after a restore."""
+"""The installation: where admins open it again, and confirm grants after a restore. Closing it is in `suspending`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def installation(viewer: MemberNow) -> HTMLResponse:
 
 @router.post("/installation/{what}")
 def change_installation(what: str, viewer: MemberNow, sent: Sent) -> Response:
-    """Close, open, or confirm grants."""
+    """Open, or confirm grants."""
 
     def do(viewer: Viewer) -> Response:
         with viewer.parts.database.transaction() as tx:
@@ -61,7 +61,6 @@ def _confirm(tx: Transaction, caller: Caller, sent: Mapping[str, str], now: date
 
 
 _ACTS: Mapping[str, Act] = {
-    "close": lambda tx, caller, sent, now: closing.close_by_hand(tx, caller, sent.get("reason", ""), now),
     "open": lambda tx, caller, sent, now: closing.open_again(tx, caller, sent.get("reason", ""), now),
     "confirm": _confirm,
 }

@@ -208,7 +208,7 @@ def _happened(tx: Transaction, lease: LeaseFull, events: Sequence[Told]) -> list
 
 def _said(event: Told, who: str) -> str:
     # On the lease's own page its name would say nothing.
-    said = SENTENCES.get(event.kind, event.kind).replace(" {whom}", "").format(who=who)
+    said = SENTENCES.get(event.kind, event.kind).replace(" {whom}", "").replace(" ({cause})", "").format(who=who)
     if event.kind != "lease.ending" or not event.cause:
         return said
     return f"{said.rstrip('.')}: {_CAUSES.get(event.cause, event.cause.replace('_', ' '))}."

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from broker.access import datasets, suspending, vendors
 from broker.access.permissions import require_admin
-from broker.access.suspending import What
+from broker.access.suspension_counts import What
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.database import now as clock

@@ -13,8 +13,10 @@ from starlette.responses import Response
 
 from broker.access import suspending, suspension_reports
 from broker.access.figures import confirmed
+from broker.access.naming import names_of
 from broker.access.paging import Window
-from broker.access.suspending import DryRun, What
+from broker.access.suspending import DryRun
+from broker.access.suspension_counts import INSTALLATION, What
 from broker.database import now as clock
 from broker.errors import Invalid, NotFound
 from broker.models import Person
@@ -42,22 +44,43 @@ def all_suspensions(viewer: MemberNow, cursor: str | None = None, state: str = "
 @router.get("/{place}/{key}/suspend")
 def dry_run(place: str, key: str, viewer: MemberNow) -> HTMLResponse:
     """What suspending would end, how and how fast, and what it would not."""
-    run = _dry_run(viewer, place, key)
-    return render("suspend/dry_run.html", viewer=viewer, place=place, run=run, shown=dry_run_shown(run))
+    run = _dry_run(viewer, _what(place), key)
+    return render("suspend/dry_run.html", viewer=viewer, path=_path(run), run=run, shown=dry_run_shown(run))
+
+
+@router.get("/installation/close")
+def dry_run_of_closing(viewer: MemberNow) -> HTMLResponse:
+    """What closing the whole installation would end."""
+    run = _dry_run(viewer, INSTALLATION, INSTALLATION)
+    return render("suspend/dry_run.html", viewer=viewer, path=_path(run), run=run, shown=dry_run_shown(run))
 
 
 @router.get("/{place}/{key}/suspend/confirm")
 def agree(place: str, key: str, viewer: MemberNow) -> HTMLResponse:
     """Agreeing: reason, what those shut out are told, the name typed."""
-    return _confirm_page(Setback(viewer), place, key, {})
+    return _confirm_page(Setback(viewer), _what(place), key, {})
+
+
+@router.get("/installation/close/confirm")
+def agree_to_closing(viewer: MemberNow) -> HTMLResponse:
+    """Agreeing to close the whole installation."""
+    return _confirm_page(Setback(viewer), INSTALLATION, INSTALLATION, {})
 
 
 @router.post("/{place}/{key}/suspend/confirm")
 def suspend(place: str, key: str, viewer: MemberNow, sent: Sent) -> Response:
     """Suspend, and go where it can be watched."""
+    return _suspend(viewer, _what(place), key, sent)
 
+
+@router.post("/installation/close/confirm")
+def close(viewer: MemberNow, sent: Sent) -> Response:
+    """Close the whole installation. Whoever does it is signed out too: the answer says where to go on."""
+    return _suspend(viewer, INSTALLATION, INSTALLATION, sent)
+
+
+def _suspend(viewer: Viewer, what: What, key: str, sent: Mapping[str, str]) -> Response:
     def do(viewer: Viewer) -> Response:
-        what = _what(place)
         with viewer.parts.database.transaction() as tx:
             target = suspending.find(tx, viewer.caller, what, key)
             if sent.get("typed", "").strip() != target.name:
@@ -72,9 +95,11 @@ def suspend(place: str, key: str, viewer: MemberNow, sent: Sent) -> Response:
                 message=sent.get("message", ""),
                 expected=_expected(sent),
             )
+        if what == INSTALLATION:
+            return render("suspend/closed.html", item=begun)
         return go(f"/suspensions/{begun.id}/live")
 
-    return act(viewer, sent, do, lambda back: _confirm_page(back, place, key, sent), needs=fresh)
+    return act(viewer, sent, do, lambda back: _confirm_page(back, what, key, sent), needs=fresh)
 
 
 @router.get("/suspensions/{suspension_id}/live")
@@ -117,9 +142,17 @@ def _what(place: str) -> What:
     return _PLACES[place]
 
 
-def _dry_run(viewer: Viewer, place: str, key: str) -> DryRun:
+def _path(run: DryRun) -> str:
+    """Where the steps of suspending this are."""
+    if run.target.what == INSTALLATION:
+        return "/installation/close"
+    place = next(place for place, what in _PLACES.items() if what == run.target.what)
+    return f"/{place}/{run.target.key}/suspend"
+
+
+def _dry_run(viewer: Viewer, what: What, key: str) -> DryRun:
     with viewer.parts.database.transaction() as tx:
-        return suspending.dry_run(tx, viewer.caller, _what(place), key)
+        return suspending.dry_run(tx, viewer.caller, what, key)
 
 
 def _expected(sent: Mapping[str, str]) -> Mapping[str, Any] | None:
@@ -130,14 +163,14 @@ def _expected(sent: Mapping[str, str]) -> Mapping[str, Any] | None:
         return None
 
 
-def _confirm_page(back: Setback, place: str, key: str, sent: Mapping[str, str]) -> HTMLResponse:
-    run = _dry_run(back.viewer, place, key)
+def _confirm_page(back: Setback, what: What, key: str, sent: Mapping[str, str]) -> HTMLResponse:
+    run = _dry_run(back.viewer, what, key)
     counts = dry_run_shown(run).counts.model_dump_json()
     return render(
         "suspend/confirm.html",
         status=back.status if back.trouble or back.panel else 200,
         viewer=back.viewer,
-        place=place,
+        path=_path(run),
         run=run,
         # What was shown when the form was first opened, not what there is now.
         expected=sent.get("expected", counts),
@@ -150,9 +183,11 @@ def _confirm_page(back: Setback, place: str, key: str, sent: Mapping[str, str]) 
 def _progress(viewer: Viewer, suspension_id: str) -> dict[str, Any]:
     with viewer.parts.database.transaction() as tx:
         found = suspension_reports.report(viewer.parts, tx, viewer.caller, suspension_id, clock(tx), only_open=True)
-    failing = [outcome for outcome in found.outcomes if outcome.state == "revoke_failed"]
+        failing = [outcome for outcome in found.outcomes if outcome.state == "revoke_failed"][:_SHOWN]
+        names = names_of(tx, [outcome.lease for outcome in failing])
     since = to_the_second(found.suspension.started_at)
-    return {"report": found, "item": found.suspension, "failing": failing[:_SHOWN], "refused_since": since}
+    shown = {"report": found, "item": found.suspension, "failing": failing, "names": names}
+    return {**shown, "refused_since": since}
 
 
 def _report_page(back: Setback, suspension_id: str, sent: Mapping[str, str]) -> HTMLResponse:
@@ -160,13 +195,16 @@ def _report_page(back: Setback, suspension_id: str, sent: Mapping[str, str]) -> 
     with viewer.parts.database.transaction() as tx:
         found = suspension_reports.report(viewer.parts, tx, viewer.caller, suspension_id, clock(tx))
         by = tx.get(Person, found.suspension.suspended_by)
+        outcomes = found.outcomes[:_SHOWN]
+        names = names_of(tx, [outcome.lease for outcome in outcomes])
     return render(
         "suspend/report.html",
         status=back.status if back.trouble or back.panel else 200,
         viewer=viewer,
         report=found,
         item=found.suspension,
-        outcomes=found.outcomes[:_SHOWN],
+        outcomes=outcomes,
+        names=names,
         failing=[outcome for outcome in found.outcomes if outcome.state == "revoke_failed"][:_SHOWN],
         refused_since=to_the_second(found.suspension.started_at),
         by=by.name if by else found.suspension.suspended_by,
