@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import rfc8785
 from sqlalchemy import ARRAY, ColumnElement, Select, String, cast, func, insert, select
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import InstrumentedAttribute
 
+from broker import canonical
 from broker.database import Transaction
 from broker.models import (
     ApiToken,
@@ -164,7 +164,7 @@ def _row(
         "kind": kind,
         "actor": actor,
         "subject": subject,
-        "leaf": rfc8785.dumps(leaf),
+        "leaf": canonical.dumps(leaf),
         "about": sorted({found for named in (actor, subject, *leaf["details"].values()) for found in _ids(named)}),
     }
 

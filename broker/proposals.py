@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-import rfc8785
 from sqlalchemy import Select, or_, select
 
-from broker import audit
+from broker import audit, canonical
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.errors import Conflict, FactorNeeded, Forbidden, Invalid, NotFound
@@ -173,7 +172,7 @@ def _check_still_admins(tx: Transaction, proposer_id: str, approver_id: str, now
 def _record(tx: Transaction, kind: str, proposal: Proposal, caller: Caller, now: datetime) -> None:
     details: Any = proposal.details
     # The digest fixes what was agreed to, without putting names or wrapped secrets into the log.
-    digest = hashlib.sha256(rfc8785.dumps(details)).hexdigest()
+    digest = hashlib.sha256(canonical.dumps(details)).hexdigest()
     audit.record(
         tx,
         kind,

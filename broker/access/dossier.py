@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import rfc8785
 from sqlalchemy import func, or_, select
 
+from broker import canonical
 from broker.access.approving import asker_of, why_not
 from broker.access.foresight import Foresight, Prospect, foresee
 from broker.access.requests import holder_of, holding_person, party_of
@@ -20,7 +20,7 @@ from broker.caller import Caller
 from broker.credentials import serving
 from broker.credentials.base import Ending
 from broker.database import Transaction
-from broker.errors import Conflict, GuestkeyError
+from broker.errors import Conflict, GuestkeyError, Invalid
 from broker.models import Dataset, Grant, Lease, Person, Request, Service, Slice, Team, TeamMember, Vendor
 from broker.parts import Parts
 from broker.policies import Reason
@@ -165,9 +165,9 @@ def _shown(state: str) -> Mapping[str, list[str]]:
     try:
         shown = json.loads(state)["shown"]
         found = {str(name): [str(line) for line in lines] for name, lines in shown.items()}
-        rfc8785.dumps(found)  # half a character cannot be shown
+        canonical.dumps(found)  # half a character cannot be shown
         return found
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (Invalid, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}
 
 
@@ -267,7 +267,7 @@ def _state(
         of.owner_id,
         kept_until.isoformat() if kept_until else None,
     ]
-    return rfc8785.dumps({"shown": shown, "exact": [*exact, [[item.id, item.binding] for item in slices]]}).decode()
+    return canonical.dumps({"shown": shown, "exact": [*exact, [[item.id, item.binding] for item in slices]]}).decode()
 
 
 def _said(value: Any) -> str:

@@ -6,7 +6,6 @@ makes anything, by way of the registry and its checks, and does so once. Drafts 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -15,8 +14,10 @@ from typing import Any
 
 from sqlalchemy import select
 
+from broker import filter_text
 from broker.access import catalogues, words
 from broker.access.datasets import NewDataset, add_dataset, dataset
+from broker.access.filter_check import types_of
 from broker.access.permissions import missing, require_admin
 from broker.access.slices import NewSlice, add_slice
 from broker.caller import Caller
@@ -29,9 +30,6 @@ from broker.settings import Settings
 
 LIFETIME = timedelta(days=7)
 POSTGRES = "postgres"
-_WHOLE = ("smallint", "integer", "bigint")
-_DIGITS = re.compile(r"[+-]?[0-9]{1,18}")
-_FRACTION = ("numeric", "real", "double precision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,15 +163,16 @@ def choose_columns(
     """
     held = draft(tx, caller, draft_id, locked=True)
     table = table_of(tx, caller, held.content)
-    types = {column["name"]: column["type"] for column in table.columns if column["usable"]}
-    unknown = sorted({*columns, *(column for column, _, _ in conditions)} - types.keys())
+    usable = {column["name"] for column in table.columns if column["usable"]}
+    unknown = sorted({*columns, *(column for column, _, _ in conditions)} - usable)
     if unknown:
         raise Invalid("Some of these columns are not there any more.", field="/columns", advice="Choose again.")
     if not columns:
         raise Invalid("A slice shows at least one column.", field="/columns")
-    rows = [_condition(types[column], column, operator, text) for column, operator, text in conditions]
+    rows = [_condition(*condition) for condition in conditions]
     try:
-        bound = PostgresBinding.parse(_binding(held.content, list(columns), rows)).canonical()
+        binding = PostgresBinding.parse(_binding(held.content, list(columns), rows))
+        bound = binding.with_types(types_of(table)).canonical()
     except Invalid as error:
         raise Invalid(error.detail, field=error.field.removeprefix("/binding"), advice=error.advice) from error
     held.content = {**held.content, "columns": bound["columns"], "rows": bound["rows"]}
@@ -256,36 +255,14 @@ def _binding(content: Mapping[str, Any], columns: list[str], rows: list[Any]) ->
     return {"connection": content["connection"], "schema": schema, "table": table, "columns": columns, "rows": rows}
 
 
-def _condition(type_: str, column: str, operator: str, text: str) -> list[Any]:
-    """One condition of a binding, its text read as the column's type."""
+def _condition(column: str, operator: str, text: str) -> list[Any]:
+    """One condition of a binding; what its values mean is the column's to say."""
     if operator in ("is_null", "not_null"):
         return [column, operator]
-    if operator == "in":
-        return [column, operator, [_literal(type_, part.strip()) for part in text.split(",") if part.strip()]]
-    return [column, operator, _literal(type_, text.strip())]
-
-
-def _literal(type_: str, text: str) -> str | int | float | bool:
-    base = type_.partition("(")[0]
     try:
-        if base in (*_WHOLE, *_FRACTION) and _DIGITS.fullmatch(text):
-            return int(text)
-        if base in _WHOLE:
-            return _not_a("whole number")
-        if base in _FRACTION:
-            return float(text)
-    except ValueError:
-        _not_a("number")
-    if base == "boolean":
-        found = {"true": True, "false": False}.get(text.lower())
-        return _not_a("truth: true or false") if found is None else found
-    if not text:
-        raise Invalid("A condition needs something to compare with.", field="/rows")
-    return text
-
-
-def _not_a(what: str) -> bool:
-    raise Invalid(f"A condition compares with what is no {what}.", field="/rows", advice="Its column's type says what.")
+        return [column, operator, (filter_text.read_values if operator == "in" else filter_text.read_value)(text)]
+    except filter_text.Unreadable as error:
+        raise Invalid(str(error), field="/rows") from None
 
 
 def _labels(texts: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from broker import audit
-from broker.access import ending, words
+from broker.access import ending, filter_check, words
 from broker.access.datasets import dataset
 from broker.access.permissions import missing, require_admin
 from broker.caller import Caller
@@ -72,7 +72,7 @@ def add_slice(tx: Transaction, caller: Caller, slug: str, new: NewSlice, now: da
         "name": words.word(new.name, "/name"),
         "description": words.prose(new.description, "/description", needed=False),
         "kind": kind.name,
-        "binding": dict(kind.check_binding(new.binding)),
+        "binding": filter_check.checked(tx, kind.name, kind.check_binding(new.binding)),
         "actions": sorted(set(new.actions)),
         "state": "registering",
         "state_detail": "",

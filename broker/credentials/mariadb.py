@@ -16,7 +16,8 @@ import structlog
 from broker.credentials import mariadb_slices
 from broker.credentials.base import Bound, Connects, Ending, LeaseToEnd, NotEnded, Seen, Shown, Use
 from broker.credentials.database_user import BACKSTOP_SECONDS, DatabaseUser
-from broker.credentials.mariadb_slices import MariadbBinding, Session, connected, silent, view_of
+from broker.credentials.mariadb_binding import MariadbBinding
+from broker.credentials.mariadb_slices import Session, connected, silent, view_of
 from broker.credentials.names import user_of
 from broker.errors import BackendDown
 from broker.vault import Vault

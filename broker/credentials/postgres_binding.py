@@ -12,11 +12,9 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from broker.credentials.table_binding import Literal_, RowFilter, TableBinding
-from broker.errors import Invalid
-
-_INTEGERS = frozenset({"smallint", "integer", "bigint"})
-_FRACTIONS = frozenset({"numeric", "real", "double precision"})
+from broker.credentials.filter_values import Exact, exact
+from broker.credentials.postgres_types import PostgresColumn
+from broker.credentials.table_binding import RowFilter, TableBinding
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +25,23 @@ class FilterLiteral:
     """
 
     name: str
-    type: str
-    values: tuple[Literal_, ...]
+    type: sql.Composable
+    collation: sql.Composable
+    values: tuple[Exact, ...]
     many: bool
 
     @property
     def column(self) -> sql.Composed:
         """The column as `CREATE TABLE` defines it."""
-        return sql.SQL("{} {}").format(sql.Identifier(self.name), self._full_type)
+        full = sql.SQL("{}[]").format(self.type) if self.many else self.type
+        return sql.SQL("{} {}{}").format(sql.Identifier(self.name), full, self.collation)
 
     @property
     def expression(self) -> sql.Composable:
         """The value as an expression of that type. PostgreSQL refuses what is none of it."""
-        # As text, which each type reads exactly; the type's name is PostgreSQL's own, quoted by it.
-        written = [sql.SQL("CAST({} AS {})").format(sql.Literal(_text(v)), sql.SQL(self.type)) for v in self.values]
+        # As text, which each type reads exactly.
+        written = [sql.SQL("CAST({} AS {})").format(sql.Literal(str(value)), self.type) for value in self.values]
         return sql.SQL("ARRAY[{}]").format(sql.SQL(", ").join(written)) if self.many else written[0]
-
-    @property
-    def _full_type(self) -> sql.SQL:
-        return sql.SQL(f"{self.type}[]" if self.many else self.type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,31 +51,27 @@ class PostgresBinding(TableBinding):
     # The system's, and our own: a slice of a slice would hang on a view that is remade, and a guest sees none of them.
     not_data = re.compile("pg_.*|information_schema|slices|slices_private|guestkey_ops")
 
-    def literals(self, types: Mapping[str, str]) -> list[FilterLiteral]:
+    def literals(self, types: Mapping[str, PostgresColumn]) -> list[FilterLiteral]:
         """The literals of the row filters, typed to be compared with their columns.
 
         Args:
-            types: PostgreSQL's name for the type of every column.
+            types: the type of every column.
 
         Raises:
-            Invalid: one filter mixes literals of several types.
+            Invalid: a literal does not mean one thing exactly beside its column.
         """
-        found = []
-        for number, row in enumerate(self.rows, start=1):
-            if row.value is None:
-                continue
-            values = row.value if isinstance(row.value, tuple) else (row.value,)
-            found.append(
-                FilterLiteral(f"f{number}", _type(row, values, types[row.column]), values, row.operator == "in")
-            )
-        return found
+        numbered = enumerate(self.rows, start=1)
+        return [_literal(f"f{number}", row, types[row.column]) for number, row in numbered if row.values]
 
-    def select(self, types: Mapping[str, str], table: sql.Identifier | None = None) -> sql.Composed:
+    def select(self, types: Mapping[str, PostgresColumn], table: sql.Identifier | None = None) -> sql.Composed:
         """The query that shows the slice's rows.
 
         Args:
-            types: PostgreSQL's name for the type of every column.
+            types: the type of every column.
             table: where the literals lie; None writes them into the query itself, which must then be kept from guests.
+
+        Raises:
+            Invalid: a literal does not mean one thing exactly beside its column.
         """
         query = sql.SQL("SELECT {} FROM {} t").format(
             sql.SQL(", ").join(sql.Identifier("t", column) for column in self.columns),
@@ -89,47 +81,29 @@ class PostgresBinding(TableBinding):
             return query
         literals = {literal.name: literal for literal in self.literals(types)}
         conditions = (
-            _condition(row, literals.get(f"f{number}"), table) for number, row in enumerate(self.rows, start=1)
+            _condition(row, types[row.column], literals.get(f"f{number}"), table)
+            for number, row in enumerate(self.rows, start=1)
         )
         return query + sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions)
 
 
-def _condition(row: RowFilter, literal: FilterLiteral | None, table: sql.Identifier | None) -> sql.Composable:
+def _literal(name: str, row: RowFilter, type_: PostgresColumn) -> FilterLiteral:
+    values = tuple(exact(row.column, type_.type, row.operator, value) for value in row.values)
+    literal_type = type_.literal_type(row.operator, values)
+    return FilterLiteral(name, literal_type, type_.collated(row.operator), values, row.operator == "in")
+
+
+def _condition(
+    row: RowFilter, type_: PostgresColumn, literal: FilterLiteral | None, table: sql.Identifier | None
+) -> sql.Composable:
     column = sql.Identifier("t", row.column)
     if literal is None:
         return sql.SQL("{} {}").format(column, sql.SQL("IS NULL" if row.operator == "is_null" else "IS NOT NULL"))
     value: sql.Composable = literal.expression
     if table is not None:
         value = sql.SQL("(SELECT {} FROM {} l)").format(sql.Identifier("l", literal.name), table)
+    left = type_.compared(column, row.operator)
     if literal.many:
         # Cast it is one array to look in; a bare subquery would be rows to compare with.
-        return sql.SQL("{} = ANY (CAST({} AS {}[]))").format(column, value, sql.SQL(literal.type))
-    return sql.SQL("{} {} {}").format(column, sql.SQL(row.operator), value)
-
-
-def _type(row: RowFilter, values: tuple[Literal_, ...], column: str) -> str:
-    """The type to compare as: the column's, unless a number needs one that holds it or could not be compared at all."""
-    kinds = {_kind(value) for value in values}
-    if kinds <= {"integer", "fraction"}:
-        if column in _FRACTIONS:
-            return column
-        return "bigint" if kinds == {"integer"} else "numeric"
-    if kinds == {"boolean"}:
-        return "boolean"
-    if kinds == {"text"}:
-        return column
-    raise Invalid(
-        f"The row filter of {row.column} mixes literals, some of them of another type.", field="/binding/rows"
-    )
-
-
-def _kind(value: Literal_) -> str:
-    if isinstance(value, bool):
-        return "boolean"
-    return "text" if isinstance(value, str) else "integer" if isinstance(value, int) else "fraction"
-
-
-def _text(value: Literal_) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return value if isinstance(value, str) else repr(value)
+        return sql.SQL("{} = ANY (CAST({} AS {}[]))").format(left, value, literal.type)
+    return sql.SQL("{} {} {}").format(left, sql.SQL(row.operator), value)

@@ -15,6 +15,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
+from broker.credentials import postgres_types
 from broker.credentials.postgres_binding import PostgresBinding
 from broker.credentials.postgres_sessions import registering, silent
 from broker.vault import Vault
@@ -23,16 +24,18 @@ log = structlog.get_logger(__name__)
 MOST_TABLES = 2000
 # A table has up to 1,600 columns: this many are a catalogue of a few thousand ordinary tables.
 MOST_COLUMNS = 50_000
+_MOST_LABELS = 200
 
-_READABLE = """
+_READABLE = f"""
   SELECT n.nspname, c.relname, c.relkind, c.reltuples, c.relrowsecurity, a.attname,
-         pg_catalog.format_type(a.atttypid, a.atttypmod), s.n_distinct, s.avg_width
+         pg_catalog.format_type(a.atttypid, a.atttypmod), s.n_distinct, s.avg_width, {postgres_types.SELECTED}
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
     LEFT JOIN pg_catalog.pg_stats s
       ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname
      AND s.inherited = (c.relkind = 'p')
+    {postgres_types.JOINED}
    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition AND c.relpersistence <> 't'
      AND a.attnum > 0 AND NOT a.attisdropped
      AND NOT starts_with(n.nspname, 'pg_')
@@ -40,7 +43,7 @@ _READABLE = """
      AND has_schema_privilege(n.oid, 'USAGE') AND has_column_privilege(c.oid, a.attnum, 'SELECT')
    ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C", a.attnum
    LIMIT %s
-"""
+"""  # noqa: S608  of constants only
 _NEVER_ANALYSED = """SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'm') AND c.reltuples < 0"""
 _KINDS = {"v": "view", "m": "materialized view", "f": "foreign table", "p": "partitioned"}
@@ -92,13 +95,16 @@ def _tables(rows: list[tuple[Any, ...]]) -> Iterator[FoundTable]:
 
 
 def _column(row: tuple[Any, ...], count: int | None) -> dict[str, Any]:
-    name, type_, distinct, width = row[5:]
+    name, type_, distinct, width, base, labels, *_ = row[5:]
     return {
         "name": name,
         "type": type_,
         "usable": PostgresBinding.nameable(name),
         "distinct": _share(distinct, count),
         "width": width,
+        # What a filter's value is read as; the labels of an enumeration are part of its type.
+        "base": base,
+        "labels": labels if labels and len(labels) <= _MOST_LABELS else None,
     }
 
 

@@ -24,6 +24,7 @@ CONNECTION_LIMIT = 3
 STATEMENT_TIMEOUT = "60s"
 _PROBE = "gks_probe"
 
+# Literals are read beforehand: this is for what only PostgreSQL knows, such as a year that its dates do not reach.
 _MISMATCHES = (psycopg.errors.DataError, psycopg.errors.UndefinedFunction, psycopg.errors.DatatypeMismatch)
 
 # SET FALSE: a guest cannot SET ROLE to the slice's role and so outlive its own.

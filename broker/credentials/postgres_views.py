@@ -9,35 +9,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import psycopg
 from psycopg import sql
 
+from broker.credentials import postgres_types
 from broker.credentials.names import short
 from broker.credentials.postgres_binding import PostgresBinding
 from broker.credentials.postgres_catalogue import estimate
 from broker.credentials.postgres_sessions import view_of
+from broker.credentials.postgres_types import PostgresColumn
 from broker.errors import Invalid
 
 Session = psycopg.Connection[tuple[Any, ...]]
-_READABLE = """
-    SELECT a.attname, pg_catalog.format_type(a.atttypid, -1), c.relkind IN ('v', 'f') OR c.relrowsecurity
+Types: TypeAlias = Mapping[str, PostgresColumn]
+_READABLE = f"""
+    SELECT a.attname, c.relkind IN ('v', 'f') OR c.relrowsecurity,
+           pg_catalog.format_type(a.atttypid, -1), {postgres_types.SELECTED}
       FROM pg_attribute a
       JOIN pg_class c ON c.oid = a.attrelid
       JOIN pg_namespace n ON n.oid = c.relnamespace
+      {postgres_types.JOINED}
      WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped
        AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
        AND has_schema_privilege(n.oid, 'USAGE') AND has_column_privilege(c.oid, a.attnum, 'SELECT')
-"""
+"""  # noqa: S608  of constants only
 _PRIVATE = "SELECT 1 FROM pg_namespace WHERE nspname = 'slices_private' AND pg_has_role(nspowner, 'USAGE')"
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
+class SourceTable:
     """What the registrar may read of a table: the type of each column. `hides` rows by itself: a view, or policies."""
 
-    types: Mapping[str, str]
+    types: Types
     hides: bool
 
 
@@ -48,7 +53,7 @@ def make(session: Session, slice_id: str, binding: PostgresBinding, group: sql.I
         Invalid: the table or a column does not exist, or the registrar may not read it.
         psycopg.Error: PostgreSQL refuses; a literal of another type, for one.
     """
-    table = _look(session, binding)
+    table = look(session, binding)
     drop(session, slice_id)
     view = sql.Identifier(*view_of(slice_id).split("."))
     literals, function = _names(session, slice_id)
@@ -73,7 +78,12 @@ def drop(session: Session, slice_id: str) -> None:
         session.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(literals))
 
 
-def _look(session: Session, binding: PostgresBinding) -> _Table:
+def look(session: Session, binding: PostgresBinding) -> SourceTable:
+    """What a login may read of a binding's table.
+
+    Raises:
+        Invalid: the table or a column does not exist, or this login may not read it.
+    """
     # The view reads as the registrar, so what counts is what the registrar may select, column by column.
     found = session.execute(_READABLE, (binding.schema, binding.table)).fetchall()
     if not found:
@@ -82,17 +92,17 @@ def _look(session: Session, binding: PostgresBinding) -> _Table:
             field="/binding/table",
             advice=f"GRANT SELECT ON {binding.schema}.{binding.table} TO guestkey_registrar, then try again.",
         )
-    types = {str(name): str(type_) for name, type_, _ in found}
+    types = {str(name): PostgresColumn.read(*of) for name, _, *of in found}
     missing = {*binding.columns, *(row.column for row in binding.rows)} - types.keys()
     if missing:
         raise Invalid(
             f"The table has no column {', '.join(sorted(missing))}, or the registrar may not read it.",
             field="/binding/columns",
         )
-    return _Table(types, any(hides for _, _, hides in found))
+    return SourceTable(types, any(hides for _, hides, *_ in found))
 
 
-def _keep_literals(session: Session, table: sql.Identifier, binding: PostgresBinding, types: Mapping[str, str]) -> None:
+def _keep_literals(session: Session, table: sql.Identifier, binding: PostgresBinding, types: Types) -> None:
     literals = binding.literals(types)
     if not literals:
         return
@@ -104,10 +114,14 @@ def _keep_literals(session: Session, table: sql.Identifier, binding: PostgresBin
 
 
 def _make_function(
-    session: Session, function: sql.Identifier, binding: PostgresBinding, types: Mapping[str, str], query: sql.Composed
+    session: Session,
+    function: sql.Identifier,
+    binding: PostgresBinding,
+    types: Types,
+    query: sql.Composed,
 ) -> None:
     returned = sql.SQL(", ").join(
-        sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(types[column])) for column in binding.columns
+        sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(types[column].type.name)) for column in binding.columns
     )
     # As SECURITY DEFINER it is never merged into the query that calls it. BEGIN ATOMIC binds it to the very table and
     # columns that are there now, as a view is bound, and not to whatever has their names later. No ROWS: everybody

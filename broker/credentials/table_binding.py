@@ -5,19 +5,18 @@ Each database renders it in its own words; what may be said is the same for all 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Self
 
+from broker.credentials.filter_values import ColumnType, Stored, canonical, stored
 from broker.errors import Invalid
 
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _CONNECTION = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")
 COMPARISONS = ("=", "<>", "<", "<=", ">", ">=")
 OPERATORS = (*COMPARISONS, "in", "is_null", "not_null")
-Literal_ = str | int | float | bool
 _MOST_FILTERS = 20
 _MOST_VALUES = 1000
 
@@ -28,7 +27,14 @@ class RowFilter:
 
     column: str
     operator: str
-    value: Literal_ | tuple[Literal_, ...] | None = None
+    value: Stored | tuple[Stored, ...] | None = None
+
+    @property
+    def values(self) -> tuple[Stored, ...]:
+        """The literals it compares with: none, one, or those of a list."""
+        if self.value is None:
+            return ()
+        return self.value if isinstance(self.value, tuple) else (self.value,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,14 @@ class TableBinding:
         ]
         return kept
 
+    def with_types(self, types: Mapping[str, ColumnType]) -> Self:
+        """The same binding, its literals as they are kept for columns of these types; other columns' stay unread.
+
+        Raises:
+            Invalid: a literal does not mean one thing exactly beside its column.
+        """
+        return replace(self, rows=tuple(_typed(row, types.get(row.column)) for row in self.rows))
+
     @classmethod
     def nameable(cls, name: str) -> bool:
         """Whether a slice can name this schema, table or column at all."""
@@ -127,22 +141,12 @@ class TableBinding:
         if operator == "in":
             if not isinstance(value, list | tuple) or not 1 <= len(value) <= _MOST_VALUES:
                 raise Invalid(f"`in` takes a list of 1 to {_MOST_VALUES} literals.", field=field)
-            return RowFilter(column, operator, tuple(_literal(item) for item in value))
-        return RowFilter(column, operator, _literal(value))
+            return RowFilter(column, operator, tuple(stored(item) for item in value))
+        return RowFilter(column, operator, stored(value))
 
 
-def _literal(value: object) -> Literal_:
-    if isinstance(value, bool):
-        return value
-    # What JSON cannot say (NaN) or no database compares with (beyond bigint) would fail only when it is used.
-    if isinstance(value, float) and math.isfinite(value):
-        return value
-    if isinstance(value, int) and abs(value) < 2**63:
-        return value
-    if isinstance(value, str) and len(value) <= 1000 and _storable(value):
-        return value
-    raise Invalid("A literal is a text of up to 1000 characters, a number, or true or false.", field="/binding/rows")
-
-
-def _storable(value: str) -> bool:
-    return "\x00" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+def _typed(row: RowFilter, type_: ColumnType | None) -> RowFilter:
+    if type_ is None or row.value is None:
+        return row
+    values = tuple(canonical(row.column, type_, row.operator, value) for value in row.values)
+    return replace(row, value=values if isinstance(row.value, tuple) else values[0])

@@ -56,9 +56,16 @@ def checked_key(key: str | None) -> str | None:
 
 
 def once(request: Request, caller: Caller, body: BaseModel, key: str | None) -> Once:
-    """Name a request, so that its repeat is recognised; a key counts for one caller only."""
+    """Name a request, so that its repeat is recognised; a key counts for one caller only.
+
+    Raises:
+        Invalid: the key is none, or the body cannot be written down.
+    """
     checked_key(key)
-    said = f"{request.method}\n{request.url.path}\n{body.model_dump_json()}"
+    try:
+        said = f"{request.method}\n{request.url.path}\n{body.model_dump_json()}"
+    except ValueError as error:
+        raise Invalid("The body holds what JSON cannot say, such as half of a character.") from error
     key_hash = hashlib.sha256(f"{caller.subject}\n{key}".encode()).digest() if key else None
     return Once(key_hash, hashlib.sha256(said.encode()).digest())
 

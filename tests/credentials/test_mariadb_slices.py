@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from broker.credentials.mariadb_slices import MariadbBinding, connected, register, unregister, view_of
+from broker.credentials.mariadb_binding import MariadbBinding
+from broker.credentials.mariadb_slices import connected, register, unregister, view_of
 from broker.credentials.names import policy_of, role_of
 from broker.embedded.operator import Operator
 from broker.errors import BackendDown, Invalid
@@ -109,7 +110,6 @@ def test_every_operator_means_what_it_says_and_a_literal_is_never_sql(
         ["site", "<>", True],
         ["seen", ">", "yesterday"],
         ["seen", ">", 0],
-        ["scan", "=", "x"],
     ],
 )
 def test_a_literal_of_another_type_fails_the_slice(ward: Mariadb, setup: Vault, row: list[Any]) -> None:
@@ -127,8 +127,6 @@ def test_a_literal_of_another_type_fails_the_slice(ward: Mariadb, setup: Vault, 
         (["name", "<>", "acme"], {2, 3, 4, 5}),
         (["name", ">=", "acme"], {1, 3, 4}),
         (["name", "=", "acmé"], {4}),
-        # Letters its character set does not have.
-        (["name", "=", "Жук"], set()),
     ],
 )
 def test_texts_are_told_apart_by_every_byte(

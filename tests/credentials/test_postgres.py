@@ -17,6 +17,7 @@ from broker.credentials import kinds
 from broker.credentials.base import LeaseToEnd
 from broker.credentials.names import role_of, user_of
 from broker.credentials.postgres_binding import PostgresBinding
+from broker.credentials.postgres_views import look
 from broker.database import now as clock
 from broker.errors import Invalid
 from broker.models import Lease
@@ -322,7 +323,7 @@ def test_a_literal_is_never_sql(world: World) -> None:
     hostile = "x' OR '1'='1"
     binding = PostgresBinding.parse(CLINIC | {"columns": ["id"], "rows": [["name", "=", hostile]]})
     with world.admin() as admin:
-        assert admin.execute(binding.select({"id": "integer", "name": "text"})).fetchall() == []
+        assert admin.execute(binding.select(look(admin, binding).types)).fetchall() == []
 
 
 @pytest.mark.parametrize(

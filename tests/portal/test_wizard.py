@@ -78,7 +78,7 @@ def test_a_dataset_is_registered_step_by_step(house: House, guest_of: GuestOf, s
     ines.choose("Comparison 1", "<=")
     ines.fill("Value 1", "a lot")
     ines.press("Go on")
-    ines.says("A condition compares with what is no number.")
+    ines.says("A row filter compares cost, which is of type")
     assert ines.page.get_by_label("Value 1").input_value() == "a lot"
     ines.fill("Value 1", "30")
     ines.press("Go on")

@@ -5,13 +5,13 @@ Rows are read here, on the caller's own machine, with a lease of the caller's ow
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from typing import Annotated, Any
 
 import typer
 
+from broker import filter_text
 from broker.cli import children, completing, variables
 from broker.cli.api import Json, segment
 from broker.cli.borrowing import Wanted, borrowed
@@ -52,9 +52,6 @@ _COLUMNS = (
     Column("type", "type"),
     Column("looks like", "personal"),
     Column("because", "why"),
-)
-_CONDITION = re.compile(
-    r"\s*([a-z_][a-z0-9_]*)\s*(<=|>=|<>|=|<|>|\bin\b|\bis not null\b|\bis null\b)\s*(.*?)\s*", re.DOTALL
 )
 _RELATION = re.compile(r"[a-z_][a-z0-9_]*(?:\.[a-z_][a-z0-9_]*)?")
 _PREVIEW_SECONDS = "60s"
@@ -129,7 +126,7 @@ def add_slice(
     column: Annotated[list[str] | None, typer.Option(help="A column to show; give it once for each.")] = None,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="Only rows like: site=berlin, age>=18, 'site in berlin,paris', 'x is null'."),
+        typer.Option(help="Only rows like: site=berlin, age>=18, 'site in \"Ulm, Nord\",Bonn', 'x is null'."),
     ] = None,
     kind: Annotated[
         str, typer.Option(help="Its kind: guestkey kind list.", autocompletion=completing.KINDS)
@@ -232,34 +229,21 @@ def list_columns(
 
 
 def condition(text: str) -> list[Any]:
-    """A condition on rows as a binding has it. Numbers, true, false and quoted text are read as JSON reads them."""
-    found = _CONDITION.fullmatch(text)
-    if found is None:
+    """A condition on rows as a binding has it; its values stay text, which the server reads as their column's type."""
+    try:
+        return filter_text.read_condition(text)
+    except filter_text.Unreadable as error:
         raise Fault(
             Code.USAGE,
-            f"{text!r} is no condition.",
-            next_step="Write it as site=berlin, age>=18, 'site in berlin,paris' or 'site is not null'.",
-        )
-    column, operator, value = found.groups()
-    if operator in ("is null", "is not null"):
-        return [column, "is_null" if operator == "is null" else "not_null"]
-    if operator == "in":
-        return [column, operator, [_literal(part.strip()) for part in value.split(",") if part.strip()]]
-    return [column, operator, _literal(value)]
+            str(error),
+            next_step="Write it as site=berlin, age>=18, 'site in \"Ulm, Nord\",Bonn' or 'site is not null'.",
+        ) from None
 
 
 def _place(table: str) -> tuple[str, str]:
     """Schema and name; as in PostgreSQL, a bare name is one of `public`."""
     schema, _, name = table.rpartition(".")
     return schema or "public", name
-
-
-def _literal(text: str) -> Any:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return text
-    return found if isinstance(found, str | int | float | bool) else text
 
 
 def _told(table: Json) -> Json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -14,8 +15,9 @@ from broker.access.explain import Reach
 from broker.access.foresight import roles_reaching
 from broker.access.slices import NewSlice
 from broker.caller import Caller
+from broker.credentials.filter_values import is_text
 from broker.database import Transaction
-from broker.errors import Forbidden
+from broker.errors import Forbidden, Invalid
 from broker.models import Dataset, Offer, Slice
 from broker.parts import Parts
 from broker.policies import Decision
@@ -174,7 +176,14 @@ class SliceBody(Strict):
     )
 
     def new(self) -> NewSlice:
-        """As the registry takes it."""
+        """As the registry takes it.
+
+        Raises:
+            Invalid: a text in the binding holds half a character.
+        """
+        for part in sorted(self.binding, key=lambda name: name != "rows"):
+            if not is_text(json.dumps([part, self.binding[part]], ensure_ascii=False, default=str)):
+                raise Invalid("This holds half of a character (a lone surrogate).", field=f"/binding/{part}")
         return NewSlice(self.name, self.description, self.kind, self.binding, tuple(self.actions))
 
 

@@ -31,9 +31,10 @@ from broker.web.api.dataset_shapes import (
     why_shown,
 )
 from broker.web.api.suspensions import SuspendBody, Suspended
+from broker.web.exact_numbers import ExactNumbers
 from broker.web.idempotency import KeyHeader, answer, once
 
-router = APIRouter(prefix="/datasets", tags=["datasets"])
+router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=ExactNumbers)
 Status = Literal["active", "suspended", "retired"]
 
 
@@ -79,10 +80,11 @@ def add_slice(
     slug: str, request: Request, body: SliceBody, caller: FreshCaller, parts: PartsNow, key: KeyHeader = None
 ) -> Response:
     """Register a slice; it is `ready` once the worker has made it real at its backend. For admins."""
+    new = body.new()
     return answer(
         parts,
         once(request, caller, body, key),
-        lambda tx, now: slice_shown(slices.add_slice(tx, caller, slug, body.new(), now), binding=True),
+        lambda tx, now: slice_shown(slices.add_slice(tx, caller, slug, new, now), binding=True),
     )
 
 

@@ -280,12 +280,7 @@ def _review_page(back: Setback, draft_id: str) -> Response:
 
 def condition_said(row: list[Any]) -> str:
     """A condition on rows, in words."""
-    column, operator, *value = row
-    said = _OPERATORS[operator].partition(" (")[0]
-    shown = ", ".join(str(item) for item in value[0]) if operator == "in" else str(value[0]) if value else ""
-    if operator in ("is_null", "not_null"):
-        shown = ""
-    return visible(f"{column} {said} {shown}".strip())
+    return visible(f"{row[0]} {_OPERATORS[row[1]].partition(' (')[0]} {typed(row)}".strip())
 
 
 def _columns(table: CatalogueTable) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
+from broker import filter_text
 from broker.database import Transaction
 from broker.web.portal.acting import Setback, act, go
 from broker.web.portal.pages import render
@@ -52,18 +53,12 @@ def _place(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         bound = [("set", f"{key}={value}") for key, value in content["binding"].items() if key != "connection"]
         return [("kind", content["kind"]), *bound, *(("action", action) for action in content["actions"])]
     said = [("table", ".".join(content["table"])), *(("column", column) for column in content["columns"])]
-    return said + [("where", _where(row)) for row in content["rows"]]
+    return said + [("where", filter_text.write_condition(row)) for row in content["rows"]]
 
 
 def _command(words: str, names: list[str], options: list[tuple[str, str]]) -> str:
     given = [f"--{name} {shlex.quote(visible(value))}" for name, value in options if value]
     return " ".join(["guestkey", words, *map(shlex.quote, names), *given])
-
-
-def _where(row: list[Any]) -> str:
-    column, operator, *_ = row
-    written = {"in": " in ", "is_null": " is null", "not_null": " is not null"}.get(operator, operator)
-    return f"{column}{written}{typed(row)}"
 
 
 def visible(text: str) -> str:
@@ -77,12 +72,9 @@ def visible(text: str) -> str:
 
 def typed(row: list[Any]) -> str:
     """What a condition compares with, as somebody would type it."""
-    value = row[2] if len(row) > 2 else None
-    if value is None:
+    if len(row) < 3 or row[2] is None:
         return ""
-    if isinstance(value, list):
-        return ", ".join(str(item) for item in value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return filter_text.write_values(row[2]) if isinstance(row[2], list) else filter_text.write_value(row[2])
 
 
 def path(draft_id: str, step: str) -> str:
