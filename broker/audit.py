@@ -56,6 +56,8 @@ _NAMED_BY: Mapping[str, tuple[InstrumentedAttribute[str], tuple[InstrumentedAttr
 # What people are told of. `broker.notices.causes` says whom, and in which words.
 NOTICED = frozenset(
     {
+        "dataset.changed",
+        "dataset.resumed",
         "grant.made",
         "grant.revoked",
         "installation.closed",
@@ -63,6 +65,7 @@ NOTICED = frozenset(
         "lease.revoke_failed",
         "lease.stray_ended",
         "lease.vanished",
+        "offer.made",
         "person.confirmed",
         "person.joined",
         "person.suspended",
@@ -79,6 +82,9 @@ NOTICED = frozenset(
         "request.refused",
         "request.reminded",
         "request.withdrawn",
+        "service.secret_rotated",
+        "slice.added",
+        "team.member_added",
     }
 )
 

@@ -14,7 +14,10 @@ SLICE_STATES = ("registering", "ready", "failed", "retired")
 
 
 class Dataset(Base):
-    """What is protected: data, or an AI model's weights. `labels` look like `classification:internal`."""
+    """What is protected: data, or an AI model's weights. `labels` look like `classification:internal`.
+
+    `labelled_by`: the people who proposed the labels it has; they get no credentials for it.
+    """
 
     __tablename__ = "dataset"
     __table_args__ = (
@@ -30,6 +33,7 @@ class Dataset(Base):
     description: Mapped[Prose] = mapped_column(default="")
     nature: Mapped[Word] = mapped_column(default="data")
     labels: Mapped[list[str]]
+    labelled_by: Mapped[list[str]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
     owner_id: Mapped[Id | None] = mapped_column(ForeignKey("guestkey.person.id"))
     retention_until: Mapped[Moment | None]
     status: Mapped[Word] = mapped_column(default="active")
@@ -37,7 +41,10 @@ class Dataset(Base):
 
 
 class Slice(Base):
-    """A named part of a dataset and where it lives. `binding` is validated by the kind that serves it."""
+    """A named part of a dataset and where it lives. `binding` is validated by the kind that serves it.
+
+    `bound_by`: the person who proposed the binding; they get no credentials for it.
+    """
 
     __tablename__ = "slice"
     __table_args__ = (
@@ -54,6 +61,7 @@ class Slice(Base):
     description: Mapped[Prose] = mapped_column(default="")
     kind: Mapped[Word]
     binding: Mapped[dict[str, Any]]
+    bound_by: Mapped[Id | None]
     actions: Mapped[list[str]]
     state: Mapped[Word] = mapped_column(default="registering")
     state_detail: Mapped[Prose] = mapped_column(default="")

@@ -15,6 +15,10 @@ PROPOSAL_ACTS = (
     "give_role",
     "reset_factor",
     "apply_policy",
+    "change_dataset",
+    "add_slice",
+    "rotate_secret",
+    "add_member",
 )
 
 

@@ -7,7 +7,17 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from .base import Base, CreatedAt, Id, Key, Moment, Prose, Word, one_of
 
-TOPICS = ("to_decide", "own_requests", "own_grants", "staff", "joins", "two_person", "failures", "emergency")
+TOPICS = (
+    "to_decide",
+    "own_datasets",
+    "own_requests",
+    "own_grants",
+    "staff",
+    "joins",
+    "two_person",
+    "failures",
+    "emergency",
+)
 # They come first, and no number of others holds them back.
 URGENT_TOPICS = ("emergency", "failures")
 CHOICES = ("now", "digest", "off")

@@ -7,12 +7,15 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from .base import Base, CreatedAt, Id, Key, Moment, Prose, Word, begins, one_of
 
-PERSON_STATUSES = ("pending", "active", "suspended")
+PERSON_STATUSES = ("pending", "active", "suspended", "refused")
 ORG_ROLES = ("admin", "auditor", "lead")
 
 
 class Person(Base):
-    """A human of the organisation (`vendor_id` null) or of a vendor; identity is (issuer, subject)."""
+    """A human of the organisation (`vendor_id` null) or of a vendor; identity is (issuer, subject).
+
+    `refused`: joined through a link, and was not who it was meant for.
+    """
 
     __tablename__ = "person"
     __table_args__ = (

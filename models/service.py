@@ -9,7 +9,10 @@ from .base import Base, CreatedAt, Id, Key, Moment, Prose, Word, one_of
 
 
 class Service(Base):
-    """A program that signs in with its id and a client secret; the secret is kept as an argon2 hash."""
+    """A program that signs in with its id and a client secret; the secret is kept as an argon2 hash.
+
+    `secret_seen_by`: the person who was last shown the secret, if that is not who made the service.
+    """
 
     __tablename__ = "service"
     __table_args__ = (CheckConstraint(one_of("status", "active", "suspended"), name="status"),)
@@ -22,3 +25,4 @@ class Service(Base):
     created_by: Mapped[Id]
     created_at: Mapped[CreatedAt]
     secret_rotated_at: Mapped[Moment | None]
+    secret_seen_by: Mapped[Id | None]

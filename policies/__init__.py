@@ -1,6 +1,6 @@
 """What is allowed: `decide(facts, rules, now) -> Decision`, pure, decided by Casbin over a closed vocabulary."""
 
-from .conditions import UnknownCondition
+from .conditions import Held, UnknownCondition
 from .decide import FACTOR_CODES, decide
 from .decision import Bounds, Decision, Reason
 from .facts import CallerFacts, DatasetFacts, Facts, GrantFacts, SliceFacts, VendorFacts
@@ -16,6 +16,7 @@ __all__ = [
     "Decision",
     "Facts",
     "GrantFacts",
+    "Held",
     "Outcome",
     "Problem",
     "Reason",

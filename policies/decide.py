@@ -56,7 +56,7 @@ def decide(facts: Facts, rules: Rules | None, now: datetime) -> Decision:
             "someone",
         )
         return Decision(False, (*reasons, unknown), tuple(passed), (), revision, now, visible=False)
-    reasons += _section("dataset", _dataset_reasons(dataset, now), passed)
+    reasons += _section("dataset", _dataset_reasons(facts, dataset, now), passed)
     grants, grant_reasons = _covering(facts, now)
     reasons += _section("grant", grant_reasons, passed)
     if rules is None:
@@ -164,8 +164,17 @@ def _vendor_reasons(facts: Facts) -> list[Reason]:
     return [Reason(f"vendor_{known}", sentences[known], "Ask an admin of the organisation.", "someone")]
 
 
-def _dataset_reasons(dataset: DatasetFacts, now: datetime) -> list[Reason]:
+def _dataset_reasons(facts: Facts, dataset: DatasetFacts, now: datetime) -> list[Reason]:
     reasons = []
+    if _person_behind(facts) in dataset.labelled_by:
+        reasons.append(
+            Reason(
+                "labelled_by_you",
+                "You chose this dataset's labels, which decide who gets what, so it is not yours to read.",
+                "Have somebody else read it, or have its labels proposed and agreed anew by two others.",
+                "someone",
+            )
+        )
     if dataset.status != "active":
         word = dataset.status if dataset.status in ("suspended", "retired") else "suspended"
         reasons.append(Reason(f"dataset_{word}", f"The dataset is {word}.", "Ask the dataset's owner.", "someone"))
@@ -174,6 +183,11 @@ def _dataset_reasons(dataset: DatasetFacts, now: datetime) -> list[Reason]:
             Reason("retention_over", "The dataset's retention has ended.", "Ask the dataset's owner.", "someone")
         )
     return reasons
+
+
+def _person_behind(facts: Facts) -> str:
+    """The person who asks, or who knows the secret of the service that does."""
+    return (facts.caller.person if facts.caller else None) or ""
 
 
 def _covering(facts: Facts, now: datetime) -> tuple[list[GrantFacts], list[Reason]]:
@@ -274,6 +288,15 @@ def _slice_reasons(facts: Facts, dataset: DatasetFacts, grant: GrantFacts, name:
     if slice_ is None:
         return [Reason("slice_unknown", "The dataset has no such slice.", "`guestkey dataset show` lists them.", "you")]
     reasons = []
+    if slice_.bound_by is not None and slice_.bound_by == _person_behind(facts):
+        reasons.append(
+            Reason(
+                "bound_by_you",
+                f"You bound the slice {name!r} to where it lives, so it is not yours to read.",
+                "Have somebody else read it, or use another slice.",
+                "someone",
+            )
+        )
     if grant.slice is not None and grant.slice != name:
         reasons.append(
             Reason(

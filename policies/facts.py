@@ -8,7 +8,10 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class CallerFacts:
-    """Who asks. `subject` is `person:<id>` or `service:<id>`; `factor_at` is of this very session or token."""
+    """Who asks. `subject` is `person:<id>` or `service:<id>`; `factor_at` is of this very session or token.
+
+    `person` is the id of the person behind it: themselves, or who was last shown the service's secret.
+    """
 
     subject: str
     status: str
@@ -16,6 +19,7 @@ class CallerFacts:
     factor_at: datetime | None = None
     factor_enrolled: bool = False
     address: str | None = None
+    person: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +32,20 @@ class VendorFacts:
 
 @dataclass(frozen=True, slots=True)
 class SliceFacts:
-    """A slice of the dataset: whether its backend is ready, and which actions it serves."""
+    """A slice of the dataset: whether its backend is ready, which actions it serves, and the person who bound it."""
 
     name: str
     ready: bool
     actions: frozenset[str]
+    bound_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetFacts:
-    """The dataset asked for. `offered` is about the caller's vendor; labels look like `classification:internal`."""
+    """The dataset asked for. `offered` is about the caller's vendor; labels look like `classification:internal`.
+
+    `labelled_by`: the ids of the people who chose the labels.
+    """
 
     id: str
     slug: str
@@ -46,6 +54,7 @@ class DatasetFacts:
     retention_until: datetime | None = None
     offered: bool = False
     slices: tuple[SliceFacts, ...] = ()
+    labelled_by: frozenset[str] = frozenset()
 
     @property
     def targets(self) -> frozenset[str]:

@@ -74,6 +74,11 @@ class Rule:
         """Whether it speaks of a slice of that name."""
         return self.slice in (ANY, slice_name)
 
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """The actions it speaks of."""
+        return ACTIONS if self.action == ANY else (self.action,)
+
     def __str__(self) -> str:
         return ", ".join((self.role, self.target, self.slice, self.action, self.conditions, self.effect))
 
@@ -100,7 +105,7 @@ class Rules:
         }
         self._by_role_action: dict[tuple[str, str], list[Rule]] = defaultdict(list)
         for rule in rules:
-            for action in ACTIONS if rule.action == ANY else (rule.action,):
+            for action in rule.actions:
                 self._by_role_action[rule.role, action].append(rule)
         self._buckets: OrderedDict[tuple[str, str, str, frozenset[str]], _Bucket] = OrderedDict()
         self._lock = Lock()

@@ -24,8 +24,9 @@ from broker.access.requests import (
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.errors import Conflict, Forbidden, GuestkeyError, Invalid
-from broker.models import Dataset, Event, Grant, Request, Service, Team, new_id
+from broker.models import Dataset, Event, Grant, Person, Request, Service, Team, new_id
 from broker.parts import Parts
+from broker.proposals import active_admins
 
 SHORTEST_LIFETIME = 60
 
@@ -45,8 +46,8 @@ def why_not(tx: Transaction, caller: Caller, found: Request) -> GuestkeyError | 
         return Forbidden("Requests are decided by people of the organisation.")
     if caller.id in (found.person_id, found.for_person_id):
         return _self("You asked for this, so another approver must decide.")
-    if found.service_id and _maker(tx, found.service_id) == caller.id:
-        return _self("You made this service, so another approver must decide.")
+    if found.service_id and caller.id in _know_secret(tx, found.service_id):
+        return _self("You were shown this service's secret, so another approver must decide.")
     return not_decider(tx, caller, found.dataset_id, found.role)
 
 
@@ -61,20 +62,31 @@ def not_decider(tx: Transaction, caller: Caller, dataset_id: str, role: str) -> 
     if caller.id in stewards:
         # Else stewards could make stewards, and the owner would lose sight of who decides.
         return Forbidden("Only the owner decides who becomes a steward.") if role == STEWARD else None
-    if of.owner_id is not None or stewards:
+    owned = _owner_is_active(tx, of)
+    if owned or stewards:
         return Forbidden("The dataset's owner or a steward decides about this.", advice="Remind them.")
+    without = "whose owner is suspended" if of.owner_id else "without an owner"
     if not caller.is_admin:
-        return Forbidden("This dataset has no owner, so an admin decides about this.")
+        return Forbidden(f"An admin decides about a dataset {without}.", advice="Ask one.")
     if _added_by(tx, of.id) == caller.subject:
-        return _self("You added this dataset and it has no owner, so another admin must decide.")
+        return _self(f"You added this dataset, which is one {without}, so another admin must decide.")
+    if of.owner_id and _suspended_by(tx, of.owner_id) == caller.subject:
+        return _self("You suspended this dataset's owner, so another admin must decide.")
     return None
 
 
 def barred(tx: Transaction, found: Request) -> set[str]:
     """The people who may not decide about a request because it is in a way their own; see `why_not`."""
-    own = {f"person:{found.person_id}", _added_by(tx, found.dataset_id) or ""}
-    maker = _maker(tx, found.service_id) if found.service_id else ""
-    return {name.removeprefix("person:") for name in own} | {maker}
+    owner_id = tx.get_one(Dataset, found.dataset_id).owner_id
+    shut_out_by = _suspended_by(tx, owner_id) if owner_id else None
+    own = {f"person:{found.person_id}", _added_by(tx, found.dataset_id) or "", shut_out_by or ""}
+    know = _know_secret(tx, found.service_id) if found.service_id else set()
+    return {name.removeprefix("person:") for name in own} | know
+
+
+def admins_to_decide(tx: Transaction, found: Request, now: datetime) -> set[str]:
+    """The admins who could decide about a request on a dataset without an active owner or steward."""
+    return active_admins(tx, now) - barred(tx, found) - {found.for_person_id or ""}
 
 
 def approve(
@@ -97,6 +109,7 @@ def approve(
         tx, parts.rulebook, party_of(tx, asker_of(tx, found), found.service_id), found.dataset_id, prospect
     )
     refuse_if_pointless(foresight)
+    _check_lifetime(narrowing, foresight.longest_lifetime)
     conclude(tx, caller, found, "approved", "", now)
     grant = Grant(
         dataset_id=found.dataset_id,
@@ -167,6 +180,16 @@ def _narrowed(found: Request, narrowing: Narrowing) -> tuple[int, str | None]:
     return period, slice_name
 
 
+def _check_lifetime(narrowing: Narrowing, longest: int | None) -> None:
+    # It would change nothing: the rule's bound counts beside it. But whoever approves would believe that it does.
+    if narrowing.max_lifetime is not None and longest is not None and narrowing.max_lifetime > longest:
+        raise Invalid(
+            f"The rule lets a credential live {longest} s at most.",
+            field="/max_lifetime",
+            advice=f"Choose {longest} s or less, or leave it as the rule has it.",
+        )
+
+
 def _record_grant(
     tx: Transaction, caller: Caller, grant: Grant, holder: str, revision: int | None, now: datetime
 ) -> None:
@@ -194,8 +217,21 @@ def _self(detail: str) -> Conflict:
     return Conflict(detail, advice="Ask another owner, steward or admin.", code="self_decision")
 
 
-def _maker(tx: Transaction, service_id: str) -> str:
-    return tx.execute(select(Service.created_by).where(Service.id == service_id)).scalar_one()
+def _know_secret(tx: Transaction, service_id: str) -> set[str]:
+    """Who made a service, and who was last shown its secret."""
+    found = tx.get_one(Service, service_id)
+    return {found.created_by, found.secret_seen_by or found.created_by}
+
+
+def _owner_is_active(tx: Transaction, of: Dataset) -> bool:
+    owner = tx.get(Person, of.owner_id) if of.owner_id else None
+    return owner is not None and owner.status == "active"
+
+
+def _suspended_by(tx: Transaction, person_id: str) -> str | None:
+    """Who suspended a person last; whoever shuts an owner out does not decide in their place."""
+    query = select(Event.actor).where(Event.subject == person_id, Event.kind == "person.suspended")
+    return tx.execute(query.order_by(Event.number.desc()).limit(1)).scalar_one_or_none()
 
 
 def _added_by(tx: Transaction, dataset_id: str) -> str | None:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from broker import audit
+from broker import audit, proposals
 from broker.access import chores, ending, words
 from broker.access.paging import Page, Window, matching, page
 from broker.access.permissions import datasets_seen, missing, require_admin, sees_everything
 from broker.caller import Caller
 from broker.database import Transaction, notify
 from broker.errors import Conflict, Forbidden, Invalid
-from broker.models import Dataset, Person, new_id
+from broker.models import Dataset, Person, Proposal, new_id
 
 NATURES = ("data", "model")
 CHANGED_CHANNEL = "guestkey_changed"
+_OPENING = ("labels", "owner_id", "retention_until")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ def add_dataset(tx: Transaction, caller: Caller, new: NewDataset, now: datetime)
         "description": words.prose(new.description, "/description", needed=False),
         "nature": new.nature,
         "labels": words.labels(new.labels, "/labels"),
+        "labelled_by": [caller.id],
         "owner_id": _checked_owner(tx, caller, new.owner_id) if new.owner_id else None,
         "retention_until": _checked_retention(new.retention_until, now) if new.retention_until else None,
         "status": "active",
@@ -115,34 +118,64 @@ def add_dataset(tx: Transaction, caller: Caller, new: NewDataset, now: datetime)
     return made
 
 
-def change_dataset(tx: Transaction, caller: Caller, slug: str, change: DatasetChange, now: datetime) -> Dataset:
-    """Describe a dataset anew. The owner changes the text; what rules and retention rest on is an admin's.
+def change_dataset(
+    tx: Transaction,
+    caller: Caller,
+    slug: str,
+    change: DatasetChange,
+    now: datetime,
+    *,
+    lifetime: timedelta = proposals.LIFETIME,
+) -> Dataset | Proposal:
+    """Describe a dataset anew. The owner or an admin changes the text and ends the retention sooner.
 
-    Live leases are decided again afterwards.
+    Owner, labels and a longer retention decide who gets what: those become a proposal that takes two of the owner and
+    the admins. Live leases are decided again afterwards.
+
+    Raises:
+        Forbidden: neither the owner nor an admin.
+        Invalid: nothing is to be changed, or something in it is unusable.
+        Conflict: it is so already, or the caller would become the owner.
     """
     found = dataset(tx, caller, slug)
     require_owner_or_admin(caller, found)
     values = _changed_values(tx, caller, change, now)
     if not values:
         raise Invalid("Nothing is to be changed.", advice="Name at least one field.")
-    if values.keys() - {"title", "description"}:
-        require_admin(caller)
     if "owner_id" in values and found.owner_id == values["owner_id"]:
         raise Conflict("This person owns the dataset already.")
-    tx.execute(select(Dataset.id).where(Dataset.id == found.id).with_for_update())
-    changed = tx.scalars(update(Dataset).where(Dataset.id == found.id).values(values).returning(Dataset)).one()
-    details = {key: _json(value) for key, value in values.items() if key not in ("title", "description")}
-    audit.record(
-        tx,
-        "dataset.changed",
-        actor=caller.subject,
-        subject=found.id,
-        now=now,
-        details={"fields": sorted(values), **details},
-    )
-    chores.at_once(tx, chores.REDECIDE)
-    notify(tx, CHANGED_CHANNEL, "dataset")
-    return changed
+    if not _opens(found, values):
+        return _change(tx, caller.subject, found.id, values, now)
+    if found.status == "retired":
+        raise Conflict("The dataset is retired.")
+    details = {"datasets": [found.id], **{name: _json(value) for name, value in values.items()}}
+    before = {f"{name}_before": _json(getattr(found, name)) for name in _OPENING if name in values}
+    return proposals.propose(tx, "change_dataset", found.id, details | before, caller, now, lifetime=lifetime)
+
+
+def perform_change(
+    tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime
+) -> None:
+    """The performer of the two-person act `change_dataset`; see `change_dataset`.
+
+    Raises:
+        Conflict: the dataset was retired meanwhile.
+        Invalid: the new owner is no active person of the organisation any more.
+    """
+    dataset_id = details["datasets"][0]
+    found = tx.scalars(select(Dataset).where(Dataset.id == dataset_id).with_for_update()).one()
+    if found.status == "retired":
+        raise Conflict("The dataset is retired.")
+    values = {name: details[name] for name in ("title", "description", "labels", "owner_id") if name in details}
+    if "owner_id" in values:
+        _check_can_own(tx, values["owner_id"])
+    if "retention_until" in details:
+        until = details["retention_until"]
+        values["retention_until"] = _checked_retention(datetime.fromisoformat(until), now) if until else None
+    if "labels" in values:
+        # Whoever agreed to these labels and had chosen the earlier ones has still chosen them.
+        values["labelled_by"] = sorted({proposer_id} | ({approver_id} & set(found.labelled_by)))
+    _change(tx, f"person:{approver_id}", dataset_id, values, now, proposed_by=proposer_id)
 
 
 def suspend_dataset(tx: Transaction, caller: Caller, slug: str, reason: str, now: datetime) -> list[str]:
@@ -193,10 +226,38 @@ def _changed_values(tx: Transaction, caller: Caller, change: DatasetChange, now:
     return values
 
 
+def _opens(found: Dataset, values: Mapping[str, Any]) -> bool:
+    """Whether a change could let somebody at data who could not before."""
+    if "labels" in values or "owner_id" in values:
+        return True
+    if "retention_until" not in values or found.retention_until is None:
+        return False
+    return values["retention_until"] is None or values["retention_until"] > found.retention_until
+
+
+def _change(
+    tx: Transaction, actor: str, dataset_id: str, values: Mapping[str, Any], now: datetime, *, proposed_by: str = ""
+) -> Dataset:
+    tx.execute(select(Dataset.id).where(Dataset.id == dataset_id).with_for_update())
+    changed = tx.scalars(update(Dataset).where(Dataset.id == dataset_id).values(values).returning(Dataset)).one()
+    said = {name: _json(value) for name, value in values.items() if name not in ("title", "description")}
+    details = {"fields": sorted(values.keys() - {"labelled_by"}), **said}
+    if proposed_by:
+        details["proposed_by"] = proposed_by
+    audit.record(tx, "dataset.changed", actor=actor, subject=dataset_id, now=now, details=details)
+    chores.at_once(tx, chores.REDECIDE)
+    notify(tx, CHANGED_CHANNEL, "dataset")
+    return changed
+
+
 def _checked_owner(tx: Transaction, caller: Caller, owner_id: str) -> str:
     # An owner decides requests: whoever could name themselves would need nobody else.
     if owner_id == caller.id:
         raise Conflict("Nobody makes themselves an owner.", advice="Ask another admin.", code="self_decision")
+    return _check_can_own(tx, owner_id)
+
+
+def _check_can_own(tx: Transaction, owner_id: str) -> str:
     active = Person.vendor_id.is_(None) & (Person.status == "active")
     if tx.execute(select(Person.id).where(Person.id == owner_id, active)).first() is None:
         raise Invalid("An owner is an active person of the organisation.", field="/owner")

@@ -12,9 +12,9 @@ from typing import Any
 from sqlalchemy import func, or_, select
 
 from broker import canonical
-from broker.access.approving import asker_of, why_not
+from broker.access.approving import admins_to_decide, asker_of, why_not
 from broker.access.foresight import Foresight, Prospect, foresee
-from broker.access.requests import holder_of, holding_person, party_of
+from broker.access.requests import holder_of, holding_person, party_of, untended
 from broker.access.slices import slices_of
 from broker.caller import Caller
 from broker.credentials import serving
@@ -54,6 +54,9 @@ class History:
 class Dossier:
     """Everything shown beside a request, in the order it is shown. `refusal` says why the caller cannot decide.
 
+    `doing`: what the role may do with each of the slices, by name: read, write. `longest_lifetime`: of one credential,
+    by the rules, in seconds.
+
     `conditions` belong to `rules`, one by one. `state` is this very state of affairs, spelled out; an approval that
     quotes the digest of another is refused.
     """
@@ -64,7 +67,9 @@ class Dossier:
     holder: Holder
     dataset: Dataset
     slices: tuple[Slice, ...]
+    doing: Mapping[str, tuple[str, ...]]
     longest_period: int
+    longest_lifetime: int | None
     rules: tuple[str, ...]
     conditions: tuple[tuple[tuple[str, Reason | None], ...], ...]
     unmet_now: tuple[Reason, ...]
@@ -74,6 +79,8 @@ class Dossier:
     revision: int | None
     state: str
     refusal: GuestkeyError | None
+    owner_suspended: bool
+    somebody_may_decide: bool
 
     @property
     def unmet_beside(self) -> tuple[Reason, ...]:
@@ -115,7 +122,9 @@ def dossier(parts: Parts, tx: Transaction, caller: Caller, found: Request, now: 
         holder=holder,
         dataset=of,
         slices=opened,
+        doing={slice_.name: _doing(slice_, foresight) for slice_ in opened},
         longest_period=_longest(found, of, now),
+        longest_lifetime=foresight.longest_lifetime,
         rules=tuple(str(rule) for rule in foresight.rules),
         conditions=foresight.conditions,
         unmet_now=foresight.unmet_now,
@@ -125,6 +134,8 @@ def dossier(parts: Parts, tx: Transaction, caller: Caller, found: Request, now: 
         revision=foresight.revision,
         state=_state(tx, holder, person, vendor, of, opened, foresight),
         refusal=why_not(tx, caller, found),
+        owner_suspended=of.owner_id is not None and tx.get_one(Person, of.owner_id).status != "active",
+        somebody_may_decide=of.id not in untended(tx, [of.id]) or bool(admins_to_decide(tx, found, now)),
     )
 
 
@@ -177,6 +188,12 @@ def _foresight(parts: Parts, tx: Transaction, found: Request) -> Foresight:
     return foresee(tx, parts.rulebook, party, found.dataset_id, prospect, locking=False)
 
 
+def _doing(slice_: Slice, foresight: Foresight) -> tuple[str, ...]:
+    """What the role may do with a slice, as far as the slice serves it."""
+    allowed = {action for rule in foresight.rules if rule.opens(slice_.name) for action in rule.actions}
+    return tuple(sorted(allowed & set(slice_.actions)))
+
+
 def _holder(tx: Transaction, found: Request, person: Person) -> Holder:
     if found.team_id:
         of = tx.get_one(Team, found.team_id)
@@ -210,7 +227,7 @@ def _history(tx: Transaction, found: Request, person: Person, now: datetime) -> 
     )
     used = select(func.count()).where(lessee, Lease.dataset_id == found.dataset_id, Lease.created_at > now - LOOK_BACK)
     return History(
-        earlier_grants=_count(tx, select(func.count()).where(same, held)),
+        earlier_grants=_count(tx, select(func.count()).where(same, held, Grant.request_id.is_distinct_from(found.id))),
         earlier_refusals=_count(tx, refused),
         leases_in_90_days=_count(tx, used),
         grants_at_vendor=_count(tx, _at_vendor(found, person, now)) if person.vendor_id else 0,
@@ -254,7 +271,11 @@ def _state(
         "Labels": of.labels,
         "Owner": [owner.name or owner.email] if owner else [],
         "Kept until": [f"{kept_until:%d %b %Y, %H:%M} UTC"] if kept_until else [],
-        "Slices": [f"{slice_.name}, {slice_.state}: {_said(slice_.binding)}" for slice_ in slices],
+        "Slices": [
+            f"{slice_.name} ({' and '.join(_doing(slice_, foresight)) or 'nothing'}), {slice_.state}:"
+            f" {_said(slice_.binding)}"
+            for slice_ in slices
+        ],
         "Rules": [str(rule) for rule in foresight.rules],
         "What speaks against it": [reason.sentence for reason in foresight.lasting],
     }

@@ -95,6 +95,21 @@ def suspend_person(tx: Transaction, person_id: str, caller: Caller, reason: str,
     )
 
 
+def refuse_joiner(tx: Transaction, person: Person, caller: Caller, reason: str, now: datetime) -> Person:
+    """Turn away somebody who joined and was never confirmed: every session out. They hold nothing that could end."""
+    changed = tx.scalars(
+        update(Person)
+        .where(Person.id == person.id, Person.status == "pending")
+        .values(status="refused")
+        .returning(Person)
+    ).one_or_none()
+    if changed is None:
+        raise Conflict(f"This person is {person.status}: only somebody who waits to be confirmed can be turned away.")
+    _end_sign_ins(tx, [person.id], "person_refused", now)
+    audit.record(tx, "person.refused", actor=caller.subject, subject=person.id, now=now, personal={"reason": reason})
+    return changed
+
+
 def suspend_service(tx: Transaction, service_id: str, caller: Caller, reason: str, now: datetime) -> list[str]:
     """Shut a service out, its tokens and leases with it."""
     _set_status(tx, Service, service_id, "suspended", ("active",))

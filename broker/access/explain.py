@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from broker.access.facts import Ask, gather
 from broker.access.rulebook import in_force
@@ -13,9 +13,9 @@ from broker.caller import Caller
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import Forbidden, NotFound
-from broker.models import Dataset, Grant, Passkey, Person, Service, Team, TeamMember, TotpFactor
+from broker.models import Dataset, Grant, Passkey, Person, Request, Service, Team, TeamMember, TotpFactor
 from broker.parts import Parts
-from broker.policies import Decision, Rule, decide
+from broker.policies import Decision, Reason, Rule, decide
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,49 @@ def why(parts: Parts, caller: Caller, ask: Ask, *, person_id: str | None = None,
         if proven:
             caller = replace(caller, factor_at=clock(tx), factor_enrolled=True)
         gathered = gather(tx, caller, ask, locking=False)
-        return decide(gathered.facts, parts.rulebook.at(tx, gathered.revision), gathered.now)
+        decision = decide(gathered.facts, parts.rulebook.at(tx, gathered.revision), gathered.now)
+        waiting = _pending(tx, caller, ask.dataset, gathered.now) if decision.visible else None
+        return replace(decision, reasons=tuple(_as_asked(reason, waiting) for reason in decision.reasons))
+
+
+def pending_request(tx: Transaction, caller: Caller, dataset: str, *, person_id: str | None = None) -> Request | None:
+    """The newest request that waits, by which the caller or another person would get a role on a dataset.
+
+    About others it answers whom `why` answers; nobody else learns anything by it.
+    """
+    if person_id is not None and person_id != caller.id:
+        if not may_ask_about_others(tx, caller, dataset):
+            return None
+        caller = _other(tx, person_id)
+    return _pending(tx, caller, dataset, clock(tx))
+
+
+def _pending(tx: Transaction, caller: Caller, dataset: str, now: datetime) -> Request | None:
+    teams = select(TeamMember.team_id).where(TeamMember.person_id == caller.id)
+    holder = (
+        (func.coalesce(Request.for_person_id, Request.person_id) == caller.id)
+        & Request.team_id.is_(None)
+        & Request.service_id.is_(None)
+    )
+    query = (
+        select(Request)
+        .join(Dataset, Dataset.id == Request.dataset_id)
+        .where(
+            (Dataset.id == dataset) | (Dataset.slug == dataset),
+            Request.state == "pending",
+            Request.lapses_at > now,
+            holder | Request.team_id.in_(teams) | (Request.service_id == caller.id),
+        )
+    )
+    return tx.scalars(query.order_by(Request.id.desc()).limit(1)).one_or_none()
+
+
+def _as_asked(reason: Reason, waiting: Request | None) -> Reason:
+    """A missing grant, as it reads where one was asked for already."""
+    if waiting is None or reason.code not in ("no_grant", "grant_ended"):
+        return reason
+    advice = f"The role {waiting.role} was asked for, and waits for a decision: request {waiting.id}."
+    return replace(reason, advice=advice, who="someone")
 
 
 def who(parts: Parts, caller: Caller, dataset: str) -> list[Reach]:

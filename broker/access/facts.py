@@ -48,18 +48,20 @@ class Gathered:
 _GATHER = """
 WITH policy AS (SELECT revision, closed_at, held_before FROM guestkey.policy_in_force {lock}),
 person AS (SELECT id, status, vendor_id FROM guestkey.person WHERE id = :person {own}),
-service AS (SELECT id, status, vendor_id FROM guestkey.service WHERE id = :service {own}),
+service AS (
+  SELECT id, status, vendor_id, coalesce(secret_seen_by, created_by) AS person FROM guestkey.service
+   WHERE id = :service {own}),
 party AS (SELECT vendor_id FROM person UNION ALL SELECT vendor_id FROM service),
 vendor AS (SELECT id, status FROM guestkey.vendor WHERE id = (SELECT vendor_id FROM party) {lock}),
 dataset AS (
-  SELECT id, slug, title, status, labels, retention_until, owner_id FROM guestkey.dataset
+  SELECT id, slug, title, status, labels, labelled_by, retention_until, owner_id FROM guestkey.dataset
    WHERE id = :dataset OR slug = :dataset {lock}),
 offer AS (
   SELECT id FROM guestkey.offer
    WHERE dataset_id = (SELECT id FROM dataset) AND vendor_id = (SELECT vendor_id FROM party)
      AND ended_at IS NULL {lock}),
 slices AS (
-  SELECT id, name, kind, binding, actions, state FROM guestkey.slice
+  SELECT id, name, kind, binding, bound_by, actions, state FROM guestkey.slice
    WHERE dataset_id = (SELECT id FROM dataset) AND state <> 'retired'),
 teams AS (SELECT team_id FROM guestkey.team_member WHERE person_id = :person {lock}),
 grants AS (
@@ -121,6 +123,7 @@ def _caller(caller: Caller, party: Mapping[str, Any]) -> CallerFacts:
         factor_at=caller.factor_at,
         factor_enrolled=caller.factor_enrolled,
         address=caller.address,
+        person=party.get("person") or party["id"],
     )
 
 
@@ -132,8 +135,14 @@ def _dataset(row: Mapping[str, Any], slices: Mapping[str, Mapping[str, Any]], *,
         labels=frozenset(row["labels"]),
         retention_until=_moment(row["retention_until"]),
         offered=offered,
+        labelled_by=frozenset(row["labelled_by"]),
         slices=tuple(
-            SliceFacts(name=name, ready=slice_["state"] == "ready", actions=frozenset(slice_["actions"]))
+            SliceFacts(
+                name=name,
+                ready=slice_["state"] == "ready",
+                actions=frozenset(slice_["actions"]),
+                bound_by=slice_["bound_by"],
+            )
             for name, slice_ in sorted(slices.items())
         ),
     )

@@ -5,6 +5,7 @@ What passes by itself or with a second factor (time of day, network, freshness) 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -15,7 +16,7 @@ from broker.access.rulebook import Rulebook
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.models import PolicyInForce
-from broker.policies import FACTOR_CODES, Decision, Facts, GrantFacts, Reason, Rule, decide
+from broker.policies import FACTOR_CODES, Decision, Facts, GrantFacts, Held, Reason, Rule, decide
 
 PASSING = FACTOR_CODES | {"outside_hours", "outside_network", "slice_unnamed", "slice_not_ready"}
 _ACTIONS = ("read", "write")
@@ -34,6 +35,8 @@ class Prospect:
 class Foresight:
     """What the gate would say. `lasting` speaks against the grant; `unmet_now` includes what will pass.
 
+    `longest_lifetime`: the longest one of these rules lets a credential live, in seconds; None where none sets a bound.
+
     `conditions`: for each of the rules every condition as written, and why it is not met now (None: it is).
     """
 
@@ -43,6 +46,7 @@ class Foresight:
     rules: tuple[Rule, ...]
     conditions: tuple[tuple[tuple[str, Reason | None], ...], ...]
     revision: int | None
+    longest_lifetime: int | None
 
 
 def foresee(
@@ -68,18 +72,28 @@ def foresee(
     speaking = tuple(
         rule for rule in reaching if rule.role == f"role:{prospect.role}" and any(map(rule.names, gathered.slices))
     )
+    checked = [rules.checked(rule, gathered.facts, gathered.now) for rule in speaking] if rules else []
     return Foresight(
         gathered=gathered,
         lasting=_lasting(best),
         unmet_now=best.reasons,
         rules=speaking,
-        conditions=tuple(
-            tuple((word, held.reason) for word, held in rules.checked(rule, gathered.facts, gathered.now))
-            for rule in speaking
-            if rules
-        ),
+        conditions=tuple(tuple((word, held.reason) for word, held in conditions) for conditions in checked),
         revision=gathered.revision,
+        longest_lifetime=_longest_lifetime(speaking, checked, prospect.slice),
     )
+
+
+def _longest_lifetime(
+    speaking: Sequence[Rule], checked: Sequence[tuple[tuple[str, Held], ...]], slice_name: str | None
+) -> int | None:
+    """The longest that one of the rules that allow something lets a credential live."""
+    longest = [
+        min((held.max_lifetime for _, held in conditions if held.max_lifetime is not None), default=None)
+        for rule, conditions in zip(speaking, checked, strict=True)
+        if rule.effect == "allow" and (slice_name is None or rule.opens(slice_name))
+    ]
+    return max((seconds for seconds in longest if seconds is not None), default=None)
 
 
 def roles_reaching(tx: Transaction, rulebook: Rulebook, slug: str, labels: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ approves anything for themselves: who decides is of the organisation, who holds 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -50,6 +51,25 @@ def task(parts: Parts, caller: Caller) -> Task:
     """What is done with each line of such a file: granted, or by a vendor's lead asked for."""
     act = _give if caller.vendor_id is None else _ask
     return Task(_key, lambda tx, row, now: act(parts, tx, caller, row, now))
+
+
+def give(parts: Parts, tx: Transaction, caller: Caller, fields: Mapping[str, str], now: datetime) -> Grant:
+    """Give one grant to one of a vendor's people or teams, as a line of a file does.
+
+    Args:
+        fields: the cells of such a line, by column: `dataset`, `role`, `purpose`, `until`, `person` or `team`, `slice`.
+
+    Raises:
+        Forbidden, Conflict: the caller has no say, or a grant would open nothing now.
+        Invalid: a field is unusable.
+        NotFound: no such dataset, person or team, or the dataset is not offered to their vendor.
+    """
+    row = Row(1, {name: text.strip() for name, text in fields.items()})
+    _key(row)
+    line = _give(parts, tx, caller, row, now)
+    if line.outcome != "granted":
+        raise Conflict("They hold this already, for as long or longer.", advice=f"See /grants/{line.id}.")
+    return tx.get_one(Grant, line.id)
 
 
 def _key(row: Row) -> tuple[str, str]:

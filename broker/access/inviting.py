@@ -57,7 +57,10 @@ def source_for(tx: Transaction, caller: Caller, source_id: str | None, vendor_id
     query = select(SignInSource.id).where(SignInSource.vendor_id == of.id, SignInSource.status == "active")
     found = list(tx.scalars(query.limit(2)))
     if not found:
-        raise Conflict("This vendor has no sign-in source yet.", advice="Two admins bind one: see `Sources`.")
+        raise Conflict(
+            "This vendor has no sign-in source yet.",
+            advice="In the portal, under Sign-in sources, one admin proposes it and another agrees.",
+        )
     if len(found) > 1:
         raise Invalid("This vendor has several sign-in sources: name one.", field="/query/source")
     return invitations.usable_source(tx, caller, found[0])
@@ -79,7 +82,7 @@ def confirm_person(tx: Transaction, caller: Caller, person_id: str, now: datetim
         return confirmed
     try:
         with tx.begin_nested():
-            teams.add_member(tx, caller, into.id, person_id, now)
+            teams.join_as_invited(tx, caller, into.id, person_id, now)
     except GuestkeyError as error:
         details = {"person": person_id, "code": error.code}
         audit.record(tx, "team.member_not_added", actor=caller.subject, subject=into.id, now=now, details=details)
@@ -88,8 +91,9 @@ def confirm_person(tx: Transaction, caller: Caller, person_id: str, now: datetim
 
 def team_to_join(tx: Transaction, person_id: str) -> Team | None:
     """The team that the invitation names by which this person joined."""
-    query = select(Team).join(Invitation, Invitation.team_id == Team.id)
-    return tx.scalars(query.where(Invitation.redeemed_by == person_id, Invitation.purpose == "join")).first()
+    joined = (Invitation.redeemed_by == person_id, Invitation.purpose == "join")
+    latest = select(Invitation.team_id).where(*joined).order_by(Invitation.redeemed_at.desc()).limit(1)
+    return tx.scalars(select(Team).where(Team.id == latest.scalar_subquery())).first()
 
 
 def _key(row: Row) -> tuple[str, str]:

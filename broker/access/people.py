@@ -14,7 +14,7 @@ from broker.access.permissions import is_lead, missing, people_seen, require_adm
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.errors import Conflict, Forbidden, Invalid
-from broker.models import Person, RoleHeld, is_id, new_id
+from broker.models import Event, Person, RoleHeld, is_id, new_id
 
 FEWEST_ADMINS = 2
 # Two people must give these, so they go through a proposal; `lead` is one vendor's affair.
@@ -53,14 +53,38 @@ def roles_of(tx: Transaction, people: Sequence[str]) -> dict[str, list[str]]:
 
 
 def confirm_person(tx: Transaction, caller: Caller, person_id: str, now: datetime) -> Person:
-    """Say that somebody who joined is who the invitation was meant for."""
+    """Say that somebody who joined is who the invitation was meant for.
+
+    Raises:
+        Forbidden: no admin.
+        Conflict: they do not wait, or the caller invited them: whoever could do both could make themselves an
+            accomplice.
+    """
+    require_admin(caller)
+    if person(tx, caller, person_id).invited_by == caller.id:
+        raise Conflict("You invited this person.", advice="Another admin must confirm them.", code="self_decision")
     return _reopen(tx, caller, person_id, now, before="pending", kind="person.confirmed", reason="")
 
 
+def refuse_joiner(tx: Transaction, caller: Caller, person_id: str, reason: str, now: datetime) -> Person:
+    """Turn away somebody who joined and is not who the invitation was meant for; a new invitation lets them try anew.
+
+    Raises:
+        Forbidden: neither an admin nor the lead of the same vendor.
+        Conflict: they do not wait to be confirmed.
+    """
+    found = person(tx, caller, person_id)
+    if not (caller.is_admin or is_lead(caller, found.vendor_id)):
+        raise Forbidden("Only admins and the lead of the same vendor turn people away.")
+    return ending.refuse_joiner(tx, found, caller, words.prose(reason, "/reason"), now)
+
+
 def resume_person(tx: Transaction, caller: Caller, person_id: str, reason: str, now: datetime) -> Person:
-    """Lift a suspension; no session and no lease comes back."""
+    """Lift a suspension; no session and no lease comes back. Who was never confirmed waits for that again."""
     reason = words.prose(reason, "/reason")
-    return _reopen(tx, caller, person_id, now, before="suspended", kind="person.resumed", reason=reason)
+    require_admin(caller)
+    status = "pending" if _never_confirmed(tx, person(tx, caller, person_id)) else "active"
+    return _reopen(tx, caller, person_id, now, before="suspended", kind="person.resumed", reason=reason, status=status)
 
 
 def suspend_person(tx: Transaction, caller: Caller, person_id: str, reason: str, now: datetime) -> list[str]:
@@ -128,17 +152,33 @@ def take_role(tx: Transaction, caller: Caller, person_id: str, role: str, now: d
 
 
 def _reopen(
-    tx: Transaction, caller: Caller, person_id: str, now: datetime, *, before: str, kind: str, reason: str
+    tx: Transaction,
+    caller: Caller,
+    person_id: str,
+    now: datetime,
+    *,
+    before: str,
+    kind: str,
+    reason: str,
+    status: str = "active",
 ) -> Person:
     require_admin(caller)
     current = person(tx, caller, person_id)
     changed = tx.scalars(
-        update(Person).where(Person.id == person_id, Person.status == before).values(status="active").returning(Person)
+        update(Person).where(Person.id == person_id, Person.status == before).values(status=status).returning(Person)
     ).one_or_none()
     if changed is None:
         raise Conflict(f"This person is {current.status}, not {before}.")
     audit.record(tx, kind, actor=caller.subject, subject=person_id, now=now, personal={"reason": reason})
     return changed
+
+
+def _never_confirmed(tx: Transaction, found: Person) -> bool:
+    """Whether somebody joined by a person's invitation and was suspended before an admin confirmed them."""
+    if found.invited_by is None:
+        return False
+    about = select(Event.kind).where(Event.subject == found.id, Event.kind.in_(("person.joined", "person.confirmed")))
+    return set(tx.scalars(about)) == {"person.joined"}
 
 
 def _keep_admins(tx: Transaction, person_id: str) -> None:

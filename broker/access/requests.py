@@ -5,6 +5,7 @@ Deciding about one is `broker.access.approving`; one that nobody decides lapses 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -180,6 +181,13 @@ def remind(tx: Transaction, caller: Caller, request_id: str, now: datetime) -> R
     return found
 
 
+def untended(tx: Transaction, dataset_ids: Collection[str]) -> set[str]:
+    """Those of these datasets that have neither an active owner nor a steward, so that admins decide about them."""
+    owned = exists().where(Person.id == Dataset.owner_id, Person.status == "active")
+    stewarded = stewards_of().where(Grant.dataset_id == Dataset.id).correlate(Dataset).exists()
+    return set(tx.scalars(select(Dataset.id).where(Dataset.id.in_(dataset_ids), ~owned, ~stewarded)))
+
+
 def may_remind_from(found: Request) -> datetime:
     """From when on those who decide may be reminded of a request."""
     return (found.reminded_at or found.created_at) + REMIND_EVERY
@@ -342,6 +350,7 @@ def _decided_by(caller: Caller) -> ColumnElement[bool]:
     cared_for = Request.dataset_id.in_(looked_after(caller))
     if not caller.is_admin:
         return cared_for
-    tended = exists().where(Dataset.id == Request.dataset_id, Dataset.owner_id.is_not(None))
+    active_owner = (Person.id == Dataset.owner_id) & (Person.status == "active")
+    tended = exists().where(Dataset.id == Request.dataset_id, active_owner)
     stewarded = stewards_of().where(Grant.dataset_id == Request.dataset_id).correlate(Request).exists()
     return or_(cared_for, and_(~tended, ~stewarded))

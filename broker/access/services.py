@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from threading import BoundedSemaphore
+from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import or_, select, update
 
-from broker import audit
-from broker.access import ending, words
+from broker import audit, proposals
+from broker.access import chores, ending, words
+from broker.access.opening import datasets_of_holder
 from broker.access.paging import Page, Window, page
 from broker.access.permissions import is_lead, missing, require_admin
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.errors import BackendDown, Conflict, Forbidden
 from broker.identity.secret_tokens import MOST_CHARACTERS, fresh_token
-from broker.models import ApiToken, Service, Vendor, new_id
+from broker.models import ApiToken, Proposal, Service, Vendor, new_id
 
 SECRET_PREFIX = "gks_"  # noqa: S105  recognisable to scanners for leaked secrets
+# How long whoever proposed a rotation may carry it out once it was agreed to.
+_AGREED_FOR = timedelta(hours=1)
 # OWASP's least for argon2id. More would slow only us: nobody guesses 256 random bits, however fast the hash.
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 # Verifying still costs milliseconds and megabytes: strangers must not occupy every thread with it.
@@ -77,18 +82,63 @@ def make_service(
     return made, secret
 
 
-def rotate_secret(tx: Transaction, caller: Caller, service_id: str, now: datetime) -> tuple[Service, str]:
+def rotate_secret(
+    tx: Transaction, caller: Caller, service_id: str, now: datetime, *, lifetime: timedelta = proposals.LIFETIME
+) -> tuple[Service, str] | Proposal:
     """Replace the secret; the old one and every API token got for it are dead from this commit on.
 
-    Leases go on: who fears that the old secret was abused suspends the service. Returns the new secret, once.
+    Whoever sees the new secret can read as the service. So where the service holds a grant or is asked for one, an
+    admin first has the owner or a second admin agree; the vendor's lead, whose service it is, does it alone.
+    Leases go on: who fears that the old secret was abused suspends the service.
+
+    Returns:
+        The service and its new secret, once; or a proposal. Once that is approved, whoever proposed it rotates.
     """
     found = service(tx, caller, service_id)
+    if not is_lead(caller, found.vendor_id):
+        # Orders this against grants being made: the gate locks the same row.
+        tx.execute(select(Service.id).where(Service.id == found.id).with_for_update())
+        datasets = datasets_of_holder(tx, service_id=found.id)
+        if datasets and not _rotation_agreed(tx, caller, found, now):
+            details = {"datasets": datasets, "service": found.id, "vendor": found.vendor_id}
+            return proposals.propose(tx, "rotate_secret", found.id, details, caller, now, lifetime=lifetime)
     secret = fresh_token(SECRET_PREFIX)
-    found.secret_hash, found.secret_rotated_at = _hasher.hash(secret), now
+    found.secret_hash, found.secret_rotated_at, found.secret_seen_by = _hasher.hash(secret), now, caller.id
     tx.flush()
     ending.end_tokens(tx, ApiToken.service_id == service_id, "secret_rotated", now)
     audit.record(tx, "service.secret_rotated", actor=caller.subject, subject=found.id, now=now)
+    chores.at_once(tx, chores.REDECIDE)
     return found, secret
+
+
+def perform_rotation(
+    tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime
+) -> None:
+    """The performer of the two-person act `rotate_secret`: from now on the proposer may rotate, once, for an hour.
+
+    Nothing is rotated here: the secret is shown to nobody but who asked for it.
+
+    Raises:
+        NotFound: there is no such service any more.
+        Conflict: the service got grants on other datasets meanwhile, whose owners were not asked.
+    """
+    if tx.get(Service, details["service"]) is None:
+        raise missing("service")
+    if not set(datasets_of_holder(tx, service_id=details["service"])) <= set(details["datasets"]):
+        raise Conflict("The service was granted more meanwhile.", advice="Refuse this, and propose it again.")
+
+
+def _rotation_agreed(tx: Transaction, caller: Caller, found: Service, now: datetime) -> bool:
+    """Whether a second person agreed that the caller rotates, and it was not rotated since."""
+    agreed = select(Proposal.details).where(
+        Proposal.act == "rotate_secret",
+        Proposal.subject == found.id,
+        Proposal.state == "approved",
+        Proposal.proposed_by == caller.id,
+        Proposal.decided_at > max(filter(None, (now - _AGREED_FOR, found.secret_rotated_at))),
+    )
+    held = set(datasets_of_holder(tx, service_id=found.id))
+    return any(held <= set(details["datasets"]) for details in tx.scalars(agreed))
 
 
 def suspend_service(tx: Transaction, caller: Caller, service_id: str, reason: str, now: datetime) -> list[str]:

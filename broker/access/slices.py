@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from broker import audit
-from broker.access import ending, filter_check, words
+from broker import audit, proposals
+from broker.access import ending, filter_check, opening, words
 from broker.access.datasets import dataset
 from broker.access.permissions import missing, require_admin
 from broker.caller import Caller
 from broker.credentials import kinds
 from broker.database import Transaction, notify
 from broker.errors import Conflict, Invalid
-from broker.models import Slice, new_id
+from broker.models import Dataset, Proposal, Slice, new_id
 
 REGISTERING_CHANNEL = "guestkey_registering"
 _MOST = 100
@@ -44,10 +44,19 @@ def slices_of(tx: Transaction, dataset_ids: Sequence[str]) -> dict[str, list[Sli
     return found
 
 
-def add_slice(tx: Transaction, caller: Caller, slug: str, new: NewSlice, now: datetime) -> Slice:
+def add_slice(
+    tx: Transaction,
+    caller: Caller,
+    slug: str,
+    new: NewSlice,
+    now: datetime,
+    *,
+    lifetime: timedelta = proposals.LIFETIME,
+) -> Slice | Proposal:
     """Register a slice. It is `registering` until the worker has made it real, then `ready`, or `failed` and why.
 
-    Admins only: a binding can name any table its connection reaches, also another dataset's.
+    Admins only: a binding can name any table its connection reaches, also another dataset's. Where that could open
+    something to somebody at once (`opening.datasets_opened`), it becomes a proposal for the owner or a second admin.
 
     Raises:
         Invalid: something in it is unknown, malformed, or could widen what it shows.
@@ -55,6 +64,30 @@ def add_slice(tx: Transaction, caller: Caller, slug: str, new: NewSlice, now: da
     """
     require_admin(caller)
     of = dataset(tx, caller, slug)
+    values = _checked(tx, of, new)
+    # Grants, requests and slices of the dataset that come meanwhile wait for this, or are seen below.
+    tx.execute(select(Dataset.id).where(Dataset.id == of.id).with_for_update())
+    concerned = opening.datasets_opened(tx, of, new.kind, values["binding"])
+    if not concerned:
+        return _insert(tx, caller.subject, values | {"bound_by": caller.id}, now)
+    if tx.execute(select(Slice.id).where(Slice.dataset_id == of.id, Slice.name == values["name"])).first():
+        raise _name_taken()
+    details = {"datasets": concerned, "dataset": of.id, **asdict(new), "binding": values["binding"]}
+    details["actions"] = values["actions"]
+    return proposals.propose(tx, "add_slice", of.id, details, caller, now, lifetime=lifetime)
+
+
+def perform_add(tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime) -> None:
+    """The performer of the two-person act `add_slice`; see `add_slice`, which raises the same."""
+    of = tx.scalars(select(Dataset).where(Dataset.id == details["dataset"]).with_for_update()).one()
+    new = NewSlice(
+        details["name"], details["description"], details["kind"], details["binding"], tuple(details["actions"])
+    )
+    values = _checked(tx, of, new) | {"bound_by": proposer_id}
+    _insert(tx, f"person:{approver_id}", values, now, proposed_by=proposer_id)
+
+
+def _checked(tx: Transaction, of: Dataset, new: NewSlice) -> dict[str, Any]:
     if of.status == "retired":
         raise Conflict("The dataset is retired.")
     kind = kinds.get(new.kind)
@@ -66,27 +99,33 @@ def add_slice(tx: Transaction, caller: Caller, slug: str, new: NewSlice, now: da
         raise Invalid(f"The kind {kind.name} serves {', '.join(sorted(kind.actions))}.", field="/actions")
     if tx.execute(select(func.count()).where(Slice.dataset_id == of.id)).scalar_one() >= _MOST:
         raise Conflict(f"A dataset has at most {_MOST} slices.")
-    values = {
-        "id": new_id("sl"),
+    return {
         "dataset_id": of.id,
         "name": words.word(new.name, "/name"),
         "description": words.prose(new.description, "/description", needed=False),
         "kind": kind.name,
         "binding": filter_check.checked(tx, kind.name, kind.check_binding(new.binding)),
         "actions": sorted(set(new.actions)),
-        "state": "registering",
-        "state_detail": "",
-        "created_at": now,
     }
+
+
+def _insert(tx: Transaction, actor: str, values: Mapping[str, Any], now: datetime, *, proposed_by: str = "") -> Slice:
+    row = {**values, "id": new_id("sl"), "state": "registering", "state_detail": "", "created_at": now}
     made = tx.scalars(
-        insert(Slice).values(values).on_conflict_do_nothing(index_elements=["dataset_id", "name"]).returning(Slice)
+        insert(Slice).values(row).on_conflict_do_nothing(index_elements=["dataset_id", "name"]).returning(Slice)
     ).one_or_none()
     if made is None:
-        raise Conflict("The dataset has, or had, a slice of that name.", advice="Choose another name.")
-    details = {"dataset": of.id, "name": made.name, "kind": made.kind, "binding": made.binding}
-    audit.record(tx, "slice.added", actor=caller.subject, subject=made.id, now=now, details=details)
+        raise _name_taken()
+    details = {"dataset": made.dataset_id, "name": made.name, "kind": made.kind, "binding": made.binding}
+    if proposed_by:
+        details["proposed_by"] = proposed_by
+    audit.record(tx, "slice.added", actor=actor, subject=made.id, now=now, details=details)
     notify(tx, REGISTERING_CHANNEL, made.id)
     return made
+
+
+def _name_taken() -> Conflict:
+    return Conflict("The dataset has, or had, a slice of that name.", advice="Choose another name.")
 
 
 def retry_slice(tx: Transaction, caller: Caller, slug: str, name: str, now: datetime) -> Slice:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from broker import audit
+from broker import audit, proposals
 from broker.access import ending, words
+from broker.access.opening import datasets_of_holder
 from broker.access.paging import Page, Window, matching, page
 from broker.access.people import person
 from broker.access.permissions import is_lead, missing, teams_seen
@@ -16,7 +19,7 @@ from broker.access.vendors import vendor
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.errors import Conflict, Forbidden, Invalid
-from broker.models import Grant, Person, Team, TeamMember, is_id, new_id
+from broker.models import Person, Proposal, Team, TeamMember, is_id, new_id
 
 LARGEST = 1000
 
@@ -72,35 +75,85 @@ def add_team(tx: Transaction, caller: Caller, vendor_id: str, name: str, now: da
     return made
 
 
-def add_member(tx: Transaction, caller: Caller, team_id: str, person_id: str, now: datetime) -> None:
+def add_member(
+    tx: Transaction,
+    caller: Caller,
+    team_id: str,
+    person_id: str,
+    now: datetime,
+    *,
+    lifetime: timedelta = proposals.LIFETIME,
+) -> Proposal | None:
     """Put a person into a team; twice is fine.
 
+    While the team holds a grant, joining it gives access: an admin or the vendor's lead then proposes it, and the
+    owner of what was granted or another admin agrees.
+
     Raises:
-        Forbidden: a lead and the team carries a grant: joining it gives access, which is not a lead's to give.
         Conflict: oneself, a person who is not active, or a full team.
     """
     into = team(tx, caller, team_id)
-    _check_may_add(tx, caller, into, person_id)
-    who = person(tx, caller, person_id)
+    _check_may_add(caller, into, person_id)
+    _check_fits(tx, into, person(tx, caller, person_id))
+    datasets = datasets_of_holder(tx, team_id=into.id)
+    if tx.get(TeamMember, (into.id, person_id)) is not None:
+        return None
+    if datasets:
+        details = {"datasets": datasets, "team": into.id, "person": person_id, "vendor": into.vendor_id}
+        return proposals.propose(tx, "add_member", into.id, details, caller, now, lifetime=lifetime)
+    _insert(tx, caller.subject, into.id, person_id, now)
+    return None
+
+
+def join_as_invited(tx: Transaction, caller: Caller, team_id: str, person_id: str, now: datetime) -> None:
+    """Put somebody into the team their invitation names: who invited and who confirms them are the two people.
+
+    Raises:
+        Conflict: the team is full.
+    """
+    into = team(tx, caller, team_id)
+    _check_may_add(caller, into, person_id)
+    _check_fits(tx, into, person(tx, caller, person_id))
+    _insert(tx, caller.subject, into.id, person_id, now)
+
+
+def perform_join(
+    tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime
+) -> None:
+    """The performer of the two-person act `add_member`; see `add_member`.
+
+    Raises:
+        Conflict: the person is not active any more, the team is full, or was granted more meanwhile.
+    """
+    into = tx.get_one(Team, details["team"])
+    _check_fits(tx, into, tx.get_one(Person, details["person"]))
+    if not set(datasets_of_holder(tx, team_id=into.id)) <= set(details["datasets"]):
+        raise Conflict("The team was granted more meanwhile.", advice="Refuse this, and propose it again.")
+    _insert(tx, f"person:{approver_id}", into.id, details["person"], now, proposed_by=proposer_id)
+
+
+def _check_fits(tx: Transaction, into: Team, who: Person) -> None:
     if who.vendor_id != into.vendor_id:
         raise Invalid("This person is not of the team's vendor.", field="/person")
     if who.status != "active":
         raise Conflict(f"This person is {who.status}; only active people join teams.")
-    # The team's row orders joins and grants: a grant made meanwhile is seen above, or sees us.
+    # The team's row orders joins and grants: a grant made meanwhile is seen by us, or sees us.
     tx.execute(select(Team.id).where(Team.id == into.id).with_for_update())
-    _check_may_add(tx, caller, into, person_id)
     size = tx.execute(select(func.count()).where(TeamMember.team_id == into.id)).scalar_one()
     if size >= LARGEST:
         raise Conflict(f"A team has at most {LARGEST} people.", advice="Make a second team.")
+
+
+def _insert(tx: Transaction, actor: str, team_id: str, person_id: str, now: datetime, *, proposed_by: str = "") -> None:
     added = tx.execute(
         insert(TeamMember)
-        .values(team_id=into.id, person_id=who.id, added_at=now)
+        .values(team_id=team_id, person_id=person_id, added_at=now)
         .on_conflict_do_nothing()
         .returning(TeamMember.team_id)
     ).first()
     if added:
-        details = {"person": who.id}
-        audit.record(tx, "team.member_added", actor=caller.subject, subject=into.id, now=now, details=details)
+        details = {"person": person_id} | ({"proposed_by": proposed_by} if proposed_by else {})
+        audit.record(tx, "team.member_added", actor=actor, subject=team_id, now=now, details=details)
 
 
 def remove_member(tx: Transaction, caller: Caller, team_id: str, person_id: str, now: datetime) -> list[str]:
@@ -128,25 +181,24 @@ def team_of(tx: Transaction, caller: Caller, vendor_id: str, named: str) -> Team
 
 
 def check_may_fill(tx: Transaction, caller: Caller, into: Team) -> None:
-    """Check that the caller may let others into a team.
+    """Check that the caller may let others into a team by an invitation.
 
     Raises:
         Forbidden: neither an admin nor the vendor's lead, or a lead and the team carries a grant.
     """
-    if caller.is_admin:
-        return
-    if not is_lead(caller, into.vendor_id):
-        raise Forbidden("Only admins and the vendor's lead add people to a team.")
-    carried = select(Grant.id).where(
-        Grant.team_id == into.id, Grant.revoked_at.is_(None), Grant.ends_at > func.clock_timestamp()
-    )
-    if tx.execute(carried).first():
+    _check_manages(caller, into)
+    if not caller.is_admin and datasets_of_holder(tx, team_id=into.id):
         raise Forbidden(
             "This team holds a grant, so joining it gives access.", advice="Ask an admin to add this person."
         )
 
 
-def _check_may_add(tx: Transaction, caller: Caller, into: Team, person_id: str) -> None:
+def _check_may_add(caller: Caller, into: Team, person_id: str) -> None:
     if person_id == caller.id:
         raise Conflict("Nobody adds themselves to a team.", advice="Ask an admin.", code="self_decision")
-    check_may_fill(tx, caller, into)
+    _check_manages(caller, into)
+
+
+def _check_manages(caller: Caller, into: Team) -> None:
+    if not (caller.is_admin or is_lead(caller, into.vendor_id)):
+        raise Forbidden("Only admins and the vendor's lead add people to a team.")

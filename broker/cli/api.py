@@ -58,6 +58,10 @@ class Api:
         headers = {"Idempotency-Key": key} if key else {}
         return self._call("POST", PREFIX + path, body=without_none(body or {}), headers=headers)
 
+    def patch(self, path: str, body: Mapping[str, Any]) -> Json:
+        """Change some fields of something; None is sent as it is."""
+        return self._call("PATCH", PREFIX + path, body=body)
+
     def put(self, path: str) -> Json:
         """Make something so; twice is fine."""
         return self._call("PUT", PREFIX + path)

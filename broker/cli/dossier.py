@@ -15,7 +15,7 @@ def told(facts: Facts) -> tuple[Sequence[Column], dict[str, str]]:
     """Columns and their values, for the facts beside a request."""
     lines = [
         ("who would hold it", _holder(facts.get("holder"))),
-        *((f"would read {safe(item.get('name'))}", _slice(item)) for item in mappings(facts.get("slices"))),
+        *((f"would {_doing(item)} {safe(item.get('name'))}", _slice(item)) for item in mappings(facts.get("slices"))),
         *(("not met now", _unmet(reason)) for reason in mappings(facts.get("unmet_now"))),
         *(("would open nothing", _sentence(reason)) for reason in mappings(facts.get("lasting"))),
         *(("if it had to end", _ending(kind, ending)) for kind, ending in (facts.get("endings") or {}).items()),
@@ -30,6 +30,11 @@ def _holder(holder: Any) -> str:
     members = holder.get("members")
     counted = f", {members} {'person' if members == 1 else 'people'}" if holder.get("kind") == "team" else ""
     return f"the {safe(holder.get('kind'))} {safe(holder.get('name'))}{counted}"
+
+
+def _doing(item: Facts) -> str:
+    may = item.get("role_may")
+    return " and ".join(safe(word) for word in may) or "see" if isinstance(may, list) else "read"
 
 
 def _slice(item: Facts) -> str:

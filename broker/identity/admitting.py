@@ -126,6 +126,8 @@ def _person(
     person = _known_person(tx, source, subject)
     if person is None:
         return _join(tx, source, invitation, claims, now)
+    if person.status == "refused":
+        return _joined_anew(tx, source, person, invitation, now), None
     if invitation is None or invitation.expires_at <= now:
         return person, None
     return person, _invited_again(tx, source, person, invitation, now)
@@ -140,6 +142,32 @@ def _invited_again(
     if invitation.org_role is not None and invitation.redeemed_at is None and invitation.source_id == source.id:
         return _recovered(tx, person, invitation, now)
     return _reopened(tx, person, now) if invitation.redeemed_by == person.id else None
+
+
+def _joined_anew(
+    tx: Transaction, source: SignInSource, person: Person, invitation: Invitation | None, now: datetime
+) -> Person:
+    """Somebody who was turned away, and has been invited again: an admin decides about them once more."""
+    by_people = invitation is not None and invitation.purpose == "join" and invitation.org_role is None
+    if invitation is None or not by_people or invitation.source_id != source.id or invitation.expires_at <= now:
+        raise NotSignedIn(
+            "You joined through a link that was meant for somebody else, and were turned away.",
+            advice="Ask the person who invited you for a link of your own.",
+            code="joining_refused",
+        )
+    invitations.redeem_join(tx, invitation, person, now)
+    person.status, person.invited_by = "pending", _inviter(invitation)
+    tx.flush()
+    audit.record(
+        tx,
+        "person.joined",
+        actor=f"person:{person.id}",
+        subject=person.id,
+        now=now,
+        details={"invitation": invitation.id, "source": source.id, "vendor": source.vendor_id, "role": None},
+        personal={"name": person.name, "email": person.email},
+    )
+    return person
 
 
 def _enrolling(tx: Transaction, person: Person, invitation: Invitation, now: datetime) -> datetime | None:

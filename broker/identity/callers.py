@@ -20,7 +20,7 @@ SEEN_EVERY = timedelta(minutes=1)
 _PARTY = """
   LEFT JOIN guestkey.vendor v ON v.id = h.vendor_id
  WHERE t.token_hash = :hash AND t.ended_at IS NULL AND t.expires_at > clock_timestamp()
-   AND h.status <> 'suspended' AND (h.vendor_id IS NULL OR v.status IN ('active', 'onboarding'))
+   AND h.status NOT IN ('suspended', 'refused') AND (h.vendor_id IS NULL OR v.status IN ('active', 'onboarding'))
 """
 _PERSON = """
   h.id, h.name, h.status, h.vendor_id, t.id AS holder_id, t.factor_at, t.factor_method, t.last_seen_at, t.expires_at,

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from sqlalchemy import select
+
+from broker import proposals
+from broker.access.opening import datasets_of_holder
 from broker.database import Transaction
-from broker.models import Dataset, Grant, Lease, Notice, Person, Proposal, Request, Service, Team, Vendor
+from broker.models import Dataset, Grant, Lease, Notice, Offer, Person, Proposal, Request, Service, Slice, Team, Vendor
 from broker.notices import lapsing
 from broker.notices.people import approvers, holders, leads_of, with_role
 from broker.notices.wording import at, plain
@@ -20,8 +24,15 @@ ACTS = {
     "bind_source": "bind a sign-in source",
     "give_role": "give a role of the organisation",
     "reset_factor": "reset a second factor",
+    "change_dataset": "change a dataset's owner, labels or retention",
+    "add_slice": "add a slice to a dataset",
+    "rotate_secret": "replace a service's secret",
+    "add_member": "put somebody into a team that holds a grant",
     "trust_source_mfa": "trust a sign-in source's own second factor",
 }
+
+# A proposal is approved and carried out in one transaction, whose notice is written at its end.
+_ONE_ACT = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +145,69 @@ def _proposed(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
     proposal = tx.get_one(Proposal, notice.subject)
     if proposal.state != "pending":
         return None
-    return Told(with_role(tx, "admin", now=now), _of_proposal(tx, proposal), f"/proposals/{proposal.id}")
+    facts = _of_proposal(tx, proposal)
+    owners = proposals.owners_concerned(tx, proposal)
+    path = f"/proposals/{proposal.id}"
+    return Told(with_role(tx, "admin", now=now), facts, path, beside=owners, beside_topic="to_decide")
 
 
 def _agreed(tx: Transaction, notice: Notice, _now: datetime) -> Told:
     proposal = tx.get_one(Proposal, notice.subject)
     return Told([proposal.proposed_by], _of_proposal(tx, proposal), f"/proposals/{proposal.id}", you=True)
+
+
+def _changed(tx: Transaction, notice: Notice, _now: datetime) -> Told | None:
+    """What was changed about a dataset, as its owner is told of it, and whoever it was taken from."""
+    dataset = tx.get_one(Dataset, notice.subject)
+    agreed = select(Proposal.details["owner_id_before"].astext).where(
+        Proposal.act == "change_dataset",
+        Proposal.subject == dataset.id,
+        Proposal.state == "approved",
+        Proposal.decided_at.between(notice.created_at - _ONE_ACT, notice.created_at),
+    )
+    before = tx.execute(agreed.order_by(Proposal.decided_at.desc()).limit(1)).scalar()
+    return _to_owners(tx, notice, [dataset.id], f"/datasets/{dataset.slug}", others=[before] if before else [])
+
+
+def _resumed(tx: Transaction, notice: Notice, _now: datetime) -> Told | None:
+    slug = tx.get_one(Dataset, notice.subject).slug
+    return _to_owners(tx, notice, [notice.subject], f"/datasets/{slug}")
+
+
+def _offered(tx: Transaction, notice: Notice, _now: datetime) -> Told | None:
+    dataset = tx.get_one(Dataset, tx.get_one(Offer, notice.subject).dataset_id)
+    return _to_owners(tx, notice, [dataset.id], f"/datasets/{dataset.slug}/who")
+
+
+def _slice_added(tx: Transaction, notice: Notice, _now: datetime) -> Told | None:
+    added = tx.get_one(Slice, notice.subject)
+    slug = tx.get_one(Dataset, added.dataset_id).slug
+    return _to_owners(tx, notice, [added.dataset_id], f"/datasets/{slug}/slices")
+
+
+def _secret_rotated(tx: Transaction, notice: Notice, _now: datetime) -> Told | None:
+    return _to_owners(tx, notice, datasets_of_holder(tx, service_id=notice.subject), "/services")
+
+
+def _member_added(tx: Transaction, notice: Notice, _now: datetime) -> Told | None:
+    return _to_owners(tx, notice, datasets_of_holder(tx, team_id=notice.subject), f"/teams/{notice.subject}")
+
+
+def _to_owners(
+    tx: Transaction, notice: Notice, dataset_ids: Sequence[str], path: str, *, others: Sequence[str] = ()
+) -> Told | None:
+    """To the active owners of these datasets; nobody, where it concerns none."""
+    if not dataset_ids:
+        return None
+    query = select(Person.id).join(Dataset, Dataset.owner_id == Person.id).where(Dataset.id.in_(dataset_ids))
+    concerned = Person.id.in_([*tx.scalars(query), *others])
+    people = tx.scalars(select(Person.id).where(concerned, Person.status == "active"))
+    kind, _, actor = notice.actor.partition(":")
+    facts = {
+        "who": _name(tx, actor) if kind == "person" else "Somebody",
+        "datasets": ", ".join(sorted(_dataset(tx, dataset_id) for dataset_id in dataset_ids)),
+    }
+    return Told(sorted(people), facts, path)
 
 
 def _failed(tx: Transaction, notice: Notice, now: datetime) -> Told:
@@ -164,6 +232,8 @@ CAUSES: Mapping[str, Cause] = {
     lapsing.GRANT: Cause("own_grants", _grant),
     lapsing.PROPOSAL: Cause("two_person", _proposed),
     lapsing.REQUEST: Cause("own_requests", _undecided),
+    "dataset.changed": Cause("own_datasets", _changed),
+    "dataset.resumed": Cause("own_datasets", _resumed),
     "grant.made": Cause("own_grants", _given),
     "grant.revoked": Cause("own_grants", _grant),
     "installation.closed": Cause("emergency", _alarm, to_actor=True),
@@ -171,6 +241,7 @@ CAUSES: Mapping[str, Cause] = {
     "lease.revoke_failed": Cause("failures", _failed, to_actor=True),
     "lease.stray_ended": Cause("failures", _found),
     "lease.vanished": Cause("failures", _failed, to_actor=True),
+    "offer.made": Cause("own_datasets", _offered),
     "person.confirmed": Cause("own_grants", _confirmed),
     "person.joined": Cause("joins", _joined),
     "person.suspended": Cause("staff", _staff),
@@ -187,6 +258,9 @@ CAUSES: Mapping[str, Cause] = {
     "request.refused": Cause("own_requests", _decided),
     "request.reminded": Cause("to_decide", _asked),
     "request.withdrawn": Cause("own_requests", _decided),
+    "service.secret_rotated": Cause("own_datasets", _secret_rotated),
+    "slice.added": Cause("own_datasets", _slice_added),
+    "team.member_added": Cause("own_datasets", _member_added),
 }
 
 
@@ -220,6 +294,7 @@ def _of_proposal(tx: Transaction, proposal: Proposal) -> Mapping[str, object]:
     return {
         "who": _name(tx, proposal.proposed_by),
         "act": ACTS.get(proposal.act, plain(proposal.act)),
+        "owner_may": proposal.act in proposals.OWNER_ACTS,
         "lapses_at": at(proposal.lapses_at),
     }
 

@@ -42,6 +42,12 @@ _ALL = {
         "Requests you may approve or refuse.",
         of_all="Requests that wait for a decision",
     ),
+    "own_datasets": Topic(
+        "own_datasets",
+        "Your datasets",
+        "Their text, owner, labels, retention or slices changed; so did a team or a secret that opens them.",
+        of_all="Datasets, slices, granted teams and services' secrets that changed",
+    ),
     "own_requests": Topic(
         "own_requests",
         "Your requests",
@@ -62,7 +68,7 @@ _ALL = {
     ),
     "joins": Topic("joins", "Joining", "Somebody has joined and waits to be confirmed."),
     "two_person": Topic(
-        "two_person", "Acts that need a second admin", "Proposed, about to lapse, agreed to, refused or lapsed."
+        "two_person", "Acts that need a second person", "Proposed, about to lapse, agreed to, refused or lapsed."
     ),
     "failures": Topic(
         "failures",
@@ -89,7 +95,7 @@ def topics_of(caller: Caller) -> list[Topic]:
     """The topics that can ever reach this person."""
     names = ["own_requests", "own_grants"]
     if caller.vendor_id is None:
-        names.insert(0, "to_decide")
+        names[:0] = ["to_decide", "own_datasets"]
     elif "lead" in caller.roles:
         names.append("staff")
     if caller.is_admin:

@@ -32,7 +32,8 @@ def with_role(tx: Transaction, *roles: str, now: datetime, vendor_id: str | None
 def approvers(tx: Transaction, request: Request, now: datetime) -> list[str]:
     """Whoever may decide about a request; if nobody may, the admins, who can change that."""
     dataset = tx.get_one(Dataset, request.dataset_id)
-    tending = {dataset.owner_id, *tx.scalars(stewards_of().where(Grant.dataset_id == dataset.id))} - {None}
+    named = {dataset.owner_id, *tx.scalars(stewards_of().where(Grant.dataset_id == dataset.id))} - {None}
+    tending = set(tx.scalars(select(Person.id).where(Person.id.in_(named), Person.status == "active")))
     admins = with_role(tx, "admin", now=now)
     if not tending:
         own = barred(tx, request)

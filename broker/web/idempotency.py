@@ -26,6 +26,7 @@ from broker.database import now as clock
 from broker.errors import Conflict, Invalid
 from broker.models import KeptAnswer
 from broker.parts import Parts
+from broker.web.proposed import PROPOSED, Proposed
 
 KEPT = timedelta(days=1)
 _KEY = re.compile(r"[!-~]{1,200}")
@@ -71,7 +72,7 @@ def once(request: Request, caller: Caller, body: BaseModel, key: str | None) -> 
 
 
 def answer(parts: Parts, this: Once, act: Act, *, status: int = 201) -> JSONResponse:
-    """Do it and answer, or repeat the answer it got before.
+    """Do it and answer, or repeat the answer it got before; what waits for a second person is answered with 202.
 
     Raises:
         Conflict: the key was used for another request.
@@ -81,7 +82,9 @@ def answer(parts: Parts, this: Once, act: Act, *, status: int = 201) -> JSONResp
         kept = _claim(tx, this, now)
         if kept is not None:
             return JSONResponse(kept.body, kept.status, headers={"Idempotent-Replayed": "true"})
-        body: dict[str, Any] = act(tx, now).model_dump(mode="json")
+        shown = act(tx, now)
+        status = PROPOSED if isinstance(shown, Proposed) else status
+        body: dict[str, Any] = shown.model_dump(mode="json")
         if this.key_hash is not None:
             tx.execute(update(KeptAnswer).where(KeptAnswer.key_hash == this.key_hash).values(status=status, body=body))
     return JSONResponse(body, status)

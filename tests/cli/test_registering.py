@@ -13,6 +13,7 @@ from broker.cli.faults import Fault
 from broker.models import Dataset, Lease, Offer, Slice, new_id
 from broker.parts import vault_of
 from tests.cli.conftest import TerminalOf
+from tests.support.agreeing import agree_waiting
 from tests.support.sshd import SftpHost
 from tests.support.world import World
 
@@ -44,6 +45,7 @@ def test_a_dataset_is_made_of_a_connected_database_and_previewed(world: World, t
     ]
     added = admin.run("slice", "add", slug, "deidentified", *words, "--where", "age>=20")
     assert added.code == 0, added.err
+    agree_waiting(world, slug)
     registering.register_waiting(world.ender, setup)
     assert "deidentified\t" in admin.run("dataset", "show", slug).out
     odd = ["--connection", "data", "--table", 'clinic."x"', "--column", "id"]
@@ -160,12 +162,13 @@ def test_a_slice_of_another_kind_is_made_from_a_terminal(world: World, sftp: Sft
 def test_a_slice_of_a_bucket_is_added_and_written_to_from_a_terminal(world: World, terminal_of: TerminalOf) -> None:
     admin, vendor = terminal_of(world.person(roles=("admin",))), world.vendor()
     dataset, ada = world.dataset(vendor, slices={}), world.person(vendor)
-    world.grant(dataset, ada)
     of = ["--kind", "s3", "--connection", "objects", "--set", "bucket=clinic"]
     wide = admin.run("slice", "add", dataset.slug, "labels", *of, "--set", "prefix=trials")
     assert wide.code == 2 and "ends with /" in wide.err
     added = admin.run("slice", "add", dataset.slug, "labels", *of, "--set", "prefix=trials/", "--action", "write")
     assert added.code == 0, added.err
+    agree_waiting(world, dataset.slug)
+    world.grant(dataset, ada)
     registering.register_waiting(world.ender, vault_of(world.settings, "setup"))
     guest = terminal_of(ada)
     handed = guest.run("get", dataset.slug, "--slice", "labels", "--kind", "s3", "--action", "write", "--json")

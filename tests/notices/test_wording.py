@@ -6,11 +6,13 @@ import json
 from dataclasses import dataclass
 from datetime import timedelta
 
+from sqlalchemy import select
+
 from broker import audit
 from broker.access.ending import revoke_lease
 from broker.audit import NOTICED
 from broker.database import now as clock
-from broker.models import TOPICS, Proposal, Request, new_id
+from broker.models import TOPICS, Offer, Proposal, Request, new_id
 from broker.notices import lapsing
 from tests.notices.conftest import Office
 from tests.notices.test_channels import bind
@@ -39,7 +41,11 @@ def everything(world: World) -> Everything:
     with world.admin("guestkey") as connection:
         connection.execute("UPDATE guestkey.person SET vendor_id = %s WHERE id = %s", (vendor_id, lead.id))
         joined = world.person(status="pending")
-    grant = world.grant(dataset, guest)
+    grant, service, team = world.grant(dataset, guest), world.service(), world.team(world.vendor())
+    with world.database.transaction() as tx:
+        offer = tx.scalars(select(Offer.id).where(Offer.dataset_id == dataset.id)).first() or ""
+    world.grant(dataset, service)
+    world.grant(dataset, team)
     handed = world.issue(guest, dataset)
     now = world.now()
     request = world.add(
@@ -70,6 +76,11 @@ def everything(world: World) -> Everything:
         "proposal": proposal.id,
         "person": guest.id,
         "person.joined": joined.id,
+        "dataset": dataset.id,
+        "offer": offer,
+        "slice": world.slice_id(dataset),
+        "service": service.id,
+        "team": team.id,
         "installation": "installation:1",
         "recovery": new_id("re"),
         "place": "postgres:data",
@@ -107,7 +118,16 @@ def test_every_kind_has_its_words_for_people_and_channels(office: Office) -> Non
         "request.withdrawn",
     }
     assert kinds[made.lead.id] == {"grant.made", "person.suspended"}
-    assert kinds[made.owner.id] == {"request.made", "request.reminded"}
+    assert kinds[made.owner.id] == {
+        "dataset.changed",
+        "dataset.resumed",
+        "offer.made",
+        "request.made",
+        "request.reminded",
+        "service.secret_rotated",
+        "slice.added",
+        "team.member_added",
+    }
     assert {item.kind for item in office.deliveries(made.admin)} == {
         "installation.closed",
         "installation.opened",

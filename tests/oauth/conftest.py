@@ -178,8 +178,19 @@ def pipeline(world: World, http: httpx.Client) -> Program:
 def make_program(
     world: World, http: httpx.Client, service: Signed, dataset: Dataset | None = None, grant: Grant | None = None
 ) -> Program:
-    """Give a service a secret through the API, as an admin does."""
-    admin = world.person(roles=("admin",))
-    answer = http.post(f"/api/v1/services/{service.id}/rotate-secret", headers=admin.headers)
+    """Give a service a secret through the API, as two admins do."""
+    answer = rotated_secret(world, http, service.id)
     assert answer.status_code == 200, answer.text
     return Program(http, service, str(answer.json()["client_secret"]), dataset, grant)
+
+
+def rotated_secret(world: World, http: httpx.Client, service_id: str) -> httpx.Response:
+    """The answer that holds a service's new secret; where the service holds a grant, a second admin agreed first."""
+    first, second = (world.person(roles=("admin",)) for _ in range(2))
+    path = f"/api/v1/services/{service_id}/rotate-secret"
+    answer = http.post(path, headers=first.headers)
+    if answer.status_code != 202:
+        return answer
+    agreed = http.post(f"/api/v1/proposals/{answer.json()['id']}/approve", headers=second.headers)
+    assert agreed.status_code == 200, agreed.text
+    return http.post(path, headers=first.headers)

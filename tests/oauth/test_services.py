@@ -18,7 +18,7 @@ from broker.models import ApiToken, Service, Vendor, new_id
 from broker.oauth import clients
 from broker.oauth.clients import Proven
 from broker.oauth.refusals import OAuthRefused
-from tests.oauth.conftest import Program
+from tests.oauth.conftest import Program, rotated_secret
 from tests.support.world import World
 
 
@@ -145,8 +145,7 @@ def test_a_refused_secret_is_recorded_once_a_minute(pipeline: Program, world: Wo
 
 def test_a_new_secret_ends_the_old_one_and_its_tokens(pipeline: Program, world: World, http: httpx.Client) -> None:
     token = pipeline.token().json()["access_token"]
-    admin = world.person(roles=("admin",))
-    rotated = http.post(f"/api/v1/services/{pipeline.id}/rotate-secret", headers=admin.headers)
+    rotated = rotated_secret(world, http, pipeline.id)
     assert rotated.status_code == 200 and rotated.json()["client_secret"] != pipeline.secret
     is_unknown_client(pipeline.token())
     assert me(http, token).status_code == 401

@@ -16,6 +16,7 @@ from broker.access import teams
 from broker.access.paging import Window
 from broker.access.requests import list_requests
 from broker.models import Dataset, Notice, Person, Request, Vendor
+from tests.support.agreeing import agree_waiting
 from tests.support.world import DEIDENTIFIED, Signed, World
 from tests.web.conftest import ClientOf
 
@@ -179,6 +180,7 @@ def test_an_admin_decides_only_where_nobody_else_can_and_not_alone(world: World,
     assert maker.post(f"/datasets/{slug}/offers", json={"vendor": scene.vendor.id}).is_success
     body = {"name": "deidentified", "binding": DEIDENTIFIED}
     assert maker.post(f"/datasets/{slug}/slices", json=body).is_success
+    agree_waiting(world, slug)
     request = scene.ask(dataset=slug).json()["id"]
     assert maker.post(f"/requests/{request}/approve", json={}).json()["code"] == "self_decision"
     assert [item["id"] for item in other.get("/requests?view=queue").json()["items"]][:1] == [request]

@@ -9,7 +9,7 @@ import typer
 from broker.cli import completing, dossier, guiding, waiting
 from broker.cli.api import Json, segment
 from broker.cli.command import Cli, verb
-from broker.cli.commands import bulk, exporting, registering
+from broker.cli.commands import bulk, changing, exporting, registering
 from broker.cli.commands.nouns import (
     Dataset,
     GrantId,
@@ -86,10 +86,16 @@ REQUEST = Noun(
         Column("until", "until", when=True),
         Column("asked", "created_at", when=True),
         Column("lapses", "lapses_at", when=True),
+        Column("waits for", "waits_for"),
         Column("decided", "decided_at", when=True),
         Column("decided by", "decided_by.name"),
         Column("reason", "decision_reason"),
         Column("grant", "grant"),
+        Column("approved until", "granted.ends_at", when=True),
+        Column("approved for", "granted.period", seconds=True),
+        Column("approved slice", "granted.slice"),
+        Column("longest credential", "granted.max_lifetime", seconds=True),
+        Column("less than asked in", "granted.less"),
         Column("vendor", "facts.vendor_name"),
         Column("vendor status", "facts.vendor_status"),
         Column("their status", "facts.person_status"),
@@ -97,6 +103,7 @@ REQUEST = Noun(
         Column("labels", "facts.labels"),
         Column("kept until", "facts.retention_until", when=True),
         Column("longest period", "facts.longest_period", seconds=True),
+        Column("longest by rule", "facts.longest_lifetime", seconds=True),
         Column("rules", "facts.rules"),
         Column("earlier grants", "facts.history.earlier_grants"),
         Column("earlier refusals", "facts.history.earlier_refusals"),
@@ -165,6 +172,7 @@ def mount(app: typer.Typer) -> None:
     mount_list(datasets, DATASET)
     verb(datasets, "show", of="dataset")(show_dataset)
     mount_suspending(datasets, DATASET)
+    changing.mount_datasets(datasets)
     registering.mount(app, datasets)
     requests = group(app, "request", "Asking for a role on a dataset, and deciding.")
     verb(requests, "new", of="request")(new_request)
@@ -177,6 +185,7 @@ def mount(app: typer.Typer) -> None:
     grants = group(app, "grant", "Approved roles.")
     verb(grants, "list", of="grant")(list_grants)
     mount_show(grants, GRANT)
+    changing.mount_grants(grants)
     verb(grants, "import", of="grant")(import_grants)
     verb(grants, "revoke", of="grant")(revoke_grant)
     exporting.mount_grants(grants)

@@ -16,6 +16,7 @@ from broker.cli.commands.nouns import Action, AnyKind, Dataset, Lifetime, MaybeK
 from broker.cli.faults import Code
 from broker.cli.output import Column, mappings
 from broker.cli.problems import filled
+from broker.cli.words import safe
 
 
 def mount(app: typer.Typer) -> None:
@@ -81,6 +82,9 @@ def why(
         found = mappings(decision.get("reasons"))
         cli.out.reasons(found, about="" if person else dataset)
         wanted = "guestkey connect {dataset}" if allowed else reasons.next_command(found)
+        if (waiting := decision.get("pending_request")) and not allowed:
+            cli.out.say(f"Next: guestkey request show {safe(waiting)}")
+            return Code.DENIED
         if person is None and (said := filled([wanted], "why", {"dataset": dataset})):
             cli.out.say(f"Next: {said}")
     return Code.DONE if allowed else Code.DENIED

@@ -39,7 +39,7 @@ PROPOSAL = Noun(
         Column("decided by", "decided_by"),
         Column("reason", "reason"),
     ),
-    none="Nothing waits for a second admin.",
+    none="Nothing waits for a second person.",
 )
 EVENT = Noun(
     "event",
@@ -88,7 +88,7 @@ class Form(StrEnum):
 
 def mount(app: typer.Typer) -> None:
     """Add these groups."""
-    proposals = group(app, "proposal", "Acts that wait for a second admin.")
+    proposals = group(app, "proposal", "Acts that wait for a second person: an admin or an owner.")
     verb(proposals, "list", of="proposal")(list_proposals)
     mount_show(proposals, PROPOSAL)
     verb(proposals, "approve", of="proposal")(approve)
@@ -110,7 +110,7 @@ def list_proposals(
 
 
 def approve(cli: Cli, id_: ProposalId) -> None:
-    """Approve another admin's proposal; it is carried out at once."""
+    """Approve somebody else's proposal; it is carried out at once."""
     cli.out.done(f"Proposal {id_} approved and carried out.", cli.api.post(f"/proposals/{segment(id_)}/approve"))
 
 

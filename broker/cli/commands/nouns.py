@@ -42,7 +42,10 @@ LeaseState = Annotated[
 ]
 PersonStatus = Annotated[
     str | None,
-    typer.Option(help="pending, active, suspended.", autocompletion=completing.words("pending", "active", "suspended")),
+    typer.Option(
+        help="pending, active, suspended, refused.",
+        autocompletion=completing.words("pending", "active", "suspended", "refused"),
+    ),
 ]
 Slice = Annotated[str | None, typer.Option("--slice", help="Which part of it.", autocompletion=completing.SLICES)]
 Lifetime = Annotated[str | None, typer.Option("--for", help="How long, such as 15m; the rule may shorten it.")]

@@ -8,7 +8,7 @@ import typer
 
 from broker.cli import completing
 from broker.cli.command import Cli, verb
-from broker.cli.commands import bulk, exporting
+from broker.cli.commands import bulk, changing, exporting
 from broker.cli.commands.nouns import Limit, Noun, OnlyVendor, PersonStatus, group, mount_list, mount_show, print_list
 from broker.cli.commands.suspending import mount_suspending
 from broker.cli.output import Column
@@ -54,6 +54,7 @@ def mount(app: typer.Typer) -> None:
     people = group(app, "person", "Humans of the organisation and of vendors.")
     verb(people, "list", of="person")(list_people)
     verb(people, "import", of="person")(import_people)
+    changing.mount_people(people)
     _mount_status(people, PERSON)
     exporting.mount_people(people)
     vendors = group(app, "vendor", "Third parties.")

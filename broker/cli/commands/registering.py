@@ -16,6 +16,7 @@ from broker.cli import children, completing, variables
 from broker.cli.api import Json, segment
 from broker.cli.borrowing import Wanted, borrowed
 from broker.cli.command import Cli, verb
+from broker.cli.commands.changing import waits
 from broker.cli.commands.nouns import Dataset, Limit, Reason, Slice, group
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Column
@@ -157,6 +158,8 @@ def add_slice(
         "actions": action or ["read"],
     }
     made = cli.api.post(f"/datasets/{segment(dataset)}/slices", body)
+    if waits(cli, made, f"The slice {slice_}"):
+        return
     cli.out.done(f"The slice {made['name']} is {made['state']}. Next: guestkey dataset show {dataset}", made)
 
 

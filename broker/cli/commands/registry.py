@@ -9,6 +9,7 @@ import typer
 from broker.cli import completing
 from broker.cli.api import segment
 from broker.cli.command import Cli, verb
+from broker.cli.commands.changing import waits
 from broker.cli.commands.nouns import Limit, Noun, OnlyVendor, group, mount_list, print_list
 from broker.cli.output import Column
 
@@ -97,8 +98,10 @@ def new_team(
 
 
 def add(cli: Cli, team: TeamId, person: PersonId) -> None:
-    """Put a person into a team. For admins, and for the lead while the team carries no grant."""
-    cli.out.done(f"{person} is in {team}.", cli.api.put(f"/teams/{segment(team)}/members/{segment(person)}"))
+    """Put a person into a team. For admins and the lead; while it holds a grant, a second person must agree."""
+    added = cli.api.put(f"/teams/{segment(team)}/members/{segment(person)}")
+    if not waits(cli, added, f"That {person} joins"):
+        cli.out.done(f"{person} is in {team}.", added)
 
 
 def remove(cli: Cli, team: TeamId, person: PersonId) -> None:

@@ -18,7 +18,7 @@ from broker.caller import Caller
 from broker.credentials.filter_values import is_text
 from broker.database import Transaction
 from broker.errors import Forbidden, Invalid
-from broker.models import Dataset, Offer, Slice
+from broker.models import Dataset, Offer, Request, Slice
 from broker.parts import Parts
 from broker.policies import Decision
 from broker.web.api.common import Id
@@ -194,7 +194,10 @@ class OfferBody(Strict):
 
 
 class Why(BaseModel):
-    """A decision; slice, longest lifetime (seconds) and latest end are set if it allows."""
+    """A decision; slice, longest lifetime (seconds) and latest end are set if it allows.
+
+    `pending_request`: the request that waits for a decision and would give a role.
+    """
 
     allowed: bool
     reasons: list[dict[str, Any]]
@@ -206,6 +209,7 @@ class Why(BaseModel):
     max_lifetime: int | None
     not_after: datetime | None
     decided_at: datetime
+    pending_request: str | None
 
 
 class ReachShown(Shown):
@@ -285,7 +289,7 @@ def offer_shown(item: Offer) -> OfferShown:
     return OfferShown(id=item.id, vendor=item.vendor_id, made_at=item.made_at)
 
 
-def why_shown(decision: Decision) -> Why:
+def why_shown(decision: Decision, waiting: Request | None) -> Why:
     """A decision, for whoever may ask."""
     bounds = decision.bounds
     return Why(
@@ -299,6 +303,7 @@ def why_shown(decision: Decision) -> Why:
         max_lifetime=bounds.max_lifetime if bounds else None,
         not_after=bounds.not_after if bounds else None,
         decided_at=decision.decided_at,
+        pending_request=waiting.id if waiting else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
@@ -11,6 +11,8 @@ from starlette.responses import Response
 from broker.access import datasets, explain, offers, slices, suspending
 from broker.access.facts import Ask
 from broker.database import now as clock
+from broker.models import Proposal, Slice
+from broker.web import proposed
 from broker.web.api.common import CallerNow, Ended, FreshCaller, PartsNow, Reason, WindowNow
 from broker.web.api.dataset_shapes import (
     DatasetBody,
@@ -67,15 +69,28 @@ def show_dataset(slug: str, caller: CallerNow, parts: PartsNow) -> DatasetFull:
         return full(parts, tx, caller, datasets.dataset(tx, caller, slug))
 
 
-@router.patch("/{slug}", operation_id="change_dataset")
-def change_dataset(slug: str, body: DatasetChangeBody, caller: FreshCaller, parts: PartsNow) -> DatasetFull:
-    """Describe a dataset anew: the text by its owner, what rules and retention rest on by admins."""
+@router.patch("/{slug}", operation_id="change_dataset", response_model=DatasetFull, responses=proposed.RESPONSES)
+def change_dataset(slug: str, body: DatasetChangeBody, caller: FreshCaller, parts: PartsNow) -> Any:
+    """Describe a dataset anew. For its owner and admins.
+
+    The text and an earlier end of the retention count at once. Owner, labels and a later end wait until the owner or
+    a second admin agrees (202).
+    """
     with parts.database.transaction() as tx:
-        changed = datasets.change_dataset(tx, caller, slug, body.change(), clock(tx))
+        lifetime = proposed.lifetime_of(parts)
+        changed = datasets.change_dataset(tx, caller, slug, body.change(), clock(tx), lifetime=lifetime)
+        if isinstance(changed, Proposal):
+            return proposed.answer_proposed(changed)
         return full(parts, tx, caller, changed)
 
 
-@router.post("/{slug}/slices", operation_id="add_slice", status_code=201, response_model=SliceShown)
+@router.post(
+    "/{slug}/slices",
+    operation_id="add_slice",
+    status_code=201,
+    response_model=SliceShown,
+    responses=proposed.RESPONSES,
+)
 def add_slice(
     slug: str, request: Request, body: SliceBody, caller: FreshCaller, parts: PartsNow, key: KeyHeader = None
 ) -> Response:
@@ -84,7 +99,9 @@ def add_slice(
     return answer(
         parts,
         once(request, caller, body, key),
-        lambda tx, now: slice_shown(slices.add_slice(tx, caller, slug, new, now), binding=True),
+        lambda tx, now: _slice_or_proposal(
+            slices.add_slice(tx, caller, slug, new, now, lifetime=proposed.lifetime_of(parts))
+        ),
     )
 
 
@@ -165,7 +182,9 @@ def why(
     with parts.database.transaction() as tx:
         found = datasets.dataset(tx, caller, slug)
     ask = Ask(found.id, action, slice_name, kind, lifetime)
-    return why_shown(explain.why(parts, caller, ask, person_id=person))
+    decision = explain.why(parts, caller, ask, person_id=person)
+    with parts.database.transaction() as tx:
+        return why_shown(decision, explain.pending_request(tx, caller, found.id, person_id=person))
 
 
 @router.get("/{slug}/who", operation_id="who")
@@ -174,3 +193,7 @@ def who(slug: str, caller: CallerNow, parts: PartsNow) -> Who:
     with parts.database.transaction() as tx:
         found = datasets.dataset(tx, caller, slug)
     return who_shown(explain.who(parts, caller, found.id))
+
+
+def _slice_or_proposal(made: Slice | Proposal) -> SliceShown | proposed.Proposed:
+    return proposed.proposed(made) if isinstance(made, Proposal) else slice_shown(made, binding=True)

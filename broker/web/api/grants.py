@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
+from pydantic import Field
 
 from broker.access import bulk, csv_lines, granting, holdings
 from broker.database import now as clock
+from broker.errors import Forbidden
 from broker.web.api import bulk_shapes
-from broker.web.api.common import CallerNow, Ended, FreshCaller, PartsNow, PersonFilter, Reason, WindowNow
+from broker.web.api.common import CallerNow, Ended, FreshCaller, Id, PartsNow, PersonFilter, Prose, Reason, WindowNow
 from broker.web.api.holding_shapes import Grants, GrantShown, grants_shown
+from broker.web.validation import Strict
 
 router = APIRouter(prefix="/grants", tags=["grants"])
 
@@ -30,6 +33,28 @@ def list_grants(
         filters = holdings.with_ids(tx, caller, filters)
         page = holdings.list_grants(tx, caller, window, filters)
         return Grants(items=grants_shown(tx, page.items), next_cursor=page.next_cursor)
+
+
+class GrantBody(Strict):
+    """A grant to give: to one of a vendor's people, or to a team. `until` is a day (until its end, UTC) or a time."""
+
+    dataset: Annotated[str, Field(min_length=1, max_length=64)]
+    role: Annotated[str, Field(min_length=1, max_length=32, examples=["annotator"])]
+    purpose: Prose
+    until: Annotated[str, Field(min_length=1, max_length=40, examples=["2030-12-31", "2030-12-31T18:00Z"])]
+    person: Id | None = None
+    team: Annotated[str | None, Field(max_length=120, description="The team's id, or its name.")] = None
+    slice: Annotated[str | None, Field(max_length=32)] = None
+
+
+@router.post("", operation_id="give_grant", status_code=201)
+def give_grant(body: GrantBody, caller: FreshCaller, parts: PartsNow) -> GrantShown:
+    """Give a grant nobody asked for, through what an approval goes through. For who decides about the dataset."""
+    if caller.vendor_id is not None:
+        raise Forbidden("A vendor's people ask for grants.", advice="`guestkey request new`")
+    fields = {name: value or "" for name, value in body.model_dump().items()}
+    with parts.database.transaction() as tx:
+        return grants_shown(tx, [granting.give(parts, tx, caller, fields, clock(tx))])[0]
 
 
 @router.post("/import", operation_id="import_grants")

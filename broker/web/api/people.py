@@ -24,7 +24,7 @@ from broker.web.api.suspensions import SuspendBody, Suspended
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/people", tags=["people"])
-Status = Literal["pending", "active", "suspended"]
+Status = Literal["pending", "active", "suspended", "refused"]
 Role = Literal["admin", "auditor", "lead"]
 
 
@@ -113,9 +113,19 @@ def show_person(person_id: str, caller: CallerNow, parts: PartsNow) -> PersonSho
 
 @router.post("/{person_id}/confirm", operation_id="confirm_person")
 def confirm_person(person_id: str, caller: FreshCaller, parts: PartsNow) -> PersonShown:
-    """Say that somebody who joined is who the invitation was meant for; they join the team it names. For admins."""
+    """Say that somebody who joined is who the invitation was meant for; they join the team it names.
+
+    For another admin than the one who invited them.
+    """
     with parts.database.transaction() as tx:
         return _shown(tx, [inviting.confirm_person(tx, caller, person_id, clock(tx))])[0]
+
+
+@router.post("/{person_id}/refuse", operation_id="refuse_person")
+def refuse_person(person_id: str, body: Reason, caller: CallerNow, parts: PartsNow) -> PersonShown:
+    """Turn away somebody who joined and is not who was meant. For admins and the lead of the same vendor."""
+    with parts.database.transaction() as tx:
+        return _shown(tx, [people.refuse_joiner(tx, caller, person_id, body.reason, clock(tx))])[0]
 
 
 @router.post("/{person_id}/suspend", operation_id="suspend_person", status_code=202)

@@ -13,6 +13,7 @@ from broker import proposals
 from broker.access import words
 from broker.access.paging import matching, page
 from broker.caller import Caller
+from broker.database import Transaction
 from broker.database import now as clock
 from broker.models import Proposal
 from broker.web.api.common import CallerNow, FreshCaller, PartsNow, Reason, WindowNow
@@ -25,7 +26,10 @@ _HIDDEN = "wrapped_client_secret"
 
 
 class ProposalShown(Shown):
-    """An act and who stands for it. `may_approve` says whether you could be the second."""
+    """An act and who stands for it. `may_approve` says whether you could be the second.
+
+    `somebody_may_approve`: whether anybody beside the proposer could be, as people and their roles are now.
+    """
 
     id: str
     act: str
@@ -39,6 +43,7 @@ class ProposalShown(Shown):
     decided_at: datetime | None
     reason: str
     may_approve: bool
+    somebody_may_approve: bool
 
 
 class Proposals(BaseModel):
@@ -52,38 +57,39 @@ class Proposals(BaseModel):
 def list_proposals(
     caller: CallerNow, parts: PartsNow, window: WindowNow, state: Annotated[State | None, Query()] = None
 ) -> Proposals:
-    """Proposals, newest first. For admins and auditors."""
+    """Proposals, newest first. For admins and auditors; for owners those about their datasets."""
     with parts.database.transaction() as tx:
-        query = proposals.seen_by(caller).where(*matching((Proposal.state, state)))
+        query = proposals.seen_by(tx, caller).where(*matching((Proposal.state, state)))
         found, now = page(tx, query, Proposal.id, window), clock(tx)
-    return Proposals(items=[proposal_shown(item, caller, now) for item in found.items], next_cursor=found.next_cursor)
+        shown = [proposal_shown(tx, item, caller, now) for item in found.items]
+    return Proposals(items=shown, next_cursor=found.next_cursor)
 
 
 @router.get("/{proposal_id}", operation_id="show_proposal")
 def show_proposal(proposal_id: str, caller: CallerNow, parts: PartsNow) -> ProposalShown:
-    """One proposal. For admins and auditors."""
+    """One proposal. For admins and auditors, and owners of what it is about."""
     with parts.database.transaction() as tx:
-        return proposal_shown(proposals.find(tx, proposal_id, caller), caller, clock(tx))
+        return proposal_shown(tx, proposals.find(tx, proposal_id, caller), caller, clock(tx))
 
 
 @router.post("/{proposal_id}/approve", operation_id="approve_proposal")
 def approve_proposal(proposal_id: str, caller: FreshCaller, parts: PartsNow) -> ProposalShown:
-    """Agree, and let it happen at once. For another admin than the proposer."""
+    """Agree, and let it happen at once. For another admin than the proposer, or the owner of what it is about."""
     with parts.database.transaction() as tx:
         now = clock(tx)
-        return proposal_shown(proposals.approve(tx, proposal_id, caller, now, PERFORMERS), caller, now)
+        return proposal_shown(tx, proposals.approve(tx, proposal_id, caller, now, PERFORMERS), caller, now)
 
 
 @router.post("/{proposal_id}/refuse", operation_id="refuse_proposal")
 def refuse_proposal(proposal_id: str, body: Reason, caller: CallerNow, parts: PartsNow) -> ProposalShown:
-    """Turn it down, or take back your own. For admins."""
+    """Turn it down, or take back your own. For admins, and owners of what it is about."""
     reason = words.prose(body.reason, "/reason")
     with parts.database.transaction() as tx:
         now = clock(tx)
-        return proposal_shown(proposals.refuse(tx, proposal_id, caller, reason, now), caller, now)
+        return proposal_shown(tx, proposals.refuse(tx, proposal_id, caller, reason, now), caller, now)
 
 
-def proposal_shown(item: Proposal, caller: Caller, now: datetime) -> ProposalShown:
+def proposal_shown(tx: Transaction, item: Proposal, caller: Caller, now: datetime) -> ProposalShown:
     """A proposal, as this caller may see it; a client secret never."""
     pending = item.state == "pending" and item.lapses_at > now
     state: Any = item.state if item.state != "pending" or pending else "lapsed"
@@ -99,7 +105,8 @@ def proposal_shown(item: Proposal, caller: Caller, now: datetime) -> ProposalSho
         decided_by=item.decided_by,
         decided_at=item.decided_at,
         reason=item.reason,
-        may_approve=pending and caller.is_admin and caller.id not in (item.proposed_by, item.subject),
+        may_approve=pending and proposals.may_decide(tx, item, caller),
+        somebody_may_approve=pending and proposals.others_to_decide(tx, item, now),
     )
 
 

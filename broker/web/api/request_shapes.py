@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Annotated, Any
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
 from broker.access.approving import Narrowing
 from broker.access.dossier import Dossier
-from broker.access.requests import LONGEST_PERIOD, SHORTEST_PERIOD, NewRequest, may_remind_from
+from broker.access.requests import LONGEST_PERIOD, SHORTEST_PERIOD, NewRequest, may_remind_from, untended
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.models import Dataset, Grant, Person, Request
@@ -29,10 +29,24 @@ class Named(Shown):
     name: str
 
 
+class GrantedShown(Shown):
+    """What was approved, beside what was asked for. `period` and `max_lifetime` are in seconds.
+
+    `less`: in what it is less than that, of `period`, `slice`, `lifetime`.
+    """
+
+    ends_at: datetime
+    period: int
+    slice: str | None
+    max_lifetime: int | None
+    less: list[str]
+
+
 class RequestShown(Shown):
     """A request by `person`, for themselves or `for_person`, a team or a service. `period` is in seconds.
 
     A grant of it ends at `until` at the latest. `decision_reason` is what the approver said; who asked may remind.
+    `waits_for` is `owner` (or a steward), or `admin` where the dataset has no active owner; null once it is decided.
     """
 
     id: str
@@ -54,6 +68,14 @@ class RequestShown(Shown):
     decided_by: Named | None
     decision_reason: str
     grant: str | None
+    granted: GrantedShown | None
+    waits_for: Literal["owner", "admin"] | None
+
+
+class SliceOpened(SliceShown):
+    """A slice that the role opens; `role_may` is what it may do there: read, write."""
+
+    role_may: list[str]
 
 
 class HolderShown(Shown):
@@ -76,7 +98,10 @@ class HistoryShown(Shown):
 
 
 class Facts(Shown):
-    """What an approver needs to see, in order. Quote `digest` when approving."""
+    """What an approver needs to see, in order. Quote `digest` when approving.
+
+    `owner_suspended`: the dataset's owner cannot decide. `somebody_may_decide`: whether anybody active could now.
+    """
 
     person_status: str
     issuer: str
@@ -86,8 +111,9 @@ class Facts(Shown):
     holder: HolderShown
     labels: list[str]
     retention_until: datetime | None
-    slices: list[SliceShown]
+    slices: list[SliceOpened]
     longest_period: int
+    longest_lifetime: int | None
     rules: list[str]
     unmet_now: list[dict[str, Any]]
     lasting: list[dict[str, Any]]
@@ -97,6 +123,8 @@ class Facts(Shown):
     digest: str
     may_decide: bool
     why_not: str | None
+    owner_suspended: bool
+    somebody_may_decide: bool
 
 
 class RequestFull(RequestShown):
@@ -190,8 +218,12 @@ def facts_shown(beside: Dossier) -> Facts:
         holder=HolderShown.model_validate(beside.holder),
         labels=beside.dataset.labels,
         retention_until=beside.dataset.retention_until,
-        slices=[slice_shown(item, binding=True) for item in beside.slices],
+        slices=[
+            SliceOpened(**slice_shown(item, binding=True).model_dump(), role_may=list(beside.doing[item.name]))
+            for item in beside.slices
+        ],
         longest_period=beside.longest_period,
+        longest_lifetime=beside.longest_lifetime,
         rules=list(beside.rules),
         unmet_now=[reason_shown(reason) for reason in beside.unmet_now],
         lasting=[reason_shown(reason) for reason in beside.lasting],
@@ -201,6 +233,8 @@ def facts_shown(beside: Dossier) -> Facts:
         digest=beside.digest,
         may_decide=beside.refusal is None,
         why_not=beside.refusal.detail if beside.refusal else None,
+        owner_suspended=beside.owner_suspended,
+        somebody_may_decide=beside.somebody_may_decide,
     )
 
 
@@ -216,7 +250,9 @@ def _values(tx: Transaction, items: Sequence[Request], *, inside: bool) -> list[
     ids = {id_ for item in items for id_ in (item.person_id, item.for_person_id, item.decided_by) if id_}
     people = dict(_pairs(tx, select(Person.id, Person.name).where(Person.id.in_(ids))))
     slugs = dict(_pairs(tx, select(Dataset.id, Dataset.slug).where(Dataset.id.in_({i.dataset_id for i in items}))))
-    grants = dict(_pairs(tx, select(Grant.request_id, Grant.id).where(Grant.request_id.in_({i.id for i in items}))))
+    left = untended(tx, {item.dataset_id for item in items if item.state == "pending"})
+    made = tx.scalars(select(Grant).where(Grant.request_id.in_({i.id for i in items})))
+    grants = {grant.request_id: grant for grant in made}
     return [
         {
             "id": item.id,
@@ -237,10 +273,30 @@ def _values(tx: Transaction, items: Sequence[Request], *, inside: bool) -> list[
             "decided_at": item.decided_at,
             "decided_by": _decider(item, people) if inside else None,
             "decision_reason": item.decision_reason,
-            "grant": grants.get(item.id),
+            "waits_for": None if item.state != "pending" else "admin" if item.dataset_id in left else "owner",
+            "grant": grants[item.id].id if item.id in grants else None,
+            "granted": _granted(item, grants[item.id]) if item.id in grants else None,
         }
         for item in items
     ]
+
+
+def _granted(item: Request, grant: Grant) -> dict[str, Any]:
+    """What came of a request; a grant never lasts beyond `until`, nor is that shorter than was asked for."""
+    period = int((grant.ends_at - grant.starts_at).total_seconds())
+    wanted = min(filter(None, (grant.starts_at + timedelta(seconds=item.period), item.until)))
+    less = {
+        "period": grant.ends_at < wanted,
+        "slice": grant.slice_name != item.slice_name,
+        "lifetime": grant.max_lifetime is not None,
+    }
+    return {
+        "ends_at": grant.ends_at,
+        "period": period,
+        "slice": grant.slice_name,
+        "max_lifetime": grant.max_lifetime,
+        "less": [name for name, is_less in less.items() if is_less],
+    }
 
 
 def _pairs(tx: Transaction, query: Any) -> list[tuple[str, str]]:

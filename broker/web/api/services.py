@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from broker.access import services
 from broker.database import now as clock
-from broker.models import Service
+from broker.models import Proposal, Service
+from broker.web import proposed
 from broker.web.api.common import CallerNow, Ended, FreshCaller, Id, Name, PartsNow, Reason, WindowNow
 from broker.web.validation import Shown, Strict
 
@@ -62,12 +63,23 @@ def make_service(body: NewService, parts: PartsNow, caller: FreshCaller, respons
         return _with_secret(*services.make_service(tx, caller, body.name, body.vendor, clock(tx)))
 
 
-@router.post("/{service_id}/rotate-secret", operation_id="rotate_service_secret")
-def rotate_secret(service_id: str, parts: PartsNow, caller: FreshCaller, response: Response) -> ServiceSecret:
-    """Replace the client secret; the old one stops working at once."""
+@router.post(
+    "/{service_id}/rotate-secret",
+    operation_id="rotate_service_secret",
+    response_model=ServiceSecret,
+    responses=proposed.RESPONSES,
+)
+def rotate_secret(service_id: str, parts: PartsNow, caller: FreshCaller, response: Response) -> Any:
+    """Replace the client secret; the old one stops working at once.
+
+    An admin, where the service holds grants or is asked for some, first waits for the owner or a second admin (202).
+    Sent again within an hour of their agreeing, it is done.
+    """
     response.headers["Cache-Control"] = "no-store"
     with parts.database.transaction() as tx:
-        return _with_secret(*services.rotate_secret(tx, caller, service_id, clock(tx)))
+        lifetime = proposed.lifetime_of(parts)
+        rotated = services.rotate_secret(tx, caller, service_id, clock(tx), lifetime=lifetime)
+        return proposed.answer_proposed(rotated) if isinstance(rotated, Proposal) else _with_secret(*rotated)
 
 
 @router.post("/{service_id}/suspend", operation_id="suspend_service")

@@ -13,6 +13,7 @@ from broker.access import teams
 from broker.access.naming import vendor_meant
 from broker.database import now as clock
 from broker.models import Person, Team
+from broker.web import proposed
 from broker.web.api.common import CallerNow, FreshCaller, Id, Name, PartsNow, VendorFilter, WindowNow
 from broker.web.idempotency import KeyHeader, answer, once
 from broker.web.validation import Shown, Strict
@@ -95,11 +96,22 @@ def show_team(team_id: str, caller: CallerNow, parts: PartsNow) -> TeamWithMembe
         return _with_members(found, teams.members_of(tx, found))
 
 
-@router.put("/{team_id}/members/{person_id}", operation_id="add_team_member", status_code=204)
-def add_member(team_id: str, person_id: str, caller: FreshCaller, parts: PartsNow) -> None:
-    """Put a person into a team. For admins, and for the lead while the team carries no grant."""
+@router.put(
+    "/{team_id}/members/{person_id}",
+    operation_id="add_team_member",
+    status_code=204,
+    response_model=None,
+    responses=proposed.RESPONSES,
+)
+def add_member(team_id: str, person_id: str, caller: FreshCaller, parts: PartsNow) -> Response:
+    """Put a person into a team. For admins and the vendor's lead.
+
+    While the team holds a grant, the owner of what was granted or another admin must agree (202).
+    """
     with parts.database.transaction() as tx:
-        teams.add_member(tx, caller, team_id, person_id, clock(tx))
+        lifetime = proposed.lifetime_of(parts)
+        waiting = teams.add_member(tx, caller, team_id, person_id, clock(tx), lifetime=lifetime)
+        return proposed.answer_proposed(waiting) if waiting is not None else Response(status_code=204)
 
 
 @router.delete("/{team_id}/members/{person_id}", operation_id="remove_team_member")

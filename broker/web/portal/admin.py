@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.responses import Response
 
+from broker import proposals
 from broker.access import inviting, people, vendors
 from broker.access.paging import MOST, Window
 from broker.access.permissions import require_admin
@@ -26,6 +27,7 @@ from broker.models import PERSON_STATUSES, VENDOR_STATUSES, Invitation, Person, 
 from broker.web.api.people import Role, RoleBody, give_role
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.history import history
+from broker.web.portal.inviting import vendors_without_source
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
 
@@ -36,6 +38,7 @@ _VENDOR_ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], o
 }
 _PERSON_ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], object]] = {
     "confirm": lambda tx, caller, person_id, _, now: inviting.confirm_person(tx, caller, person_id, now),
+    "refuse": lambda tx, caller, person_id, reason, now: people.refuse_joiner(tx, caller, person_id, reason, now),
     "resume": lambda tx, caller, person_id, reason, now: resume(tx, caller, "person", person_id, reason, now),
 }
 
@@ -104,7 +107,7 @@ def change_roles(person_id: str, viewer: MemberNow, sent: Sent) -> Response:
 
 @router.post("/people/{person_id}/{what}")
 def change_person(person_id: str, what: str, viewer: MemberNow, sent: Sent) -> Response:
-    """Confirm or resume somebody."""
+    """Confirm, turn away or resume somebody."""
 
     def do(viewer: Viewer) -> Response:
         with viewer.parts.database.transaction() as tx:
@@ -175,6 +178,7 @@ def _person_page(setback: Setback, person_id: str, asked_for: str, filled: Mappi
             label=_labels(tx, [person]).get(person_id, ""),
             joins=inviting.team_to_join(tx, person_id) if person.status == "pending" else None,
             has_factor=invitations.has_factor(tx, person_id),
+            others=proposals.other_admins(tx, viewer.caller.id, viewer.now),
             history=history(tx, viewer, "person", person_id),
         )
 
@@ -186,6 +190,7 @@ def _vendor_page(setback: Setback, vendor_id: str, asked_for: str, filled: Mappi
         vendor = vendors.vendor(tx, viewer.caller, vendor_id)
         staff = people.list_people(tx, viewer.caller, Window(limit=200), vendor_id=vendor_id).items
         lately = history(tx, viewer, "vendor", vendor_id)
+        without = bool(vendors_without_source(tx, vendor_id))
     return render(
         "admin/vendor.html",
         viewer=viewer,
@@ -196,6 +201,7 @@ def _vendor_page(setback: Setback, vendor_id: str, asked_for: str, filled: Mappi
         filled=filled,
         vendor=vendor,
         people=staff,
+        without_source=without,
         history=lately,
     )
 
@@ -216,4 +222,5 @@ def _labels(tx: Transaction, found: Sequence[Person]) -> dict[str, str]:
     query = select(Invitation.redeemed_by, Invitation.label).where(
         Invitation.redeemed_by.in_([person.id for person in found]), Invitation.purpose == "join"
     )
+    query = query.order_by(Invitation.redeemed_at)
     return {row.redeemed_by: row.label for row in tx.execute(query)}

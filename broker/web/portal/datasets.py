@@ -17,6 +17,7 @@ from broker.web.api.dataset_shapes import full, summaries
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.history import history
 from broker.web.portal.pages import render
+from broker.web.portal.proposed_acts import waiting_acts
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
 
 router = APIRouter()
@@ -69,4 +70,5 @@ def _page(back: Setback, slug: str, sent: Mapping[str, str]) -> HTMLResponse:
             insight=insight,
             tends=viewer.caller.is_admin or is_owner(viewer.caller, found),
             history=history(tx, viewer, "dataset", found.id) if insight else None,
+            **(waiting_acts(tx, viewer, [found.id]) if insight else {"proposed": []}),
         )

@@ -1,4 +1,4 @@
-"""Acts that wait for a second admin: the list, one of them, agreeing and turning down."""
+"""Acts that wait for a second person: the list, one of them, agreeing and turning down."""
 
 from __future__ import annotations
 
@@ -21,34 +21,31 @@ from broker.web.api.proposals import ProposalShown, proposal_shown
 from broker.web.performers import PERFORMERS
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.pages import render
+from broker.web.portal.proposed_acts import ACTS
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
 
 router = APIRouter()
-ACTS = {
-    "bind_source": "Bind a sign-in source",
-    "trust_source_mfa": "Trust a source's own second factor",
-    "give_role": "Give a role",
-    "reset_factor": "Reset somebody's second factor",
-    "apply_policy": "Put rules in force",
-}
 MEANING = {
     "bind_source": "Everybody who signs in there with these claims can join the party it is bound to, by invitation.",
     "trust_source_mfa": "A second factor proven at that provider will count here as one proven to us.",
     "give_role": "An admin can change everything here; an auditor can see everything.",
     "reset_factor": "Their passkeys and apps stop counting, their sessions end; a one-time link lets them add others.",
     "apply_policy": "These rules decide from then on. Live credentials that no longer qualify end within a minute.",
+    "change_dataset": "The owner decides who gets in; rules go by labels. Live credentials that no longer qualify end.",
+    "add_slice": "Whoever holds a grant on the dataset may read the slice, as far as the rules let their role.",
+    "rotate_secret": "Whoever proposed it is shown a new secret within an hour, and can read whatever the service can.",
+    "add_member": "They may then use whatever the team was granted.",
 }
 
 
 @router.get("/proposals")
 def all_proposals(viewer: MemberNow, cursor: str | None = None, show: str = "open") -> HTMLResponse:
-    """What waits for a second admin, oldest first; or what was decided."""
-    query = proposals.seen_by(viewer.caller)
+    """What waits for a second person, oldest first; or what was decided."""
     waits = (Proposal.state == "pending") & (Proposal.lapses_at > viewer.now)
-    query = query.where(not_(waits) if show == "decided" else waits)
     with viewer.parts.database.transaction() as tx:
+        query = proposals.seen_by(tx, viewer.caller).where(not_(waits) if show == "decided" else waits)
         found = page(tx, query, Proposal.id, Window(cursor, oldest_first=show != "decided"))
-        shown = [proposal_shown(item, viewer.caller, viewer.now) for item in found.items]
+        shown = [proposal_shown(tx, item, viewer.caller, viewer.now) for item in found.items]
         return render(
             "admin/proposals.html",
             viewer=viewer,
@@ -94,7 +91,7 @@ def refuse(proposal_id: str, viewer: MemberNow, sent: Sent) -> Response:
 def _page(setback: Setback, proposal_id: str, asked_for: str, filled: Mapping[str, str]) -> HTMLResponse:
     viewer = setback.viewer
     with viewer.parts.database.transaction() as tx:
-        shown = proposal_shown(proposals.find(tx, proposal_id, viewer.caller), viewer.caller, viewer.now)
+        shown = proposal_shown(tx, proposals.find(tx, proposal_id, viewer.caller), viewer.caller, viewer.now)
         return render(
             "admin/proposal.html",
             viewer=viewer,
@@ -107,6 +104,7 @@ def _page(setback: Setback, proposal_id: str, asked_for: str, filled: Mapping[st
             meaning=MEANING[shown.act],
             difference=_difference(tx, viewer, shown),
             acts=ACTS,
+            who_else=proposals.who_else(shown.act),
             names=_names(tx, [shown]),
         )
 
@@ -128,4 +126,6 @@ def _difference(tx: Transaction, viewer: Viewer, shown: ProposalShown) -> tuple[
 def _names(tx: Transaction, shown: list[ProposalShown]) -> dict[str, str]:
     """What a proposal mentions is called, by id."""
     ids = {text for item in shown for text in (item.subject, item.proposed_by, item.decided_by) if text}
-    return names_of(tx, ids | {value for item in shown for value in item.details.values() if isinstance(value, str)})
+    ids |= {value for item in shown for value in item.details.values() if isinstance(value, str)}
+    ids |= {value for item in shown for value in item.details.get("datasets", [])}
+    return names_of(tx, ids)

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from starlette.responses import Response
 
 from broker.access import words
-from broker.access.paging import Window, page
+from broker.access.paging import MOST, Window, page
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import Forbidden
 from broker.identity import invitations
 from broker.identity.bootstrap import join_link
-from broker.models import Invitation, SignInSource
+from broker.models import Invitation, SignInSource, Vendor
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
@@ -75,10 +75,19 @@ def sources_of(tx: Transaction, viewer: Viewer) -> list[tuple[str, str]]:
     return [(row.id, row.name) for row in tx.execute(query.order_by(SignInSource.name))]
 
 
+def vendors_without_source(tx: Transaction, vendor_id: str | None = None) -> list[tuple[str, str]]:
+    """The vendors nobody can be invited for, id and name: no sign-in source of theirs is active."""
+    bound = exists().where(SignInSource.vendor_id == Vendor.id, SignInSource.status == "active")
+    query = select(Vendor.id, Vendor.name).where(Vendor.status != "offboarded", ~bound).order_by(Vendor.name)
+    query = query.where(Vendor.id == vendor_id) if vendor_id else query
+    return [(row.id, row.name) for row in tx.execute(query.limit(MOST))]
+
+
 def _invite_page(setback: Setback, filled: Mapping[str, str]) -> HTMLResponse:
     viewer = setback.viewer
     with viewer.parts.database.transaction() as tx:
         sources = sources_of(tx, viewer)
+        without = vendors_without_source(tx) if viewer.caller.is_admin else []
     return render(
         "admin/invite.html",
         viewer=viewer,
@@ -87,6 +96,7 @@ def _invite_page(setback: Setback, filled: Mapping[str, str]) -> HTMLResponse:
         panel=setback.panel,
         filled=filled,
         sources=sources,
+        without=without,
     )
 
 

@@ -107,7 +107,7 @@ def why(request: Request, viewer: MemberNow) -> HTMLResponse:
     fields = ("dataset", "person", "slice", "kind", "action")
     asked = {name: request.query_params.get(name, "").strip()[:LONGEST] for name in fields}
     asked = {**asked, "action": asked["action"] or "read"}
-    decision, line, trouble = None, None, None
+    decision, line, trouble, waiting = None, None, None, None
     with viewer.parts.database.transaction() as tx:
         try:
             asked["person"] = person_meant(tx, viewer.caller, asked["person"]) or ""
@@ -121,6 +121,9 @@ def why(request: Request, viewer: MemberNow) -> HTMLResponse:
         try:
             decision = explain.why(viewer.parts, viewer.caller, ask, person_id=asked["person"] or None)
             line = _line(viewer, decision)
+            with viewer.parts.database.transaction() as tx:
+                whom = asked["person"] or None
+                waiting = explain.pending_request(tx, viewer.caller, asked["dataset"], person_id=whom)
         except (NotFound, Forbidden, Invalid) as error:
             trouble = trouble_of(error)
     return render(
@@ -133,7 +136,8 @@ def why(request: Request, viewer: MemberNow) -> HTMLResponse:
         asked=asked,
         names=names,
         theirs=asked["person"] not in ("", viewer.caller.id),
-        kinds=[(name, name) for name in sorted(kinds)],
+        kinds=[("", "Whatever the slice is"), *((name, name) for name in sorted(kinds))],
+        waiting=waiting,
         actions=[(name, name) for name in ACTIONS],
         grant={"dataset": asked["dataset"]},
     )

@@ -16,10 +16,12 @@ from broker.caller import Caller
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import Forbidden, Invalid
-from broker.models import Service, Vendor
+from broker.models import Proposal, Service, Vendor
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.pages import render
+from broker.web.portal.proposed_acts import waiting_acts
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
+from broker.web.proposed import lifetime_of
 
 router = APIRouter()
 _MOST_STAFF = 500
@@ -69,7 +71,13 @@ def change_members(team_id: str, viewer: MemberNow, sent: Sent) -> Response:
             if leaving := sent.get("remove"):
                 teams.remove_member(tx, viewer.caller, team_id, leaving, clock(tx))
             else:
-                teams.add_member(tx, viewer.caller, team_id, sent.get("person", ""), clock(tx))
+                lifetime = lifetime_of(viewer.parts)
+                waiting = teams.add_member(
+                    tx, viewer.caller, team_id, sent.get("person", ""), clock(tx), lifetime=lifetime
+                )
+                if waiting is not None:
+                    # A lead sees no proposals: its own page says that it waits.
+                    return go(f"/proposals/{waiting.id}" if viewer.inside else f"/teams/{team_id}")
         return go(f"/teams/{team_id}")
 
     return act(viewer, sent, do, lambda back: _team_page(back, team_id, sent), needs=fresh)
@@ -102,7 +110,11 @@ def change_service(service_id: str, what: str, viewer: MemberNow, sent: Sent) ->
         reason = sent.get("reason", "")
         with viewer.parts.database.transaction() as tx:
             if what == "rotate":
-                return _secret_page(viewer, *services.rotate_secret(tx, viewer.caller, service_id, clock(tx)))
+                lifetime = lifetime_of(viewer.parts)
+                rotated = services.rotate_secret(tx, viewer.caller, service_id, clock(tx), lifetime=lifetime)
+                if isinstance(rotated, Proposal):
+                    return go(f"/proposals/{rotated.id}")
+                return _secret_page(viewer, *rotated)
             if what == "suspend":
                 services.suspend_service(tx, viewer.caller, service_id, reason, clock(tx))
             elif what == "resume":
@@ -133,7 +145,8 @@ def _team_page(setback: Setback, team_id: str, filled: Mapping[str, str]) -> HTM
         staff = people.list_people(tx, viewer.caller, Window(limit=_MOST_STAFF), vendor_id=team.vendor_id)
         others = [(one.id, one.name or one.email) for one in staff.items if one.id not in inside]
         vendor = tx.get_one(Vendor, team.vendor_id)
-    shown = {"team": team, "vendor": vendor, "members": members, "others": others if changes else []}
+        waiting = waiting_acts(tx, viewer, [team.id]) if changes else {"proposed": []}
+    shown = {**waiting, "team": team, "vendor": vendor, "members": members, "others": others if changes else []}
     return _form_page("registry/team.html", setback, filled=filled, may_change=changes, **shown)
 
 
@@ -144,7 +157,8 @@ def _services_page(setback: Setback, cursor: str | None, filled: Mapping[str, st
         page = services.list_services(tx, viewer.caller, Window(cursor))
         names = _vendor_names(tx, [item.vendor_id for item in page.items if item.vendor_id])
         choices = _vendor_choices(tx, viewer.caller)
-    shown = {"page": page, "names": names, "vendors": choices, "filled": filled}
+        waiting = waiting_acts(tx, viewer, [item.id for item in page.items]) if viewer.inside else {"proposed": []}
+    shown = {**waiting, "page": page, "names": names, "vendors": choices, "filled": filled}
     return _form_page("registry/services.html", setback, **shown)
 
 

@@ -148,13 +148,15 @@ def _found(viewer: Viewer, request_id: str) -> tuple[RequestFull, Dossier | None
 def _narrower(found: RequestFull) -> dict[str, Any]:
     """What an approver may choose: the period asked for or less, one slice, shorter lives of credentials."""
     longest = found.facts.longest_period if found.facts else found.period
+    by_rule = found.facts.longest_lifetime if found.facts else None
     shorter = [seconds for seconds in reversed(PERIODS) if seconds < longest]
     kept = found.facts.retention_until if found.facts else None
     as_asked = longest == found.period or (found.until is not None and (kept is None or found.until <= kept))
     return {
         "periods": [(longest, f"{duration(longest)}, as asked" if as_asked else duration(longest))]
         + [(seconds, duration(seconds)) for seconds in shorter],
-        "lifetimes": [(seconds, duration(seconds)) for seconds in LIFETIMES],
+        "lifetimes": [(seconds, duration(seconds)) for seconds in LIFETIMES if by_rule is None or seconds < by_rule],
+        "by_rule": f"As the rule allows: {duration(by_rule)}" if by_rule else "As the rule allows",
     }
 
 

@@ -62,6 +62,7 @@ SENTENCES: Mapping[str, str] = {
     "offer.withdrawn": "{who} withdrew the dataset {dataset} from {vendor}.",
     "person.confirmed": "{who} confirmed the identity of {whom}.",
     "person.joined": "{who} joined.",
+    "person.refused": "{who} turned {whom} away, who had joined.",
     "person.resumed": "{who} resumed {whom}.",
     "person.suspended": "{who} suspended {whom}.",
     "place.answered": "{who} can again list the credentials in {whom}.",

@@ -17,6 +17,7 @@ from broker.errors import Forbidden
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.describing import condition_said
 from broker.web.portal.pages import render
+from broker.web.portal.proposed_acts import waiting_acts
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
 
 router = APIRouter()
@@ -64,7 +65,9 @@ def _shown(viewer: Viewer, slug: str) -> dict[str, Any]:
         if not sees_binding(viewer.caller, found):
             raise Forbidden("This is for the dataset's owner, admins and auditors.", advice="Ask one of them.")
         held = slices.slices_of(tx, [found.id])[found.id]
+        waiting = waiting_acts(tx, viewer, [found.id])
     return {
+        **waiting,
         "dataset": found,
         "slices": held,
         "names": [(item.name, item.name) for item in held],

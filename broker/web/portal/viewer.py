@@ -20,7 +20,7 @@ from broker.errors import Forbidden, Invalid
 from broker.identity.callers import Found
 from broker.identity.http import check_own_form, find_caller
 from broker.identity.login import safe_path
-from broker.models import Delivery, Lease, PolicyInForce
+from broker.models import Dataset, Delivery, Lease, PolicyInForce
 from broker.parts import Parts
 from broker.web.portal.pages import duration
 
@@ -47,7 +47,7 @@ class Viewer:
     """The signed-in person behind a page.
 
     `alarm`: a lease they may see could not be ended yet. `closed`: the whole installation is closed.
-    `unread`: there are notices they have not marked as read.
+    `unread`: there are notices they have not marked as read. `owns`: a dataset is theirs.
     """
 
     request: Request
@@ -56,6 +56,7 @@ class Viewer:
     alarm: bool
     closed: bool = False
     unread: bool = False
+    owns: bool = False
 
     @property
     def caller(self) -> Caller:
@@ -100,6 +101,7 @@ class Viewer:
         places += [("/leases", "Leases"), ("/notices", "Notices (unread)" if self.unread else "Notices")]
         places += [("/people", "People")] * (admin or lead)
         places += [("/vendors", "Vendors"), ("/proposals", "Proposals")] * admin
+        places += [("/proposals", "Proposals")] * (self.owns and not admin)
         places += [("/grants", "Grants"), ("/why", "Why?")] * self.inside
         places += [("/teams", "Teams")] * (admin or lead) + [("/services", "Services")] * (admin or lead or auditor)
         places += [("/sources", "Sign-in sources"), ("/policy", "Policy")] * (admin or auditor)
@@ -153,8 +155,9 @@ def anybody(request: Request) -> Viewer:
         failed = exists().where(Lease.state == "revoke_failed", leases_seen(found.caller))
         closed = exists().where(PolicyInForce.closed_at.is_not(None))
         unread = exists().where(Delivery.person_id == found.caller.id, Delivery.read_at.is_(None))
-        alarm, shut, untold = tx.execute(select(failed, closed, unread)).one()
-    return Viewer(request, parts, found, bool(alarm), bool(shut), bool(untold))
+        owns = exists().where(Dataset.owner_id == found.caller.id, Dataset.status != "retired")
+        alarm, shut, untold, own = tx.execute(select(failed, closed, unread, owns)).one()
+    return Viewer(request, parts, found, bool(alarm), bool(shut), bool(untold), bool(own))
 
 
 class Waiting(Forbidden):

@@ -1,0 +1,30 @@
+"""What a page says of acts about its subject that wait for a second person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from broker import proposals
+from broker.access.naming import names_of
+from broker.database import Transaction
+from broker.web.portal.viewer import Viewer
+
+ACTS = {
+    "bind_source": "Bind a sign-in source",
+    "trust_source_mfa": "Trust a source's own second factor",
+    "give_role": "Give a role",
+    "reset_factor": "Reset somebody's second factor",
+    "apply_policy": "Put rules in force",
+    "change_dataset": "Change a dataset's owner, labels or retention",
+    "add_slice": "Add a slice",
+    "rotate_secret": "Replace a service's secret",
+    "add_member": "Put somebody into a team",
+}
+
+
+def waiting_acts(tx: Transaction, viewer: Viewer, subjects: Sequence[str]) -> dict[str, Any]:
+    """What `parts/waiting_acts.html` shows."""
+    found = proposals.waiting_on(tx, subjects, viewer.now)
+    people = {text for item in found for text in (item.proposed_by, item.details.get("person")) if text}
+    return {"proposed": found, "proposer": names_of(tx, people), "proposed_acts": ACTS}

@@ -1,0 +1,95 @@
+"""Promise 9: docs/who-may-open-what.md lists every act that changes something, and each act for two has its test."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute, Mount
+
+from broker.operator.main import app as operator
+from broker.proposals import OWNER_ACTS
+from broker.web.performers import PERFORMERS
+from tests.web.conftest import Replica, replica
+
+__all__ = ["replica"]
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "who-may-open-what.md").read_text(encoding="utf-8")
+CODE = re.compile(r"`([^`]+)`")
+
+
+def _table(title: str) -> list[list[str]]:
+    """The cells of a section's table, line by line, without its heading."""
+    section = PAGE.partition(f"## {title}\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def _listed(title: str) -> list[str]:
+    return [name for line in _table(title) for name in CODE.findall(line[0])]
+
+
+def _changing(routes: list[BaseRoute], below: str = "") -> list[tuple[str, APIRoute]]:
+    found: list[tuple[str, APIRoute]] = []
+    for route in routes:
+        if isinstance(route, Mount):
+            found += _changing(list(route.routes), below + route.path)
+        elif isinstance(route, APIRoute) and route.methods - {"GET", "HEAD", "OPTIONS"}:
+            found.append((below + route.path, route))
+    return found
+
+
+def test_every_act_of_the_api_is_listed_once(replica: Replica) -> None:
+    acts = {
+        str(route.operation_id)
+        for path, route in _changing(replica.app.routes)
+        if path.startswith(("/api/", "/oauth/"))
+    }
+    listed = _listed("Acts of the API")
+    assert len(listed) == len(set(listed)), "an act is listed twice"
+    assert set(listed) == acts
+
+
+def test_every_form_is_listed_with_the_act_it_does(replica: Replica) -> None:
+    forms = {path for path, _ in _changing(replica.app.routes) if not path.startswith(("/api/", "/oauth/"))}
+    assert set(_listed("Pages")) == forms
+    acts = set(_listed("Acts of the API"))
+    named = {name for line in _table("Pages") for name in CODE.findall(line[1]) if not name.startswith("/")}
+    assert named <= acts
+
+
+def test_every_command_of_the_server_is_listed() -> None:
+    commands = {
+        command.name or str(getattr(command.callback, "__name__", "")).replace("_", "-")
+        for command in operator.registered_commands
+    }
+    groups = {
+        str(group.name or (group.typer_instance and group.typer_instance.info.name))
+        for group in operator.registered_groups
+    }
+    assert set(_listed("Commands on the server")) == commands | groups
+
+
+def test_every_act_for_two_names_a_test_in_which_one_alone_is_refused() -> None:
+    tests = "".join(file.read_text(encoding="utf-8") for file in Path(__file__).parent.glob("test_9_*.py"))
+    for line in _table("Acts of the API"):
+        if "two" in line[3].split(":")[0]:
+            named = [name for name in CODE.findall(line[3]) if name.startswith("test_")]
+            assert named, f"{line[0]} takes two, and names no test"
+            assert all(f"def {name}(" in tests for name in named), (line[0], named)
+
+
+def test_every_act_that_a_second_person_carries_out_is_marked() -> None:
+    """An act that is proposed but not marked as taking two would be one that nobody tested."""
+    marked = " ".join(line[0] for line in _table("Acts of the API") if line[3].startswith("two"))
+    operations = {
+        "bind_source": "propose_source",
+        "trust_source_mfa": "propose_trust_mfa",
+        "reset_factor": "propose_factor_reset",
+        "apply_policy": "propose_policy",
+        "rotate_secret": "rotate_service_secret",
+        "add_member": "add_team_member",
+    }
+    assert {act for act in PERFORMERS if f"`{operations.get(act, act)}`" not in marked} == set()
+    assert PERFORMERS.keys() >= OWNER_ACTS
