@@ -152,7 +152,7 @@ class Settings(BaseSettings):
     factor_lockout: int = Field(default=900, ge=1, description="How long a lockout lasts.")
     invitation_lifetime: int = Field(default=72 * 3600, ge=300, description="A joining link's life.")
     request_lifetime: int = Field(default=14 * 86400, ge=3600, description="An undecided request lapses.")
-    proposal_lifetime: int = Field(default=86400, ge=300, description="An act waiting for a second admin lapses.")
+    proposal_lifetime: int = Field(default=86400, ge=300, description="An act waiting for a second person lapses.")
 
     max_live_leases: int = Field(default=5, ge=1, le=1000, description="Live leases per grant and person.")
     issue_deadline: float = Field(default=4.0, gt=0, le=30, description="Longest time for issuing at a backend.")

@@ -5,15 +5,17 @@ noun     seen by                                            changed by
 ======== ================================================== ==================================================
 vendor   the organisation's people: all; a vendor's people  add, activate, suspend, resume, offboard: admin
          and services: their own
-person   admin, auditor: all; lead: their vendor's;         confirm, suspend, resume, roles: admin; suspend
-         everybody: themselves                              also: lead of the same vendor
+person   admin, auditor: all; lead: their vendor's;         confirm (not whoever invited), suspend, resume,
+         everybody: themselves                              roles: admin; suspend, refuse: also lead of the same
+                                                            vendor
 invita-  admin, auditor: all; lead: their vendor's          make, end: admin, and lead of that vendor
 tion
-team     admin, auditor: all; lead: their vendor's; people: make: admin, lead; add people: admin, and lead
-         those they are in                                  while the team holds no grant; remove: admin, lead
-dataset  the organisation's people: all; vendors: what is   add, slices, labels, retention, owner: admin;
-         offered to them; services of the organisation:     text, offers, suspend, resume: owner, admin;
-         what they hold a grant on                          retire: admin
+team     admin, auditor: all; lead: their vendor's; people: make: admin, lead; add people: admin, lead, and while
+         those they are in                                  the team holds a grant a second person; remove: admin,
+                                                            lead
+dataset  the organisation's people: all; vendors: what is   add, slices: admin; labels, retention, owner: owner,
+         offered to them; services of the organisation:     admin; what opens something: two of these; text,
+         what they hold a grant on                          offers, suspend, resume: owner, admin; retire: admin
 request  who asked, and for whom; owner and stewards of     ask: for oneself; for staff, a team or a service:
          the dataset; lead: their vendor's; admin,          lead of its vendor, or (organisation's service)
          auditor: all                                       admin; decide: owner, steward (not about

@@ -35,6 +35,22 @@ def test_the_honest_way_in(door: Door, browser: Browser, world: World) -> None:
     assert {"person.joined", "person.confirmed"} <= set(world.events(me["id"]))
 
 
+def test_somebody_turned_away_comes_back_only_by_a_new_invitation(door: Door, browser: Browser, world: World) -> None:
+    source = door.bind(world.vendor())
+    person_id = door.join(browser, source, confirm=False)
+    refused = door.admin().api("POST", f"/people/{person_id}/refuse", {"reason": "Not Ada"})
+    assert refused.json()["status"] == "refused", refused.text
+    assert browser.api("GET", "/me").status_code == 401
+    assert door.sign_in(browser, source) == 401
+    link = door.invite(source)
+    back = browser.return_to(door.provider.approve(browser.leave(f"{link}/sign-in")))
+    assert back.status_code == 303, back.text
+    me = browser.api("GET", "/me").json()
+    assert (me["id"], me["status"]) == (person_id, "pending")
+    assert world.events(person_id).count("person.joined") == 2
+    assert door.admin().api("POST", f"/people/{person_id}/confirm").status_code == 200
+
+
 def test_notices_go_where_the_last_sign_in_vouched_for(door: Door, browser: Browser, world: World) -> None:
     source = door.bind(world.vendor())
     link = door.invite(source)

@@ -195,7 +195,7 @@ def test_the_same_table_under_laxer_labels_takes_two(scene: Scene) -> None:
     table = {**CLINIC, "table": f"t{new_id('x')[-8:]}", "columns": ["id"]}
     guarded = scene.world.dataset(owner=scene.owner, labels=CONFIDENTIAL, register=False, slices={"all": table})
     friend = scene.world.person()
-    lax = {"slug": f"lax-{new_id('x')[-8:]}", "title": "Test data", "labels": [], "owner": friend.id}
+    lax: dict[str, Any] = {"slug": f"lax-{new_id('x')[-8:]}", "title": "Test data", "labels": [], "owner": friend.id}
     assert scene.api(scene.first).post("/datasets", json=lax).status_code == 201
     proposal = scene.waits(_add(scene, scene.first, lax["slug"], "all", table | {"columns": ["id", "name"]}))
     assert scene.agree(friend, proposal).status_code == 403, "the new dataset's owner speaks not for the table"

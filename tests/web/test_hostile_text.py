@@ -9,6 +9,7 @@ import html
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import cycle
 from typing import Any
 
@@ -92,6 +93,14 @@ STEPS = (
     ),
     Step("make_offer", "owner", "datasets/{slug}/offers", {"vendor": "{vendor}"}),
     Step("ask", "guest", "requests", {"dataset": "{trials}", "role": "trainer", "period": 3600}, ("purpose",)),
+    Step(
+        "give_grant",
+        "owner",
+        "grants",
+        {"dataset": "{trials}", "role": "evaluator", "person": "{guest}", "until": "{until}"},
+        ("purpose",),
+    ),
+    Step("refuse_person", "lead", "people/{joined}/refuse", REASON, ("reason",)),
     Step("approve_request", "owner", "requests/{ask}/approve", {}),
     Step("refuse_request", "owner", "requests/{ask}/refuse", REASON, ("reason",)),
     Step("issue", "guest", "leases", {"dataset": "{trials}", "slice": "deidentified"}),
@@ -185,6 +194,8 @@ class Scene:
         self.clients = {name: self.client_of(signed) for name, signed in people.items()}
         self.ids = {
             "vendor": vendor.id,
+            "until": (world.now() + timedelta(days=9)).date().isoformat(),
+            "joined": world.person(vendor, status="pending").id,
             "new_vendor": world.vendor("onboarding").id,
             "source": world.source(vendor).id,
             "service": world.service(vendor).id,
