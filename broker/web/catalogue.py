@@ -83,6 +83,12 @@ _TYPES = (
         "Ask your contact at the organisation.",
     ),
     ProblemType(
+        "joining_refused",
+        "You were turned away",
+        "You joined through a link that was meant for somebody else, so an admin or lead turned you away.",
+        "Ask the person who invited you for a link of your own.",
+    ),
+    ProblemType(
         "link_invalid",
         "This link is not valid any more",
         "Joining and enrolment links work once, and not for long.",
@@ -183,6 +189,12 @@ _TYPES = (
         "The facts changed while you were deciding",
         "What you saw when you opened the request is no longer so.",
         "Open the request again, look at the difference, and decide anew.",
+    ),
+    ProblemType(
+        "proposed_already",
+        "This waits for a second person already",
+        "The very same was proposed, and nobody has agreed to it or refused it yet.",
+        "See it with `guestkey proposal list`, and have somebody agree or refuse.",
     ),
     ProblemType(
         "grant_pointless",
