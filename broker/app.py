@@ -33,6 +33,8 @@ from broker.web.portal.pages import StaticParts
 from broker.web.validation import render_invalid
 
 log = structlog.get_logger(__name__)
+# After these a body, or what else there is, may still be on its way.
+_UNREAD = frozenset({"malformed", "too_large", "too_slow"})
 
 
 def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
@@ -137,7 +139,9 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, code: str, status:
     request = Request(scope)
     wait = scope.get("state", {}).get("retry_after")
     metrics.anonymous_refusals.labels(code).inc()
-    headers = {"Retry-After": str(wait)} if wait else None
+    headers = {"Retry-After": str(wait)} if wait else {}
+    if code in _UNREAD:
+        headers["Connection"] = "close"
     answer: Response = problems.problem(request, code, status, headers=headers)
     if problem_pages.wants_page(request):
         answer = problem_pages.bare_page(request, code, status, headers)

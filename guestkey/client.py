@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from broker.cli import choosing, config, keypairs, tokens
+from broker.cli import authorities, choosing, config, keypairs, tokens
 from broker.cli.api import Api, Json, segment
 from broker.cli.faults import Code, Fault
 from guestkey.closing import Closing, all_of
@@ -111,6 +111,7 @@ class Client(Closing):
             values = {name: str(value) for name, value in answer["credential"].items()}
             if pair:
                 values["private_key"] = pair.private
+            authorities.settled(values)
             lease = Lease(self._api, answer, values, asked_at)
         lease.on_end = self._forget
         with self._lock:

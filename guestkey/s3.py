@@ -53,6 +53,8 @@ def open_slice(
         "s3",
         region_name=values.get("region") or None,
         endpoint_url=values.get("endpoint_url") or None,
+        # Of an authority of the store's own, the file it came in; else as botocore does by itself.
+        verify=values.get("ca_file") or None,
         config=botocore.config.Config(connect_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS),
     )
     return Place(made, s3, values["bucket"], values["prefix"], credentials)

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
+from broker import tls_reasons
 from broker.cli import network
 from broker.cli.faults import Code, Fault
 from broker.cli.problems import fault_of
@@ -171,7 +172,15 @@ class Api:
             # What it says may hold what was to be sent.
             raise _unsendable() from error
         except httpx.TransportError as error:
-            raise self._unreachable(str(error) or type(error).__name__) from error
+            raise self._unbelieved(error) or self._unreachable(str(error) or type(error).__name__) from error
+
+    def _unbelieved(self, error: BaseException) -> Fault | None:
+        refusal = tls_reasons.behind(error)
+        if refusal is None:
+            return None
+        found = tls_reasons.reason(refusal, urlsplit(self.url).hostname or "")
+        what = f"The certificate of {self.url} is not believed: {found.why}."
+        return Fault(Code.BACKEND, what, why="Nothing was sent.", next_step=found.mend)
 
     def _unreachable(self, why: str) -> Fault:
         return Fault(Code.BACKEND, f"{self.url} does not answer.", why=why, next_step="guestkey doctor")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from broker.cli import choosing, keypairs, waiting
+from broker.cli import authorities, choosing, keypairs, waiting
 from broker.cli.api import Json, segment
 from broker.cli.command import Cli
 from broker.cli.faults import Code, Fault
@@ -110,6 +110,11 @@ def issue(cli: Cli, wanted: Wanted) -> Handed:
     if pair:
         values["private_key"] = pair.private
     lease = answer["lease"]
+    try:
+        authorities.settled(values)
+    except Fault:
+        end(cli, str(lease["id"]))
+        raise
     return Handed(wanted.dataset, str(lease.get("kind") or wanted.kind), lease, values, answer)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from broker.cli import config, stepup, tokens
+from broker.cli import config, keyrings, stepup, tokens
 from broker.cli.api import Api
 from broker.cli.faults import Code, Fault, of_any
 from broker.cli.output import Output
@@ -58,6 +58,8 @@ class Cli:
         token = tokens.load(self.url)
         if token is None:
             raise Fault(Code.SIGN_IN, f"You are not signed in to {self.url}.", next_step="guestkey login")
+        if keyrings.was_silent():
+            self.out.remark(f"{keyrings.SILENT.capitalize()}; to go without it: export {keyrings.VARIABLE}=file")
         api = self.api_as(token)
         if self.can_ask:
             api.confirm = lambda fault: stepup.ask(self.api_as(token), self.out, fault)

@@ -14,7 +14,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-from broker.cli import children, config, network, tokens
+from broker import tls_reasons
+from broker.cli import children, config, keyrings, network, tokens
 from broker.cli.api import Api
 from broker.cli.faults import Code, Fault
 
@@ -124,10 +125,13 @@ def _token(url: str) -> Iterator[Finding]:
     if kept.place == "variable":
         yield good("token", "taken from GUESTKEY_TOKEN")
     elif kept.token is None and kept.locked:
-        yield bad("token", "the keyring is locked, and one may be in it", "Unlock the keyring.")
+        mend = "Unlock the keyring." if kept.trouble == keyrings.LOCKED else keyrings.MEND
+        yield bad("token", f"{kept.trouble}, and one may be in it", mend)
     elif kept.token is None:
-        also = f"; {kept.trouble}" if kept.trouble not in ("", tokens.NO_KEYRING) else ""
+        also = f"; {kept.trouble}" if kept.trouble not in ("", tokens.NO_KEYRING, tokens.PASSED_OVER) else ""
         yield bad("token", f"none is kept here{also}", "guestkey login", Code.SIGN_IN)
+    elif kept.place == "file" and kept.trouble == tokens.PASSED_OVER:
+        yield good("token", f"kept in {tokens.tokens_file()}: {kept.trouble}")
     elif kept.place == "file":
         why = kept.trouble or "the keyring holds none"
         yield odd("token", f"kept in {tokens.tokens_file()}: {why}", "With a keyring that works: guestkey login")
@@ -175,7 +179,8 @@ def _tls(host: str, port: int, context: ssl.SSLContext) -> Finding:
         ):
             certificate = secured.getpeercert() or {}
     except ssl.SSLCertVerificationError as error:
-        return bad("certificate", _plain(error, host), _mend(error), Code.BACKEND)
+        found = tls_reasons.reason(error, host)
+        return bad("certificate", found.why, found.mend, Code.BACKEND)
     except (ssl.SSLError, OSError) as error:
         said = "it does not speak TLS there" if isinstance(error, ssl.SSLError) else "no answer in time"
         return bad("certificate", said, "Check the port in the address.", Code.BACKEND)
@@ -183,19 +188,6 @@ def _tls(host: str, port: int, context: ssl.SSLContext) -> Finding:
     if ends - datetime.now(UTC) < _SOON:
         return odd("certificate", f"ends {ends:%Y-%m-%d %H:%M} UTC", "Tell the operator to renew it.")
     return good("certificate", f"valid for {host} until {ends:%Y-%m-%d}")
-
-
-def _plain(error: ssl.SSLCertVerificationError, host: str) -> str:
-    known = {10: "it has expired", 9: "it is not valid yet", 62: f"it is not for {host}", 64: f"it is not for {host}"}
-    return known.get(error.verify_code, "nobody this machine trusts has signed it")
-
-
-def _mend(error: ssl.SSLCertVerificationError) -> str:
-    if error.verify_code in (9, 10):
-        return "Check this machine's clock; if it is right, the operator renews the certificate."
-    if error.verify_code in (62, 64):
-        return "Use the name the installation goes by."
-    return "If it is your organisation's own: SSL_CERT_FILE=/path/to/ca.pem. Otherwise somebody may be in between."
 
 
 def _server(api: Api) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from broker.cli import keypairs, option_file, ssh_files, variables
+from broker.cli import authorities, keypairs, option_file, ssh_files, variables
 from broker.cli.borrowing import Handed
 from broker.cli.faults import Code, Fault
 from broker.cli.own_files import MARK
@@ -21,6 +21,7 @@ from broker.cli.words import moment
 
 JSON, AGENT, CREDENTIAL_PROCESS = "json", "ssh-agent", "credential-process"
 Files = Mapping[str, str]
+_AUTHORITY = "ca.pem"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,14 @@ def _pgpass(handed: Handed, _folder: Path) -> Files:
 def _pg_service(handed: Handed, folder: Path) -> Files:
     names = {"host": "host", "port": "port", "dbname": "dbname", "user": "username"}
     lines = [f"{setting}={_line(handed, name)}" for setting, name in names.items()]
-    lines += [f"{name}={_line(handed, name)}" for name in ("sslmode", "sslrootcert") if handed.values.get(name)]
+    carried = handed.values.get(authorities.CARRIED)
+    tls = ("sslmode",) if carried else ("sslmode", "sslrootcert")
+    lines += [f"{name}={_line(handed, name)}" for name in tls if handed.values.get(name)]
+    lines += [f"sslrootcert={folder.absolute() / _AUTHORITY}"] if carried else []
     # Not in the section itself: people copy that about.
     lines.append(f"passfile={folder.absolute() / 'pgpass'}")
-    return {**_pgpass(handed, folder), "pg_service.conf": "\n".join([f"[{handed.dataset}]", *lines]) + "\n"}
+    beside = {_AUTHORITY: str(carried)} if carried else {}
+    return {**_pgpass(handed, folder), **beside, "pg_service.conf": "\n".join([f"[{handed.dataset}]", *lines]) + "\n"}
 
 
 def _my_cnf(handed: Handed, _folder: Path) -> Files:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from platformdirs import user_data_path
 
+from broker.cli import keyrings, own_files
 from broker.cli.faults import Code, Fault
 
-_SERVICE = "guestkey"
-NO_KEYRING = "no keyring answers here"
+NO_KEYRING = keyrings.NONE
+PASSED_OVER = f"{keyrings.VARIABLE} says so"
 # What a header can carry: more would be refused with the token in the refusal.
 _TOKEN = re.compile(r"[!-~]+")
 
@@ -31,7 +32,8 @@ def tokens_file() -> Path:
 class Kept:
     """The token of an installation, and where it is: `variable`, `keyring`, `file`, or nowhere.
 
-    `locked`: the keyring did not let itself be read, so it may hold one. `trouble`: why the keyring was of no use.
+    `locked`: the keyring did not let itself be read, or did not answer, so it may hold one. `trouble`: why it was of no
+    use.
     """
 
     token: str | None
@@ -44,16 +46,11 @@ def load(url: str) -> str | None:
     """The token for an installation: `GUESTKEY_TOKEN`, the keyring's, or the file's.
 
     Raises:
-        Fault: what is kept cannot be read, is no token, or is behind a lock.
+        Fault: what is kept cannot be read, is no token, or is behind a lock or a keyring that hangs.
     """
     found = find(url)
     if found.token is None and found.locked:
-        raise Fault(
-            Code.FAULT,
-            "The keyring is locked.",
-            why="The token that `guestkey login` kept is in it.",
-            next_step="Unlock it, then run this again; or set GUESTKEY_TOKEN.",
-        )
+        raise keyrings.unread(found.trouble)
     return found.token
 
 
@@ -93,7 +90,7 @@ def kept(url: str) -> Kept:
 def save(url: str, token: str) -> str:
     """Keep a token; returns where, for the person to know."""
     kept = {other: value for other, value in _read_file().items() if other != url}
-    if _to_keyring(url, token):
+    if not keyrings.passed_over() and keyrings.put(url, token):
         _write_file(kept)
         return "the system keyring"
     _write_file(kept | {url: token})
@@ -106,49 +103,22 @@ def forget(url: str) -> None:
     Raises:
         Fault: the keyring kept it.
     """
-    import keyring
-
     kept = _read_file()
     if (in_file := kept.pop(url, None)) is not None:
         _write_file(kept)
-    ring = _from_keyring(url)
-    try:
-        if ring.token is not None:
-            keyring.delete_password(_SERVICE, url)
-    except Exception as error:  # noqa: BLE001  a backend is somebody else's program
-        ring = Kept(ring.token, ring.place, trouble=f"the keyring fails with {type(error).__name__}")
+    if keyrings.passed_over():
+        return
+    trouble = keyrings.remove(url).trouble
     # Without a backend there is nothing to remove; any other failure must be told.
-    if ring.trouble not in ("", NO_KEYRING) and in_file is None:
-        raise Fault(
-            Code.FAULT, "The keyring did not give the token up.", why=ring.trouble, next_step="Remove it by hand."
-        )
+    if trouble not in ("", NO_KEYRING) and in_file is None:
+        raise Fault(Code.FAULT, "The keyring did not give the token up.", why=trouble, next_step="Remove it by hand.")
 
 
 def _from_keyring(url: str) -> Kept:
-    import keyring
-    from keyring.errors import KeyringLocked, NoKeyringError
-
-    try:
-        token = keyring.get_password(_SERVICE, url)
-    except NoKeyringError:
-        return Kept(None, "", trouble=NO_KEYRING)
-    except KeyringLocked:
-        return Kept(None, "", locked=True, trouble="the keyring is locked")
-    except Exception as error:  # noqa: BLE001  a backend is somebody else's program, and is not needed
-        # Not what it says: that may hold what it was given.
-        return Kept(None, "", trouble=f"the keyring fails with {type(error).__name__}")
-    return Kept(token, "keyring" if token else "")
-
-
-def _to_keyring(url: str, token: str) -> bool:
-    import keyring
-
-    try:
-        keyring.set_password(_SERVICE, url, token)
-        # Some backends take everything and keep nothing.
-        return keyring.get_password(_SERVICE, url) == token
-    except Exception:  # noqa: BLE001  a backend is somebody else's program, and is not needed
-        return False
+    if keyrings.passed_over():
+        return Kept(None, "", trouble=PASSED_OVER)
+    found = keyrings.get(url)
+    return Kept(found.token, "keyring" if found.token else "", found.unread, found.trouble)
 
 
 def _read_file() -> dict[str, str]:
@@ -181,8 +151,5 @@ def _write_file(kept: dict[str, str]) -> None:
         file.unlink(missing_ok=True)
         return
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = file.with_name(f".{file.name}.{os.getpid()}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as opened:
-        json.dump(kept, opened)
-    fresh.replace(file)
+    # Under a name like no other first: what a crash left, in a container with the same process id, stops nobody.
+    own_files.put_private(file, json.dumps(kept))

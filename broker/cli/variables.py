@@ -29,9 +29,10 @@ _AWS = {
     "AWS_REGION": "region",
     "AWS_DEFAULT_REGION": "region",
     "AWS_ENDPOINT_URL_S3": "endpoint_url",
+    "AWS_CA_BUNDLE": "ca_file",
 }
 # It is in a file or an agent, and nowhere else.
-_NEVER = frozenset({"private_key"})
+_NEVER = frozenset({"private_key", "ca_pem"})
 
 
 def of(values: Mapping[str, Any]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from broker.credentials import authority
 from broker.credentials.base import BindingField, Connects, Issued, LeaseToEnd, LeaseToIssue, Proof
 from broker.credentials.names import policy_of, role_of, user_of
 from broker.errors import BackendDown
@@ -25,6 +26,8 @@ class DatabaseUser(ABC):
     """Issuing, lengthening and revoking through OpenBao; see `broker.credentials.base.Kind`."""
 
     name: str
+    # The setting that names the file of the server's authority.
+    authority: str
     actions = frozenset({"read"})
     at_backend = True
     needs_child_token = True
@@ -32,6 +35,10 @@ class DatabaseUser(ABC):
     proof: Proof | None = None
     connects: Connects | None
     binding_fields: tuple[BindingField, ...] | None = None
+
+    def place(self, lease: LeaseToIssue) -> dict[str, str]:
+        """Where the guest finds the server, and by whose signature it knows it."""
+        return authority.carried(lease.place, self.authority)
 
     @abstractmethod
     def relation(self, slice_id: str) -> str:
@@ -57,7 +64,7 @@ class DatabaseUser(ABC):
         if made.username != user_of(lease.handle):
             raise _down("The key store made a user of an unexpected name.")
         values = {
-            **lease.place,
+            **self.place(lease),
             "username": made.username,
             "password": made.password,
             "relation": self.relation(lease.slice_id),

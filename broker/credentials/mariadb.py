@@ -13,8 +13,8 @@ from typing import Any
 import pymysql
 import structlog
 
-from broker.credentials import mariadb_slices
-from broker.credentials.base import Bound, Connects, Ending, LeaseToEnd, NotEnded, Seen, Shown, Use
+from broker.credentials import authority, mariadb_slices
+from broker.credentials.base import Bound, Connects, Ending, LeaseToEnd, LeaseToIssue, NotEnded, Seen, Shown, Use
 from broker.credentials.database_user import BACKSTOP_SECONDS, DatabaseUser
 from broker.credentials.mariadb_binding import MariadbBinding
 from broker.credentials.mariadb_slices import Session, connected, silent, view_of
@@ -33,6 +33,7 @@ class MariadbKind(DatabaseUser):
     """See `broker.credentials.base.Kind`."""
 
     name = "mariadb"
+    authority = "ssl_ca"
     connects: Connects | None = Connects("MariaDB server", "columns and rows of a table", asked=True)
     ending = Ending(
         how="The account is locked, its connections are killed, the user is dropped, and MariaDB is asked whether"
@@ -53,6 +54,13 @@ class MariadbKind(DatabaseUser):
         """See `Kind.check_binding`."""
         return MariadbBinding.parse(binding).canonical()
 
+    def place(self, lease: LeaseToIssue) -> dict[str, str]:
+        """See `DatabaseUser.place`. Public authorities MariaDB's clients take from the system."""
+        found = super().place(lease)
+        if authority.is_public(found.get("ssl_ca")):
+            del found["ssl_ca"]
+        return found
+
     def relation(self, slice_id: str) -> str:
         """See `DatabaseUser.relation`."""
         return view_of(slice_id)
@@ -60,10 +68,14 @@ class MariadbKind(DatabaseUser):
     def tool(self, values: Mapping[str, str]) -> tuple[str, str]:
         """MariaDB's own command line, which asks for the password itself."""
         places = {"host": "host", "port": "port", "username": "user", "ssl_ca": "ssl-ca"}
+        says = ""
+        if authority.NAME in values:
+            values = {**values, "ssl_ca": authority.FILE}
+            says = f"Save the value ca_pem as {authority.FILE} first, and be in its folder. "
         options = [f"--{option}={values[value]}" for value, option in places.items() if value in values]
         verified = ["--ssl-verify-server-cert"] if values.get("ssl", "verify") == "verify" else []
         command = " ".join(["mariadb", *options, *verified, "--protocol=tcp", "--password"])
-        return f"mariadb asks for the password: paste it. You can read {values['relation']}.", command
+        return f"{says}mariadb asks for the password: paste it. You can read {values['relation']}.", command
 
     def register(self, setup: Vault, slice_id: str, bound: Bound) -> int | None:
         """Make the slice's view, and OpenBao's role and policy for it."""

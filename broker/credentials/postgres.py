@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import structlog
 
-from broker.credentials import postgres_slices
-from broker.credentials.base import Bound, Connects, Ending, LeaseToEnd, NotEnded, Seen, Shown, Use
+from broker.credentials import authority, postgres_slices
+from broker.credentials.base import Bound, Connects, Ending, LeaseToEnd, LeaseToIssue, NotEnded, Seen, Shown, Use
 from broker.credentials.database_user import BACKSTOP_SECONDS, DatabaseUser
 from broker.credentials.names import user_of
 from broker.credentials.postgres_binding import PostgresBinding
@@ -37,6 +37,7 @@ class PostgresKind(DatabaseUser):
     """See `broker.credentials.base.Kind`."""
 
     name = "postgres"
+    authority = "sslrootcert"
     connects: Connects | None = Connects("PostgreSQL database", "columns and rows of a table", asked=True)
     ending = Ending(
         how="Log-in is switched off and committed, open sessions are terminated, the user is dropped, and"
@@ -57,6 +58,13 @@ class PostgresKind(DatabaseUser):
         """See `Kind.check_binding`."""
         return PostgresBinding.parse(binding).canonical()
 
+    def place(self, lease: LeaseToIssue) -> dict[str, str]:
+        """See `DatabaseUser.place`. libpq needs to be told that the system's authorities do."""
+        found = super().place(lease)
+        if found.get("sslmode") == "verify-full" and authority.is_public(found.get("sslrootcert")):
+            found["sslrootcert"] = authority.SYSTEM
+        return found
+
     def relation(self, slice_id: str) -> str:
         """See `DatabaseUser.relation`."""
         return view_of(slice_id)
@@ -65,8 +73,14 @@ class PostgresKind(DatabaseUser):
         """psql, which asks for the password itself."""
         places = {"host": "host", "port": "port", "dbname": "dbname", "username": "user", "sslmode": "sslmode"}
         known = {"sslmode": "verify-full", **values}
+        says = ""
+        if authority.NAME in values:
+            known["ca"], places["ca"] = authority.FILE, "sslrootcert"
+            says = f"Save the value ca_pem as {authority.FILE} first, and be in its folder. "
+        elif values.get("sslrootcert") == authority.SYSTEM:
+            places["sslrootcert"] = "sslrootcert"
         place = " ".join(f"{name}={known[value]}" for value, name in places.items() if value in known)
-        return f"psql asks for the password: paste it. You can read {values['relation']}.", f'psql "{place}"'
+        return f"{says}psql asks for the password: paste it. You can read {values['relation']}.", f'psql "{place}"'
 
     def register(self, setup: Vault, slice_id: str, bound: Bound) -> int | None:
         """Make the slice's view and group, and OpenBao's role and policy for it."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from broker.credentials import authority
 from broker.credentials.base import (
     BindingField,
     Bound,
@@ -96,7 +97,11 @@ class S3Kind:
     def tool(self, values: Mapping[str, str]) -> tuple[str, str]:
         """The AWS command line, which reads the keys from its own file."""
         at = f" --endpoint-url {values['endpoint_url']}" if values.get("endpoint_url") else ""
+        if authority.NAME in values:
+            at += f" --ca-bundle {authority.FILE}"
         says = "Put the three keys into a profile of ~/.aws/credentials that only you can read, here named guest."
+        if authority.NAME in values:
+            says += f" Save the value ca_pem as {authority.FILE}, and be in its folder."
         where = f"s3://{values['bucket']}/{values['prefix']}"
         # A prefix may hold what a shell would take for a command.
         return says, f"aws --profile guest --region {values['region']}{at} s3 ls {shlex.quote(where)}"
@@ -164,6 +169,8 @@ class S3Kind:
         }
         if place.get("endpoint_url"):
             values["endpoint_url"] = place["endpoint_url"]
+        if certificates := authority.of_file(place.get("ca_file")):
+            values[authority.NAME] = certificates
         return Issued(values=values, backend_lease_id=str(math.ceil(opened.expires_at.timestamp())))
 
     @staticmethod

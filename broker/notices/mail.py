@@ -19,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from broker.notices.deadline import Aside, Deadline
 from broker.settings import Settings
+from broker.tls_reasons import reason
 
 LONGEST_ADDRESS = 254
 # SMTP's codes from here on say that trying again changes nothing (RFC 5321 §4.2.1).
@@ -109,7 +110,8 @@ def send(settings: Settings, mail: Mail) -> None:
     except smtplib.SMTPResponseException as error:
         raise NotSent(f"The mail server answered {error.smtp_code} ({type(error).__name__}).") from error
     except ssl.SSLCertVerificationError as error:
-        raise NotSent("The mail server's certificate is not trusted.") from error
+        why = reason(error, settings.smtp_host).why
+        raise NotSent(f"The mail server's certificate is not trusted: {why}.") from error
     except (smtplib.SMTPException, OSError, ValueError) as error:
         raise NotSent(f"The mail server could not be used ({type(error).__name__}).") from error
 

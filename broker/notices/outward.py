@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 from broker.notices.deadline import Aside, Deadline
 from broker.notices.mail import NotSent
 from broker.settings import Settings
+from broker.tls_reasons import reason
 
 LONGEST_TARGET = 500
 Address = IPv4Address | IPv6Address
@@ -97,7 +98,7 @@ def post(settings: Settings, url: str, body: bytes, headers: Mapping[str, str]) 
             line.request("POST", path, body=body, headers=dict(headers))
             return line.getresponse().status
     except ssl.SSLCertVerificationError as error:
-        raise NotSent("The target's certificate is not trusted.") from error
+        raise NotSent(f"The target's certificate is not trusted: {reason(error, parts.hostname or '').why}.") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise NotSent(f"The target could not be reached ({type(error).__name__}).") from error
 

@@ -116,6 +116,9 @@ class BoundedConnection(H11Protocol):
         long = len(self.conn.trailing_data[0]) > LONGEST_HEAD
         self._refuse("too_large" if long else "malformed", 431 if long else 400)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """See uvicorn: nothing is said of it, whoever asks; the request is answered as it is."""
+
     @property
     def _state(self) -> State:
         state: State = self.app.state

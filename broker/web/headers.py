@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_ABSOLUTE = re.compile(r"(?i)https?://([^/]*)(/.*)?", re.DOTALL)
 # Probes and scrapers address a replica by its own name, so Host says nothing there.
 WITHOUT_HOST = frozenset({"/healthz", "/readyz", "/metrics"})
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -76,6 +78,8 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        if scope["type"] == "http":
+            _to_origin_form(scope)
         if scope["type"] != "http" or scope["path"] in WITHOUT_HOST or self._is_ours(scope):
             await self._app(scope, receive, send)
         else:
@@ -84,6 +88,18 @@ class HostCheck:
     def _is_ours(self, scope: Scope) -> bool:
         hosts = [value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"host"]
         return hosts in ([self._host], [f"{self._host}:443"], [f"{self._host}:80"])
+
+
+def _to_origin_form(scope: Scope) -> None:
+    """`GET https://guestkey.example/x` means `/x` of that host, whatever `Host` says (RFC 9112, 3.2.2)."""
+    said = _ABSOLUTE.fullmatch(scope["path"])
+    if said is None:
+        return
+    raw = _ABSOLUTE.fullmatch((scope.get("raw_path") or b"").decode("latin-1"))
+    headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
+    scope["path"] = said[2] or "/"
+    scope["raw_path"] = (raw[2] or "/").encode("latin-1") if raw else b""
+    scope["headers"] = [*headers, (b"host", said[1].encode("latin-1", "replace"))]
 
 
 class TlsCheck:

@@ -53,6 +53,10 @@ class SizeLimits:
         if status:
             await self._refuse(scope, receive, send, "too_large", status)
             return
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+            # Two servers in a row may differ in where it ends, and the rest becomes a request of its own there.
+            await self._refuse(scope, receive, send, "malformed", 400)
+            return
         await self._serve(scope, receive, send)
 
     def _too_long(self, scope: Scope) -> int:

@@ -15,6 +15,16 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.models import ApiToken
 from tests.cli import broken
@@ -100,20 +110,49 @@ def test_an_address_that_leads_nowhere(terminal_of: TerminalOf, url: str, check:
     assert state == "bad" and mend
 
 
+def for_clients(authority: trustme.CA) -> trustme.LeafCert:
+    """A certificate for `localhost` that is good for clients only."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    signer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    made = (
+        x509.CertificateBuilder(signer.subject, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(datetime.now(UTC) - timedelta(days=1))
+        .not_valid_after(datetime.now(UTC) + timedelta(days=30))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .sign(load_pem_private_key(authority.private_key_pem.bytes(), None), hashes.SHA256())  # type: ignore[arg-type]
+    )
+    form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return trustme.LeafCert(key.private_bytes(*form), made.public_bytes(Encoding.PEM), [])
+
+
 @pytest.mark.parametrize(
-    ("wrong", "said"), [("expired", "expired"), ("name", "not for localhost"), ("authority", "trusts")]
+    ("wrong", "said"),
+    [
+        ("expired", "it has expired"),
+        ("early", "not valid yet"),
+        ("name", "not for localhost"),
+        ("authority", "nobody this machine trusts"),
+        ("purpose", "not meant for servers (OpenSSL: unsuitable certificate purpose, 26)"),
+    ],
 )
 def test_a_certificate_that_is_not_right(terminal_of: TerminalOf, tmp_path: Path, wrong: str, said: str) -> None:
     authority, now = trustme.CA(), datetime.now(UTC)
     ends = now - timedelta(days=1) if wrong == "expired" else None
-    leaf = authority.issue_cert("elsewhere.example" if wrong == "name" else "localhost", not_after=ends)
+    begins = now + timedelta(days=1) if wrong == "early" else None
+    name = "elsewhere.example" if wrong == "name" else "localhost"
+    leaf = authority.issue_cert(name, not_before=begins, not_after=ends)
+    if wrong == "purpose":
+        leaf = for_clients(authority)
     trusted = tmp_path / "ca.pem"
     (trustme.CA() if wrong == "authority" else authority).cert_pem.write_to_path(str(trusted))
     with speaking_tls(authority, leaf) as url:
-        ran = terminal_of(None).run(
-            "doctor", "--json", "--url", url, GUESTKEY_TOKEN="gka_x", SSL_CERT_FILE=str(trusted)
-        )
+        known = {"GUESTKEY_TOKEN": "gka_x", "SSL_CERT_FILE": str(trusted)}
+        ran = terminal_of(None).run("doctor", "--json", "--url", url, **known)
+        refused = terminal_of(None).run("whoami", "--url", url, **known)
     assert ran.code == 8, ran.out
+    assert refused.code == 8 and said in refused.err, "every command says so, not only the doctor"
     state, text, mend = findings(ran.out)["certificate"]
     assert (state, said in text, bool(mend)) == ("bad", True, True), text
 

@@ -57,6 +57,7 @@ def test_a_file_for_its_programs(world: World, ward: Mariadb, terminal_of: Termi
     file = tmp_path / "my.cnf"
     ran = terminal_of(signed).run("get", dataset.slug, "--kind", "mariadb", "--format", "my-cnf", "--out", str(file))
     assert (ran.code, stat.S_IMODE(file.stat().st_mode)) == (0, 0o600), ran.err
+    assert str(ward.ca_file) not in file.read_text(), "the broker's path would be of no use to a guest"
     told = next(line for line in ran.err.splitlines() if line.startswith("Use it: "))
     seen = subprocess.run(
         [*shlex.split(told.removeprefix("Use it: ")), "-N", "-e", "SELECT CURRENT_USER()"],

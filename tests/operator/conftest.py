@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 from broker.access import closing
 from broker.access.installing import install
 from broker.database import now as clock
+from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
 from broker.migrations import upgrade
 from broker.operator.main import app
@@ -24,6 +27,8 @@ from broker.parts import Parts
 from broker.settings import Settings
 from broker.web.observability import TOO_TALKATIVE
 from tests.support.data import make_clinic
+from tests.support.serving import Served
+from tests.support.waiting import answered
 from tests.support.world import World
 
 
@@ -87,3 +92,31 @@ def house(own_stack: Stack) -> Iterator[World]:
     yield world
     parts.close()
     ender.close()
+
+
+_RUN = "from broker.operator.main import app; app(prog_name='guestkey')"
+
+
+@pytest.fixture(scope="package")
+def served(stack: Stack, parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One server on every address of this machine, IPv6 and IPv4 alike, behind a proxy at 127.0.0.2."""
+    assert parts.tag
+    port, log = free_port(), tmp_path_factory.mktemp("served") / "log"
+    changes = {
+        "GUESTKEY_PUBLIC_URL": f"http://localhost:{port}",
+        "GUESTKEY_TRUSTED_PROXIES": '["127.0.0.2/32"]',
+        "GUESTKEY_RATE_LIMIT_ANONYMOUS_PER_MINUTE": "100000",
+    }
+    with log.open("wb") as written:
+        child = subprocess.Popen(
+            [sys.executable, "-c", _RUN, "serve", "--host", "::", "--port", str(port)],
+            env={**os.environ, **stack.environment(), **changes},
+            stdout=written,
+            stderr=written,
+        )
+        try:
+            answered(f"http://localhost:{port}/healthz", child)
+            yield Served(port, child, log)
+        finally:
+            child.terminate()
+            child.wait(30)

@@ -2,107 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import pytest
 from sqlalchemy import func, select
 
-from broker.embedded.children import free_port
-from broker.embedded.stack import Stack
 from broker.identity.http import SESSION_COOKIE
 from broker.models import Event
 from broker.parts import Parts
 from broker.web import bodies, connections
-from tests.operator.test_tls import RUN
-from tests.support.waiting import answered
+from tests.support.serving import PATIENCE, Served, is_problem, read_to_end
 from tests.support.world import World
 
-# Everything below ends within what is promised; a busy machine may take this much longer.
-PATIENCE = 60.0
 FORM = ("POST /oauth/token", "Content-Type: application/x-www-form-urlencoded")
-
-
-@dataclass
-class Served:
-    """A running `guestkey serve`, and where its log goes."""
-
-    port: int
-    child: subprocess.Popen[bytes]
-    log: Path
-
-    @property
-    def url(self) -> str:
-        """Its address."""
-        return f"http://localhost:{self.port}"
-
-    def connect(self, host: str = "127.0.0.1") -> socket.socket:
-        """A bare connection."""
-        return socket.create_connection((host, self.port), timeout=PATIENCE)
-
-    def head(self, start: str = "POST /oauth/token", *lines: str) -> bytes:
-        """The head of a request."""
-        return "\r\n".join([f"{start} HTTP/1.1", f"Host: localhost:{self.port}", *lines, "", ""]).encode()
-
-    def lines(self) -> list[dict[str, object]]:
-        """What it logged."""
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-
-
-@pytest.fixture(scope="module")
-def served(stack: Stack, parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """One server on every address of this machine, IPv6 and IPv4 alike, behind a proxy at 127.0.0.2."""
-    assert parts.tag
-    port, log = free_port(), tmp_path_factory.mktemp("served") / "log"
-    changes = {
-        "GUESTKEY_PUBLIC_URL": f"http://localhost:{port}",
-        "GUESTKEY_TRUSTED_PROXIES": '["127.0.0.2/32"]',
-        "GUESTKEY_RATE_LIMIT_ANONYMOUS_PER_MINUTE": "100000",
-    }
-    with log.open("wb") as written:
-        child = subprocess.Popen(
-            [*RUN, "serve", "--host", "::", "--port", str(port)],
-            env={**os.environ, **stack.environment(), **changes},
-            stdout=written,
-            stderr=written,
-        )
-        try:
-            answered(f"http://localhost:{port}/healthz", child)
-            yield Served(port, child, log)
-        finally:
-            child.terminate()
-            child.wait(30)
-
-
-def read_to_end(raw: socket.socket) -> bytes:
-    """Everything until the server closes; a reset is an end too."""
-    raw.settimeout(PATIENCE)
-    found = b""
-    try:
-        while got := raw.recv(65536):
-            found += got
-    except ConnectionResetError:
-        pass
-    return found
-
-
-def is_problem(answer: bytes, status: int, code: str) -> None:
-    """Check a raw answer: the status, every security header, and a problem document."""
-    head, _, body = answer.partition(b"\r\n\r\n")
-    assert head.split(b"\r\n")[0].split(b" ")[1] == str(status).encode(), answer
-    lowered = head.lower()
-    for header in (b"content-security-policy", b"x-content-type-options", b"referrer-policy", b"cache-control"):
-        assert header in lowered, (header, answer)
-    assert b"application/problem+json" in lowered
-    assert json.loads(body)["code"] == code
 
 
 def test_a_dual_stack_server_knows_its_peers(served: Served) -> None:

@@ -11,7 +11,17 @@ from typing import Annotated
 
 import typer
 
-from broker.cli import borrowing, children, completing, formats, keypairs, own_files, remembering, ssh_files
+from broker.cli import (
+    authorities,
+    borrowing,
+    children,
+    completing,
+    formats,
+    keypairs,
+    own_files,
+    remembering,
+    ssh_files,
+)
 from broker.cli.borrowing import Handed, Wanted
 from broker.cli.command import Cli, verb
 from broker.cli.commands.nouns import Action, Dataset, Kind, Lifetime, Slice
@@ -156,7 +166,8 @@ def _hand_over(cli: Cli, handed: Handed, chosen: Format | None, out: str | None,
     elif chosen is not None:
         cli.out.document(handed.document)
     else:
-        cli.out.facts([Column(name, name) for name in handed.values], handed.values)
+        shown = [name for name in handed.values if name != authorities.CARRIED]
+        cli.out.facts([Column(name, name) for name in shown], handed.values)
 
 
 def _write(cli: Cli, handed: Handed, chosen: Format, out: str | None) -> None:

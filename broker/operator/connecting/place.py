@@ -6,6 +6,7 @@ Errors here are for the operator's own terminal, so they may say what libpq said
 from __future__ import annotations
 
 import re
+import socket
 import ssl
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -19,11 +20,14 @@ from broker.database import bounded
 from broker.errors import BackendDown, Invalid
 from broker.operator.asking import OptionMissing
 from broker.settings import is_loopback
+from broker.tls_reasons import reason
 
 STRICT = "verify-full"
 WEAKER = ("verify-ca", "require")
 NONE = "disable"
 OLDEST = 16
+# PostgreSQL's SSLRequest: its length, and 80877103.
+_SSL_REQUEST = bytes.fromhex("0000000804d2162f")
 _CONNECT_SECONDS = 5
 _STATEMENT_SECONDS = 20
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")
@@ -167,7 +171,7 @@ def _unreachable(place: Place, said: str) -> BackendDown:
         detail = f"The certificate of {where} is not for the name {place.host}."
         advice = "Give the name the certificate is for, or have a certificate made for this name."
     elif "certificate verify failed" in said:
-        detail = f"The certificate of {where} was not signed by the authority in {place.ca_file}."
+        detail = f"The certificate of {where} is not believed by the authority in {place.ca_file}{_why(place)}."
         advice = "Give the right --ca-file. If it is right, something else answers there: find out what."
     elif "server does not support SSL" in said:
         detail = f"The database at {where} has TLS switched off."
@@ -178,6 +182,22 @@ def _unreachable(place: Place, said: str) -> BackendDown:
         detail = f"The database at {where} does not answer."
         advice = "Check host, port and firewall, from this machine and from OpenBao's."
     return BackendDown(detail, backend="postgresql", advice=advice)
+
+
+def _why(place: Place) -> str:
+    """Why its certificate is refused, asked once more: libpq does not say."""
+    try:
+        context = ssl.create_default_context(cafile=str(place.ca_file))
+        context.check_hostname = place.tls == "verify-full"
+        with socket.create_connection((place.host, place.port), timeout=_CONNECT_SECONDS) as line:
+            line.sendall(_SSL_REQUEST)
+            if line.recv(1) == b"S":
+                context.wrap_socket(line, server_hostname=place.host).close()
+    except ssl.SSLCertVerificationError as error:
+        return f": {reason(error, place.host).why}"
+    except (OSError, ValueError):
+        pass
+    return ""
 
 
 def _is_address(host: str) -> bool:

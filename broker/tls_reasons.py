@@ -1,0 +1,62 @@
+"""Why a server's certificate was not believed, in OpenSSL's own terms, and what to do about it."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+
+# X509_V_ERR_… of OpenSSL (openssl-verification-options(1), x509_vfy.h).
+_NOT_YET, _EXPIRED = 9, 10
+_SELF_SIGNED, _SELF_SIGNED_ABOVE, _UNKNOWN_ISSUER, _UNKNOWN_SIGNER = 18, 19, 20, 21
+_REVOKED, _INVALID_CA, _PURPOSE = 23, 24, 26
+_OTHER_NAME, _OTHER_ADDRESS = 62, 64
+_SENTENCES = {
+    _NOT_YET: "it is not valid yet",
+    _EXPIRED: "it has expired",
+    _SELF_SIGNED: "it is signed by itself, and nobody this machine trusts vouches for it",
+    _SELF_SIGNED_ABOVE: "the authority that signed it is not one that this machine trusts",
+    _UNKNOWN_ISSUER: "nobody this machine trusts has signed it",
+    _UNKNOWN_SIGNER: "nobody this machine trusts has signed it",
+    _REVOKED: "its authority has revoked it",
+    _INVALID_CA: "what signed it is no authority",
+    _PURPOSE: "it is not meant for servers",
+    _OTHER_NAME: "it is not for {host}",
+    _OTHER_ADDRESS: "it is not for {host}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Unbelieved:
+    """Why, as the end of a sentence; and what whoever connects can do, as a sentence."""
+
+    why: str
+    mend: str
+
+
+def reason(error: ssl.SSLCertVerificationError, host: str) -> Unbelieved:
+    """Why the certificate of `host` was refused; `why` ends with OpenSSL's own words and number."""
+    said = _SENTENCES.get(error.verify_code, "it cannot be verified").format(host=host)
+    # Another machine's name may stand in what OpenSSL says of names; all else is fixed text.
+    own = "hostname mismatch" if error.verify_code in (_OTHER_NAME, _OTHER_ADDRESS) else error.verify_message
+    return Unbelieved(f"{said} (OpenSSL: {own}, {error.verify_code})", _mend(error.verify_code))
+
+
+def behind(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """The refusal of a certificate that an error was raised for, if it was."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _mend(code: int) -> str:
+    if code in (_NOT_YET, _EXPIRED):
+        return "Check this machine's clock; if it is right, the operator renews the certificate."
+    if code in (_OTHER_NAME, _OTHER_ADDRESS):
+        return "Use the name the installation goes by."
+    if code in (_REVOKED, _PURPOSE, _INVALID_CA):
+        return "Do not go on. The operator has a certificate for servers made (extendedKeyUsage serverAuth)."
+    return "If it is your organisation's own: SSL_CERT_FILE=/path/to/ca.pem. Otherwise somebody may be in between."
