@@ -27,7 +27,7 @@ from .oauth import ApiToken, AuthorizationCode
 from .person import ORG_ROLES, PERSON_STATUSES, Person, RoleHeld, Team, TeamMember
 from .policy import PolicyInForce, PolicyRevision
 from .service import Service
-from .sign_in import INVITATION_PURPOSES, Invitation, Session, SignInAttempt, SignInSource
+from .sign_in import INVITATION_PURPOSES, Invitation, Session, SignInAttempt, SignInSource, SourceFailure
 from .suspension import SUSPENDED, Suspension
 from .vendor import VENDOR_STATUSES, Vendor
 
@@ -88,6 +88,7 @@ __all__ = [
     "Session",
     "SignInAttempt",
     "SignInSource",
+    "SourceFailure",
     "SilentPlace",
     "Slice",
     "Suspension",

@@ -13,7 +13,10 @@ INVITATION_PURPOSES = ("join", "enrol_factor", "reset_factor")
 
 
 class SignInSource(Base):
-    """An OIDC issuer, client and required claims, bound to the organisation (`vendor_id` null) or one vendor."""
+    """An OIDC issuer, client and required claims, bound to the organisation (`vendor_id` null) or one vendor.
+
+    `other_audiences`: whom its ID tokens may be for beside us.
+    """
 
     __tablename__ = "sign_in_source"
     __table_args__ = (CheckConstraint(one_of("status", "active", "disabled"), name="status"),)
@@ -27,8 +30,20 @@ class SignInSource(Base):
     vendor_id: Mapped[Id | None] = mapped_column(ForeignKey("guestkey.vendor.id"), index=True)
     trusts_mfa: Mapped[bool] = mapped_column(default=False)
     mfa_values: Mapped[list[str]] = mapped_column(default=list)
+    other_audiences: Mapped[list[str]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
     status: Mapped[Word] = mapped_column(default="active")
     created_at: Mapped[CreatedAt]
+
+
+class SourceFailure(Base):
+    """Why the last sign-in at a source failed, when, and how often in a row for that reason. For operators."""
+
+    __tablename__ = "source_failure"
+
+    source_id: Mapped[Key] = mapped_column(ForeignKey("guestkey.sign_in_source.id"))
+    why: Mapped[Prose]
+    at: Mapped[Moment]
+    times: Mapped[int] = mapped_column(default=1)
 
 
 class Invitation(Base):

@@ -25,6 +25,7 @@ from broker.settings import MariadbConnection, Settings, SshConnection
 from tests.support.data import make_clinic, make_pictures
 from tests.support.mariadb import NAME as WARD_NAME
 from tests.support.mariadb import Mariadb, mariadb
+from tests.support.provider import Provider
 from tests.support.sshd import CONNECTION, SftpHost, sftp_host
 from tests.support.world import World
 
@@ -130,3 +131,12 @@ def sftp(stack: Stack, settings: Settings, parts: Parts, ender: Parts) -> Iterat
             yield host
     finally:
         replica.stop()
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    """An honest provider, on an address of its own."""
+    running = Provider()
+    running.start()
+    yield running
+    running.stop()

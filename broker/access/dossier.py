@@ -199,7 +199,7 @@ def _holder(tx: Transaction, found: Request, person: Person) -> Holder:
         of = tx.get_one(Team, found.team_id)
         query = select(Person).join(TeamMember, TeamMember.person_id == Person.id).where(TeamMember.team_id == of.id)
         people = tx.scalars(query.order_by(Person.name, Person.id)).all()
-        names = tuple(member.name or member.email for member in people)
+        names = tuple(member.name or member.email or member.id for member in people)
         return Holder("team", of.id, of.name, len(people), names, tuple(member.id for member in people))
     if found.service_id:
         service = tx.get_one(Service, found.service_id)
@@ -269,7 +269,7 @@ def _state(
         "In the team": list(holder.people),
         "Dataset": [of.status],
         "Labels": of.labels,
-        "Owner": [owner.name or owner.email] if owner else [],
+        "Owner": [owner.name or owner.email or owner.id] if owner else [],
         "Kept until": [f"{kept_until:%d %b %Y, %H:%M} UTC"] if kept_until else [],
         "Slices": [
             f"{slice_.name} ({' and '.join(_doing(slice_, foresight)) or 'nothing'}), {slice_.state}:"

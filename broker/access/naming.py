@@ -39,6 +39,15 @@ from broker.models import (
 )
 
 LONGEST = 200
+
+
+def told_apart(person_id: str, name: str, email: str) -> str:
+    """A person in a list to choose from: never empty, and never like somebody else without a name."""
+    if name and email:
+        return f"{name} ({email})"
+    return name or email or f"Somebody without a name ({person_id})"
+
+
 _HELD_BY = func.coalesce(func.nullif(Person.name, ""), func.nullif(Person.email, ""), Team.name, Service.name, "?")
 
 
@@ -57,7 +66,7 @@ _ASKS_FOR = case(
     (Request.team_id.is_(None) & Request.service_id.is_(None), func.coalesce(Request.for_person_id, Request.person_id))
 )
 _SORTS: dict[str, Select[str, str]] = {
-    "pe": select(Person.id, func.coalesce(func.nullif(Person.name, ""), Person.email)),
+    "pe": select(Person.id, func.coalesce(func.nullif(Person.name, ""), func.nullif(Person.email, ""), Person.id)),
     "vn": select(Vendor.id, Vendor.name),
     "te": select(Team.id, Team.name),
     "sv": select(Service.id, Service.name),

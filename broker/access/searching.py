@@ -56,7 +56,7 @@ def _by_name(tx: Transaction, caller: Caller, text: str) -> list[Hit]:
         whom = tx.scalars(
             select(Person).where(people_seen(caller), _begins(text, Person.name, Person.email)).limit(MOST)
         )
-        hits += [Hit("person", item.id, item.name or item.email, item.email) for item in whom]
+        hits += [Hit("person", item.id, item.name or item.email or item.id, item.email) for item in whom]
         grouped = tx.scalars(select(Team).where(teams_seen(caller), _begins(text, Team.name)).limit(MOST))
         hits += [Hit("team", item.id, item.name) for item in grouped]
     return hits
@@ -86,7 +86,7 @@ def _named(tx: Transaction, caller: Caller, id_: str) -> Hit:
         return Hit("event", one_event(tx, caller, id_).id, id_)
     if prefix == "pe":
         whom = people.person(tx, caller, id_)
-        return Hit("person", whom.id, whom.name or whom.email, whom.email)
+        return Hit("person", whom.id, whom.name or whom.email or whom.id, whom.email)
     if prefix == "te":
         return Hit("team", id_, teams.team(tx, caller, id_).name)
     if prefix == "ds":

@@ -19,6 +19,7 @@ from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import NotSignedIn
 from broker.identity import invitations, sessions, sources
+from broker.identity.claims import address_of, known_as
 from broker.identity.faults import SignInRefused
 from broker.models import (
     Invitation,
@@ -128,6 +129,9 @@ def _person(
         return _join(tx, source, invitation, claims, now)
     if person.status == "refused":
         return _joined_anew(tx, source, person, invitation, now), None
+    if person.status == "pending":
+        # Nobody has confirmed them yet: what was missing may still come. Later it stays what was confirmed.
+        person.name, person.email = person.name or known_as(claims), person.email or address_of(claims)
     if invitation is None or invitation.expires_at <= now:
         return person, None
     return person, _invited_again(tx, source, person, invitation, now)
@@ -248,9 +252,8 @@ def _join(
         subject=str(claims["sub"]),
         source_id=source.id,
         vendor_id=source.vendor_id,
-        name=_clean(claims.get("name"), 200) or _clean(claims.get("preferred_username"), 200),
-        # What the provider itself calls unverified could be anybody's address.
-        email="" if claims.get("email_verified") is False else _clean(claims.get("email"), 320),
+        name=known_as(claims),
+        email=address_of(claims),
         status="active" if by_server else "pending",
         invited_by=_inviter(invitation),
     )
@@ -317,9 +320,3 @@ def _provider_factor(
     if not source.trusts_mfa or not answered & asked & set(source.mfa_values):
         return None
     return min(now, datetime.fromtimestamp(claims["auth_time"], UTC))
-
-
-def _clean(value: object, most: int) -> str:
-    if not isinstance(value, str):
-        return ""
-    return "".join(character for character in value if character.isprintable())[:most].strip()

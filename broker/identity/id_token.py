@@ -189,7 +189,7 @@ def _header(token: Any) -> Mapping[str, Any]:
 def _payload(token: str, header: Mapping[str, Any], keys: list[Key]) -> bytes | None:
     """What the token says, if one of these keys has signed it."""
     registry = _Registry(algorithms=[header["alg"]], strict_check_header=False)
-    fitting = [key for key in keys if _fits(key, header)]
+    fitting = [key for key in keys if fits(key, header)]
     # The key it names first; then those without a name.
     for key in sorted(fitting, key=lambda key: "kid" not in key)[:_MOST_TRIED]:
         with suppress(JoseError, ValueError, TypeError):
@@ -198,7 +198,8 @@ def _payload(token: str, header: Mapping[str, Any], keys: list[Key]) -> bytes | 
     return None
 
 
-def _fits(key: Key, header: Mapping[str, Any]) -> bool:
+def fits(key: Key, header: Mapping[str, Any]) -> bool:
+    """Whether a published key may have signed a token of this header."""
     algorithm = header["alg"]
     kind, curve = _KEY_OF.get(algorithm, ("RSA", None))
     meant = key.get("alg", algorithm)

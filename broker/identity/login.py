@@ -13,13 +13,14 @@ from sqlalchemy import ColumnElement, delete, select
 
 from broker.database import now as clock
 from broker.errors import Invalid
-from broker.identity import admitting, invitations, oidc, sources
+from broker.identity import admitting, failures, invitations, oidc, sources
 from broker.identity.admitting import Arrival, Visitor
-from broker.identity.faults import ProviderDown, SignInRefused, quoted
+from broker.identity.faults import SignInRefused, quoted
 from broker.identity.oidc import Client, Expected, Providers
 from broker.identity.secret_tokens import digest, fresh_token, is_token
 from broker.models import Person, SignInAttempt, SignInSource
 from broker.parts import Parts
+from broker.settings import Settings
 
 __all__ = ["Arrival", "Departure", "Visitor", "Way", "arrive", "check_single", "depart", "safe_path", "way"]
 
@@ -94,7 +95,8 @@ def depart(parts: Parts, providers: Providers, way: Way, *, next_path: str = "/"
     state, browser_token = fresh_token(), browser_token if is_token(browser_token) else fresh_token()
     expected = _expected(parts, browser_token, state)
     acr_values = " ".join(source.mfa_values) if source.trusts_mfa else None
-    url = oidc.authorization_url(providers, _client(parts, source), expected, state, acr_values=acr_values)
+    with failures.noted(parts, source):
+        url = oidc.authorization_url(providers, client_of(parts, source), expected, state, acr_values=acr_values)
     with parts.database.transaction() as tx:
         tx.add(
             SignInAttempt(
@@ -126,17 +128,14 @@ def arrive(
     with parts.database.transaction() as tx:
         source = tx.get_one(SignInSource, attempt.source_id)
         wanted = sources.claims_that_decide(tx, source)
-    try:
+    with failures.noted(parts, source):
         oidc.check_callback_issuer(providers, source.issuer, answer.get("iss"))
         if "error" in answer or not answer.get("code"):
             raise _not_let_in(answer)
         expected = _expected(parts, browser_token, answer["state"])
-        claims = oidc.exchange(providers, _client(parts, source), expected, answer["code"], _now(parts), wanted)
+        claims = oidc.exchange(providers, client_of(parts, source), expected, answer["code"], _now(parts), wanted)
         with parts.database.transaction() as tx:
             return admitting.admit(tx, source, attempt, claims, visitor, lifetime=parts.settings.session_lifetime)
-    except (SignInRefused, ProviderDown) as error:
-        log.warning("sign_in.failed", source=source.id, issuer=source.issuer, why=error.reason)
-        raise
 
 
 def _not_let_in(answer: Mapping[str, str]) -> SignInRefused:
@@ -186,9 +185,19 @@ def _astray() -> SignInRefused:
     return error
 
 
-def _client(parts: Parts, source: SignInSource) -> Client:
-    redirect_uri = str(parts.settings.public_url).rstrip("/") + "/sign-in/callback"
-    return Client(source.issuer, source.client_id, sources.client_secret(parts.vault, source), redirect_uri)
+def client_of(parts: Parts, source: SignInSource) -> Client:
+    """Our registration at a source's provider.
+
+    Raises:
+        BackendDown: the key store does not answer.
+    """
+    secret, back = sources.client_secret(parts.vault, source), callback(parts.settings)
+    return Client(source.issuer, source.client_id, secret, back, tuple(source.other_audiences))
+
+
+def callback(settings: Settings) -> str:
+    """Where providers send browsers back to; registered there."""
+    return str(settings.public_url).rstrip("/") + "/sign-in/callback"
 
 
 def _now(parts: Parts) -> datetime:

@@ -60,7 +60,7 @@ def authorization_url(
     """
     provider = providers.discover(client.issuer)
     extra = {"acr_values": acr_values} if acr_values else {}
-    with _session(providers, client, provider) as session:
+    with _session(providers, client) as session:
         url, _ = session.create_authorization_url(
             provider.authorization_endpoint,
             state=state,
@@ -132,29 +132,30 @@ def _fetch_token(
 ) -> Mapping[str, Any]:
     if len(code) > _LONGEST_CODE or not all(" " <= letter <= "~" for letter in code):
         raise SignInRefused("The browser came back with a code that no provider gives.")
+    at = (provider.issuer, client.client_id)
+    methods = sorted(_methods(client, provider), key=lambda method: method != providers.methods.get(at))
+    fault: ClientRefused | None = None
+    # What a provider offers, and what it registered this client for, may differ; a client refused burns no code.
+    for method in methods:
+        try:
+            told = _ask_for_token(providers, client, provider, expected, code, method)
+        except ClientRefused as error:
+            fault = error
+        else:
+            providers.methods[at] = method
+            return told
+    assert fault is not None
+    raise fault
+
+
+def _ask_for_token(
+    providers: Providers, client: Client, provider: Provider, expected: Expected, code: str, method: str
+) -> Mapping[str, Any]:
     endpoint = provider.token_endpoint
-
-    def ask() -> requests.Response:
-        with _session(providers, client, provider) as session:
-            kept: list[requests.Response] = []
-
-            def keep(answer: requests.Response) -> requests.Response:
-                kept.append(answer)
-                return _EMPTY
-
-            # Authlib would read an answer whatever it is; what it is decides here.
-            session.register_compliance_hook("access_token_response", keep)
-            session.fetch_token(
-                endpoint,
-                code=code,
-                code_verifier=expected.code_verifier,
-                grant_type="authorization_code",
-                allow_redirects=False,
-            )
-        return kept[0]
-
     try:
-        answer = providers.faults.guarded(endpoint, ask)
+        answer = providers.faults.guarded(
+            endpoint, lambda: _answered(providers, client, provider, expected, code, method)
+        )
         if answer.status_code >= 500:
             # Not remembered as a fault: strangers' codes would be enough to keep everybody out.
             raise Unusable(f"it answers {answer.status_code}{wire.told(answer)}")
@@ -165,6 +166,28 @@ def _fetch_token(
     if isinstance(told, dict) and "error" not in told:
         return told
     raise _refusal(answer)
+
+
+def _answered(
+    providers: Providers, client: Client, provider: Provider, expected: Expected, code: str, method: str
+) -> requests.Response:
+    kept: list[requests.Response] = []
+
+    def keep(answer: requests.Response) -> requests.Response:
+        kept.append(answer)
+        return _EMPTY
+
+    with _session(providers, client, method) as session:
+        # Authlib would read an answer whatever it is; what it is, is decided here.
+        session.register_compliance_hook("access_token_response", keep)
+        session.fetch_token(
+            provider.token_endpoint,
+            code=code,
+            code_verifier=expected.code_verifier,
+            grant_type="authorization_code",
+            allow_redirects=False,
+        )
+    return kept[0]
 
 
 def _refusal(answer: requests.Response) -> SignInRefused:
@@ -184,43 +207,36 @@ def _empty() -> requests.Response:
 _EMPTY = _empty()
 
 
-def _session(providers: Providers, client: Client, provider: Provider) -> Any:
+def _session(providers: Providers, client: Client, method: str = "none") -> Any:
     session = OAuth2Session(
         client.client_id,
         client.client_secret,
         scope=SCOPE,
         redirect_uri=client.redirect_uri,
         code_challenge_method="S256",
-        token_endpoint_auth_method=_method(client, provider),
+        token_endpoint_auth_method=method,
     )
     session.register_client_auth_method(("client_secret_basic", _basic))
     return providers.wire.bound(session)
 
 
-def _method(client: Client, provider: Provider) -> str:
-    """How to show the secret: as the provider offers, in the header rather than the body.
-
-    Except where the header would carry it encoded: some providers forget to decode that, none to decode a body.
+def _methods(client: Client, provider: Provider) -> list[str]:
+    """How the secret may be shown, as the provider offers.
 
     Raises:
-        ClientRefused: it offers none that a secret can be shown by.
+        ClientRefused: it offers no way that a secret can be shown by.
     """
     if client.client_secret is None:
-        return "none"
+        return ["none"]
     offered = [method for method in _METHODS if method in provider.token_auth_methods]
     if not offered:
         ways = quoted(", ".join(provider.token_auth_methods))
         raise ClientRefused(f"The provider's token endpoint takes no client secret, only: {ways}.")
-    plain = all(_encoded(part) == part for part in (client.client_id, client.client_secret))
-    return offered[0] if plain else offered[-1]
+    return offered
 
 
 def _basic(client: Any, _method: str, uri: str, headers: dict[str, str], body: str) -> tuple[str, dict[str, str], str]:
     """Id and secret in the header, form-encoded first (RFC 6749 section 2.3.1), which Authlib leaves out."""
-    pair = ":".join(_encoded(part) for part in (client.client_id, client.client_secret))
+    pair = ":".join(quote_plus(part, safe="*") for part in (client.client_id, client.client_secret))
     headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
     return uri, headers, body
-
-
-def _encoded(part: str) -> str:
-    return quote_plus(part, safe="*")

@@ -109,24 +109,23 @@ class Providers:
     def __init__(self, settings: Settings) -> None:
         self.wire = Wire(settings)
         self.faults = Faults()
+        # How a client's secret was last taken, by issuer and client id.
+        self.methods: dict[tuple[str, str], str] = {}
         self._lock = Lock()
         self._met: dict[str, tuple[float, Provider]] = {}
         self._keys: dict[str, tuple[float, str, list[Key]]] = {}
 
-    def discover(self, issuer: str, *, anew: bool = False) -> Provider:
+    def discover(self, issuer: str) -> Provider:
         """The provider of an issuer.
-
-        Args:
-            anew: ask the provider whatever is kept of it, failures included.
 
         Raises:
             ProviderDown: it does not answer, or what it answers cannot be used.
         """
-        known = None if anew else self._kept(issuer)
+        known = self._kept(issuer)
         if known is not None:
             return known
         url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
-        found = self._ask("discovery document", url, lambda told: _checked(issuer, told), anew)
+        found = self._ask("discovery document", url, lambda told: _checked(issuer, told))
         with self._lock:
             self._met[issuer] = (monotonic(), found)
         return found
@@ -160,24 +159,13 @@ class Providers:
             if known is provider and monotonic() - at > REFETCH_EVERY:
                 del self._met[provider.issuer]
 
-    def check_keys(self, provider: Provider) -> list[Key]:
-        """The provider's keys as it publishes them now, whatever is kept.
-
-        Raises:
-            ProviderDown: they cannot be had.
-        """
-        self.faults.forget(provider.jwks_uri)
-        return self._fetch_keys(provider)
-
     def _fetch_keys(self, provider: Provider) -> list[Key]:
-        keys = self._ask("key set", provider.jwks_uri, _key_set, anew=False)
+        keys = self._ask("key set", provider.jwks_uri, _key_set)
         with self._lock:
             self._keys[provider.issuer] = (monotonic(), provider.jwks_uri, keys)
         return keys
 
-    def _ask(self, what: str, url: str, understood: Callable[[Any], T], anew: bool) -> T:
-        if anew:
-            self.faults.forget(url)
+    def _ask(self, what: str, url: str, understood: Callable[[Any], T]) -> T:
         try:
             return self.faults.guarded(url, lambda: understood(self.wire.get_json(url)))
         except Unusable as error:

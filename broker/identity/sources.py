@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from broker import audit
 from broker.access.paging import Page, Window, page
@@ -180,6 +180,35 @@ def disable(tx: Transaction, caller: Caller, source_id: str, now: datetime) -> N
     audit.record(tx, "source.disabled", actor=caller.subject, subject=source_id, now=now)
 
 
+def check_alone(tx: Transaction, issuer: str, client_id: str, claims: Mapping[str, Any]) -> None:
+    """Refuse a source beside another that the same person could match: neither would let anybody in.
+
+    Raises:
+        Conflict: naming the other.
+    """
+    same = select(SignInSource).where(
+        SignInSource.issuer == issuer, SignInSource.client_id == client_id, SignInSource.status == "active"
+    )
+    for other in tx.scalars(same):
+        common = claims.keys() & other.required_claims.keys()
+        if not any(claims[name] != other.required_claims[name] for name in common):
+            raise Conflict(
+                f"“{other.name}” has the same issuer and client: who matches both gets in by neither.",
+                advice="Require a claim of both that has another value in each, or register a client of its own.",
+            )
+
+
+def check_audiences(audiences: Sequence[str], client_id: str) -> list[str]:
+    """Audiences that ID tokens may be for beside us.
+
+    Raises:
+        Invalid: one is none, or there are too many.
+    """
+    if len(audiences) > _MOST_CLAIMS or not all(_plain(one, 500) for one in audiences) or client_id in audiences:
+        raise Invalid(f"At most {_MOST_CLAIMS} other audiences, none of them this client.", field="/other_audiences")
+    return list(audiences)
+
+
 def bind_source(tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime) -> None:
     """The performer of the two-person act `bind_source`. `details` hold the record's columns, secret wrapped."""
     vendor_id = details["vendor_id"]
@@ -187,6 +216,10 @@ def bind_source(tx: Transaction, details: Mapping[str, Any], proposer_id: str, a
         raise NotFound("There is no such vendor.")
     if tx.scalars(select(SignInSource.id).where(SignInSource.name == details["name"])).first():
         raise Conflict("There is a sign-in source of that name.")
+    # Two proposals bound at once must not pass each other.
+    pair = f"source {details['issuer']} {details['client_id']}"
+    tx.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(pair, 0))))
+    check_alone(tx, details["issuer"], details["client_id"], details["required_claims"])
     source = SignInSource(
         id=details["id"],
         name=details["name"],
@@ -196,6 +229,8 @@ def bind_source(tx: Transaction, details: Mapping[str, Any], proposer_id: str, a
         required_claims=check_claims(details["required_claims"]),
         vendor_id=vendor_id,
         mfa_values=[],
+        # Left out by proposals made before there were any.
+        other_audiences=check_audiences(details.get("other_audiences", []), details["client_id"]),
     )
     tx.add(source)
     tx.flush()

@@ -36,15 +36,6 @@ def house(settings: Settings, parts: Parts) -> Iterator[Replica]:
 
 
 @pytest.fixture
-def provider() -> Iterator[Provider]:
-    """An honest provider, on an address of its own."""
-    running = Provider()
-    running.start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture
 def browser_of(house: Replica) -> Iterator[BrowserOf]:
     """Makes fresh browsers."""
     made: list[Browser] = []

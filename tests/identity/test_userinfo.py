@@ -98,3 +98,17 @@ def test_secrets_of_any_letters_sign_in(door: Door, browser: Browser, methods: l
     source = door.bind()
     door.known(source)
     assert door.sign_in(browser, source) == 303
+
+
+def test_a_client_registered_for_one_way_of_two_signs_in(door: Door, browser: Browser) -> None:
+    door.provider.auth_methods = ["client_secret_basic", "client_secret_post"]
+    door.provider.takes = ["client_secret_post"]
+    source = door.bind()
+    door.known(source)
+    asked = []
+    for _ in range(2):
+        before = door.provider.asked.count("/token")
+        assert door.sign_in(browser, source) == 303
+        asked.append(door.provider.asked.count("/token") - before)
+    # The second time it is known.
+    assert asked == [2, 1]

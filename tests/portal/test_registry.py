@@ -11,6 +11,7 @@ from broker import proposals
 from broker.access import rulebook
 from tests.portal.conftest import GuestOf
 from tests.portal.house import House
+from tests.support.provider import Provider
 
 
 def test_teams_roles_and_services(house: House, guest_of: GuestOf) -> None:
@@ -77,7 +78,7 @@ def _token(house: House, service_id: str, secret: str) -> int:
     return httpx.post(f"{house.url}/oauth/token", data=asked, auth=(service_id, secret)).status_code
 
 
-def test_sources_are_proposed_and_closed(house: House, guest_of: GuestOf) -> None:
+def test_sources_are_proposed_tried_and_closed(house: House, guest_of: GuestOf, provider: Provider) -> None:
     vendor, source = house.vendor("Closing Co")
     ines = guest_of(house.someone("Ines Admin", None, "admin"))
     ines.open("/sources")
@@ -96,13 +97,20 @@ def test_sources_are_proposed_and_closed(house: House, guest_of: GuestOf) -> Non
     ines.fill("Claims required", "hd=acme.example")
     ines.press("Propose")
     ines.says("There is a problem")
-    ines.fill("Issuer", "https://login.acme.example")
-    ines.fill("Client secret", "not to be seen again")
+    ines.fill("Issuer", f"{provider.issuer}/")
+    ines.fill("Client secret", provider.client_secret)
+    ines.press("Propose")
+    ines.says("mind the last /")
+    ines.fill("Issuer", provider.issuer)
+    ines.fill("Client secret", provider.client_secret)
     ines.press("Propose")
     ines.says("Another admin must approve this")
     ines.says("hd = acme.example")
-    assert "not to be seen again" not in ines.page.content()
+    assert provider.client_secret not in ines.page.content()
     ines.open("/sources")
+    ines.press(f"Try {source.name}")
+    ines.says("Tried just now: nothing stands in the way of signing in.")
+    ines.look("source-tried")
     ines.page.get_by_text(f"Change {source.name}").click()
     ines.press(f"Close {source.name}")
     ines.page.get_by_role("heading", name=source.name).wait_for()

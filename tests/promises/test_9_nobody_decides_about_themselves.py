@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 
 from broker.access import rulebook
 from broker.models import Grant, PolicyInForce, RoleHeld, SignInSource, TotpFactor
+from tests.support.provider import Provider
 from tests.support.world import Signed, World
 from tests.web.conftest import ClientOf, client_of, replica
 
@@ -33,9 +34,9 @@ def _role(world: World, role: str) -> Act:
     return Act(f"/people/{person.id}/roles", {"role": role}, held)
 
 
-def _source(world: World) -> Act:
+def _source(world: World, provider: Provider) -> Act:
     name = f"Source of {world.vendor().id}"
-    body = {"name": name, "issuer": "https://login.acme.example", "client_id": "guestkey"}
+    body = {"name": name, "issuer": provider.issuer, "client_id": "guestkey", "client_secret": provider.client_secret}
     return Act("/sources", body, select(func.count()).where(SignInSource.name == name))
 
 
@@ -59,20 +60,20 @@ def _rules(world: World) -> Act:
     return Act("/policy/proposals", {"rules": before.rules, "networks": before.networks}, changed)
 
 
-ACTS: dict[str, Callable[[World], Act]] = {
-    "giving admin": lambda world: _role(world, "admin"),
-    "giving auditor": lambda world: _role(world, "auditor"),
+ACTS: dict[str, Callable[[World, Provider], Act]] = {
+    "giving admin": lambda world, _: _role(world, "admin"),
+    "giving auditor": lambda world, _: _role(world, "auditor"),
     "binding a source": _source,
-    "trusting a source's factor": _trust,
-    "resetting a factor": _reset,
-    "putting rules in force": _rules,
+    "trusting a source's factor": lambda world, _: _trust(world),
+    "resetting a factor": lambda world, _: _reset(world),
+    "putting rules in force": lambda world, _: _rules(world),
 }
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_one_admin_alone_gets_nowhere(world: World, client_of: ClientOf, name: str) -> None:
+def test_one_admin_alone_gets_nowhere(world: World, client_of: ClientOf, provider: Provider, name: str) -> None:
     first, second = (client_of(world.person(roles=("admin",))) for _ in range(2))
-    act = ACTS[name](world)
+    act = ACTS[name](world, provider)
 
     def happened() -> int:
         with world.database.transaction() as tx:

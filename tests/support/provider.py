@@ -38,7 +38,8 @@ class Provider:
         self.mint: Mint = lambda provider, claims: provider.sign(claims)
         self.answers: dict[str, Callable[[], Answer]] = {}
         self.asked: list[str] = []
-        self.auth_methods = ["client_secret_basic"]
+        # What it offers everybody, and what it takes from this client if that is less.
+        self.auth_methods, self.takes = ["client_secret_basic"], list[str]()
         self.userinfo: Callable[[Claims], Any] = dict
         self._tokens: dict[str, Claims] = {}
         self._codes: dict[str, dict[str, Any]] = {}
@@ -96,15 +97,16 @@ class Provider:
 
     def token_answer(self, form: Mapping[str, str], authorization: str) -> tuple[int, Any]:
         """The token endpoint, as strict as an honest one."""
+        method = "client_secret_basic" if authorization else "client_secret_post"
         # As RFC 6749 section 2.3.1 has it: each form-encoded, then the pair in base64.
         given = base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")
         id_and_secret = (unquote_plus(given[0]), unquote_plus(given[2]))
-        if not authorization and "client_secret_post" in self.auth_methods:
+        if not authorization:
             id_and_secret = (form.get("client_id", ""), form.get("client_secret", ""))
+        if id_and_secret != (self.client_id, self.client_secret) or method not in (self.takes or self.auth_methods):
+            return 401, {"error": "invalid_client"}
         kept = self._codes.pop(form.get("code", ""), None)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(form.get("code_verifier", "").encode()).digest())
-        if id_and_secret != (self.client_id, self.client_secret):
-            return 401, {"error": "invalid_client"}
         if not kept or kept["challenge"] != challenge.rstrip(b"=").decode() or kept["uri"] != form.get("redirect_uri"):
             return 400, {"error": "invalid_grant"}
         answer = {"access_token": secrets.token_urlsafe(8), "token_type": "Bearer"}

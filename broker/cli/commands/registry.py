@@ -11,6 +11,7 @@ from broker.cli.api import segment
 from broker.cli.command import Cli, verb
 from broker.cli.commands.changing import waits
 from broker.cli.commands.nouns import Limit, Noun, OnlyVendor, group, mount_list, print_list
+from broker.cli.faults import Code, Fault
 from broker.cli.output import Column
 
 TEAM = Noun(
@@ -52,6 +53,13 @@ SOURCES = (
     Column("its factor counts", "trusts_mfa"),
     Column("sign in at", "sign_in_link", whole=True),
 )
+FINDINGS = (Column("tried", "what"), Column("as it must be", "ok"), Column("found", "told", whole=True))
+SourceId = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="The source's id.", autocompletion=completing.names("/sources", "id", "name")
+    ),
+]
 TeamId = Annotated[
     str, typer.Argument(metavar="TEAM", help="The team's id.", autocompletion=completing.names("/teams", "id", "name"))
 ]
@@ -69,6 +77,7 @@ def mount(app: typer.Typer) -> None:
     mount_list(group(app, "service", "Programs with a key of their own."), SERVICE)
     sources = group(app, "source", "Where people sign in; bound in the portal, by two admins.")
     verb(sources, "list", of="source")(list_sources)
+    verb(sources, "check", of="source")(check_source)
 
 
 def list_teams(cli: Cli, vendor: OnlyVendor = None, limit: Limit = 100) -> None:
@@ -113,3 +122,12 @@ def remove(cli: Cli, team: TeamId, person: PersonId) -> None:
 def list_sources(cli: Cli) -> None:
     """List every sign-in source. For admins and auditors."""
     cli.out.items(SOURCES, cli.api.get("/sources")["items"], none="No source.")
+
+
+def check_source(cli: Cli, source: SourceId) -> None:
+    """Try a source: its provider's metadata and keys, and whether it takes our client. For admins."""
+    found = cli.api.post(f"/sources/{segment(source)}/check")
+    cli.out.items(FINDINGS, found["findings"], none="Nothing was tried.")
+    if not found["ok"]:
+        again = f"guestkey source check {source}"
+        raise Fault(Code.FAULT, "Nobody can sign in there.", next_step="Mend what is wrong, then:", command=again)

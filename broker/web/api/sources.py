@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -14,14 +14,23 @@ from broker.access import vendors, words
 from broker.access.permissions import require_admin
 from broker.database import now as clock
 from broker.errors import Invalid
-from broker.identity import sources
-from broker.models import Proposal, SignInSource
+from broker.identity import checking, failures, login, sources
+from broker.identity.oidc import Client
+from broker.models import Proposal, SignInSource, SourceFailure
 from broker.web.api.common import CallerNow, FreshCaller, Id, Name, PartsNow, WindowNow
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/sources", tags=["sources"])
 _MOST_VALUES = 10
 Text = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class Failure(BaseModel):
+    """Why the last sign-in there failed, and how often in a row for that reason. Parts of it the provider said."""
+
+    at: datetime
+    why: str
+    times: int
 
 
 class SourceShown(Shown):
@@ -35,9 +44,27 @@ class SourceShown(Shown):
     vendor: str | None
     trusts_mfa: bool
     mfa_values: list[str]
+    other_audiences: list[str]
     status: str
     created_at: datetime
     sign_in_link: str
+    last_failure: Failure | None
+
+
+class FindingShown(Shown):
+    """One thing that was tried."""
+
+    what: Literal["discovery", "keys", "client", "userinfo"]
+    ok: bool
+    told: str
+
+
+class Checked(BaseModel):
+    """What a provider answered just now. `ok`: nothing stands in the way of signing in."""
+
+    id: str
+    ok: bool
+    findings: list[FindingShown]
 
 
 class Sources(BaseModel):
@@ -48,7 +75,10 @@ class Sources(BaseModel):
 
 
 class SourceBody(Strict):
-    """A source to bind. Every required claim must be in the ID token, with exactly this value or in its list."""
+    """A source to bind. Every required claim must be told, with exactly this value or in its list.
+
+    It is told in the ID token or, where that lacks it, in UserInfo.
+    """
 
     name: Name
     issuer: Annotated[str, Field(min_length=1, max_length=500, examples=["https://login.acme.example"])]
@@ -56,6 +86,10 @@ class SourceBody(Strict):
     client_secret: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
     required_claims: Annotated[
         dict[str, str | int | bool], Field(default_factory=dict, examples=[{"hd": "acme.example"}])
+    ]
+    other_audiences: Annotated[
+        list[Text],
+        Field(default_factory=list, description="Whom its ID tokens may be for beside us, if `azp` says: us."),
     ]
     vendor: Id | None = None
 
@@ -79,13 +113,17 @@ def list_sources(caller: CallerNow, parts: PartsNow, window: WindowNow) -> Sourc
     """Sign-in sources, newest first. For admins and auditors."""
     with parts.database.transaction() as tx:
         found = sources.listed(tx, caller, window)
-    shown = _shown(str(parts.settings.public_url), found.items)
+        failed = failures.of(tx, [item.id for item in found.items])
+    shown = _shown(str(parts.settings.public_url), found.items, failed)
     return Sources(items=shown, next_cursor=found.next_cursor)
 
 
 @router.post("", operation_id="propose_source", status_code=202)
 def propose_source(body: SourceBody, caller: FreshCaller, parts: PartsNow) -> Proposed:
-    """Propose to bind a source to a vendor, or (`vendor` left out) to the organisation. For admins."""
+    """Propose to bind a source to a vendor, or (`vendor` left out) to the organisation. For admins.
+
+    Its provider is tried first: one that would let nobody in is refused with what it says.
+    """
     require_admin(caller)
     source_id = sources.new_source_id()
     details = {
@@ -94,11 +132,15 @@ def propose_source(body: SourceBody, caller: FreshCaller, parts: PartsNow) -> Pr
         "issuer": sources.check_issuer(body.issuer),
         "client_id": _plain(body.client_id, "/client_id"),
         "required_claims": sources.check_claims(body.required_claims),
+        "other_audiences": sources.check_audiences(body.other_audiences, body.client_id),
         "vendor_id": body.vendor,
     }
     with parts.database.transaction() as tx:
         if body.vendor is not None:
             vendors.vendor(tx, caller, body.vendor)
+        sources.check_alone(tx, body.issuer, body.client_id, body.required_claims)
+    client = Client(body.issuer, body.client_id, body.client_secret, login.callback(parts.settings))
+    checking.require(parts.settings, client)
     # Wrapped before it is kept anywhere, a proposal included; bound to the id the source will have.
     secret = body.client_secret
     details["wrapped_client_secret"] = sources.wrap_client_secret(parts.vault, source_id, secret) if secret else None
@@ -121,6 +163,17 @@ def propose_trust_mfa(source_id: str, body: MfaBody, caller: FreshCaller, parts:
     return _proposed(made)
 
 
+@router.post("/{source_id}/check", operation_id="check_source")
+def check_source(source_id: str, caller: CallerNow, parts: PartsNow) -> Checked:
+    """Try a source as it is: its provider's metadata and keys, and whether it takes our client. For admins."""
+    require_admin(caller)
+    with parts.database.transaction() as tx:
+        source = sources.active(tx, source_id)
+    found = checking.check(parts.settings, login.client_of(parts, source))
+    shown = [FindingShown.model_validate(finding) for finding in found]
+    return Checked(id=source.id, ok=all(finding.ok for finding in found), findings=shown)
+
+
 @router.post("/{source_id}/disable", operation_id="disable_source", status_code=204)
 def disable_source(source_id: str, caller: CallerNow, parts: PartsNow) -> None:
     """Close a source at once and end what was signed in through it. For admins."""
@@ -138,7 +191,7 @@ def _proposed(proposal: Proposal) -> Proposed:
     return Proposed(id=proposal.id, state=proposal.state, lapses_at=proposal.lapses_at)
 
 
-def _shown(public_url: str, found: Sequence[SignInSource]) -> list[SourceShown]:
+def _shown(public_url: str, found: Sequence[SignInSource], failed: Mapping[str, SourceFailure]) -> list[SourceShown]:
     return [
         SourceShown(
             id=item.id,
@@ -149,9 +202,15 @@ def _shown(public_url: str, found: Sequence[SignInSource]) -> list[SourceShown]:
             vendor=item.vendor_id,
             trusts_mfa=item.trusts_mfa,
             mfa_values=item.mfa_values,
+            other_audiences=item.other_audiences,
             status=item.status,
             created_at=item.created_at,
             sign_in_link=f"{public_url.rstrip('/')}/sign-in/{item.id}",
+            last_failure=_failure(failed.get(item.id)),
         )
         for item in found
     ]
+
+
+def _failure(found: SourceFailure | None) -> Failure | None:
+    return Failure(at=found.at, why=found.why, times=found.times) if found else None

@@ -16,8 +16,10 @@ from broker.database import now as clock
 from broker.errors import Forbidden, Invalid
 from broker.identity import sources
 from broker.web.api.sources import (
+    Checked,
     MfaBody,
     SourceBody,
+    check_source,
     list_sources,
     propose_source,
     propose_trust_mfa,
@@ -50,10 +52,26 @@ def add_source(viewer: MemberNow, sent: Sent) -> Response:
     def do(viewer: Viewer) -> Response:
         said = {name: sent[name] for name in ("name", "issuer", "client_id") if name in sent}
         optional = {name: sent[name] for name in ("client_secret", "vendor") if sent.get(name)}
-        body = _body(SourceBody, {**said, **optional, "required_claims": _claims(sent.get("required_claims", ""))})
+        lists = {
+            "required_claims": _claims(sent.get("required_claims", "")),
+            "other_audiences": sent.get("other_audiences", "").split(),
+        }
+        body = _body(SourceBody, {**said, **optional, **lists})
         return go(f"/proposals/{propose_source(body, viewer.caller, viewer.parts).id}")
 
     return act(viewer, sent, do, lambda back: _new_source(back, sent), needs=fresh)
+
+
+@router.post("/sources/{source_id}/check")
+def try_source(source_id: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Try a source; the page says what was found."""
+
+    def do(viewer: Viewer) -> Response:
+        found = check_source(source_id, viewer.caller, viewer.parts)
+        return _sources_page(Setback(viewer), sent.get("cursor") or None, {}, found)
+
+    filled = {**sent, "source": source_id, "what": "check"}
+    return act(viewer, sent, do, lambda back: _sources_page(back, sent.get("cursor") or None, filled))
 
 
 @router.post("/sources/{source_id}/{what}")
@@ -74,10 +92,12 @@ def change_source(source_id: str, what: str, viewer: MemberNow, sent: Sent) -> R
     return act(viewer, sent, do, lambda back: _sources_page(back, sent.get("cursor") or None, filled), needs=fresh)
 
 
-def _sources_page(setback: Setback, cursor: str | None, filled: Mapping[str, str]) -> HTMLResponse:
+def _sources_page(
+    setback: Setback, cursor: str | None, filled: Mapping[str, str], checked: Checked | None = None
+) -> HTMLResponse:
     viewer = setback.viewer
     found = list_sources(viewer.caller, viewer.parts, Window(cursor))
-    return _page("registry/sources.html", setback, page=found, cursor=cursor, filled=filled)
+    return _page("registry/sources.html", setback, page=found, cursor=cursor, filled=filled, checked=checked)
 
 
 def _new_source(setback: Setback, filled: Mapping[str, str]) -> HTMLResponse:

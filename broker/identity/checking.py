@@ -1,0 +1,109 @@
+"""Trying a sign-in source before anybody signs in: what its provider says, which keys it has, whether it knows us.
+
+Asked anew each time, whatever this process keeps of the provider: admins check what they have just mended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from broker.bounds import Entrance
+from broker.errors import BackendDown, Invalid
+from broker.identity import id_token, oidc
+from broker.identity.faults import ProviderDown
+from broker.identity.oidc import Client
+from broker.identity.providers import Provider, Providers
+from broker.settings import Settings
+
+_AT_ONCE = 2
+_LONGEST_WAIT = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was tried: what, whether it is as it must be, and what was found."""
+
+    what: str
+    ok: bool
+    told: str
+
+
+def _busy() -> BackendDown:
+    return BackendDown(
+        "Other sources are being tried at the moment.", backend="identity_provider", advice="Try again in ten seconds."
+    )
+
+
+# An admin's request waits for the provider: a few may, so that the rest of the portal has its threads.
+_ENTRANCE = Entrance(_AT_ONCE, _busy)
+
+
+def check(settings: Settings, client: Client) -> list[Finding]:
+    """Try a provider as this client, step by step, until one fails that the next need.
+
+    Raises:
+        BackendDown: others are tried at the moment.
+    """
+    with _ENTRANCE.entered(_LONGEST_WAIT):
+        providers = Providers(settings)
+        try:
+            provider = providers.discover(client.issuer)
+        except ProviderDown as error:
+            return [Finding("discovery", False, error.reason)]
+        said = f"It signs ID tokens with {', '.join(provider.algorithms)}."
+        return [
+            Finding("discovery", True, said),
+            _tried("keys", lambda: _keys(providers, provider)),
+            _tried("client", lambda: _client(providers, client, provider)),
+            _userinfo(provider),
+        ]
+
+
+def require(settings: Settings, client: Client) -> None:
+    """Refuse a source that would let nobody in, with what its provider says.
+
+    Raises:
+        Invalid: naming the field that is wrong.
+        BackendDown: others are tried at the moment.
+    """
+    for finding in check(settings, client):
+        if not finding.ok:
+            field = "/client_secret" if finding.what == "client" else "/issuer"
+            raise Invalid(finding.told, field=field, advice=_ADVICE[field])
+
+
+_ADVICE = {
+    "/issuer": "Mend it at the provider, or name its issuer exactly as its discovery document does.",
+    "/client_secret": "Compare client id and secret with the provider's registration of Guestkey.",
+}
+
+
+def _tried(what: str, find: Callable[[], Finding]) -> Finding:
+    try:
+        return find()
+    except ProviderDown as error:
+        return Finding(what, False, error.reason)
+
+
+def _keys(providers: Providers, provider: Provider) -> Finding:
+    keys = providers.keys(provider)
+    usable = sum(any(id_token.fits(key, {"alg": name}) for name in provider.algorithms) for key in keys)
+    if not usable:
+        return Finding("keys", False, f"Of its {len(keys)} keys none fits the algorithms that it signs ID tokens with.")
+    return Finding("keys", True, f"{usable} of its {len(keys)} keys can sign ID tokens.")
+
+
+def _client(providers: Providers, client: Client, provider: Provider) -> Finding:
+    wrong = oidc.try_client(providers, client, provider)
+    if wrong:
+        return Finding("client", False, wrong)
+    return Finding("client", True, "Its token endpoint does not refuse our client id and secret.")
+
+
+def _userinfo(provider: Provider) -> Finding:
+    if provider.userinfo_endpoint is None:
+        return Finding(
+            "userinfo", True, "It has no UserInfo: name, e-mail and required claims must be in the ID token."
+        )
+    return Finding("userinfo", True, "What its ID tokens lack is asked of its UserInfo.")

@@ -1,0 +1,47 @@
+"""What a person is called, from claims whose types nobody vouches for. Shown, never matched.
+
+A claim of another JSON type than the specification gives it (OpenID Connect Core 1.0, section 5.1) is as good as none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger(__name__)
+_LONGEST_NAME = 200
+_LONGEST_ADDRESS = 320
+
+
+def known_as(claims: Mapping[str, Any]) -> str:
+    """The name to show; empty: the provider tells none."""
+    parts = (_text(claims, "given_name", _LONGEST_NAME), _text(claims, "family_name", _LONGEST_NAME))
+    return (
+        _text(claims, "name", _LONGEST_NAME)
+        or " ".join(filter(None, parts))[:_LONGEST_NAME]
+        or _text(claims, "preferred_username", _LONGEST_NAME)
+        or _text(claims, "nickname", _LONGEST_NAME)
+    )
+
+
+def address_of(claims: Mapping[str, Any]) -> str:
+    """The address to show; empty: the provider tells none, or does not call it verified although it says which are.
+
+    What a provider itself calls unverified could be anybody's address. Many say nothing either way: theirs is shown.
+    """
+    if claims.get("email_verified", True) is not True:
+        if claims["email_verified"] is not False:
+            log.warning("claim.type", claim="email_verified", type=type(claims["email_verified"]).__name__)
+        return ""
+    return _text(claims, "email", _LONGEST_ADDRESS)
+
+
+def _text(claims: Mapping[str, Any], name: str, most: int) -> str:
+    value = claims.get(name)
+    if not isinstance(value, str):
+        if value is not None:
+            log.warning("claim.type", claim=name, type=type(value).__name__)
+        return ""
+    return "".join(character for character in value if character.isprintable())[:most].strip()
