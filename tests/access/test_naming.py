@@ -6,7 +6,7 @@ import secrets
 
 import pytest
 
-from broker.access.naming import anything_meant, names_of, names_seen, person_meant, vendor_meant
+from broker.access.naming import anything_meant, names_of, names_seen, person_meant, told_apart, vendor_meant
 from broker.caller import Caller
 from broker.errors import Invalid
 from broker.models import Person
@@ -76,3 +76,10 @@ def test_things_are_called_by_what_tells_them_from_others(world: World) -> None:
         lease.id: f"{dataset.slug}, deidentified",
         slice_id: f"deidentified of {dataset.slug}",
     }
+
+
+def test_people_to_choose_from_are_told_apart_whatever_is_known_of_them() -> None:
+    known = [("", ""), ("", ""), ("Ada", ""), ("", "a@x.example"), ("Ada", "a@x.example")]
+    shown = [told_apart(f"pe_{at}", name, email) for at, (name, email) in enumerate(known)]
+    assert len(set(shown)) == len(known)
+    assert shown[0] == "Somebody without a name (pe_0)" and shown[4] == "Ada (a@x.example)"

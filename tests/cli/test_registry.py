@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+from broker.models import SignInSource
 from tests.cli.conftest import TerminalOf
+from tests.support.provider import Provider
 from tests.support.world import World
 
 
@@ -30,3 +32,17 @@ def test_services_and_sources_are_listed(world: World, terminal_of: TerminalOf) 
     assert service.id in admin.run("service", "list").out
     assert "/sign-in/" in admin.run("source", "list").out
     assert terminal_of(world.person(world.vendor())).run("source", "list").code == 3
+
+
+def test_a_source_is_tried(world: World, terminal_of: TerminalOf, provider: Provider) -> None:
+    source, admin = world.source(None), terminal_of(world.person(roles=("admin",)))
+    with world.database.transaction() as tx:
+        tx.get_one(SignInSource, source.id).issuer = provider.issuer
+    # A public client: there is no secret to be refused.
+    provider.client_id, provider.client_secret, provider.takes = source.client_id, "", ["client_secret_post"]
+    tried = admin.run("source", "check", source.id)
+    assert (tried.code, "client\ttrue" in tried.out.lower()) == (0, True), tried
+    provider.answers["/keys"] = lambda: (500, {}, b"")
+    failed = admin.run("source", "check", source.id)
+    assert failed.code == 1 and "it answers 500" in failed.out and "Nobody can sign in there" in failed.err
+    assert terminal_of(world.person()).run("source", "check", source.id).code == 3
