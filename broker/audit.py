@@ -85,6 +85,7 @@ NOTICED = frozenset(
         "service.secret_rotated",
         "slice.added",
         "team.member_added",
+        "slice.changed",
     }
 )
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from .base import Base, CreatedAt, Id, Key, Moment, Prose, Word, begins, one_of
 
 DATASET_STATUSES = ("active", "suspended", "retired")
-SLICE_STATES = ("registering", "ready", "failed", "retired")
+SLICE_STATES = ("registering", "ready", "changed", "failed", "retired")
 
 
 class Dataset(Base):
@@ -65,6 +66,8 @@ class Slice(Base):
     actions: Mapped[list[str]]
     state: Mapped[Word] = mapped_column(default="registering")
     state_detail: Mapped[Prose] = mapped_column(default="")
+    # What lay behind it when it was registered, as its kind identifies that; None of kinds that cannot.
+    seen: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     rows_estimate: Mapped[int | None] = mapped_column(BigInteger)
     claimed_until: Mapped[Moment | None]
     created_at: Mapped[CreatedAt]

@@ -303,7 +303,16 @@ def _slice_reasons(facts: Facts, dataset: DatasetFacts, grant: GrantFacts, name:
                 "slice_not_granted", f"Your grant covers only the slice {grant.slice!r}.", "Ask for that one.", "you"
             )
         )
-    if not slice_.ready:
+    if slice_.changed:
+        reasons.append(
+            Reason(
+                "slice_changed",
+                "The table behind this slice is not any more what its owner saw.",
+                "Its owner has been told: ask them to look at it and confirm it.",
+                "someone",
+            )
+        )
+    elif not slice_.ready:
         reasons.append(
             Reason("slice_not_ready", "The slice is still being prepared.", "Try again in a minute.", "time")
         )

@@ -32,12 +32,16 @@ class VendorFacts:
 
 @dataclass(frozen=True, slots=True)
 class SliceFacts:
-    """A slice of the dataset: whether its backend is ready, which actions it serves, and the person who bound it."""
+    """A slice of the dataset: whether its backend is ready, which actions it serves, and the person who bound it.
+
+    `changed`: what it is made of is not any more what its owner saw.
+    """
 
     name: str
     ready: bool
     actions: frozenset[str]
     bound_by: str | None = None
+    changed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from broker.database import Database, Transaction
 
 REDECIDE = "redecide"
 RECONCILE = "reconcile"
+LOOK = "look"
 RECONCILE_SECONDS = 60.0
 
 # Due further ahead than a round lasts, it was set by a clock that has since been put back.

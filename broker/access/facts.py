@@ -142,6 +142,7 @@ def _dataset(row: Mapping[str, Any], slices: Mapping[str, Mapping[str, Any]], *,
                 ready=slice_["state"] == "ready",
                 actions=frozenset(slice_["actions"]),
                 bound_by=slice_["bound_by"],
+                changed=slice_["state"] == "changed",
             )
             for name, slice_ in sorted(slices.items())
         ),

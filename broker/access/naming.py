@@ -76,7 +76,9 @@ _SORTS: dict[str, Select[str, str]] = {
     "ch": select(NoticeChannel.id, NoticeChannel.name),
     "in": select(Invitation.id, Invitation.label),
     "pr": select(Proposal.id, "“" + func.replace(Proposal.act, "_", " ") + "”"),
-    "sl": select(Slice.id, Slice.name + " of " + Dataset.slug).join(Dataset, Dataset.id == Slice.dataset_id),
+    "sl": select(Slice.id, func.split_part(Slice.name, "~", 1) + " of " + Dataset.slug).join(
+        Dataset, Dataset.id == Slice.dataset_id
+    ),
     "gr": _held(Grant, type_coerce(Grant.person_id, String)),
     "rq": _held(Request, _ASKS_FOR),
     "lease": select(

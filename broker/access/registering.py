@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import structlog
 from sqlalchemy import ColumnElement, exists, or_, select, text, update
@@ -15,7 +16,7 @@ from sqlalchemy.orm import aliased
 
 from broker import audit
 from broker.credentials import kinds
-from broker.credentials.base import Bound
+from broker.credentials.base import Bound, LooksAgain
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import BackendDown, Invalid
@@ -66,9 +67,39 @@ def _give_back(tx: Transaction, slice_: Slice) -> None:
     tx.execute(update(Slice).where(*mine).values(claimed_until=None))
 
 
+def remake(parts: Parts, setup: Vault, slice_id: str) -> None:
+    """Make a slice that an earlier version registered as this one does; it stays `ready` and its leases live on.
+
+    Whatever keeps it from that is tried again with the next round.
+    """
+    for slice_ in _claimed(parts, (Slice.id == slice_id) & (Slice.state == "ready")):
+        try:
+            rows = kinds[slice_.kind].register(setup, slice_.id, _bound(parts, slice_))
+            seen = _seen(setup, slice_)
+        except (BackendDown, Invalid, VaultRefused) as error:
+            log.warning("slice.not_remade", slice=slice_.id, error=type(error).__name__)
+            _leave(parts, slice_)
+            continue
+        with parts.database.transaction() as tx:
+            again = update(Slice).where(Slice.id == slice_.id, Slice.state == "ready")
+            if tx.execute(again.values(seen=seen, rows_estimate=rows).returning(Slice.id)).first() is not None:
+                audit.record(tx, "slice.remade", actor=audit.SYSTEM, subject=slice_.id, now=clock(tx))
+            _give_back(tx, slice_)
+
+
+def _seen(setup: Vault, slice_: Slice) -> dict[str, Any] | None:
+    """What lies behind a slice just made, for those of kinds that can be looked at again."""
+    kind = kinds[slice_.kind]
+    if not isinstance(kind, LooksAgain):
+        return None
+    shown = kind.look(setup, str(slice_.binding["connection"]), {slice_.id: slice_.binding})[slice_.id]
+    return None if shown is None else dict(shown)
+
+
 def _register(parts: Parts, setup: Vault, slice_: Slice) -> bool:
     try:
         rows = kinds[slice_.kind].register(setup, slice_.id, _bound(parts, slice_))
+        seen = _seen(setup, slice_)
     except BackendDown as error:
         log.warning("slice.waits", slice=slice_.id, backend=error.backend)
         _leave(parts, slice_)
@@ -80,7 +111,7 @@ def _register(parts: Parts, setup: Vault, slice_: Slice) -> bool:
         log.exception("slice.unforeseen", slice=slice_.id, error=type(error).__name__)
         _leave(parts, slice_)
     else:
-        _conclude(parts, slice_, "ready", "", rows)
+        _conclude(parts, slice_, "ready", "", rows, seen)
         return True
     return False
 
@@ -94,12 +125,19 @@ def _leave(parts: Parts, slice_: Slice) -> None:
         _give_back(tx, slice_)
 
 
-def _conclude(parts: Parts, slice_: Slice, state: str, detail: str, rows: int | None = None) -> None:
+def _conclude(
+    parts: Parts,
+    slice_: Slice,
+    state: str,
+    detail: str,
+    rows: int | None = None,
+    seen: dict[str, Any] | None = None,
+) -> None:
     with parts.database.transaction() as tx:
         changed = tx.execute(
             update(Slice)
             .where(Slice.id == slice_.id, Slice.state == "registering")
-            .values(state=state, state_detail=detail, rows_estimate=rows)
+            .values(state=state, state_detail=detail, rows_estimate=rows, seen=seen)
             .returning(Slice.id)
         ).one_or_none()
         if changed is not None:

@@ -18,7 +18,7 @@ from broker.caller import Caller
 from broker.credentials import kinds
 from broker.database import Transaction, notify
 from broker.errors import Conflict, Invalid
-from broker.models import Dataset, Proposal, Slice, new_id
+from broker.models import Dataset, Lease, Proposal, Slice, new_id
 
 REGISTERING_CHANNEL = "guestkey_registering"
 _MOST = 100
@@ -136,7 +136,7 @@ def retry_slice(tx: Transaction, caller: Caller, slug: str, name: str, now: date
     """
     require_admin(caller)
     of = dataset(tx, caller, slug)
-    found = _found(tx, of.id, name)
+    found = slice_of(tx, of.id, name)
     if of.status == "retired" or found.state != "failed":
         raise Conflict("Only a slice that failed can be tried again.", advice="Reload the page to see how it stands.")
     again = update(Slice).where(Slice.id == found.id, Slice.state == "failed")
@@ -147,14 +147,27 @@ def retry_slice(tx: Transaction, caller: Caller, slug: str, name: str, now: date
 
 
 def retire_slice(tx: Transaction, caller: Caller, slug: str, name: str, reason: str, now: datetime) -> list[str]:
-    """Take a slice away; returns the ids of the leases now ending."""
+    """Take a slice away; returns the ids of the leases now ending.
+
+    Its name is free again, unless a credential was ever issued from it: the record of those names it.
+    """
     require_admin(caller)
     of = dataset(tx, caller, slug)
-    found = _found(tx, of.id, name)
-    return ending.retire_slice(tx, found.id, caller, words.prose(reason, "/reason"), now)
+    found = slice_of(tx, of.id, name)
+    ended = ending.retire_slice(tx, found.id, caller, words.prose(reason, "/reason"), now)
+    used = tx.execute(select(Lease.id).where(Lease.dataset_id == of.id, Lease.slice_id == found.id).limit(1)).first()
+    if used is None:
+        # No name that anybody can give has such a character.
+        tx.execute(update(Slice).where(Slice.id == found.id).values(name=f"{found.name[:32]}~{found.id[-26:]}"))
+    return ended
 
 
-def _found(tx: Transaction, dataset_id: str, name: str) -> Slice:
+def slice_of(tx: Transaction, dataset_id: str, name: str) -> Slice:
+    """A slice of a dataset by its name, locked.
+
+    Raises:
+        NotFound: there is none, or it was taken away.
+    """
     named = select(Slice).where(Slice.dataset_id == dataset_id, Slice.name == words.word(name, "/name"))
     found = tx.scalars(named.with_for_update()).one_or_none()
     if found is None or found.state == "retired":

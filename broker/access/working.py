@@ -16,6 +16,7 @@ from broker.access import (
     chores,
     closing,
     housekeeping,
+    looking,
     reconciling,
     redeciding,
     registering,
@@ -107,6 +108,7 @@ class Worker:
         self._guarded(lambda: registering.register_waiting(self._parts, setup))
         self._guarded(lambda: cataloguing.read_waiting(self._parts, setup))
         self._every("remove", HOUSEKEEPING_SECONDS, lambda: registering.remove_retired(self._parts, setup))
+        self._shared(chores.LOOK, looking.LOOK_SECONDS, lambda: looking.look_again(self._parts, setup))
         return 0
 
     def _run_beside(self, others: ThreadPoolExecutor, name: str, work: Callable[[], int]) -> int:

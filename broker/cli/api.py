@@ -63,9 +63,9 @@ class Api:
         """Change some fields of something; None is sent as it is."""
         return self._call("PATCH", PREFIX + path, body=body)
 
-    def put(self, path: str) -> Json:
+    def put(self, path: str, body: Mapping[str, Any] | None = None) -> Json:
         """Make something so; twice is fine."""
-        return self._call("PUT", PREFIX + path)
+        return self._call("PUT", PREFIX + path, body=body)
 
     def delete(self, path: str) -> Json:
         """Take something away."""

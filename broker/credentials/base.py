@@ -296,3 +296,29 @@ class KeepsLeases(Protocol):
 
     def settle(self, vault: Vault, lease: LeaseToEnd) -> None:
         """Let the key store forget a credential whose end is confirmed. Nothing depends on it; it may be lost."""
+
+
+@runtime_checkable
+class LooksAgain(Protocol):
+    """What a kind offers besides where what lies behind a slice may become something else under the same name."""
+
+    def look(
+        self, setup: Vault, connection: str, slices: Mapping[str, Mapping[str, Any]]
+    ) -> Mapping[str, Mapping[str, Any] | None]:
+        """What lies behind slices of one connection now, as JSON by slice id; None where nothing does.
+
+        Args:
+            slices: their bindings by id.
+
+        Raises:
+            BackendDown: it could not be asked.
+            VaultRefused: OpenBao refuses the setup identity.
+        """
+
+    def difference(
+        self, was: Mapping[str, Any] | None, now: Mapping[str, Any] | None, binding: Mapping[str, Any]
+    ) -> str:
+        """What has changed since `was`, as a sentence; "" if nothing. None: it was registered before this was kept."""
+
+    def outdated(self, was: Mapping[str, Any] | None) -> bool:
+        """Whether the slice was made in another way than slices are made now, and is to be made again."""

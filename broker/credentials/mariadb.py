@@ -19,6 +19,7 @@ from broker.credentials.database_user import BACKSTOP_SECONDS, DatabaseUser
 from broker.credentials.mariadb_binding import MariadbBinding
 from broker.credentials.mariadb_slices import Session, connected, silent, view_of
 from broker.credentials.names import user_of
+from broker.credentials.table_looking import MADE, difference
 from broker.errors import BackendDown
 from broker.vault import Vault
 
@@ -85,6 +86,22 @@ class MariadbKind(DatabaseUser):
     def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
         """See `Kind.unregister`."""
         mariadb_slices.unregister(setup, slice_id, bound.binding)
+
+    def look(
+        self, setup: Vault, connection: str, slices: Mapping[str, Mapping[str, Any]]
+    ) -> Mapping[str, Mapping[str, Any] | None]:
+        """See `LooksAgain.look`."""
+        return mariadb_slices.look(setup, connection, slices)
+
+    def difference(
+        self, was: Mapping[str, Any] | None, now: Mapping[str, Any] | None, binding: Mapping[str, Any]
+    ) -> str:
+        """See `LooksAgain.difference`."""
+        return difference(was or now or {}, now, binding)
+
+    def outdated(self, was: Mapping[str, Any] | None) -> bool:
+        """See `LooksAgain.outdated`."""
+        return was is None or was.get("made") != MADE
 
     def end(self, vault: Vault, lease: LeaseToEnd) -> str:
         """Revoke in OpenBao, then make sure in MariaDB by hand, then ask it: only its answer counts.

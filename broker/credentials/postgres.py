@@ -12,13 +12,14 @@ from typing import Any
 import psycopg
 import structlog
 
-from broker.credentials import authority, postgres_slices
+from broker.credentials import authority, postgres_looking, postgres_slices
 from broker.credentials.base import Bound, Connects, Ending, LeaseToEnd, LeaseToIssue, NotEnded, Seen, Shown, Use
 from broker.credentials.database_user import BACKSTOP_SECONDS, DatabaseUser
 from broker.credentials.names import user_of
 from broker.credentials.postgres_binding import PostgresBinding
 from broker.credentials.postgres_ending import Looked, take_away
 from broker.credentials.postgres_sessions import silent, view_of, watching
+from broker.credentials.table_looking import MADE, difference
 from broker.errors import BackendDown
 from broker.vault import Vault
 
@@ -89,6 +90,24 @@ class PostgresKind(DatabaseUser):
     def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
         """See `Kind.unregister`."""
         postgres_slices.unregister(setup, slice_id, bound.binding)
+
+    def look(
+        self, setup: Vault, connection: str, slices: Mapping[str, Mapping[str, Any]]
+    ) -> Mapping[str, Mapping[str, Any] | None]:
+        """See `LooksAgain.look`."""
+        return postgres_looking.look(setup, connection, slices)
+
+    def difference(
+        self, was: Mapping[str, Any] | None, now: Mapping[str, Any] | None, binding: Mapping[str, Any]
+    ) -> str:
+        """See `LooksAgain.difference`. Of one registered before, what its view reads is compared with the names."""
+        if was is None and now is not None and not postgres_looking.reads_what_it_names(now):
+            return "The slice's view reads another table, or other columns, than have these names now."
+        return difference(was or now or {}, now, binding)
+
+    def outdated(self, was: Mapping[str, Any] | None) -> bool:
+        """See `LooksAgain.outdated`."""
+        return was is None or was.get("made") != MADE
 
     def end(self, vault: Vault, lease: LeaseToEnd) -> str:
         """Revoke in OpenBao, then make sure in PostgreSQL by hand, then ask it: only its answer counts.

@@ -228,6 +228,17 @@ def _alarm(tx: Transaction, notice: Notice, now: datetime) -> Told:
     return Told(with_role(tx, "admin", "auditor", now=now), facts, path)
 
 
+def _slice_changed(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
+    slice_ = tx.get_one(Slice, notice.subject)
+    if slice_.state != "changed":
+        return None
+    dataset = tx.get_one(Dataset, slice_.dataset_id)
+    owner = tx.get(Person, dataset.owner_id) if dataset.owner_id else None
+    people = [owner.id] if owner is not None and owner.status == "active" else with_role(tx, "admin", now=now)
+    facts = {"dataset": plain(dataset.title), "slice": plain(slice_.name)}
+    return Told(people, facts, f"/datasets/{dataset.slug}/slices")
+
+
 CAUSES: Mapping[str, Cause] = {
     lapsing.GRANT: Cause("own_grants", _grant),
     lapsing.PROPOSAL: Cause("two_person", _proposed),
@@ -260,6 +271,7 @@ CAUSES: Mapping[str, Cause] = {
     "request.withdrawn": Cause("own_requests", _decided),
     "service.secret_rotated": Cause("own_datasets", _secret_rotated),
     "slice.added": Cause("own_datasets", _slice_added),
+    "slice.changed": Cause("own_datasets", _slice_changed),
     "team.member_added": Cause("own_datasets", _member_added),
 }
 

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from broker.access import ending, registering
+from broker.credentials import postgres_views
 from broker.credentials.names import policy_of, role_of
 from broker.credentials.postgres_binding import PostgresBinding
 from broker.credentials.postgres_sessions import view_of
@@ -128,6 +129,33 @@ def test_what_is_unregistered_leaves_nothing(world: World, setup: Vault) -> None
     token = world.parts.vault.child_token(f"{world.parts.tag}-lgone", "lgone", [policy_of(slice_id)], ttl=30)
     with pytest.raises(VaultRefused):
         world.parts.vault.database_credential(token, role_of(slice_id))
+
+
+def test_a_database_connected_before_needs_no_administrator(
+    world: World, setup: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the schema that guests cannot list, what stands behind a view lies beside it, and moves there later."""
+    slice_id = new_id("sl")
+    monkeypatch.setattr(postgres_views, "_PRIVATE", "SELECT 1 WHERE false")
+    register(setup, slice_id, DEIDENTIFIED)
+    assert (rows_of(world, slice_id), homes(world, slice_id)) == (BERLIN, {"slices"})
+    monkeypatch.undo()
+    register(setup, slice_id, DEIDENTIFIED)
+    assert (rows_of(world, slice_id), homes(world, slice_id)) == (BERLIN, {"slices_private"})
+    unregister(setup, slice_id, DEIDENTIFIED)
+    assert homes(world, slice_id) == set()
+
+
+def homes(world: World, slice_id: str) -> set[str]:
+    """The schemas in which literals or a function of a slice lie."""
+    name = slice_id.removeprefix("sl_")
+    with world.admin() as admin:
+        found = admin.execute(
+            "SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = 'f_' || %(name)s"
+            " UNION SELECT pronamespace::regnamespace::text FROM pg_proc WHERE proname = 'r_' || %(name)s",
+            {"name": name},
+        )
+        return {str(schema) for (schema,) in found}
 
 
 @pytest.mark.parametrize("how", ["slice", "dataset"])

@@ -12,7 +12,7 @@ from broker import audit
 from broker.access.ending import revoke_lease
 from broker.audit import NOTICED
 from broker.database import now as clock
-from broker.models import TOPICS, Offer, Proposal, Request, new_id
+from broker.models import TOPICS, Offer, Proposal, Request, Slice, new_id
 from broker.notices import lapsing
 from tests.notices.conftest import Office
 from tests.notices.test_channels import bind
@@ -84,7 +84,9 @@ def everything(world: World) -> Everything:
         "installation": "installation:1",
         "recovery": new_id("re"),
         "place": "postgres:data",
+        "slice.changed": world.slice_id(dataset, "full"),
     }
+    world.change(Slice, subjects["slice.changed"], state="changed")
     with world.database.transaction() as tx:
         revoke_lease(tx, handed.lease, guest.caller, "reason-canary", clock(tx))
     assert handed.values is not None
@@ -126,6 +128,7 @@ def test_every_kind_has_its_words_for_people_and_channels(office: Office) -> Non
         "request.reminded",
         "service.secret_rotated",
         "slice.added",
+        "slice.changed",
         "team.member_added",
     }
     assert {item.kind for item in office.deliveries(made.admin)} == {

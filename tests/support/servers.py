@@ -40,8 +40,12 @@ class Customer:
 
 
 @contextmanager
-def customer(programs: Path, *, tls: bool, host: str = "localhost") -> Iterator[Customer]:
-    """Start a server from the programs in a folder; `tls` with a certificate for `host` of an authority of its own."""
+def customer(programs: Path, *, tls: bool, host: str = "localhost", german: bool = False) -> Iterator[Customer]:
+    """Start a server from the programs in a folder; `tls` with a certificate for `host` of an authority of its own.
+
+    Args:
+        german: its messages are.
+    """
     with TemporaryDirectory(prefix="guestkey-customer-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o711)
@@ -71,11 +75,17 @@ def customer(programs: Path, *, tls: bool, host: str = "localhost") -> Iterator[
                 "-c",
                 f"ssl_key_file={folder}/key.pem",
             ]
+        if german:
+            subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", folder / "de_DE.UTF-8"], check=True)
+            options += ["-c", "lc_messages=de_DE.UTF-8"]
+        # Where the language just made is found, besides those of the system.
+        surroundings = {"LOCPATH": str(folder)} if german else {}
         log = folder / "log"
         log.touch()
         if account:
             os.chown(log, *account)
-        child = children.start([programs / "postgres", "-D", data, *options], log=log, account=account)
+        command = [programs / "postgres", "-D", data, *options]
+        child = children.start(command, log=log, account=account, environment=os.environ | surroundings)
         running = Customer(port, folder / "ca.pem")
         try:
             children.wait_until(lambda: _answers(running), child, seconds=20, name="PostgreSQL", log=log)

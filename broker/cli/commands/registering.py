@@ -66,6 +66,9 @@ def mount(app: typer.Typer, datasets: typer.Typer) -> None:
     slices = group(app, "slice", "Parts of a dataset that guests can get; for admins.")
     verb(slices, "add", of="slice")(add_slice)
     verb(slices, "retry", of="slice")(retry_slice)
+    verb(slices, "repair", of="slice")(repair_slice)
+    verb(slices, "confirm", of="slice")(confirm_slice)
+    verb(slices, "fast", of="slice")(set_fast)
     verb(slices, "retire", of="slice")(retire_slice)
     connections = group(app, "connection", "What is connected, and what databases hold by name; for admins.")
     verb(connections, "list", of="connection")(list_connections)
@@ -138,6 +141,12 @@ def add_slice(
     ] = None,
     action: Annotated[list[str] | None, typer.Option(help="read (if left out) or write; once for each.")] = None,
     description: Annotated[str, typer.Option(help="What it shows.")] = "",
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast", help="Indexes serve guests' conditions, and guests can tell which values hidden rows have."
+        ),
+    ] = False,
 ) -> None:
     """Register a slice: some columns and rows of a table, or, with --kind, what else a connection leads to."""
     if kind in _OF_TABLES:
@@ -154,7 +163,7 @@ def add_slice(
         "name": slice_,
         "description": description,
         "kind": kind,
-        "binding": {"connection": connection, **bound},
+        "binding": {"connection": connection, **bound, **({"fast": True} if fast else {})},
         "actions": action or ["read"],
     }
     made = cli.api.post(f"/datasets/{segment(dataset)}/slices", body)
@@ -184,6 +193,46 @@ def _named(text: str) -> tuple[str, str]:
 def retry_slice(cli: Cli, dataset: Dataset, slice_: Name) -> None:
     """Have a slice that failed registered again, once what kept it from that is mended."""
     made = cli.api.post(f"/datasets/{segment(dataset)}/slices/{segment(slice_)}/retry")
+    cli.out.done(f"The slice {made['name']} is {made['state']} again.", made)
+
+
+def repair_slice(
+    cli: Cli,
+    dataset: Dataset,
+    slice_: Name,
+    connection: Annotated[str, typer.Option(help="What it lies in, by name.", autocompletion=CONNECTION)],
+    table: Annotated[str | None, typer.Option(help="SCHEMA.TABLE, in a database.")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="A column to show; give it once for each.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="Only rows like these; see guestkey slice add.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Of other kinds, what else says where it lies.", metavar="NAME=VALUE"),
+    ] = None,
+) -> None:
+    """Say anew where a slice that failed lies, and have it registered."""
+    bound = dict(_named(text) for text in set_) if set_ else _of_table(table, column or [], where or [])
+    path = f"/datasets/{segment(dataset)}/slices/{segment(slice_)}/binding"
+    made = cli.api.put(path, {"binding": {"connection": connection, **bound}})
+    cli.out.done(f"The slice {made['name']} is {made['state']} again. Next: guestkey dataset show {dataset}", made)
+
+
+def set_fast(
+    cli: Cli,
+    dataset: Dataset,
+    slice_: Name,
+    off: Annotated[bool, typer.Option("--off", help="Keep hidden rows from plans and times again.")] = False,
+) -> None:
+    """Let indexes serve guests' conditions on a slice that hides rows; for the dataset's owner.
+
+    Guests can then find out whether a value exists in a hidden row, and estimates over all rows. The rows stay hidden.
+    """
+    made = cli.api.put(f"/datasets/{segment(dataset)}/slices/{segment(slice_)}/fast", {"fast": not off})
+    cli.out.done(f"The slice {made['name']} is {made['state']} again.", made)
+
+
+def confirm_slice(cli: Cli, dataset: Dataset, slice_: Name) -> None:
+    """Say that a slice whose table has changed is right as it is now; for the dataset's owner."""
+    made = cli.api.post(f"/datasets/{segment(dataset)}/slices/{segment(slice_)}/confirm")
     cli.out.done(f"The slice {made['name']} is {made['state']} again.", made)
 
 

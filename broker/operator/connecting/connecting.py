@@ -22,9 +22,10 @@ from broker.operator.connecting import parts
 from broker.operator.connecting.keystore import KeyStore
 from broker.operator.connecting.parts import Item
 from broker.operator.connecting.passwords import LOGINS, Passwords
-from broker.operator.connecting.place import LoginRefused, Place, Session, open_session
+from broker.operator.connecting.place import Place, Session, open_session
 from broker.operator.connecting.probing import probe
 from broker.operator.connecting.refusing import unfit
+from broker.operator.connecting.why_refused import LoginRefused
 from broker.parts import vault_of
 from broker.settings import Settings
 

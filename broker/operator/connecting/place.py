@@ -6,7 +6,6 @@ Errors here are for the operator's own terminal, so they may say what libpq said
 from __future__ import annotations
 
 import re
-import socket
 import ssl
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -17,27 +16,21 @@ from urllib.parse import quote
 import psycopg
 
 from broker.database import bounded
-from broker.errors import BackendDown, Invalid
+from broker.errors import Invalid
 from broker.operator.asking import OptionMissing
+from broker.operator.connecting.why_refused import reason
 from broker.settings import is_loopback
-from broker.tls_reasons import reason
 
 STRICT = "verify-full"
 WEAKER = ("verify-ca", "require")
 NONE = "disable"
 OLDEST = 16
-# PostgreSQL's SSLRequest: its length, and 80877103.
-_SSL_REQUEST = bytes.fromhex("0000000804d2162f")
 _CONNECT_SECONDS = 5
 _STATEMENT_SECONDS = 20
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})(?:\.[A-Za-z0-9_-]{1,63})*")
 _Bounded = bounded(_STATEMENT_SECONDS + 1)
 Session = psycopg.Connection[tuple[Any, ...]]
-
-
-class LoginRefused(Exception):
-    """The database is there and does not let this login in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,49 +148,8 @@ def open_session(place: Place, user: str, password: str) -> Session:
             gssencmode="disable",
         )
     except psycopg.OperationalError as error:
-        said = str(error).replace("\n", " ")
-        if "password authentication failed" in said or "is not permitted to log in" in said:
-            raise LoginRefused(f"The database refuses the login {user}: wrong password, or no such login.") from error
-        if "no pg_hba.conf entry" in said or "permission denied for database" in said:
-            raise LoginRefused(
-                f"The database does not let {user} in from here: its pg_hba.conf or its rights on the database."
-            ) from error
-        raise _unreachable(place, said) from error
-
-
-def _unreachable(place: Place, said: str) -> BackendDown:
-    where = f"{place.host}:{place.port}"
-    if "does not match host name" in said:
-        detail = f"The certificate of {where} is not for the name {place.host}."
-        advice = "Give the name the certificate is for, or have a certificate made for this name."
-    elif "certificate verify failed" in said:
-        detail = f"The certificate of {where} is not believed by the authority in {place.ca_file}{_why(place)}."
-        advice = "Give the right --ca-file. If it is right, something else answers there: find out what."
-    elif "server does not support SSL" in said:
-        detail = f"The database at {where} has TLS switched off."
-        advice = "Set ssl = on with a certificate and key in its postgresql.conf."
-    elif "does not exist" in said and "database" in said:
-        detail, advice = f"There is no database {place.dbname} at {where}.", "Give its name with --dbname."
-    else:
-        detail = f"The database at {where} does not answer."
-        advice = "Check host, port and firewall, from this machine and from OpenBao's."
-    return BackendDown(detail, backend="postgresql", advice=advice)
-
-
-def _why(place: Place) -> str:
-    """Why its certificate is refused, asked once more: libpq does not say."""
-    try:
-        context = ssl.create_default_context(cafile=str(place.ca_file))
-        context.check_hostname = place.tls == "verify-full"
-        with socket.create_connection((place.host, place.port), timeout=_CONNECT_SECONDS) as line:
-            line.sendall(_SSL_REQUEST)
-            if line.recv(1) == b"S":
-                context.wrap_socket(line, server_hostname=place.host).close()
-    except ssl.SSLCertVerificationError as error:
-        return f": {reason(error, place.host).why}"
-    except (OSError, ValueError):
-        pass
-    return ""
+        # libpq hands on the server's words, in whatever language the server speaks, and no code.
+        raise reason((place.host, place.port, place.dbname), (user, password), place.tls, place.ca_file) from error
 
 
 def _is_address(host: str) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from broker.credentials import postgres, postgres_slices
 from broker.errors import BackendDown, Conflict
 from broker.operator.connecting.keystore import KeyStore
-from broker.operator.connecting.place import LoginRefused, Place, open_session
+from broker.operator.connecting.place import Place, open_session
+from broker.operator.connecting.why_refused import LoginRefused
 from broker.vault import Vault
 
 

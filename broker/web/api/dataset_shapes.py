@@ -144,7 +144,11 @@ class DatasetChangeBody(Strict):
 
 
 class SliceBody(Strict):
-    """A slice to register. The binding's shape is its kind's; for `postgres` and `s3` see the examples."""
+    """A slice to register. The binding's shape is its kind's; for `postgres` and `s3` see the examples.
+
+    `"fast": true` in a binding of a table lets indexes serve guests' conditions, and lets guests find out whether a
+    value exists in a row the slice hides.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=32)]
     description: Annotated[str, Field(max_length=2000)] = ""
@@ -185,6 +189,18 @@ class SliceBody(Strict):
             if not is_text(json.dumps([part, self.binding[part]], ensure_ascii=False, default=str)):
                 raise Invalid("This holds half of a character (a lone surrogate).", field=f"/binding/{part}")
         return NewSlice(self.name, self.description, self.kind, self.binding, tuple(self.actions))
+
+
+class BindingBody(Strict):
+    """Where a slice lives, in place of what could not be registered."""
+
+    binding: dict[str, Any]
+
+
+class FastBody(Strict):
+    """Whether a slice that hides rows is read in the faster form, which tells guests of hidden rows."""
+
+    fast: bool
 
 
 class OfferBody(Strict):

@@ -8,17 +8,19 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.access import datasets, explain, offers, slices, suspending
+from broker.access import datasets, explain, offers, slice_changes, slices, suspending
 from broker.access.facts import Ask
 from broker.database import now as clock
 from broker.models import Proposal, Slice
 from broker.web import proposed
 from broker.web.api.common import CallerNow, Ended, FreshCaller, PartsNow, Reason, WindowNow
 from broker.web.api.dataset_shapes import (
+    BindingBody,
     DatasetBody,
     DatasetChangeBody,
     DatasetFull,
     Datasets,
+    FastBody,
     OfferBody,
     OfferShown,
     SliceBody,
@@ -110,6 +112,37 @@ def retry_slice(slug: str, name: str, caller: FreshCaller, parts: PartsNow) -> S
     """Have a slice that failed registered again, once what kept it from that is mended. For admins."""
     with parts.database.transaction() as tx:
         return slice_shown(slices.retry_slice(tx, caller, slug, name, clock(tx)), binding=True)
+
+
+@router.put("/{slug}/slices/{name}/binding", operation_id="repair_slice", status_code=202)
+def repair_slice(slug: str, name: str, body: BindingBody, caller: FreshCaller, parts: PartsNow) -> SliceShown:
+    """Give a slice that failed another binding, and have it registered. For admins."""
+    with parts.database.transaction() as tx:
+        repaired = slice_changes.repair_slice(tx, caller, slug, name, body.binding, clock(tx))
+        return slice_shown(repaired, binding=True)
+
+
+@router.put("/{slug}/slices/{name}/fast", operation_id="set_slice_fast", status_code=202)
+def set_slice_fast(slug: str, name: str, body: FastBody, caller: FreshCaller, parts: PartsNow) -> SliceShown:
+    """Let indexes serve guests' conditions on a slice that hides rows, or not. For the dataset's owner.
+
+    With `fast`, guests can find out whether a value exists in a hidden row (by plans and times), and estimates over all
+    rows of the table. Without, the slice is filled for each query, and nothing tells of hidden rows.
+    """
+    with parts.database.transaction() as tx:
+        changed = slice_changes.set_fast(tx, caller, slug, name, clock(tx), fast=body.fast)
+        return slice_shown(changed, binding=True)
+
+
+@router.post("/{slug}/slices/{name}/confirm", operation_id="confirm_slice", status_code=202)
+def confirm_slice(slug: str, name: str, caller: FreshCaller, parts: PartsNow) -> SliceShown:
+    """Take a slice whose table has changed as it is now; it is registered anew. For the dataset's owner.
+
+    While a slice is `changed`, nothing is issued from it; `state_detail` says what has changed. An admin may only where
+    the dataset has no active owner.
+    """
+    with parts.database.transaction() as tx:
+        return slice_shown(slice_changes.confirm_slice(tx, caller, slug, name, clock(tx)), binding=True)
 
 
 @router.post("/{slug}/slices/{name}/retire", operation_id="retire_slice", status_code=202)

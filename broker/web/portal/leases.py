@@ -35,6 +35,7 @@ _CAUSES = {
     "abandoned": "its credential was not handed over in time",
     "closed": "the installation was closed",
     "disqualified": "it no longer qualified",
+    "slice_changed": "the table behind its slice changed",
     "expired": "its time was up",
     "grant_revoked": "its grant was ended",
     "offer_withdrawn": "the dataset is no longer offered",

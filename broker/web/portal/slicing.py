@@ -9,11 +9,12 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
-from broker.access import slices
+from broker.access import slice_changes, slices
 from broker.access.datasets import dataset as dataset_seen
 from broker.access.datasets import sees_binding
 from broker.database import now as clock
 from broker.errors import Forbidden
+from broker.models import Person
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.describing import condition_said
 from broker.web.portal.pages import render
@@ -47,6 +48,31 @@ def retry(slug: str, name: str, viewer: MemberNow, sent: Sent) -> Response:
     return act(viewer, sent, do, lambda back: _page(back, slug, f"retry-{name}", sent), needs=fresh)
 
 
+@router.post("/datasets/{slug}/slices/{name}/confirm")
+def confirm(slug: str, name: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Take one whose table has changed as it is now; its owner has looked."""
+
+    def do(viewer: Viewer) -> Response:
+        with viewer.parts.database.transaction() as tx:
+            slice_changes.confirm_slice(tx, viewer.caller, slug, name, clock(tx))
+        return go(f"/datasets/{slug}/slices")
+
+    return act(viewer, sent, do, lambda back: _page(back, slug, f"confirm-{name}", sent), needs=fresh)
+
+
+@router.post("/datasets/{slug}/slices/{name}/fast")
+def fast(slug: str, name: str, viewer: MemberNow, sent: Sent) -> Response:
+    """Let guests' conditions be planned together with its row filter, or keep them apart again."""
+
+    def do(viewer: Viewer) -> Response:
+        wanted = sent.get("fast", "") == "yes"
+        with viewer.parts.database.transaction() as tx:
+            slice_changes.set_fast(tx, viewer.caller, slug, name, clock(tx), fast=wanted)
+        return go(f"/datasets/{slug}/slices")
+
+    return act(viewer, sent, do, lambda back: _page(back, slug, f"fast-{name}", sent), needs=fresh)
+
+
 @router.post("/datasets/{slug}/slices/retire")
 def retire(slug: str, viewer: MemberNow, sent: Sent) -> Response:
     """Take one away; its leases end."""
@@ -66,12 +92,14 @@ def _shown(viewer: Viewer, slug: str) -> dict[str, Any]:
             raise Forbidden("This is for the dataset's owner, admins and auditors.", advice="Ask one of them.")
         held = slices.slices_of(tx, [found.id])[found.id]
         waiting = waiting_acts(tx, viewer, [found.id])
+        owner = tx.get(Person, found.owner_id) if found.owner_id else None
     return {
         **waiting,
         "dataset": found,
         "slices": held,
         "names": [(item.name, item.name) for item in held],
         "conditions": {item.id: [condition_said(row) for row in item.binding.get("rows", [])] for item in held},
+        "confirms": slice_changes.may_confirm(viewer.caller, found, owner),
         "waiting": any(item.state == "registering" for item in held),
     }
 

@@ -1,0 +1,38 @@
+"""What a table behind a slice was when the slice was registered, what it is now, and how the two differ, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# How slices are made now. One made in another way is made again by the round that looks at them.
+MADE = 1
+
+
+def difference(was: Mapping[str, Any], now: Mapping[str, Any] | None, binding: Mapping[str, Any]) -> str:
+    """What has changed behind a slice since its owner saw it, as a sentence; "" if nothing.
+
+    Args:
+        was, now: `{table, columns: {name: [which, type, computed]}, definition, reads}`, each part as the database
+            identifies it; None where there is no table of that name.
+    """
+    named = f"{binding.get('schema')}.{binding.get('table')}"
+    if now is None:
+        return f"There is no table {named} any more: it was dropped or renamed."
+    for name, (which, type_, computed) in was.get("columns", {}).items():
+        if name not in now.get("columns", {}):
+            return f"The table {named} has no column {name} any more: it was dropped or renamed."
+        which_now, type_now, computed_now = now["columns"][name]
+        if which_now != which:
+            return f"The column {name} of {named} is another column than it was."
+        if type_now != type_:
+            return f"The column {name} of {named} is of type {type_now} now; it was {type_}."
+        if computed_now != computed:
+            return f"The column {name} of {named} is computed in another way than it was."
+    if now.get("table") != was.get("table"):
+        return f"{named} is another table than it was, or was made anew."
+    if now.get("definition") != was.get("definition"):
+        return f"Which rows {named} shows is defined in another way than it was."
+    if now.get("reads") != was.get("reads"):
+        return "The slice's own view is gone, or was made to read something else."
+    return ""
