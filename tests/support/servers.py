@@ -84,7 +84,7 @@ def customer(programs: Path, *, tls: bool, host: str = "localhost", german: bool
         log.touch()
         if account:
             os.chown(log, *account)
-        command = [programs / "postgres", "-D", data, *options]
+        command: list[str | Path] = [programs / "postgres", "-D", data, *options]
         child = children.start(command, log=log, account=account, environment=os.environ | surroundings)
         running = Customer(port, folder / "ca.pem")
         try:
