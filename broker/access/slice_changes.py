@@ -10,35 +10,39 @@ from sqlalchemy import select, update
 
 from broker import audit
 from broker.access import filter_check, opening
+from broker.access.approving import not_decider
 from broker.access.datasets import dataset, is_owner
 from broker.access.permissions import require_admin
 from broker.access.slices import REGISTERING_CHANNEL, slice_of
 from broker.caller import Caller
 from broker.credentials import kinds
 from broker.database import Transaction, notify
-from broker.errors import Conflict, Forbidden, Invalid
-from broker.models import Dataset, Person, Slice
+from broker.errors import Conflict, Invalid
+from broker.models import Dataset, Slice
 
 _OF_TABLES = frozenset({"postgres", "mariadb"})
 
 
-def may_confirm(caller: Caller, of: Dataset, owner: Person | None) -> bool:
-    """Whether the caller says of a dataset's slices what they may show: its owner, else an admin."""
-    return is_owner(caller, of) or (caller.is_admin and (owner is None or owner.status != "active"))
+def may_confirm(tx: Transaction, caller: Caller, of: Dataset) -> bool:
+    """Whether the caller says of a dataset's slices what they may show.
+
+    Its owner or a steward; an admin where there is neither, but not whoever added the dataset or suspended its owner.
+    """
+    return not_decider(tx, caller, of.id, "") is None
 
 
 def confirm_slice(tx: Transaction, caller: Caller, slug: str, name: str, now: datetime) -> Slice:
     """Take a slice whose table has changed as it is now: its owner has looked. It is registered anew.
 
-    An admin may only where nobody owns the dataset, or its owner is not active.
+    An admin may only where nobody owns the dataset, or its owner is not active; never whoever bound the slice.
 
     Raises:
         Conflict: nothing has changed behind it.
         Forbidden: the caller is not its owner.
     """
     of = dataset(tx, caller, slug)
-    _require_owner(tx, caller, of, "Only the dataset's owner says that a changed slice is right as it is now.")
     found = slice_of(tx, of.id, name)
+    _require_say(tx, caller, of, found)
     if of.status == "retired" or found.state != "changed":
         raise Conflict("Nothing has changed behind this slice.", advice="Reload the page to see how it stands.")
     details = {"dataset": of.id, "was": found.state_detail}
@@ -82,8 +86,8 @@ def set_fast(tx: Transaction, caller: Caller, slug: str, name: str, now: datetim
         Forbidden: the caller is not its owner.
     """
     of = dataset(tx, caller, slug)
-    _require_owner(tx, caller, of, "Only the dataset's owner says what a slice may tell of rows it hides.")
     found = slice_of(tx, of.id, name)
+    _require_say(tx, caller, of, found)
     if found.kind not in _OF_TABLES:
         raise Invalid("Only slices of tables have a faster form.", field="/fast")
     if of.status == "retired" or found.state != "ready" or bool(found.binding.get("fast")) == fast:
@@ -93,10 +97,11 @@ def set_fast(tx: Transaction, caller: Caller, slug: str, name: str, now: datetim
     return _register_again(tx, caller, found, "slice.fast_set", details, now, binding=binding)
 
 
-def _require_owner(tx: Transaction, caller: Caller, of: Dataset, said: str) -> None:
-    owner = tx.get(Person, of.owner_id) if of.owner_id else None
-    if not may_confirm(caller, of, owner):
-        raise Forbidden(said, advice="Ask its owner.")
+def _require_say(tx: Transaction, caller: Caller, of: Dataset, found: Slice) -> None:
+    if error := not_decider(tx, caller, of.id, ""):
+        raise error
+    if found.bound_by == caller.id and not is_owner(caller, of):
+        raise Conflict("You bound this slice, so somebody else says that it is right.", code="self_decision")
 
 
 def _register_again(

@@ -6,6 +6,7 @@ import secrets
 
 from broker.access import looking, registering
 from broker.credentials.postgres_sessions import view_of
+from broker.models import Slice
 from broker.parts import vault_of
 from tests.support.world import DEIDENTIFIED, World
 from tests.web.conftest import ClientOf
@@ -76,3 +77,13 @@ def test_the_owner_chooses_the_faster_form_and_back(world: World, client_of: Cli
             (plan,) = zip(*session.execute(f"EXPLAIN SELECT * FROM {view}").fetchall(), strict=True)
         assert ("Function Scan" in "".join(plan)) is not fast
         assert client_of(owner).put(path, json={"fast": fast}).status_code == 409
+
+
+def test_a_failed_slice_that_somebody_waits_for_is_not_repaired_by_one_admin(world: World, client_of: ClientOf) -> None:
+    """Else one admin could bind it to any table behind the owner's back."""
+    signed, dataset, _ = world.guest()
+    world.change(Slice, world.slice_id(dataset), state="failed")
+    api = client_of(world.person(roles=("admin",)))
+    refused = api.put(f"/datasets/{dataset.slug}/slices/deidentified/binding", json={"binding": DEIDENTIFIED})
+    assert refused.status_code == 409 and "second admin" in refused.json()["detail"], refused.text
+    assert signed.caller.vendor_id

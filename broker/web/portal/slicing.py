@@ -14,7 +14,6 @@ from broker.access.datasets import dataset as dataset_seen
 from broker.access.datasets import sees_binding
 from broker.database import now as clock
 from broker.errors import Forbidden
-from broker.models import Person
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.describing import condition_said
 from broker.web.portal.pages import render
@@ -92,14 +91,14 @@ def _shown(viewer: Viewer, slug: str) -> dict[str, Any]:
             raise Forbidden("This is for the dataset's owner, admins and auditors.", advice="Ask one of them.")
         held = slices.slices_of(tx, [found.id])[found.id]
         waiting = waiting_acts(tx, viewer, [found.id])
-        owner = tx.get(Person, found.owner_id) if found.owner_id else None
+        confirms = slice_changes.may_confirm(tx, viewer.caller, found)
     return {
         **waiting,
         "dataset": found,
         "slices": held,
         "names": [(item.name, item.name) for item in held],
         "conditions": {item.id: [condition_said(row) for row in item.binding.get("rows", [])] for item in held},
-        "confirms": slice_changes.may_confirm(viewer.caller, found, owner),
+        "confirms": confirms,
         "waiting": any(item.state == "registering" for item in held),
     }
 
