@@ -127,6 +127,7 @@ class _Supervisor:
         ports = None if kept else Ports(port, *(children.free_port() for _ in range(4)))
         self._state = state
         self._stack = Stack(state, ports)
+        self._first = not kept
         self._environment: dict[str, str] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._restart_at: dict[str, float] = {}
@@ -135,7 +136,7 @@ class _Supervisor:
     def start(self) -> None:
         """Bring everything up in order; the example is made on the first start only."""
         _say(self._state, {"state": "starting"})
-        children.require_free(self._stack.ports.web, "the portal")
+        self._require_port()
         self._stack.start()
         self._environment = self._stack.environment()
         _write_environment(self._state / "environment", self._environment)
@@ -144,6 +145,17 @@ class _Supervisor:
             self._launch(name)
         children.wait_until(self._ready, self._processes["web"], seconds=30, name="The portal", log=self._log("web"))
         _say(self._state, self._describe())
+
+    def _require_port(self) -> None:
+        """Whether the portal's port is free; where it was never served at, another may be chosen the next time."""
+        try:
+            children.require_free(self._stack.ports.web, "the portal")
+        except StartFailed as taken:
+            if not self._first:
+                raise StartFailed(f"{taken} This installation keeps the port of its first start.") from taken
+            (self._state / "ports.json").unlink()
+            another = "or choose another: make up PORT=8300"
+            raise StartFailed(f"{str(taken).removesuffix('.')}, {another}") from taken
 
     def watch(self) -> None:
         """Note children that died and start them again, each time after a longer pause."""
@@ -241,7 +253,8 @@ def _introduce(state: Path, status: Mapping[str, Any], seconds: float) -> None:
         print("The example's passwords were shown at the first start. Lost? `make passwords` makes new ones.")
     print("Notices stand in the portal under /notices; mail goes out once GUESTKEY_SMTP_* is set (docs/notices.md).")
     print(f"\nState and logs: {state}")
-    print("Stop: make down      What runs: make status      The whole story, unattended: make demo")
+    own = "" if state == Path(".state").absolute() or str(state) == ".state" else f" STATE={state}"
+    print(f"Stop: make down{own}      What runs: make status{own}      The whole story, unattended: make demo")
 
 
 def _print_accounts(accounts: Sequence[Mapping[str, Any]]) -> None:

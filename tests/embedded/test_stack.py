@@ -192,3 +192,13 @@ def _what_is_there(servers: PostgresServers, database: str, table: str) -> tuple
         roles = admin.execute("SELECT rolname FROM pg_roles WHERE rolname ~ '^guestkey_'").fetchall()
     assert row is not None
     return row[0], [name for (name,) in names], {name.removeprefix("guestkey_") for (name,) in roles}
+
+
+def test_another_port_can_be_chosen_where_the_first_was_taken(tmp_path: Path) -> None:
+    """A port that nothing was ever served at is not kept."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        command = [sys.executable, "-m", "broker.embedded", "up", "--state", str(tmp_path / "state"), "--port", port]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1 and f"Port {port}" in ran.stderr and "make up PORT=" in ran.stderr
+    assert not (tmp_path / "state" / "ports.json").exists()
