@@ -27,7 +27,7 @@ from sqlalchemy import func, select
 
 from benchmarks.bench_issue import identity, logged_in, running
 from broker.credentials.names import policy_of, role_of
-from broker.credentials.postgres_slices import role_definition
+from broker.credentials.postgres_users import role_definition
 from broker.embedded import openbao
 from broker.models import Lease
 from broker.parts import vault_of

@@ -16,7 +16,7 @@ from sqlalchemy.orm import aliased
 
 from broker import audit
 from broker.credentials import kinds
-from broker.credentials.base import Bound, LooksAgain
+from broker.credentials.base import Bound, LendsAgain, LooksAgain
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import BackendDown, Invalid
@@ -114,6 +114,26 @@ def _register(parts: Parts, setup: Vault, slice_: Slice) -> bool:
         _conclude(parts, slice_, "ready", "", rows, seen)
         return True
     return False
+
+
+def lend_again(parts: Parts, setup: Vault) -> int:
+    """Give the key store this version's statements for every slice in use. Returns how many.
+
+    Slices that an earlier version registered are ended by the statements of then, until this has been done.
+
+    Raises:
+        BackendDown: the key store does not answer; nothing is harmed by doing all of it once more.
+    """
+    with parts.database.transaction() as tx:
+        query = select(Slice).join(Dataset).where(Slice.state == "ready", Dataset.status != "retired")
+        slices = list(tx.scalars(query.order_by(Slice.id)))
+    done = 0
+    for slice_ in slices:
+        kind = kinds.get(slice_.kind)
+        if isinstance(kind, LendsAgain):
+            kind.lend_again(setup, slice_.id, _bound(parts, slice_))
+            done += 1
+    return done
 
 
 def _bound(parts: Parts, slice_: Slice) -> Bound:

@@ -53,6 +53,7 @@ class Worker:
         self._due: dict[str, float] = {}
         self._beside: dict[str, Future[None]] = {}
         self._again: set[str] = set()
+        self._lent = False
 
     def stop(self, *_signal: object) -> None:
         """Finish what is under way, then leave `run`. Usable as a signal handler."""
@@ -105,6 +106,9 @@ class Worker:
             return sweeping.due_in(tx, clock(tx), most=settings.sweep_interval)
 
     def _set_up(self, setup: Vault) -> int:
+        if not self._lent:
+            # Once: what earlier versions registered is ended by this one's statements from now on.
+            self._lent = self._guarded(lambda: registering.lend_again(self._parts, setup)) is not None
         self._guarded(lambda: registering.register_waiting(self._parts, setup))
         self._guarded(lambda: cataloguing.read_waiting(self._parts, setup))
         self._every("remove", HOUSEKEEPING_SECONDS, lambda: registering.remove_retired(self._parts, setup))

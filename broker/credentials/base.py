@@ -273,6 +273,18 @@ class Kind(Protocol):
 
 
 @runtime_checkable
+class LendsAgain(Protocol):
+    """A kind whose users are made and ended by statements that the key store keeps for each slice."""
+
+    def lend_again(self, setup: Vault, slice_id: str, bound: Bound) -> None:
+        """Give the key store this version's statements for a slice that an earlier one registered.
+
+        Raises:
+            BackendDown: the key store does not answer.
+        """
+
+
+@runtime_checkable
 class EndsTogether(Protocol):
     """What a kind offers besides where many credentials end sooner together than one after the other."""
 

@@ -87,6 +87,10 @@ class PostgresKind(DatabaseUser):
         """Make the slice's view and group, and OpenBao's role and policy for it."""
         return postgres_slices.register(setup, slice_id, bound.binding)
 
+    def lend_again(self, setup: Vault, slice_id: str, bound: Bound) -> None:
+        """See `LendsAgain.lend_again`."""
+        postgres_slices.lend_again(setup, slice_id, bound.binding)
+
     def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
         """See `Kind.unregister`."""
         postgres_slices.unregister(setup, slice_id, bound.binding)

@@ -1,16 +1,18 @@
-"""Taking users of ours away in PostgreSQL by hand, many at once: doors, then sessions, then users, then the question.
+"""Taking users of ours away in PostgreSQL by hand, many at once: sessions, doors, sessions, users, then the question.
 
-The order is the point, and that each step is committed before the next begins. Knows nothing of OpenBao or of leases.
+The order is the point, and that each step is committed before the next begins. Sessions are ended before the door is
+closed, because a guest can lock the row that closing it changes; and after, because one may have come in meanwhile.
+Whoever stands in the way is ended while we wait for it. Knows nothing of OpenBao or of leases.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
-from time import sleep
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from time import monotonic, sleep
+from typing import Any, LiteralString
 
 import psycopg
 import structlog
@@ -22,10 +24,19 @@ log = structlog.get_logger(__name__)
 Session = psycopg.Connection[tuple[Any, ...]]
 # A log-in that had passed the door before it was closed becomes a session that can be seen within this.
 _LATECOMERS_SECONDS = 0.1
-# PostgreSQL waits 100 ms for each session it ends, one after the other: several ask at once.
-_HELPERS = 5
+# Sessions end within milliseconds of being told to; one that hangs in the kernel is seen when PostgreSQL is asked.
+_GOING_SECONDS = 1.0
+_POLL_SECONDS = 0.02
+# Where one user's row or role is locked, each is worked at by itself, several at a time.
+_HELPERS = 4
 # So that one statement stays well within its timeout.
 _AT_ONCE = 100
+# Together only what is free at once: otherwise one guest would hold up the hundred beside it.
+_TOGETHER_LOCK = "200ms"
+_ALONE_LOCK = "700ms"
+_TRIES = 2
+# Less than the five seconds declared: what has not ended by then is reported, and tried again.
+_MOST_SECONDS = 4.0
 
 # A session whose user was dropped shows no name any more, only the number the user had.
 _SHOWN = """
@@ -62,17 +73,18 @@ def take_away(session: Session, users: Sequence[str], another: Callable[[], Sess
     Raises:
         psycopg.Error: the server refuses to be asked, or goes away meanwhile.
     """
+    until = monotonic() + _MOST_SECONDS
     before = after = Looked(session, users)
     if not before.nothing:
-        _in_parts(session, "close_door", before.numbers)
+        _signal(session, before, users)
+        _insist(session, another, "close_door", before.numbers, until)
         # Only then: who reconnects without pause would else be let in again under a user that is about to go.
         sleep(_LATECOMERS_SECONDS)
-        _end_sessions(session, users, another)
-        _drop(session, before.numbers)
+        _end_sessions(session, users)
+        _insist(session, another, "drop_user", before.numbers, until)
         after = Looked(session, users)
-        if after.orphans:
-            # They go by any user's name: whoever's user is gone is ended.
-            session.execute("SELECT guestkey_ops.end_sessions(%s)", (users[0],))
+        if after.orphans or after.logged_in:
+            _end_sessions(session, users)
             after = Looked(session, users)
     return {user: _remains(user, before, after) for user in users}
 
@@ -85,68 +97,129 @@ def _remains(user: str, before: Looked, after: Looked) -> str:
     return f"{roles} role, {sessions} sessions" if roles or sessions else ""
 
 
-def _end_sessions(session: Session, users: Sequence[str], another: Callable[[], Session]) -> None:
-    shown = Looked(session, users)
+def _signal(session: Session, shown: Looked, users: Sequence[str]) -> None:
+    """Tell sessions to end, without waiting for them; those of users that are gone go by any user's name."""
+    if not (shown.logged_in or shown.orphans):
+        return
+    try:
+        session.execute("SELECT guestkey_ops.signal_sessions(%s::name[])", (list(users),))
+    except psycopg.errors.UndefinedFunction:
+        # A database connected before this function came: that one waits for each session it ends.
+        for user in sorted(shown.logged_in) or users[:1]:
+            session.execute("SELECT guestkey_ops.end_sessions(%s)", (user,))
+
+
+def _end_sessions(session: Session, users: Sequence[str]) -> None:
+    end = monotonic() + _GOING_SECONDS
+    while True:
+        shown = Looked(session, users)
+        if not (shown.logged_in or shown.orphans) or monotonic() > end:
+            return
+        _signal(session, shown, users)
+        sleep(_POLL_SECONDS)
+
+
+def _insist(
+    session: Session, another: Callable[[], Session], function: LiteralString, users: Collection[str], until: float
+) -> None:
+    """Do it to all together; where one holds that up, to each by itself while whoever blocks us is ended."""
+    stubborn: list[str] = []
+    _lock_timeout(session, _TOGETHER_LOCK)
+    for some in _parts(users):
+        try:
+            _call(session, function, some)
+        except psycopg.Error as error:
+            if session.closed:
+                raise
+            log.warning("postgres.not_together", function=function, error=type(error).__name__)
+            stubborn += some
+    if not stubborn:
+        return
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for user in sorted(shown.logged_in) or (users[:1] if shown.orphans else []):
+    for user in stubborn:
         waiting.put(user)
-    helpers = [
-        threading.Thread(target=_help, args=(waiting, another), name="ending-sessions")
-        for _ in range(min(_HELPERS, waiting.qsize() - 1))
-    ]
+    with _blockers_ended(another, stubborn), _helped(another, waiting, function, until, len(stubborn) - 1):
+        _work_off(session, waiting, function, until)
+
+
+def _work_off(session: Session, waiting: queue.SimpleQueue[str], function: LiteralString, until: float) -> None:
+    _lock_timeout(session, _ALONE_LOCK)
+    with suppress(queue.Empty):
+        while monotonic() < until:
+            _alone(session, waiting.get_nowait(), function, until)
+
+
+def _alone(session: Session, user: str, function: LiteralString, until: float) -> None:
+    for _ in range(_TRIES):
+        try:
+            _call(session, function, [user])
+        except psycopg.Error as error:
+            if session.closed:
+                raise
+            # Its row is locked, it owns something elsewhere, or another worker is at it too.
+            log.warning("postgres.not_done", function=function, user=user, error=type(error).__name__)
+        else:
+            return
+        if monotonic() >= until:
+            return
+
+
+@contextmanager
+def _helped(
+    another: Callable[[], Session], waiting: queue.SimpleQueue[str], function: LiteralString, until: float, most: int
+) -> Iterator[None]:
+    def help_out() -> None:
+        try:
+            with another() as session:
+                _work_off(session, waiting, function, until)
+        except (BackendDown, psycopg.Error) as error:
+            # The others do its part; what nobody does is seen when PostgreSQL is asked.
+            log.warning("postgres.helper_lost", error=type(error).__name__)
+
+    helpers = [threading.Thread(target=help_out, name="ending-users") for _ in range(min(_HELPERS, most))]
     for helper in helpers:
         helper.start()
     try:
-        _work_off(waiting, session)
+        yield
     finally:
         for helper in helpers:
             helper.join()
 
 
-def _help(waiting: queue.SimpleQueue[str], another: Callable[[], Session]) -> None:
-    try:
-        with another() as session:
-            _work_off(waiting, session)
-    except (BackendDown, psycopg.Error) as error:
-        # The others do its part; what nobody does is seen when PostgreSQL is asked.
-        log.warning("postgres.helper_lost", error=type(error).__name__)
+@contextmanager
+def _blockers_ended(another: Callable[[], Session], users: Sequence[str]) -> Iterator[None]:
+    """Meanwhile end every guest's session that our own wait for, whoever's it is."""
+    done = threading.Event()
 
-
-def _work_off(waiting: queue.SimpleQueue[str], session: Session) -> None:
-    with suppress(queue.Empty):
-        while True:
-            session.execute("SELECT guestkey_ops.end_sessions(%s)", (waiting.get_nowait(),))
-
-
-def _drop(session: Session, users: Collection[str]) -> None:
-    """Drop them together or, should one refuse to go, each by itself."""
-    for some in _parts(users):
+    def end_blockers() -> None:
         try:
-            _call(session, "drop_user", some)
-        except psycopg.Error as error:
-            if session.closed:
-                raise
-            log.warning("postgres.not_dropped_together", error=type(error).__name__)
-            for user in some:
-                _drop_alone(session, user)
+            with another() as session:
+                while not done.wait(_POLL_SECONDS):
+                    _end_blockers(session, users)
+        except (BackendDown, psycopg.Error) as error:
+            log.warning("postgres.blockers_not_ended", error=type(error).__name__)
 
-
-def _drop_alone(session: Session, user: str) -> None:
+    ending = threading.Thread(target=end_blockers, name="ending-blockers")
+    ending.start()
     try:
-        _call(session, "drop_user", [user])
-    except psycopg.Error as error:
-        if session.closed:
-            raise
-        # It owns something elsewhere, or another worker is at it too: what is left of it is asked for afterwards.
-        log.warning("postgres.not_dropped", user=user, error=type(error).__name__)
+        yield
+    finally:
+        done.set()
+        ending.join()
 
 
-def _in_parts(session: Session, function: str, users: Collection[str]) -> None:
-    for some in _parts(users):
-        _call(session, function, some)
+def _end_blockers(session: Session, users: Sequence[str]) -> None:
+    try:
+        session.execute("SELECT guestkey_ops.end_blockers()")
+    except psycopg.errors.UndefinedFunction:
+        _signal(session, Looked(session, users), users)
 
 
-def _call(session: Session, function: str, users: Sequence[str]) -> None:
+def _lock_timeout(session: Session, limit: str) -> None:
+    session.execute("SELECT set_config('lock_timeout', %s, false)", (limit,))
+
+
+def _call(session: Session, function: LiteralString, users: Sequence[str]) -> None:
     # One statement, one commit.
     query = sql.SQL("SELECT {}(u) FROM unnest(%s::name[]) u").format(sql.Identifier("guestkey_ops", function))
     session.execute(query, (list(users),))

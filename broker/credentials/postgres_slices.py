@@ -11,44 +11,20 @@ import structlog
 from psycopg import sql
 
 from broker.credentials import postgres_views
-from broker.credentials.database_user import LIFETIMES, lend, withdraw
+from broker.credentials.database_user import lend, withdraw
 from broker.credentials.names import short
 from broker.credentials.postgres_binding import PostgresBinding
 from broker.credentials.postgres_sessions import registering, silent
+from broker.credentials.postgres_users import role_definition
 from broker.errors import Invalid
 from broker.vault import Vault
 
 log = structlog.get_logger(__name__)
 Session = psycopg.Connection[tuple[Any, ...]]
-CONNECTION_LIMIT = 3
-STATEMENT_TIMEOUT = "60s"
 _PROBE = "gks_probe"
 
 # Literals are read beforehand: this is for what only PostgreSQL knows, such as a year that its dates do not reach.
 _MISMATCHES = (psycopg.errors.DataError, psycopg.errors.UndefinedFunction, psycopg.errors.DatatypeMismatch)
-
-# SET FALSE: a guest cannot SET ROLE to the slice's role and so outlive its own.
-_CREATION = (
-    """CREATE ROLE "{{{{name}}}}" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS """
-    """CONNECTION LIMIT {limit} PASSWORD '{{{{password}}}}' VALID UNTIL '{{{{expiration}}}}';""",
-    """GRANT {group} TO "{{{{name}}}}" WITH ADMIN FALSE, INHERIT TRUE, SET FALSE;""",
-    """ALTER ROLE "{{{{name}}}}" SET statement_timeout = '{timeout}';""",
-    # So that psql's \d, and whoever leaves out the schema, finds the view.
-    """ALTER ROLE "{{{{name}}}}" SET search_path = slices;""",
-)
-_RENEWAL = ("""ALTER ROLE "{{name}}" VALID UNTIL '{{expiration}}';""",)
-# The COMMIT is the point: with NOLOGIN uncommitted, a holder that reconnects in a loop survives its own role.
-_REVOCATION = (
-    """DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{{name}}') """
-    """THEN ALTER ROLE "{{name}}" NOLOGIN; END IF; END $$;""",
-    "COMMIT;",
-    # Only where there is somebody to wait for: what the broker has ended by hand costs no pause.
-    "SELECT pg_sleep(0.1) FROM pg_roles WHERE rolname = '{{name}}';",
-    """SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE usename = '{{name}}';""",
-    "BEGIN;",
-    """DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{{name}}') """
-    """THEN DROP OWNED BY "{{name}}"; DROP ROLE "{{name}}"; END IF; END $$;""",
-)
 
 
 def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> int | None:
@@ -67,17 +43,16 @@ def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> int
     return rows
 
 
-def role_definition(connection: str, group: str) -> dict[str, Any]:
-    """How OpenBao makes, lengthens and ends users that are members of a group."""
-    creation = [part.format(group=group, limit=CONNECTION_LIMIT, timeout=STATEMENT_TIMEOUT) for part in _CREATION]
-    return {
-        "db_name": connection,
-        "creation_statements": creation,
-        "renew_statements": list(_RENEWAL),
-        "revocation_statements": list(_REVOCATION),
-        "rollback_statements": list(_REVOCATION),
-        **LIFETIMES,
-    }
+def lend_again(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> None:
+    """Give OpenBao today's statements for a slice that was registered earlier; nothing in PostgreSQL changes.
+
+    Users that live are ended by them, too: OpenBao reads a role's statements when it ends a lease.
+
+    Raises:
+        BackendDown: OpenBao does not answer.
+    """
+    binding = PostgresBinding.parse(raw_binding)
+    lend(vault, slice_id, role_definition(binding.connection, f"gks_{short(slice_id)}"))
 
 
 def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> None:

@@ -14,6 +14,35 @@ REVOKE ALL ON SCHEMA public FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION pg_catalog.lo_create(oid), pg_catalog.lo_creat(integer),
   pg_catalog.lo_from_bytea(oid, bytea), pg_catalog.lo_put(oid, bigint, bytea), pg_catalog.lo_open(oid, integer),
   pg_catalog.lowrite(integer, bytea), pg_catalog.lo_unlink(oid) FROM PUBLIC;
+-- [guest-functions]
+-- Everybody may by default fill the lock table, write WAL, queue notifications and use up transaction ids with these.
+-- Roles that exist now keep them; ones you make later need them granted by name.
+DO $$
+  DECLARE
+    own text := (SELECT string_agg(quote_ident(rolname), ', ') FROM pg_roles
+                  WHERE rolname !~ '^(pg_|gks?_|guestkey_)' AND NOT rolsuper);
+    f regprocedure;
+  BEGIN
+    FOR f IN SELECT p.oid FROM pg_proc p
+              WHERE p.pronamespace = 'pg_catalog'::regnamespace
+                AND (p.proname LIKE 'pg%advisory%lock%' OR p.proname IN ('pg_logical_emit_message', 'pg_notify',
+                  'pg_export_snapshot', 'pg_current_xact_id', 'txid_current'))
+                AND has_function_privilege('public', p.oid, 'EXECUTE')
+    LOOP
+      IF own IS NOT NULL THEN
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', f, own);
+      END IF;
+      EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f);
+    END LOOP;
+  END $$;
+-- [prepared-transactions]
+-- A prepared transaction holds its locks without a session that could be ended. In postgresql.conf, then restart:
+--   max_prepared_transactions = 0
+-- [server-settings]
+-- Guests must not use up all connections, nor the disk. In postgresql.conf, then restart (numbers are yours to choose):
+--   reserved_connections = 10
+--   temp_file_limit = '1GB'
+--   max_notify_queue_pages = 8192
 
 -- [registrar]
 -- The registrar makes slices: it owns their views and roles, and reads what it was granted.
@@ -31,6 +60,8 @@ CREATE SCHEMA slices_private AUTHORIZATION guestkey_registrar;
 CREATE ROLE guestkey_minter LOGIN CREATEROLE NOINHERIT PASSWORD {minter};
 -- [minter-rights]
 ALTER ROLE guestkey_minter SET createrole_self_grant = 'inherit';
+-- What a guest has locked must not hold up OpenBao, which would then make no users either.
+ALTER ROLE guestkey_minter SET lock_timeout = '2s';
 GRANT CONNECT ON DATABASE data TO guestkey_minter;
 
 -- [watch]
@@ -53,10 +84,43 @@ CREATE OR REPLACE FUNCTION guestkey_ops.end_sessions(who name) RETURNS integer
   SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid, 2000))::int FROM pg_stat_activity a
    WHERE a.usesysid IS NOT NULL
      AND ((a.usename = who AND who LIKE 'gk\_%') OR NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = a.usesysid)) $$;
+-- Tells sessions to end without waiting for them: before the door is closed, since a guest can lock its own row.
+CREATE OR REPLACE FUNCTION guestkey_ops.signal_sessions(who name[]) RETURNS integer
+  LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid))::int FROM pg_stat_activity a
+   WHERE a.usesysid IS NOT NULL
+     AND ((a.usename = ANY (who) AND a.usename LIKE 'gk\_%')
+       OR NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = a.usesysid)) $$;
+-- Ends guests' sessions for whose locks one of Guestkey's own logins waits.
+CREATE OR REPLACE FUNCTION guestkey_ops.end_blockers() RETURNS integer
+  LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT count(*) FILTER (WHERE pg_terminate_backend(g.pid))::int FROM pg_stat_activity g
+   WHERE g.usename LIKE 'gk\_%' AND g.pid IN (
+     SELECT unnest(pg_blocking_pids(w.pid)) FROM pg_stat_activity w
+      WHERE w.usename IN ('guestkey_watch', 'guestkey_minter')) $$;
+-- Ends guests' sessions that run or hold something longer than allowed, or hold too many locks: a user may switch off
+-- the timeouts it was given. Returns whose.
+CREATE OR REPLACE FUNCTION guestkey_ops.end_overlong(statement interval, transaction interval, locks integer)
+  RETURNS SETOF name
+  LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  WITH over AS MATERIALIZED (
+    SELECT a.pid, a.usename FROM pg_stat_activity a
+     WHERE a.usename LIKE 'gk\_%'
+       AND ((a.state = 'active' AND a.query_start < clock_timestamp() - statement)
+         OR a.xact_start < clock_timestamp() - transaction
+         OR a.pid IN (SELECT l.pid FROM pg_locks l GROUP BY l.pid HAVING count(*) > locks)))
+  SELECT usename FROM over WHERE pg_terminate_backend(pid) $$;
 CREATE OR REPLACE FUNCTION guestkey_ops.close_door(who name) RETURNS void
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   BEGIN
     IF who LIKE 'gk\_%' AND EXISTS (SELECT FROM pg_roles WHERE rolname = who) THEN
+      -- A guest can hold its own row locked: its sessions end first, and no new one is as quick as the next statement.
+      BEGIN
+        PERFORM pg_stat_clear_snapshot();
+        PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = who;
+      EXCEPTION WHEN insufficient_privilege THEN
+        NULL;
+      END;
       EXECUTE format('ALTER ROLE %I NOLOGIN', who);
     END IF;
   END $$;
@@ -73,8 +137,31 @@ CREATE OR REPLACE FUNCTION guestkey_ops.drop_user(who name) RETURNS void
 -- Whoever is no superuser may give away only what the new owner could have made itself.
 GRANT CREATE ON SCHEMA guestkey_ops TO guestkey_reaper, guestkey_minter;
 ALTER FUNCTION guestkey_ops.end_sessions(name) OWNER TO guestkey_reaper;
+ALTER FUNCTION guestkey_ops.signal_sessions(name[]) OWNER TO guestkey_reaper;
+ALTER FUNCTION guestkey_ops.end_blockers() OWNER TO guestkey_reaper;
+-- The minter sees what the users it made are doing; the reaper does not.
+ALTER FUNCTION guestkey_ops.end_overlong(interval, interval, integer) OWNER TO guestkey_minter;
 ALTER FUNCTION guestkey_ops.close_door(name) OWNER TO guestkey_minter;
 ALTER FUNCTION guestkey_ops.drop_user(name) OWNER TO guestkey_minter;
 REVOKE CREATE ON SCHEMA guestkey_ops FROM guestkey_reaper, guestkey_minter;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA guestkey_ops FROM PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA guestkey_ops TO guestkey_watch;
+-- [reserved-connections]
+-- When guests hold all other connections, these two still get in.
+GRANT pg_use_reserved_connections TO guestkey_watch, guestkey_minter WITH INHERIT TRUE;
+-- [temp-files]
+-- Lets OpenBao bound the temporary files of each user it makes.
+GRANT SET ON PARAMETER temp_file_limit TO guestkey_minter;
+-- [guest-definitions]
+-- A guest may by default define rights for what it would make, and so entangle another's user. Only a superuser can
+-- forbid it.
+CREATE OR REPLACE FUNCTION guestkey_ops.refuse_definitions() RETURNS event_trigger
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+  BEGIN
+    IF session_user LIKE 'gk\_%' THEN
+      RAISE insufficient_privilege USING MESSAGE = 'guests define nothing in this database';
+    END IF;
+  END $$;
+DROP EVENT TRIGGER IF EXISTS guestkey_refuse_definitions;
+CREATE EVENT TRIGGER guestkey_refuse_definitions ON ddl_command_start
+  EXECUTE FUNCTION guestkey_ops.refuse_definitions();

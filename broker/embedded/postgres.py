@@ -58,7 +58,13 @@ DATA = Purpose(
     "data_database.sql",
     ("registrar", "minter", "watch"),
     # What only a server's settings can hold guests to: docs/guests-who-fight.md.
-    {"reserved_connections": "10", "temp_file_limit": "1GB", "max_prepared_transactions": "0"},
+    {
+        "reserved_connections": "10",
+        "temp_file_limit": "1GB",
+        "max_prepared_transactions": "0",
+        "max_notify_queue_pages": "8192",
+        "max_locks_per_transaction": "256",
+    },
 )
 
 

@@ -59,7 +59,8 @@ def postgres(
         bool, typer.Option("--reset-logins", help="Give our logins new passwords where these are lost.")
     ] = False,
     leave_open: Annotated[
-        list[str] | None, typer.Option(help="A database of that server guests may enter. Unsafe.", metavar="DATABASE")
+        list[str] | None,
+        typer.Option(help="A database of that server guests may enter, or `functions`. Unsafe.", metavar="DATABASE"),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Never ask.")] = False,
     as_json: AsJson = False,
@@ -119,7 +120,9 @@ class Talk:
             self.say(
                 f"! UNSAFE: with TLS {place.tls} another server can pose as {place.host} and be told the passwords."
             )
-        for name in sorted(asked.left_open):
+        if parts.FUNCTIONS in asked.left_open:
+            self.say("! UNSAFE: guests may fill the lock table and the WAL of that server.")
+        for name in sorted(asked.left_open - {parts.FUNCTIONS}):
             self.say(f"! UNSAFE: guests may enter the database {name}; what they make there is not taken away.")
 
     def checked(self, place: Place, items: list[Item], *, over: bool = True) -> None:

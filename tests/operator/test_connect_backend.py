@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,10 @@ def test_an_operator_is_guided_from_an_empty_database_to_a_proven_one(
     assert done.code == 0, done.out
     assert scripts[0].startswith(script.splitlines()[0]), "prompts leave no trace on standard output"
     assert 'REVOKE ALL ON DATABASE "elsewhere" FROM PUBLIC;' in scripts[1] and "CREATE ROLE" not in scripts[1]
-    name, _, setting = result.read_text().removeprefix("".join(scripts)).partition("=")
+    advice, name, setting = re.split(
+        r"^(GUESTKEY_\w+)=", result.read_text().removeprefix("".join(scripts)), flags=re.MULTILINE
+    )
+    assert "reserved_connections = 10" in advice and "REVOKE" not in advice
     assert name == "GUESTKEY_POSTGRES_CONNECTIONS"
     assert json.loads(setting)["warehouse"]["sslmode"] == "verify-full"
     assert "is confirmed gone" in done.out and "The database warehouse is connected." in done.out
@@ -180,12 +184,17 @@ def test_a_login_that_is_no_superuser_prepares_what_it_may(run: Run, tmp_path: P
         dba = login(tmp_path, "dba", "mends")
         applied = run(server, *plain, *dba, "--apply")
         left = {item["part"]: item["sql"] for item in told(applied)["items"] if not item["ok"]}
-        assert set(left) == {"other-databases", "large-objects"}, applied.stderr
+        superusers = {"guest-functions", "server-settings", "reserved-connections", "temp-files", "guest-definitions"}
+        assert set(left) == {"other-databases", "large-objects", *superusers}, applied.stderr
         assert 'REVOKE ALL ON DATABASE "elsewhere" FROM PUBLIC;' in left["other-databases"]
         unsafe = [word for name in ("elsewhere", "postgres", "template1") for word in ("--leave-open", name)]
+        refused = run(server, *plain, *unsafe, name="prepared")
+        assert refused.exit_code == 9, "guests could fill the lock table"
+        unsafe += ["--leave-open", "functions"]
         done = run(server, *plain, *unsafe, name="prepared")
         assert done.exit_code == 0, done.stderr
         assert "UNSAFE: guests may enter the database elsewhere" in done.stderr
+        assert "UNSAFE: guests may fill the lock table and the WAL" in done.stderr
 
 
 def test_what_must_not_be_connected_is_refused(run: Run, stack: Stack, front: Customer, tmp_path: Path) -> None:
@@ -210,7 +219,7 @@ def test_what_must_not_be_connected_is_refused(run: Run, stack: Stack, front: Cu
             )
         changed = run(server, *plain, "--check")
         found = {item["part"] for item in told(changed)["items"] if not item["ok"]}
-        assert found == {"minter", "watch", "functions"}, changed.stderr
+        assert found == {"minter", "watch", "functions", "server-settings"}, changed.stderr
         with server.admin() as session:
             session.execute(told(changed)["sql"])
         lost = run(server, *plain, name="lost")

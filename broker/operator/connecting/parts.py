@@ -26,7 +26,8 @@ _ATTRIBUTES = {
 _ROLE = """SELECT rolcanlogin AND NOT rolsuper AND NOT rolcreatedb AND rolcreaterole = %(creates)s
   AND NOT rolreplication AND NOT rolbypassrls AND (rolinherit <> %(creates)s)
   AND NOT EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
-                   WHERE m.member = r.oid AND (g.rolsuper OR starts_with(g.rolname, 'pg_')))
+                   WHERE m.member = r.oid AND (g.rolsuper OR starts_with(g.rolname, 'pg_'))
+                     AND g.rolname <> 'pg_use_reserved_connections')
   FROM pg_roles r WHERE rolname = %(role)s"""
 # Without rights of its own a database lets everybody in; a schema nobody.
 _OTHER_DATABASES = """SELECT datname FROM pg_database WHERE datallowconn AND datname <> current_database()
@@ -39,13 +40,22 @@ _CHECKS: Mapping[str, str] = {
     "large-objects": "SELECT NOT bool_or(has_function_privilege('public', p.oid, 'EXECUTE')) FROM pg_proc p"
     " WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname IN ('lo_create', 'lo_creat', 'lo_from_bytea',"
     " 'lo_put', 'lo_open', 'lowrite', 'lo_unlink')",
+    "guest-functions": "SELECT NOT bool_or(has_function_privilege('public', p.oid, 'EXECUTE')) FROM pg_proc p"
+    " WHERE p.pronamespace = 'pg_catalog'::regnamespace AND (p.proname LIKE 'pg%advisory%lock%' OR p.proname IN"
+    " ('pg_logical_emit_message', 'pg_notify', 'pg_export_snapshot', 'pg_current_xact_id', 'txid_current'))",
+    "prepared-transactions": "SELECT current_setting('max_prepared_transactions')::int = 0",
+    "server-settings": "SELECT current_setting('reserved_connections')::int > 0"
+    " AND (SELECT setting::bigint >= 0 FROM pg_settings WHERE name = 'temp_file_limit')"
+    " AND (SELECT bool_and(setting::bigint <= 65536) FROM pg_settings"
+    " WHERE name = 'max_notify_queue_pages') IS NOT FALSE",
     "registrar-rights": "SELECT has_database_privilege(oid, current_database(), 'CONNECT WITH GRANT OPTION')"
     " FROM pg_roles WHERE rolname = 'guestkey_registrar'",
     "slices": "SELECT pg_get_userbyid(nspowner) = 'guestkey_registrar' FROM pg_namespace WHERE nspname = 'slices'",
     "slices-private": "SELECT pg_get_userbyid(nspowner) = 'guestkey_registrar' FROM pg_namespace"
     " WHERE nspname = 'slices_private'",
     "minter-rights": "SELECT has_database_privilege(oid, current_database(), 'CONNECT')"
-    " AND 'createrole_self_grant=inherit' = ANY(rolconfig) FROM pg_roles WHERE rolname = 'guestkey_minter'",
+    " AND rolconfig @> ARRAY['createrole_self_grant=inherit', 'lock_timeout=2s']"
+    " FROM pg_roles WHERE rolname = 'guestkey_minter'",
     "watch-rights": "SELECT has_database_privilege(oid, current_database(), 'CONNECT')"
     " FROM pg_roles WHERE rolname = 'guestkey_watch'",
     "reaper": "SELECT NOT rolcanlogin AND NOT rolsuper FROM pg_roles WHERE rolname = 'guestkey_reaper'",
@@ -54,11 +64,18 @@ _CHECKS: Mapping[str, str] = {
     "operations": "SELECT true FROM pg_namespace WHERE nspname = 'guestkey_ops'",
     "operations-rights": "SELECT has_schema_privilege(r.oid, n.oid, 'USAGE') FROM pg_roles r, pg_namespace n"
     " WHERE rolname = 'guestkey_watch' AND nspname = 'guestkey_ops'",
-    "functions-rights": "SELECT count(*) = 3 AND bool_and(has_function_privilege('guestkey_watch', p.oid, 'EXECUTE')"
+    "functions-rights": "SELECT count(*) = 6 AND bool_and(has_function_privilege('guestkey_watch', p.oid, 'EXECUTE')"
     " AND NOT has_function_privilege('public', p.oid, 'EXECUTE') AND pg_get_userbyid(p.proowner) = CASE p.proname"
-    " WHEN 'end_sessions' THEN 'guestkey_reaper' ELSE 'guestkey_minter' END)"
+    " WHEN 'end_sessions' THEN 'guestkey_reaper' WHEN 'signal_sessions' THEN 'guestkey_reaper'"
+    " WHEN 'end_blockers' THEN 'guestkey_reaper' ELSE 'guestkey_minter' END)"
     " FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'guestkey_ops'"
-    " AND EXISTS (SELECT FROM pg_roles WHERE rolname = 'guestkey_watch')",
+    " AND p.proname <> 'refuse_definitions' AND EXISTS (SELECT FROM pg_roles WHERE rolname = 'guestkey_watch')",
+    "reserved-connections": "SELECT bool_and(pg_has_role(r.oid, 'pg_use_reserved_connections', 'USAGE'))"
+    " AND count(*) = 2 FROM pg_roles r WHERE rolname IN ('guestkey_watch', 'guestkey_minter')",
+    "temp-files": "SELECT has_parameter_privilege(oid, 'temp_file_limit', 'SET')"
+    " FROM pg_roles WHERE rolname = 'guestkey_minter'",
+    "guest-definitions": "SELECT evtenabled IN ('O', 'A') FROM pg_event_trigger"
+    " WHERE evtname = 'guestkey_refuse_definitions' AND evtevent = 'ddl_command_start' AND evttags IS NULL",
 }
 _FUNCTIONS = """SELECT p.proname, p.prosrc FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
   WHERE n.nspname = 'guestkey_ops' AND p.prosecdef AND p.proconfig = ARRAY['search_path=pg_catalog, pg_temp']"""
@@ -67,6 +84,9 @@ _WHAT: Mapping[str, str] = {
     "other-databases": "Nobody enters other databases of this server by default",
     "public-schema": "No schema is open to everybody",
     "large-objects": "Nobody stores large objects by default",
+    "guest-functions": "Nobody fills the lock table, the WAL or the queue of notifications by default",
+    "prepared-transactions": "Nobody can leave locks behind without a session",
+    "server-settings": "The server keeps connections for Guestkey and bounds temporary files and notifications",
     "registrar": "The registrar's login exists: it makes the slices' views",
     "registrar-rights": "The registrar may let slices' roles into this database",
     "slices": "A schema for the slices' views exists",
@@ -79,11 +99,17 @@ _WHAT: Mapping[str, str] = {
     "reaper-rights": "The reaper may end sessions",
     "operations": "A schema for the watch's functions exists",
     "operations-rights": "The watch may use that schema",
-    "functions": "The watch's three functions are there, unchanged",
+    "functions": "The watch's functions are there, unchanged",
     "functions-rights": "Only the watch may call them",
+    "reserved-connections": "Watch and minter get in when guests hold all other connections",
+    "temp-files": "Guests' temporary files are bounded",
+    "guest-definitions": "Guests define nothing here, default rights included",
 }
 # A managed service may not let anybody do these; what is left open is said.
-ADVISED = frozenset({"slices-private", "large-objects"})
+ADVISED = frozenset({"slices-private", "large-objects", "server-settings", "reserved-connections", "temp-files"})
+ADVISED |= {"guest-definitions"}
+# Named with --leave-open where a service lets nobody take them away from everybody.
+FUNCTIONS = "functions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +168,8 @@ def _mend(session: Session, part: str, script: str, passwords: Passwords, left_o
     if part == "other-databases":
         names = [name for name in _names(session, _OTHER_DATABASES) if name not in left_open]
         return _revokes("DATABASE", names)
+    if part == "guest-functions" and FUNCTIONS in left_open:
+        return ""
     if part == "public-schema":
         return _revokes("SCHEMA", _names(session, _SCHEMAS))
     if part in LOGINS:
@@ -163,7 +191,8 @@ def _mend_login(session: Session, login: str, script: str, passwords: Passwords)
         return ""
     memberships = session.execute(
         "SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid"
-        " WHERE m.member = %s::regrole AND (g.rolsuper OR starts_with(g.rolname, 'pg_'))",
+        " WHERE m.member = %s::regrole AND (g.rolsuper OR starts_with(g.rolname, 'pg_'))"
+        " AND g.rolname <> 'pg_use_reserved_connections'",
         (role,),
     ).fetchall()
     revoked = [

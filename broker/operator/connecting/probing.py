@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from broker.credentials import postgres, postgres_slices
+from broker.credentials.postgres_users import role_definition
 from broker.errors import BackendDown, Conflict
 from broker.operator.connecting.keystore import KeyStore
 from broker.operator.connecting.place import Place, open_session
@@ -21,7 +22,7 @@ def probe(store: KeyStore, setup: Vault, ender: Vault, place: Place) -> str:
     """
     role = f"gk-probe-{place.name}"
     with postgres_slices.probe_group(setup, place.name) as group:
-        setup.write_database_role(role, postgres_slices.role_definition(place.name, group))
+        setup.write_database_role(role, role_definition(place.name, group))
         try:
             postgres.remove_user(ender, place.name, _PROBE_USER)
             made = store.credential(role)

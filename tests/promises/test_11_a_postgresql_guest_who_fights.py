@@ -1,0 +1,226 @@
+"""Promise 11: access is taken back for certain, even from a guest who fights with all PostgreSQL lets it do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+
+import psycopg
+import pytest
+
+from broker.credentials.base import LeaseToEnd
+from broker.credentials.names import short
+from broker.credentials.postgres import CONFIRMED, PostgresKind
+from broker.embedded.stack import Stack
+from broker.models import Dataset
+from broker.parts import Parts, vault_of
+from broker.settings import Settings
+from tests.support.fighting import HELD_OPEN, Session, reads, relocking, run
+from tests.support.world import DEIDENTIFIED, Signed, World
+
+KIND = PostgresKind()
+# What the kind declares: see PostgresKind.ending.
+DECLARED_SECONDS = 5.0
+FORBIDDEN = [
+    "SELECT count(pg_advisory_lock(i)) FROM generate_series(1, 10) i",
+    "SELECT pg_try_advisory_lock_shared(1, 2)",
+    "SELECT pg_advisory_xact_lock(1)",
+    "SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000))",
+    "SELECT pg_logical_emit_message(true, 'x', ''::bytea)",
+    "SELECT pg_notify('x', 'y')",
+    "SELECT pg_export_snapshot()",
+    "SELECT txid_current()",
+    "SELECT pg_current_xact_id()",
+    "SELECT lo_create(0)",
+    "SELECT lo_from_bytea(0, 'x')",
+    "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {other}",
+    "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
+    "ALTER DEFAULT PRIVILEGES FOR ROLE {other} GRANT SELECT ON TABLES TO {self}",
+    "SET temp_file_limit = '-1'",
+    "ALTER ROLE {self} SET temp_file_limit = '-1'",
+    "SET SESSION AUTHORIZATION guestkey_minter",
+    "SET ROLE {group}",
+    "GRANT {self} TO {other}",
+    "GRANT {group} TO {other}",
+    "GRANT SELECT ON {view} TO {other}",
+    "COMMENT ON ROLE {other} IS 'x'",
+    "COMMENT ON ROLE {self} IS 'x'",
+    "SECURITY LABEL ON ROLE {self} IS 'x'",
+    "ALTER ROLE {other} PASSWORD 'x'",
+    "ALTER ROLE {self} VALID UNTIL 'infinity'",
+    "ALTER ROLE {self} CONNECTION LIMIT -1",
+    "LOCK TABLE pg_authid IN ACCESS SHARE MODE",
+    "LOCK TABLE {view} IN SHARE MODE",
+    "LOCK TABLE pg_roles IN EXCLUSIVE MODE",
+    "SELECT * FROM {view} FOR KEY SHARE",
+    "SELECT * FROM {view} FOR SHARE",
+    "CREATE TEMP TABLE t (x int)",
+    "CREATE TABLE slices.t (x int)",
+    "CREATE SCHEMA s",
+    "SELECT pg_create_physical_replication_slot('x', true)",
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'guestkey_minter'",
+    "SELECT guestkey_ops.end_blockers()",
+    "PREPARE TRANSACTION 'x'",
+    "ALTER SYSTEM SET work_mem = '1GB'",
+    "CHECKPOINT",
+    "VACUUM pg_class",
+    "REASSIGN OWNED BY {self} TO {other}",
+]
+
+NOT_HERE = (
+    psycopg.errors.ObjectNotInPrerequisiteState,
+    psycopg.errors.InvalidParameterValue,
+    psycopg.errors.ActiveSqlTransaction,
+    psycopg.errors.WrongObjectType,
+)
+
+
+class Fighter:
+    """A guest with a credential of its own, and what its statements name."""
+
+    def __init__(self, world: World, other: str = "", beside: Fighter | None = None) -> None:
+        """Somebody of its own, or one more credential of another's."""
+        self.world = world
+        signed, dataset, _ = (beside.signed, beside.dataset, None) if beside else world.guest()
+        self.signed: Signed = signed
+        self.dataset: Dataset = dataset
+        self.handed = world.issue(self.signed, self.dataset)
+        assert self.handed.values is not None
+        self.user, self.view = self.handed.values["username"], self.handed.values["relation"]
+        group = f"gks_{short(world.slice_id(self.dataset))}"
+        self.names = {"self": self.user, "view": self.view, "other": other or self.user, "group": group}
+
+    def statements(self, name: str) -> list[str]:
+        """What it holds open under a name of `HELD_OPEN`."""
+        return [one.format(**self.names) for one in HELD_OPEN[name]]
+
+    def log_in(self) -> Session:
+        """One more session."""
+        return self.world.connect(self.handed)
+
+    def session(self) -> closing[Session]:
+        """One more session for a block, which may have been ended when the block is."""
+        return closing(self.log_in())
+
+    def to_end(self) -> LeaseToEnd:
+        """The lease as the worker hands it to the kind."""
+        lease = self.world.lease(self.handed.lease.id)
+        return LeaseToEnd(lease.id, lease.handle, DEIDENTIFIED, lease.backend_lease_id)
+
+
+def end(world: World, fighters: list[Fighter]) -> tuple[list[str], float]:
+    """End them as the worker does; what was said of each, and after how many seconds."""
+    ender = vault_of(world.settings, "ender")
+    ender.secret("connections/data/watch", remembered=True)
+    leases = [fighter.to_end() for fighter in fighters]
+    began = time.monotonic()
+    outcomes = KIND.end_many(ender, leases)
+    took = time.monotonic() - began
+    return [str(outcomes[lease.id]) for lease in leases], took
+
+
+@contextmanager
+def permissive(world: World) -> Iterator[None]:
+    """A server whose administrator could not forbid what only a superuser can: everything is as PostgreSQL has it."""
+    functions = "pg_advisory_lock(bigint), pg_logical_emit_message(boolean, text, text, boolean), pg_notify(text, text)"
+    with world.admin() as admin:
+        admin.execute("ALTER EVENT TRIGGER guestkey_refuse_definitions DISABLE")
+        admin.execute(f"GRANT EXECUTE ON FUNCTION {functions} TO PUBLIC")
+    try:
+        yield
+    finally:
+        with world.admin() as admin:
+            admin.execute("ALTER EVENT TRIGGER guestkey_refuse_definitions ENABLE")
+            admin.execute(f"REVOKE EXECUTE ON FUNCTION {functions} FROM PUBLIC")
+
+
+@pytest.fixture(scope="module")
+def fighting(stack: Stack, settings: Settings, parts: Parts, ender: Parts) -> Fighter:
+    """A guest whose statements are refused; it is never ended."""
+    return Fighter(World(stack, settings, parts, ender))
+
+
+@pytest.fixture(scope="module")
+def other(stack: Stack, settings: Settings, parts: Parts, ender: Parts) -> Fighter:
+    """Another guest."""
+    return Fighter(World(stack, settings, parts, ender))
+
+
+@pytest.mark.parametrize("statement", FORBIDDEN)
+def test_a_guest_may_not(world: World, fighting: Fighter, other: Fighter, statement: str) -> None:
+    with fighting.session() as session:
+        session.execute("BEGIN")
+        with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.FeatureNotSupported, *NOT_HERE)):
+            session.execute(statement.format(**(fighting.names | {"other": other.user})))
+
+
+@pytest.mark.parametrize("held", HELD_OPEN)
+def test_what_a_guest_holds_open_keeps_neither_it_nor_another(world: World, held: str) -> None:
+    with permissive(world), ExitStack() as open_sessions:
+        other = Fighter(world)
+        fighter = Fighter(world, other=other.user)
+        sessions = [open_sessions.enter_context(fighter.session()) for _ in range(2)]
+        run(sessions[0], fighter.statements(held))
+        second = ThreadPoolExecutor(1)
+        # It waits for the first, as an accomplice would who takes over what that one lets go.
+        waiting = second.submit(run, sessions[1], fighter.statements(held))
+        innocent = open_sessions.enter_context(other.session())
+        said, took = end(world, [other, fighter])
+        assert said == [CONFIRMED] * 2
+        assert took < DECLARED_SECONDS
+        waiting.result(60)
+        second.shutdown()
+        assert not any(reads(session, fighter.view) for session in (*sessions, innocent))
+    assert world.roles_of(fighter.handed.lease.id) == world.roles_of(other.handed.lease.id) == 0
+
+
+def test_another_guests_fight_keeps_nobody_in_while_it_goes_on(world: World) -> None:
+    """Only the innocent one ends; whoever blocks that loses the session it blocks with, and keeps its credential."""
+    with permissive(world):
+        other = Fighter(world)
+        fighter = Fighter(world, other=other.user)
+        with fighter.session() as blocking, other.session() as innocent:
+            run(blocking, fighter.statements("default rights for another"))
+            said, took = end(world, [other])
+            assert (said, took < DECLARED_SECONDS) == ([CONFIRMED], True)
+            assert not reads(innocent, other.view)
+        with fighter.session() as again:
+            assert reads(again, fighter.view)
+        assert end(world, [fighter])[0] == [CONFIRMED]
+
+
+@pytest.mark.parametrize("held", ["own password", "many sessions", "default rights for another"])
+def test_reconnecting_in_a_loop_and_locking_again_loses(world: World, held: str) -> None:
+    with permissive(world):
+        other = Fighter(world)
+        fighter = Fighter(world, other=other.user)
+        with relocking(fighter.log_in, fighter.statements(held)) as sessions:
+            said, took = end(world, [fighter, other])
+            assert said == [CONFIRMED] * 2
+            assert took < DECLARED_SECONDS
+            assert sessions and not any(reads(session, fighter.view) for session in sessions)
+
+
+def test_fifty_others_end_in_time_beside_one_who_fights(world: World) -> None:
+    fighters = [Fighter(world) for _ in range(11)]
+    fighters += [Fighter(world, beside=fighters[n % 10 + 1]) for n in range(40)]
+    with ExitStack() as open_sessions:
+        for fighter in fighters[1:]:
+            run(open_sessions.enter_context(fighter.session()), fighter.statements("own password"))
+        sessions = open_sessions.enter_context(relocking(fighters[0].log_in, fighters[0].statements("own password")))
+        said, took = end(world, fighters)
+        assert said == [CONFIRMED] * len(fighters)
+        assert took < DECLARED_SECONDS
+        assert not any(reads(session, fighters[0].view) for session in sessions)
+
+
+def test_openbao_ends_a_guest_who_locks_its_own_row_again_and_again(world: World) -> None:
+    fighter = Fighter(world)
+    with relocking(fighter.log_in, fighter.statements("own password")) as sessions:
+        began = time.monotonic()
+        KIND.settle(vault_of(world.settings, "ender"), fighter.to_end())
+        assert time.monotonic() - began < DECLARED_SECONDS
+        assert world.roles_of(fighter.handed.lease.id) == 0
+        assert not any(reads(session, fighter.view) for session in sessions)

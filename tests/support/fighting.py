@@ -1,0 +1,134 @@
+"""Guests of PostgreSQL who fight: what an ordinary user may run to keep its session, or to hinder somebody's end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psycopg
+
+Session = psycopg.Connection[tuple[Any, ...]]
+
+
+def run(session: Session, statements: Sequence[str]) -> None:
+    """Run statements one after the other; one that is refused is followed by the next, as a guest would go on."""
+    for statement in statements:
+        with suppress(psycopg.Error):
+            session.execute(statement)
+
+
+def reads(session: Session, relation: str) -> bool:
+    """Whether a session still reads, whatever state its transaction is in."""
+    with suppress(psycopg.Error):
+        session.execute("ROLLBACK")
+    try:
+        session.execute(f"SELECT count(*) FROM {relation}")
+    except psycopg.Error:
+        return False
+    return True
+
+
+def _hold(session: Session, statements: Sequence[str], stop: threading.Event) -> None:
+    run(session, statements)
+    while not stop.wait(0.01):
+        try:
+            session.execute("SELECT pg_sleep(0.01)")
+        except psycopg.errors.InFailedSqlTransaction:
+            continue
+        except psycopg.Error:
+            return
+
+
+@contextmanager
+def relocking(log_in: Callable[[], Session], statements: Sequence[str]) -> Iterator[list[Session]]:
+    """Three threads that log in as often as they can and hold the statements open each time. Yields their sessions."""
+    stop, sessions, began = threading.Event(), list[Session](), threading.Barrier(4)
+
+    def fight() -> None:
+        first = True
+        while not stop.is_set():
+            try:
+                sessions.append(session := log_in())
+            except psycopg.Error:
+                stop.wait(0.002)
+                continue
+            # It may be held up by another's lock, until it is ended.
+            holding = threading.Thread(target=_hold, args=(session, statements, stop))
+            holding.start()
+            if first:
+                first = False
+                began.wait(60)
+            holding.join()
+
+    threads = [threading.Thread(target=fight) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        began.wait(60)
+        yield sessions
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+        for session in sessions:
+            session.close()
+
+
+# What each holds open in a transaction; {self} is its own user, {other} another guest's, {view} what it reads.
+HELD_OPEN: Mapping[str, Sequence[str]] = {
+    "own password": ["BEGIN", "ALTER ROLE {self} PASSWORD 'x'"],
+    "own settings": ["BEGIN", *(f"ALTER ROLE {{self}} SET fight.n{n} = '{n}'" for n in range(200))],
+    "own settings in this database": ["BEGIN", "ALTER ROLE {self} IN DATABASE data SET work_mem = '64kB'"],
+    "own limits reset": ["BEGIN", "ALTER ROLE {self} RESET ALL"],
+    "comment on itself": ["BEGIN", "COMMENT ON ROLE {self} IS 'x'"],
+    "comment on another": ["BEGIN", "SAVEPOINT a", "COMMENT ON ROLE {other} IS 'x'", "ROLLBACK TO a"],
+    "label on itself": ["BEGIN", "SAVEPOINT a", "SECURITY LABEL ON ROLE {self} IS 'x'", "ROLLBACK TO a"],
+    "default rights for another": ["BEGIN", "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {other}"],
+    "default rights for another, kept": ["ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO {other}"],
+    "default rights for the group": ["BEGIN", "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {group}"],
+    "grant to another": [
+        "BEGIN",
+        "SAVEPOINT a",
+        "GRANT {self} TO {other}",
+        "ROLLBACK TO a",
+        "GRANT SELECT ON {view} TO {other}",
+    ],
+    "drop what it owns": ["BEGIN", "DROP OWNED BY {self}"],
+    "reassign": ["BEGIN", "SAVEPOINT a", "REASSIGN OWNED BY {self} TO {other}", "ROLLBACK TO a", "SELECT 1"],
+    "table lock on its view": ["BEGIN", "LOCK TABLE {view} IN ACCESS SHARE MODE"],
+    "table lock on a catalogue": [
+        "BEGIN",
+        "SAVEPOINT a",
+        "LOCK TABLE pg_authid IN ACCESS SHARE MODE",
+        "ROLLBACK TO a",
+        "LOCK TABLE pg_roles IN ACCESS SHARE MODE",
+        "LOCK TABLE pg_auth_members IN ACCESS SHARE MODE",
+    ],
+    "row lock": [
+        "BEGIN",
+        "SAVEPOINT a",
+        "SELECT * FROM {view} FOR KEY SHARE",
+        "ROLLBACK TO a",
+        "SELECT * FROM pg_roles",
+    ],
+    "advisory locks": ["SELECT count(pg_advisory_lock(i)) FROM generate_series(1, 20000) i"],
+    "nested savepoints": [
+        "BEGIN",
+        *(word for n in range(300) for word in (f"SAVEPOINT s{n}", "ALTER ROLE {self} SET a.b = '1'")),
+    ],
+    "old snapshot": [
+        "SET statement_timeout = 0",
+        "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        "SELECT count(*) FROM {view}",
+    ],
+    "serializable": ["BEGIN ISOLATION LEVEL SERIALIZABLE", "SELECT count(*) FROM {view}"],
+    "cursor kept": ["BEGIN", "DECLARE kept CURSOR WITH HOLD FOR SELECT * FROM {view}", "COMMIT"],
+    "prepared transaction": ["BEGIN", "ALTER ROLE {self} PASSWORD 'x'", "PREPARE TRANSACTION 'fight'"],
+    "listening": ["LISTEN fight", "BEGIN", "NOTIFY fight, 'x'"],
+    "session authorization": ["SET SESSION AUTHORIZATION postgres", "SET ROLE guestkey_watch", "BEGIN", "SELECT 1"],
+    "everything discarded": ["DISCARD ALL", "BEGIN", "ALTER ROLE {self} PASSWORD 'x'"],
+    "failed transaction": ["BEGIN", "ALTER ROLE {self} PASSWORD 'x'", "SAVEPOINT a", "SELECT 1/0"],
+    "many sessions": ["BEGIN", "ALTER ROLE {self} VALID UNTIL 'infinity'", "ALTER ROLE {self} PASSWORD 'x'"],
+}
