@@ -12,6 +12,7 @@ from broker.database import Database, Transaction
 REDECIDE = "redecide"
 RECONCILE = "reconcile"
 LOOK = "look"
+GUEST_LIMITS = "guest-limits"
 RECONCILE_SECONDS = 60.0
 
 # Due further ahead than a round lasts, it was set by a clock that has since been put back.
@@ -24,8 +25,24 @@ _TAKE_ON = text(
     RETURNING name
     """
 )
+# Of a name no round has.
+_WRITE = text(
+    """
+    INSERT INTO guestkey.chore (name, due_at) VALUES ('write', clock_timestamp())
+    ON CONFLICT (name) DO UPDATE SET due_at = excluded.due_at
+    """
+)
 _LEFT = text("SELECT extract(epoch FROM due_at - clock_timestamp())::float FROM guestkey.chore WHERE name = :name")
 _AT_ONCE = text("UPDATE guestkey.chore SET due_at = clock_timestamp() WHERE name = :name")
+
+
+def prove_write(tx: Transaction) -> None:
+    """Write a row of no consequence: a server whose disk is full, or a replica for reading, still answers questions.
+
+    Raises:
+        DBAPIError: the records take no writes.
+    """
+    tx.execute(_WRITE)
 
 
 def take_on(database: Database, name: str, seconds: float) -> float:

@@ -15,6 +15,7 @@ from broker.access import (
     cataloguing,
     chores,
     closing,
+    guest_limits,
     housekeeping,
     looking,
     reconciling,
@@ -71,7 +72,7 @@ class Worker:
         postman.start()
         with (
             ThreadPoolExecutor(sweeping.HANDS, thread_name_prefix="hand") as pool,
-            ThreadPoolExecutor(2, thread_name_prefix="beside") as others,
+            ThreadPoolExecutor(3, thread_name_prefix="beside") as others,
         ):
             listener: psycopg.Connection[tuple[object, ...]] | None = None
             while not self._stopping.is_set():
@@ -99,6 +100,11 @@ class Worker:
             chores.RECONCILE,
             RECONCILE_SECONDS,
             lambda: self._run_beside(others, chores.RECONCILE, lambda: reconciling.reconcile(self._parts).ended),
+        )
+        self._shared(
+            chores.GUEST_LIMITS,
+            guest_limits.LIMITS_SECONDS,
+            lambda: self._run_beside(others, chores.GUEST_LIMITS, lambda: guest_limits.end_overlong(self._parts)),
         )
         self._every("log", LOG_SECONDS, lambda: sequencing.sequence(self._parts))
         self._every("housekeeping", HOUSEKEEPING_SECONDS, lambda: housekeeping.tidy(self._parts))

@@ -285,6 +285,18 @@ class LendsAgain(Protocol):
 
 
 @runtime_checkable
+class HoldsToLimits(Protocol):
+    """What a kind offers besides where a guest may switch off the timeouts of its own sessions."""
+
+    def end_overlong(self, vault: Vault, connection: str) -> Sequence[str]:
+        """End sessions that run or hold something too long, or hold too many locks; returns their users' names.
+
+        Raises:
+            BackendDown: the place does not answer.
+        """
+
+
+@runtime_checkable
 class EndsTogether(Protocol):
     """What a kind offers besides where many credentials end sooner together than one after the other."""
 

@@ -18,6 +18,7 @@ from broker.credentials.database_user import BACKSTOP_SECONDS, DatabaseUser
 from broker.credentials.names import user_of
 from broker.credentials.postgres_binding import PostgresBinding
 from broker.credentials.postgres_ending import Looked, take_away
+from broker.credentials.postgres_limits import end_overlong
 from broker.credentials.postgres_sessions import silent, view_of, watching
 from broker.credentials.table_looking import MADE, difference
 from broker.errors import BackendDown
@@ -152,6 +153,15 @@ class PostgresKind(DatabaseUser):
             users[user]: NotEnded(f"PostgreSQL still shows {rest}") if rest else CONFIRMED
             for user, rest in remains.items()
         }
+
+    def end_overlong(self, vault: Vault, connection: str) -> Sequence[str]:
+        """See `HoldsToLimits.end_overlong`. A database connected before its function came is left as it is."""
+        try:
+            with watching(vault, connection) as session:
+                return end_overlong(session)
+        except psycopg.Error as error:
+            log.warning("postgres.limits_not_held", connection=connection, error=type(error).__name__)
+            raise silent() from error
 
     def by_hand(self, lease: LeaseToEnd) -> str:
         """See `Kind.by_hand`."""

@@ -26,6 +26,7 @@ from joserfc.jwk import KeySet
 
 from broker.access.rulebook import SHIPPED
 from broker.embedded.children import free_port
+from broker.embedded.demo_fighting import connect, fighting, refused
 from broker.embedded.demo_labelling import labelling
 from broker.embedded.postgres import binary
 from broker.embedded.somebody import Somebody
@@ -184,7 +185,7 @@ def ending(story: Story, people: Mapping[str, Somebody], house: House) -> None:
     ada = people["ada"]
     handed = data(ada.run("get", VISITS, "--kind", "postgres", "--json"))
     lease_id = handed["lease"]["id"]
-    with _connect(handed["credential"]) as session:
+    with connect(handed["credential"]) as session:
         row = session.execute("SELECT current_user").fetchone()
         story.step(
             "Ada opens a session by hand",
@@ -192,14 +193,14 @@ def ending(story: Story, people: Mapping[str, Somebody], house: House) -> None:
             bool(row and str(row[0]).endswith(lease_id)),
         )
         story.ran("Ada revokes the lease", ada.run("lease", "revoke", lease_id), 0, "the backend confirmed it")
-        story.step("the open session", *_refused(lambda: session.execute("SELECT 1"), "terminating connection|closed"))
+        story.step("the open session", *refused(lambda: session.execute("SELECT 1"), "terminating connection|closed"))
     story.step(
-        "signing in to PostgreSQL again", *_refused(lambda: _connect(handed["credential"]), "authentication failed")
+        "signing in to PostgreSQL again", *refused(lambda: connect(handed["credential"]), "authentication failed")
     )
     short = data(ada.run("get", VISITS, "--kind", "postgres", "--for", "3s", "--json"))
-    with _connect(short["credential"]) as session:
+    with connect(short["credential"]) as session:
         began = time.monotonic()
-        said, ended = _refused(lambda: _read_for(session, 15), "terminating connection|closed")
+        said, ended = refused(lambda: _read_for(session, 15), "terminating connection|closed")
         story.step(f"a lease of 3 s ended an open session after {time.monotonic() - began:.1f} s", said, ended)
     story.ran("the lease says so", ada.run("lease", "show", short["lease"]["id"]), 0, "expired", shows="confirmed by")
     with house.frozen("openbao"):
@@ -261,27 +262,6 @@ def _verified(portal: str, token: str) -> dict[str, Any]:
     return dict(jwt.decode(token, KeySet.import_key_set(keys), algorithms=["ES256"]).claims)
 
 
-def _connect(credential: Mapping[str, str]) -> psycopg.Connection[Any]:
-    return psycopg.connect(
-        host=credential["host"],
-        port=credential["port"],
-        dbname=credential["dbname"],
-        user=credential["username"],
-        password=credential["password"],
-        autocommit=True,
-        connect_timeout=5,
-    )
-
-
-def _refused(act: Any, pattern: str) -> tuple[str, bool]:
-    """Do something PostgreSQL should refuse; what it said, and whether that is the refusal expected."""
-    try:
-        act()
-    except psycopg.Error as error:
-        return str(error), re.search(pattern, str(error)) is not None
-    return "it was allowed", False
-
-
 def _read_for(session: psycopg.Connection[Any], seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -312,7 +292,7 @@ def tell(story: Story, house: House) -> None:
     """The story from the first start to the last stop."""
     story.chapter("Starting")
     began = time.monotonic()
-    story.step("OpenBao, PostgreSQL, an object store, web and worker from nothing", house.up(), True)
+    story.step("OpenBao, two PostgreSQL, an object store, web and worker from nothing", house.up(), True)
     people = {name: house.somebody(name) for name in ("ada", "bo", "olga", "omar", "ines")}
     story.ran(
         f"the portal answers ({time.monotonic() - began:.1f} s)",
@@ -327,6 +307,7 @@ def tell(story: Story, house: House) -> None:
     using(story, people)
     labelling(story, people["ada"], laptop)
     ending(story, people, house)
+    fighting(story, people["ada"], laptop, VISITS)
     deciding_again(story, people, house)
     story.chapter("Stopping")
     stopped = house.down()

@@ -16,10 +16,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from sqlalchemy import func, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from broker import migrations
-from broker.access import silence
+from broker.access import chores, silence
 from broker.addresses import parse
 from broker.credentials import kinds
 from broker.database import now as clock
@@ -87,8 +87,13 @@ def _told(check: Callable[[Parts], None], parts: Parts) -> str:
 
 
 def _postgresql(parts: Parts) -> None:
-    with parts.database.transaction() as tx:
-        tx.execute(select(1))
+    # A write, committed: a full disk or a replica for reading answers questions all the same.
+    try:
+        with parts.database.transaction() as tx:
+            chores.prove_write(tx)
+    except DBAPIError as error:
+        log.warning("ready.records_not_written", error=type(error.orig).__name__)
+        raise NotReady("The records take no writes: look at PostgreSQL's disk, and whether it is a replica.") from error
 
 
 def _openbao(parts: Parts) -> None:

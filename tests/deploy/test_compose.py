@@ -21,13 +21,13 @@ KNOWN_KEYS = {"build", "image", "command", "entrypoint", "init", "restart", "dep
 KNOWN_KEYS |= {"user", "read_only", "tmpfs", "cap_add", "cap_drop", "security_opt"}
 KNOWN_KEYS |= {"environment", "networks", "ports", "secrets", "volumes"}
 # It changes to its own user after copying the key; everything else starts as what it stays.
-STARTS_AS_ROOT = {"postgres"}
+STARTS_AS_ROOT = {"postgres", "records"}
 everywhere = pytest.mark.parametrize("name", sorted(SERVICES))
 
 
 def test_the_parts_named_by_the_design_are_there() -> None:
     images = " ".join(str(service.get("image")) for service in SERVICES.values())
-    assert {"web-1", "web-2", "worker", "front", "postgres", "openbao", "keycloak"} <= set(SERVICES)
+    assert {"web-1", "web-2", "worker", "front", "records", "postgres", "openbao", "keycloak"} <= set(SERVICES)
     assert "postgres:18" in images
     assert "openbao/openbao:" in images
 
@@ -124,12 +124,22 @@ def test_only_front_and_the_guests_port_are_reachable() -> None:
 
 def test_the_brokers_own_logins_are_accepted_inside_only() -> None:
     subnet = COMPOSE["networks"]["inside"]["ipam"]["config"][0]["subnet"]
-    lines = [line.split() for line in (ROOT / "deploy/postgresql/pg_hba.conf").read_text().splitlines()]
-    rules = [line for line in lines if line and not line[0].startswith("#")]
-    assert rules[-1] == ["host", "all", "all", "all", "reject"]
-    for kind, _database, user, address, *_ in rules[1:-1]:
-        assert kind == "hostssl"
-        assert address == ("all" if user.startswith("/^gk_") else subnet)
+    for name in ("records", "data"):
+        lines = [line.split() for line in (ROOT / f"deploy/postgresql/{name}_hba.conf").read_text().splitlines()]
+        rules = [line for line in lines if line and not line[0].startswith("#")]
+        assert rules[-1] == ["host", "all", "all", "all", "reject"]
+        for kind, database, user, address, *_ in rules[1:-1]:
+            assert kind == "hostssl"
+            assert (database == "data") == (name == "data")
+            assert address == ("all" if user.startswith("/^gk_") else subnet)
+
+
+def test_records_and_data_share_no_server_volume_or_secret() -> None:
+    records, data = SERVICES["records"], SERVICES["postgres"]
+    assert "guests" not in records["networks"] and "ports" not in records
+    assert not set(records["secrets"]) & set(data["secrets"])
+    volumes = [{volume.split(":")[0] for volume in one["volumes"]} for one in (records, data)]
+    assert not {name for name in volumes[0] & volumes[1] if not name.startswith("./")}
 
 
 def test_settings_named_are_settings() -> None:

@@ -29,10 +29,11 @@ DEPLOY = ROOT / "deploy"
 
 @dataclass
 class House:
-    """Secrets as `deploy/make-secrets` makes them, and both servers running on the deployed configuration."""
+    """Secrets as `deploy/make-secrets` makes them, and all servers running on the deployed configuration."""
 
     secrets: Path
     postgres_port: int
+    records_port: int
     bao_url: str
 
     def secret(self, name: str) -> str:
@@ -41,8 +42,9 @@ class House:
     def connect(self, login: str, database: str) -> psycopg.Connection[Any]:
         password = self.secret(f"{login}_password")
         user = {"postgres": "postgres", "keycloak": "keycloak"}.get(login, f"guestkey_{login}")
+        port = self.postgres_port if database == "data" else self.records_port
         return psycopg.connect(
-            host="127.0.0.1", port=self.postgres_port, dbname=database, user=user, password=password, connect_timeout=5
+            host="127.0.0.1", port=port, dbname=database, user=user, password=password, connect_timeout=5
         )
 
     def bao(self, method: str, path: str, body: Any = None, token: str = "") -> requests.Response:
@@ -82,9 +84,10 @@ def house(folder: Path) -> Iterator[House]:
     )
     running: list[Any] = []
     try:
-        postgres_port = _start_postgres(folder / "postgresql", secrets, running)
+        postgres_port = _start_postgres(folder / "postgresql", secrets, running, "data")
+        records_port = _start_postgres(folder / "records", secrets, running, "records")
         bao_url = _start_bao(folder / "openbao", secrets, running)
-        yield House(secrets, postgres_port, bao_url)
+        yield House(secrets, postgres_port, records_port, bao_url)
     finally:
         for child in reversed(running):
             # SIGINT: PostgreSQL would wait for its clients on SIGTERM.
@@ -102,6 +105,8 @@ def connected(house: House) -> House:
 def test_postgres_reads_the_rules_of_who_may_connect(house: House) -> None:
     with house.connect("owner", "guestkey") as connection:
         assert connection.execute("SHOW log_min_error_statement").fetchone() == ("panic",)
+    with house.connect("watch", "data") as connection:
+        assert connection.execute("SHOW reserved_connections").fetchone() == ("10",)
     with house.connect("registrar", "data"), house.connect("watch", "data"), house.connect("keycloak", "keycloak"):
         pass
     for login, database in (("app", "data"), ("owner", "postgres"), ("keycloak", "guestkey"), ("postgres", "data")):
@@ -186,7 +191,7 @@ def test_names_of_database_users_are_made_alike() -> None:
     assert f"username_template={USERNAME_TEMPLATE}" in (DEPLOY / "openbao/connect-database").read_text()
 
 
-def _start_postgres(state: Path, secrets: Path, running: list[Any]) -> int:
+def _start_postgres(state: Path, secrets: Path, running: list[Any], holds: str) -> int:
     port, account = children.free_port(), children.unprivileged()
     data, sockets = state / "data", state / "sockets"
     for folder in (state, data, sockets):
@@ -194,17 +199,20 @@ def _start_postgres(state: Path, secrets: Path, running: list[Any]) -> int:
         if account:
             os.chown(folder, *account)
     state.chmod(0o711)
+    superuser = (secrets / ("postgres_password" if holds == "data" else "records_superuser_password")).read_text()
     password = state / "password"
-    password.write_text((secrets / "postgres_password").read_text())
+    password.write_text(superuser)
     as_account = {"user": account[0], "group": account[1], "extra_groups": []} if account else {}
     if account:
         os.chown(password, *account)
     initdb = [str(binary("initdb")), "-U", "postgres", "-D", str(data), f"--pwfile={password}", "--encoding=UTF8"]
     subprocess.run([*initdb, "--locale=C"], check=True, capture_output=True, **as_account)  # type: ignore[call-overload]
-    hba = (DEPLOY / "postgresql/pg_hba.conf").read_text()
+    hba = (DEPLOY / f"postgresql/{holds}_hba.conf").read_text()
     hba = hba.replace("hostssl", "host   ").replace("172.30.20.0/24", "127.0.0.1/32").replace("peer", "scram-sha-256")
     (state / "pg_hba.conf").write_text(hba)
     config = (DEPLOY / "postgresql/postgresql.conf").read_text()
+    if holds == "data":
+        (state / "data.conf").write_text((DEPLOY / "postgresql/data.conf").read_text())
     config = re.sub(r"^ssl.*\n", "", config, flags=re.MULTILINE).replace("/guestkey/", f"{state}/")
     config += f"port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{sockets}'\n"
     (state / "postgresql.conf").write_text(config)
@@ -214,10 +222,11 @@ def _start_postgres(state: Path, secrets: Path, running: list[Any]) -> int:
     script = {
         "PATH": f"{binary('psql').parent}:/usr/bin:/bin",
         "SECRETS": str(secrets),
+        "HOLDS": holds,
         "SCRIPTS": str(_init_scripts(state)),
         "PGHOST": str(sockets),
         "PGPORT": str(port),
-        "PGPASSWORD": (secrets / "postgres_password").read_text(),
+        "PGPASSWORD": superuser,
     }
     ready = [str(binary("psql")), "-U", "postgres", "-c", "SELECT 1", "postgres"]
     children.wait_until(

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from datetime import timedelta
+from functools import partial
+from typing import Any
 
 import psycopg
 import pytest
 
+from broker.access import guest_limits, registering
 from broker.credentials.base import LeaseToEnd
-from broker.credentials.names import short
+from broker.credentials.names import role_of, short
 from broker.credentials.postgres import CONFIRMED, PostgresKind
+from broker.credentials.postgres_limits import end_overlong
+from broker.credentials.postgres_sessions import watching
+from broker.credentials.postgres_users import role_definition
 from broker.embedded.stack import Stack
 from broker.models import Dataset
 from broker.parts import Parts, vault_of
 from broker.settings import Settings
 from tests.support.fighting import HELD_OPEN, Session, reads, relocking, run
+from tests.support.waiting import until
 from tests.support.world import DEIDENTIFIED, Signed, World
 
 KIND = PostgresKind()
@@ -224,3 +233,67 @@ def test_openbao_ends_a_guest_who_locks_its_own_row_again_and_again(world: World
         assert time.monotonic() - began < DECLARED_SECONDS
         assert world.roles_of(fighter.handed.lease.id) == 0
         assert not any(reads(session, fighter.view) for session in sessions)
+
+
+def test_slices_of_an_earlier_version_are_ended_by_the_statements_of_this_one(world: World) -> None:
+    fighter = Fighter(world)
+    setup, slice_id = vault_of(world.settings, "setup"), world.slice_id(fighter.dataset)
+    earlier = role_definition("data", fighter.names["group"]) | {"revocation_statements": ["SELECT 1"]}
+    setup.write_database_role(role_of(slice_id), earlier)
+    assert registering.lend_again(world.ender, setup) > 0
+    with relocking(fighter.log_in, fighter.statements("own password")):
+        KIND.settle(vault_of(world.settings, "ender"), fighter.to_end())
+        assert world.roles_of(fighter.handed.lease.id) == 0
+
+
+OVERLONG = {
+    "a statement": ["SET statement_timeout = 0", "SELECT pg_sleep(600)"],
+    "a transaction": ["SET idle_in_transaction_session_timeout = 0", "BEGIN", "SELECT 1"],
+    "locks of savepoints": [
+        "BEGIN",
+        "SELECT 1",
+        *(f"SAVEPOINT s{n}; ALTER ROLE {{self}} SET a.b = '1'" for n in range(400)),
+    ],
+}
+
+
+@pytest.mark.parametrize("held", OVERLONG)
+def test_what_runs_or_holds_longer_than_allowed_is_ended(world: World, held: str) -> None:
+    fighter, patient = Fighter(world), Fighter(world)
+    all_limits: dict[str, dict[str, Any]] = {
+        "a statement": {"statement": timedelta(milliseconds=1)},
+        "a transaction": {"transaction": timedelta(milliseconds=1)},
+        "locks of savepoints": {"locks": 300},
+    }
+    limits = all_limits[held]
+    with fighter.session() as session, patient.session() as other, watching(world.ender.vault, "data") as watch:
+        other.execute("SELECT 1")
+        fighting = threading.Thread(target=run, args=(session, [one.format(**fighter.names) for one in OVERLONG[held]]))
+        fighting.start()
+        until(lambda: fighter.user in end_overlong(watch, **limits), seconds=60)
+        fighting.join(60)
+        assert not reads(session, fighter.view)
+        assert reads(other, patient.view)
+
+
+def test_the_worker_looks_at_what_guests_hold(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    fighter = Fighter(world)
+    monkeypatch.setattr("broker.credentials.postgres.end_overlong", partial(end_overlong, locks=0))
+    with fighter.session() as session:
+        session.execute("BEGIN; LOCK TABLE pg_roles IN ACCESS SHARE MODE")
+        until(lambda: guest_limits.end_overlong(world.ender) > 0, seconds=60)
+        assert not reads(session, fighter.view)
+
+
+def test_guests_who_hold_every_connection_keep_the_watch_and_openbao_out_of_nothing(world: World) -> None:
+    fighters = [Fighter(world)]
+    with ExitStack() as open_sessions:
+        with world.admin() as admin:
+            # As many guests as it takes would say the same: here one may log in without limit.
+            admin.execute(f'ALTER ROLE "{fighters[0].user}" CONNECTION LIMIT -1')
+        with pytest.raises(psycopg.OperationalError, match="remaining connection slots"):
+            for _ in range(300):
+                open_sessions.enter_context(fighters[0].session())
+        assert world.issue(fighters[0].signed, fighters[0].dataset).values is not None
+        said, took = end(world, fighters)
+        assert (said, took < DECLARED_SECONDS) == ([CONFIRMED], True)

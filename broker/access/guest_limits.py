@@ -1,0 +1,40 @@
+"""Ends guests' sessions that run or hold something longer than allowed, or hold too many locks.
+
+Each user is made with timeouts, and may switch off those that a user may set: so the worker looks, too.
+"""
+
+from __future__ import annotations
+
+import structlog
+from sqlalchemy import select
+
+from broker.credentials import kinds
+from broker.credentials.base import HoldsToLimits
+from broker.errors import BackendDown
+from broker.models import LIVE_STATES, Lease, Slice
+from broker.parts import Parts
+
+log = structlog.get_logger(__name__)
+LIMITS_SECONDS = 5.0
+
+
+def end_overlong(parts: Parts) -> int:
+    """Look wherever a guest may be now. Returns how many sessions were ended; a silent place is passed over."""
+    query = select(Slice.kind, Slice.binding).join(Lease, Lease.slice_id == Slice.id)
+    with parts.database.transaction() as tx:
+        rows = tx.execute(query.where(Lease.state.in_(LIVE_STATES)).distinct()).all()
+    places = {(kind, str(binding["connection"])) for kind, binding in rows if "connection" in binding}
+    ended = 0
+    for name, connection in sorted(places):
+        kind = kinds.get(name)
+        if not isinstance(kind, HoldsToLimits):
+            continue
+        try:
+            users = kind.end_overlong(parts.vault, connection)
+        except BackendDown as error:
+            log.warning("guests.not_looked_at", connection=connection, backend=error.backend)
+            continue
+        for user in users:
+            log.warning("guests.session_ended", connection=connection, user=user, why="too long, or too many locks")
+        ended += len(users)
+    return ended
