@@ -32,6 +32,13 @@ _WRITE = text(
     ON CONFLICT (name) DO UPDATE SET due_at = excluded.due_at
     """
 )
+_YEAR_SECONDS = 365 * 24 * 3600.0
+_DONE = text(
+    """
+    INSERT INTO guestkey.chore (name, due_at) VALUES (:name, clock_timestamp() + interval '100 years')
+    ON CONFLICT (name) DO UPDATE SET due_at = excluded.due_at
+    """
+)
 _LEFT = text("SELECT extract(epoch FROM due_at - clock_timestamp())::float FROM guestkey.chore WHERE name = :name")
 _AT_ONCE = text("UPDATE guestkey.chore SET due_at = clock_timestamp() WHERE name = :name")
 
@@ -52,6 +59,17 @@ def take_on(database: Database, name: str, seconds: float) -> float:
             return 0.0
         left = tx.execute(_LEFT, {"name": name}).scalar_one()
     return max(0.05, min(seconds, float(left)))
+
+
+def is_done(tx: Transaction, name: str) -> bool:
+    """Whether work that is done once was noted as done."""
+    left = tx.execute(_LEFT, {"name": name}).scalar_one_or_none()
+    return left is not None and left > _YEAR_SECONDS
+
+
+def note_done(tx: Transaction, name: str) -> None:
+    """Note work that is done once: it is not due for a hundred years."""
+    tx.execute(_DONE, {"name": name})
 
 
 def at_once(tx: Transaction, name: str) -> None:

@@ -6,7 +6,7 @@ with a deadline column, as leases are in `broker.access.sweeping`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, exists, or_, select, text, update
 from sqlalchemy.orm import aliased
 
 from broker import audit
+from broker.access import chores
 from broker.credentials import kinds
 from broker.credentials.base import Bound, LendsAgain, LooksAgain
 from broker.database import Transaction
@@ -116,23 +117,33 @@ def _register(parts: Parts, setup: Vault, slice_: Slice) -> bool:
     return False
 
 
-def lend_again(parts: Parts, setup: Vault) -> int:
-    """Give the key store this version's statements for every slice in use. Returns how many.
+def lend_again(parts: Parts, setup: Vault, stopping: Callable[[], bool] = lambda: False) -> int:
+    """Give the key store this version's statements for every slice in use, once. Returns of how many slices.
 
     Slices that an earlier version registered are ended by the statements of then, until this has been done.
 
     Raises:
         BackendDown: the key store does not answer; nothing is harmed by doing all of it once more.
     """
-    with parts.database.transaction() as tx:
-        query = select(Slice).join(Dataset).where(Slice.state == "ready", Dataset.status != "retired")
-        slices = list(tx.scalars(query.order_by(Slice.id)))
     done = 0
-    for slice_ in slices:
-        kind = kinds.get(slice_.kind)
-        if isinstance(kind, LendsAgain):
+    for kind in kinds.values():
+        if not isinstance(kind, LendsAgain):
+            continue
+        name = f"lend-{kind.name}-{kind.statements}"
+        query = (
+            select(Slice)
+            .join(Dataset)
+            .where(Slice.kind == kind.name, Slice.state == "ready", Dataset.status != "retired")
+        )
+        with parts.database.transaction() as tx:
+            slices = [] if chores.is_done(tx, name) else list(tx.scalars(query.order_by(Slice.id)))
+        for slice_ in slices:
+            if stopping():
+                return done
             kind.lend_again(setup, slice_.id, _bound(parts, slice_))
             done += 1
+        with parts.database.transaction() as tx:
+            chores.note_done(tx, name)
     return done
 
 

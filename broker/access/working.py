@@ -95,6 +95,8 @@ class Worker:
         if self._setup is not None:
             setup = self._setup
             self._run_beside(others, "setup", lambda: self._set_up(setup))
+            if not self._lent:
+                self._run_beside(others, "lend", lambda: self._lend_again(setup))
         self._shared(chores.REDECIDE, settings.redecide_interval, lambda: redeciding.redecide_all(self._parts))
         self._shared(
             chores.RECONCILE,
@@ -112,14 +114,17 @@ class Worker:
             return sweeping.due_in(tx, clock(tx), most=settings.sweep_interval)
 
     def _set_up(self, setup: Vault) -> int:
-        if not self._lent:
-            # Once: what earlier versions registered is ended by this one's statements from now on.
-            self._lent = self._guarded(lambda: registering.lend_again(self._parts, setup)) is not None
         self._guarded(lambda: registering.register_waiting(self._parts, setup))
         self._guarded(lambda: cataloguing.read_waiting(self._parts, setup))
         self._every("remove", HOUSEKEEPING_SECONDS, lambda: registering.remove_retired(self._parts, setup))
         self._shared(chores.LOOK, looking.LOOK_SECONDS, lambda: looking.look_again(self._parts, setup))
         return 0
+
+    def _lend_again(self, setup: Vault) -> int:
+        # What earlier versions registered is ended by this one's statements from then on.
+        done = registering.lend_again(self._parts, setup, self._stopping.is_set)
+        self._lent = True
+        return done
 
     def _run_beside(self, others: ThreadPoolExecutor, name: str, work: Callable[[], int]) -> int:
         """Work that asks backends one after the other: those that hang keep no credential's end waiting."""

@@ -274,7 +274,13 @@ class Kind(Protocol):
 
 @runtime_checkable
 class LendsAgain(Protocol):
-    """A kind whose users are made and ended by statements that the key store keeps for each slice."""
+    """A kind whose users are made and ended by statements that the key store keeps for each slice.
+
+    `statements` tells one version of them from another.
+    """
+
+    name: str
+    statements: str
 
     def lend_again(self, setup: Vault, slice_id: str, bound: Bound) -> None:
         """Give the key store this version's statements for a slice that an earlier one registered.

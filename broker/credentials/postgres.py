@@ -20,6 +20,7 @@ from broker.credentials.postgres_binding import PostgresBinding
 from broker.credentials.postgres_ending import Looked, take_away
 from broker.credentials.postgres_limits import end_overlong
 from broker.credentials.postgres_sessions import silent, view_of, watching
+from broker.credentials.postgres_users import STATEMENTS
 from broker.credentials.table_looking import MADE, difference
 from broker.errors import BackendDown
 from broker.vault import Vault
@@ -40,6 +41,7 @@ class PostgresKind(DatabaseUser):
 
     name = "postgres"
     authority = "sslrootcert"
+    statements = STATEMENTS
     connects: Connects | None = Connects("PostgreSQL database", "columns and rows of a table", asked=True)
     ending = Ending(
         how="Log-in is switched off and committed, open sessions are terminated, the user is dropped, and"

@@ -5,6 +5,7 @@ OpenBao runs each list in one transaction of the minter's, on a connection it ke
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 from broker.credentials.database_user import LIFETIMES
@@ -57,6 +58,10 @@ _REVOCATION = (
     """DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{{name}}') """
     """THEN DROP OWNED BY "{{name}}"; DROP ROLE "{{name}}"; END IF; END $$;""",
 )
+
+
+# Another version's are told by it: those of slices registered before are then replaced.
+STATEMENTS = sha256(repr((_CREATION, _RENEWAL, _REVOCATION, CONNECTION_LIMIT, TEMP_FILES)).encode()).hexdigest()[:12]
 
 
 def role_definition(connection: str, group: str) -> dict[str, Any]:
