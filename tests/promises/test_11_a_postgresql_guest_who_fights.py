@@ -13,7 +13,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import text
 
 from broker.access import guest_limits, registering
 from broker.credentials.base import LeaseToEnd
@@ -242,8 +241,8 @@ def test_slices_of_an_earlier_version_are_ended_by_the_statements_of_this_one(wo
     earlier = role_definition("data", fighter.names["group"]) | {"revocation_statements": ["SELECT 1"]}
     setup.write_database_role(role_of(slice_id), earlier)
     # As after an upgrade: this version's statements were lent to nobody yet.
-    with world.database.transaction() as tx:
-        tx.execute(text("DELETE FROM guestkey.chore WHERE name LIKE 'lend-%'"))
+    with world.admin("guestkey") as admin:
+        admin.execute("DELETE FROM guestkey.chore WHERE name LIKE 'lend-%'")
     assert registering.lend_again(world.ender, setup) > 0
     assert registering.lend_again(world.ender, setup) == 0, "once is enough"
     with relocking(fighter.log_in, fighter.statements("own password")):
@@ -257,7 +256,7 @@ OVERLONG = {
     "locks of savepoints": [
         "BEGIN",
         "SELECT 1",
-        *(f"SAVEPOINT s{n}; ALTER ROLE {{self}} SET a.b = '1'" for n in range(400)),
+        *(f"SAVEPOINT s{n}; ALTER ROLE {{self}} SET work_mem = '{n + 64}kB'" for n in range(400)),
     ],
 }
 

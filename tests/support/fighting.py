@@ -79,7 +79,7 @@ def relocking(log_in: Callable[[], Session], statements: Sequence[str]) -> Itera
 # What each holds open in a transaction; {self} is its own user, {other} another guest's, {view} what it reads.
 HELD_OPEN: Mapping[str, Sequence[str]] = {
     "own password": ["BEGIN", "ALTER ROLE {self} PASSWORD 'x'"],
-    "own settings": ["BEGIN", *(f"ALTER ROLE {{self}} SET fight.n{n} = '{n}'" for n in range(200))],
+    "own settings": ["BEGIN", *(f"ALTER ROLE {{self}} SET work_mem = '{n + 64}kB'" for n in range(200))],
     "own settings in this database": ["BEGIN", "ALTER ROLE {self} IN DATABASE data SET work_mem = '64kB'"],
     "own limits reset": ["BEGIN", "ALTER ROLE {self} RESET ALL"],
     "comment on itself": ["BEGIN", "COMMENT ON ROLE {self} IS 'x'"],
@@ -116,7 +116,7 @@ HELD_OPEN: Mapping[str, Sequence[str]] = {
     "advisory locks": ["SELECT count(pg_advisory_lock(i)) FROM generate_series(1, 20000) i"],
     "nested savepoints": [
         "BEGIN",
-        *(word for n in range(300) for word in (f"SAVEPOINT s{n}", "ALTER ROLE {self} SET a.b = '1'")),
+        *(f"SAVEPOINT s{n}; ALTER ROLE {{self}} SET work_mem = '{n + 64}kB'" for n in range(300)),
     ],
     "old snapshot": [
         "SET statement_timeout = 0",

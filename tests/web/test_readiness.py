@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import event, select, update
+from sqlalchemy import select, update
 
 from broker.embedded.children import free_port
 from broker.models import PolicyInForce, PolicyRevision
@@ -73,17 +73,16 @@ def test_migrations_that_are_pending(settings: Settings, parts: Parts, world: Wo
             connection.execute("UPDATE guestkey.alembic_version SET version_num = %s", row)
 
 
-def test_records_that_are_read_but_not_written(settings: Settings, parts: Parts) -> None:
-    url = str(settings.database_url.get_secret_value())
-    database = type(parts.database)(url, pool_size=2)
-    with database.engine.connect() as connection:
-        name = connection.exec_driver_sql("SELECT current_database()").scalar_one()
-    event.listen(database.engine, "connect", lambda raw, _: raw.execute("SET default_transaction_read_only = on"))
-    database.engine.dispose()
-    with missing(settings, replace(parts, database=database)) as named:
-        assert list(named) == ["postgresql"] and "take no writes" in named["postgresql"]
-        assert name not in str(named)
-    database.engine.dispose()
+def test_records_that_are_read_but_not_written(settings: Settings, parts: Parts, world: World) -> None:
+    with world.admin("guestkey") as admin:
+        admin.execute("ALTER ROLE guestkey_app SET default_transaction_read_only = on")
+        database = type(parts.database)(str(settings.database_url.get_secret_value()), pool_size=2)
+        try:
+            with missing(settings, replace(parts, database=database)) as named:
+                assert list(named) == ["postgresql"] and "take no writes" in named["postgresql"]
+        finally:
+            admin.execute("ALTER ROLE guestkey_app RESET default_transaction_read_only")
+            database.close()
 
 
 def test_backends_that_do_not_answer(settings: Settings, parts: Parts) -> None:
