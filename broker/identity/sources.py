@@ -204,9 +204,10 @@ def check_audiences(audiences: Sequence[str], client_id: str) -> list[str]:
     Raises:
         Invalid: one is none, or there are too many.
     """
-    if len(audiences) > _MOST_CLAIMS or not all(_plain(one, 500) for one in audiences) or client_id in audiences:
-        raise Invalid(f"At most {_MOST_CLAIMS} other audiences, none of them this client.", field="/other_audiences")
-    return list(audiences)
+    if len(audiences) > _MOST_CLAIMS or not all(_plain(one, 500) for one in audiences):
+        raise Invalid(f"At most {_MOST_CLAIMS} other audiences, each plain text.", field="/other_audiences")
+    # We ourselves are one anyway.
+    return [one for one in dict.fromkeys(audiences) if one != client_id]
 
 
 def bind_source(tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime) -> None:

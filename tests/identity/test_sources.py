@@ -190,10 +190,9 @@ def test_tokens_for_others_beside_us_only_where_the_source_names_them(
 
         door.provider.mint = other
         assert door.sign_in(browser_of(), source) == 401, wrong
-    proposed = door.admin().api(
-        "POST", "/sources", _body(door, world, required_claims={"x": "y"}, other_audiences=[door.provider.client_id])
-    )
-    assert proposed.status_code == 422
+    for audiences in (["a\u202eb"], [""], [f"aud-{number}" for number in range(11)]):
+        body = _body(door, world, required_claims={"x": "y"}, other_audiences=audiences)
+        assert door.admin().api("POST", "/sources", body).status_code == 422
 
 
 CALLED: dict[str, tuple[dict[str, Any], str, str]] = {

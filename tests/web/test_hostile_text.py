@@ -20,6 +20,7 @@ from broker.database import now as clock
 from broker.identity import sessions
 from broker.identity.http import SESSION_COOKIE
 from broker.models import EventPersonal, Person
+from tests.support.provider import Provider
 from tests.support.world import DEIDENTIFIED, World
 from tests.web.conftest import ClientOf, Replica
 
@@ -71,8 +72,8 @@ STEPS = (
         "propose_source",
         "admin",
         "sources",
-        {"issuer": "https://login.example", "client_id": "guestkey", "required_claims": {"hd": "a.example"}},
-        ("name", "client_id", "required_claims/hd"),
+        {"issuer": "{issuer}", "client_id": "guestkey", "required_claims": {"hd": "a.example"}},
+        ("name", "client_id", "other_audiences/0", "required_claims/hd"),
     ),
     Step("propose_trust_mfa", "admin", "sources/{source}/trust-mfa", {"values": ["phr"]}, ("values/0",)),
     Step("refuse_proposal", "other", "proposals/{propose_source}/refuse", REASON, ("reason",)),
@@ -176,6 +177,7 @@ class Scene:
     world: World
     replica: Replica
     client_of: ClientOf
+    provider: Provider
     clients: dict[str, httpx.Client] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
     written: dict[str, str] = field(default_factory=dict)
@@ -183,6 +185,8 @@ class Scene:
     def __post_init__(self) -> None:
         """A vendor with a lead and a guest, who holds a lease; a dataset of an owner; two admins."""
         world = self.world
+        # One that takes any client, whatever it is called.
+        self.provider.answers["/token"] = lambda: (400, {}, b'{"error": "invalid_grant"}')
         vendor, owner = world.vendor(), world.person()
         guest, trials = world.person(vendor), world.dataset(vendor, owner=owner)
         people = {
@@ -195,6 +199,7 @@ class Scene:
         self.clients = {name: self.client_of(signed) for name, signed in people.items()}
         self.ids = {
             "vendor": vendor.id,
+            "issuer": self.provider.issuer,
             "until": (world.now() + timedelta(days=9)).date().isoformat(),
             "joined": world.person(vendor, status="pending").id,
             "new_vendor": world.vendor("onboarding").id,
@@ -286,9 +291,9 @@ def test_the_table_knows_every_operation_that_takes_text(replica: Replica) -> No
 
 
 def test_what_hides_is_refused_and_what_is_markup_is_shown_as_text(
-    world: World, replica: Replica, client_of: ClientOf
+    world: World, replica: Replica, client_of: ClientOf, provider: Provider
 ) -> None:
-    scene, texts, turn = Scene(world, replica, client_of), described(replica), cycle(BY_TURNS)
+    scene, texts, turn = Scene(world, replica, client_of, provider), described(replica), cycle(BY_TURNS)
     for step in STEPS:
         for at in sorted(texts[step.operation]):
             for character in (OVERRIDE, next(turn)):
