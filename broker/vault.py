@@ -169,7 +169,11 @@ class Vault(Engines, Certificates, SshEngine):
             raise
         begun = text(answer, "data", "issue_time")
         with shaped("data.issue_time"):
-            return datetime.fromisoformat(begun[:19]).replace(tzinfo=UTC)
+            at = datetime.fromisoformat(begun)
+            # With the offset of OpenBao's host, whatever that is; without one it would be nobody's time.
+            if at.tzinfo is None:
+                raise ValueError(begun)
+            return at.astimezone(UTC).replace(microsecond=0)
 
     def healthy(self) -> bool:
         """Whether OpenBao is unsealed, active and knows us.

@@ -21,6 +21,9 @@ from .facts import Facts
 
 Networks = Mapping[str, tuple[IPv4Network | IPv6Network, ...]]
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+# Part of a zone's name: `Europe`, `Porto-Novo`, `GMT+5`. Those of the host mean another zone on every machine.
+_ZONE = r"[A-Za-z][A-Za-z0-9_+-]{0,30}"
+_OF_THE_HOST = frozenset({"localtime", "posixrules", "Factory"})
 _DURATION = r"([1-9][0-9]{0,5})([smhd])"
 LONGEST = 86400
 
@@ -225,6 +228,8 @@ def _seconds(number: str, unit: str) -> int:
 def _hours(match: re.Match[str], networks: Networks) -> Condition:
     first, last, start, end, zone = match.groups()
     try:
+        if zone in _OF_THE_HOST:
+            raise ValueError(zone)
         ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise UnknownCondition(f"unknown time zone {zone!r}") from error
@@ -251,7 +256,7 @@ _Builder = Callable[[re.Match[str], Networks], Condition]
 _VOCABULARY: tuple[tuple[re.Pattern[str], _Builder], ...] = (
     (re.compile(f"mfa<={_DURATION}"), lambda match, _: FactorFresh(_seconds(match[1], match[2]))),
     (re.compile(f"ttl<={_DURATION}"), lambda match, _: LifetimeAtMost(_seconds(match[1], match[2]))),
-    (re.compile(rf"hours:(?:({_DAY})-({_DAY})@)?([0-9]{{2}})-([0-9]{{2}})/([A-Za-z_]+(?:/[A-Za-z_]+){{0,2}})"), _hours),
+    (re.compile(rf"hours:(?:({_DAY})-({_DAY})@)?([0-9]{{2}})-([0-9]{{2}})/({_ZONE}(?:/{_ZONE}){{0,2}})"), _hours),
     (re.compile(r"network:([a-z][a-z0-9-]{0,31})"), _network),
     (re.compile(r"(evidence|agreement):([a-z][a-z0-9-]{0,31})"), lambda match, _: EvidenceHeld(match[1], match[2])),
 )

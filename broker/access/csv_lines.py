@@ -140,10 +140,11 @@ def _heading(cells: Sequence[str], columns: Columns) -> list[str]:
     heading = [cell.strip().lower() for cell in cells]
     known = (*columns.needed, *columns.optional)
     advice = f"The heading is: {columns}"
-    twice = sorted({name for name in heading if heading.count(name) > 1})
+    # A spreadsheet writes empty columns along; they are passed over as long as nothing stands below.
+    twice = sorted({name for name in heading if name and heading.count(name) > 1})
     if twice:
         raise _unusable(f"The heading has a column twice: {_shown(twice)}.", advice)
-    unknown = [name for name in heading if name not in known]
+    unknown = [name for name in heading if name and name not in known]
     if unknown:
         raise _unusable(f"The heading has an unknown column: {_shown(unknown)}.", advice)
     missing = [name for name in columns.needed if name not in heading]
@@ -153,11 +154,20 @@ def _heading(cells: Sequence[str], columns: Columns) -> list[str]:
 
 
 def _row(number: int, heading: Sequence[str], cells: Sequence[str]) -> Row:
+    last = max(at for at, name in enumerate(heading, start=1) if name)
+    for at, (name, cell) in enumerate(zip(heading, cells, strict=False), start=1):
+        if not name and cell.strip():
+            return Row(number, fault=_wrong(f"The cell in column {at} has no heading.", "Give the column one."))
+    heading = heading[:last]
+    if not any(cell.strip() for cell in cells[last:]):
+        cells = cells[:last]
     if len(cells) != len(heading):
         detail = f"This line has {len(cells)} cells, the heading has {len(heading)}."
         return Row(number, fault=_wrong(detail, "Put quotation marks around what holds a comma."))
     found = {}
     for name, cell in zip(heading, cells, strict=True):
+        if not name:
+            continue
         cell = cell.strip(" ")
         if len(cell) > LONGEST_CELL:
             return Row(number, fault=_wrong(f"This may be {LONGEST_CELL} characters long at most.", field=f"/{name}"))

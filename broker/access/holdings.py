@@ -13,6 +13,7 @@ from broker.access.naming import person_meant
 from broker.access.paging import Page, Window, matching, page
 from broker.access.permissions import grants_seen, is_lead, leases_seen, looked_after, missing
 from broker.caller import Caller
+from broker.credentials.names import lease_of
 from broker.database import Transaction
 from broker.errors import Forbidden
 from broker.models import LIVE_STATES, Dataset, Grant, Lease, Person, Service, Team, is_id
@@ -102,12 +103,12 @@ def live_leases(tx: Transaction, caller: Caller, filters: Filters, *, kind: str 
 
 
 def lease(tx: Transaction, caller: Caller, lease_id: str) -> Lease:
-    """One lease.
+    """One lease, by its id or the name it has at its backend.
 
     Raises:
         NotFound: there is none of that id that the caller may see.
     """
-    found = None
+    found, lease_id = None, lease_of(lease_id)
     if is_id(lease_id):
         found = tx.scalars(select(Lease).where(Lease.id == lease_id, leases_seen(caller))).one_or_none()
     if found is None:

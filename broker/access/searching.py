@@ -1,4 +1,4 @@
-"""Finding something by its id or the beginning of its name, among what the caller may see."""
+"""Finding something the caller may see: by its id, the beginning of its name, or a lease's name at its backend."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from broker.access.permissions import (
 )
 from broker.access.reading_events import one_event
 from broker.caller import Caller
+from broker.credentials.names import lease_of
 from broker.database import Transaction
 from broker.errors import Forbidden, NotFound
 from broker.models import Dataset, Person, Team, Vendor, is_id
@@ -40,7 +41,7 @@ def search(tx: Transaction, caller: Caller, text: str) -> list[Hit]:
     text = " ".join(text.split())[:LONGEST]
     if not text:
         return []
-    bare = text.rpartition(":")[2].lower()
+    bare = lease_of(text.rpartition(":")[2].lower())
     return _by_id(tx, caller, bare) if is_id(bare) else _by_name(tx, caller, text.lower())
 
 

@@ -1,7 +1,8 @@
 """Text at the door: names, labels and prose that may be kept and shown. Everything else is refused, never repaired.
 
 What reaches a rule, a role name, a path or SQL is lower-case ASCII of a fixed form. What people read may be any
-script, but nothing invisible: control characters, text-direction overrides and look-alike spacing are refused.
+script, but nothing invisible: control characters, text-direction overrides and look-alike spacing are refused. Joiners
+stand where writing needs them: between letters of scripts that join theirs, and between the parts of an emoji.
 """
 
 from __future__ import annotations
@@ -24,6 +25,17 @@ _MOST_LABELS = 20
 _TAKEN = "new"
 # Control, format (bidirectional overrides, zero-width), surrogate, private, unassigned; separators but the space.
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+_NON_JOINER, _JOINER = "\u200c", "\u200d"
+# Scripts whose letters change with a joiner between them (Unicode Standard, section 23.2), as their letters are named.
+_JOINING = frozenset(
+    [
+        *("ARABIC", "BENGALI", "DEVANAGARI", "GUJARATI", "GURMUKHI", "KANNADA", "KHMER", "MALAYALAM", "MONGOLIAN"),
+        *("MYANMAR", "NKO", "ORIYA", "SINHALA", "SYRIAC", "TAMIL", "TELUGU", "TIBETAN"),
+    ]
+)
+# What silences a consonant's vowel: a joiner may follow it, whatever comes next.
+_VIRAMA = 9
 
 
 def name(text: str, field: str, *, longest: int = NAME_LENGTH) -> str:
@@ -80,9 +92,9 @@ def _length(text: str, field: str, longest: int) -> None:
 
 
 def _visible(text: str, field: str, *, allowed: str) -> None:
-    for character in text:
+    for at, character in enumerate(text):
         kind = unicodedata.category(character)
-        if character in allowed or character == " ":
+        if character in allowed or character == " " or _joins(text, at):
             continue
         if kind in _INVISIBLE or kind == "Zs":
             raise Invalid(
@@ -92,3 +104,21 @@ def _visible(text: str, field: str, *, allowed: str) -> None:
             )
     if unicodedata.normalize("NFC", text) != text:
         raise Invalid("This must be in Unicode normal form C.", field=field)
+
+
+def _joins(text: str, at: int) -> bool:
+    """Whether a joiner or non-joiner stands here, and changes how what is beside it is written."""
+    if text[at] not in (_NON_JOINER, _JOINER) or at == 0:
+        return False
+    before, after = text[at - 1], text[at + 1 : at + 2]
+    if unicodedata.combining(before) == _VIRAMA:
+        return True
+    if _joining(before) and after and _joining(after):
+        return True
+    # A symbol, a shade of skin or a variation selector, and the next symbol.
+    emoji = unicodedata.category(before) in ("So", "Sk") or before == "\ufe0f"
+    return text[at] == _JOINER and emoji and bool(after) and unicodedata.category(after) == "So"
+
+
+def _joining(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LM" and unicodedata.name(character, "").partition(" ")[0] in _JOINING

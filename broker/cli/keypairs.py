@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker.cli.faults import Code, Fault, unreadable
+from broker.private_keys import is_private
 
 _LARGEST = 16 * 1024
 
@@ -40,20 +41,23 @@ def read(file: Path) -> str:
         Fault: it cannot be read, or is the private key.
     """
     try:
-        with file.open(encoding="utf-8") as opened:
-            text = opened.read(_LARGEST + 1)
-    except (OSError, UnicodeDecodeError) as error:
+        with file.open("rb") as opened:
+            content = opened.read(_LARGEST + 1)
+    except OSError as error:
         raise unreadable(file, error) from error
-    if "PRIVATE KEY" in text:
+    if is_private(content):
         raise Fault(
             Code.USAGE,
             f"{file} holds a private key.",
             why="It was not sent, and must never be.",
             next_step="Name the file of the public key, such as id_ed25519.pub, or of the request for a certificate.",
         )
-    if len(text) > _LARGEST:
+    if len(content) > _LARGEST:
         raise Fault(Code.USAGE, f"{file} is far too long for a public key.", next_step="Check its name.")
-    return text.strip()
+    try:
+        return content.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise unreadable(file, error) from error
 
 
 def _for_ssh() -> KeyPair:

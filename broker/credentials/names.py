@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+# How a lease is named at its backend: a user of a database, an SSH key id, a session of an object store.
+_OF_LEASE = re.compile(r"(?:gk_|token-)?[a-z0-9]{6}[-_](l[a-z0-9]{26})")
 _SLICE_ID = re.compile(r"sl_[a-z0-9]{1,40}")
 
 
@@ -31,3 +33,9 @@ def policy_of(slice_id: str) -> str:
 def user_of(handle: str) -> str:
     """The name of a lease's user in a database, as OpenBao's username template makes it."""
     return "gk_" + handle.replace("-", "_")
+
+
+def lease_of(name: str) -> str:
+    """The id of the lease that a backend's name stands for (`gk_…` in `pg_stat_activity`); else the name as it is."""
+    found = _OF_LEASE.fullmatch(name.strip())
+    return found[1] if found else name

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from broker.errors import Invalid
+from broker.private_keys import is_private
 
 FIELD = "/public_key"
 CERTIFIED = "-cert-v01@openssh.com"
@@ -35,7 +36,6 @@ TYPES = {
 }
 _MAKE = "ssh-keygen -t ed25519 -f guestkey"
 _ADVICE = f"Make one with `{_MAKE}` and send the line in guestkey.pub."
-_PRIVATE = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY|^PuTTY-User-Key-File", re.MULTILINE)
 
 
 def check_public_key(text: str) -> str:
@@ -44,7 +44,7 @@ def check_public_key(text: str) -> str:
     Raises:
         Invalid: each with its own reason, never with what was sent in it.
     """
-    if _PRIVATE.search(text):
+    if is_private(text):
         raise _refused(
             "That was a private key. It was not kept, but it has left your hands.",
             f"Throw it away and make a new one: `{_MAKE}`; then send guestkey.pub.",

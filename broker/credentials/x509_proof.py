@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.errors import Invalid
+from broker.private_keys import is_private
 
 FIELD = "/public_key"
 LONGEST = 16 * 1024
@@ -38,13 +39,13 @@ def check(text: str) -> str:
 
 
 def _block(text: str) -> str:
-    if len(text) > LONGEST:
-        raise _refused("A signing request is at most 16 KB.")
-    if "PRIVATE KEY" in text:
+    if is_private(text):
         raise _refused(
             "That was the private key, and it has now been sent over the network.",
             advice=f"Throw it away and send the request only. {ADVICE}",
         )
+    if len(text) > LONGEST:
+        raise _refused("A signing request is at most 16 KB.")
     if "BEGIN CERTIFICATE-----" in text:
         raise _refused("That is a certificate, not a signing request.")
     if "BEGIN PUBLIC KEY" in text or text.lstrip().startswith(("ssh-", "ecdsa-", "sk-")):

@@ -48,3 +48,33 @@ def test_a_formula_is_refused_until_it_is_meant(cell: str) -> None:
     assert row.fault is not None and row.fault.code == "formula"
     (row,) = csv_lines.read(f"name\n'{cell}\n".encode(), Columns(("name",)))
     assert row["name"] == cell
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"name,email,,\r\nAda,ada@example.org,,\r\n,,,\r\n\r\n",
+        b"\xef\xbb\xbfname;email;;\r\nAda;ada@example.org;;\r\n;;;\r\n",
+        b"name,email\nAda,ada@example.org,,,\n",
+        b"name,email,,\nAda,ada@example.org\n",
+        b"name\t\temail\t\nAda\t\tada@example.org\t\n",
+        b"name,email\rAda,ada@example.org\r",
+    ],
+)
+def test_empty_columns_and_lines_of_a_spreadsheet_are_passed_over(content: bytes) -> None:
+    (row,) = csv_lines.read(content, Columns(("name", "email")))
+    assert (row.fault, dict(row.cells)) == (None, {"name": "Ada", "email": "ada@example.org"})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"name,email,,\nAda,ada@example.org,,x\n", "The cell in column 4 has no heading"),
+        (b"name,email\nAda,ada@example.org,x\n", "3 cells, the heading has 2"),
+        (b"name,,email\nAda,x,ada@example.org\n", "The cell in column 2 has no heading"),
+        (b"name,email\nAda\n", "1 cells, the heading has 2"),
+    ],
+)
+def test_what_stands_below_no_heading_is_named(content: bytes, said: str) -> None:
+    (row,) = csv_lines.read(content, Columns(("name", "email")))
+    assert row.fault is not None and said in row.fault.detail

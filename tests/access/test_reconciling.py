@@ -6,8 +6,9 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import patch
 
 import psycopg
 import pytest
@@ -20,6 +21,7 @@ from broker.credentials.base import LeaseToEnd
 from broker.credentials.names import policy_of, role_of
 from broker.credentials.postgres import PostgresKind
 from broker.embedded.operator import Operator
+from broker.errors import BackendDown
 from broker.models import Event, Lease, Notice, Slice
 from broker.parts import Parts, vault_of
 from broker.vault import Vault
@@ -146,6 +148,20 @@ def test_a_credential_that_is_being_made_is_left_alone(world: World) -> None:
     assert made.lease_id not in reconciling.reconcile(world.ender).forgotten
     assert world.ender.vault.lease_begun(made.lease_id) is not None
     vault_of(world.settings, "ender").revoke_lease(made.lease_id)
+
+
+@pytest.mark.parametrize("offset", ["-04:00", "+05:45", "Z"])
+def test_time_of_a_credential_is_the_same_wherever_openbao_runs(world: World, offset: str) -> None:
+    """OpenBao answers in its host's zone: read without it, credentials being made look old, or old ones young."""
+    at = datetime(2026, 7, 1, 12, 30, 7, tzinfo=UTC)
+    there = at if offset == "Z" else at.astimezone(datetime.fromisoformat(f"2026-07-01T00:00{offset}").tzinfo)
+    issued = there.isoformat().replace("+00:00", "Z").replace(":07", ":07.123456789")
+    answer = {"data": {"issue_time": issued}}
+    with patch.object(Vault, "_write", return_value=answer):
+        assert world.ender.vault.lease_begun("database/creds/x/y") == at
+    without = {"data": {"issue_time": "2026-07-01T12:30:07"}}
+    with patch.object(Vault, "_write", return_value=without), pytest.raises(BackendDown):
+        world.ender.vault.lease_begun("database/creds/x/y")
 
 
 def test_a_session_whose_user_is_gone_is_found_and_ended(world: World) -> None:

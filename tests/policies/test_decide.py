@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import available_timezones
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from broker.policies import (
     RulesInvalid,
     SliceFacts,
     VendorFacts,
+    conditions,
     decide,
     run_table,
 )
@@ -172,6 +174,14 @@ def test_a_denied_network_is_denied_in_every_spelling(listed: str, address: str)
     assert codes(facts(caller=caller), Rules.parse(GRAMMAR, f"{RULE}\n{deny}", networks, 7)) == ["rule_denies"]
     let_in = codes(facts(caller=caller), Rules.parse(GRAMMAR, allow, networks, 7)) == []
     assert let_in == (address not in ("2002:cb00:7107::1", "not one"))
+
+
+def test_every_time_zone_can_be_named_and_none_of_the_host() -> None:
+    for zone in available_timezones() - {"localtime", "posixrules", "Factory"}:
+        assert conditions.parse(f"hours:07-19/{zone}", {}), zone
+    for zone in ("localtime", "Factory", "../etc/passwd", "posix/UTC/..", "Europe/Atlantis", "UTC\n"):
+        with pytest.raises(conditions.UnknownCondition):
+            conditions.parse(f"hours:07-19/{zone}", {})
 
 
 def test_hours_bound_the_lease_and_say_when_they_open() -> None:

@@ -56,7 +56,10 @@ MaybeKind = Annotated[
 ]
 AnyKind = Annotated[str | None, typer.Option("--kind", help="Kind of credential.", autocompletion=completing.KINDS)]
 Action = Annotated[str, typer.Option("--action", help="read or write.", autocompletion=completing.ACTIONS)]
-LeaseId = Annotated[str, typer.Argument(metavar="ID", help="Its id.", autocompletion=completing.LEASES)]
+LeaseId = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="Its id, or its name at the backend (gk_…).", autocompletion=completing.LEASES),
+]
 
 
 @dataclass(frozen=True, slots=True)

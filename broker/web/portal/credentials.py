@@ -30,6 +30,7 @@ from broker.database import now as clock
 from broker.errors import Denied, Invalid
 from broker.models import Grant, Slice
 from broker.policies import Decision
+from broker.private_keys import is_private
 from broker.web.api.holding_shapes import GrantShown, grants_shown, leases_shown
 from broker.web.portal.acting import Panel, Setback, act, asked, go
 from broker.web.portal.pages import by_whom, duration, render
@@ -40,7 +41,6 @@ LIFETIMES = (300, 900, 1800, 3600, 7200, 14400)
 # Between a slice and an action in a form's answer; no slice's name has it.
 _ACTION = "/"
 _LONGEST_KEY = 16_384
-_PRIVATE = "PRIVATE KEY"
 _FORM_ID = re.compile(r"[A-Za-z0-9_-]{20,64}")
 
 
@@ -126,7 +126,7 @@ def get_credential(grant_id: str, viewer: MemberNow, sent: Sent) -> Response:
 
 def _credential_page(setback: Setback, grant_id: str, filled: Mapping[str, str]) -> HTMLResponse:
     viewer = setback.viewer
-    if _PRIVATE in filled.get("public_key", ""):
+    if is_private(filled.get("public_key", "")):
         # Pasted in error, and refused; it is not sent about once more.
         filled = {**filled, "public_key": ""}
     with viewer.parts.database.transaction() as tx:

@@ -7,6 +7,7 @@ from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
 from broker.access.searching import Hit, search
+from broker.credentials.names import lease_of
 from broker.models import is_id
 from broker.web.portal.acting import go
 from broker.web.portal.pages import bare, render
@@ -30,7 +31,7 @@ def search_page(viewer: MemberNow, q: str = "") -> Response:
     """What was found; an id leads straight to what it names."""
     with viewer.parts.database.transaction() as tx:
         hits = search(tx, viewer.caller, q)
-    if len(hits) == 1 and is_id(bare(q.strip().lower())):
+    if len(hits) == 1 and is_id(lease_of(bare(q.strip().lower()))):
         return go(_path(hits[0]))
     return _found(viewer, q, hits)
 
