@@ -17,6 +17,7 @@ TOPICS = (
     "two_person",
     "failures",
     "emergency",
+    "own_account",
 )
 # They come first, and no number of others holds them back.
 URGENT_TOPICS = ("emergency", "failures")

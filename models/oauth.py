@@ -25,12 +25,16 @@ class AuthorizationCode(Base):
 
 
 class ApiToken(Base):
-    """An opaque access token of a person's command line or of a service, kept as a hash, with its own factor time."""
+    """An opaque access token of a person's command line or of a service, kept as a hash, with its own factor time.
+
+    `session_id`: the browser's session in which the person allowed it; it never outlives that one's absolute limit.
+    """
 
     __tablename__ = "api_token"
     __table_args__ = (
         CheckConstraint("num_nonnulls(person_id, service_id) = 1", name="holder"),
         Index("ix_api_token_live", "person_id", postgresql_where=text("ended_at IS NULL")),
+        Index("ix_api_token_session", "session_id", postgresql_where=text("ended_at IS NULL")),
     )
 
     id: Mapped[Key]
@@ -38,6 +42,7 @@ class ApiToken(Base):
     person_id: Mapped[Id | None] = mapped_column(ForeignKey("guestkey.person.id"))
     service_id: Mapped[Id | None] = mapped_column(ForeignKey("guestkey.service.id"))
     source_id: Mapped[Id | None] = mapped_column(ForeignKey("guestkey.sign_in_source.id"))
+    session_id: Mapped[Id | None] = mapped_column(ForeignKey("guestkey.session.id"))
     client_id: Mapped[Word]
     created_at: Mapped[CreatedAt]
     last_seen_at: Mapped[Moment]

@@ -23,7 +23,8 @@ from broker.caller import Caller
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import Conflict, Invalid
-from broker.identity import factors, lockout, recovery_codes
+from broker.identity import factor_changes, factors, lockout, recovery_codes
+from broker.identity.factors import Proof
 from broker.models import FactorChallenge, Passkey, RecoveryCode, new_id
 from broker.parts import Parts
 
@@ -32,15 +33,20 @@ CHALLENGE_SECONDS = 300
 _REGISTER, _PROVE = "passkey_register", "passkey_prove"
 
 
-def registration_options(parts: Parts, caller: Caller, allowed_until: datetime | None) -> dict[str, Any]:
+def registration_options(
+    parts: Parts, caller: Caller, allowed_until: datetime | None, proof: Proof | None = None
+) -> dict[str, Any]:
     """What the browser needs to make a passkey.
 
+    Args:
+        proof: the factor that came with the request; not needed in an opened window.
+
     Raises:
-        FactorNeeded, Forbidden: see `factors.require_enrolment_right`.
+        FactorNeeded, Forbidden, NotFound: see `factor_changes.require_enrolment_right`.
     """
     with parts.database.transaction() as tx:
         now = clock(tx)
-        factors.require_enrolment_right(tx, caller, allowed_until, now)
+        proven = factor_changes.require_enrolment_right(tx, caller, allowed_until, proof, now)
         held = _held(tx, caller.id)
         options = webauthn.generate_registration_options(
             rp_id=_rp_id(parts),
@@ -53,7 +59,7 @@ def registration_options(parts: Parts, caller: Caller, allowed_until: datetime |
                 user_verification=UserVerificationRequirement.REQUIRED,
             ),
         )
-        _keep(tx, caller, _REGISTER, options.challenge, now)
+        _keep(tx, caller, f"{_REGISTER}{proven}", options.challenge, now)
     return dict(json.loads(options_to_json(options)))
 
 
@@ -64,12 +70,13 @@ def register(
 
     Raises:
         Invalid: the answer does not fit the challenge, this site, or is malformed.
-        FactorNeeded, Forbidden: see `factors.require_enrolment_right`.
+        FactorNeeded, Forbidden, NotFound: see `factor_changes.require_begun`.
     """
+    factor_changes.require_browser(caller)
     with parts.database.transaction() as tx:
         now = clock(tx)
-        factors.require_enrolment_right(tx, caller, allowed_until, now)
-        challenge = _take(tx, caller, _REGISTER, now)
+        challenge, purpose = _take(tx, caller, _REGISTER, now)
+        factor_changes.require_begun(tx, caller, allowed_until, purpose, now)
     try:
         verified = webauthn.verify_registration_response(
             credential=dict(credential),
@@ -82,6 +89,7 @@ def register(
         raise _refused(type(error).__name__) from error
     with parts.database.transaction() as tx:
         now = clock(tx)
+        factor_changes.require_begun(tx, caller, allowed_until, purpose, now)
         if tx.scalars(select(Passkey.id).where(Passkey.credential_id == verified.credential_id)).first():
             raise Conflict("This passkey is known already.")
         tx.add(
@@ -95,7 +103,7 @@ def register(
                 created_at=now,
             )
         )
-        factors.record_enrolled(tx, caller, "passkey", now)
+        factor_changes.record_enrolled(tx, caller, "passkey", now)
         has_codes = tx.scalars(select(RecoveryCode.id).where(RecoveryCode.person_id == caller.id)).first()
         return [] if has_codes else recovery_codes.make(tx, caller, now)
 
@@ -121,7 +129,7 @@ def proof_options(parts: Parts, caller: Caller) -> dict[str, Any]:
     return dict(json.loads(options_to_json(options)))
 
 
-def prove(parts: Parts, caller: Caller, credential: Mapping[str, Any]) -> None:
+def prove(parts: Parts, caller: Caller, credential: Mapping[str, Any]) -> Proof:
     """Prove the second factor for this session with a passkey.
 
     Raises:
@@ -130,7 +138,7 @@ def prove(parts: Parts, caller: Caller, credential: Mapping[str, Any]) -> None:
     with parts.database.transaction() as tx:
         now = clock(tx)
         lockout.locked_person(tx, caller, now)
-        challenge = _take(tx, caller, _PROVE, now)
+        challenge, _ = _take(tx, caller, _PROVE, now)
         passkey = _named(tx, caller, credential)
     try:
         new_count = _verified_count(parts, passkey, challenge, credential)
@@ -142,8 +150,7 @@ def prove(parts: Parts, caller: Caller, credential: Mapping[str, Any]) -> None:
         person = lockout.locked_person(tx, caller, now)
         if passkey is not None and new_count >= 0 and _count_use(tx, passkey, new_count, now):
             lockout.note_success(person)
-            factors.mark_proven(tx, caller, "passkey", now)
-            return
+            return factors.mark_proven(tx, caller, "passkey", now)
         lockout.note_failure(tx, person, caller, parts.settings, now)
     raise refusal if new_count < 0 else _refused("used meanwhile")
 
@@ -204,19 +211,22 @@ def _keep(tx: Transaction, caller: Caller, purpose: str, challenge: bytes, now: 
     )
 
 
-def _take(tx: Transaction, caller: Caller, purpose: str, now: datetime) -> bytes:
-    """Take this session's newest challenge out of the records; older ones go with it."""
+def _take(tx: Transaction, caller: Caller, purpose: str, now: datetime) -> tuple[bytes, str]:
+    """Take this session's newest challenge out of the records, and what it was for; older ones go with it."""
     taken = tx.execute(
         delete(FactorChallenge)
-        .where(FactorChallenge.holder_id == caller.holder_id, FactorChallenge.purpose == purpose)
-        .returning(FactorChallenge.id, FactorChallenge.challenge, FactorChallenge.expires_at)
+        .where(
+            FactorChallenge.holder_id == caller.holder_id,
+            FactorChallenge.purpose.in_((purpose, f"{purpose}{factor_changes.PROVEN}")),
+        )
+        .returning(FactorChallenge.id, FactorChallenge.challenge, FactorChallenge.expires_at, FactorChallenge.purpose)
     ).all()
     if not taken:
         raise Conflict("There is no challenge to answer.", advice="Begin again.")
     newest = max(taken, key=lambda row: str(row.id))
     if newest.expires_at <= now:
         raise Conflict("That took too long.", advice="Begin again.")
-    return bytes(newest.challenge)
+    return bytes(newest.challenge), str(newest.purpose)
 
 
 def _rp_id(parts: Parts) -> str:

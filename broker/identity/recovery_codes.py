@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import delete, update
 
-from broker import audit
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.database import now as clock
-from broker.errors import Conflict, Forbidden
-from broker.identity import lockout, sessions
+from broker.errors import Conflict
+from broker.identity import factor_changes, lockout
+from broker.identity.factors import Proof
 from broker.identity.invitations import allow_enrolment
 from broker.identity.secret_tokens import digest
 from broker.models import RecoveryCode, new_id
@@ -33,16 +33,19 @@ def make(tx: Transaction, caller: Caller, now: datetime) -> list[str]:
     return codes
 
 
-def replace(tx: Transaction, caller: Caller, now: datetime) -> list[str]:
+def replace(tx: Transaction, caller: Caller, proof: Proof | None, now: datetime) -> list[str]:
     """Replace the caller's recovery codes because they asked for that; the old ones stop working.
 
     Raises:
+        Forbidden, FactorNeeded, NotFound: see `factor_changes.require_proof`.
         Conflict: there is no second factor yet that they could stand in for.
     """
+    factor_changes.require_browser(caller)
     if not caller.factor_enrolled:
         raise Conflict("You have no second factor yet.", advice="Add one: recovery codes come with the first.")
+    factor_changes.require_proof(tx, caller, proof, now)
     codes = make(tx, caller, now)
-    audit.record(tx, "recovery_codes.replaced", actor=caller.subject, subject=caller.id, now=now)
+    factor_changes.note_change(tx, caller, "recovery_codes.replaced", now)
     return codes
 
 
@@ -54,8 +57,7 @@ def use(parts: Parts, caller: Caller, code: str) -> None:
     """
     from broker.identity.totp import wrong_code
 
-    if caller.how != "session":
-        raise Forbidden("Recovery codes are used in the portal.", advice="Sign in there and open Security.")
+    factor_changes.require_browser(caller)
     with parts.database.transaction() as tx:
         now = clock(tx)
         person = lockout.locked_person(tx, caller, now)
@@ -66,11 +68,11 @@ def use(parts: Parts, caller: Caller, code: str) -> None:
             .returning(RecoveryCode.id)
         ).first()
         if used is not None:
+            factor_changes.lock_session(tx, caller, now)
             lockout.note_success(person)
             allow_enrolment(tx, caller.holder_id, now + WINDOW)
             # Who lost a factor may have lost what is signed in on the same device.
-            sessions.end_others(tx, caller, now, cause="factor_recovered")
-            audit.record(tx, "recovery_code.used", actor=caller.subject, subject=caller.id, now=now)
+            factor_changes.note_change(tx, caller, "recovery_code.used", now)
             return
         left = lockout.note_failure(tx, person, caller, parts.settings, now)
     raise wrong_code(left)

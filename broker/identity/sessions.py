@@ -141,14 +141,18 @@ def rotate(tx: Transaction, caller: Caller) -> str | None:
     return token
 
 
-def end_others(tx: Transaction, caller: Caller, now: datetime, *, cause: str) -> None:
-    """End every session and API token of the caller but the one it asks with."""
+def end_others(tx: Transaction, caller: Caller, now: datetime, *, cause: str) -> list[str]:
+    """End every session and API token of the caller but the one it asks with. Returns the ids of those that lived."""
+    ended: list[str] = []
     for record in (Session, ApiToken):
-        tx.execute(
+        rows = tx.execute(
             update(record)
             .where(record.person_id == caller.id, record.id != caller.holder_id, record.ended_at.is_(None))
             .values(ended_at=now, end_cause=cause)
+            .returning(record.id, record.expires_at)
         )
+        ended += [row.id for row in rows if row.expires_at > now]
+    return sorted(ended)
 
 
 def end_all_of(tx: Transaction, person_id: str, now: datetime, *, cause: str) -> None:

@@ -17,7 +17,8 @@ from broker.caller import Caller
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import Conflict, Invalid
-from broker.identity import factors, lockout, recovery_codes
+from broker.identity import factor_changes, factors, lockout, recovery_codes
+from broker.identity.factors import Proof
 from broker.models import FactorChallenge, TotpFactor, new_id
 from broker.parts import Parts
 from broker.vault import VaultRefused
@@ -27,6 +28,7 @@ STEP_SECONDS = 30
 DIGITS = 6
 ENROLMENT_SECONDS = 600
 _ISSUER = "Guestkey"
+_PURPOSE = "totp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +60,17 @@ def matching_step(secret: str, code: str, now: datetime) -> int | None:
     return matched
 
 
-def begin(parts: Parts, caller: Caller, allowed_until: datetime | None) -> Enrolment:
+def begin(parts: Parts, caller: Caller, allowed_until: datetime | None, proof: Proof | None = None) -> Enrolment:
     """Make a new secret, kept wrapped until a code confirms it; an existing one stays in force till then.
 
+    Args:
+        proof: the factor that came with the request; not needed in an opened window.
+
     Raises:
-        FactorNeeded, Forbidden: see `factors.require_enrolment_right`.
+        FactorNeeded, Forbidden, NotFound: see `factor_changes.require_enrolment_right`.
     """
     with parts.database.transaction() as tx:
-        factors.require_enrolment_right(tx, caller, allowed_until, clock(tx))
+        proven = factor_changes.require_enrolment_right(tx, caller, allowed_until, proof, clock(tx))
     secret = pyotp.random_base32()
     wrapped = parts.vault.encrypt("totp", secret.encode(), context=caller.id)
     with parts.database.transaction() as tx:
@@ -74,7 +79,7 @@ def begin(parts: Parts, caller: Caller, allowed_until: datetime | None) -> Enrol
             FactorChallenge(
                 id=new_id("fc"),
                 holder_id=caller.holder_id,
-                purpose="totp",
+                purpose=f"{_PURPOSE}{proven}",
                 challenge=wrapped.encode(),
                 expires_at=now + timedelta(seconds=ENROLMENT_SECONDS),
             )
@@ -90,23 +95,24 @@ def confirm_enrolment(parts: Parts, caller: Caller, allowed_until: datetime | No
     Raises:
         Invalid: the code is wrong. Conflict: there is nothing to confirm.
         TooMany: locked out.
-        FactorNeeded, Forbidden: see `factors.require_enrolment_right`.
+        FactorNeeded, Forbidden, NotFound: see `factor_changes.require_begun`.
     """
+    factor_changes.require_browser(caller)
     with parts.database.transaction() as tx:
         now = clock(tx)
-        factors.require_enrolment_right(tx, caller, allowed_until, now)
         waiting = tx.scalars(
             select(FactorChallenge)
             .where(
                 FactorChallenge.holder_id == caller.holder_id,
-                FactorChallenge.purpose == "totp",
+                FactorChallenge.purpose.in_((_PURPOSE, f"{_PURPOSE}{factor_changes.PROVEN}")),
                 FactorChallenge.expires_at > now,
             )
             .order_by(FactorChallenge.id.desc())
             .limit(1)
         ).one_or_none()
-    if waiting is None:
-        raise Conflict("There is nothing to confirm.", advice="Begin again and scan the new code.")
+        if waiting is None:
+            raise Conflict("There is nothing to confirm.", advice="Begin again and scan the new code.")
+        factor_changes.require_begun(tx, caller, allowed_until, waiting.purpose, now)
     secret = _unwrap(parts, caller, waiting.challenge.decode())
     with parts.database.transaction() as tx:
         now = clock(tx)
@@ -115,13 +121,14 @@ def confirm_enrolment(parts: Parts, caller: Caller, allowed_until: datetime | No
         step = matching_step(secret, typed, now) if typed else None
         if step is not None:
             lockout.note_success(person)
+            factor_changes.require_begun(tx, caller, allowed_until, waiting.purpose, now)
             _put_in_force(tx, caller, waiting, step, now)
             return recovery_codes.make(tx, caller, now)
         left = lockout.note_failure(tx, person, caller, parts.settings, now)
     raise wrong_code(left)
 
 
-def prove(parts: Parts, caller: Caller, code: str) -> None:
+def prove(parts: Parts, caller: Caller, code: str) -> Proof:
     """Prove the second factor for this session or token with a code, which is used up by it.
 
     Raises:
@@ -143,8 +150,7 @@ def prove(parts: Parts, caller: Caller, code: str) -> None:
         step = matching_step(secret, typed, now) if typed else None
         if step is not None and _use_up(tx, caller.id, kept.wrapped_secret, step):
             lockout.note_success(person)
-            factors.mark_proven(tx, caller, "totp", now)
-            return
+            return factors.mark_proven(tx, caller, "totp", now)
         left = lockout.note_failure(tx, person, caller, parts.settings, now)
     raise wrong_code(left)
 
@@ -190,11 +196,13 @@ def _put_in_force(tx: Transaction, caller: Caller, waiting: FactorChallenge, ste
     gone = tx.get(FactorChallenge, waiting.id)
     if gone is None:
         raise Conflict("This was confirmed already.")
-    tx.delete(gone)
+    factor_changes.drop_challenges(tx, caller, _PURPOSE)
+    before = tx.get(TotpFactor, caller.id)
+    replaced = before is not None and before.confirmed_at is not None
     values = {"wrapped_secret": waiting.challenge.decode(), "last_step": step, "confirmed_at": now}
     tx.execute(
         insert(TotpFactor)
         .values(person_id=caller.id, **values)
         .on_conflict_do_update(index_elements=[TotpFactor.person_id], set_=values)
     )
-    factors.record_enrolled(tx, caller, "totp", now)
+    factor_changes.record_enrolled(tx, caller, "totp", now, replaced=replaced)

@@ -126,6 +126,12 @@ def _confirmed(tx: Transaction, notice: Notice, _now: datetime) -> Told | None:
     return Told([person.id], _of_person(tx, person), "/security", you=True)
 
 
+def _own_account(tx: Transaction, notice: Notice, _now: datetime) -> Told:
+    """What became of somebody's second factors: told to them whoever did it, because it may have been a thief."""
+    person = tx.get_one(Person, notice.subject)
+    return Told([person.id], _of_person(tx, person), "/security", you=True)
+
+
 def _joined(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
     person = tx.get_one(Person, notice.subject)
     if person.status != "pending":
@@ -245,6 +251,10 @@ CAUSES: Mapping[str, Cause] = {
     lapsing.REQUEST: Cause("own_requests", _undecided),
     "dataset.changed": Cause("own_datasets", _changed),
     "dataset.resumed": Cause("own_datasets", _resumed),
+    "factor.enrolled": Cause("own_account", _own_account, to_actor=True),
+    "factor.removed": Cause("own_account", _own_account, to_actor=True),
+    "factor.replaced": Cause("own_account", _own_account, to_actor=True),
+    "factor.reset": Cause("own_account", _own_account, to_actor=True),
     "grant.made": Cause("own_grants", _given),
     "grant.revoked": Cause("own_grants", _grant),
     "installation.closed": Cause("emergency", _alarm, to_actor=True),
@@ -263,6 +273,8 @@ CAUSES: Mapping[str, Cause] = {
     "proposal.refused": Cause("two_person", _agreed),
     "recovery.begun": Cause("emergency", _alarm, to_actor=True),
     "recovery.used": Cause("emergency", _alarm, to_actor=True),
+    "recovery_code.used": Cause("own_account", _own_account, to_actor=True),
+    "recovery_codes.replaced": Cause("own_account", _own_account, to_actor=True),
     "request.approved": Cause("own_requests", _decided),
     "request.lapsed": Cause("own_requests", _decided),
     "request.made": Cause("to_decide", _asked),

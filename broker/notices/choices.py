@@ -60,6 +60,13 @@ _ALL = {
         "You were confirmed; access given, about to end, or ended.",
         of_all="People confirmed; grants given by a file, that end soon or were ended",
     ),
+    "own_account": Topic(
+        "own_account",
+        "Your second factors",
+        "One was added, replaced, removed or reset; recovery codes were used or made.",
+        mandatory=True,
+        of_all="People's second factors that were changed",
+    ),
     "staff": Topic(
         "staff",
         "Your staff",
@@ -93,7 +100,7 @@ class Chosen:
 
 def topics_of(caller: Caller) -> list[Topic]:
     """The topics that can ever reach this person."""
-    names = ["own_requests", "own_grants"]
+    names = ["own_requests", "own_grants", "own_account"]
     if caller.vendor_id is None:
         names[:0] = ["to_decide", "own_datasets"]
     elif "lead" in caller.roles:

@@ -24,7 +24,7 @@ from broker.parts import Parts
 
 log = structlog.get_logger(__name__)
 # What nobody may turn off: it comes at once, to everybody it concerns.
-MANDATORY = frozenset({"emergency"})
+MANDATORY = frozenset({"emergency", "own_account"})
 _URGENT = tuple(kind for kind, cause in CAUSES.items() if cause.topic in URGENT_TOPICS)
 _MOST_ATTEMPTS = 20
 _SLOWEST_RETRY = 3600

@@ -87,7 +87,10 @@ def _answer(wish: Wish, issuer: str, **members: str) -> str:
 
 
 def redeem(tx: Transaction, parameters: dict[str, str], lifetime: int, now: datetime) -> tuple[str, int] | OAuthRefused:
-    """Turn a code into an opaque access token. Returns token and lifetime, or the refusal to raise after commit.
+    """Turn a code into an opaque access token. Returns token and seconds, or the refusal to raise after commit.
+
+    Args:
+        lifetime: the longest a token lives, in seconds; one never outlives the session that allowed it.
 
     A code that comes a second time also ends the token it gave (RFC 6749, 4.1.2): one of the two is a thief.
     """
@@ -109,14 +112,17 @@ def redeem(tx: Transaction, parameters: dict[str, str], lifetime: int, now: date
     if not right or not _still_in(tx, session, now):
         return refusal
     token = fresh_token(API_TOKEN_PREFIX)
+    # What a session allows ends with it at the latest: a copied cookie gives no more time than it has itself.
+    expires_at = min(now + timedelta(seconds=lifetime), session.expires_at)
     record = ApiToken(
         id=new_id("at"),
         token_hash=digest(token),
         person_id=session.person_id,
         source_id=session.source_id,
+        session_id=session.id,
         client_id=CLIENT_ID,
         last_seen_at=now,
-        expires_at=now + timedelta(seconds=lifetime),
+        expires_at=expires_at,
         # The person sits at this browser: what was proven there minutes ago was proven by who asks here.
         factor_at=session.factor_at,
         factor_method=session.factor_method,
@@ -132,7 +138,7 @@ def redeem(tx: Transaction, parameters: dict[str, str], lifetime: int, now: date
         now=now,
         details={"client": CLIENT_ID, "session": session.id},
     )
-    return token, lifetime
+    return token, max(1, int((expires_at - now).total_seconds()))
 
 
 def _end_stolen(tx: Transaction, code: AuthorizationCode, now: datetime) -> None:
@@ -150,6 +156,8 @@ def _still_in(tx: Transaction, session: Session, now: datetime) -> bool:
     # Locked: who is being suspended either waits for the new token and ends it, or is seen here as suspended.
     person = tx.get_one(Person, session.person_id, with_for_update={"read": True})
     vendor = tx.get(Vendor, person.vendor_id, with_for_update={"read": True}) if person.vendor_id else None
+    # So is the session, after its person as everywhere: whoever signs it out ends the new token, too, or is seen here.
+    tx.refresh(session, with_for_update={"read": True})
     live = session.ended_at is None and session.expires_at > now and person.status == "active"
     return live and (vendor is None or vendor.status in ("active", "onboarding"))
 

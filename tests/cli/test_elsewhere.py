@@ -43,6 +43,8 @@ class Desk:
         self.key = Authenticator(replica.url)
         options = self.browser.api("POST", "/factors/passkeys/options")
         self.browser.api("POST", "/factors/passkeys", {"credential": self.key.make(options), "name": "Laptop"})
+        # Adding a factor signed the terminal out; it is signed in again.
+        world.change(ApiToken, self.signed.caller.holder_id, ended_at=None, end_cause=None)
         self.running: list[subprocess.Popen[str]] = []
 
     def browser_of(self, signed: Signed, replica: Replica) -> Browser:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from broker.embedded.browser import Browser
 from broker.embedded.somebody import Authenticator
@@ -29,7 +29,7 @@ class Sitting:
     """A person before browser and terminal; the browser is signed in, no second factor was proven in it."""
 
     def __init__(self, world: World, replica: Replica, signed: Signed, home: Path) -> None:
-        self.signed = signed
+        self.world, self.signed = world, signed
         self.terminal = Terminal(home, replica.url, GUESTKEY_TIMEOUT="15")
         self.browser = Browser(replica.url)
         with world.database.transaction() as tx:
@@ -62,9 +62,14 @@ class Sitting:
         assert finish(login).code == 0
 
     def enrol(self) -> Authenticator:
-        """Add an authenticator, in the browser; the terminal's token has proven nothing by that."""
+        """Add an authenticator in the browser, which signs the terminal out; it signs in again, its factor unproven."""
         authenticator = Authenticator(self.browser.api("POST", "/factors/totp")["secret"])
         self.browser.api("POST", "/factors/totp/confirm", {"code": authenticator.code()})
+        assert self.terminal.run("whoami").code == 4
+        self.sign_in()
+        with self.world.database.transaction() as tx:
+            mine = update(ApiToken).where(ApiToken.person_id == self.signed.id, ApiToken.ended_at.is_(None))
+            tx.execute(mine.values(factor_at=None, factor_method=None))
         return authenticator
 
     def close(self) -> None:

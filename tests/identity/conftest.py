@@ -148,9 +148,11 @@ class Ada:
         assert back.status_code == 303, back.text
         self.secret, self.recovery_codes = "", [""]
 
-    def enrol(self) -> None:
-        """Enrol the app, and forget that its first code was used."""
-        self.secret = str(self.browser.api("POST", "/factors/totp").json()["secret"])
+    def enrol(self, proof: str | None = None) -> None:
+        """Enrol the app, with a code of the one before if there is one, and forget that its first code was used."""
+        begun = self.browser.api("POST", "/factors/totp", {"code": proof} if proof else None)
+        assert begun.status_code == 200, begun.text
+        self.secret = str(begun.json()["secret"])
         answer = self.browser.api("POST", "/factors/totp/confirm", {"code": self.code()})
         assert answer.status_code == 200, answer.text
         self.recovery_codes = answer.json()["recovery_codes"]

@@ -16,24 +16,29 @@ from tests.support.browser import Browser
 from tests.support.world import World
 
 
-def add(browser: Browser, device: Authenticator, name: str = "Laptop") -> Any:
-    """Add a passkey; the answer."""
-    options = browser.api("POST", "/factors/passkeys/options")
+def add(browser: Browser, device: Authenticator, name: str = "Laptop", code: str | None = None) -> Any:
+    """Add a passkey, with a code where there is a factor already; the answer."""
+    options = browser.api("POST", "/factors/passkeys/options", {"code": code} if code else None)
     assert options.status_code == 200, options.text
     return browser.api("POST", "/factors/passkeys", {"credential": device.make(options.json()), "name": name})
 
 
+def answer_of(browser: Browser, device: Authenticator) -> dict[str, Any]:
+    """A passkey's answer to a new challenge of this browser's session."""
+    return device.prove(browser.api("POST", "/confirm/passkey/options").json())
+
+
 def prove(browser: Browser, device: Authenticator) -> Any:
     """Prove a passkey; the answer."""
-    options = browser.api("POST", "/confirm/passkey/options").json()
-    return browser.api("POST", "/confirm/passkey", {"credential": device.prove(options)})
+    return browser.api("POST", "/confirm/passkey", {"credential": answer_of(browser, device)})
 
 
 @pytest.fixture
 def device(ada: Ada) -> Authenticator:
     """A passkey of Ada's, added beside her app."""
     made = Authenticator(ada.browser.url)
-    assert add(ada.browser, made).json()["recovery_codes"] == []
+    assert add(ada.browser, made, code=ada.code()).json()["recovery_codes"] == []
+    ada.forget()
     return made
 
 
@@ -46,7 +51,10 @@ def test_a_passkey_as_first_factor(door: Door, browser: Browser) -> None:
     assert me["factor_method"] == "passkey" and me["factor_enrolled"]
     held = browser.api("GET", "/factors").json()
     assert [item["name"] for item in held["passkeys"]] == ["Laptop"]
-    assert browser.api("DELETE", f"/factors/passkeys/{held['passkeys'][0]['id']}").status_code == 409
+    refused = browser.api(
+        "POST", f"/factors/passkeys/{held['passkeys'][0]['id']}/remove", {"passkey": answer_of(browser, device)}
+    )
+    assert (refused.status_code, refused.json()["code"]) == (409, "last_factor")
 
 
 def test_proving_makes_this_session_fresh(ada: Ada, device: Authenticator) -> None:
@@ -113,29 +121,31 @@ def test_a_lying_authenticator_is_refused(ada: Ada, device: Authenticator, lie: 
     LIES[lie](device)
     answer = prove(ada.browser, device)
     assert (answer.status_code, answer.json()["code"]) == (422, "passkey_refused")
-    assert ada.browser.api("DELETE", "/factors/totp").status_code == 401
+    assert ada.browser.api("POST", "/factors/totp/remove", {}).status_code == 401
 
 
 @pytest.mark.parametrize("lie", ["another site's page", "another site's passkey", "nobody verified", "nobody present"])
 def test_a_lying_authenticator_adds_nothing(ada: Ada, lie: str) -> None:
     device = Authenticator(ada.browser.url)
     LIES[lie](device)
-    assert add(ada.browser, device).status_code == 422
+    assert add(ada.browser, device, code=ada.code()).status_code == 422
     assert ada.browser.api("GET", "/factors").json()["passkeys"] == []
 
 
 def test_a_passkey_is_one_persons(ada: Ada, device: Authenticator, door: Door, browser_of: BrowserOf) -> None:
     eve = Ada(door, browser_of(), ada.source, "eve")
     eve.enrol()
-    assert add(eve.browser, device).status_code == 409
-    assert add(eve.browser, Authenticator(eve.browser.url)).status_code == 201
+    assert add(eve.browser, device, code=eve.code()).status_code == 409
+    assert add(eve.browser, Authenticator(eve.browser.url), code=eve.code(1)).status_code == 201
     assert prove(eve.browser, device).status_code == 422
     foreign = ada.browser.api("GET", "/factors").json()["passkeys"][0]["id"]
-    assert eve.browser.api("DELETE", f"/factors/passkeys/{foreign}").status_code == 404
+    eve.forget()
+    removed = eve.browser.api("POST", f"/factors/passkeys/{foreign}/remove", {"code": eve.code()})
+    assert removed.status_code == 404
 
 
 def test_removing_one_of_two(ada: Ada, device: Authenticator) -> None:
-    assert ada.browser.api("DELETE", "/factors/totp").status_code == 204
+    assert ada.browser.api("POST", "/factors/totp/remove", {"code": ada.code()}).status_code == 204
     assert ada.prove() == 409
     assert prove(ada.browser, device).status_code == 200
 
@@ -156,7 +166,7 @@ def test_removing_one_of_two(ada: Ada, device: Authenticator) -> None:
     ],
 )
 def test_nonsense_is_refused_not_a_fault(ada: Ada, device: Authenticator, credential: dict[str, Any]) -> None:
-    ada.browser.api("POST", "/factors/passkeys/options")
+    ada.browser.api("POST", "/factors/passkeys/options", {"code": ada.code()})
     body = {"credential": credential, "name": "x"}
     assert ada.browser.api("POST", "/factors/passkeys", body).status_code == 422
     ada.browser.api("POST", "/confirm/passkey/options")

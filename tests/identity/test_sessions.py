@@ -153,10 +153,10 @@ def test_a_change_with_a_cookie_needs_the_token_of_that_session(ada: Ada, door: 
     good = ada.browser.csrf
     for wrong in ("", "x", other.csrf, good + "x"):
         ada.browser.csrf = wrong
-        answer = ada.browser.api("POST", "/factors/totp")
+        answer = ada.browser.api("POST", "/factors/totp", {"code": ada.code()})
         assert (answer.status_code, answer.json()["code"]) == (403, "csrf")
     ada.browser.csrf = good
-    assert ada.browser.api("POST", "/factors/totp").status_code == 200
+    assert ada.browser.api("POST", "/factors/totp", {"code": ada.code()}).status_code == 200
 
 
 def test_a_header_never_borrows_the_cookie(ada: Ada) -> None:

@@ -83,6 +83,9 @@ def everything(world: World) -> Everything:
         "team": team.id,
         "installation": "installation:1",
         "recovery": new_id("re"),
+        "factor": guest.id,
+        "recovery_code": guest.id,
+        "recovery_codes": guest.id,
         "place": "postgres:data",
         "slice.changed": world.slice_id(dataset, "full"),
     }
@@ -111,6 +114,12 @@ def test_every_kind_has_its_words_for_people_and_channels(office: Office) -> Non
     assert not [data for data in told.values() if "Your" in data["title"] and data["topic"] != "to_decide"]
     kinds = {who.id: {item.kind for item in office.deliveries(who)} for who in (made.guest, made.lead, made.owner)}
     assert kinds[made.guest.id] == {
+        "factor.enrolled",
+        "factor.removed",
+        "factor.replaced",
+        "factor.reset",
+        "recovery_code.used",
+        "recovery_codes.replaced",
         "grant.made",
         "grant.revoked",
         "person.confirmed",

@@ -32,11 +32,15 @@ def asking(house: House, someone: Someone, address: str) -> str:
 
 def test_a_command_line_is_confirmed_or_disowned_in_the_browser(house: House, guest_of: GuestOf) -> None:
     ada = house.someone("Ada Engineer", house.vendor()[1])
-    house.app(ada)
+    secret = house.app(ada)
     guest = guest_of(ada, factor_age=30)
+    guest.secret = secret
     guest.add_authenticator()
     guest.open("/security")
     guest.press("Add passkey")
+    guest.says("Each change of your second factors takes one of them.")
+    guest.fill("Code from your authenticator app", guest.code())
+    guest.press("Confirm and add passkey")
     guest.fill("A name to know it by", "Laptop")
     guest.press("Create passkey")
     guest.open(asking(house, ada, "127.0.0.1"))

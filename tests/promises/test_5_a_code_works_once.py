@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 
 import pyotp
 import pytest
 
 from broker.errors import Conflict, Invalid, TooMany
-from broker.identity import totp
+from broker.identity import callers, totp
 from broker.models import Person, TotpFactor
 from broker.parts import Parts
 from tests.support.world import Signed, World
 
 
 def with_app(world: World) -> tuple[Signed, str]:
-    """A person with an authenticator app in force, and its secret."""
+    """A person in a browser with an authenticator app in force, and its secret."""
     signed = world.person(world.vendor(), factor_age=None)
+    cookie = world.session(signed)
+    with world.database.transaction() as tx:
+        signed = replace(signed, caller=callers.by_session(tx, cookie, "127.0.0.1", idle=600).caller)
     later = world.now() + timedelta(minutes=5)
     begun = totp.begin(world.parts, signed.caller, later)
     codes = totp.confirm_enrolment(world.parts, signed.caller, later, pyotp.TOTP(begun.secret).now())

@@ -1,4 +1,7 @@
-"""`/factors`: your own second factors: adding, removing, recovering."""
+"""`/factors`: your own second factors: adding, removing, recovering. For browsers: tokens change no factor.
+
+What each way asks for is the table of docs/second-factor.md.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,13 @@ from starlette.responses import Response
 
 from broker.access import words
 from broker.database import now as clock
-from broker.errors import Forbidden
-from broker.identity import factors, invitations, passkeys, recovery_codes, totp
+from broker.errors import Invalid
+from broker.identity import factor_changes, factors, invitations, passkeys, recovery_codes, totp
+from broker.identity.callers import Found
+from broker.identity.factors import Proof
 from broker.identity.http import renew_session
-from broker.web.api.common import FreshCaller, PartsNow
+from broker.parts import Parts
+from broker.web.api.common import PartsNow
 from broker.web.api.me import CodeBody, PersonFound
 from broker.web.validation import Shown, Strict
 
@@ -61,6 +67,15 @@ class PasskeyBody(Strict):
     name: Annotated[str, Field(min_length=1, max_length=80, examples=["Ada's laptop"])] = "Passkey"
 
 
+class ProofBody(Strict):
+    """One of your second factors, sent with the very request: a code, or a passkey's answer to its options."""
+
+    code: Annotated[str | None, Field(min_length=1, max_length=64, examples=["123 456"])] = None
+    passkey: Annotated[
+        dict[str, Any] | None, Field(description="The answer to `POST /confirm/passkey/options`, as JSON.")
+    ] = None
+
+
 class LinkBody(Strict):
     """The last part of an enrolment link."""
 
@@ -83,9 +98,15 @@ def list_factors(found: PersonFound, parts: PartsNow) -> FactorsShown:
 
 
 @router.post("/totp", operation_id="begin_totp")
-def begin_totp(found: PersonFound, parts: PartsNow) -> SecretShown:
-    """A new secret for an authenticator app; it counts once a code of it is confirmed."""
-    made = totp.begin(parts, found.caller, found.enrolment_allowed_until)
+def begin_totp(
+    request: Request, response: Response, found: PersonFound, parts: PartsNow, body: ProofBody | None = None
+) -> SecretShown:
+    """A new secret for an authenticator app; it counts once a code of it is confirmed.
+
+    Takes one of your factors in the body, unless this session's window for enrolling is open.
+    """
+    proof = _proof(request, response, parts, found, body)
+    made = totp.begin(parts, found.caller, found.enrolment_allowed_until, proof)
     return SecretShown(secret=made.secret, uri=made.uri, qr_svg=made.qr_svg)
 
 
@@ -93,64 +114,98 @@ def begin_totp(found: PersonFound, parts: PartsNow) -> SecretShown:
 def confirm_totp_enrolment(
     request: Request, response: Response, body: CodeBody, found: PersonFound, parts: PartsNow
 ) -> CodesShown:
-    """Put the new secret in force with a first code; an older one stops working."""
+    """Put the new secret in force with a first code. An older one stops working, your other sessions end."""
     codes = totp.confirm_enrolment(parts, found.caller, found.enrolment_allowed_until, body.code)
     renew_session(request, response)
     return CodesShown(recovery_codes=codes)
 
 
-@router.delete("/totp", operation_id="remove_totp", status_code=204)
-def remove_totp(caller: FreshCaller, parts: PartsNow) -> None:
-    """Remove the authenticator app, unless it is your last factor."""
+@router.post("/totp/remove", operation_id="remove_totp", status_code=204)
+def remove_totp(request: Request, response: Response, body: ProofBody, found: PersonFound, parts: PartsNow) -> None:
+    """Remove the authenticator app, unless it is your last factor. Takes one of your factors in the body."""
+    proof = _proof(request, response, parts, found, body)
     with parts.database.transaction() as tx:
-        factors.remove_totp(tx, caller, clock(tx))
+        factor_changes.remove_totp(tx, found.caller, proof, clock(tx))
 
 
 @router.post("/passkeys/options", operation_id="begin_passkey")
-def begin_passkey(found: PersonFound, parts: PartsNow) -> dict[str, Any]:
-    """What `navigator.credentials.create` needs to make a passkey."""
-    return passkeys.registration_options(parts, found.caller, found.enrolment_allowed_until)
+def begin_passkey(
+    request: Request, response: Response, found: PersonFound, parts: PartsNow, body: ProofBody | None = None
+) -> dict[str, Any]:
+    """What `navigator.credentials.create` needs to make a passkey.
+
+    Takes one of your factors in the body, unless this session's window for enrolling is open.
+    """
+    proof = _proof(request, response, parts, found, body)
+    return passkeys.registration_options(parts, found.caller, found.enrolment_allowed_until, proof)
 
 
 @router.post("/passkeys", operation_id="add_passkey", status_code=201)
 def add_passkey(
     request: Request, response: Response, body: PasskeyBody, found: PersonFound, parts: PartsNow
 ) -> CodesShown:
-    """Keep a passkey the browser made."""
+    """Keep a passkey the browser made. Your other sessions end."""
     name = words.name(body.name, "/name", longest=80)
     codes = passkeys.register(parts, found.caller, found.enrolment_allowed_until, body.credential, name)
     renew_session(request, response)
     return CodesShown(recovery_codes=codes)
 
 
-@router.delete("/passkeys/{passkey_id}", operation_id="remove_passkey", status_code=204)
-def remove_passkey(passkey_id: str, caller: FreshCaller, parts: PartsNow) -> None:
-    """Remove a passkey, unless it is your last factor."""
+@router.post("/passkeys/{passkey_id}/remove", operation_id="remove_passkey", status_code=204)
+def remove_passkey(
+    passkey_id: str, request: Request, response: Response, body: ProofBody, found: PersonFound, parts: PartsNow
+) -> None:
+    """Remove a passkey, unless it is your last factor. Takes one of your factors in the body."""
+    proof = _proof(request, response, parts, found, body)
     with parts.database.transaction() as tx:
-        factors.remove_passkey(tx, caller, passkey_id, clock(tx))
+        factor_changes.remove_passkey(tx, found.caller, passkey_id, proof, clock(tx))
 
 
 @router.post("/recovery-codes", operation_id="replace_recovery_codes")
-def replace_recovery_codes(caller: FreshCaller, parts: PartsNow, response: Response) -> CodesShown:
-    """Ten new recovery codes, in this answer and nowhere else; the old ones stop working."""
+def replace_recovery_codes(
+    request: Request, response: Response, body: ProofBody, found: PersonFound, parts: PartsNow
+) -> CodesShown:
+    """Ten new recovery codes, in this answer and nowhere else; the old ones stop working.
+
+    Takes one of your factors in the body.
+    """
     response.headers["Cache-Control"] = "no-store"
+    proof = _proof(request, response, parts, found, body)
     with parts.database.transaction() as tx:
-        return CodesShown(recovery_codes=recovery_codes.replace(tx, caller, clock(tx)))
+        return CodesShown(recovery_codes=recovery_codes.replace(tx, found.caller, proof, clock(tx)))
 
 
 @router.post("/recover", operation_id="use_recovery_code")
-def use_recovery_code(body: CodeBody, found: PersonFound, parts: PartsNow) -> Window:
+def use_recovery_code(
+    request: Request, response: Response, body: CodeBody, found: PersonFound, parts: PartsNow
+) -> Window:
     """Use up a recovery code: this session may enrol a new factor for ten minutes, every other one ends."""
     recovery_codes.use(parts, found.caller, body.code)
+    renew_session(request, response)
     return Window(enrolment_allowed_until=found.now + recovery_codes.WINDOW)
 
 
 @router.post("/enrolment", operation_id="open_enrolment")
-def open_enrolment(body: LinkBody, found: PersonFound, parts: PartsNow) -> Window:
+def open_enrolment(request: Request, response: Response, body: LinkBody, found: PersonFound, parts: PartsNow) -> Window:
     """Use up an enrolment link made for you: this session may enrol a first factor."""
-    if found.caller.how != "session":
-        raise Forbidden("Factors are enrolled in the portal.", advice="Open the link in a browser.")
+    factor_changes.require_browser(found.caller)
     with parts.database.transaction() as tx:
         now = clock(tx)
         invitations.open_enrolment(tx, body.token, found.caller, now)
+    renew_session(request, response)
     return Window(enrolment_allowed_until=now + invitations.ENROLMENT_WINDOW)
+
+
+def _proof(request: Request, response: Response, parts: Parts, found: Found, body: ProofBody | None) -> Proof | None:
+    """Prove the factor that came with the request; None if none came. Refused to tokens before anything is used up."""
+    factor_changes.require_browser(found.caller)
+    if body is None or (body.code is None and body.passkey is None):
+        return None
+    if body.code is not None and body.passkey is not None:
+        raise Invalid("Send a code or a passkey's answer, not both.", field="/code")
+    if body.passkey is not None:
+        proof = passkeys.prove(parts, found.caller, body.passkey)
+    else:
+        proof = totp.prove(parts, found.caller, body.code or "")
+    renew_session(request, response)
+    return proof

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastapi.responses import RedirectResponse
 from starlette.responses import Response
@@ -105,7 +105,8 @@ def act(
             proven = True
         answer = do(viewer)
     except FactorNotProven as error:
-        return again(Setback(viewer, panel=asked(viewer, missing or FRESH_SECONDS, sent, error.trouble)))
+        lacking = FRESH_SECONDS if missing is None else missing
+        return again(Setback(viewer, panel=asked(viewer, lacking, sent, error.trouble)))
     except FactorNeeded as error:
         answer = again(Setback(viewer, panel=asked(viewer, error.max_age)))
     except _SHOWN_IN_PLACE as error:
@@ -122,13 +123,20 @@ def fresh(viewer: Viewer) -> int | None:
     return FRESH_SECONDS if stale else None
 
 
+def with_this_form(_viewer: Viewer) -> int | None:
+    """What changing one's own factors lacks: one of them with this very form, however fresh the session is."""
+    return 0
+
+
 def asked(viewer: Viewer, max_age: int, sent: Mapping[str, str] | None = None, trouble: Trouble | None = None) -> Panel:
     """The question for a second factor proven at most `max_age` seconds ago."""
     with viewer.parts.database.transaction() as tx:
         held = factors.listed(tx, viewer.caller.id)
     options = passkeys.proof_options(viewer.parts, viewer.caller) if held.passkeys else None
     return Panel(
-        why=f"This asks for a second factor proven in the last {duration(max_age)}.",
+        why=f"This asks for a second factor proven in the last {duration(max_age)}."
+        if max_age
+        else "Each change of your second factors takes one of them.",
         enrolled=viewer.caller.factor_enrolled,
         options=json.dumps(options) if options else None,
         codes=held.totp,
@@ -164,14 +172,14 @@ def _answered(sent: Mapping[str, str]) -> bool:
 def _proven(viewer: Viewer, sent: Mapping[str, str]) -> Viewer:
     try:
         if sent.get("passkey"):
-            passkeys.prove(viewer.parts, viewer.caller, credential_of(sent["passkey"]))
+            proof = passkeys.prove(viewer.parts, viewer.caller, credential_of(sent["passkey"]))
         else:
-            totp.prove(viewer.parts, viewer.caller, sent["code"])
+            proof = totp.prove(viewer.parts, viewer.caller, sent["code"])
     except (Invalid, Conflict, TooMany, BackendDown) as error:
         shown = trouble_of(error)
         detail = f"{shown.detail} {shown.advice}".strip()
         raise FactorNotProven(Trouble(shown.title, detail, "", "code", shown.status)) from error
-    return seen_again(viewer)
+    return replace(seen_again(viewer), proof=proof)
 
 
 def credential_of(answer: str) -> Mapping[str, object]:

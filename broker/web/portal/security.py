@@ -10,10 +10,9 @@ from starlette.responses import Response
 
 from broker.access import words
 from broker.database import now as clock
-from broker.errors import FactorNeeded
-from broker.identity import factors, passkeys, recovery_codes, sessions, totp
+from broker.identity import factor_changes, factors, passkeys, recovery_codes, sessions, totp
 from broker.identity.http import renew_session
-from broker.web.portal.acting import Setback, act, credential_of, fresh, go
+from broker.web.portal.acting import Setback, act, credential_of, go, with_this_form
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow, Sent, Viewer, seen_again
 
@@ -31,7 +30,9 @@ def begin_passkey(viewer: MemberNow, sent: Sent) -> Response:
     """The page on which the browser makes a passkey."""
 
     def do(viewer: Viewer) -> Response:
-        options = passkeys.registration_options(viewer.parts, viewer.caller, viewer.found.enrolment_allowed_until)
+        options = passkeys.registration_options(
+            viewer.parts, viewer.caller, viewer.found.enrolment_allowed_until, viewer.proof
+        )
         return render("passkey.html", viewer=viewer, options=json.dumps(options))
 
     return act(viewer, sent, do, lambda setback: _page(setback, "passkey"), needs=_enrolment)
@@ -56,10 +57,10 @@ def remove_passkey(passkey_id: str, viewer: MemberNow, sent: Sent) -> Response:
 
     def do(viewer: Viewer) -> Response:
         with viewer.parts.database.transaction() as tx:
-            factors.remove_passkey(tx, viewer.caller, passkey_id, clock(tx))
+            factor_changes.remove_passkey(tx, viewer.caller, passkey_id, viewer.proof, clock(tx))
         return go("/security")
 
-    return act(viewer, sent, do, lambda setback: _page(setback, f"remove {passkey_id}"), needs=fresh)
+    return act(viewer, sent, do, lambda setback: _page(setback, f"remove {passkey_id}"), needs=with_this_form)
 
 
 @router.post("/security/app")
@@ -67,7 +68,7 @@ def begin_app(viewer: MemberNow, sent: Sent) -> Response:
     """The page with the new secret for an authenticator app, as image and as text."""
 
     def do(viewer: Viewer) -> Response:
-        made = totp.begin(viewer.parts, viewer.caller, viewer.found.enrolment_allowed_until)
+        made = totp.begin(viewer.parts, viewer.caller, viewer.found.enrolment_allowed_until, viewer.proof)
         return render("app.html", viewer=viewer, made=made, code="")
 
     return act(viewer, sent, do, lambda setback: _page(setback, "app"), needs=_enrolment)
@@ -101,10 +102,10 @@ def remove_app(viewer: MemberNow, sent: Sent) -> Response:
 
     def do(viewer: Viewer) -> Response:
         with viewer.parts.database.transaction() as tx:
-            factors.remove_totp(tx, viewer.caller, clock(tx))
+            factor_changes.remove_totp(tx, viewer.caller, viewer.proof, clock(tx))
         return go("/security")
 
-    return act(viewer, sent, do, lambda setback: _page(setback, "remove app"), needs=fresh)
+    return act(viewer, sent, do, lambda setback: _page(setback, "remove app"), needs=with_this_form)
 
 
 @router.post("/security/recover")
@@ -113,7 +114,9 @@ def recover(viewer: MemberNow, sent: Sent) -> Response:
 
     def do(viewer: Viewer) -> Response:
         recovery_codes.use(viewer.parts, viewer.caller, sent.get("recovery_code", ""))
-        return go("/security")
+        answer = go("/security")
+        renew_session(viewer.request, answer)
+        return answer
 
     return act(viewer, sent, do, lambda setback: _page(setback, "recover"))
 
@@ -124,10 +127,10 @@ def replace_recovery_codes(viewer: MemberNow, sent: Sent) -> Response:
 
     def do(viewer: Viewer) -> Response:
         with viewer.parts.database.transaction() as tx:
-            codes = recovery_codes.replace(tx, viewer.caller, clock(tx))
+            codes = recovery_codes.replace(tx, viewer.caller, viewer.proof, clock(tx))
         return render("recovery_codes.html", viewer=viewer, codes=codes)
 
-    return act(viewer, sent, do, lambda setback: _page(setback, "codes"), needs=fresh)
+    return act(viewer, sent, do, lambda setback: _page(setback, "codes"), needs=with_this_form)
 
 
 @router.get("/live/here")
@@ -149,14 +152,11 @@ def end_session(holder_id: str, viewer: MemberNow, sent: Sent) -> Response:
 
 
 def _enrolment(viewer: Viewer) -> int | None:
-    """How fresh an older factor this session still has to prove before it may add one."""
-    try:
-        with viewer.parts.database.transaction() as tx:
-            until = viewer.found.enrolment_allowed_until
-            factors.require_enrolment_right(tx, viewer.caller, until, clock(tx))
-    except FactorNeeded as error:
-        return error.max_age
-    return None
+    """What this session lacks to begin adding a factor: an older one with this very form, or an opened window."""
+    until = viewer.found.enrolment_allowed_until
+    if (until is not None and until > viewer.now) or not viewer.caller.factor_enrolled:
+        return None
+    return with_this_form(viewer)
 
 
 def _enrolled(viewer: Viewer, codes: list[str]) -> Response:

@@ -32,6 +32,7 @@ SENTENCES: Mapping[str, str] = {
     "factor.proven_elsewhere": "{who} confirmed their command line in the browser.",
     "factor.refused": "{who} gave a second factor that was refused.",
     "factor.removed": "{who} removed a second factor ({method}).",
+    "factor.replaced": "{who} replaced their authenticator app.",
     "factor.reset": "{who} and {proposed_by} reset the second factor of {whom}.",
     "grant.confirmed": "{who} confirmed the grant {whom} after a restore.",
     "grant.made": "{who} granted {whom}.",

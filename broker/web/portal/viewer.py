@@ -18,6 +18,7 @@ from broker.access.permissions import leases_seen
 from broker.caller import Caller
 from broker.errors import Forbidden, Invalid
 from broker.identity.callers import Found
+from broker.identity.factors import Proof
 from broker.identity.http import check_own_form, find_caller
 from broker.identity.login import safe_path
 from broker.models import Dataset, Delivery, Lease, PolicyInForce
@@ -48,6 +49,7 @@ class Viewer:
 
     `alarm`: a lease they may see could not be ended yet. `closed`: the whole installation is closed.
     `unread`: there are notices they have not marked as read. `owns`: a dataset is theirs.
+    `proof`: of the second factor that came with this form.
     """
 
     request: Request
@@ -57,6 +59,7 @@ class Viewer:
     closed: bool = False
     unread: bool = False
     owns: bool = False
+    proof: Proof | None = None
 
     @property
     def caller(self) -> Caller:

@@ -1,0 +1,198 @@
+"""Changing second factors: what allows a change, and what follows from each. The table is docs/second-factor.md.
+
+Whoever holds a session or a token, however fresh, holds no factor: a change takes one that comes with the very request,
+in a browser. The first factor takes an opened window instead (an invitation, a trusted provider, a recovery code).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, select
+
+from broker import audit
+from broker.caller import Caller
+from broker.database import Transaction
+from broker.errors import Conflict, FactorNeeded, Forbidden, NotFound
+from broker.identity import factors, sessions
+from broker.identity.factors import Proof
+from broker.identity.invitations import allow_enrolment, has_factor
+from broker.models import FactorChallenge, Passkey, Person, Session, TotpFactor, is_id
+
+# A proof allows the request it came with; a handler that is slower than this has something wrong with it.
+PROOF_SECONDS = 60
+# Appended to the purpose of a challenge that a proven factor allowed; one without it needs its window still open.
+PROVEN = "_proven"
+
+
+def require_browser(caller: Caller) -> None:
+    """Check that a person asks, in a browser: no token changes what could replace it.
+
+    Raises:
+        Forbidden: it is a service, or an API token.
+    """
+    if caller.kind != "person":
+        raise Forbidden("Only people have a second factor.")
+    if caller.how != "session":
+        raise Forbidden(
+            "Second factors are changed in the portal only, never with a token.",
+            advice="Sign in to the portal in a browser and open Security.",
+        )
+
+
+def require_proof(tx: Transaction, caller: Caller, proof: Proof | None, now: datetime) -> None:
+    """Check that one of the caller's factors came with this request; until commit no other change happens.
+
+    Raises:
+        Forbidden: see `require_browser`.
+        NotFound: the session has ended meanwhile.
+        FactorNeeded: no factor came with the request.
+    """
+    require_browser(caller)
+    lock_session(tx, caller, now)
+    if not _is_good(proof, caller, now):
+        raise FactorNeeded(
+            "Changing your second factors takes one of them with this very request.",
+            max_age=0,
+            enrolled=caller.factor_enrolled,
+            advice="Send a code or a passkey's answer with it. If you lost your factor, use a recovery code.",
+        )
+
+
+def require_enrolment_right(
+    tx: Transaction, caller: Caller, allowed_until: datetime | None, proof: Proof | None, now: datetime
+) -> str:
+    """Check that this session may begin to add or replace a factor.
+
+    Args:
+        allowed_until: until when this session's window is open, if one was opened.
+
+    Returns:
+        What to append to the purpose of the challenge: `PROVEN`, or "" where only the window allows it.
+
+    Raises:
+        Forbidden: see `require_browser`; or the person has no factor, and nothing opened the way to a first one.
+        NotFound: the session has ended meanwhile.
+        FactorNeeded: the person has a factor and did not send it.
+    """
+    require_browser(caller)
+    if _is_good(proof, caller, now):
+        require_proof(tx, caller, proof, now)
+        return PROVEN
+    lock_session(tx, caller, now)
+    if allowed_until is not None and allowed_until > now:
+        return ""
+    if has_factor(tx, caller.id):
+        require_proof(tx, caller, None, now)
+    raise Forbidden(
+        "A first second factor needs an invitation.",
+        advice="Ask an admin for an enrolment link and open it here.",
+        code="enrolment_closed",
+    )
+
+
+def require_begun(tx: Transaction, caller: Caller, allowed_until: datetime | None, purpose: str, now: datetime) -> None:
+    """Check that what was begun with a challenge of this purpose may be finished.
+
+    Raises:
+        Forbidden, NotFound, FactorNeeded: see `require_enrolment_right`.
+    """
+    require_browser(caller)
+    if purpose.endswith(PROVEN):
+        lock_session(tx, caller, now)
+    else:
+        require_enrolment_right(tx, caller, allowed_until, None, now)
+
+
+def record_enrolled(tx: Transaction, caller: Caller, method: str, now: datetime, *, replaced: bool = False) -> None:
+    """Note a new factor. The window that allowed it closes, and this session counts as having proven the factor."""
+    allow_enrolment(tx, caller.holder_id, now)
+    factors.mark_proven(tx, caller, method, now)
+    note_change(tx, caller, "factor.replaced" if replaced else "factor.enrolled", now, method=method)
+
+
+def note_change(tx: Transaction, caller: Caller, kind: str, now: datetime, **details: str) -> None:
+    """End everything else the person is signed in with, and record the event, of which they are told."""
+    ended = sessions.end_others(tx, caller, now, cause="factor_changed")
+    audit.record(
+        tx,
+        kind,
+        actor=caller.subject,
+        subject=caller.id,
+        now=now,
+        details={**details, "ended": ended},
+        personal={"address": caller.address or ""},
+    )
+
+
+def remove_passkey(tx: Transaction, caller: Caller, passkey_id: str, proof: Proof | None, now: datetime) -> None:
+    """Remove a passkey, unless it is the last factor.
+
+    Raises:
+        Forbidden, FactorNeeded: see `require_proof`.
+        NotFound: there is none, or the session has ended.
+        Conflict: it is the last factor.
+    """
+    require_proof(tx, caller, proof, now)
+    passkey = tx.get(Passkey, passkey_id) if is_id(passkey_id) else None
+    if passkey is None or passkey.person_id != caller.id:
+        raise NotFound("You have no such passkey.")
+    held = factors.listed(tx, caller.id)
+    if len(held.passkeys) == 1 and not held.totp:
+        raise _last()
+    tx.delete(passkey)
+    note_change(tx, caller, "factor.removed", now, method="passkey")
+
+
+def remove_totp(tx: Transaction, caller: Caller, proof: Proof | None, now: datetime) -> None:
+    """Remove the authenticator app, unless it is the last factor.
+
+    Raises:
+        Forbidden, FactorNeeded: see `require_proof`.
+        NotFound: there is none, or the session has ended.
+        Conflict: it is the last factor.
+    """
+    require_proof(tx, caller, proof, now)
+    held = factors.listed(tx, caller.id)
+    if not held.totp:
+        raise NotFound("You have no authenticator app.")
+    if not held.passkeys:
+        raise _last()
+    tx.execute(delete(TotpFactor).where(TotpFactor.person_id == caller.id))
+    note_change(tx, caller, "factor.removed", now, method="totp")
+
+
+def drop_challenges(tx: Transaction, caller: Caller, purpose: str) -> None:
+    """Forget what this session began of a purpose: it is finished once."""
+    purposes = (purpose, f"{purpose}{PROVEN}")
+    tx.execute(
+        delete(FactorChallenge).where(
+            FactorChallenge.holder_id == caller.holder_id, FactorChallenge.purpose.in_(purposes)
+        )
+    )
+
+
+def lock_session(tx: Transaction, caller: Caller, now: datetime) -> None:
+    """Let one change of a person's factors happen after the other, and none in a session that another one ended.
+
+    Two removals at once would each see the other's factor and leave none.
+
+    Raises:
+        NotFound: the session has ended.
+    """
+    tx.execute(select(Person.id).where(Person.id == caller.id).with_for_update())
+    live = select(Session.id).where(
+        Session.id == caller.holder_id, Session.ended_at.is_(None), Session.expires_at > now
+    )
+    if tx.execute(live.with_for_update()).first() is None:
+        raise NotFound("Your session has ended.", advice="Sign in again.")
+
+
+def _is_good(proof: Proof | None, caller: Caller, now: datetime) -> bool:
+    if proof is None or proof.holder_id != caller.holder_id:
+        return False
+    return abs(now - proof.at) <= timedelta(seconds=PROOF_SECONDS)
+
+
+def _last() -> Conflict:
+    return Conflict("This is your last second factor.", advice="Add another one first.", code="last_factor")
