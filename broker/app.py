@@ -9,14 +9,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from broker import metrics
 from broker.addresses import Proxies
-from broker.errors import BackendDown, GuestkeyError, Invalid, TooMany
+from broker.errors import BackendDown, Forbidden, GuestkeyError, Invalid, NotSignedIn, TooMany
 from broker.oauth import refusals
 from broker.oauth import routes as oauth
 from broker.parts import Parts
@@ -26,9 +27,11 @@ from broker.web.api import api_router
 from broker.web.catalogue import code_of_status
 from broker.web.headers import HostCheck, SecurityHeaders, TlsCheck
 from broker.web.limits import RateLimits, SizeLimits
+from broker.web.methods import HeadRequests, allowed_methods
 from broker.web.observability import RequestLog
 from broker.web.openapi import describe
 from broker.web.peers import Peers
+from broker.web.portal import kept_forms
 from broker.web.portal.pages import StaticParts
 from broker.web.validation import render_invalid
 
@@ -87,6 +90,7 @@ def _add_routes(app: FastAPI) -> None:
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     # Added from the inside out: the last one sees a request first.
+    app.add_middleware(HeadRequests)
     app.add_middleware(
         RateLimits,
         per_caller=settings.rate_limit_per_minute,
@@ -103,6 +107,8 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
 
 def _add_error_rendering(app: FastAPI) -> None:
     app.add_exception_handler(GuestkeyError, _ours)
+    app.add_exception_handler(NotSignedIn, _or_kept)
+    app.add_exception_handler(Forbidden, _or_kept)
     app.add_exception_handler(refusals.OAuthRefused, _of_oauth)
     app.add_exception_handler(HTTPException, _of_framework)
     app.add_exception_handler(RequestValidationError, render_invalid)
@@ -119,8 +125,19 @@ def _ours(request: Request, error: Exception) -> Response:
     return problems.render(request, error)
 
 
+async def _or_kept(request: Request, error: Exception) -> Response:
+    """The same, but a form of the portal is shown back, to be sent again after sign-in."""
+    assert isinstance(error, GuestkeyError)  # registered for nothing else
+    if problem_pages.wants_page(request) and (kept := await kept_forms.offer(request, error)) is not None:
+        return kept
+    answer: Response = await run_in_threadpool(_ours, request, error)
+    return answer
+
+
 def _of_oauth(request: Request, error: Exception) -> Response:
     assert isinstance(error, refusals.OAuthRefused)  # registered for nothing else
+    if isinstance(error, refusals.AuthorizationRefused):
+        return RedirectResponse(error.location, 303, headers=refusals.no_store())
     if problem_pages.wants_page(request):
         asked = Invalid(error.description, advice="Run `guestkey login` again and use the address it prints.")
         return problem_pages.page(request, asked)
@@ -129,9 +146,15 @@ def _of_oauth(request: Request, error: Exception) -> Response:
 
 def _of_framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # registered for nothing else
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        # The framework names the methods of one route; several share a path.
+        headers["Allow"] = ", ".join(allowed_methods(request.app, request.url.path))
     if problem_pages.wants_page(request):
-        return problem_pages.page_of_status(request, error.status_code)
-    return problems.problem(request, code_of_status(error.status_code), error.status_code, headers=error.headers)
+        answer = problem_pages.page_of_status(request, error.status_code)
+        answer.headers.update(headers)
+        return answer
+    return problems.problem(request, code_of_status(error.status_code), error.status_code, headers=headers)
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, code: str, status: int) -> None:

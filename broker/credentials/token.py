@@ -106,6 +106,11 @@ def key_id(version: int) -> str:
     return f"{SIGNING_KEY}-{version}"
 
 
+def scope_of(action: str, slice_name: str) -> str:
+    """The scope a token is good for: one action on one slice, as it can be asked for."""
+    return f"{action} slice:{slice_name}"
+
+
 def audience_of(issuer: str, dataset: str) -> str:
     """What a token for a dataset is good for: the `aud` claim, and RFC 8707's `resource`."""
     return f"{issuer}/datasets/{dataset}"
@@ -183,7 +188,8 @@ class TokenKind:
             "iat": issued_at,
             "exp": expires_at,
             "jti": lease.id,
-            "scope": lease.action,
+            # As the answer beside it says (RFC 9068, 2.2.3).
+            "scope": scope_of(lease.action, lease.slice),
             "dataset": lease.dataset,
             "slice": lease.slice,
         }

@@ -25,6 +25,7 @@ from broker.parts import Parts
 
 TOKEN_LIFETIME = 900
 REFUSALS_RECORDED_EVERY = timedelta(minutes=1)
+_METHODS = "Use HTTP Basic (client_secret_basic) or form fields (client_secret_post)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,20 @@ def authenticated(parts: Parts, request: Request, form: dict[str, str]) -> Prove
     # From now on these Basic credentials spend the service's own rate, not its address's.
     request.state.found = Found(caller, service.status, "", None, now)
     return Proven(caller, kept)
+
+
+def public_client(request: Request, form: dict[str, str]) -> str:
+    """The id of a client without a secret, from the form or the user name of HTTP Basic; for the code's exchange.
+
+    Raises:
+        OAuthRefused: `invalid_client`: none or two are named, it brings a secret, or a method that is not served.
+    """
+    client_id, secret = _credentials(request, form)
+    if not client_id:
+        raise OAuthRefused("invalid_client", "client_id is missing.", status=401)
+    if secret:
+        raise OAuthRefused("invalid_client", "This client has no secret; send its client_id alone.", status=401)
+    return client_id
 
 
 def introspecting(parts: Parts, request: Request, form: dict[str, str]) -> Caller:
@@ -118,11 +133,15 @@ def _unknown_client() -> OAuthRefused:
 
 def _credentials(request: Request, form: dict[str, str]) -> tuple[str, str]:
     headers = request.headers.getlist("authorization")
+    if "client_assertion" in form or "client_assertion_type" in form:
+        raise OAuthRefused("invalid_client", f"client_assertion is not served. {_METHODS}", status=401)
     if not headers:
         return form.get("client_id", ""), form.get("client_secret", "")
     scheme, _, encoded = headers[0].partition(" ")
-    if len(headers) != 1 or scheme.lower() != "basic" or "client_secret" in form:
+    if len(headers) != 1 or (scheme.lower() == "basic" and "client_secret" in form):
         raise OAuthRefused("invalid_request", "Authenticate in one way: HTTP Basic, or form fields.")
+    if scheme.lower() != "basic":
+        raise OAuthRefused("invalid_client", f"This scheme is not served. {_METHODS}", status=401)
     try:
         client_id, _, secret = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
     except ValueError as error:

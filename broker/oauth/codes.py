@@ -17,7 +17,7 @@ from broker.caller import Caller
 from broker.database import Transaction
 from broker.identity.secret_tokens import API_TOKEN_PREFIX, digest, fresh_token
 from broker.models import ApiToken, AuthorizationCode, Person, Session, Vendor, new_id
-from broker.oauth.refusals import OAuthRefused
+from broker.oauth.refusals import AuthorizationRefused, OAuthRefused
 
 CLIENT_ID = "guestkey-cli"
 CODE_LIFETIME = timedelta(seconds=60)
@@ -37,26 +37,38 @@ class Wish:
     code_challenge: str
 
 
-def check_wish(parameters: dict[str, str]) -> Wish:
+def check_wish(parameters: dict[str, str], issuer: str) -> Wish:
     """Check an authorization request.
 
     Raises:
         OAuthRefused: shown on a page of ours: nothing is sent to an address that may not be the client's.
+        AuthorizationRefused: sent to the client, whose address is right.
     """
     if parameters.get("client_id") != CLIENT_ID:
         raise OAuthRefused("invalid_client", f"The only client here is {CLIENT_ID}.")
     redirect_uri = parameters.get("redirect_uri", "")
     if _CALLBACK.fullmatch(redirect_uri) is None:
         raise OAuthRefused("invalid_request", "redirect_uri must be http://127.0.0.1:<port>/callback.")
-    if parameters.get("response_type") != "code":
-        raise OAuthRefused("unsupported_response_type", "Only response_type=code is served.")
-    challenge = parameters.get("code_challenge", "")
-    if parameters.get("code_challenge_method") != "S256" or _CHALLENGE.fullmatch(challenge) is None:
-        raise OAuthRefused("invalid_request", "PKCE with code_challenge_method=S256 is required.")
-    state = parameters.get("state", "")
-    if not 8 <= len(state) <= 512 or not state.isprintable():
-        raise OAuthRefused("invalid_request", "A state of 8 to 512 characters is required.")
+    state, challenge = parameters.get("state", ""), parameters.get("code_challenge", "")
+    if (wrong := _wrong(parameters)) is not None:
+        raise AuthorizationRefused(*wrong, redirect_uri=redirect_uri, state=state, issuer=issuer)
     return Wish(redirect_uri, state, challenge)
+
+
+def _wrong(parameters: dict[str, str]) -> tuple[str, str] | None:
+    """What is wrong with a request of the right client from its right address: OAuth's code, and a description."""
+    if not parameters.get("response_type"):
+        return "invalid_request", "response_type is missing; only code is served."
+    if parameters["response_type"] != "code":
+        return "unsupported_response_type", "Only response_type=code is served."
+    if parameters.get("response_mode", "query") != "query":
+        return "invalid_request", "Only response_mode=query is served."
+    challenge, state = parameters.get("code_challenge", ""), parameters.get("state", "")
+    if parameters.get("code_challenge_method") != "S256" or _CHALLENGE.fullmatch(challenge) is None:
+        return "invalid_request", "PKCE with code_challenge_method=S256 is required."
+    if not 8 <= len(state) <= 512 or not state.isprintable():
+        return "invalid_request", "A state of 8 to 512 characters is required."
+    return None
 
 
 def make_code(tx: Transaction, wish: Wish, session_id: str, caller: Caller, issuer: str, now: datetime) -> str:
@@ -86,17 +98,20 @@ def _answer(wish: Wish, issuer: str, **members: str) -> str:
     return f"{wish.redirect_uri}?{urlencode({**members, 'state': wish.state, 'iss': issuer})}"
 
 
-def redeem(tx: Transaction, parameters: dict[str, str], lifetime: int, now: datetime) -> tuple[str, int] | OAuthRefused:
+def redeem(
+    tx: Transaction, client_id: str, parameters: dict[str, str], lifetime: int, now: datetime
+) -> tuple[str, int] | OAuthRefused:
     """Turn a code into an opaque access token. Returns token and seconds, or the refusal to raise after commit.
 
     Args:
+        client_id: the client as it named itself, in the form or by HTTP Basic; another's code stays as it is.
         lifetime: the longest a token lives, in seconds; one never outlives the session that allowed it.
 
     A code that comes a second time also ends the token it gave (RFC 6749, 4.1.2): one of the two is a thief.
     """
     refusal = OAuthRefused("invalid_grant", "The code is not valid, or was used.")
     code = tx.get(AuthorizationCode, digest(parameters.get("code", "")), with_for_update=True)
-    if code is None:
+    if code is None or client_id != code.client_id:
         return refusal
     if code.used_at is not None:
         _end_stolen(tx, code, now)
@@ -104,7 +119,6 @@ def redeem(tx: Transaction, parameters: dict[str, str], lifetime: int, now: date
     code.used_at = now
     right = (
         code.expires_at > now
-        and parameters.get("client_id") == code.client_id
         and parameters.get("redirect_uri") == code.redirect_uri
         and _proves(parameters.get("code_verifier", ""), code.code_challenge)
     )

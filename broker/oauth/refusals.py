@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -17,6 +19,19 @@ class OAuthRefused(Exception):
     def __init__(self, error: str, description: str, *, status: int = 400) -> None:
         super().__init__(error)
         self.error, self.description, self.status = error, description, status
+
+
+class AuthorizationRefused(OAuthRefused):
+    """An error of the authorization endpoint that goes to the client (RFC 6749, 4.1.2.1): its address was checked.
+
+    `location` is that address with error, state and issuer (RFC 9207).
+    """
+
+    def __init__(self, error: str, description: str, *, redirect_uri: str, state: str, issuer: str) -> None:
+        super().__init__(error, description)
+        members = {"error": error, "error_description": _printable(description)}
+        members |= {"state": state} if state else {}
+        self.location = f"{redirect_uri}?{urlencode({**members, 'iss': issuer})}"
 
 
 def render(error: OAuthRefused) -> JSONResponse:

@@ -65,8 +65,10 @@ def token(request: Request, form: Form) -> JSONResponse:
     parts: Parts = request.app.state.parts
     grant_type = form.get("grant_type")
     if grant_type == "authorization_code":
+        # First, so that a client that fails leaves the code as it is.
+        client_id = clients.public_client(request, form)
         with parts.database.transaction() as tx:
-            outcome = codes.redeem(tx, form, parts.settings.api_token_lifetime, clock(tx))
+            outcome = codes.redeem(tx, client_id, form, parts.settings.api_token_lifetime, clock(tx))
         if isinstance(outcome, OAuthRefused):
             raise outcome
         return _bearer(*outcome)

@@ -18,7 +18,7 @@ from broker.access import ending, words
 from broker.access.facts import Ask
 from broker.access.issuing import issue
 from broker.caller import Caller
-from broker.credentials.token import ALGORITHM, HEADER_TYPE, audience_of, signing_keys
+from broker.credentials.token import ALGORITHM, HEADER_TYPE, audience_of, scope_of, signing_keys
 from broker.database import now as clock
 from broker.errors import BackendDown, Conflict, Denied, FactorNeeded, GuestkeyError, Invalid, NotFound
 from broker.models import Lease
@@ -58,7 +58,7 @@ def ask(parts: Parts, issuer: str, caller: Caller, form: dict[str, str]) -> Sign
     if handed.values is None:
         raise RuntimeError("without an idempotency key nothing was issued before")
     seconds = int((handed.lease.expires_at - handed.lease.created_at).total_seconds())
-    scope = f"{handed.lease.action} slice:{handed.values['slice']}"
+    scope = scope_of(handed.lease.action, str(handed.values["slice"]))
     return Signed(handed.values["access_token"], seconds, scope)
 
 

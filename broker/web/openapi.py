@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from broker.web.catalogue import CATALOGUE, code_of_status
+from broker.web.openapi_oauth import describe_oauth
 
 DESCRIPTION = """\
 Guests of your data get a key to one dataset, for a few minutes, after a fresh second factor.
@@ -114,6 +115,7 @@ def _build(app: FastAPI) -> dict[str, Any]:
             else:
                 operation["security"] = []
                 operation["responses"].pop("422", None)
+    describe_oauth(described)
     return described
 
 

@@ -67,7 +67,7 @@ def render(request: Request, error: errors.GuestkeyError) -> JSONResponse:
         status_of(error),
         error.detail,
         advice=error.advice,
-        headers=_headers(error),
+        headers=_headers(request, error),
         **_members(error),
     )
 
@@ -99,14 +99,16 @@ def _members(error: errors.GuestkeyError) -> dict[str, Any]:
     return {}
 
 
-def _headers(error: errors.GuestkeyError) -> dict[str, str]:
+def _headers(request: Request, error: errors.GuestkeyError) -> dict[str, str]:
     if isinstance(error, errors.FactorNeeded):
         challenge = (
             f'Bearer error="{error.code}", error_description="A second factor is needed", max_age={error.max_age}'
         )
         return {"WWW-Authenticate": challenge}
     if isinstance(error, errors.NotSignedIn):
-        return {"WWW-Authenticate": 'Bearer realm="guestkey"'}
+        # Without a token no error is named (RFC 6750, 3.1).
+        named = ', error="invalid_token"' if "authorization" in request.headers else ""
+        return {"WWW-Authenticate": f'Bearer realm="guestkey"{named}'}
     if isinstance(error, errors.TooMany):
         return {"Retry-After": str(max(1, error.retry_after))}
     if isinstance(error, errors.BackendDown):

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import httpx
 import pytest
+import requests
 from psycopg import sql
 from sqlalchemy import select, update
 
@@ -34,9 +35,23 @@ def test_the_whole_way(line: CommandLine, replica: Replica) -> None:
     assert answer.headers["cache-control"] == "no-store"
     body = answer.json()
     assert body.keys() == {"access_token", "token_type", "expires_in"}, "no refresh token"
-    assert (body["token_type"], body["expires_in"]) == ("Bearer", 8 * 3600)
+    # The session of the browser that allowed it lasts an hour at most; the token, which could last eight, ends with it.
+    assert body["token_type"] == "Bearer" and 3500 < body["expires_in"] <= 3600
     me = line.me(body["access_token"])
     assert (me.status_code, me.json()["id"], me.json()["how"]) == (200, line.signed.id, "api_token")
+
+
+def test_a_token_never_outlives_the_session_that_allowed_it(line: CommandLine, world: World) -> None:
+    """A copied cookie gives no more time than it has itself."""
+    with world.database.transaction() as tx:
+        ends = clock(tx) + timedelta(seconds=90)
+        tx.execute(update(Session).where(Session.person_id == line.signed.id).values(expires_at=ends))
+    body = line.exchange(line.allow()["code"]).json()
+    assert body["expires_in"] <= 90
+    assert line.me(body["access_token"]).json()["signed_in_until"] == ends.isoformat().replace("+00:00", "Z")
+    with world.database.transaction() as tx:
+        token = tx.scalars(select(ApiToken).where(ApiToken.token_hash == digest(body["access_token"]))).one()
+        assert tx.get_one(Session, token.session_id).person_id == line.signed.id
 
 
 def test_neither_code_nor_token_is_kept(line: CommandLine, world: World) -> None:
@@ -138,7 +153,21 @@ def test_no_code_goes_anywhere_else(line: CommandLine, http: httpx.Client, redir
     [
         ({"client_id": "other"}, "invalid_client"),
         ({"client_id": None}, "invalid_client"),
+        ({"redirect_uri": "http://127.0.0.1:1/other"}, "invalid_request"),
+    ],
+)
+def test_nothing_is_sent_to_an_address_that_may_be_anybodys(
+    line: CommandLine, http: httpx.Client, changes: dict[str, str | None], error: str
+) -> None:
+    refused(http.get(line.address(**changes)), error)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
         ({"response_type": "token"}, "unsupported_response_type"),
+        ({"response_type": None}, "invalid_request"),
+        ({"response_mode": "form_post"}, "invalid_request"),
         ({"code_challenge_method": "plain"}, "invalid_request"),
         ({"code_challenge_method": None}, "invalid_request"),
         ({"code_challenge": None}, "invalid_request"),
@@ -148,10 +177,61 @@ def test_no_code_goes_anywhere_else(line: CommandLine, http: httpx.Client, redir
         ({"state": "s" * 513}, "invalid_request"),
     ],
 )
-def test_a_question_must_be_whole(
-    line: CommandLine, http: httpx.Client, changes: dict[str, str | None], error: str
+def test_the_client_is_told_what_is_wrong_with_its_question(
+    line: CommandLine, http: httpx.Client, replica: Replica, changes: dict[str, str | None], error: str
 ) -> None:
-    refused(http.get(line.address(**changes)), error)
+    """RFC 6749, 4.1.2.1: at its own address, with its state and our name; whoever looks at it, signed in or not."""
+    for answer in (http.get(line.address(**changes)), asked_in(line, **changes)):
+        assert answer.status_code == 303
+        given = parameters_of(answer.headers["location"])
+        expected = (line.asked | changes)["state"]
+        assert (given["error"], given.get("state"), given["iss"]) == (error, expected, replica.url)
+        assert given["error_description"] and "code" not in given
+
+
+def asked_in(line: CommandLine, **changes: str | None) -> requests.Response:
+    """The answer to the question in the person's browser, not followed."""
+    cookies = "; ".join(f"{name}={value}" for name, value in line.browser.cookies.items())
+    headers = {"Accept": "text/html", "Cookie": cookies}
+    address = f"{line.browser.portal}{line.address(**changes)}"
+    return requests.get(address, headers=headers, allow_redirects=False, timeout=20)
+
+
+def test_the_client_may_name_itself_by_basic(line: CommandLine, http: httpx.Client) -> None:
+    """With an empty secret, as clients do that know one way only."""
+    given = line.allow()
+    form = {
+        "grant_type": "authorization_code",
+        "code": given["code"],
+        "redirect_uri": CALLBACK,
+        "code_verifier": line.verifier,
+    }
+    refused(http.post("/oauth/token", data=form), "invalid_client", 401)
+    for auth, error, status in (
+        (("guestkey-cli", "made-up"), "invalid_client", 401),
+        (("", ""), "invalid_client", 401),
+        (("other", ""), "invalid_grant", 400),
+    ):
+        refused(http.post("/oauth/token", data=form, auth=auth), error, status)
+    refused(http.post("/oauth/token", data=form, headers={"Authorization": "Digest x"}), "invalid_client", 401)
+    asserted = form | {"client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}
+    told = http.post("/oauth/token", data=asserted | {"client_assertion": "x"})
+    refused(told, "invalid_client", 401)
+    assert "client_secret_basic" in told.json()["error_description"]
+    # None of them has used the code up.
+    answer = http.post("/oauth/token", data=form, auth=("guestkey-cli", ""))
+    assert answer.status_code == 200, answer.text
+    assert line.me(answer.json()["access_token"]).status_code == 200
+
+
+def test_an_unknown_token_is_named_invalid_and_a_missing_one_is_not(http: httpx.Client) -> None:
+    """RFC 6750, 3.1: programs tell by it whether to ask for a new token."""
+    unknown = http.get("/api/v1/me", headers={"Authorization": "Bearer gka_unknown"})
+    assert (unknown.status_code, unknown.headers["www-authenticate"]) == (
+        401,
+        'Bearer realm="guestkey", error="invalid_token"',
+    )
+    assert http.get("/api/v1/me").headers["www-authenticate"] == 'Bearer realm="guestkey"'
 
 
 def test_no_parameter_comes_twice(line: CommandLine, http: httpx.Client) -> None:
@@ -196,8 +276,6 @@ def test_a_page_ends_it_and_nothing_redirects(line: CommandLine) -> None:
         {"code_verifier": ""},
         {"redirect_uri": "http://127.0.0.1:1/callback"},
         {"redirect_uri": None},
-        {"client_id": "other"},
-        {"client_id": None},
     ],
 )
 def test_a_wrong_exchange_uses_the_code_up(line: CommandLine, changes: dict[str, str | None]) -> None:

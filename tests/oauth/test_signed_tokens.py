@@ -83,7 +83,7 @@ def test_a_services_token(pipeline: Program, http: httpx.Client, replica: Replic
         "iat": int(lease.created_at.timestamp()),
         "exp": int(lease.expires_at.timestamp()),
         "jti": lease.id,
-        "scope": "read",
+        "scope": "read slice:deidentified",
         "dataset": pipeline.dataset.slug,
         "slice": "deidentified",
     }

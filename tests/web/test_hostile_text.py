@@ -28,7 +28,7 @@ from tests.web.conftest import ClientOf, Replica
 OVERRIDE = "\u202e"
 BY_TURNS = ("\u0000", "\u200b", "\u0007", "\u001b", "\u0378")
 # Objects whose keys the description leaves open, and a key to try in each.
-OPEN = {"binding": "table", "credential": "id", "required_claims": "hd", "topics": "own_grants"}
+OPEN = {"binding": "table", "credential": "id", "passkey": "id", "required_claims": "hd", "topics": "own_grants"}
 # Never shown: kept wrapped and handed to the provider as it is, or an id of which nothing is kept if nothing has it.
 UNSEEN = {("propose_source", "client_secret"), ("confirm_grants", "grants/0"), ("confirm_grants", "vendor")}
 # What a later step replaced.
@@ -57,6 +57,11 @@ COMMENTED = {"rules": f"{RULE}\n# ", "networks": "# "}
 STEPS = (
     Step("confirm_totp", "guest", "confirm/totp", {}),
     Step("confirm_passkey", "guest", "confirm/passkey", {}),
+    Step("begin_totp", "guest", "factors/totp", {}),
+    Step("remove_totp", "guest", "factors/totp/remove", {}),
+    Step("begin_passkey", "guest", "factors/passkeys/options", {}),
+    Step("remove_passkey", "guest", "factors/passkeys/{guest}/remove", {}),
+    Step("replace_recovery_codes", "guest", "factors/recovery-codes", {}),
     Step("confirm_totp_enrolment", "guest", "factors/totp/confirm", {}),
     Step("add_passkey", "guest", "factors/passkeys", {"credential": {}}),
     Step("use_recovery_code", "guest", "factors/recover", {}),

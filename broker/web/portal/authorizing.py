@@ -17,7 +17,7 @@ from broker.database import now as clock
 from broker.errors import NotSignedIn
 from broker.identity import short_codes
 from broker.oauth import codes
-from broker.oauth.refusals import query_of
+from broker.oauth.refusals import AuthorizationRefused, OAuthRefused, query_of
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow, Sent, anybody
 
@@ -28,7 +28,7 @@ Query = Annotated[dict[str, str], Depends(query_of)]
 @router.get("/authorize")
 def authorize(request: Request, parameters: Query) -> Response:
     """Ask the person in the browser whether the command line on this computer may act for them."""
-    wish = codes.check_wish(parameters)
+    wish = codes.check_wish(parameters, request.app.state.public_url)
     try:
         viewer = anybody(request)
     except NotSignedIn:
@@ -42,7 +42,11 @@ def authorize(request: Request, parameters: Query) -> Response:
 @router.post("/authorize")
 def allow(request: Request, viewer: MemberNow, sent: Sent) -> HTMLResponse:
     """Make the code and show the link that hands it over."""
-    wish = codes.check_wish(dict(sent))
+    try:
+        wish = codes.check_wish(dict(sent), request.app.state.public_url)
+    except AuthorizationRefused as error:
+        # Nothing redirects after a form (see above), and our own page asked rightly.
+        raise OAuthRefused(error.error, error.description) from error
     with viewer.parts.database.transaction() as tx:
         now = clock(tx)
         link = codes.make_code(tx, wish, viewer.caller.holder_id, viewer.caller, request.app.state.public_url, now)
