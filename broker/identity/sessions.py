@@ -17,7 +17,7 @@ from broker.models import ApiToken, Person, Session, is_id, new_id
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A live session or API token, as its owner sees it."""
+    """A live session or API token, as its owner sees it. `allowed_by`: the session in which a token was allowed."""
 
     id: str
     sort: str
@@ -27,6 +27,7 @@ class Holder:
     factor_at: datetime | None
     client: str
     current: bool
+    allowed_by: str | None = None
 
 
 def start(
@@ -95,6 +96,23 @@ def listed(tx: Transaction, caller: Caller, now: datetime) -> list[Holder]:
     found = [_holder(row, "browser", row.user_agent, caller) for row in live]
     found += [_holder(row, "command line", row.client_id, caller) for row in tokens]
     return sorted(found, key=lambda holder: holder.created_at, reverse=True)
+
+
+def allowed_by(tx: Transaction, caller: Caller, session_id: str, now: datetime) -> list[Holder]:
+    """The caller's live command lines that were signed in through one session, newest first."""
+    return [holder for holder in listed(tx, caller, now) if holder.allowed_by == session_id]
+
+
+def end_with_allowed(tx: Transaction, caller: Caller, session_id: str, now: datetime) -> None:
+    """End one of the caller's own sessions, and the command lines that were signed in through it.
+
+    Raises:
+        NotFound: it is not the caller's, or has ended.
+    """
+    # The session first: a code that is being exchanged waits for it, and gives no token any more.
+    end(tx, caller, session_id, now)
+    for holder in allowed_by(tx, caller, session_id, now):
+        end(tx, caller, holder.id, now, cause="signed_out")
 
 
 def end(tx: Transaction, caller: Caller, holder_id: str, now: datetime, *, cause: str = "signed_out") -> None:
@@ -175,4 +193,5 @@ def _holder(row: Session | ApiToken, sort: str, client: str, caller: Caller) -> 
         row.factor_at,
         client,
         row.id == caller.holder_id,
+        row.session_id if isinstance(row, ApiToken) else None,
     )

@@ -20,14 +20,15 @@ from starlette.responses import Response
 
 from broker.database import Transaction
 from broker.database import now as clock
-from broker.identity import invitations, login, sessions, sources
-from broker.identity.http import SESSION_COOKIE, SIGN_IN_COOKIE, drop_cookie, find_caller, set_cookie
+from broker.identity import invitations, login, sources
+from broker.identity.http import SESSION_COOKIE, SIGN_IN_COOKIE, drop_cookie, set_cookie
 from broker.identity.login import Arrival, Departure, Visitor
 from broker.models import Vendor
 from broker.parts import Parts
 from broker.web.api.common import PartsNow, parts_of
 from broker.web.portal.pages import render
-from broker.web.portal.viewer import Sent
+from broker.web.portal.signing_out import ask_about_allowed, end_session
+from broker.web.portal.viewer import Sent, anybody
 from broker.web.sign_in_desk import desk_of
 
 router = APIRouter(include_in_schema=False)
@@ -118,10 +119,14 @@ async def start_enrolling(token: Token, request: Request) -> Response:
 
 @router.post("/sign-out")
 def sign_out(request: Request, parts: PartsNow, sent: Sent) -> Response:
-    """End this browser's session; the form's CSRF token was checked with its fields."""
-    caller = find_caller(request).caller
-    with parts.database.transaction() as tx:
-        sessions.end(tx, caller, caller.holder_id, clock(tx))
+    """End this browser's session; the form's CSRF token was checked with its fields.
+
+    Where it has signed command lines in that still live, the person is asked about them first.
+    """
+    viewer = anybody(request)
+    if (asked := ask_about_allowed(viewer, viewer.caller.holder_id, "/sign-out", sent)) is not None:
+        return asked
+    end_session(viewer, viewer.caller.holder_id, sent)
     response = RedirectResponse("/sign-in", 303)
     drop_cookie(response, SESSION_COOKIE)
     return response

@@ -205,6 +205,13 @@ def test_the_address_can_be_pasted(sitting: Sitting) -> None:
     assert "Signed in to" in ran.out
 
 
+def test_logout_everywhere_ends_the_browser_too(sitting: Sitting) -> None:
+    sitting.sign_in()
+    assert sitting.terminal.run("logout", "--everywhere").code == 0
+    assert "id" not in sitting.browser.api("GET", "/me"), "the browser is signed out"
+    assert sitting.terminal.run("whoami").code == 4
+
+
 def test_the_prompt_asks_until_the_code_is_right_and_the_act_goes_on(sitting: Sitting) -> None:
     sitting.sign_in()
     slug = sitting.terminal.variables["DATASET"]

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from broker.models import Session
+from broker.models import ApiToken, Session
 from tests.identity.conftest import Ada, BrowserOf, Door
 from tests.support.browser import Browser
 from tests.support.world import World
@@ -173,3 +173,48 @@ def test_signing_out(ada: Ada, browser_of: BrowserOf) -> None:
     answer = ada.browser.post("/sign-out", data=form)
     assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
     assert COOKIE not in ada.browser.cookies and not _alive(copy)
+
+
+def _command_line(ada: Ada, browser: Browser) -> Browser:
+    """A command line that was signed in through a browser."""
+    made = ada.token()
+    with ada.door.world.database.transaction() as tx:
+        newest = select(ApiToken).where(ApiToken.person_id == ada.id).order_by(ApiToken.id.desc()).limit(1)
+        tx.scalars(newest).one().session_id = _session_id(browser)
+    return made
+
+
+@pytest.mark.parametrize(("choice", "alive"), [("end", False), ("keep", True)])
+def test_signing_out_offers_to_end_what_the_session_allowed(
+    ada: Ada, door: Door, browser_of: BrowserOf, choice: str, alive: bool
+) -> None:
+    """A copied cookie becomes a command line: whoever signs out sees it, and can end it."""
+    other = browser_of()
+    assert door.sign_in(other, ada.source) == 303
+    allowed, elsewhere = _command_line(ada, ada.browser), _command_line(ada, other)
+    asked = ada.browser.post("/sign-out", data={"csrf_token": ada.browser.csrf})
+    assert asked.status_code == 200 and "1 command line was signed in through this browser" in asked.text
+    assert _alive(ada.browser) and _alive(allowed)
+    answer = ada.browser.post("/sign-out", data={"csrf_token": ada.browser.csrf, "command_lines": choice})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
+    assert not _alive(ada.browser)
+    assert (_alive(allowed), _alive(elsewhere), _alive(other)) == (alive, True, True)
+
+
+def test_ending_another_browser_offers_the_same(ada: Ada, door: Door, browser_of: BrowserOf) -> None:
+    other = browser_of()
+    assert door.sign_in(other, ada.source) == 303
+    allowed, path = _command_line(ada, other), f"/security/sessions/{_session_id(other)}/end"
+    asked = ada.browser.post(path, data={"csrf_token": ada.browser.csrf})
+    assert asked.status_code == 200 and f'action="{path}"' in asked.text and _alive(other)
+    form = {"csrf_token": ada.browser.csrf, "command_lines": "end"}
+    assert ada.browser.post(path, data=form).status_code == 303
+    assert (_alive(other), _alive(allowed), _alive(ada.browser)) == (False, False, True)
+
+
+def test_the_api_ends_a_session_with_what_it_allowed(ada: Ada) -> None:
+    allowed, session_id = _command_line(ada, ada.browser), _session_id(ada.browser)
+    items = ada.browser.api("GET", "/sessions").json()["items"]
+    assert [item["allowed_by"] for item in items if item["sort"] == "command line"] == [session_id]
+    assert ada.browser.api("DELETE", f"/sessions/{session_id}?and_allowed=true").status_code == 204
+    assert not _alive(ada.browser) and not _alive(allowed)

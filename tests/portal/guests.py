@@ -26,6 +26,8 @@ LOOKS: tuple[tuple[Literal["light", "dark"], int], ...] = (
     ("dark", 320),
 )
 _VIOLATIONS = "runOnly => axe.run({runOnly, resultTypes: ['violations']}).then(results => results.violations)"
+_IDS_TWICE = """() => [...document.querySelectorAll("[id]")].map((element) => element.id)
+  .filter((id, at, all) => all.indexOf(id) !== at)"""
 _AXE_SCRIPT = Axe().axe_script
 _SCREENS = os.environ.get("GUESTKEY_SCREENS")
 
@@ -128,6 +130,8 @@ class Guest:
         source = self._source()
         html5lib.HTMLParser(strict=True).parse(source)
         assert "http-equiv" not in source, "a page that reloads by itself takes what one is reading away"
+        twice = self.page.evaluate(_IDS_TWICE)
+        assert not twice, f"{name} has these ids twice: {twice}"
         self.page.evaluate(_AXE_SCRIPT)
         for scheme, width in LOOKS:
             self.page.emulate_media(color_scheme=scheme)

@@ -154,7 +154,7 @@ def test_a_warning_comes_before_the_session_ends(house: House, ada: Guest) -> No
     ada.page.get_by_text("All times are UTC").scroll_into_view_if_needed()
     expect(idle).to_be_in_viewport()
     ada.page.get_by_role("button", name="Stay signed in").click()
-    expect(ada.page.locator("#status")).to_have_text("You stay signed in")
+    expect(ada.page.locator("#page-status")).to_have_text("You stay signed in")
     ada.page.evaluate("document.getElementById('idle').dataset.left = 10")
     expect(idle).to_contain_text("Your session ends in two minutes")
     expect(ada.page.get_by_role("button", name="Stay signed in")).to_be_hidden()
@@ -278,4 +278,4 @@ def test_home_says_what_still_works_while_the_key_store_is_away(house: House, ad
     finally:
         bao.signal(signal.SIGCONT)
     expect(ada.page.locator("main")).not_to_contain_text("key store", timeout=30_000)
-    expect(ada.page.locator("#status")).to_contain_text("1 grant")
+    expect(ada.page.locator("#page-status")).to_contain_text("1 grant")

@@ -233,7 +233,7 @@ def test_what_does_not_end_is_on_top_with_a_way_by_hand(house: House, guest_of: 
     guest.open(f"/suspensions/{suspension.id}/live")
     world.change(Lease, lease.id, state="revoking", next_attempt_at=world.now())
     guest.says("1 of 1 confirmed by their backend")
-    expect(guest.page.locator("#status")).to_have_text(re.compile("1 of 1 confirmed$"))
+    expect(guest.page.locator("#page-status")).to_have_text(re.compile("1 of 1 confirmed$"))
     expect(guest.page.locator("[data-final]")).to_be_visible()
     auditor = guest_of(house.someone("Aud Itor", None, "auditor"))
     auditor.open(f"/suspensions/{suspension.id}")

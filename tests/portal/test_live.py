@@ -61,7 +61,7 @@ def test_a_lease_is_renewed_only_if_everything_holds(house: House, ada: Guest, m
 
 def test_a_change_is_announced_and_a_countdown_is_not(house: House, ada: Guest) -> None:
     """Whoever stands on a button is not moved for a countdown, and not left on one that is gone."""
-    lease_id, status = ada.page.url.rpartition("/")[2], ada.page.locator("#status")
+    lease_id, status = ada.page.url.rpartition("/")[2], ada.page.locator("#page-status")
     revoke = ada.page.get_by_role("button", name="Revoke now")
     revoke.focus()
     ada.page.clock.fast_forward(130_000)
@@ -86,7 +86,7 @@ def test_a_change_is_announced_and_a_countdown_is_not(house: House, ada: Guest) 
 
 def test_what_cannot_be_ended_comes_first_and_silence_is_said(house: House, ada: Guest) -> None:
     """In red, said plainly, a dot on the page's icon; and where nothing is heard any more, that is said too."""
-    lease_id, status = ada.page.url.rpartition("/")[2], ada.page.locator("#status")
+    lease_id, status = ada.page.url.rpartition("/")[2], ada.page.locator("#page-status")
     later = house.world.now() + timedelta(hours=1)
     stuck = {"ending_since": house.world.now(), "end_cause": "revoked", "attempts": 3, "next_attempt_at": later}
     ada.open("/leases")
@@ -132,7 +132,7 @@ def test_a_request_goes_its_ways(house: House, guest_of: GuestOf) -> None:
     assert house.world.events(request.id)[-1] == "request.reminded"
     house.world.change(Request, request.id, state="lapsed", decided_at=now)
     ada.page.clock.run_for(10_100)
-    expect(ada.page.locator("#status")).to_have_text("Now lapsed")
+    expect(ada.page.locator("#page-status")).to_have_text("Now lapsed")
     asked: list[str] = []
     ada.page.on("request", lambda request: asked.append(request.url))
     ada.page.clock.run_for(20_100)

@@ -38,7 +38,7 @@ def test_a_denial_names_every_reason_by_who_can_act(house: House, guest_of: Gues
     guest.says("Guestkey is open, your account is active, your vendor is active, your grant holds now.")
     guest.look("denied-unfolded")
     guest.page.get_by_role("button", name="Copy message").click()
-    expect(guest.page.locator("#status")).to_have_text("Copied")
+    expect(guest.page.locator("#page-status")).to_have_text("Copied")
     sent = str(guest.page.evaluate("navigator.clipboard.readText()"))
     assert "- The dataset is suspended." in sent and "Decision ev_" in sent
     assert sent.endswith(f"{house.url}/why?dataset={dataset.slug}&person={ada.id}&slice=deidentified")

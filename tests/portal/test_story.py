@@ -29,7 +29,7 @@ def test_the_main_job(house: House, guest_of: GuestOf) -> None:
     _approved(olga, dataset.slug)
     ada.page.clock.run_for(10_100)
     expect(ada.page.get_by_role("link", name="Get credential")).to_be_visible()
-    expect(ada.page.locator("#status")).to_have_text("Now approved")
+    expect(ada.page.locator("#page-status")).to_have_text("Now approved")
     assert ada.page.get_by_role("button", name="Withdraw request").count() == 0
     _held(house, ada)
 

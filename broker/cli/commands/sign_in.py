@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from broker.cli import config, doctor, loopback, standing, stepup, tokens
-from broker.cli.api import Json
+from broker.cli.api import Api, Json
 from broker.cli.command import Cli, verb
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Column
@@ -95,13 +95,20 @@ def _end(cli: Cli, url: str, token: str) -> None:
             )
 
 
-def logout(cli: Cli) -> None:
+def logout(
+    cli: Cli,
+    everywhere: Annotated[
+        bool, typer.Option("--everywhere", help="End your browsers' sessions and other command lines, too.")
+    ] = False,
+) -> None:
     """End this command line's token, here and on the server."""
     token = tokens.load(cli.url)
     if token is None:
         cli.out.done(f"You were not signed in to {cli.url}.")
         return
     try:
+        if everywhere:
+            _end_others(cli.api_as(token))
         loopback.revoke(cli.api_as(token), token)
     except Fault as fault:
         if fault.code is not Code.SIGN_IN:
@@ -109,6 +116,18 @@ def logout(cli: Cli) -> None:
             raise
     tokens.forget(cli.url)
     cli.out.done(f"Signed out of {cli.url}.")
+
+
+def _end_others(api: Api) -> None:
+    """End whatever else this person is signed in with; one that ended meanwhile is no fault."""
+    for held in api.get("/sessions")["items"]:
+        if held["current"]:
+            continue
+        try:
+            api.delete(f"/sessions/{held['id']}")
+        except Fault as fault:
+            if fault.code is not Code.NOT_FOUND:
+                raise
 
 
 def whoami(cli: Cli) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,7 +21,10 @@ router = APIRouter(prefix="/sessions", tags=["me"])
 
 
 class SessionShown(Shown):
-    """A live session or API token; `sort` is `browser` or `command line`, `current` is the one that asks."""
+    """A live session or API token; `sort` is `browser` or `command line`, `current` is the one that asks.
+
+    `allowed_by`: the session through which a command line was signed in.
+    """
 
     id: str
     sort: str
@@ -30,6 +34,7 @@ class SessionShown(Shown):
     expires_at: datetime
     factor_at: datetime | None
     current: bool
+    allowed_by: str | None
 
 
 class Sessions(BaseModel):
@@ -48,9 +53,17 @@ def list_sessions(found: PersonFound, parts: PartsNow) -> Sessions:
 
 
 @router.delete("/{session_id}", operation_id="end_session", status_code=204)
-def end_session(session_id: str, request: Request, response: Response, found: PersonFound, parts: PartsNow) -> None:
+def end_session(
+    session_id: str,
+    request: Request,
+    response: Response,
+    found: PersonFound,
+    parts: PartsNow,
+    and_allowed: Annotated[bool, Query(description="End the command lines signed in through it, too.")] = False,
+) -> None:
     """End one of your sessions or API tokens at once."""
+    end = sessions.end_with_allowed if and_allowed else sessions.end
     with parts.database.transaction() as tx:
-        sessions.end(tx, found.caller, session_id, clock(tx))
+        end(tx, found.caller, session_id, clock(tx))
     if session_id == found.caller.holder_id and SESSION_COOKIE in request.cookies:
         drop_cookie(response, SESSION_COOKIE)

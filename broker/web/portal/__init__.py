@@ -30,6 +30,7 @@ from broker.web.portal import (
     reviewing,
     searching,
     security,
+    shown_once,
     slicing,
     sources,
     suspending,
@@ -38,6 +39,7 @@ from broker.web.portal import (
 router = APIRouter(include_in_schema=False)
 for _module in (
     home,
+    shown_once,
     security,
     authorizing,
     confirming_elsewhere,

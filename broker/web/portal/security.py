@@ -14,6 +14,8 @@ from broker.identity import factor_changes, factors, passkeys, recovery_codes, s
 from broker.identity.http import renew_session
 from broker.web.portal.acting import Setback, act, credential_of, go, with_this_form
 from broker.web.portal.pages import render
+from broker.web.portal.signing_out import ask_about_allowed
+from broker.web.portal.signing_out import end_session as end_session_of
 from broker.web.portal.viewer import MemberNow, Sent, Viewer, seen_again
 
 router = APIRouter()
@@ -144,8 +146,9 @@ def end_session(holder_id: str, viewer: MemberNow, sent: Sent) -> Response:
     """End one of one's sessions or command lines."""
 
     def do(viewer: Viewer) -> Response:
-        with viewer.parts.database.transaction() as tx:
-            sessions.end(tx, viewer.caller, holder_id, clock(tx))
+        if (asked := ask_about_allowed(viewer, holder_id, f"/security/sessions/{holder_id}/end", sent)) is not None:
+            return asked
+        end_session_of(viewer, holder_id, sent)
         return go("/security")
 
     return act(viewer, sent, do, lambda setback: _page(setback, ""))

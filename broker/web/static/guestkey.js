@@ -2,8 +2,13 @@
 "use strict";
 
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
-const say = (text) => { document.getElementById("status").textContent = text; };
+const say = (text) => { document.getElementById("page-status").textContent = text; };
 const get = (path) => fetch(path, { headers: { Accept: "text/html" }, redirect: "manual" }).catch(() => null);
+
+// Times are the server's: a browser's clock may be wrong by any amount, and shift what is left of a lease.
+let ahead = 0;
+const setClock = (server) => { if (!Number.isNaN(server)) ahead = Date.now() - server; };
+setClock(Date.parse(document.documentElement.dataset.now));
 
 // Controls that only a script can serve are hidden until one is here.
 all("[data-script]").forEach((element) => { element.hidden = false; });
@@ -45,6 +50,10 @@ document.addEventListener("submit", (event) => {
   all("button[type=submit]", event.target).forEach((button) => button.setAttribute("aria-disabled", "true"));
 });
 
+// What is shown once came in answer to a form: going back to it, or reloading, leads to a page that says so.
+const once = document.querySelector("[data-shown-once]");
+if (once) history.replaceState(null, "", once.dataset.shownOnce);
+
 // Secrets leave with the page, whatever the browser keeps for going back.
 addEventListener("pagehide", () => all("[data-wipe]").forEach((element) => element.replaceChildren()));
 addEventListener("pageshow", (event) => {
@@ -82,6 +91,7 @@ all("[data-live]").forEach((part) => {
     if (misses === 3) { part.before(silence); say(silence.textContent); }
     if (misses) return;
     silence.remove();
+    setClock(Date.parse(answer.headers.get("Date")));
     seen = Date.now();
     show(new DOMParser().parseFromString(await answer.text(), "text/html").body);
   };
@@ -117,9 +127,33 @@ const left = (seconds) => {
   return `${Math.round(seconds / size)} ${unit}`;
 };
 setInterval(() => all("[data-until]").forEach((element) => {
-  const seconds = Math.round((Date.parse(element.dataset.until) - Date.now()) / 1000);
+  const seconds = Math.round((Date.parse(element.dataset.until) - (Date.now() - ahead)) / 1000);
   element.textContent = seconds > 0 ? `in ${left(seconds)}` : "now";
 }), 1000);
+
+// Password managers put objects of their own in the browser's place: what converts them may be missing, or throw.
+const CONVERTERS = { create: "parseCreationOptionsFromJSON", get: "parseRequestOptionsFromJSON" };
+const encoded = (buffer) => btoa(String.fromCharCode(...new Uint8Array(buffer)))
+  .replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+const decoded = (text) => Uint8Array.from(
+  atob(text.replaceAll("-", "+").replaceAll("_", "/")), (character) => character.charCodeAt(0));
+const attempt = (convert) => { try { return convert(); } catch { return null; } };
+const publicKeyOf = (kind, options) => attempt(() => PublicKeyCredential[CONVERTERS[kind]](options)) ?? {
+  ...options,
+  challenge: decoded(options.challenge),
+  ...(options.user ? { user: { ...options.user, id: decoded(options.user.id) } } : {}),
+  ...Object.fromEntries(["excludeCredentials", "allowCredentials"].filter((name) => options[name])
+    .map((name) => [name, options[name].map((item) => ({ ...item, id: decoded(item.id) }))])),
+};
+const PARTS = ["clientDataJSON", "attestationObject", "authenticatorData", "signature", "userHandle"];
+const jsonOf = (credential) => {
+  const own = attempt(() => credential.toJSON());
+  if (own?.response) return own;
+  const response = Object.fromEntries(PARTS.filter((name) => credential.response[name])
+    .map((name) => [name, encoded(credential.response[name])]));
+  const rawId = encoded(credential.rawId);
+  return { id: rawId, rawId, type: "public-key", response, clientExtensionResults: {} };
+};
 
 // Passkeys: the answer of the device goes into the form it is needed for, and the form goes the ordinary way.
 document.addEventListener("click", async (event) => {
@@ -128,9 +162,9 @@ document.addEventListener("click", async (event) => {
   const options = JSON.parse(button.dataset.options);
   try {
     const credential = button.dataset.passkey === "create"
-      ? await navigator.credentials.create({ publicKey: PublicKeyCredential.parseCreationOptionsFromJSON(options) })
-      : await navigator.credentials.get({ publicKey: PublicKeyCredential.parseRequestOptionsFromJSON(options) });
-    button.form.elements.passkey.value = JSON.stringify(credential.toJSON());
+      ? await navigator.credentials.create({ publicKey: publicKeyOf("create", options) })
+      : await navigator.credentials.get({ publicKey: publicKeyOf("get", options) });
+    button.form.elements.passkey.value = JSON.stringify(jsonOf(credential));
     button.form.requestSubmit();
   } catch (error) {
     document.getElementById("passkey-trouble").textContent =

@@ -1,0 +1,62 @@
+"""Browsers as they are: password managers that stand in for them, and clocks that are wrong."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.portal.conftest import GuestOf
+from tests.portal.house import House
+
+# What extensions were seen to do with the credentials they hand out, and with what converts options.
+ODD = {
+    "toJSON throws": "PublicKeyCredential.prototype.toJSON = () => { throw new TypeError('Illegal invocation'); };",
+    "no toJSON": "delete PublicKeyCredential.prototype.toJSON;",
+    "toJSON says nothing": "PublicKeyCredential.prototype.toJSON = () => undefined;",
+    "no converters": """
+      delete PublicKeyCredential.prototype.toJSON;
+      delete PublicKeyCredential.parseCreationOptionsFromJSON;
+      delete PublicKeyCredential.parseRequestOptionsFromJSON;""",
+}
+
+
+@pytest.mark.parametrize("oddity", ODD)
+def test_a_passkey_is_added_and_proven_whatever_stands_in_for_the_browser(
+    house: House, guest_of: GuestOf, oddity: str
+) -> None:
+    ada = house.someone("Ada Engineer", house.vendor()[1])
+    secret = house.app(ada)
+    guest = guest_of(ada, factor_age=30)
+    guest.secret = secret
+    guest.add_authenticator()
+    guest.page.add_init_script(ODD[oddity])
+    guest.open("/security")
+    guest.press("Add passkey")
+    guest.fill("Code from your authenticator app", guest.code())
+    guest.press("Confirm and add passkey")
+    guest.fill("A name to know it by", "Laptop")
+    guest.press("Create passkey")
+    expect(guest.page.get_by_role("rowheader", name="Laptop")).to_be_visible()
+    house.factor(ada, 3600)
+    guest.open("/confirm")
+    with guest.page.expect_navigation():
+        guest.page.get_by_role("button", name="Confirm with a passkey and go on").click()
+    guest.open("/security")
+    guest.says("Second factor")
+    assert re.search(r"Second factor (\d+ s|1 min) ago", guest.page.locator("main").inner_text())
+
+
+@pytest.mark.parametrize("minutes", [-20, 20, 60 * 24 * 400])
+def test_what_is_left_is_told_by_the_servers_clock(house: House, guest_of: GuestOf, minutes: int) -> None:
+    ada = house.someone("Ada Engineer", house.vendor()[1])
+    guest = guest_of(ada)
+    house.world.change_sessions(ada.id, expires_at=house.world.now() + timedelta(minutes=15))
+    guest.page.clock.install(time=datetime.now(UTC) + timedelta(minutes=minutes))
+    guest.open("/security")
+    left = guest.page.locator("[data-until]").first
+    guest.page.evaluate("document.querySelector('[data-until]').textContent = 'not counted yet'")
+    guest.page.clock.run_for(2500)
+    expect(left).to_have_text(re.compile(r"in 1[345] min"))
