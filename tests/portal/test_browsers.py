@@ -60,3 +60,47 @@ def test_what_is_left_is_told_by_the_servers_clock(house: House, guest_of: Guest
     guest.page.evaluate("document.querySelector('[data-until]').textContent = 'not counted yet'")
     guest.page.clock.run_for(2500)
     expect(left).to_have_text(re.compile(r"in 1[345] min"))
+
+
+def test_going_back_to_what_was_shown_once_says_so(house: House, guest_of: GuestOf) -> None:
+    """And shows nothing of it; the browser neither asks to send the form again nor shows an error of its own."""
+    ada = house.someone("Ada Engineer", house.vendor()[1])
+    secret = house.app(ada)
+    guest = guest_of(ada)
+    guest.secret = secret
+    guest.open("/security")
+    guest.press("Make ten new ones")
+    guest.fill("Code from your authenticator app", guest.code())
+    guest.press("Confirm and make new codes")
+    codes = guest.page.locator("#codes").inner_text().split()
+    guest.follow("I have kept them")
+    guest.page.go_back()
+    guest.says("This was already shown")
+    guest.look("already-shown")
+    assert not [code for code in codes if code in guest.page.content()]
+    guest.follow("Get another")
+    guest.says("Recovery codes")
+
+
+def test_a_form_written_before_signing_out_elsewhere_is_sent_after_signing_in(house: House, guest_of: GuestOf) -> None:
+    vendor, source = house.vendor()
+    ada = house.someone("Ada Engineer", source)
+    dataset = house.dataset(house.someone("Olga Owner"), vendor)
+    guest = guest_of(ada)
+    guest.open(f"/ask?dataset={dataset.slug}")
+    guest.choose("Role", "annotator")
+    guest.page.get_by_label("deidentified").check()
+    guest.choose("For how long", "604800")
+    guest.fill("Purpose", "Label the March visits, which took ten minutes to write")
+    house.world.change_sessions(ada.id, ended_at=house.world.now(), end_cause="signed_out")
+    guest.press("Send request")
+    guest.says("You are signed out")
+    guest.says("which took ten minutes to write")
+    guest.look("kept-form")
+    guest.arrive(5)
+    guest.press("Send again")
+    guest.says("Send this again?")
+    guest.look("kept-form-again")
+    guest.press("Send it")
+    guest.says("which took ten minutes to write")
+    assert guest.page.url.startswith(f"{house.url}/requests/")

@@ -73,6 +73,8 @@ def _enrolled(ada: Guest, link: str) -> None:
     ada.follow("I have kept them")
     ada.says("Laptop")
     ada.press("Add authenticator app")
+    ada.says("Each change of your second factors takes one of them.")
+    ada.press("Confirm with a passkey and set up the app")
     ada.look("app")
     ada.page.get_by_text("Type the key instead").click()
     ada.secret = ada.page.locator("#secret-key").inner_text().replace(" ", "")
