@@ -11,7 +11,7 @@ branch_labels = None
 depends_on = None
 
 _TOPICS = (
-    "topic IN ('to_decide', 'own_requests', 'own_grants', 'staff', 'joins', 'two_person', 'failures',"
+    "topic IN ('to_decide', 'own_datasets', 'own_requests', 'own_grants', 'staff', 'joins', 'two_person', 'failures',"
     " 'emergency', 'own_account')"
 )
 
