@@ -72,8 +72,8 @@ def test_things_are_called_by_what_tells_them_from_others(world: World) -> None:
     assert names == {
         signed.id: "Ada Guest",
         dataset.id: dataset.slug,
-        grant.id: f"annotator on {dataset.slug}",
-        lease.id: f"{dataset.slug}, deidentified",
+        grant.id: f"annotator on {dataset.slug} for Ada Guest",
+        lease.id: f"{dataset.slug}, deidentified, of Ada Guest",
         slice_id: f"deidentified of {dataset.slug}",
     }
 

@@ -28,7 +28,7 @@ def test_an_auditor_looks_and_takes_out_exactly_what_they_see(house: House, gues
         auditor.page.get_by_role("link", name="Export as JSON").click()
     exported = json.loads(started.value.path().read_text())["items"]
     assert [item["subject"] for item in exported] == [lease.id]
-    auditor.follow(f"Ada Guest was handed the credential of the lease {dataset.slug}, deidentified.")
+    auditor.follow(f"Ada Guest received the credential of the lease {dataset.slug}, deidentified, of Ada Guest.")
     auditor.says("Canonical JSON")
     auditor.look("event")
     decision = auditor.page.locator("dt", has_text="Decision").locator("xpath=../dd").get_by_role("link")
