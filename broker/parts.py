@@ -10,7 +10,7 @@ from typing import Literal
 from broker.access.installing import installation_tag
 from broker.access.rulebook import Rulebook
 from broker.credentials.base import KeepsLeases, LeaseToEnd
-from broker.database import Database
+from broker.database import Database, Transaction
 from broker.errors import Invalid
 from broker.settings import BaoIdentity, Settings
 from broker.vault import Vault
@@ -47,10 +47,16 @@ class Parts:
 
     @property
     def tag(self) -> str:
-        """The installation's tag, part of every handle; read once."""
+        """The installation's tag, part of every handle; read once. Outside of transactions: see `tag_in`."""
         if not self._tag:
             with self.database.transaction() as tx:
-                self._tag = installation_tag(tx)
+                return self.tag_in(tx)
+        return self._tag
+
+    def tag_in(self, tx: Transaction) -> str:
+        """The same within a transaction that is open: who holds one connection never waits for a second."""
+        if not self._tag:
+            self._tag = installation_tag(tx)
         return self._tag
 
     def close(self) -> None:

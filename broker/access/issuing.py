@@ -110,7 +110,7 @@ def _decide_and_record(
     most = parts.settings.max_live_leases
     if refused := caps.reached(tx, decision.grant, caller, kind, most, gathered.now):
         return refused
-    lease = _pending(parts, caller, kind, ask, gathered, decision, decision_id)
+    lease = _pending(parts, tx, caller, kind, ask, gathered, decision, decision_id)
     lease.holder_hash, lease.key_hash = key_hash, repeating.digest(public_key)
     tx.add(lease)
     tx.flush()
@@ -301,7 +301,14 @@ def _record_issued(tx: Transaction, lease: Lease, now: datetime) -> None:
 
 
 def _pending(
-    parts: Parts, caller: Caller, kind: Kind, ask: Ask, gathered: Gathered, decision: Decision, decision_id: str
+    parts: Parts,
+    tx: Transaction,
+    caller: Caller,
+    kind: Kind,
+    ask: Ask,
+    gathered: Gathered,
+    decision: Decision,
+    decision_id: str,
 ) -> Lease:
     bounds = decision.bounds
     assert bounds is not None and gathered.dataset is not None  # checked by the caller; narrows the types
@@ -319,7 +326,7 @@ def _pending(
         dataset_id=gathered.dataset["id"],
         slice_id=gathered.slices[bounds.slice or ""]["id"],
         action=ask.action,
-        handle=f"{parts.tag}-{lease_id}",
+        handle=f"{parts.tag_in(tx)}-{lease_id}",
         policy_revision=gathered.revision,
         rule="\n".join(decision.rules),
         decision_id=decision_id,

@@ -60,7 +60,7 @@ def publish(parts: Parts) -> bool:
         size = size_of(tx)
         if size == tx.execute(select(func.coalesce(func.max(LogCheckpoint.size), 0))).scalar_one():
             return False
-        checkpoint = Checkpoint(origin_of(parts.tag), size, merkle.root(Tree(tx, size).subtree, size))
+        checkpoint = Checkpoint(origin_of(parts.tag_in(tx)), size, merkle.root(Tree(tx, size).subtree, size))
     version, public = parts.vault.public_keys(KEY)
     key = Key(checkpoint.origin, base64.b64decode(public[version]))
     signed = note(checkpoint, key, parts.vault.sign_ed25519(KEY, checkpoint.body().encode(), version=version))

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
+from typing import IO
 
 
 class StartFailed(Exception):
@@ -116,24 +117,40 @@ def start(
     stop_signal: signal.Signals = signal.SIGTERM,
     account: tuple[int, int] | None = None,
     environment: Mapping[str, str] | None = None,
+    without: Set[str] = frozenset(),
 ) -> subprocess.Popen[bytes]:
     """Start a child that gets `stop_signal` when this process dies. Call from the main thread.
 
     The launcher is `broker.embedded.launch`, because the death signal must be set after the user id and checked
     against a parent that died in between.
+
+    Args:
+        environment: variables besides those of this process.
+        without: names of variables of this process that the child does not get.
     """
     launcher = Path(__file__).with_name("launch.py")
     uid, gid = account or (-1, -1)
     prefix = [sys.executable, "-I", "-S", str(launcher), str(int(stop_signal)), str(os.getpid()), str(uid), str(gid)]
-    with log.open("ab") as output:
+    with open_log(log) as output:
         return subprocess.Popen(
             [*prefix, *map(str, command)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env={**os.environ, **(environment or {})},
+            env={**_without(without), **(environment or {})},
             start_new_session=True,
         )
+
+
+def _without(names: Set[str]) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in names}
+
+
+def open_log(file: Path) -> IO[bytes]:
+    """Open a log to append to. Nobody else reads it: servers write names, addresses and statements there."""
+    file.touch(mode=0o600)
+    file.chmod(0o600)
+    return file.open("ab")
 
 
 def wait_until(

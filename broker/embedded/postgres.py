@@ -91,7 +91,7 @@ class Postgres(children.Server):
         children.require_free(self.port, self.name)
         self.state.mkdir(parents=True, exist_ok=True, mode=0o711)
         self.passwords = self._load_passwords()
-        self.log.touch()
+        self.log.touch(mode=0o600)
         self._hand_over(self.state, self.log)
         if not (self._data / "PG_VERSION").exists():
             self._fresh = True

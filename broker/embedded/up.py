@@ -23,9 +23,12 @@ from broker.embedded import children
 from broker.embedded.children import StartFailed
 from broker.embedded.stack import Ports, Stack
 
-_START_SECONDS = 60
+_START_SECONDS = 150
 _LONGEST_BACKOFF = 30.0
 _ACCOUNTS = "accounts.json"
+_OWNER = "GUESTKEY_OWNER_DATABASE_URL"
+# By process, the beginnings of the variables it must not have.
+_KEPT_FROM = {"web": (_OWNER, "GUESTKEY_BAO_ENDER", "GUESTKEY_BAO_SETUP"), "worker": (_OWNER, "GUESTKEY_BAO_ISSUER")}
 
 
 def start(state: Path, port: int) -> int:
@@ -34,7 +37,7 @@ def start(state: Path, port: int) -> int:
     began = time.monotonic()
     if _running(state) is None:
         (state / "status.json").unlink(missing_ok=True)
-        with (state / "supervisor.log").open("ab") as log:
+        with children.open_log(state / "supervisor.log") as log:
             supervisor = subprocess.Popen(
                 [sys.executable, "-m", "broker.embedded", "supervise", "--state", str(state), "--port", str(port)],
                 stdin=subprocess.DEVNULL,
@@ -143,7 +146,7 @@ class _Supervisor:
         self._prepare_records()
         for name in ("worker", "web"):
             self._launch(name)
-        children.wait_until(self._ready, self._processes["web"], seconds=30, name="The portal", log=self._log("web"))
+        children.wait_until(self._ready, self._processes["web"], seconds=90, name="The portal", log=self._log("web"))
         _say(self._state, self._describe())
 
     def _require_port(self) -> None:
@@ -187,8 +190,6 @@ class _Supervisor:
         self._stack.stop()
 
     def _prepare_records(self) -> None:
-        # Imported here: the variables that settings read must stand first.
-        os.environ.update(self._environment)
         from broker.embedded.example import seed
         from broker.migrations import upgrade
         from broker.settings import Settings
@@ -196,7 +197,11 @@ class _Supervisor:
         upgrade(self._stack.postgres.url("owner", "guestkey"))
         seeded = self._state / "seeded"
         if not seeded.exists():
-            accounts = seed(self._stack, Settings(), f"{self._stack.public_url}/sign-in/callback")
+            accounts = seed(
+                self._stack,
+                Settings(_env_file=self._state / "environment"),
+                f"{self._stack.public_url}/sign-in/callback",
+            )
             # Handed to whoever waits for the start, who shows it once and removes it.
             fresh = self._state / _ACCOUNTS
             fresh.touch(mode=0o600)
@@ -209,7 +214,8 @@ class _Supervisor:
             "worker": ["worker"],
         }[name]
         command: list[str | Path] = [Path(sys.executable).with_name("guestkey"), *arguments]
-        self._processes[name] = children.start(command, log=self._log(name), environment=self._environment)
+        environment, without = for_process(name, self._environment)
+        self._processes[name] = children.start(command, log=self._log(name), environment=environment, without=without)
 
     def _ready(self) -> bool:
         try:
@@ -226,6 +232,13 @@ class _Supervisor:
 
     def _log(self, name: str) -> Path:
         return self._state / f"{name}.log"
+
+
+def for_process(name: str, variables: Mapping[str, str]) -> tuple[dict[str, str], frozenset[str]]:
+    """The variables web or worker needs, and those kept from it: of other identities, and the records' owner."""
+    kept_from = _KEPT_FROM[name]
+    without = frozenset(variable for variable in variables if variable.startswith(kept_from))
+    return {variable: value for variable, value in variables.items() if variable not in without}, without
 
 
 def _await_running(state: Path, supervisor: subprocess.Popen[bytes]) -> None:
