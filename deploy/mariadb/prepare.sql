@@ -24,8 +24,9 @@ GRANT SELECT ON mysql.global_priv TO guestkey_keeper@localhost;
 GRANT EXECUTE ON guestkey_ops.* TO guestkey_keeper@localhost;
 GRANT SELECT ON guestkey_slices.* TO guestkey_keeper@localhost WITH GRANT OPTION;
 
+-- From here on everything may be run again, by which a server prepared earlier gets this release's procedures.
 DELIMITER $$
-CREATE DEFINER = guestkey_keeper@localhost PROCEDURE guestkey_ops.check_name(who VARCHAR(128) CHARACTER SET utf8mb3 COLLATE utf8mb3_bin)
+CREATE OR REPLACE DEFINER = guestkey_keeper@localhost PROCEDURE guestkey_ops.check_name(who VARCHAR(128) CHARACTER SET utf8mb3 COLLATE utf8mb3_bin)
   DETERMINISTIC NO SQL SQL SECURITY DEFINER
 BEGIN
   -- Nothing but our own names is ever touched, and none that could end a string.
@@ -34,7 +35,7 @@ BEGIN
   END IF;
 END $$
 
-CREATE DEFINER = guestkey_keeper@localhost PROCEDURE guestkey_ops.make_guest(who VARCHAR(128) CHARACTER SET utf8mb3 COLLATE utf8mb3_bin, secret VARCHAR(128), what VARCHAR(64))
+CREATE OR REPLACE DEFINER = guestkey_keeper@localhost PROCEDURE guestkey_ops.make_guest(who VARCHAR(128) CHARACTER SET utf8mb3 COLLATE utf8mb3_bin, secret VARCHAR(128), what VARCHAR(64))
   MODIFIES SQL DATA SQL SECURITY DEFINER
 BEGIN
   DECLARE made BOOLEAN DEFAULT FALSE;
@@ -53,24 +54,27 @@ BEGIN
   EXECUTE IMMEDIATE CONCAT('GRANT SELECT ON guestkey_slices.', what, ' TO ''', who, '''@''%''');
 END $$
 
-CREATE DEFINER = guestkey_keeper@localhost PROCEDURE guestkey_ops.end_guest(who VARCHAR(128) CHARACTER SET utf8mb3 COLLATE utf8mb3_bin)
+CREATE OR REPLACE DEFINER = guestkey_keeper@localhost PROCEDURE guestkey_ops.end_guest(who VARCHAR(128) CHARACTER SET utf8mb3 COLLATE utf8mb3_bin)
   MODIFIES SQL DATA SQL SECURITY DEFINER
 BEGIN
   CALL guestkey_ops.check_name(who);
-  -- Each is in force before the next begins: a log-in under way has its name by then, and is killed with the others.
+  -- Killed first: that writes nothing, so it works while the disk is full or accounts are being changed without pause.
+  EXECUTE IMMEDIATE CONCAT('KILL CONNECTION USER ''', who, '''');
+  -- Then each is in force before the next begins: a log-in under way has its name by then, and is killed, too.
   EXECUTE IMMEDIATE CONCAT('ALTER USER IF EXISTS ''', who, '''@''%'' ACCOUNT LOCK');
   EXECUTE IMMEDIATE CONCAT('KILL CONNECTION USER ''', who, '''');
   EXECUTE IMMEDIATE CONCAT('DROP USER IF EXISTS ''', who, '''@''%''');
 END $$
 
-CREATE DEFINER = guestkey_keeper@localhost PROCEDURE guestkey_ops.guests(who VARCHAR(128) CHARACTER SET utf8mb3 COLLATE utf8mb3_bin)
+CREATE OR REPLACE DEFINER = guestkey_keeper@localhost PROCEDURE guestkey_ops.guests(who VARCHAR(128) CHARACTER SET utf8mb3 COLLATE utf8mb3_bin)
   READS SQL DATA SQL SECURITY DEFINER
 BEGIN
-  -- A session keeps the name of a user that was dropped. '' asks for all of ours.
+  -- A session keeps the name of a user that was dropped. '' asks for all of ours. What is killed has lost its client
+  -- and begins no further statement; a function that does not look whether it was killed computes on, for nobody.
   SELECT User AS name, 'user' AS what FROM mysql.global_priv
    WHERE User = who OR (who = '' AND LEFT(User, 3) = 'gk_')
   UNION ALL
-  SELECT USER, 'session' FROM information_schema.PROCESSLIST
+  SELECT USER, IF(COMMAND = 'Killed', 'killed', 'session') FROM information_schema.PROCESSLIST
    WHERE USER = who OR (who = '' AND LEFT(USER, 3) = 'gk_');
 END $$
 DELIMITER ;

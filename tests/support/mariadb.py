@@ -40,6 +40,7 @@ class Mariadb:
 
     folder: Path
     port: int
+    extra_port: int
     child: subprocess.Popen[bytes]
 
     @property
@@ -55,16 +56,16 @@ class Mariadb:
     def login(self, user: str, password: str, **more: Any) -> Session:
         """A session over TLS, its certificate verified."""
         tls = {"ssl_ca": str(self.ca_file), "ssl_verify_cert": True, "ssl_verify_identity": True}
-        given = {"autocommit": True, "connect_timeout": 5, **tls, **more}
-        return pymysql.connect(host=HOST, port=self.port, user=user, password=password, **given)
+        given = {"port": self.port, "autocommit": True, "connect_timeout": 5, **tls, **more}
+        return pymysql.connect(host=HOST, user=user, password=password, **given)
 
     def guest(self, values: Mapping[str, str], **more: Any) -> Session:
         """A session of a guest."""
         return self.login(values["username"], values["password"], **more)
 
     def admin(self) -> Session:
-        """A session that may do everything."""
-        return self.login("root", _ROOT_PASSWORD)
+        """A session that may do everything, also while all connections are taken."""
+        return self.login("root", _ROOT_PASSWORD, port=self.extra_port)
 
     def ask(self, statement: str, *arguments: object) -> tuple[tuple[Any, ...], ...]:
         """What an administrator is answered."""
@@ -106,9 +107,10 @@ def mariadb(bao: OpenBao) -> Iterator[Mariadb]:
         folder = Path(name)
         folder.chmod(0o711)
         port, account, log = children.free_port(), children.unprivileged(), folder / "log"
-        options = _prepared(folder, port, account)
+        extra_port = children.free_port()
+        options = [*_prepared(folder, port, account), f"--extra-port={extra_port}", "--extra-max-connections=20"]
         child = children.start(["/usr/sbin/mariadbd", *options], log=log, account=account)
-        server = Mariadb(folder, port, child)
+        server = Mariadb(folder, port, extra_port, child)
         try:
             children.wait_until(lambda: _answers(server), child, seconds=20, name="MariaDB", log=log)
             _fill(server)
@@ -175,6 +177,7 @@ def _connect(server: Mariadb, bao: OpenBao) -> None:
         "name": NAME,
         "host": HOST,
         "port": str(server.port),
+        "extra_port": str(server.extra_port),
         "ca_file": str(server.ca_file),
         "admin": str(admin),
         "operator": str(bao.secret_id_file("guestkey-operator")),

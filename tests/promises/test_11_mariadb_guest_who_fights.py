@@ -1,0 +1,286 @@
+"""What a guest with a MariaDB session can do to keep it, or to hinder others: it ends all the same, and nobody waits.
+
+`docs/connect-mariadb.md` has the whole table; statements here are those that take a lock, hold a snapshot or spend
+something, held open at the moment of ending.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+
+import pymysql
+import pytest
+
+from broker.access.issuing import Handed
+from broker.credentials import kinds
+from broker.credentials.base import LeaseToEnd
+from broker.credentials.mariadb import CONFIRMED, CUT
+from tests.support.mariadb import WARD_EVERY_ROW, Mariadb, Session, ask, ward_guest
+from tests.support.waiting import until
+from tests.support.world import World
+
+KIND = kinds["mariadb"]
+FOREVER = "SET SESSION max_statement_time = 0"
+NUMBERS = "WITH RECURSIVE n AS (SELECT 1 i UNION ALL SELECT i + 1 FROM n WHERE i < 100000)"
+
+# What a session does first, and what it is still doing when it is ended. {view} is what it reads, {row} one id there.
+HELD: dict[str, tuple[list[str], str]] = {
+    "many named locks": (
+        ["SET SESSION max_recursive_iterations = 1000000"],
+        f"{NUMBERS} SELECT MAX(GET_LOCK(CONCAT('l', i), 0)) + SLEEP(1000) FROM n",
+    ),
+    "open transaction with locked rows": (["BEGIN", "SELECT * FROM {view} WHERE id = {row} FOR UPDATE"], ""),
+    "snapshot": (
+        ["SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ", "START TRANSACTION WITH CONSISTENT SNAPSHOT"],
+        "",
+    ),
+    "prepared XA transaction": (
+        ["XA START 'held'", "SELECT * FROM {view} WHERE id = {row} FOR UPDATE", "XA END 'held'", "XA PREPARE 'held'"],
+        "",
+    ),
+    "own password changed": (["BEGIN", "SET PASSWORD = PASSWORD('another-password')"], ""),
+    "sleeping": ([FOREVER], "SELECT SLEEP(1000000)"),
+    "computing": ([FOREVER], "SELECT BENCHMARK(1000000000000, SHA2('a', 512))"),
+    "huge sort": (
+        [FOREVER],
+        "SELECT a.id FROM {view} a, {view} b, {view} c, {view} d ORDER BY a.age * b.age + c.id * d.id",
+    ),
+    "huge temporary table": (
+        [FOREVER],
+        "SELECT COUNT(DISTINCT a.id, b.id, c.id, d.id) FROM {view} a, {view} b, {view} c, {view} d",
+    ),
+    "join of many tables": (
+        [FOREVER, "SET SESSION optimizer_search_depth = 62", "SET SESSION optimizer_prune_level = 0"],
+        "SELECT COUNT(*) FROM " + ", ".join(f"{{view}} a{i}" for i in range(50)),
+    ),
+    "endless recursion": (
+        [FOREVER, "SET SESSION max_recursive_iterations = 4294967295"],
+        "WITH RECURSIVE n AS (SELECT 1 i UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n",
+    ),
+    "memory of variables": ([f"SET @a{i} = REPEAT('a', 4000000)" for i in range(10)], "SELECT SLEEP(1000000)"),
+    "waiting for the binary log": ([FOREVER], "SELECT MASTER_GTID_WAIT('0-1-999999999')"),
+    "a block that catches everything": (
+        [FOREVER],
+        "BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR SQLEXCEPTION BEGIN END;"
+        " WHILE TRUE DO SELECT SLEEP(1) INTO @ignored; END WHILE; END",
+    ),
+}
+# Computes for many seconds without looking whether it was killed; with longer texts it would be hours.
+UNHEEDING = "SELECT LOCATE(CONCAT(REPEAT('a', 100000), 'b'), REPEAT('a', 400000))"
+REFUSED = [
+    "LOCK TABLES {view} READ",
+    "FLUSH TABLES WITH READ LOCK",
+    "FLUSH TABLES {view} WITH READ LOCK",
+    "FLUSH PRIVILEGES",
+    "BACKUP STAGE START",
+    "BACKUP LOCK {view}",
+    "ALTER USER CURRENT_USER() WITH MAX_USER_CONNECTIONS 0",
+    "ALTER USER CURRENT_USER() WITH MAX_STATEMENT_TIME 0",
+    "CREATE TEMPORARY TABLE guestkey_slices.t (i int)",
+    "CREATE TEMPORARY TABLE test.t (i int)",
+    "CREATE PROCEDURE guestkey_slices.p() SELECT 1",
+    "HANDLER {view} OPEN",
+    "SELECT 1 INTO OUTFILE '/tmp/guestkey-refused'",
+    "SHOW CREATE VIEW {view}",
+    "SET GLOBAL max_connections = 1",
+    "ANALYZE TABLE {view}",
+    "SHOW BINLOG EVENTS",
+    "CALL guestkey_ops.guests('')",
+]
+
+
+def _guest(world: World) -> Handed:
+    signed, dataset = ward_guest(world, WARD_EVERY_ROW)
+    return world.issue(signed, dataset)
+
+
+def _end(world: World, handed: Handed) -> str:
+    lease = world.lease(handed.lease.id)
+    return KIND.end(world.ender.vault, LeaseToEnd(lease.id, lease.handle, WARD_EVERY_ROW, lease.backend_lease_id))
+
+
+@dataclass
+class Held:
+    """A guest's session, and the thread in which it does something."""
+
+    session: Session
+    busy: threading.Thread
+
+    def is_over(self) -> bool:
+        """Whether the session answers no more, once what it was doing was cut."""
+        self.busy.join(60)
+        return not self.busy.is_alive() and _is_over(self.session)
+
+
+@contextmanager
+def _holding(ward: Mariadb, handed: Handed, first: list[str], last: str) -> Iterator[Held]:
+    """Let a guest do something and, in a thread, be doing something."""
+    assert handed.values is not None
+    session = ward.guest(handed.values)
+    view = handed.values["relation"]
+    for statement in first:
+        ask(session, statement.replace("{view}", view))
+    busy = threading.Thread(target=_go_on, args=(session, last.replace("{view}", view)), daemon=True)
+    busy.start()
+    if last:
+        until(lambda: _statements(ward, session.thread_id()), what="the statement's start")
+    try:
+        yield Held(session, busy)
+    finally:
+        busy.join(60)
+        if session.open:
+            session.close()
+
+
+def _go_on(session: Session, statement: str) -> None:
+    with suppress(pymysql.Error, OSError):
+        if statement:
+            ask(session, statement)
+
+
+def _replaced(statement: str, names: dict[str, str]) -> str:
+    for name, value in names.items():
+        statement = statement.replace(name, value)
+    return statement
+
+
+def _statements(ward: Mariadb, number: int) -> int:
+    return len(ward.ask("SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = %s AND COMMAND <> 'Sleep'", number))
+
+
+def _is_over(session: Session) -> bool:
+    """Whether a session answers no more."""
+    try:
+        ask(session, "SELECT 1")
+    except (pymysql.Error, OSError):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("what", HELD)
+def test_held_open_at_the_moment_of_ending(world: World, ward: Mariadb, what: str) -> None:
+    handed = _guest(world)
+    first, last = HELD[what]
+    with _holding(ward, handed, [statement.replace("{row}", "1") for statement in first], last) as held:
+        assert _end(world, handed) == CONFIRMED
+        assert held.is_over()
+    # Rows it had locked are free, whatever became of its transaction.
+    ward.ask("UPDATE clinic.patients SET age = age WHERE id < 50")
+
+
+def test_everything_at_once_ends_and_others_are_issued_meanwhile(world: World, ward: Mariadb) -> None:
+    guests = [(_guest(world), what) for what in HELD for _ in range(2)]
+    held: list[Held] = []
+    with ExitStack() as sessions, ThreadPoolExecutor(8) as pool:
+        for row, (handed, what) in enumerate(guests, start=1):
+            # One session alone may have prepared a transaction of one name, or have locked a row.
+            first, last = HELD[what]
+            names = {"'held'": f"'{handed.lease.id}'", "{row}": str(row)}
+            own = [_replaced(statement, names) for statement in first]
+            held.append(sessions.enter_context(_holding(ward, handed, own, last)))
+        endings = [pool.submit(_end, world, handed) for handed, _ in guests]
+        meanwhile = _guest(world)
+        assert {ending.result(120) for ending in endings} == {CONFIRMED}
+        assert all(one.is_over() for one in held)
+    assert _end(world, meanwhile) == CONFIRMED
+
+
+def test_function_that_ignores_being_killed_answers_nobody(world: World, ward: Mariadb) -> None:
+    """Its connection is cut, its user gone; the server computes on, which only a restart of it would stop."""
+    handed, other = _guest(world), _guest(world)
+    with _holding(ward, handed, [FOREVER], UNHEEDING) as held:
+        assert _end(world, handed) in (CUT, CONFIRMED)
+        assert _end(world, other) == CONFIRMED, "nobody else waits for it"
+        assert held.is_over()
+    assert not ward.ask("SELECT 1 FROM mysql.global_priv WHERE User LIKE %s", f"gk%{handed.lease.id}")
+
+
+def test_guest_that_kills_its_own_statements_is_not_taken_for_ended(world: World, ward: Mariadb) -> None:
+    """The server shows it like a connection that was killed."""
+    handed = _guest(world)
+    assert handed.values is not None
+    killer = ward.guest(handed.values)
+    with _holding(ward, handed, [FOREVER], UNHEEDING) as held:
+        ask(killer, f"KILL QUERY {held.session.thread_id()}")
+        assert _end(world, handed) in (CUT, CONFIRMED)
+        assert held.is_over() and _is_over(killer)
+
+
+def test_ending_works_while_guests_hold_every_connection(world: World, ward: Mariadb) -> None:
+    """The worker's log-in has a port of its own, which guests may not be told and could not use up."""
+    guests = [_guest(world) for _ in range(5)]
+    (most,) = ward.ask("SELECT @@max_connections")[0]
+    sessions: list[Session] = []
+    ward.ask("SET GLOBAL max_connections = 12")
+    try:
+        with pytest.raises(pymysql.OperationalError, match="Too many connections"):
+            for handed in guests * 3:
+                assert handed.values is not None
+                sessions.append(ward.guest(handed.values))
+        assert {_end(world, handed) for handed in guests} == {CONFIRMED}
+        assert all(_is_over(session) for session in sessions)
+    finally:
+        ward.ask(f"SET GLOBAL max_connections = {most}")
+
+
+def test_guest_that_prepared_every_statement_is_ended_and_issuing_goes_on(world: World, ward: Mariadb) -> None:
+    """While it has them OpenBao, which prepares what it runs, makes nobody a user there: ending needs none."""
+    handed, other = _guest(world), _guest(world)
+    (most,) = ward.ask("SELECT @@max_prepared_stmt_count")[0]
+    ward.ask("SET GLOBAL max_prepared_stmt_count = 20")
+    try:
+        assert handed.values is not None
+        session = ward.guest(handed.values)
+        with pytest.raises(pymysql.OperationalError, match="max_prepared_stmt_count"):
+            for number in range(21):
+                ask(session, f"PREPARE s{number} FROM 'SELECT 1'")
+        assert _end(world, other) == CONFIRMED, "nobody else waits for it"
+        assert _end(world, handed) == CONFIRMED
+        assert _is_over(session)
+        assert _end(world, _guest(world)) == CONFIRMED
+    finally:
+        ward.ask(f"SET GLOBAL max_prepared_stmt_count = {most}")
+
+
+def test_changing_its_own_password_without_pause_hinders_no_ending(world: World, ward: Mariadb) -> None:
+    handed, others = _guest(world), [_guest(world) for _ in range(3)]
+    stopping = threading.Event()
+
+    def change() -> None:
+        assert handed.values is not None
+        with suppress(pymysql.Error, OSError):
+            session = ward.guest(handed.values)
+            while not stopping.is_set():
+                ask(session, f"SET PASSWORD = PASSWORD('{handed.values['password']}')")
+
+    threads = [threading.Thread(target=change, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert {_end(world, other) for other in others} == {CONFIRMED}
+        assert _end(world, handed) == CONFIRMED
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+@pytest.fixture(scope="module")
+def refused(ward: Mariadb) -> Iterator[list[Handed]]:
+    """Keeps one guest for all statements that are refused."""
+    yield []
+
+
+@pytest.mark.parametrize("statement", REFUSED)
+def test_statement_a_guest_may_not_run(world: World, ward: Mariadb, refused: list[Handed], statement: str) -> None:
+    if not refused:
+        refused.append(_guest(world))
+    values = refused[0].values
+    assert values is not None
+    with ward.guest(values) as session, pytest.raises(pymysql.Error):
+        ask(session, statement.replace("{view}", values["relation"]))
