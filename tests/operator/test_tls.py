@@ -106,6 +106,14 @@ def test_it_serves_tls_and_takes_a_renewed_certificate(serve: Serve, authority: 
         old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
     with pytest.raises(ssl.SSLError):
         serial_of(port, old)
+    cbc, gcm = trusting(authority), trusting(authority)
+    cbc.maximum_version = gcm.maximum_version = ssl.TLSVersion.TLSv1_2
+    cbc.set_ciphers(
+        "ECDHE-ECDSA-AES256-SHA384:ECDHE-ECDSA-AES128-SHA256:ECDHE-ECDSA-AES256-SHA:ECDHE-RSA-AES256-SHA384"
+    )
+    with pytest.raises(ssl.SSLError):
+        serial_of(port, cbc)
+    assert serial_of(port, gcm), "TLS 1.2 with authenticated encryption is taken"
     before = serial_of(port, context)
     (tmp_path / "web.crt").write_text("half-written")
     time.sleep(2.5)
