@@ -68,6 +68,10 @@ def typed(name: str, folder: Path) -> list[str]:
         words += ["--output", str(folder / "exported")]
     if name == "request new":
         words += ["x", "--role", "x", "--purpose", "x"]
+    if name == "dataset change":
+        words += ["--title", "x"]
+    if name == "grant new":
+        words += ["--team", "x"]
     if name == "slice add":
         words += ["--table", "x", "--column", "x"]
     if name in {"policy diff", "policy apply"}:
