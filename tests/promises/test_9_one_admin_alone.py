@@ -190,10 +190,14 @@ def test_a_request_that_waits_counts_like_a_grant(scene: Scene) -> None:
     assert world.events(quiet.id) == []
 
 
-def test_the_same_table_under_laxer_labels_takes_two(scene: Scene) -> None:
-    """A new dataset of one's own over another's table would be a way round its owner."""
+@pytest.mark.parametrize("retired", [False, True])
+def test_the_same_table_under_laxer_labels_takes_two(scene: Scene, retired: bool) -> None:
+    """A new dataset of one's own over another's table would be a way round its owner, also once that is retired."""
     table = {**CLINIC, "table": f"t{new_id('x')[-8:]}", "columns": ["id"]}
     guarded = scene.world.dataset(owner=scene.owner, labels=CONFIDENTIAL, register=False, slices={"all": table})
+    if retired:
+        retiring = scene.api(scene.first).post(f"/datasets/{guarded.slug}/retire", json={"reason": "x"})
+        assert retiring.status_code == 202, retiring.text
     friend = scene.world.person()
     lax: dict[str, Any] = {"slug": f"lax-{new_id('x')[-8:]}", "title": "Test data", "labels": [], "owner": friend.id}
     assert scene.api(scene.first).post("/datasets", json=lax).status_code == 201
