@@ -43,6 +43,15 @@ _WITHOUT_SIGN_IN = {
 }
 
 
+# What they need beside what is marked as required.
+_BESIDE = {
+    "request new": ["x", "--role", "x", "--purpose", "x"],
+    "dataset change": ["--title", "x"],
+    "grant new": ["--team", "x"],
+    "slice add": ["--table", "x", "--column", "x"],
+}
+
+
 def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Every command that does something, by its whole name."""
     below = getattr(command, "commands", None)
@@ -66,14 +75,7 @@ def typed(name: str, folder: Path) -> list[str]:
         words += ["--reason", "x"]
     if name.endswith(" export"):
         words += ["--output", str(folder / "exported")]
-    if name == "request new":
-        words += ["x", "--role", "x", "--purpose", "x"]
-    if name == "dataset change":
-        words += ["--title", "x"]
-    if name == "grant new":
-        words += ["--team", "x"]
-    if name == "slice add":
-        words += ["--table", "x", "--column", "x"]
+    words += _BESIDE.get(name, [])
     if name in {"policy diff", "policy apply"}:
         for file in ("rules.csv", "networks.csv"):
             (folder / file).write_text("")
