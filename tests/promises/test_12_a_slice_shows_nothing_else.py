@@ -186,7 +186,7 @@ def test_no_setting_of_a_guests_moves_the_row_filter(world: World, setting: str)
             " INSERT INTO clinic.moments SELECT n, '2026-01-01Z'::timestamptz + n * interval '1 h',"
             " '2026-01-02'::date + n, n * interval '-1 h' FROM generate_series(-48, 48) n"
         )
-    rows = [["at", ">=", "2026-01-01 00:00"], ["day", "<=", "2026-02-01"], ["lasts", "<=", "-1 2:03:04"]]
+    rows = [["at", ">=", "2026-01-01T00:00:00Z"], ["day", "<=", "2026-01-31"]]
     for fast in (False, True):
         binding = CLINIC | {"table": "moments", "columns": ["id"], "rows": rows, "fast": fast}
         dataset = world.dataset(slices={"deidentified": binding})
