@@ -35,6 +35,7 @@ ANSWERS: Mapping[str, Answer] = {
     "invalid": Answer(Code.USAGE, ("{command} --help",)),
     "malformed": Answer(Code.USAGE, ("guestkey doctor",)),
     "too_large": Answer(Code.USAGE, ("{command} --help",)),
+    "too_slow": Answer(Code.FAULT, ("guestkey doctor",)),
     "file_unusable": Answer(Code.USAGE, ("{command} --help",)),
     "line_unusable": Answer(Code.USAGE, ("{command} --help",)),
     "formula": Answer(Code.USAGE, ("{command} --help",)),

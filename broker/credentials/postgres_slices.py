@@ -16,12 +16,13 @@ from broker.credentials.names import short
 from broker.credentials.postgres_binding import PostgresBinding
 from broker.credentials.postgres_sessions import registering, silent
 from broker.credentials.postgres_users import role_definition
-from broker.errors import Invalid
+from broker.errors import BackendDown, Invalid
 from broker.vault import Vault
 
 log = structlog.get_logger(__name__)
 Session = psycopg.Connection[tuple[Any, ...]]
 _PROBE = "gks_probe"
+_TEMP_MEGABYTES_UNKNOWN = 64 * 1024
 
 # Literals are read beforehand: this is for what only PostgreSQL knows, such as a year that its dates do not reach.
 _MISMATCHES = (psycopg.errors.DataError, psycopg.errors.UndefinedFunction, psycopg.errors.DatatypeMismatch)
@@ -38,8 +39,7 @@ def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> int
     """
     binding = PostgresBinding.parse(raw_binding)
     rows = _make_view(vault, slice_id, binding)
-    group = f"gks_{short(slice_id)}"
-    lend(vault, slice_id, role_definition(binding.connection, group))
+    _lend(vault, slice_id, binding)
     return rows
 
 
@@ -52,7 +52,17 @@ def lend_again(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> N
         BackendDown: OpenBao does not answer.
     """
     binding = PostgresBinding.parse(raw_binding)
-    lend(vault, slice_id, role_definition(binding.connection, f"gks_{short(slice_id)}"))
+    try:
+        _lend(vault, slice_id, binding)
+    except (BackendDown, Invalid):
+        # How guests are ended must not wait for a database that is away; what they may spill is bounded loosely then.
+        lend(vault, slice_id, role_definition(binding.connection, f"gks_{short(slice_id)}", _TEMP_MEGABYTES_UNKNOWN))
+
+
+def _lend(vault: Vault, slice_id: str, binding: PostgresBinding) -> None:
+    with _registrar(vault, binding.connection, slice_id) as connection:
+        temp_megabytes = postgres_views.temp_megabytes(connection, binding)
+    lend(vault, slice_id, role_definition(binding.connection, f"gks_{short(slice_id)}", temp_megabytes))
 
 
 def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> None:

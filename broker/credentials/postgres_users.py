@@ -13,7 +13,7 @@ from broker.credentials.database_user import LIFETIMES
 CONNECTION_LIMIT = 3
 STATEMENT_TIMEOUT = "60s"
 IDLE_TRANSACTION_TIMEOUT = "5min"
-TEMP_FILES = "1GB"
+TEMP_FILES_MEGABYTES = 1024
 
 # SET FALSE: a guest cannot SET ROLE to the slice's role and so outlive its own.
 _CREATION = (
@@ -61,17 +61,22 @@ _REVOCATION = (
 
 
 # Another version's are told by it: those of slices registered before are then replaced.
-STATEMENTS = sha256(repr((_CREATION, _RENEWAL, _REVOCATION, CONNECTION_LIMIT, TEMP_FILES)).encode()).hexdigest()[:12]
+_VERSION = (_CREATION, _RENEWAL, _REVOCATION, CONNECTION_LIMIT, TEMP_FILES_MEGABYTES)
+STATEMENTS = sha256(repr(_VERSION).encode()).hexdigest()[:12]
 
 
-def role_definition(connection: str, group: str) -> dict[str, Any]:
-    """How OpenBao makes, lengthens and ends users that are members of a group."""
+def role_definition(connection: str, group: str, temp_megabytes: int = TEMP_FILES_MEGABYTES) -> dict[str, Any]:
+    """How OpenBao makes, lengthens and ends users that are members of a group.
+
+    Args:
+        temp_megabytes: how much of the server's disk the temporary files of one session may take, in MB.
+    """
     values = {
         "group": group,
         "limit": CONNECTION_LIMIT,
         "timeout": STATEMENT_TIMEOUT,
         "idle": IDLE_TRANSACTION_TIMEOUT,
-        "temp": TEMP_FILES,
+        "temp": f"{temp_megabytes}MB",
     }
     return {
         "db_name": connection,

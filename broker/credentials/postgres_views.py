@@ -20,6 +20,7 @@ from broker.credentials.postgres_binding import PostgresBinding
 from broker.credentials.postgres_catalogue import estimate
 from broker.credentials.postgres_sessions import view_of
 from broker.credentials.postgres_types import PostgresColumn
+from broker.credentials.postgres_users import TEMP_FILES_MEGABYTES
 from broker.errors import Invalid
 
 Session = psycopg.Connection[tuple[Any, ...]]
@@ -35,6 +36,15 @@ _READABLE = f"""
        AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
        AND has_schema_privilege(n.oid, 'USAGE') AND has_column_privilege(c.oid, a.attnum, 'SELECT')
 """  # noqa: S608  of constants only
+# Stored rows are compressed, and rows are added after a slice was made.
+_TEMP_FACTOR = 4
+_BYTES = """
+    SELECT CASE WHEN c.relkind = 'p' THEN (SELECT sum(pg_table_size(relid)) FROM pg_partition_tree(c.oid))
+                WHEN c.relkind IN ('r', 'm') THEN pg_table_size(c.oid)
+                ELSE pg_database_size(current_database()) END::bigint
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = %s AND c.relname = %s
+"""
 _PRIVATE = "SELECT 1 FROM pg_namespace WHERE nspname = 'slices_private' AND pg_has_role(nspowner, 'USAGE')"
 
 
@@ -67,6 +77,16 @@ def make(session: Session, slice_id: str, binding: PostgresBinding, group: sql.I
     session.execute(sql.SQL("CREATE VIEW {} WITH ({}) AS {}").format(view, options, query))
     session.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(view, group))
     return estimate(session, binding.select(table.types), binding.schema, binding.table)
+
+
+def temp_megabytes(session: Session, binding: PostgresBinding) -> int:
+    """How large the temporary files of a guest's session may become, in MB: room for the slice, and for sorting it.
+
+    Rows behind a function pass through a temporary file. Of a view or a foreign table the size is not known: the
+    database's counts.
+    """
+    row = session.execute(_BYTES, (binding.schema, binding.table)).fetchone()
+    return TEMP_FILES_MEGABYTES + _TEMP_FACTOR * (int(row[0] or 0) if row else 0) // 2**20
 
 
 def drop(session: Session, slice_id: str) -> None:

@@ -23,6 +23,7 @@ EXPECTED = (
     ("invalid", 2, "guestkey lease show --help"),
     ("malformed", 2, "guestkey doctor"),
     ("too_large", 2, "guestkey lease show --help"),
+    ("too_slow", 1, "guestkey doctor"),
     ("file_unusable", 2, "guestkey lease show --help"),
     ("line_unusable", 2, "guestkey lease show --help"),
     ("formula", 2, "guestkey lease show --help"),

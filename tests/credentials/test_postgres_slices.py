@@ -200,3 +200,34 @@ def traces(world: World, slice_id: str) -> int:
         ).fetchone()
     assert row is not None
     return int(row[0])
+
+
+def test_temporary_files_have_room_for_the_slice_of_a_large_table(world: World) -> None:
+    """Rows behind a function pass through a temporary file: a bound below that would cut a slice off."""
+    megabytes = 24
+    with world.admin() as admin:
+        admin.execute("DROP TABLE IF EXISTS clinic.large")
+        admin.execute(
+            "CREATE TABLE clinic.large AS SELECT n AS id, repeat(md5(n::text), 8) AS note"
+            f" FROM generate_series(1, {megabytes * 4096}) n"
+        )
+        admin.execute("GRANT SELECT ON clinic.large TO guestkey_registrar")
+        stored = admin.execute("SELECT pg_table_size('clinic.large') / 1048576").fetchone()
+    try:
+        vendor = world.vendor()
+        signed = world.person(vendor)
+        binding = CLINIC | {"table": "large", "columns": ["id", "note"], "rows": [["id", ">", 0]]}
+        dataset = world.dataset(vendor, slices={"deidentified": binding})
+        world.grant(dataset, signed)
+        handed = world.issue(signed, dataset)
+        with world.connect(handed) as session:
+            bound = session.execute("SELECT setting::bigint / 1024 FROM pg_settings WHERE name = 'temp_file_limit'")
+            found = bound.fetchone()
+            assert stored and found
+            assert 1024 + 4 * stored[0] <= found[0] <= 1024 + 4 * (stored[0] + 1), (found, stored)
+            view = view_of(world.slice_id(dataset))
+            counted = session.execute(f"SELECT count(*) FROM {view}").fetchone()
+            assert counted == (megabytes * 4096,)
+    finally:
+        with world.admin() as admin:
+            admin.execute("DROP TABLE clinic.large CASCADE")

@@ -23,7 +23,7 @@ def test_the_main_job(house: House, guest_of: GuestOf) -> None:
     dataset = house.dataset(olga.someone, vendor)
     ada = guest_of(house.stranger("Ada Engineer", source), signed_in=False)
     link = _invited(olga, ada)
-    _joined(olga, ada, link)
+    _joined(olga, guest_of(house.someone("Ines Admin", None, "admin")), ada, link)
     _enrolled(ada, link)
     _asked(ada, dataset.slug)
     _approved(olga, dataset.slug)
@@ -44,7 +44,7 @@ def _invited(olga: Guest, ada: Guest) -> str:
     return olga.page.locator("#link").inner_text()
 
 
-def _joined(olga: Guest, ada: Guest, link: str) -> None:
+def _joined(olga: Guest, ines: Guest, ada: Guest, link: str) -> None:
     ada.open(link)
     ada.look("invited")
     ada.sign_in(f"{link}/sign-in")
@@ -54,9 +54,12 @@ def _joined(olga: Guest, ada: Guest, link: str) -> None:
     olga.says("Ada, labelling")
     olga.look("people")
     olga.follow("Ada Engineer")
-    olga.look("person-waiting")
-    olga.press("Confirm Ada Engineer")
-    olga.says("active")
+    assert olga.page.get_by_role("button", name="Confirm Ada Engineer").count() == 0, "she invited her herself"
+    ines.open("/people")
+    ines.follow("Ada Engineer")
+    ines.look("person-waiting")
+    ines.press("Confirm Ada Engineer")
+    ines.says("active")
 
 
 def _enrolled(ada: Guest, link: str) -> None:
