@@ -127,7 +127,7 @@ def _holding(ward: Mariadb, handed: Handed, first: list[str], last: str) -> Iter
     busy = threading.Thread(target=_go_on, args=(session, last.replace("{view}", view)), daemon=True)
     busy.start()
     if last:
-        until(lambda: _statements(ward, session.thread_id()), what="the statement's start")
+        until(lambda: _statements(ward, _thread_of(session)), what="the statement's start")
     try:
         yield Held(session, busy)
     finally:
@@ -146,6 +146,11 @@ def _replaced(statement: str, names: dict[str, str]) -> str:
     for name, value in names.items():
         statement = statement.replace(name, value)
     return statement
+
+
+def _thread_of(session: Session) -> int:
+    """The number that the server knows a session by."""
+    return int(session.thread_id())  # type: ignore[no-untyped-call]
 
 
 def _statements(ward: Mariadb, number: int) -> int:
@@ -205,7 +210,7 @@ def test_guest_that_kills_its_own_statements_is_not_taken_for_ended(world: World
     assert handed.values is not None
     killer = ward.guest(handed.values)
     with _holding(ward, handed, [FOREVER], UNHEEDING) as held:
-        ask(killer, f"KILL QUERY {held.session.thread_id()}")
+        ask(killer, f"KILL QUERY {_thread_of(held.session)}")
         assert _end(world, handed) in (CUT, CONFIRMED)
         assert held.is_over() and _is_over(killer)
 
