@@ -31,7 +31,7 @@ from broker.credentials.base import (
 )
 from broker.credentials.s3_binding import S3Binding
 from broker.credentials.s3_ending import LET_IN, SKEW, Door
-from broker.credentials.s3_policy import GROUP_SECONDS, Denial, lapses, session_policy, with_denied
+from broker.credentials.s3_policy import GROUP_SECONDS, Denial, lapses, partition_of, session_policy, with_denied
 from broker.credentials.s3_store import Opened, Store, StoreRefused, down, key_of
 from broker.errors import Invalid
 from broker.vault import ChildToken, Vault
@@ -122,7 +122,7 @@ class S3Kind:
         store = Store(place, key_of(setup, binding.connection, "issuer"))
         name = f"register-{slice_id.replace('_', '-')}"
         try:
-            opened = store.assume(name, session_policy(binding, "read"), _PROBE_SECONDS)
+            opened = store.assume(name, session_policy(binding, "read", partition=store.partition), _PROBE_SECONDS)
             guest = Store(place, opened.key)
             found = guest.listed(binding.bucket, binding.prefix, _COUNTED)
             beside = guest.may(lambda s3: s3.list_objects_v2(Bucket=binding.bucket, MaxKeys=1))
@@ -151,7 +151,7 @@ class S3Kind:
         seconds = max(SHORTEST_SESSION, min(lease.lifetime - _BEFORE_SECONDS, int(place["longest_session"])))
         store = Store(place, key_of(vault, binding.connection, "issuer"))
         try:
-            policy = session_policy(binding, lease.action, lease.networks)
+            policy = session_policy(binding, lease.action, lease.networks, partition=store.partition)
             opened = store.assume(lease.handle, policy, seconds)
         except (StoreRefused, ValueError) as error:
             log.warning("s3.issue_refused", lease=lease.id, error=str(error))
@@ -206,7 +206,8 @@ class S3Kind:
             return ""
         bucket = str(lease.binding["bucket"])
         denied = {lease.handle: Denial(lapses(_until(lease).timestamp()))}
-        statement = json.loads(with_denied("", bucket, key, denied))["Statement"][0]
+        partition = partition_of(str(lease.place["role_arn"]))
+        statement = json.loads(with_denied("", bucket, key, denied, partition=partition))["Statement"][0]
         return f"aws s3api put-bucket-policy --bucket {bucket}, with this statement added: {json.dumps(statement)}"
 
     def shown(self, vault: Vault, tag: str, bounds: Sequence[Bound]) -> Shown:

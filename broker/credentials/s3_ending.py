@@ -144,7 +144,7 @@ class Door:
 
     def _document(self, found: Found, denied: Mapping[str, Denial]) -> str:
         try:
-            return with_denied(found.document, self.bucket, self.key, denied)
+            return with_denied(found.document, self.bucket, self.key, denied, partition=self.store.partition)
         except Unreadable as error:
             raise NotEnded(str(error)) from error
 

@@ -17,7 +17,6 @@ VERSION = "2012-10-17"
 # The limits of AWS, which others follow: an inline session policy in characters, a bucket's policy in bytes.
 LONGEST_SESSION_POLICY = 2048
 LONGEST_BUCKET_POLICY = 20 * 1024
-_ARN = "arn:aws:s3:::"
 _SID = re.compile(r"GuestkeyEnded([0-9]{9,11})(?:W([0-9]{9,11}))?")
 # Ended sessions are kept in groups that lapse together: fewer statements, and so room for more sessions.
 GROUP_SECONDS = 900
@@ -36,7 +35,12 @@ class Unreadable(Exception):
     """A bucket's policy is not a document whose statements we could keep as they are."""
 
 
-def session_policy(binding: S3Binding, action: str, networks: Iterable[str] = ()) -> str:
+def partition_of(role_arn: str) -> str:
+    """The part of AWS that a role is in: `aws`, `aws-cn`, `aws-us-gov` …; names of its buckets begin with it, too."""
+    return role_arn.split(":")[1]
+
+
+def session_policy(binding: S3Binding, action: str, networks: Iterable[str] = (), *, partition: str = "aws") -> str:
     """What a session may do: read or write under the prefix, and nothing else.
 
     Reading lists under the prefix only; writing neither reads nor lists nor deletes. The role's own policy bounds it
@@ -45,7 +49,8 @@ def session_policy(binding: S3Binding, action: str, networks: Iterable[str] = ()
     Raises:
         ValueError: it would be longer than stores take.
     """
-    bucket, objects = f"{_ARN}{binding.bucket}", f"{_ARN}{binding.bucket}/{binding.prefix}*"
+    bucket = f"arn:{partition}:s3:::{binding.bucket}"
+    objects = f"{bucket}/{binding.prefix}*"
     statements: list[dict[str, Any]]
     if action == "read":
         statements = [
@@ -95,7 +100,7 @@ def denied_in(document: str) -> dict[str, Denial]:
     return found
 
 
-def with_denied(document: str, bucket: str, key: str, denied: Denied) -> str:
+def with_denied(document: str, bucket: str, key: str, denied: Denied, *, partition: str = "aws") -> str:
     """A bucket's policy that refuses these sessions and keeps every statement of others as it was; "" for none at all.
 
     Args:
@@ -109,7 +114,8 @@ def with_denied(document: str, bucket: str, key: str, denied: Denied) -> str:
     groups: dict[tuple[int, int], list[str]] = {}
     for handle, denial in denied.items():
         groups.setdefault((denial.until, denial.written), []).append(handle)
-    ours = [_refusal(bucket, key, group, handles) for group, handles in sorted(groups.items())]
+    arn = f"arn:{partition}:s3:::{bucket}"
+    ours = [_refusal(arn, key, group, handles) for group, handles in sorted(groups.items())]
     if not kept and not ours:
         return ""
     whole["Version"] = whole.get("Version", VERSION)
@@ -117,14 +123,14 @@ def with_denied(document: str, bucket: str, key: str, denied: Denied) -> str:
     return json.dumps(whole, separators=(",", ":"))
 
 
-def _refusal(bucket: str, key: str, group: tuple[int, int], handles: list[str]) -> dict[str, Any]:
+def _refusal(arn: str, key: str, group: tuple[int, int], handles: list[str]) -> dict[str, Any]:
     until, written = group
     return {
         "Sid": f"GuestkeyEnded{until}" + (f"W{written}" if written else ""),
         "Effect": "Deny",
         "Principal": "*",
         "Action": "s3:*",
-        "Resource": [f"{_ARN}{bucket}", f"{_ARN}{bucket}/*"],
+        "Resource": [arn, f"{arn}/*"],
         "Condition": {"StringLike": {key: [named(key, handle) for handle in sorted(handles)]}},
     }
 

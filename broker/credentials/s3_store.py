@@ -25,6 +25,7 @@ from botocore.session import Session
 from urllib3.exceptions import HTTPError
 
 from broker.bounds import Breaker, Entrance
+from broker.credentials.s3_policy import partition_of
 from broker.errors import BackendDown
 from broker.vault import Vault, VaultRefused
 
@@ -130,6 +131,11 @@ class Store:
         self._place = place
         self._key = key
         self._gate = _gates[place.get("endpoint_url") or place["region"]]
+
+    @property
+    def partition(self) -> str:
+        """The part of AWS its role and buckets are in."""
+        return partition_of(self._place["role_arn"])
 
     @property
     def address(self) -> str:

@@ -17,7 +17,8 @@ from botocore.exceptions import ClientError
 from broker.credentials import kinds, s3_ending
 from broker.credentials.base import Bound, LeaseToEnd, LeaseToIssue
 from broker.credentials.s3_binding import LONGEST_PREFIX, S3Binding
-from broker.credentials.s3_policy import LONGEST_SESSION_POLICY, session_policy
+from broker.credentials.s3_policy import LONGEST_SESSION_POLICY, Denial, session_policy, with_denied
+from broker.credentials.s3_store import Key, Store
 from broker.errors import BackendDown, Invalid
 from broker.models import Slice
 from broker.parts import vault_of
@@ -316,6 +317,25 @@ def test_a_policy_holds_exactly_the_prefix_however_it_is_spelled(prefix: str) ->
         (["s3:PutObject", "s3:AbortMultipartUpload"], [objects])
     ]
     assert all(statement["Effect"] == "Allow" for statement in read["Statement"] + write["Statement"])
+
+
+@pytest.mark.parametrize(
+    ("role", "partition"),
+    [
+        ("arn:aws-cn:iam::111122223333:role/guestkey-guest", "aws-cn"),
+        ("arn:aws-us-gov:iam::111122223333:role/guestkey-guest", "aws-us-gov"),
+        ("arn:aws:iam::111122223333:role/guestkey-guest", "aws"),
+    ],
+)
+def test_policies_name_buckets_in_the_partition_of_the_role(role: str, partition: str) -> None:
+    """A bucket of China or GovCloud has no name that begins with arn:aws: it would open and refuse nothing."""
+    store = Store({"role_arn": role, "region": "cn-north-1"}, Key("id", "secret"))
+    assert store.partition == partition
+    opened = session_policy(S3Binding.parse(BINDING), "read", partition=store.partition)
+    refused = with_denied("", "clinic", "aws:userid", {"gk-a": Denial(900)}, partition=store.partition)
+    named = [arn for text in (opened, refused) for one in json.loads(text)["Statement"] for arn in one["Resource"]]
+    assert named
+    assert all(arn.startswith(f"arn:{partition}:s3:::clinic") for arn in named), named
 
 
 def test_a_policy_longer_than_stores_take_is_never_sent(world: World) -> None:

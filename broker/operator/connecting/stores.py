@@ -82,7 +82,9 @@ def _narrow(identity: str, store: Store, bucket: str, told: Callable[[str], None
 def _open(place: Mapping[str, str], issuer: Key, binding: S3Binding) -> tuple[Store, str]:
     name = f"guestkey-probe-{secrets.token_hex(6)}"
     try:
-        opened = Store(place, issuer).assume(name, session_policy(binding, "read"), _SESSION_SECONDS)
+        store = Store(place, issuer)
+        policy = session_policy(binding, "read", partition=store.partition)
+        opened = store.assume(name, policy, _SESSION_SECONDS)
     except StoreRefused as error:
         raise Conflict(
             f"The store refuses to open a session of the role: {error.code[:60]}.",
@@ -148,7 +150,8 @@ def _refused_within(
     try:
         with writing(store):
             before = store.policy(bucket).document
-            store.put_policy(bucket, with_denied(before, bucket, key, {**denied_in(before), name: Denial(until)}))
+            denied = {**denied_in(before), name: Denial(until)}
+            store.put_policy(bucket, with_denied(before, bucket, key, denied, partition=store.partition))
         began = monotonic()
         try:
             while monotonic() - began < seconds:
@@ -160,7 +163,7 @@ def _refused_within(
             with writing(store):
                 after = store.policy(bucket).document
                 kept = {handle: denial for handle, denial in denied_in(after).items() if handle != name}
-                store.put_policy(bucket, with_denied(after, bucket, key, kept))
+                store.put_policy(bucket, with_denied(after, bucket, key, kept, partition=store.partition))
     except StoreRefused as error:
         raise Conflict(
             f"The store does not let the ender's key change the bucket's policy: {error.code[:60]}.",
