@@ -15,7 +15,7 @@ from broker.access.facts import Ask, Gathered, gather
 from broker.access.rulebook import Rulebook
 from broker.caller import Caller
 from broker.database import Transaction
-from broker.models import PolicyInForce
+from broker.models import Dataset, PolicyInForce, Slice
 from broker.policies import FACTOR_CODES, Decision, Facts, GrantFacts, Held, Reason, Rule, decide
 
 PASSING = FACTOR_CODES | {"outside_hours", "outside_network", "slice_unnamed", "slice_not_ready"}
@@ -104,6 +104,17 @@ def roles_reaching(tx: Transaction, rulebook: Rulebook, slug: str, labels: list[
         return []
     allowed = {rule.role for rule in rules.reaching(slug, labels) if rule.effect == "allow"}
     return sorted(role.removeprefix("role:") for role in allowed)
+
+
+def slices_without_rule(tx: Transaction, rulebook: Rulebook, of: Dataset, slices: Sequence[Slice]) -> list[str]:
+    """The names of a dataset's slices of which no rule in force lets any role do what they are for."""
+    rules = rulebook.at(tx, tx.execute(select(PolicyInForce.revision)).scalar_one_or_none())
+    reaching = rules.reaching(of.slug, of.labels) if rules else ()
+    return [
+        slice_.name
+        for slice_ in slices
+        if not any(rule.opens(slice_.name) and set(rule.actions) & set(slice_.actions) for rule in reaching)
+    ]
 
 
 def _with_grant(gathered: Gathered, prospect: Prospect, action: str) -> Facts:

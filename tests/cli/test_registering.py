@@ -105,7 +105,8 @@ def test_a_slice_that_failed_says_why_where_it_is_shown(world: World, terminal_o
     admin, slug = terminal_of(world.person(roles=("admin",))), f"made-{secrets.token_hex(4)}"
     assert admin.run("dataset", "new", slug, "--title", "Made here").code == 0
     words = ["--connection", "nowhere", "--kind", "s3", "--set", "bucket=example", "--set", "prefix=a/"]
-    assert admin.run("slice", "add", slug, "lost", *words).code == 0
+    added = admin.run("slice", "add", slug, "lost", *words)
+    assert (added.code, "No rule lets anybody use the slice lost." in added.err) == (0, True), added.err
     registering.register_waiting(world.ender, vault_of(world.settings, "setup"))
     shown = admin.run("dataset", "show", slug).out.splitlines()[-1]
     assert shown.startswith("lost\t\ts3\tread\tfailed\tNo object store named nowhere is connected."), shown

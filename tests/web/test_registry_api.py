@@ -80,6 +80,23 @@ def test_datasets_slices_and_offers(world: World, client_of: ClientOf) -> None:
     assert api.post(f"/datasets/{slug}/retire", json={"reason": "old"}).status_code == 202
 
 
+def test_slices_that_no_rule_opens_are_named_to_those_who_look_after_them(world: World, client_of: ClientOf) -> None:
+    vendor, owner = world.vendor(), world.person()
+    slices = {"deidentified": DEIDENTIFIED, "labels": DEIDENTIFIED, "unruled": DEIDENTIFIED}
+    dataset = world.dataset(vendor, owner=owner, slices=slices, register=False)
+    for looks_after in (owner, world.person(roles=("admin",)), world.person(roles=("auditor",))):
+        assert client_of(looks_after).get(f"/datasets/{dataset.slug}").json()["slices_without_rule"] == ["unruled"]
+    assert client_of(world.person(vendor)).get(f"/datasets/{dataset.slug}").json()["slices_without_rule"] == []
+
+
+def test_a_slice_for_an_action_that_no_rule_allows_is_named(world: World, client_of: ClientOf) -> None:
+    admin = client_of(world.person(roles=("admin",)))
+    dataset = world.dataset(
+        slices={"deidentified": {"connection": "records"}}, kind="x509", actions=("write",), register=False
+    )
+    assert admin.get(f"/datasets/{dataset.slug}").json()["slices_without_rule"] == ["deidentified"]
+
+
 def test_teams_are_no_way_around_an_approval(world: World, client_of: ClientOf) -> None:
     vendor = world.vendor()
     lead, one, two = world.person(vendor, roles=("lead",)), world.person(vendor), world.person(vendor)

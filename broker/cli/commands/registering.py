@@ -169,6 +169,9 @@ def add_slice(
     made = cli.api.post(f"/datasets/{segment(dataset)}/slices", body)
     if waits(cli, made, f"The slice {slice_}"):
         return
+    of = cli.api.get(f"/datasets/{segment(dataset)}")
+    if made["name"] in of.get("slices_without_rule", []):
+        cli.out.alarm(f"No rule lets anybody use the slice {made['name']}. Next: guestkey policy show")
     cli.out.done(f"The slice {made['name']} is {made['state']}. Next: guestkey dataset show {dataset}", made)
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from broker.access import offers, slices
 from broker.access.datasets import DatasetChange, NewDataset, sees_binding
 from broker.access.explain import Reach
-from broker.access.foresight import roles_reaching
+from broker.access.foresight import roles_reaching, slices_without_rule
 from broker.access.slices import NewSlice
 from broker.caller import Caller
 from broker.credentials.filter_values import is_text
@@ -68,7 +68,10 @@ class OfferShown(Shown):
 
 
 class DatasetFull(Shown):
-    """A dataset in full. `roles` are those some rule in force lets in; offers are shown to the organisation."""
+    """A dataset in full. `roles` are those some rule in force lets in; offers are shown to the organisation.
+
+    `slices_without_rule`: those no rule in force opens to anybody; shown to the owner, admins and auditors.
+    """
 
     id: str
     slug: str
@@ -81,6 +84,7 @@ class DatasetFull(Shown):
     status: str
     created_at: datetime
     slices: list[SliceShown]
+    slices_without_rule: list[str]
     roles: list[str]
     offers: list[OfferShown]
 
@@ -280,6 +284,7 @@ def full(parts: Parts, tx: Transaction, caller: Caller, item: Dataset) -> Datase
         status=item.status,
         created_at=item.created_at,
         slices=[slice_shown(slice_, binding=binding) for slice_ in found],
+        slices_without_rule=slices_without_rule(tx, parts.rulebook, item, found) if binding else [],
         roles=roles_reaching(tx, parts.rulebook, item.slug, item.labels),
         offers=_offers(tx, caller, item),
     )

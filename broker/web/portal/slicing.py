@@ -12,6 +12,7 @@ from starlette.responses import Response
 from broker.access import slice_changes, slices
 from broker.access.datasets import dataset as dataset_seen
 from broker.access.datasets import sees_binding
+from broker.access.foresight import slices_without_rule
 from broker.database import now as clock
 from broker.errors import Forbidden
 from broker.web.portal.acting import Setback, act, fresh, go
@@ -90,6 +91,7 @@ def _shown(viewer: Viewer, slug: str) -> dict[str, Any]:
         if not sees_binding(viewer.caller, found):
             raise Forbidden("This is for the dataset's owner, admins and auditors.", advice="Ask one of them.")
         held = slices.slices_of(tx, [found.id])[found.id]
+        unreached = slices_without_rule(tx, viewer.parts.rulebook, found, held)
         waiting = waiting_acts(tx, viewer, [found.id])
         confirms = slice_changes.may_confirm(tx, viewer.caller, found)
     return {
@@ -99,6 +101,7 @@ def _shown(viewer: Viewer, slug: str) -> dict[str, Any]:
         "names": [(item.name, item.name) for item in held],
         "conditions": {item.id: [condition_said(row) for row in item.binding.get("rows", [])] for item in held},
         "confirms": confirms,
+        "unreached": unreached,
         "waiting": any(item.state == "registering" for item in held),
     }
 
