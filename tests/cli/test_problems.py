@@ -164,7 +164,7 @@ def test_reasons_are_grouped_by_who_can_act(terminal: Terminal) -> None:
     with answering(problem(403, "denied", reasons=reasons, decision_id="dc_1", advice="")) as (url, _):
         ran = terminal.call("get", "trials", "--kind", "postgres", "--url", url)
     assert ran.code == 3
-    assert re.sub(r"Opens 2026-01-02 \d\d:00 [^.]+\.", "Opens then.", ran.err).splitlines()[2:] == [
+    assert re.sub(r"Opens 2026-01-02 \d\d:00:00 [^.]+\.", "Opens then.", ran.err).splitlines()[2:] == [
         "Yours to fix:",
         "  ✕ Too old.",
         "    → Confirm.",
