@@ -49,6 +49,7 @@ _BESIDE = {
     "dataset change": ["--title", "x"],
     "grant new": ["--team", "x"],
     "slice add": ["--table", "x", "--column", "x"],
+    "slice repair": ["--table", "x", "--column", "x"],
 }
 
 
