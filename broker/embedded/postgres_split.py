@@ -60,4 +60,7 @@ def _drop(server: Postgres, database: str, roles: str) -> None:
         rows = session.execute("SELECT rolname FROM pg_roles WHERE rolname ~ %s", (roles,)).fetchall()
         found = [sql.Identifier(name) for (name,) in rows]
         if found:
-            session.execute(sql.SQL("DROP ROLE {}").format(sql.SQL(", ").join(found)))
+            names = sql.SQL(", ").join(found)
+            # Rights to what all databases share, such as settings, keep a role from being dropped.
+            session.execute(sql.SQL("DROP OWNED BY {}").format(names))
+            session.execute(sql.SQL("DROP ROLE {}").format(names))
