@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, ScalarSelect, func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 
 from broker import audit
 from broker.access import ending, words
@@ -152,16 +152,9 @@ def put_out(parts: Parts) -> int:
             signed_out = _sign_out(tx, closed_at, now)
             living = select(Lease.id).where(Lease.state.in_(("pending", "active"))).limit(BATCH)
             leases = ending.mark(tx, Lease.id.in_(living), cause="closed", by=audit.SYSTEM, now=now)
-            tx.execute(update(Lease).where(Lease.id.in_(leases)).values(suspension_id=_report_id()))
         marked += len(leases)
         if signed_out < BATCH and len(leases) < BATCH:
             return marked
-
-
-def _report_id() -> ScalarSelect[str]:
-    """The suspension whose report counts the leases that end now."""
-    open_one = Suspension.what == INSTALLATION, Suspension.resumed_at.is_(None)
-    return select(Suspension.id).where(*open_one).scalar_subquery()
 
 
 def close_by_hand(

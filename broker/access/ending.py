@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, select, update
 
 from broker import audit
 from broker.caller import Caller
 from broker.database import Transaction, notify
 from broker.errors import Conflict, NotFound
-from broker.models import Dataset, Grant, Lease, Offer, Person, Service, Session, Slice, TeamMember, Vendor
+from broker.models import Dataset, Grant, Lease, Offer, Person, Service, Session, Slice, Suspension, TeamMember, Vendor
 from broker.models.oauth import ApiToken
 
 ENDING_CHANNEL = "guestkey_ending"
@@ -32,7 +32,15 @@ def mark(tx: Transaction, where: ColumnElement[bool], *, cause: str, by: str, no
     marked = tx.execute(
         update(Lease)
         .where(where, Lease.state.in_(("pending", "active")))
-        .values(state="revoking", end_cause=cause, end_by=by, ending_since=now, next_attempt_at=now)
+        .values(
+            state="revoking",
+            end_cause=cause,
+            end_by=by,
+            ending_since=now,
+            next_attempt_at=now,
+            # Whoever comes to a lease first while everything is closed, the report on the closing counts it.
+            suspension_id=_closing(),
+        )
         .returning(Lease.id, Lease.kind)
     ).all()
     about = [(lease_id, {"cause": cause, "kind": kind}) for lease_id, kind in marked]
@@ -40,6 +48,11 @@ def mark(tx: Transaction, where: ColumnElement[bool], *, cause: str, by: str, no
     if marked:
         notify(tx, ENDING_CHANNEL)
     return [lease_id for lease_id, _ in marked]
+
+
+def _closing() -> ScalarSelect[str]:
+    open_one = Suspension.what == "installation", Suspension.resumed_at.is_(None)
+    return select(Suspension.id).where(*open_one).scalar_subquery()
 
 
 def revoke_lease(tx: Transaction, lease: Lease, caller: Caller, reason: str, now: datetime) -> None:

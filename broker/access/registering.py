@@ -140,7 +140,12 @@ def lend_again(parts: Parts, setup: Vault, stopping: Callable[[], bool] = lambda
         for slice_ in slices:
             if stopping():
                 return done
-            kind.lend_again(setup, slice_.id, _bound(parts, slice_))
+            try:
+                kind.lend_again(setup, slice_.id, _bound(parts, slice_))
+            except Invalid as error:
+                # A binding that is none any more is nobody's to use, and must not keep the others from it.
+                log.error("slice.not_lent_again", slice=slice_.id, detail=error.detail)
+                continue
             done += 1
         with parts.database.transaction() as tx:
             chores.note_done(tx, name)

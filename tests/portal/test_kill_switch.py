@@ -7,6 +7,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from broker.access import closing
 from broker.models import Lease, Suspension
 from tests.portal.conftest import GuestOf
 from tests.portal.house import House
@@ -135,16 +136,22 @@ def test_closing_everything_takes_a_dry_run_the_name_and_a_factor_and_leaves_a_r
         again.says("Services that verify tokens offline accept")
         assert "Every credential is confirmed ended" not in again.page.locator("main").inner_text()
         again.open("/installation")
+        again.fill("Reason", "cleared")
+        again.press("Open Guestkey")
+        again.says("Guestkey is open")
     finally:
-        opener = house.someone("Olga Opener", None, "admin")
-        reopening = guest_of(opener, factor_age=10)
-        reopening.open("/installation")
-        reopening.fill("Reason", "cleared")
-        reopening.press("Open Guestkey")
-        reopening.says("Guestkey is open")
-    reopening.open("/suspensions")
-    reopening.follow("everything")
-    reopening.says("no lease came back")
+        _open_again(house)
+    again.open("/suspensions")
+    again.follow("everything")
+    again.says("no lease came back")
+
+
+def _open_again(house: House) -> None:
+    """Whatever became of a test that closed everything, those after it find it open."""
+    admin = house.world.person(roles=("admin",)).caller
+    with house.world.database.transaction() as tx:
+        if closing.standing(tx).closed_at is not None:
+            closing.open_again(tx, admin, "the next test", house.world.now())
 
 
 @pytest.mark.parametrize("what", ["person", "dataset"])

@@ -189,7 +189,7 @@ def test_everything_at_once_ends_and_others_are_issued_meanwhile(world: World, w
             held.append(sessions.enter_context(_holding(ward, handed, own, last)))
         endings = [pool.submit(_end, world, handed) for handed, _ in guests]
         meanwhile = _guest(world)
-        assert {ending.result(120) for ending in endings} == {CONFIRMED}
+        assert {ending.result(120) for ending in endings} <= {CONFIRMED, CUT}
         assert all(one.is_over() for one in held)
     assert _end(world, meanwhile) == CONFIRMED
 

@@ -211,7 +211,9 @@ def test_a_table_that_hides_rows_by_itself_is_read_behind_the_same_barrier(world
     for table in ("guarded_orders", "even_orders"):
         dataset = world.dataset(slices={"deidentified": CLINIC | {"table": table, "columns": ["id"]}})
         with world.connect(hand(world, dataset, "deidentified")) as session:
-            query = f"EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF) SELECT * FROM {view(world, dataset)} WHERE id = {{id}}"
+            # Buffers are those of the whole slice, and the first reading of a page counts differently from the next.
+            options = "ANALYZE, TIMING OFF, SUMMARY OFF, BUFFERS OFF"
+            query = f"EXPLAIN ({options}) SELECT * FROM {view(world, dataset)} WHERE id = {{id}}"
             answers(session, query, 101)
             said = {answers(session, query, id_) for id_ in [*HIDDEN, *ABSENT]}
             assert len(said) == 1, said

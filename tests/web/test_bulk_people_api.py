@@ -112,7 +112,7 @@ def test_hostile_cells_are_refused_one_by_one(world: World, lead: Signed, client
         '"Ada\nBo",,',
         "A" * 3000 + ",,",
         "A" * 150 + ",,",
-        "Ada,,,,",
+        "Ada,,,,more",
         "Ada",
         "Ada,a b@example.org,",
         " ,ada@example.org,",

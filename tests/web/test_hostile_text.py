@@ -98,6 +98,7 @@ STEPS = (
         {"name": "deidentified", "binding": DEIDENTIFIED | {"table": "only_here"}},
         ("description",),
     ),
+    Step("repair_slice", "admin", "datasets/{slug}/slices/deidentified/binding", {"binding": DEIDENTIFIED}),
     Step("make_offer", "owner", "datasets/{slug}/offers", {"vendor": "{vendor}"}),
     Step("ask", "guest", "requests", {"dataset": "{trials}", "role": "trainer", "period": 3600}, ("purpose",)),
     Step(

@@ -15,14 +15,14 @@ from tests.web.conftest import ClientOf
 def test_a_slice_that_failed_is_repaired_or_its_name_used_again(world: World, client_of: ClientOf) -> None:
     api, setup = client_of(world.person(roles=("admin",))), vault_of(world.settings, "setup")
     path = f"/datasets/{world.dataset(register=False, slices={}).slug}/slices"
-    wrong = DEIDENTIFIED | {"rows": [["age", "=", "old"]]}
+    wrong = DEIDENTIFIED | {"table": "not_there", "rows": []}
     assert api.post(path, json={"name": "part", "binding": wrong}).status_code == 201
     registering.register_waiting(world.ender, setup)
     assert client_of(world.person()).put(f"{path}/part/binding", json={"binding": DEIDENTIFIED}).status_code == 403
     refused = api.put(f"{path}/part/binding", json={"binding": DEIDENTIFIED | {"columns": ["*"]}})
     assert refused.status_code == 422, refused.text
     # It can be taken away, and its name is free at once.
-    assert api.post(f"{path}/part/retire", json={"reason": "wrong type"}).status_code == 202
+    assert api.post(f"{path}/part/retire", json={"reason": "no such table"}).status_code == 202
     assert api.post(path, json={"name": "part", "binding": wrong}).status_code == 201
     registering.register_waiting(world.ender, setup)
     # Or it is given another binding.
