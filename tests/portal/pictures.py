@@ -51,6 +51,11 @@ _STEADY = r"""() => {
     .replace(/port=\d+/g, "port=5432")
     .replace("Notices (unread)", "Notices")
     .replace(/localhost:\d+/g, "localhost:8200");
+  // A countdown would write its own numbers back before the picture is taken.
+  document.querySelectorAll("[data-until]").forEach((element) => {
+    element.dataset.held = element.dataset.until;
+    delete element.dataset.until;
+  });
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   window.kept = [];
   document.querySelectorAll("[data-live]").forEach((part) => {
@@ -69,6 +74,10 @@ _STEADY = r"""() => {
 _DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 _BACK = """() => {
   window.kept.forEach(([place, name, text]) => { place[name] = text; });
+  document.querySelectorAll("[data-held]").forEach((element) => {
+    element.dataset.until = element.dataset.held;
+    delete element.dataset.held;
+  });
   document.querySelectorAll("template[data-sent]").forEach((hold) => hold.remove());
 }"""
 

@@ -18,7 +18,7 @@ import psycopg
 from argon2 import PasswordHasher
 from sqlalchemy import select, update
 
-from broker.access import registering
+from broker.access import closing, registering
 from broker.access.facts import Ask
 from broker.access.issuing import Handed, issue
 from broker.access.sweeping import end_marked, mark_over, to_end
@@ -350,6 +350,13 @@ class World:
         """Kinds of the events about a record, oldest first."""
         with self.database.transaction() as tx:
             return list(tx.scalars(select(Event.kind).where(Event.subject == subject).order_by(Event.number)))
+
+    def open_again(self) -> None:
+        """Open the installation if a test has closed it: those after it find it open."""
+        with self.database.transaction() as tx:
+            if closing.standing(tx).closed_at is not None:
+                admin = self.person(roles=("admin",)).caller
+                closing.open_again(tx, admin, "the next test", self.now())
 
     def sweep(self) -> None:
         """One round of the worker's ending, here and now."""

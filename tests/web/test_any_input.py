@@ -25,9 +25,13 @@ def test_no_input_makes_a_fault(replica: Replica, world: World) -> None:
     for session, signed in zip(callers, (world.guest()[0], world.person(roles=("admin",))), strict=True):
         session.headers.update(signed.headers)
     tried = 0
+    operations = []
     for found in schema.get_all_operations():
         assert isinstance(found, Ok)
-        operation = found.ok()
+        operations.append(found.ok())
+    # Last: what fits it shuts everybody out, whoever asks included.
+    operations.sort(key=lambda operation: operation.path.endswith("/installation/close"))
+    for operation in operations:
         for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
             strategy = operation.as_strategy(generation_mode=mode)
 
@@ -56,4 +60,5 @@ def test_no_input_makes_a_fault(replica: Replica, world: World) -> None:
             # What takes no input at all cannot be given a wrong one.
             with suppress(hypothesis.errors.Unsatisfiable):
                 tell()
+    world.open_again()
     assert tried > 200
