@@ -10,6 +10,7 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
 from broker.identity.login import safe_path
+from broker.models import is_id
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow
 
@@ -17,6 +18,6 @@ router = APIRouter()
 
 
 @router.get("/already-shown")
-def already_shown(viewer: MemberNow, again: str = "/") -> HTMLResponse:
-    """What was here was shown once."""
-    return render("already_shown.html", viewer=viewer, again=safe_path(again))
+def already_shown(viewer: MemberNow, again: str = "/", lease: str = "") -> HTMLResponse:
+    """What was here was shown once; a credential's lease can be looked at, and revoked, all the same."""
+    return render("already_shown.html", viewer=viewer, again=safe_path(again), lease=lease if is_id(lease) else "")
