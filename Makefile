@@ -32,7 +32,7 @@ demo: $(VENV)/.embedded ## Walk the whole story unattended on a throw-away stack
 	@$(BIN)/python -m broker.embedded.demo
 
 test: $(VENV)/.dev ## Run the tests, on real servers
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-faults: $(VENV)/.dev ## Kill, cut, fill and race everything, at every step; takes an hour
 	$(BIN)/pytest tests/faults -m 'whole or not whole' -n 2 --dist loadfile
