@@ -319,16 +319,10 @@ def test_a_policy_holds_exactly_the_prefix_however_it_is_spelled(prefix: str) ->
     assert all(statement["Effect"] == "Allow" for statement in read["Statement"] + write["Statement"])
 
 
-@pytest.mark.parametrize(
-    ("role", "partition"),
-    [
-        ("arn:aws-cn:iam::111122223333:role/guestkey-guest", "aws-cn"),
-        ("arn:aws-us-gov:iam::111122223333:role/guestkey-guest", "aws-us-gov"),
-        ("arn:aws:iam::111122223333:role/guestkey-guest", "aws"),
-    ],
-)
-def test_policies_name_buckets_in_the_partition_of_the_role(role: str, partition: str) -> None:
+@pytest.mark.parametrize("partition", ["aws-cn", "aws-us-gov", "aws"])
+def test_policies_name_buckets_in_the_partition_of_the_role(partition: str) -> None:
     """A bucket of China or GovCloud has no name that begins with arn:aws: it would open and refuse nothing."""
+    role = f"arn:{partition}:iam::111122223333:role/guestkey-guest"
     store = Store({"role_arn": role, "region": "cn-north-1"}, Key("id", "secret"))
     assert store.partition == partition
     opened = session_policy(S3Binding.parse(BINDING), "read", partition=store.partition)

@@ -353,10 +353,10 @@ class World:
 
     def open_again(self) -> None:
         """Open the installation if a test has closed it: those after it find it open."""
+        admin, now = self.person(roles=("admin",)).caller, self.now()
         with self.database.transaction() as tx:
             if closing.standing(tx).closed_at is not None:
-                admin = self.person(roles=("admin",)).caller
-                closing.open_again(tx, admin, "the next test", self.now())
+                closing.open_again(tx, admin, "the next test", now)
 
     def sweep(self) -> None:
         """One round of the worker's ending, here and now."""
@@ -396,7 +396,5 @@ class World:
     def roles_of(self, lease_id: str) -> int:
         """How many PostgreSQL users carry a lease's id."""
         with self.admin() as connection:
-            row = connection.execute("SELECT count(*) FROM pg_roles WHERE rolname LIKE %s", (f"gk%{lease_id}",))
-            found = row.fetchone()
-            assert found is not None
-            return int(found[0])
+            query = "SELECT rolname FROM pg_roles WHERE rolname LIKE %s"
+            return len(connection.execute(query, (f"gk%{lease_id}",)).fetchall())
