@@ -6,12 +6,12 @@ with a deadline column, as leases are in `broker.access.sweeping`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from datetime import timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, exists, or_, select, text, update
+from sqlalchemy import ColumnElement, exists, func, or_, select, text, tuple_, update
 from sqlalchemy.orm import aliased
 
 from broker import audit
@@ -30,6 +30,8 @@ REMOVED = "removed"
 # A worker that is slower than this has another beside it, which harms nothing.
 CLAIM = timedelta(seconds=60)
 _ROUND = 20
+# Kind and connection.
+Place = tuple[str, str]
 
 
 def register_waiting(parts: Parts, setup: Vault) -> int:
@@ -37,11 +39,17 @@ def register_waiting(parts: Parts, setup: Vault) -> int:
 
     A slice that cannot be (no such table) becomes `failed` with the reason; one whose backend is down waits on.
     """
-    return sum(_register(parts, setup, slice_) for slice_ in _claimed(parts, Slice.state == "registering"))
+    down: set[Place] = set()
+    waiting = _claimed(parts, Slice.state == "registering", down)
+    return sum(_register(parts, setup, slice_, down) for slice_ in waiting)
 
 
-def _claimed(parts: Parts, which: ColumnElement[bool]) -> Iterator[Slice]:
-    """Slices taken on one after the other, so that other workers have their share of those that wait."""
+def _claimed(parts: Parts, which: ColumnElement[bool], down: Set[Place] = frozenset()) -> Iterator[Slice]:
+    """Slices taken on one after the other, so that other workers have their share of those that wait.
+
+    By lot, and without those whose backend was found down meanwhile: a round is bounded, and the same twenty that
+    cannot be must not be the whole of every one.
+    """
     tried: list[str] = []
     held = aliased(Slice)
     there = (held.kind == Slice.kind, held.binding["connection"].astext == Slice.binding["connection"].astext)
@@ -51,9 +59,11 @@ def _claimed(parts: Parts, which: ColumnElement[bool]) -> Iterator[Slice]:
             tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('slices', 0))"))
             now = clock(tx)
             busy = exists().where(held.claimed_until >= now, *there)
-            query = select(Slice).join(Dataset).where(which, ~busy, Slice.id.not_in(tried)).limit(1)
+            passed_over = tuple_(Slice.kind, func.coalesce(Slice.binding["connection"].astext, "")).in_(down)
+            query = select(Slice).join(Dataset).where(which, ~busy, ~passed_over, Slice.id.not_in(tried))
             # Leases refer to it meanwhile: only its key must stay as it is for them.
-            locked = query.with_for_update(of=Slice, skip_locked=True, key_share=True)
+            drawn = query.order_by(func.random()).limit(1)
+            locked = drawn.with_for_update(of=Slice, skip_locked=True, key_share=True)
             slice_ = tx.scalars(locked).one_or_none()
             if slice_ is None:
                 return
@@ -97,12 +107,13 @@ def _seen(setup: Vault, slice_: Slice) -> dict[str, Any] | None:
     return None if shown is None else dict(shown)
 
 
-def _register(parts: Parts, setup: Vault, slice_: Slice) -> bool:
+def _register(parts: Parts, setup: Vault, slice_: Slice, down: set[Place]) -> bool:
     try:
         rows = kinds[slice_.kind].register(setup, slice_.id, _bound(parts, slice_))
         seen = _seen(setup, slice_)
     except BackendDown as error:
         log.warning("slice.waits", slice=slice_.id, backend=error.backend)
+        down.add((slice_.kind, str(slice_.binding.get("connection", ""))))
         _leave(parts, slice_)
     except Invalid as error:
         _conclude(parts, slice_, "failed", f"{error.detail} {error.advice}".strip())

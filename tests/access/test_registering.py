@@ -18,6 +18,7 @@ from broker.models import Slice
 from broker.parts import Parts, vault_of
 from broker.vault import Vault
 from tests.credentials.test_postgres_slices import traces
+from tests.support.registering import register_waiting
 from tests.support.world import DEIDENTIFIED, World
 
 Registers = Callable[[PostgresKind, Vault, str, Bound], int | None]
@@ -104,6 +105,28 @@ def test_a_slice_whose_backend_is_down_is_given_back_at_once(world: World, monke
     monkeypatch.undo()
     registering.register_waiting(world.ender, setup)
     assert found(world, id_).state == "ready"
+
+
+def test_twenty_whose_backend_is_down_are_no_round_of_their_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One try tells it: each of the others there would cost a timeout, and those elsewhere their turn."""
+    register_waiting(world)
+    ids, tried = waiting(world, 25), []
+    register: Registers = PostgresKind.register
+    with world.database.transaction() as tx:
+        for id_ in ids[1:]:
+            tx.get_one(Slice, id_).binding = DEIDENTIFIED | {"connection": "far"}
+
+    def fails(kind: PostgresKind, setup: Vault, slice_id: str, bound: Bound) -> int | None:
+        if bound.connection != "far":
+            return register(kind, setup, slice_id, bound)
+        tried.append(slice_id)
+        raise BackendDown("It does not answer.", backend="postgresql")
+
+    monkeypatch.setattr(PostgresKind, "register", fails)
+    registering.register_waiting(world.ender, vault_of(world.settings, "setup"))
+    assert (found(world, ids[0]).state, len(tried)) == ("ready", 1)
+    for id_ in ids:
+        world.change(Slice, id_, state="retired", state_detail=registering.REMOVED)
 
 
 def test_a_slice_retired_while_it_is_registered_is_removed_afterwards(

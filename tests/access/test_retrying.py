@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select, text
 
-from broker.access import chores, outcomes, registering, sweeping
+from broker.access import chores, outcomes, sweeping
 from broker.access.outcomes import SLOWEST_RETRY
 from broker.access.working import Worker
 from broker.credentials.base import Bound, Exposed, LeaseToEnd
@@ -23,8 +23,9 @@ from broker.embedded.children import free_port
 from broker.embedded.operator import Operator
 from broker.errors import Invalid
 from broker.models import Lease, Notice, Slice
-from broker.parts import Parts, vault_of
+from broker.parts import Parts
 from broker.vault import Vault
+from tests.support.registering import register_waiting
 from tests.support.world import CLINIC, DEIDENTIFIED, World
 
 Obstacle = Callable[[World, Lease], AbstractContextManager[None]]
@@ -232,7 +233,7 @@ def test_a_slice_that_cannot_be_worked_at_keeps_no_other_waiting(world: World, m
 
     monkeypatch.setattr(PostgresKind, "register", registered)
     for _ in range(2):
-        registering.register_waiting(world.ender, vault_of(world.settings, "setup"))
+        register_waiting(world)
     with world.database.transaction() as tx:
         states = dict(tx.execute(select(Slice.name, Slice.state).where(Slice.dataset_id == dataset.id)).all())
     assert states == {"deidentified": "ready", "odd": "registering"}

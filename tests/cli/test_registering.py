@@ -7,13 +7,14 @@ import secrets
 
 import pytest
 
-from broker.access import cataloguing, registering
+from broker.access import cataloguing
 from broker.cli.commands.registering import condition
 from broker.cli.faults import Fault
 from broker.models import Dataset, Lease, Offer, Slice, new_id
 from broker.parts import vault_of
 from tests.cli.conftest import TerminalOf
 from tests.support.agreeing import agree_waiting
+from tests.support.registering import register_waiting
 from tests.support.sshd import SftpHost
 from tests.support.world import World
 
@@ -46,7 +47,7 @@ def test_a_dataset_is_made_of_a_connected_database_and_previewed(world: World, t
     added = admin.run("slice", "add", slug, "deidentified", *words, "--where", "age>=20")
     assert added.code == 0, added.err
     agree_waiting(world, slug)
-    registering.register_waiting(world.ender, setup)
+    register_waiting(world)
     assert "deidentified\t" in admin.run("dataset", "show", slug).out
     odd = ["--connection", "data", "--table", 'clinic."x"', "--column", "id"]
     assert "lower case" in admin.run("slice", "add", slug, "bad", *odd).err
@@ -86,7 +87,7 @@ def test_a_slice_behind_a_gateway_is_added_by_its_kind(world: World, terminal_of
     words = ["slice", "add", slug, "full", "--connection", "records", "--kind", "x509"]
     added = admin.run(*words, "--action", "write", "--action", "read")
     assert added.code == 0, added.err
-    registering.register_waiting(world.ender, vault_of(world.settings, "setup"))
+    register_waiting(world)
     with world.database.transaction() as tx:
         (slice_,) = tx.query(Slice).join(Dataset).filter(Dataset.slug == slug).all()
     assert (slice_.kind, slice_.binding, slice_.state) == ("x509", {"connection": "records"}, "ready")
@@ -107,7 +108,7 @@ def test_a_slice_that_failed_says_why_where_it_is_shown(world: World, terminal_o
     words = ["--connection", "nowhere", "--kind", "s3", "--set", "bucket=example", "--set", "prefix=a/"]
     added = admin.run("slice", "add", slug, "lost", *words)
     assert (added.code, "No rule lets anybody use the slice lost." in added.err) == (0, True), added.err
-    registering.register_waiting(world.ender, vault_of(world.settings, "setup"))
+    register_waiting(world)
     shown = admin.run("dataset", "show", slug).out.splitlines()[-1]
     assert shown.startswith("lost\t\ts3\tread\tfailed\tNo object store named nowhere is connected."), shown
 
@@ -140,18 +141,18 @@ def test_what_is_no_condition_is_refused(text: str) -> None:
 
 
 def test_a_slice_of_another_kind_is_made_from_a_terminal(world: World, sftp: SftpHost, terminal_of: TerminalOf) -> None:
-    setup, admin = vault_of(world.settings, "setup"), terminal_of(world.person(roles=("admin",)))
+    admin = terminal_of(world.person(roles=("admin",)))
     slug, directory = f"made-{secrets.token_hex(4)}", f"acme/{secrets.token_hex(4)}"
     assert admin.run("dataset", "new", slug, "--title", "Pictures", "--label", "classification:internal").code == 0
     add = ("slice", "add", slug, "labels", "--kind", "ssh", "--connection", "sftp", "--set", f"directory={directory}")
     added = admin.run(*add, "--action", "read", "--action", "write")
     assert added.code == 0, added.err
-    registering.register_waiting(world.ender, setup)
+    register_waiting(world)
     failed = json.loads(admin.run("dataset", "show", slug, "--json").out)["data"]["slices"][0]
     assert failed["state"] == "failed" and "there is no directory" in failed["state_detail"]
     sftp.directory(directory)
     assert admin.run("slice", "retry", slug, "labels").code == 0
-    registering.register_waiting(world.ender, setup)
+    register_waiting(world)
     shown = json.loads(admin.run("dataset", "show", slug, "--json").out)["data"]["slices"][0]
     assert (shown["state"], shown["actions"]) == ("ready", ["read", "write"])
     assert shown["binding"] == {"connection": "sftp", "directory": directory}
@@ -170,7 +171,7 @@ def test_a_slice_of_a_bucket_is_added_and_written_to_from_a_terminal(world: Worl
     assert added.code == 0, added.err
     agree_waiting(world, dataset.slug)
     world.grant(dataset, ada)
-    registering.register_waiting(world.ender, vault_of(world.settings, "setup"))
+    register_waiting(world)
     guest = terminal_of(ada)
     handed = guest.run("get", dataset.slug, "--slice", "labels", "--kind", "s3", "--action", "write", "--json")
     assert handed.code == 0, handed.err

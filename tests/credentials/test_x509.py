@@ -13,7 +13,6 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from broker.access.registering import register_waiting
 from broker.credentials import x509_stored
 from broker.credentials.base import Bound, Issued, LeaseToEnd, NotEnded
 from broker.credentials.x509 import policy_of, role_of
@@ -25,6 +24,7 @@ from broker.parts import vault_of
 from broker.vault import VaultRefused
 from tests.support.certificates import BINDING, GUEST, KIND, Placed, self_signed
 from tests.support.gateway import NAME
+from tests.support.registering import register_waiting
 from tests.support.world import World
 
 
@@ -312,7 +312,7 @@ def test_a_certificate_that_expired_before_anybody_ended_it_has_ended(world: Wor
 
 def test_a_slice_behind_an_unknown_gateway_fails_and_says_what_to_set(world: World) -> None:
     dataset = world.dataset(kind="x509", slices={"deidentified": {"connection": "nowhere"}}, register=False)
-    register_waiting(world.ender, vault_of(world.settings, "setup"))
+    register_waiting(world)
     with world.database.transaction() as tx:
         found = tx.get_one(Slice, world.slice_id(dataset))
     assert found.state == "failed" and "GUESTKEY_X509_CONNECTIONS" in found.state_detail

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 from sqlalchemy import select
@@ -13,9 +14,9 @@ from tests.portal.house import House
 
 
 def shows(guest: Guest, words: str) -> None:
-    """Reload until the page says it."""
+    """Reload until the page says it, a pattern."""
     until = time.monotonic() + 15
-    while words not in guest.page.locator("main").inner_text():
+    while not re.search(words, guest.page.locator("main").inner_text()):
         assert time.monotonic() < until, guest.page.locator("main").inner_text()
         time.sleep(0.2)
         guest.page.reload()
@@ -26,8 +27,9 @@ def test_a_slice_of_a_bucket_is_registered(house: House, guest_of: GuestOf) -> N
     ines = guest_of(house.someone("Ines Admin", None, "admin"), factor_age=10)
     ines.open(f"/datasets/{dataset.slug}/slices")
     for bucket, name, prefix, outcome in (
-        ("clinic", "pictures", "trials/", "about 5 objects"),
-        ("nonesuch", "labels", "labels/", "There is no such bucket."),
+        # Other tests leave objects there.
+        ("clinic", "pictures", "trials/", r"about \d+ objects"),
+        ("nonesuch", "labels", "labels/", r"There is no such bucket\."),
     ):
         ines.follow("Add a slice")
         ines.page.get_by_label("Where it lies").select_option(value="s3/objects")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from sqlalchemy import select
 
-from broker.access import looking, registering, slice_changes
+from broker.access import looking, slice_changes
 from broker.access.issuing import Handed
 from broker.access.working import Worker
 from broker.credentials.mariadb_slices import view_of as view_of_ward
@@ -19,6 +19,7 @@ from broker.errors import Conflict, Denied, Forbidden
 from broker.models import Dataset, Notice, Slice
 from broker.parts import vault_of
 from tests.support.mariadb import WARD, Mariadb
+from tests.support.registering import register_waiting
 from tests.support.world import CLINIC, Signed, World
 
 TABLE = "visits_13"
@@ -143,7 +144,7 @@ def test_the_owner_has_one_act_to_open_it_again(watched: Watched) -> None:
         slice_changes.confirm_slice(tx, watched.owner.caller, slug, "deidentified", clock(tx))
     with world.database.transaction() as tx, pytest.raises(Conflict):
         slice_changes.confirm_slice(tx, watched.owner.caller, slug, "deidentified", clock(tx))
-    registering.register_waiting(world.ender, vault_of(world.settings, "setup"))
+    register_waiting(world)
     assert watched.slice_().state == "ready"
     watched.look()
     assert watched.slice_().state == "ready"

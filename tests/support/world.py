@@ -18,7 +18,7 @@ import psycopg
 from argon2 import PasswordHasher
 from sqlalchemy import select, update
 
-from broker.access import closing, registering
+from broker.access import closing
 from broker.access.facts import Ask
 from broker.access.issuing import Handed, issue
 from broker.access.sweeping import end_marked, mark_over, to_end
@@ -46,8 +46,9 @@ from broker.models import (
     Vendor,
     new_id,
 )
-from broker.parts import Parts, vault_of
+from broker.parts import Parts
 from broker.settings import Settings
+from tests.support.registering import register as register_slices
 
 CLINIC: dict[str, Any] = {"connection": "data", "schema": "clinic", "table": "patients"}
 DEIDENTIFIED = CLINIC | {"columns": ["id", "site", "age"], "rows": [["site", "=", "berlin"]]}
@@ -247,21 +248,8 @@ class World:
         for vendor in offered_to:
             self.add(Offer(id=new_id("of"), dataset_id=made.id, vendor_id=vendor.id))
         if register:
-            self._register(made)
+            register_slices(self, made)
         return made
-
-    def _register(self, dataset: Dataset) -> None:
-        """Make a dataset's slices real; a worker that runs beside may be at them, or died of a test while it was."""
-        end = time.monotonic() + 15 + registering.CLAIM.total_seconds()
-        waiting = select(Slice.state_detail).where(Slice.dataset_id == dataset.id, Slice.state != "ready")
-        while True:
-            registering.register_waiting(self.ender, vault_of(self.settings, "setup"))
-            with self.database.transaction() as tx:
-                unready = tx.scalars(waiting).all()
-            if not unready:
-                return
-            assert time.monotonic() < end, f"slices are not ready: {unready}"
-            time.sleep(0.05)
 
     def team(self, vendor: Vendor, *members: Signed) -> Team:
         """A team of a vendor's people."""

@@ -10,9 +10,10 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from broker.access import cataloguing, registering
+from broker.access import cataloguing
 from broker.embedded.stack import Stack
 from broker.parts import vault_of
+from tests.support.registering import register_waiting
 from tests.support.world import World
 from tests.web.conftest import ClientOf
 
@@ -113,13 +114,13 @@ def test_nobody_but_admins_sees_what_a_database_holds(world: World, client_of: C
 
 
 def test_a_slice_that_failed_says_why_and_is_tried_again(world: World, client_of: ClientOf) -> None:
-    api, setup = client_of(world.person(roles=("admin",))), vault_of(world.settings, "setup")
+    api = client_of(world.person(roles=("admin",)))
     dataset = world.dataset(register=False)
     name = f"late_{secrets.token_hex(4)}"
     binding = {"connection": "data", "schema": "odd", "table": name, "columns": ["id"]}
     path = f"/datasets/{dataset.slug}/slices"
     assert api.post(path, json={"name": "late", "binding": binding}).status_code == 201
-    registering.register_waiting(world.ender, setup)
+    register_waiting(world)
     shown = {item["name"]: item for item in api.get(f"/datasets/{dataset.slug}").json()["slices"]}["late"]
     assert shown["state"] == "failed" and f"GRANT SELECT ON odd.{name} TO guestkey_registrar" in shown["state_detail"]
     with world.admin() as session:
@@ -128,7 +129,7 @@ def test_a_slice_that_failed_says_why_and_is_tried_again(world: World, client_of
     assert client_of(world.person()).post(f"{path}/late/retry").status_code == 403
     assert api.post(f"{path}/late/retry").json()["state"] == "registering"
     assert api.post(f"{path}/late/retry").status_code == 409
-    registering.register_waiting(world.ender, setup)
+    register_waiting(world)
     shown = {item["name"]: item for item in api.get(f"/datasets/{dataset.slug}").json()["slices"]}["late"]
     assert (shown["state"], shown["rows_estimate"]) == ("ready", 500)
     assert shown["id"] == world.slice_id(dataset, "late"), "gateways are set up with it"

@@ -12,11 +12,12 @@ import httpx
 import psycopg
 import pytest
 
-from broker.access import cataloguing, registering
+from broker.access import cataloguing
 from broker.cli.commands.registering import condition
 from broker.embedded.stack import Stack
 from broker.parts import vault_of
 from broker.web.portal.drafting import commands
+from tests.support.registering import register_waiting
 from tests.support.world import World
 from tests.web.conftest import ClientOf
 
@@ -62,7 +63,7 @@ def add(world: World, api: httpx.Client, rows: str, *, name: str = "part", table
 def shows(world: World, made: httpx.Response) -> list[int]:
     """What a guest of the slice reads."""
     assert made.status_code == 201, made.text
-    registering.register_waiting(world.ender, vault_of(world.settings, "setup"))
+    register_waiting(world)
     view = f"slices.v_{made.json()['id'].removeprefix('sl_')}"
     with world.admin() as admin:
         return [row[0] for row in admin.execute(f"SELECT id FROM {view} ORDER BY id").fetchall()]

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import secrets
 
-from broker.access import looking, registering
+from broker.access import looking
 from broker.credentials.postgres_sessions import view_of
 from broker.models import Slice
 from broker.parts import vault_of
+from tests.support.registering import register_waiting
 from tests.support.world import DEIDENTIFIED, World
 from tests.web.conftest import ClientOf
 
 
 def test_a_slice_that_failed_is_repaired_or_its_name_used_again(world: World, client_of: ClientOf) -> None:
-    api, setup = client_of(world.person(roles=("admin",))), vault_of(world.settings, "setup")
+    api = client_of(world.person(roles=("admin",)))
     path = f"/datasets/{world.dataset(register=False, slices={}).slug}/slices"
     wrong = DEIDENTIFIED | {"table": "not_there", "rows": []}
     assert api.post(path, json={"name": "part", "binding": wrong}).status_code == 201
-    registering.register_waiting(world.ender, setup)
+    register_waiting(world)
     assert client_of(world.person()).put(f"{path}/part/binding", json={"binding": DEIDENTIFIED}).status_code == 403
     refused = api.put(f"{path}/part/binding", json={"binding": DEIDENTIFIED | {"columns": ["*"]}})
     assert refused.status_code == 422, refused.text
     # It can be taken away, and its name is free at once.
     assert api.post(f"{path}/part/retire", json={"reason": "no such table"}).status_code == 202
     assert api.post(path, json={"name": "part", "binding": wrong}).status_code == 201
-    registering.register_waiting(world.ender, setup)
+    register_waiting(world)
     # Or it is given another binding.
     assert api.put(f"{path}/part/binding", json={"binding": DEIDENTIFIED}).json()["state"] == "registering"
-    registering.register_waiting(world.ender, setup)
+    register_waiting(world)
     shown = api.get(path.removesuffix("/slices")).json()["slices"]
     assert [(item["name"], item["state"]) for item in shown] == [("part", "ready")]
     assert api.put(f"{path}/part/binding", json={"binding": DEIDENTIFIED}).status_code == 409
@@ -59,20 +60,20 @@ def test_the_owner_confirms_a_changed_slice(world: World, client_of: ClientOf) -
     admin, other = client_of(world.person(roles=("admin",))), client_of(world.person())
     assert (admin.post(path).status_code, other.post(path).status_code) == (403, 403)
     assert client_of(owner).post(path).json()["state"] == "registering"
-    registering.register_waiting(world.ender, setup)
+    register_waiting(world)
     assert world.events(world.slice_id(dataset, "all"))[-3:] == ["slice.changed", "slice.confirmed", "slice.ready"]
 
 
 def test_the_owner_chooses_the_faster_form_and_back(world: World, client_of: ClientOf) -> None:
     owner = world.person()
     dataset = world.dataset(owner=owner)
-    setup, path = vault_of(world.settings, "setup"), f"/datasets/{dataset.slug}/slices/deidentified/fast"
+    _setup, path = vault_of(world.settings, "setup"), f"/datasets/{dataset.slug}/slices/deidentified/fast"
     view = view_of(world.slice_id(dataset))
     assert client_of(world.person(roles=("admin",))).put(path, json={"fast": True}).status_code == 403
     for fast in (True, False):
         shown = client_of(owner).put(path, json={"fast": fast}).json()
         assert (shown["state"], shown["binding"].get("fast", False)) == ("registering", fast)
-        registering.register_waiting(world.ender, setup)
+        register_waiting(world)
         with world.admin() as session:
             (plan,) = zip(*session.execute(f"EXPLAIN SELECT * FROM {view}").fetchall(), strict=True)
         assert ("Function Scan" in "".join(plan)) is not fast

@@ -7,9 +7,8 @@ import re
 import secrets
 from pathlib import Path
 
-from broker.access import registering
 from broker.models import Lease
-from broker.parts import vault_of
+from tests.support.registering import register_waiting
 from tests.support.sshd import CONNECTION, SftpGuest, SftpHost, key_pair
 from tests.support.world import World
 from tests.web.conftest import BrowserOf
@@ -70,6 +69,6 @@ def test_an_admin_makes_a_slice_of_a_directory_step_by_step(
     assert status == 303, review
     status, slices = step(review)
     assert status == 303, slices
-    registering.register_waiting(world.ender, vault_of(world.settings, "setup"))
+    register_waiting(world)
     shown = admin.get(slices).text
     assert directory in shown and "guests may read and write" in shown and "failed" not in shown
