@@ -126,21 +126,18 @@ def _revoke_while_cut_off(cluster: Cluster, token: str) -> None:
     cluster.leader.signal(signal.SIGSTOP)
 
 
-@pytest.mark.parametrize(("setting", "answers"), [(SETTING, False), ("", True)], ids=["as shipped", "left out"])
-def test_standby_that_is_cut_off_answers_no_revoked_token(
-    start: Callable[[str], Cluster], setting: str, answers: bool
-) -> None:
-    """Left out, it does: what the test looks for can be seen."""
-    cluster = start(setting)
-    assert cluster.readiness() == answers, "readiness tells the two apart"
+def test_standby_that_is_cut_off_answers_no_revoked_token(start: Callable[[str], Cluster]) -> None:
+    cluster = start(SETTING)
+    assert not cluster.readiness()
     token = cluster.log_in("guestkey-operator")
     until(lambda: cluster.ask_standby("auth/token/lookup-self", token) == 200, seconds=30)
     _revoke_while_cut_off(cluster, token)
-    if answers:
-        # It waits for its leader now and then, until it has noticed.
-        until(lambda: cluster.ask_standby("auth/token/lookup-self", token) == 200, seconds=60)
-    else:
-        assert cluster.ask_standby("auth/token/lookup-self", token) is None
+    assert cluster.ask_standby("auth/token/lookup-self", token) is None
+
+
+def test_standby_that_answers_by_itself_is_found_by_readiness(start: Callable[[str], Cluster]) -> None:
+    """Cut off, such a one was seen to take a revoked token; not every time, so that only its cause is tested."""
+    assert start("").readiness()
 
 
 def test_deployed_configuration_has_the_setting() -> None:
