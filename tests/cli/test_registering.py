@@ -87,6 +87,7 @@ def test_a_slice_behind_a_gateway_is_added_by_its_kind(world: World, terminal_of
     words = ["slice", "add", slug, "full", "--connection", "records", "--kind", "x509"]
     added = admin.run(*words, "--action", "write", "--action", "read")
     assert added.code == 0, added.err
+    agree_waiting(world, slug)
     register_waiting(world)
     with world.database.transaction() as tx:
         (slice_,) = tx.query(Slice).join(Dataset).filter(Dataset.slug == slug).all()
