@@ -18,6 +18,7 @@ from broker.access.permissions import (
     vendors_seen,
 )
 from broker.caller import Caller
+from broker.credentials.names import lease_of
 from broker.database import Transaction
 from broker.errors import Invalid
 from broker.models import (
@@ -150,14 +151,17 @@ def vendor_meant(tx: Transaction, caller: Caller, text: str, field: str = "vendo
 
 
 def anything_meant(tx: Transaction, caller: Caller, text: str, field: str = "about") -> str | None:
-    """The id of whatever is meant: any id, a dataset's short name, or a person, vendor or team by name.
+    """The id of whatever is meant: any id, a lease's name at its backend (`gk_…`), or a name.
+
+    Names are a dataset's short one, and those of people (or their e-mail), vendors and teams.
 
     Raises:
         Invalid: nothing is called so, or several things are.
     """
     text = text.strip()
-    if not text or is_id(_bare(text)):
-        return _bare(text) or None
+    id_ = lease_of(_bare(text))
+    if not text or is_id(id_):
+        return id_ or None
     low = text.lower()
     called: list[Select[Any]] = [
         select(Dataset.id).where(Dataset.slug == low, datasets_seen(caller)),

@@ -225,6 +225,8 @@ def test_events_are_looked_up_and_taken_out(world: World, terminal_of: TerminalO
     guest, dataset, _ = world.guest()
     lease_id = world.issue(guest, dataset).lease.id
     auditor = terminal_of(world.person(roles=("auditor",)))
+    said = auditor.run("audit", "list", "--about", lease_id).out
+    assert f"\tAda Guest received the credential of the lease {dataset.slug}, deidentified, of Ada Guest.\t" in said
     listed = auditor.run("audit", "list", "--about", lease_id, "--json")
     (event,) = data(listed)["items"]
     assert event["kind"] in auditor.run("audit", "show", event["id"]).out

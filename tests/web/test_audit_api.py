@@ -17,8 +17,9 @@ from sqlalchemy import text
 
 import broker
 from broker.access import ending
+from broker.access.sentences import SENTENCES
+from broker.credentials.names import user_of
 from broker.models import Person, Vendor
-from broker.web.portal.sentences import SENTENCES
 from tests.support.world import World
 from tests.web.conftest import ClientOf
 
@@ -39,6 +40,7 @@ def test_everything_about_something_is_found(world: World, client_of: ClientOf) 
     assert kinds(about=dataset.id) == {*both, "slice.ready"}, "also through the lease and the slices that are on it"
     assert kinds(about=grant.id) == both
     assert kinds(about=lease.id) == {"lease.issued"}
+    assert kinds(about=user_of(lease.handle)) == {"lease.issued"}, "as pg_stat_activity has it"
     assert kinds(about=signed.id, kind="lease.issued") == {"lease.issued"}
     assert kinds(vendor=signed.caller.vendor_id or "") == both
     assert kinds(vendor=other.caller.vendor_id or "") == set()
@@ -148,6 +150,16 @@ def test_no_spreadsheet_runs_what_a_guest_wrote(world: World, client_of: ClientO
         rows = list(csv.reader(io.StringIO(exported, newline=""), delimiter=delimiter))
         assert any("HYPERLINK" in cell for row in rows for cell in row)
         assert not any(cell.lstrip(" ").startswith(("=", "+", "@", "\t")) for row in rows[1:] for cell in row)
+
+
+def test_events_are_told_in_words(world: World, client_of: ClientOf) -> None:
+    signed, dataset, _ = world.guest()
+    world.issue(signed, dataset)
+    for reader in (signed, world.person(roles=("auditor",))):
+        api = client_of(reader)
+        (event,) = api.get("/events", params={"about": signed.id, "kind": "decision.allowed"}).json()["items"]
+        assert event["sentence"] == f"Ada Guest was allowed to use {dataset.slug}."
+        assert api.get(f"/events/{event['id']}").json() == event
 
 
 def test_an_export_is_recorded_and_not_for_everybody(world: World, client_of: ClientOf) -> None:

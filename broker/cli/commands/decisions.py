@@ -46,15 +46,15 @@ EVENT = Noun(
     "/events",
     listed=(
         Column("at", "at", when=True),
+        Column("what happened", "sentence"),
         Column("kind", "kind"),
-        Column("actor", "actor", whole=True),
-        Column("subject", "subject", whole=True),
         Column("id", "id", whole=True),
     ),
     shown=(
         Column("id", "id"),
         Column("number", "number"),
         Column("at", "at", when=True),
+        Column("what happened", "sentence"),
         Column("kind", "kind"),
         Column("actor", "actor"),
         Column("subject", "subject"),
@@ -123,7 +123,8 @@ Kind = Annotated[str | None, typer.Option(help="Such as lease.issued.")]
 Actor = Annotated[str | None, typer.Option(help="Who did it: an id, an e-mail or a whole name.")]
 Subject = Annotated[str | None, typer.Option(help="What it was done to.")]
 About = Annotated[
-    str | None, typer.Option(help="What it concerns: any id, a dataset's short name, an e-mail or a whole name.")
+    str | None,
+    typer.Option(help="What it concerns: any id, a name at a backend (gk_…), a dataset, an e-mail or a whole name."),
 ]
 Vendor = Annotated[
     str | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -10,7 +11,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel
 
 from broker.access import log_bundles, log_proofs, reading_events
-from broker.access.reading_events import EventFilters
+from broker.access.reading_events import EventFilters, EventRead
+from broker.access.telling import told
 from broker.web import exporting
 from broker.web.api.common import CallerNow, PartsNow, VendorFilter, WindowNow
 from broker.web.validation import Shown
@@ -20,7 +22,10 @@ _ENDINGS = {"proofs": "proofs.jsonl"}
 
 
 class EventShown(Shown):
-    """One event. `leaf` is its canonical JSON, for admins and auditors; `personal` is what has not been erased."""
+    """One event. `leaf` is its canonical JSON, for admins and auditors; `personal` is what has not been erased.
+
+    `sentence` tells it in words, with what things are called now; no part of the record.
+    """
 
     number: int
     id: str
@@ -28,6 +33,7 @@ class EventShown(Shown):
     kind: str
     actor: str
     subject: str
+    sentence: str
     details: dict[str, Any]
     personal: dict[str, str]
     leaf: str | None
@@ -48,7 +54,10 @@ def filters_of(
     subject: Annotated[str | None, Query(max_length=80, description="The id of what it happened to.")] = None,
     about: Annotated[
         str | None,
-        Query(max_length=200, description="What it concerns: any id, a dataset's short name, an e-mail or a name."),
+        Query(
+            max_length=200,
+            description="Any id, a name at a backend (`gk_…`), a dataset's short name, an e-mail or a name.",
+        ),
     ] = None,
     vendor: VendorFilter = None,
     since: Annotated[AwareDatetime | None, Query(description="Not before this.")] = None,
@@ -56,6 +65,10 @@ def filters_of(
 ) -> EventFilters:
     """What the log is narrowed to."""
     return EventFilters(kind, actor, subject, about, vendor, since, until)
+
+
+def _shown(event: EventRead, sentence: str) -> EventShown:
+    return EventShown(**asdict(event), sentence=sentence)
 
 
 FiltersNow = Annotated[EventFilters, Depends(filters_of)]
@@ -66,7 +79,8 @@ def list_events(caller: CallerNow, parts: PartsNow, window: WindowNow, filters: 
     """Events, newest first: all for admins and auditors, for others what they did or what was done to them."""
     with parts.database.transaction() as tx:
         page = reading_events.list_events(tx, caller, window, reading_events.with_ids(tx, caller, filters))
-    return Events(items=[EventShown.model_validate(item) for item in page.items], next_cursor=page.next_cursor)
+        items = [_shown(event, sentence) for event, sentence in told(tx, caller, page.items)]
+    return Events(items=items, next_cursor=page.next_cursor)
 
 
 @router.get(
@@ -95,7 +109,8 @@ def export_events(
 def show_event(event_id: str, caller: CallerNow, parts: PartsNow) -> EventShown:
     """One event."""
     with parts.database.transaction() as tx:
-        return EventShown.model_validate(reading_events.one_event(tx, caller, event_id))
+        (found,) = told(tx, caller, [reading_events.one_event(tx, caller, event_id)])
+        return _shown(*found)
 
 
 @router.get(

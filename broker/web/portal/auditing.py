@@ -19,13 +19,14 @@ from broker.access.naming import anything_meant, names_of, names_seen, person_me
 from broker.access.paging import Page, Window
 from broker.access.permissions import sees_everything
 from broker.access.reading_events import EventFilters, EventRead
+from broker.access.sentences import SENTENCES
+from broker.access.telling import bare, names_in, said
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import Forbidden, Invalid, NotFound
 from broker.models import LogCheckpoint, PolicyInForce, PolicyRevision
-from broker.web.portal.pages import bare, render
-from broker.web.portal.sentences import SENTENCES
-from broker.web.portal.telling import details_of, names_in, part, said
+from broker.web.portal.pages import render
+from broker.web.portal.telling import details_of, part
 from broker.web.portal.viewer import MemberNow, Viewer
 
 router = APIRouter()

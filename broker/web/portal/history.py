@@ -9,9 +9,9 @@ from broker.access.paging import Window
 from broker.access.reading_events import EventFilters, EventRead, list_events
 from broker.access.suspension_counts import What
 from broker.access.suspension_reports import open_suspension
+from broker.access.telling import told
 from broker.database import Transaction
 from broker.models import Suspension
-from broker.web.portal.telling import told
 from broker.web.portal.viewer import Viewer
 
 _LATEST = 5

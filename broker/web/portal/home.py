@@ -14,6 +14,7 @@ from broker.access import holdings, reading_events, requests, suspension_reports
 from broker.access.datasets import list_datasets
 from broker.access.paging import Window
 from broker.access.reading_events import EventFilters
+from broker.access.telling import told
 from broker.database import Transaction
 from broker.identity import notices
 from broker.identity.login import safe_path
@@ -23,7 +24,6 @@ from broker.web.api.holding_shapes import GrantShown, LeaseShown, grants_shown, 
 from broker.web.api.request_shapes import shown
 from broker.web.portal.acting import FRESH_SECONDS, Setback, act, asked, go
 from broker.web.portal.pages import duration, render
-from broker.web.portal.telling import told
 from broker.web.portal.viewer import AnybodyNow, MemberNow, Sent, Viewer
 
 router = APIRouter()

@@ -16,6 +16,7 @@ from broker.access import holdings, renewing, sweeping
 from broker.access.naming import LONGEST, names_seen, person_meant
 from broker.access.paging import Page, Window
 from broker.access.reading_events import Told, of_lease
+from broker.access.sentences import SENTENCES
 from broker.credentials import kinds
 from broker.database import Transaction
 from broker.database import now as clock
@@ -24,7 +25,6 @@ from broker.models import LIVE_STATES, Lease, Person, Slice
 from broker.web.api.holding_shapes import LeaseFull, lease_full, leases_shown
 from broker.web.portal.acting import Setback, act, go, trouble_of
 from broker.web.portal.pages import by_whom, render
-from broker.web.portal.sentences import SENTENCES
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
 
 router = APIRouter()

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from broker.access.telling import bare
 from broker.models import is_id
 from broker.policies import Reason
 
@@ -112,11 +113,6 @@ def checks(passed: Sequence[str]) -> str:
 def spaced(secret: str) -> str:
     """A key to be typed, in groups of four."""
     return " ".join(secret[at : at + 4] for at in range(0, len(secret), 4))
-
-
-def bare(name: str) -> str:
-    """The id behind `person:` or `service:`."""
-    return name.rpartition(":")[2]
 
 
 def names_something(value: str) -> bool:

@@ -7,10 +7,11 @@ from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
 from broker.access.searching import Hit, search
+from broker.access.telling import bare
 from broker.credentials.names import lease_of
 from broker.models import is_id
 from broker.web.portal.acting import go
-from broker.web.portal.pages import bare, render
+from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow
 
 router = APIRouter()
