@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import html5lib
 import httpx
 import pytest
 
@@ -27,6 +28,8 @@ from tests.web.conftest import Replica, apart
 _LINK = re.compile(r'href="(/[^"#]*)"')
 _NOT_PAGES = ("/static", "/sign-", "/api", "/pki", "/oauth")
 _MOST_PAGES = 60
+# What would sign the walker out.
+_NOT_SENT = re.compile("/sign-|/security/sessions|/installation|/disable")
 
 
 @pytest.fixture(scope="module")
@@ -88,22 +91,39 @@ def test_every_page_of_the_portal_takes_one_connection(narrow: Replica, world: W
     for someone in (admin, signed):
         browser = Browser(narrow.url, {"Accept": "text/html"})
         browser.cookies[SESSION_COOKIE] = world.session(someone)
+        forms: dict[str, dict[str, str]] = {}
         try:
-            seen = _crawl(browser)
+            seen = _crawl(browser, forms)
+            answers = {path: browser.post(path, data=fields) for path, fields in forms.items()}
         finally:
             browser.close()
-        assert len(seen) > 5
-        assert {path: status for path, status in seen.items() if status >= 500} == {}
+        sent = {path: answer.status_code for path, answer in answers.items()}
+        assert len(seen) > 5 and len(sent) > 3
+        assert not [path for path, answer in answers.items() if "/sign-in" in answer.headers.get("location", "")]
+        assert {path: status for path, status in (seen | sent).items() if status >= 500} == {}
 
 
-def _crawl(browser: Browser) -> dict[str, int]:
-    """Every page reached by links from the first one, and its status."""
+def _forms(page: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where each form of a page leads, and its fields, filled in with the first that there is to choose."""
+    for form in html5lib.parse(page, namespaceHTMLElements=False).iter("form"):
+        fields = {item.get("name"): item.get("value") or "a test" for item in form.iter("input") if item.get("name")}
+        fields |= {item.get("name"): "a test of one connection" for item in form.iter("textarea")}
+        for item in form.iter("select"):
+            values = [option.get("value") or "" for option in item.iter("option")]
+            fields[item.get("name")] = next(filter(None, values), "")
+        if form.get("method") == "post" and form.get("action", "").startswith("/"):
+            yield form.get("action").partition("?")[0], fields
+
+
+def _crawl(browser: Browser, forms: dict[str, dict[str, str]]) -> dict[str, int]:
+    """Every page reached by links from the first one, and its status; `forms` gets what they lead to."""
     waiting, seen = ["/"], dict[str, int]()
     while waiting and len(seen) < _MOST_PAGES:
         path = waiting.pop(0)
         answer = browser.get(path)
         seen[path] = answer.status_code
         found = [answer.headers["location"]] if answer.is_redirect else _LINK.findall(answer.text)
+        forms |= {path: fields for path, fields in _forms(answer.text) if not _NOT_SENT.search(path)}
         for link in found:
             link = link.replace("&amp;", "&")
             # One of each kind of page: what differs in an id only is the same code.
