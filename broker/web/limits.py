@@ -26,8 +26,10 @@ _MOST_BUCKETS = 20_000
 SUBNETS_OF_A_SITE = 8
 # A page asks for several of these; they cost nothing.
 _FILES = "/static/"
-# Gateways ask here at each handshake and are nobody we know: what a recognised caller may, each address may here.
+# Gateways ask here and are nobody we know: what a recognised caller may, each address may here; for OCSP apart, because
+# a guest that connects to a gateway in a loop makes it ask, and must not keep it from the revocation list.
 _GATEWAYS = "/pki/"
+_OCSP = "/pki/ocsp"
 _COOKIE = b"__Host-guestkey="
 Refuse = Callable[[Scope, Receive, Send, str, int], Awaitable[None]]
 
@@ -150,7 +152,8 @@ class RateLimits:
             return self._callers.take(holder, monotonic())
         subnet, site = counted_as(scope["client"][0] if scope.get("client") else None)
         if scope["path"].startswith(_GATEWAYS):
-            return self._callers.take(f"gateway {subnet}", monotonic())
+            what = "asking" if scope["path"].startswith(_OCSP) else "fetching"
+            return self._callers.take(f"gateway {what} {subnet}", monotonic())
         wait = self._addresses.take(subnet, monotonic())
         return wait or (self._sites.take(site, monotonic()) if site else 0)
 

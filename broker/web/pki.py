@@ -16,21 +16,29 @@ from threading import Lock
 from time import monotonic
 from typing import TypeVar
 
+import structlog
 from anyio import CapacityLimiter, to_thread
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import APIRouter, Request, Response
+from sqlalchemy.exc import SQLAlchemyError
 
+from broker.access.overdue import some_overdue
 from broker.bounds import Entrance
 from broker.credentials.x509_naming import Unsound, read_crl
 from broker.credentials.x509_stored import authority, nonsense
-from broker.errors import Invalid
+from broker.database import now as clock
+from broker.errors import BackendDown, Invalid
 from broker.parts import Parts
 from broker.vault import VaultRefused
 from broker.vault_answers import down
 
 router = APIRouter(prefix="/pki", include_in_schema=False)
+log = structlog.get_logger(__name__)
 LONGEST_QUESTION = 2048
+# Said with a list while leases are over that nobody has ended, as when the worker stands still: gateways then end what
+# is open by themselves, because an expired certificate is on no list.
+OVERDUE = "Guestkey-Overdue"
 T = TypeVar("T")
 _KEPT_SECONDS = 1.0
 # Of a replica's calls to OpenBao, so many may be gateways': they must not keep those who ask for credentials waiting.
@@ -45,6 +53,7 @@ _CHECK_AGAIN = {"Cache-Control": "no-cache"}
 class _Authority:
     certificate: x509.Certificate
     crl: x509.CertificateRevocationList
+    overdue: bool
 
 
 class Relay:
@@ -138,7 +147,15 @@ async def ocsp_by_address(request: Request, question: str) -> Response:
 
 async def _handed_on(request: Request, written: Callable[[_Authority], bytes], media_type: str) -> Response:
     relay, parts = _relay(request), request.app.state.parts
-    return await relay.apart(lambda: _unless_known(request, written(relay.authority(parts)), media_type))
+
+    def answer() -> Response:
+        kept = relay.authority(parts)
+        found = _unless_known(request, written(kept), media_type)
+        if kept.overdue:
+            found.headers[OVERDUE] = "yes"
+        return found
+
+    return await relay.apart(answer)
 
 
 async def _answered(request: Request, question: bytes) -> Response:
@@ -159,9 +176,19 @@ def _unless_known(request: Request, content: bytes, media_type: str) -> Response
 def _read(parts: Parts) -> _Authority:
     certificate = authority(parts.vault)
     try:
-        return _Authority(certificate, read_crl(parts.vault.crl(), certificate))
+        return _Authority(certificate, read_crl(parts.vault.crl(), certificate), _overdue(parts))
     except Unsound as error:
         raise nonsense() from error
+
+
+def _overdue(parts: Parts) -> bool:
+    # Where that cannot be known, the worker cannot end anything either.
+    try:
+        with parts.database.transaction() as tx:
+            return some_overdue(tx, "x509", clock(tx))
+    except (BackendDown, SQLAlchemyError) as error:
+        log.warning("pki.overdue_unknown", error=type(error).__name__)
+        return True
 
 
 def _relay(request: Request) -> Relay:

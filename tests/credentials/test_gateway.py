@@ -200,7 +200,7 @@ def test_a_gateway_serves_the_slice_it_is_told_only(
 # -- asking at each handshake ---------------------------------------------------------------------------------------
 
 
-def test_by_ocsp_a_revoked_certificate_is_refused_at_once_and_without_an_answer_everybody_is(
+def test_by_ocsp_a_revoked_certificate_is_refused_within_2_s_and_without_an_answer_everybody_is(
     world: World, asked: Replica, admit: Callable[..., Admitted]
 ) -> None:
     one, other = admit(), admit()
@@ -208,6 +208,8 @@ def test_by_ocsp_a_revoked_certificate_is_refused_at_once_and_without_an_answer_
         made.start(ocsp=True)
         assert _tried(made, one.pem) == 200
         _end(world, one)
+        # As long as the relay keeps an answer.
+        time.sleep(2.5)
         assert (_tried(made, one.pem), _tried(made, other.pem)) == (400, 200)
     with gateway(asked.url, free_port(), asked.parts.vault.ca_certificate()) as alone:
         alone.broker = f"http://127.0.0.1:{free_port()}"
@@ -224,6 +226,7 @@ class Pretender:
 
     url: str
     answer: bytes
+    overdue: bool = False
 
 
 @pytest.fixture
@@ -234,6 +237,8 @@ def pretender() -> Iterator[Pretender]:
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Length", str(len(told.answer)))
+            if told.overdue:
+                self.send_header("Guestkey-Overdue", "yes")
             self.end_headers()
             self.wfile.write(told.answer)
 
@@ -291,6 +296,35 @@ def test_a_list_soon_to_run_out_is_loaded_anew_though_it_names_nobody_new(kept: 
     (kept.gate.folder / "crl.loaded.pem").write_bytes(pretender.answer)
     pretender.answer = kept.authority.list(5)
     assert kept.fetch() == 0 and kept.reloads == 2
+
+
+def _aged(kept: Kept, *names: str) -> None:
+    then = time.time() - 31
+    for name in names:
+        os.utime(kept.gate.folder / name, (then, then))
+
+
+def test_while_leases_are_overdue_what_is_open_ends_every_half_a_minute(kept: Kept, pretender: Pretender) -> None:
+    _aged(kept, "crl.loaded.pem")
+    assert kept.fetch() == 0 and kept.reloads == 1
+    pretender.overdue = True
+    assert kept.fetch() == 0 and kept.reloads == 2
+    assert kept.fetch() == 0 and kept.reloads == 2
+    _aged(kept, "crl.loaded.pem")
+    assert kept.fetch() == 0 and kept.reloads == 3
+
+
+@pytest.mark.parametrize("answer", [b"", b"<html>"])
+def test_while_no_list_comes_what_is_open_ends_every_half_a_minute(
+    kept: Kept, pretender: Pretender, answer: bytes
+) -> None:
+    pretender.answer = answer
+    for aged in (["crl.pem"], ["crl.loaded.pem"]):
+        # It came, or it was read, just now.
+        assert kept.fetch() == 1 and kept.reloads == 1
+        _aged(kept, *aged)
+    assert kept.fetch() == 1 and kept.reloads == 2
+    assert kept.fetch() == 1 and kept.reloads == 2
 
 
 @pytest.mark.parametrize("worse", ["empty", "html", "cut", "forged", "older", "run out", "turned"])

@@ -13,74 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from broker.embedded import children
-from tests.support.certificates import GUEST, KIND, Admitted, signed
-from tests.support.gateway import DEPLOY, NAME, Authority, Gateway, gateway
+from tests.support.certificates import KIND, Admitted, signed
+from tests.support.gateway import NAME, Authority, Gateway
+from tests.support.vpn import END, VERIFY, connects, vpn_folder
 from tests.support.world import World
 from tests.web.conftest import Replica
-
-VERIFY = DEPLOY / "openvpn/guestkey-vpn-verify"
-END = DEPLOY / "openvpn/guestkey-vpn-end"
 
 
 @pytest.fixture
 def vpn(asked: Replica) -> Iterator[Gateway]:
     """A folder as guestkey-crl keeps it, and the server's own certificate."""
-    with gateway(asked.url, 0, asked.parts.vault.ca_certificate()) as made:
-        certificate = made.authority.issue_cert("vpn.example", common_name="vpn.example")
-        (made.folder / "server.pem").write_bytes(certificate.cert_chain_pems[0].bytes())
-        (made.folder / "server.key").write_bytes(certificate.private_key_pem.bytes())
-        (made.folder / "server.key").chmod(0o600)
-        (made.folder / "authority.pem").write_bytes(made.authority.cert_pem.bytes())
-        (made.folder / "notes").mkdir(mode=0o700)
+    with vpn_folder(asked.parts, asked.url) as made:
         yield made
-
-
-def _connects(vpn: Gateway, pem: str, slice_: str) -> bool:
-    """Whether a TLS session of OpenVPN comes about, seen at the server."""
-    port, folder = children.free_port(), vpn.folder
-    lines = (DEPLOY / "openvpn/guestkey.conf").read_text()
-    for old, new in {
-        "/etc/guestkey": str(folder),
-        "/usr/local/lib/guestkey/guestkey-vpn-verify": str(VERIFY),
-        "/run/guestkey-vpn/server.sock": str(folder / "server.sock"),
-        "/run/guestkey-vpn vpn sl_example:read": f"{folder}/notes {NAME} {slice_}",
-    }.items():
-        assert old in lines
-        lines = lines.replace(old, new)
-    (folder / "server.conf").write_text(lines)
-    (folder / "guest.pem").write_text(pem)
-    (folder / "guest.key").write_bytes(GUEST.key_pem)
-    (folder / "guest.key").chmod(0o600)
-    common = ["--dev", "null", "--verb", "3", "--connect-retry-max", "1", "--data-ciphers", "AES-256-GCM"]
-    own = ["--cert", f"{folder}/server.pem", "--key", f"{folder}/server.key", "--dh", "none", "--tls-server"]
-    listen = ["--proto", "tcp-server", "--local", "127.0.0.1", "--port", str(port), "--config", f"{folder}/server.conf"]
-    log, guests = folder / "server.log", folder / "guest.log"
-    log.unlink(missing_ok=True)
-    server = children.start(["/usr/sbin/openvpn", *common, *own, *listen], log=log)
-    ca, cert, key = (f"{folder}/{name}" for name in ("authority.pem", "guest.pem", "guest.key"))
-    mine = ["--ca", ca, "--cert", cert, "--key", key, "--tls-client"]
-    client = None
-    try:
-        _await(lambda: "Listening for incoming TCP connection" in log.read_text(), log)
-        client = children.start(
-            ["/usr/sbin/openvpn", *common, *mine, "--proto", "tcp-client", "--remote", "127.0.0.1", str(port)],
-            log=guests,
-        )
-        ends = ("Peer Connection Initiated", "TLS handshake failed")
-        _await(lambda: any(end in log.read_text() for end in ends), log)
-        return ends[0] in log.read_text()
-    finally:
-        if client is not None:
-            children.stop(client)
-        children.stop(server)
-
-
-def _await(seen: Callable[[], bool], log: Path) -> None:
-    until = time.monotonic() + 15
-    while not seen():
-        assert time.monotonic() < until, log.read_text()
-        time.sleep(0.05)
 
 
 def test_a_guest_is_let_in_until_the_certificate_is_revoked(
@@ -88,20 +32,20 @@ def test_a_guest_is_let_in_until_the_certificate_is_revoked(
 ) -> None:
     one = admit()
     slice_ = f"{one.lease.slice_id}:read"
-    assert _connects(vpn, one.pem, f"sl_other:read {slice_}")
+    assert connects(vpn, one.pem, f"sl_other:read {slice_}")
     (note,) = (vpn.folder / "notes").glob("*.guest")
     assert note.name == one.issued.values["serial"].replace(":", "").upper() + ".guest"
     assert note.read_text() == f"{one.lease.handle}.lease.guestkey.internal\n"
     assert "revoked" in KIND.end(world.ender.vault, one.to_end())
     assert vpn.refresh("true").returncode == 0
-    assert not _connects(vpn, one.pem, slice_)
+    assert not connects(vpn, one.pem, slice_)
     assert "certificate revoked" in (vpn.folder / "server.log").read_text()
 
 
 def test_a_guest_of_another_slice_or_gateway_is_not(world: World, vpn: Gateway, admit: Callable[..., Admitted]) -> None:
     one = admit()
-    assert not _connects(vpn, one.pem, "sl_other:read")
-    assert not _connects(vpn, signed(world, role={"organization": ["another"]}), "sl_byhand:read")
+    assert not connects(vpn, one.pem, "sl_other:read")
+    assert not connects(vpn, signed(world, role={"organization": ["another"]}), "sl_byhand:read")
     assert not list((vpn.folder / "notes").iterdir())
 
 
@@ -147,7 +91,7 @@ def test_notes_of_certificates_that_have_run_out_are_tidied_once_an_hour(tmp_pat
     notes, elsewhere = tmp_path / "notes", tmp_path / "elsewhere"
     notes.mkdir(mode=0o700)
     elsewhere.mkdir()
-    over = [_aged(notes / name, 25.1) for name in ("0AB1.guest", "broken-off.new")]
+    over = [_aged(notes / name, 25.1) for name in ("0AB1.guest", "AB1.ended", "broken-off.new")]
     kept = [_aged(notes / "0AB2.guest", 24.9), _aged(notes / "server.conf", 99), _aged(elsewhere / "0AB3.guest", 99)]
     links = [notes / "0AB4.guest", notes / "0AB5.guest"]
     links[0].symlink_to(kept[-1])
@@ -162,6 +106,16 @@ def test_notes_of_certificates_that_have_run_out_are_tidied_once_an_hour(tmp_pat
     assert _verify(notes) == 0 and late.exists()
     _aged(notes / "tidied", 1.1)
     assert _verify(notes) == 0 and not late.exists()
+
+
+def test_whoever_is_on_the_list_is_not_let_in_again_by_a_list_of_before(tmp_path: Path) -> None:
+    assert _verify(tmp_path) == 0 and _verify(tmp_path, "0a:bd") == 0
+    (tmp_path / "0ABC.guest").unlink()
+    (tmp_path / "crl.pem").write_bytes(Authority().list(0xABC))
+    assert subprocess.run([END, tmp_path, tmp_path / "crl.pem"], check=False, timeout=20).returncode == 0
+    assert _verify(tmp_path) != 0 and _verify(tmp_path, "0a:bd") == 0
+    # It made a note before it was refused, so that the next round puts out whoever had passed.
+    assert (tmp_path / "0ABC.guest").exists()
 
 
 def test_a_note_takes_the_place_of_a_link_and_writes_through_none(tmp_path: Path) -> None:

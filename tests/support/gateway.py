@@ -83,8 +83,19 @@ class Gateway:
         (folder / "server.pem").write_bytes(certificate.cert_chain_pems[0].bytes())
         self._child: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, slice_: str = r'!~ "^sl_[a-z0-9]+:read$"', shutdown: str = "2s", ocsp: bool = False) -> None:
-        """Start nginx on the files of deploy/, with paths, ports and slice put in."""
+    def start(
+        self,
+        *,
+        slice_: str = r'!~ "^sl_[a-z0-9]+:read$"',
+        shutdown: str = "2s",
+        ocsp: bool = False,
+        service: int | None = None,
+    ) -> None:
+        """Start nginx on the files of deploy/, with paths, ports and slice put in.
+
+        Args:
+            service: the port of a service behind that takes WebSockets, in the place of one that says who comes.
+        """
         behind, relay = children.free_port(), children.free_port()
         main = (DEPLOY / "nginx/guestkey-main.conf").read_text()
         main = main.replace("worker_shutdown_timeout 20s", f"worker_shutdown_timeout {shutdown}")
@@ -93,10 +104,13 @@ class Gateway:
             with_ocsp = (DEPLOY / "nginx/mtls-ocsp.conf").read_text()
             asked = "\n".join(re.findall(r"^#     (ssl_ocsp.*)$", with_ocsp, re.MULTILINE))
             text = text.replace("ssl_verify_depth 1;", f"ssl_verify_depth 1;\n{asked}") + with_ocsp
+        if service is not None:
+            text = re.sub(r"# (proxy_http_version 1.1;|proxy_set_header (?:Upgrade|Connection) .*)", r"\1", text)
         for old, new in {
             "listen 443": f"listen 127.0.0.1:{self.port}",
             "/etc/guestkey": str(self.folder),
-            "127.0.0.1:8080": f"127.0.0.1:{behind}",
+            "127.0.0.1:8080": f"127.0.0.1:{service or behind}",
+            "/var/lib/nginx": str(self.folder),
             "127.0.0.1:8280": f"127.0.0.1:{relay}",
             "https://guestkey.example": self.broker,
             "Host guestkey.example": f"Host {self.broker.removeprefix('http://')}",

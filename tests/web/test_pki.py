@@ -20,11 +20,12 @@ from cryptography.x509 import ocsp
 
 from broker.credentials.base import LeaseToEnd
 from broker.credentials.x509_naming import ocsp_question
+from broker.models import Lease
 from broker.parts import Parts, vault_of
 from broker.settings import Settings
 from broker.vault import VaultRefused
-from broker.web.pki import LONGEST_QUESTION
-from tests.support.certificates import KIND, admitting
+from broker.web.pki import LONGEST_QUESTION, OVERDUE
+from tests.support.certificates import BINDING, GUEST, KIND, admitting
 from tests.support.gateway import Authority
 from tests.support.world import World
 from tests.web.conftest import Replica
@@ -141,6 +142,37 @@ def test_a_gateway_may_ask_as_often_as_a_caller_and_spends_nobody_elses_rate(set
         seen = [httpx.get(f"{replica.url}/pki/crl.pem").status_code for _ in range(14)]
         assert seen[:12] == [200] * 12 and seen[13] == 429
         assert httpx.get(f"{replica.url}/api/v1/kinds").status_code == 401
+
+
+def test_a_gateway_that_asked_too_often_may_still_fetch_its_list(settings: Settings, parts: Parts) -> None:
+    """Whoever connects to it in a loop makes it ask by OCSP, and must not keep the list from it that ends them."""
+    with running(settings, parts, rate_limit_per_minute=3) as replica:
+        asked = [httpx.post(f"{replica.url}/pki/ocsp", content=b"x", headers=OCSP).status_code for _ in range(5)]
+        assert asked[-1] == 429
+        assert httpx.get(f"{replica.url}/pki/crl.pem").status_code == 200
+
+
+def test_a_list_says_when_leases_are_over_that_nobody_ended(fresh: Replica, world: World) -> None:
+    """A certificate that has run out cannot be put on the list any more, so gateways must end what is open."""
+
+    def said() -> str | None:
+        # A replica keeps the list it hands on for a second.
+        time.sleep(1.1)
+        return httpx.get(f"{fresh.url}/pki/crl.pem").headers.get(OVERDUE)
+
+    # Of other tests.
+    world.sweep()
+    assert said() is None
+    vendor = world.vendor()
+    signed = world.person(vendor)
+    dataset = world.dataset(vendor, kind="x509", slices={"deidentified": BINDING})
+    world.grant(dataset, signed)
+    handed = world.issue(signed, dataset, public_key=GUEST.request)
+    assert said() is None
+    world.change(Lease, handed.lease.id, expires_at=world.now() - timedelta(minutes=1))
+    assert said() == "yes"
+    world.sweep()
+    assert said() is None
 
 
 def test_the_relay_lets_nobody_ask_anything_else(world: World) -> None:
