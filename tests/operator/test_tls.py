@@ -127,6 +127,39 @@ def test_it_serves_tls_and_takes_a_renewed_certificate(serve: Serve, authority: 
     assert child.wait(60) in (0, -signal.SIGTERM)
 
 
+def test_a_handshake_never_finished_is_given_up(serve: Serve, authority: trustme.CA, tmp_path: Path) -> None:
+    port = free_port()
+    public = {"GUESTKEY_PUBLIC_URL": f"https://localhost:{port}"}
+    child = serve("--port", str(port), *written(authority, tmp_path, "localhost"), **public)
+    context = trusting(authority)
+    answered(f"https://localhost:{port}/healthz", child, verify=context)
+    begun = time.monotonic()
+    with (
+        socket.create_connection(("localhost", port), timeout=45) as silent,
+        socket.create_connection(("localhost", port), timeout=45) as half,
+    ):
+        half.sendall(_hello()[:60])
+        assert ended(silent) and ended(half), "well before the loop's own minute"
+    assert time.monotonic() - begun < 45
+    assert httpx.get(f"https://localhost:{port}/healthz", verify=context).status_code == 200
+
+
+def _hello() -> bytes:
+    """The first bytes a TLS client sends."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
+    return outgoing.read()
+
+
+def ended(connection: socket.socket) -> bool:
+    """Whether the server closes it before the connection's timeout."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
 @pytest.mark.parametrize("wrong", ["missing", "no PEM", "expired", "not yet", "another key", "open key", "no key"])
 def test_what_it_refuses_to_serve_with(stack: Stack, authority: trustme.CA, tmp_path: Path, wrong: str) -> None:
     now, day = datetime.now(UTC), timedelta(days=1)
