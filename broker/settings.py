@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, HttpUrl, PostgresDsn, Secret, SecretStr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    FilePath,
+    HttpUrl,
+    PostgresDsn,
+    Secret,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from broker.addresses import parse_network
@@ -120,7 +130,7 @@ class Settings(BaseSettings):
     database_timeout: float = Field(default=2.0, gt=0, le=30, description="Wait for a connection, lock or statement.")
 
     bao_addr: HttpUrl = Field(description="OpenBao's or Vault's address.")
-    bao_ca_file: Path | None = Field(default=None, description="CA certificate of OpenBao's TLS listener.")
+    bao_ca_file: FilePath | None = Field(default=None, description="CA certificate of OpenBao's TLS listener.")
     bao_timeout: float = Field(default=3.5, gt=0, le=30, description="Longest wait for one OpenBao answer.")
     bao_concurrency: int = Field(default=16, ge=1, le=256, description="OpenBao calls in flight per process.")
     bao_issuer: BaoIdentity | None = Field(default=None, description="Web: mints and reads credentials.")
@@ -171,10 +181,12 @@ class Settings(BaseSettings):
     smtp_username: str | None = Field(default=None, description="Log-in at the mail server.")
     smtp_password: SecretStr | None = Field(default=None, description="Its password.")
     smtp_from: str | None = Field(default=None, description="Whom mails come from: an address, or `Name <address>`.")
-    smtp_ca_file: Path | None = Field(default=None, description="CA certificate of the mail server.")
+    smtp_ca_file: FilePath | None = Field(default=None, description="CA certificate of the mail server.")
     smtp_timeout: float = Field(default=10.0, gt=0, le=30, description="Longest time for one mail.")
     notice_timeout: float = Field(default=10.0, gt=0, le=30, description="Longest time for one webhook or chat call.")
-    notice_ca_file: Path | None = Field(default=None, description="CA certificate of webhooks with one of their own.")
+    notice_ca_file: FilePath | None = Field(
+        default=None, description="CA certificate of webhooks with one of their own."
+    )
     notice_networks: list[IPv4Network | IPv6Network] = Field(
         default_factory=list, description="Inner networks that webhooks may point into, also without TLS."
     )
@@ -182,7 +194,7 @@ class Settings(BaseSettings):
     sign_in_networks: list[IPv4Network | IPv6Network] = Field(
         default_factory=list, description="Inner networks that identity providers may lie in."
     )
-    sign_in_ca_file: Path | None = Field(
+    sign_in_ca_file: FilePath | None = Field(
         default=None, description="CA certificate of identity providers with one of their own."
     )
 

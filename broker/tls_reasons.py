@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 # X509_V_ERR_… of OpenSSL (openssl-verification-options(1), x509_vfy.h).
@@ -43,13 +44,27 @@ def reason(error: ssl.SSLCertVerificationError, host: str) -> Unbelieved:
 
 def behind(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
     """The refusal of a certificate that an error was raised for, if it was."""
+    return next((one for one in causes(error) if isinstance(one, ssl.SSLCertVerificationError)), None)
+
+
+def no_handshake(error: BaseException | None) -> str:
+    """OpenSSL's own word for why no TLS came about at all, as the end of a sentence; empty: that was not it."""
+    failed = next((one for one in causes(error) if isinstance(one, ssl.SSLError) and one.reason), None)
+    return f"no TLS comes about (OpenSSL: {failed.reason.lower().replace('_', ' ')})" if failed else ""
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and all that led to it. Libraries put the cause into an argument as often as behind the error."""
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return None
+    waiting = [error]
+    while waiting:
+        one = waiting.pop(0)
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        inner = (*one.args, getattr(one, "reason", None))
+        waiting += [one.__cause__, one.__context__, *(each for each in inner if isinstance(each, BaseException))]
 
 
 def _mend(code: int) -> str:

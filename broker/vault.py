@@ -39,6 +39,8 @@ from broker.vault_answers import (
     shaped,
     sound,
     text,
+    unreachable,
+    why_down,
 )
 from broker.vault_engines import Engines
 from broker.vault_pki import Certificates
@@ -91,6 +93,8 @@ class Vault(Engines, Certificates, SshEngine):
         self._entrance = Entrance(concurrency, down)
         self._entrance_behind = Entrance(max(1, int(concurrency * _BEHIND)), down)
         self._breaker = Breaker()
+        # What TLS failed at the last time, told while the breaker keeps everybody from trying.
+        self._why_down = ""
         # By database role: the roles known are as many as slices in use, a few hundred bytes each.
         self._breakers_behind: dict[str, Breaker] = defaultdict(Breaker)
         self._login_lock = Lock()
@@ -280,26 +284,28 @@ class Vault(Engines, Certificates, SshEngine):
         entrance = self._entrance_behind if behind else self._entrance
         breakers = [self._breaker, self._breakers_behind[behind]] if behind else [self._breaker]
         if not all(breaker.admit() for breaker in breakers):
-            raise down()
+            raise unreachable(self._why_down)
         with entrance.entered(self._remaining()):
             try:
                 answer = sound(call())
             except requests.ReadTimeout as error:
                 breakers[-1].note(fault=True)
+                self._why_down = ""
                 log.warning("vault.silent", behind=behind)
                 raise down() from error
             except _DOWN as error:
                 self._breaker.note(fault=True)
-                log.warning("vault.down", error=type(error).__name__)
-                raise down() from error
+                self._why_down = why_down(error)
+                log.warning("vault.down", error=type(error).__name__, why=self._why_down)
+                raise unreachable(self._why_down) from error
             except refusals.VaultError as error:
                 self._note_alive(breakers)
                 raise _refused(error) from error
             self._note_alive(breakers)
             return answer
 
-    @staticmethod
-    def _note_alive(breakers: list[Breaker]) -> None:
+    def _note_alive(self, breakers: list[Breaker]) -> None:
+        self._why_down = ""
         for breaker in breakers:
             breaker.note(fault=False)
 

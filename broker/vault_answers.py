@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import requests
 import structlog
 
+from broker import tls_reasons
 from broker.errors import BackendDown
 
 log = structlog.get_logger(__name__)
@@ -138,6 +139,21 @@ def shaped(what: str) -> Iterator[None]:
     except MISSHAPEN as error:
         log.warning("vault.misshapen_answer", missing=what)
         raise down() from error
+
+
+def why_down(error: BaseException) -> str:
+    """Why TLS with OpenBao came to nothing, as the end of a sentence; empty: it was not TLS."""
+    refused = tls_reasons.behind(error)
+    if refused is None:
+        return tls_reasons.no_handshake(error)
+    # Everybody may read it, so OpenBao's own name is not in it.
+    why = tls_reasons.reason(refused, "the name in GUESTKEY_BAO_ADDR").why
+    return f"its certificate is not trusted: {why}"
+
+
+def unreachable(why: str) -> BackendDown:
+    """OpenBao does not answer at all, for a reason of `why_down` or for one that nobody knows."""
+    return down(f"The key store cannot be used, so nothing can be issued: {why}.") if why else down()
 
 
 def down(detail: str = "The key store does not answer, so nothing can be issued.") -> BackendDown:

@@ -22,6 +22,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from broker import tls_reasons
 from broker.identity.faults import quoted
 from broker.notices.deadline import Aside, Deadline
 from broker.notices.outward import Address, is_named, is_public
@@ -128,7 +129,7 @@ class BoundedAdapter(HTTPAdapter):
             except Unusable:
                 raise
             except (OSError, ValueError) as error:
-                raise Unusable(trip.why or _why(error, deadline)) from error
+                raise Unusable(trip.why or _why(error, deadline, urlsplit(request.url or "").hostname or "")) from error
             finally:
                 _trip.reset(token)
         return response
@@ -231,23 +232,19 @@ def _read(response: requests.Response, deadline: Deadline) -> bytes:
     return bytes(body)
 
 
-def _why(error: BaseException, deadline: Deadline) -> str:
+def _why(error: BaseException, deadline: Deadline, host: str) -> str:
     """The reason of a fault in words, from the exceptions that led to it."""
     try:
         deadline.left()
     except TimeoutError:
         return f"it did not answer in full within {SECONDS:g} seconds"
-    cause: BaseException | None = error
-    for _ in range(8):
-        if cause is None:
-            break
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted: {quoted(cause.verify_message)}"
+    if (refused := tls_reasons.behind(error)) is not None:
+        return f"its certificate is not trusted: {tls_reasons.reason(refused, host).why}"
+    if told := tls_reasons.no_handshake(error):
+        return told
+    for cause in tls_reasons.causes(error):
         if isinstance(cause, ConnectionRefusedError):
             return "nothing answers at its address (connection refused)"
         if isinstance(cause, TimeoutError):
             return "it cannot be connected to in time"
-        inner = [item for item in cause.args if isinstance(item, BaseException)]
-        reason = getattr(cause, "reason", None)
-        cause = reason if isinstance(reason, BaseException) else (inner[0] if inner else cause.__cause__)
     return f"the connection failed ({type(error).__name__})"

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import socket
-import ssl
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import trustme
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.models import ApiToken
 from tests.cli import broken
 from tests.cli.conftest import TerminalOf
+from tests.support.tls_servers import WRONG, leaf, speaking_tls
 from tests.support.world import World
 
 MOST_SECONDS = 25
@@ -38,31 +24,6 @@ def findings(out: str) -> dict[str, tuple[str, str, str]]:
     """Each check's state, what was said, how to mend it."""
     items = json.loads(out)["data"]["items"]
     return {item["check"]: (item["state"], item["said"], item["mend"]) for item in items}
-
-
-@contextmanager
-def speaking_tls(authority: trustme.CA, certificate: trustme.LeafCert) -> Iterator[str]:
-    """A server that shakes hands with this certificate and hangs up."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                    with connection:
-                        context.wrap_socket(connection, server_side=True).close()
-                except ssl.SSLError:
-                    continue
-                except OSError:
-                    return
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield f"https://localhost:{listener.getsockname()[1]}"
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
 
 
 def test_all_is_well(world: World, terminal_of: TerminalOf) -> None:
@@ -110,44 +71,12 @@ def test_an_address_that_leads_nowhere(terminal_of: TerminalOf, url: str, check:
     assert state == "bad" and mend
 
 
-def for_clients(authority: trustme.CA) -> trustme.LeafCert:
-    """A certificate for `localhost` that is good for clients only."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    signer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    made = (
-        x509.CertificateBuilder(signer.subject, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(datetime.now(UTC) - timedelta(days=1))
-        .not_valid_after(datetime.now(UTC) + timedelta(days=30))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-        .sign(load_pem_private_key(authority.private_key_pem.bytes(), None), hashes.SHA256())  # type: ignore[arg-type]
-    )
-    form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return trustme.LeafCert(key.private_bytes(*form), made.public_bytes(Encoding.PEM), [])
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ("expired", "it has expired"),
-        ("early", "not valid yet"),
-        ("name", "not for localhost"),
-        ("authority", "nobody this machine trusts"),
-        ("purpose", "not meant for servers (OpenSSL: unsuitable certificate purpose, 26)"),
-    ],
-)
-def test_a_certificate_that_is_not_right(terminal_of: TerminalOf, tmp_path: Path, wrong: str, said: str) -> None:
-    authority, now = trustme.CA(), datetime.now(UTC)
-    ends = now - timedelta(days=1) if wrong == "expired" else None
-    begins = now + timedelta(days=1) if wrong == "early" else None
-    name = "elsewhere.example" if wrong == "name" else "localhost"
-    leaf = authority.issue_cert(name, not_before=begins, not_after=ends)
-    if wrong == "purpose":
-        leaf = for_clients(authority)
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_certificate_that_is_not_right(terminal_of: TerminalOf, tmp_path: Path, wrong: str) -> None:
+    authority, said = trustme.CA(), WRONG[wrong]
     trusted = tmp_path / "ca.pem"
-    (trustme.CA() if wrong == "authority" else authority).cert_pem.write_to_path(str(trusted))
-    with speaking_tls(authority, leaf) as url:
+    authority.cert_pem.write_to_path(str(trusted))
+    with speaking_tls(leaf(authority, wrong)) as url:
         known = {"GUESTKEY_TOKEN": "gka_x", "SSL_CERT_FILE": str(trusted)}
         ran = terminal_of(None).run("doctor", "--json", "--url", url, **known)
         refused = terminal_of(None).run("whoami", "--url", url, **known)
@@ -159,10 +88,10 @@ def test_a_certificate_that_is_not_right(terminal_of: TerminalOf, tmp_path: Path
 
 def test_a_certificate_that_ends_soon_is_told(terminal_of: TerminalOf, tmp_path: Path) -> None:
     authority = trustme.CA()
-    leaf = authority.issue_cert("localhost", not_after=datetime.now(UTC) + timedelta(days=3))
+    ending = authority.issue_cert("localhost", not_after=datetime.now(UTC) + timedelta(days=3))
     trusted = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(trusted))
-    with speaking_tls(authority, leaf) as url:
+    with speaking_tls(ending) as url:
         ran = terminal_of(None).run("doctor", "--json", "--url", url, SSL_CERT_FILE=str(trusted), GUESTKEY_TOKEN="x")
     assert findings(ran.out)["certificate"][0] == "odd"
 

@@ -15,6 +15,7 @@ import requests
 
 from broker.errors import BackendDown, Conflict, Invalid
 from broker.operator.connecting.place import Place
+from broker.vault_answers import why_down
 
 ROLE_ID = "guestkey-operator"
 # Names of guests' users carry the lease: OpenBao takes them from the display name of the lease's own token.
@@ -143,8 +144,11 @@ class KeyStore:
                 method, f"{self._addr}/v1/{path}", json=body, timeout=_SECONDS, allow_redirects=False
             )
         except requests.RequestException as error:
+            why = why_down(error)
             raise BackendDown(
-                "The key store does not answer.", backend="openbao", advice="Check GUESTKEY_BAO_ADDR; run it again."
+                f"The key store cannot be used: {why}." if why else "The key store does not answer.",
+                backend="openbao",
+                advice="Check GUESTKEY_BAO_ADDR and GUESTKEY_BAO_CA_FILE; run it again.",
             ) from error
         if answer.status_code == 404 and method in ("GET", "LIST"):
             return None
