@@ -13,8 +13,10 @@ from broker import audit
 from broker.access.installing import install
 from broker.database import Transaction
 from broker.database import now as clock
-from broker.errors import Conflict, NotFound
-from broker.identity import invitations, sources
+from broker.errors import Conflict, Invalid, NotFound
+from broker.identity import checking, invitations, login, sources
+from broker.identity.checking import Finding
+from broker.identity.oidc import Client
 from broker.models import Installation, SignInSource, new_id
 from broker.parts import Parts
 
@@ -33,17 +35,32 @@ class FirstSource:
     required_claims: Mapping[str, Any]
 
 
-def bootstrap(parts: Parts, first: FirstSource) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The two admins' joining links, and what the provider was found to be; nothing if it was not asked."""
+
+    links: list[str] = field(repr=False)
+    found: list[Finding]
+
+
+def bootstrap(parts: Parts, first: FirstSource, *, unchecked: bool = False) -> Begun:
     """Set the installation up: tag, rules, the organisation's source, and two single-use invitations for admins.
 
-    Returns the two links. Works once.
+    Works once. The source's provider is tried before anything is written.
+
+    Args:
+        unchecked: the provider is not asked: it is not up yet.
 
     Raises:
         Conflict: it was done before.
-        Invalid: issuer or claims cannot be used.
+        Invalid: issuer, client or claims cannot be used, or the provider would let nobody in.
     """
     source_id = sources.new_source_id()
     issuer, claims = sources.check_issuer(first.issuer), sources.check_claims(first.required_claims)
+    with parts.database.transaction() as tx:
+        if tx.execute(select(Installation.bootstrapped_at)).scalar_one_or_none() is not None:
+            raise _done_before()
+    found = [] if unchecked else _tried(parts, first)
     wrapped = sources.wrap_client_secret(parts.vault, source_id, first.client_secret) if first.client_secret else None
     with parts.database.transaction() as tx:
         now = clock(tx)
@@ -55,9 +72,7 @@ def bootstrap(parts: Parts, first: FirstSource) -> list[str]:
             .returning(Installation.tag)
         ).first()
         if once is None:
-            raise Conflict(
-                "This installation has its first admins.", advice="If they are locked out, use `guestkey recover`."
-            )
+            raise _done_before()
         source = SignInSource(
             id=source_id,
             name=first.name,
@@ -72,10 +87,24 @@ def bootstrap(parts: Parts, first: FirstSource) -> list[str]:
         tx.flush()
         audit.record(tx, "source.bound", actor=audit.SYSTEM, subject=source_id, now=now, details={"issuer": issuer})
         lifetime = parts.settings.invitation_lifetime
-        return [
+        links = [
             join_link(parts, invitations.invite_admin(tx, source, lifetime, now, label=label, role_until=None))
             for label in ("first admin", "second admin")
         ]
+    return Begun(links, found)
+
+
+def _tried(parts: Parts, first: FirstSource) -> list[Finding]:
+    client = Client(first.issuer, first.client_id, first.client_secret, login.callback(parts.settings))
+    try:
+        return checking.require(parts.settings, client)
+    except Invalid as error:
+        way_past = "If it is not up yet: --unchecked, and `guestkey source check` once it is."
+        raise Invalid(error.detail, field=error.field, advice=f"{error.advice} {way_past}") from error
+
+
+def _done_before() -> Conflict:
+    return Conflict("This installation has its first admins.", advice="If they are locked out, use `guestkey recover`.")
 
 
 def recover(parts: Parts, source_id: str | None = None) -> str:

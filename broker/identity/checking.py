@@ -60,17 +60,19 @@ def check(settings: Settings, client: Client) -> list[Finding]:
         ]
 
 
-def require(settings: Settings, client: Client) -> None:
-    """Refuse a source that would let nobody in, with what its provider says.
+def require(settings: Settings, client: Client) -> list[Finding]:
+    """Refuse a source that would let nobody in, with what its provider says; else what was found.
 
     Raises:
         Invalid: naming the field that is wrong.
         BackendDown: others are tried at the moment.
     """
-    for finding in check(settings, client):
+    found = check(settings, client)
+    for finding in found:
         if not finding.ok:
             field = "/client_secret" if finding.what == "client" else "/issuer"
             raise Invalid(finding.told, field=field, advice=_ADVICE[field])
+    return found
 
 
 _ADVICE = {

@@ -12,14 +12,26 @@ from broker.operator.configuring import Told, load
 from broker.parts import Parts
 
 
-def admit_first(out: Told, name: str, issuer: str, client_id: str, secret_file: Path | None, claims: list[str]) -> None:
-    """Set the installation up and print the two admins' joining links, once."""
-    secret = secret_file.read_text().strip() if secret_file else None
-    first = FirstSource(name, issuer, client_id, secret, _claims(claims))
+def admit_first(out: Told, first: FirstSource, *, unchecked: bool) -> None:
+    """Set the installation up and print what its provider says and the two admins' joining links, once."""
     with _parts() as parts:
-        links = bootstrap(parts, first)
+        begun = bootstrap(parts, first, unchecked=unchecked)
+    found = [finding.told for finding in begun.found] or [
+        "Its provider was not asked. Once it is up: guestkey source check"
+    ]
     said = "Two admins join with these links. Each works once; give each to one person, apart from the other:"
-    out.told([said, *links], {"links": links})
+    told = [{"what": finding.what, "ok": finding.ok, "told": finding.told} for finding in begun.found]
+    out.told([*found, said, *begun.links], {"links": begun.links, "findings": told})
+
+
+def first_source(name: str, issuer: str, client_id: str, secret_file: Path | None, claims: list[str]) -> FirstSource:
+    """The organisation's first source, from the options that name it.
+
+    Raises:
+        Invalid: a claim is not NAME=VALUE.
+    """
+    secret = secret_file.read_text().strip() if secret_file else None
+    return FirstSource(name, issuer, client_id, secret, _claims(claims))
 
 
 def readmit(out: Told, source_id: str | None) -> None:

@@ -73,13 +73,17 @@ def bootstrap(
     client_secret_file: Annotated[Path | None, typer.Option(help="File that holds the client secret.")] = None,
     name: Annotated[str, typer.Option(help="What the source is called on the sign-in page.")] = "Organisation",
     claim: Annotated[list[str] | None, typer.Option(help="A claim every sign-in must carry: NAME=VALUE.")] = None,
+    unchecked: Annotated[bool, typer.Option("--unchecked", help="The provider is not up yet: do not try it.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Set the installation up, once: rules, the organisation's sign-in source, and two admins' joining links."""
-    with plainly("bootstrap", as_json=as_json) as out:
-        from broker.operator.admitting import admit_first
+    """Set the installation up, once: rules, the organisation's sign-in source, and two admins' joining links.
 
-        admit_first(out, name, issuer, client_id, client_secret_file, claim or [])
+    The source is tried first, as `guestkey source check` does: one that would let nobody in is refused.
+    """
+    with plainly("bootstrap", as_json=as_json) as out:
+        from broker.operator.admitting import admit_first, first_source
+
+        admit_first(out, first_source(name, issuer, client_id, client_secret_file, claim or []), unchecked=unchecked)
 
 
 @app.command()

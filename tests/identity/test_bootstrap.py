@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -38,7 +39,7 @@ def _open(door: Door, browser: Browser, link: str, subject: str) -> int:
 
 @pytest.mark.usefixtures("untouched")
 def test_bootstrap_makes_two_admins_once(door: Door, browser_of: BrowserOf) -> None:
-    links = bootstrap(door.house.parts, _first(door))
+    links = bootstrap(door.house.parts, _first(door)).links
     assert len(set(links)) == 2 and all(link.startswith(f"{door.house.url}/join/") for link in links)
     for number, link in enumerate(links):
         browser = browser_of()
@@ -57,7 +58,39 @@ def test_a_failed_bootstrap_can_be_repeated(door: Door) -> None:
     first = _first(door)
     with pytest.raises(Invalid):
         bootstrap(door.house.parts, FirstSource(first.name, "http://evil.example", "x", None, {}))
-    assert len(bootstrap(door.house.parts, first)) == 2
+    assert len(bootstrap(door.house.parts, first).links) == 2
+
+
+@pytest.mark.usefixtures("untouched")
+def test_a_first_source_is_tried_before_it_is_written_down(door: Door, world: World) -> None:
+    wrong = replace(_first(door), client_secret="wrong")
+    with pytest.raises(Invalid, match="invalid_client") as refused:
+        bootstrap(door.house.parts, wrong)
+    assert "--unchecked" in refused.value.advice
+    door.provider.answers["/keys"] = lambda: (500, {}, b"")
+    with pytest.raises(Invalid, match="500"):
+        bootstrap(door.house.parts, _first(door))
+    with world.database.transaction() as tx:
+        assert tx.execute(select(Installation.bootstrapped_at)).scalar_one() is None
+        assert not tx.scalars(select(SignInSource).where(SignInSource.issuer == door.provider.issuer)).all()
+    asked = len(door.provider.asked)
+    begun = bootstrap(door.house.parts, wrong, unchecked=True)
+    assert (len(begun.links), begun.found, len(door.provider.asked)) == (2, [], asked)
+
+
+@pytest.mark.usefixtures("untouched")
+def test_bootstrap_says_what_the_provider_is(door: Door) -> None:
+    found = bootstrap(door.house.parts, _first(door)).found
+    assert [(one.what, one.ok) for one in found] == [
+        ("discovery", True),
+        ("keys", True),
+        ("client", True),
+        ("userinfo", True),
+    ]
+    asked = len(door.provider.asked)
+    with pytest.raises(Conflict):
+        bootstrap(door.house.parts, _first(door))
+    assert len(door.provider.asked) == asked, "it is refused before anybody is asked"
 
 
 def test_breaking_the_glass_makes_an_admin_for_an_hour_and_all_are_told(

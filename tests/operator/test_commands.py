@@ -211,10 +211,14 @@ def test_the_first_admins_are_invited_once(environment: dict[str, str], tmp_path
     secret = tmp_path / "secret"
     secret.write_text("canary-client-secret\n")
     arguments = ["bootstrap", "--issuer", "https://id.example", "--client-id", "guestkey"]
-    first = command([*arguments, "--client-secret-file", str(secret)], environment)
+    asked = command([*arguments, "--issuer", "https://nowhere.invalid"], environment)
+    assert asked.returncode == 1 and "its name nowhere.invalid is not known" in asked.stderr, asked.stderr
+    assert "--unchecked" in asked.stderr
+    first = command([*arguments, "--client-secret-file", str(secret), "--unchecked"], environment)
     assert first.returncode == 0, first.stderr
     links = [line for line in first.stdout.splitlines() if "/join/" in line]
     assert len(links) == 2 and links[0] != links[1]
+    assert "guestkey source check" in first.stdout
     again = command(arguments, environment)
     assert again.returncode == 1 and "recover" in again.stderr
     glass = command(["recover", "--json"], environment)
