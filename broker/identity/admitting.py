@@ -19,7 +19,7 @@ from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import NotSignedIn
 from broker.identity import invitations, sessions, sources
-from broker.identity.claims import address_of, known_as
+from broker.identity.claims import address_of, known_as, still_shown
 from broker.identity.faults import SignInRefused
 from broker.models import (
     Invitation,
@@ -127,6 +127,7 @@ def _person(
     person = _known_person(tx, source, subject)
     if person is None:
         return _join(tx, source, invitation, claims, now)
+    person.email = still_shown(person.email, claims)
     if person.status == "refused":
         return _joined_anew(tx, source, person, invitation, now), None
     if person.status == "pending":

@@ -27,15 +27,21 @@ def known_as(claims: Mapping[str, Any]) -> str:
 
 
 def address_of(claims: Mapping[str, Any]) -> str:
-    """The address to show; empty: the provider tells none, or does not call it verified although it says which are.
+    """The address to show; empty: the provider tells none, or does not call it verified (`email_verified: true`).
 
-    What a provider itself calls unverified could be anybody's address. Many say nothing either way: theirs is shown.
+    What nobody verified could be anybody's address, and whoever confirms a person would take it for theirs.
     """
-    if claims.get("email_verified", True) is not True:
-        if claims["email_verified"] is not False:
-            log.warning("claim.type", claim="email_verified", type=type(claims["email_verified"]).__name__)
+    verified = claims.get("email_verified", False)
+    if verified is not True:
+        if verified is not False:
+            log.warning("claim.type", claim="email_verified", type=type(verified).__name__)
         return ""
     return _text(claims, "email", _LONGEST_ADDRESS)
+
+
+def still_shown(address: str, claims: Mapping[str, Any]) -> str:
+    """The address known so far; empty where the provider tells that very one and does not call it verified."""
+    return "" if claims.get("email") == address != address_of(claims) else address
 
 
 def _text(claims: Mapping[str, Any], name: str, most: int) -> str:

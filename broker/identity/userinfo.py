@@ -36,7 +36,7 @@ def completed(
         ProviderDown: a claim that decides is missing, and UserInfo does not answer usefully.
     """
     decides = [name for name in wanted if name not in claims]
-    if not decides and "name" in claims and "email" in claims:
+    if not decides and all(name in claims for name in ("name", *_ADDRESS)):
         return claims
     endpoint = provider.userinfo_endpoint
     if endpoint is None or not _is_token(access_token):

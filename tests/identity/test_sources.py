@@ -201,7 +201,7 @@ CALLED: dict[str, tuple[dict[str, Any], str, str]] = {
     "unverified, as text": ({"email_verified": "false"}, "Ada Guest", ""),
     "verified, as text": ({"email_verified": "true"}, "Ada Guest", ""),
     "verified, as a number": ({"email_verified": 1}, "Ada Guest", ""),
-    "not said": ({"email_verified": None}, "Ada Guest", "ada@example.org"),
+    "not said": ({"email_verified": None}, "Ada Guest", ""),
     "an address that is a list": ({"email": ["ada@example.org"]}, "Ada Guest", ""),
     "a name that is an object": ({"name": {"first": "Ada"}, "preferred_username": "ada"}, "ada", "ada@example.org"),
     "a name in parts": ({"name": None, "given_name": "Ada", "family_name": "Guest"}, "Ada Guest", "ada@example.org"),
@@ -218,6 +218,19 @@ def test_claims_are_read_by_their_types(door: Door, browser: Browser, what: str)
     assert browser.return_to(callback).status_code == 303
     me = browser.api("GET", "/me").json()
     assert (me["name"], me["email"]) == (name, email)
+    confirming = door.admin().api("GET", f"/people/{me['id']}").json()
+    assert (confirming["name"], confirming["email"]) == (name, email), "whoever confirms them sees no more"
+
+
+def test_an_address_shown_before_goes_once_it_is_not_called_verified(door: Door, browser: Browser) -> None:
+    source = door.bind()
+    person_id = door.join(browser, source)
+    door.provider.metadata["userinfo_endpoint"] = None
+    for lacks, shown in (("email", "ada@example.org"), ("email_verified", "")):
+        callback = door.provider.approve(browser.leave(f"/sign-in/{source.id}"), "ada", **{lacks: None})
+        assert browser.return_to(callback).status_code == 303
+        me = browser.api("GET", "/me").json()
+        assert (me["id"], me["email"]) == (person_id, shown)
 
 
 def test_what_was_missing_may_come_until_somebody_confirmed_it(door: Door, browser: Browser) -> None:

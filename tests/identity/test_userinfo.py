@@ -76,6 +76,14 @@ def test_an_address_and_its_mark_come_from_one_place(door: Door, browser: Browse
         assert tx.get_one(NoticeAddress, me["id"]).address == ""
 
 
+def test_whether_an_address_is_verified_is_asked(door: Door, browser: Browser) -> None:
+    door.provider.mint = lambda provider, claims: provider.sign(
+        {name: value for name, value in claims.items() if name != "email_verified"}
+    )
+    status, me = _joined(door, browser)
+    assert (status, me["email"]) == (303, "ada@example.org"), "the same address, of which UserInfo says it"
+
+
 @pytest.mark.parametrize(
     ("kind", "body"), [("application/jwt", b"eyJhbGciOiJub25lIn0.e30."), ("text/html", b"<html>"), ("text/plain", b"7")]
 )
