@@ -84,8 +84,8 @@ class X509Kind:
     )
     ending = Ending(
         how="The certificate is revoked: gateways that ask by OCSP refuse it within 2 s, those that fetch the"
-        " revocation list as in deploy/ within ten seconds, and end what is open. A gateway that does neither accepts it until"
-        " it expires, a minute after its lease.",
+        " revocation list as in deploy/ within ten seconds, and end what is open. A gateway that does neither"
+        " accepts it until it expires, a minute after its lease.",
         new_sessions=15,
         open_sessions=45,
         worst_case=BACKSTOP_SECONDS + 60,
