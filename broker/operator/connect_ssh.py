@@ -99,7 +99,9 @@ def _commands(settings: Settings, name: str, service: str, folder: Path) -> list
         f"# Copy deploy/sshd and what is in {folder} to the host; put the service's client secret there in the file",
         "# secret (mode 0600). Then, as root:",
         shlex.join(words),
-        "sshd -t && systemctl reload ssh && systemctl enable --now guestkey-sessions.service",
+        "sshd -t && systemctl reload ssh",
+        # Started or, where an earlier release runs, started anew.
+        "systemctl enable guestkey-sessions.service && systemctl restart guestkey-sessions.service",
         "# A host that cannot reach the broker at every log-in goes by a list of revoked leases instead:",
         f"# ONLY_KRL=1 {shlex.join([*words, 'krl.pem'])} && systemctl enable --now guestkey-krl.timer",
     ]

@@ -56,6 +56,7 @@ def test_there_is_no_shell_no_terminal_and_no_forwarding(desk: Desk) -> None:
     tty = guest.ssh("-tt", "HOST")
     assert tty.returncode and "PTY allocation request failed" in tty.stderr and not tty.stdout
     assert "administratively prohibited" in guest.ssh("-W", target, "HOST").stderr
+    assert "subsystem request failed" in guest.ssh("-s", "HOST", "netconf").stderr
 
 
 def test_the_certificate_is_just_what_was_granted(desk: Desk) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from broker.credentials import kinds, ssh_hosts
-from broker.credentials.base import Bound, LeaseToEnd, NotEnded
+from broker.credentials.base import Bound, EndsTogether, LeaseToEnd, NotEnded
 from broker.credentials.ssh import account_of
 from broker.credentials.ssh_hosts import ENDER, SETUP, HostRefused
 from broker.credentials.ssh_keys import Certificate
@@ -189,3 +189,47 @@ def test_many_are_ended_over_one_line(desk: Desk) -> None:
         confirmed = set(hands.map(lambda lease: kinds["ssh"].end(vault, lease), many))
     assert confirmed == {"sftp host: barred, no session"}
     assert {f"token-{lease.handle}" for lease in many} <= desk.host.barred()
+
+
+def test_leases_ended_together_take_one_question(desk: Desk) -> None:
+    """As many as the worker ends at a time, and each has an answer of its own."""
+    kind, place = kinds["ssh"], desk.host.place
+    assert isinstance(kind, EndsTogether)
+    many = [LeaseToEnd(f"l{n}", f"abc123-l{n:026d}", {}, place=place) for n in range(1000, 1256)]
+    barred = desk.host.prefix / f"run/guestkey/barred/token-{many[7].handle}"
+    barred.symlink_to("/dev/null/nothing")
+    try:
+        outcomes = dict(kind.end_many(desk.world.ender.vault, many))
+    finally:
+        barred.unlink()
+    said = outcomes.pop(many[7].id)
+    assert isinstance(said, NotEnded) and "could not bar" in str(said)
+    assert len(outcomes) == 255 and set(outcomes.values()) == {"sftp host: barred, no session"}
+
+
+def test_a_host_of_an_earlier_release_is_told_of_one_after_the_other(desk: Desk) -> None:
+    program = desk.host.prefix / "usr/local/lib/guestkey/guestkey-sessions"
+    before, place, kind = program.read_text(), desk.host.place, kinds["ssh"]
+    assert isinstance(kind, EndsTogether)
+    many = [LeaseToEnd(f"l{n}", f"abc123-l{n:026d}", {}, place=place) for n in range(2000, 2003)]
+    program.write_text(
+        """#!/bin/sh
+        while read -r word one more; do
+          if [ -n "$more" ]; then echo '{"refused": "that is not how it is asked"}'
+          else echo '{"barred": true, "ended": 0, "sessions": 0, "processes": 0}'; fi
+        done
+        """
+    )
+    try:
+        outcomes = kind.end_many(vault_of(desk.world.settings, "ender"), many)
+    finally:
+        program.write_text(before)
+    assert set(outcomes.values()) == {"sftp host: barred, no session"} and len(outcomes) == 3
+
+
+def test_a_silent_host_ends_none_of_many(desk: Desk) -> None:
+    kind, place = kinds["ssh"], {**desk.host.place, "port": str(free_port())}
+    assert isinstance(kind, EndsTogether)
+    many = [LeaseToEnd(f"l{n}", f"abc123-l{n:026d}", {}, place=place) for n in range(3)]
+    outcomes = kind.end_many(desk.world.ender.vault, many)
+    assert len(outcomes) == 3 and all(isinstance(said, BackendDown) for said in outcomes.values())

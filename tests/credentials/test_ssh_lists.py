@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broker.credentials import ssh_lists
 from broker.parts import Parts
+from tests.support.disks import fill, make_room, small_disk
 from tests.support.sftp_desk import Desk, broker_of, configured
 from tests.support.sshd import CONNECTION, SftpHost, install
 
@@ -190,6 +191,23 @@ def test_a_list_grown_too_old_is_taken_away(listed: SftpHost, pretender: Pretend
     os.utime(kept(listed), (long_ago, long_ago))
     assert fetch(listed).returncode == 1 and not kept(listed).exists()
     assert not guest.gets_in()
+
+
+def test_a_full_disk_leaves_the_old_list_and_soon_none(
+    listed: SftpHost, pretender: Pretender, tmp_path: Path, desk: Desk
+) -> None:
+    """Taking it away needs no room, and without one nobody gets in."""
+    version = int(time.time() * 1_000_000)
+    pretender.say(a_list(tmp_path, version, "token-a"), version)
+    with small_disk(kept(listed).parent, "size=256k,nr_inodes=100"):
+        before = kept(listed).read_bytes()
+        fill(kept(listed).parent)
+        assert "No space left" in fetch(listed).stderr and kept(listed).read_bytes() == before
+        long_ago = time.time() - 901
+        os.utime(kept(listed), (long_ago, long_ago))
+        assert fetch(listed).returncode == 1 and not kept(listed).exists()
+        make_room(kept(listed).parent)
+        assert fetch(listed).returncode == 0 and kept(listed).exists()
 
 
 def test_the_same_list_sent_for_ever_is_soon_no_list(

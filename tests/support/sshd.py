@@ -124,11 +124,19 @@ class SftpGuest:
 
     def ssh(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run ssh with more arguments; "HOST" stands for the host."""
-        filled = [self._where if argument == "HOST" else argument for argument in arguments]
-        command = ["ssh", *self._options("127.0.0.1"), "-p", self.values["port"], *filled]
         return subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=self.folder, timeout=30
+            self.command(*arguments),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            timeout=30,
         )
+
+    def command(self, *arguments: str) -> list[str]:
+        """How ssh is called with these arguments from the guest's folder; the first of an option's values counts."""
+        filled = [self._where if argument == "HOST" else argument for argument in arguments]
+        return ["ssh", *self._options("127.0.0.1"), "-p", self.values["port"], *filled]
 
     def gets_in(self, *, bind: str = "127.0.0.1") -> bool:
         """Whether sftp opens and shows the directory."""
