@@ -309,11 +309,13 @@ def _confirmed(said: Any) -> str:
     """
     if not isinstance(said, Mapping):
         raise NotEnded("The SFTP host did not say what became of it.")
-    if said.get("sessions") != 0 or said.get("processes") != 0:
+    if said.get("processes") != 0:
         raise NotEnded(
             f"Of its sessions at the SFTP host {said.get('processes')} processes were killed and are still there, as"
             " happens while its disk does not answer."
         )
+    if said.get("sessions") != 0:
+        raise NotEnded(f"The SFTP host shows {said.get('sessions')} sessions, log-ins under way among them.")
     if said.get("barred") is not True:
         raise NotEnded("No session is left, but the SFTP host could not bar the lease: is /run full there?")
     return "sftp host: barred, no session"
