@@ -7,9 +7,10 @@ asked, `userinfo` fetches what the token leaves out. Nothing here touches our re
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -28,6 +29,8 @@ log = structlog.get_logger(__name__)
 SCOPE = "openid email profile"
 _LONGEST_CODE = 4096
 _METHODS = ("client_secret_basic", "client_secret_post")
+# Basic without the encoding that RFC 6749 wants: what many providers take, since most secrets are the same either way.
+_BARE = "client_secret_basic, as it is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +219,8 @@ def _session(providers: Providers, client: Client, method: str = "none") -> Any:
         code_challenge_method="S256",
         token_endpoint_auth_method=method,
     )
-    session.register_client_auth_method(("client_secret_basic", _basic))
+    session.register_client_auth_method(("client_secret_basic", partial(_basic, encode=_form_encoded)))
+    session.register_client_auth_method((_BARE, partial(_basic, encode=str)))
     return providers.wire.bound(session)
 
 
@@ -232,11 +236,20 @@ def _methods(client: Client, provider: Provider) -> list[str]:
     if not offered:
         ways = quoted(", ".join(provider.token_auth_methods))
         raise ClientRefused(f"The provider's token endpoint takes no client secret, only: {ways}.")
+    given = (client.client_id, client.client_secret)
+    if "client_secret_basic" in offered and any(_form_encoded(part) != part for part in given):
+        offered.append(_BARE)
     return offered
 
 
-def _basic(client: Any, _method: str, uri: str, headers: dict[str, str], body: str) -> tuple[str, dict[str, str], str]:
-    """Id and secret in the header, form-encoded first (RFC 6749 section 2.3.1), which Authlib leaves out."""
-    pair = ":".join(quote_plus(part, safe="*") for part in (client.client_id, client.client_secret))
+def _form_encoded(part: str) -> str:
+    return quote_plus(part, safe="*")
+
+
+def _basic(
+    client: Any, _method: str, uri: str, headers: dict[str, str], body: str, *, encode: Callable[[str], str]
+) -> tuple[str, dict[str, str], str]:
+    """Id and secret in the header; form-encoded first as RFC 6749 has it (section 2.3.1), which Authlib leaves out."""
+    pair = ":".join(encode(part) for part in (client.client_id, client.client_secret))
     headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
     return uri, headers, body

@@ -108,6 +108,17 @@ def test_secrets_of_any_letters_sign_in(door: Door, browser: Browser, methods: l
     assert door.sign_in(browser, source) == 303
 
 
+@pytest.mark.parametrize("secret", ["c2VjcmV0+/==", "plain-._~"])
+def test_a_provider_that_reads_basic_as_it_is_signs_in(door: Door, browser: Browser, secret: str) -> None:
+    door.provider.client_secret, door.provider.decodes_basic = secret, False
+    source = door.bind()
+    door.known(source)
+    for asked in (2 if "=" in secret else 1, 1):
+        before = door.provider.asked.count("/token")
+        assert door.sign_in(browser, source) == 303
+        assert door.provider.asked.count("/token") - before == asked, "what worked is remembered"
+
+
 def test_a_client_registered_for_one_way_of_two_signs_in(door: Door, browser: Browser) -> None:
     door.provider.auth_methods = ["client_secret_basic", "client_secret_post"]
     door.provider.takes = ["client_secret_post"]

@@ -40,6 +40,8 @@ class Provider:
         self.asked: list[str] = []
         # What it offers everybody, and what it takes from this client if that is less.
         self.auth_methods, self.takes = ["client_secret_basic"], list[str]()
+        # Many do not: LemonLDAP::NG for one.
+        self.decodes_basic = True
         self.userinfo: Callable[[Claims], Any] = dict
         self._tokens: dict[str, Claims] = {}
         self._codes: dict[str, dict[str, Any]] = {}
@@ -100,7 +102,8 @@ class Provider:
         method = "client_secret_basic" if authorization else "client_secret_post"
         # As RFC 6749 section 2.3.1 has it: each form-encoded, then the pair in base64.
         given = base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")
-        id_and_secret = (unquote_plus(given[0]), unquote_plus(given[2]))
+        read = unquote_plus if self.decodes_basic else str
+        id_and_secret = (read(given[0]), read(given[2]))
         if not authorization:
             id_and_secret = (form.get("client_id", ""), form.get("client_secret", ""))
         if id_and_secret != (self.client_id, self.client_secret) or method not in (self.takes or self.auth_methods):
