@@ -1,7 +1,11 @@
-"""An option file of MariaDB's programs (`--defaults-file`), so that a password is in no argument. Pure."""
+"""An option file of MariaDB's programs (`--defaults-file`), so that a password is in no argument. Pure.
+
+PyMySQL (`read_default_file`) and MySQL's connector for Python (`option_files`) read it, too.
+"""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +15,11 @@ from broker.cli.faults import Code, Fault
 NAME = "my.cnf"
 _OPTIONS = {"host": "host", "port": "port", "user": "username", "password": "password", "ssl-ca": "ssl_ca"}
 _OPTIONAL = frozenset({"ssl-ca"})
+_WORD = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+# MySQL's connector takes a password's quotation marks for a part of it, and a quoted port for no number.
+_BARE = frozenset({"port", "password"})
+# The connector knows the options of MariaDB's programs by other names, and without these verifies nothing.
+_CONNECTOR = {True: ["ssl_verify_cert=True", "ssl_verify_identity=True"], False: ["ssl_disabled=True"]}
 
 
 def text(values: Mapping[str, Any]) -> str:
@@ -22,9 +31,10 @@ def text(values: Mapping[str, Any]) -> str:
     lines = ["[client]", "protocol=tcp"]
     for option, name in _OPTIONS.items():
         if values.get(name) not in (None, "") or option not in _OPTIONAL:
-            lines.append(f"{option}={_quoted(values, name)}")
+            lines.append(f"{option}={_written(values, name)}")
     verified = values.get("ssl", "verify") == "verify"
     lines.append("ssl-verify-server-cert" if verified else "skip-ssl")
+    lines += ["[connector_python]", *_CONNECTOR[verified]]
     return "\n".join(lines) + "\n"
 
 
@@ -33,7 +43,7 @@ def schema(values: Mapping[str, Any]) -> str:
     return str(values.get("relation", "")).partition(".")[0]
 
 
-def _quoted(values: Mapping[str, Any], name: str) -> str:
+def _written(values: Mapping[str, Any], name: str) -> str:
     value = str(values.get(name) or "")
     # A quotation mark cannot be written inside of any.
     if not value or '"' in value or any(unicodedata.category(character) == "Cc" for character in value):
@@ -43,4 +53,6 @@ def _quoted(values: Mapping[str, Any], name: str) -> str:
             why=f"The credential has no usable {name}.",
             next_step="guestkey doctor",
         )
+    if name in _BARE and _WORD.fullmatch(value):
+        return value
     return '"' + value.replace("\\", "\\\\") + '"'

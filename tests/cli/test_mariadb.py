@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from pymysql.optionfile import Parser
 
 from broker.cli import option_file
 from broker.cli.faults import Fault
@@ -22,10 +23,34 @@ VALUES = {"host": "db", "port": "3306", "username": "gk_x", "password": "a#b c\\
 
 def test_nothing_the_server_sends_adds_an_option() -> None:
     text = option_file.text(VALUES)
-    assert 'password="a#b c\\\\d"' in text and text.endswith("ssl-verify-server-cert\n")
+    assert 'password="a#b c\\\\d"' in text and "\nssl-verify-server-cert\n" in text
     for bad in ("a\nskip-ssl", 'a"b', ""):
         with pytest.raises(Fault, match="makes no sense"):
             option_file.text(VALUES | {"host": bad})
+
+
+@pytest.mark.parametrize("ssl", ["verify", "off"])
+def test_file_is_what_other_programs_read(tmp_path: Path, ssl: str) -> None:
+    """MariaDB's own, PyMySQL, and MySQL's connector: that takes quotation marks for a part of a password."""
+    password, ca = "A1a-aB3dE5fG7hJ9kL2m", "/home/ines/my keys #1/ca.pem"
+    file = tmp_path / "my.cnf"
+    file.write_text(option_file.text(VALUES | {"password": password, "ssl_ca": ca, "ssl": ssl}))
+    shown = subprocess.run(
+        ["my_print_defaults", f"--defaults-file={file}", "client"], capture_output=True, text=True, check=True
+    )
+    tls = "--ssl-verify-server-cert" if ssl == "verify" else "--skip-ssl"
+    own = ["--protocol=tcp", "--host=db", "--port=3306", "--user=gk_x", f"--password={password}", f"--ssl-ca={ca}"]
+    assert shown.stdout.splitlines() == [*own, tls]
+    read = Parser()
+    read.read(file)
+    names = {"host": "db", "port": "3306", "user": "gk_x", "password": password, "ssl-ca": ca}
+    assert {name: read.get("client", name) for name in names} == names
+    lines = file.read_text().splitlines()
+    assert f"password={password}" in lines and "port=3306" in lines
+    # Any option the connector does not know is an error in the section that is its own.
+    own_section = lines[lines.index("[connector_python]") + 1 :]
+    verified = ["ssl_verify_cert=True", "ssl_verify_identity=True"]
+    assert own_section == (verified if ssl == "verify" else ["ssl_disabled=True"])
 
 
 def test_connect_opens_it_and_ends_the_lease(

@@ -129,7 +129,7 @@ def test_session_from_before_the_end_lets_nobody_in_after_it(
         return
 
 
-def test_neither_early_data_nor_renegotiation_nor_http2_is_offered(
+def test_neither_early_data_nor_renegotiation_nor_http2_nor_cbc_is_offered(
     gate: Gateway, admit: Callable[..., Admitted]
 ) -> None:
     pem = gate.folder / "guest.pem"
@@ -145,6 +145,8 @@ def test_neither_early_data_nor_renegotiation_nor_http2_is_offered(
     assert "Max Early Data: 0" in said("-tls1_3", "-ign_eof", word=request)
     assert "no renegotiation" in said("-tls1_2", word="R\n")
     assert "No ALPN negotiated" in said("-alpn", "h2", word="")
+    assert "ECDHE-ECDSA-AES128-GCM-SHA256" in said("-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256", word="")
+    assert "handshake failure" in said("-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA256", word="")
 
 
 def test_one_guest_leaves_others_room_among_connections(gate: Gateway, admit: Callable[..., Admitted]) -> None:
