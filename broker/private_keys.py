@@ -72,5 +72,6 @@ def _value(raw: bytes, tag: int) -> tuple[bytes, bytes]:
         count = length & 0x7F
         if count > 4:
             raise ValueError(count)
-        length, at = int.from_bytes(raw[2 : 2 + count], "big"), 2 + count
+        # BER may leave the length open (X.690, 8.1.3.6), as some programs do that export PKCS #12.
+        length, at = int.from_bytes(raw[2 : 2 + count], "big") if count else len(raw), 2 + count
     return raw[at : at + length], raw[at + length :]

@@ -24,6 +24,8 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 from broker.cli import keypairs
 from broker.cli.faults import Code, Fault
+from broker.credentials import kinds
+from broker.errors import Invalid
 from broker.private_keys import is_private
 
 KEYS: dict[str, Any] = {
@@ -69,7 +71,14 @@ def pem_and_der() -> dict[str, bytes]:
         made[f"{name} PKCS8 DER locked"] = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, locked)
     for name in ("rsa", "ec"):
         made[f"{name} PKCS12"] = pkcs12.serialize_key_and_certificates(b"x", KEYS[name], None, None, locked)
+        made[f"{name} PKCS12 of open length"] = open_ended(made[f"{name} PKCS12"])
     return made
+
+
+def open_ended(der: bytes) -> bytes:
+    """The same in BER, where a sequence need not say its length: it ends with two zero bytes."""
+    begins = 2 + (der[1] & 0x7F)
+    return b"\x30\x80" + der[begins:] + b"\x00\x00"
 
 
 def forms() -> dict[str, bytes]:
@@ -97,6 +106,16 @@ def test_every_form_of_a_private_key_is_told_and_never_leaves_the_machine(name: 
     with pytest.raises(Fault) as refused:
         keypairs.read(tmp_path / "key.pub")
     assert refused.value.code == Code.USAGE and "holds a private key" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", [name for name, form in FORMS.items() if form.isascii() and b"\0" not in form])
+def test_the_server_tells_every_form_that_comes_as_text(name: str) -> None:
+    asked = [kind for kind in kinds.values() if kind.proof is not None]
+    assert {kind.name for kind in asked} == {"ssh", "x509"}
+    for kind in asked:
+        with pytest.raises(Invalid) as refused:
+            kind.check_proof(FORMS[name].decode())
+        assert "was a private key" in refused.value.detail or "was the private key" in refused.value.detail
 
 
 def test_what_is_public_is_not_taken_for_private(tmp_path: Path) -> None:

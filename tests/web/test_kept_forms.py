@@ -98,6 +98,8 @@ def test_no_other_site_has_a_form_prepared(
         ("/security/recover", {"recovery_code": "secret-canary", "name": "x"}),
         ("/confirm", {"code": "secret-canary", "next": "/"}),
         ("/oauth/authorize", {"state": "secret-canary", "client_id": "guestkey-cli"}),
+        ("/grants/gr_x/credential", {"slice": "full", "public_key": "-----BEGIN PRIVATE KEY-----\nsecret-canary"}),
+        ("/grants/gr_x/credential", {"slice": "full", "public_key": "PrivateKey = secret-canary"}),
     ],
 )
 def test_secrets_and_second_factors_are_not_shown_back(

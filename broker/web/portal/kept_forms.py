@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from broker.errors import Forbidden, GuestkeyError, Invalid, NotSignedIn
+from broker.private_keys import is_private
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import anybody, fields, sign_in_path
 
@@ -35,7 +36,8 @@ async def offer(request: Request, error: GuestkeyError) -> Response | None:
         sent = await fields(request)
     except Invalid:
         return None
-    kept = {name: value for name, value in sent.items() if name not in _LEFT_OUT}
+    # A private key pasted in error has been sent once too often already.
+    kept = {name: value for name, value in sent.items() if name not in _LEFT_OUT and not is_private(value)}
     if not any(value.strip() for value in kept.values()) or sum(map(len, kept.values())) > _LONGEST:
         return None
     return await run_in_threadpool(_page, request, kept, signed_out)
