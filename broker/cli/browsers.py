@@ -9,19 +9,29 @@ import webbrowser
 
 
 def try_open(address: str) -> None:
-    """Open a window, and never a text browser: it would take the terminal that waits."""
+    """Open a window, in a program of its own: what it asks the desktop, or a browser that stays, may never answer."""
     try:
-        browser = webbrowser.get()
-        if type(browser) is webbrowser.GenericBrowser and not os.environ.get("BROWSER"):
-            return
-        # In a program of its own: a browser that stays, or prints, must hold up and spoil nothing here.
         subprocess.Popen(
-            [sys.executable, "-P", "-m", "webbrowser", address],
+            [sys.executable, "-P", "-m", "broker.cli.browsers", address],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-    except (webbrowser.Error, OSError, ValueError):
+    except (OSError, ValueError):
         # The address is on the screen already.
         return
+
+
+def _open(address: str) -> None:
+    """Never a text browser: it would take the terminal that waits."""
+    try:
+        browser = webbrowser.get()
+    except webbrowser.Error:
+        return
+    if type(browser) is not webbrowser.GenericBrowser or os.environ.get("BROWSER"):
+        webbrowser.open(address)
+
+
+if __name__ == "__main__":
+    _open(sys.argv[1])

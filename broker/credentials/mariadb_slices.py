@@ -205,8 +205,9 @@ def connected(vault: Vault, connection_name: str, login: str) -> Session:
             write_timeout=_CONNECT_SECONDS,
             charset="utf8mb4",
             autocommit=True,
+            # Times in UTC: a table is known again by when it was made, whatever zone the server is set to later.
             init_command=f"SET SESSION max_statement_time = {_STATEMENT_SECONDS}, lock_wait_timeout = 3,"
-            f" sql_mode = '{_STRICT}'",
+            f" sql_mode = '{_STRICT}', time_zone = '+00:00'",
         )
     except (VaultRefused, KeyError) as error:
         raise unknown_login() from error

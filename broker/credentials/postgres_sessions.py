@@ -42,7 +42,9 @@ def _connect(vault: Vault, secret: str, *, remembered: bool) -> psycopg.Connecti
             connect_timeout=_CONNECT_SECONDS,
             autocommit=True,
             application_name="guestkey",
-            options=f"-c statement_timeout={_STATEMENT_SECONDS * 1000} -c lock_timeout=3000",
+            # Times and dates as they are always written: definitions that hold some are compared by their text.
+            options=f"-c statement_timeout={_STATEMENT_SECONDS * 1000} -c lock_timeout=3000"
+            " -c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=postgres",
             tcp_user_timeout=_CONNECT_SECONDS * 1000,
         )
     except (VaultRefused, KeyError) as error:

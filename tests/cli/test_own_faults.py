@@ -6,6 +6,7 @@ import json
 import ssl
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -185,6 +186,27 @@ def test_a_browser_neither_holds_up_nor_spoils(terminal: Terminal, browser: str)
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=7, check=True
     )
     assert (done.stdout, done.stderr) == ("on\n", "")
+
+
+def test_a_desktop_that_hangs_holds_up_nothing(terminal: Terminal) -> None:
+    """Which browser somebody likes is asked of another program, where there is a screen."""
+    asked, opened = terminal.home / "asked", terminal.home / "opened"
+    for name, script in (("xdg-settings", f"touch {asked}; exec sleep 8"), ("firefox", f"touch {opened}")):
+        (terminal.home / name).write_text(f"#!/bin/sh\n{script}\n")
+        (terminal.home / name).chmod(0o755)
+    script = "from broker.cli.browsers import try_open; try_open('http://localhost:1/'); print('on')"
+    path = f"{terminal.home}:{terminal.variables['PATH']}"
+    environment = terminal.variables | {"DISPLAY": ":9", "PATH": path}
+    environment.pop("BROWSER", None)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=7, check=True
+    )
+    assert (done.stdout, done.stderr) == ("on\n", "")
+    until = time.monotonic() + 60
+    while not opened.exists():
+        assert time.monotonic() < until, f"nothing was opened; the desktop was asked: {asked.exists()}"
+        time.sleep(0.1)
+    assert asked.exists(), "the trap is real"
 
 
 def test_who_reads_no_further_is_told_nothing(terminal: Terminal) -> None:

@@ -188,6 +188,40 @@ def test_ordinary_work_on_a_table_is_no_change(world: World) -> None:
         assert tx.get_one(Slice, world.slice_id(dataset)).state == "ready"
 
 
+def test_another_time_zone_of_the_server_is_no_change(watched: Watched, request: pytest.FixtureRequest) -> None:
+    """Moments are shown in the zone that a server, a database or a log-in is set to."""
+    if request.node.callspec.params["watched"] == "mariadb":
+        elsewhere, back = ["SET GLOBAL time_zone = '+05:30'"], ["SET GLOBAL time_zone = 'SYSTEM'"]
+    else:
+        # A view in the table's place, whose query names a moment.
+        watched.run(f"ALTER TABLE clinic.{TABLE} RENAME TO {TABLE}_old")
+        watched.run(
+            f"CREATE VIEW clinic.{TABLE} AS SELECT * FROM clinic.{TABLE}_old"
+            " WHERE now() > '2026-01-01 00:00+00'::timestamptz AND now() - '2026-01-01 00:00+00' > interval '1 day 2 h'"
+        )
+        watched.look()
+        with watched.world.database.transaction() as tx:
+            slice_changes.confirm_slice(tx, watched.owner.caller, watched.dataset.slug, "deidentified", clock(tx))
+        register_waiting(watched.world)
+        of = "ALTER ROLE guestkey_registrar"
+        elsewhere = [
+            f"{of} SET TimeZone = 'Asia/Kolkata'",
+            f"{of} SET DateStyle = 'German'",
+            f"{of} SET IntervalStyle = 'sql_standard'",
+        ]
+        back = [f"{of} RESET ALL"]
+    watched.look()
+    assert watched.slice_().state == "ready"
+    try:
+        for statement in elsewhere:
+            watched.run(statement)
+        watched.look()
+        assert watched.slice_().state == "ready", watched.slice_().state_detail
+    finally:
+        for statement in back:
+            watched.run(statement)
+
+
 def test_a_view_made_by_an_earlier_version_that_reads_a_table_of_another_name_is_closed(world: World) -> None:
     """Registered before anything was kept of its table: what its view reads is held against the names it should."""
     with world.admin() as admin:
