@@ -164,6 +164,8 @@ def choose_columns(
     held = draft(tx, caller, draft_id, locked=True)
     table = table_of(tx, caller, held.content)
     usable = {column["name"] for column in table.columns if column["usable"]}
+    if not all(column for column, _, _ in conditions):
+        raise Invalid("A condition has a value and no column.", field="/rows", advice="Choose one, or empty the value.")
     unknown = sorted({*columns, *(column for column, _, _ in conditions)} - usable)
     if unknown:
         raise Invalid("Some of these columns are not there any more.", field="/columns", advice="Choose again.")

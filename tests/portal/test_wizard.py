@@ -82,6 +82,11 @@ def test_a_dataset_is_registered_step_by_step(house: House, guest_of: GuestOf, s
     ines.says("A row filter compares cost, which is of type")
     assert ines.page.get_by_label("Value 1").input_value() == "a lot"
     ines.fill("Value 1", "30")
+    ines.fill("Value 2", "Ulm")
+    ines.press("Go on")
+    ines.says("A condition has a value and no column.")
+    assert ines.page.get_by_label("Value 2").input_value() == "Ulm"
+    ines.fill("Value 2", "")
     ines.press("Go on")
     ines.says("Step 4 of 5")
     ines.fill("Title", "Visits <script>alert(1)</script>")

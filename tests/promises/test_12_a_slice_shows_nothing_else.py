@@ -78,8 +78,8 @@ def answers(session: Session, query: str, id_: int) -> str:
         rows: object = session.execute(query.format(id=id_)).fetchall()
     except psycopg.Error as error:
         rows = [error.sqlstate, error.diag.message_primary, error.diag.message_detail, error.diag.context]
-    # As a number by itself, not within a cost; times are switched off by the queries.
-    return re.sub(rf"(?<![\d.]){id_}(?![\d]|\.[^0])", "ID", json.dumps(rows, default=str))
+    # As a number by itself, not within a cost or the name of a view; times are switched off by the queries.
+    return re.sub(rf"(?<![\w.]){id_}(?!\w|\.[^0])", "ID", json.dumps(rows, default=str))
 
 
 CONDITIONS = (

@@ -298,7 +298,8 @@ def _conditions(sent: Mapping[str, str]) -> list[tuple[str, str, str]]:
     return [
         (column, sent.get(f"operator-{at}", ""), sent.get(f"value-{at}", ""))
         for at in range(1, _CONDITIONS + 21)
-        if (column := sent.get(f"column-{at}", ""))
+        # A value whose column was not chosen is refused below: left out, more rows would show than were meant.
+        if (column := sent.get(f"column-{at}", "")) or sent.get(f"value-{at}", "").strip()
     ]
 
 
