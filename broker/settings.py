@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from email.utils import parseaddr
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -102,6 +102,8 @@ class S3Connection(BaseModel):
     ended_by: Literal["aws:userid", "aws:username", "nothing"] = "nothing"
     settles: float = Field(default=120.0, ge=0, le=900)
     ca_file: Path | None = None
+    # Keys that its buckets are encrypted with: at AWS a session needs a right to them, or reads nothing.
+    kms_keys: tuple[Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]*:key/[\w-]+$")], ...] = ()
 
     @field_validator("endpoint_url", "sts_endpoint_url")
     @classmethod
@@ -114,6 +116,12 @@ class S3Connection(BaseModel):
         if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise ValueError("an object store on another machine is reached by https only")
         return url.rstrip("/")
+
+
+def said(connection: BaseModel) -> dict[str, str]:
+    """What is set of a connection, as kinds are told it: texts, lists of them with a space between."""
+    found = connection.model_dump(exclude_none=True)
+    return {key: " ".join(value) if isinstance(value, tuple) else str(value) for key, value in found.items()}
 
 
 class Settings(BaseSettings):
@@ -215,7 +223,7 @@ class Settings(BaseSettings):
     def place(self, kind: str, binding: Mapping[str, Any]) -> dict[str, str]:
         """What is set of the connection a slice of a kind is bound to; nothing if it has none, or an unknown one."""
         found = self.connections(kind).get(str(binding.get("connection")))
-        return {} if found is None else {key: str(value) for key, value in found.model_dump(exclude_none=True).items()}
+        return {} if found is None else said(found)
 
     @field_validator("trusted_proxies")
     @classmethod

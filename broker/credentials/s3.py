@@ -30,18 +30,14 @@ from broker.credentials.base import (
     Use,
 )
 from broker.credentials.s3_binding import S3Binding
-from broker.credentials.s3_ending import LET_IN, SKEW, Door
-from broker.credentials.s3_policy import GROUP_SECONDS, Denial, lapses, partition_of, session_policy, with_denied
+from broker.credentials.s3_ending import LET_IN, SKEW, Door, Outcome, close_all
+from broker.credentials.s3_policy import GROUP_SECONDS, Denial, lapses, partition_of, with_denied
 from broker.credentials.s3_store import Opened, Store, StoreRefused, down, key_of
-from broker.errors import Invalid
+from broker.credentials.s3_trying import SHORTEST_SESSION, tried
+from broker.errors import BackendDown, Invalid
 from broker.vault import ChildToken, Vault
 
 log = structlog.get_logger(__name__)
-# What AWS and SeaweedFS open at the least, in seconds.
-SHORTEST_SESSION = 900
-# Objects counted when a slice is registered; beyond that the size reads as unknown.
-_COUNTED = 1000
-_PROBE_SECONDS = SHORTEST_SESSION
 # A session is over so long before its lease, where it can be that short: then nothing is left to refuse when the lease
 # expires. Opening it takes up to 4 s, and the store's clock counts only 5 s later.
 _BEFORE_SECONDS = 10
@@ -118,25 +114,8 @@ class S3Kind:
         binding = S3Binding.parse(bound.binding)
         if not bound.place:
             raise _unconnected(binding.connection)
-        place = bound.place
-        store = Store(place, key_of(setup, binding.connection, "issuer"))
-        name = f"register-{slice_id.replace('_', '-')}"
-        try:
-            opened = store.assume(name, session_policy(binding, "read", partition=store.partition), _PROBE_SECONDS)
-            guest = Store(place, opened.key)
-            found = guest.listed(binding.bucket, binding.prefix, _COUNTED)
-            beside = guest.may(lambda s3: s3.list_objects_v2(Bucket=binding.bucket, MaxKeys=1))
-        except StoreRefused as error:
-            raise _not_registered(error.code) from error
-        except ValueError as error:
-            raise Invalid("The prefix is too long for a session's policy.", field="/binding/prefix") from error
-        if beside:
-            raise Invalid(
-                "The store lets a session see beyond its prefix: it does not heed session policies.",
-                field="/binding/connection",
-                advice="Ask the operator to run: guestkey connect-backend s3 --check",
-            )
-        return found if found < _COUNTED else None
+        issuer = key_of(setup, binding.connection, "issuer")
+        return tried(bound.place, issuer, binding, f"register-{slice_id.replace('_', '-')}")
 
     def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
         """Nothing was made for the slice alone."""
@@ -151,8 +130,7 @@ class S3Kind:
         seconds = max(SHORTEST_SESSION, min(lease.lifetime - _BEFORE_SECONDS, int(place["longest_session"])))
         store = Store(place, key_of(vault, binding.connection, "issuer"))
         try:
-            policy = session_policy(binding, lease.action, lease.networks, partition=store.partition)
-            opened = store.assume(lease.handle, policy, seconds)
+            opened = store.open(lease.handle, binding, lease.action, seconds, lease.networks)
         except (StoreRefused, ValueError) as error:
             log.warning("s3.issue_refused", lease=lease.id, error=str(error))
             raise down("The object store refused to open a session.") from error
@@ -190,14 +168,29 @@ class S3Kind:
 
     def end(self, vault: Vault, lease: LeaseToEnd) -> str:
         """Refuse the session at the bucket, and ask for the bucket's policy: only what it says there counts."""
-        binding, place, until = S3Binding.parse(lease.binding), _known(lease.place), _until(lease)
-        if place["ended_by"] == "nothing":
-            return _past(until, lease.now)
-        store = Store(place, key_of(vault, binding.connection, "ender", remembered=True))
-        settles = float(place["settles"])
-        return Door(store, vault, binding.connection, binding.bucket, place["ended_by"], settles).close(
-            lease.handle, until
-        )
+        outcome = self.end_many(vault, [lease])[lease.id]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def end_many(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, Outcome]:
+        """The same for many, in one writing for each bucket: see `s3_ending.close_all`."""
+        outcomes: dict[str, Outcome] = {}
+        doors: dict[tuple[str, str], tuple[Door, dict[str, datetime]]] = {}
+        for lease in leases:
+            try:
+                binding, place, until = S3Binding.parse(lease.binding), _known(lease.place), _until(lease)
+                if place["ended_by"] == "nothing":
+                    outcomes[lease.id] = _past(until, lease.now)
+                    continue
+                where = (binding.connection, binding.bucket)
+                if where not in doors:
+                    doors[where] = (_door(vault, binding, place), {})
+                doors[where][1][lease.handle] = until
+            except (BackendDown, Exposed) as error:
+                outcomes[lease.id] = error
+        closed = close_all(list(doors.values()))
+        return outcomes | {lease.id: closed[lease.handle] for lease in leases if lease.handle in closed}
 
     def by_hand(self, lease: LeaseToEnd) -> str:
         """The statement to add to the bucket's policy."""
@@ -213,6 +206,11 @@ class S3Kind:
     def shown(self, vault: Vault, tag: str, bounds: Sequence[Bound]) -> Shown:
         """No store lists its sessions: what we do not know of was handed to nobody, and dies at its own end."""
         return Shown()
+
+
+def _door(vault: Vault, binding: S3Binding, place: Mapping[str, str]) -> Door:
+    store = Store(place, key_of(vault, binding.connection, "ender", remembered=True))
+    return Door(store, vault, binding.connection, binding.bucket, place["ended_by"], float(place["settles"]))
 
 
 def _until(lease: LeaseToEnd) -> datetime:
@@ -243,14 +241,4 @@ def _unconnected(name: str) -> Invalid:
         f"No object store named {name} is connected.",
         field="/binding/connection",
         advice="Ask the operator to run: guestkey connect-backend s3",
-    )
-
-
-def _not_registered(code: str) -> Invalid:
-    if code in ("NoSuchBucket", "404"):
-        return Invalid("There is no such bucket.", field="/binding/bucket")
-    return Invalid(
-        "The store does not let a session read there.",
-        field="/binding/bucket",
-        advice="Let the connection's role read and list the bucket; see docs/connect-s3.md.",
     )

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,7 @@ from broker.credentials.base import Exposed, NotEnded
 from broker.credentials.s3_policy import (
     LONGEST_BUCKET_POLICY,
     Denial,
+    Denied,
     Unreadable,
     denied_in,
     lapses,
@@ -58,6 +60,10 @@ class _Queue:
     waiting: dict[str, int] = field(default_factory=dict)
 
 
+Outcome = str | Exception
+Sessions = Mapping[str, datetime]
+# Buckets whose policies are written at once, when many end together.
+_BUCKETS_AT_ONCE = 4
 _queues: dict[tuple[str, str], _Queue] = defaultdict(_Queue)
 _seen: dict[str, tuple[int, float]] = {}
 
@@ -79,49 +85,67 @@ class Door:
     settles: float
 
     def close(self, handle: str, session_until: datetime) -> str:
-        """Refuse a session until it would have expired. Returns what confirmed it; twice is fine.
+        """Refuse one session until it would have expired. Returns what confirmed it; twice is fine.
 
         Raises:
             Exposed: it is written but not in force everywhere yet, or there is no room for it.
             NotEnded: the policy was written and does not hold it.
             BackendDown: store or key store do not answer usefully.
         """
+        outcome = close_all([(self, {handle: session_until})])[handle]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def write(self, sessions: Sessions) -> dict[str, Outcome]:
+        """Have sessions refused. Returns those not to `confirm`: over already, or without room."""
         found = self._look()
-        if found.now > session_until + SKEW:
-            return OVER
-        denial = self._denied(found).get(handle)
+        over: dict[str, Outcome] = {handle: OVER for handle, until in sessions.items() if found.now > until + SKEW}
+        denied = self._denied(found)
+        missing = {handle: until for handle, until in sessions.items() if handle not in over and handle not in denied}
+        return over | (self._write(missing) if missing else {})
+
+    def confirm(self, sessions: Sessions) -> dict[str, Outcome]:
+        """What the bucket's policy says of sessions that were written there."""
+        found = self._look()
+        denied = self._denied(found)
+        return {handle: self._confirmed(found, denied.get(handle)) for handle in sessions}
+
+    def _confirmed(self, found: Found, denial: Denial | None) -> Outcome:
         if denial is None:
-            self._write(handle, session_until)
-            found = self._look()
-            denial = self._denied(found).get(handle)
-        if denial is None:
-            raise NotEnded("the bucket's policy was written, and does not hold the session")
+            return NotEnded("the bucket's policy was written, and does not hold the session")
         in_force = datetime.fromtimestamp(denial.written, UTC) + timedelta(seconds=self.settles)
         if found.now < in_force:
-            raise Exposed(in_force, "The refusal is in the bucket's policy; the store takes so long to apply it.")
+            return Exposed(in_force, "The refusal is in the bucket's policy; the store takes so long to apply it.")
         return CONFIRMED
 
-    def _write(self, handle: str, session_until: datetime) -> None:
+    def _write(self, sessions: Sessions) -> dict[str, Outcome]:
+        """Returns those for which the policy has no room."""
         queue = _queues[self.connection, self.bucket]
         with queue.guard:
-            queue.waiting[handle] = lapses(session_until.timestamp())
+            queue.waiting |= {handle: lapses(until.timestamp()) for handle, until in sessions.items()}
         try:
             with queue.writing:
                 with queue.guard:
                     batch = dict(queue.waiting)
-                # Whoever came while another wrote finds it done.
-                if handle in batch:
-                    self._write_all(batch, session_until)
-                    with queue.guard:
-                        for written in batch:
-                            queue.waiting.pop(written, None)
+                # Whoever came while another wrote finds it done, but for what had no room.
+                if batch.keys().isdisjoint(sessions):
+                    return {}
+                again = self._write_all(batch)
+                with queue.guard:
+                    for written in batch.keys() - again.keys():
+                        queue.waiting.pop(written, None)
         finally:
             with queue.guard:
-                queue.waiting.pop(handle, None)
-        if self.settles <= _WORTH_WAITING:
-            sleep(self.settles)
+                for handle in sessions:
+                    queue.waiting.pop(handle, None)
+        no_room = "The bucket's policy has no room to refuse another session."
+        return {
+            handle: Exposed(sessions[handle], no_room, again=again[handle]) for handle in sessions if handle in again
+        }
 
-    def _write_all(self, batch: Mapping[str, int], session_until: datetime) -> None:
+    def _write_all(self, batch: Mapping[str, int]) -> dict[str, datetime]:
+        """Write as many as there is room for. Returns the others, and when to try them again."""
         with held(self.vault, self.store.address, self.bucket) as until:
             found = self._look()
             now = int(found.now.timestamp())
@@ -131,16 +155,27 @@ class Door:
                 if denial.until > now - SKEW.total_seconds()
             }
             written = now if self.settles > _WORTH_WAITING else 0
-            denied |= {fresh: Denial(lapse, written) for fresh, lapse in batch.items() if fresh not in denied}
-            document = self._document(found, denied)
-            if len(document.encode()) > LONGEST_BUCKET_POLICY:
-                log.error("s3.no_room", connection=self.connection, bucket=self.bucket, sessions=len(denied))
-                # What lapses first makes room.
-                again = datetime.fromtimestamp(min(denial.until for denial in denied.values()), UTC) + 2 * SKEW
-                raise Exposed(session_until, "The bucket's policy has no room to refuse another session.", again=again)
+            fresh = {handle: Denial(lapse, written) for handle, lapse in batch.items() if handle not in denied}
+            document, left_out = self._fitting(found, denied, fresh)
             if monotonic() > until:
                 raise down("The object store takes too long.")
-            self._put(document)
+            if len(left_out) < len(fresh):
+                self._put(document)
+            if not left_out:
+                return {}
+            log.error("s3.no_room", connection=self.connection, bucket=self.bucket, sessions=len(left_out))
+            # What lapses first makes room.
+            first = min((denial.until for denial in (denied | fresh).values()), default=now)
+            return dict.fromkeys(left_out, datetime.fromtimestamp(first, UTC) + 2 * SKEW)
+
+    def _fitting(self, found: Found, denied: Denied, fresh: Denied) -> tuple[str, list[str]]:
+        """The policy with as many of the fresh as there is room for, and who is left out."""
+        kept, left_out = dict(fresh), list[str]()
+        while True:
+            document = self._document(found, {**denied, **kept})
+            if len(document.encode()) <= LONGEST_BUCKET_POLICY or not kept:
+                return document, left_out
+            left_out.append(kept.popitem()[0])
 
     def _document(self, found: Found, denied: Mapping[str, Denial]) -> str:
         try:
@@ -165,6 +200,40 @@ class Door:
             self.store.put_policy(self.bucket, document)
         except StoreRefused as error:
             raise NotEnded(f"the store refuses the bucket's policy: {error.code}") from error
+
+
+def close_all(work: Sequence[tuple[Door, Sessions]]) -> dict[str, Outcome]:
+    """End sessions of any number of buckets together: each policy is written once, and all are waited for once.
+
+    However many end, and whatever one of them does meanwhile, none waits longer than one alone would.
+
+    Args:
+        work: of each bucket, the sessions by handle, and until when each would live.
+
+    Returns:
+        By handle what confirmed its end, or why there is none: see `Door.close`.
+    """
+    with ThreadPoolExecutor(_BUCKETS_AT_ONCE) as pool:
+        outcomes = _together(pool.map(lambda of: _each(of[0].write, of[1]), work))
+        waiting = [
+            (door, {handle: until for handle, until in sessions.items() if handle not in outcomes})
+            for door, sessions in work
+        ]
+        waiting = [(door, left) for door, left in waiting if left]
+        sleep(max((door.settles for door, _ in waiting if door.settles <= _WORTH_WAITING), default=0))
+        return outcomes | _together(pool.map(lambda of: _each(of[0].confirm, of[1]), waiting))
+
+
+def _each(act: Callable[[Sessions], dict[str, Outcome]], sessions: Sessions) -> dict[str, Outcome]:
+    """What an act says of each; where it fails, that of all."""
+    try:
+        return act(sessions)
+    except (NotEnded, Exposed, BackendDown, VaultRefused) as error:
+        return dict.fromkeys(sessions, error)
+
+
+def _together(found: Iterable[dict[str, Outcome]]) -> dict[str, Outcome]:
+    return {handle: outcome for one in found for handle, outcome in one.items()}
 
 
 @contextmanager

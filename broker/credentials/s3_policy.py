@@ -40,11 +40,21 @@ def partition_of(role_arn: str) -> str:
     return role_arn.split(":")[1]
 
 
-def session_policy(binding: S3Binding, action: str, networks: Iterable[str] = (), *, partition: str = "aws") -> str:
+def session_policy(
+    binding: S3Binding,
+    action: str,
+    networks: Iterable[str] = (),
+    *,
+    partition: str = "aws",
+    kms_keys: Iterable[str] = (),
+) -> str:
     """What a session may do: read or write under the prefix, and nothing else.
 
     Reading lists under the prefix only; writing neither reads nor lists nor deletes. The role's own policy bounds it
     further, because a session may do what both allow.
+
+    Args:
+        kms_keys: ARNs of keys that buckets are encrypted with; AWS asks for a right to them with each object.
 
     Raises:
         ValueError: it would be longer than stores take.
@@ -68,11 +78,33 @@ def session_policy(binding: S3Binding, action: str, networks: Iterable[str] = ()
     if held_to := sorted(networks):
         for statement in statements:
             statement["Condition"] = {**statement.get("Condition", {}), "IpAddress": {"aws:SourceIp": held_to}}
+    if used := sorted(kms_keys):
+        statements.append(_through_the_store(used, action))
     # ASCII only: the limit is on characters, and what is signed must not depend on an encoding.
     text = json.dumps({"Version": VERSION, "Statement": statements}, separators=(",", ":"))
     if len(text) > LONGEST_SESSION_POLICY:
         raise ValueError("the session policy is too long")
     return text
+
+
+def _through_the_store(kms_keys: list[str], action: str) -> dict[str, Any]:
+    """The right to have objects decrypted and encrypted by S3, and to call KMS for nothing else.
+
+    No address is asked for: it is S3 that calls KMS, and has asked for the guest's.
+    """
+    return {
+        "Effect": "Allow",
+        # Completing an upload in parts decrypts them.
+        "Action": ["kms:Decrypt"] if action == "read" else ["kms:Decrypt", "kms:GenerateDataKey"],
+        "Resource": kms_keys,
+        "Condition": {"StringLike": {"kms:ViaService": ["s3.*.amazonaws.com*"]}},
+    }
+
+
+def listing_policy(bucket: str, *, partition: str = "aws") -> str:
+    """What looking for names in a bucket takes: listing all of it, and reading nothing."""
+    allowed = {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": [f"arn:{partition}:s3:::{bucket}"]}
+    return json.dumps({"Version": VERSION, "Statement": [allowed]}, separators=(",", ":"))
 
 
 def _mapping(found: object) -> Mapping[str, Any]:

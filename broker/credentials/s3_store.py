@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -25,7 +25,8 @@ from botocore.session import Session
 from urllib3.exceptions import HTTPError
 
 from broker.bounds import Breaker, Entrance
-from broker.credentials.s3_policy import partition_of
+from broker.credentials.s3_binding import S3Binding
+from broker.credentials.s3_policy import partition_of, session_policy
 from broker.errors import BackendDown
 from broker.vault import Vault, VaultRefused
 
@@ -161,6 +162,16 @@ class Store:
                 raise ValueError("no time of expiry")
             return Opened(key, expires_at.astimezone(UTC), who.rpartition("/")[2])
 
+    def open(self, name: str, binding: S3Binding, action: str, seconds: int, networks: Iterable[str] = ()) -> Opened:
+        """Open a session that may do this at a slice's prefix, and nothing else; raises as `assume` does.
+
+        Raises:
+            ValueError: its policy would be longer than stores take.
+        """
+        keys = self._place.get("kms_keys", "").split()
+        policy = session_policy(binding, action, networks, partition=self.partition, kms_keys=keys)
+        return self.assume(name, policy, seconds)
+
     def policy(self, bucket: str) -> Found:
         """The bucket's policy."""
         with self._gate.answering():
@@ -185,13 +196,73 @@ class Store:
                 if _code(error) != "NoSuchBucketPolicy":
                     raise
 
-    def listed(self, bucket: str, prefix: str, most: int = 1000) -> int:
-        """How many objects lie under a prefix, at most `most`; folders' own marks are none."""
+    def listed(self, bucket: str, prefix: str, most: int = 1000) -> list[str]:
+        """The objects under a prefix, at most `most`; folders' own marks are none."""
         with self._gate.answering():
             answer = self._s3.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=most)
             if str(answer["Name"]) != bucket:
                 raise ValueError("another bucket was listed")
-            return sum(not str(found["Key"]).endswith("/") for found in answer.get("Contents", []))
+            keys = [str(found["Key"]) for found in answer.get("Contents", [])]
+            return [key for key in keys if not key.endswith("/")]
+
+    def folders(self, bucket: str, prefix: str, most: int) -> tuple[list[str], bool]:
+        """The prefixes one level below another, and whether these are all; asked in at most so many answers."""
+        found, more = list[str](), dict[str, str]()
+        for _ in range(most):
+            with self._gate.answering():
+                answer = self._s3.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/", **more)
+                found += [str(below["Prefix"]) for below in answer.get("CommonPrefixes", [])]
+                if not answer["IsTruncated"]:
+                    return found, True
+                more = {"ContinuationToken": _text(answer["NextContinuationToken"])}
+        return found, False
+
+    def read_byte(self, bucket: str, key: str) -> None:
+        """Read the first byte of an object; an empty one has none.
+
+        Raises:
+            StoreRefused: whatever reading it takes, this key may not, or nobody can now.
+            BackendDown: no useful answer.
+        """
+        with self._gate.answering():
+            try:
+                with closing(self._s3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")["Body"]) as body:
+                    body.read()
+            except ClientError as error:
+                if _code(error) != "InvalidRange":
+                    raise
+
+    def bucket_keys(self, bucket: str) -> list[str]:
+        """The KMS keys a bucket encrypts with, as it names them; "" for the one that is the store's own."""
+        with self._gate.answering():
+            try:
+                answer = self._s3.get_bucket_encryption(Bucket=bucket)
+            except ClientError as error:
+                if _code(error) != "ServerSideEncryptionConfigurationNotFoundError":
+                    raise
+                return []
+            rules = [
+                rule.get("ApplyServerSideEncryptionByDefault", {})
+                for rule in answer["ServerSideEncryptionConfiguration"]["Rules"]
+            ]
+            return [str(rule.get("KMSMasterKeyID", "")) for rule in rules if "kms" in str(rule.get("SSEAlgorithm"))]
+
+    def aborts_uploads(self, bucket: str) -> bool:
+        """Whether a rule of a bucket's life cycle aborts uploads in parts that nobody completes, of whatever name."""
+        with self._gate.answering():
+            try:
+                rules = self._s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+            except ClientError as error:
+                if _code(error) != "NoSuchLifecycleConfiguration":
+                    raise
+                return False
+            return any(
+                rule["Status"] == "Enabled"
+                and "AbortIncompleteMultipartUpload" in rule
+                and not rule.get("Prefix")
+                and rule.get("Filter", {}) in ({}, {"Prefix": ""})
+                for rule in rules
+            )
 
     def may(self, act: Callable[[Any], object]) -> bool:
         """Whether the store lets this key do something with an S3 client."""
@@ -278,6 +349,8 @@ def _refused(error: ClientError) -> Exception:
     if code == "RequestTimeTooSkewed":
         log.error("s3.clock", operation=error.operation_name)
         return down("The object store refuses requests by the clock of this machine.")
+    if code == "NotImplemented":
+        return StoreRefused(code, status)
     if status >= 500 or status in (0, 429) or code in ("SlowDown", "Throttling", "RequestTimeout"):
         log.warning("s3.fault", code=code[:80], status=status, operation=error.operation_name)
         return down()

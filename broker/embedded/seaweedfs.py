@@ -254,6 +254,7 @@ def _iam(signing: str) -> dict[str, Any]:
 
     guests = ["s3:GetObject", "s3:ListBucket", "s3:PutObject", "s3:AbortMultipartUpload"]
     policies = ["s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"]
+    policies += ["s3:GetEncryptionConfiguration", "s3:GetLifecycleConfiguration"]
     who = {"AWS": "arn:aws:iam::000000000000:user/issuer"}
     trust = {
         "Version": _POLICY,

@@ -26,7 +26,7 @@ from broker.operator.connecting.keystore import operator
 from broker.operator.connecting.place import checked_name
 from broker.operator.connecting.stores import Proven, prove, read_key
 from broker.parts import vault_of
-from broker.settings import S3Connection, Settings
+from broker.settings import S3Connection, Settings, said
 
 _WAIT_SECONDS = 20.0
 _AWS_WAIT_SECONDS = 120.0
@@ -41,6 +41,9 @@ def s3(
     region: Annotated[str, typer.Option(help="Its region.")] = "us-east-1",
     longest_session: Annotated[int, typer.Option(help="Longest session of the role, in seconds.")] = 3600,
     ca_file: Annotated[Path | None, typer.Option(help="Its authority's certificates, if not a public one.")] = None,
+    kms_key: Annotated[
+        list[str] | None, typer.Option(help="ARN of a KMS key that its buckets are encrypted with; may be repeated.")
+    ] = None,
     issuer_key_file: Annotated[
         Path | None, typer.Option(help="Id and secret, a line each, of the key that may assume the role.")
     ] = None,
@@ -71,12 +74,13 @@ def s3(
             region=region,
             longest_session=longest_session,
             ca_file=ca_file,
+            kms_keys=kms_key or (),
         )
         issuer = _key(talk, "issuer", issuer_key_file)
         ender = _key(talk, "ender", ender_key_file)
         seconds = wait if wait is not None else _WAIT_SECONDS if endpoint_url else _AWS_WAIT_SECONDS
         found = prove(
-            _said(place), bucket, issuer, ender, seconds=seconds, told=talk.say, writing=_alone(settings, bucket)
+            said(place), bucket, issuer, ender, seconds=seconds, told=talk.say, writing=_alone(settings, bucket)
         )
         place = place.model_copy(update={"ended_by": found.ended_by, "settles": found.settles})
         if not only_check:
@@ -100,13 +104,9 @@ def _place(**given: Any) -> S3Connection:
         return S3Connection(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        option = str(first["loc"][0]) if first["loc"] else "role_arn"
-        said = str(first["msg"]).removeprefix("Value error, ")
-        raise Invalid(f"--{option.replace('_', '-')}: {said}.", field=f"/{option}") from error
-
-
-def _said(place: S3Connection) -> dict[str, str]:
-    return {key: str(value) for key, value in place.model_dump(exclude_none=True).items()}
+        option = str(first["loc"][0]).removesuffix("s") if first["loc"] else "role_arn"
+        why = str(first["msg"]).removeprefix("Value error, ")
+        raise Invalid(f"--{option.replace('_', '-')}: {why}.", field=f"/{option}") from error
 
 
 def _key(talk: Talk, identity: str, file: Path | None) -> Key:

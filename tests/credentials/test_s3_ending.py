@@ -209,6 +209,21 @@ def test_without_room_it_is_said_and_nothing_is_lost(world: World) -> None:
     assert denied_in(json.dumps(policy(world))).keys() == known.keys()
 
 
+def test_what_has_room_is_refused_though_not_all_has(world: World) -> None:
+    known: dict[str, Denial] = {}
+    lapse, full = lapses(time.time() + 60), ""
+    while len(full) + 5 * 45 < LONGEST_BUCKET_POLICY:
+        known[f"{world.parts.tag}-l{len(known):026d}"] = Denial(lapse)
+        full = with_denied("", BUCKET, "aws:username", known)
+    world.stack.store.client().put_bucket_policy(Bucket=BUCKET, Policy=full)
+    ended = [issued(world) for _ in range(12)]
+    outcomes = KIND.end_many(world.ender.vault, [to_end(*of) for of in ended])
+    refused = {lease.id for lease, session in ended if not readable(session.values)}
+    assert 0 < len(refused) < len(ended)
+    assert {id_ for id_, outcome in outcomes.items() if outcome == CONFIRMED} == refused
+    assert all(isinstance(outcomes[lease.id], Exposed) for lease, _ in ended if lease.id not in refused)
+
+
 def test_a_lease_ends_through_the_worker_and_says_what_confirmed_it(world: World) -> None:
     vendor = world.vendor()
     signed = world.person(vendor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from broker.credentials.s3_ending import mark_of
 from broker.credentials.s3_policy import denied_in
 from broker.embedded.seaweedfs import ROLE_ARN
 from broker.embedded.stack import Stack
+from broker.operator.connecting.buckets import unopened
 from broker.operator.main import app
 from broker.parts import Parts, vault_of
 from broker.settings import Settings
@@ -21,6 +22,7 @@ from tests.support.data import BUCKET
 from tests.support.doors import answering, open_to_all
 
 Run = Callable[..., Result]
+KEY = "arn:aws:kms:eu-central-1:111122223333:key/0f6c1a2b-1111-2222-3333-444455556666"
 
 
 @pytest.fixture
@@ -107,6 +109,91 @@ def test_a_key_that_can_do_too_much_is_warned_of(run: Run, tmp_path: Path) -> No
     assert "! The ender's key can list the bucket itself" in ran.stderr
 
 
+def encrypted(stack: Stack, key: str | None) -> None:
+    """Give the bucket a default key, or take it away."""
+    owner = stack.store.client()
+    if key is None:
+        owner.delete_bucket_encryption(Bucket=BUCKET)
+        return
+    default = {"SSEAlgorithm": "aws:kms"} | ({"KMSMasterKeyID": key} if key else {})
+    rules = {"Rules": [{"ApplyServerSideEncryptionByDefault": default}]}
+    owner.put_bucket_encryption(Bucket=BUCKET, ServerSideEncryptionConfiguration=rules)
+
+
+@pytest.fixture
+def kms(stack: Stack) -> Iterator[None]:
+    """The bucket is encrypted with a key that lies in AWS."""
+    encrypted(stack, KEY)
+    yield
+    encrypted(stack, None)
+
+
+@pytest.mark.usefixtures("kms")
+def test_a_bucket_is_refused_whose_key_no_session_would_have_a_right_to(run: Run) -> None:
+    ran = run("--check")
+    assert ran.exit_code == 1
+    assert f"encrypted with the KMS key {KEY}" in ran.stderr
+    assert f"--kms-key {KEY}" in ran.stderr
+    other = run("--check", "--kms-key", KEY.replace("0f6c", "1f6c"))
+    assert other.exit_code == 1
+
+
+@pytest.mark.usefixtures("kms")
+def test_with_its_key_named_it_is_connected_and_the_setting_says_so(run: Run) -> None:
+    ran = run("--check", "--kms-key", KEY)
+    assert data(ran)["s3_connections"]["pictures"]["kms_keys"] == [KEY]
+    assert "right to the KMS key through the store" in ran.stderr
+
+
+def test_a_key_of_the_stores_own_needs_no_right(run: Run, stack: Stack) -> None:
+    encrypted(stack, "pictures")
+    try:
+        ran = run("--check")
+    finally:
+        encrypted(stack, None)
+    assert ran.exit_code == 0
+    assert "which it uses by itself" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("keys", "given", "at_aws", "unknown"),
+    [
+        ([], [], True, None),
+        ([KEY], [KEY], True, None),
+        ([KEY], [], False, KEY),
+        ([KEY.rpartition("/")[2]], [KEY], True, None),
+        ([KEY[-36:]], ["arn:aws:kms:us-east-1:1:key/other"], True, KEY[-36:]),
+        (["pictures"], [], False, None),
+        (["pictures"], [], True, "pictures"),
+        ([""], [], True, ""),
+        ([""], [KEY], True, None),
+        (["alias/scans"], [], True, "alias/scans"),
+        (["arn:aws:kms:eu-central-1:1:alias/scans"], [KEY], True, None),
+        ([KEY, "other"], [KEY], True, "other"),
+    ],
+)
+def test_which_key_sessions_would_have_no_right_to(
+    keys: list[str], given: list[str], at_aws: bool, unknown: str | None
+) -> None:
+    assert unopened(keys, given, at_aws=at_aws) == unknown
+
+
+def test_what_nobody_aborts_is_warned_of(run: Run, stack: Stack) -> None:
+    owner = stack.store.client()
+    assert "leaves unfinished stay in this bucket for ever" in run("--check").stderr
+    rule = {"ID": "a", "Status": "Enabled", "Filter": {"Prefix": ""}}
+    abort = {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}}
+    owner.put_bucket_lifecycle_configuration(Bucket=BUCKET, LifecycleConfiguration={"Rules": [rule | abort]})
+    try:
+        assert "unfinished" not in run("--check").stderr
+    finally:
+        owner.delete_bucket_lifecycle(Bucket=BUCKET)
+
+
+def test_names_compared_without_regard_to_case_are_warned_of(run: Run) -> None:
+    assert "a guest of trials/ reaches TRIALS/, too" in run("--check").stderr
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -114,6 +201,7 @@ def test_a_key_that_can_do_too_much_is_warned_of(run: Run, tmp_path: Path) -> No
         ({"role_arn": "admin"}, "--role-arn"),
         ({"endpoint_url": "http://store.example"}, "https only"),
         ({"endpoint_url": "ftp://127.0.0.1"}, "no address"),
+        ({"kms_key": "alias/scans"}, "--kms-key"),
         ({"bucket": "clin*ic"}, "bucket's name"),
         ({"bucket": "nonesuch"}, "nonesuch"),
         ({"role_arn": "arn:aws:iam::000000000000:role/nobody"}, "refuses to open a session"),

@@ -62,6 +62,27 @@ def open_to_all() -> Iterator[str]:
         yield address
 
 
+@contextmanager
+def refusing_to_read() -> Iterator[str]:
+    """A store that lists one object under `trials/`, and lets nobody read it."""
+    held = "<ListBucketResult><Name>clinic</Name><Contents><Key>trials/0</Key></Contents></ListBucketResult>"
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            sent = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            _say(self, 200, _ASSUMED.format(name=sent["RoleSessionName"][0]))
+
+        def do_GET(self) -> None:
+            inside = parse_qs(urlsplit(self.path).query).get("prefix") == ["trials/"]
+            return _say(self, 200, held) if inside else _say(self, 403, _DENIED)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Say nothing."""
+
+    with _serving(Handler) as address:
+        yield address
+
+
 def _say(handler: BaseHTTPRequestHandler, status: int, text: str) -> None:
     handler.send_response(status)
     handler.send_header("Content-Type", "text/xml")

@@ -14,12 +14,13 @@ from time import monotonic, sleep
 from typing import Any
 
 from broker.credentials.s3_binding import S3Binding
-from broker.credentials.s3_policy import Denial, denied_in, lapses, session_policy, with_denied
+from broker.credentials.s3_policy import Denial, denied_in, lapses, with_denied
 from broker.credentials.s3_store import Key, Store, StoreRefused
+from broker.credentials.s3_trying import SHORTEST_SESSION, folds_case, opens
 from broker.errors import Conflict, Invalid
+from broker.operator.connecting.buckets import readable, tidied
 
 KEYS = ("aws:userid", "aws:username")
-_SESSION_SECONDS = 900
 _POLL_SECONDS = 0.25
 # In force a moment after it bit once is not in force everywhere: what was measured is multiplied.
 _MARGIN = 3.0
@@ -61,6 +62,13 @@ def prove(
     guest, name = _open(place, issuer, binding)
     _confined(guest, binding)
     told("A session sees its prefix and nothing beside it; it can neither write there nor read the bucket's policy.")
+    if folds_case(guest, binding):
+        told(
+            "! This store compares names in a session's policy without regard to case: a guest of trials/ reaches"
+            " TRIALS/, too. A slice whose prefix has another spelling in its bucket is refused; begin none there later."
+        )
+    readable(place, Store(place, ender), bucket, told)
+    tidied(Store(place, ender), bucket, told)
     refused = (name, lambda: not guest.may(lambda s3: s3.list_objects_v2(Bucket=bucket, Prefix=binding.prefix)))
     # AWS names a session in one way, those who follow it mostly in the other.
     for key in KEYS if not place.get("endpoint_url") else KEYS[::-1]:
@@ -82,9 +90,7 @@ def _narrow(identity: str, store: Store, bucket: str, told: Callable[[str], None
 def _open(place: Mapping[str, str], issuer: Key, binding: S3Binding) -> tuple[Store, str]:
     name = f"guestkey-probe-{secrets.token_hex(6)}"
     try:
-        store = Store(place, issuer)
-        policy = session_policy(binding, "read", partition=store.partition)
-        opened = store.assume(name, policy, _SESSION_SECONDS)
+        opened = Store(place, issuer).open(name, binding, "read", SHORTEST_SESSION)
     except StoreRefused as error:
         raise Conflict(
             f"The store refuses to open a session of the role: {error.code[:60]}.",
@@ -110,7 +116,7 @@ def _confined(guest: Store, binding: S3Binding) -> None:
         "read the bucket's policy": lambda s3: s3.get_bucket_policy(Bucket=bucket),
     }
     for what, act in beyond.items():
-        if _may(guest, act):
+        if opens(guest, act):
             raise Conflict(
                 f"A session held to one prefix could {what}.",
                 advice="This store does not heed session policies: slices cannot live there.",
@@ -122,14 +128,6 @@ def _lists(store: Store, bucket: str, prefix: str) -> bool:
         return store.may(lambda s3: s3.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1))
     except StoreRefused as error:
         raise Invalid(f"The store shows no bucket {bucket}: {error.code[:60]}.", field="/bucket") from error
-
-
-def _may(guest: Store, act: Callable[[Any], object]) -> bool:
-    try:
-        return guest.may(act)
-    except StoreRefused:
-        # Not there, which a session that may not look must not be told either.
-        return True
 
 
 def _refused_within(
@@ -146,7 +144,7 @@ def _refused_within(
         refused: the session's name, and whether it is refused by now.
     """
     name, is_refused = refused
-    until = lapses((datetime.now(UTC) + timedelta(seconds=_SESSION_SECONDS)).timestamp())
+    until = lapses((datetime.now(UTC) + timedelta(seconds=SHORTEST_SESSION)).timestamp())
     try:
         with writing(store):
             before = store.policy(bucket).document
