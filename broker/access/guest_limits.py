@@ -1,21 +1,31 @@
 """Ends guests' sessions that run or hold something longer than allowed, or hold too many locks.
 
-Each user is made with timeouts, and may switch off those that a user may set: so the worker looks, too.
+Each user is made with timeouts, and may switch off those that a user may set: so the worker looks, too. Where a door
+could not be closed, as on a full disk, whoever comes in again is put out between the attempts to close it.
 """
 
 from __future__ import annotations
+
+from collections import defaultdict
 
 import structlog
 from sqlalchemy import select
 
 from broker.credentials import kinds
-from broker.credentials.base import HoldsToLimits
+from broker.credentials.base import HoldsToLimits, KeepsOut
 from broker.errors import BackendDown
 from broker.models import LIVE_STATES, Lease, Slice
 from broker.parts import Parts
 
 log = structlog.get_logger(__name__)
 LIMITS_SECONDS = 5.0
+
+
+def look(parts: Parts) -> int:
+    """What the worker does every few seconds; returns how many sessions were ended for their length."""
+    # First, because it waits for least.
+    keep_out(parts)
+    return end_overlong(parts)
 
 
 def end_overlong(parts: Parts) -> int:
@@ -38,3 +48,26 @@ def end_overlong(parts: Parts) -> int:
             log.warning("guests.session_ended", connection=connection, user=user, why="too long, or too many locks")
         ended += len(users)
     return ended
+
+
+def keep_out(parts: Parts) -> int:
+    """End what is open of leases whose end failed. Returns of how many; a silent place is passed over."""
+    query = select(Lease.kind, Lease.handle, Slice.binding).join(Slice, Slice.id == Lease.slice_id)
+    with parts.database.transaction() as tx:
+        rows = tx.execute(query.where(Lease.state == "revoke_failed")).all()
+    handles: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for kind, handle, binding in rows:
+        if "connection" in binding:
+            handles[kind, str(binding["connection"])].append(handle)
+    kept_out = 0
+    for (name, connection), some in sorted(handles.items()):
+        kind = kinds.get(name)
+        if not isinstance(kind, KeepsOut):
+            continue
+        try:
+            kind.keep_out(parts.vault, connection, some)
+        except BackendDown as error:
+            log.warning("guests.not_kept_out", connection=connection, backend=error.backend)
+            continue
+        kept_out += len(some)
+    return kept_out

@@ -106,7 +106,7 @@ class Worker:
         self._shared(
             chores.GUEST_LIMITS,
             guest_limits.LIMITS_SECONDS,
-            lambda: self._run_beside(others, chores.GUEST_LIMITS, lambda: guest_limits.end_overlong(self._parts)),
+            lambda: self._run_beside(others, chores.GUEST_LIMITS, lambda: guest_limits.look(self._parts)),
         )
         self._every("log", LOG_SECONDS, lambda: sequencing.sequence(self._parts))
         self._every("housekeeping", HOUSEKEEPING_SECONDS, lambda: housekeeping.tidy(self._parts))

@@ -303,6 +303,18 @@ class HoldsToLimits(Protocol):
 
 
 @runtime_checkable
+class KeepsOut(Protocol):
+    """What a kind offers besides where sessions can be ended while the door cannot be closed."""
+
+    def keep_out(self, vault: Vault, connection: str, handles: Sequence[str]) -> None:
+        """End what is open under these handles and nothing else, without waiting for anything.
+
+        Raises:
+            BackendDown: the place does not answer.
+        """
+
+
+@runtime_checkable
 class EndsTogether(Protocol):
     """What a kind offers besides where many credentials end sooner together than one after the other."""
 

@@ -6,8 +6,9 @@ The user sees one view and nothing else; its name carries the lease id (`gk_<tag
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from time import monotonic, sleep
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pymysql
@@ -17,6 +18,7 @@ from broker.credentials import authority, mariadb_slices
 from broker.credentials.base import Bound, Connects, Ending, LeaseToEnd, LeaseToIssue, NotEnded, Seen, Shown, Use
 from broker.credentials.database_user import BACKSTOP_SECONDS, DatabaseUser
 from broker.credentials.mariadb_binding import MariadbBinding
+from broker.credentials.mariadb_ending import guests, kill, take_away
 from broker.credentials.mariadb_slices import Session, connected, silent, view_of
 from broker.credentials.names import user_of
 from broker.credentials.table_looking import MADE, difference
@@ -25,13 +27,9 @@ from broker.vault import Vault
 
 log = structlog.get_logger(__name__)
 _GUEST = re.compile(r"gk_([a-z0-9]{6})_([a-z0-9]+)")
-# A killed session is gone once it notices, which takes milliseconds; who reconnects without pause shows up meanwhile.
-_GOING_SECONDS = 2.0
-_PAUSE_SECONDS = 0.02
-# What the server shows of a connection that was killed and has not noticed yet.
-_KILLED = "killed"
-CONFIRMED = "mariadb: no such user, no connection"
-CUT = "mariadb: no such user; its connection is cut, and what it began computes on for nobody"
+# Within what is declared: one statement that waits for a full disk, and what was asked before it.
+_STATEMENT_SECONDS = 2
+_OTHER_WAY_SECONDS = 12
 
 
 class MariadbKind(DatabaseUser):
@@ -41,8 +39,8 @@ class MariadbKind(DatabaseUser):
     authority = "ssl_ca"
     connects: Connects | None = Connects("MariaDB server", "columns and rows of a table", asked=True)
     ending = Ending(
-        how="The account is locked, its connections are killed, the user is dropped, and MariaDB is asked whether"
-        " user and connections are gone.",
+        how="Connections are killed, the account is locked, connections are killed again, the user is dropped, and"
+        " MariaDB is asked whether user and connections are gone.",
         new_sessions=5,
         open_sessions=5,
         worst_case=BACKSTOP_SECONDS,
@@ -108,16 +106,54 @@ class MariadbKind(DatabaseUser):
         return was is None or was.get("made") != MADE
 
     def end(self, vault: Vault, lease: LeaseToEnd) -> str:
-        """Revoke in OpenBao, then make sure in MariaDB by hand, then ask it: only its answer counts.
+        """End it in MariaDB by hand and ask it: only its answer counts. Then revoke in OpenBao, whatever came of it.
 
-        OpenBao being down stops none of that. What it still believes it holds it revokes when the lease runs out.
+        OpenBao being down or hung stops none of that. What it still believes it holds it revokes as the lease runs out.
         """
-        self.settle(vault, lease)
+        user = user_of(lease.handle)
         try:
-            with connected(vault, str(lease.binding["connection"]), "watch") as session:
-                return _taken_away(session, user_of(lease.handle))
+            said = take_away(_at(vault, str(lease.binding["connection"])), [user])[user]
         except pymysql.Error as error:
             raise NotEnded(f"MariaDB refused or vanished: {type(error).__name__}") from error
+        finally:
+            # It reaches the same server with another login: what it can still end, the next attempt confirms.
+            self.settle(vault, lease)
+        if isinstance(said, NotEnded):
+            raise said
+        return said
+
+    def end_many(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
+        """By hand in MariaDB, all of a server at once, and asked. OpenBao is only told afterwards (`settle`)."""
+        by_connection: dict[str, list[LeaseToEnd]] = defaultdict(list)
+        for lease in leases:
+            by_connection[str(lease.binding["connection"])].append(lease)
+        outcomes: dict[str, str | Exception] = {}
+        for name, some in by_connection.items():
+            outcomes |= self._end_at(vault, name, some)
+        return outcomes
+
+    def _end_at(self, vault: Vault, connection: str, leases: Sequence[LeaseToEnd]) -> dict[str, str | Exception]:
+        users = {user_of(lease.handle): lease.id for lease in leases}
+        try:
+            said = take_away(_at(vault, connection), sorted(users))
+        except pymysql.Error as error:
+            # A server that let us in and does not go on would keep OpenBao waiting, too.
+            return {lease.id: NotEnded(f"MariaDB refused or vanished: {type(error).__name__}") for lease in leases}
+        except BackendDown as error:
+            with vault.deadline(_OTHER_WAY_SECONDS):
+                for lease in leases:
+                    self.settle(vault, lease)
+            return {lease.id: NotEnded(f"MariaDB: {error.detail}") for lease in leases}
+        return {users[user]: outcome for user, outcome in said.items()}
+
+    def keep_out(self, vault: Vault, connection: str, handles: Sequence[str]) -> None:
+        """See `KeepsOut.keep_out`."""
+        try:
+            with _at(vault, connection)() as session:
+                kill(session, [user_of(handle) for handle in handles])
+        except pymysql.Error as error:
+            log.warning("mariadb.not_kept_out", connection=connection, error=type(error).__name__)
+            raise silent() from error
 
     def by_hand(self, lease: LeaseToEnd) -> str:
         """See `Kind.by_hand`."""
@@ -130,7 +166,7 @@ class MariadbKind(DatabaseUser):
         for name, bound in sorted({bound.connection: bound for bound in bounds}.items()):
             try:
                 with connected(vault, name, "watch") as session:
-                    rows = _guests(session, "")
+                    rows = guests(session, "")
             except (BackendDown, pymysql.Error) as error:
                 log.warning("mariadb.not_listed", connection=name, error=type(error).__name__)
                 unasked[name] = error.detail if isinstance(error, BackendDown) else silent().detail
@@ -145,31 +181,6 @@ class MariadbKind(DatabaseUser):
         return Shown(found, frozenset(asked), unasked, frozenset(others), complete=True)
 
 
-def _taken_away(session: Session, user: str) -> str:
-    """End a user of ours; returns what confirms it.
-
-    A connection that is killed has lost its client and begins nothing more. Some functions do not notice for hours.
-
-    Raises:
-        NotEnded: the user or a connection that was not killed is still there.
-    """
-    until = monotonic() + _GOING_SECONDS
-    rows, confirmed = _guests(session, user), CONFIRMED
-    while rows:
-        if monotonic() >= until:
-            users = sum(what == "user" for _, what in rows)
-            raise NotEnded(f"MariaDB still shows {users} user, {len(rows) - users} connections")
-        with session.cursor() as cursor:
-            cursor.execute("CALL guestkey_ops.end_guest(%s)", (user,))
-        sleep(_PAUSE_SECONDS)
-        # Only after a kill of our own: a guest that kills its own statements is shown alike.
-        shown = _guests(session, user)
-        rows = [row for row in shown if row[1] != _KILLED]
-        confirmed = CUT if shown and not rows else CONFIRMED
-    return confirmed
-
-
-def _guests(session: Session, user: str) -> Sequence[tuple[Any, ...]]:
-    with session.cursor() as cursor:
-        cursor.execute("CALL guestkey_ops.guests(%s)", (user,))
-        return cursor.fetchall()
+def _at(vault: Vault, connection: str) -> Callable[[], Session]:
+    """What opens sessions of the watch login that wait for less than is declared."""
+    return partial(connected, vault, connection, "watch", statement_seconds=_STATEMENT_SECONDS)

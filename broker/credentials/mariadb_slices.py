@@ -181,8 +181,13 @@ def _is_view(cursor: Cursor, binding: MariadbBinding) -> bool:
     return row is None or str(row[1]).startswith("VIEW")
 
 
-def connected(vault: Vault, connection_name: str, login: str) -> Session:
+def connected(
+    vault: Vault, connection_name: str, login: str, *, statement_seconds: int = _STATEMENT_SECONDS
+) -> Session:
     """A session of the login `registrar` or `watch`, autocommitting; its context closes it.
+
+    Args:
+        statement_seconds: how long a statement may take; one second more, and the session is given up.
 
     Raises:
         BackendDown: the database cannot be reached, or its login is not known.
@@ -201,13 +206,13 @@ def connected(vault: Vault, connection_name: str, login: str) -> Session:
             password=unquote(url.password or ""),
             ssl=None if plain else ssl.create_default_context(cafile=ca_file),
             connect_timeout=_CONNECT_SECONDS,
-            read_timeout=_STATEMENT_SECONDS + 1,
+            read_timeout=statement_seconds + 1,
             write_timeout=_CONNECT_SECONDS,
             charset="utf8mb4",
             autocommit=True,
             # Times in UTC: a table is known again by when it was made, whatever zone the server is set to later.
-            init_command=f"SET SESSION max_statement_time = {_STATEMENT_SECONDS}, lock_wait_timeout = 3,"
-            f" sql_mode = '{_STRICT}', time_zone = '+00:00'",
+            init_command=f"SET SESSION max_statement_time = {statement_seconds}, lock_wait_timeout ="
+            f" {max(1, statement_seconds - 2)}, sql_mode = '{_STRICT}', time_zone = '+00:00'",
         )
     except (VaultRefused, KeyError) as error:
         raise unknown_login() from error

@@ -17,7 +17,7 @@ from broker.credentials.base import Bound, Connects, Ending, LeaseToEnd, LeaseTo
 from broker.credentials.database_user import BACKSTOP_SECONDS, DatabaseUser
 from broker.credentials.names import user_of
 from broker.credentials.postgres_binding import PostgresBinding
-from broker.credentials.postgres_ending import Looked, take_away
+from broker.credentials.postgres_ending import Looked, signal, take_away
 from broker.credentials.postgres_limits import end_overlong
 from broker.credentials.postgres_sessions import silent, view_of, watching
 from broker.credentials.postgres_users import STATEMENTS
@@ -163,6 +163,16 @@ class PostgresKind(DatabaseUser):
                 return end_overlong(session)
         except psycopg.Error as error:
             log.warning("postgres.limits_not_held", connection=connection, error=type(error).__name__)
+            raise silent() from error
+
+    def keep_out(self, vault: Vault, connection: str, handles: Sequence[str]) -> None:
+        """See `KeepsOut.keep_out`."""
+        users = [user_of(handle) for handle in handles]
+        try:
+            with watching(vault, connection) as session:
+                signal(session, Looked(session, users), users)
+        except psycopg.Error as error:
+            log.warning("postgres.not_kept_out", connection=connection, error=type(error).__name__)
             raise silent() from error
 
     def by_hand(self, lease: LeaseToEnd) -> str:

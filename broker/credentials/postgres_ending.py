@@ -76,7 +76,7 @@ def take_away(session: Session, users: Sequence[str], another: Callable[[], Sess
     until = monotonic() + _MOST_SECONDS
     before = after = Looked(session, users)
     if not before.nothing:
-        _signal(session, before, users)
+        signal(session, before, users)
         _insist(session, another, "close_door", before.numbers, until)
         # Only then: who reconnects without pause would else be let in again under a user that is about to go.
         sleep(_LATECOMERS_SECONDS)
@@ -97,7 +97,7 @@ def _remains(user: str, before: Looked, after: Looked) -> str:
     return f"{roles} role, {sessions} sessions" if roles or sessions else ""
 
 
-def _signal(session: Session, shown: Looked, users: Sequence[str]) -> None:
+def signal(session: Session, shown: Looked, users: Sequence[str]) -> None:
     """Tell sessions to end, without waiting for them; those of users that are gone go by any user's name."""
     if not (shown.logged_in or shown.orphans):
         return
@@ -115,7 +115,7 @@ def _end_sessions(session: Session, users: Sequence[str]) -> None:
         shown = Looked(session, users)
         if not (shown.logged_in or shown.orphans) or monotonic() > end:
             return
-        _signal(session, shown, users)
+        signal(session, shown, users)
         sleep(_POLL_SECONDS)
 
 
@@ -212,7 +212,7 @@ def _end_blockers(session: Session, users: Sequence[str]) -> None:
     try:
         session.execute("SELECT guestkey_ops.end_blockers()")
     except psycopg.errors.UndefinedFunction:
-        _signal(session, Looked(session, users), users)
+        signal(session, Looked(session, users), users)
 
 
 def _lock_timeout(session: Session, limit: str) -> None:

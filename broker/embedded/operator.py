@@ -50,11 +50,11 @@ class Operator:
         login = self._call("POST", "auth/approle/login", {"role_id": "guestkey-operator", "secret_id": secret_id})
         self._token = login["auth"]["client_token"]
 
-    def connect_database(self, postgres: Postgres) -> None:
-        """Connect the database `data`: the minter's password becomes OpenBao's alone, the others go to its store."""
+    def connect_database(self, postgres: Postgres, name: str = "data") -> None:
+        """Connect a server's `data`: the minter's password becomes OpenBao's alone, the others go to its store."""
         self._call(
             "POST",
-            "database/config/data",
+            f"database/config/{name}",
             {
                 "plugin_name": "postgresql-database-plugin",
                 "allowed_roles": ["gk-*"],
@@ -67,9 +67,9 @@ class Operator:
                 "max_open_connections": 8,
             },
         )
-        self._call("POST", "database/rotate-root/data", {})
+        self._call("POST", f"database/rotate-root/{name}", {})
         for login in ("registrar", "watch"):
-            self.let_in("data", login, postgres.url(login, "data"))
+            self.let_in(name, login, postgres.url(login, "data"))
 
     def let_in(self, connection: str, login: str, url: str) -> None:
         """Tell the key store how the broker logs in to a connection, as its registrar or watch."""

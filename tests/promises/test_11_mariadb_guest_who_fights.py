@@ -18,7 +18,7 @@ import pytest
 from broker.access.issuing import Handed
 from broker.credentials import kinds
 from broker.credentials.base import LeaseToEnd
-from broker.credentials.mariadb import CONFIRMED, CUT
+from broker.credentials.mariadb_ending import CONFIRMED, CUT
 from tests.support.mariadb import WARD_EVERY_ROW, Mariadb, Session, ask, ward_guest
 from tests.support.waiting import until
 from tests.support.world import World

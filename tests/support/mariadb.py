@@ -42,6 +42,8 @@ class Mariadb:
     port: int
     extra_port: int
     child: subprocess.Popen[bytes]
+    # As which connection OpenBao and the broker know it.
+    name: str
 
     @property
     def ca_file(self) -> Path:
@@ -101,16 +103,24 @@ def ask(session: Session, statement: str, *arguments: object) -> tuple[tuple[Any
 
 
 @contextmanager
-def mariadb(bao: OpenBao) -> Iterator[Mariadb]:
-    """Start a server, fill it, and connect it to an OpenBao."""
-    with TemporaryDirectory(prefix="guestkey-mariadb-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+def mariadb(bao: OpenBao, name: str = NAME, disk: Path | None = None) -> Iterator[Mariadb]:
+    """Start a server, fill it, and connect it to an OpenBao.
+
+    Args:
+        disk: where everything that it writes lies, its log excepted.
+    """
+    with TemporaryDirectory(prefix="guestkey-mariadb-", ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary)
         folder.chmod(0o711)
         port, account, log = children.free_port(), children.unprivileged(), folder / "log"
         extra_port = children.free_port()
-        options = [*_prepared(folder, port, account), f"--extra-port={extra_port}", "--extra-max-connections=20"]
+        options = [
+            *_prepared(folder, disk or folder, port, account),
+            f"--extra-port={extra_port}",
+            "--extra-max-connections=20",
+        ]
         child = children.start(["/usr/sbin/mariadbd", *options], log=log, account=account)
-        server = Mariadb(folder, port, extra_port, child)
+        server = Mariadb(folder, port, extra_port, child, name)
         try:
             children.wait_until(lambda: _answers(server), child, seconds=20, name="MariaDB", log=log)
             _fill(server)
@@ -121,7 +131,7 @@ def mariadb(bao: OpenBao) -> Iterator[Mariadb]:
             children.stop(child)
 
 
-def _prepared(folder: Path, port: int, account: tuple[int, int] | None) -> list[str]:
+def _prepared(folder: Path, disk: Path, port: int, account: tuple[int, int] | None) -> list[str]:
     """Make its files; returns the options to start it with."""
     authority = trustme.CA()
     certificate = authority.issue_cert(HOST)
@@ -132,7 +142,7 @@ def _prepared(folder: Path, port: int, account: tuple[int, int] | None) -> list[
         f"CREATE OR REPLACE USER root@'%' IDENTIFIED BY '{_ROOT_PASSWORD}';"
         "\nGRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;\n"
     )
-    data = folder / "data"
+    data = disk / "data"
     data.mkdir()
     if account:
         for path in (data, folder / "key.pem"):
@@ -174,7 +184,7 @@ def _connect(server: Mariadb, bao: OpenBao) -> None:
         "BAO_ADDR": bao.address,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(server.folder),
-        "name": NAME,
+        "name": server.name,
         "host": HOST,
         "port": str(server.port),
         "extra_port": str(server.extra_port),
