@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from time import monotonic, sleep
 from typing import Any
 
 import psycopg
@@ -19,7 +20,7 @@ from broker.credentials.names import user_of
 from broker.credentials.postgres_binding import PostgresBinding
 from broker.credentials.postgres_ending import Looked, signal, take_away
 from broker.credentials.postgres_limits import end_overlong
-from broker.credentials.postgres_sessions import silent, view_of, watching
+from broker.credentials.postgres_sessions import Standing, silent, view_of, watching
 from broker.credentials.postgres_users import STATEMENTS
 from broker.credentials.table_looking import MADE, difference
 from broker.errors import BackendDown
@@ -32,6 +33,10 @@ _GUESTS = (
 )
 CONFIRMED = "postgresql: no such role, no session"
 _OTHER_WAY_SECONDS = 12
+# A server that refuses says so within this; one that is silent is waited for longer.
+_AT_ONCE_SECONDS = 1.0
+# What was told to end gives back its locks within this.
+_GOING_SECONDS = 0.3
 # Sessions whose user is gone carry no name of anybody's: together they are shown as one.
 NAMELESS = "nameless"
 
@@ -57,6 +62,9 @@ class PostgresKind(DatabaseUser):
         command_says="Gets a credential of its own, opens psql, and gives it back when psql ends. No secret on the"
         " screen.",
     )
+
+    def __init__(self) -> None:
+        self._standing = Standing()
 
     def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `Kind.check_binding`."""
@@ -143,7 +151,7 @@ class PostgresKind(DatabaseUser):
     def _end_at(self, vault: Vault, connection_name: str, leases: Sequence[LeaseToEnd]) -> dict[str, str | Exception]:
         users = {user_of(lease.handle): lease.id for lease in leases}
         try:
-            remains = _taken_away(vault, connection_name, sorted(users))
+            remains = self._taken_away(vault, connection_name, sorted(users))
         except (BackendDown, psycopg.Error) as error:
             said = error.detail if isinstance(error, BackendDown) else f"refused or vanished: {type(error).__name__}"
             # OpenBao reaches the same server with another login: what it can still end, the next attempt confirms.
@@ -156,10 +164,24 @@ class PostgresKind(DatabaseUser):
             for user, rest in remains.items()
         }
 
+    def _taken_away(self, vault: Vault, connection_name: str, users: Sequence[str]) -> dict[str, str]:
+        began = monotonic()
+        try:
+            return _taken_away(vault, connection_name, users)
+        except BackendDown:
+            if monotonic() - began > _AT_ONCE_SECONDS:
+                raise
+        # Refused, not silent: its table of locks may be full. Who is logged in can end whoever filled it.
+        with self._standing.session(vault, connection_name) as session:
+            signal(session, Looked(session, users), users)
+            end_overlong(session)
+        sleep(_GOING_SECONDS)
+        return _taken_away(vault, connection_name, users)
+
     def end_overlong(self, vault: Vault, connection: str) -> Sequence[str]:
         """See `HoldsToLimits.end_overlong`. A database connected before its function came is left as it is."""
         try:
-            with watching(vault, connection) as session:
+            with self._standing.session(vault, connection) as session:
                 return end_overlong(session)
         except psycopg.Error as error:
             log.warning("postgres.limits_not_held", connection=connection, error=type(error).__name__)
@@ -169,7 +191,7 @@ class PostgresKind(DatabaseUser):
         """See `KeepsOut.keep_out`."""
         users = [user_of(handle) for handle in handles]
         try:
-            with watching(vault, connection) as session:
+            with self._standing.session(vault, connection) as session:
                 signal(session, Looked(session, users), users)
         except psycopg.Error as error:
             log.warning("postgres.not_kept_out", connection=connection, error=type(error).__name__)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -34,9 +37,72 @@ def watching(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any
     return _connect(vault, f"connections/{connection_name}/watch", remembered=True)
 
 
-def _connect(vault: Vault, secret: str, *, remembered: bool) -> psycopg.Connection[tuple[Any, ...]]:
+# What ending a session reads, shared among a server's databases: locks on these come from the table that can be full.
+_HOLD = "SELECT FROM pg_stat_activity, pg_locks, pg_roles, pg_auth_members LIMIT 0"
+
+
+class Standing:
+    """Sessions of the watch login that stay open, one for each server.
+
+    A server whose table of locks is full lets nobody log in, and who is logged in gets no lock either. So each stays in
+    a transaction that has the locks it needs to end whoever filled the table; idle, it holds no snapshot.
+    """
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, psycopg.Connection[tuple[Any, ...]]] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def session(self, vault: Vault, connection_name: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        """The one at a dataset's database, opened if there is none; one that broke is forgotten.
+
+        Raises:
+            BackendDown: there is none, and none can be opened.
+            psycopg.Error: the server refuses, or goes away meanwhile.
+        """
+        url = _url(vault, f"connections/{connection_name}/watch", remembered=True)
+        # One at a time: a session does one thing at once.
+        with self._lock:
+            standing = self._sessions.pop(url, None)
+            if standing is None or not _answers(standing):
+                standing = watching(vault, connection_name)
+                _hold(standing)
+            try:
+                yield standing
+                # A new transaction, so that nobody who needs the catalogues for itself waits for long.
+                standing.execute("COMMIT")
+                _hold(standing)
+            except BaseException:
+                standing.close()
+                raise
+            self._sessions[url] = standing
+
+
+def _hold(session: psycopg.Connection[tuple[Any, ...]]) -> None:
+    session.execute("SET idle_in_transaction_session_timeout = 0")
+    session.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+    session.execute(_HOLD)
+
+
+def _answers(session: psycopg.Connection[tuple[Any, ...]]) -> bool:
     try:
-        url = vault.secret(secret, remembered=remembered)["url"]
+        session.execute("")
+    except psycopg.Error:
+        session.close()
+        return False
+    return True
+
+
+def _url(vault: Vault, secret: str, *, remembered: bool) -> str:
+    try:
+        return str(vault.secret(secret, remembered=remembered)["url"])
+    except (VaultRefused, KeyError) as error:
+        raise unknown_login() from error
+
+
+def _connect(vault: Vault, secret: str, *, remembered: bool) -> psycopg.Connection[tuple[Any, ...]]:
+    url = _url(vault, secret, remembered=remembered)
+    try:
         return _Bounded.connect(
             url,
             connect_timeout=_CONNECT_SECONDS,
@@ -47,8 +113,6 @@ def _connect(vault: Vault, secret: str, *, remembered: bool) -> psycopg.Connecti
             " -c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=postgres",
             tcp_user_timeout=_CONNECT_SECONDS * 1000,
         )
-    except (VaultRefused, KeyError) as error:
-        raise unknown_login() from error
     except psycopg.Error as error:
         log.warning("postgres.unreachable", secret=secret, error=type(error).__name__)
         raise silent() from error

@@ -99,16 +99,23 @@ CREATE OR REPLACE FUNCTION guestkey_ops.end_blockers() RETURNS integer
      SELECT unnest(pg_blocking_pids(w.pid)) FROM pg_stat_activity w
       WHERE w.usename IN ('guestkey_watch', 'guestkey_minter')) $$;
 -- Ends guests' sessions that run or hold something longer than allowed, or hold too many locks: a user may switch off
--- the timeouts it was given. Returns whose.
+-- the timeouts it was given. Once the server's table of locks is half full, a 64th of it is too many, so that several
+-- sessions below the limit cannot fill it together. Returns whose.
 CREATE OR REPLACE FUNCTION guestkey_ops.end_overlong(statement interval, transaction interval, locks integer)
   RETURNS SETOF name
   LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-  WITH over AS MATERIALIZED (
+  WITH held AS MATERIALIZED (SELECT l.pid, count(*) AS n FROM pg_locks l WHERE NOT l.fastpath GROUP BY l.pid),
+  room AS MATERIALIZED (
+    SELECT current_setting('max_locks_per_transaction')::bigint * current_setting('max_connections')::bigint AS n),
+  most AS MATERIALIZED (
+    SELECT CASE WHEN (SELECT sum(h.n) FROM held h) * 2 > r.n THEN least(locks, r.n / 64) ELSE locks END AS n
+      FROM room r),
+  over AS MATERIALIZED (
     SELECT a.pid, a.usename FROM pg_stat_activity a
      WHERE a.usename LIKE 'gk\_%'
        AND ((a.state = 'active' AND a.query_start < clock_timestamp() - statement)
          OR a.xact_start < clock_timestamp() - transaction
-         OR a.pid IN (SELECT l.pid FROM pg_locks l GROUP BY l.pid HAVING count(*) > locks)))
+         OR a.pid IN (SELECT h.pid FROM held h, most m WHERE h.n > m.n)))
   SELECT usename FROM over WHERE pg_terminate_backend(pid) $$;
 CREATE OR REPLACE FUNCTION guestkey_ops.close_door(who name) RETURNS void
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
 from broker.access import guest_limits, registering
-from broker.credentials.base import LeaseToEnd
-from broker.credentials.names import role_of, short
-from broker.credentials.postgres import CONFIRMED, PostgresKind
+from broker.credentials.names import role_of
+from broker.credentials.postgres import CONFIRMED
 from broker.credentials.postgres_limits import end_overlong
 from broker.credentials.postgres_sessions import watching
 from broker.credentials.postgres_users import role_definition
 from broker.embedded.stack import Stack
-from broker.models import Dataset
 from broker.parts import Parts, vault_of
 from broker.settings import Settings
-from tests.support.fighting import HELD_OPEN, Session, reads, relocking, run
+from tests.support.fighter import DECLARED_SECONDS, KIND, Fighter, end, permissive
+from tests.support.fighting import HELD_OPEN, WITHOUT_TRANSACTION, hold, reads, relocking, run
 from tests.support.waiting import until
-from tests.support.world import DEIDENTIFIED, Signed, World
+from tests.support.world import World
 
-KIND = PostgresKind()
-# What the kind declares: see PostgresKind.ending.
-DECLARED_SECONDS = 5.0
 FORBIDDEN = [
     "SELECT count(pg_advisory_lock(i)) FROM generate_series(1, 10) i",
     "SELECT pg_try_advisory_lock_shared(1, 2)",
@@ -86,65 +82,6 @@ NOT_HERE = (
 )
 
 
-class Fighter:
-    """A guest with a credential of its own, and what its statements name."""
-
-    def __init__(self, world: World, other: str = "", beside: Fighter | None = None) -> None:
-        """Somebody of its own, or one more credential of another's."""
-        self.world = world
-        signed, dataset, _ = (beside.signed, beside.dataset, None) if beside else world.guest()
-        self.signed: Signed = signed
-        self.dataset: Dataset = dataset
-        self.handed = world.issue(self.signed, self.dataset)
-        assert self.handed.values is not None
-        self.user, self.view = self.handed.values["username"], self.handed.values["relation"]
-        group = f"gks_{short(world.slice_id(self.dataset))}"
-        self.names = {"self": self.user, "view": self.view, "other": other or self.user, "group": group}
-
-    def statements(self, name: str) -> list[str]:
-        """What it holds open under a name of `HELD_OPEN`."""
-        return [one.format(**self.names) for one in HELD_OPEN[name]]
-
-    def log_in(self) -> Session:
-        """One more session."""
-        return self.world.connect(self.handed)
-
-    def session(self) -> closing[Session]:
-        """One more session for a block, which may have been ended when the block is."""
-        return closing(self.log_in())
-
-    def to_end(self) -> LeaseToEnd:
-        """The lease as the worker hands it to the kind."""
-        lease = self.world.lease(self.handed.lease.id)
-        return LeaseToEnd(lease.id, lease.handle, DEIDENTIFIED, lease.backend_lease_id)
-
-
-def end(world: World, fighters: list[Fighter]) -> tuple[list[str], float]:
-    """End them as the worker does; what was said of each, and after how many seconds."""
-    ender = vault_of(world.settings, "ender")
-    ender.secret("connections/data/watch", remembered=True)
-    leases = [fighter.to_end() for fighter in fighters]
-    began = time.monotonic()
-    outcomes = KIND.end_many(ender, leases)
-    took = time.monotonic() - began
-    return [str(outcomes[lease.id]) for lease in leases], took
-
-
-@contextmanager
-def permissive(world: World) -> Iterator[None]:
-    """A server whose administrator could not forbid what only a superuser can: everything is as PostgreSQL has it."""
-    functions = "pg_advisory_lock(bigint), pg_logical_emit_message(boolean, text, text, boolean), pg_notify(text, text)"
-    with world.admin() as admin:
-        admin.execute("ALTER EVENT TRIGGER guestkey_refuse_definitions DISABLE")
-        admin.execute(f"GRANT EXECUTE ON FUNCTION {functions} TO PUBLIC")
-    try:
-        yield
-    finally:
-        with world.admin() as admin:
-            admin.execute("ALTER EVENT TRIGGER guestkey_refuse_definitions ENABLE")
-            admin.execute(f"REVOKE EXECUTE ON FUNCTION {functions} FROM PUBLIC")
-
-
 @pytest.fixture(scope="module")
 def fighting(stack: Stack, settings: Settings, parts: Parts, ender: Parts) -> Fighter:
     """A guest whose statements are refused; it is never ended."""
@@ -171,7 +108,8 @@ def test_what_a_guest_holds_open_keeps_neither_it_nor_another(world: World, held
         other = Fighter(world)
         fighter = Fighter(world, other=other.user)
         sessions = [open_sessions.enter_context(fighter.session()) for _ in range(2)]
-        run(sessions[0], fighter.statements(held))
+        hold(sessions[0], fighter.statements(held))
+        assert (sessions[0].info.transaction_status == TransactionStatus.IDLE) == (held in WITHOUT_TRANSACTION)
         second = ThreadPoolExecutor(1)
         # It waits for the first, as an accomplice would who takes over what that one lets go.
         waiting = second.submit(run, sessions[1], fighter.statements(held))
@@ -191,7 +129,7 @@ def test_another_guests_fight_keeps_nobody_in_while_it_goes_on(world: World) -> 
         other = Fighter(world)
         fighter = Fighter(world, other=other.user)
         with fighter.session() as blocking, other.session() as innocent:
-            run(blocking, fighter.statements("default rights for another"))
+            hold(blocking, fighter.statements("default rights for another"))
             said, took = end(world, [other])
             assert (said, took < DECLARED_SECONDS) == ([CONFIRMED], True)
             assert not reads(innocent, other.view)
@@ -200,7 +138,7 @@ def test_another_guests_fight_keeps_nobody_in_while_it_goes_on(world: World) -> 
         assert end(world, [fighter])[0] == [CONFIRMED]
 
 
-@pytest.mark.parametrize("held", ["own password", "many sessions", "default rights for another"])
+@pytest.mark.parametrize("held", ["own password", "longer life refused", "default rights for another"])
 def test_reconnecting_in_a_loop_and_locking_again_loses(world: World, held: str) -> None:
     with permissive(world):
         other = Fighter(world)
@@ -217,7 +155,7 @@ def test_fifty_others_end_in_time_beside_one_who_fights(world: World) -> None:
     fighters += [Fighter(world, beside=fighters[n % 10 + 1]) for n in range(40)]
     with ExitStack() as open_sessions:
         for fighter in fighters[1:]:
-            run(open_sessions.enter_context(fighter.session()), fighter.statements("own password"))
+            hold(open_sessions.enter_context(fighter.session()), fighter.statements("own password"))
         sessions = open_sessions.enter_context(relocking(fighters[0].log_in, fighters[0].statements("own password")))
         said, took = end(world, fighters)
         assert said == [CONFIRMED] * len(fighters)
