@@ -8,10 +8,14 @@ from __future__ import annotations
 import base64
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from broker.errors import BackendDown
 from broker.vault_answers import VaultRefused, checked_name, checked_path, down, number, part, shaped, text, texts
+
+# Of the five that an end may take: an OpenBao that hangs would use up most of them.
+_REMEMBERED_SECONDS = 1.5
 
 
 class Engines(ABC):
@@ -20,6 +24,10 @@ class Engines(ABC):
     def __init__(self) -> None:
         super().__init__()
         self._remembered: dict[str, Mapping[str, str]] = {}
+
+    @abstractmethod
+    def deadline(self, seconds: float) -> AbstractContextManager[None]:
+        """What this thread asks meanwhile takes no longer together."""
 
     @abstractmethod
     def _read(self, path: str) -> Any:
@@ -108,15 +116,18 @@ class Engines(ABC):
 
         Args:
             remembered: while OpenBao is down, answer what it said last; for hands that must be able to end things then.
+                Where it has said something before, it is waited for no longer than an end can spare.
 
         Raises:
             VaultRefused: there is none, or this identity may not read it.
         """
+        known = self._remembered.get(path) if remembered else None
         try:
-            secret = self.found_secret(path)
+            with nullcontext() if known is None else self.deadline(_REMEMBERED_SECONDS):
+                secret = self.found_secret(path)
         except BackendDown:
-            if remembered and path in self._remembered:
-                return self._remembered[path]
+            if known is not None:
+                return known
             raise
         if secret is None:
             raise VaultRefused(f"no secret {path}")

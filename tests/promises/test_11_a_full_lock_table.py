@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import cast
 
 import psycopg
 import pytest
@@ -22,8 +23,7 @@ from tests.support.waiting import until
 from tests.support.world import World
 
 # The one that the worker has a session with.
-WORKERS = kinds["postgres"]
-assert isinstance(WORKERS, PostgresKind)
+WORKERS = cast(PostgresKind, kinds["postgres"])
 # What a guest may run where nobody could take it from PUBLIC: the quickest way to fill the table. Savepoints with a
 # change in each take as many, in minutes.
 MANY_LOCKS = "SELECT count(pg_advisory_lock({first} + i)) FROM generate_series(1, {many}) i"

@@ -6,7 +6,9 @@ something, held open at the moment of ending.
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,9 +18,12 @@ import pymysql
 import pytest
 
 from broker.access.issuing import Handed
+from broker.access.sweeping import HANDS
+from broker.access.working import Worker
 from broker.credentials import kinds
 from broker.credentials.base import LeaseToEnd
 from broker.credentials.mariadb_ending import CONFIRMED, CUT
+from broker.models import Lease
 from tests.support.mariadb import WARD_EVERY_ROW, Mariadb, Session, ask, ward_guest
 from tests.support.waiting import until
 from tests.support.world import World
@@ -34,6 +39,9 @@ HELD: dict[str, tuple[list[str], str]] = {
         f"{NUMBERS} SELECT MAX(GET_LOCK(CONCAT('l', i), 0)) + SLEEP(1000) FROM n",
     ),
     "open transaction with locked rows": (["BEGIN", "SELECT * FROM {view} WHERE id = {row} FOR UPDATE"], ""),
+    "shared row locks": (["BEGIN", "SELECT * FROM {view} WHERE id = {row} LOCK IN SHARE MODE"], ""),
+    "metadata lock": (["SET SESSION lock_wait_timeout = 31536000", "BEGIN", "SELECT COUNT(*) FROM {view}"], ""),
+    "rights on itself": (["GRANT PROXY ON CURRENT_USER() TO CURRENT_USER()", "SET DEFAULT ROLE NONE", "BEGIN"], ""),
     "snapshot": (
         ["SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ", "START TRANSACTION WITH CONSISTENT SNAPSHOT"],
         "",
@@ -89,6 +97,21 @@ REFUSED = [
     "SET GLOBAL max_connections = 1",
     "ANALYZE TABLE {view}",
     "SHOW BINLOG EVENTS",
+    "LOCK TABLES {view} WRITE",
+    "FLUSH LOGS",
+    "FLUSH USER_RESOURCES",
+    "OPTIMIZE TABLE {view}",
+    "SET SESSION sql_log_bin = 0",
+    "SET SESSION max_user_connections = 100",
+    "CREATE EVENT guestkey_slices.e ON SCHEDULE EVERY 1 SECOND DO SELECT 1",
+    "CREATE SEQUENCE guestkey_slices.s",
+    "CREATE DATABASE guestkey_refused",
+    "CREATE ROLE guestkey_refused",
+    "GRANT SELECT ON {view} TO guestkey_watch@'%'",
+    "GRANT PROXY ON CURRENT_USER() TO guestkey_refused@'%' IDENTIFIED BY 'x'",
+    "GRANT PROXY ON CURRENT_USER() TO guestkey_watch@'%' IDENTIFIED BY 'x'",
+    "SET PASSWORD FOR guestkey_watch@'%' = PASSWORD('x')",
+    "CALL guestkey_ops.kill_guest('gk_x')",
     "CALL guestkey_ops.guests('')",
 ]
 
@@ -249,6 +272,51 @@ def test_guest_that_prepared_every_statement_is_ended_and_issuing_goes_on(world:
         assert _end(world, _guest(world)) == CONFIRMED
     finally:
         ward.ask(f"SET GLOBAL max_prepared_stmt_count = {most}")
+
+
+def test_named_lock_that_two_guests_want_keeps_neither_in(world: World, ward: Mariadb) -> None:
+    """Names of locks are the whole server's: one has it, the other waits for it, for ever."""
+    holder, waiter = _guest(world), _guest(world)
+    with _holding(ward, holder, ["SELECT GET_LOCK('wanted', 0)"], "") as held:
+        with _holding(ward, waiter, [FOREVER], "SELECT GET_LOCK('wanted', 1000000)") as waiting:
+            assert _end(world, waiter) == CONFIRMED
+            assert waiting.is_over()
+        assert not _is_over(held.session), "nobody else's session ends with it"
+        assert _end(world, holder) == CONFIRMED
+        assert held.is_over()
+
+
+def test_killing_others_by_name_reaches_nobody(world: World, ward: Mariadb) -> None:
+    """The server takes the statement, and looks only at connections that are the guest's own."""
+    handed, other = _guest(world), _guest(world)
+    assert handed.values is not None and other.values is not None
+    with ward.guest(handed.values) as session, ward.guest(other.values) as innocent:
+        for name in (other.values["username"], "guestkey_watch", "root"):
+            ask(session, f"KILL USER {name}")
+        assert not _is_over(innocent)
+    assert {_end(world, one) for one in (handed, other)} == {CONFIRMED}
+
+
+def test_openbao_that_hangs_holds_up_nobodys_end(world: World, ward: Mariadb, worker: Worker) -> None:
+    """More guests than the worker has hands; OpenBao is told of them later."""
+    guests = [_guest(world) for _ in range(HANDS + 4)]
+    sessions = [ward.guest(one.values) for one in guests if one.values is not None]
+    # As after the worker's first round: it has read its own log-in.
+    world.ender.vault.secret("connections/ward/watch", remembered=True)
+    world.stack.bao.signal(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        for one in guests:
+            world.change(Lease, one.lease.id, expires_at=world.now())
+        until(lambda: all(_is_over(session) for session in sessions), what="the end of every session")
+        assert time.monotonic() - began < KIND.ending.open_sessions
+        for one in guests:
+            assert world.wait_for(one.lease.id, "expired").confirmed_by == CONFIRMED
+    finally:
+        world.stack.bao.signal(signal.SIGCONT)
+    for session in sessions:
+        if session.open:
+            session.close()
 
 
 def test_changing_its_own_password_without_pause_hinders_no_ending(world: World, ward: Mariadb) -> None:
