@@ -33,7 +33,9 @@ log = structlog.get_logger(__name__)
 CLAIM_SECONDS = 30
 BATCH = 256
 HANDS = 8
-_PATIENCE_SECONDS = 5.0
+# What was marked meanwhile is claimed after this, though a place hangs; a full batch is let finish before the next.
+_PATIENCE_SECONDS = 1.0
+_PATIENCE_OF_MANY_SECONDS = 5.0
 
 _CLAIM = text(
     """
@@ -80,7 +82,7 @@ def end_marked(parts: Parts, pool: ThreadPoolExecutor) -> int:
     until = monotonic() + CLAIM_SECONDS
     jobs = [pool.submit(_end, parts, job, until) for job in _jobs(claimed)]
     # A place that hangs holds one hand until it is given up, and nobody else's credentials.
-    wait(jobs, timeout=_PATIENCE_SECONDS)
+    wait(jobs, timeout=_PATIENCE_SECONDS if len(ids) < BATCH else _PATIENCE_OF_MANY_SECONDS)
     if len(ids) < BATCH and not parts.unsettled.empty():
         # Only now: guests' ends come before the key store's tidiness.
         parts.background.submit(_settle, parts)

@@ -18,6 +18,8 @@ from broker.access import guest_limits
 from broker.access.issuing import Handed
 from broker.access.registering import REMOVED
 from broker.access.working import Worker
+from broker.credentials import kinds
+from broker.credentials.base import EndsTogether, NotEnded
 from broker.embedded import children
 from broker.embedded.operator import Operator
 from broker.embedded.postgres import DATA, Postgres
@@ -204,14 +206,21 @@ def test_postgresql(
 def test_mariadb(sessions: Sessions, world: World, worker: Worker, disk: SmallDisk, small_mariadb: Mariadb) -> None:
     signed, dataset = guest_at(world, "mariadb")
     handed, elsewhere = world.issue(signed, dataset), world.issue(*world.guest()[:2])
-    writer = world.issue(*guest_at(world, "mariadb"))
-    assert handed.values is not None
+    writer, first = (world.issue(*guest_at(world, "mariadb")) for _ in range(2))
+    assert handed.values is not None and first.values is not None
     session, other = sessions.keep(small_mariadb.guest(handed.values)), sessions.keep(world.connect(elsewhere))
     disk.fill()
+    beside = sessions.keep(small_mariadb.guest(first.values))
     writing = use_up_binary_log(small_mariadb, writer)
     assert not is_over(session), "reading needs no room"
+    # While the table of accounts is held, and nobody has ended who holds it.
+    ending = kinds["mariadb"]
+    assert isinstance(ending, EndsTogether)
+    came_of = ending.end_many(world.ender.vault, [world.to_end(first.lease.id)])
+    assert isinstance(came_of[first.lease.id], NotEnded)
+    assert is_over(beside)
     began = time.monotonic()
-    over(world, handed, writer, elsewhere)
+    over(world, handed, writer, first, elsewhere)
     until(lambda: is_over(session), seconds=2 * PROMISED_SECONDS)
     world.wait_for(elsewhere.lease.id, "expired")
     assert time.monotonic() - began < 2 * PROMISED_SECONDS
@@ -224,7 +233,7 @@ def test_mariadb(sessions: Sessions, world: World, worker: Worker, disk: SmallDi
         until(lambda: is_over(again), what="the end of who came in again")
     disk.make_room()
     # The server looks once a minute whether there is room.
-    for one in (handed, writer):
+    for one in (handed, writer, first):
         world.wait_for(one.lease.id, "expired", seconds=150)
     writing.join(60)
     assert not writing.is_alive()

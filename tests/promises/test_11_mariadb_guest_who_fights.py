@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
+import psycopg
 import pymysql
 import pytest
 
@@ -317,6 +318,24 @@ def test_openbao_that_hangs_holds_up_nobodys_end(world: World, ward: Mariadb, wo
     for session in sessions:
         if session.open:
             session.close()
+
+
+def test_server_that_hangs_holds_one_hand_of_the_worker(world: World, ward: Mariadb, worker: Worker) -> None:
+    guests, elsewhere = [_guest(world) for _ in range(3 * HANDS)], world.issue(*world.guest()[:2])
+    with ward.frozen(), world.connect(elsewhere) as other:
+        for one in guests:
+            world.change(Lease, one.lease.id, expires_at=world.now())
+        until(
+            lambda: all(world.lease(one.lease.id).claimed_until for one in guests), what="the worker's taking them on"
+        )
+        began = time.monotonic()
+        world.change(Lease, elsewhere.lease.id, expires_at=world.now())
+        with pytest.raises(psycopg.OperationalError):
+            while True:
+                other.execute("SELECT pg_sleep(0.05)")
+        assert time.monotonic() - began < kinds["postgres"].ending.open_sessions
+    for one in guests:
+        world.wait_for(one.lease.id, "expired", seconds=90)
 
 
 def test_changing_its_own_password_without_pause_hinders_no_ending(world: World, ward: Mariadb) -> None:
