@@ -106,13 +106,15 @@ def test_every_page_of_the_portal_takes_one_connection(narrow: Replica, world: W
 def _forms(page: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Where each form of a page leads, and its fields, filled in with the first that there is to choose."""
     for form in html5lib.parse(page, namespaceHTMLElements=False).iter("form"):
-        fields = {item.get("name"): item.get("value") or "a test" for item in form.iter("input") if item.get("name")}
-        fields |= {item.get("name"): "a test of one connection" for item in form.iter("textarea")}
+        inputs = {item.get("name") or "": item.get("value") or "a test" for item in form.iter("input")}
+        fields = {name: value for name, value in inputs.items() if name}
+        fields |= {item.get("name") or "": "a test of one connection" for item in form.iter("textarea")}
         for item in form.iter("select"):
             values = [option.get("value") or "" for option in item.iter("option")]
-            fields[item.get("name")] = next(filter(None, values), "")
-        if form.get("method") == "post" and form.get("action", "").startswith("/"):
-            yield form.get("action").partition("?")[0], fields
+            fields[item.get("name") or ""] = next(filter(None, values), "")
+        action = form.get("action") or ""
+        if form.get("method") == "post" and action.startswith("/"):
+            yield action.partition("?")[0], fields
 
 
 def _crawl(browser: Browser, forms: dict[str, dict[str, str]]) -> dict[str, int]:
