@@ -14,7 +14,7 @@ from sqlalchemy import func, or_, select
 from broker import canonical
 from broker.access.approving import admins_to_decide, asker_of, why_not
 from broker.access.foresight import Foresight, Prospect, foresee
-from broker.access.requests import holder_of, holding_person, party_of, untended
+from broker.access.requests import holder_of, holding_person, party_of, undecidable, untended
 from broker.access.slices import slices_of
 from broker.caller import Caller
 from broker.credentials import serving
@@ -135,8 +135,14 @@ def dossier(parts: Parts, tx: Transaction, caller: Caller, found: Request, now: 
         state=_state(tx, holder, person, vendor, of, opened, foresight),
         refusal=why_not(tx, caller, found),
         owner_suspended=of.owner_id is not None and tx.get_one(Person, of.owner_id).status != "active",
-        somebody_may_decide=of.id not in untended(tx, [of.id]) or bool(admins_to_decide(tx, found, now)),
+        somebody_may_decide=_somebody_may_decide(tx, found, now),
     )
+
+
+def _somebody_may_decide(tx: Transaction, found: Request, now: datetime) -> bool:
+    if untended(tx, [found.dataset_id]):
+        return bool(admins_to_decide(tx, found, now))
+    return not undecidable(tx, [found.id])
 
 
 def check_unchanged(parts: Parts, tx: Transaction, caller: Caller, found: Request, seen: str, now: datetime) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, exists, func, not_, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, exists, false, func, not_, or_, select, text, update
 
 from broker import audit
 from broker.access import words
@@ -18,7 +18,7 @@ from broker.access.datasets import dataset
 from broker.access.foresight import Foresight, Prospect, foresee
 from broker.access.paging import Page, Window, matching, page
 from broker.access.people import person
-from broker.access.permissions import is_lead, looked_after, missing, requests_seen, stewards_of
+from broker.access.permissions import STEWARD, is_lead, looked_after, missing, requests_seen, stewards_of
 from broker.access.teams import team
 from broker.caller import Caller
 from broker.database import Transaction
@@ -188,6 +188,11 @@ def untended(tx: Transaction, dataset_ids: Collection[str]) -> set[str]:
     return set(tx.scalars(select(Dataset.id).where(Dataset.id.in_(dataset_ids), ~owned, ~stewarded)))
 
 
+def undecidable(tx: Transaction, request_ids: Collection[str]) -> set[str]:
+    """Those of these requests about which no owner or steward can decide: there is none, or it is their own."""
+    return set(tx.scalars(select(Request.id).where(Request.id.in_(request_ids), ~_decidable())))
+
+
 def may_remind_from(found: Request) -> datetime:
     """From when on those who decide may be reminded of a request."""
     return (found.reminded_at or found.created_at) + REMIND_EVERY
@@ -346,11 +351,24 @@ def _check_not_asked(tx: Transaction, caller: Caller, dataset_id: str, new: NewR
 
 
 def _decided_by(caller: Caller) -> ColumnElement[bool]:
-    """The condition that a request may be this caller's to decide; `approving.why_not` has the last word."""
+    """The condition that a request may be this caller's to decide; `approving.why_not` has the last word.
+
+    Admins also find what no owner or steward can decide, because it is their own: only an admin can change that.
+    """
     cared_for = Request.dataset_id.in_(looked_after(caller))
-    if not caller.is_admin:
-        return cared_for
-    active_owner = (Person.id == Dataset.owner_id) & (Person.status == "active")
-    tended = exists().where(Dataset.id == Request.dataset_id, active_owner)
-    stewarded = stewards_of().where(Grant.dataset_id == Request.dataset_id).correlate(Request).exists()
-    return or_(cared_for, and_(~tended, ~stewarded))
+    return or_(cared_for, ~_decidable()) if caller.is_admin else cared_for
+
+
+def _decidable() -> ColumnElement[bool]:
+    """The condition that an active owner or a steward may decide about a request; see `approving.why_not`."""
+    owner = (Dataset.id == Request.dataset_id, Person.id == Dataset.owner_id, Person.status == "active")
+    owned = exists().where(*owner, ~_own(Person.id)).correlate(Request)
+    stewards = stewards_of().where(Grant.dataset_id == Request.dataset_id, Request.role != STEWARD)
+    return or_(owned, stewards.where(~_own(Grant.person_id)).correlate(Request).exists())
+
+
+def _own(person_id: Any) -> ColumnElement[bool]:
+    """The condition that a request is in a way somebody's own: they asked, it is for them, or they know the secret."""
+    shown = or_(Service.created_by == person_id, Service.secret_seen_by == person_id)
+    knows = exists().where(Service.id == Request.service_id, shown).correlate_except(Service)
+    return or_(person_id == Request.person_id, func.coalesce(Request.for_person_id == person_id, false()), knows)

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from broker.models import Dataset, Person, Slice, new_id
+from broker.models import Dataset, Person, Service, Slice, new_id
 from tests.support.agreeing import agree_waiting
 from tests.support.world import PICTURES, Signed, World
 from tests.web.conftest import BrowserOf, ClientOf
@@ -101,6 +101,39 @@ def test_a_suspended_owners_requests_reach_an_admin(
     assert "The dataset’s owner is suspended" in page and f"/datasets/{dataset.slug}/change" in page
     assert "Waits for an admin" in browser_of(guest).get(f"/requests/{request}").text
     assert client_of(admin).post(f"/requests/{request}/approve", json={}).status_code == 201
+
+
+@pytest.mark.parametrize("whose", ["the owner's", "a lone steward's", "to be a steward", "for a service of theirs"])
+def test_what_nobody_can_decide_reaches_an_admin(
+    owned: tuple[Dataset, Signed, Signed], world: World, client_of: ClientOf, browser_of: BrowserOf, whose: str
+) -> None:
+    """Whoever would decide asked for it themselves, or may not decide about that role."""
+    dataset, owner, _ = owned
+    admin, steward = world.person(roles=("admin",)), world.person(name="Stefan Steward")
+    if whose == "the owner's":
+        request = _ask(client_of, owner, dataset, slice="deidentified")
+    elif whose == "for a service of theirs":
+        service = world.service()
+        world.change(Service, service.id, created_by=owner.id)
+        request = _ask(client_of, admin, dataset, role="pipeline", service=service.id)
+    else:
+        world.grant(dataset, steward, "steward")
+        world.change(Person, owner.id, status="suspended")
+        asker, role = (world.person(), "steward") if whose == "to be a steward" else (steward, "annotator")
+        request = _ask(client_of, asker, dataset, role=role)
+    looker = world.person(roles=("admin",))
+    queue = client_of(looker).get("/requests?view=queue&limit=200").json()["items"]
+    assert {item["id"]: item["waits_for"] for item in queue}.get(request) == "nobody"
+    assert client_of(looker).get(f"/requests/{request}").json()["facts"]["somebody_may_decide"] is False
+    page = browser_of(looker).get(f"/requests/{request}").text
+    assert "Nobody can decide this now." in page and f"/datasets/{dataset.slug}/change" in page
+    assert client_of(looker).post(f"/requests/{request}/approve", json={}).status_code == 403
+    # Somebody else who may decide settles it.
+    world.grant(dataset, world.person(), "steward")
+    found = client_of(looker).get(f"/requests/{request}").json()
+    if whose != "to be a steward":
+        assert (found["waits_for"], found["facts"]["somebody_may_decide"]) == ("owner", True)
+        assert request not in {r["id"] for r in client_of(looker).get("/requests?view=queue&limit=200").json()["items"]}
 
 
 def test_why_says_that_a_request_waits(

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from broker.access.approving import Narrowing
 from broker.access.dossier import Dossier
-from broker.access.requests import LONGEST_PERIOD, SHORTEST_PERIOD, NewRequest, may_remind_from, untended
+from broker.access.requests import LONGEST_PERIOD, SHORTEST_PERIOD, NewRequest, may_remind_from, undecidable, untended
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.models import Dataset, Grant, Person, Request
@@ -46,7 +46,8 @@ class RequestShown(Shown):
     """A request by `person`, for themselves or `for_person`, a team or a service. `period` is in seconds.
 
     A grant of it ends at `until` at the latest. `decision_reason` is what the approver said; who asked may remind.
-    `waits_for` is `owner` (or a steward), or `admin` where the dataset has no active owner; null once it is decided.
+    `waits_for` is `owner` (or a steward), `admin` where the dataset has neither, or `nobody` where it is in a way
+    the own request of whoever would decide; null once it is decided.
     """
 
     id: str
@@ -69,7 +70,7 @@ class RequestShown(Shown):
     decision_reason: str
     grant: str | None
     granted: GrantedShown | None
-    waits_for: Literal["owner", "admin"] | None
+    waits_for: Literal["owner", "admin", "nobody"] | None
 
 
 class SliceOpened(SliceShown):
@@ -251,6 +252,7 @@ def _values(tx: Transaction, items: Sequence[Request], *, inside: bool) -> list[
     people = dict(_pairs(tx, select(Person.id, Person.name).where(Person.id.in_(ids))))
     slugs = dict(_pairs(tx, select(Dataset.id, Dataset.slug).where(Dataset.id.in_({i.dataset_id for i in items}))))
     left = untended(tx, {item.dataset_id for item in items if item.state == "pending"})
+    stuck = undecidable(tx, {item.id for item in items if item.state == "pending"})
     made = tx.scalars(select(Grant).where(Grant.request_id.in_({i.id for i in items})))
     grants = {grant.request_id: grant for grant in made}
     return [
@@ -273,12 +275,18 @@ def _values(tx: Transaction, items: Sequence[Request], *, inside: bool) -> list[
             "decided_at": item.decided_at,
             "decided_by": _decider(item, people) if inside else None,
             "decision_reason": item.decision_reason,
-            "waits_for": None if item.state != "pending" else "admin" if item.dataset_id in left else "owner",
+            "waits_for": _waits_for(item, left, stuck),
             "grant": grants[item.id].id if item.id in grants else None,
             "granted": _granted(item, grants[item.id]) if item.id in grants else None,
         }
         for item in items
     ]
+
+
+def _waits_for(item: Request, left: set[str], stuck: set[str]) -> str | None:
+    if item.state != "pending":
+        return None
+    return "admin" if item.dataset_id in left else "nobody" if item.id in stuck else "owner"
 
 
 def _granted(item: Request, grant: Grant) -> dict[str, Any]:
