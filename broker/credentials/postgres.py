@@ -64,7 +64,7 @@ class PostgresKind(DatabaseUser):
     )
 
     def __init__(self) -> None:
-        self._standing = Standing()
+        self.standing = Standing()
 
     def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `Kind.check_binding`."""
@@ -172,7 +172,7 @@ class PostgresKind(DatabaseUser):
             if monotonic() - began > _AT_ONCE_SECONDS:
                 raise
         # Refused, not silent: its table of locks may be full. Who is logged in can end whoever filled it.
-        with self._standing.session(vault, connection_name) as session:
+        with self.standing.session(vault, connection_name) as session:
             signal(session, Looked(session, users), users)
             end_overlong(session)
         sleep(_GOING_SECONDS)
@@ -181,7 +181,7 @@ class PostgresKind(DatabaseUser):
     def end_overlong(self, vault: Vault, connection: str) -> Sequence[str]:
         """See `HoldsToLimits.end_overlong`. A database connected before its function came is left as it is."""
         try:
-            with self._standing.session(vault, connection) as session:
+            with self.standing.session(vault, connection) as session:
                 return end_overlong(session)
         except psycopg.Error as error:
             log.warning("postgres.limits_not_held", connection=connection, error=type(error).__name__)
@@ -191,7 +191,7 @@ class PostgresKind(DatabaseUser):
         """See `KeepsOut.keep_out`."""
         users = [user_of(handle) for handle in handles]
         try:
-            with self._standing.session(vault, connection) as session:
+            with self.standing.session(vault, connection) as session:
                 signal(session, Looked(session, users), users)
         except psycopg.Error as error:
             log.warning("postgres.not_kept_out", connection=connection, error=type(error).__name__)

@@ -77,6 +77,12 @@ class Standing:
                 raise
             self._sessions[url] = standing
 
+    def close(self) -> None:
+        """Close them all."""
+        with self._lock:
+            while self._sessions:
+                self._sessions.popitem()[1].close()
+
 
 def _hold(session: psycopg.Connection[tuple[Any, ...]]) -> None:
     session.execute("SET idle_in_transaction_session_timeout = 0")

@@ -89,6 +89,7 @@ def test_a_worker_that_was_just_started_says_so_and_goes_on_once_there_is_room(w
     session = take_every_connection(world, fighter, kept)[0]
     fill(world, session)
     fresh = PostgresKind()
+    kept.callback(fresh.standing.close)
     (said,), _ = end(world, [fighter], fresh)
     assert "does not answer" in said
     # What docs/guests-who-fight.md says to do at the server.
