@@ -14,6 +14,7 @@ from sqlalchemy import func, or_, select
 from broker import canonical
 from broker.access.approving import admins_to_decide, asker_of, why_not
 from broker.access.foresight import Foresight, Prospect, foresee
+from broker.access.naming import names_of
 from broker.access.requests import holder_of, holding_person, party_of, undecidable, untended
 from broker.access.slices import slices_of
 from broker.caller import Caller
@@ -210,7 +211,7 @@ def _holder(tx: Transaction, found: Request, person: Person) -> Holder:
     if found.service_id:
         service = tx.get_one(Service, found.service_id)
         return Holder("service", service.id, service.name, 1)
-    return Holder("person", person.id, person.name, 1)
+    return Holder("person", person.id, names_of(tx, [person.id])[person.id], 1)
 
 
 def _longest(found: Request, of: Dataset, now: datetime) -> int:

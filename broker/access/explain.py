@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 
 from broker.access.facts import Ask, gather
+from broker.access.naming import names_of
 from broker.access.rulebook import in_force
 from broker.caller import Caller
 from broker.database import Transaction
@@ -149,7 +150,7 @@ def _other(tx: Transaction, person_id: str) -> Caller:
 def _reach(tx: Transaction, grant: Grant, reaching: tuple[Rule, ...]) -> Reach:
     holder, name, members = "", "", 1
     if grant.person_id:
-        holder, name = f"person:{grant.person_id}", tx.get_one(Person, grant.person_id).name
+        holder, name = f"person:{grant.person_id}", names_of(tx, [grant.person_id])[grant.person_id]
     elif grant.service_id:
         holder, name = f"service:{grant.service_id}", tx.get_one(Service, grant.service_id).name
     elif grant.team_id:

@@ -9,7 +9,7 @@ from typing import Literal
 from sqlalchemy import ColumnElement, Select, func, select
 
 from broker.access import ending, words
-from broker.access.naming import person_meant
+from broker.access.naming import names_of, person_meant
 from broker.access.paging import Page, Window, matching, page
 from broker.access.permissions import grants_seen, is_lead, leases_seen, looked_after, missing
 from broker.caller import Caller
@@ -142,7 +142,7 @@ def may_end(tx: Transaction, caller: Caller, found: Grant | Lease) -> bool:
 
 def holder_names(tx: Transaction, found: list[Grant]) -> dict[str, str]:
     """The name of each grant's holder, by grant id."""
-    people = _names(tx, Person, [grant.person_id for grant in found if grant.person_id])
+    people = names_of(tx, [grant.person_id for grant in found if grant.person_id])
     teams = _names(tx, Team, [grant.team_id for grant in found if grant.team_id])
     services = _names(tx, Service, [grant.service_id for grant in found if grant.service_id])
     known = people | teams | services

@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from broker.access.facts import Ask
 from broker.access.holdings import holder_names, may_end
+from broker.access.naming import names_of
 from broker.caller import Caller
 from broker.credentials import kinds
 from broker.database import Transaction
@@ -153,7 +154,7 @@ def leases_shown(tx: Transaction, items: Sequence[Lease]) -> list[LeaseShown]:
     """Leases, with the names they refer to."""
     slugs = _slugs(tx, {item.dataset_id for item in items})
     slices = dict(_pairs(tx, Slice, {item.slice_id for item in items}))
-    people = dict(_pairs(tx, Person, {item.person_id for item in items if item.person_id}))
+    people = names_of(tx, {item.person_id for item in items if item.person_id})
     services = dict(_pairs(tx, Service, {item.service_id for item in items if item.service_id}))
     names = people | services
     return [_lease(item, slugs, slices, names) for item in items]

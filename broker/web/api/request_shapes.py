@@ -11,10 +11,11 @@ from sqlalchemy import select
 
 from broker.access.approving import Narrowing
 from broker.access.dossier import Dossier
+from broker.access.naming import names_of
 from broker.access.requests import LONGEST_PERIOD, SHORTEST_PERIOD, NewRequest, may_remind_from, undecidable, untended
 from broker.caller import Caller
 from broker.database import Transaction
-from broker.models import Dataset, Grant, Person, Request
+from broker.models import Dataset, Grant, Request
 from broker.web.api.common import Id, Prose
 from broker.web.api.dataset_shapes import SliceShown, slice_shown
 from broker.web.api.kinds import EndingShown
@@ -249,7 +250,7 @@ def _for(item: Request, people: dict[str, str]) -> dict[str, str] | None:
 
 def _values(tx: Transaction, items: Sequence[Request], *, inside: bool) -> list[dict[str, Any]]:
     ids = {id_ for item in items for id_ in (item.person_id, item.for_person_id, item.decided_by) if id_}
-    people = dict(_pairs(tx, select(Person.id, Person.name).where(Person.id.in_(ids))))
+    people = names_of(tx, ids)
     slugs = dict(_pairs(tx, select(Dataset.id, Dataset.slug).where(Dataset.id.in_({i.dataset_id for i in items}))))
     left = untended(tx, {item.dataset_id for item in items if item.state == "pending"})
     stuck = undecidable(tx, {item.id for item in items if item.state == "pending"})

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from broker import proposals
 from broker.access import inviting, people, vendors
+from broker.access.naming import told_apart
 from broker.access.paging import MOST, Window
 from broker.access.permissions import require_admin
 from broker.access.suspending import resume
@@ -85,7 +86,14 @@ def make_enrolment_link(person_id: str, viewer: MemberNow, sent: Sent) -> Respon
             lifetime = viewer.parts.settings.invitation_lifetime
             made, token = invitations.invite_to_enrol(tx, viewer.caller.subject, person_id, lifetime, clock(tx))
         link = enrol_link(viewer.parts, token)
-        return render("admin/link.html", viewer=viewer, link=link, made=made, whom=person.name, joining=False)
+        return render(
+            "admin/link.html",
+            viewer=viewer,
+            link=link,
+            made=made,
+            whom=told_apart(person.id, person.name, person.email),
+            joining=False,
+        )
 
     return act(viewer, sent, do, lambda back: _person_page(back, person_id, "enrolment-link", sent), needs=fresh)
 

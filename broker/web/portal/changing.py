@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from broker.access.datasets import DatasetChange, change_dataset, require_owner_or_admin
 from broker.access.datasets import dataset as dataset_seen
+from broker.access.naming import told_apart
 from broker.database import now as clock
 from broker.errors import Invalid
 from broker.models import Dataset, Person, Proposal
@@ -74,7 +75,7 @@ def _page(back: Setback, slug: str, sent: Mapping[str, str]) -> HTMLResponse:
         require_owner_or_admin(viewer.caller, found)
         people = select(Person).where(Person.vendor_id.is_(None), Person.status == "active")
         owners = [
-            (person.id, person.name or person.email or person.id)
+            (person.id, told_apart(person.id, person.name, person.email))
             for person in tx.scalars(people.order_by(Person.name, Person.id).limit(_MOST))
             if person.id != viewer.caller.id or person.id == found.owner_id
         ]

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from broker.access import granting
 from broker.access.datasets import dataset as dataset_seen
 from broker.access.foresight import roles_reaching
+from broker.access.naming import told_apart
 from broker.access.offers import offers_of
 from broker.access.slices import slices_of
 from broker.database import now as clock
@@ -64,7 +65,7 @@ def _page(back: Setback, sent: Mapping[str, str]) -> HTMLResponse:
         holders = [(f"team:{team.id}", f"Team {team.name} ({names[team.vendor_id]})") for team in teams]
         active = (Person.vendor_id.in_(vendors), Person.status == "active")
         for person in tx.scalars(select(Person).where(*active).order_by(Person.name, Person.id).limit(_MOST)):
-            called = person.name or person.email or person.id
+            called = told_apart(person.id, person.name, person.email)
             holders.append((f"person:{person.id}", f"{called} ({names[person.vendor_id or '']})"))
         return render(
             "owner/new_grant.html",

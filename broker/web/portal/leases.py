@@ -13,7 +13,7 @@ from sqlalchemy import select
 from starlette.responses import Response
 
 from broker.access import holdings, renewing, sweeping
-from broker.access.naming import LONGEST, names_seen, person_meant
+from broker.access.naming import LONGEST, names_of, names_seen, person_meant
 from broker.access.paging import Page, Window
 from broker.access.reading_events import Told, of_lease
 from broker.access.sentences import SENTENCES
@@ -21,7 +21,7 @@ from broker.credentials import kinds
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import Denied, Invalid
-from broker.models import LIVE_STATES, Lease, Person, Slice
+from broker.models import LIVE_STATES, Lease, Slice
 from broker.web.api.holding_shapes import LeaseFull, lease_full, leases_shown
 from broker.web.portal.acting import Setback, act, go, trouble_of
 from broker.web.portal.pages import by_whom, render
@@ -197,9 +197,7 @@ def _looked_at(viewer: Viewer, lease_id: str) -> dict[str, Any]:
 
 def _happened(tx: Transaction, lease: LeaseFull, events: Sequence[Told]) -> list[Happening]:
     ids = {event.actor.removeprefix("person:") for event in events}
-    names = {
-        f"person:{id_}": name for id_, name in tx.execute(select(Person.id, Person.name).where(Person.id.in_(ids)))
-    }
+    names = {f"person:{id_}": name for id_, name in names_of(tx, ids).items()}
     names |= {lease.holder: lease.holder_name, "system": "Guestkey"}
     return [
         Happening(event.at, _said(event, names.get(event.actor, event.actor)), event.id if event.open else "")
