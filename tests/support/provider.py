@@ -45,7 +45,7 @@ class Provider:
         self.userinfo: Callable[[Claims], Any] = dict
         self._tokens: dict[str, Claims] = {}
         self._codes: dict[str, dict[str, Any]] = {}
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._server = _at_a_new_port(_handler(self))
         self.issuer = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
 
@@ -138,6 +138,20 @@ class Provider:
             "userinfo_endpoint": f"{self.issuer}/userinfo",
             "token_endpoint_auth_methods_supported": self.auth_methods,
         } | self.metadata
+
+
+# An issuer is known by its port, and what earlier tests bound to it stays in the records.
+_PORTS: set[int] = set()
+
+
+def _at_a_new_port(handler: type[BaseHTTPRequestHandler]) -> _Server:
+    """A server at a port that no provider of this test run had before."""
+    while True:
+        server = _Server(("127.0.0.1", 0), handler)
+        if server.server_port not in _PORTS:
+            _PORTS.add(server.server_port)
+            return server
+        server.server_close()
 
 
 class _Server(ThreadingHTTPServer):
