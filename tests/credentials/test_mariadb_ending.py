@@ -17,13 +17,14 @@ from pymysql.cursors import SSCursor
 from broker.access import reconciling
 from broker.access.issuing import Handed
 from broker.credentials import kinds
-from broker.credentials.base import Bound, LeaseToEnd, NotEnded
+from broker.credentials.base import Bound, KeepsLeases, LeaseToEnd, NotEnded
 from broker.credentials.names import role_of, user_of
 from broker.errors import BackendDown
 from broker.parts import vault_of
 from tests.operator.conftest import command
 from tests.support.clinging import clinging
 from tests.support.mariadb import WARD_DEIDENTIFIED, Mariadb, Session, ask, ward_guest
+from tests.support.waiting import until
 from tests.support.world import World
 
 KIND = kinds["mariadb"]
@@ -58,6 +59,11 @@ def lives(session: Session) -> bool:
     return True
 
 
+def gone(ward: Mariadb, handed: Handed) -> bool:
+    """Whether the server shows neither user nor connection."""
+    return ward.traces(handed.lease.id) == 0
+
+
 def close(*sessions: Session) -> None:
     """Close what is still open."""
     for session in sessions:
@@ -65,7 +71,7 @@ def close(*sessions: Session) -> None:
             session.close()
 
 
-@pytest.mark.parametrize("by_hand", [False, True], ids=["through OpenBao", "by hand"])
+@pytest.mark.parametrize("by_hand", [False, True], ids=["OpenBao told", "by hand alone"])
 def test_reconnecting_without_pause_does_not_survive(
     world: World, ward: Mariadb, handed: Handed, by_hand: bool
 ) -> None:
@@ -76,6 +82,19 @@ def test_reconnecting_without_pause_does_not_survive(
             assert not any(lives(session) for session in sessions)
         handed = world.issue(*ward_guest(world))
     KIND.end(world.ender.vault, to_end(world, handed))
+
+
+def test_openbao_alone_ends_who_reconnects_without_pause(world: World, ward: Mariadb) -> None:
+    """As it does when the broker is gone: its one call must leave nobody in who came while the account was locked."""
+    assert isinstance(KIND, KeepsLeases)
+    for _ in range(10):
+        handed = world.issue(*ward_guest(world))
+        with clinging(partial(log_in, ward, handed), pymysql.Error, close) as sessions:
+            KIND.settle(world.ender.vault, to_end(world, handed))
+            assert sessions
+            until(partial(gone, ward, handed), seconds=5)
+            assert not any(lives(session) for session in sessions)
+        assert KIND.end(world.ender.vault, to_end(world, handed)) == CONFIRMED
 
 
 def test_a_session_outlives_its_dropped_user_until_it_is_ended(world: World, ward: Mariadb, handed: Handed) -> None:

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
-from broker.access import guest_limits, registering
+from broker.access import registering
 from broker.credentials.names import role_of
 from broker.credentials.postgres import CONFIRMED
 from broker.credentials.postgres_limits import end_overlong
@@ -218,13 +218,18 @@ def test_what_runs_or_holds_longer_than_allowed_is_ended(world: World, held: str
         assert reads(other, patient.view)
 
 
-def test_the_worker_looks_at_what_guests_hold(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_worker_looks_at_what_guests_hold(
+    world: World, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fighter = Fighter(world)
     monkeypatch.setattr("broker.credentials.postgres.end_overlong", partial(end_overlong, locks=0))
-    with fighter.session() as session:
+    with fighter.session() as session, world.admin() as admin:
         session.execute("BEGIN; LOCK TABLE pg_roles IN ACCESS SHARE MODE")
-        until(lambda: guest_limits.end_overlong(world.ender) > 0, seconds=60)
+        request.getfixturevalue("worker")
+        still = "SELECT FROM pg_stat_activity WHERE usename = %s"
+        until(lambda: not admin.execute(still, (fighter.user,)).fetchall(), seconds=60, what="the worker's look")
         assert not reads(session, fighter.view)
+    assert world.lease(fighter.handed.lease.id).state == "active", "its session, and not its lease"
 
 
 def test_guests_who_hold_every_connection_keep_the_watch_and_openbao_out_of_nothing(world: World) -> None:
