@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import structlog
 
+from broker.credentials import postgres_follows
 from broker.credentials.names import short
 from broker.credentials.postgres_binding import PostgresBinding
 from broker.credentials.postgres_sessions import registering, silent
@@ -78,6 +79,8 @@ def look(
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             tables = connection.execute(_TABLES, asked).fetchall()
             reads = dict(connection.execute(_READS, asked[:1]).fetchall())
+            behind = {name: (table, bindings[by_short[name]].fast) for name, table, *_ in tables}
+            follows = postgres_follows.find(connection, behind)
     except psycopg.Error as error:
         log.warning("slices.not_looked_at", connection=connection_name, error=type(error).__name__)
         raise silent() from error
@@ -91,6 +94,8 @@ def look(
             "definition": definition,
             "columns": {column: columns[column] for column in sorted(named & columns.keys())},
             "reads": reads.get(name, []),
+            "follows": follows[name].why,
+            "marked": sorted(follows[name].marked),
         }
     return found
 

@@ -19,6 +19,8 @@ from broker.vault import Vault, VaultRefused
 log = structlog.get_logger(__name__)
 _CONNECT_SECONDS = 3
 _STATEMENT_SECONDS = 5
+# Times and dates as they are always written: definitions that hold some are compared by their text.
+_WRITTEN = " -c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=postgres"
 # A server that is frozen, or a network that swallows, must not hold the worker's hands for ever.
 _Bounded = bounded(_STATEMENT_SECONDS + 1)
 
@@ -106,7 +108,9 @@ def _url(vault: Vault, secret: str, *, remembered: bool) -> str:
         raise unknown_login() from error
 
 
-def _connect(vault: Vault, secret: str, *, remembered: bool) -> psycopg.Connection[tuple[Any, ...]]:
+def _connect(
+    vault: Vault, secret: str, *, remembered: bool, written: str = _WRITTEN
+) -> psycopg.Connection[tuple[Any, ...]]:
     url = _url(vault, secret, remembered=remembered)
     try:
         return _Bounded.connect(
@@ -114,9 +118,7 @@ def _connect(vault: Vault, secret: str, *, remembered: bool) -> psycopg.Connecti
             connect_timeout=_CONNECT_SECONDS,
             autocommit=True,
             application_name="guestkey",
-            # Times and dates as they are always written: definitions that hold some are compared by their text.
-            options=f"-c statement_timeout={_STATEMENT_SECONDS * 1000} -c lock_timeout=3000"
-            " -c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=postgres",
+            options=f"-c statement_timeout={_STATEMENT_SECONDS * 1000} -c lock_timeout=3000{written}",
             tcp_user_timeout=_CONNECT_SECONDS * 1000,
         )
     except psycopg.Error as error:
@@ -127,6 +129,11 @@ def _connect(vault: Vault, secret: str, *, remembered: bool) -> psycopg.Connecti
 def registering(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
     """A session of the registrar login, for the setup identity only."""
     return _connect(vault, f"connections/{connection_name}/registrar", remembered=False)
+
+
+def registering_as_the_server_is(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
+    """A session of the registrar login that writes times and dates as the server does for everybody."""
+    return _connect(vault, f"connections/{connection_name}/registrar", remembered=False, written="")
 
 
 def silent() -> BackendDown:

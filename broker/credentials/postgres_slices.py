@@ -14,7 +14,7 @@ from broker.credentials import postgres_views
 from broker.credentials.database_user import lend, withdraw
 from broker.credentials.names import short
 from broker.credentials.postgres_binding import PostgresBinding
-from broker.credentials.postgres_sessions import registering, silent
+from broker.credentials.postgres_sessions import registering_as_the_server_is, silent
 from broker.credentials.postgres_users import role_definition
 from broker.errors import BackendDown, Invalid
 from broker.vault import Vault
@@ -101,7 +101,7 @@ def probe_group(vault: Vault, connection_name: str) -> Iterator[str]:
 def _registrar(vault: Vault, connection_name: str, slice_id: str) -> Iterator[Session]:
     """One transaction of the registrar; what PostgreSQL says against it becomes an error of ours."""
     try:
-        with registering(vault, connection_name) as connection, connection.transaction():
+        with registering_as_the_server_is(vault, connection_name) as connection, connection.transaction():
             yield connection
     except _MISMATCHES as error:
         raise Invalid(

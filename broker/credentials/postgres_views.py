@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import psycopg
 from psycopg import sql
 
-from broker.credentials import postgres_types
+from broker.credentials import postgres_follows, postgres_pinned, postgres_types
 from broker.credentials.names import short
 from broker.credentials.postgres_binding import PostgresBinding
 from broker.credentials.postgres_catalogue import estimate
@@ -26,7 +26,7 @@ from broker.errors import Invalid
 Session = psycopg.Connection[tuple[Any, ...]]
 Types: TypeAlias = Mapping[str, PostgresColumn]
 _READABLE = f"""
-    SELECT a.attname, c.relkind IN ('v', 'f') OR c.relrowsecurity,
+    SELECT c.oid::bigint, a.attname, c.relkind IN ('v', 'f') OR c.relrowsecurity,
            pg_catalog.format_type(a.atttypid, -1), {postgres_types.SELECTED}
       FROM pg_attribute a
       JOIN pg_class c ON c.oid = a.attrelid
@@ -52,6 +52,7 @@ _PRIVATE = "SELECT 1 FROM pg_namespace WHERE nspname = 'slices_private' AND pg_h
 class SourceTable:
     """What the registrar may read of a table: the type of each column. `hides` rows by itself: a view, or policies."""
 
+    oid: int
     types: Types
     hides: bool
 
@@ -63,14 +64,17 @@ def make(session: Session, slice_id: str, binding: PostgresBinding, group: sql.I
         Invalid: the table or a column does not exist, or the registrar may not read it.
         psycopg.Error: PostgreSQL refuses; a literal of another type, for one.
     """
+    pinned = postgres_pinned.read(session)
     table = look(session, binding)
+    if why := postgres_follows.find(session, {slice_id: (table.oid, binding.fast)})[slice_id].why:
+        raise Invalid(why, field="/binding/table", advice=postgres_follows.ADVICE)
     drop(session, slice_id)
     view = sql.Identifier(*view_of(slice_id).split("."))
     literals, function = _names(session, slice_id)
     _keep_literals(session, literals, binding, table.types)
     query = binding.select(table.types, literals)
     if (binding.rows or table.hides) and not binding.fast:
-        _make_function(session, function, binding, table.types, query)
+        _make_function(session, function, binding, table.types, query, pinned)
         session.execute(sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(function, group))
         query = sql.SQL("SELECT * FROM {}()").format(function)
     options = sql.SQL("security_barrier = true, security_invoker = false")
@@ -112,14 +116,14 @@ def look(session: Session, binding: PostgresBinding) -> SourceTable:
             field="/binding/table",
             advice=f"GRANT SELECT ON {binding.schema}.{binding.table} TO guestkey_registrar, then try again.",
         )
-    types = {str(name): PostgresColumn.read(*of) for name, _, *of in found}
+    types = {str(name): PostgresColumn.read(*of) for _, name, _, *of in found}
     missing = {*binding.columns, *(row.column for row in binding.rows)} - types.keys()
     if missing:
         raise Invalid(
             f"The table has no column {', '.join(sorted(missing))}, or the registrar may not read it.",
             field="/binding/columns",
         )
-    return SourceTable(types, any(hides for _, hides, *_ in found))
+    return SourceTable(int(found[0][0]), types, any(hides for _, _, hides, *_ in found))
 
 
 def _keep_literals(session: Session, table: sql.Identifier, binding: PostgresBinding, types: Types) -> None:
@@ -139,17 +143,18 @@ def _make_function(
     binding: PostgresBinding,
     types: Types,
     query: sql.Composed,
+    pinned: dict[str, str],
 ) -> None:
     returned = sql.SQL(", ").join(
         sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(types[column].type.name)) for column in binding.columns
     )
     # As SECURITY DEFINER it is never merged into the query that calls it. BEGIN ATOMIC binds it to the very table and
     # columns that are there now, as a view is bound, and not to whatever has their names later. No ROWS: everybody
-    # could read that estimate.
+    # could read that estimate. SET: what it shows is the same whatever a guest has set.
     session.execute(
         sql.SQL(
-            "CREATE FUNCTION {}() RETURNS TABLE ({}) LANGUAGE sql STABLE SECURITY DEFINER BEGIN ATOMIC {}; END"
-        ).format(function, returned, query)
+            "CREATE FUNCTION {}() RETURNS TABLE ({}) LANGUAGE sql STABLE SECURITY DEFINER {} BEGIN ATOMIC {}; END"
+        ).format(function, returned, postgres_pinned.clauses(pinned), query)
     )
     session.execute(sql.SQL("REVOKE ALL ON FUNCTION {} FROM PUBLIC").format(function))
 

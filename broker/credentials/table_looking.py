@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # How slices are made now. One made in another way is made again by the round that looks at them.
-MADE = 1
+MADE = 2
 
 
 def difference(was: Mapping[str, Any], now: Mapping[str, Any] | None, binding: Mapping[str, Any]) -> str:
@@ -14,11 +14,17 @@ def difference(was: Mapping[str, Any], now: Mapping[str, Any] | None, binding: M
 
     Args:
         was, now: `{table, columns: {name: [which, type, computed]}, definition, reads}`, each part as the database
-            identifies it; None where there is no table of that name.
+            identifies it; None where there is no table of that name. `follows` says why a guest could choose its rows,
+            `marked` names the functions that decide of them by their owner's word: neither is known of slices made
+            by earlier versions.
     """
     named = f"{binding.get('schema')}.{binding.get('table')}"
     if now is None:
         return f"There is no table {named} any more: it was dropped or renamed."
+    return _columns(was, now, named) or _rows(was, now, named)
+
+
+def _columns(was: Mapping[str, Any], now: Mapping[str, Any], named: str) -> str:
     for name, (which, type_, computed) in was.get("columns", {}).items():
         if name not in now.get("columns", {}):
             return f"The table {named} has no column {name} any more: it was dropped or renamed."
@@ -29,10 +35,18 @@ def difference(was: Mapping[str, Any], now: Mapping[str, Any] | None, binding: M
             return f"The column {name} of {named} is of type {type_now} now; it was {type_}."
         if computed_now != computed:
             return f"The column {name} of {named} is computed in another way than it was."
+    return ""
+
+
+def _rows(was: Mapping[str, Any], now: Mapping[str, Any], named: str) -> str:
     if now.get("table") != was.get("table"):
         return f"{named} is another table than it was, or was made anew."
     if now.get("definition") != was.get("definition"):
         return f"Which rows {named} shows is defined in another way than it was."
+    if follows := str(now.get("follows", "")):
+        return follows
+    if was.get("marked", now.get("marked")) != now.get("marked"):
+        return f"A function that decides which rows {named} shows was changed."
     if now.get("reads") != was.get("reads"):
         return "The slice's own view is gone, or was made to read something else."
     return ""
