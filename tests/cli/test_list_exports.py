@@ -31,3 +31,28 @@ def test_a_list_goes_to_a_new_file_or_standard_output(world: World, terminal_of:
     nowhere = terminal.run("lease", "export", "-o", str(tmp_path / "no" / "lease.csv"))
     assert (nowhere.code, "Next: Name a new file" in nowhere.err) == (2, True), nowhere
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_filter_takes_a_name_and_one_that_names_nothing_is_no_empty_answer(
+    world: World, terminal_of: TerminalOf, tmp_path: Path
+) -> None:
+    vendor = world.vendor()
+    signed, dataset = world.person(vendor, name=f"Kim {vendor.id}"), world.dataset(vendor)
+    world.grant(dataset, signed)
+    lease = world.issue(signed, dataset).lease
+    terminal, file = terminal_of(world.person(roles=("auditor",))), tmp_path / "events.jsonl"
+    for words in (("lease", "list", "--person"), ("audit", "list", "--about"), ("lease", "export", "--person")):
+        found = terminal.run(*words, signed.caller.name)
+        assert found.code == 0 and (lease.id in found.out or "received the credential" in found.out), found
+    assert lease.id in terminal.run("audit", "export", "--vendor", vendor.name).out
+    for asking in (
+        ("lease", "list", "--person"),
+        ("audit", "list", "--about"),
+        ("audit", "list", "--vendor"),
+        ("audit", "export", "--output", str(file), "--about"),
+    ):
+        nobody = terminal.run(*asking, "No One")
+        assert (nobody.code, nobody.out) == (2, "") and "called so" in nobody.err, nobody
+    assert not file.exists()
+    empty = terminal.run("audit", "export", "--about", signed.id, "--until", "2020-01-01", "--output", str(file))
+    assert empty.code == 0 and "Nothing matches" in empty.err and file.read_bytes() == b""
