@@ -24,7 +24,7 @@ from broker.access.requests import (
 from broker.caller import Caller
 from broker.database import Transaction
 from broker.errors import Conflict, Forbidden, GuestkeyError, Invalid
-from broker.models import Dataset, Event, Grant, Person, Request, Service, Team, new_id
+from broker.models import Dataset, Event, Grant, Person, Request, Service, Slice, Team, new_id
 from broker.parts import Parts
 from broker.proposals import active_admins
 
@@ -70,6 +70,8 @@ def not_decider(tx: Transaction, caller: Caller, dataset_id: str, role: str) -> 
         return Forbidden(f"An admin decides about a dataset {without}.", advice="Ask one.")
     if _added_by(tx, of.id) == caller.subject:
         return _self(f"You added this dataset, which is one {without}, so another admin must decide.")
+    if caller.id in _arranged_by(tx, of):
+        return _self(f"You bound its slices or chose its labels, and it is one {without}: another admin must decide.")
     if of.owner_id and _suspended_by(tx, of.owner_id) == caller.subject:
         return _self("You suspended this dataset's owner, so another admin must decide.")
     return None
@@ -80,6 +82,7 @@ def barred(tx: Transaction, found: Request) -> set[str]:
     owner_id = tx.get_one(Dataset, found.dataset_id).owner_id
     shut_out_by = _suspended_by(tx, owner_id) if owner_id else None
     own = {f"person:{found.person_id}", _added_by(tx, found.dataset_id) or "", shut_out_by or ""}
+    own |= _arranged_by(tx, tx.get_one(Dataset, found.dataset_id))
     know = _know_secret(tx, found.service_id) if found.service_id else set()
     return {name.removeprefix("person:") for name in own} | know
 
@@ -232,6 +235,14 @@ def _suspended_by(tx: Transaction, person_id: str) -> str | None:
     """Who suspended a person last; whoever shuts an owner out does not decide in their place."""
     query = select(Event.actor).where(Event.subject == person_id, Event.kind == "person.suspended")
     return tx.execute(query.order_by(Event.number.desc()).limit(1)).scalar_one_or_none()
+
+
+def _arranged_by(tx: Transaction, of: Dataset) -> set[str]:
+    """The people who chose what a dataset shows, or under which labels: none of them lets others see it besides."""
+    bound = select(Slice.bound_by).where(
+        Slice.dataset_id == of.id, Slice.state != "retired", Slice.bound_by.is_not(None)
+    )
+    return {*of.labelled_by, *(id_ for id_ in tx.scalars(bound) if id_)}
 
 
 def _added_by(tx: Transaction, dataset_id: str) -> str | None:

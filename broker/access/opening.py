@@ -18,8 +18,8 @@ def datasets_opened(tx: Transaction, of: Dataset, kind: str, binding: Mapping[st
     """The ids of the datasets that a new slice of a dataset opens something of; none, where it opens nothing yet.
 
     The dataset itself, if somebody holds a grant on it or asks for one: they could use the slice, or be approved by
-    somebody who does not know of it. Another dataset, if it shows the same place under labels that this one lacks, or
-    did before it was retired.
+    somebody who does not know of it. Another dataset, if it shows the same place under other labels, or did before it
+    was retired: fewer labels of one and more of another can both open more, as rules have it.
     """
     opened = {of.id} if _held_or_asked(tx, Grant.dataset_id == of.id, Request.dataset_id == of.id) else set()
     query = (
@@ -33,7 +33,7 @@ def datasets_opened(tx: Transaction, of: Dataset, kind: str, binding: Mapping[st
         )
     )
     for dataset_id, labels, bound in tx.execute(query):
-        if not set(labels) <= set(of.labels) and _overlap(bound, binding):
+        if set(labels) != set(of.labels) and _overlap(bound, binding):
             opened.add(dataset_id)
     return sorted(opened | {of.id}) if opened else []
 

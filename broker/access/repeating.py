@@ -22,13 +22,15 @@ def repeated(tx: Transaction, key_hash: bytes, ask: Ask, gathered: Gathered) -> 
     """
     lease = tx.scalars(select(Lease).where(Lease.holder_hash == key_hash)).one_or_none()
     asked = (ask.action, gathered.dataset["id"] if gathered.dataset else None)
-    if lease is not None and ((lease.action, lease.dataset_id) != asked or not _alike(lease, ask)):
+    if lease is not None and ((lease.action, lease.dataset_id) != asked or not _alike(lease, ask, gathered)):
         raise Conflict("This idempotency key was used for a different request.", advice="Use a new key.")
     return lease
 
 
-def _alike(lease: Lease, ask: Ask) -> bool:
-    """Whether the kind, and the public key, are those the lease was made for."""
+def _alike(lease: Lease, ask: Ask, gathered: Gathered) -> bool:
+    """Whether slice, kind and public key are those the lease was made for; a lifetime is a wish, cut by the rules."""
+    if ask.slice is not None and gathered.slices.get(ask.slice, {}).get("id") != lease.slice_id:
+        return False
     proof = kinds[lease.kind].proof
     try:
         key = proof is not None and kinds[lease.kind].check_proof(ask.public_key or "")

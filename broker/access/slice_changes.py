@@ -13,7 +13,7 @@ from broker.access import filter_check, opening
 from broker.access.approving import not_decider
 from broker.access.datasets import dataset, is_owner
 from broker.access.permissions import require_admin
-from broker.access.slices import REGISTERING_CHANNEL, slice_of
+from broker.access.slices import REGISTERING_CHANNEL, refuse_fast, slice_of
 from broker.caller import Caller
 from broker.credentials import kinds
 from broker.database import Transaction, notify
@@ -64,6 +64,7 @@ def repair_slice(
     if of.status == "retired" or found.state != "failed":
         raise Conflict("Only a slice that failed can be repaired.", advice="Take it away and add another.")
     checked = filter_check.checked(tx, found.kind, kinds[found.kind].check_binding(binding))
+    refuse_fast(caller, of, checked)
     # Grants, requests and slices of the dataset that come meanwhile wait for this, or are seen below.
     tx.execute(select(Dataset.id).where(Dataset.id == of.id).with_for_update())
     if opening.datasets_opened(tx, of, found.kind, checked):

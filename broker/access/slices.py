@@ -12,12 +12,12 @@ from sqlalchemy.dialects.postgresql import insert
 
 from broker import audit, proposals
 from broker.access import ending, filter_check, opening, words
-from broker.access.datasets import dataset
+from broker.access.datasets import dataset, is_owner
 from broker.access.permissions import missing, require_admin
 from broker.caller import Caller
 from broker.credentials import kinds
 from broker.database import Transaction, notify
-from broker.errors import Conflict, Invalid
+from broker.errors import Conflict, Forbidden, Invalid
 from broker.models import Dataset, Lease, Proposal, Slice, new_id
 
 REGISTERING_CHANNEL = "guestkey_registering"
@@ -65,6 +65,7 @@ def add_slice(
     require_admin(caller)
     of = dataset(tx, caller, slug)
     values = _checked(tx, of, new)
+    refuse_fast(caller, of, values["binding"])
     # Grants, requests and slices of the dataset that come meanwhile wait for this, or are seen below.
     tx.execute(select(Dataset.id).where(Dataset.id == of.id).with_for_update())
     concerned = opening.datasets_opened(tx, of, new.kind, values["binding"])
@@ -75,6 +76,19 @@ def add_slice(
     details = {"datasets": concerned, "dataset": of.id, **asdict(new), "binding": values["binding"]}
     details["actions"] = values["actions"]
     return proposals.propose(tx, "add_slice", of.id, details, caller, now, lifetime=lifetime)
+
+
+def refuse_fast(caller: Caller, of: Dataset, binding: Mapping[str, Any]) -> None:
+    """The faster form of a slice tells of hidden rows, so nobody chooses it with the binding but the owner.
+
+    Raises:
+        Forbidden: somebody else did.
+    """
+    if binding.get("fast") and not is_owner(caller, of):
+        raise Forbidden(
+            "Only the dataset's owner chooses the faster form of a slice: it tells of hidden rows.",
+            advice="Leave `fast` out; whoever decides about the dataset can set it once the slice is there.",
+        )
 
 
 def perform_add(tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime) -> None:

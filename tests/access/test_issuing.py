@@ -196,6 +196,8 @@ def test_an_idempotent_repeat_answers_the_same_lease_without_the_secret(world: W
     assert again.lease.id == first.lease.id
     with pytest.raises(Conflict, match="different request"):
         world.issue(signed, dataset, idempotency_key="once", kind="token")
+    with pytest.raises(Conflict, match="different request"):
+        world.issue(signed, dataset, idempotency_key="once", slice="full")
 
 
 def test_two_repeats_at_once_make_one_lease(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -190,8 +191,9 @@ def test_a_request_that_waits_counts_like_a_grant(scene: Scene) -> None:
     assert world.events(quiet.id) == []
 
 
+@pytest.mark.parametrize("labels", [(), (*CONFIDENTIAL, "classification:internal")])
 @pytest.mark.parametrize("retired", [False, True])
-def test_the_same_table_under_laxer_labels_takes_two(scene: Scene, retired: bool) -> None:
+def test_the_same_table_under_laxer_labels_takes_two(scene: Scene, retired: bool, labels: tuple[str, ...]) -> None:
     """A new dataset of one's own over another's table would be a way round its owner, also once that is retired."""
     table = {**CLINIC, "table": f"t{new_id('x')[-8:]}", "columns": ["id"]}
     guarded = scene.world.dataset(owner=scene.owner, labels=CONFIDENTIAL, register=False, slices={"all": table})
@@ -199,12 +201,54 @@ def test_the_same_table_under_laxer_labels_takes_two(scene: Scene, retired: bool
         retiring = scene.api(scene.first).post(f"/datasets/{guarded.slug}/retire", json={"reason": "x"})
         assert retiring.status_code == 202, retiring.text
     friend = scene.world.person()
-    lax: dict[str, Any] = {"slug": f"lax-{new_id('x')[-8:]}", "title": "Test data", "labels": [], "owner": friend.id}
+    lax: dict[str, Any] = {
+        "slug": f"lax-{new_id('x')[-8:]}",
+        "title": "Test data",
+        "labels": labels,
+        "owner": friend.id,
+    }
     assert scene.api(scene.first).post("/datasets", json=lax).status_code == 201
     proposal = scene.waits(_add(scene, scene.first, lax["slug"], "all", table | {"columns": ["id", "name"]}))
     assert scene.agree(friend, proposal).status_code == 403, "the new dataset's owner speaks not for the table"
     assert guarded.id in scene.api(scene.second).get(f"/proposals/{proposal}").json()["details"]["datasets"]
     assert scene.agree(scene.second, proposal).status_code == 200
+
+
+def test_whoever_bound_a_slice_does_not_decide_in_an_owners_place(scene: Scene) -> None:
+    """Another admin added the dataset, so that binding it and letting an accomplice in were one's own alone."""
+    world, guest = scene.world, scene.guest
+    lax = {
+        "slug": f"free-{new_id('x')[-8:]}",
+        "title": "Test data",
+        "labels": ["classification:internal"],
+        "owner": None,
+    }
+    assert scene.api(scene.second).post("/datasets", json=lax).status_code == 201
+    table = {**CLINIC, "table": f"t{new_id('x')[-8:]}", "columns": ["id"]}
+    assert _add(scene, scene.first, str(lax["slug"]), "deidentified", table).status_code == 201
+    with world.database.transaction() as tx:
+        dataset = tx.scalars(select(Dataset).where(Dataset.slug == lax["slug"])).one()
+    world.change(Slice, world.slice_id(dataset), state="ready")
+    until = (world.now() + timedelta(hours=1)).isoformat()
+    body = {"dataset": lax["slug"], "role": "annotator", "purpose": "x", "until": until, "person": guest.id}
+    assert guest.caller.vendor_id is not None
+    offered = scene.api(scene.second).post(f"/datasets/{lax['slug']}/offers", json={"vendor": guest.caller.vendor_id})
+    assert offered.status_code in (200, 201), offered.text
+    for alone in (scene.first, scene.second):
+        given = scene.api(alone).post("/grants", json=body)
+        assert (given.status_code, given.json()["code"]) == (409, "self_decision"), given.text
+    third = scene.api(scene.world.person(roles=("admin",))).post("/grants", json=body)
+    assert third.status_code == 201, third.text
+
+
+def test_nobody_but_the_owner_binds_a_slice_in_the_faster_form(scene: Scene) -> None:
+    quiet = scene.world.dataset(owner=scene.owner, register=False, slices={})
+    fast = {**CLINIC, "table": f"t{new_id('x')[-8:]}", "columns": ["id"], "fast": True}
+    refused = scene.api(scene.first).post(f"/datasets/{quiet.slug}/slices", json={"name": "all", "binding": fast})
+    assert refused.status_code == 403 and "hidden rows" in refused.text
+    scene.world.change(Dataset, quiet.id, owner_id=scene.first.id)
+    own = scene.api(scene.first).post(f"/datasets/{quiet.slug}/slices", json={"name": "all", "binding": fast})
+    assert own.status_code in (201, 202), own.text
 
 
 def test_whoever_bound_a_slice_reads_nothing_of_it(scene: Scene) -> None:
