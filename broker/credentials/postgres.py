@@ -201,7 +201,8 @@ class PostgresKind(DatabaseUser):
         """See `Kind.by_hand`."""
         user = user_of(lease.handle)
         return (
-            f"SELECT guestkey_ops.close_door('{user}'); SELECT guestkey_ops.end_sessions('{user}');"
+            f"SELECT guestkey_ops.revoke_rights('{user}'); SELECT guestkey_ops.close_door('{user}');"
+            f" SELECT guestkey_ops.end_sessions('{user}');"
             f" SELECT guestkey_ops.drop_user('{user}');"
         )
 

@@ -2,6 +2,8 @@
 
 The order is the point, and that each step is committed before the next begins. Sessions are ended before the door is
 closed, because a guest can lock the row that closing it changes; and after, because one may have come in meanwhile.
+What a guest may read is taken first: it is a row that none can lock, and nothing is read or logged in to without it,
+though the session that holds the door computes something that PostgreSQL cannot interrupt.
 Whoever stands in the way is ended while we wait for it. Knows nothing of OpenBao or of leases.
 """
 
@@ -37,6 +39,7 @@ _ALONE_LOCK = "700ms"
 _TRIES = 2
 # Less than the five seconds declared: what has not ended by then is reported, and tried again.
 _MOST_SECONDS = 4.0
+_HOPE_SECONDS = 3.0
 
 # A session whose user was dropped shows no name any more, only the number the user had.
 _SHOWN = """
@@ -74,17 +77,22 @@ def take_away(session: Session, users: Sequence[str], another: Callable[[], Sess
         psycopg.Error: the server refuses to be asked, or goes away meanwhile.
     """
     until = monotonic() + _MOST_SECONDS
+    hopeful = monotonic() + _HOPE_SECONDS
     before = after = Looked(session, users)
     if not before.nothing:
         signal(session, before, users)
-        _insist(session, another, "close_door", before.numbers, until)
+        if _has_function(session, "revoke_rights"):
+            _insist(session, another, "revoke_rights", before.numbers, until)
+        open_doors = _insist(session, another, "close_door", before.numbers, until)
         # Only then: who reconnects without pause would else be let in again under a user that is about to go.
         sleep(_LATECOMERS_SECONDS)
-        _end_sessions(session, users)
-        _insist(session, another, "drop_user", before.numbers, until)
+        _end_sessions(session, users, until)
+        _insist(session, another, "drop_user", before.numbers.keys() - open_doors, until)
+        # What kept a door open most likely keeps its user: nobody waits for that twice.
+        _insist(session, another, "drop_user", open_doors, hopeful)
         after = Looked(session, users)
         if after.orphans or after.logged_in:
-            _end_sessions(session, users)
+            _end_sessions(session, users, until)
             after = Looked(session, users)
     return {user: _remains(user, before, after) for user in users}
 
@@ -109,8 +117,8 @@ def signal(session: Session, shown: Looked, users: Sequence[str]) -> None:
             session.execute("SELECT guestkey_ops.end_sessions(%s)", (user,))
 
 
-def _end_sessions(session: Session, users: Sequence[str]) -> None:
-    end = monotonic() + _GOING_SECONDS
+def _end_sessions(session: Session, users: Sequence[str], until: float) -> None:
+    end = min(monotonic() + _GOING_SECONDS, until)
     while True:
         shown = Looked(session, users)
         if not (shown.logged_in or shown.orphans) or monotonic() > end:
@@ -121,8 +129,11 @@ def _end_sessions(session: Session, users: Sequence[str]) -> None:
 
 def _insist(
     session: Session, another: Callable[[], Session], function: LiteralString, users: Collection[str], until: float
-) -> None:
-    """Do it to all together; where one holds that up, to each by itself while whoever blocks us is ended."""
+) -> set[str]:
+    """Do it to all together; where one holds that up, to each by itself while whoever blocks us is ended.
+
+    Returns to whom it was not done.
+    """
     stubborn: list[str] = []
     _lock_timeout(session, _TOGETHER_LOCK)
     for some in _parts(users):
@@ -133,23 +144,26 @@ def _insist(
                 raise
             log.warning("postgres.not_together", function=function, error=type(error).__name__)
             stubborn += some
-    if not stubborn:
-        return
+    left = set(stubborn)
+    if not stubborn or monotonic() >= until:
+        return left
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for user in stubborn:
         waiting.put(user)
-    with _blockers_ended(another, stubborn), _helped(another, waiting, function, until, len(stubborn) - 1):
-        _work_off(session, waiting, function, until)
+
+    def work_off(session: Session) -> None:
+        _lock_timeout(session, _ALONE_LOCK)
+        with suppress(queue.Empty):
+            while monotonic() < until:
+                if _alone(session, user := waiting.get_nowait(), function, until):
+                    left.discard(user)
+
+    with _blockers_ended(another, stubborn), _helped(another, work_off, len(stubborn) - 1):
+        work_off(session)
+    return left
 
 
-def _work_off(session: Session, waiting: queue.SimpleQueue[str], function: LiteralString, until: float) -> None:
-    _lock_timeout(session, _ALONE_LOCK)
-    with suppress(queue.Empty):
-        while monotonic() < until:
-            _alone(session, waiting.get_nowait(), function, until)
-
-
-def _alone(session: Session, user: str, function: LiteralString, until: float) -> None:
+def _alone(session: Session, user: str, function: LiteralString, until: float) -> bool:
     for _ in range(_TRIES):
         try:
             _call(session, function, [user])
@@ -159,19 +173,18 @@ def _alone(session: Session, user: str, function: LiteralString, until: float) -
             # Its row is locked, it owns something elsewhere, or another worker is at it too.
             log.warning("postgres.not_done", function=function, user=user, error=type(error).__name__)
         else:
-            return
+            return True
         if monotonic() >= until:
-            return
+            break
+    return False
 
 
 @contextmanager
-def _helped(
-    another: Callable[[], Session], waiting: queue.SimpleQueue[str], function: LiteralString, until: float, most: int
-) -> Iterator[None]:
+def _helped(another: Callable[[], Session], work_off: Callable[[Session], None], most: int) -> Iterator[None]:
     def help_out() -> None:
         try:
             with another() as session:
-                _work_off(session, waiting, function, until)
+                work_off(session)
         except (BackendDown, psycopg.Error) as error:
             # The others do its part; what nobody does is seen when PostgreSQL is asked.
             log.warning("postgres.helper_lost", error=type(error).__name__)
@@ -213,6 +226,12 @@ def _end_blockers(session: Session, users: Sequence[str]) -> None:
         session.execute("SELECT guestkey_ops.end_blockers()")
     except psycopg.errors.UndefinedFunction:
         signal(session, Looked(session, users), users)
+
+
+def _has_function(session: Session, function: LiteralString) -> bool:
+    """A database connected before a function came is ended without it."""
+    name = f"guestkey_ops.{function}(name)"
+    return session.execute("SELECT to_regprocedure(%s) IS NOT NULL", (name,)).fetchone() == (True,)
 
 
 def _lock_timeout(session: Session, limit: str) -> None:

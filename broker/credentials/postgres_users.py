@@ -30,6 +30,19 @@ _CREATION = (
     """EXCEPTION WHEN insufficient_privilege THEN NULL; END $$;""",
 )
 _RENEWAL = ("SET LOCAL lock_timeout = '2s';", """ALTER ROLE "{{name}}" VALID UNTIL '{{expiration}}';""")
+# First what no guest can lock, by itself: the slice, and with it the right to log in.
+_REVOKE_RIGHTS = """DO $$ DECLARE held name; BEGIN
+  PERFORM set_config('lock_timeout', '300ms', true);
+  PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{{name}}';
+  FOR held IN SELECT g.rolname FROM pg_auth_members m
+                JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles r ON r.oid = m.member
+               WHERE r.rolname = '{{name}}' AND starts_with(g.rolname, 'gks_')
+  LOOP
+    EXECUTE format('REVOKE %I FROM %I', held, '{{name}}');
+  END LOOP;
+EXCEPTION WHEN lock_not_available THEN
+  NULL;
+END $$;"""
 # A guest may hold its own row locked, and lock it again in its next session: sessions end first, we wait a little in
 # the queue for the row, and begin again. Whatever it is, nothing here waits long enough to hold up OpenBao.
 _CLOSE_DOOR = """DO $$ BEGIN
@@ -48,6 +61,9 @@ _CLOSE_DOOR = """DO $$ BEGIN
 END $$;"""
 # The COMMIT is the point: with NOLOGIN uncommitted, a holder that reconnects in a loop survives its own role.
 _REVOCATION = (
+    _REVOKE_RIGHTS,
+    "COMMIT;",
+    "BEGIN;",
     _CLOSE_DOOR,
     "COMMIT;",
     # Only where there is somebody to wait for: what the broker has ended by hand costs no pause.

@@ -117,6 +117,20 @@ CREATE OR REPLACE FUNCTION guestkey_ops.end_overlong(statement interval, transac
          OR a.xact_start < clock_timestamp() - transaction
          OR a.pid IN (SELECT h.pid FROM held h, most m WHERE h.n > m.n)))
   SELECT usename FROM over WHERE pg_terminate_backend(pid) $$;
+-- Takes a guest's slice away, and with it the right to log in here. A guest cannot lock what this changes, so it also
+-- works against one that holds its own row while it computes something that cannot be interrupted.
+CREATE OR REPLACE FUNCTION guestkey_ops.revoke_rights(who name) RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  DECLARE
+    held name;
+  BEGIN
+    FOR held IN SELECT g.rolname FROM pg_auth_members m
+                  JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles r ON r.oid = m.member
+                 WHERE r.rolname = who AND who LIKE 'gk\_%' AND g.rolname LIKE 'gks\_%'
+    LOOP
+      EXECUTE format('REVOKE %I FROM %I', held, who);
+    END LOOP;
+  END $$;
 CREATE OR REPLACE FUNCTION guestkey_ops.close_door(who name) RETURNS void
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   BEGIN
@@ -148,6 +162,7 @@ ALTER FUNCTION guestkey_ops.signal_sessions(name[]) OWNER TO guestkey_reaper;
 ALTER FUNCTION guestkey_ops.end_blockers() OWNER TO guestkey_reaper;
 -- The minter sees what the users it made are doing; the reaper does not.
 ALTER FUNCTION guestkey_ops.end_overlong(interval, interval, integer) OWNER TO guestkey_minter;
+ALTER FUNCTION guestkey_ops.revoke_rights(name) OWNER TO guestkey_minter;
 ALTER FUNCTION guestkey_ops.close_door(name) OWNER TO guestkey_minter;
 ALTER FUNCTION guestkey_ops.drop_user(name) OWNER TO guestkey_minter;
 REVOKE CREATE ON SCHEMA guestkey_ops FROM guestkey_reaper, guestkey_minter;
