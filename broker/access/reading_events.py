@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, String, cast, func, literal, or_, select, union, union_all
@@ -16,9 +17,10 @@ from broker.access.datasets import dataset as dataset_seen
 from broker.access.naming import anything_meant, person_meant, vendor_meant
 from broker.access.paging import Page, Window, bad_cursor, matching
 from broker.access.permissions import missing, sees_everything
+from broker.access.sentences import SENTENCES
 from broker.caller import Caller
 from broker.database import Transaction
-from broker.errors import Forbidden, NotFound
+from broker.errors import Forbidden, Invalid, NotFound
 from broker.models import Event, EventPersonal, Lease, Person, Service, is_id
 
 # What a stranger asked for and what exists must read the same to whoever asked.
@@ -68,8 +70,15 @@ def with_ids(tx: Transaction, caller: Caller, filters: EventFilters) -> EventFil
     """The same filters with ids where names were typed: of people (or their e-mail), vendors, teams, datasets.
 
     Raises:
-        Invalid: nothing that the caller sees, or more than one thing, is called so.
+        Invalid: nothing that the caller sees, or more than one thing, is called so; or there is no such kind of event.
     """
+    if filters.kind is not None and filters.kind not in SENTENCES:
+        near = get_close_matches(filters.kind, SENTENCES, n=1)
+        raise Invalid(
+            "There are no events of that kind.",
+            field="/query/kind",
+            advice=f"Did you mean {near[0]}?" if near else "Kinds are like lease.issued.",
+        )
     return replace(
         filters,
         actor=_actor_meant(tx, caller, filters.actor),

@@ -76,6 +76,7 @@ def ending_steps(kind: Kind, lease_id: str) -> dict[str, Callable[[Die], None]]:
         steps |= {
             f"by hand: {name}": functools.partial(_by_hand, function)
             for name, function in (
+                ("slice taken", "revoke_rights"),
                 ("door closed", "close_door"),
                 ("sessions ended", "end_sessions"),
                 ("user dropped", "drop_user"),
