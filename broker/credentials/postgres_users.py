@@ -28,6 +28,11 @@ _CREATION = (
     # Only a superuser may let the minter set this one, and no guest can change it.
     """DO $$ BEGIN ALTER ROLE "{{{{name}}}}" SET temp_file_limit = '{temp}'; """
     """EXCEPTION WHEN insufficient_privilege THEN NULL; END $$;""",
+    # Nor these: whatever a guest does, and however long its errors are, the server's log stays as it is. FATAL carries
+    # texts of a guest's, too.
+    """DO $$ BEGIN ALTER ROLE "{{{{name}}}}" SET log_min_messages = 'panic'; """
+    """ALTER ROLE "{{{{name}}}}" SET log_min_error_statement = 'panic'; """
+    """EXCEPTION WHEN insufficient_privilege THEN NULL; END $$;""",
 )
 _RENEWAL = ("SET LOCAL lock_timeout = '2s';", """ALTER ROLE "{{name}}" VALID UNTIL '{{expiration}}';""")
 # First what no guest can lock, by itself: the slice, and with it the right to log in.

@@ -174,6 +174,9 @@ GRANT pg_use_reserved_connections TO guestkey_watch, guestkey_minter WITH INHERI
 -- [temp-files]
 -- Lets OpenBao bound the temporary files of each user it makes.
 GRANT SET ON PARAMETER temp_file_limit TO guestkey_minter;
+-- [server-log]
+-- Lets OpenBao keep guests from the server's log, which they could fill the disk with. Who logged in is logged before.
+GRANT SET ON PARAMETER log_min_messages, log_min_error_statement TO guestkey_minter;
 -- [guest-definitions]
 -- A guest may by default define rights for what it would make, and so entangle another's user. Only a superuser can
 -- forbid it.

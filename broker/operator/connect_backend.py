@@ -60,7 +60,9 @@ def postgres(
     ] = False,
     leave_open: Annotated[
         list[str] | None,
-        typer.Option(help="A database of that server guests may enter, or `functions`. Unsafe.", metavar="DATABASE"),
+        typer.Option(
+            help="A database of that server guests may enter, `functions`, or `server-log`. Unsafe.", metavar="DATABASE"
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Never ask.")] = False,
     as_json: AsJson = False,
@@ -122,7 +124,9 @@ class Talk:
             )
         if parts.FUNCTIONS in asked.left_open:
             self.say("! UNSAFE: guests may fill the lock table and the WAL of that server.")
-        for name in sorted(asked.left_open - {parts.FUNCTIONS}):
+        if parts.SERVER_LOG in asked.left_open:
+            self.say("! UNSAFE: guests may fill the disk that the server's log is on.")
+        for name in sorted(asked.left_open - {parts.FUNCTIONS, parts.SERVER_LOG}):
             self.say(f"! UNSAFE: guests may enter the database {name}; what they make there is not taken away.")
 
     def checked(self, place: Place, items: list[Item], *, over: bool = True) -> None:

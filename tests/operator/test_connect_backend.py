@@ -185,16 +185,22 @@ def test_a_login_that_is_no_superuser_prepares_what_it_may(run: Run, tmp_path: P
         applied = run(server, *plain, *dba, "--apply")
         left = {item["part"]: item["sql"] for item in told(applied)["items"] if not item["ok"]}
         superusers = {"guest-functions", "server-settings", "reserved-connections", "temp-files", "guest-definitions"}
+        superusers.add("server-log")
         assert set(left) == {"other-databases", "large-objects", *superusers}, applied.stderr
         assert 'REVOKE ALL ON DATABASE "elsewhere" FROM PUBLIC;' in left["other-databases"]
         unsafe = [word for name in ("elsewhere", "postgres", "template1") for word in ("--leave-open", name)]
         refused = run(server, *plain, *unsafe, name="prepared")
         assert refused.exit_code == 9, "guests could fill the lock table"
         unsafe += ["--leave-open", "functions"]
+        refused = run(server, *plain, *unsafe, name="prepared")
+        assert refused.exit_code == 9, "guests could fill the disk with the server's log"
+        unsafe += ["--leave-open", "server-log"]
         done = run(server, *plain, *unsafe, name="prepared")
         assert done.exit_code == 0, done.stderr
         assert "UNSAFE: guests may enter the database elsewhere" in done.stderr
         assert "UNSAFE: guests may fill the lock table and the WAL" in done.stderr
+        assert "UNSAFE: guests may fill the disk that the server's log is on" in done.stderr
+        assert "enter the database server-log" not in done.stderr
 
 
 def test_what_must_not_be_connected_is_refused(run: Run, stack: Stack, front: Customer, tmp_path: Path) -> None:

@@ -45,6 +45,12 @@ FORBIDDEN = [
     "ALTER DEFAULT PRIVILEGES FOR ROLE {other} GRANT SELECT ON TABLES TO {self}",
     "SET temp_file_limit = '-1'",
     "ALTER ROLE {self} SET temp_file_limit = '-1'",
+    "SET log_min_messages = 'log'",
+    "SET log_min_error_statement = 'error'",
+    "RESET log_min_messages",
+    "SELECT set_config('log_min_messages', 'log', true)",
+    "ALTER ROLE {self} SET log_min_messages = 'log'",
+    "ALTER ROLE {self} RESET log_min_messages",
     "SET SESSION AUTHORIZATION guestkey_minter",
     "SET ROLE {group}",
     "GRANT {self} TO {other}",
@@ -72,6 +78,7 @@ FORBIDDEN = [
     "CHECKPOINT",
     "VACUUM pg_class",
     "REASSIGN OWNED BY {self} TO {other}",
+    "DROP OWNED BY {self}",
 ]
 
 NOT_HERE = (

@@ -74,6 +74,9 @@ _CHECKS: Mapping[str, str] = {
     " AND count(*) = 2 FROM pg_roles r WHERE rolname IN ('guestkey_watch', 'guestkey_minter')",
     "temp-files": "SELECT has_parameter_privilege(oid, 'temp_file_limit', 'SET')"
     " FROM pg_roles WHERE rolname = 'guestkey_minter'",
+    "server-log": "SELECT has_parameter_privilege(oid, 'log_min_messages', 'SET')"
+    " AND has_parameter_privilege(oid, 'log_min_error_statement', 'SET')"
+    " FROM pg_roles WHERE rolname = 'guestkey_minter'",
     "guest-definitions": "SELECT evtenabled IN ('O', 'A') FROM pg_event_trigger"
     " WHERE evtname = 'guestkey_refuse_definitions' AND evtevent = 'ddl_command_start' AND evttags IS NULL",
 }
@@ -103,6 +106,7 @@ _WHAT: Mapping[str, str] = {
     "functions-rights": "Only the watch may call them",
     "reserved-connections": "Watch and minter get in when guests hold all other connections",
     "temp-files": "Guests' temporary files are bounded",
+    "server-log": "Guests write nothing into the server's log",
     "guest-definitions": "Guests define nothing here, default rights included",
 }
 # A managed service may not let anybody do these; what is left open is said.
@@ -110,6 +114,8 @@ ADVISED = frozenset({"slices-private", "large-objects", "server-settings", "rese
 ADVISED |= {"guest-definitions"}
 # Named with --leave-open where a service lets nobody take them away from everybody.
 FUNCTIONS = "functions"
+# Where guests' statements are wanted in the server's log, or a service lets nobody give this right.
+SERVER_LOG = "server-log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +175,8 @@ def _mend(session: Session, part: str, script: str, passwords: Passwords, left_o
         names = [name for name in _names(session, _OTHER_DATABASES) if name not in left_open]
         return _revokes("DATABASE", names)
     if part == "guest-functions" and FUNCTIONS in left_open:
+        return ""
+    if part == "server-log" and SERVER_LOG in left_open:
         return ""
     if part == "public-schema":
         return _revokes("SCHEMA", _names(session, _SCHEMAS))
