@@ -11,6 +11,7 @@ import pymysql
 import structlog
 from pymysql.cursors import Cursor
 
+from broker.credentials import mariadb_follows
 from broker.credentials.database_user import LIFETIMES, lend, unknown_login, withdraw
 from broker.credentials.mariadb_binding import MariadbBinding, MariadbColumn
 from broker.credentials.names import short
@@ -56,6 +57,8 @@ def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> Non
     try:
         with connected(vault, binding.connection, "registrar") as session, session.cursor() as cursor:
             types = types_of(cursor, binding)
+            if why := mariadb_follows.find(cursor, binding.schema, binding.table):
+                raise Invalid(why, field="/binding/table", advice=mariadb_follows.ADVICE)
             query, literals = binding.select(types)
             # MariaDB only warns of a literal that it cannot read, and shows every row.
             cursor.execute(*binding.select(types, of_one_row=True))
@@ -171,6 +174,7 @@ def _look(cursor: Cursor, binding: MariadbBinding, view: str) -> dict[str, Any] 
         "definition": str(row[1]),
         "columns": {name: columns[name] for name in sorted(named & columns.keys())},
         "reads": [str(name) for (name,) in cursor.fetchall()],
+        "follows": mariadb_follows.find(cursor, binding.schema, binding.table),
     }
 
 
