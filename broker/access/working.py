@@ -26,6 +26,7 @@ from broker.access import (
     witness,
 )
 from broker.access.chores import RECONCILE_SECONDS
+from broker.access.doors import Doorkeeper
 from broker.access.ending import ENDING_CHANNEL
 from broker.access.rulebook import CHANGED_CHANNEL
 from broker.access.slices import REGISTERING_CHANNEL
@@ -70,6 +71,9 @@ class Worker:
         # Telling people has a thread of its own: whatever it waits for, ending goes on.
         postman = threading.Thread(target=Postman(self._parts).run, args=(self._stopping,), name="postman", daemon=True)
         postman.start()
+        # So has keeping doors open: it looks every second, whatever the rest of this waits for.
+        doors = threading.Thread(target=Doorkeeper(self._parts).run, args=(self._stopping,), name="doors", daemon=True)
+        doors.start()
         with (
             ThreadPoolExecutor(sweeping.HANDS, thread_name_prefix="hand") as pool,
             ThreadPoolExecutor(3, thread_name_prefix="beside") as others,
@@ -84,6 +88,7 @@ class Worker:
         postman.join(max(settings.smtp_timeout, settings.notice_timeout) + _LEAVING_SECONDS)
         if postman.is_alive():
             log.warning("worker.left_behind", part="postman")
+        doors.join(_LEAVING_SECONDS)
 
     def _step(self, pool: ThreadPoolExecutor, others: ThreadPoolExecutor) -> float:
         settings = self._parts.settings

@@ -303,6 +303,18 @@ class HoldsToLimits(Protocol):
 
 
 @runtime_checkable
+class KeepsDoorOpen(Protocol):
+    """What a kind offers besides where one guest can make every log-in wait."""
+
+    def keep_door_open(self, vault: Vault, connection: str) -> Sequence[str]:
+        """End sessions that do so, and be ready to do it the next time; returns their users' names.
+
+        Raises:
+            BackendDown: the place does not answer.
+        """
+
+
+@runtime_checkable
 class KeepsOut(Protocol):
     """What a kind offers besides where sessions can be ended while the door cannot be closed."""
 

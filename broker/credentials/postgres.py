@@ -18,6 +18,7 @@ from broker.credentials.base import Bound, Connects, Ending, LeaseToEnd, LeaseTo
 from broker.credentials.database_user import BACKSTOP_SECONDS, DatabaseUser
 from broker.credentials.names import user_of
 from broker.credentials.postgres_binding import PostgresBinding
+from broker.credentials.postgres_door import door_kept_open, keep_door_open
 from broker.credentials.postgres_ending import Looked, signal, take_away
 from broker.credentials.postgres_limits import end_overlong
 from broker.credentials.postgres_sessions import Standing, silent, view_of, watching
@@ -131,7 +132,8 @@ class PostgresKind(DatabaseUser):
         """
         self.settle(vault, lease)
         try:
-            rest = remove_user(vault, lease.binding["connection"], user_of(lease.handle))
+            user, connection = user_of(lease.handle), lease.binding["connection"]
+            rest = self._taken_away(vault, connection, [user])[user]
         except psycopg.Error as error:
             raise NotEnded(f"PostgreSQL refused or vanished: {type(error).__name__}") from error
         if rest:
@@ -165,18 +167,39 @@ class PostgresKind(DatabaseUser):
         }
 
     def _taken_away(self, vault: Vault, connection_name: str, users: Sequence[str]) -> dict[str, str]:
+        self._at_once(vault, connection_name, users)
         began = monotonic()
-        try:
+        with door_kept_open(self.standing, vault, connection_name):
+            try:
+                return _taken_away(vault, connection_name, users)
+            except BackendDown:
+                if monotonic() - began > _AT_ONCE_SECONDS:
+                    raise
+            # Refused, not silent: its table of locks may be full. Who is logged in can end whoever filled it.
+            with self.standing.session(vault, connection_name) as session:
+                signal(session, Looked(session, users), users)
+                end_overlong(session)
+            sleep(_GOING_SECONDS)
             return _taken_away(vault, connection_name, users)
-        except BackendDown:
-            if monotonic() - began > _AT_ONCE_SECONDS:
-                raise
-        # Refused, not silent: its table of locks may be full. Who is logged in can end whoever filled it.
-        with self.standing.session(vault, connection_name) as session:
-            signal(session, Looked(session, users), users)
-            end_overlong(session)
-        sleep(_GOING_SECONDS)
-        return _taken_away(vault, connection_name, users)
+
+    def _at_once(self, vault: Vault, connection_name: str, users: Sequence[str]) -> None:
+        """What needs no new log-in, which a guest may hold up: their sessions are told to end."""
+        try:
+            with self.standing.ready(vault, connection_name) as session:
+                if session is not None:
+                    keep_door_open(session)
+                    signal(session, Looked(session, users), users)
+        except psycopg.Error as error:
+            log.warning("postgres.standing_session_lost", connection=connection_name, error=type(error).__name__)
+
+    def keep_door_open(self, vault: Vault, connection: str) -> Sequence[str]:
+        """See `KeepsDoorOpen.keep_door_open`. A database connected before its function came is left as it is."""
+        try:
+            with self.standing.session(vault, connection) as session:
+                return keep_door_open(session)
+        except psycopg.Error as error:
+            log.warning("postgres.door_not_kept_open", connection=connection, error=type(error).__name__)
+            raise silent() from error
 
     def end_overlong(self, vault: Vault, connection: str) -> Sequence[str]:
         """See `HoldsToLimits.end_overlong`. A database connected before its function came is left as it is."""

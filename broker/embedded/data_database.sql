@@ -131,6 +131,25 @@ CREATE OR REPLACE FUNCTION guestkey_ops.revoke_rights(who name) RETURNS void
       EXECUTE format('REVOKE %I FROM %I', held, who);
     END LOOP;
   END $$;
+-- Ends guests' sessions that keep others from logging in, or Guestkey from working. Whoever asks for a database itself,
+-- as DROP DATABASE does before it looks who asks, has every log-in wait behind it: at once. Whoever has written something,
+-- which a guest has no need to: after a while, and at once if one of Guestkey's logins waits for it. Returns whose.
+CREATE OR REPLACE FUNCTION guestkey_ops.keep_door_open(written interval) RETURNS SETOF name
+  LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  WITH locks AS MATERIALIZED (SELECT pid, locktype, classid, mode, granted FROM pg_locks),
+  writing AS MATERIALIZED (SELECT DISTINCT pid FROM locks WHERE locktype = 'transactionid' AND granted),
+  waited_for AS MATERIALIZED (
+    SELECT unnest(pg_blocking_pids(w.pid)) AS pid FROM pg_stat_activity w
+     WHERE w.usename IN ('guestkey_watch', 'guestkey_minter', 'guestkey_registrar')
+       AND w.pid IN (SELECT pid FROM locks WHERE NOT granted) AND EXISTS (SELECT FROM writing)),
+  over AS MATERIALIZED (
+    SELECT a.pid, a.usename FROM pg_stat_activity a
+     WHERE a.usename LIKE 'gk\_%'
+       AND (a.pid IN (SELECT pid FROM locks WHERE locktype = 'object' AND classid = 'pg_catalog.pg_database'::regclass
+                         AND mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock'))
+         OR (a.pid IN (SELECT pid FROM writing)
+             AND (a.xact_start < clock_timestamp() - written OR a.pid IN (SELECT pid FROM waited_for)))))
+  SELECT usename FROM over WHERE pg_terminate_backend(pid) $$;
 CREATE OR REPLACE FUNCTION guestkey_ops.close_door(who name) RETURNS void
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   BEGIN
@@ -161,6 +180,7 @@ ALTER FUNCTION guestkey_ops.end_sessions(name) OWNER TO guestkey_reaper;
 ALTER FUNCTION guestkey_ops.signal_sessions(name[]) OWNER TO guestkey_reaper;
 ALTER FUNCTION guestkey_ops.end_blockers() OWNER TO guestkey_reaper;
 -- The minter sees what the users it made are doing; the reaper does not.
+ALTER FUNCTION guestkey_ops.keep_door_open(interval) OWNER TO guestkey_minter;
 ALTER FUNCTION guestkey_ops.end_overlong(interval, interval, integer) OWNER TO guestkey_minter;
 ALTER FUNCTION guestkey_ops.revoke_rights(name) OWNER TO guestkey_minter;
 ALTER FUNCTION guestkey_ops.close_door(name) OWNER TO guestkey_minter;

@@ -64,7 +64,7 @@ _CHECKS: Mapping[str, str] = {
     "operations": "SELECT true FROM pg_namespace WHERE nspname = 'guestkey_ops'",
     "operations-rights": "SELECT has_schema_privilege(r.oid, n.oid, 'USAGE') FROM pg_roles r, pg_namespace n"
     " WHERE rolname = 'guestkey_watch' AND nspname = 'guestkey_ops'",
-    "functions-rights": "SELECT count(*) = 7 AND bool_and(has_function_privilege('guestkey_watch', p.oid, 'EXECUTE')"
+    "functions-rights": "SELECT count(*) = 8 AND bool_and(has_function_privilege('guestkey_watch', p.oid, 'EXECUTE')"
     " AND NOT has_function_privilege('public', p.oid, 'EXECUTE') AND pg_get_userbyid(p.proowner) = CASE p.proname"
     " WHEN 'end_sessions' THEN 'guestkey_reaper' WHEN 'signal_sessions' THEN 'guestkey_reaper'"
     " WHEN 'end_blockers' THEN 'guestkey_reaper' ELSE 'guestkey_minter' END)"
