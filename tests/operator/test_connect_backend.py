@@ -12,7 +12,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from broker.embedded.stack import Stack
-from broker.operator.connecting.place import OLDEST
+from broker.errors import Invalid
+from broker.operator.connecting.place import OLDEST, checked
 from broker.operator.main import app
 from broker.parts import Parts
 from tests.cli.terminal import Terminal
@@ -152,6 +153,27 @@ def test_host_and_authority_are_proven_or_nothing_is_said_to_the_server(run: Run
     ):
         refused = run(front, *arguments)
         assert refused.exit_code == 1 and why in refused.stderr, (arguments, refused.output)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("db.example.org", "db.example.org"),
+        ("DB_1.example.org.", "DB_1.example.org"),
+        ("datenbank.müller.example", "datenbank.xn--mller-kva.example"),
+        ("データ.example", "xn--5ckp3n.example"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:DB8::1", "2001:db8::1"),
+    ],
+)
+def test_hosts_are_taken_as_they_are_called(given: str, meant: str) -> None:
+    assert checked("data", given, 5432, "data", "require", None, unsafe_tls=True).host == meant
+
+
+@pytest.mark.parametrize("given", ["", ".", "a,b", "a b", "a..b", "/tmp", "[::1]", "a" * 64, "-a", "x@y", "ﷺ"])
+def test_what_is_no_host_is_refused(given: str) -> None:
+    with pytest.raises(Invalid):
+        checked("data", given, 5432, "data", "require", None, unsafe_tls=True)
 
 
 def test_debians_server_proves_itself_over_tls_and_must_be_new_enough(run: Run, tmp_path: Path) -> None:

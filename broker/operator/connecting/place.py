@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import idna
 import psycopg
 
 from broker.database import bounded
@@ -79,8 +80,7 @@ def checked(name: str, host: str, port: int, dbname: str, tls: str, ca_file: Pat
         Invalid: naming the option that is wrong.
     """
     checked_name(name)
-    if not _is_address(host) and _HOST.fullmatch(host) is None:
-        raise Invalid("That is neither a host's name nor its address.", field="/host", advice="Give one host.")
+    host = _host(host)
     if not 1 <= port <= 65535:
         raise Invalid("A port is between 1 and 65535.", field="/port")
     if not 1 <= len(dbname.encode()) <= 63 or not dbname.isprintable() or "{" in dbname or "}" in dbname:
@@ -152,9 +152,18 @@ def open_session(place: Place, user: str, password: str) -> Session:
         raise reason((place.host, place.port, place.dbname), (user, password), place.tls, place.ca_file) from error
 
 
-def _is_address(host: str) -> bool:
+def _host(text: str) -> str:
+    """An address as it is, or a name in the letters DNS has: `müller.example.` is `xn--mller-kva.example`."""
+    name = text.removesuffix(".")
     try:
-        ip_address(host)
+        return str(ip_address(text))
     except ValueError:
-        return False
-    return True
+        pass
+    try:
+        # Underscores are no part of host names, but of names that servers have all the same.
+        found = name if name.isascii() else idna.encode(name, uts46=True).decode()
+    except idna.IDNAError:
+        found = ""
+    if _HOST.fullmatch(found) is None:
+        raise Invalid("That is neither a host's name nor its address.", field="/host", advice="Give one host.")
+    return found
