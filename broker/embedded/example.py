@@ -11,6 +11,7 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,7 @@ def seed(stack: Stack, settings: Settings, redirect_uri: str) -> list[Account]:
             links = _make_parties(tx, parts, client, subjects, now)
             _make_datasets(tx, now)
         register_waiting(parts, vault_of(settings, "setup"))
+        watch_log_ins(stack)
     finally:
         parts.close()
     return [
@@ -170,6 +172,12 @@ def load_tables(stack: Stack) -> None:
         connection.execute("GRANT USAGE ON SCHEMA example TO guestkey_registrar")
         for table in TABLES:
             _load(connection, table)
+
+
+def watch_log_ins(stack: Stack) -> None:
+    """Let guests into the database `data` only while a worker watches over it."""
+    with psycopg.connect(stack.postgres.url("postgres", "data"), autocommit=True) as connection:
+        connection.execute((files("broker.embedded") / "watched_log_ins.sql").read_text().encode())
 
 
 def _load(connection: psycopg.Connection[Any], table: Table) -> None:

@@ -17,6 +17,8 @@ from broker.credentials import kinds
 from broker.credentials.postgres import CONFIRMED, PostgresKind
 from broker.credentials.postgres_door import keep_door_open
 from broker.credentials.postgres_sessions import watching
+from broker.embedded.example import watch_log_ins
+from broker.embedded.stack import Stack
 from broker.errors import BackendDown
 from broker.models import Slice
 from tests.support.fighter import DECLARED_SECONDS, Fighter, end
@@ -231,3 +233,25 @@ def test_a_guest_that_only_reads_is_left_alone(world: World, kept: None) -> None
         session.execute("SELECT pg_sleep(4)")
         assert guest.user not in keep_door_open(watch)
         session.execute(f"SELECT count(*) FROM {guest.view}")
+
+
+def test_guests_stay_out_while_nobody_watches_where_that_is_set_up(world: World, stack: Stack) -> None:
+    guest = Fighter(world)
+    WORKERS.standing.close()
+    watch_log_ins(stack)
+    try:
+        with pytest.raises(psycopg.OperationalError, match="does not watch"):
+            guest.log_in()
+        with world.admin() as admin, watching(world.ender.vault, "data") as idle:
+            assert admin.execute("SELECT 1").fetchone() == idle.execute("SELECT 1").fetchone(), "others come and go"
+            with pytest.raises(psycopg.OperationalError, match="does not watch"):
+                guest.log_in()
+        late = threading.Timer(1, lambda: WORKERS.keep_door_open(world.ender.vault, "data"))
+        late.start()
+        with guest.session() as session:
+            assert reads(session, guest.view), "it waited for the worker, which had just been started"
+        late.join()
+        assert end(world, [guest], WORKERS)[0] == [CONFIRMED]
+    finally:
+        with world.admin() as admin:
+            admin.execute("DROP EVENT TRIGGER guestkey_refuse_unwatched")

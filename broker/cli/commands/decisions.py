@@ -46,8 +46,8 @@ EVENT = Noun(
     "/events",
     listed=(
         Column("at", "at", when=True),
-        Column("what happened", "sentence"),
         Column("kind", "kind"),
+        Column("what happened", "sentence"),
         Column("id", "id", whole=True),
     ),
     shown=(

@@ -69,7 +69,7 @@ _CHECKS: Mapping[str, str] = {
     " WHEN 'end_sessions' THEN 'guestkey_reaper' WHEN 'signal_sessions' THEN 'guestkey_reaper'"
     " WHEN 'end_blockers' THEN 'guestkey_reaper' ELSE 'guestkey_minter' END)"
     " FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'guestkey_ops'"
-    " AND p.proname <> 'refuse_definitions' AND EXISTS (SELECT FROM pg_roles WHERE rolname = 'guestkey_watch')",
+    " AND p.prorettype <> 'event_trigger'::regtype AND EXISTS (SELECT FROM pg_roles WHERE rolname = 'guestkey_watch')",
     "reserved-connections": "SELECT bool_and(pg_has_role(r.oid, 'pg_use_reserved_connections', 'USAGE'))"
     " AND count(*) = 2 FROM pg_roles r WHERE rolname IN ('guestkey_watch', 'guestkey_minter')",
     "temp-files": "SELECT has_parameter_privilege(oid, 'temp_file_limit', 'SET')"
