@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import ColumnElement, Select, String, case, func, or_, select, type_coerce
 
@@ -42,11 +43,34 @@ from broker.models import (
 LONGEST = 200
 
 
+class Named(Protocol):
+    """A person's record, or what was read of one."""
+
+    @property
+    def id(self) -> str:
+        """Of the record."""
+
+    @property
+    def name(self) -> str:
+        """Empty if no claim had one."""
+
+    @property
+    def email(self) -> str:
+        """Empty if no claim had one that was verified."""
+
+
 def told_apart(person_id: str, name: str, email: str) -> str:
     """A person in a list to choose from: never empty, and never like somebody else without a name."""
     if name and email:
         return f"{name} ({email})"
     return name or email or f"Somebody without a name ({person_id})"
+
+
+def each_told_apart(people: Iterable[Named]) -> dict[str, str]:
+    """The same for a whole list, by id: whoever would read like another is told by the id, too."""
+    said = {person.id: told_apart(person.id, person.name, person.email) for person in people}
+    alike = Counter(said.values())
+    return {id_: f"{text} ({id_})" if alike[text] > 1 else text for id_, text in said.items()}
 
 
 _HELD_BY = func.coalesce(func.nullif(Person.name, ""), func.nullif(Person.email, ""), Team.name, Service.name, "?")

@@ -6,7 +6,15 @@ import secrets
 
 import pytest
 
-from broker.access.naming import anything_meant, names_of, names_seen, person_meant, told_apart, vendor_meant
+from broker.access.naming import (
+    anything_meant,
+    each_told_apart,
+    names_of,
+    names_seen,
+    person_meant,
+    told_apart,
+    vendor_meant,
+)
 from broker.caller import Caller
 from broker.errors import Invalid
 from broker.models import Person
@@ -83,3 +91,7 @@ def test_people_to_choose_from_are_told_apart_whatever_is_known_of_them() -> Non
     shown = [told_apart(f"pe_{at}", name, email) for at, (name, email) in enumerate(known)]
     assert len(set(shown)) == len(known)
     assert shown[0] == "Somebody without a name (pe_0)" and shown[4] == "Ada (a@x.example)"
+    alike = [Person(id=f"pe_{at}", name=name, email=email) for at, (name, email) in enumerate([*known, *known])]
+    told = each_told_apart(alike)
+    assert len(set(told.values())) == len(alike), "nor alike in everything, as from two sources"
+    assert told["pe_4"] == "Ada (a@x.example) (pe_4)"

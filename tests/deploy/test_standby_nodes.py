@@ -132,7 +132,8 @@ def test_standby_that_is_cut_off_answers_no_revoked_token(start: Callable[[str],
     token = cluster.log_in("guestkey-operator")
     until(lambda: cluster.ask_standby("auth/token/lookup-self", token) == 200, seconds=30)
     _revoke_while_cut_off(cluster, token)
-    assert cluster.ask_standby("auth/token/lookup-self", token) is None
+    # It waits for a leader that it does not hear of, or has just heard of the revocation.
+    assert cluster.ask_standby("auth/token/lookup-self", token) in (None, 403)
 
 
 def test_standby_that_answers_by_itself_is_found_by_readiness(start: Callable[[str], Cluster]) -> None:

@@ -192,7 +192,7 @@ def test_pyarrow_reads_a_dataset_from_a_list_of_its_files(world: World) -> None:
         pyarrow.dataset.dataset("clinic/trials/", filesystem=files, format="json")
     found = [of for of in files.get_file_info(pyarrow.fs.FileSelector("clinic/trials", recursive=True)) if of.is_file]
     paths = [of.path for of in found if of.path.endswith(".json")]
-    assert pyarrow.dataset.dataset(paths, filesystem=files, format="json").count_rows() == PICTURES
+    assert pyarrow.dataset.dataset(paths, filesystem=files, format="json").count_rows() == len(paths) >= PICTURES
 
 
 def test_rclone_looks_at_what_it_writes_to_unless_told_not_to(world: World, owner: Any) -> None:

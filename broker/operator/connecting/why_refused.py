@@ -17,6 +17,7 @@ _SECONDS = 5
 # X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL.
 _OTHER_NAME = (62, 64)
 _NO_SUCH_DATABASE = "3D000"
+_CLOSING_SECONDS = 0.2
 # What a server that runs answers while it takes nobody: starting, stopping, full.
 _NOT_NOW = ("57P03", "57P01", "53300")
 
@@ -85,16 +86,20 @@ async def _log_in(address: tuple[str, int, str], login: tuple[str, str], context
     import asyncpg
 
     host, port, dbname = address
-    opened = await asyncpg.connect(
-        host=host,
-        port=port,
-        database=dbname,
-        user=login[0],
-        password=login[1],
-        ssl=context or "disable",
-        timeout=_SECONDS,
-    )
-    await opened.close(timeout=_SECONDS)
+    try:
+        opened = await asyncpg.connect(
+            host=host,
+            port=port,
+            database=dbname,
+            user=login[0],
+            password=login[1],
+            ssl=context or "disable",
+            timeout=_SECONDS,
+        )
+        await opened.close(timeout=_SECONDS)
+    finally:
+        # A connection that was refused is closed by the loop, once the server has closed its end.
+        await asyncio.sleep(_CLOSING_SECONDS)
 
 
 def _context(tls: str, ca_file: Path | None) -> ssl.SSLContext | None:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from broker.access import requests
 from broker.access.datasets import dataset, list_datasets
-from broker.access.naming import told_apart
+from broker.access.naming import each_told_apart
 from broker.access.paging import Window
 from broker.access.permissions import is_lead
 from broker.access.requests import NewRequest
@@ -108,9 +108,9 @@ def _holders(tx: Transaction, viewer: Viewer) -> list[tuple[str, str]]:
     if not is_lead(viewer.caller, vendor_id):
         return []
     staff = (Person.vendor_id == vendor_id) & (Person.status == "active") & (Person.id != viewer.caller.id)
-    people = tx.execute(select(Person.id, Person.name, Person.email).where(staff).order_by(Person.name, Person.id))
+    people = tx.scalars(select(Person).where(staff).order_by(Person.name, Person.id))
     teams = tx.execute(select(Team.id, Team.name).where(Team.vendor_id == vendor_id).order_by(Team.name))
-    named = [(f"person:{row.id}", told_apart(row.id, row.name, row.email)) for row in people]
+    named = [(f"person:{id_}", called) for id_, called in each_told_apart(people).items()]
     return [*named, *((f"team:{row.id}", f"the team {row.name}") for row in teams)]
 
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from broker.access.datasets import DatasetChange, change_dataset, require_owner_or_admin
 from broker.access.datasets import dataset as dataset_seen
-from broker.access.naming import told_apart
+from broker.access.naming import each_told_apart
 from broker.database import now as clock
 from broker.errors import Invalid
 from broker.models import Dataset, Person, Proposal
@@ -74,11 +74,8 @@ def _page(back: Setback, slug: str, sent: Mapping[str, str]) -> HTMLResponse:
         found = dataset_seen(tx, viewer.caller, slug)
         require_owner_or_admin(viewer.caller, found)
         people = select(Person).where(Person.vendor_id.is_(None), Person.status == "active")
-        owners = [
-            (person.id, told_apart(person.id, person.name, person.email))
-            for person in tx.scalars(people.order_by(Person.name, Person.id).limit(_MOST))
-            if person.id != viewer.caller.id or person.id == found.owner_id
-        ]
+        known = each_told_apart(tx.scalars(people.order_by(Person.name, Person.id).limit(_MOST)))
+        owners = [item for item in known.items() if item[0] != viewer.caller.id or item[0] == found.owner_id]
         if found.owner_id not in dict(owners):
             owners.insert(0, ("", "As it is" if found.owner_id else "Nobody yet: admins decide"))
         filled = sent or {

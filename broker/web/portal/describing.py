@@ -13,7 +13,7 @@ from starlette.responses import Response
 from broker.access import catalogues, connections, drafts, personal
 from broker.access.connections import POSTGRES, Connection
 from broker.access.drafts import Described
-from broker.access.naming import told_apart
+from broker.access.naming import each_told_apart
 from broker.credentials.table_binding import OPERATORS
 from broker.database import Transaction
 from broker.database import now as clock
@@ -242,9 +242,7 @@ def _describe_page(back: Setback, draft_id: str, sent: Mapping[str, str]) -> Res
         inside = select(Person).where(*others)
         people = tx.scalars(inside.order_by(Person.name, Person.id).limit(_MOST_OWNERS)).all()
     kept = {**content, "labels": " ".join(content.get("labels", [])), "slice_name": content.get("slice", "")}
-    owners = [("", "Nobody yet: admins decide")] + [
-        (person.id, told_apart(person.id, person.name, person.email)) for person in people
-    ]
+    owners = [("", "Nobody yet: admins decide"), *each_told_apart(people).items()]
     return render_step(
         "describe", back, draft=draft_id, content=content, filled=sent or kept, owners=owners, where=where
     )

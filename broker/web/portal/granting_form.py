@@ -12,7 +12,7 @@ from starlette.responses import Response
 from broker.access import granting
 from broker.access.datasets import dataset as dataset_seen
 from broker.access.foresight import roles_reaching
-from broker.access.naming import told_apart
+from broker.access.naming import each_told_apart
 from broker.access.offers import offers_of
 from broker.access.slices import slices_of
 from broker.database import now as clock
@@ -64,9 +64,9 @@ def _page(back: Setback, sent: Mapping[str, str]) -> HTMLResponse:
         teams = tx.scalars(select(Team).where(Team.vendor_id.in_(vendors)).order_by(Team.name).limit(_MOST))
         holders = [(f"team:{team.id}", f"Team {team.name} ({names[team.vendor_id]})") for team in teams]
         active = (Person.vendor_id.in_(vendors), Person.status == "active")
-        for person in tx.scalars(select(Person).where(*active).order_by(Person.name, Person.id).limit(_MOST)):
-            called = told_apart(person.id, person.name, person.email)
-            holders.append((f"person:{person.id}", f"{called} ({names[person.vendor_id or '']})"))
+        people = tx.scalars(select(Person).where(*active).order_by(Person.name, Person.id).limit(_MOST)).all()
+        called = each_told_apart(people)
+        holders += [(f"person:{one.id}", f"{called[one.id]} ({names[one.vendor_id or '']})") for one in people]
         return render(
             "owner/new_grant.html",
             viewer=viewer,

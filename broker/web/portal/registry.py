@@ -10,7 +10,7 @@ from sqlalchemy import select
 from starlette.responses import Response
 
 from broker.access import people, services, teams, vendors
-from broker.access.naming import told_apart
+from broker.access.naming import each_told_apart
 from broker.access.paging import Window
 from broker.access.permissions import is_lead, require_admin
 from broker.caller import Caller
@@ -144,7 +144,7 @@ def _team_page(setback: Setback, team_id: str, filled: Mapping[str, str]) -> HTM
         inside = {member.id for member in members}
         changes = viewer.caller.is_admin or is_lead(viewer.caller, team.vendor_id)
         staff = people.list_people(tx, viewer.caller, Window(limit=_MOST_STAFF), vendor_id=team.vendor_id)
-        others = [(one.id, told_apart(one.id, one.name, one.email)) for one in staff.items if one.id not in inside]
+        others = [item for item in each_told_apart(staff.items).items() if item[0] not in inside]
         vendor = tx.get_one(Vendor, team.vendor_id)
         waiting = waiting_acts(tx, viewer, [team.id]) if changes else {"proposed": []}
     shown = {**waiting, "team": team, "vendor": vendor, "members": members, "others": others if changes else []}
