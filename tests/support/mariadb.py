@@ -142,18 +142,20 @@ def _prepared(folder: Path, disk: Path, port: int, account: tuple[int, int] | No
         f"CREATE OR REPLACE USER root@'%' IDENTIFIED BY '{_ROOT_PASSWORD}';"
         "\nGRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;\n"
     )
-    data = disk / "data"
+    # A server that starts takes away what it finds of temporary tables, another's at the same place, too.
+    data, temporary = disk / "data", folder / "temporary"
     data.mkdir()
+    temporary.mkdir()
     if account:
-        for path in (data, folder / "key.pem"):
+        for path in (data, temporary, folder / "key.pem"):
             os.chown(path, *account)
     user = ["--user=nobody"] if account else []
     # With everything a fresh server brings: the database `test`, open to all, and accounts without a name.
-    command = ["mariadb-install-db", "--no-defaults", f"--datadir={data}", *user]
+    command = ["mariadb-install-db", "--no-defaults", f"--datadir={data}", f"--tmpdir={temporary}", *user]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return [
-        *("--no-defaults", f"--datadir={data}", f"--port={port}", f"--bind-address={HOST}"),
+        *("--no-defaults", f"--datadir={data}", f"--tmpdir={temporary}", f"--port={port}", f"--bind-address={HOST}"),
         *(f"--socket={data}/socket", "--skip-name-resolve", "--innodb-buffer-pool-size=32M", f"--log-bin={data}/bin"),
         *(f"--ssl-ca={folder}/ca.pem", f"--ssl-cert={folder}/cert.pem", f"--ssl-key={folder}/key.pem"),
         *("--require-secure-transport=ON", f"--init-file={folder}/start.sql", "--server-id=1"),
