@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -43,6 +44,20 @@ class DatabaseUser(ABC):
     @abstractmethod
     def relation(self, slice_id: str) -> str:
         """The view a guest reads."""
+
+    @abstractmethod
+    def end_at(self, vault: Vault, connection: str, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
+        """End leases of one connection by hand, all at once, and ask; for each by id what was confirmed, or why not."""
+
+    def end_many(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
+        """See `EndsTogether.end_many`. OpenBao is only told afterwards (`settle`)."""
+        by_connection: dict[str, list[LeaseToEnd]] = defaultdict(list)
+        for lease in leases:
+            by_connection[str(lease.binding["connection"])].append(lease)
+        outcomes: dict[str, str | Exception] = {}
+        for name, some in by_connection.items():
+            outcomes |= self.end_at(vault, name, some)
+        return outcomes
 
     def check_proof(self, text: str) -> str:
         """Never asked: nothing is brought."""

@@ -6,7 +6,6 @@ The user sees one view and nothing else; its name carries the lease id (`gk_<tag
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -122,17 +121,8 @@ class MariadbKind(DatabaseUser):
             raise said
         return said
 
-    def end_many(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
-        """By hand in MariaDB, all of a server at once, and asked. OpenBao is only told afterwards (`settle`)."""
-        by_connection: dict[str, list[LeaseToEnd]] = defaultdict(list)
-        for lease in leases:
-            by_connection[str(lease.binding["connection"])].append(lease)
-        outcomes: dict[str, str | Exception] = {}
-        for name, some in by_connection.items():
-            outcomes |= self._end_at(vault, name, some)
-        return outcomes
-
-    def _end_at(self, vault: Vault, connection: str, leases: Sequence[LeaseToEnd]) -> dict[str, str | Exception]:
+    def end_at(self, vault: Vault, connection: str, leases: Sequence[LeaseToEnd]) -> dict[str, str | Exception]:
+        """See `DatabaseUser.end_at`."""
         users = {user_of(lease.handle): lease.id for lease in leases}
         try:
             said = take_away(_at(vault, connection), sorted(users))

@@ -5,7 +5,6 @@ The user sees one security-barrier view and nothing else; its name carries the l
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from time import monotonic, sleep
 from typing import Any
@@ -140,17 +139,8 @@ class PostgresKind(DatabaseUser):
             raise NotEnded(f"PostgreSQL still shows {rest}")
         return CONFIRMED
 
-    def end_many(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
-        """By hand in PostgreSQL, all of a database at once, and asked. OpenBao is only told afterwards (`settle`)."""
-        by_connection: dict[str, list[LeaseToEnd]] = defaultdict(list)
-        for lease in leases:
-            by_connection[lease.binding["connection"]].append(lease)
-        outcomes: dict[str, str | Exception] = {}
-        for name, some in by_connection.items():
-            outcomes |= self._end_at(vault, name, some)
-        return outcomes
-
-    def _end_at(self, vault: Vault, connection_name: str, leases: Sequence[LeaseToEnd]) -> dict[str, str | Exception]:
+    def end_at(self, vault: Vault, connection_name: str, leases: Sequence[LeaseToEnd]) -> dict[str, str | Exception]:
+        """See `DatabaseUser.end_at`."""
         users = {user_of(lease.handle): lease.id for lease in leases}
         try:
             remains = self._taken_away(vault, connection_name, sorted(users))
