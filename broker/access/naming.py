@@ -154,8 +154,8 @@ def person_meant(tx: Transaction, caller: Caller, text: str, field: str = "perso
         Invalid: nobody is called so, or several are.
     """
     text = text.strip()
-    if not text or is_id(_bare(text)):
-        return _bare(text) or None
+    if not text or is_id(bare(text)):
+        return bare(text) or None
     called = or_(func.lower(Person.name) == text.lower(), func.lower(Person.email) == text.lower())
     query = select(Person.id).where(called, _people_met(caller))
     return _one(tx.scalars(query.limit(2)).all(), "Nobody", field)
@@ -183,7 +183,7 @@ def anything_meant(tx: Transaction, caller: Caller, text: str, field: str = "abo
         Invalid: nothing is called so, or several things are.
     """
     text = text.strip()
-    id_ = lease_of(_bare(text))
+    id_ = lease_of(bare(text))
     if not text or is_id(id_):
         return id_ or None
     low = text.lower()
@@ -232,7 +232,8 @@ def _read(tx: Transaction, query: Select[str, str]) -> dict[str, str]:
     return {id_: said for id_, said in tx.execute(query) if said}
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
+    """The id behind `person:` or `service:`."""
     return text.rpartition(":")[2]
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from broker import audit
 from broker.access.datasets import dataset as dataset_seen
-from broker.access.naming import anything_meant, person_meant, vendor_meant
+from broker.access.naming import anything_meant, bare, person_meant, vendor_meant
 from broker.access.paging import Page, Window, bad_cursor, matching
 from broker.access.permissions import missing, sees_everything
 from broker.access.sentences import SENTENCES
@@ -193,7 +193,7 @@ def _conditions(filters: EventFilters) -> list[ColumnElement[bool]]:
 
 
 def _actor_meant(tx: Transaction, caller: Caller, text: str | None) -> str | None:
-    if text is None or text in _NO_PERSONS or is_id(text.rpartition(":")[2]):
+    if text is None or text in _NO_PERSONS or is_id(bare(text)):
         return text
     return person_meant(tx, caller, text, "query/actor")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from broker.access.naming import names_of, names_seen
+from broker.access.naming import bare, names_of, names_seen
 from broker.access.reading_events import EventRead
 from broker.access.sentences import sentence
 from broker.caller import Caller
@@ -13,11 +13,6 @@ from broker.database import Transaction
 from broker.models import is_id
 
 _NO_PERSONS = {"system": "Guestkey", "operator": "The operator"}
-
-
-def bare(name: str) -> str:
-    """The id behind `person:` or `service:`."""
-    return name.rpartition(":")[2]
 
 
 def names_in(tx: Transaction, caller: Caller, events: Iterable[EventRead]) -> dict[str, str]:

@@ -15,12 +15,12 @@ from broker.access import log_proofs, reading_events
 from broker.access.access_at import About, access_at
 from broker.access.figures import per_day
 from broker.access.log_proofs import Place
-from broker.access.naming import anything_meant, names_of, names_seen, person_meant, vendor_meant
+from broker.access.naming import anything_meant, bare, names_of, names_seen, person_meant, vendor_meant
 from broker.access.paging import Page, Window
 from broker.access.permissions import sees_everything
 from broker.access.reading_events import EventFilters, EventRead
 from broker.access.sentences import SENTENCES
-from broker.access.telling import bare, names_in, said
+from broker.access.telling import names_in, said
 from broker.database import Transaction
 from broker.database import now as clock
 from broker.errors import Forbidden, Invalid, NotFound

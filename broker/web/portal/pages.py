@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from broker.access.telling import bare
+from broker.access.naming import bare
 from broker.models import is_id
 from broker.policies import Reason
 

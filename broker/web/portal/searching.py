@@ -6,8 +6,8 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
+from broker.access.naming import bare
 from broker.access.searching import Hit, search
-from broker.access.telling import bare
 from broker.credentials.names import lease_of
 from broker.models import is_id
 from broker.web.portal.acting import go

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from broker.access.telling import bare, texts
+from broker.access.naming import bare
+from broker.access.telling import texts
 from broker.models import is_id
 
 
