@@ -87,12 +87,18 @@ def serial_of(port: int, context: ssl.SSLContext) -> str:
         return str(found["serialNumber"])
 
 
-def test_it_serves_tls_and_takes_a_renewed_certificate(serve: Serve, authority: trustme.CA, tmp_path: Path) -> None:
+def answering(serve: Serve, authority: trustme.CA, folder: Path) -> tuple[int, subprocess.Popen[str], ssl.SSLContext]:
+    """A replica that serves TLS: its port, its process, and what believes its certificate."""
     port = free_port()
     public = {"GUESTKEY_PUBLIC_URL": f"https://localhost:{port}"}
-    child = serve("--port", str(port), *written(authority, tmp_path, "localhost"), **public)
+    child = serve("--port", str(port), *written(authority, folder, "localhost"), **public)
     context = trusting(authority)
     answered(f"https://localhost:{port}/healthz", child, verify=context)
+    return port, child, context
+
+
+def test_it_serves_tls_and_takes_a_renewed_certificate(serve: Serve, authority: trustme.CA, tmp_path: Path) -> None:
+    port, child, context = answering(serve, authority, tmp_path)
     answer = httpx.get(f"https://localhost:{port}/healthz", verify=context)
     assert answer.headers["strict-transport-security"].startswith("max-age=")
     assert httpx.get(f"https://localhost:{port}/sign-in", verify=context).status_code == 200, "as https, to us as well"
@@ -128,11 +134,7 @@ def test_it_serves_tls_and_takes_a_renewed_certificate(serve: Serve, authority: 
 
 
 def test_a_handshake_never_finished_is_given_up(serve: Serve, authority: trustme.CA, tmp_path: Path) -> None:
-    port = free_port()
-    public = {"GUESTKEY_PUBLIC_URL": f"https://localhost:{port}"}
-    child = serve("--port", str(port), *written(authority, tmp_path, "localhost"), **public)
-    context = trusting(authority)
-    answered(f"https://localhost:{port}/healthz", child, verify=context)
+    port, _, context = answering(serve, authority, tmp_path)
     begun = time.monotonic()
     with (
         socket.create_connection(("localhost", port), timeout=45) as silent,

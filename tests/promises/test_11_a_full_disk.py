@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import psycopg
@@ -27,8 +29,8 @@ from broker.errors import BackendDown
 from broker.models import Lease, Slice
 from broker.settings import MariadbConnection, PostgresConnection, Settings
 from tests.support.data import make_clinic
+from tests.support.disks import fill, make_room, small_disk
 from tests.support.mariadb import WARD_EVERY_ROW, Mariadb, ask, mariadb, ward_guest
-from tests.support.small_disk import SmallDisk, small_disk
 from tests.support.waiting import until
 from tests.support.world import DEIDENTIFIED, Signed, World
 
@@ -39,10 +41,13 @@ PROMISED_SECONDS = 5.0
 
 
 @pytest.fixture
-def disk() -> Iterator[SmallDisk]:
+def disk() -> Iterator[Path]:
     """The disk of a data server."""
-    with small_disk(200) as small:
-        yield small
+    with TemporaryDirectory(prefix="guestkey-disk-", ignore_cleanup_errors=True) as name:
+        # Servers do not run as root, and are to reach it.
+        Path(name).chmod(0o711)
+        with small_disk(Path(name), "size=200m,mode=0711"):
+            yield Path(name)
 
 
 @contextmanager
@@ -58,9 +63,9 @@ def forgotten(world: World) -> Iterator[None]:
 
 
 @pytest.fixture
-def small_postgres(disk: SmallDisk, world: World, settings: Settings) -> Iterator[Postgres]:
+def small_postgres(disk: Path, world: World, settings: Settings) -> Iterator[Postgres]:
     """A second data server."""
-    server = Postgres(disk.folder / "postgresql", children.free_port(), DATA)
+    server = Postgres(disk / "postgresql", children.free_port(), DATA)
     server.start()
     place = {"host": "127.0.0.1", "port": server.port, "dbname": "data", "sslmode": "disable"}
     try:
@@ -75,9 +80,9 @@ def small_postgres(disk: SmallDisk, world: World, settings: Settings) -> Iterato
 
 
 @pytest.fixture
-def small_mariadb(disk: SmallDisk, world: World, settings: Settings) -> Iterator[Mariadb]:
+def small_mariadb(disk: Path, world: World, settings: Settings) -> Iterator[Mariadb]:
     """Another MariaDB, with all that it writes on the small disk."""
-    with mariadb(world.stack.bao, PLACES["mariadb"], disk.folder) as server:
+    with mariadb(world.stack.bao, PLACES["mariadb"], disk) as server:
         settings.mariadb_connections[PLACES["mariadb"]] = MariadbConnection.model_validate(server.place)
         try:
             with forgotten(world):
@@ -171,13 +176,11 @@ def use_up_binary_log(server: Mariadb, handed: Handed) -> threading.Thread:
     return writing
 
 
-def test_postgresql(
-    sessions: Sessions, world: World, worker: Worker, disk: SmallDisk, small_postgres: Postgres
-) -> None:
+def test_postgresql(sessions: Sessions, world: World, worker: Worker, disk: Path, small_postgres: Postgres) -> None:
     signed, dataset = guest_at(world, "postgres")
     handed, elsewhere = world.issue(signed, dataset), world.issue(*world.guest()[:2])
     session, other = sessions.keep(log_in(small_postgres, handed)), sessions.keep(world.connect(elsewhere))
-    disk.fill()
+    fill(disk)
     use_up(small_postgres)
     assert not is_over(session), "reading needs no room"
     began = time.monotonic()
@@ -197,19 +200,19 @@ def test_postgresql(
         query = "SELECT rolvaliduntil - clock_timestamp() FROM pg_roles WHERE rolname LIKE %s"
         ((valid,),) = admin.execute(query, (f"gk%{handed.lease.id}",)).fetchall()
     assert valid < handed.lease.expires_at - world.now() + timedelta(seconds=75)
-    disk.make_room()
+    make_room(disk)
     world.wait_for(handed.lease.id, "expired", seconds=60)
     with pytest.raises(psycopg.OperationalError):
         log_in(small_postgres, handed)
 
 
-def test_mariadb(sessions: Sessions, world: World, worker: Worker, disk: SmallDisk, small_mariadb: Mariadb) -> None:
+def test_mariadb(sessions: Sessions, world: World, worker: Worker, disk: Path, small_mariadb: Mariadb) -> None:
     signed, dataset = guest_at(world, "mariadb")
     handed, elsewhere = world.issue(signed, dataset), world.issue(*world.guest()[:2])
     writer, first = (world.issue(*guest_at(world, "mariadb")) for _ in range(2))
     assert handed.values is not None and first.values is not None
     session, other = sessions.keep(small_mariadb.guest(handed.values)), sessions.keep(world.connect(elsewhere))
-    disk.fill()
+    fill(disk)
     beside = sessions.keep(small_mariadb.guest(first.values))
     writing = use_up_binary_log(small_mariadb, writer)
     assert not is_over(session), "reading needs no room"
@@ -231,7 +234,7 @@ def test_mariadb(sessions: Sessions, world: World, worker: Worker, disk: SmallDi
     with suppress(pymysql.OperationalError):
         again = sessions.keep(small_mariadb.guest(handed.values))
         until(lambda: is_over(again), what="the end of who came in again")
-    disk.make_room()
+    make_room(disk)
     # The server looks once a minute whether there is room.
     for one in (handed, writer, first):
         world.wait_for(one.lease.id, "expired", seconds=150)
@@ -242,19 +245,19 @@ def test_mariadb(sessions: Sessions, world: World, worker: Worker, disk: SmallDi
 
 
 def test_without_room_for_its_log_postgresql_stops_and_with_it_every_session(
-    sessions: Sessions, world: World, worker: Worker, disk: SmallDisk, small_postgres: Postgres
+    sessions: Sessions, world: World, worker: Worker, disk: Path, small_postgres: Postgres
 ) -> None:
     """Nobody is let in, nothing is confirmed, and once it is started again the end goes on."""
     handed = world.issue(*guest_at(world, "postgres"))
     session = sessions.keep(log_in(small_postgres, handed))
-    disk.fill()
+    fill(disk)
     with pytest.raises(psycopg.OperationalError), _admin(small_postgres) as admin:
         while True:
             admin.execute("SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000000))")
     until(lambda: is_over(session), what="the end of its session")
     over(world, handed)
     assert "does not answer" in world.wait_for(handed.lease.id, "revoke_failed", seconds=30).last_error
-    disk.make_room()
+    make_room(disk)
     small_postgres.stop()
     small_postgres.start()
     world.wait_for(handed.lease.id, "expired", seconds=60)

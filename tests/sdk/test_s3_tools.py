@@ -36,17 +36,22 @@ class Tool:
     refused: type[Exception]
 
 
-def minio(values: Values) -> Tool:
-    """minio-py: without the region it would ask the bucket for it, which a guest may not."""
+def minio_client(values: Values, region: str | None) -> Minio:
+    """minio-py with what was handed over."""
     url = urlsplit(values["endpoint_url"])
-    client = Minio(
+    return Minio(
         url.netloc,
         access_key=values["access_key_id"],
         secret_key=values["secret_access_key"],
         session_token=values["session_token"],
-        region=values["region"],
+        region=region,
         secure=url.scheme == "https",
     )
+
+
+def minio(values: Values) -> Tool:
+    """minio-py: without the region it would ask the bucket for it, which a guest may not."""
+    client = minio_client(values, values["region"])
     return Tool(
         lambda: [str(found.object_name) for found in client.list_objects("clinic", prefix="trials/", recursive=True)],
         lambda: _body(client.get_object("clinic", "trials/0.json")),
@@ -172,14 +177,7 @@ def test_a_guests_tool_lists_reads_writes_and_is_refused_after_the_end(
 
 def test_minio_without_a_region_asks_for_what_a_guest_may_not(world: World) -> None:
     values, _ = values_of(world, guest(world, "s3"))
-    url = urlsplit(values["endpoint_url"])
-    client = Minio(
-        url.netloc,
-        access_key=values["access_key_id"],
-        secret_key=values["secret_access_key"],
-        session_token=values["session_token"],
-        secure=False,
-    )
+    client = minio_client(values, None)
     with pytest.raises(S3Error, match="AccessDenied"):
         client.stat_object("clinic", "trials/0.json")
 
