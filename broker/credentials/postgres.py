@@ -164,7 +164,13 @@ class PostgresKind(DatabaseUser):
                 return _taken_away(vault, connection_name, users)
             except BackendDown:
                 if monotonic() - began > _AT_ONCE_SECONDS:
-                    raise
+                    # It hangs: somebody may shut the door again and again. Who is logged in needs none.
+                    with self.standing.ready(vault, connection_name) as session:
+                        if session is None:
+                            raise
+                        # Each step of it is committed by itself.
+                        session.execute("COMMIT")
+                        return take_away(session, users, lambda: watching(vault, connection_name))
             # Refused, not silent: its table of locks may be full. Who is logged in can end whoever filled it.
             with self.standing.session(vault, connection_name) as session:
                 signal(session, Looked(session, users), users)
