@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import psycopg
 import pymysql
 import pytest
+from sqlalchemy import select
 
 from broker.access.issuing import Handed
 from broker.access.sweeping import HANDS
@@ -298,12 +299,18 @@ def test_killing_others_by_name_reaches_nobody(world: World, ward: Mariadb) -> N
     assert {_end(world, one) for one in (handed, other)} == {CONFIRMED}
 
 
+def _being_ended(world: World) -> bool:
+    with world.database.transaction() as tx:
+        return tx.scalar(select(Lease.id).where(Lease.state == "revoking").limit(1)) is not None
+
+
 def test_openbao_that_hangs_holds_up_nobodys_end(world: World, ward: Mariadb, worker: Worker) -> None:
     """More guests than the worker has hands; OpenBao is told of them later."""
     guests = [_guest(world) for _ in range(HANDS + 4)]
     sessions = [ward.guest(one.values) for one in guests if one.values is not None]
-    # As after the worker's first round: it has read its own log-in.
+    # As after the worker's first round: it has read its own log-in, and ended what other tests left.
     world.ender.vault.secret("connections/ward/watch", remembered=True)
+    until(lambda: not _being_ended(world), what="the end of what other tests left")
     world.stack.bao.signal(signal.SIGSTOP)
     try:
         began = time.monotonic()
