@@ -50,7 +50,7 @@ format: $(VENV)/.dev ## Format the code and put imports in order
 
 docs: $(VENV)/.dev ## Make the pages that are made from the code
 	$(BIN)/python -m broker.cli.reference > docs/commands.md
-	$(BIN)/python -m broker.credentials.reference
+	$(BIN)/python -m broker.kinds.reference
 
 screenshots: $(VENV)/.dev ## Take the pictures of the documentation anew; look at them before they are kept
 	GUESTKEY_APPROVE=1 $(BIN)/pytest -q -n 2 --dist loadfile tests/portal

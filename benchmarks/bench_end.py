@@ -26,11 +26,11 @@ import psycopg
 from sqlalchemy import func, select
 
 from benchmarks.bench_issue import identity, logged_in, running
-from broker.credentials.names import policy_of, role_of
-from broker.credentials.postgres_users import role_definition
 from broker.embedded import openbao
+from broker.kinds.names import policy_of, role_of
+from broker.kinds.postgres.users import role_definition
 from broker.models import Lease
-from broker.parts import vault_of
+from broker.runtime.parts import vault_of
 from tests.support.world import World
 
 LEASES = 1000

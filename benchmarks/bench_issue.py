@@ -26,17 +26,17 @@ from urllib.request import urlopen
 
 from sqlalchemy import update
 
-from broker.access.installing import install
-from broker.access.sweeping import end_marked
-from broker.credentials.names import policy_of, role_of
-from broker.database import now as clock
+from broker.base.database import now as clock
+from broker.base.settings import Settings
 from broker.embedded.children import free_port
 from broker.embedded.openbao import InitialRequest, OpenBao
 from broker.embedded.stack import Ports, Stack
+from broker.kinds.names import policy_of, role_of
+from broker.leases.sweeping import end_marked
 from broker.migrations import upgrade
 from broker.models import Lease
-from broker.parts import Parts
-from broker.settings import Settings
+from broker.runtime.installation import install
+from broker.runtime.parts import Parts
 from tests.support.data import make_clinic
 from tests.support.world import Signed, World
 
@@ -189,8 +189,8 @@ def postgres(world: World) -> PostgresRow:
 
 def _decision_time(world: World, signed: Signed, slug: str) -> float:
     """Facts, gate, event and pending row: the part of the story before any backend."""
-    from broker.access.explain import why
-    from broker.access.facts import Ask
+    from broker.gate.explain import why
+    from broker.gate.facts import Ask
 
     times = []
     for _ in range(PAIRS):
@@ -201,7 +201,7 @@ def _decision_time(world: World, signed: Signed, slug: str) -> float:
 
 
 def _slices(world: World, slug: str) -> dict[str, dict[str, str]]:
-    from broker.access.facts import Ask, gather
+    from broker.gate.facts import Ask, gather
 
     signed = world.person()
     with world.database.transaction() as tx:

@@ -7,7 +7,6 @@ from .chore import Chore, SilentPlace
 from .dataset import DATASET_STATUSES, SLICE_STATES, Dataset, Offer, Slice
 from .event import Event, EventPersonal
 from .factor import FactorChallenge, Passkey, RecoveryCode, TotpFactor
-from .ids import first_id, is_id, new_id, new_lease_id
 from .installation import PROPOSAL_ACTS, Installation, KeptAnswer, Proposal
 from .lease import LEASE_STATES, LIVE_STATES, Lease
 from .log import TILE_LEVELS, LogCheckpoint, LogEntry, LogNode
@@ -96,8 +95,4 @@ __all__ = [
     "TeamMember",
     "TotpFactor",
     "Vendor",
-    "first_id",
-    "is_id",
-    "new_id",
-    "new_lease_id",
 ]

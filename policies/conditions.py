@@ -14,7 +14,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from broker.addresses import lies_in
+from broker.base.addresses import lies_in
 
 from .decision import Reason
 from .facts import Facts
@@ -168,7 +168,7 @@ class FromNetwork:
     ranges: Ranges
 
     def check(self, facts: Facts, now: datetime) -> Held:
-        """Met if the caller's address lies in a range, in any spelling of either; see `broker.addresses.lies_in`."""
+        """Met if the caller's address lies in a range, however either is spelled (`addresses.lies_in`)."""
         inside = lies_in(facts.caller.address if facts.caller else None, self.ranges)
         if inside:
             return Held(networks=self.ranges)

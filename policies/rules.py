@@ -19,7 +19,7 @@ from threading import Lock
 import casbin
 from casbin.model import Model
 
-from broker.addresses import parse_network
+from broker.base.addresses import parse_network
 
 from .conditions import Condition, Held, LifetimeAtMost, Networks, UnknownCondition, parse
 from .facts import Facts

@@ -14,14 +14,14 @@ from unittest.mock import patch
 import pytest
 import structlog
 
-from broker.access.installing import install
-from broker.access.working import Worker
-from broker.database import now as clock
+from broker.base.database import now as clock
+from broker.base.settings import MariadbConnection, Settings, SshConnection
 from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
 from broker.migrations import upgrade
-from broker.parts import Parts, vault_of
-from broker.settings import MariadbConnection, Settings, SshConnection
+from broker.runtime.installation import install
+from broker.runtime.parts import Parts, vault_of
+from broker.worker.worker import Worker
 from tests.support.data import make_clinic, make_pictures
 from tests.support.mariadb import NAME as WARD_NAME
 from tests.support.mariadb import Mariadb, mariadb

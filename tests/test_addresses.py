@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.addresses import Proxies, Seen, counted_as, lies_in, parse, parse_network
+from broker.base.addresses import Proxies, Seen, counted_as, lies_in, parse, parse_network
 
 HOST = "203.0.113.7"
 DENIED = (ip_network("203.0.113.0/24"),)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.credentials import kinds, reference
+from broker.kinds import kinds, reference
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

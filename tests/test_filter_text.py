@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.filter_text import Unreadable, read_condition, read_value, read_values, write_condition, write_value
+from broker.base.filter_text import Unreadable, read_condition, read_value, read_values, write_condition, write_value
 
 HARD = [
     "12345",

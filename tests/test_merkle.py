@@ -8,8 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from broker import merkle
-from broker.checkpoints import BadCheckpoint, Checkpoint, Key, note, opened
+from broker.log import merkle
+from broker.log.checkpoints import BadCheckpoint, Checkpoint, Key, note, opened
 
 LEAVES = [
     bytes.fromhex(text)

@@ -22,11 +22,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
+from broker.base.errors import Invalid
+from broker.base.private_keys import is_private
 from broker.cli import keypairs
 from broker.cli.faults import Code, Fault
-from broker.credentials import kinds
-from broker.errors import Invalid
-from broker.private_keys import is_private
+from broker.kinds import kinds
 
 KEYS: dict[str, Any] = {
     "ed25519": ed25519.Ed25519PrivateKey.generate(),

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from broker import tls_reasons
+from broker.base import tls_reasons
 from broker.cli import network
 from broker.cli.faults import Code, Fault
 from broker.cli.problems import fault_of

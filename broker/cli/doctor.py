@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-from broker import tls_reasons
+from broker.base import tls_reasons
 from broker.cli import children, config, keyrings, network, tokens
 from broker.cli.api import Api
 from broker.cli.faults import Code, Fault

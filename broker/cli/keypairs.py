@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from broker.base.private_keys import is_private
 from broker.cli.faults import Code, Fault, unreadable
-from broker.private_keys import is_private
 
 _LARGEST = 16 * 1024
 

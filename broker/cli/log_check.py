@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from broker import merkle
-from broker.checkpoints import BadCheckpoint, Checkpoint, Key, opened
+from broker.log import merkle
+from broker.log.checkpoints import BadCheckpoint, Checkpoint, Key, opened
 
 _VERSION = 1
 

@@ -24,13 +24,13 @@ import requests
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from broker.access.rulebook import SHIPPED
 from broker.embedded.children import free_port
 from broker.embedded.demo_fighting import connect, fighting, refused
 from broker.embedded.demo_labelling import labelling
 from broker.embedded.postgres import binary
 from broker.embedded.somebody import Somebody
 from broker.embedded.telling import Story, Unexpected, data
+from broker.runtime.rulebook import SHIPPED
 
 VISITS, SURVEY = "health-visits", "marriage-survey"
 _COUNT = 'psql -XAtc "SELECT count(*) FROM $GUESTKEY_RELATION"'

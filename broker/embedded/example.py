@@ -20,20 +20,20 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import select, update
 
-from broker import audit
-from broker.access.installing import install
-from broker.access.registering import register_waiting
-from broker.database import Transaction
-from broker.database import now as clock
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.ids import new_id
+from broker.base.settings import Settings
 from broker.embedded import pictures
 from broker.embedded.operator import OidcClient, Operator
 from broker.embedded.stack import Stack
-from broker.identity.bootstrap import enrol_link
-from broker.identity.invitations import has_factor, invite_to_enrol
+from broker.identity.invitations import enrol_link, has_factor, invite_to_enrol
 from broker.identity.sources import wrap_client_secret
-from broker.models import Dataset, Installation, Offer, Person, RoleHeld, SignInSource, Slice, Vendor, new_id
-from broker.parts import Parts, vault_of
-from broker.settings import Settings
+from broker.log import audit
+from broker.models import Dataset, Installation, Offer, Person, RoleHeld, SignInSource, Slice, Vendor
+from broker.runtime.installation import install
+from broker.runtime.parts import Parts, vault_of
+from broker.worker.slice_registration import register_waiting
 
 HOST = "organisation"
 

@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from broker.credentials.s3_store import Key, client_for
 from broker.embedded import children
+from broker.kinds.s3.store import Key, client_for
 
 CONNECTION = "objects"
 ROLE_ARN = "arn:aws:iam::000000000000:role/guestkey-guest"

@@ -75,8 +75,8 @@ def passwords(state: Path) -> int:
     """
     if _running(state) is None:
         raise StartFailed("Nothing is running. `make up` starts it.")
+    from broker.base.settings import Settings
     from broker.embedded.example import renew
-    from broker.settings import Settings
 
     settings = Settings(_env_file=state / "environment")
     _print_accounts([asdict(account) for account in renew(Stack(state), settings)])
@@ -190,9 +190,9 @@ class _Supervisor:
         self._stack.stop()
 
     def _prepare_records(self) -> None:
+        from broker.base.settings import Settings
         from broker.embedded.example import seed
         from broker.migrations import upgrade
-        from broker.settings import Settings
 
         upgrade(self._stack.postgres.url("owner", "guestkey"))
         seeded = self._state / "seeded"

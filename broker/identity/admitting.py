@@ -14,25 +14,15 @@ from typing import Any
 import structlog
 from sqlalchemy import func, select, update
 
-from broker import audit
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import NotSignedIn
-from broker.identity import invitations, sessions, sources
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import NotSignedIn
+from broker.base.ids import new_id
+from broker.identity import invitations, mail_addresses, sessions, sources
 from broker.identity.claims import address_of, known_as, still_shown
 from broker.identity.faults import SignInRefused
-from broker.models import (
-    Invitation,
-    Person,
-    PolicyInForce,
-    RoleHeld,
-    SignInAttempt,
-    SignInSource,
-    Suspension,
-    Vendor,
-    new_id,
-)
-from broker.notices import addresses
+from broker.log import audit
+from broker.models import Invitation, Person, PolicyInForce, RoleHeld, SignInAttempt, SignInSource, Suspension, Vendor
 
 log = structlog.get_logger(__name__)
 BOOTSTRAP_ENROLMENT = timedelta(hours=1)
@@ -83,7 +73,7 @@ def admit(
     source = matching[0]
     invitation = tx.get(Invitation, attempt.invitation_id) if attempt.invitation_id else None
     person, enrolment_until = _person(tx, source, invitation, claims, now)
-    addresses.note(tx, person.id, claims)
+    mail_addresses.note(tx, person.id, claims)
     factor_at = _provider_factor(source, attempt, claims, now)
     if factor_at is not None and source.vendor_id is None and not invitations.has_factor(tx, person.id):
         enrolment_until = now + invitations.ENROLMENT_WINDOW

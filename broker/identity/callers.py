@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from sqlalchemy import RowMapping, text
 
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.errors import NotSignedIn
+from broker.base.database import Transaction
+from broker.base.errors import NotSignedIn
+from broker.identity.caller import Caller
 from broker.identity.secret_tokens import MOST_CHARACTERS, digest
 
 SEEN_EVERY = timedelta(minutes=1)

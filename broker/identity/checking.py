@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from broker.bounds import Entrance
-from broker.errors import BackendDown, Invalid
+from broker.base.bounds import Entrance
+from broker.base.errors import BackendDown, Invalid
+from broker.base.settings import Settings
 from broker.identity import id_token, oidc
 from broker.identity.faults import ProviderDown
 from broker.identity.oidc import Client
 from broker.identity.providers import Provider, Providers
-from broker.settings import Settings
 
 _AT_ONCE = 2
 _LONGEST_WAIT = 2.0

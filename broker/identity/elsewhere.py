@@ -13,12 +13,13 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, delete, select, update
 
-from broker import audit
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.errors import Conflict, FactorNeeded, Forbidden, NotFound
+from broker.base.database import Transaction
+from broker.base.errors import Conflict, FactorNeeded, Forbidden, NotFound
+from broker.base.ids import is_id, new_id
 from broker.identity import sessions, short_codes
-from broker.models import ApiToken, FactorChallenge, is_id, new_id
+from broker.identity.caller import Caller
+from broker.log import audit
+from broker.models import ApiToken, FactorChallenge
 
 SECONDS = 120
 _PURPOSE = "browser"

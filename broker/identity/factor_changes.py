@@ -10,14 +10,15 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import delete, select
 
-from broker import audit
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.errors import Conflict, FactorNeeded, Forbidden, NotFound
+from broker.base.database import Transaction
+from broker.base.errors import Conflict, FactorNeeded, Forbidden, NotFound
+from broker.base.ids import is_id
 from broker.identity import factors, sessions
+from broker.identity.caller import Caller
 from broker.identity.factors import Proof
 from broker.identity.invitations import allow_enrolment, has_factor
-from broker.models import FactorChallenge, Passkey, Person, Session, TotpFactor, is_id
+from broker.log import audit
+from broker.models import FactorChallenge, Passkey, Person, Session, TotpFactor
 
 # A proof allows the request it came with; a handler that is slower than this has something wrong with it.
 PROOF_SECONDS = 60

@@ -12,11 +12,11 @@ from typing import Any
 
 from sqlalchemy import delete, func, select, update
 
-from broker import audit
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.errors import Forbidden, NotFound
+from broker.base.database import Transaction
+from broker.base.errors import Forbidden, NotFound
 from broker.identity import sessions
+from broker.identity.caller import Caller
+from broker.log import audit
 from broker.models import ApiToken, Passkey, Person, RecoveryCode, Session, TotpFactor
 
 

@@ -10,12 +10,12 @@ import structlog
 from sqlalchemy import case, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import GuestkeyError
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import GuestkeyError
 from broker.identity.faults import ProviderDown, SignInRefused
 from broker.models import SignInSource, SourceFailure
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 
 log = structlog.get_logger(__name__)
 LONGEST = 1000

@@ -6,7 +6,7 @@ and to the source's page (`broker.identity.troubles`), where admins read it.
 
 from __future__ import annotations
 
-from broker.errors import BackendDown, NotSignedIn
+from broker.base.errors import BackendDown, NotSignedIn
 
 LONGEST = 300
 

@@ -10,11 +10,11 @@ from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.caller import Caller
-from broker.errors import FactorNeeded, Forbidden, NotSignedIn
+from broker.base.errors import FactorNeeded, Forbidden, NotSignedIn
 from broker.identity import callers, sessions
+from broker.identity.caller import Caller
 from broker.identity.callers import Found
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 
 SESSION_COOKIE = "__Host-guestkey"
 SIGN_IN_COOKIE = "__Host-guestkey-sign-in"

@@ -6,12 +6,14 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Select, and_, func, select, update
 
-from broker import audit
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.errors import Conflict, Forbidden, Invalid, NotFound
+from broker.base.database import Transaction
+from broker.base.errors import Conflict, Forbidden, Invalid, NotFound
+from broker.base.ids import is_id, new_id
+from broker.identity.caller import Caller
 from broker.identity.secret_tokens import MOST_CHARACTERS, digest, fresh_token
-from broker.models import Invitation, Passkey, Person, Session, SignInSource, TotpFactor, is_id, new_id
+from broker.log import audit
+from broker.models import Invitation, Passkey, Person, Session, SignInSource, TotpFactor
+from broker.runtime.parts import Parts
 
 ENROLMENT_WINDOW = timedelta(minutes=15)
 
@@ -285,3 +287,13 @@ def _make(
         personal={"label": label},
     )
     return invitation, token
+
+
+def join_link(parts: Parts, token: str) -> str:
+    """The link a joining invitation is sent as."""
+    return f"{str(parts.settings.public_url).rstrip('/')}/join/{token}"
+
+
+def enrol_link(parts: Parts, token: str) -> str:
+    """The link an enrolment invitation is sent as."""
+    return f"{str(parts.settings.public_url).rstrip('/')}/enrol/{token}"

@@ -6,12 +6,15 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import select
 
-from broker import audit
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.errors import TooMany
+from broker.base.database import Transaction
+from broker.base.errors import Invalid, TooMany
+from broker.base.settings import Settings
+from broker.identity.caller import Caller
+from broker.log import audit
 from broker.models import Person
-from broker.settings import Settings
+
+# How long a TOTP code counts (RFC 6238 section 5.2).
+CODE_SECONDS = 30
 
 
 def locked_person(tx: Transaction, caller: Caller, now: datetime) -> Person:
@@ -48,3 +51,15 @@ def note_failure(tx: Transaction, person: Person, caller: Caller, settings: Sett
         personal={"address": caller.address or ""},
     )
     return max(left, 0)
+
+
+def wrong_code(left: int) -> Invalid:
+    """What a wrong or used code is answered with; `left` tries remain."""
+    if left == 0:
+        return Invalid("That code is not right, and was one too many.", field="/code", advice="Wait, then try again.")
+    return Invalid(
+        "That code is not right, or was used before.",
+        field="/code",
+        advice=f"A new one comes every {CODE_SECONDS} seconds; {left} tries are left.",
+        code="wrong_code",
+    )

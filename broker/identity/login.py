@@ -11,16 +11,16 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy import ColumnElement, delete, select
 
-from broker.database import now as clock
-from broker.errors import Invalid
+from broker.base.database import now as clock
+from broker.base.errors import Invalid
+from broker.base.settings import Settings
 from broker.identity import admitting, failures, invitations, oidc, sources
 from broker.identity.admitting import Arrival, Visitor
 from broker.identity.faults import SignInRefused, quoted
 from broker.identity.oidc import Client, Expected, Providers
 from broker.identity.secret_tokens import digest, fresh_token, is_token
 from broker.models import Person, SignInAttempt, SignInSource
-from broker.parts import Parts
-from broker.settings import Settings
+from broker.runtime.parts import Parts
 
 __all__ = ["Arrival", "Departure", "Visitor", "Way", "arrive", "check_single", "depart", "safe_path", "way"]
 

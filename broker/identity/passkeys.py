@@ -19,14 +19,15 @@ from webauthn.helpers.structs import (
     UserVerificationRequirement,
 )
 
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import Conflict, Invalid
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import Conflict, Invalid
+from broker.base.ids import new_id
 from broker.identity import factor_changes, factors, lockout, recovery_codes
+from broker.identity.caller import Caller
 from broker.identity.factors import Proof
-from broker.models import FactorChallenge, Passkey, RecoveryCode, new_id
-from broker.parts import Parts
+from broker.models import FactorChallenge, Passkey, RecoveryCode
+from broker.runtime.parts import Parts
 
 log = structlog.get_logger(__name__)
 CHALLENGE_SECONDS = 300

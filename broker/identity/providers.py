@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 import structlog
 
+from broker.base.settings import Settings
 from broker.identity import wire
 from broker.identity.faults import ProviderDown, quoted
 from broker.identity.wire import Unusable, Wire
-from broker.settings import Settings
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")

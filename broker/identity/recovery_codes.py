@@ -7,16 +7,17 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import delete, update
 
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import Conflict
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import Conflict
+from broker.base.ids import new_id
 from broker.identity import factor_changes, lockout
+from broker.identity.caller import Caller
 from broker.identity.factors import Proof
 from broker.identity.invitations import allow_enrolment
 from broker.identity.secret_tokens import digest
-from broker.models import RecoveryCode, new_id
-from broker.parts import Parts
+from broker.models import RecoveryCode
+from broker.runtime.parts import Parts
 
 COUNT = 10
 WINDOW = timedelta(minutes=10)
@@ -55,8 +56,6 @@ def use(parts: Parts, caller: Caller, code: str) -> None:
     Raises:
         Invalid: the code is wrong or was used. TooMany: locked out. Forbidden: not in a browser's session.
     """
-    from broker.identity.totp import wrong_code
-
     factor_changes.require_browser(caller)
     with parts.database.transaction() as tx:
         now = clock(tx)
@@ -75,7 +74,7 @@ def use(parts: Parts, caller: Caller, code: str) -> None:
             factor_changes.note_change(tx, caller, "recovery_code.used", now)
             return
         left = lockout.note_failure(tx, person, caller, parts.settings, now)
-    raise wrong_code(left)
+    raise lockout.wrong_code(left)
 
 
 def _hash(person_id: str, code: str) -> bytes:

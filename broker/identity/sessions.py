@@ -7,12 +7,13 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import select, update
 
-from broker import audit
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.errors import NotFound
+from broker.base.database import Transaction
+from broker.base.errors import NotFound
+from broker.base.ids import is_id, new_id
+from broker.identity.caller import Caller
 from broker.identity.secret_tokens import digest, fresh_token
-from broker.models import ApiToken, Person, Session, is_id, new_id
+from broker.log import audit
+from broker.models import ApiToken, Person, Session
 
 
 @dataclass(frozen=True, slots=True)

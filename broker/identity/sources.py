@@ -9,14 +9,15 @@ from typing import Any
 import structlog
 from sqlalchemy import func, select, update
 
-from broker import audit
-from broker.access.paging import Page, Window, page
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.errors import BackendDown, Conflict, Forbidden, Invalid, NotFound
+from broker.base.database import Transaction
+from broker.base.errors import BackendDown, Conflict, Forbidden, Invalid, NotFound
+from broker.base.ids import is_id, new_id
+from broker.base.paging import Page, Window, page
 from broker.identity import wire
-from broker.models import ApiToken, Session, SignInSource, Vendor, is_id, new_id
-from broker.vault import Vault, VaultRefused
+from broker.identity.caller import Caller
+from broker.keystore.vault import Vault, VaultRefused
+from broker.log import audit
+from broker.models import ApiToken, Session, SignInSource, Vendor
 
 log = structlog.get_logger(__name__)
 

@@ -13,18 +13,18 @@ import structlog
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import Conflict, Invalid
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import Conflict
+from broker.base.ids import new_id
 from broker.identity import factor_changes, factors, lockout, recovery_codes
+from broker.identity.caller import Caller
 from broker.identity.factors import Proof
-from broker.models import FactorChallenge, TotpFactor, new_id
-from broker.parts import Parts
-from broker.vault import VaultRefused
+from broker.keystore.vault import VaultRefused
+from broker.models import FactorChallenge, TotpFactor
+from broker.runtime.parts import Parts
 
 log = structlog.get_logger(__name__)
-STEP_SECONDS = 30
 DIGITS = 6
 ENROLMENT_SECONDS = 600
 _ISSUER = "Guestkey"
@@ -51,11 +51,11 @@ def canonical(code: str) -> str | None:
 
 def matching_step(secret: str, code: str, now: datetime) -> int | None:
     """The time step the code belongs to, one before or after now included; None if it is wrong."""
-    totp = pyotp.TOTP(secret, digits=DIGITS, interval=STEP_SECONDS)
-    current = int(now.timestamp()) // STEP_SECONDS
+    totp = pyotp.TOTP(secret, digits=DIGITS, interval=lockout.CODE_SECONDS)
+    current = int(now.timestamp()) // lockout.CODE_SECONDS
     matched = None
     for step in (current - 1, current, current + 1):
-        if hmac.compare_digest(totp.at(step * STEP_SECONDS), code):
+        if hmac.compare_digest(totp.at(step * lockout.CODE_SECONDS), code):
             matched = step
     return matched
 
@@ -125,7 +125,7 @@ def confirm_enrolment(parts: Parts, caller: Caller, allowed_until: datetime | No
             _put_in_force(tx, caller, waiting, step, now)
             return recovery_codes.make(tx, caller, now)
         left = lockout.note_failure(tx, person, caller, parts.settings, now)
-    raise wrong_code(left)
+    raise lockout.wrong_code(left)
 
 
 def prove(parts: Parts, caller: Caller, code: str) -> Proof:
@@ -152,7 +152,7 @@ def prove(parts: Parts, caller: Caller, code: str) -> Proof:
             lockout.note_success(person)
             return factors.mark_proven(tx, caller, "totp", now)
         left = lockout.note_failure(tx, person, caller, parts.settings, now)
-    raise wrong_code(left)
+    raise lockout.wrong_code(left)
 
 
 def _unwrap(parts: Parts, caller: Caller, wrapped: str) -> str:
@@ -163,18 +163,6 @@ def _unwrap(parts: Parts, caller: Caller, wrapped: str) -> str:
         raise Conflict(
             "Your authenticator app cannot be checked any more.", advice="Ask two admins to reset your factor."
         ) from error
-
-
-def wrong_code(left: int) -> Invalid:
-    """What a wrong or used code is answered with; `left` tries remain."""
-    if left == 0:
-        return Invalid("That code is not right, and was one too many.", field="/code", advice="Wait, then try again.")
-    return Invalid(
-        "That code is not right, or was used before.",
-        field="/code",
-        advice=f"A new one comes every {STEP_SECONDS} seconds; {left} tries are left.",
-        code="wrong_code",
-    )
 
 
 def _use_up(tx: Transaction, person_id: str, wrapped_secret: str, step: int) -> bool:

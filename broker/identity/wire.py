@@ -22,11 +22,11 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from broker import tls_reasons
+from broker.base import tls_reasons
+from broker.base.settings import Settings
 from broker.identity.faults import quoted
-from broker.notices.deadline import Aside, Deadline
-from broker.notices.outward import Address, is_named, is_public
-from broker.settings import Settings
+from broker.outbound.deadline import Aside, Deadline
+from broker.outbound.http_client import Address, is_named, is_public
 
 SECONDS = 5.0
 LONGEST_ANSWER = 128 * 1024

@@ -1,6 +1,6 @@
 """What is told of what: for each kind its topic, whom it concerns, and the facts its words are made of.
 
-The kinds are those of `broker.audit.NOTICED`, and those of `broker.notices.lapsing`, which time alone brings about.
+The kinds are those of `broker.log.audit.NOTICED`, and those of `broker.notices.expiry`, which time alone brings about.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import select
 
-from broker import proposals
-from broker.access.opening import datasets_of_holder
-from broker.database import Transaction
+from broker.base.database import Transaction
 from broker.models import Dataset, Grant, Lease, Notice, Offer, Person, Proposal, Request, Service, Slice, Team, Vendor
-from broker.notices import lapsing
+from broker.notices import expiry
 from broker.notices.people import approvers, holders, leads_of, with_role
 from broker.notices.wording import at, plain
+from broker.registry import proposals
+from broker.registry.affected_datasets import datasets_of_holder
 
 ACTS = {
     "apply_policy": "put new rules in force",
@@ -99,7 +99,7 @@ def _given(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
 
 def _grant(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
     grant = tx.get_one(Grant, notice.subject)
-    if notice.kind == lapsing.GRANT and grant.revoked_at is not None:
+    if notice.kind == expiry.GRANT and grant.revoked_at is not None:
         return None
     return _to_holders(tx, grant, now)
 
@@ -246,9 +246,9 @@ def _slice_changed(tx: Transaction, notice: Notice, now: datetime) -> Told | Non
 
 
 CAUSES: Mapping[str, Cause] = {
-    lapsing.GRANT: Cause("own_grants", _grant),
-    lapsing.PROPOSAL: Cause("two_person", _proposed),
-    lapsing.REQUEST: Cause("own_requests", _undecided),
+    expiry.GRANT: Cause("own_grants", _grant),
+    expiry.PROPOSAL: Cause("two_person", _proposed),
+    expiry.REQUEST: Cause("own_requests", _undecided),
     "dataset.changed": Cause("own_datasets", _changed),
     "dataset.resumed": Cause("own_datasets", _resumed),
     "factor.enrolled": Cause("own_account", _own_account, to_actor=True),

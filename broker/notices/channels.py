@@ -9,20 +9,22 @@ from datetime import datetime
 
 from sqlalchemy import func, select, update
 
-from broker import audit
-from broker.access import words
-from broker.access.paging import Page, Window, page
-from broker.access.permissions import missing, require_admin, sees_everything
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import Conflict, Forbidden, Invalid
-from broker.models import CHANNEL_KINDS, TOPICS, Delivery, NoticeChannel, is_id, new_id
-from broker.notices import chat, outward, webhooks
-from broker.notices.mail import NotSent
-from broker.parts import Parts
-from broker.settings import Settings
-from broker.vault import VaultRefused
+from broker.base import words
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import Conflict, Forbidden, Invalid
+from broker.base.ids import is_id, new_id
+from broker.base.paging import Page, Window, page
+from broker.base.settings import Settings
+from broker.identity.caller import Caller
+from broker.identity.permissions import missing, require_admin, sees_everything
+from broker.keystore.vault import VaultRefused
+from broker.log import audit
+from broker.models import CHANNEL_KINDS, TOPICS, Delivery, NoticeChannel
+from broker.notices import chat, webhooks
+from broker.outbound import http_client as outward
+from broker.outbound.smtp import NotSent
+from broker.runtime.parts import Parts
 
 TEST = "channel.test"
 MOST = 20

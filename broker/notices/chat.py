@@ -12,10 +12,10 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
+from broker.base.settings import Settings
 from broker.models import Delivery
-from broker.notices.deadline import Aside, Deadline
-from broker.notices.mail import NotSent
-from broker.settings import Settings
+from broker.outbound.deadline import Aside, Deadline
+from broker.outbound.smtp import NotSent
 
 SERVICES = {
     "slack": ("apprise.plugins.slack", "NotifySlack"),

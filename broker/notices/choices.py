@@ -9,11 +9,11 @@ from datetime import datetime
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from broker import audit
-from broker.access.paging import Page, Window, page
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.errors import Forbidden, Invalid
+from broker.base.database import Transaction
+from broker.base.errors import Forbidden, Invalid
+from broker.base.paging import Page, Window, page
+from broker.identity.caller import Caller
+from broker.log import audit
 from broker.models import CHOICES, TOPICS, Delivery, NoticeAddress, NoticeChoice
 from broker.notices.digests import KIND as DIGEST
 from broker.notices.digests import next_digest, zone_of

@@ -7,12 +7,13 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from sqlalchemy import select, update
 
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import Invalid
-from broker.models import Delivery, NoticeAddress, new_id
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import Invalid
+from broker.base.ids import new_id
+from broker.models import Delivery, NoticeAddress
 from broker.notices.wording import digested
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 
 KIND = "digest"
 _MOST = 100

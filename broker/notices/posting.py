@@ -17,14 +17,17 @@ from typing import ParamSpec
 import structlog
 from sqlalchemy import ColumnElement, func, select, update
 
-from broker import audit, metrics
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import BackendDown, GuestkeyError
+from broker.base import metrics
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import BackendDown, GuestkeyError
+from broker.identity import mail_addresses
+from broker.log import audit
 from broker.models import URGENT_TOPICS, Delivery
-from broker.notices import addresses, channels, digests, lapsing, mail, telling
-from broker.notices.mail import NotSent
-from broker.parts import Parts
+from broker.notices import channels, digests, expiry, telling
+from broker.outbound import smtp
+from broker.outbound.smtp import NotSent
+from broker.runtime.parts import Parts
 
 log = structlog.get_logger(__name__)
 HANDS = 4
@@ -62,7 +65,7 @@ class Postman:
         # Last: what waits to be sent is worth more than what time brings, and than what may be deleted.
         if monotonic() >= self._keeping_due:
             self._keeping_due = monotonic() + _KEEPING_SECONDS
-            _guarded("lapsing", lapsing.note, self._parts)
+            _guarded("lapsing", expiry.note, self._parts)
             _guarded("tidying", telling.tidy, self._parts, KEPT)
         return done
 
@@ -157,12 +160,12 @@ def _fault_of_sending(
 
 def _mail(parts: Parts, delivery: Delivery, _now: datetime) -> None:
     with parts.database.transaction() as tx:
-        found = addresses.of(tx, [str(delivery.person_id)])
+        found = mail_addresses.of(tx, [str(delivery.person_id)])
     if not found:
         raise NotSent("The person or their vendor is suspended, or they have no address any more.", for_good=True)
     to = found[0].address
-    letter = mail.Mail(delivery.id, to, delivery.title, delivery.body, delivery.path, delivery.created_at)
-    mail.send(parts.settings, letter)
+    letter = smtp.Mail(delivery.id, to, delivery.title, delivery.body, delivery.path, delivery.created_at)
+    smtp.send(parts.settings, letter)
 
 
 def _note_fault(parts: Parts, delivery: Delivery, fault: NotSent, now: datetime) -> None:

@@ -12,15 +12,17 @@ import structlog
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from broker import audit
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.models import URGENT_TOPICS, Delivery, Notice, NoticeAddress, NoticeChannel, NoticeChoice, new_id
-from broker.notices import addresses, crowding
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.ids import new_id
+from broker.identity import mail_addresses
+from broker.log import audit
+from broker.models import URGENT_TOPICS, Delivery, Notice, NoticeAddress, NoticeChannel, NoticeChoice
+from broker.notices import throttling
 from broker.notices.causes import CAUSES, Told
 from broker.notices.digests import next_digest
 from broker.notices.wording import Worded, worded
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 
 log = structlog.get_logger(__name__)
 # What nobody may turn off: it comes at once, to everybody it concerns.
@@ -96,7 +98,7 @@ def _deliver(tx: Transaction, notice: Notice, now: datetime, *, mails: bool) -> 
     takers = _channels(tx, {cause.topic, beside_topic}) if told.channels else []
     rows += [
         _row(notice, told, beside, now, topic=cause.topic, state="waiting", channel_id=channel)
-        for channel in crowding.admitting(tx, takers, cause.topic, now)
+        for channel in throttling.admitting(tx, takers, cause.topic, now)
     ]
     if rows:
         tx.execute(insert(Delivery).on_conflict_do_nothing(), rows)
@@ -125,9 +127,9 @@ def _states(tx: Transaction, people: Sequence[str], topic: str, now: datetime, *
         return states
     choices = select(NoticeChoice).where(NoticeChoice.person_id.in_(people), NoticeChoice.topic == topic)
     chosen = {row.person_id: row.choice for row in tx.scalars(choices)}
-    for address in addresses.of(tx, people):
+    for address in mail_addresses.of(tx, people):
         choice = "now" if topic in MANDATORY else chosen.get(address.person_id, "now")
-        if choice == "now" and topic not in MANDATORY and crowding.mailbox_full(tx, address.person_id, now):
+        if choice == "now" and topic not in MANDATORY and throttling.mailbox_full(tx, address.person_id, now):
             choice = "digest"
         states[address.person_id] = {"now": "waiting", "digest": "digest", "off": "portal"}[choice]
         if choice == "digest":

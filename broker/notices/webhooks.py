@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 
 from standardwebhooks.webhooks import Webhook
 
+from broker.base.settings import Settings
 from broker.models import Delivery
-from broker.notices import outward
-from broker.notices.mail import NotSent
-from broker.settings import Settings
+from broker.outbound import http_client as outward
+from broker.outbound.smtp import NotSent
 
 _GONE = 410
 

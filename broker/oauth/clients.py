@@ -10,18 +10,19 @@ from urllib.parse import unquote_plus
 from sqlalchemy import select
 from starlette.requests import Request
 
-from broker import audit
-from broker.access import services
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import NotSignedIn
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import NotSignedIn
+from broker.base.ids import is_id, new_id
+from broker.identity.caller import Caller
 from broker.identity.callers import Found
 from broker.identity.http import find_caller
 from broker.identity.secret_tokens import API_TOKEN_PREFIX, digest, fresh_token
-from broker.models import ApiToken, Event, Service, is_id, new_id
+from broker.log import audit
+from broker.models import ApiToken, Event, Service
 from broker.oauth.refusals import OAuthRefused
-from broker.parts import Parts
+from broker.registry import services
+from broker.runtime.parts import Parts
 
 TOKEN_LIFETIME = 900
 REFUSALS_RECORDED_EVERY = timedelta(minutes=1)

@@ -12,11 +12,12 @@ from urllib.parse import urlencode
 
 from sqlalchemy import update
 
-from broker import audit
-from broker.caller import Caller
-from broker.database import Transaction
+from broker.base.database import Transaction
+from broker.base.ids import new_id
+from broker.identity.caller import Caller
 from broker.identity.secret_tokens import API_TOKEN_PREFIX, digest, fresh_token
-from broker.models import ApiToken, AuthorizationCode, Person, Session, Vendor, new_id
+from broker.log import audit
+from broker.models import ApiToken, AuthorizationCode, Person, Session, Vendor
 from broker.oauth.refusals import AuthorizationRefused, OAuthRefused
 
 CLIENT_ID = "guestkey-cli"

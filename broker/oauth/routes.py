@@ -12,14 +12,14 @@ from sqlalchemy import update
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from broker import audit
-from broker.credentials.token import signing_keys
-from broker.database import now as clock
+from broker.base.database import now as clock
 from broker.identity.secret_tokens import API_TOKEN_PREFIX, digest
+from broker.kinds.token.kind import signing_keys
+from broker.log import audit
 from broker.models import ApiToken
 from broker.oauth import clients, codes, signed
 from broker.oauth.refusals import OAuthRefused, form_of, no_store
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 
 router = APIRouter(tags=["oauth"])
 Form = Annotated[dict[str, str], Depends(form_of)]

@@ -1,6 +1,6 @@
 """Signed tokens as OAuth sees them: a service asking for one, whether one still lives, and giving one back.
 
-They are made by `broker.credentials.token`, through the gate, like every credential.
+They are made by `broker.kinds.token.kind`, through the gate, like every credential.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 from sqlalchemy import select
 
-from broker.access import ending, words
-from broker.access.facts import Ask
-from broker.access.issuing import issue
-from broker.caller import Caller
-from broker.credentials.token import ALGORITHM, HEADER_TYPE, audience_of, scope_of, signing_keys
-from broker.database import now as clock
-from broker.errors import BackendDown, Conflict, Denied, FactorNeeded, GuestkeyError, Invalid, NotFound
+from broker.base import words
+from broker.base.database import now as clock
+from broker.base.errors import BackendDown, Conflict, Denied, FactorNeeded, GuestkeyError, Invalid, NotFound
+from broker.gate.facts import Ask
+from broker.identity.caller import Caller
+from broker.kinds.token.kind import ALGORITHM, HEADER_TYPE, audience_of, scope_of, signing_keys
+from broker.leases.issuing import issue
 from broker.models import Lease
 from broker.oauth.refusals import OAuthRefused
-from broker.parts import Parts
+from broker.revocation import ending
+from broker.runtime.parts import Parts
 
 _ERRORS: tuple[tuple[type[GuestkeyError], str, int], ...] = (
     (Denied, "access_denied", 403),

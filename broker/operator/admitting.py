@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from broker.errors import Invalid
-from broker.identity.bootstrap import FirstSource, bootstrap, recover
+from broker.base.errors import Invalid
+from broker.operator.bootstrap import FirstSource, bootstrap, recover
 from broker.operator.configuring import Told, load
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 
 
 def admit_first(out: Told, first: FirstSource, *, unchecked: bool) -> None:

@@ -7,7 +7,7 @@ from contextlib import redirect_stdout
 
 import typer
 
-from broker.errors import Invalid
+from broker.base.errors import Invalid
 
 
 class OptionMissing(Invalid):

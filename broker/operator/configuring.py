@@ -11,11 +11,11 @@ import typer
 from pydantic import PostgresDsn, Secret, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from broker.base.errors import GuestkeyError
+from broker.base.settings import Settings
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Output
-from broker.errors import GuestkeyError
 from broker.operator.asking import OptionMissing
-from broker.settings import Settings
 
 FILE_VARIABLE = "GUESTKEY_SETTINGS_FILE"
 AsJson = Annotated[bool, typer.Option("--json", help="One versioned JSON document; never asks anything.")]

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from broker.database import Database
-from broker.errors import Invalid
+from broker.base.database import Database
+from broker.base.errors import Invalid
+from broker.base.settings import PostgresConnection, Settings
 from broker.operator import connect_ssh
 from broker.operator.asking import OptionMissing, agreed, ask, ask_secret
 from broker.operator.configuring import AsJson, Told, load, plainly
@@ -21,7 +22,6 @@ from broker.operator.connecting.keystore import operator
 from broker.operator.connecting.parts import Item
 from broker.operator.connecting.passwords import Passwords
 from broker.operator.connecting.place import NONE, STRICT, Place, checked
-from broker.settings import PostgresConnection, Settings
 
 PARTLY = 9
 app = typer.Typer(help="Connect a system that holds data to OpenBao.", no_args_is_help=True, rich_markup_mode=None)

@@ -12,12 +12,13 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from broker import audit
-from broker.credentials.s3_ending import held
-from broker.credentials.s3_store import Key, Store
-from broker.database import Database
-from broker.database import now as clock
-from broker.errors import Invalid
+from broker.base.database import Database
+from broker.base.database import now as clock
+from broker.base.errors import Invalid
+from broker.base.settings import S3Connection, Settings, said
+from broker.kinds.s3.ending import held
+from broker.kinds.s3.store import Key, Store
+from broker.log import audit
 from broker.operator.asking import ask_secret
 from broker.operator.configuring import AsJson, load, plainly
 from broker.operator.connect_backend import Talk
@@ -25,8 +26,7 @@ from broker.operator.connecting.connecting import CONNECTED
 from broker.operator.connecting.keystore import operator
 from broker.operator.connecting.place import checked_name
 from broker.operator.connecting.stores import Proven, prove, read_key
-from broker.parts import vault_of
-from broker.settings import S3Connection, Settings, said
+from broker.runtime.parts import vault_of
 
 _WAIT_SECONDS = 20.0
 _AWS_WAIT_SECONDS = 120.0

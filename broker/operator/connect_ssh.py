@@ -15,18 +15,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import ValidationError
 
-from broker import audit
-from broker.credentials import ssh_hosts
-from broker.credentials.ssh import SshKind
-from broker.credentials.ssh_hosts import ENDER, SETUP, HostRefused
-from broker.database import Database
-from broker.database import now as clock
-from broker.errors import BackendDown, Invalid
+from broker.base.database import Database
+from broker.base.database import now as clock
+from broker.base.errors import BackendDown, Invalid
+from broker.base.settings import Settings, SshConnection
+from broker.kinds.ssh import hosts
+from broker.kinds.ssh.hosts import ENDER, SETUP, HostRefused
+from broker.kinds.ssh.kind import SshKind
+from broker.log import audit
 from broker.operator.configuring import AsJson, Told, load, plainly
 from broker.operator.connecting.connecting import CONNECTED
 from broker.operator.connecting.keystore import operator
-from broker.parts import vault_of
-from broker.settings import Settings, SshConnection
+from broker.runtime.parts import vault_of
 
 PARTLY = 9
 
@@ -113,7 +113,7 @@ def _missing(settings: Settings, shown: SshConnection) -> list[str]:
     missing = []
     for identity, role in (("ender", ENDER), ("setup", SETUP)):
         try:
-            ssh_hosts.ask(vault_of(settings, "ender" if identity == "ender" else "setup"), role, place, "check")
+            hosts.ask(vault_of(settings, "ender" if identity == "ender" else "setup"), role, place, "check")
         except (BackendDown, HostRefused) as error:
             said = f"{error.detail} {error.advice}" if isinstance(error, BackendDown) else str(error)
             missing.append(f"As {identity}: {said}")

@@ -12,14 +12,14 @@ from typing import Any
 import structlog
 import typer
 
-from broker.access import closing
-from broker.access.everything import UNASKED, Ended, Outcome, end_recorded, end_shown
-from broker.credentials import kinds
-from broker.database import now as clock
-from broker.errors import BackendDown, Invalid
+from broker.base.database import now as clock
+from broker.base.errors import BackendDown, Invalid
+from broker.kinds import kinds
 from broker.operator.asking import agreed
 from broker.operator.configuring import Told, load
-from broker.parts import Parts
+from broker.revocation import closing
+from broker.runtime.parts import Parts
+from broker.suspensions.emergency_end import UNASKED, Ended, Outcome, end_recorded, end_shown
 
 PARTLY = 9
 BACKEND_DOWN = 8

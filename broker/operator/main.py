@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from broker import migrations
-from broker.errors import Invalid
+from broker.base.errors import Invalid
 from broker.operator import configuring, connect_backend, connect_s3
 from broker.operator.configuring import AsJson, plainly
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from broker.access.rulebook import shipped
 from broker.policies import Rules, RulesInvalid, run_table
+from broker.runtime.rulebook import shipped
 
 
 def check(texts: dict[str, str]) -> dict[str, Any]:

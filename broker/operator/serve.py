@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
-from broker.errors import Invalid
+from broker.base.errors import Invalid
 from broker.operator import tls
 from broker.operator.configuring import load
 from broker.operator.tls import CertificateFiles
@@ -51,7 +51,7 @@ def serve(host: str, port: int, workers: int, files: CertificateFiles | None) ->
 def application() -> FastAPI:
     """The application of one process; uvicorn calls this in each."""
     # Here, because the process that only starts others, or refuses to serve, has no use for it.
-    from broker.app import create_app
+    from broker.web.app import create_app
 
     settings = load()
     configure_logging(settings.log_level)

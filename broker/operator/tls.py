@@ -15,7 +15,7 @@ import structlog
 import uvicorn
 from cryptography import x509
 
-from broker.errors import Invalid
+from broker.base.errors import Invalid
 
 log = structlog.get_logger(__name__)
 LOOK_EVERY_SECONDS = 2.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import structlog
 from prometheus_client import start_http_server
 
-from broker.access.working import Worker
 from broker.operator.configuring import load
-from broker.parts import Parts, vault_of
+from broker.runtime.parts import Parts, vault_of
 from broker.web.observability import configure_logging
+from broker.worker.worker import Worker
 
 log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ from time import monotonic
 
 from starlette.types import Message, Receive, Scope
 
-from broker.addresses import counted_as
+from broker.base.addresses import counted_as
 
 # As Apache's mod_reqtimeout counts: time to begin with, more for what comes, and an end to it.
 FIRST_SECONDS = 10.0

@@ -18,8 +18,8 @@ from starlette.datastructures import State
 from uvicorn.loops.auto import auto_loop_factory
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from broker import metrics
-from broker.addresses import counted_as
+from broker.base import metrics
+from broker.base.addresses import counted_as
 from broker.web.catalogue import CATALOGUE
 from broker.web.headers import security_headers
 

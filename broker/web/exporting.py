@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
-from broker import audit
-from broker.access import csv_lines, log_bundles, log_proofs, reading_events
-from broker.access.reading_events import EventFilters, EventRead
-from broker.caller import Caller
-from broker.database import now as clock
-from broker.parts import Parts
+from broker.auditing import bundles, proofs, reading_events
+from broker.auditing.reading_events import EventFilters, EventRead
+from broker.base import csv_lines
+from broker.base.database import now as clock
+from broker.identity.caller import Caller
+from broker.log import audit
+from broker.runtime.parts import Parts
 
 Form = Literal["jsonl", "json", "csv", "proofs"]
 MEDIA: Mapping[Form, str] = {
@@ -41,7 +42,7 @@ def begin(parts: Parts, caller: Caller, filters: EventFilters, form: Form) -> Ev
         filters = reading_events.with_ids(tx, caller, filters)
         reading_events.in_order(tx, caller, filters, 0, 1)
         if form == "proofs":
-            log_proofs.checkpoint(tx, caller)
+            proofs.checkpoint(tx, caller)
         narrowed = {name: str(value) for name, value in asdict(filters).items() if value is not None}
         audit.record(
             tx,
@@ -58,7 +59,7 @@ def begin(parts: Parts, caller: Caller, filters: EventFilters, form: Form) -> Ev
 def written(parts: Parts, caller: Caller, filters: EventFilters, form: Form) -> Iterator[str]:
     """The export, piece by piece."""
     if form == "proofs":
-        return log_bundles.lines(parts, caller, _events(parts, caller, filters))
+        return bundles.lines(parts, caller, _events(parts, caller, filters))
     return _FORMS[form](_events(parts, caller, filters))
 
 

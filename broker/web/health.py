@@ -19,14 +19,15 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from broker import migrations
-from broker.access import chores, silence
-from broker.addresses import parse
-from broker.credentials import kinds
-from broker.database import now as clock
-from broker.errors import BackendDown, Invalid, NotFound
+from broker.base.addresses import parse
+from broker.base.database import now as clock
+from broker.base.errors import BackendDown, Invalid, NotFound
+from broker.keystore.vault import VaultRefused
+from broker.kinds import kinds
+from broker.leases import unreachable
 from broker.models import LIVE_STATES, Lease, PolicyInForce
-from broker.parts import Parts
-from broker.vault import VaultRefused
+from broker.runtime import chores
+from broker.runtime.parts import Parts
 
 log = structlog.get_logger(__name__)
 router = APIRouter(include_in_schema=False)
@@ -186,7 +187,7 @@ class _LeaseStates:
         with self._parts.database.transaction() as tx:
             query = select(Lease.state, func.count()).where(Lease.state.in_(LIVE_STATES)).group_by(Lease.state)
             counted: dict[str, int] = dict(tx.execute(query).all())
-            silent = silence.counted(tx)
+            silent = unreachable.counted(tx)
         for state in LIVE_STATES:
             family.add_metric([state], counted.get(state, 0))
         yield family

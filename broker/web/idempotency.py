@@ -1,7 +1,7 @@
 """Requests that may be repeated: the first answer is kept for a day and given again for the same key.
 
 Key, act and answer are one transaction: a repeat that comes meanwhile waits for it, and an act that failed leaves no
-key behind. Answers kept here never hold a secret; leases keep their own promise (`broker.access.issuing`).
+key behind. Answers kept here never hold a secret; leases keep their own promise (`broker.leases.issuing`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from starlette.requests import Request
 
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import Conflict, Invalid
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import Conflict, Invalid
+from broker.identity.caller import Caller
 from broker.models import KeptAnswer
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 from broker.web.proposed import PROPOSED, Proposed
 
 KEPT = timedelta(days=1)

@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from broker.addresses import counted_as
+from broker.base.addresses import counted_as
 from broker.web.bodies import Bodies, HungUp, Refused
 from broker.web.headers import WITHOUT_HOST
 

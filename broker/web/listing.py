@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 from fastapi.responses import StreamingResponse
 
-from broker import audit
-from broker.access import csv_lines
-from broker.access.paging import Window
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.parts import Parts
+from broker.base import csv_lines
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.paging import Window
+from broker.identity.caller import Caller
+from broker.log import audit
+from broker.runtime.parts import Parts
 
 Form = Literal["csv", "jsonl"]
 MEDIA: Mapping[str, str] = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl; charset=utf-8"}

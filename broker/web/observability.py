@@ -15,8 +15,8 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from broker import metrics
-from broker.models import new_id
+from broker.base import metrics
+from broker.base.ids import new_id
 from broker.web.limits import holder_of
 
 log = structlog.get_logger("guestkey.request")

@@ -1,10 +1,10 @@
-"""Where each request comes from, settled once before anything looks at it (`broker.addresses`)."""
+"""Where each request comes from, settled once before anything looks at it (`broker.base.addresses`)."""
 
 from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from broker.addresses import Proxies
+from broker.base.addresses import Proxies
 
 
 class Peers:

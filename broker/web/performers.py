@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from broker.access.datasets import perform_change
-from broker.access.rulebook import apply_policy
-from broker.access.services import perform_rotation
-from broker.access.slices import perform_add
-from broker.access.teams import perform_join
 from broker.identity.factors import reset_factor
-from broker.identity.org_roles import give_role
 from broker.identity.sources import bind_source, trust_source_mfa
-from broker.proposals import Performer
+from broker.registry.datasets import perform_change
+from broker.registry.org_roles import give_role
+from broker.registry.proposals import Performer
+from broker.registry.services import perform_rotation
+from broker.registry.slices import perform_add
+from broker.registry.teams import perform_join
+from broker.runtime.rulebook import apply_policy
 
 PERFORMERS: Mapping[str, Performer] = MappingProxyType(
     {

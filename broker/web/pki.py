@@ -23,15 +23,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 
-from broker.access.overdue import some_overdue
-from broker.bounds import Entrance
-from broker.credentials.x509_naming import Unsound, read_crl
-from broker.credentials.x509_stored import authority, nonsense
-from broker.database import now as clock
-from broker.errors import BackendDown, Invalid
-from broker.parts import Parts
-from broker.vault import VaultRefused
-from broker.vault_answers import down
+from broker.base.bounds import Entrance
+from broker.base.database import now as clock
+from broker.base.errors import BackendDown, Invalid
+from broker.keystore.answers import down
+from broker.keystore.vault import VaultRefused
+from broker.kinds.x509.naming import Unsound, read_crl
+from broker.kinds.x509.stored import authority, nonsense
+from broker.leases.overdue import some_overdue
+from broker.runtime.parts import Parts
 
 router = APIRouter(prefix="/pki", include_in_schema=False)
 log = structlog.get_logger(__name__)

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.errors import GuestkeyError, NotFound, NotSignedIn
+from broker.base.errors import GuestkeyError, NotFound, NotSignedIn
 from broker.web import problems
 from broker.web.catalogue import CATALOGUE, ProblemType, code_of_status
 from broker.web.portal.pages import render

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi.responses import JSONResponse
 from starlette.requests import Request
 
-from broker import errors
+from broker.base import errors
 from broker.policies import Decision, Reason
 from broker.web.catalogue import CATALOGUE, code_of_status
 

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from broker.models import Proposal
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 
 PROPOSED = 202
 

@@ -18,13 +18,13 @@ from fastapi.responses import RedirectResponse
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.database import Transaction
-from broker.database import now as clock
+from broker.base.database import Transaction
+from broker.base.database import now as clock
 from broker.identity import invitations, login, sources
 from broker.identity.http import SESSION_COOKIE, SIGN_IN_COOKIE, drop_cookie, set_cookie
 from broker.identity.login import Arrival, Departure, Visitor
 from broker.models import Vendor
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 from broker.web.api.common import PartsNow, parts_of
 from broker.web.portal.pages import render
 from broker.web.portal.signing_out import ask_about_allowed, end_session

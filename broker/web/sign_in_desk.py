@@ -13,9 +13,9 @@ from typing import TypeVar
 from anyio import CapacityLimiter, fail_after, to_thread
 from starlette.requests import Request
 
-from broker.errors import BackendDown
+from broker.base.errors import BackendDown
+from broker.base.settings import Settings
 from broker.identity.oidc import Providers
-from broker.settings import Settings
 
 T = TypeVar("T")
 # Sign-ins under way at one provider, how many more may wait for their turn, and for how many seconds.

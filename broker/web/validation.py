@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.errors import Invalid
+from broker.base.errors import Invalid
 from broker.web import problems
 
 _MOST_ERRORS = 20

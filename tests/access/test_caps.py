@@ -6,11 +6,12 @@ from datetime import timedelta
 
 import pytest
 
-from broker.access.caps import MOST_REMEMBERED
-from broker.access.issuing import Handed
-from broker.credentials import kinds
-from broker.errors import Conflict
-from broker.models import Lease, new_lease_id
+from broker.base.errors import Conflict
+from broker.base.ids import new_lease_id
+from broker.kinds import kinds
+from broker.leases.caps import MOST_REMEMBERED
+from broker.leases.issuing import Handed
+from broker.models import Lease
 from tests.support.world import PICTURES, World
 
 

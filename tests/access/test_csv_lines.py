@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from broker.access import csv_lines
-from broker.access.csv_lines import Columns
+from broker.base import csv_lines
+from broker.base.csv_lines import Columns
 
 TRIGGERS = "=+-@|%＝＋－＠"
 TEXTS = st.text(st.sampled_from("=+-@|%＝－;,\t\r\n\"' aé"), max_size=12)

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import rfc8785
 
-from broker.access.dossier import Change, changes
-from broker.access.foresight import Prospect, foresee
+from broker.gate.foresight import Prospect, foresee
+from broker.requests.dossier import Change, changes
 from tests.support.world import World
 
 

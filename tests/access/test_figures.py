@@ -8,10 +8,10 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from broker.access import suspending
-from broker.access.figures import DAYS, confirmed, days_query, per_day
-from broker.errors import Denied, Forbidden
+from broker.auditing.figures import DAYS, confirmed, days_query, per_day
+from broker.base.errors import Denied, Forbidden
 from broker.models import Lease, Suspension
+from broker.suspensions import suspending
 from tests.support.world import World
 
 

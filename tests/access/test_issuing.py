@@ -11,11 +11,12 @@ import psycopg
 import pytest
 from sqlalchemy import select, update
 
-from broker.access import ending, reconciling, redeciding
-from broker.access.working import Worker
-from broker.database import now as clock
-from broker.errors import Conflict, Denied, FactorNeeded, NotFound
+from broker.base.database import now as clock
+from broker.base.errors import Conflict, Denied, FactorNeeded, NotFound
+from broker.leases import reconciling, redeciding
 from broker.models import Grant, Lease, Person
+from broker.revocation import ending
+from broker.worker.worker import Worker
 from tests.support.data import BERLIN
 from tests.support.world import World
 
@@ -233,7 +234,7 @@ def test_a_crash_after_the_pending_row_is_found_and_ended(world: World) -> None:
         raise Killed
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("broker.access.issuing._activate", die)
+        patched.setattr("broker.leases.issuing._activate", die)
         with pytest.raises(Killed):
             world.issue(signed, dataset)
     with world.database.transaction() as tx:

@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from broker.credentials import kinds
-from broker.credentials.base import Exposed, LeaseToEnd
-from broker.errors import Invalid
+from broker.base.errors import Invalid
+from broker.keystore.vault import Vault
+from broker.kinds import kinds
+from broker.kinds.base import Exposed, LeaseToEnd
 from broker.models import Lease
-from broker.vault import Vault
 from tests.support.world import World
 
 

@@ -6,7 +6,10 @@ import secrets
 
 import pytest
 
-from broker.access.naming import (
+from broker.base.errors import Invalid
+from broker.identity.caller import Caller
+from broker.models import Person
+from broker.registry.naming import (
     anything_meant,
     each_told_apart,
     names_of,
@@ -15,9 +18,6 @@ from broker.access.naming import (
     told_apart,
     vendor_meant,
 )
-from broker.caller import Caller
-from broker.errors import Invalid
-from broker.models import Person
 from tests.support.world import World
 
 

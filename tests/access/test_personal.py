@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.access.personal import HOW, guess
+from broker.registry.personal_columns import HOW, guess
 
 
 @pytest.mark.parametrize(

@@ -14,17 +14,20 @@ import psycopg
 import pytest
 from sqlalchemy import func, select, text
 
-from broker.access import chores, everything, reconciling, silence, working
-from broker.access.working import Worker
-from broker.credentials import kinds
-from broker.credentials.base import LeaseToEnd
-from broker.credentials.names import policy_of, role_of
-from broker.credentials.postgres import PostgresKind
+from broker.base.errors import BackendDown
 from broker.embedded.operator import Operator
-from broker.errors import BackendDown
+from broker.keystore.vault import Vault
+from broker.kinds import kinds
+from broker.kinds.base import BROKER, LeaseToEnd
+from broker.kinds.names import policy_of, role_of
+from broker.kinds.postgres.kind import PostgresKind
+from broker.leases import reconciling, unreachable
 from broker.models import Event, Lease, Notice, Slice
-from broker.parts import Parts, vault_of
-from broker.vault import Vault
+from broker.runtime import chores
+from broker.runtime.parts import Parts, vault_of
+from broker.suspensions import emergency_end
+from broker.worker import worker as working
+from broker.worker.worker import Worker
 from tests.support.world import CLINIC, World
 
 
@@ -184,7 +187,7 @@ def test_a_place_that_does_not_answer_is_alarmed_once_until_it_does(world: World
         assert place in reconciling.reconcile(world.ender).shown["postgres"].unasked
     assert named(world, "place.silent", subject) == 1
     with world.database.transaction() as tx:
-        assert silence.counted(tx)["postgres"] >= 1
+        assert unreachable.counted(tx)["postgres"] >= 1
         told = select(func.count()).select_from(Notice).where(Notice.kind == "place.silent", Notice.subject == subject)
         assert tx.execute(told).scalar_one() == 1
     operator = Operator(world.stack.bao)
@@ -224,17 +227,17 @@ def test_a_fault_of_ours_in_one_kind_is_alarmed_and_hides_no_other(
     reconciling.reconcile(world.ender)
     with world.database.transaction() as tx:
         # Other tests of the same stack may have left slices at places that do not answer.
-        before = silence.counted(tx).get(first, 0)
+        before = unreachable.counted(tx).get(first, 0)
     with monkeypatch.context() as broken:
         broken.setattr(kinds[first], "shown", shown)
         found = reconciling.reconcile(world.ender)
     assert found.shown.keys() == kinds.keys()
-    assert found.shown[first].unasked.keys() == {reconciling.BROKER}
+    assert found.shown[first].unasked.keys() == {BROKER}
     with world.database.transaction() as tx:
-        assert silence.counted(tx)[first] >= 1
+        assert unreachable.counted(tx)[first] >= 1
     reconciling.reconcile(world.ender)
     with world.database.transaction() as tx:
-        assert silence.counted(tx).get(first, 0) == before
+        assert unreachable.counted(tx).get(first, 0) == before
 
 
 def test_in_an_emergency_a_fault_of_ours_keeps_nothing_else_alive(
@@ -254,13 +257,13 @@ def test_in_an_emergency_a_fault_of_ours_keeps_nothing_else_alive(
     monkeypatch.setattr(kinds["s3"], "shown", shown)
     monkeypatch.setattr(PostgresKind, "end", ended)
     with user(world, f"gk_{tag}_lodd"), user(world, f"gk_{tag}_lother"):
-        found = everything.end_shown(world.ender, tag, ["data"], told=lambda *_: None)
+        found = emergency_end.end_shown(world.ender, tag, ["data"], told=lambda *_: None)
     with world.admin() as admin:
         admin.execute(f"DROP OWNED BY gk_{tag}_lodd, gk_{tag}_lother; DROP ROLE gk_{tag}_lodd, gk_{tag}_lother")
     outcomes = {outcome.lease or outcome.kind: outcome for outcome in found.outcomes}
     assert "KeyError" in outcomes["lodd"].error
     assert outcomes["lother"].error == "PostgreSQL still shows 1 role, 0 sessions", "not of our making"
-    assert (outcomes["s3"].state, outcomes["s3"].place) == (everything.UNASKED, reconciling.BROKER)
+    assert (outcomes["s3"].state, outcomes["s3"].place) == (emergency_end.UNASKED, BROKER)
 
 
 def test_of_several_workers_one_takes_a_round_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

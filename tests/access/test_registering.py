@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import select
 
-from broker.access import registering
-from broker.access.working import Worker
-from broker.credentials.base import Bound
-from broker.credentials.postgres import PostgresKind
-from broker.errors import BackendDown
+from broker.base.errors import BackendDown
+from broker.keystore.vault import Vault
+from broker.kinds.base import Bound
+from broker.kinds.postgres.kind import PostgresKind
 from broker.models import Slice
-from broker.parts import Parts, vault_of
-from broker.vault import Vault
+from broker.runtime.parts import Parts, vault_of
+from broker.worker import slice_registration
+from broker.worker.worker import Worker
 from tests.credentials.test_postgres_slices import traces
 from tests.support.registering import register_waiting
 from tests.support.world import DEIDENTIFIED, World
@@ -85,9 +85,9 @@ def test_no_worker_registers_what_another_is_at(world: World, another: Parts, mo
 
 def test_what_a_worker_that_died_had_claimed_is_taken_on_once_the_claim_has_run_out(world: World) -> None:
     setup, (id_,) = vault_of(world.settings, "setup"), waiting(world)
-    for state, until in (("registering", world.now() + registering.CLAIM), ("ready", world.now())):
+    for state, until in (("registering", world.now() + slice_registration.CLAIM), ("ready", world.now())):
         world.change(Slice, id_, claimed_until=until)
-        registering.register_waiting(world.ender, setup)
+        slice_registration.register_waiting(world.ender, setup)
         assert found(world, id_).state == state
 
 
@@ -100,10 +100,10 @@ def test_a_slice_whose_backend_is_down_is_given_back_at_once(world: World, monke
             raise error
 
         monkeypatch.setattr(PostgresKind, "register", fails)
-        registering.register_waiting(world.ender, setup)
+        slice_registration.register_waiting(world.ender, setup)
         assert (found(world, id_).state, found(world, id_).claimed_until) == ("registering", None)
     monkeypatch.undo()
-    registering.register_waiting(world.ender, setup)
+    slice_registration.register_waiting(world.ender, setup)
     assert found(world, id_).state == "ready"
 
 
@@ -123,10 +123,10 @@ def test_twenty_whose_backend_is_down_are_no_round_of_their_own(world: World, mo
         raise BackendDown("It does not answer.", backend="postgresql")
 
     monkeypatch.setattr(PostgresKind, "register", fails)
-    registering.register_waiting(world.ender, vault_of(world.settings, "setup"))
+    slice_registration.register_waiting(world.ender, vault_of(world.settings, "setup"))
     assert (found(world, ids[0]).state, len(tried)) == ("ready", 1)
     for id_ in ids:
-        world.change(Slice, id_, state="retired", state_detail=registering.REMOVED)
+        world.change(Slice, id_, state="retired", state_detail=slice_registration.REMOVED)
 
 
 def test_a_slice_retired_while_it_is_registered_is_removed_afterwards(
@@ -138,12 +138,12 @@ def test_a_slice_retired_while_it_is_registered_is_removed_afterwards(
     def overtaken(kind: PostgresKind, setup: Vault, slice_id: str, bound: Bound) -> int | None:
         if slice_id == id_:
             world.change(Slice, id_, state="retired")
-            registering.remove_retired(another, setup)
-            assert found(world, id_).state_detail != registering.REMOVED
+            slice_registration.remove_retired(another, setup)
+            assert found(world, id_).state_detail != slice_registration.REMOVED
         return register(kind, setup, slice_id, bound)
 
     monkeypatch.setattr(PostgresKind, "register", overtaken)
-    registering.register_waiting(world.ender, setup)
+    slice_registration.register_waiting(world.ender, setup)
     assert traces(world, id_) == 2 and "slice.ready" not in world.events(id_)
-    assert registering.remove_retired(world.ender, setup) >= 1
+    assert slice_registration.remove_retired(world.ender, setup) >= 1
     assert traces(world, id_) == 0 and world.events(id_).count("slice.removed") == 1

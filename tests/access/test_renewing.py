@@ -13,13 +13,14 @@ import psycopg
 import pytest
 from sqlalchemy import select
 
-from broker.access import redeciding, rulebook
-from broker.access.ending import revoke_grant
-from broker.access.renewing import renew
-from broker.caller import Caller
-from broker.database import now as clock
-from broker.errors import BackendDown, Conflict, Denied, FactorNeeded, Forbidden, Invalid, NotFound
+from broker.base.database import now as clock
+from broker.base.errors import BackendDown, Conflict, Denied, FactorNeeded, Forbidden, Invalid, NotFound
+from broker.identity.caller import Caller
+from broker.leases import redeciding
+from broker.leases.renewing import renew
 from broker.models import Dataset, Event, Grant, Lease, Person, Slice, Vendor
+from broker.revocation.ending import revoke_grant
+from broker.runtime import rulebook
 from tests.support.world import World
 
 

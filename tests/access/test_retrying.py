@@ -13,18 +13,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select, text
 
-from broker.access import chores, outcomes, sweeping
-from broker.access.outcomes import SLOWEST_RETRY
-from broker.access.working import Worker
-from broker.credentials.base import Bound, Exposed, LeaseToEnd
-from broker.credentials.names import user_of
-from broker.credentials.postgres import PostgresKind
+from broker.base.errors import Invalid
 from broker.embedded.children import free_port
 from broker.embedded.operator import Operator
-from broker.errors import Invalid
+from broker.keystore.vault import Vault
+from broker.kinds.base import Bound, Exposed, LeaseToEnd
+from broker.kinds.names import user_of
+from broker.kinds.postgres.kind import PostgresKind
+from broker.leases import end_outcomes, sweeping
+from broker.leases.end_outcomes import SLOWEST_RETRY
 from broker.models import Lease, Notice, Slice
-from broker.parts import Parts
-from broker.vault import Vault
+from broker.runtime import chores
+from broker.runtime.parts import Parts
+from broker.worker.worker import Worker
 from tests.support.registering import register_waiting
 from tests.support.world import CLINIC, DEIDENTIFIED, World
 
@@ -204,7 +205,7 @@ def test_what_is_exposed_is_asked_again_when_its_backend_may_have_the_means(worl
     lease = world.issue(signed, dataset).lease
     world.change(Lease, lease.id, state="revoking", next_attempt_at=world.now() + timedelta(hours=1))
     until, again = world.now() + timedelta(minutes=40), world.now() + timedelta(minutes=5)
-    outcomes.record(world.ender, [lease], {lease.id: Exposed(until, "no room", again=again)})
+    end_outcomes.record(world.ender, [lease], {lease.id: Exposed(until, "no room", again=again)})
     found = world.lease(lease.id)
     assert (found.state, found.exposed_until, found.next_attempt_at) == ("revoking", until, again)
     assert attempt(world, lease.id).state == "revoked"
@@ -215,7 +216,7 @@ def test_what_has_ended_meanwhile_is_not_called_exposed(world: World) -> None:
     lease = world.issue(signed, dataset).lease
     world.change(Lease, lease.id, expires_at=world.now())
     world.sweep()
-    outcomes.record(world.ender, [lease], {lease.id: Exposed(lease.expires_at, "said by another worker, late")})
+    end_outcomes.record(world.ender, [lease], {lease.id: Exposed(lease.expires_at, "said by another worker, late")})
     assert world.lease(lease.id).state == "expired"
     assert "lease.exposed" not in world.events(lease.id)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from broker.access import words
-from broker.errors import Invalid
+from broker.base import words
+from broker.base.errors import Invalid
 
 ZWNJ, ZWJ = "\u200c", "\u200d"
 

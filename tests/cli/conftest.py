@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.parts import Parts
-from broker.settings import Settings
+from broker.base.settings import Settings
+from broker.runtime.parts import Parts
 from tests.cli.terminal import Terminal
 from tests.support.world import Signed
 from tests.web.conftest import Replica

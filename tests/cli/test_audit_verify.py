@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from broker import audit, merkle
-from broker.access import sequencing
-from broker.access.log_proofs import Tree
-from broker.checkpoints import Checkpoint, Key, note
-from broker.database import Transaction
+from broker.auditing.proofs import Tree
+from broker.base.database import Transaction
+from broker.log import audit, merkle
+from broker.log.checkpoints import Checkpoint, Key, note
+from broker.worker import sequencing
 from tests.cli.conftest import TerminalOf
 from tests.cli.terminal import Terminal
 from tests.support.world import Signed, World

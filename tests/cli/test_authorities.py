@@ -13,12 +13,12 @@ import pytest
 import trustme
 from psycopg.conninfo import make_conninfo
 
+from broker.base.settings import PostgresConnection, Settings
 from broker.cli import authorities, variables
 from broker.cli.faults import Fault
-from broker.credentials import authority
 from broker.embedded.stack import Stack
-from broker.parts import Parts
-from broker.settings import PostgresConnection, Settings
+from broker.kinds import authority
+from broker.runtime.parts import Parts
 from guestkey import Client
 from tests.cli.terminal import Terminal
 from tests.support.data import BERLIN

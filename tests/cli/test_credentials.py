@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from broker.access.working import Worker
 from broker.models import ApiToken, Lease
+from broker.worker.worker import Worker
 from tests.cli.conftest import TerminalOf
 from tests.cli.terminal import CTRL_C, Terminal
 from tests.support.world import World

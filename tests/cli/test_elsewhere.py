@@ -16,8 +16,8 @@ import pytest
 import requests
 from sqlalchemy import func, select, update
 
+from broker.base.errors import Conflict, NotFound
 from broker.embedded.browser import Browser
-from broker.errors import Conflict, NotFound
 from broker.identity import callers, elsewhere, sessions
 from broker.identity.http import SESSION_COOKIE
 from broker.models import ApiToken, Event, FactorChallenge, Person

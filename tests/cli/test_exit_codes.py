@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from pydantic import HttpUrl
 
+from broker.base.settings import Settings
 from broker.cli.faults import Code
 from broker.models import Lease, TotpFactor
-from broker.parts import Parts, vault_of
-from broker.settings import Settings
+from broker.runtime.parts import Parts, vault_of
 from tests.cli.conftest import TerminalOf
 from tests.cli.terminal import PROGRAM, Ran
 from tests.support.world import Signed, World

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from broker.access.rulebook import SHIPPED
-from broker.credentials import kinds
+from broker.kinds import kinds
 from broker.models import Lease, Request
 from broker.notices import telling
+from broker.runtime.rulebook import SHIPPED
 from tests.cli.conftest import TerminalOf
 from tests.cli.terminal import Ran, Terminal
 from tests.support.world import World

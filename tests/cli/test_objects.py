@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from broker.models import ApiToken, Dataset, Lease, Slice, new_id
+from broker.base.ids import new_id
+from broker.models import ApiToken, Dataset, Lease, Slice
 from tests.cli.conftest import TerminalOf
 from tests.cli.terminal import PROGRAM, Terminal
 from tests.support.data import PICTURES as HOW_MANY

@@ -7,11 +7,12 @@ import secrets
 
 import pytest
 
-from broker.access import cataloguing
+from broker.base.ids import new_id
 from broker.cli.commands.registering import condition
 from broker.cli.faults import Fault
-from broker.models import Dataset, Lease, Offer, Slice, new_id
-from broker.parts import vault_of
+from broker.models import Dataset, Lease, Offer, Slice
+from broker.runtime.parts import vault_of
+from broker.worker import catalogue_refresh
 from tests.cli.conftest import TerminalOf
 from tests.support.agreeing import agree_waiting
 from tests.support.registering import register_waiting
@@ -23,7 +24,7 @@ def test_a_dataset_is_made_of_a_connected_database_and_previewed(world: World, t
     setup = vault_of(world.settings, "setup")
     admin, vendor = terminal_of(world.person(roles=("admin",))), world.vendor()
     assert admin.run("connection", "read", "data").code == 0
-    cataloguing.read_waiting(world.ender, setup)
+    catalogue_refresh.read_waiting(world.ender, setup)
     assert "data\tpostgres\tPostgreSQL database\tcolumns and rows of a table\t" in admin.run("connection", "list").out
     assert "clinic\tpatients\t" in admin.run("connection", "tables", "data", "--part", "clinic.pat").out
     columns = admin.run("connection", "columns", "data", "clinic.patients")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.credentials.s3_store import Store, key_of
-from broker.parts import Parts
-from broker.settings import Settings
+from broker.base.settings import Settings
+from broker.kinds.s3.store import Store, key_of
+from broker.runtime.parts import Parts
 from tests.support.certificates import Admitted, Placed, admitting, place
 from tests.support.data import BUCKET
 from tests.support.gateway import NAME, Gateway, gateway

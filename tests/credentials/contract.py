@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from broker.credentials import kinds
-from broker.credentials.base import Bound, EndsTogether, Issued, KeepsLeases, Kind, LeaseToEnd, LeaseToIssue
-from broker.errors import BackendDown, Invalid
-from broker.parts import vault_of
-from broker.vault import ChildToken
-from broker.vault_answers import checked_name
+from broker.base.errors import BackendDown, Invalid
+from broker.keystore.answers import checked_name
+from broker.keystore.vault import ChildToken
+from broker.kinds import kinds
+from broker.kinds.base import Bound, EndsTogether, Issued, KeepsLeases, Kind, LeaseToEnd, LeaseToIssue
+from broker.runtime.parts import vault_of
 from tests.support.world import World
 
 

@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymysql.cursors import Cursor
 
-from broker import filter_text
-from broker.credentials.mariadb_binding import MariadbBinding
-from broker.credentials.mariadb_slices import register, types_of, unregister, view_of
-from broker.errors import Invalid
-from broker.models import new_id
-from broker.parts import vault_of
-from broker.vault import Vault
+from broker.base import filter_text
+from broker.base.errors import Invalid
+from broker.base.ids import new_id
+from broker.keystore.vault import Vault
+from broker.kinds.mariadb.binding import MariadbBinding
+from broker.kinds.mariadb.slices import register, types_of, unregister, view_of
+from broker.runtime.parts import vault_of
 from tests.credentials.filter_columns import (
     COMPARED,
     LABELS,

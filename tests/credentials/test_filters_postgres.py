@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from broker import filter_text
-from broker.credentials.postgres_binding import PostgresBinding
-from broker.credentials.postgres_views import look
-from broker.errors import Invalid
+from broker.base import filter_text
+from broker.base.errors import Invalid
+from broker.kinds.postgres.binding import PostgresBinding
+from broker.kinds.postgres.views import look
 from tests.credentials.filter_columns import (
     COMPARED,
     LABELS,

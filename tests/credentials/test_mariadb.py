@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pymysql
 import pytest
 
-from broker.access import ending
-from broker.access.issuing import Handed
-from broker.credentials.mariadb_slices import connected
-from broker.credentials.names import user_of
-from broker.database import now as clock
+from broker.base.database import now as clock
+from broker.kinds.mariadb.slices import connected
+from broker.kinds.names import user_of
+from broker.leases.issuing import Handed
 from broker.models import Lease
+from broker.revocation import ending
 from tests.support.data import BERLIN, ROWS
 from tests.support.mariadb import WARD_EVERY_ROW, Mariadb, Session, ask, ward_guest
 from tests.support.world import World

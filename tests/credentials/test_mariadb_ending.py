@@ -14,13 +14,13 @@ import pymysql
 import pytest
 from pymysql.cursors import SSCursor
 
-from broker.access import reconciling
-from broker.access.issuing import Handed
-from broker.credentials import kinds
-from broker.credentials.base import Bound, KeepsLeases, LeaseToEnd, NotEnded
-from broker.credentials.names import role_of, user_of
-from broker.errors import BackendDown
-from broker.parts import vault_of
+from broker.base.errors import BackendDown
+from broker.kinds import kinds
+from broker.kinds.base import Bound, KeepsLeases, LeaseToEnd, NotEnded
+from broker.kinds.names import role_of, user_of
+from broker.leases import reconciling
+from broker.leases.issuing import Handed
+from broker.runtime.parts import vault_of
 from tests.operator.conftest import command
 from tests.support.clinging import clinging
 from tests.support.mariadb import WARD_DEIDENTIFIED, Mariadb, Session, ask, ward_guest

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from broker.credentials.mariadb_binding import MariadbBinding
-from broker.credentials.mariadb_slices import connected, register, unregister, view_of
-from broker.credentials.names import policy_of, role_of
+from broker.base.errors import BackendDown, Invalid
+from broker.base.ids import new_id
+from broker.base.settings import MariadbConnection, is_loopback
 from broker.embedded.operator import Operator
-from broker.errors import BackendDown, Invalid
-from broker.models import new_id
-from broker.parts import vault_of
-from broker.settings import MariadbConnection, is_loopback
-from broker.vault import Vault, VaultRefused
+from broker.keystore.vault import Vault, VaultRefused
+from broker.kinds.mariadb.binding import MariadbBinding
+from broker.kinds.mariadb.slices import connected, register, unregister, view_of
+from broker.kinds.names import policy_of, role_of
+from broker.runtime.parts import vault_of
 from tests.support.data import BERLIN, ROWS
 from tests.support.mariadb import WARD, WARD_DEIDENTIFIED, Mariadb
 from tests.support.world import World

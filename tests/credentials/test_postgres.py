@@ -11,17 +11,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from broker.access import ending
-from broker.access.issuing import Handed
-from broker.credentials import kinds
-from broker.credentials.base import LeaseToEnd
-from broker.credentials.names import role_of, user_of
-from broker.credentials.postgres_binding import PostgresBinding
-from broker.credentials.postgres_views import look
-from broker.database import now as clock
-from broker.errors import Invalid
+from broker.base.database import now as clock
+from broker.base.errors import Invalid
+from broker.kinds import kinds
+from broker.kinds.base import LeaseToEnd
+from broker.kinds.names import role_of, user_of
+from broker.kinds.postgres.binding import PostgresBinding
+from broker.kinds.postgres.views import look
+from broker.leases.issuing import Handed
 from broker.models import Lease
-from broker.parts import vault_of
+from broker.revocation import ending
+from broker.runtime.parts import vault_of
 from tests.support.data import BERLIN
 from tests.support.world import CLINIC, DEIDENTIFIED, World
 
@@ -245,7 +245,7 @@ def test_the_brokers_own_token_dying_ends_no_lease_and_is_replaced(world: World,
 
 
 def test_a_child_token_opens_exactly_one_path(world: World) -> None:
-    from broker.vault import VaultRefused
+    from broker.keystore.vault import VaultRefused
 
     _, one, _ = world.guest()
     _, other, _ = world.guest()
@@ -275,7 +275,7 @@ def test_a_backend_that_cannot_confirm_is_tried_again_and_said_so(world: World) 
     signed, dataset, _ = world.guest()
     made = world.issue(signed, dataset)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("broker.credentials.postgres_ending._remains", lambda *_: "1 role, 0 sessions")
+        patched.setattr("broker.kinds.postgres.ending._remains", lambda *_: "1 role, 0 sessions")
         world.change(Lease, made.lease.id, expires_at=world.now())
         world.sweep()
     failed = world.lease(made.lease.id)
@@ -333,7 +333,7 @@ def test_a_literal_is_never_sql(world: World) -> None:
     ],
 )
 def test_a_slice_that_cannot_be_is_failed_with_the_reason(world: World, change: dict[str, Any], said: str) -> None:
-    from broker.credentials.postgres_slices import register
+    from broker.kinds.postgres.slices import register
 
     binding = CLINIC | {"columns": ["id"], "rows": []} | change
     with pytest.raises(Invalid, match=said):

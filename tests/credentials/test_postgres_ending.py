@@ -12,16 +12,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from broker.access.issuing import Handed
-from broker.access.sweeping import CLAIM_SECONDS
-from broker.credentials import postgres_ending
-from broker.credentials.base import Bound, LeaseToEnd, NotEnded
-from broker.credentials.names import user_of
-from broker.credentials.postgres import CONFIRMED, PostgresKind
-from broker.credentials.postgres_sessions import watching
-from broker.errors import BackendDown
-from broker.parts import vault_of
-from broker.vault import VaultRefused
+from broker.base.errors import BackendDown
+from broker.keystore.vault import VaultRefused
+from broker.kinds.base import Bound, LeaseToEnd, NotEnded
+from broker.kinds.names import user_of
+from broker.kinds.postgres import ending as postgres_ending
+from broker.kinds.postgres.kind import CONFIRMED, PostgresKind
+from broker.kinds.postgres.sessions import watching
+from broker.leases.issuing import Handed
+from broker.leases.sweeping import CLAIM_SECONDS
+from broker.runtime.parts import vault_of
 from tests.support.clinging import clinging
 from tests.support.world import DEIDENTIFIED, World
 

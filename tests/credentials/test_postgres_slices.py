@@ -7,17 +7,19 @@ from typing import Any
 import psycopg
 import pytest
 
-from broker.access import ending, registering
-from broker.credentials import postgres_views
-from broker.credentials.names import policy_of, role_of
-from broker.credentials.postgres_binding import PostgresBinding
-from broker.credentials.postgres_sessions import view_of
-from broker.credentials.postgres_slices import register, unregister
-from broker.database import now as clock
-from broker.errors import BackendDown, Invalid
-from broker.models import Dataset, Slice, new_id
-from broker.parts import vault_of
-from broker.vault import Vault, VaultRefused
+from broker.base.database import now as clock
+from broker.base.errors import BackendDown, Invalid
+from broker.base.ids import new_id
+from broker.keystore.vault import Vault, VaultRefused
+from broker.kinds.names import policy_of, role_of
+from broker.kinds.postgres import views
+from broker.kinds.postgres.binding import PostgresBinding
+from broker.kinds.postgres.sessions import view_of
+from broker.kinds.postgres.slices import register, unregister
+from broker.models import Dataset, Slice
+from broker.revocation import ending
+from broker.runtime.parts import vault_of
+from broker.worker import slice_registration
 from tests.support.data import BERLIN, ROWS
 from tests.support.world import CLINIC, DEIDENTIFIED, World
 
@@ -136,7 +138,7 @@ def test_a_database_connected_before_needs_no_administrator(
 ) -> None:
     """Without the schema that guests cannot list, what stands behind a view lies beside it, and moves there later."""
     slice_id = new_id("sl")
-    monkeypatch.setattr(postgres_views, "_PRIVATE", "SELECT 1 WHERE false")
+    monkeypatch.setattr(views, "_PRIVATE", "SELECT 1 WHERE false")
     register(setup, slice_id, DEIDENTIFIED)
     assert (rows_of(world, slice_id), homes(world, slice_id)) == (BERLIN, {"slices"})
     monkeypatch.undo()
@@ -168,16 +170,16 @@ def test_a_retired_slice_is_removed_once_its_leases_have_ended(world: World, set
             ending.retire_slice(tx, slice_id, signed.caller, "", clock(tx))
         else:
             ending.suspend_dataset(tx, dataset.id, signed.caller, "", clock(tx), status="retired")
-    registering.remove_retired(world.ender, setup)
+    slice_registration.remove_retired(world.ender, setup)
     assert traces(world, slice_id) == 2, "its lease still has to be ended by its statements"
     world.wait_sweeping(handed.lease.id, "revoked")
-    assert registering.remove_retired(world.ender, setup) >= 1
+    assert slice_registration.remove_retired(world.ender, setup) >= 1
     assert traces(world, slice_id) == 0
     assert world.events(slice_id)[-1] == "slice.removed"
     with world.database.transaction() as tx:
         assert tx.get_one(Slice, slice_id).state == "retired"
         assert tx.get_one(Dataset, dataset.id)
-    registering.remove_retired(world.ender, setup)
+    slice_registration.remove_retired(world.ender, setup)
     assert world.events(slice_id).count("slice.removed") == 1
 
 

@@ -14,14 +14,15 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
-from broker.credentials import kinds, s3_ending
-from broker.credentials.base import Bound, LeaseToEnd, LeaseToIssue
-from broker.credentials.s3_binding import LONGEST_PREFIX, S3Binding
-from broker.credentials.s3_policy import LONGEST_SESSION_POLICY, Denial, session_policy, with_denied
-from broker.credentials.s3_store import Key, Store
-from broker.errors import BackendDown, Invalid
+from broker.base.errors import BackendDown, Invalid
+from broker.kinds import kinds
+from broker.kinds.base import Bound, LeaseToEnd, LeaseToIssue
+from broker.kinds.s3 import ending as s3_ending
+from broker.kinds.s3.binding import LONGEST_PREFIX, S3Binding
+from broker.kinds.s3.policy import LONGEST_SESSION_POLICY, Denial, session_policy, with_denied
+from broker.kinds.s3.store import Key, Store
 from broker.models import Slice
-from broker.parts import vault_of
+from broker.runtime.parts import vault_of
 from tests.support.data import BUCKET, PICTURES
 from tests.support.doors import open_to_all
 from tests.support.objects import opened, readable

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import requests
 
-from broker.credentials import kinds
-from broker.credentials.base import Exposed, Issued, LeaseToEnd, LeaseToIssue, NotEnded
-from broker.credentials.s3 import S3Kind
-from broker.credentials.s3_ending import CONFIRMED, LET_IN, OVER
-from broker.credentials.s3_policy import LONGEST_BUCKET_POLICY, Denial, Unreadable, denied_in, lapses, with_denied
-from broker.errors import BackendDown
+from broker.base.errors import BackendDown
+from broker.kinds import kinds
+from broker.kinds.base import Exposed, Issued, LeaseToEnd, LeaseToIssue, NotEnded
+from broker.kinds.s3.ending import CONFIRMED, LET_IN, OVER
+from broker.kinds.s3.kind import S3Kind
+from broker.kinds.s3.policy import LONGEST_BUCKET_POLICY, Denial, Unreadable, denied_in, lapses, with_denied
 from tests.credentials.test_s3 import lease_for
 from tests.support.data import BUCKET
 from tests.support.doors import answering

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from broker.credentials import kinds, s3_trying
-from broker.credentials.base import Bound
-from broker.credentials.s3_binding import S3Binding
-from broker.credentials.s3_policy import session_policy
-from broker.credentials.s3_store import Store, StoreRefused, key_of
-from broker.errors import Invalid
-from broker.parts import vault_of
+from broker.base.errors import Invalid
+from broker.kinds import kinds
+from broker.kinds.base import Bound
+from broker.kinds.s3 import trying
+from broker.kinds.s3.binding import S3Binding
+from broker.kinds.s3.policy import session_policy
+from broker.kinds.s3.store import Store, StoreRefused, key_of
+from broker.runtime.parts import vault_of
 from tests.credentials.test_s3 import lease_for, refused
 from tests.support.doors import refusing_to_read
 from tests.support.objects import opened
@@ -75,7 +76,7 @@ def test_a_bucket_with_too_many_prefixes_to_look_through_is_refused(
     world: World, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(world, bucket, "scans/0")
-    monkeypatch.setattr(s3_trying, "_PAGES", 0)
+    monkeypatch.setattr(trying, "_PAGES", 0)
     with pytest.raises(Invalid, match="too many"):
         register(world, bucket, "scans/")
 

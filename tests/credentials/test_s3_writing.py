@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from broker.credentials import s3_ending
-from broker.credentials.s3_ending import CONFIRMED, Door, mark_of
-from broker.credentials.s3_policy import denied_in, lapses
-from broker.credentials.s3_store import Store, key_of
-from broker.errors import BackendDown
-from broker.parts import vault_of
+from broker.base.errors import BackendDown
+from broker.kinds.s3 import ending as s3_ending
+from broker.kinds.s3.ending import CONFIRMED, Door, mark_of
+from broker.kinds.s3.policy import denied_in, lapses
+from broker.kinds.s3.store import Store, key_of
+from broker.runtime.parts import vault_of
 from tests.credentials.test_s3_ending import KIND, issued, policy, to_end
 from tests.support.data import BUCKET
 from tests.support.objects import readable

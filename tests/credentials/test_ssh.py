@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from broker.credentials.ssh import SshKind, account_of, role_definition
-from broker.credentials.ssh_keys import Certificate
+from broker.base.errors import BackendDown
 from broker.embedded.children import free_port
-from broker.errors import BackendDown
-from broker.vault import VaultRefused
+from broker.keystore.vault import VaultRefused
+from broker.kinds.ssh.keys import Certificate
+from broker.kinds.ssh.kind import SshKind, account_of, role_definition
 from tests.support.sftp_desk import Desk, authority, signed_again
 from tests.support.sshd import key_pair
 

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from broker.access import ending, reconciling
-from broker.access.working import Worker
-from broker.credentials import kinds
-from broker.credentials.base import Bound, NotEnded
-from broker.credentials.ssh import account_of
 from broker.embedded.children import free_port
+from broker.kinds import kinds
+from broker.kinds.base import Bound, NotEnded
+from broker.kinds.ssh.kind import account_of
+from broker.leases import reconciling
 from broker.models import Lease
+from broker.revocation import ending
+from broker.worker.worker import Worker
 from tests.support.sftp_desk import Desk, broker_of, configured, gone, open_desk
 from tests.support.sshd import CONNECTION, SftpHost
 from tests.support.world import World

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from broker.credentials import kinds, ssh_hosts
-from broker.credentials.base import Bound, EndsTogether, LeaseToEnd, NotEnded
-from broker.credentials.ssh import account_of
-from broker.credentials.ssh_hosts import ENDER, SETUP, HostRefused
-from broker.credentials.ssh_keys import Certificate
+from broker.base.errors import BackendDown, Invalid
 from broker.embedded.children import free_port
-from broker.errors import BackendDown, Invalid
-from broker.parts import vault_of
-from broker.vault import VaultRefused
+from broker.keystore.vault import VaultRefused
+from broker.kinds import kinds
+from broker.kinds.base import Bound, EndsTogether, LeaseToEnd, NotEnded
+from broker.kinds.ssh import hosts
+from broker.kinds.ssh.hosts import ENDER, SETUP, HostRefused
+from broker.kinds.ssh.keys import Certificate
+from broker.kinds.ssh.kind import account_of
+from broker.runtime.parts import vault_of
 from tests.support.sftp_desk import Desk, open_desk, signed_again
 from tests.support.sshd import CONNECTION, SftpGuest, SftpHost, key_pair
 from tests.support.world import World
@@ -28,17 +29,17 @@ from tests.support.world import World
 def test_each_hand_may_do_its_own_work_only(desk: Desk) -> None:
     place, world = desk.host.place, desk.world
     setup, issuer = vault_of(world.settings, "setup"), world.parts.vault
-    assert ssh_hosts.ask(world.ender.vault, ENDER, place, "check") == {"check": "ok"}
-    assert ssh_hosts.ask(setup, SETUP, place, "check") == {"check": "ok"}
+    assert hosts.ask(world.ender.vault, ENDER, place, "check") == {"check": "ok"}
+    assert hosts.ask(setup, SETUP, place, "check") == {"check": "ok"}
     for line in ("add x acme", "remove x"):
         with pytest.raises(HostRefused):
-            ssh_hosts.ask(world.ender.vault, ENDER, place, *line.split())
+            hosts.ask(world.ender.vault, ENDER, place, *line.split())
     for line in ("end token-abc123-l0123456789", "list"):
         with pytest.raises(HostRefused):
-            ssh_hosts.ask(setup, SETUP, place, *line.split())
+            hosts.ask(setup, SETUP, place, *line.split())
     for role in (ENDER, SETUP):
         with pytest.raises(BackendDown):
-            ssh_hosts.ask(vault_of(world.settings, "issuer"), role, place, "check")
+            hosts.ask(vault_of(world.settings, "issuer"), role, place, "check")
     with pytest.raises(VaultRefused):
         issuer.sign_ssh("guestkey-ender", key_pair()[1], "guestkey-ender", seconds=60)
 
@@ -60,7 +61,7 @@ def test_the_hand_reaches_one_program_only(desk: Desk) -> None:
 
 def test_without_openbao_what_is_open_ends_all_the_same(desk: Desk) -> None:
     handed = desk.issue()
-    ssh_hosts.ask(desk.world.ender.vault, ENDER, desk.host.place, "check")
+    hosts.ask(desk.world.ender.vault, ENDER, desk.host.place, "check")
     desk.world.stack.bao.stop()
     try:
         assert kinds["ssh"].end(desk.world.ender.vault, desk.to_end(handed))
@@ -136,7 +137,7 @@ def test_a_slice_is_made_twice_and_taken_away_twice(world: World, sftp: SftpHost
 
 
 def test_the_answer_of_the_broker_depends_on_every_part_of_the_question(desk: Desk) -> None:
-    from broker.access.ssh_log_ins import lets_in
+    from broker.leases.ssh_log_ins import lets_in
 
     handed = desk.issue()
     assert handed.values is not None
@@ -164,11 +165,11 @@ def test_the_answer_of_the_broker_depends_on_every_part_of_the_question(desk: De
 
 def test_a_line_that_breaks_is_opened_anew(desk: Desk) -> None:
     vault = vault_of(desk.world.settings, "ender")
-    assert ssh_hosts.ask(vault, ENDER, desk.host.place, "check")
-    open_ = ssh_hosts._hands_of(vault).line(ENDER, desk.host.place)._ssh
+    assert hosts.ask(vault, ENDER, desk.host.place, "check")
+    open_ = hosts._hands_of(vault).line(ENDER, desk.host.place)._ssh
     assert open_ is not None
     open_.kill()
-    assert ssh_hosts.ask(vault, ENDER, desk.host.place, "check") == {"check": "ok"}
+    assert hosts.ask(vault, ENDER, desk.host.place, "check") == {"check": "ok"}
 
 
 def test_a_host_that_hangs_holds_nobody_longer_than_it_may(desk: Desk) -> None:
@@ -176,7 +177,7 @@ def test_a_host_that_hangs_holds_nobody_longer_than_it_may(desk: Desk) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf, ThreadPoolExecutor(4) as hands:
         place = {**desk.host.place, "port": str(deaf.getsockname()[1])}
         began = time.monotonic()
-        asked = [hands.submit(ssh_hosts.ask, vault, ENDER, place, "check") for _ in range(4)]
+        asked = [hands.submit(hosts.ask, vault, ENDER, place, "check") for _ in range(4)]
         assert all(isinstance(one.exception(), BackendDown) for one in asked)
         # One finds out, and whoever waited behind it is told.
         assert time.monotonic() - began < 8

@@ -12,9 +12,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from broker.credentials.ssh import SshKind
-from broker.credentials.ssh_keys import Certificate, check_public_key
-from broker.errors import Invalid
+from broker.base.errors import Invalid
+from broker.kinds.ssh.keys import Certificate, check_public_key
+from broker.kinds.ssh.kind import SshKind
 from tests.support.sshd import key_pair
 
 PRIVATE, ED25519 = key_pair()

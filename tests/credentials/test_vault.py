@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from broker.credentials import kinds
-from broker.credentials.base import Issued
-from broker.credentials.names import role_of
+from broker.base.errors import BackendDown
+from broker.base.settings import BaoIdentity
 from broker.embedded.stack import Stack
-from broker.errors import BackendDown
-from broker.settings import BaoIdentity
-from broker.vault import ChildToken, DatabaseCredential, Vault, VaultRefused
+from broker.keystore.vault import ChildToken, DatabaseCredential, Vault, VaultRefused
+from broker.kinds import kinds
+from broker.kinds.base import Issued
+from broker.kinds.names import role_of
 from tests.support.world import World
 
 TIMEOUT = 1.0

@@ -13,15 +13,15 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from broker.credentials import x509_stored
-from broker.credentials.base import Bound, Issued, LeaseToEnd, NotEnded
-from broker.credentials.x509 import policy_of, role_of
-from broker.credentials.x509_ending import end_many
-from broker.credentials.x509_naming import common_name, uri
-from broker.errors import BackendDown, Invalid
+from broker.base.errors import BackendDown, Invalid
+from broker.keystore.vault import VaultRefused
+from broker.kinds.base import Bound, Issued, LeaseToEnd, NotEnded
+from broker.kinds.x509 import stored as x509_stored
+from broker.kinds.x509.ending import end_many
+from broker.kinds.x509.kind import policy_of, role_of
+from broker.kinds.x509.naming import common_name, uri
 from broker.models import Lease, Slice
-from broker.parts import vault_of
-from broker.vault import VaultRefused
+from broker.runtime.parts import vault_of
 from tests.support.certificates import BINDING, GUEST, KIND, Placed, self_signed
 from tests.support.gateway import NAME
 from tests.support.registering import register_waiting
@@ -280,7 +280,7 @@ def test_a_certificate_made_before_a_crash_is_found_and_ended(world: World) -> N
     signed = world.person(vendor)
     world.grant(dataset, signed)
     before = set(world.ender.vault.certificate_serials())
-    killed = patch("broker.access.issuing._activate", side_effect=BackendDown("killed", backend="postgresql"))
+    killed = patch("broker.leases.issuing._activate", side_effect=BackendDown("killed", backend="postgresql"))
     with killed, pytest.raises(BackendDown):
         world.issue(signed, dataset, public_key=GUEST.request)
     (serial,) = set(world.ender.vault.certificate_serials()) - before

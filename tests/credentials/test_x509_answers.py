@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from broker.credentials.base import Issued
-from broker.credentials.x509_naming import common_name, uri
-from broker.errors import BackendDown
-from broker.parts import vault_of
-from broker.vault_pki import SignedCertificate
+from broker.base.errors import BackendDown
+from broker.keystore.pki import SignedCertificate
+from broker.kinds.base import Issued
+from broker.kinds.x509.naming import common_name, uri
+from broker.runtime.parts import vault_of
 from tests.support.certificates import GUEST, KIND, Placed, self_signed
 from tests.support.world import World
 

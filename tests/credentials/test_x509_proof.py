@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from broker.credentials import kinds
-from broker.credentials.x509_proof import LONGEST
-from broker.errors import Invalid
+from broker.base.errors import Invalid
+from broker.kinds import kinds
+from broker.kinds.x509.proof import LONGEST
 from tests.support.gateway import Key, guest
 
 check = kinds["x509"].check_proof

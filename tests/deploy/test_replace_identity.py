@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import requests
 
+from broker.base.settings import BaoIdentity
 from broker.embedded import children, openbao
-from broker.settings import BaoIdentity
-from broker.vault import Vault
+from broker.keystore.vault import Vault
 
 SCRIPT = Path(__file__).parents[2] / "deploy/openbao/replace-identity"
 SIGNED = {"input": "eA=="}

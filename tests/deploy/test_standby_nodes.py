@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import requests
 
+from broker.base.settings import BaoIdentity
 from broker.embedded import children, openbao
-from broker.settings import BaoIdentity
-from broker.vault import Vault
+from broker.keystore.vault import Vault
 from tests.support.relay import Relay
 from tests.support.waiting import until
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.access import reconciling
+from broker.base.settings import Settings
 from broker.embedded.stack import Stack
-from broker.parts import Parts
-from broker.settings import Settings
+from broker.leases import reconciling
+from broker.runtime.parts import Parts
 from tests.faults import guests
 from tests.faults.processes import Launcher
 from tests.support.gateway import NAME as GATEWAY_NAME

@@ -19,10 +19,10 @@ import pymysql
 import pytest
 from botocore.exceptions import ClientError
 
-from broker.access.issuing import Handed
-from broker.credentials import kinds
-from broker.credentials.base import Kind
 from broker.embedded import children
+from broker.kinds import kinds
+from broker.kinds.base import Kind
+from broker.leases.issuing import Handed
 from broker.models import Dataset, Grant
 from broker.oauth.signed import claims_of_live
 from tests.credentials import test_contract

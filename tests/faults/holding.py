@@ -8,7 +8,7 @@ from collections.abc import Callable
 import httpx
 from sqlalchemy import select
 
-from broker.access import reconciling
+from broker.leases import reconciling
 from broker.models import Lease
 from tests.faults.guests import Guest
 from tests.support.world import World

@@ -15,13 +15,13 @@ from unittest.mock import patch
 
 import requests
 
-from broker.access.installing import install
-from broker.credentials.token import signing_keys
-from broker.database import now as clock
+from broker.base.database import now as clock
+from broker.base.settings import Settings
 from broker.embedded.stack import Stack
+from broker.kinds.token.kind import signing_keys
 from broker.migrations import upgrade
-from broker.parts import Parts
-from broker.settings import Settings
+from broker.runtime.installation import install
+from broker.runtime.parts import Parts
 from tests.support.data import make_clinic, make_pictures
 from tests.support.world import World
 

@@ -20,7 +20,7 @@ from typing import Any
 import time_machine
 
 # Loaded once, before any fork.
-import broker.app  # noqa: F401
+import broker.web.app  # noqa: F401
 from broker.operator.serve import serve
 from broker.operator.worker import work
 from tests.faults import steps

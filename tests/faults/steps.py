@@ -18,11 +18,11 @@ from typing import Any
 
 import psycopg
 
-from broker import audit
-from broker.access import issuing, sweeping
-from broker.credentials import kinds
-from broker.credentials.base import Kind, NotEnded
-from broker.vault import Vault, VaultRefused
+from broker.keystore.vault import Vault, VaultRefused
+from broker.kinds import kinds
+from broker.kinds.base import Kind, NotEnded
+from broker.leases import issuing, sweeping
+from broker.log import audit
 
 Die = Callable[[], None]
 # Long enough that OpenBao has begun, too short for it to have answered.

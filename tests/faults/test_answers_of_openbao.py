@@ -15,12 +15,12 @@ import httpx
 import pytest
 from pydantic import HttpUrl
 
-from broker.access import reconciling
-from broker.credentials import kinds
-from broker.errors import BackendDown
+from broker.base.errors import BackendDown
+from broker.base.settings import Settings
+from broker.kinds import kinds
+from broker.leases import reconciling
 from broker.models import Lease
-from broker.parts import Parts, vault_of
-from broker.settings import Settings
+from broker.runtime.parts import Parts, vault_of
 from tests.faults import proxy as faults
 from tests.faults.guests import Guest, each_kind, guest
 from tests.faults.holding import MOST_SECONDS, again, ask, check_reason, leases_of, nothing_astray, settle

@@ -14,14 +14,14 @@ from itertools import count
 import pytest
 from pydantic import PostgresDsn, Secret
 
-from broker.access import reconciling
-from broker.access.issuing import Handed
-from broker.credentials import kinds
+from broker.base.settings import Settings
 from broker.embedded.operator import Operator
 from broker.embedded.stack import Stack
+from broker.kinds import kinds
+from broker.leases import reconciling
+from broker.leases.issuing import Handed
 from broker.models import Lease
-from broker.parts import Parts
-from broker.settings import Settings
+from broker.runtime.parts import Parts
 from tests.faults import proxy as faults
 from tests.faults.guests import Guest, each_kind, guest
 from tests.faults.holding import again, ask, leases_of, nothing_astray, settle
@@ -230,7 +230,7 @@ def test_the_worker_and_its_own_records(
 
 def _quietly(step: Callable[[], object]) -> None:
     """As the worker's loop does: what a backend refuses is tried again in the next round."""
-    from broker.errors import GuestkeyError
+    from broker.base.errors import GuestkeyError
 
     try:
         step()

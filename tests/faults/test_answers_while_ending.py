@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from broker.credentials import kinds
+from broker.base.errors import GuestkeyError
+from broker.base.settings import Settings
 from broker.embedded.operator import Operator
 from broker.embedded.stack import Stack
-from broker.errors import GuestkeyError
+from broker.kinds import kinds
 from broker.models import Lease
-from broker.parts import Parts
-from broker.settings import Settings
+from broker.runtime.parts import Parts
 from tests.faults.guests import each_kind, guest
 from tests.faults.holding import nothing_astray, settle
 from tests.faults.proxy import TcpFault, TcpProxy

@@ -15,9 +15,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from broker.access.issuing import Handed
-from broker.credentials import kinds
-from broker.credentials.names import short
+from broker.kinds import kinds
+from broker.kinds.names import short
+from broker.leases.issuing import Handed
 from broker.models import Lease
 from tests.faults.guests import guest
 from tests.faults.holding import gone, settle

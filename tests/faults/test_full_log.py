@@ -5,11 +5,11 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from broker.access import ending
-from broker.credentials import kinds
-from broker.database import now as clock
+from broker.base.database import now as clock
 from broker.embedded.children import free_port
+from broker.kinds import kinds
 from broker.models import Lease
+from broker.revocation import ending
 from tests.faults.guests import each_kind, guest
 from tests.faults.holding import ask, check_reason, leases_of, settle
 from tests.faults.processes import Launcher

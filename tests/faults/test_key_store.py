@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from broker.access import ending, issuing
-from broker.credentials import kinds
-from broker.database import now as clock
-from broker.errors import BackendDown
+from broker.base.database import now as clock
+from broker.base.errors import BackendDown
+from broker.kinds import kinds
+from broker.leases import issuing
 from broker.models import Lease
+from broker.revocation import ending
 from tests.faults import steps
 from tests.faults.guests import Guest, guest
 from tests.faults.holding import MOST_SECONDS, leases_of, nothing_astray, settle

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from broker.access import ending, sweeping
-from broker.access.issuing import Handed
-from broker.credentials import kinds
-from broker.credentials.base import Kind
-from broker.database import now as clock
+from broker.base.database import now as clock
+from broker.kinds import kinds
+from broker.kinds.base import Kind
+from broker.leases import sweeping
+from broker.leases.issuing import Handed
 from broker.models import Lease
+from broker.revocation import ending
 from tests.faults.guests import Guest, each_kind, guest
 from tests.faults.holding import gone, nothing_astray, story_of
 from tests.faults.processes import Launcher

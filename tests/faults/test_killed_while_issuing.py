@@ -16,10 +16,10 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from broker.access.working import Worker
-from broker.credentials import kinds
-from broker.credentials.base import Kind
+from broker.kinds import kinds
+from broker.kinds.base import Kind
 from broker.models import Event, Lease
+from broker.worker.worker import Worker
 from tests.faults.guests import Guest, each_kind, guest
 from tests.faults.holding import nothing_astray, story_of
 from tests.faults.processes import Launcher, Process

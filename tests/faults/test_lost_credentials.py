@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import pytest
 from pydantic import HttpUrl
 
-from broker.settings import Settings
+from broker.base.settings import Settings
 from tests.faults import proxy as faults
 from tests.faults.guests import Values, each_kind, guest
 from tests.faults.holding import again, ask, leases_of, nothing_astray, settle

@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from broker.access import ending, reconciling
-from broker.access.issuing import Handed
-from broker.credentials import kinds
-from broker.database import now as clock
+from broker.base.database import now as clock
+from broker.base.settings import Settings
+from broker.kinds import kinds
+from broker.leases import reconciling
+from broker.leases.issuing import Handed
 from broker.models import Lease
-from broker.parts import Parts
-from broker.settings import Settings
+from broker.revocation import ending
+from broker.runtime.parts import Parts
 from tests.faults.guests import Guest, each_kind, guest
 from tests.faults.holding import leases_of, settle, story_of
 from tests.faults.processes import Launcher, Process

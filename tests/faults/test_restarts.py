@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 import pytest
 from sqlalchemy import select
 
-from broker import audit
-from broker.access import ending, issuing, sweeping
-from broker.credentials import kinds
-from broker.database import now as clock
-from broker.errors import BackendDown
+from broker.base.database import now as clock
+from broker.base.errors import BackendDown
+from broker.kinds import kinds
+from broker.leases import issuing, sweeping
+from broker.log import audit
 from broker.models import Event, Lease
+from broker.revocation import ending
 from tests.faults import steps
 from tests.faults.guests import Guest, each_kind, guest
 from tests.faults.holding import leases_of, nothing_astray, settle, story_of

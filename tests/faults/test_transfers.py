@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 from botocore.exceptions import ClientError
 
-from broker.access.issuing import Handed
+from broker.leases.issuing import Handed
 from broker.models import Lease
 from tests.faults.guests import Guest, guest, labeller
 from tests.faults.holding import settle

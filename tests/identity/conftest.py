@@ -11,13 +11,14 @@ import pyotp
 import pytest
 from sqlalchemy import update
 
-from broker.database import now as clock
+from broker.base.database import now as clock
+from broker.base.ids import new_id
+from broker.base.settings import Settings
 from broker.identity.invitations import invite_to_enrol
 from broker.identity.secret_tokens import digest, fresh_token
 from broker.identity.sources import new_source_id, wrap_client_secret
-from broker.models import ApiToken, Person, Session, SignInSource, TotpFactor, Vendor, new_id
-from broker.parts import Parts
-from broker.settings import Settings
+from broker.models import ApiToken, Person, Session, SignInSource, TotpFactor, Vendor
+from broker.runtime.parts import Parts
 from tests.support.browser import Browser
 from tests.support.provider import Provider
 from tests.support.world import Signed, World

@@ -9,9 +9,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select, update
 
-from broker.errors import Conflict, Invalid, NotFound
-from broker.identity.bootstrap import FirstSource, bootstrap, recover
+from broker.base.errors import Conflict, Invalid, NotFound
 from broker.models import Installation, RoleHeld, SignInSource
+from broker.operator.bootstrap import FirstSource, bootstrap, recover
 from tests.identity.conftest import BrowserOf, Door
 from tests.support.browser import Browser
 from tests.support.world import World

@@ -13,10 +13,10 @@ import pytest
 from fastapi.routing import iter_route_contexts
 from sqlalchemy import select
 
-from broker.app import create_app
+from broker.base.settings import Settings
 from broker.models import Delivery, Event
 from broker.notices import telling
-from broker.settings import Settings
+from broker.web.app import create_app
 from tests.identity.conftest import Ada, BrowserOf, Door
 from tests.identity.factor_table import CHANGES, FRESHNESS, NO_FACTOR, OF_FACTORS, ROOT, Owner, told
 from tests.identity.test_passkeys import answer_of

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from broker.base.settings import Settings
 from broker.identity import wire
 from broker.identity.wire import Unusable, Wire
-from broker.settings import Settings
 from tests.identity.conftest import Door
 from tests.support.browser import Browser
 from tests.support.provider import Provider

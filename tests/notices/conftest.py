@@ -19,11 +19,11 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 from sqlalchemy import select, update
 
-from broker.database import now as clock
+from broker.base.database import now as clock
 from broker.embedded.children import free_port
 from broker.models import Delivery, Notice, NoticeAddress, NoticeChannel
 from broker.notices import posting, telling
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 from tests.notices.receiver import Receiver
 from tests.support.world import Signed, World
 

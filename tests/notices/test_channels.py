@@ -14,15 +14,17 @@ import pytest
 from sqlalchemy import select
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from broker import audit
-from broker.access.paging import Window
-from broker.database import now as clock
-from broker.errors import Conflict, Forbidden, Invalid, NotFound
-from broker.models import Delivery, NoticeChannel, new_id
-from broker.notices import channels, chat, crowding, outward, posting, telling
+from broker.base.database import now as clock
+from broker.base.errors import Conflict, Forbidden, Invalid, NotFound
+from broker.base.ids import new_id
+from broker.base.paging import Window
+from broker.log import audit
+from broker.models import Delivery, NoticeChannel
+from broker.notices import channels, chat, posting, telling, throttling
 from broker.notices.channels import Bound, NewChannel
-from broker.notices.mail import NotSent
-from broker.parts import Parts
+from broker.outbound import http_client as outward
+from broker.outbound.smtp import NotSent
+from broker.runtime.parts import Parts
 from tests.notices.conftest import Office
 from tests.notices.test_mail import alarm, asks, boss, scene
 from tests.support.world import Signed
@@ -329,7 +331,7 @@ def test_every_chat_service_there_is_loads() -> None:
 
 
 def test_nobody_crowds_a_channel_and_an_emergency_comes_first(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crowding, "MESSAGES_AN_HOUR", 5)
+    monkeypatch.setattr(throttling, "MESSAGES_AN_HOUR", 5)
     world = office.world
     _, guest, dataset = scene(world)
     _, bound = bind(office, topics=["to_decide", "emergency"])
@@ -349,7 +351,7 @@ def test_nobody_crowds_a_channel_and_an_emergency_comes_first(office: Office, mo
     office.round(minutes=11)
     said = sent(office, bound)
     assert [item.kind for item in said].count("request.made") == 5
-    assert [item.title for item in said if item.kind == crowding.LEFT_OUT] == ["3 messages were left out"]
+    assert [item.title for item in said if item.kind == throttling.LEFT_OUT] == ["3 messages were left out"]
     assert {item.state for item in said} == {"delivered"}
     with world.database.transaction() as tx:
         audit.record(tx, "request.made", actor="system", subject=request.id, now=clock(tx))

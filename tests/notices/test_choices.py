@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
-from broker import audit
-from broker.access.paging import Window
-from broker.database import now as clock
-from broker.errors import Forbidden, Invalid
+from broker.base.database import now as clock
+from broker.base.errors import Forbidden, Invalid
+from broker.base.paging import Window
+from broker.log import audit
 from broker.models import Delivery, NoticeAddress
-from broker.notices import choices, crowding, digests, telling
+from broker.notices import choices, digests, telling, throttling
 from broker.notices.digests import next_digest
 from tests.notices.conftest import Office
 from tests.notices.test_mail import alarm, asks, boss, scene
@@ -135,17 +135,17 @@ def test_the_digest_comes_by_the_clocks_of_its_zone(now: str, hour: int, zone: s
 
 
 def test_nobody_fills_a_mailbox_by_asking_and_withdrawing(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crowding, "MAILS_AN_HOUR", 4)
+    monkeypatch.setattr(throttling, "MAILS_AN_HOUR", 4)
     world = office.world
     owner, guest, dataset = scene(world)
     to = office.address(owner)
     with world.database.transaction() as tx:
         request = asks(world, guest, dataset)
-        for _ in range(crowding.MAILS_AN_HOUR + 5):
+        for _ in range(throttling.MAILS_AN_HOUR + 5):
             audit.record(tx, "request.made", actor=guest.caller.subject, subject=request.id, now=clock(tx))
     office.rounds()
     states = [item.state for item in office.deliveries(owner)]
-    assert len(office.server.to(to)) == crowding.MAILS_AN_HOUR == states.count("delivered")
+    assert len(office.server.to(to)) == throttling.MAILS_AN_HOUR == states.count("delivered")
     assert states.count("digest") == 6
 
 

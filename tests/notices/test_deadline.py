@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 from apprise.plugins.discord import NotifyDiscord
 
+from broker.base.settings import Settings
 from broker.models import Delivery
-from broker.notices import chat, mail, outward
-from broker.notices.deadline import Aside, Deadline
-from broker.notices.mail import Mail, NotSent
-from broker.parts import Parts
-from broker.settings import Settings
+from broker.notices import chat
+from broker.outbound import http_client as outward
+from broker.outbound import smtp
+from broker.outbound.deadline import Aside, Deadline
+from broker.outbound.smtp import Mail, NotSent
+from broker.runtime.parts import Parts
 from tests.notices.conftest import Office
 from tests.notices.test_channels import DISCORD
 from tests.notices.test_mail import alarm, boss
@@ -86,8 +88,8 @@ def using(office: Office, seconds: float, port: int, security: str = "none") -> 
 
 
 SENDS: dict[str, tuple[bytes, Callable[[Settings], object]]] = {
-    "mail": (b"220 ", lambda settings: mail.send(settings, HELLO)),
-    "mail over TLS": (TLS, lambda settings: mail.send(settings.model_copy(update={"smtp_security": "tls"}), HELLO)),
+    "mail": (b"220 ", lambda settings: smtp.send(settings, HELLO)),
+    "mail over TLS": (TLS, lambda settings: smtp.send(settings.model_copy(update={"smtp_security": "tls"}), HELLO)),
     "webhook": (b"HTTP/1.1 ", lambda settings: post(settings, "http")),
     "webhook over TLS": (TLS, lambda settings: post(settings, "https")),
 }

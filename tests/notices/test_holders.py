@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from broker.access import approving, bulk, granting, people, requests
-from broker.access.approving import Narrowing
-from broker.access.csv_lines import read
-from broker.access.requests import NewRequest
-from broker.database import now as clock
+from broker.base import bulk_lines
+from broker.base.csv_lines import read
+from broker.base.database import now as clock
 from broker.models import Delivery
+from broker.registry import people
+from broker.requests import approving, bulk_grants, requests
+from broker.requests.approving import Narrowing
+from broker.requests.requests import NewRequest
 from tests.notices.conftest import Office
 from tests.notices.test_channels import bind, sent
 from tests.support.world import Signed, World
@@ -48,9 +50,9 @@ class Vendors:
         text = (
             f"dataset,role,purpose,until,person,team\n{self.dataset.slug},annotator,labelling,{until},{person},{team}\n"
         )
-        task = granting.task(self.world.parts, self.owner.caller)
-        report = bulk.run(
-            self.world.database, read(text.encode(), granting.COLUMNS), task, dry_run=False, keep_going=False
+        task = bulk_grants.task(self.world.parts, self.owner.caller)
+        report = bulk_lines.run(
+            self.world.database, read(text.encode(), bulk_grants.COLUMNS), task, dry_run=False, keep_going=False
         )
         assert [line.outcome for line in report.lines] == ["granted"]
 

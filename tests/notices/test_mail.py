@@ -10,18 +10,21 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from broker import audit
-from broker.access import approving, requests, vendors
-from broker.access.ending import suspend_person
-from broker.access.requests import NewRequest
-from broker.audit import NOTICED
-from broker.database import now as clock
-from broker.identity import bootstrap
-from broker.models import Dataset, Notice, Proposal, Request, Vendor, new_id
-from broker.notices import addresses, digests, lapsing, telling
+from broker.base.database import now as clock
+from broker.base.ids import new_id
+from broker.identity import mail_addresses
+from broker.log import audit
+from broker.log.audit import NOTICED
+from broker.models import Dataset, Notice, Proposal, Request, Vendor
+from broker.notices import digests, expiry, telling
 from broker.notices.causes import CAUSES
 from broker.notices.posting import Postman
 from broker.notices.wording import plain
+from broker.operator import bootstrap
+from broker.registry import vendors
+from broker.requests import approving, requests
+from broker.requests.requests import NewRequest
+from broker.revocation.ending import suspend_person
 from tests.notices.conftest import Office
 from tests.support.world import Signed, World
 
@@ -41,7 +44,7 @@ def scene(world: World) -> tuple[Signed, Signed, Dataset]:
 
 
 def test_every_kind_that_is_noted_has_somebody_to_tell() -> None:
-    assert set(CAUSES) == NOTICED | set(lapsing.KINDS)
+    assert set(CAUSES) == NOTICED | set(expiry.KINDS)
 
 
 def test_an_approver_hears_of_a_request_and_the_guest_of_the_decision(office: Office) -> None:
@@ -184,7 +187,7 @@ def test_a_grant_about_to_lapse_is_told_of_once(office: Office) -> None:
     world.grant(dataset, guest, starts_at=now - timedelta(days=30), ends_at=now + timedelta(days=2))
     world.grant(dataset, guest, starts_at=now - timedelta(days=1), ends_at=now + timedelta(days=2.9))
     for _ in range(2):
-        lapsing.note(office.parts)
+        expiry.note(office.parts)
         office.rounds()
     [mail] = office.server.to(to)
     assert mail["Subject"] == "Your access ends soon: Trials"
@@ -207,12 +210,12 @@ def test_what_nobody_decided_about_is_told_once_before_it_lapses(office: Office)
     )
     world.add(proposal)
     office.clear()
-    lapsing.note(office.parts)
+    expiry.note(office.parts)
     office.rounds()
     assert not office.deliveries(guest) and not office.deliveries(owner), "most of its time is left"
     world.change(Request, request.id, created_at=now - timedelta(days=9), lapses_at=now + timedelta(days=2.9))
     for _ in range(2):
-        lapsing.note(office.parts)
+        expiry.note(office.parts)
         office.rounds()
     [to_guest], [to_owner] = office.deliveries(guest), office.deliveries(owner)
     assert (to_guest.title, to_guest.topic) == ("Your request lapses soon, undecided: Trials", "own_requests")
@@ -233,7 +236,7 @@ def test_what_is_closed_anyway_is_not_said_to_end_soon(office: Office) -> None:
         if closed is not None:
             world.change(closed, str(guest.caller.vendor_id) if closed is Vendor else dataset.id, status="suspended")
         told.append(guest)
-    lapsing.note(office.parts)
+    expiry.note(office.parts)
     office.rounds()
     assert [len(office.deliveries(guest)) for guest in told] == [1, 0, 0]
 
@@ -286,7 +289,7 @@ def test_only_a_verified_address_is_kept(office: Office, claims: dict[str, Any],
     signed = world.person()
     office.address(signed)
     with world.database.transaction() as tx:
-        addresses.note(tx, signed.id, claims)
+        mail_addresses.note(tx, signed.id, claims)
     with world.admin("guestkey") as connection:
         row = connection.execute("SELECT address FROM guestkey.notice_address WHERE person_id = %s", (signed.id,))
         assert row.fetchone() == (kept,)
@@ -319,7 +322,7 @@ def test_what_fails_beside_holds_up_no_mail_and_is_counted(office: Office, monke
     def fails(*_: object) -> int:
         raise RuntimeError
 
-    for module, name in ((lapsing, "note"), (telling, "tidy"), (digests, "collect")):
+    for module, name in ((expiry, "note"), (telling, "tidy"), (digests, "collect")):
         monkeypatch.setattr(module, name, fails)
     counted = [REGISTRY.get_sample_value("guestkey_notice_faults_total", {"part": part}) or 0 for part in PARTS]
     Postman(office.parts).round()

@@ -8,12 +8,13 @@ from datetime import timedelta
 
 from sqlalchemy import select
 
-from broker import audit
-from broker.access.ending import revoke_lease
-from broker.audit import NOTICED
-from broker.database import now as clock
-from broker.models import TOPICS, Offer, Proposal, Request, Slice, new_id
-from broker.notices import lapsing
+from broker.base.database import now as clock
+from broker.base.ids import new_id
+from broker.log import audit
+from broker.log.audit import NOTICED
+from broker.models import TOPICS, Offer, Proposal, Request, Slice
+from broker.notices import expiry
+from broker.revocation.ending import revoke_lease
 from tests.notices.conftest import Office
 from tests.notices.test_channels import bind
 from tests.notices.test_mail import scene
@@ -172,4 +173,4 @@ def test_nobody_hears_of_what_they_did_themselves(office: Office) -> None:
             audit.record(tx, kind, actor=made.guest.caller.subject, subject=subject, now=clock(tx))
     office.rounds()
     assert not office.deliveries(made.guest)
-    assert not NOTICED & set(lapsing.KINDS)
+    assert not NOTICED & set(expiry.KINDS)

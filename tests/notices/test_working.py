@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from broker.access.ending import revoke_lease
-from broker.access.working import Worker
-from broker.database import now as clock
-from broker.parts import Parts
+from broker.base.database import now as clock
+from broker.revocation.ending import revoke_lease
+from broker.runtime.parts import Parts
+from broker.worker.worker import Worker
 from tests.notices.conftest import Office
 from tests.notices.test_mail import alarm, boss
 

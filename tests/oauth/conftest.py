@@ -14,12 +14,12 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from broker.base.settings import Settings
 from broker.embedded.browser import Browser
 from broker.identity import sessions
 from broker.identity.http import SESSION_COOKIE
 from broker.models import Dataset, Grant, Person
-from broker.parts import Parts
-from broker.settings import Settings
+from broker.runtime.parts import Parts
 from tests.support.world import Signed, World
 from tests.web.conftest import Replica
 

@@ -12,12 +12,13 @@ import pytest
 from argon2 import extract_parameters
 from sqlalchemy import select
 
-from broker.access import services
-from broker.database import now as clock
-from broker.models import ApiToken, Service, Vendor, new_id
+from broker.base.database import now as clock
+from broker.base.ids import new_id
+from broker.models import ApiToken, Service, Vendor
 from broker.oauth import clients
 from broker.oauth.clients import Proven
 from broker.oauth.refusals import OAuthRefused
+from broker.registry import services
 from tests.oauth.conftest import Program, rotated_secret
 from tests.support.world import World
 

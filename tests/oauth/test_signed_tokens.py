@@ -15,11 +15,11 @@ from joserfc import jwt as jose_jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeySet
 
-from broker.credentials.token import KEYS_KEPT, PUBLISHED_BEFORE_USE, SigningKeys
+from broker.base.settings import Settings
 from broker.embedded.operator import Operator
+from broker.kinds.token.kind import KEYS_KEPT, PUBLISHED_BEFORE_USE, SigningKeys
 from broker.models import Grant, Lease
 from broker.oauth.signed import claims_of_live
-from broker.settings import Settings
 from tests.oauth.conftest import Program
 from tests.support.world import Signed, World
 from tests.web.conftest import Replica

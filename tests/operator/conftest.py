@@ -16,15 +16,15 @@ import pytest
 import structlog
 from typer.testing import CliRunner
 
-from broker.access import closing
-from broker.access.installing import install
-from broker.database import now as clock
+from broker.base.database import now as clock
+from broker.base.settings import Settings
 from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
 from broker.migrations import upgrade
 from broker.operator.main import app
-from broker.parts import Parts
-from broker.settings import Settings
+from broker.revocation import closing
+from broker.runtime.installation import install
+from broker.runtime.parts import Parts
 from broker.web.observability import TOO_TALKATIVE
 from tests.support.data import make_clinic
 from tests.support.serving import Served

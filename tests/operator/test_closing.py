@@ -15,12 +15,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from broker.access import closing, reconciling, witness
-from broker.access.explain import why
-from broker.access.facts import Ask
-from broker.errors import Conflict, Denied, Forbidden, NotSignedIn
+from broker.base.errors import Conflict, Denied, Forbidden, NotSignedIn
+from broker.gate.explain import why
+from broker.gate.facts import Ask
 from broker.identity import callers
+from broker.leases import reconciling
 from broker.models import LIVE_STATES, Dataset, Grant, Lease
+from broker.revocation import closing, witness
 from tests.operator.conftest import Ran, command
 from tests.support.world import Signed, World
 

@@ -18,8 +18,8 @@ from sqlalchemy import update
 from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
 from broker.models import Installation
-from broker.parts import Parts
 from broker.policies import __file__ as policies_file
+from broker.runtime.parts import Parts
 from tests.cli.terminal import Terminal
 from tests.operator.conftest import command
 from tests.support.waiting import answered

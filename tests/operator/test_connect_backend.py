@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from broker.base.errors import Invalid
 from broker.embedded.stack import Stack
-from broker.errors import Invalid
 from broker.operator.connecting.place import OLDEST, checked
 from broker.operator.main import app
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 from tests.cli.terminal import Terminal
 from tests.support.servers import Customer, customer, debian, tls_front, wheel
 from tests.support.world import World

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from broker.credentials.s3_ending import mark_of
-from broker.credentials.s3_policy import denied_in
+from broker.base.settings import Settings
 from broker.embedded.seaweedfs import ROLE_ARN
 from broker.embedded.stack import Stack
+from broker.kinds.s3.ending import mark_of
+from broker.kinds.s3.policy import denied_in
 from broker.operator.connecting.buckets import unopened
 from broker.operator.main import app
-from broker.parts import Parts, vault_of
-from broker.settings import Settings
+from broker.runtime.parts import Parts, vault_of
 from tests.support.data import BUCKET
 from tests.support.doors import answering, open_to_all
 

@@ -10,12 +10,12 @@ from unittest.mock import patch
 
 import pytest
 
-from broker.credentials.ssh_keys import Certificate
+from broker.base.settings import BaoIdentity
 from broker.embedded import openbao
 from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
-from broker.settings import BaoIdentity
-from broker.vault import Vault, VaultRefused
+from broker.keystore.vault import Vault, VaultRefused
+from broker.kinds.ssh.keys import Certificate
 from tests.operator.conftest import Ran, command
 from tests.support.sshd import SftpHost, key_pair
 from tests.support.world import World

@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 
 from broker.identity.http import SESSION_COOKIE
 from broker.models import Event
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 from tests.support.serving import Served, is_problem, read_to_end
 from tests.support.world import World
 

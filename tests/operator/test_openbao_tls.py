@@ -10,11 +10,11 @@ import pytest
 import trustme
 from pydantic import HttpUrl
 
+from broker.base.errors import BackendDown
+from broker.base.settings import Settings
 from broker.embedded.stack import Stack
-from broker.errors import BackendDown
 from broker.operator.connecting.keystore import operator
-from broker.parts import Parts
-from broker.settings import Settings
+from broker.runtime.parts import Parts
 from broker.web.health import check_all
 from tests.operator.conftest import command
 from tests.support.tls_servers import WRONG, leaf, speaking_tls

@@ -12,11 +12,12 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from broker.access import closing, ending, reconciling
+from broker.base.errors import BackendDown, Denied
 from broker.embedded.openbao import binary as bao
 from broker.embedded.postgres import binary
-from broker.errors import BackendDown, Denied
+from broker.leases import reconciling
 from broker.models import Grant
+from broker.revocation import closing, ending
 from tests.support.world import World
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

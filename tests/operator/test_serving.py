@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from broker.identity.http import SESSION_COOKIE
 from broker.models import Event
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 from broker.web import bodies, connections
 from tests.support.serving import PATIENCE, Served, is_problem, read_to_end
 from tests.support.world import World

@@ -20,7 +20,7 @@ import trustme
 
 from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 from tests.operator.conftest import command
 from tests.support.waiting import answered
 

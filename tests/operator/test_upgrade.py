@@ -18,13 +18,13 @@ from unittest.mock import patch
 import httpx
 import pytest
 
-from broker.access import reconciling
+from broker.base.settings import Settings
 from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
+from broker.leases import reconciling
 from broker.migrations import upgrade
 from broker.models import Lease
-from broker.parts import Parts
-from broker.settings import Settings
+from broker.runtime.parts import Parts
 from tests.support.data import make_clinic
 from tests.support.waiting import answered
 from tests.support.world import Signed, World
@@ -33,10 +33,10 @@ RELEASES = Path(__file__).with_name("releases")
 HERE = Path(__file__).parents[2]
 INSTALL = """
 from broker import migrations
-from broker.access.installing import install
-from broker.database import now
+from broker.runtime.installation import install
+from broker.base.database import now
 from broker.operator.configuring import load, load_owner
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 migrations.upgrade(str(load_owner().owner_database_url.get_secret_value()))
 parts = Parts.build(load(), identity="issuer")
 with parts.database.transaction() as tx:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from broker.base.errors import BackendDown
 from broker.embedded.children import free_port
-from broker.errors import BackendDown
 from broker.operator.connecting.place import Place, open_session
 from broker.operator.connecting.why_refused import LoginRefused
 from tests.support.servers import Customer, customer, debian

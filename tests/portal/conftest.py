@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from broker.access.working import Worker
+from broker.base.settings import Settings
 from broker.embedded.stack import Stack
-from broker.parts import Parts, vault_of
-from broker.settings import Settings
+from broker.runtime.parts import Parts, vault_of
+from broker.worker.worker import Worker
 from tests.portal.guests import Guest
 from tests.portal.house import House, Someone
 from tests.support.world import World

@@ -10,10 +10,11 @@ from datetime import timedelta
 import pyotp
 from sqlalchemy import select, update
 
+from broker.base.ids import new_id
 from broker.embedded.operator import Operator
 from broker.identity import callers, sessions, totp
 from broker.identity.sources import new_source_id, wrap_client_secret
-from broker.models import Dataset, Grant, Person, Request, RoleHeld, Session, SignInSource, Slice, Vendor, new_id
+from broker.models import Dataset, Grant, Person, Request, RoleHeld, Session, SignInSource, Slice, Vendor
 from tests.support.world import World
 from tests.web.conftest import Replica
 

@@ -7,7 +7,7 @@ import re
 
 from playwright.sync_api import expect
 
-from broker.access import sequencing
+from broker.worker import sequencing
 from tests.portal.conftest import GuestOf
 from tests.portal.house import House
 

@@ -6,8 +6,9 @@ import hashlib
 import secrets
 from datetime import timedelta
 
+from broker.base.ids import new_id
 from broker.identity import callers, elsewhere
-from broker.models import ApiToken, new_id
+from broker.models import ApiToken
 from tests.portal.conftest import GuestOf
 from tests.portal.house import House, Someone
 

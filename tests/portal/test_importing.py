@@ -8,7 +8,8 @@ import re
 
 from sqlalchemy import func, select
 
-from broker.models import Invitation, Team, new_id
+from broker.base.ids import new_id
+from broker.models import Invitation, Team
 from tests.portal.conftest import GuestOf
 from tests.portal.guests import Guest
 from tests.portal.house import House

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from playwright.sync_api import expect
 
-from broker.access import redeciding
+from broker.leases import redeciding
 from broker.models import Dataset, Lease, Request
 from tests.portal.conftest import GuestOf
 from tests.portal.guests import Guest

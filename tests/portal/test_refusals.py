@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 from playwright.sync_api import expect
 
-from broker.models import Dataset, Vendor, new_id, new_lease_id
+from broker.base.ids import new_id, new_lease_id
+from broker.models import Dataset, Vendor
 from broker.web.portal.pages import clock, duration, relative
 from tests.portal.conftest import GuestOf
 from tests.portal.house import House

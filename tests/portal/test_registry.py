@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 from playwright.sync_api import expect
 
-from broker import proposals
-from broker.access import rulebook
+from broker.registry import proposals
+from broker.runtime import rulebook
 from tests.portal.conftest import GuestOf
 from tests.portal.house import House
 from tests.support.provider import Provider

@@ -7,9 +7,10 @@ from urllib.parse import urlencode
 import psycopg
 from playwright.sync_api import expect
 
-from broker import proposals
-from broker.caller import Caller
-from broker.models import Grant, Suspension, new_id
+from broker.base.ids import new_id
+from broker.identity.caller import Caller
+from broker.models import Grant, Suspension
+from broker.registry import proposals
 from tests.portal.conftest import GuestOf
 from tests.portal.house import House, Someone
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import broker
-from broker import errors
-from broker.access.facts import Ask
-from broker.access.issuing import issue
-from broker.errors import Denied, GuestkeyError
+from broker.base import errors
+from broker.base.errors import Denied, GuestkeyError
+from broker.gate.facts import Ask
+from broker.leases.issuing import issue
 from broker.policies import conditions, decide
 from tests.support.world import World
 

@@ -16,18 +16,18 @@ import pymysql
 import pytest
 from sqlalchemy import update
 
-from broker.access import guest_limits
-from broker.access.issuing import Handed
-from broker.access.registering import REMOVED
-from broker.access.working import Worker
-from broker.credentials import kinds
-from broker.credentials.base import EndsTogether, NotEnded
+from broker.base.errors import BackendDown
+from broker.base.settings import MariadbConnection, PostgresConnection, Settings
 from broker.embedded import children
 from broker.embedded.operator import Operator
 from broker.embedded.postgres import DATA, Postgres
-from broker.errors import BackendDown
+from broker.kinds import kinds
+from broker.kinds.base import EndsTogether, NotEnded
+from broker.leases.issuing import Handed
 from broker.models import Lease, Slice
-from broker.settings import MariadbConnection, PostgresConnection, Settings
+from broker.worker import guest_limits
+from broker.worker.slice_registration import REMOVED
+from broker.worker.worker import Worker
 from tests.support.data import make_clinic
 from tests.support.disks import fill, make_room, small_disk
 from tests.support.mariadb import WARD_EVERY_ROW, Mariadb, ask, mariadb, ward_guest

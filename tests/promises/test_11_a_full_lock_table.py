@@ -11,12 +11,12 @@ from typing import cast
 import psycopg
 import pytest
 
-from broker.access import guest_limits
-from broker.credentials import kinds
-from broker.credentials.postgres import CONFIRMED, PostgresKind
-from broker.credentials.postgres_limits import LOCKS, end_overlong
-from broker.credentials.postgres_sessions import watching
-from broker.errors import BackendDown
+from broker.base.errors import BackendDown
+from broker.kinds import kinds
+from broker.kinds.postgres.kind import CONFIRMED, PostgresKind
+from broker.kinds.postgres.limits import LOCKS, end_overlong
+from broker.kinds.postgres.sessions import watching
+from broker.worker import guest_limits
 from tests.support.fighter import DECLARED_SECONDS, Fighter, end, permissive
 from tests.support.fighting import Session, reads
 from tests.support.waiting import until

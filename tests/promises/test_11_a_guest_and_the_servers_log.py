@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from broker.credentials.postgres import CONFIRMED
+from broker.kinds.postgres.kind import CONFIRMED
 from tests.support.fighter import Fighter, end
 from tests.support.waiting import until
 from tests.support.world import World

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from broker.credentials.postgres import CONFIRMED
-from broker.parts import vault_of
+from broker.kinds.postgres.kind import CONFIRMED
+from broker.runtime.parts import vault_of
 from tests.support.fighter import DECLARED_SECONDS, KIND, Fighter, end
 from tests.support.fighting import Session
 from tests.support.waiting import until

@@ -11,16 +11,16 @@ from typing import cast
 import psycopg
 import pytest
 
-from broker.access.doors import Doorkeeper, looking_at
-from broker.access.working import Worker
-from broker.credentials import kinds
-from broker.credentials.postgres import CONFIRMED, PostgresKind
-from broker.credentials.postgres_door import keep_door_open
-from broker.credentials.postgres_sessions import watching
+from broker.base.errors import BackendDown
 from broker.embedded.example import watch_log_ins
 from broker.embedded.stack import Stack
-from broker.errors import BackendDown
+from broker.kinds import kinds
+from broker.kinds.postgres.door import keep_door_open
+from broker.kinds.postgres.kind import CONFIRMED, PostgresKind
+from broker.kinds.postgres.sessions import watching
 from broker.models import Slice
+from broker.worker.login_blockers import Doorkeeper, looking_at
+from broker.worker.worker import Worker
 from tests.support.fighter import DECLARED_SECONDS, Fighter, end
 from tests.support.fighting import Session, reads
 from tests.support.waiting import until

@@ -14,15 +14,15 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
-from broker.access import registering
-from broker.credentials.names import role_of
-from broker.credentials.postgres import CONFIRMED
-from broker.credentials.postgres_limits import end_overlong
-from broker.credentials.postgres_sessions import watching
-from broker.credentials.postgres_users import role_definition
+from broker.base.settings import Settings
 from broker.embedded.stack import Stack
-from broker.parts import Parts, vault_of
-from broker.settings import Settings
+from broker.kinds.names import role_of
+from broker.kinds.postgres.kind import CONFIRMED
+from broker.kinds.postgres.limits import end_overlong
+from broker.kinds.postgres.sessions import watching
+from broker.kinds.postgres.users import role_definition
+from broker.runtime.parts import Parts, vault_of
+from broker.worker import slice_registration
 from tests.support.fighter import DECLARED_SECONDS, KIND, Fighter, end, permissive
 from tests.support.fighting import HELD_OPEN, WITHOUT_TRANSACTION, hold, reads, relocking, run
 from tests.support.waiting import until
@@ -188,8 +188,8 @@ def test_slices_of_an_earlier_version_are_ended_by_the_statements_of_this_one(wo
     # As after an upgrade: this version's statements were lent to nobody yet.
     with world.admin("guestkey") as admin:
         admin.execute("DELETE FROM guestkey.chore WHERE name LIKE 'lend-%'")
-    assert registering.lend_again(world.ender, setup) > 0
-    assert registering.lend_again(world.ender, setup) == 0, "once is enough"
+    assert slice_registration.lend_again(world.ender, setup) > 0
+    assert slice_registration.lend_again(world.ender, setup) == 0, "once is enough"
     with relocking(fighter.log_in, fighter.statements("own password")):
         KIND.settle(vault_of(world.settings, "ender"), fighter.to_end())
         assert world.roles_of(fighter.handed.lease.id) == 0
@@ -229,7 +229,7 @@ def test_the_worker_looks_at_what_guests_hold(
     world: World, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fighter = Fighter(world)
-    monkeypatch.setattr("broker.credentials.postgres.end_overlong", partial(end_overlong, locks=0))
+    monkeypatch.setattr("broker.kinds.postgres.kind.end_overlong", partial(end_overlong, locks=0))
     with fighter.session() as session, world.admin() as admin:
         session.execute("BEGIN; LOCK TABLE pg_roles IN ACCESS SHARE MODE")
         request.getfixturevalue("worker")

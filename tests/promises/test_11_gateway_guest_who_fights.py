@@ -16,9 +16,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from broker.base.settings import Settings
 from broker.embedded.children import free_port
-from broker.parts import Parts
-from broker.settings import Settings
+from broker.runtime.parts import Parts
 from tests.support.certificates import GUEST, KIND, Admitted, admitting, signed
 from tests.support.gate_fighting import CLINGING, GONE, Clinging, service
 from tests.support.gateway import Gateway, ask, gateway

@@ -19,13 +19,13 @@ import pymysql
 import pytest
 from sqlalchemy import select
 
-from broker.access.issuing import Handed
-from broker.access.sweeping import HANDS
-from broker.access.working import Worker
-from broker.credentials import kinds
-from broker.credentials.base import LeaseToEnd
-from broker.credentials.mariadb_ending import CONFIRMED, CUT
+from broker.kinds import kinds
+from broker.kinds.base import LeaseToEnd
+from broker.kinds.mariadb.ending import CONFIRMED, CUT
+from broker.leases.issuing import Handed
+from broker.leases.sweeping import HANDS
 from broker.models import Lease
+from broker.worker.worker import Worker
 from tests.support.mariadb import WARD_EVERY_ROW, Mariadb, Session, ask, ward_guest
 from tests.support.waiting import until
 from tests.support.world import World

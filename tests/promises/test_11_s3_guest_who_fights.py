@@ -18,11 +18,11 @@ import requests
 from botocore import xform_name
 from botocore.exceptions import ClientError, ParamValidationError
 
-from broker.access.issuing import Handed
-from broker.credentials import kinds
-from broker.credentials.s3_ending import CONFIRMED
-from broker.credentials.s3_policy import LONGEST_BUCKET_POLICY, Denial, lapses, with_denied
-from broker.credentials.s3_store import Store, key_of
+from broker.kinds import kinds
+from broker.kinds.s3.ending import CONFIRMED
+from broker.kinds.s3.policy import LONGEST_BUCKET_POLICY, Denial, lapses, with_denied
+from broker.kinds.s3.store import Store, key_of
+from broker.leases.issuing import Handed
 from broker.models import Lease
 from tests.faults.guests import guest, labeller
 from tests.support.data import BUCKET

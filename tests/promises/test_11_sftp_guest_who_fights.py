@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.access.issuing import Handed
-from broker.credentials import kinds
-from broker.credentials.base import EndsTogether, NotEnded
+from broker.kinds import kinds
+from broker.kinds.base import EndsTogether, NotEnded
+from broker.leases.issuing import Handed
 from tests.support.disks import fill, frozen_disk, make_room, small_disk
 from tests.support.sftp_desk import Desk, configured, gone, open_desk
 from tests.support.sftp_fighting import CREATING, FIGHTS, WRITING, Fight, running_as

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pymysql
 import pytest
 
-from broker.access.issuing import Handed
-from broker.credentials.mariadb_slices import view_of
+from broker.kinds.mariadb.slices import view_of
+from broker.leases.issuing import Handed
 from tests.support.data import ROWS
 from tests.support.mariadb import WARD, Mariadb, Session, ask, ward_guest
 from tests.support.world import World

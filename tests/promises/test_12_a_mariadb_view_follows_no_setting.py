@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.access import looking
-from broker.credentials.mariadb_slices import register, unregister, view_of
-from broker.errors import Invalid
-from broker.models import Slice, new_id
-from broker.parts import vault_of
-from broker.vault import Vault
+from broker.base.errors import Invalid
+from broker.base.ids import new_id
+from broker.keystore.vault import Vault
+from broker.kinds.mariadb.slices import register, unregister, view_of
+from broker.models import Slice
+from broker.runtime.parts import vault_of
+from broker.worker import slice_checks
 from tests.support.mariadb import WARD, Mariadb, ask, ward_guest
 from tests.support.world import World
 
@@ -94,7 +95,7 @@ def test_an_earlier_slice_whose_view_a_guest_does_turn_is_closed(world: World, w
     signed, dataset = ward_guest(world, SHOWN)
     handed = world.issue(signed, dataset)
     slice_id = world.slice_id(dataset)
-    looking.look_again(world.ender, setup)
+    slice_checks.look_again(world.ender, setup)
     assert state(world, slice_id)[0] == "ready"
     ward.ask("CREATE OR REPLACE VIEW followed.shown AS SELECT id FROM clinic.patients WHERE now() < '2020-01-01'")
     assert handed.values is not None
@@ -103,7 +104,7 @@ def test_an_earlier_slice_whose_view_a_guest_does_turn_is_closed(world: World, w
         assert ask(session, count) == ((0,),)
         ask(session, "SET timestamp = 86400")
         assert ask(session, count) > ((0,),), "the guest turns back the clock"
-    looking.look_again(world.ender, setup)
+    slice_checks.look_again(world.ender, setup)
     closed, said = state(world, slice_id)
     assert closed == "changed" and "calls current_timestamp" in said
 

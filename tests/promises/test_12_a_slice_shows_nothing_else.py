@@ -11,9 +11,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from broker.access.issuing import Handed
-from broker.credentials.postgres_sessions import view_of
 from broker.embedded.postgres import binary
+from broker.kinds.postgres.sessions import view_of
+from broker.leases.issuing import Handed
 from broker.models import Dataset
 from tests.support.data import BERLIN, ROWS
 from tests.support.world import CLINIC, World
@@ -58,7 +58,8 @@ def guest(world: World, handed: Handed) -> Iterator[Session]:
 
 def hand(world: World, dataset: Dataset, name: str) -> Handed:
     """A credential for one slice, to a vendor of its own."""
-    from broker.models import Offer, new_id
+    from broker.base.ids import new_id
+    from broker.models import Offer
 
     vendor = world.vendor()
     world.add(Offer(id=new_id("of"), dataset_id=dataset.id, vendor_id=vendor.id))

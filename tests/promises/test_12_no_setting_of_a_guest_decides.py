@@ -8,16 +8,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from broker.access import looking
-from broker.access.issuing import Handed
-from broker.credentials import postgres_pinned
-from broker.credentials.postgres_follows import MARK
-from broker.credentials.postgres_sessions import view_of
-from broker.credentials.postgres_slices import register, unregister
-from broker.errors import Invalid
-from broker.models import Dataset, Slice, new_id
-from broker.parts import vault_of
-from broker.vault import Vault
+from broker.base.errors import Invalid
+from broker.base.ids import new_id
+from broker.keystore.vault import Vault
+from broker.kinds.postgres import pinned
+from broker.kinds.postgres.follows import MARK
+from broker.kinds.postgres.sessions import view_of
+from broker.kinds.postgres.slices import register, unregister
+from broker.leases.issuing import Handed
+from broker.models import Dataset, Slice
+from broker.runtime.parts import vault_of
+from broker.worker import slice_checks
 from tests.support.world import CLINIC, World
 
 Session = psycopg.Connection[tuple[Any, ...]]
@@ -188,8 +189,8 @@ def test_every_parameter_a_user_may_set_is_held_or_changes_nothing(world: World)
         found = admin.execute("SELECT name, category FROM pg_settings WHERE context = 'user'").fetchall()
     assert len(found) > 100
     undecided = {name for name, category in found if name not in HARMLESS and not COSTS.match(category)}
-    assert undecided - postgres_pinned.PINNED - {"trace_sort"} == set(), "say of each whether it changes what is shown"
-    assert not postgres_pinned.PINNED & HARMLESS.keys()
+    assert undecided - pinned.PINNED - {"trace_sort"} == set(), "say of each whether it changes what is shown"
+    assert not pinned.PINNED & HARMLESS.keys()
 
 
 @pytest.mark.parametrize("how", REFUSED)
@@ -299,7 +300,7 @@ def test_a_slice_that_begins_to_follow_a_setting_is_closed(world: World, setup: 
     table = {"table": "tenants"} if what == "policy" else {"schema": "followed", "table": "above"}
     dataset, _, _ = hand(world, CLINIC | table | {"columns": ["id"]})
     slice_id = world.slice_id(dataset)
-    looking.look_again(world.ender, setup)
+    slice_checks.look_again(world.ender, setup)
     assert state(world, slice_id)[0] == "ready"
     follows = "current_setting('app.tenant', true)"
     changes = {
@@ -312,7 +313,7 @@ def test_a_slice_that_begins_to_follow_a_setting_is_closed(world: World, setup: 
     }
     with world.admin() as admin:
         admin.execute(changes[what])
-    looking.look_again(world.ender, setup)
+    slice_checks.look_again(world.ender, setup)
     assert state(world, slice_id)[0] == "changed"
     with pytest.raises(Invalid, match=r"current_setting|followed\.first"):
         register(setup, slice_id, CLINIC | table | {"columns": ["id"]})
@@ -327,7 +328,7 @@ def test_a_slice_that_an_earlier_version_registered_is_closed_with_the_reason(wo
         seen = dict(tx.get_one(Slice, slice_id).seen or {})
     now = vault_look(setup, slice_id, binding)
     world.change(Slice, slice_id, seen={**seen, "made": 1, "definition": now["definition"]})
-    looking.look_again(world.ender, setup)
+    slice_checks.look_again(world.ender, setup)
     closed, said = state(world, slice_id)
     assert closed == "changed" and "The view followed.shown calls current_setting" in said
 
@@ -340,13 +341,13 @@ def test_an_owner_vouches_for_a_function_and_its_change_closes_the_slice(world: 
         )
     binding = make_view(world, "SELECT id FROM {t} WHERE tenant = followed.vouched()")
     dataset, _, _ = hand(world, binding)
-    looking.look_again(world.ender, setup)
+    slice_checks.look_again(world.ender, setup)
     assert state(world, world.slice_id(dataset))[0] == "ready"
     with world.admin() as admin:
         admin.execute(
             "CREATE OR REPLACE FUNCTION followed.vouched() RETURNS text LANGUAGE sql STABLE AS $$SELECT 'b'$$"
         )
-    looking.look_again(world.ender, setup)
+    slice_checks.look_again(world.ender, setup)
     closed, said = state(world, world.slice_id(dataset))
     assert closed == "changed" and "A function that decides" in said
 
@@ -360,6 +361,6 @@ def state(world: World, slice_id: str) -> tuple[str, str]:
 
 def vault_look(setup: Vault, slice_id: str, binding: dict[str, Any]) -> dict[str, Any]:
     """What lies behind a slice now."""
-    from broker.credentials.postgres_looking import look
+    from broker.kinds.postgres.looking import look
 
     return look(setup, "data", {slice_id: binding})[slice_id] or {}

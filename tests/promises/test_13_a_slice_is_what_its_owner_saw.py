@@ -9,15 +9,16 @@ from dataclasses import dataclass
 import pytest
 from sqlalchemy import select
 
-from broker.access import looking, slice_changes
-from broker.access.issuing import Handed
-from broker.access.working import Worker
-from broker.credentials.mariadb_slices import view_of as view_of_ward
-from broker.credentials.postgres_sessions import view_of
-from broker.database import now as clock
-from broker.errors import Conflict, Denied, Forbidden
+from broker.base.database import now as clock
+from broker.base.errors import Conflict, Denied, Forbidden
+from broker.kinds.mariadb.slices import view_of as view_of_ward
+from broker.kinds.postgres.sessions import view_of
+from broker.leases.issuing import Handed
 from broker.models import Dataset, Notice, Slice
-from broker.parts import vault_of
+from broker.registry import slice_changes
+from broker.runtime.parts import vault_of
+from broker.worker import slice_checks
+from broker.worker.worker import Worker
 from tests.support.mariadb import WARD, Mariadb
 from tests.support.registering import register_waiting
 from tests.support.world import CLINIC, Signed, World
@@ -83,7 +84,7 @@ class Watched:
 
     def look(self) -> None:
         """One round of the worker's looking."""
-        looking.look_again(self.world.ender, vault_of(self.world.settings, "setup"))
+        slice_checks.look_again(self.world.ender, vault_of(self.world.settings, "setup"))
 
 
 @pytest.fixture(params=["postgres", "mariadb"])
@@ -183,7 +184,7 @@ def test_ordinary_work_on_a_table_is_no_change(world: World) -> None:
         admin.execute("ALTER TABLE clinic.busy_13 ADD COLUMN more int")
         admin.execute("TRUNCATE clinic.busy_13")
         admin.execute("VACUUM FULL ANALYZE clinic.busy_13")
-    looking.look_again(world.ender, vault_of(world.settings, "setup"))
+    slice_checks.look_again(world.ender, vault_of(world.settings, "setup"))
     with world.database.transaction() as tx:
         assert tx.get_one(Slice, world.slice_id(dataset)).state == "ready"
 
@@ -241,7 +242,7 @@ def test_a_view_made_by_an_earlier_version_that_reads_a_table_of_another_name_is
         for statement in _MAKE[1:]:
             admin.execute(statement.format(name="early_13", site="berlin"))
     world.change(Slice, id_, seen=None)
-    looking.look_again(world.ender, vault_of(world.settings, "setup"))
+    slice_checks.look_again(world.ender, vault_of(world.settings, "setup"))
     with world.database.transaction() as tx:
         found = tx.get_one(Slice, id_)
     assert found.state == "changed" and "another table" in found.state_detail

@@ -7,7 +7,7 @@ import json
 import pytest
 from sqlalchemy import select
 
-from broker.errors import BackendDown, Denied
+from broker.base.errors import BackendDown, Denied
 from broker.models import Event, Lease
 from tests.support.world import World
 
@@ -60,7 +60,7 @@ def test_an_event_that_cannot_be_written_means_it_does_not_happen(world: World) 
         raise BackendDown("the log is full", backend="postgresql")
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("broker.access.issuing.audit.record", full)
+        patched.setattr("broker.leases.issuing.audit.record", full)
         with pytest.raises(BackendDown):
             world.issue(signed, dataset)
     with world.database.transaction() as tx:

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import select
 
-from broker.access import witness
-from broker.errors import BackendDown, Denied
+from broker.base.errors import BackendDown, Denied
 from broker.models import Lease, PolicyInForce, PolicyRevision
+from broker.revocation import witness
 from tests.support.world import World
 
 MOST_SECONDS = 5.0

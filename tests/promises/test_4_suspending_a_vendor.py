@@ -7,12 +7,12 @@ import time
 import psycopg
 import pytest
 
-from broker.access import suspending, suspension_reports
-from broker.access.working import Worker
-from broker.credentials import kinds
-from broker.errors import Denied, NotSignedIn
+from broker.base.errors import Denied, NotSignedIn
 from broker.identity import callers
+from broker.kinds import kinds
 from broker.models import Vendor
+from broker.suspensions import reports, suspending
+from broker.worker.worker import Worker
 from tests.support.world import Signed, World
 
 
@@ -80,7 +80,7 @@ def test_everything_of_a_suspended_vendor_ends(world: World, worker: Worker) -> 
 
     auditor = world.person(roles=("auditor",))
     with world.database.transaction() as tx:
-        report = suspension_reports.report(world.parts, tx, auditor.caller, suspension_id, world.now())
+        report = reports.report(world.parts, tx, auditor.caller, suspension_id, world.now())
     assert report.finished
     assert report.offline_until == token.lease.expires_at, "what no backend can end is said"
     assert {outcome.lease for outcome in report.outcomes} == {lease.lease.id for lease in (*handed, token)}

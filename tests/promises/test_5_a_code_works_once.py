@@ -10,10 +10,10 @@ from datetime import timedelta
 import pyotp
 import pytest
 
-from broker.errors import Conflict, Invalid, TooMany
+from broker.base.errors import Conflict, Invalid, TooMany
 from broker.identity import callers, totp
 from broker.models import Person, TotpFactor
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 from tests.support.world import Signed, World
 
 

@@ -13,7 +13,7 @@ import pyotp
 import pytest
 import structlog
 
-from broker.errors import GuestkeyError
+from broker.base.errors import GuestkeyError
 from broker.identity import recovery_codes, sessions, sources, totp
 from broker.models import Lease, Person
 from tests.promises.test_5_a_code_works_once import with_app

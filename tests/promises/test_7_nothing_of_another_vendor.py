@@ -11,8 +11,9 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from broker.base.ids import is_id, new_id
 from broker.identity import elsewhere
-from broker.models import Dataset, Event, Invitation, NoticeChannel, Proposal, Request, Suspension, is_id, new_id
+from broker.models import Dataset, Event, Invitation, NoticeChannel, Proposal, Request, Suspension
 from tests.support.world import Signed, World
 from tests.web.conftest import ClientOf, Replica, client_of, replica
 

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi.routing import APIRoute
 
 from broker.operator.main import app as operator
-from broker.proposals import OWNER_ACTS
+from broker.registry.proposals import OWNER_ACTS
 from broker.web.performers import PERFORMERS
 from tests.web.conftest import Replica, replica
 

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from broker.access import rulebook
 from broker.models import Grant, PolicyInForce, RoleHeld, SignInSource, TotpFactor
+from broker.runtime import rulebook
 from tests.support.provider import Provider
 from tests.support.world import Signed, World
 from tests.web.conftest import ClientOf, client_of, replica

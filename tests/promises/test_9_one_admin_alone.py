@@ -10,11 +10,12 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from broker import audit
-from broker.access.facts import Ask, gather
-from broker.access.redeciding import redecide_all
-from broker.errors import Denied
-from broker.models import Dataset, Delivery, Grant, Person, Service, Slice, new_id
+from broker.base.errors import Denied
+from broker.base.ids import new_id
+from broker.gate.facts import Ask, gather
+from broker.leases.redeciding import redecide_all
+from broker.log import audit
+from broker.models import Dataset, Delivery, Grant, Person, Service, Slice
 from broker.notices.telling import tell
 from tests.support.world import CLINIC, Signed, World
 from tests.web.conftest import ClientOf, client_of, replica

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from broker.parts import Parts
-from broker.settings import Settings
+from broker.base.settings import Settings
+from broker.runtime.parts import Parts
 from guestkey import Client
 from tests.support.world import Signed
 from tests.web.conftest import Replica

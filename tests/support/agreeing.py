@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from broker import proposals
 from broker.models import Dataset, Proposal
+from broker.registry import proposals
 from broker.web.performers import PERFORMERS
 from tests.support.world import World
 

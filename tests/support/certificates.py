@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from broker.credentials import kinds
-from broker.credentials.base import Issued, LeaseToEnd, LeaseToIssue
-from broker.credentials.x509 import role_definition
-from broker.parts import vault_of
-from broker.vault import ChildToken
+from broker.keystore.vault import ChildToken
+from broker.kinds import kinds
+from broker.kinds.base import Issued, LeaseToEnd, LeaseToIssue
+from broker.kinds.x509.kind import role_definition
+from broker.runtime.parts import vault_of
 from tests.support.gateway import NAME, guest
 from tests.support.world import World
 

@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from broker.credentials.base import LeaseToEnd
-from broker.credentials.names import short
-from broker.credentials.postgres import PostgresKind
+from broker.kinds.base import LeaseToEnd
+from broker.kinds.names import short
+from broker.kinds.postgres.kind import PostgresKind
 from broker.models import Dataset
-from broker.parts import vault_of
+from broker.runtime.parts import vault_of
 from tests.support.fighting import HELD_OPEN, Session
 from tests.support.world import DEIDENTIFIED, Signed, World
 

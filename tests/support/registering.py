@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
-from broker.access import registering
 from broker.models import Dataset, Slice
-from broker.parts import vault_of
+from broker.runtime.parts import vault_of
+from broker.worker import slice_registration
 
 if TYPE_CHECKING:
     from tests.support.world import World
@@ -20,14 +20,14 @@ def register_waiting(world: World) -> None:
     waiting, left, before = select(func.count()).where(Slice.state == "registering"), -1, None
     while left not in (0, before):
         before = left
-        registering.register_waiting(world.ender, vault_of(world.settings, "setup"))
+        slice_registration.register_waiting(world.ender, vault_of(world.settings, "setup"))
         with world.database.transaction() as tx:
             left = tx.scalars(waiting).one()
 
 
 def register(world: World, dataset: Dataset) -> None:
     """Make a dataset's slices real; a worker that died of a test while it was at them keeps them for its claim."""
-    end = time.monotonic() + 15 + registering.CLAIM.total_seconds()
+    end = time.monotonic() + 15 + slice_registration.CLAIM.total_seconds()
     waiting = select(Slice.state_detail).where(Slice.dataset_id == dataset.id, Slice.state != "ready")
     while True:
         register_waiting(world)

@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.access import ending, sweeping
-from broker.access.issuing import Handed
-from broker.credentials.base import LeaseToEnd
-from broker.credentials.ssh import SshKind
-from broker.credentials.ssh_keys import Certificate
+from broker.kinds.base import LeaseToEnd
+from broker.kinds.ssh.keys import Certificate
+from broker.kinds.ssh.kind import SshKind
+from broker.leases import sweeping
+from broker.leases.issuing import Handed
 from broker.models import Dataset, Lease, Slice
+from broker.revocation import ending
 from tests.support.sshd import CONNECTION, SftpGuest, SftpHost, key_pair
 from tests.support.world import Signed, World
 

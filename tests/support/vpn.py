@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.embedded import children
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 from tests.support.certificates import GUEST
 from tests.support.gateway import DEPLOY, NAME, Gateway, gateway
 from tests.support.waiting import until

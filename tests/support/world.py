@@ -18,15 +18,16 @@ import psycopg
 from argon2 import PasswordHasher
 from sqlalchemy import select, update
 
-from broker.access import closing
-from broker.access.facts import Ask
-from broker.access.issuing import Handed, issue
-from broker.access.sweeping import end_marked, mark_over, to_end
-from broker.caller import Caller
-from broker.credentials.base import LeaseToEnd
-from broker.database import now as clock
+from broker.base.database import now as clock
+from broker.base.ids import new_id
+from broker.base.settings import Settings
 from broker.embedded.stack import Stack
+from broker.gate.facts import Ask
 from broker.identity import sessions
+from broker.identity.caller import Caller
+from broker.kinds.base import LeaseToEnd
+from broker.leases.issuing import Handed, issue
+from broker.leases.sweeping import end_marked, mark_over, to_end
 from broker.models import (
     ApiToken,
     Dataset,
@@ -44,10 +45,9 @@ from broker.models import (
     TeamMember,
     TotpFactor,
     Vendor,
-    new_id,
 )
-from broker.parts import Parts
-from broker.settings import Settings
+from broker.revocation import closing
+from broker.runtime.parts import Parts
 from tests.support.registering import register as register_slices
 
 CLINIC: dict[str, Any] = {"connection": "data", "schema": "clinic", "table": "patients"}

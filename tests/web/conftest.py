@@ -14,11 +14,11 @@ import pytest
 import uvicorn
 from pydantic import HttpUrl
 
-from broker.app import create_app
+from broker.base.settings import Settings
 from broker.identity.http import SESSION_COOKIE
-from broker.parts import Parts
-from broker.settings import Settings
+from broker.runtime.parts import Parts
 from broker.web import connections
+from broker.web.app import create_app
 from tests.support.browser import Browser
 from tests.support.world import Signed, World
 

@@ -16,10 +16,10 @@ import pytest
 from sqlalchemy import text
 
 import broker
-from broker.access import ending
-from broker.access.sentences import SENTENCES
-from broker.credentials.names import user_of
+from broker.auditing.sentences import SENTENCES
+from broker.kinds.names import user_of
 from broker.models import Person, Vendor
+from broker.revocation import ending
 from tests.support.world import World
 from tests.web.conftest import ClientOf
 

@@ -8,7 +8,8 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from broker.models import Invitation, Person, Team, TeamMember, Vendor, new_id
+from broker.base.ids import new_id
+from broker.models import Invitation, Person, Team, TeamMember, Vendor
 from tests.support.world import Signed, World
 from tests.web.conftest import ClientOf
 

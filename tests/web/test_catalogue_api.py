@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from broker.access import cataloguing
 from broker.embedded.stack import Stack
-from broker.parts import vault_of
+from broker.runtime.parts import vault_of
+from broker.worker import catalogue_refresh
 from tests.support.registering import register_waiting
 from tests.support.world import World
 from tests.web.conftest import ClientOf
@@ -53,7 +53,7 @@ def read(world: World, api: httpx.Client) -> None:
     """Ask, and do the worker's part."""
     asked = api.post("/connections/data/read")
     assert (asked.status_code, asked.json()["state"]) == (202, "waiting"), asked.text
-    cataloguing.read_waiting(world.ender, vault_of(world.settings, "setup"))
+    catalogue_refresh.read_waiting(world.ender, vault_of(world.settings, "setup"))
 
 
 def test_every_sort_of_table_is_listed_as_what_it_is(world: World, client_of: ClientOf) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from broker.settings import Settings
+from broker.base.settings import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 ROW = re.compile(r"^\| `GUESTKEY_([A-Z0-9_]+)` \| (.+?) \| (.+) \|$", re.MULTILINE)

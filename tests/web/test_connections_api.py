@@ -10,9 +10,11 @@ import httpx
 import pytest
 from sqlalchemy import delete, update
 
-from broker.access import chores, reconciling, silence
-from broker.credentials import kinds
+from broker.kinds import kinds
+from broker.kinds.base import BROKER
+from broker.leases import reconciling, unreachable
 from broker.models import Chore, SilentPlace, Slice
+from broker.runtime import chores
 from tests.support.world import World
 from tests.web.conftest import BrowserOf, ClientOf
 
@@ -70,18 +72,18 @@ def test_those_of_one_kind_and_of_none_there_is(admin: httpx.Client) -> None:
 def test_whether_one_answers_is_said_where_workers_asked(known: World, admin: httpx.Client) -> None:
     assert listed(admin)["postgres", "data"]["healthy"] is True
     assert listed(admin)["s3", "objects"]["healthy"] is None, "stores are not asked by themselves"
-    silence.note(known.ender, "postgres", (), {"data": WHY})
+    unreachable.note(known.ender, "postgres", (), {"data": WHY})
     item = listed(admin)["postgres", "data"]
     assert (item["healthy"], item["silent_why"]) == (False, WHY) and item["silent_since"]
-    silence.note(known.ender, "postgres", {"data"}, {})
+    unreachable.note(known.ender, "postgres", {"data"}, {})
     item = listed(admin)["postgres", "data"]
     assert (item["healthy"], item["silent_why"], item["silent_since"]) == (True, None, None)
 
 
 def test_nothing_is_known_where_the_broker_failed_or_nobody_asks_any_more(known: World, admin: httpx.Client) -> None:
-    silence.note(known.ender, "postgres", (), {reconciling.BROKER: "It failed."})
+    unreachable.note(known.ender, "postgres", (), {BROKER: "It failed."})
     assert listed(admin)["postgres", "data"]["healthy"] is None
-    silence.note(known.ender, "postgres", (), {})
+    unreachable.note(known.ender, "postgres", (), {})
     assert listed(admin)["postgres", "data"]["healthy"] is True
     for due in (known.now() - timedelta(seconds=61), known.now() - timedelta(days=1)):
         with known.database.transaction() as tx:
@@ -98,6 +100,6 @@ def test_what_lies_nowhere_yet_was_not_asked(known: World, admin: httpx.Client) 
 def test_who_registers_a_dataset_sees_what_does_not_answer(known: World, browser_of: BrowserOf) -> None:
     admin = browser_of(known.person(roles=("admin",)))
     assert "data: does not answer" not in admin.get("/datasets/new").text
-    silence.note(known.ender, "postgres", (), {"data": WHY})
+    unreachable.note(known.ender, "postgres", (), {"data": WHY})
     page = admin.get("/datasets/new").text
     assert "data: does not answer" in page and "objects (s3)" in page and "records (x509)" in page

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from broker.models import Dataset, Person, Service, Slice, new_id
+from broker.base.ids import new_id
+from broker.models import Dataset, Person, Service, Slice
 from tests.support.agreeing import agree_waiting
 from tests.support.world import PICTURES, Signed, World
 from tests.web.conftest import BrowserOf, ClientOf

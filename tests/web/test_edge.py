@@ -16,10 +16,10 @@ import pytest
 from pydantic import ValidationError
 
 import broker
-from broker.app import create_app
+from broker.base.settings import Settings
 from broker.models import Dataset
-from broker.parts import Parts
-from broker.settings import Settings
+from broker.runtime.parts import Parts
+from broker.web.app import create_app
 from broker.web.catalogue import CATALOGUE
 from broker.web.limits import SUBNETS_OF_A_SITE
 from tests.support.world import World

@@ -12,11 +12,11 @@ import httpx
 import psycopg
 import pytest
 
-from broker.access import cataloguing
 from broker.cli.commands.registering import condition
 from broker.embedded.stack import Stack
-from broker.parts import vault_of
+from broker.runtime.parts import vault_of
 from broker.web.portal.drafting import commands
+from broker.worker import catalogue_refresh
 from tests.support.registering import register_waiting
 from tests.support.world import World
 from tests.web.conftest import ClientOf
@@ -47,7 +47,7 @@ def api(world: World, client_of: ClientOf) -> httpx.Client:
     """An admin's client; the database was read."""
     client = client_of(world.person(roles=("admin",)))
     assert client.post("/connections/data/read").status_code == 202
-    cataloguing.read_waiting(world.ender, vault_of(world.settings, "setup"))
+    catalogue_refresh.read_waiting(world.ender, vault_of(world.settings, "setup"))
     return client
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from broker.errors import Conflict
+from broker.base.errors import Conflict
 from broker.identity import invitations
 from broker.models import Invitation, Person
 from tests.support.world import World

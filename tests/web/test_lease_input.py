@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from broker.credentials.names import user_of
+from broker.kinds.names import user_of
 from broker.models import Event
 from tests.support.world import World
 from tests.web.conftest import ClientOf

@@ -10,8 +10,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import insert
 
-from broker.access import csv_lines
-from broker.models import Grant, new_id
+from broker.base import csv_lines
+from broker.base.ids import new_id
+from broker.models import Grant
 from tests.support.world import World
 from tests.web.conftest import ClientOf
 

@@ -7,8 +7,8 @@ import time
 import pymysql
 import pytest
 
-from broker.access.working import Worker
 from broker.models import Dataset
+from broker.worker.worker import Worker
 from tests.support.agreeing import agree_waiting
 from tests.support.data import BERLIN
 from tests.support.mariadb import WARD_DEIDENTIFIED, Mariadb, ask

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.credentials.names import lease_of, user_of
+from broker.kinds.names import lease_of, user_of
 from tests.support.world import World
 from tests.web.conftest import BrowserOf, ClientOf
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from broker import audit
-from broker.database import now as clock
+from broker.base.database import now as clock
+from broker.log import audit
 from broker.notices import telling
 from tests.support.world import World
 from tests.web.conftest import ClientOf

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from broker.access.working import Worker
+from broker.worker.worker import Worker
 from tests.support.agreeing import agree_waiting
 from tests.support.objects import readable
 from tests.support.world import PICTURES, World

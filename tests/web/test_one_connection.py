@@ -14,12 +14,12 @@ import html5lib
 import httpx
 import pytest
 
-from broker.access import ending
-from broker.access.working import Worker
+from broker.base.settings import Settings
 from broker.identity.http import SESSION_COOKIE
 from broker.models import Grant, Lease
-from broker.parts import Parts, vault_of
-from broker.settings import Settings
+from broker.revocation import ending
+from broker.runtime.parts import Parts, vault_of
+from broker.worker.worker import Worker
 from tests.support.browser import Browser
 from tests.support.world import Signed, World
 from tests.web.conftest import Replica, apart

@@ -9,7 +9,8 @@ from datetime import timedelta
 import httpx
 from sqlalchemy import func, update
 
-from broker.models import Person, RoleHeld, Session, Vendor, new_id
+from broker.base.ids import new_id
+from broker.models import Person, RoleHeld, Session, Vendor
 from tests.support.world import Signed, World
 from tests.web.conftest import ClientOf, Replica
 

@@ -18,12 +18,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
-from broker.credentials.base import LeaseToEnd
-from broker.credentials.x509_naming import ocsp_question
+from broker.base.settings import Settings
+from broker.keystore.vault import VaultRefused
+from broker.kinds.base import LeaseToEnd
+from broker.kinds.x509.naming import ocsp_question
 from broker.models import Lease
-from broker.parts import Parts, vault_of
-from broker.settings import Settings
-from broker.vault import VaultRefused
+from broker.runtime.parts import Parts, vault_of
 from broker.web.pki import LONGEST_QUESTION, OVERDUE
 from tests.support.certificates import BINDING, GUEST, KIND, admitting
 from tests.support.gateway import Authority

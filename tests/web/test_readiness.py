@@ -12,10 +12,10 @@ import httpx
 import pytest
 from sqlalchemy import select, update
 
+from broker.base.settings import Settings
 from broker.embedded.children import free_port
 from broker.models import PolicyInForce, PolicyRevision
-from broker.parts import Parts, vault_of
-from broker.settings import Settings
+from broker.runtime.parts import Parts, vault_of
 from broker.web import health
 from tests.support.world import World
 from tests.web.conftest import Replica

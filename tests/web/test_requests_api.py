@@ -12,10 +12,10 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from broker.access import teams
-from broker.access.paging import Window
-from broker.access.requests import list_requests
+from broker.base.paging import Window
 from broker.models import Dataset, Notice, Person, Request, Vendor
+from broker.registry import teams
+from broker.requests.requests import list_requests
 from tests.support.agreeing import agree_waiting
 from tests.support.world import DEIDENTIFIED, Signed, World
 from tests.web.conftest import ClientOf

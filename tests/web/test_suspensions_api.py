@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from broker.credentials import kinds
-from broker.credentials.base import Exposed, LeaseToEnd
-from broker.credentials.names import user_of
+from broker.keystore.vault import Vault
+from broker.kinds import kinds
+from broker.kinds.base import Exposed, LeaseToEnd
+from broker.kinds.names import user_of
 from broker.models import Dataset, Lease
-from broker.vault import Vault
 from tests.support.world import PICTURES, World
 from tests.web.conftest import ClientOf
 

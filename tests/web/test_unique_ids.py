@@ -9,7 +9,8 @@ from html.parser import HTMLParser
 
 from fastapi.routing import iter_route_contexts
 
-from broker.models import Request, new_id
+from broker.base.ids import new_id
+from broker.models import Request
 from broker.web import portal
 from tests.support.world import World
 from tests.web.conftest import BrowserOf

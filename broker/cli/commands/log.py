@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-from broker import merkle
-from broker.checkpoints import BadCheckpoint, Checkpoint, Key, opened
 from broker.cli.command import Cli, verb
 from broker.cli.faults import Code, Fault, unreadable, unwritable
 from broker.cli.log_check import NotProven, check
 from broker.cli.output import Progress
+from broker.log import merkle
+from broker.log.checkpoints import BadCheckpoint, Checkpoint, Key, opened
 
 _NO_KEY = (
     "The key came with what it signs: compare it with the one you keep, or pass that with --key."

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from broker import filter_text
+from broker.base import filter_text
 from broker.cli import children, completing, variables
 from broker.cli.api import Json, segment
 from broker.cli.borrowing import Wanted, borrowed

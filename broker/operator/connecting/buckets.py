@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import urlsplit
 
-from broker.credentials.s3_store import Store, StoreRefused
-from broker.errors import Conflict
+from broker.base.errors import Conflict
+from broker.kinds.s3.store import Store, StoreRefused
 
 _AWS = (".amazonaws.com", ".amazonaws.com.cn")
 

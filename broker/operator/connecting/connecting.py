@@ -12,11 +12,12 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import exists, select
 
-from broker import audit
-from broker.credentials.postgres_sessions import watching
-from broker.database import Database
-from broker.database import now as clock
-from broker.errors import BackendDown, Conflict, Invalid
+from broker.base.database import Database
+from broker.base.database import now as clock
+from broker.base.errors import BackendDown, Conflict, Invalid
+from broker.base.settings import Settings
+from broker.kinds.postgres.sessions import watching
+from broker.log import audit
 from broker.models import Event
 from broker.operator.connecting import parts
 from broker.operator.connecting.keystore import KeyStore
@@ -26,8 +27,7 @@ from broker.operator.connecting.place import Place, Session, open_session
 from broker.operator.connecting.probing import probe
 from broker.operator.connecting.refusing import unfit
 from broker.operator.connecting.why_refused import LoginRefused
-from broker.parts import vault_of
-from broker.settings import Settings
+from broker.runtime.parts import vault_of
 
 CONNECTED = "backend.connected"
 

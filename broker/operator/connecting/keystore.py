@@ -1,6 +1,6 @@
 """The operator's identity at OpenBao, for connecting databases. No running part of the broker holds it.
 
-Speaks HTTP itself: `broker.vault` deliberately offers the running broker none of this.
+Speaks HTTP itself: `broker.keystore.vault` deliberately offers the running broker none of this.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 import requests
 
-from broker.errors import BackendDown, Conflict, Invalid
+from broker.base.errors import BackendDown, Conflict, Invalid
+from broker.keystore.answers import why_down
 from broker.operator.connecting.place import Place
-from broker.vault_answers import why_down
 
 ROLE_ID = "guestkey-operator"
 # Names of guests' users carry the lease: OpenBao takes them from the display name of the lease's own token.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from psycopg import pq
 
-from broker.errors import Invalid
+from broker.base.errors import Invalid
 
 LOGINS = ("registrar", "minter", "watch")
 _OTHERS = 0o077

@@ -16,11 +16,11 @@ from urllib.parse import quote
 import idna
 import psycopg
 
-from broker.database import bounded
-from broker.errors import Invalid
+from broker.base.database import bounded
+from broker.base.errors import Invalid
+from broker.base.settings import is_loopback
 from broker.operator.asking import OptionMissing
 from broker.operator.connecting.why_refused import reason
-from broker.settings import is_loopback
 
 STRICT = "verify-full"
 WEAKER = ("verify-ca", "require")

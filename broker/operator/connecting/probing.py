@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from broker.credentials import postgres, postgres_slices
-from broker.credentials.postgres_users import role_definition
-from broker.errors import BackendDown, Conflict
+from broker.base.errors import BackendDown, Conflict
+from broker.keystore.vault import Vault
+from broker.kinds.postgres import kind as postgres
+from broker.kinds.postgres import slices
+from broker.kinds.postgres.users import role_definition
 from broker.operator.connecting.keystore import KeyStore
 from broker.operator.connecting.place import Place, open_session
 from broker.operator.connecting.why_refused import LoginRefused
-from broker.vault import Vault
 
 
 def probe(store: KeyStore, setup: Vault, ender: Vault, place: Place) -> str:
@@ -21,7 +22,7 @@ def probe(store: KeyStore, setup: Vault, ender: Vault, place: Place) -> str:
         BackendDown: OpenBao or the database does not answer.
     """
     role = f"gk-probe-{place.name}"
-    with postgres_slices.probe_group(setup, place.name) as group:
+    with slices.probe_group(setup, place.name) as group:
         setup.write_database_role(role, role_definition(place.name, group))
         try:
             postgres.remove_user(ender, place.name, _PROBE_USER)

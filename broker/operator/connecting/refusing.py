@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import PostgresDsn
 
-from broker.errors import Conflict, Invalid
+from broker.base.errors import Conflict, Invalid
 from broker.operator.connecting.place import OLDEST, Place, Session
 
 _RECORDS = """SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

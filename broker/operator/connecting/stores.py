@@ -13,11 +13,11 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic, sleep
 from typing import Any
 
-from broker.credentials.s3_binding import S3Binding
-from broker.credentials.s3_policy import Denial, denied_in, lapses, with_denied
-from broker.credentials.s3_store import Key, Store, StoreRefused
-from broker.credentials.s3_trying import SHORTEST_SESSION, folds_case, opens
-from broker.errors import Conflict, Invalid
+from broker.base.errors import Conflict, Invalid
+from broker.kinds.s3.binding import S3Binding
+from broker.kinds.s3.policy import Denial, denied_in, lapses, with_denied
+from broker.kinds.s3.store import Key, Store, StoreRefused
+from broker.kinds.s3.trying import SHORTEST_SESSION, folds_case, opens
 from broker.operator.connecting.buckets import readable, tidied
 
 KEYS = ("aws:userid", "aws:username")

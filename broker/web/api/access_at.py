@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime
 
-from broker.access.access_at import About, access_at
-from broker.access.naming import person_meant, vendor_meant
+from broker.auditing.access_at import About, access_at
+from broker.registry.naming import person_meant, vendor_meant
 from broker.web.api.common import CallerNow, PartsNow, PersonFilter, VendorFilter
 from broker.web.validation import Shown
 

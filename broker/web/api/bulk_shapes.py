@@ -9,8 +9,8 @@ from typing import Annotated
 from fastapi import Body, Query
 from pydantic import BaseModel
 
-from broker.access.bulk import Line, Report
-from broker.errors import Invalid
+from broker.base.bulk_lines import Line, Report
+from broker.base.errors import Invalid
 from broker.web.catalogue import CATALOGUE
 from broker.web.validation import Shown
 

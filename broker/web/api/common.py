@@ -8,10 +8,10 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 
-from broker.access.paging import DEFAULT_LIMIT, MOST, Window
-from broker.caller import Caller
+from broker.base.paging import DEFAULT_LIMIT, MOST, Window
+from broker.identity.caller import Caller
 from broker.identity.http import current_caller, fresh_factor
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 from broker.web.validation import Strict
 
 # Acts that open something, or close much, want a second factor as fresh as a credential does.

@@ -8,11 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from broker.access import catalogues, connections, personal
-from broker.access.connections import POSTGRES, Connection
-from broker.access.paging import DEFAULT_LIMIT, MOST
-from broker.database import now as clock
+from broker.base.database import now as clock
+from broker.base.paging import DEFAULT_LIMIT, MOST
 from broker.models import CatalogueTable
+from broker.registry import catalogues, connections
+from broker.registry import personal_columns as personal
+from broker.registry.connections import POSTGRES, Connection
 from broker.web.api.common import CallerNow, PartsNow
 from broker.web.validation import Shown
 

@@ -9,18 +9,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from broker.access import offers, slices
-from broker.access.datasets import DatasetChange, NewDataset, sees_binding
-from broker.access.explain import Reach
-from broker.access.foresight import roles_reaching, slices_without_rule
-from broker.access.slices import NewSlice
-from broker.caller import Caller
-from broker.credentials.filter_values import is_text
-from broker.database import Transaction
-from broker.errors import Forbidden, Invalid
+from broker.base.database import Transaction
+from broker.base.errors import Forbidden, Invalid
+from broker.gate.explain import Reach
+from broker.gate.foresight import roles_reaching, slices_without_rule
+from broker.identity.caller import Caller
+from broker.kinds.tables.filter_values import is_text
 from broker.models import Dataset, Offer, Request, Slice
-from broker.parts import Parts
 from broker.policies import Decision
+from broker.registry import offers, slices
+from broker.registry.datasets import DatasetChange, NewDataset, sees_binding
+from broker.registry.slices import NewSlice
+from broker.runtime.parts import Parts
 from broker.web.api.common import Id
 from broker.web.problems import reason_shown
 from broker.web.validation import Shown, Strict

@@ -8,10 +8,12 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.access import datasets, explain, offers, slice_changes, slices, suspending
-from broker.access.facts import Ask
-from broker.database import now as clock
+from broker.base.database import now as clock
+from broker.gate import explain
+from broker.gate.facts import Ask
 from broker.models import Proposal, Slice
+from broker.registry import datasets, offers, slice_changes, slices
+from broker.suspensions import suspending
 from broker.web import proposed
 from broker.web.api.common import CallerNow, Ended, FreshCaller, PartsNow, Reason, WindowNow
 from broker.web.api.dataset_shapes import (

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel
 
-from broker.access import log_bundles, log_proofs, reading_events
-from broker.access.reading_events import EventFilters, EventRead
-from broker.access.telling import told
+from broker.auditing import bundles, proofs, reading_events
+from broker.auditing.reading_events import EventFilters, EventRead
+from broker.auditing.telling import told
 from broker.web import exporting
 from broker.web.api.common import CallerNow, PartsNow, VendorFilter, WindowNow
 from broker.web.validation import Shown
@@ -123,8 +123,8 @@ def prove_event(event_id: str, caller: CallerNow, parts: PartsNow) -> StreamingR
     """That one event is in the log, for `guestkey audit verify`. For admins and auditors."""
     with parts.database.transaction() as tx:
         event = reading_events.one_event(tx, caller, event_id)
-        log_proofs.checkpoint(tx, caller)
+        proofs.checkpoint(tx, caller)
     headers = {"Content-Disposition": f'attachment; filename="guestkey-{event.id}.proofs.jsonl"'}
     return StreamingResponse(
-        log_bundles.lines(parts, caller, [event]), media_type=exporting.MEDIA["proofs"], headers=headers
+        bundles.lines(parts, caller, [event]), media_type=exporting.MEDIA["proofs"], headers=headers
     )

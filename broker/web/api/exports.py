@@ -9,11 +9,12 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from sqlalchemy import select
 
-from broker.access import holdings, people
-from broker.access.naming import vendor_meant
-from broker.access.paging import Window
-from broker.database import Transaction
+from broker.base.database import Transaction
+from broker.base.paging import Window
+from broker.leases import holdings
 from broker.models import Person, Team, TeamMember, Vendor
+from broker.registry import people
+from broker.registry.naming import vendor_meant
 from broker.web import listing
 from broker.web.api.common import CallerNow, PartsNow, PersonFilter, VendorFilter
 from broker.web.api.holding_shapes import GrantShown, LeaseShown, grants_shown, leases_shown

@@ -13,14 +13,14 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.access import words
-from broker.database import now as clock
-from broker.errors import Invalid
+from broker.base import words
+from broker.base.database import now as clock
+from broker.base.errors import Invalid
 from broker.identity import factor_changes, factors, invitations, passkeys, recovery_codes, totp
 from broker.identity.callers import Found
 from broker.identity.factors import Proof
 from broker.identity.http import renew_session
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 from broker.web.api.common import PartsNow
 from broker.web.api.me import CodeBody, PersonFound
 from broker.web.validation import Shown, Strict

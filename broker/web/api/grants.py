@@ -7,9 +7,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from broker.access import bulk, csv_lines, granting, holdings
-from broker.database import now as clock
-from broker.errors import Forbidden
+from broker.base import bulk_lines, csv_lines
+from broker.base.database import now as clock
+from broker.base.errors import Forbidden
+from broker.leases import holdings
+from broker.requests import bulk_grants
 from broker.web.api import bulk_shapes
 from broker.web.api.common import CallerNow, Ended, FreshCaller, Id, PartsNow, PersonFilter, Prose, Reason, WindowNow
 from broker.web.api.holding_shapes import Grants, GrantShown, grants_shown
@@ -54,7 +56,7 @@ def give_grant(body: GrantBody, caller: FreshCaller, parts: PartsNow) -> GrantSh
         raise Forbidden("A vendor's people ask for grants.", advice="`guestkey request new`")
     fields = {name: value or "" for name, value in body.model_dump().items()}
     with parts.database.transaction() as tx:
-        return grants_shown(tx, [granting.give(parts, tx, caller, fields, clock(tx))])[0]
+        return grants_shown(tx, [bulk_grants.give(parts, tx, caller, fields, clock(tx))])[0]
 
 
 @router.post("/import", operation_id="import_grants")
@@ -72,8 +74,10 @@ def import_grants(
     same file: each line is a request. At most 500 lines at once, each a transaction of its own; without `keep_going`,
     one refused line stops them all. Sent again, it gives and asks nothing twice.
     """
-    rows = csv_lines.read(bulk_shapes.content_of(body), granting.COLUMNS, after=after)
-    report = bulk.run(parts.database, rows, granting.task(parts, caller), dry_run=dry_run, keep_going=keep_going)
+    rows = csv_lines.read(bulk_shapes.content_of(body), bulk_grants.COLUMNS, after=after)
+    report = bulk_lines.run(
+        parts.database, rows, bulk_grants.task(parts, caller), dry_run=dry_run, keep_going=keep_going
+    )
     return bulk_shapes.report_shown(report)
 
 

@@ -9,14 +9,14 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
-from broker.access.facts import Ask
-from broker.access.holdings import holder_names, may_end
-from broker.access.naming import names_of
-from broker.caller import Caller
-from broker.credentials import kinds
-from broker.database import Transaction
-from broker.database import now as clock
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.gate.facts import Ask
+from broker.identity.caller import Caller
+from broker.kinds import kinds
+from broker.leases.holdings import holder_names, may_end
 from broker.models import Dataset, Grant, Lease, Person, Service, Slice
+from broker.registry.naming import names_of
 from broker.web.api.kinds import EndingShown
 from broker.web.validation import Shown, Strict
 

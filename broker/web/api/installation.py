@@ -9,10 +9,10 @@ from typing import Annotated, Self
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from broker.access import closing
-from broker.access.permissions import sees_everything
-from broker.database import now as clock
-from broker.errors import Forbidden
+from broker.base.database import now as clock
+from broker.base.errors import Forbidden
+from broker.identity.permissions import sees_everything
+from broker.revocation import closing
 from broker.web.api.common import CallerNow, FreshCaller, Id, PartsNow, Reason, WindowNow
 from broker.web.api.holding_shapes import Grants, grants_shown
 from broker.web.api.suspensions import CountsShown

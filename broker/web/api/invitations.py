@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from broker.access import words
-from broker.access.paging import page
-from broker.database import now as clock
-from broker.errors import Invalid
+from broker.base import words
+from broker.base.database import now as clock
+from broker.base.errors import Invalid
+from broker.base.paging import page
 from broker.identity import invitations
-from broker.identity.bootstrap import join_link
+from broker.identity.invitations import join_link
 from broker.models import Invitation
 from broker.web.api.common import CallerNow, FreshCaller, Id, PartsNow, WindowNow
 from broker.web.validation import Shown, Strict

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from broker.caller import Caller
-from broker.credentials import kinds
-from broker.credentials.base import Kind
-from broker.errors import NotFound
+from broker.base.errors import NotFound
+from broker.identity.caller import Caller
 from broker.identity.http import current_caller
+from broker.kinds import kinds
+from broker.kinds.base import Kind
 from broker.web.api.common import WindowNow
 from broker.web.validation import Shown
 

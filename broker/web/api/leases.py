@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from broker.access import holdings, issuing, renewing
-from broker.database import now as clock
+from broker.base.database import now as clock
+from broker.leases import holdings, issuing, renewing
 from broker.web.api.common import CallerNow, PartsNow, PersonFilter, WindowNow
 from broker.web.api.holding_shapes import (
     Issued,

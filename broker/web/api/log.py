@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from broker.access import log_proofs
+from broker.auditing import proofs
 from broker.web.api.common import CallerNow, PartsNow
 from broker.web.validation import Shown
 
@@ -44,7 +44,7 @@ def show_checkpoint(
 ) -> CheckpointShown:
     """A checkpoint of the log: keep some outside, so that nobody can rewrite what came before them."""
     with parts.database.transaction() as tx:
-        return CheckpointShown.model_validate(log_proofs.checkpoint(tx, caller, size))
+        return CheckpointShown.model_validate(proofs.checkpoint(tx, caller, size))
 
 
 @router.get("/consistency", operation_id="show_consistency")
@@ -56,5 +56,5 @@ def show_consistency(
 ) -> Consistency:
     """That nothing was taken out or altered between two checkpoints."""
     with parts.database.transaction() as tx:
-        hashes = log_proofs.grown(tx, caller, first, second)
+        hashes = proofs.grown(tx, caller, first, second)
     return Consistency(first=first, second=second, hashes=[base64.b64encode(hash_).decode() for hash_ in hashes])

@@ -10,14 +10,15 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import Forbidden
-from broker.identity import elsewhere, notices, passkeys, totp
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import Forbidden
+from broker.identity import elsewhere, passkeys, totp
+from broker.identity import recovery_notices as notices
 from broker.identity.callers import Found
 from broker.identity.http import find_caller, found_caller, renew_session
 from broker.models import Person
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 from broker.web.api.common import CallerNow, PartsNow
 from broker.web.validation import Shown, Strict
 

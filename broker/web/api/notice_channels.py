@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from broker.database import now as clock
+from broker.base.database import now as clock
 from broker.models import NoticeChannel
 from broker.notices import channels
 from broker.notices.channels import NewChannel

@@ -8,12 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from broker.database import now as clock
-from broker.errors import Invalid
-from broker.models import is_id
+from broker.base.database import now as clock
+from broker.base.errors import Invalid
+from broker.base.ids import is_id
 from broker.notices import choices
 from broker.notices.choices import Chosen
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 from broker.web.api.common import CallerNow, Id, PartsNow, WindowNow
 from broker.web.validation import Shown, Strict
 

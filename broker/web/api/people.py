@@ -11,13 +11,14 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from broker import proposals
-from broker.access import bulk, csv_lines, inviting, people, suspending
-from broker.access.naming import vendor_meant
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.identity.bootstrap import join_link
+from broker.base import bulk_lines, csv_lines
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.identity.invitations import join_link
 from broker.models import Person
+from broker.registry import bulk_invitations, people, proposals
+from broker.registry.naming import vendor_meant
+from broker.suspensions import suspending
 from broker.web.api import bulk_shapes
 from broker.web.api.common import CallerNow, FreshCaller, PartsNow, Reason, VendorFilter, WindowNow
 from broker.web.api.suspensions import SuspendBody, Suspended
@@ -96,11 +97,13 @@ def import_people(
     At most 500 lines at once, each a transaction of its own; without `keep_going`, one refused line stops them all.
     Sent again, it invites nobody twice. The e-mail address is a label; the team is joined on being confirmed.
     """
-    rows = csv_lines.read(bulk_shapes.content_of(body), inviting.COLUMNS, after=after)
+    rows = csv_lines.read(bulk_shapes.content_of(body), bulk_invitations.COLUMNS, after=after)
     with parts.database.transaction() as tx:
-        through = inviting.source_for(tx, caller, source, vendor)
-    wanted = inviting.Inviting(through, again, parts.settings.invitation_lifetime)
-    report = bulk.run(parts.database, rows, inviting.task(caller, wanted), dry_run=dry_run, keep_going=keep_going)
+        through = bulk_invitations.source_for(tx, caller, source, vendor)
+    wanted = bulk_invitations.Inviting(through, again, parts.settings.invitation_lifetime)
+    report = bulk_lines.run(
+        parts.database, rows, bulk_invitations.task(caller, wanted), dry_run=dry_run, keep_going=keep_going
+    )
     return bulk_shapes.report_shown(report, lambda token: join_link(parts, token))
 
 
@@ -118,7 +121,7 @@ def confirm_person(person_id: str, caller: FreshCaller, parts: PartsNow) -> Pers
     For another admin than the one who invited them.
     """
     with parts.database.transaction() as tx:
-        return _shown(tx, [inviting.confirm_person(tx, caller, person_id, clock(tx))])[0]
+        return _shown(tx, [bulk_invitations.confirm_person(tx, caller, person_id, clock(tx))])[0]
 
 
 @router.post("/{person_id}/refuse", operation_id="refuse_person")

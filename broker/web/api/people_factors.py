@@ -6,13 +6,12 @@ from datetime import timedelta
 
 from fastapi import APIRouter
 
-from broker import proposals
-from broker.access import people
-from broker.access.permissions import require_admin
-from broker.database import now as clock
-from broker.errors import Conflict
+from broker.base.database import now as clock
+from broker.base.errors import Conflict
 from broker.identity import invitations
-from broker.identity.bootstrap import enrol_link
+from broker.identity.invitations import enrol_link
+from broker.identity.permissions import require_admin
+from broker.registry import people, proposals
 from broker.web.api.common import FreshCaller, PartsNow
 from broker.web.api.invitations import LinkMade
 from broker.web.api.sources import Proposed

@@ -9,13 +9,13 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
-from broker import proposals
-from broker.access import rulebook
-from broker.access.permissions import require_admin, sees_everything
-from broker.caller import Caller
-from broker.database import now as clock
-from broker.errors import Forbidden, Invalid
+from broker.base.database import now as clock
+from broker.base.errors import Forbidden, Invalid
+from broker.identity.caller import Caller
+from broker.identity.permissions import require_admin, sees_everything
 from broker.models import PolicyInForce, PolicyRevision
+from broker.registry import proposals
+from broker.runtime import rulebook
 from broker.web.api.common import CallerNow, FreshCaller, PartsNow, WindowNow
 from broker.web.validation import Shown, Strict
 

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from broker import proposals
-from broker.access import words
-from broker.access.paging import matching, page
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.database import now as clock
+from broker.base import words
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.paging import matching, page
+from broker.identity.caller import Caller
 from broker.models import Proposal
+from broker.registry import proposals
 from broker.web.api.common import CallerNow, FreshCaller, PartsNow, Reason, WindowNow
 from broker.web.performers import PERFORMERS
 from broker.web.validation import Shown

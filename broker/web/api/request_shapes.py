@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
-from broker.access.approving import Narrowing
-from broker.access.dossier import Dossier
-from broker.access.naming import names_of
-from broker.access.requests import LONGEST_PERIOD, SHORTEST_PERIOD, NewRequest, may_remind_from, undecidable, untended
-from broker.caller import Caller
-from broker.database import Transaction
+from broker.base.database import Transaction
+from broker.identity.caller import Caller
 from broker.models import Dataset, Grant, Request
+from broker.registry.naming import names_of
+from broker.requests.approving import Narrowing
+from broker.requests.dossier import Dossier
+from broker.requests.requests import LONGEST_PERIOD, SHORTEST_PERIOD, NewRequest, may_remind_from, undecidable, untended
 from broker.web.api.common import Id, Prose
 from broker.web.api.dataset_shapes import SliceShown, slice_shown
 from broker.web.api.kinds import EndingShown

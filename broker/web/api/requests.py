@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.access import approving, requests
-from broker.access.dossier import check_unchanged, dossier
-from broker.database import now as clock
+from broker.base.database import now as clock
+from broker.requests import approving, requests
+from broker.requests.dossier import check_unchanged, dossier
 from broker.web.api.common import CallerNow, FreshCaller, PartsNow, Reason, WindowNow
 from broker.web.api.holding_shapes import GrantShown, grants_shown
 from broker.web.api.request_shapes import (

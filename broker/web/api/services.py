@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from broker.access import services
-from broker.database import now as clock
+from broker.base.database import now as clock
 from broker.models import Proposal, Service
+from broker.registry import services
 from broker.web import proposed
 from broker.web.api.common import CallerNow, Ended, FreshCaller, Id, Name, PartsNow, Reason, WindowNow
 from broker.web.validation import Shown, Strict

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.database import now as clock
+from broker.base.database import now as clock
 from broker.identity import sessions
 from broker.identity.http import SESSION_COOKIE, drop_cookie
 from broker.web.api.common import PartsNow

@@ -9,14 +9,14 @@ from typing import Annotated, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from broker import proposals
-from broker.access import vendors, words
-from broker.access.permissions import require_admin
-from broker.database import now as clock
-from broker.errors import Invalid
+from broker.base import words
+from broker.base.database import now as clock
+from broker.base.errors import Invalid
 from broker.identity import checking, failures, login, sources
 from broker.identity.oidc import Client
+from broker.identity.permissions import require_admin
 from broker.models import Proposal, SignInSource, SourceFailure
+from broker.registry import proposals, vendors
 from broker.web.api.common import CallerNow, FreshCaller, Id, Name, PartsNow, WindowNow
 from broker.web.validation import Shown, Strict
 

@@ -10,11 +10,11 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.access import ssh_log_ins
-from broker.caller import Caller
-from broker.credentials import ssh_lists
-from broker.database import now as clock
-from broker.errors import Forbidden, NotSignedIn
+from broker.base.database import now as clock
+from broker.base.errors import Forbidden, NotSignedIn
+from broker.identity.caller import Caller
+from broker.kinds.ssh import lists
+from broker.leases import ssh_log_ins
 from broker.oauth import clients
 from broker.oauth.refusals import OAuthRefused
 from broker.web.api.common import PartsNow, parts_of
@@ -87,5 +87,5 @@ def revoked(connection: Connection, parts: PartsNow) -> RevokedList:
     with parts.database.transaction() as tx:
         now = clock(tx)
         key_ids = ssh_log_ins.revoked(tx, connection, now)
-    made = ssh_lists.signed_list(parts.vault, connection, key_ids, int(now.timestamp() * 1_000_000))
+    made = lists.signed_list(parts.vault, connection, key_ids, int(now.timestamp() * 1_000_000))
     return RevokedList(signed=made.text, signature=base64.b64encode(made.signature).decode())

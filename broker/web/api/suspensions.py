@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from broker.access import suspending, suspension_reports
-from broker.access.suspending import DryRun
-from broker.access.suspension_counts import What
-from broker.access.suspension_reports import Report
-from broker.database import now as clock
+from broker.base.database import now as clock
 from broker.models import Suspension
+from broker.revocation.counts import What
+from broker.suspensions import reports, suspending
+from broker.suspensions.reports import Report
+from broker.suspensions.suspending import DryRun
 from broker.web.api.common import CallerNow, Ended, PartsNow, WindowNow
 from broker.web.api.kinds import EndingShown
 from broker.web.validation import Shown, Strict
@@ -152,7 +152,7 @@ def list_suspensions(
 ) -> Suspensions:
     """Suspensions, newest first: all for admins and auditors, your own otherwise."""
     with parts.database.transaction() as tx:
-        page = suspension_reports.list_suspensions(tx, caller, window, what=what, state=state)
+        page = reports.list_suspensions(tx, caller, window, what=what, state=state)
     return Suspensions(items=[suspension_shown(item) for item in page.items], next_cursor=page.next_cursor)
 
 
@@ -179,7 +179,7 @@ def show_suspension(
 ) -> ReportShown:
     """The report of a suspension, growing while credentials end."""
     with parts.database.transaction() as tx:
-        return report_shown(suspension_reports.report(parts, tx, caller, suspension_id, clock(tx), only_open=only_open))
+        return report_shown(reports.report(parts, tx, caller, suspension_id, clock(tx), only_open=only_open))
 
 
 def dry_run_shown(run: DryRun) -> DryRunShown:

@@ -9,10 +9,10 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.access import teams
-from broker.access.naming import vendor_meant
-from broker.database import now as clock
+from broker.base.database import now as clock
 from broker.models import Person, Team
+from broker.registry import teams
+from broker.registry.naming import vendor_meant
 from broker.web import proposed
 from broker.web.api.common import CallerNow, FreshCaller, Id, Name, PartsNow, VendorFilter, WindowNow
 from broker.web.idempotency import KeyHeader, answer, once

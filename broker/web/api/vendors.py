@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.access import suspending, vendors
-from broker.database import now as clock
+from broker.base.database import now as clock
 from broker.models import Vendor
+from broker.registry import vendors
+from broker.suspensions import suspending
 from broker.web.api.common import CallerNow, Ended, FreshCaller, Name, PartsNow, Reason, WindowNow
 from broker.web.api.suspensions import SuspendBody, Suspended
 from broker.web.idempotency import KeyHeader, answer, once

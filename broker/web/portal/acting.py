@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fastapi.responses import RedirectResponse
 from starlette.responses import Response
 
-from broker.errors import (
+from broker.base.errors import (
     BackendDown,
     Conflict,
     FactorNeeded,

@@ -12,19 +12,18 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.responses import Response
 
-from broker import proposals
-from broker.access import inviting, people, vendors
-from broker.access.naming import told_apart
-from broker.access.paging import MOST, Window
-from broker.access.permissions import require_admin
-from broker.access.suspending import resume
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import Forbidden, Invalid
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import Forbidden, Invalid
+from broker.base.paging import MOST, Window
 from broker.identity import invitations
-from broker.identity.bootstrap import enrol_link
+from broker.identity.caller import Caller
+from broker.identity.invitations import enrol_link
+from broker.identity.permissions import require_admin
 from broker.models import PERSON_STATUSES, VENDOR_STATUSES, Invitation, Person, Vendor
+from broker.registry import bulk_invitations, people, proposals, vendors
+from broker.registry.naming import told_apart
+from broker.suspensions.suspending import resume
 from broker.web.api.people import Role, RoleBody, give_role
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.history import history
@@ -38,7 +37,7 @@ _VENDOR_ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], o
     "resume": lambda tx, caller, vendor_id, reason, now: resume(tx, caller, "vendor", vendor_id, reason, now),
 }
 _PERSON_ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], object]] = {
-    "confirm": lambda tx, caller, person_id, _, now: inviting.confirm_person(tx, caller, person_id, now),
+    "confirm": lambda tx, caller, person_id, _, now: bulk_invitations.confirm_person(tx, caller, person_id, now),
     "refuse": lambda tx, caller, person_id, reason, now: people.refuse_joiner(tx, caller, person_id, reason, now),
     "resume": lambda tx, caller, person_id, reason, now: resume(tx, caller, "person", person_id, reason, now),
 }
@@ -184,7 +183,7 @@ def _person_page(setback: Setback, person_id: str, asked_for: str, filled: Mappi
             roles=people.roles_of(tx, [person_id])[person_id],
             vendor=tx.get(Vendor, person.vendor_id) if person.vendor_id else None,
             label=_labels(tx, [person]).get(person_id, ""),
-            joins=inviting.team_to_join(tx, person_id) if person.status == "pending" else None,
+            joins=bulk_invitations.team_to_join(tx, person_id) if person.status == "pending" else None,
             has_factor=invitations.has_factor(tx, person_id),
             others=proposals.other_admins(tx, viewer.caller.id, viewer.now),
             history=history(tx, viewer, "person", person_id),

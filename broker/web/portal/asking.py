@@ -10,16 +10,16 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.responses import Response
 
-from broker.access import requests
-from broker.access.datasets import dataset, list_datasets
-from broker.access.naming import each_told_apart
-from broker.access.paging import Window
-from broker.access.permissions import is_lead
-from broker.access.requests import NewRequest
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import Invalid
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import Invalid
+from broker.base.paging import Window
+from broker.identity.permissions import is_lead
 from broker.models import Person, Team
+from broker.registry.datasets import dataset, list_datasets
+from broker.registry.naming import each_told_apart
+from broker.requests import requests
+from broker.requests.requests import NewRequest
 from broker.web.api.dataset_shapes import full
 from broker.web.api.request_shapes import RequestShown, shown
 from broker.web.portal.acting import Setback, act, go

@@ -11,20 +11,20 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.requests import Request
 
-from broker.access import log_proofs, reading_events
-from broker.access.access_at import About, access_at
-from broker.access.figures import per_day
-from broker.access.log_proofs import Place
-from broker.access.naming import anything_meant, bare, names_of, names_seen, person_meant, vendor_meant
-from broker.access.paging import Page, Window
-from broker.access.permissions import sees_everything
-from broker.access.reading_events import EventFilters, EventRead
-from broker.access.sentences import SENTENCES
-from broker.access.telling import names_in, said
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import Forbidden, Invalid, NotFound
+from broker.auditing import proofs, reading_events
+from broker.auditing.access_at import About, access_at
+from broker.auditing.figures import per_day
+from broker.auditing.proofs import Place
+from broker.auditing.reading_events import EventFilters, EventRead
+from broker.auditing.sentences import SENTENCES
+from broker.auditing.telling import names_in, said
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import Forbidden, Invalid, NotFound
+from broker.base.paging import Page, Window
+from broker.identity.permissions import sees_everything
 from broker.models import LogCheckpoint, PolicyInForce, PolicyRevision
+from broker.registry.naming import anything_meant, bare, names_of, names_seen, person_meant, vendor_meant
 from broker.web.portal.pages import render
 from broker.web.portal.telling import details_of, part
 from broker.web.portal.viewer import MemberNow, Viewer
@@ -98,11 +98,11 @@ def _proof(tx: Transaction, viewer: Viewer, event: EventRead) -> tuple[Place | N
     if not sees_everything(viewer.caller):
         return None, None
     try:
-        newest = log_proofs.checkpoint(tx, viewer.caller)
+        newest = proofs.checkpoint(tx, viewer.caller)
     except NotFound:
         return None, None
-    tree = log_proofs.Tree(tx, newest.size)
-    return log_proofs.place(tx, viewer.caller, event.number, tree, newest.size), newest
+    tree = proofs.Tree(tx, newest.size)
+    return proofs.place(tx, viewer.caller, event.number, tree, newest.size), newest
 
 
 @router.get("/access-at")

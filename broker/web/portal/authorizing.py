@@ -13,8 +13,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.database import now as clock
-from broker.errors import NotSignedIn
+from broker.base.database import now as clock
+from broker.base.errors import NotSignedIn
 from broker.identity import short_codes
 from broker.oauth import codes
 from broker.oauth.refusals import AuthorizationRefused, OAuthRefused, query_of

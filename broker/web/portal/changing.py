@@ -10,12 +10,12 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.responses import Response
 
-from broker.access.datasets import DatasetChange, change_dataset, require_owner_or_admin
-from broker.access.datasets import dataset as dataset_seen
-from broker.access.naming import each_told_apart
-from broker.database import now as clock
-from broker.errors import Invalid
+from broker.base.database import now as clock
+from broker.base.errors import Invalid
 from broker.models import Dataset, Person, Proposal
+from broker.registry.datasets import DatasetChange, change_dataset, require_owner_or_admin
+from broker.registry.datasets import dataset as dataset_seen
+from broker.registry.naming import each_told_apart
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow, Sent, Viewer

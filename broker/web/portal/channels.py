@@ -9,8 +9,8 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.responses import Response
 
-from broker.access.paging import Window
-from broker.database import now as clock
+from broker.base.database import now as clock
+from broker.base.paging import Window
 from broker.models import NoticeChannel, Person
 from broker.notices import channels
 from broker.notices.channels import NewChannel

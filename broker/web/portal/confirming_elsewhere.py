@@ -11,8 +11,8 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
-from broker.database import now as clock
-from broker.errors import NotFound
+from broker.base.database import now as clock
+from broker.base.errors import NotFound
 from broker.identity import elsewhere
 from broker.web.portal.acting import Setback, act, asked, go
 from broker.web.portal.pages import render

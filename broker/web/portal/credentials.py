@@ -19,18 +19,20 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
-from broker.access import explain, holdings, issuing, words
-from broker.access.facts import Ask
-from broker.access.paging import Window
-from broker.access.slices import slices_of
-from broker.credentials import kinds, serving
-from broker.credentials.base import Kind, Proof
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import Denied, Invalid
+from broker.base import words
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import Denied, Invalid
+from broker.base.paging import Window
+from broker.base.private_keys import is_private
+from broker.gate import explain
+from broker.gate.facts import Ask
+from broker.kinds import kinds, serving
+from broker.kinds.base import Kind, Proof
+from broker.leases import holdings, issuing
 from broker.models import Grant, Slice
 from broker.policies import Decision
-from broker.private_keys import is_private
+from broker.registry.slices import slices_of
 from broker.web.api.holding_shapes import GrantShown, grants_shown, leases_shown
 from broker.web.portal.acting import Panel, Setback, act, asked, go
 from broker.web.portal.pages import by_whom, duration, render

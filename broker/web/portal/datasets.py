@@ -8,11 +8,11 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
-from broker.access.datasets import dataset, is_owner, list_datasets, sees_binding
-from broker.access.paging import Window
-from broker.access.suspending import resume
-from broker.database import now as clock
+from broker.base.database import now as clock
+from broker.base.paging import Window
 from broker.models import DATASET_STATUSES, Person, Vendor
+from broker.registry.datasets import dataset, is_owner, list_datasets, sees_binding
+from broker.suspensions.suspending import resume
 from broker.web.api.dataset_shapes import full, summaries
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.history import history

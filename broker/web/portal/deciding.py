@@ -9,14 +9,15 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import not_
 from starlette.responses import Response
 
-from broker import proposals
-from broker.access import rulebook, words
-from broker.access.naming import names_of
-from broker.access.paging import Window, page
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import Invalid
+from broker.base import words
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import Invalid
+from broker.base.paging import Window, page
 from broker.models import Proposal
+from broker.registry import proposals
+from broker.registry.naming import names_of
+from broker.runtime import rulebook
 from broker.web.api.proposals import ProposalShown, proposal_shown
 from broker.web.performers import PERFORMERS
 from broker.web.portal.acting import Setback, act, fresh, go

@@ -10,15 +10,15 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.responses import Response
 
-from broker.access import catalogues, connections, drafts, personal
-from broker.access.connections import POSTGRES, Connection
-from broker.access.drafts import Described
-from broker.access.naming import each_told_apart
-from broker.credentials.table_binding import OPERATORS
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import Invalid
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import Invalid
+from broker.kinds.tables.binding import OPERATORS
 from broker.models import CatalogueTable, Person
+from broker.registry import catalogues, connections, drafts, personal_columns
+from broker.registry.connections import POSTGRES, Connection
+from broker.registry.drafts import Described
+from broker.registry.naming import each_told_apart
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.drafting import commands, path, render_step, step, typed, visible
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
@@ -227,7 +227,7 @@ def _columns_page(back: Setback, draft_id: str, sent: Mapping[str, str]) -> Resp
         rows=rows,
         choices=[(column["name"], column["name"]) for column in columns],
         operators=[(operator, _OPERATORS[operator]) for operator in OPERATORS],
-        how=personal.HOW,
+        how=personal_columns.HOW,
     )
 
 
@@ -286,7 +286,7 @@ def condition_said(row: list[Any]) -> str:
 
 def _columns(table: CatalogueTable) -> list[dict[str, Any]]:
     return [
-        {**column, "type": visible(column["type"]), "guess": personal.guess(column)}
+        {**column, "type": visible(column["type"]), "guess": personal_columns.guess(column)}
         for column in table.columns
         if column["usable"]
     ]

@@ -10,8 +10,8 @@ from typing import Any
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
-from broker import filter_text
-from broker.database import Transaction
+from broker.base import filter_text
+from broker.base.database import Transaction
 from broker.web.portal.acting import Setback, act, go
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import Viewer

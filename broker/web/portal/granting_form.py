@@ -9,15 +9,15 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.responses import Response
 
-from broker.access import granting
-from broker.access.datasets import dataset as dataset_seen
-from broker.access.foresight import roles_reaching
-from broker.access.naming import each_told_apart
-from broker.access.offers import offers_of
-from broker.access.slices import slices_of
-from broker.database import now as clock
-from broker.errors import Forbidden
+from broker.base.database import now as clock
+from broker.base.errors import Forbidden
+from broker.gate.foresight import roles_reaching
 from broker.models import Dataset, Person, Team, Vendor
+from broker.registry.datasets import dataset as dataset_seen
+from broker.registry.naming import each_told_apart
+from broker.registry.offers import offers_of
+from broker.registry.slices import slices_of
+from broker.requests import bulk_grants
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
@@ -42,7 +42,7 @@ def give(viewer: MemberNow, sent: Sent) -> Response:
         kind, _, id_ = sent.get("holder", "").partition(":")
         fields = {name: sent.get(name, "") for name in _FIELDS} | ({kind: id_} if kind in ("person", "team") else {})
         with viewer.parts.database.transaction() as tx:
-            made = granting.give(viewer.parts, tx, viewer.caller, fields, clock(tx))
+            made = bulk_grants.give(viewer.parts, tx, viewer.caller, fields, clock(tx))
         return go(f"/grants/{made.id}")
 
     return act(viewer, sent, do, lambda back: _page(back, sent), needs=fresh)

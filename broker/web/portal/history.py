@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from broker.access.paging import Window
-from broker.access.reading_events import EventFilters, EventRead, list_events
-from broker.access.suspension_counts import What
-from broker.access.suspension_reports import open_suspension
-from broker.access.telling import told
-from broker.database import Transaction
+from broker.auditing.reading_events import EventFilters, EventRead, list_events
+from broker.auditing.telling import told
+from broker.base.database import Transaction
+from broker.base.paging import Window
 from broker.models import Suspension
+from broker.revocation.counts import What
+from broker.suspensions.reports import open_suspension
 from broker.web.portal.viewer import Viewer
 
 _LATEST = 5

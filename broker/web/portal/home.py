@@ -10,15 +10,18 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.responses import Response
 
-from broker.access import holdings, reading_events, requests, suspension_reports
-from broker.access.datasets import list_datasets
-from broker.access.paging import Window
-from broker.access.reading_events import EventFilters
-from broker.access.telling import told
-from broker.database import Transaction
-from broker.identity import notices
+from broker.auditing import reading_events
+from broker.auditing.reading_events import EventFilters
+from broker.auditing.telling import told
+from broker.base.database import Transaction
+from broker.base.paging import Window
+from broker.identity import recovery_notices
 from broker.identity.login import safe_path
+from broker.leases import holdings
 from broker.models import TeamMember, Vendor
+from broker.registry.datasets import list_datasets
+from broker.requests import requests
+from broker.suspensions import reports
 from broker.web.api.dataset_shapes import summaries
 from broker.web.api.holding_shapes import GrantShown, LeaseShown, grants_shown, leases_shown
 from broker.web.api.request_shapes import shown
@@ -42,7 +45,7 @@ def home(viewer: MemberNow) -> HTMLResponse:
             "home.html",
             viewer=viewer,
             datasets=summaries(tx, offered),
-            notices=notices.for_caller(tx, viewer.caller, viewer.now),
+            notices=recovery_notices.for_caller(tx, viewer.caller, viewer.now),
             **own,
         )
 
@@ -74,8 +77,8 @@ def _of_auditor(viewer: Viewer) -> HTMLResponse:
             "home_auditor.html",
             viewer=viewer,
             events=told(tx, viewer.caller, happened),
-            suspensions=suspension_reports.list_suspensions(tx, viewer.caller, _FEW, state="open").items,
-            notices=notices.for_caller(tx, viewer.caller, viewer.now),
+            suspensions=reports.list_suspensions(tx, viewer.caller, _FEW, state="open").items,
+            notices=recovery_notices.for_caller(tx, viewer.caller, viewer.now),
         )
 
 

@@ -1,7 +1,7 @@
 """Many at once by a file: choose it, see what would become of each line, do it, and read the report.
 
 Nothing is kept between the steps: the page that shows what would happen carries the lines to the next one, so a file
-can wait there over a restart, and sent twice it does nothing twice. What each line does is `broker.access.bulk`.
+can wait there over a restart, and sent twice it does nothing twice. What each line does is `broker.base.bulk_lines`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.access import bulk, csv_lines, granting, inviting
-from broker.access.bulk import Task
-from broker.access.csv_lines import Columns
-from broker.errors import Forbidden, GuestkeyError, Invalid
-from broker.identity.bootstrap import join_link
+from broker.base import bulk_lines, csv_lines
+from broker.base.bulk_lines import Task
+from broker.base.csv_lines import Columns
+from broker.base.errors import Forbidden, GuestkeyError, Invalid
 from broker.identity.http import check_own_form
+from broker.identity.invitations import join_link
+from broker.registry import bulk_invitations
+from broker.requests import bulk_grants
 from broker.web.api.bulk_shapes import LineShown, ReportShown, report_shown
 from broker.web.portal.acting import Setback, act, fresh, trouble_of
 from broker.web.portal.inviting import sources_of
@@ -113,18 +115,18 @@ def _grants(viewer: Viewer) -> Files:
 
 def _inviting(viewer: Viewer, sent: Sent) -> Task:
     with viewer.parts.database.transaction() as tx:
-        source = inviting.source_for(tx, viewer.caller, sent.fields.get("source") or None, None)
+        source = bulk_invitations.source_for(tx, viewer.caller, sent.fields.get("source") or None, None)
     again, lifetime = sent.fields.get("again") == "yes", viewer.parts.settings.invitation_lifetime
-    return inviting.task(viewer.caller, inviting.Inviting(source, again, lifetime))
+    return bulk_invitations.task(viewer.caller, bulk_invitations.Inviting(source, again, lifetime))
 
 
 def _granting(viewer: Viewer, _: Sent) -> Task:
-    return granting.task(viewer.parts, viewer.caller)
+    return bulk_grants.task(viewer.parts, viewer.caller)
 
 
-PEOPLE = Files("people", inviting.COLUMNS, "invited", _inviting)
-GIVEN = Files("given", granting.COLUMNS, "granted", _granting)
-ASKED = Files("asked", granting.COLUMNS, "asked", _granting)
+PEOPLE = Files("people", bulk_invitations.COLUMNS, "invited", _inviting)
+GIVEN = Files("given", bulk_grants.COLUMNS, "granted", _granting)
+ASKED = Files("asked", bulk_grants.COLUMNS, "asked", _granting)
 
 
 def _import(viewer: Viewer, files: Files, sent: Sent) -> Response:
@@ -148,7 +150,7 @@ def _import(viewer: Viewer, files: Files, sent: Sent) -> Response:
 
 def _run(viewer: Viewer, files: Files, sent: Sent, *, dry_run: bool) -> ReportShown:
     rows = csv_lines.read(sent.content, files.columns)
-    report = bulk.run(
+    report = bulk_lines.run(
         viewer.parts.database,
         rows,
         files.task(viewer, sent),
@@ -203,7 +205,7 @@ def _choose(setback: Setback, files: Files, filled: Mapping[str, str]) -> HTMLRe
 
 
 def _refused(report: ReportShown) -> list[LineShown]:
-    return [line for line in report.lines if line.outcome == bulk.REFUSED]
+    return [line for line in report.lines if line.outcome == bulk_lines.REFUSED]
 
 
 def _table(report: ReportShown) -> str:

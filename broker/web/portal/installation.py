@@ -10,13 +10,13 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.responses import Response
 
-from broker.access import closing
-from broker.access.permissions import sees_everything
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import Forbidden, NotFound
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import Forbidden, NotFound
+from broker.identity.caller import Caller
+from broker.identity.permissions import sees_everything
 from broker.models import Vendor
+from broker.revocation import closing
 from broker.web.api.holding_shapes import grants_shown
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.pages import render

@@ -9,13 +9,13 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import exists, select
 from starlette.responses import Response
 
-from broker.access import words
-from broker.access.paging import MOST, Window, page
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import Forbidden
+from broker.base import words
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import Forbidden
+from broker.base.paging import MOST, Window, page
 from broker.identity import invitations
-from broker.identity.bootstrap import join_link
+from broker.identity.invitations import join_link
 from broker.models import Invitation, SignInSource, Vendor
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.pages import render

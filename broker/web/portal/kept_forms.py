@@ -14,8 +14,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.errors import Forbidden, GuestkeyError, Invalid, NotSignedIn
-from broker.private_keys import is_private
+from broker.base.errors import Forbidden, GuestkeyError, Invalid, NotSignedIn
+from broker.base.private_keys import is_private
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import anybody, fields, sign_in_path
 

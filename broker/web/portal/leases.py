@@ -12,16 +12,16 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.responses import Response
 
-from broker.access import holdings, renewing, sweeping
-from broker.access.naming import LONGEST, names_of, names_seen, person_meant
-from broker.access.paging import Page, Window
-from broker.access.reading_events import Told, of_lease
-from broker.access.sentences import SENTENCES
-from broker.credentials import kinds
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import Denied, Invalid
+from broker.auditing.reading_events import Told, of_lease
+from broker.auditing.sentences import SENTENCES
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import Denied, Invalid
+from broker.base.paging import Page, Window
+from broker.kinds import kinds
+from broker.leases import holdings, renewing, sweeping
 from broker.models import LIVE_STATES, Lease, Slice
+from broker.registry.naming import LONGEST, names_of, names_seen, person_meant
 from broker.web.api.holding_shapes import LeaseFull, lease_full, leases_shown
 from broker.web.portal.acting import Setback, act, go, trouble_of
 from broker.web.portal.pages import by_whom, render

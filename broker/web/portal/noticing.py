@@ -9,10 +9,10 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
-from broker.access.paging import Window
-from broker.database import now as clock
-from broker.errors import Invalid
-from broker.models import is_id
+from broker.base.database import now as clock
+from broker.base.errors import Invalid
+from broker.base.ids import is_id
+from broker.base.paging import Window
 from broker.notices import choices
 from broker.web.portal.acting import Setback, act, go
 from broker.web.portal.pages import render

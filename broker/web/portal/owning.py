@@ -10,19 +10,21 @@ from sqlalchemy import select
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.access import explain, holdings, offers, vendors
-from broker.access.datasets import dataset as dataset_seen
-from broker.access.datasets import require_owner_or_admin
-from broker.access.facts import Ask
-from broker.access.holdings import Filters
-from broker.access.naming import LONGEST, names_seen, person_meant
-from broker.access.paging import Page, Window
-from broker.access.permissions import require_admin
-from broker.credentials import kinds
-from broker.database import now as clock
-from broker.errors import Forbidden, GuestkeyError, Invalid, NotFound
+from broker.base.database import now as clock
+from broker.base.errors import Forbidden, GuestkeyError, Invalid, NotFound
+from broker.base.paging import Page, Window
+from broker.gate import explain
+from broker.gate.facts import Ask
+from broker.identity.permissions import require_admin
+from broker.kinds import kinds
+from broker.leases import holdings
+from broker.leases.holdings import Filters
 from broker.models import Dataset, Grant, Vendor
 from broker.policies import ACTIONS, Decision
+from broker.registry import offers, vendors
+from broker.registry.datasets import dataset as dataset_seen
+from broker.registry.datasets import require_owner_or_admin
+from broker.registry.naming import LONGEST, names_seen, person_meant
 from broker.web.api.holding_shapes import grants_shown
 from broker.web.portal.acting import Setback, act, fresh, go, trouble_of
 from broker.web.portal.pages import render

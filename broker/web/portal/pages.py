@@ -14,9 +14,9 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from broker.access.naming import bare
-from broker.models import is_id
+from broker.base.ids import is_id
 from broker.policies import Reason
+from broker.registry.naming import bare
 
 _WHO = (("you", "Yours to fix"), ("time", "A matter of time"), ("someone", "Somebody else's to fix"))
 # The checks of the gate, as `policies.decide` names them.

@@ -12,13 +12,14 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
-from broker.access import datasets, suspending, vendors
-from broker.access.permissions import require_admin
-from broker.access.suspension_counts import What
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import Invalid
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import Invalid
+from broker.identity.caller import Caller
+from broker.identity.permissions import require_admin
+from broker.registry import datasets, vendors
+from broker.revocation.counts import What
+from broker.suspensions import suspending
 from broker.web.api.people_factors import propose_factor_reset
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.pages import render

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from broker.access import drafts
-from broker.credentials import kinds
-from broker.database import Transaction
+from broker.base.database import Transaction
+from broker.kinds import kinds
+from broker.registry import drafts
 from broker.web.portal.acting import Setback, go
 from broker.web.portal.drafting import path, render_step, step
 from broker.web.portal.viewer import MemberNow, Sent, Viewer

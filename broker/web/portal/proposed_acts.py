@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from broker import proposals
-from broker.access.naming import names_of
-from broker.database import Transaction
+from broker.base.database import Transaction
+from broker.registry import proposals
+from broker.registry.naming import names_of
 from broker.web.portal.viewer import Viewer
 
 ACTS = {

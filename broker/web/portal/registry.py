@@ -9,15 +9,15 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.responses import Response
 
-from broker.access import people, services, teams, vendors
-from broker.access.naming import each_told_apart
-from broker.access.paging import Window
-from broker.access.permissions import is_lead, require_admin
-from broker.caller import Caller
-from broker.database import Transaction
-from broker.database import now as clock
-from broker.errors import Forbidden, Invalid
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import Forbidden, Invalid
+from broker.base.paging import Window
+from broker.identity.caller import Caller
+from broker.identity.permissions import is_lead, require_admin
 from broker.models import Proposal, Service, Vendor
+from broker.registry import people, services, teams, vendors
+from broker.registry.naming import each_told_apart
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.pages import render
 from broker.web.portal.proposed_acts import waiting_acts

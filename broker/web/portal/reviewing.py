@@ -10,14 +10,14 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.responses import Response
 
-from broker.access import approving, requests
-from broker.access.approving import Narrowing
-from broker.access.dossier import Dossier, changes, check_unchanged, digest_of, dossier
-from broker.access.naming import names_of
-from broker.access.paging import Window
-from broker.database import now as clock
-from broker.errors import Invalid
+from broker.base.database import now as clock
+from broker.base.errors import Invalid
+from broker.base.paging import Window
 from broker.models import Person, Vendor
+from broker.registry.naming import names_of
+from broker.requests import approving, requests
+from broker.requests.approving import Narrowing
+from broker.requests.dossier import Dossier, changes, check_unchanged, digest_of, dossier
 from broker.web.api.request_shapes import RequestFull, full, shown
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.asking import PERIODS

@@ -6,10 +6,10 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
-from broker.access.naming import bare
-from broker.access.searching import Hit, search
-from broker.credentials.names import lease_of
-from broker.models import is_id
+from broker.auditing.searching import Hit, search
+from broker.base.ids import is_id
+from broker.kinds.names import lease_of
+from broker.registry.naming import bare
 from broker.web.portal.acting import go
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow

@@ -8,8 +8,8 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
-from broker.access import words
-from broker.database import now as clock
+from broker.base import words
+from broker.base.database import now as clock
 from broker.identity import factor_changes, factors, passkeys, recovery_codes, sessions, totp
 from broker.identity.http import renew_session
 from broker.web.portal.acting import Setback, act, credential_of, go, with_this_form

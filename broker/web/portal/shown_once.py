@@ -9,8 +9,8 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
+from broker.base.ids import is_id
 from broker.identity.login import safe_path
-from broker.models import is_id
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow
 

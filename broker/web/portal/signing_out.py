@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from starlette.responses import Response
 
-from broker.database import now as clock
+from broker.base.database import now as clock
 from broker.identity import sessions
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import Viewer

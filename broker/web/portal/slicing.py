@@ -9,12 +9,12 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
-from broker.access import slice_changes, slices
-from broker.access.datasets import dataset as dataset_seen
-from broker.access.datasets import sees_binding
-from broker.access.foresight import slices_without_rule
-from broker.database import now as clock
-from broker.errors import Forbidden
+from broker.base.database import now as clock
+from broker.base.errors import Forbidden
+from broker.gate.foresight import slices_without_rule
+from broker.registry import slice_changes, slices
+from broker.registry.datasets import dataset as dataset_seen
+from broker.registry.datasets import sees_binding
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.describing import condition_said
 from broker.web.portal.pages import render

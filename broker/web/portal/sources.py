@@ -10,11 +10,11 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
-from broker.access import vendors
-from broker.access.paging import Window
-from broker.database import now as clock
-from broker.errors import Forbidden, Invalid
+from broker.base.database import now as clock
+from broker.base.errors import Forbidden, Invalid
+from broker.base.paging import Window
 from broker.identity import sources
+from broker.registry import vendors
 from broker.web.api.sources import (
     Checked,
     MfaBody,

@@ -11,15 +11,15 @@ from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from broker.access import suspending, suspension_reports
-from broker.access.figures import confirmed
-from broker.access.naming import names_of
-from broker.access.paging import Window
-from broker.access.suspending import DryRun
-from broker.access.suspension_counts import INSTALLATION, What
-from broker.database import now as clock
-from broker.errors import Invalid, NotFound
+from broker.auditing.figures import confirmed
+from broker.base.database import now as clock
+from broker.base.errors import Invalid, NotFound
+from broker.base.paging import Window
 from broker.models import Person
+from broker.registry.naming import names_of
+from broker.revocation.counts import INSTALLATION, What
+from broker.suspensions import reports, suspending
+from broker.suspensions.suspending import DryRun
 from broker.web.api.suspensions import CountsShown, dry_run_shown
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.pages import render, to_the_second
@@ -36,7 +36,7 @@ def all_suspensions(viewer: MemberNow, cursor: str | None = None, state: str = "
     """Suspensions, newest first."""
     with viewer.parts.database.transaction() as tx:
         wanted = state if state in ("open", "lifted") else None
-        page = suspension_reports.list_suspensions(tx, viewer.caller, Window(cursor), state=wanted)
+        page = reports.list_suspensions(tx, viewer.caller, Window(cursor), state=wanted)
         ended = confirmed(tx, page.items[:_CHARTED], viewer.now)
     return render("suspend/list.html", viewer=viewer, page=page, state=wanted or "", confirmed=ended)
 
@@ -127,7 +127,7 @@ def resume(suspension_id: str, viewer: MemberNow, sent: Sent) -> Response:
     def do(viewer: Viewer) -> Response:
         with viewer.parts.database.transaction() as tx:
             now = clock(tx)
-            item = suspension_reports.report(viewer.parts, tx, viewer.caller, suspension_id, now).suspension
+            item = reports.report(viewer.parts, tx, viewer.caller, suspension_id, now).suspension
             what = cast("What", item.what)
             key = suspending.key_of(tx, what, item.target_id)
             suspending.resume(tx, viewer.caller, what, key, sent.get("reason", ""), now)
@@ -182,7 +182,7 @@ def _confirm_page(back: Setback, what: What, key: str, sent: Mapping[str, str]) 
 
 def _progress(viewer: Viewer, suspension_id: str) -> dict[str, Any]:
     with viewer.parts.database.transaction() as tx:
-        found = suspension_reports.report(viewer.parts, tx, viewer.caller, suspension_id, clock(tx), only_open=True)
+        found = reports.report(viewer.parts, tx, viewer.caller, suspension_id, clock(tx), only_open=True)
         failing = [outcome for outcome in found.outcomes if outcome.state == "revoke_failed"][:_SHOWN]
         names = names_of(tx, [outcome.lease for outcome in failing])
     since = to_the_second(found.suspension.started_at)
@@ -193,7 +193,7 @@ def _progress(viewer: Viewer, suspension_id: str) -> dict[str, Any]:
 def _report_page(back: Setback, suspension_id: str, sent: Mapping[str, str]) -> HTMLResponse:
     viewer = back.viewer
     with viewer.parts.database.transaction() as tx:
-        found = suspension_reports.report(viewer.parts, tx, viewer.caller, suspension_id, clock(tx))
+        found = reports.report(viewer.parts, tx, viewer.caller, suspension_id, clock(tx))
         by = tx.get(Person, found.suspension.suspended_by)
         outcomes = found.outcomes[:_SHOWN]
         names = names_of(tx, [outcome.lease for outcome in outcomes])

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from broker.access.naming import bare
-from broker.access.telling import texts
-from broker.models import is_id
+from broker.auditing.telling import texts
+from broker.base.ids import is_id
+from broker.registry.naming import bare
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,15 +14,15 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.routing import Match
 
-from broker.access.permissions import leases_seen
-from broker.caller import Caller
-from broker.errors import Forbidden, Invalid
+from broker.base.errors import Forbidden, Invalid
+from broker.identity.caller import Caller
 from broker.identity.callers import Found
 from broker.identity.factors import Proof
 from broker.identity.http import check_own_form, find_caller
 from broker.identity.login import safe_path
+from broker.identity.permissions import leases_seen
 from broker.models import Dataset, Delivery, Lease, PolicyInForce
-from broker.parts import Parts
+from broker.runtime.parts import Parts
 from broker.web.portal.pages import duration
 
 # A table has up to 1,600 columns, each a box to tick.

@@ -1,0 +1,1 @@
+"""Reading and proving what happened: events, search, exports, access at a moment."""

@@ -1,0 +1,206 @@
+"""Who could reach what at a moment in the past, who did, and under which rules. For admins and auditors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, func, or_, select
+
+from broker.base.database import Transaction
+from broker.base.errors import Forbidden, Invalid
+from broker.base.ids import is_id
+from broker.identity.caller import Caller
+from broker.identity.permissions import sees_everything
+from broker.leases.holdings import holder_names
+from broker.models import Dataset, Grant, Lease, Person, PolicyRevision, Service, Suspension, Team, TeamMember
+
+MOST = 500
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Whom or what it is asked about: at least one. `dataset` is a slug or an id."""
+
+    dataset: str | None = None
+    person: str | None = None
+    vendor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Could:
+    """A grant that covered the moment. `suspended`: its holder, their vendor or the dataset was shut out then."""
+
+    grant: str
+    dataset: str
+    role: str
+    slice: str | None
+    holder: str
+    holder_name: str
+    purpose: str
+    starts_at: datetime
+    ends_at: datetime
+    suspended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Did:
+    """A lease that was live at the moment."""
+
+    lease: str
+    kind: str
+    dataset: str
+    holder: str
+    grant: str
+    rule: str
+    policy_revision: int
+    issued_at: datetime
+    ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AccessAt:
+    """The answer; `revision` is of the rules then in force. `cut`: there is more than is shown."""
+
+    at: datetime
+    revision: int | None
+    could: Sequence[Could]
+    did: Sequence[Did]
+    cut: bool
+
+
+def access_at(tx: Transaction, caller: Caller, at: datetime, about: About) -> AccessAt:
+    """Who could, who did, by which rules.
+
+    A team's grant is shown as the team's: who was in it then, its events tell.
+
+    Raises:
+        Forbidden: the caller is neither admin nor auditor.
+        Invalid: nothing is named.
+    """
+    if not sees_everything(caller):
+        raise Forbidden("Only admins and auditors see this.", advice="Ask an auditor of the organisation.")
+    if about == About():
+        raise Invalid("Name a dataset, a person or a vendor.", field="/query/dataset")
+    revision = tx.execute(
+        select(PolicyRevision.number)
+        .where(PolicyRevision.applied_at <= at)
+        .order_by(PolicyRevision.number.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+    could, did = _could(tx, at, about), _did(tx, at, about)
+    return AccessAt(at, revision, could, did, len(could) == MOST or len(did) == MOST)
+
+
+def _could(tx: Transaction, at: datetime, about: About) -> list[Could]:
+    # A grant counts from when it was made, not from the day it was made out for.
+    holds = (
+        (Grant.created_at <= at)
+        & (Grant.starts_at <= at)
+        & (Grant.ends_at > at)
+        & or_(Grant.revoked_at.is_(None), Grant.revoked_at > at)
+    )
+    rows = tx.execute(
+        select(Grant, Dataset.slug)
+        .join(Dataset, Dataset.id == Grant.dataset_id)
+        .where(holds, *_grants_about(about))
+        .order_by(Grant.id)
+        .limit(MOST)
+    ).all()
+    grants = [grant for grant, _ in rows]
+    names, shut = holder_names(tx, grants), _suspended(tx, at)
+    vendors = _vendors_of(tx, grants)
+    return [
+        Could(
+            grant=grant.id,
+            dataset=slug,
+            role=grant.role,
+            slice=grant.slice_name,
+            holder=_holder(grant),
+            holder_name=names.get(grant.id, ""),
+            purpose=grant.purpose,
+            starts_at=grant.starts_at,
+            ends_at=min(grant.ends_at, grant.revoked_at or grant.ends_at),
+            suspended=not shut.isdisjoint({grant.dataset_id, grant.person_id, vendors.get(grant.id)}),
+        )
+        for grant, slug in rows
+    ]
+
+
+def _did(tx: Transaction, at: datetime, about: About) -> list[Did]:
+    over = func.coalesce(Lease.ended_at, Lease.expires_at)
+    rows = tx.execute(
+        select(Lease, Dataset.slug, over)
+        .join(Dataset, Dataset.id == Lease.dataset_id)
+        .where(Lease.activated_at.is_not(None), Lease.created_at <= at, over > at, *_leases_about(about))
+        .order_by(Lease.id)
+        .limit(MOST)
+    ).all()
+    return [
+        Did(
+            lease=lease.id,
+            kind=lease.kind,
+            dataset=slug,
+            holder=f"person:{lease.person_id}" if lease.person_id else f"service:{lease.service_id}",
+            grant=lease.grant_id,
+            rule=lease.rule,
+            policy_revision=lease.policy_revision,
+            issued_at=lease.created_at,
+            ended_at=ended_at,
+        )
+        for lease, slug, ended_at in rows
+    ]
+
+
+def _grants_about(about: About) -> list[ColumnElement[bool]]:
+    given = []
+    if about.dataset is not None:
+        given.append(Dataset.id == about.dataset if is_id(about.dataset) else Dataset.slug == about.dataset)
+    if about.person is not None:
+        teams = select(TeamMember.team_id).where(TeamMember.person_id == about.person)
+        given.append(or_(Grant.person_id == about.person, Grant.team_id.in_(teams)))
+    if about.vendor is not None:
+        of = {record: select(record.id).where(record.vendor_id == about.vendor) for record in (Person, Team, Service)}
+        given.append(
+            or_(Grant.person_id.in_(of[Person]), Grant.team_id.in_(of[Team]), Grant.service_id.in_(of[Service]))
+        )
+    return given
+
+
+def _leases_about(about: About) -> list[ColumnElement[bool]]:
+    given = []
+    if about.dataset is not None:
+        given.append(Dataset.id == about.dataset if is_id(about.dataset) else Dataset.slug == about.dataset)
+    if about.person is not None:
+        given.append(Lease.person_id == about.person)
+    if about.vendor is not None:
+        people = select(Person.id).where(Person.vendor_id == about.vendor)
+        services = select(Service.id).where(Service.vendor_id == about.vendor)
+        given.append(or_(Lease.person_id.in_(people), Lease.service_id.in_(services)))
+    return given
+
+
+def _suspended(tx: Transaction, at: datetime) -> set[str | None]:
+    """What was shut out at the moment."""
+    then = (Suspension.started_at <= at) & or_(Suspension.resumed_at.is_(None), Suspension.resumed_at > at)
+    return set(tx.scalars(select(Suspension.target_id).where(then)))
+
+
+def _vendors_of(tx: Transaction, grants: Sequence[Grant]) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for record, column in ((Person, Grant.person_id), (Team, Grant.team_id), (Service, Grant.service_id)):
+        rows = tx.execute(
+            select(Grant.id, record.vendor_id)
+            .join(record, record.id == column)
+            .where(Grant.id.in_([grant.id for grant in grants]))
+        )
+        found |= dict(rows.all())
+    return found
+
+
+def _holder(grant: Grant) -> str:
+    for prefix, id_ in (("person", grant.person_id), ("team", grant.team_id), ("service", grant.service_id)):
+        if id_:
+            return f"{prefix}:{id_}"
+    return ""

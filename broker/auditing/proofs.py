@@ -1,0 +1,110 @@
+"""Proofs from the log: that an event is in it, and that it only ever grew. For admins and auditors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from sqlalchemy import select
+
+from broker.base.database import Transaction
+from broker.base.errors import Forbidden, Invalid, NotFound
+from broker.identity.caller import Caller
+from broker.identity.permissions import sees_everything
+from broker.log import merkle
+from broker.models import TILE_LEVELS, LogCheckpoint, LogEntry, LogNode
+
+_TILES_REMEMBERED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an event stands in the log, and the hashes that prove it, each 32 bytes, from the leaf upwards."""
+
+    index: int
+    hashes: list[bytes]
+
+
+class Tree:
+    """The log's first `size` entries as a hash tree, read tile by tile within one transaction."""
+
+    def __init__(self, tx: Transaction, size: int) -> None:
+        self._tx = tx
+        self._size = size
+        self.tile = lru_cache(_TILES_REMEMBERED)(self._tile)
+
+    def subtree(self, level: int, index: int) -> bytes:
+        """The hash of a complete subtree within the tree (see `merkle.Subtrees`)."""
+        above = level % TILE_LEVELS
+        base, count = level - above, 1 << above
+        tile, place = divmod(index * count, 1 << TILE_LEVELS)
+        return merkle.joined(self.tile(base, tile)[place : place + count])
+
+    def _tile(self, level: int, index: int) -> list[bytes]:
+        """Up to 256 neighbouring hashes of one kept level."""
+        first = index << TILE_LEVELS
+        last = min(first + (1 << TILE_LEVELS), self._size >> level)
+        if level == 0:
+            query = select(LogEntry.hash).where(LogEntry.index >= first, LogEntry.index < last).order_by(LogEntry.index)
+        else:
+            here = (LogNode.level == level, LogNode.index >= first, LogNode.index < last)
+            query = select(LogNode.hash).where(*here).order_by(LogNode.index)
+        return list(self._tx.scalars(query))
+
+
+def origin_of(tag: str) -> str:
+    """The name of an installation's log, and of its key."""
+    return f"guestkey.log/{tag}"
+
+
+def checkpoint(tx: Transaction, caller: Caller, size: int | None = None) -> LogCheckpoint:
+    """The newest checkpoint, or that of a size.
+
+    Raises:
+        Forbidden: only admins and auditors see the log.
+        NotFound: there is none.
+    """
+    _may_see(caller)
+    query = select(LogCheckpoint).order_by(LogCheckpoint.size.desc()).limit(1)
+    if size is not None:
+        query = query.where(LogCheckpoint.size == size)
+    found = tx.scalars(query).one_or_none()
+    if found is None:
+        raise NotFound(
+            "There is no such checkpoint of the log.", advice="The worker signs one within seconds of an event."
+        )
+    return found
+
+
+def place(tx: Transaction, caller: Caller, number: int, tree: Tree, size: int) -> Place | None:
+    """Where the event of a number stands among the first `size` entries; None if it does not yet.
+
+    Raises:
+        Forbidden: only admins and auditors see the log.
+    """
+    _may_see(caller)
+    index = tx.execute(select(LogEntry.index).where(LogEntry.event_number == number)).scalar_one_or_none()
+    if index is None or index >= size:
+        return None
+    return Place(index, merkle.inclusion(tree.subtree, index, size))
+
+
+def grown(tx: Transaction, caller: Caller, first: int, size: int) -> list[bytes]:
+    """The proof that the log of `first` entries is the beginning of that of `size`.
+
+    Raises:
+        Forbidden: only admins and auditors see the log.
+        Invalid: the log never had these sizes.
+    """
+    _may_see(caller)
+    newest = tx.execute(select(LogEntry.index).order_by(LogEntry.index.desc()).limit(1)).scalar_one_or_none()
+    if newest is None or not 0 < first <= size <= newest + 1:
+        raise Invalid(
+            "The log never had that many entries.", advice="Take both sizes from checkpoints, the older one first."
+        )
+    return merkle.consistency(Tree(tx, size).subtree, first, size)
+
+
+def _may_see(caller: Caller) -> None:
+    if not sees_everything(caller):
+        raise Forbidden("Only admins and auditors check the log.", advice="Ask an auditor of the organisation.")

@@ -1,0 +1,1 @@
+"""Asking the gate: gathers the facts, foresees, explains. The decision itself is `policies/`."""

@@ -1,0 +1,1 @@
+"""OpenBao or HashiCorp Vault: the only importer of hvac."""

@@ -1,0 +1,165 @@
+"""OpenBao's answers in the broker's words: their shapes, a refusal, being down. No I/O, and nothing of hvac."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import requests
+import structlog
+
+from broker.base import tls_reasons
+from broker.base.errors import BackendDown
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,126}[a-z0-9])?")
+# What reading an answer raises that is not of the shape expected, a proxy's page for example; hvac raises them too.
+MISSHAPEN = (AttributeError, KeyError, IndexError, TypeError, ValueError)
+
+
+class VaultRefused(Exception):
+    """OpenBao answered and said no: a policy, a bad request, a missing thing. Internal: never shown."""
+
+
+class Nonsense(Exception):
+    """Something answered that is not OpenBao, or not whole. Internal to `broker.keystore.vault`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildToken:
+    """A token of one lease, of exactly one path; kept nowhere."""
+
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseCredential:
+    """What the database engine made: a login, and the lease it hangs on. `duration` is in seconds."""
+
+    username: str
+    password: str = field(repr=False)
+    lease_id: str
+    duration: int
+
+
+def checked_name(name: str) -> str:
+    """The name, if it is safe inside a path or policy: `[a-z0-9-]`, up to 128.
+
+    Raises:
+        ValueError: anything else; a stray `*` or `/` could widen a policy.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(f"unsafe name for OpenBao: {name!r}")
+    return name
+
+
+def checked_path(path: str) -> str:
+    """The path, if each of its parts is a safe name.
+
+    Raises:
+        ValueError: one is not.
+    """
+    return "/".join(checked_name(part) for part in path.split("/"))
+
+
+def sound(answer: T) -> T:
+    """The answer, if it is JSON or deliberately empty.
+
+    Raises:
+        Nonsense: hvac hands other answers through as they are.
+    """
+    if isinstance(answer, requests.Response) and answer.status_code != requests.codes.no_content:
+        raise Nonsense
+    return answer
+
+
+def part(answer: Any, *keys: str) -> Any:
+    """What lies at the keys, one inside the other.
+
+    Raises:
+        BackendDown: the answer is not of that shape.
+    """
+    with shaped(".".join(keys)):
+        for key in keys:
+            answer = answer[key]
+    return answer
+
+
+def text(answer: Any, *keys: str) -> str:
+    """The text at the keys; nothing else passes for one: what is `null` there must not be handed over as a password.
+
+    Raises:
+        BackendDown: there is no text there, or an empty one.
+    """
+    found = part(answer, *keys)
+    with shaped(".".join(keys)):
+        if not isinstance(found, str) or not found:
+            raise TypeError
+    return found
+
+
+def texts(answer: Any, *keys: str) -> list[str]:
+    """The list of texts at the keys: a text by itself must not pass for a list of its letters.
+
+    Raises:
+        BackendDown: there is no such list.
+    """
+    found = part(answer, *keys)
+    with shaped(".".join(keys)):
+        if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+            raise TypeError
+    return found
+
+
+def number(answer: Any, *keys: str) -> int:
+    """The whole number at the keys.
+
+    Raises:
+        BackendDown: there is none.
+    """
+    found = part(answer, *keys)
+    with shaped(".".join(keys)):
+        return int(found)
+
+
+@contextmanager
+def shaped(what: str) -> Iterator[None]:
+    """Read an answer inside the block; where it is not of the shape expected, OpenBao counts as down.
+
+    Raises:
+        BackendDown: reading it failed.
+    """
+    try:
+        yield
+    except MISSHAPEN as error:
+        log.warning("vault.misshapen_answer", missing=what)
+        raise down() from error
+
+
+def why_down(error: BaseException) -> str:
+    """Why TLS with OpenBao came to nothing, as the end of a sentence; empty: it was not TLS."""
+    refused = tls_reasons.behind(error)
+    if refused is None:
+        return tls_reasons.no_handshake(error)
+    # Everybody may read it, so OpenBao's own name is not in it.
+    why = tls_reasons.reason(refused, "the name in GUESTKEY_BAO_ADDR").why
+    return f"its certificate is not trusted: {why}"
+
+
+def unreachable(why: str) -> BackendDown:
+    """OpenBao does not answer at all, for a reason of `why_down` or for one that nobody knows."""
+    return down(f"The key store cannot be used, so nothing can be issued: {why}.") if why else down()
+
+
+def down(detail: str = "The key store does not answer, so nothing can be issued.") -> BackendDown:
+    """OpenBao, or what it must reach, does not answer usefully."""
+    return BackendDown(
+        detail,
+        backend="openbao",
+        advice="Try again in a minute. If it lasts, tell the operator: /readyz names what is missing.",
+    )

@@ -1,0 +1,228 @@
+"""What the broker asks of OpenBao's transit and key-value engines, and how slices are set up there.
+
+The calls themselves (log-in, limits, breakers, hvac) are `broker.keystore.vault.Vault`, which this is a part of.
+"""
+
+from __future__ import annotations
+
+import base64
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from broker.base.errors import BackendDown
+from broker.keystore.answers import VaultRefused, checked_name, checked_path, down, number, part, shaped, text, texts
+
+# Of the five that an end may take: an OpenBao that hangs would use up most of them.
+_REMEMBERED_SECONDS = 1.5
+
+
+class Engines(ABC):
+    """Operations over the two calls and the deletion that `Vault` makes as one identity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._remembered: dict[str, Mapping[str, str]] = {}
+
+    @abstractmethod
+    def deadline(self, seconds: float) -> AbstractContextManager[None]:
+        """What this thread asks meanwhile takes no longer together."""
+
+    @abstractmethod
+    def _read(self, path: str) -> Any:
+        """What is at a path; None for nothing."""
+
+    @abstractmethod
+    def _write(self, path: str, body: Mapping[str, Any], *, behind: str = "") -> Any:
+        """Write and return the answer."""
+
+    @abstractmethod
+    def _list(self, path: str) -> Any:
+        """What is under a path; None for nothing."""
+
+    @abstractmethod
+    def _delete(self, path: str) -> None:
+        """Remove what is at a path; twice is fine."""
+
+    def standby_answers(self) -> bool:
+        """Whether the node asked may answer reads while it is a standby: from what it knew last, if it is cut off.
+
+        Where this identity may not read the node's configuration (policies of an earlier release), a node that is not
+        the leader counts as one. HashiCorp Vault does not know the setting: its standbys pass requests on.
+
+        Raises:
+            BackendDown: OpenBao does not answer.
+        """
+        try:
+            configuration = part(self._read("sys/config/state/sanitized"), "data")
+        except VaultRefused:
+            return not part(self._read("sys/leader"), "is_self")
+        with shaped("data.disable_standby_reads"):
+            return configuration.get("disable_standby_reads", True) is not True
+
+    # -- transit ------------------------------------------------------------------------------------------------
+
+    def encrypt(self, key: str, plaintext: bytes, *, context: str | None = None) -> str:
+        """Wrap bytes under a transit key; for a derived key `context` binds the result to one owner."""
+        body = {"plaintext": _base64(plaintext)} | _context(context)
+        try:
+            answer = self._write(f"transit/encrypt/{checked_name(key)}", body)
+        except VaultRefused as error:
+            raise down("The key store refuses to wrap a secret.") from error
+        return text(answer, "data", "ciphertext")
+
+    def decrypt(self, key: str, ciphertext: str, *, context: str | None = None) -> bytes:
+        """Unwrap what `encrypt` made.
+
+        Raises:
+            VaultRefused: wrong context, altered text, or a key that is gone.
+        """
+        body = {"ciphertext": ciphertext} | _context(context)
+        answer = self._write(f"transit/decrypt/{checked_name(key)}", body)
+        with shaped("data.plaintext"):
+            return base64.b64decode(part(answer, "data", "plaintext"))
+
+    def sign_jws(self, key: str, signing_input: bytes, *, version: int) -> str:
+        """An ES256 signature of the input in JWS form (RFC 7515: r and s, base64url), by one key version."""
+        body = {
+            "input": _base64(signing_input),
+            "marshaling_algorithm": "jws",
+            "hash_algorithm": "sha2-256",
+            "key_version": version,
+        }
+        return text(self._write(f"transit/sign/{checked_name(key)}", body), "data", "signature").rpartition(":")[2]
+
+    def sign_ed25519(self, key: str, message: bytes, *, version: int) -> bytes:
+        """The 64 bytes of an Ed25519 signature (RFC 8032) by one version of a transit key."""
+        body = {"input": _base64(message), "key_version": version}
+        signature = text(self._write(f"transit/sign/{checked_name(key)}", body), "data", "signature")
+        with shaped("data.signature"):
+            return base64.b64decode(signature.rpartition(":")[2])
+
+    def public_keys(self, key: str) -> tuple[int, dict[int, str]]:
+        """The newest version of a signing key and the public keys of every version: PEM, or base64 for Ed25519."""
+        answer = self._read(f"transit/keys/{checked_name(key)}")
+        if answer is None:
+            raise VaultRefused(f"no transit key {key}")
+        versions, newest = part(answer, "data", "keys"), number(answer, "data", "latest_version")
+        with shaped("data.keys"):
+            return newest, {int(version): text(versions, version, "public_key") for version in versions}
+
+    # -- secrets of the broker's own hands ----------------------------------------------------------------------
+
+    def secret(self, path: str, *, remembered: bool = False) -> Mapping[str, str]:
+        """The newest version of a secret in the key-value mount `guestkey`.
+
+        Args:
+            remembered: while OpenBao is down, answer what it said last; for hands that must be able to end things then.
+                Where it has said something before, it is waited for no longer than an end can spare.
+
+        Raises:
+            VaultRefused: there is none, or this identity may not read it.
+        """
+        known = self._remembered.get(path) if remembered else None
+        try:
+            with nullcontext() if known is None else self.deadline(_REMEMBERED_SECONDS):
+                secret = self.found_secret(path)
+        except BackendDown:
+            if known is not None:
+                return known
+            raise
+        if secret is None:
+            raise VaultRefused(f"no secret {path}")
+        if remembered:
+            self._remembered[path] = secret
+        return secret
+
+    def found_secret(self, path: str) -> Mapping[str, str] | None:
+        """The same, or None where there is none.
+
+        Raises:
+            VaultRefused: this identity may not read it.
+        """
+        answer = self._read(f"guestkey/data/{checked_path(path)}")
+        if answer is None:
+            return None
+        with shaped("data.data"):
+            secret = part(answer, "data", "data")
+            return {str(key): text(secret, key) for key in secret}
+
+    def remember(self, path: str, content: Mapping[str, str]) -> None:
+        """What a `remembered` secret is while OpenBao is down, told by the operator."""
+        self._remembered[checked_path(path)] = content
+
+    def keep(self, path: str, content: Mapping[str, str]) -> None:
+        """Write a new version of an entry in the key-value mount `guestkey`.
+
+        Raises:
+            VaultRefused: this identity may not write it.
+        """
+        self._write(f"guestkey/data/{checked_path(path)}", {"data": dict(content)})
+
+    # -- leases of other engines --------------------------------------------------------------------------------
+
+    def lease_names(self, path: str) -> list[str]:
+        """What lies under a path of leases: parts of names; those that end with a slash have more under them.
+
+        Raises:
+            VaultRefused: this identity may not list it.
+        """
+        answer = self._list(f"sys/leases/lookup/{checked_path(path)}")
+        return [] if answer is None else texts(answer, "data", "keys")
+
+    def entry(self, path: str) -> tuple[Mapping[str, str], int]:
+        """What an entry holds and its version; nothing and 0 where there is none.
+
+        Raises:
+            VaultRefused: this identity may not read it.
+        """
+        answer = self._read(f"guestkey/data/{checked_path(path)}")
+        if answer is None:
+            return {}, 0
+        content, version = part(answer, "data", "data") or {}, number(answer, "data", "metadata", "version")
+        with shaped("data.data"):
+            return {str(key): str(value) for key, value in content.items()}, version
+
+    def keep_if(self, path: str, content: Mapping[str, str], version: int) -> bool:
+        """Write an entry only if its version is still this one; whether it was. One of several who try wins.
+
+        Raises:
+            VaultRefused: this identity may not write it.
+        """
+        body = {"data": dict(content), "options": {"cas": version}}
+        try:
+            self._write(f"guestkey/data/{checked_path(path)}", body)
+        except VaultRefused:
+            if self.entry(path)[1] == version:
+                raise
+            return False
+        return True
+
+    # -- setting up slices --------------------------------------------------------------------------------------
+
+    def write_database_role(self, role: str, definition: Mapping[str, Any]) -> None:
+        """Create or replace a database role; for the setup identity only."""
+        self._write(f"database/roles/{checked_name(role)}", dict(definition))
+
+    def delete_database_role(self, role: str) -> None:
+        """Remove a database role; twice is fine."""
+        path = f"database/roles/{checked_name(role)}"
+        self._delete(path)
+
+    def write_policy(self, name: str, hcl: str) -> None:
+        """Create or replace an ACL policy; for the setup identity only."""
+        self._write(f"sys/policies/acl/{checked_name(name)}", {"policy": hcl})
+
+    def delete_policy(self, name: str) -> None:
+        """Remove an ACL policy; twice is fine."""
+        path = f"sys/policies/acl/{checked_name(name)}"
+        self._delete(path)
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _context(context: str | None) -> dict[str, str]:
+    return {} if context is None else {"context": _base64(context.encode())}

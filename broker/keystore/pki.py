@@ -1,0 +1,208 @@
+"""What the broker asks of OpenBao's PKI engine: certificates signed, listed, revoked, and what gateways check them by.
+
+The calls themselves (log-in, limits, breakers, hvac) are `broker.keystore.vault.Vault`, which this is a part of.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from threading import Lock
+from typing import Any
+
+from broker.keystore.answers import MISSHAPEN, ChildToken, checked_name, down, part, text
+
+_SERIAL = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){0,24}")
+_OCSP = "application/ocsp-request"
+# How long one who needs a fresh list waits for those before it.
+_ROTATION_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class SignedCertificate:
+    """What PKI made: PEM, the certificate of who signed, and the serial as OpenBao writes it."""
+
+    certificate: str
+    issuer: str
+    serial: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCertificate:
+    """A certificate as OpenBao keeps it, and since when it is revoked, by OpenBao's clock."""
+
+    certificate: str
+    revoked_at: datetime | None
+
+
+def checked_serial(serial: str) -> str:
+    """The serial, if it is hexadecimal pairs with colons between, as OpenBao writes them.
+
+    Raises:
+        ValueError: anything else; it becomes part of a path.
+    """
+    if _SERIAL.fullmatch(serial) is None:
+        raise ValueError(f"unsafe serial: {serial!r}")
+    return serial
+
+
+class Certificates(ABC):
+    """Operations over the calls that `Vault` makes: as one identity, with a lease's token, or as nobody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rotation = Lock()
+        self._ticket = Lock()
+        self._begun = 0
+        self._made = 0
+        self._fresh = b""
+
+    @abstractmethod
+    def _read(self, path: str) -> Any:
+        """What is at a path; None for nothing."""
+
+    @abstractmethod
+    def _list(self, path: str) -> Any:
+        """What is below a path; None for nothing."""
+
+    @abstractmethod
+    def _write(self, path: str, body: Mapping[str, Any], *, behind: str = "") -> Any:
+        """Write and return the answer."""
+
+    @abstractmethod
+    def _write_as(self, token: ChildToken, path: str, body: Mapping[str, Any]) -> Any:
+        """The same with a lease's own token."""
+
+    @abstractmethod
+    def _delete(self, path: str) -> None:
+        """Remove what is at a path; twice is fine."""
+
+    @abstractmethod
+    def _fetch(self, path: str, body: bytes | None = None, content_type: str = "") -> bytes:
+        """The bytes at a path that everybody may read."""
+
+    # -- for one lease ------------------------------------------------------------------------------------------
+
+    def sign_certificate(
+        self, token: ChildToken, role: str, csr: str, *, common_name: str, uri: str, ttl: int
+    ) -> SignedCertificate:
+        """Sign the key of a request with a lease's own token; `ttl` is in seconds.
+
+        A `ttl` over the role's longest is cut without an error: what came back must be looked at.
+
+        Raises:
+            VaultRefused: the token's policy, or the role, does not allow it.
+        """
+        body = {
+            "csr": csr,
+            "common_name": common_name,
+            "exclude_cn_from_sans": True,
+            "uri_sans": uri,
+            "ttl": f"{ttl}s",
+        }
+        answer = self._write_as(token, f"pki/sign/{checked_name(role)}", body)
+        certificate, issuer, serial = (
+            text(answer, "data", name) for name in ("certificate", "issuing_ca", "serial_number")
+        )
+        return SignedCertificate(certificate, issuer, serial)
+
+    # -- ending -------------------------------------------------------------------------------------------------
+
+    def certificate(self, serial: str) -> StoredCertificate | None:
+        """A certificate OpenBao keeps; None if it keeps none of that serial."""
+        answer = self._read(f"pki/cert/{checked_serial(serial)}")
+        if answer is None:
+            return None
+        moment = part(answer, "data", "revocation_time")
+        if not isinstance(moment, int):
+            raise down()
+        revoked_at = datetime.fromtimestamp(moment, UTC) if moment else None
+        return StoredCertificate(text(answer, "data", "certificate"), revoked_at)
+
+    def certificate_serials(self) -> list[str]:
+        """The serials of every certificate kept, expired ones too until they are tidied away."""
+        answer = self._list("pki/certs")
+        if answer is None:
+            return []
+        serials = part(answer, "data", "keys")
+        if not isinstance(serials, list):
+            raise down()
+        return [str(serial).replace("-", ":") for serial in serials]
+
+    def revoke_certificate(self, serial: str) -> None:
+        """Revoke; twice is fine, and so is one that has expired. The revocation list shows it once made anew.
+
+        Raises:
+            VaultRefused: there is no such certificate.
+        """
+        self._write("pki/revoke", {"serial_number": checked_serial(serial)})
+
+    def fresh_crl(self) -> bytes:
+        """A revocation list (DER) made after this call began; callers at the same time share one.
+
+        Making it costs as much as there are entries on it, so a batch of revocations pays once.
+        """
+        with self._ticket:
+            mine = self._begun + 1
+        if not self._rotation.acquire(timeout=_ROTATION_SECONDS):
+            raise down()
+        try:
+            if self._made < mine:
+                with self._ticket:
+                    self._begun += 1
+                    making = self._begun
+                if part(self._read("pki/crl/rotate"), "data", "success") is not True:
+                    raise down()
+                self._fresh, self._made = self.crl(), making
+            return self._fresh
+        finally:
+            self._rotation.release()
+
+    # -- for everybody ------------------------------------------------------------------------------------------
+
+    def crl(self) -> bytes:
+        """The revocation list in force, DER (RFC 5280, section 5)."""
+        return self._fetch("pki/crl")
+
+    def ca_certificate(self) -> str:
+        """The certificate of whoever signs guests' certificates, PEM."""
+        return self._fetch("pki/ca/pem").decode("ascii", "replace")
+
+    def clock(self) -> datetime:
+        """OpenBao's own clock, to the second: what it goes by when a certificate expires."""
+        try:
+            seconds = json.loads(self._fetch("sys/health"))["server_time_utc"]
+            return datetime.fromtimestamp(int(seconds), UTC)
+        except (*MISSHAPEN, OverflowError) as error:
+            raise down() from error
+
+    def ocsp(self, request: bytes) -> bytes:
+        """OpenBao's signed answer to an OCSP request, both DER (RFC 6960).
+
+        Raises:
+            VaultRefused: it is no OCSP request.
+        """
+        return self._fetch("pki/ocsp", request, _OCSP)
+
+    # -- setting up slices --------------------------------------------------------------------------------------
+
+    def write_certificate_role(self, role: str, definition: Mapping[str, Any]) -> None:
+        """Create or replace a role that signs; for the setup identity only."""
+        self._write(f"pki/roles/{checked_name(role)}", dict(definition))
+
+    def delete_certificate_role(self, role: str) -> None:
+        """Remove one; twice is fine."""
+        self._delete(f"pki/roles/{checked_name(role)}")
+
+    def write_certificate_urls(self, base: str) -> None:
+        """Where certificates say that CA, revocation list and OCSP are: below this address; setup identity only."""
+        body = {
+            "issuing_certificates": [f"{base}/ca.pem"],
+            "crl_distribution_points": [f"{base}/crl"],
+            "ocsp_servers": [f"{base}/ocsp"],
+        }
+        self._write("pki/config/urls", body)

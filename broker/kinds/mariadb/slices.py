@@ -1,0 +1,230 @@
+"""Slices in MariaDB: how a binding becomes a view there, and the broker's own logins, which make and watch it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pymysql
+import structlog
+from pymysql.cursors import Cursor
+
+from broker.base.errors import BackendDown, Invalid
+from broker.base.settings import is_loopback
+from broker.keystore.vault import Vault, VaultRefused
+from broker.kinds.mariadb import follows
+from broker.kinds.mariadb.binding import MariadbBinding, MariadbColumn
+from broker.kinds.names import short
+from broker.kinds.tables.database_user import LIFETIMES, lend, unknown_login, withdraw
+from broker.kinds.tables.looking import MADE
+
+log = structlog.get_logger(__name__)
+Session: TypeAlias = "pymysql.Connection[Cursor]"
+_CONNECT_SECONDS = 3
+_STATEMENT_SECONDS = 5
+# Ours, whatever the server's is: literals are quoted for it, and what it would only warn of is an error.
+_STRICT = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO"
+_READABLE = """
+    SELECT column_name, data_type, column_type, coalesce(collation_name, '') FROM information_schema.columns
+     WHERE table_schema = %s AND table_name = %s AND find_in_set('select', privileges)
+"""
+_TABLE = """
+    SELECT coalesce(create_time, ''), concat(table_type, ' ', coalesce(engine, '')) FROM information_schema.tables
+     WHERE table_schema = %s AND table_name = %s
+"""
+_COLUMNS = """
+    SELECT column_name, ordinal_position, column_type, coalesce(generation_expression, '')
+      FROM information_schema.columns WHERE table_schema = %s AND table_name = %s AND find_in_set('select', privileges)
+"""
+_VIEW = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'guestkey_slices' AND table_name = %s"
+
+
+def view_of(slice_id: str) -> str:
+    """The view a guest reads; its name says nothing of dataset or vendor."""
+    return f"guestkey_slices.v_{short(slice_id)}"
+
+
+def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> None:
+    """Make a slice real: its view in MariaDB, its database role and policy in OpenBao. Twice is fine.
+
+    Raises:
+        Invalid: the table or a column does not exist or may not be read, or a literal is of another type.
+        BackendDown: MariaDB or OpenBao does not answer.
+    """
+    binding = MariadbBinding.parse(raw_binding)
+    try:
+        with connected(vault, binding.connection, "registrar") as session, session.cursor() as cursor:
+            types = types_of(cursor, binding)
+            if why := follows.find(cursor, binding.schema, binding.table):
+                raise Invalid(why, field="/binding/table", advice=follows.ADVICE)
+            query, literals = binding.select(types)
+            # MariaDB only warns of a literal that it cannot read, and shows every row.
+            cursor.execute(*binding.select(types, of_one_row=True))
+            _refuse_warnings(cursor)
+            # Else a guest's own condition could be tried on a hidden row first, and its error would tell of it. What
+            # has a LIMIT is filled before anything is asked of it.
+            apart = not binding.fast and (bool(binding.rows) or _is_view(cursor, binding))
+            barrier = " LIMIT 18446744073709551615" if apart else ""
+            algorithm = "TEMPTABLE" if apart else "MERGE"
+            options = f"ALGORITHM = {algorithm} SQL SECURITY DEFINER"
+            cursor.execute(f"CREATE OR REPLACE {options} VIEW {view_of(slice_id)} AS {query}{barrier}", literals)
+            _refuse_warnings(cursor)
+    except pymysql.DataError as error:
+        raise _misread() from error
+    except pymysql.Error as error:
+        log.warning("slice.not_changed", slice=slice_id, error=type(error).__name__)
+        raise silent() from error
+    make = f"CALL guestkey_ops.make_guest('{{{{name}}}}', '{{{{password}}}}', 'v_{short(slice_id)}')"
+    end = "CALL guestkey_ops.end_guest('{{name}}')"
+    role = {"db_name": binding.connection, "creation_statements": [make], "revocation_statements": [end]}
+    lend(vault, slice_id, {**role, **LIFETIMES})
+
+
+def _refuse_warnings(cursor: Cursor) -> None:
+    cursor.execute("SHOW WARNINGS")
+    if warned := [code for level, code, _ in cursor.fetchall() if level != "Note"]:
+        log.warning("slice.warned_of", codes=warned)
+        raise _misread()
+
+
+def _misread() -> Invalid:
+    return Invalid(
+        "MariaDB cannot compare a row filter's literal with its column as it stands.",
+        field="/binding/rows",
+        advice="Write the literal as MariaDB shows values of that column.",
+    )
+
+
+def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> None:
+    """Take a slice's policy, database role and view away, once its leases have ended. Twice is fine.
+
+    Raises:
+        BackendDown: MariaDB or OpenBao does not answer.
+    """
+    withdraw(vault, slice_id)
+    try:
+        with connected(vault, str(raw_binding["connection"]), "registrar") as session, session.cursor() as cursor:
+            cursor.execute(f"DROP VIEW IF EXISTS {view_of(slice_id)}")
+    except pymysql.Error as error:
+        log.warning("slice.not_changed", slice=slice_id, error=type(error).__name__)
+        raise silent() from error
+
+
+def types_of(cursor: Cursor, binding: MariadbBinding) -> dict[str, MariadbColumn]:
+    """The types of the columns of a binding's table that this login may read.
+
+    Raises:
+        Invalid: the table or a column does not exist, or this login may not read it.
+    """
+    cursor.execute(_READABLE, (binding.schema, binding.table))
+    types = {str(name): MariadbColumn.read(*map(str, of)) for name, *of in cursor.fetchall()}
+    if not types:
+        raise Invalid(
+            "There is no such table, or the registrar may not read it.",
+            field="/binding/table",
+            advice=f"GRANT SELECT ON {binding.schema}.{binding.table} TO guestkey_registrar, then try again.",
+        )
+    missing = {*binding.columns, *(row.column for row in binding.rows)} - types.keys()
+    if missing:
+        raise Invalid(
+            f"The table has no column {', '.join(sorted(missing))}, or the registrar may not read it.",
+            field="/binding/columns",
+        )
+    return types
+
+
+def look(
+    setup: Vault, connection_name: str, slices: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any] | None]:
+    """What lies behind each slice now, by its id; None where no table has the name any more.
+
+    A table is known by the moment its definition was written, the only trace of it that MariaDB shows the registrar:
+    another table of that name has another, and so has one that was altered, optimised or renamed and renamed back.
+
+    Args:
+        slices: the bindings of slices at this connection, by their ids.
+
+    Raises:
+        BackendDown: the database does not answer.
+    """
+    found: dict[str, dict[str, Any] | None] = {}
+    try:
+        with connected(setup, connection_name, "registrar") as session, session.cursor() as cursor:
+            for id_, raw in slices.items():
+                found[id_] = _look(cursor, MariadbBinding.parse(raw), view_of(id_).partition(".")[2])
+    except pymysql.Error as error:
+        log.warning("slices.not_looked_at", connection=connection_name, error=type(error).__name__)
+        raise silent() from error
+    return found
+
+
+def _look(cursor: Cursor, binding: MariadbBinding, view: str) -> dict[str, Any] | None:
+    cursor.execute(_TABLE, (binding.schema, binding.table))
+    if (row := cursor.fetchone()) is None:
+        return None
+    cursor.execute(_COLUMNS, (binding.schema, binding.table))
+    columns = {str(name): [int(place), str(type_), str(computed)] for name, place, type_, computed in cursor.fetchall()}
+    named = {*binding.columns, *(row.column for row in binding.rows)}
+    cursor.execute(_VIEW, (view,))
+    return {
+        "made": MADE,
+        "table": str(row[0]),
+        "definition": str(row[1]),
+        "columns": {name: columns[name] for name in sorted(named & columns.keys())},
+        "reads": [str(name) for (name,) in cursor.fetchall()],
+        "follows": follows.find(cursor, binding.schema, binding.table),
+    }
+
+
+def _is_view(cursor: Cursor, binding: MariadbBinding) -> bool:
+    """Whether what has the table's name is a view, which may hide rows by itself."""
+    cursor.execute(_TABLE, (binding.schema, binding.table))
+    row = cursor.fetchone()
+    return row is None or str(row[1]).startswith("VIEW")
+
+
+def connected(
+    vault: Vault, connection_name: str, login: str, *, statement_seconds: int = _STATEMENT_SECONDS
+) -> Session:
+    """A session of the login `registrar` or `watch`, autocommitting; its context closes it.
+
+    Args:
+        statement_seconds: how long a statement may take; one second more, and the session is given up.
+
+    Raises:
+        BackendDown: the database cannot be reached, or its login is not known.
+    """
+    try:
+        url = urlsplit(vault.secret(f"connections/{connection_name}/{login}", remembered=login == "watch")["url"])
+        host, ca_file = url.hostname or "", parse_qs(url.query).get("ssl_ca", [None])[0]
+        if url.scheme != "mysql":
+            raise KeyError(connection_name)
+        # On this machine nobody can pose as the server; anywhere else its certificate must be right.
+        plain = is_loopback(host) and ca_file is None
+        return pymysql.connect(
+            host=host,
+            port=url.port or 3306,
+            user=unquote(url.username or ""),
+            password=unquote(url.password or ""),
+            ssl=None if plain else ssl.create_default_context(cafile=ca_file),
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=statement_seconds + 1,
+            write_timeout=_CONNECT_SECONDS,
+            charset="utf8mb4",
+            autocommit=True,
+            # Times in UTC: a table is known again by when it was made, whatever zone the server is set to later.
+            init_command=f"SET SESSION max_statement_time = {statement_seconds}, lock_wait_timeout ="
+            f" {max(1, statement_seconds - 2)}, sql_mode = '{_STRICT}', time_zone = '+00:00'",
+        )
+    except (VaultRefused, KeyError) as error:
+        raise unknown_login() from error
+    except (pymysql.Error, OSError, ValueError) as error:
+        log.warning("mariadb.unreachable", connection=connection_name, login=login, error=type(error).__name__)
+        raise silent() from error
+
+
+def silent() -> BackendDown:
+    """The database behind a slice does not answer usefully."""
+    return BackendDown("The dataset's database does not answer.", backend="mariadb", advice="Try again in a minute.")

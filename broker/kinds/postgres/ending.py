@@ -1,0 +1,249 @@
+"""Taking users of ours away in PostgreSQL by hand, many at once: sessions, doors, sessions, users, then the question.
+
+The order is the point, and that each step is committed before the next begins. Sessions are ended before the door is
+closed, because a guest can lock the row that closing it changes; and after, because one may have come in meanwhile.
+What a guest may read is taken first: it is a row that none can lock, and nothing is read or logged in to without it,
+though the session that holds the door computes something that PostgreSQL cannot interrupt.
+Whoever stands in the way is ended while we wait for it. Knows nothing of OpenBao or of leases.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from time import monotonic, sleep
+from typing import Any, LiteralString
+
+import psycopg
+import structlog
+from psycopg import sql
+
+from broker.base.errors import BackendDown
+
+log = structlog.get_logger(__name__)
+Session = psycopg.Connection[tuple[Any, ...]]
+# A log-in that had passed the door before it was closed becomes a session that can be seen within this.
+_LATECOMERS_SECONDS = 0.1
+# Sessions end within milliseconds of being told to; one that hangs in the kernel is seen when PostgreSQL is asked.
+_GOING_SECONDS = 1.0
+_POLL_SECONDS = 0.02
+# Where one user's row or role is locked, each is worked at by itself, several at a time.
+_HELPERS = 4
+# So that one statement stays well within its timeout.
+_AT_ONCE = 100
+# Together only what is free at once: otherwise one guest would hold up the hundred beside it.
+_TOGETHER_LOCK = "200ms"
+_ALONE_LOCK = "700ms"
+_TRIES = 2
+# Less than the five seconds declared: what has not ended by then is reported, and tried again.
+_MOST_SECONDS = 4.0
+_HOPE_SECONDS = 3.0
+
+# A session whose user was dropped shows no name any more, only the number the user had.
+_SHOWN = """
+    SELECT oid::bigint, rolname, false FROM pg_roles WHERE rolname = ANY(%(users)s)
+    UNION ALL
+    SELECT a.usesysid::bigint, a.usename, true FROM pg_stat_activity a
+     WHERE a.usename = ANY(%(users)s)
+        OR (a.usesysid IS NOT NULL AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = a.usesysid))
+"""
+
+
+class Looked:
+    """What PostgreSQL shows of some users: their numbers while they exist, and sessions, also of dropped ones."""
+
+    def __init__(self, session: Session, users: Sequence[str]) -> None:
+        rows = session.execute(_SHOWN, {"users": list(users)}).fetchall()
+        self.numbers: Mapping[str, int] = {name: number for number, name, is_session in rows if not is_session}
+        self.logged_in = frozenset(str(name) for _, name, is_session in rows if is_session and name is not None)
+        self.orphans = [int(number) for number, name, is_session in rows if is_session and name is None]
+
+    @property
+    def nothing(self) -> bool:
+        """Neither a user nor a session."""
+        return not (self.numbers or self.logged_in or self.orphans)
+
+
+def take_away(session: Session, users: Sequence[str], another: Callable[[], Session]) -> dict[str, str]:
+    """Take users away; returns for each what PostgreSQL shows of it afterwards, empty if nothing.
+
+    Args:
+        session: of the watch login, autocommitting.
+        another: opens one more such session.
+
+    Raises:
+        psycopg.Error: the server refuses to be asked, or goes away meanwhile.
+    """
+    until = monotonic() + _MOST_SECONDS
+    hopeful = monotonic() + _HOPE_SECONDS
+    before = after = Looked(session, users)
+    if not before.nothing:
+        signal(session, before, users)
+        if _has_function(session, "revoke_rights"):
+            _insist(session, another, "revoke_rights", before.numbers, until)
+        open_doors = _insist(session, another, "close_door", before.numbers, until)
+        # Only then: who reconnects without pause would else be let in again under a user that is about to go.
+        sleep(_LATECOMERS_SECONDS)
+        _end_sessions(session, users, until)
+        _insist(session, another, "drop_user", before.numbers.keys() - open_doors, until)
+        # What kept a door open most likely keeps its user: nobody waits for that twice.
+        _insist(session, another, "drop_user", open_doors, hopeful)
+        after = Looked(session, users)
+        if after.orphans or after.logged_in:
+            _end_sessions(session, users, until)
+            after = Looked(session, users)
+    return {user: _remains(user, before, after) for user in users}
+
+
+def _remains(user: str, before: Looked, after: Looked) -> str:
+    number = before.numbers.get(user)
+    # Of one that was gone already nobody knows the number: any session without a user may be its.
+    orphans = sum(number in (None, orphan) for orphan in after.orphans)
+    roles, sessions = int(user in after.numbers), int(user in after.logged_in) + orphans
+    return f"{roles} role, {sessions} sessions" if roles or sessions else ""
+
+
+def signal(session: Session, shown: Looked, users: Sequence[str]) -> None:
+    """Tell sessions to end, without waiting for them; those of users that are gone go by any user's name."""
+    if not (shown.logged_in or shown.orphans):
+        return
+    try:
+        session.execute("SELECT guestkey_ops.signal_sessions(%s::name[])", (list(users),))
+    except psycopg.errors.UndefinedFunction:
+        # A database connected before this function came: that one waits for each session it ends.
+        for user in sorted(shown.logged_in) or users[:1]:
+            session.execute("SELECT guestkey_ops.end_sessions(%s)", (user,))
+
+
+def _end_sessions(session: Session, users: Sequence[str], until: float) -> None:
+    end = min(monotonic() + _GOING_SECONDS, until)
+    while True:
+        shown = Looked(session, users)
+        if not (shown.logged_in or shown.orphans) or monotonic() > end:
+            return
+        signal(session, shown, users)
+        sleep(_POLL_SECONDS)
+
+
+def _insist(
+    session: Session, another: Callable[[], Session], function: LiteralString, users: Collection[str], until: float
+) -> set[str]:
+    """Do it to all together; where one holds that up, to each by itself while whoever blocks us is ended.
+
+    Returns to whom it was not done.
+    """
+    stubborn: list[str] = []
+    _lock_timeout(session, _TOGETHER_LOCK)
+    for some in _parts(users):
+        try:
+            _call(session, function, some)
+        except psycopg.Error as error:
+            if session.closed:
+                raise
+            log.warning("postgres.not_together", function=function, error=type(error).__name__)
+            stubborn += some
+    left = set(stubborn)
+    if not stubborn or monotonic() >= until:
+        return left
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for user in stubborn:
+        waiting.put(user)
+
+    def work_off(session: Session) -> None:
+        _lock_timeout(session, _ALONE_LOCK)
+        with suppress(queue.Empty):
+            while monotonic() < until:
+                if _alone(session, user := waiting.get_nowait(), function, until):
+                    left.discard(user)
+
+    with _blockers_ended(another, stubborn), _helped(another, work_off, len(stubborn) - 1):
+        work_off(session)
+    return left
+
+
+def _alone(session: Session, user: str, function: LiteralString, until: float) -> bool:
+    for _ in range(_TRIES):
+        try:
+            _call(session, function, [user])
+        except psycopg.Error as error:
+            if session.closed:
+                raise
+            # Its row is locked, it owns something elsewhere, or another worker is at it too.
+            log.warning("postgres.not_done", function=function, user=user, error=type(error).__name__)
+        else:
+            return True
+        if monotonic() >= until:
+            break
+    return False
+
+
+@contextmanager
+def _helped(another: Callable[[], Session], work_off: Callable[[Session], None], most: int) -> Iterator[None]:
+    def help_out() -> None:
+        try:
+            with another() as session:
+                work_off(session)
+        except (BackendDown, psycopg.Error) as error:
+            # The others do its part; what nobody does is seen when PostgreSQL is asked.
+            log.warning("postgres.helper_lost", error=type(error).__name__)
+
+    helpers = [threading.Thread(target=help_out, name="ending-users") for _ in range(min(_HELPERS, most))]
+    for helper in helpers:
+        helper.start()
+    try:
+        yield
+    finally:
+        for helper in helpers:
+            helper.join()
+
+
+@contextmanager
+def _blockers_ended(another: Callable[[], Session], users: Sequence[str]) -> Iterator[None]:
+    """Meanwhile end every guest's session that our own wait for, whoever's it is."""
+    done = threading.Event()
+
+    def end_blockers() -> None:
+        try:
+            with another() as session:
+                while not done.wait(_POLL_SECONDS):
+                    _end_blockers(session, users)
+        except (BackendDown, psycopg.Error) as error:
+            log.warning("postgres.blockers_not_ended", error=type(error).__name__)
+
+    ending = threading.Thread(target=end_blockers, name="ending-blockers")
+    ending.start()
+    try:
+        yield
+    finally:
+        done.set()
+        ending.join()
+
+
+def _end_blockers(session: Session, users: Sequence[str]) -> None:
+    try:
+        session.execute("SELECT guestkey_ops.end_blockers()")
+    except psycopg.errors.UndefinedFunction:
+        signal(session, Looked(session, users), users)
+
+
+def _has_function(session: Session, function: LiteralString) -> bool:
+    """A database connected before a function came is ended without it."""
+    name = f"guestkey_ops.{function}(name)"
+    return session.execute("SELECT to_regprocedure(%s) IS NOT NULL", (name,)).fetchone() == (True,)
+
+
+def _lock_timeout(session: Session, limit: str) -> None:
+    session.execute("SELECT set_config('lock_timeout', %s, false)", (limit,))
+
+
+def _call(session: Session, function: LiteralString, users: Sequence[str]) -> None:
+    # One statement, one commit.
+    query = sql.SQL("SELECT {}(u) FROM unnest(%s::name[]) u").format(sql.Identifier("guestkey_ops", function))
+    session.execute(query, (list(users),))
+
+
+def _parts(users: Iterable[str]) -> list[list[str]]:
+    ordered = sorted(users)
+    return [ordered[at : at + _AT_ONCE] for at in range(0, len(ordered), _AT_ONCE)]

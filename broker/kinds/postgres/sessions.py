@@ -1,0 +1,240 @@
+"""Sessions of the broker's own logins on datasets' databases, and how its things are named there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import psycopg
+import structlog
+
+from broker.base.database import bounded
+from broker.base.errors import BackendDown
+from broker.keystore.vault import Vault, VaultRefused
+from broker.kinds.names import short
+from broker.kinds.tables.database_user import unknown_login
+
+log = structlog.get_logger(__name__)
+_CONNECT_SECONDS = 3
+_STATEMENT_SECONDS = 5
+# Times and dates as they are always written: definitions that hold some are compared by their text.
+_WRITTEN = " -c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=postgres"
+# Who would use a session that is there anyhow waits for another's use of it: short unless the server is silent.
+_READY_SECONDS = 0.5
+# A log-in that waits at the server goes on waiting there after we gave up, and counts towards what its login may have.
+_MOST_HUNG = 10
+_HUNG_PAUSE_SECONDS = 5.0
+# A server that is frozen, or a network that swallows, must not hold the worker's hands for ever.
+_Bounded = bounded(_STATEMENT_SECONDS + 1)
+
+
+def view_of(slice_id: str) -> str:
+    """The view a guest reads; its name says nothing of dataset or vendor, since every user can list names."""
+    return f"slices.v_{short(slice_id)}"
+
+
+def watching(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
+    """A session of the watch login on a dataset's database, autocommitting.
+
+    Raises:
+        BackendDown: the database cannot be reached, or its login is not known.
+    """
+    return _connect(vault, f"connections/{connection_name}/watch", remembered=True)
+
+
+# What ending a session reads, shared among a server's databases: locks on these come from the table that can be full.
+_HOLD = "SELECT FROM pg_stat_activity, pg_locks, pg_roles, pg_auth_members LIMIT 0"
+
+
+class _Place:
+    """A server's one, and who has it at the moment: a session does one thing at once."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.session: psycopg.Connection[tuple[Any, ...]] | None = None
+
+
+class Standing:
+    """Sessions of the watch login that stay open, one for each server.
+
+    A server whose table of locks is full lets nobody log in, and who is logged in gets no lock either. So each stays in
+    a transaction that has the locks it needs to end whoever filled the table; idle, it holds no snapshot. The same
+    session ends whoever makes every log-in wait. Servers do not wait for one another.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[str, _Place] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def session(self, vault: Vault, connection_name: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        """The one at a dataset's database, opened if there is none; one that broke is forgotten.
+
+        Raises:
+            BackendDown: there is none, and none can be opened; or it has been busy for too long.
+            psycopg.Error: the server refuses, or goes away meanwhile.
+        """
+        place = self._place(vault, connection_name)
+        if not place.lock.acquire(timeout=_STATEMENT_SECONDS):
+            raise silent()
+        try:
+            if place.session is None or not _answers(place.session):
+                place.session = None
+                place.session = watching(vault, connection_name)
+                _hold(place.session)
+            yield from _used(place, place.session)
+        finally:
+            place.lock.release()
+
+    @contextmanager
+    def ready(self, vault: Vault, connection_name: str) -> Iterator[psycopg.Connection[tuple[Any, ...]] | None]:
+        """The same, but nothing is opened or waited for: None if there is none, or another has it.
+
+        Raises:
+            BackendDown: its login is not known.
+            psycopg.Error: the server refuses, or goes away meanwhile.
+        """
+        place = self._place(vault, connection_name)
+        if not place.lock.acquire(timeout=_READY_SECONDS):
+            yield None
+            return
+        try:
+            if place.session is None or not _answers(place.session):
+                place.session = None
+                yield None
+            else:
+                yield from _used(place, place.session)
+        finally:
+            place.lock.release()
+
+    def close(self) -> None:
+        """Close them all."""
+        with self._lock:
+            places = list(self._places.values())
+        for place in places:
+            with place.lock:
+                if place.session is not None:
+                    place.session.close()
+                place.session = None
+
+    def _place(self, vault: Vault, connection_name: str) -> _Place:
+        url = _url(vault, f"connections/{connection_name}/watch", remembered=True)
+        with self._lock:
+            return self._places.setdefault(url, _Place())
+
+
+def _used(place: _Place, session: psycopg.Connection[tuple[Any, ...]]) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    try:
+        yield session
+        # A new transaction, so that nobody who needs the catalogues for itself waits for long.
+        session.execute("COMMIT")
+        _hold(session)
+    except BaseException:
+        session.close()
+        place.session = None
+        raise
+
+
+def _hold(session: psycopg.Connection[tuple[Any, ...]]) -> None:
+    session.execute("SET idle_in_transaction_session_timeout = 0")
+    session.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+    session.execute(_HOLD)
+
+
+def _answers(session: psycopg.Connection[tuple[Any, ...]]) -> bool:
+    try:
+        session.execute("")
+    except psycopg.Error:
+        session.close()
+        return False
+    return True
+
+
+def _url(vault: Vault, secret: str, *, remembered: bool) -> str:
+    try:
+        return str(vault.secret(secret, remembered=remembered)["url"])
+    except (VaultRefused, KeyError) as error:
+        raise unknown_login() from error
+
+
+class _Hung:
+    """Log-ins that were given up in a row: so many of one login, then one in a while, until one is answered."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._given_up: dict[str, tuple[int, float]] = {}
+
+    def admits(self, url: str) -> bool:
+        """Whether to try; the one admitted after a while tries for all others."""
+        with self._lock:
+            count, last = self._given_up.get(url, (0, 0.0))
+            if count < _MOST_HUNG:
+                return True
+            if monotonic() < last + _HUNG_PAUSE_SECONDS:
+                return False
+            self._given_up[url] = (count, monotonic())
+            return True
+
+    def note(self, url: str, *, given_up: bool) -> None:
+        """Note what became of one."""
+        with self._lock:
+            if given_up:
+                self._given_up[url] = (self._given_up.get(url, (0, 0.0))[0] + 1, monotonic())
+            else:
+                self._given_up.pop(url, None)
+
+
+_hung = _Hung()
+
+
+def _connect(
+    vault: Vault, secret: str, *, remembered: bool, written: str = _WRITTEN
+) -> psycopg.Connection[tuple[Any, ...]]:
+    url = _url(vault, secret, remembered=remembered)
+    if not _hung.admits(url):
+        raise hanging()
+    try:
+        session = _Bounded.connect(
+            url,
+            connect_timeout=_CONNECT_SECONDS,
+            autocommit=True,
+            application_name="guestkey",
+            options=f"-c statement_timeout={_STATEMENT_SECONDS * 1000} -c lock_timeout=3000{written}",
+            tcp_user_timeout=_CONNECT_SECONDS * 1000,
+        )
+    except psycopg.errors.ConnectionTimeout as error:
+        _hung.note(url, given_up=True)
+        log.warning("postgres.log_in_hangs", secret=secret)
+        raise hanging() from error
+    except psycopg.Error as error:
+        log.warning("postgres.unreachable", secret=secret, error=type(error).__name__)
+        raise silent() from error
+    _hung.note(url, given_up=False)
+    return session
+
+
+def registering(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
+    """A session of the registrar login, for the setup identity only."""
+    return _connect(vault, f"connections/{connection_name}/registrar", remembered=False)
+
+
+def registering_as_the_server_is(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
+    """A session of the registrar login that writes times and dates as the server does for everybody."""
+    return _connect(vault, f"connections/{connection_name}/registrar", remembered=False, written="")
+
+
+def silent() -> BackendDown:
+    """The database behind a slice does not answer usefully."""
+    return BackendDown("The dataset's database does not answer.", backend="postgresql", advice="Try again in a minute.")
+
+
+def hanging() -> BackendDown:
+    """The database behind a slice is reached, or its network is silent, and nobody is let in or refused."""
+    return BackendDown(
+        "The dataset's database does not answer: it leaves log-ins waiting.",
+        backend="postgresql",
+        advice="Try again in a minute.",
+    )

@@ -1,0 +1,148 @@
+"""Registering slices in PostgreSQL and OpenBao, with the setup identity; what `postgres` issues rests on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg import sql
+
+from broker.base.errors import BackendDown, Invalid
+from broker.keystore.vault import Vault
+from broker.kinds.names import short
+from broker.kinds.postgres import views
+from broker.kinds.postgres.binding import PostgresBinding
+from broker.kinds.postgres.sessions import registering_as_the_server_is, silent
+from broker.kinds.postgres.users import role_definition
+from broker.kinds.tables.database_user import lend, withdraw
+
+log = structlog.get_logger(__name__)
+Session = psycopg.Connection[tuple[Any, ...]]
+_PROBE = "gks_probe"
+_TEMP_MEGABYTES_UNKNOWN = 64 * 1024
+
+# Literals are read beforehand: this is for what only PostgreSQL knows, such as a year that its dates do not reach.
+_MISMATCHES = (psycopg.errors.DataError, psycopg.errors.UndefinedFunction, psycopg.errors.DatatypeMismatch)
+
+
+def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> int | None:
+    """Make a slice real: its role and view in PostgreSQL, its database role and policy in OpenBao. Twice is fine.
+
+    Returns how many rows PostgreSQL thinks it shows.
+
+    Raises:
+        Invalid: the table or a column does not exist, or the registrar may not read it.
+        BackendDown: PostgreSQL or OpenBao does not answer.
+    """
+    binding = PostgresBinding.parse(raw_binding)
+    rows = _make_view(vault, slice_id, binding)
+    _lend(vault, slice_id, binding)
+    return rows
+
+
+def lend_again(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> None:
+    """Give OpenBao today's statements for a slice that was registered earlier; nothing in PostgreSQL changes.
+
+    Users that live are ended by them, too: OpenBao reads a role's statements when it ends a lease.
+
+    Raises:
+        BackendDown: OpenBao does not answer.
+    """
+    binding = PostgresBinding.parse(raw_binding)
+    try:
+        _lend(vault, slice_id, binding)
+    except (BackendDown, Invalid):
+        # How guests are ended must not wait for a database that is away; what they may spill is bounded loosely then.
+        lend(vault, slice_id, role_definition(binding.connection, f"gks_{short(slice_id)}", _TEMP_MEGABYTES_UNKNOWN))
+
+
+def _lend(vault: Vault, slice_id: str, binding: PostgresBinding) -> None:
+    with _registrar(vault, binding.connection, slice_id) as connection:
+        temp_megabytes = views.temp_megabytes(connection, binding)
+    lend(vault, slice_id, role_definition(binding.connection, f"gks_{short(slice_id)}", temp_megabytes))
+
+
+def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> None:
+    """Take a slice's policy, database role, view and role away. Twice is fine.
+
+    Its leases must have ended before: OpenBao ends them by the statements of the database role.
+
+    Raises:
+        BackendDown: PostgreSQL or OpenBao does not answer.
+    """
+    binding = PostgresBinding.parse(raw_binding)
+    withdraw(vault, slice_id)
+    group_name = f"gks_{short(slice_id)}"
+    with _registrar(vault, binding.connection, slice_id) as connection:
+        views.drop(connection, slice_id)
+        _drop_group(connection, group_name)
+
+
+@contextmanager
+def probe_group(vault: Vault, connection_name: str) -> Iterator[str]:
+    """A group like a slice's that sees nothing, for as long as the block runs. Yields its name.
+
+    Raises:
+        BackendDown: PostgreSQL does not answer, or does not let the registrar do what registering needs.
+    """
+    with _registrar(vault, connection_name, "probe") as connection:
+        _make_group(connection, _PROBE)
+    try:
+        yield _PROBE
+    finally:
+        with _registrar(vault, connection_name, "probe") as connection:
+            _drop_group(connection, _PROBE)
+
+
+@contextmanager
+def _registrar(vault: Vault, connection_name: str, slice_id: str) -> Iterator[Session]:
+    """One transaction of the registrar; what PostgreSQL says against it becomes an error of ours."""
+    try:
+        with registering_as_the_server_is(vault, connection_name) as connection, connection.transaction():
+            yield connection
+    except _MISMATCHES as error:
+        raise Invalid(
+            "A row filter compares a column with a literal of another type.", field="/binding/rows"
+        ) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        # Waiting does not mend it; only the administrator of that database does.
+        reason = error.diag.message_primary or "a right is missing"
+        raise Invalid(
+            f"The database refuses the registrar: {reason}.",
+            field="/binding/table",
+            advice="The operator runs `guestkey connect-backend postgres --check`: it prints what to grant.",
+        ) from error
+    except psycopg.Error as error:
+        # Another worker at the same slice, or a database that went away: the next round finds out.
+        log.warning("slice.not_changed", slice=slice_id, error=type(error).__name__)
+        raise silent() from error
+
+
+def _make_view(vault: Vault, slice_id: str, binding: PostgresBinding) -> int | None:
+    group_name = f"gks_{short(slice_id)}"
+    with _registrar(vault, binding.connection, slice_id) as connection:
+        _make_group(connection, group_name)
+        return views.make(connection, slice_id, binding, sql.Identifier(group_name))
+
+
+def _make_group(connection: Session, group_name: str) -> None:
+    group = sql.Identifier(group_name)
+    if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (group_name,)).fetchone():
+        connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(group))
+    database = sql.Identifier(connection.info.dbname)
+    connection.execute(sql.SQL("GRANT USAGE ON SCHEMA slices TO {}").format(group))
+    connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, group))
+    lent = sql.SQL("GRANT {} TO guestkey_minter WITH ADMIN TRUE, INHERIT FALSE, SET FALSE")
+    connection.execute(lent.format(group))
+
+
+def _drop_group(connection: Session, group_name: str) -> None:
+    group = sql.Identifier(group_name)
+    if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (group_name,)).fetchone():
+        # Who made a role may administer it, but owns nothing of it until it says so.
+        connection.execute(sql.SQL("GRANT {} TO CURRENT_USER WITH INHERIT TRUE").format(group))
+        connection.execute(sql.SQL("DROP OWNED BY {}").format(group))
+        connection.execute(sql.SQL("DROP ROLE {}").format(group))

@@ -1,0 +1,174 @@
+"""The view of a slice in PostgreSQL, and what stands behind it so that a guest learns of no row it does not show.
+
+A guest's own conditions would meet the hidden rows wherever PostgreSQL plans them together with the row filter: the
+plan, its estimates and errors tell of them. So a slice that hides rows is read by a function, which is planned by
+itself. See docs/decisions/0130-rows-behind-a-function.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg import sql
+
+from broker.base.errors import Invalid
+from broker.kinds.names import short
+from broker.kinds.postgres import follows
+from broker.kinds.postgres import pinned as postgres_pinned
+from broker.kinds.postgres import types as postgres_types
+from broker.kinds.postgres.binding import PostgresBinding
+from broker.kinds.postgres.catalogue import estimate
+from broker.kinds.postgres.sessions import view_of
+from broker.kinds.postgres.types import PostgresColumn
+from broker.kinds.postgres.users import TEMP_FILES_MEGABYTES
+
+Session = psycopg.Connection[tuple[Any, ...]]
+Types: TypeAlias = Mapping[str, PostgresColumn]
+_READABLE = f"""
+    SELECT c.oid::bigint, a.attname, c.relkind IN ('v', 'f') OR c.relrowsecurity,
+           pg_catalog.format_type(a.atttypid, -1), {postgres_types.SELECTED}
+      FROM pg_attribute a
+      JOIN pg_class c ON c.oid = a.attrelid
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+      {postgres_types.JOINED}
+     WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped
+       AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+       AND has_schema_privilege(n.oid, 'USAGE') AND has_column_privilege(c.oid, a.attnum, 'SELECT')
+"""  # noqa: S608  of constants only
+# Stored rows are compressed, and rows are added after a slice was made.
+_TEMP_FACTOR = 4
+_BYTES = """
+    SELECT CASE WHEN c.relkind = 'p' THEN (SELECT sum(pg_table_size(relid)) FROM pg_partition_tree(c.oid))
+                WHEN c.relkind IN ('r', 'm') THEN pg_table_size(c.oid)
+                ELSE pg_database_size(current_database()) END::bigint
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = %s AND c.relname = %s
+"""
+_PRIVATE = "SELECT 1 FROM pg_namespace WHERE nspname = 'slices_private' AND pg_has_role(nspowner, 'USAGE')"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTable:
+    """What the registrar may read of a table: the type of each column. `hides` rows by itself: a view, or policies."""
+
+    oid: int
+    types: Types
+    hides: bool
+
+
+def make(session: Session, slice_id: str, binding: PostgresBinding, group: sql.Identifier) -> int | None:
+    """Make or replace a slice's view, and let a group read it. Returns how many rows PostgreSQL thinks it shows.
+
+    Raises:
+        Invalid: the table or a column does not exist, or the registrar may not read it.
+        psycopg.Error: PostgreSQL refuses; a literal of another type, for one.
+    """
+    pinned = postgres_pinned.read(session)
+    table = look(session, binding)
+    if why := follows.find(session, {slice_id: (table.oid, binding.fast)})[slice_id].why:
+        raise Invalid(why, field="/binding/table", advice=follows.ADVICE)
+    drop(session, slice_id)
+    view = sql.Identifier(*view_of(slice_id).split("."))
+    literals, function = _names(session, slice_id)
+    _keep_literals(session, literals, binding, table.types)
+    query = binding.select(table.types, literals)
+    if (binding.rows or table.hides) and not binding.fast:
+        _make_function(session, function, binding, table.types, query, pinned)
+        session.execute(sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(function, group))
+        query = sql.SQL("SELECT * FROM {}()").format(function)
+    options = sql.SQL("security_barrier = true, security_invoker = false")
+    session.execute(sql.SQL("CREATE VIEW {} WITH ({}) AS {}").format(view, options, query))
+    session.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(view, group))
+    return estimate(session, binding.select(table.types), binding.schema, binding.table)
+
+
+def temp_megabytes(session: Session, binding: PostgresBinding) -> int:
+    """How large the temporary files of a guest's session may become, in MB: room for the slice, and for sorting it.
+
+    Rows behind a function pass through a temporary file. Of a view or a foreign table the size is not known: the
+    database's counts.
+    """
+    row = session.execute(_BYTES, (binding.schema, binding.table)).fetchone()
+    return TEMP_FILES_MEGABYTES + _TEMP_FACTOR * (int(row[0] or 0) if row else 0) // 2**20
+
+
+def drop(session: Session, slice_id: str) -> None:
+    """Take a slice's view away with all that stands behind it; twice is fine."""
+    session.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier(*view_of(slice_id).split("."))))
+    for schema in ("slices", "slices_private") if _has_private(session) else ("slices",):
+        literals, function = _names_in(schema, slice_id)
+        session.execute(sql.SQL("DROP FUNCTION IF EXISTS {}()").format(function))
+        session.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(literals))
+
+
+def look(session: Session, binding: PostgresBinding) -> SourceTable:
+    """What a login may read of a binding's table.
+
+    Raises:
+        Invalid: the table or a column does not exist, or this login may not read it.
+    """
+    # The view reads as the registrar, so what counts is what the registrar may select, column by column.
+    found = session.execute(_READABLE, (binding.schema, binding.table)).fetchall()
+    if not found:
+        raise Invalid(
+            "There is no such table, or the registrar may not read it.",
+            field="/binding/table",
+            advice=f"GRANT SELECT ON {binding.schema}.{binding.table} TO guestkey_registrar, then try again.",
+        )
+    types = {str(name): PostgresColumn.read(*of) for _, name, _, *of in found}
+    missing = {*binding.columns, *(row.column for row in binding.rows)} - types.keys()
+    if missing:
+        raise Invalid(
+            f"The table has no column {', '.join(sorted(missing))}, or the registrar may not read it.",
+            field="/binding/columns",
+        )
+    return SourceTable(int(found[0][0]), types, any(hides for _, _, hides, *_ in found))
+
+
+def _keep_literals(session: Session, table: sql.Identifier, binding: PostgresBinding, types: Types) -> None:
+    literals = binding.literals(types)
+    if not literals:
+        return
+    columns = sql.SQL(", ").join(literal.column for literal in literals)
+    values = sql.SQL(", ").join(literal.expression for literal in literals)
+    # Created by the registrar and granted to nobody.
+    session.execute(sql.SQL("CREATE TABLE {} ({})").format(table, columns))
+    session.execute(sql.SQL("INSERT INTO {} VALUES ({})").format(table, values))
+
+
+def _make_function(
+    session: Session,
+    function: sql.Identifier,
+    binding: PostgresBinding,
+    types: Types,
+    query: sql.Composed,
+    pinned: dict[str, str],
+) -> None:
+    returned = sql.SQL(", ").join(
+        sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(types[column].type.name)) for column in binding.columns
+    )
+    # As SECURITY DEFINER it is never merged into the query that calls it. BEGIN ATOMIC binds it to the very table and
+    # columns that are there now, as a view is bound, and not to whatever has their names later. No ROWS: everybody
+    # could read that estimate. SET: what it shows is the same whatever a guest has set.
+    session.execute(
+        sql.SQL(
+            "CREATE FUNCTION {}() RETURNS TABLE ({}) LANGUAGE sql STABLE SECURITY DEFINER {} BEGIN ATOMIC {}; END"
+        ).format(function, returned, postgres_pinned.clauses(pinned), query)
+    )
+    session.execute(sql.SQL("REVOKE ALL ON FUNCTION {} FROM PUBLIC").format(function))
+
+
+def _names(session: Session, slice_id: str) -> tuple[sql.Identifier, sql.Identifier]:
+    return _names_in("slices_private" if _has_private(session) else "slices", slice_id)
+
+
+def _names_in(schema: str, slice_id: str) -> tuple[sql.Identifier, sql.Identifier]:
+    return sql.Identifier(schema, f"f_{short(slice_id)}"), sql.Identifier(schema, f"r_{short(slice_id)}")
+
+
+def _has_private(session: Session) -> bool:
+    """Whether the schema that guests cannot look into is there: databases connected before have none."""
+    return session.execute(_PRIVATE).fetchone() is not None

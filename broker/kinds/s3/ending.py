@@ -1,0 +1,289 @@
+"""Ending sessions of an object store: a refusal by name in the bucket's policy, which nobody else's writing may lose.
+
+A session cannot be taken back, and its secret is not ours to try it with. What every store evaluates at every request
+is the bucket's policy, so a session is refused there until it would have expired. Many threads and workers do that to
+one document: within a process one writes for all that wait, and of several processes the one that holds a mark in the
+key store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from threading import Lock
+from time import monotonic, sleep
+
+import structlog
+
+from broker.base.errors import BackendDown
+from broker.keystore.vault import Vault, VaultRefused
+from broker.kinds.base import Exposed, NotEnded
+from broker.kinds.s3.policy import (
+    LONGEST_BUCKET_POLICY,
+    Denial,
+    Denied,
+    Unreadable,
+    denied_in,
+    lapses,
+    with_denied,
+)
+from broker.kinds.s3.store import Found, Store, StoreRefused, down
+
+log = structlog.get_logger(__name__)
+# A mark that has not changed for so long was left by a process that died. Longer than its holder may take.
+_LEFT_SECONDS = 15.0
+_HOLD_SECONDS = 6.0
+_WAIT_SECONDS = 3.0
+_POLL_SECONDS = 0.05
+# A store that takes longer to apply a policy than this is not waited for, but asked again later.
+_WORTH_WAITING = 2.0
+# Clocks of one store's machines: its word that a session is over counts only so long after the session's end.
+SKEW = timedelta(seconds=5)
+# A store checks a request once: one that it has let in, nothing of S3 stops.
+LET_IN = "; a transfer begun before may still finish"
+CONFIRMED = "s3: the bucket's policy refuses this session" + LET_IN
+OVER = "s3: the session is past its end, by the store's own clock" + LET_IN
+
+
+@dataclass(slots=True)
+class _Queue:
+    """What threads of this process want refused in one bucket."""
+
+    writing: Lock = field(default_factory=Lock)
+    guard: Lock = field(default_factory=Lock)
+    waiting: dict[str, int] = field(default_factory=dict)
+
+
+Outcome = str | Exception
+Sessions = Mapping[str, datetime]
+# Buckets whose policies are written at once, when many end together.
+_BUCKETS_AT_ONCE = 4
+_queues: dict[tuple[str, str], _Queue] = defaultdict(_Queue)
+_seen: dict[str, tuple[int, float]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A bucket at a store, where sessions are refused.
+
+    Args:
+        key: the condition key that carries a session's name there.
+        settles: seconds until a change of the policy is in force everywhere, as the store promises.
+    """
+
+    store: Store
+    vault: Vault
+    connection: str
+    bucket: str
+    key: str
+    settles: float
+
+    def close(self, handle: str, session_until: datetime) -> str:
+        """Refuse one session until it would have expired. Returns what confirmed it; twice is fine.
+
+        Raises:
+            Exposed: it is written but not in force everywhere yet, or there is no room for it.
+            NotEnded: the policy was written and does not hold it.
+            BackendDown: store or key store do not answer usefully.
+        """
+        outcome = close_all([(self, {handle: session_until})])[handle]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def write(self, sessions: Sessions) -> dict[str, Outcome]:
+        """Have sessions refused. Returns those not to `confirm`: over already, or without room."""
+        found = self._look()
+        over: dict[str, Outcome] = {handle: OVER for handle, until in sessions.items() if found.now > until + SKEW}
+        denied = self._denied(found)
+        missing = {handle: until for handle, until in sessions.items() if handle not in over and handle not in denied}
+        return over | (self._write(missing) if missing else {})
+
+    def confirm(self, sessions: Sessions) -> dict[str, Outcome]:
+        """What the bucket's policy says of sessions that were written there."""
+        found = self._look()
+        denied = self._denied(found)
+        return {handle: self._confirmed(found, denied.get(handle)) for handle in sessions}
+
+    def _confirmed(self, found: Found, denial: Denial | None) -> Outcome:
+        if denial is None:
+            return NotEnded("the bucket's policy was written, and does not hold the session")
+        in_force = datetime.fromtimestamp(denial.written, UTC) + timedelta(seconds=self.settles)
+        if found.now < in_force:
+            return Exposed(in_force, "The refusal is in the bucket's policy; the store takes so long to apply it.")
+        return CONFIRMED
+
+    def _write(self, sessions: Sessions) -> dict[str, Outcome]:
+        """Returns those for which the policy has no room."""
+        queue = _queues[self.connection, self.bucket]
+        with queue.guard:
+            queue.waiting |= {handle: lapses(until.timestamp()) for handle, until in sessions.items()}
+        try:
+            with queue.writing:
+                with queue.guard:
+                    batch = dict(queue.waiting)
+                # Whoever came while another wrote finds it done, but for what had no room.
+                if batch.keys().isdisjoint(sessions):
+                    return {}
+                again = self._write_all(batch)
+                with queue.guard:
+                    for written in batch.keys() - again.keys():
+                        queue.waiting.pop(written, None)
+        finally:
+            with queue.guard:
+                for handle in sessions:
+                    queue.waiting.pop(handle, None)
+        no_room = "The bucket's policy has no room to refuse another session."
+        return {
+            handle: Exposed(sessions[handle], no_room, again=again[handle]) for handle in sessions if handle in again
+        }
+
+    def _write_all(self, batch: Mapping[str, int]) -> dict[str, datetime]:
+        """Write as many as there is room for. Returns the others, and when to try them again."""
+        with held(self.vault, self.store.address, self.bucket) as until:
+            found = self._look()
+            now = int(found.now.timestamp())
+            denied = {
+                known: Denial(denial.until, denial.written if now - denial.written < self.settles else 0)
+                for known, denial in self._denied(found).items()
+                if denial.until > now - SKEW.total_seconds()
+            }
+            written = now if self.settles > _WORTH_WAITING else 0
+            fresh = {handle: Denial(lapse, written) for handle, lapse in batch.items() if handle not in denied}
+            document, left_out = self._fitting(found, denied, fresh)
+            if monotonic() > until:
+                raise down("The object store takes too long.")
+            if len(left_out) < len(fresh):
+                self._put(document)
+            if not left_out:
+                return {}
+            log.error("s3.no_room", connection=self.connection, bucket=self.bucket, sessions=len(left_out))
+            # What lapses first makes room.
+            first = min((denial.until for denial in (denied | fresh).values()), default=now)
+            return dict.fromkeys(left_out, datetime.fromtimestamp(first, UTC) + 2 * SKEW)
+
+    def _fitting(self, found: Found, denied: Denied, fresh: Denied) -> tuple[str, list[str]]:
+        """The policy with as many of the fresh as there is room for, and who is left out."""
+        kept, left_out = dict(fresh), list[str]()
+        while True:
+            document = self._document(found, {**denied, **kept})
+            if len(document.encode()) <= LONGEST_BUCKET_POLICY or not kept:
+                return document, left_out
+            left_out.append(kept.popitem()[0])
+
+    def _document(self, found: Found, denied: Mapping[str, Denial]) -> str:
+        try:
+            return with_denied(found.document, self.bucket, self.key, denied, partition=self.store.partition)
+        except Unreadable as error:
+            raise NotEnded(str(error)) from error
+
+    def _denied(self, found: Found) -> dict[str, Denial]:
+        try:
+            return denied_in(found.document)
+        except Unreadable as error:
+            raise NotEnded(str(error)) from error
+
+    def _look(self) -> Found:
+        try:
+            return self.store.policy(self.bucket)
+        except StoreRefused as error:
+            raise NotEnded(f"the store refuses to show the bucket's policy: {error.code}") from error
+
+    def _put(self, document: str) -> None:
+        try:
+            self.store.put_policy(self.bucket, document)
+        except StoreRefused as error:
+            raise NotEnded(f"the store refuses the bucket's policy: {error.code}") from error
+
+
+def close_all(work: Sequence[tuple[Door, Sessions]]) -> dict[str, Outcome]:
+    """End sessions of any number of buckets together: each policy is written once, and all are waited for once.
+
+    However many end, and whatever one of them does meanwhile, none waits longer than one alone would.
+
+    Args:
+        work: of each bucket, the sessions by handle, and until when each would live.
+
+    Returns:
+        By handle what confirmed its end, or why there is none: see `Door.close`.
+    """
+    with ThreadPoolExecutor(_BUCKETS_AT_ONCE) as pool:
+        outcomes = _together(pool.map(lambda of: _each(of[0].write, of[1]), work))
+        waiting = [
+            (door, {handle: until for handle, until in sessions.items() if handle not in outcomes})
+            for door, sessions in work
+        ]
+        waiting = [(door, left) for door, left in waiting if left]
+        sleep(max((door.settles for door, _ in waiting if door.settles <= _WORTH_WAITING), default=0))
+        return outcomes | _together(pool.map(lambda of: _each(of[0].confirm, of[1]), waiting))
+
+
+def _each(act: Callable[[Sessions], dict[str, Outcome]], sessions: Sessions) -> dict[str, Outcome]:
+    """What an act says of each; where it fails, that of all."""
+    try:
+        return act(sessions)
+    except (NotEnded, Exposed, BackendDown, VaultRefused) as error:
+        return dict.fromkeys(sessions, error)
+
+
+def _together(found: Iterable[dict[str, Outcome]]) -> dict[str, Outcome]:
+    return {handle: outcome for one in found for handle, outcome in one.items()}
+
+
+@contextmanager
+def held(vault: Vault, address: str, bucket: str) -> Iterator[float]:
+    """The mark of a bucket, for one reading and writing of its policy; yields until when, by `monotonic`.
+
+    Args:
+        vault: as the ender.
+        address: the store's; connections that share a bucket share its mark.
+
+    Raises:
+        BackendDown: somebody else holds it, or the key store does not answer.
+        NotEnded: the key store refuses it.
+    """
+    path, me, give_up = mark_of(address, bucket), secrets.token_hex(8), monotonic() + _WAIT_SECONDS
+    try:
+        while True:
+            content, version = vault.entry(path)
+            if not content.get("holder") or _left(path, version):
+                began = monotonic()
+                if vault.keep_if(path, {"holder": me}, version):
+                    break
+            if monotonic() > give_up:
+                raise down("Another worker is writing the bucket's policy.")
+            sleep(_POLL_SECONDS)
+        try:
+            yield began + _HOLD_SECONDS
+        finally:
+            _leave(vault, path, version + 1)
+    except VaultRefused as error:
+        raise NotEnded("the key store refuses the mark for writing the bucket's policy") from error
+
+
+def mark_of(address: str, bucket: str) -> str:
+    """Where in the key store a bucket's mark is."""
+    return "endings/" + hashlib.sha256(f"{address}\n{bucket}".encode()).hexdigest()[:40]
+
+
+def _leave(vault: Vault, path: str, version: int) -> None:
+    try:
+        vault.keep_if(path, {"holder": ""}, version)
+    except BackendDown:
+        # What was written stands; the mark is passed over once it has been left for long enough.
+        log.warning("s3.mark_left", path=path)
+
+
+def _left(path: str, version: int) -> bool:
+    """Whether a mark has stood unchanged for so long, as seen by this process, that nobody can be behind it."""
+    seen, since = _seen.get(path, (-1, 0.0))
+    if seen != version:
+        _seen[path] = (version, monotonic())
+        return False
+    return monotonic() - since > _LEFT_SECONDS

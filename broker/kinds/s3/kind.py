@@ -1,0 +1,244 @@
+"""Kind `s3`: a session of an object store (STS AssumeRole) for exactly one prefix and action.
+
+The session's name is our handle; an inline session policy holds it to the slice. OpenBao has no part in it but to
+keep the long-term keys: one that may only open sessions, one that may only read and write buckets' policies.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+
+from broker.base.errors import BackendDown, Invalid
+from broker.keystore.vault import ChildToken, Vault
+from broker.kinds import authority
+from broker.kinds.base import (
+    BindingField,
+    Bound,
+    Connects,
+    Ending,
+    Exposed,
+    Issued,
+    LeaseToEnd,
+    LeaseToIssue,
+    Proof,
+    Shown,
+    Use,
+)
+from broker.kinds.s3.binding import S3Binding
+from broker.kinds.s3.ending import LET_IN, SKEW, Door, Outcome, close_all
+from broker.kinds.s3.policy import GROUP_SECONDS, Denial, lapses, partition_of, with_denied
+from broker.kinds.s3.store import Opened, Store, StoreRefused, down, key_of
+from broker.kinds.s3.trying import SHORTEST_SESSION, tried
+
+log = structlog.get_logger(__name__)
+# A session is over so long before its lease, where it can be that short: then nothing is left to refuse when the lease
+# expires. Opening it takes up to 4 s, and the store's clock counts only 5 s later.
+_BEFORE_SECONDS = 10
+
+
+class S3Kind:
+    """See `broker.kinds.base.Kind`."""
+
+    name = "s3"
+    actions = frozenset({"read", "write"})
+    at_backend = True
+    needs_child_token = False
+    renewable = False
+    proof: Proof | None = None
+    connects: Connects | None = Connects("object store", "a prefix of a bucket", asked=False)
+    binding_fields: tuple[BindingField, ...] | None = (
+        BindingField("bucket", "Bucket", "Its own name, no alias."),
+        BindingField(
+            "prefix",
+            "Prefix",
+            "What the names of all its objects begin with, as trials/images/. It ends with /, and is never empty."
+            " Who writes can replace what is there, and delete nothing.",
+        ),
+    )
+    ending = Ending(
+        how="The bucket's policy refuses the session by its name, in force once the store applies it, and is read back:"
+        " within a second or two on SeaweedFS, within minutes on AWS, and the lease says until when. A session lives"
+        " 15 minutes at the least; where a store has no means to refuse one, until its own end. A store checks each"
+        " request once: a download or an upload in one piece begun before may still finish.",
+        new_sessions=5,
+        open_sessions=5,
+        worst_case=SHORTEST_SESSION,
+        remembered=SHORTEST_SESSION + GROUP_SECONDS,
+    )
+    use = Use(
+        about="Temporary keys for S3, good for one prefix of one bucket.",
+        secrets=frozenset({"secret_access_key", "session_token"}),
+        command="guestkey connect {dataset} --slice {slice}",
+        command_says="Gets a credential of its own, lists the objects with AWS's command line, and gives it back. No"
+        " secret on the screen. Says how to copy.",
+        # Who only writes sees nothing that could be listed.
+        to_write="guestkey run {dataset} --slice {slice} --kind s3 --action write -- YOUR-TOOL",
+    )
+
+    def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See `Kind.check_binding`."""
+        return S3Binding.parse(binding).canonical()
+
+    def check_proof(self, text: str) -> str:
+        """Never asked: nothing is brought."""
+        raise ValueError("sessions of object stores take no proof")
+
+    def tool(self, values: Mapping[str, str]) -> tuple[str, str]:
+        """The AWS command line, which reads the keys from its own file."""
+        at = f" --endpoint-url {values['endpoint_url']}" if values.get("endpoint_url") else ""
+        if authority.NAME in values:
+            at += f" --ca-bundle {authority.FILE}"
+        says = "Put the three keys into a profile of ~/.aws/credentials that only you can read, here named guest."
+        if authority.NAME in values:
+            says += f" Save the value ca_pem as {authority.FILE}, and be in its folder."
+        where = f"s3://{values['bucket']}/{values['prefix']}"
+        # A prefix may hold what a shell would take for a command.
+        return says, f"aws --profile guest --region {values['region']}{at} s3 ls {shlex.quote(where)}"
+
+    def policies(self, slice_id: str, action: str) -> list[str]:
+        """No child token, no policy of OpenBao."""
+        return []
+
+    def register(self, setup: Vault, slice_id: str, bound: Bound) -> int | None:
+        """Open a session as a guest would and try it: the prefix must open, and nothing beside it.
+
+        Returns how many objects lie there; None where they are more than a thousand.
+        """
+        binding = S3Binding.parse(bound.binding)
+        if not bound.place:
+            raise _unconnected(binding.connection)
+        issuer = key_of(setup, binding.connection, "issuer")
+        return tried(bound.place, issuer, binding, f"register-{slice_id.replace('_', '-')}")
+
+    def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
+        """Nothing was made for the slice alone."""
+
+    def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
+        """Open the session. It is kept nowhere; of it we remember until when it would live.
+
+        Raises:
+            BackendDown: store or key store do not answer usefully, or refuse.
+        """
+        binding, place = S3Binding.parse(lease.binding), _known(lease.place)
+        seconds = max(SHORTEST_SESSION, min(lease.lifetime - _BEFORE_SECONDS, int(place["longest_session"])))
+        store = Store(place, key_of(vault, binding.connection, "issuer"))
+        try:
+            opened = store.open(lease.handle, binding, lease.action, seconds, lease.networks)
+        except (StoreRefused, ValueError) as error:
+            log.warning("s3.issue_refused", lease=lease.id, error=str(error))
+            raise down("The object store refused to open a session.") from error
+        self._check(opened, lease, seconds)
+        values = {
+            "access_key_id": opened.key.access_key_id,
+            "secret_access_key": opened.key.secret_access_key,
+            "session_token": opened.key.token,
+            "region": place["region"],
+            "bucket": binding.bucket,
+            "prefix": binding.prefix,
+            "connection": binding.connection,
+            "expires_at": min(lease.expires_at.astimezone(UTC), opened.expires_at).isoformat(),
+        }
+        if place.get("endpoint_url"):
+            values["endpoint_url"] = place["endpoint_url"]
+        if certificates := authority.of_file(place.get("ca_file")):
+            values[authority.NAME] = certificates
+        return Issued(values=values, backend_lease_id=str(math.ceil(opened.expires_at.timestamp())))
+
+    @staticmethod
+    def _check(opened: Opened, lease: LeaseToIssue, seconds: int) -> None:
+        """Hand out nothing that could not be ended: a session of another name, or one that lives longer than asked."""
+        longest = lease.issued_at + timedelta(seconds=seconds + SHORTEST_SESSION)
+        if opened.name != lease.handle or not lease.issued_at < opened.expires_at <= longest:
+            log.error("s3.unexpected_session", lease=lease.id)
+            raise down("The object store opened another session than asked for.")
+
+    def activate(self, vault: Vault, lease: LeaseToIssue, issued: Issued) -> None:
+        """Nothing to lengthen: a session has its whole life from the start."""
+
+    def renew(self, vault: Vault, lease: LeaseToEnd, seconds: int) -> None:
+        """Never asked: a session cannot be lengthened; another lease opens another one."""
+        raise ValueError("sessions of object stores are not renewed")
+
+    def end(self, vault: Vault, lease: LeaseToEnd) -> str:
+        """Refuse the session at the bucket, and ask for the bucket's policy: only what it says there counts."""
+        outcome = self.end_many(vault, [lease])[lease.id]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def end_many(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, Outcome]:
+        """The same for many, in one writing for each bucket: see `s3_ending.close_all`."""
+        outcomes: dict[str, Outcome] = {}
+        doors: dict[tuple[str, str], tuple[Door, dict[str, datetime]]] = {}
+        for lease in leases:
+            try:
+                binding, place, until = S3Binding.parse(lease.binding), _known(lease.place), _until(lease)
+                if place["ended_by"] == "nothing":
+                    outcomes[lease.id] = _past(until, lease.now)
+                    continue
+                where = (binding.connection, binding.bucket)
+                if where not in doors:
+                    doors[where] = (_door(vault, binding, place), {})
+                doors[where][1][lease.handle] = until
+            except (BackendDown, Exposed) as error:
+                outcomes[lease.id] = error
+        closed = close_all(list(doors.values()))
+        return outcomes | {lease.id: closed[lease.handle] for lease in leases if lease.handle in closed}
+
+    def by_hand(self, lease: LeaseToEnd) -> str:
+        """The statement to add to the bucket's policy."""
+        key = lease.place.get("ended_by", "nothing")
+        if key == "nothing":
+            return ""
+        bucket = str(lease.binding["bucket"])
+        denied = {lease.handle: Denial(lapses(_until(lease).timestamp()))}
+        partition = partition_of(str(lease.place["role_arn"]))
+        statement = json.loads(with_denied("", bucket, key, denied, partition=partition))["Statement"][0]
+        return f"aws s3api put-bucket-policy --bucket {bucket}, with this statement added: {json.dumps(statement)}"
+
+    def shown(self, vault: Vault, tag: str, bounds: Sequence[Bound]) -> Shown:
+        """No store lists its sessions: what we do not know of was handed to nobody, and dies at its own end."""
+        return Shown()
+
+
+def _door(vault: Vault, binding: S3Binding, place: Mapping[str, str]) -> Door:
+    store = Store(place, key_of(vault, binding.connection, "ender", remembered=True))
+    return Door(store, vault, binding.connection, binding.bucket, place["ended_by"], float(place["settles"]))
+
+
+def _until(lease: LeaseToEnd) -> datetime:
+    """When the session dies by itself; where its opening was never recorded, the latest that it could have been."""
+    if lease.backend_lease_id:
+        return datetime.fromtimestamp(int(lease.backend_lease_id), UTC)
+    if lease.expires_at is None:
+        raise down("Nothing is known of this session but its name.")
+    return lease.expires_at.astimezone(UTC) + timedelta(seconds=SHORTEST_SESSION)
+
+
+def _past(until: datetime, now: datetime | None) -> str:
+    """For stores that cannot refuse a session: it is gone once its own end is past for whatever clock they have."""
+    over = until + SKEW
+    if now is None or now < over:
+        raise Exposed(over, "This store has no means to end a session before its own end.")
+    return "s3: the session is past its own end" + LET_IN
+
+
+def _known(place: Mapping[str, str]) -> Mapping[str, str]:
+    if not place:
+        raise down("The object store behind this slice is no longer in the settings.")
+    return place
+
+
+def _unconnected(name: str) -> Invalid:
+    return Invalid(
+        f"No object store named {name} is connected.",
+        field="/binding/connection",
+        advice="Ask the operator to run: guestkey connect-backend s3",
+    )

@@ -1,0 +1,206 @@
+"""OpenSSH public keys and certificates as text: which keys a guest may bring, and what a certificate says.
+
+Certificates are read (PROTOCOL.certkeys), never judged by their signature: whoever lets somebody in checks that.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+from broker.base.errors import Invalid
+from broker.base.private_keys import is_private
+
+FIELD = "/public_key"
+CERTIFIED = "-cert-v01@openssh.com"
+LEAST_RSA_BITS = 3072
+_MOST_RSA_BITS = 16384
+_MOST_CHARACTERS = 16 * 1024
+# Types a guest may bring, and of how many fields each key is.
+TYPES = {
+    "ssh-ed25519": 1,
+    "ecdsa-sha2-nistp256": 2,
+    "ecdsa-sha2-nistp384": 2,
+    "ecdsa-sha2-nistp521": 2,
+    "ssh-rsa": 2,
+    "sk-ssh-ed25519@openssh.com": 2,
+    "sk-ecdsa-sha2-nistp256@openssh.com": 3,
+}
+_MAKE = "ssh-keygen -t ed25519 -f guestkey"
+_ADVICE = f"Make one with `{_MAKE}` and send the line in guestkey.pub."
+
+
+def check_public_key(text: str) -> str:
+    """A guest's public key as `<type> <base64>`: one OpenSSH line, its comment dropped.
+
+    Raises:
+        Invalid: each with its own reason, never with what was sent in it.
+    """
+    if is_private(text):
+        raise _refused(
+            "That was a private key. It was not kept, but it has left your hands.",
+            f"Throw it away and make a new one: `{_MAKE}`; then send guestkey.pub.",
+        )
+    lines = [line for line in text.strip("\r\n\t ").splitlines() if line.strip()]
+    if len(text) > _MOST_CHARACTERS or not lines or text.lstrip().startswith("----"):
+        raise _refused("This is not a public key of OpenSSH.", _ADVICE)
+    if len(lines) > 1:
+        raise _refused("There are several lines; a credential is for one key.", _ADVICE)
+    name, encoded = _named(lines[0])
+    blob = _blob(encoded)
+    inner = _first(blob)
+    if CERTIFIED in name or CERTIFIED in inner:
+        raise _refused(
+            "This is a certificate. A certificate is made for a key, never for another certificate.",
+            "Send the plain public key, from the file that does not end in -cert.pub.",
+        )
+    if inner != name:
+        raise _refused("The key's type and its content do not agree.", _ADVICE)
+    _check_strength(name, blob)
+    return f"{name} {base64.b64encode(blob).decode()}"
+
+
+def _named(line: str) -> tuple[str, str]:
+    name, _, rest = line.strip().partition(" ")
+    if name == "ssh-dss" or name.startswith("ssh-dss-cert"):
+        raise _refused("DSA keys are too weak.", _ADVICE)
+    if name not in TYPES and CERTIFIED not in name:
+        # What stands before the key in authorized_keys would be the guest's word on what the key may do.
+        if re.search(r"(?:^|[\s,])cert-authority(?:[\s,]|$)", line):
+            raise _refused("An authority's key opens nothing by itself.", _ADVICE)
+        if any(f"{known} " in rest for known in TYPES):
+            raise _refused("There is something before the key; send the key alone.", _ADVICE)
+        raise _refused(f"This is none of the keys taken: {', '.join(sorted(TYPES))}.", _ADVICE)
+    return name, rest.split()[0] if rest.split() else ""
+
+
+def _blob(encoded: str) -> bytes:
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _refused("The key is cut off, or not a key.", _ADVICE) from error
+
+
+def _first(blob: bytes) -> str:
+    try:
+        return _Reader(blob).text()
+    except ValueError as error:
+        raise _refused("The key is cut off, or not a key.", _ADVICE) from error
+
+
+def _check_strength(name: str, blob: bytes) -> None:
+    try:
+        key = load_ssh_public_key(f"{name} {base64.b64encode(blob).decode()}".encode())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _refused("The key is cut off, or not a key.", _ADVICE) from error
+    if isinstance(key, RSAPublicKey):
+        if not LEAST_RSA_BITS <= key.key_size <= _MOST_RSA_BITS:
+            raise _refused(f"An RSA key has {LEAST_RSA_BITS} bits at least; this has {key.key_size}.", _ADVICE)
+        if key.public_numbers().e < 65537:
+            raise _refused("The RSA key's exponent is too small.", _ADVICE)
+
+
+def _refused(detail: str, advice: str) -> Invalid:
+    return Invalid(detail, field=FIELD, advice=advice)
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a user certificate says. `public_key` is the plain key in it; times are seconds since 1970."""
+
+    public_key: str
+    key_id: str
+    principals: tuple[str, ...]
+    valid_from: int
+    valid_until: int
+    critical_options: Mapping[str, str]
+    extensions: tuple[str, ...]
+    authority: str
+
+    @classmethod
+    def read(cls, text: str) -> Certificate:
+        """Read `<type> <base64>`.
+
+        Raises:
+            ValueError: it is no user certificate for a key of a known type, or not whole.
+        """
+        name, _, rest = text.strip().partition(" ")
+        reader = _Reader(base64.b64decode((rest.split() or [""])[0], validate=True))
+        plain = {_certified(known): known for known in TYPES}.get(reader.text())
+        if plain is None or _certified(plain) != name:
+            raise ValueError("not a certificate for a key of a known type")
+        reader.bytes()
+        key = _packed(plain.encode(), *(reader.bytes() for _ in range(TYPES[plain])))
+        reader.number(8)
+        if reader.number(4) != 1:
+            raise ValueError("not a user's certificate")
+        key_id, principals = reader.text(), _Reader(reader.bytes())
+        begins, ends = reader.number(8), reader.number(8)
+        options, extensions = _pairs(reader.bytes()), _pairs(reader.bytes())
+        reader.bytes()
+        return cls(
+            public_key=f"{plain} {base64.b64encode(key).decode()}",
+            key_id=key_id,
+            principals=tuple(principals.texts()),
+            valid_from=begins,
+            valid_until=ends,
+            critical_options=options,
+            extensions=tuple(extensions),
+            authority=_line(reader.bytes()),
+        )
+
+
+def _certified(name: str) -> str:
+    return name.removesuffix("@openssh.com") + CERTIFIED
+
+
+def _line(blob: bytes) -> str:
+    return f"{_Reader(blob).text()} {base64.b64encode(blob).decode()}"
+
+
+def _packed(*fields: bytes) -> bytes:
+    return b"".join(struct.pack(">I", len(field)) + field for field in fields)
+
+
+def _pairs(blob: bytes) -> dict[str, str]:
+    reader, found = _Reader(blob), dict[str, str]()
+    while reader.left:
+        name, value = reader.text(), _Reader(reader.bytes())
+        found[name] = value.text() if value.left else ""
+    return found
+
+
+class _Reader:
+    """Reads SSH's wire format (RFC 4251, section 5) from the front of some bytes."""
+
+    def __init__(self, blob: bytes) -> None:
+        self.left = blob
+
+    def take(self, count: int) -> bytes:
+        if count > len(self.left):
+            raise ValueError("it ends too early")
+        taken, self.left = self.left[:count], self.left[count:]
+        return taken
+
+    def number(self, width: int) -> int:
+        return int.from_bytes(self.take(width), "big")
+
+    def bytes(self) -> bytes:
+        return self.take(self.number(4))
+
+    def text(self) -> str:
+        return self.bytes().decode()
+
+    def texts(self) -> list[str]:
+        found = []
+        while self.left:
+            found.append(self.text())
+        return found

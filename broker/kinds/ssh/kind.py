@@ -1,0 +1,370 @@
+"""Kind `ssh`: an OpenSSH certificate for SFTP, from OpenBao's SSH authority, for a key that stays with its guest.
+
+A certificate alone opens nothing: the host asks the broker at every log-in (`deploy/sshd`). Its key id carries the
+lease, its principal is the account of one slice and action, which sees one directory as its whole file system.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from broker.base.errors import BackendDown, Invalid
+from broker.keystore.vault import ChildToken, Vault, VaultRefused
+from broker.kinds.base import (
+    BindingField,
+    Bound,
+    Connects,
+    Ending,
+    Issued,
+    LeaseToEnd,
+    LeaseToIssue,
+    NotEnded,
+    Proof,
+    Seen,
+    Shown,
+    Use,
+)
+from broker.kinds.names import policy_of, role_of, short
+from broker.kinds.ssh import hosts
+from broker.kinds.ssh.hosts import ENDER, SETUP, HostRefused
+from broker.kinds.ssh.keys import FIELD, Certificate, check_public_key
+
+log = structlog.get_logger(__name__)
+# The certificate ends so much later than the lease: a clock that is a little behind must not refuse a guest.
+BACKSTOP_SECONDS = 60
+# What a host gives a session that has outlived its certificate before it ends it by itself.
+_HOST_SECONDS = 10
+ACTIONS = ("read", "write")
+_COMMANDS = {"read": "internal-sftp -R", "write": "internal-sftp"}
+_CONNECTION = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")
+_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+_KEY_ID = re.compile(r"token-([a-z0-9]{6})-(l[a-z0-9]+)")
+_MOST_PARTS = 10
+
+
+def account_of(slice_id: str, action: str) -> str:
+    """The account at the host that serves an action on a slice; it names nobody. Also the certificate's principal."""
+    return f"gk-{short(slice_id)}{action[0]}"
+
+
+def key_id_of(handle: str) -> str:
+    """A certificate's key id, as OpenBao makes it of the lease token's display name."""
+    return f"token-{handle}"
+
+
+class SshKind:
+    """See `broker.kinds.base.Kind`."""
+
+    name = "ssh"
+    actions = frozenset(ACTIONS)
+    at_backend = True
+    needs_child_token = True
+    renewable = False
+    proof: Proof | None = Proof(
+        name="public_key", label="SSH public key", how="ssh-keygen -t ed25519 -f guestkey, then send guestkey.pub"
+    )
+    connects: Connects | None = Connects("SFTP host", "a directory", asked=True)
+    binding_fields: tuple[BindingField, ...] | None = (
+        BindingField(
+            "directory", "Directory", "Below the host's /srv/guestkey: acme/batch-7. It is all that guests see."
+        ),
+    )
+    ending = Ending(
+        how="The host, which asks at every log-in, is told no; the lease is barred there, every process of its sessions"
+        " is stopped and killed, and the host is asked whether any is left. A host that only fetches a list of revoked"
+        " leases is told to bar it all the same.",
+        new_sessions=5,
+        open_sessions=5,
+        worst_case=BACKSTOP_SECONDS + _HOST_SECONDS,
+    )
+    use = Use(
+        about="A certificate for your own SSH key, for sftp and programs that speak it.",
+        secrets=frozenset(),
+        command="guestkey connect {dataset} --slice {slice}",
+        command_says="Makes a key, has a certificate made for it, opens sftp, and gives it back when that ends. The key"
+        " never leaves your machine.",
+    )
+
+    def __init__(self) -> None:
+        # Learnt when it is first needed; an authority is made once.
+        self._authority = ""
+
+    def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`{connection, directory}`: a directory below the host's root, which becomes all that guests see."""
+        unknown = set(binding) - {"connection", "directory"}
+        if unknown:
+            raise Invalid(f"Unknown fields in the binding: {', '.join(sorted(map(str, unknown)))}.", field="/binding")
+        connection, directory = binding.get("connection"), binding.get("directory")
+        if not isinstance(connection, str) or _CONNECTION.fullmatch(connection) is None:
+            raise Invalid("The connection must be named, in lower case.", field="/binding/connection")
+        parts = directory.split("/") if isinstance(directory, str) else []
+        if not 1 <= len(parts) <= _MOST_PARTS or not all(_PART.fullmatch(part) for part in parts):
+            raise Invalid(
+                "A directory is a path below the host's root, like acme/batch-7: parts of letters, digits, - and _,"
+                " and dots inside; no leading or trailing slash.",
+                field="/binding/directory",
+                advice="Rename it on the host, or bind-mount it under such a name.",
+            )
+        return {"connection": connection, "directory": directory}
+
+    def check_proof(self, text: str) -> str:
+        """One OpenSSH public key; see `ssh_keys`."""
+        return self._not_ours(check_public_key(text))
+
+    def register(self, setup: Vault, slice_id: str, bound: Bound) -> int | None:
+        """The slice's accounts at the host; a role and a policy at OpenBao for each action."""
+        if not bound.place:
+            raise Invalid(
+                f"There is no SFTP host called {bound.connection}.",
+                field="/binding/connection",
+                advice="Add it to GUESTKEY_SSH_CONNECTIONS and restart the worker.",
+            )
+        try:
+            hosts.ask(setup, SETUP, bound.place, "add", short(slice_id), str(bound.binding["directory"]))
+        except HostRefused as error:
+            raise Invalid(f"The SFTP host says: {error}.", field="/binding/directory") from error
+        for action in ACTIONS:
+            role = _role(slice_id, action)
+            setup.write_ssh_role(role, role_definition(account_of(slice_id, action), action))
+            setup.write_ssh_role(f"{role}-net", role_definition(account_of(slice_id, action), action, networks=True))
+            setup.write_policy(_policy(slice_id, action), _policy_text(role))
+        return None
+
+    def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
+        """Policies, roles, and the accounts at the host; its files stay."""
+        for action in ACTIONS:
+            setup.delete_policy(_policy(slice_id, action))
+            setup.delete_ssh_role(_role(slice_id, action))
+            setup.delete_ssh_role(f"{_role(slice_id, action)}-net")
+        try:
+            hosts.ask(setup, SETUP, bound.place, "remove", short(slice_id))
+        except HostRefused as error:
+            raise Invalid(f"The SFTP host says: {error}.") from error
+
+    def tool(self, values: Mapping[str, str]) -> tuple[str, str]:
+        """sftp, which finds a certificate beside its key."""
+        says = (
+            "Save the certificate as guestkey-cert.pub beside your private key guestkey, and the host key's line in"
+            " guestkey-hosts."
+        )
+        options = "-o IdentitiesOnly=yes -o UserKnownHostsFile=guestkey-hosts"
+        host = f"[{values['host']}]" if ":" in values["host"] else values["host"]
+        return says, f"sftp -i guestkey {options} -P {values['port']} {values['user']}@{host}"
+
+    def policies(self, slice_id: str, action: str) -> list[str]:
+        """One, which may sign for one slice and action."""
+        return [_policy(slice_id, action)]
+
+    def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
+        """Have the guest's key certified. What comes back is read before it is handed on."""
+        if token is None:
+            raise ValueError("the ssh kind needs a child token")
+        if not lease.place:
+            raise _down("The host behind this slice is no longer in the settings.")
+        self._learn(vault)
+        self._not_ours(lease.public_key)
+        role, options = _role(lease.slice_id, lease.action), {"force-command": _COMMANDS[lease.action]}
+        if lease.networks:
+            role, options["source-address"] = f"{role}-net", ",".join(lease.networks)
+        user = account_of(lease.slice_id, lease.action)
+        try:
+            text = vault.sign_ssh(
+                role,
+                lease.public_key,
+                user,
+                seconds=lease.lifetime + BACKSTOP_SECONDS,
+                critical_options=options if lease.networks else None,
+                token=token,
+            )
+        except VaultRefused as error:
+            log.warning("ssh.issue_refused", lease=lease.id, error=str(error))
+            raise _down("The key store refused to certify the key.") from error
+        _check(text, lease, user, options, self._authority)
+        host, port = lease.place.get("host", ""), lease.place.get("port", "22")
+        values = {
+            "certificate": text,
+            "host": host,
+            "port": port,
+            "user": user,
+            # What the guest sees: the slice's directory is the root.
+            "directory": "/",
+            "host_key": f"{host if port == '22' else f'[{host}]:{port}'} {lease.place.get('host_key', '')}",
+            "connection": str(lease.binding["connection"]),
+            "expires_at": lease.expires_at.isoformat(),
+        }
+        return Issued(values=values)
+
+    def activate(self, vault: Vault, lease: LeaseToIssue, issued: Issued) -> None:
+        """Nothing: a certificate cannot be lengthened. Until its lease is active, the host lets nobody in by it."""
+
+    def renew(self, vault: Vault, lease: LeaseToEnd, seconds: int) -> None:
+        """Never asked: a certificate says itself when it ends."""
+        raise ValueError("certificates are not renewed")
+
+    def end(self, vault: Vault, lease: LeaseToEnd) -> str:
+        """Bar the lease at the host, end its sessions there, and have the host look again."""
+        return _confirmed(self._told(vault, [lease]))
+
+    def end_many(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
+        """The same for all of one host at once: no session that is slow to go is waited for before another is cut."""
+        if len(leases) == 1:
+            return {leases[0].id: self._outcome(vault, leases[0])}
+        try:
+            said = self._told(vault, leases).get("leases")
+        except BackendDown as error:
+            return {lease.id: error for lease in leases}
+        except NotEnded:
+            # A host of an earlier release takes one at a time.
+            return {lease.id: self._outcome(vault, lease) for lease in leases}
+        return {lease.id: _outcome(said, lease) for lease in leases}
+
+    def _outcome(self, vault: Vault, lease: LeaseToEnd) -> str | Exception:
+        try:
+            return self.end(vault, lease)
+        except (NotEnded, BackendDown) as error:
+            return error
+
+    def _told(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, Any]:
+        try:
+            return hosts.ask(vault, ENDER, leases[0].place, "end", *(key_id_of(lease.handle) for lease in leases))
+        except HostRefused as error:
+            raise NotEnded(f"The SFTP host refused: {error}") from error
+
+    def by_hand(self, lease: LeaseToEnd) -> str:
+        """What root types at the host."""
+        return f"/usr/local/lib/guestkey/guestkey-sessions end {key_id_of(lease.handle)}"
+
+    def shown(self, vault: Vault, tag: str, bounds: Sequence[Bound]) -> Shown:
+        """Live sessions of ours on every host. A certificate without a session is seen nowhere, and opens nothing."""
+        found: dict[str, Seen] = {}
+        asked, unasked, others = set[str](), dict[str, str](), set[str]()
+        for name, bound in sorted({bound.connection: bound for bound in bounds}.items()):
+            try:
+                said = hosts.ask(vault, ENDER, bound.place, "list").get("sessions")
+            except (BackendDown, HostRefused) as error:
+                log.warning("ssh.not_listed", connection=name, error=type(error).__name__)
+                unasked[name] = error.detail if isinstance(error, BackendDown) else str(error)
+                continue
+            asked.add(name)
+            for key_id in said if isinstance(said, list) else []:
+                named = _KEY_ID.fullmatch(str(key_id))
+                if named and named[1] == tag:
+                    found[f"{tag}-{named[2]}"] = Seen(bound)
+                elif named:
+                    others.add(named[1])
+        return Shown(found, frozenset(asked), unasked, frozenset(others))
+
+    def _learn(self, vault: Vault) -> None:
+        if not self._authority:
+            try:
+                self._authority = " ".join(vault.ssh_authority().split()[:2])
+            except VaultRefused as error:
+                raise _down("The key store has no SSH authority.") from error
+
+    def _not_ours(self, public_key: str) -> str:
+        if public_key == self._authority:
+            raise Invalid(
+                "This is the key of the authority that signs certificates.",
+                field=FIELD,
+                advice="Send the public half of a key that is yours.",
+            )
+        return public_key
+
+
+def role_definition(account: str, action: str, *, networks: bool = False) -> dict[str, Any]:
+    """What OpenBao certifies for one account: for it only, for users only, for SFTP only.
+
+    With `networks` the options are given with each key, because no role can know them; the host's own ForceCommand
+    holds for both (docs/decisions/0086).
+    """
+    return {
+        "key_type": "ca",
+        "allow_user_certificates": True,
+        "allow_host_certificates": False,
+        "allowed_users": account,
+        "default_user": account,
+        "allow_empty_principals": False,
+        "allow_user_key_ids": False,
+        "key_id_format": "{{token_display_name}}",
+        # "" would allow any. A name that does not exist allows none, and leaves the defaults in force.
+        "allowed_critical_options": "force-command,source-address" if networks else "none",
+        "default_critical_options": {"force-command": _COMMANDS[action]},
+        "allowed_extensions": "none",
+        "default_extensions": {},
+        "ttl": "5m",
+        "max_ttl": "25h",
+        "not_before_duration": "30s",
+    }
+
+
+def _confirmed(said: Any) -> str:
+    """What a host's answer about one lease confirms.
+
+    Raises:
+        NotEnded: it does not say that nothing is left.
+    """
+    if not isinstance(said, Mapping):
+        raise NotEnded("The SFTP host did not say what became of it.")
+    if said.get("processes") != 0:
+        raise NotEnded(
+            f"Of its sessions at the SFTP host {said.get('processes')} processes were killed and are still there, as"
+            " happens while its disk does not answer."
+        )
+    if said.get("sessions") != 0:
+        raise NotEnded(f"The SFTP host shows {said.get('sessions')} sessions, log-ins under way among them.")
+    if said.get("barred") is not True:
+        raise NotEnded("No session is left, but the SFTP host could not bar the lease: is /run full there?")
+    return "sftp host: barred, no session"
+
+
+def _outcome(said: Any, lease: LeaseToEnd) -> str | Exception:
+    try:
+        return _confirmed(said.get(key_id_of(lease.handle)) if isinstance(said, Mapping) else None)
+    except NotEnded as error:
+        return error
+
+
+def _role(slice_id: str, action: str) -> str:
+    return f"{role_of(slice_id)}-{action}"
+
+
+def _policy(slice_id: str, action: str) -> str:
+    return f"{policy_of(slice_id)}-{action}"
+
+
+def _policy_text(role: str) -> str:
+    return f'path "ssh/sign/{role}" {{ capabilities = ["update"] }}\npath "ssh/sign/{role}-net" {{\n' + (
+        '  capabilities        = ["update"]\n  required_parameters = ["critical_options"]\n}\n'
+    )
+
+
+def _check(text: str, lease: LeaseToIssue, user: str, options: Mapping[str, str], authority: str) -> None:
+    """Read a certificate that OpenBao made.
+
+    Raises:
+        BackendDown: it is not just what was asked for.
+    """
+    try:
+        made = Certificate.read(text)
+    except ValueError as error:
+        raise _down("The key store answered without a certificate.") from error
+    lateness = made.valid_until - lease.expires_at.timestamp()
+    as_asked = (
+        made.public_key == lease.public_key
+        and made.key_id == key_id_of(lease.handle)
+        and made.principals == (user,)
+        and made.critical_options == options
+        and not made.extensions
+        and made.authority == authority
+    )
+    if not as_asked or not 0 < lateness < 2 * BACKSTOP_SECONDS:
+        log.error("ssh.unexpected_certificate", lease=lease.id)
+        raise _down("The key store made another certificate than was asked for.")
+
+
+def _down(detail: str) -> BackendDown:
+    return BackendDown(detail, backend="openbao", advice="Try again in a minute; the operator finds more in the log.")

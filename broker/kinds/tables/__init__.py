@@ -1,0 +1,1 @@
+"""What kinds whose datasets are tables share."""

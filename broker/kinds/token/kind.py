@@ -1,0 +1,239 @@
+"""Kind `token`: a signed access token (RFC 9068 JWT) for whoever guards the data itself.
+
+Nothing is made at a backend: the record is written as active, and transit signs, with a key that cannot be exported.
+With OpenBao sealed there is no token.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
+from time import monotonic
+from typing import Any
+
+from joserfc.jwk import ECKey
+
+from broker.base.errors import BackendDown, Invalid
+from broker.keystore.vault import ChildToken, Vault, VaultRefused
+from broker.kinds.base import (
+    BindingField,
+    Bound,
+    Connects,
+    Ending,
+    Issued,
+    LeaseToEnd,
+    LeaseToIssue,
+    Proof,
+    Shown,
+    Use,
+)
+
+SIGNING_KEY = "tokens"
+ALGORITHM = "ES256"
+HEADER_TYPE = "at+jwt"
+KEYS_KEPT = 60.0
+# A new version signs only once every replica shows it and no verifier can still hold a set from before.
+PUBLISHED_BEFORE_USE = 2 * KEYS_KEPT
+
+
+# The portal and the command line: which of the two a person used says nothing about what the token may do.
+OWN_CLIENT = "guestkey"
+
+
+class SigningKeys:
+    """Public halves of every version of the signing key, kept for a minute. Thread-safe."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._lock = Lock()
+        self._read_at = -math.inf
+        self._public: dict[int, str] = {}
+        self._first_seen: dict[int, float] = {}
+
+    def signing(self, vault: Vault) -> int:
+        """The version that signs: the newest that has been public long enough, or the newest if none has.
+
+        Raises:
+            BackendDown: OpenBao does not answer.
+        """
+        self._refresh(vault)
+        now = self._clock()
+        with self._lock:
+            settled = [version for version, at in self._first_seen.items() if now - at >= PUBLISHED_BEFORE_USE]
+            return max(settled or self._first_seen)
+
+    def public_jwks(self, vault: Vault) -> list[dict[str, Any]]:
+        """The JWK Set's keys (RFC 7517), every version, the newest first.
+
+        Raises:
+            BackendDown: OpenBao does not answer.
+        """
+        self._refresh(vault)
+        with self._lock:
+            public = sorted(self._public.items(), reverse=True)
+        keys = []
+        for version, pem in public:
+            jwk = dict(ECKey.import_key(pem).as_dict(private=False))
+            keys.append({**jwk, "kid": key_id(version), "use": "sig", "alg": ALGORITHM})
+        return keys
+
+    def _refresh(self, vault: Vault) -> None:
+        began = self._clock()
+        with self._lock:
+            if began - self._read_at < KEYS_KEPT:
+                return
+        try:
+            _, public = vault.public_keys(SIGNING_KEY)
+        except VaultRefused as error:
+            raise BackendDown(
+                "The signing key cannot be used.", backend="openbao", advice="Tell the operator."
+            ) from error
+        with self._lock:
+            # What was there when this process began was public before it, on the replicas that served until then.
+            since = began if self._first_seen else -math.inf
+            self._first_seen = {version: self._first_seen.get(version, since) for version in public}
+            self._read_at, self._public = began, public
+
+
+signing_keys = SigningKeys()
+
+
+def key_id(version: int) -> str:
+    """The `kid` of a version of the signing key."""
+    return f"{SIGNING_KEY}-{version}"
+
+
+def scope_of(action: str, slice_name: str) -> str:
+    """The scope a token is good for: one action on one slice, as it can be asked for."""
+    return f"{action} slice:{slice_name}"
+
+
+def audience_of(issuer: str, dataset: str) -> str:
+    """What a token for a dataset is good for: the `aud` claim, and RFC 8707's `resource`."""
+    return f"{issuer}/datasets/{dataset}"
+
+
+class TokenKind:
+    """See `broker.kinds.base.Kind`."""
+
+    name = "token"
+    actions = frozenset({"read", "write"})
+    at_backend = False
+    needs_child_token = False
+    renewable = False
+    proof: Proof | None = None
+    connects: Connects | None = None
+    binding_fields: tuple[BindingField, ...] | None = None
+    ending = Ending(
+        how="Introspection answers `active: false` at once, on every replica. Whoever verifies the signature alone"
+        " accepts the token until it expires.",
+        new_sessions=1,
+        open_sessions=1,
+        worst_case=None,
+    )
+    use = Use(
+        about="A signed access token, for a service that guards the data itself.",
+        secrets=frozenset({"access_token"}),
+        command="guestkey get {dataset} --slice {slice} --kind token",
+        command_says="Gets a token of its own and prints it, once.",
+    )
+
+    def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A slice that is only ever guarded by tokens has nothing to bind to.
+
+        Raises:
+            Invalid: something is bound all the same.
+        """
+        if binding:
+            raise Invalid("A slice of kind token has an empty binding.", field="/binding")
+        return {}
+
+    def tool(self, values: Mapping[str, str]) -> tuple[str, str]:
+        """curl, which reads the header from a file: nothing secret in the shell's history or among the processes."""
+        says = "Write “Authorization: Bearer ” and the token into bearer.txt, which only you can read."
+        return says, "curl --header @bearer.txt https://SERVICE/"
+
+    def check_proof(self, text: str) -> str:
+        """Never asked: nothing is brought."""
+        raise ValueError("tokens take no proof")
+
+    def register(self, setup: Vault, slice_id: str, bound: Bound) -> int | None:
+        """No backend, nothing to make."""
+
+    def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
+        """No backend, nothing to remove."""
+
+    def policies(self, slice_id: str, action: str) -> list[str]:
+        """No child token, no policy."""
+        return []
+
+    def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
+        """Sign the token of a lease that is recorded as active already.
+
+        Raises:
+            BackendDown: OpenBao does not answer, or refuses to sign.
+        """
+        version = signing_keys.signing(vault)
+        header = {"alg": ALGORITHM, "typ": HEADER_TYPE, "kid": key_id(version)}
+        issued_at, expires_at = int(lease.issued_at.timestamp()), int(lease.expires_at.timestamp())
+        audience = audience_of(lease.issuer, lease.dataset)
+        claims = {
+            "iss": lease.issuer,
+            "sub": lease.subject,
+            "aud": audience,
+            "client_id": _client_of(lease.subject),
+            "iat": issued_at,
+            "exp": expires_at,
+            "jti": lease.id,
+            # As the answer beside it says (RFC 9068, 2.2.3).
+            "scope": scope_of(lease.action, lease.slice),
+            "dataset": lease.dataset,
+            "slice": lease.slice,
+        }
+        signing_input = f"{_encoded(header)}.{_encoded(claims)}"
+        try:
+            signature = vault.sign_jws(SIGNING_KEY, signing_input.encode(), version=version)
+        except VaultRefused as error:
+            raise BackendDown(
+                "The key store refused to sign.", backend="openbao", advice="Tell the operator."
+            ) from error
+        values = {
+            "access_token": f"{signing_input}.{signature}",
+            "token_type": "Bearer",
+            "audience": audience,
+            "slice": lease.slice,
+            "expires_at": lease.expires_at.isoformat(),
+        }
+        return Issued(values=values)
+
+    def activate(self, vault: Vault, lease: LeaseToIssue, issued: Issued) -> None:
+        """Nothing to lengthen: a token says itself when it ends."""
+
+    def renew(self, vault: Vault, lease: LeaseToEnd, seconds: int) -> None:
+        """Never asked: a token says itself when it ends."""
+        raise ValueError("tokens are not renewed")
+
+    def end(self, vault: Vault, lease: LeaseToEnd) -> str:
+        """The record is all there is: introspection reads it."""
+        return "introspection: inactive"
+
+    def by_hand(self, lease: LeaseToEnd) -> str:
+        """Nothing: introspection reads the record."""
+        return ""
+
+    def shown(self, vault: Vault, tag: str, bounds: Sequence[Bound]) -> Shown:
+        """No backend shows tokens."""
+        return Shown()
+
+
+def _client_of(subject: str) -> str:
+    """Which client the token was issued to (RFC 9068, 2.2): a service is its own; people come through ours."""
+    party, _, id_ = subject.partition(":")
+    return id_ if party == "service" else OWN_CLIENT
+
+
+def _encoded(part: Mapping[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(part, separators=(",", ":")).encode()).rstrip(b"=").decode()

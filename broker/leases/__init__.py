@@ -1,0 +1,1 @@
+"""The story of a credential: issued, renewed, decided again, ended, reconciled."""

@@ -1,0 +1,225 @@
+"""Finding what nobody recorded, and what is recorded and gone: every backend is asked what it shows with our tag.
+
+Only handles of this installation are looked at; whatever else a backend holds is never touched. A place that does not
+answer is named and alerted (`broker.leases.unreachable`): of what lives there nothing is known meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import bindparam, select
+
+from broker.base import metrics
+from broker.base.database import now as clock
+from broker.base.errors import BackendDown, GuestkeyError
+from broker.keystore.vault import VaultRefused
+from broker.kinds import kinds
+from broker.kinds.base import BROKER, Bound, Exposed, KeepsLeases, LeaseToEnd, NotEnded, Seen, Shown
+from broker.leases import unreachable
+from broker.log import audit
+from broker.models import LIVE_STATES, Lease, Slice
+from broker.revocation import ending
+from broker.runtime.parts import Parts
+
+log = structlog.get_logger(__name__)
+KEY_STORE = "key store"
+# What is younger may not be on record yet; what was never activated is gone by then.
+_SETTLED = timedelta(seconds=120)
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A credential that no living lease accounts for, and what became of it: confirmed by whom, or the error."""
+
+    lease: str
+    kind: str
+    confirmed_by: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What a round of asking the backends found, and what each kind's backends answered.
+
+    `vanished` are leases whose credential, or the key store's lease of it, was gone: they are ending now.
+    `forgotten` are the key store's leases that had outlived their credentials.
+    """
+
+    strays: list[Stray] = field(default_factory=list)
+    shown: dict[str, Shown] = field(default_factory=dict)
+    vanished: list[str] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
+
+    @property
+    def ended(self) -> int:
+        """How many strays are gone."""
+        return sum(not stray.error for stray in self.strays)
+
+
+def reconcile(parts: Parts) -> Reconciled:
+    """Ask every backend for handles with our tag and end those no living lease accounts for.
+
+    The backends are listed first and our rows read afterwards, so a lease made in between is never mistaken.
+    """
+    with parts.database.transaction() as tx:
+        began = clock(tx)
+        rows = tx.execute(select(Slice.id, Slice.kind, Slice.binding).where(Slice.state != "registering")).all()
+    found = Reconciled()
+    for name in kinds:
+        slices = {id_: Bound(binding, parts.settings.place(name, binding)) for id_, of, binding in rows if of == name}
+        try:
+            _reconcile_kind(parts, name, slices, began, found)
+        except GuestkeyError:
+            raise
+        except Exception as error:  # a fault of ours in one kind must not hide what the others' backends show
+            log.exception("reconcile.unforeseen", kind=name, error=type(error).__name__)
+            found.shown[name] = Shown(unasked={BROKER: _failed(error)})
+            unreachable.note(parts, name, frozenset(), found.shown[name].unasked)
+    return found
+
+
+def shown_anyhow(parts: Parts, tag: str, kind: str, bounds: Sequence[Bound]) -> Shown:
+    """What a kind's backends show; should the broker fail at asking, that is said as of a place that was not asked."""
+    try:
+        return kinds[kind].shown(parts.vault, tag, bounds)
+    except Exception as error:  # in an emergency what the others' backends show must be ended all the same
+        log.exception("reconcile.unforeseen", kind=kind, error=type(error).__name__)
+        return Shown(unasked={BROKER: _failed(error)})
+
+
+def _failed(error: Exception) -> str:
+    return f"The broker itself failed at it: {type(error).__name__}. Its log says where."
+
+
+def _reconcile_kind(parts: Parts, name: str, slices: Mapping[str, Bound], began: datetime, found: Reconciled) -> None:
+    shown = found.shown[name] = kinds[name].shown(parts.vault, parts.tag, list(slices.values()))
+    kept, untold = _kept(parts, name, frozenset(slices))
+    handles = shown.handles
+    unaccounted = sorted(handles.keys() - _accounted_for(parts, set(handles)))
+    found.strays.extend(_end_stray(parts, name, handle, handles[handle]) for handle in unaccounted)
+    found.vanished.extend(_end_vanished(parts, name, shown, kept, began))
+    found.forgotten.extend(_forget(parts, name, kept or frozenset(), began))
+    unreachable.note(parts, name, shown.asked | ({KEY_STORE} if not untold else set()), {**shown.unasked, **untold})
+
+
+def _kept(parts: Parts, name: str, slice_ids: frozenset[str]) -> tuple[frozenset[str] | None, Mapping[str, str]]:
+    """The key store's leases of a kind that keeps any, or why they are not known."""
+    kind = kinds[name]
+    if not isinstance(kind, KeepsLeases):
+        return None, {}
+    try:
+        return kind.kept(parts.vault, slice_ids), {}
+    except BackendDown as error:
+        return None, {KEY_STORE: error.detail}
+    except VaultRefused:
+        return None, {KEY_STORE: "The key store does not let the worker list its leases."}
+
+
+def _accounted_for(parts: Parts, handles: set[str]) -> set[str]:
+    if not handles:
+        return set()
+    with parts.database.transaction() as tx:
+        query = select(Lease.handle).where(
+            Lease.handle.in_(bindparam("handles", expanding=True)), Lease.state.in_(LIVE_STATES)
+        )
+        return set(tx.scalars(query, {"handles": sorted(handles)}))
+
+
+def _end_vanished(parts: Parts, name: str, shown: Shown, kept: frozenset[str] | None, began: datetime) -> Sequence[str]:
+    """Leases shown as active whose credential is gone, or would outlive us: an honest record says so."""
+    if not shown.complete and kept is None:
+        return []
+    with parts.database.transaction() as tx:
+        active = tx.execute(
+            select(Lease, Slice.binding)
+            .join(Slice, Slice.id == Lease.slice_id)
+            .where(Lease.kind == name, Lease.state == "active", Lease.activated_at < began)
+        ).all()
+    gone = [
+        lease.id for lease, binding in active if _is_gone(lease, binding, shown) or _is_lost(parts, lease, kept, began)
+    ]
+    if not gone:
+        return []
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        marked = ending.mark(tx, Lease.id.in_(gone), cause="vanished", by=audit.SYSTEM, now=now)
+        about = [(lease_id, {"kind": name}) for lease_id in marked]
+        audit.record_many(tx, "lease.vanished", actor=audit.SYSTEM, now=now, about=about)
+    for lease_id in marked:
+        metrics.vanished.labels(name).inc()
+        log.error("lease.vanished", lease=lease_id, kind=name)
+    return marked
+
+
+def _is_gone(lease: Lease, binding: Mapping[str, Any], shown: Shown) -> bool:
+    """Whether the backend, which was asked, does not show the credential."""
+    asked = shown.complete and Bound(binding).connection in shown.asked
+    return asked and lease.handle not in shown.handles
+
+
+def _is_lost(parts: Parts, lease: Lease, kept: frozenset[str] | None, began: datetime) -> bool:
+    """Whether the key store does not list its lease of the credential and, asked by name, does not know it either."""
+    if kept is None or lease.backend_lease_id is None or lease.backend_lease_id in kept:
+        return False
+    if lease.activated_at is None or lease.activated_at >= began - _SETTLED:
+        return False
+    try:
+        return parts.vault.lease_begun(lease.backend_lease_id) is None
+    except (BackendDown, VaultRefused):
+        return False
+
+
+def _forget(parts: Parts, name: str, kept: frozenset[str], began: datetime) -> list[str]:
+    """Let the key store forget leases that no living lease of ours accounts for: their credential is gone."""
+    kind = kinds[name]
+    if not kept or not isinstance(kind, KeepsLeases):
+        return []
+    with parts.database.transaction() as tx:
+        query = select(Lease.backend_lease_id).where(Lease.kind == name, Lease.state.in_(LIVE_STATES))
+        living = set(tx.scalars(query))
+    forgotten: list[str] = []
+    for lease_id in sorted(kept - living):
+        try:
+            begun = parts.vault.lease_begun(lease_id)
+        except (BackendDown, VaultRefused):
+            return forgotten
+        # A younger one belongs to a credential that is being made.
+        if begun is not None and begun < began - _SETTLED:
+            kind.settle(parts.vault, LeaseToEnd("", "", {}, lease_id))
+            forgotten.append(lease_id)
+            log.warning("lease.forgotten", kind=name)
+    return forgotten
+
+
+def end_seen(parts: Parts, tag: str, kind: str, handle: str, seen: Seen) -> Stray:
+    """End what a backend shows, where it was seen; nothing of it is on record afterwards."""
+    lease_id = handle.removeprefix(f"{tag}-")
+    try:
+        bound = seen.bound
+        to_end = LeaseToEnd(lease_id, handle, bound.binding, seen.backend_lease_id, place=bound.place)
+        return Stray(lease_id, kind, kinds[kind].end(parts.vault, to_end))
+    except (NotEnded, Exposed, BackendDown, VaultRefused) as error:
+        log.error("stray.not_ended", handle=handle, error=str(error)[:200])
+        return Stray(lease_id, kind, error=str(error)[:500])
+    except Exception as error:  # one that cannot be worked at must not keep the others alive
+        log.exception("stray.unforeseen", handle=handle, error=type(error).__name__)
+        return Stray(lease_id, kind, error=_failed(error))
+
+
+def _end_stray(parts: Parts, kind: str, handle: str, seen: Seen) -> Stray:
+    """End what should not exist, and say so in the log of events."""
+    stray = end_seen(parts, parts.tag, kind, handle, seen)
+    if stray.error:
+        return stray
+    with parts.database.transaction() as tx:
+        audit.record(
+            tx, "lease.stray_ended", actor=audit.SYSTEM, subject=stray.lease, now=clock(tx), details={"kind": kind}
+        )
+    metrics.strays.labels(kind).inc()
+    log.error("stray.ended", handle=handle, kind=kind)
+    return stray

@@ -1,0 +1,183 @@
+"""What the worker does about leases: mark what is over, end what is marked.
+
+Any number of workers may run: work is claimed with a deadline column, so no lock is held across a call to a backend
+and a worker that dies gives its claims back by itself. What nobody recorded is found by `broker.leases.reconciling`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from queue import Empty
+from time import monotonic
+from typing import Any
+
+import structlog
+from sqlalchemy import select, text
+
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import BackendDown, GuestkeyError
+from broker.keystore.vault import VaultRefused
+from broker.kinds import kinds
+from broker.kinds.base import Bound, EndsTogether, Exposed, KeepsLeases, Kind, LeaseToEnd, NotEnded
+from broker.leases import end_outcomes
+from broker.log import audit
+from broker.models import Lease, Slice
+from broker.revocation import ending
+from broker.runtime.parts import Parts
+
+log = structlog.get_logger(__name__)
+CLAIM_SECONDS = 30
+BATCH = 256
+HANDS = 8
+# What was marked meanwhile is claimed after this, though a place hangs; a full batch is let finish before the next.
+_PATIENCE_SECONDS = 1.0
+_PATIENCE_OF_MANY_SECONDS = 5.0
+
+_CLAIM = text(
+    """
+    UPDATE guestkey.lease SET claimed_until = clock_timestamp() + make_interval(secs => :seconds)
+     WHERE id IN (
+       SELECT id FROM guestkey.lease
+        WHERE state IN ('revoking', 'revoke_failed') AND next_attempt_at <= clock_timestamp()
+          AND (claimed_until IS NULL OR claimed_until < clock_timestamp())
+        ORDER BY next_attempt_at LIMIT :batch FOR UPDATE SKIP LOCKED)
+    RETURNING id
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    """A lease this worker has taken on, as recorded and as its kind is told of it."""
+
+    lease: Lease
+    to_end: LeaseToEnd
+
+
+def mark_over(parts: Parts) -> int:
+    """Mark active leases whose life is over and pending ones whose call's deadline has passed. Returns how many."""
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        expired = ending.mark(
+            tx, (Lease.state == "active") & (Lease.expires_at <= now), cause="expired", by=audit.SYSTEM, now=now
+        )
+        abandoned = ending.mark(
+            tx, (Lease.state == "pending") & (Lease.deadline <= now), cause="abandoned", by=audit.SYSTEM, now=now
+        )
+        return len(expired) + len(abandoned)
+
+
+def end_marked(parts: Parts, pool: ThreadPoolExecutor) -> int:
+    """Claim a batch of marked leases and end them at their backends. Returns how many were claimed."""
+    with parts.database.transaction() as tx:
+        ids = list(tx.scalars(_CLAIM, {"seconds": CLAIM_SECONDS, "batch": BATCH}))
+        query = select(Lease, Slice.binding).join(Slice, Slice.id == Lease.slice_id).where(Lease.id.in_(ids))
+        rows = tx.execute(query).all() if ids else []
+        now = clock(tx)
+    claimed = [_Claimed(lease, to_end(parts, lease, binding, now)) for lease, binding in rows]
+    until = monotonic() + CLAIM_SECONDS
+    jobs = [pool.submit(_end, parts, job, until) for job in _jobs(claimed)]
+    # A place that hangs holds one hand until it is given up, and nobody else's credentials.
+    wait(jobs, timeout=_PATIENCE_SECONDS if len(ids) < BATCH else _PATIENCE_OF_MANY_SECONDS)
+    if len(ids) < BATCH and not parts.unsettled.empty():
+        # Only now: guests' ends come before the key store's tidiness.
+        parts.background.submit(_settle, parts)
+    return len(ids)
+
+
+def _jobs(claimed: Sequence[_Claimed]) -> list[list[_Claimed]]:
+    """What one hand does at a time: one lease, or all at one place that end sooner together."""
+    together: dict[tuple[str, str], list[_Claimed]] = {}
+    alone: list[list[_Claimed]] = []
+    for one in claimed:
+        if isinstance(kinds[one.lease.kind], EndsTogether):
+            together.setdefault((one.lease.kind, Bound(one.to_end.binding).connection), []).append(one)
+        else:
+            alone.append([one])
+    return [*together.values(), *alone]
+
+
+def to_end(parts: Parts, lease: Lease, binding: Mapping[str, Any], now: datetime) -> LeaseToEnd:
+    """What a kind needs to know to end a lease."""
+    return LeaseToEnd(
+        lease.id,
+        lease.handle,
+        binding,
+        lease.backend_lease_id,
+        place=parts.settings.place(lease.kind, binding),
+        action=lease.action,
+        expires_at=lease.expires_at,
+        now=now,
+    )
+
+
+def _end(parts: Parts, claimed: Sequence[_Claimed], until: float) -> None:
+    """End claimed leases of one kind; whatever happens is recorded or left for the next claim, never raised.
+
+    Args:
+        until: when the claim ends, on this process' own clock; afterwards they are another worker's.
+    """
+    if monotonic() >= until:
+        return
+    about = {"leases": len(claimed), "first": claimed[0].lease.id}
+    try:
+        over = end_outcomes.record(parts, [one.lease for one in claimed], _attempt(parts, claimed))
+    except GuestkeyError as error:
+        # Our own records are out of reach: the claims run out and another attempt follows.
+        log.warning("lease.ending_unrecorded", error=error.code, **about)
+        return
+    except Exception as error:  # nobody may be waiting for this hand any more
+        log.exception("lease.ending_unexpected", error=type(error).__name__, **about)
+        return
+    kind = kinds[claimed[0].lease.kind]
+    if isinstance(kind, EndsTogether) and isinstance(kind, KeepsLeases):
+        for one in claimed:
+            if one.lease.id in over:
+                parts.unsettled.put((kind, one.to_end))
+
+
+def _attempt(parts: Parts, claimed: Sequence[_Claimed]) -> Mapping[str, str | Exception]:
+    """By lease id what confirmed the end, or why there is none."""
+    kind = kinds[claimed[0].lease.kind]
+    if isinstance(kind, EndsTogether):
+        try:
+            return kind.end_many(parts.vault, [one.to_end for one in claimed])
+        except Exception as error:  # one that cannot be worked at must not keep the others alive
+            log.exception("lease.not_ended_together", leases=len(claimed), error=type(error).__name__)
+    return {one.lease.id: _attempt_alone(parts, kind, one) for one in claimed}
+
+
+def _attempt_alone(parts: Parts, kind: Kind, claimed: _Claimed) -> str | Exception:
+    try:
+        return kind.end(parts.vault, claimed.to_end)
+    except (NotEnded, Exposed, BackendDown, VaultRefused) as error:
+        return error
+    except Exception as error:  # what is not recorded as failed would be alive, and alarm nobody
+        log.exception("lease.ending_unforeseen", lease=claimed.lease.id, error=type(error).__name__)
+        return NotEnded(f"The broker itself failed at it: {type(error).__name__}. Its log says where.")
+
+
+def _settle(parts: Parts) -> None:
+    """Let the key store forget what has ended; should this process die meanwhile, reconciling does it."""
+    with suppress(Empty):
+        while True:
+            kind, ended = parts.unsettled.get_nowait()
+            kind.settle(parts.vault, ended)
+
+
+def due_in(tx: Transaction, now: datetime, *, most: float) -> float:
+    """Seconds until the next lease is over or the next attempt is due and nobody's, at most `most`."""
+    row = tx.execute(
+        text(
+            "SELECT least((SELECT min(expires_at) FROM guestkey.lease WHERE state = 'active'),"
+            " (SELECT min(deadline) FROM guestkey.lease WHERE state = 'pending'),"
+            " (SELECT min(greatest(next_attempt_at, claimed_until)) FROM guestkey.lease"
+            "   WHERE state IN ('revoking', 'revoke_failed')))"
+        )
+    ).scalar_one()
+    return most if row is None else max(0.02, min(most, (row - now).total_seconds()))

@@ -1,0 +1,143 @@
+"""The first admins, and the way back in. Both are done on the server, by whoever can read its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import select, update
+
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.errors import Conflict, Invalid, NotFound
+from broker.base.ids import new_id
+from broker.identity import checking, invitations, login, sources
+from broker.identity.checking import Finding
+from broker.identity.oidc import Client
+from broker.log import audit
+from broker.models import Installation, SignInSource
+from broker.runtime.installation import install
+from broker.runtime.parts import Parts
+
+ADMINS = 2
+RECOVERED_FOR = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstSource:
+    """The organisation's first sign-in source."""
+
+    name: str
+    issuer: str
+    client_id: str
+    client_secret: str | None = field(repr=False)
+    required_claims: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The two admins' joining links, and what the provider was found to be; nothing if it was not asked."""
+
+    links: list[str] = field(repr=False)
+    found: list[Finding]
+
+
+def bootstrap(parts: Parts, first: FirstSource, *, unchecked: bool = False) -> Begun:
+    """Set the installation up: tag, rules, the organisation's source, and two single-use invitations for admins.
+
+    Works once. The source's provider is tried before anything is written.
+
+    Args:
+        unchecked: the provider is not asked: it is not up yet.
+
+    Raises:
+        Conflict: it was done before.
+        Invalid: issuer, client or claims cannot be used, or the provider would let nobody in.
+    """
+    source_id = sources.new_source_id()
+    issuer, claims = sources.check_issuer(first.issuer), sources.check_claims(first.required_claims)
+    with parts.database.transaction() as tx:
+        if tx.execute(select(Installation.bootstrapped_at)).scalar_one_or_none() is not None:
+            raise _done_before()
+    found = [] if unchecked else _tried(parts, first)
+    wrapped = sources.wrap_client_secret(parts.vault, source_id, first.client_secret) if first.client_secret else None
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        install(tx, now)
+        once = tx.execute(
+            update(Installation)
+            .where(Installation.bootstrapped_at.is_(None))
+            .values(bootstrapped_at=now)
+            .returning(Installation.tag)
+        ).first()
+        if once is None:
+            raise _done_before()
+        source = SignInSource(
+            id=source_id,
+            name=first.name,
+            issuer=issuer,
+            client_id=first.client_id,
+            wrapped_client_secret=wrapped,
+            required_claims=claims,
+            vendor_id=None,
+            mfa_values=[],
+        )
+        tx.add(source)
+        tx.flush()
+        audit.record(tx, "source.bound", actor=audit.SYSTEM, subject=source_id, now=now, details={"issuer": issuer})
+        lifetime = parts.settings.invitation_lifetime
+        links = [
+            invitations.join_link(
+                parts, invitations.invite_admin(tx, source, lifetime, now, label=label, role_until=None)
+            )
+            for label in ("first admin", "second admin")
+        ]
+    return Begun(links, found)
+
+
+def _tried(parts: Parts, first: FirstSource) -> list[Finding]:
+    client = Client(first.issuer, first.client_id, first.client_secret, login.callback(parts.settings))
+    try:
+        return checking.require(parts.settings, client)
+    except Invalid as error:
+        way_past = "If it is not up yet: --unchecked, and `guestkey source check` once it is."
+        raise Invalid(error.detail, field=error.field, advice=f"{error.advice} {way_past}") from error
+
+
+def _done_before() -> Conflict:
+    return Conflict("This installation has its first admins.", advice="If they are locked out, use `guestkey recover`.")
+
+
+def recover(parts: Parts, source_id: str | None = None) -> str:
+    """Break the glass: one invitation for an admin whose role lasts an hour. Every admin is told.
+
+    Raises:
+        NotFound: there is no active source of the organisation.
+    """
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        source = _own_source(tx, source_id)
+        until = now + RECOVERED_FOR
+        lifetime = int(RECOVERED_FOR.total_seconds())
+        token = invitations.invite_admin(tx, source, lifetime, now, label="recovery", role_until=until)
+        audit.record(
+            tx,
+            "recovery.begun",
+            actor=audit.SYSTEM,
+            subject=new_id("re"),
+            now=now,
+            details={"source": source.id, "until": until.isoformat()},
+        )
+        return invitations.join_link(parts, token)
+
+
+def _own_source(tx: Transaction, source_id: str | None) -> SignInSource:
+    query = select(SignInSource).where(SignInSource.vendor_id.is_(None), SignInSource.status == "active")
+    if source_id is not None:
+        query = query.where(SignInSource.id == source_id)
+    source = tx.scalars(query.order_by(SignInSource.id).limit(1)).one_or_none()
+    if source is None:
+        raise NotFound("The organisation has no active sign-in source.", advice="Name one with --source, or bind one.")
+    return source

@@ -1,0 +1,1 @@
+"""Reaching servers that others run, with deadlines: HTTP and SMTP."""

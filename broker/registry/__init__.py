@@ -1,0 +1,1 @@
+"""The nouns: vendors, people, teams, services, datasets, slices, connections."""

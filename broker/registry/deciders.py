@@ -1,0 +1,100 @@
+"""Who decides about access to a dataset: its owner, a steward, or an admin where there is neither; never oneself."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select
+
+from broker.base.database import Transaction
+from broker.base.errors import Conflict, Forbidden, GuestkeyError
+from broker.identity.caller import Caller
+from broker.identity.permissions import STEWARD, stewards_of
+from broker.models import Dataset, Event, Grant, Person, Request, Service, Slice
+from broker.registry.proposals import active_admins
+
+
+def not_decider(tx: Transaction, caller: Caller, dataset_id: str, role: str) -> GuestkeyError | None:
+    """Why the caller has no say about who holds a role on a dataset; None: it has."""
+    if caller.kind != "person" or caller.vendor_id is not None:
+        return Forbidden("Requests are decided by people of the organisation.")
+    of = tx.get_one(Dataset, dataset_id)
+    if of.owner_id == caller.id:
+        return None
+    stewards = tx.scalars(stewards_of().where(Grant.dataset_id == of.id)).all()
+    if caller.id in stewards:
+        # Else stewards could make stewards, and the owner would lose sight of who decides.
+        return Forbidden("Only the owner decides who becomes a steward.") if role == STEWARD else None
+    owned = _owner_is_active(tx, of)
+    if owned or stewards:
+        return Forbidden("The dataset's owner or a steward decides about this.", advice="Remind them.")
+    without = "whose owner is suspended" if of.owner_id else "without an owner"
+    if not caller.is_admin:
+        return Forbidden(f"An admin decides about a dataset {without}.", advice="Ask one.")
+    if _added_by(tx, of.id) == caller.subject:
+        return _self(f"You added this dataset, which is one {without}, so another admin must decide.")
+    if caller.id in _arranged_by(tx, of):
+        return _self(f"You bound its slices or chose its labels, and it is one {without}: another admin must decide.")
+    if of.owner_id and _suspended_by(tx, of.owner_id) == caller.subject:
+        return _self("You suspended this dataset's owner, so another admin must decide.")
+    return None
+
+
+def why_not(tx: Transaction, caller: Caller, found: Request) -> GuestkeyError | None:
+    """Why the caller may not decide about a request; None: it may."""
+    if caller.kind != "person" or caller.vendor_id is not None:
+        return Forbidden("Requests are decided by people of the organisation.")
+    if caller.id in (found.person_id, found.for_person_id):
+        return _self("You asked for this, so another approver must decide.")
+    if found.service_id and caller.id in _know_secret(tx, found.service_id):
+        return _self("You were shown this service's secret, so another approver must decide.")
+    return not_decider(tx, caller, found.dataset_id, found.role)
+
+
+def barred(tx: Transaction, found: Request) -> set[str]:
+    """The people who may not decide about a request because it is in a way their own; see `why_not`."""
+    owner_id = tx.get_one(Dataset, found.dataset_id).owner_id
+    shut_out_by = _suspended_by(tx, owner_id) if owner_id else None
+    own = {f"person:{found.person_id}", _added_by(tx, found.dataset_id) or "", shut_out_by or ""}
+    own |= _arranged_by(tx, tx.get_one(Dataset, found.dataset_id))
+    know = _know_secret(tx, found.service_id) if found.service_id else set()
+    return {name.removeprefix("person:") for name in own} | know
+
+
+def admins_to_decide(tx: Transaction, found: Request, now: datetime) -> set[str]:
+    """The admins who could decide about a request on a dataset without an active owner or steward."""
+    return active_admins(tx, now) - barred(tx, found) - {found.for_person_id or ""}
+
+
+def _self(detail: str) -> Conflict:
+    return Conflict(detail, advice="Ask another owner, steward or admin.", code="self_decision")
+
+
+def _know_secret(tx: Transaction, service_id: str) -> set[str]:
+    """Who made a service, and who was last shown its secret."""
+    found = tx.get_one(Service, service_id)
+    return {found.created_by, found.secret_seen_by or found.created_by}
+
+
+def _owner_is_active(tx: Transaction, of: Dataset) -> bool:
+    owner = tx.get(Person, of.owner_id) if of.owner_id else None
+    return owner is not None and owner.status == "active"
+
+
+def _suspended_by(tx: Transaction, person_id: str) -> str | None:
+    """Who suspended a person last; whoever shuts an owner out does not decide in their place."""
+    query = select(Event.actor).where(Event.subject == person_id, Event.kind == "person.suspended")
+    return tx.execute(query.order_by(Event.number.desc()).limit(1)).scalar_one_or_none()
+
+
+def _arranged_by(tx: Transaction, of: Dataset) -> set[str]:
+    """The people who chose what a dataset shows, or under which labels: none of them lets others see it besides."""
+    bound = select(Slice.bound_by).where(
+        Slice.dataset_id == of.id, Slice.state != "retired", Slice.bound_by.is_not(None)
+    )
+    return {*of.labelled_by, *(id_ for id_ in tx.scalars(bound) if id_)}
+
+
+def _added_by(tx: Transaction, dataset_id: str) -> str | None:
+    query = select(Event.actor).where(Event.subject == dataset_id, Event.kind == "dataset.added")
+    return tx.execute(query.limit(1)).scalar_one_or_none()

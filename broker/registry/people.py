@@ -1,0 +1,208 @@
+"""People and the roles they hold across the organisation or a vendor. How they sign in is `broker.identity`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, func, or_, select, text, update
+
+from broker.base import words
+from broker.base.database import Transaction
+from broker.base.errors import Conflict, Forbidden, Invalid
+from broker.base.ids import is_id, new_id
+from broker.base.paging import Page, Window, matching, page
+from broker.identity.caller import Caller
+from broker.identity.permissions import is_lead, missing, people_seen, require_admin
+from broker.log import audit
+from broker.models import Event, Person, RoleHeld
+from broker.revocation import ending
+
+FEWEST_ADMINS = 2
+# Two people must give these, so they go through a proposal; `lead` is one vendor's affair.
+TWO_PERSON_ROLES = ("admin", "auditor")
+
+
+def list_people(
+    tx: Transaction, caller: Caller, window: Window, *, vendor_id: str | None = None, status: str | None = None
+) -> Page[Person]:
+    """The people the caller sees."""
+    filters = matching((Person.vendor_id, vendor_id), (Person.status, status))
+    return page(tx, select(Person).where(people_seen(caller), *filters), Person.id, window)
+
+
+def person(tx: Transaction, caller: Caller, person_id: str) -> Person:
+    """One person.
+
+    Raises:
+        NotFound: there is none of that id that the caller may see.
+    """
+    found = None
+    if is_id(person_id):
+        found = tx.scalars(select(Person).where(Person.id == person_id, people_seen(caller))).one_or_none()
+    if found is None:
+        raise missing("person")
+    return found
+
+
+def roles_of(tx: Transaction, people: Sequence[str]) -> dict[str, list[str]]:
+    """The roles each of these people holds now."""
+    held: dict[str, list[str]] = {person_id: [] for person_id in people}
+    query = select(RoleHeld.person_id, RoleHeld.role).where(RoleHeld.person_id.in_(people), _held_now())
+    for person_id, role in tx.execute(query.order_by(RoleHeld.role)):
+        held[person_id].append(role)
+    return held
+
+
+def confirm_person(tx: Transaction, caller: Caller, person_id: str, now: datetime) -> Person:
+    """Say that somebody who joined is who the invitation was meant for.
+
+    Raises:
+        Forbidden: no admin.
+        Conflict: they do not wait, or the caller invited them: whoever could do both could make themselves an
+            accomplice.
+    """
+    require_admin(caller)
+    if person(tx, caller, person_id).invited_by == caller.id:
+        raise Conflict("You invited this person.", advice="Another admin must confirm them.", code="self_decision")
+    return _reopen(tx, caller, person_id, now, before="pending", kind="person.confirmed", reason="")
+
+
+def refuse_joiner(tx: Transaction, caller: Caller, person_id: str, reason: str, now: datetime) -> Person:
+    """Turn away somebody who joined and is not who the invitation was meant for; a new invitation lets them try anew.
+
+    Raises:
+        Forbidden: neither an admin nor the lead of the same vendor.
+        Conflict: they do not wait to be confirmed.
+    """
+    found = person(tx, caller, person_id)
+    if not (caller.is_admin or is_lead(caller, found.vendor_id)):
+        raise Forbidden("Only admins and the lead of the same vendor turn people away.")
+    return ending.refuse_joiner(tx, found, caller, words.prose(reason, "/reason"), now)
+
+
+def resume_person(tx: Transaction, caller: Caller, person_id: str, reason: str, now: datetime) -> Person:
+    """Lift a suspension; no session and no lease comes back. Who was never confirmed waits for that again."""
+    reason = words.prose(reason, "/reason")
+    require_admin(caller)
+    status = "pending" if _never_confirmed(tx, person(tx, caller, person_id)) else "active"
+    return _reopen(tx, caller, person_id, now, before="suspended", kind="person.resumed", reason=reason, status=status)
+
+
+def suspend_person(tx: Transaction, caller: Caller, person_id: str, reason: str, now: datetime) -> list[str]:
+    """Shut a person out at once; returns the ids of the leases now ending.
+
+    Raises:
+        Forbidden: neither an admin nor the lead of the same vendor.
+        Conflict: too few admins would be left.
+    """
+    found = person(tx, caller, person_id)
+    if not (caller.is_admin or is_lead(caller, found.vendor_id)):
+        raise Forbidden("Only admins and the lead of the same vendor suspend people.")
+    _keep_admins(tx, person_id)
+    return ending.suspend_person(tx, person_id, caller, words.prose(reason, "/reason"), now)
+
+
+def check_role(tx: Transaction, caller: Caller, person_id: str, role: str) -> Person:
+    """Check that a role may be given to this person; giving `admin` or `auditor` then takes a second admin.
+
+    Raises:
+        Invalid: `lead` is for a vendor's people, the other roles for the organisation's.
+        Conflict: they are the caller, not active, or hold it.
+    """
+    require_admin(caller)
+    found = person(tx, caller, person_id)
+    if person_id == caller.id:
+        raise Conflict("Nobody gives roles to themselves.", advice="Ask another admin.", code="self_decision")
+    if (role == "lead") != (found.vendor_id is not None):
+        raise Invalid("A vendor's people can be `lead`; the organisation's can be `admin` or `auditor`.", field="/role")
+    if found.status != "active":
+        raise Conflict(f"This person is {found.status}; only active people get roles.")
+    if role in roles_of(tx, [person_id])[person_id]:
+        raise Conflict(f"This person is {role} already.")
+    return found
+
+
+def give_lead(tx: Transaction, caller: Caller, person_id: str, now: datetime) -> None:
+    """Make somebody a lead of their vendor."""
+    check_role(tx, caller, person_id, "lead")
+    tx.add(RoleHeld(id=new_id("rh"), person_id=person_id, role="lead", given_by=caller.id, given_at=now))
+    tx.flush()
+    _record_role(tx, caller, person_id, "role.given", "lead", now)
+
+
+def take_role(tx: Transaction, caller: Caller, person_id: str, role: str, now: datetime) -> None:
+    """End a role. One admin may do that, as long as two are left.
+
+    Raises:
+        NotFound: no such person, or they do not hold it.
+        Conflict: too few admins would be left.
+    """
+    require_admin(caller)
+    person(tx, caller, person_id)
+    if role == "admin":
+        _keep_admins(tx, person_id)
+    ended = tx.execute(
+        update(RoleHeld)
+        .where(RoleHeld.person_id == person_id, RoleHeld.role == role, RoleHeld.ended_at.is_(None))
+        .values(ended_at=now)
+        .returning(RoleHeld.id)
+    ).all()
+    if not ended:
+        raise missing("role")
+    _record_role(tx, caller, person_id, "role.taken", role, now)
+
+
+def _reopen(
+    tx: Transaction,
+    caller: Caller,
+    person_id: str,
+    now: datetime,
+    *,
+    before: str,
+    kind: str,
+    reason: str,
+    status: str = "active",
+) -> Person:
+    require_admin(caller)
+    current = person(tx, caller, person_id)
+    changed = tx.scalars(
+        update(Person).where(Person.id == person_id, Person.status == before).values(status=status).returning(Person)
+    ).one_or_none()
+    if changed is None:
+        raise Conflict(f"This person is {current.status}, not {before}.")
+    audit.record(tx, kind, actor=caller.subject, subject=person_id, now=now, personal={"reason": reason})
+    return changed
+
+
+def _never_confirmed(tx: Transaction, found: Person) -> bool:
+    """Whether somebody joined by a person's invitation and was suspended before an admin confirmed them."""
+    if found.invited_by is None:
+        return False
+    about = select(Event.kind).where(Event.subject == found.id, Event.kind.in_(("person.joined", "person.confirmed")))
+    return set(tx.scalars(about)) == {"person.joined"}
+
+
+def _keep_admins(tx: Transaction, person_id: str) -> None:
+    # Two admins leaving at the same moment would each still count the other.
+    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('admins', 0))"))
+    admins = set(
+        tx.scalars(
+            select(RoleHeld.person_id)
+            .join(Person, Person.id == RoleHeld.person_id)
+            .where(RoleHeld.role == "admin", _held_now(), Person.status == "active")
+        )
+    )
+    if person_id in admins and len(admins) <= FEWEST_ADMINS:
+        raise Conflict(
+            f"At least {FEWEST_ADMINS} admins must remain, because many acts take two.",
+            advice="Make somebody else an admin first.",
+        )
+
+
+def _held_now() -> ColumnElement[bool]:
+    return RoleHeld.ended_at.is_(None) & or_(RoleHeld.until.is_(None), RoleHeld.until > func.clock_timestamp())
+
+
+def _record_role(tx: Transaction, caller: Caller, person_id: str, kind: str, role: str, now: datetime) -> None:
+    audit.record(tx, kind, actor=caller.subject, subject=person_id, now=now, details={"role": role})

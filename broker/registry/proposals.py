@@ -1,0 +1,294 @@
+"""Acts that need two people: one proposes, another approves, and only then, in that transaction, they happen.
+
+Both are admins. For what concerns datasets (`OWNER_ACTS`), their owner is as good as an admin;
+docs/who-may-open-what.md lists every act.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
+
+from broker.base import canonical
+from broker.base.database import Transaction
+from broker.base.errors import Conflict, FactorNeeded, Forbidden, Invalid, NotFound
+from broker.base.ids import is_id, new_id
+from broker.identity.caller import Caller
+from broker.log import audit
+from broker.models import PROPOSAL_ACTS, Dataset, Person, Proposal, RoleHeld
+
+LIFETIME = timedelta(days=1)
+# Agreeing is worth as much as the act itself, so it asks for the factor anew; in seconds.
+APPROVER_FACTOR_AGE = 900
+# Acts about datasets: `details["datasets"]` holds their ids. Whoever proposes one was checked where it is made.
+OWNER_ACTS = frozenset({"change_dataset", "add_slice", "rotate_secret", "add_member"})
+# What an act does once approved: (transaction, details, proposer's id, approver's id, now).
+Performer = Callable[[Transaction, Mapping[str, Any], str, str, datetime], None]
+
+
+def propose(
+    tx: Transaction,
+    act: str,
+    subject: str,
+    details: Mapping[str, Any],
+    caller: Caller,
+    now: datetime,
+    *,
+    lifetime: timedelta = LIFETIME,
+) -> Proposal:
+    """Put an act before a second admin.
+
+    Args:
+        subject: the id of what it is done to; nobody proposes or approves acts about themselves.
+        details: what the performer needs, as JSON; secrets in it are wrapped.
+
+    Raises:
+        Forbidden: the caller is no admin, and the act is none of `OWNER_ACTS`.
+        Conflict: the act is about the caller, or the very same waits already.
+    """
+    if act not in PROPOSAL_ACTS:
+        raise Invalid("There is no such act.", field="/act")
+    if not caller.is_admin and act not in OWNER_ACTS:
+        raise Forbidden("Only an admin proposes this.")
+    _check_not_about(caller, subject, details)
+    if act in OWNER_ACTS:
+        # A secret is shown to who asked for it, so everybody asks for themselves.
+        _check_not_waiting(tx, act, subject, details, now, by=caller.id if act == "rotate_secret" else None)
+    proposal = Proposal(
+        id=new_id("pr"),
+        act=act,
+        subject=subject,
+        details=dict(details),
+        state="pending",
+        proposed_by=caller.id,
+        created_at=now,
+        lapses_at=now + lifetime,
+    )
+    tx.add(proposal)
+    tx.flush()
+    _record(tx, "proposal.made", proposal, caller, now)
+    return proposal
+
+
+def approve(
+    tx: Transaction, proposal_id: str, caller: Caller, now: datetime, performers: Mapping[str, Performer]
+) -> Proposal:
+    """Approve an act and carry it out.
+
+    Raises:
+        NotFound: there is no such proposal.
+        Conflict: it was decided or has lapsed, or is about the caller.
+        Forbidden: the caller may not decide it or proposed it, or whoever did may not propose it any more.
+        FactorNeeded: the caller's second factor is not fresh.
+    """
+    proposal = _pending(tx, proposal_id, caller, now)
+    age = None if caller.factor_at is None else (now - caller.factor_at).total_seconds()
+    if age is None or age > APPROVER_FACTOR_AGE:
+        raise FactorNeeded(
+            "Agreeing needs a fresh second factor.", max_age=APPROVER_FACTOR_AGE, enrolled=caller.factor_enrolled
+        )
+    _check_not_about(caller, proposal.subject, proposal.details)
+    if proposal.proposed_by == caller.id:
+        raise Forbidden(f"You proposed this: {who_else(proposal.act)} must approve it.", code="self_decision")
+    _check_still_entitled(tx, proposal, caller.id, now)
+    proposal.state, proposal.decided_by, proposal.decided_at = "approved", caller.id, now
+    tx.flush()
+    _record(tx, "proposal.approved", proposal, caller, now)
+    performers[proposal.act](tx, proposal.details, proposal.proposed_by, caller.id, now)
+    return proposal
+
+
+def refuse(tx: Transaction, proposal_id: str, caller: Caller, reason: str, now: datetime) -> Proposal:
+    """Refuse an act, or withdraw one's own.
+
+    Raises:
+        NotFound, Conflict, Forbidden: as for `approve`, except that the proposer may.
+    """
+    proposal = _pending(tx, proposal_id, caller, now)
+    proposal.state, proposal.decided_by, proposal.decided_at = "refused", caller.id, now
+    proposal.reason = reason
+    tx.flush()
+    _record(tx, "proposal.refused", proposal, caller, now)
+    return proposal
+
+
+def seen_by(tx: Transaction, caller: Caller) -> Select[Proposal]:
+    """All of them, for admins and auditors; for owners those about a dataset of theirs.
+
+    Raises:
+        Forbidden: the caller is none of these.
+    """
+    if caller.is_admin or caller.is_auditor:
+        return select(Proposal)
+    mine = Dataset.owner_id == caller.id
+    if caller.kind != "person" or caller.vendor_id is not None or not tx.execute(select(exists().where(mine))).scalar():
+        raise Forbidden("Only admins, auditors and owners see this.", advice="Ask an admin of the organisation.")
+    return select(Proposal).where(exists().where(mine, Proposal.details["datasets"].has_key(Dataset.id)))
+
+
+def may_decide(tx: Transaction, proposal: Proposal, caller: Caller) -> bool:
+    """Whether the caller could be the second: an admin, or the owner of every dataset it concerns."""
+    about = {proposal.subject, proposal.details.get("owner_id"), proposal.proposed_by}
+    return caller.id not in about and (caller.is_admin or _owns(tx, proposal, caller.id))
+
+
+def others_to_decide(tx: Transaction, proposal: Proposal, now: datetime) -> bool:
+    """Whether somebody beside the proposer could approve it now."""
+    about = {proposal.subject, proposal.details.get("owner_id"), proposal.proposed_by}
+    people = set(tx.scalars(_admins(now))) | set(owners_of(tx, proposal))
+    return bool(people - about)
+
+
+def active_admins(tx: Transaction, now: datetime) -> set[str]:
+    """The ids of everybody who is an active admin now."""
+    return set(tx.scalars(_admins(now)))
+
+
+def other_admins(tx: Transaction, person_id: str, now: datetime) -> bool:
+    """Whether anybody else is an active admin now."""
+    return tx.execute(_admins(now).where(Person.id != person_id).limit(1)).first() is not None
+
+
+def owners_of(tx: Transaction, proposal: Proposal) -> list[str]:
+    """The active owner of every dataset it concerns, if that is one person for all of them."""
+    wanted = list(proposal.details.get("datasets", [])) if proposal.act in OWNER_ACTS else []
+    query = (
+        select(Dataset.id.label("dataset"), Person.id.label("owner"))
+        .join(Person, Person.id == Dataset.owner_id)
+        .where(Dataset.id.in_(wanted), Person.status == "active", Person.vendor_id.is_(None))
+    )
+    owners = {row.dataset: row.owner for row in tx.execute(query)}
+    return list(set(owners.values())) if owners.keys() == set(wanted) and len(set(owners.values())) == 1 else []
+
+
+def owners_concerned(tx: Transaction, proposal: Proposal) -> list[str]:
+    """Every active owner of a dataset that it concerns, whether or not their word alone is enough."""
+    if proposal.act not in OWNER_ACTS:
+        return []
+    query = select(Person.id).join(Dataset, Dataset.owner_id == Person.id)
+    concerned = Dataset.id.in_(proposal.details.get("datasets", []))
+    return sorted(set(tx.scalars(query.where(concerned, Person.status == "active"))))
+
+
+def who_else(act: str) -> str:
+    """Who must agree to an act, in words."""
+    return "the dataset's owner or another admin" if act in OWNER_ACTS else "another admin"
+
+
+def waiting_on(tx: Transaction, subjects: Sequence[str], now: datetime) -> list[Proposal]:
+    """What waits for a second person about these datasets, services or teams, oldest first."""
+    waits = (Proposal.state == "pending", Proposal.lapses_at > now, Proposal.act.in_(OWNER_ACTS))
+    return list(tx.scalars(select(Proposal).where(Proposal.subject.in_(subjects), *waits).order_by(Proposal.id)))
+
+
+def find(tx: Transaction, proposal_id: str, caller: Caller) -> Proposal:
+    """One of them, for looking.
+
+    Raises:
+        NotFound: there is none of that id.
+        Forbidden: see `seen_by`.
+    """
+    query = seen_by(tx, caller).where(Proposal.id == proposal_id)
+    proposal = tx.scalars(query).one_or_none() if is_id(proposal_id) else None
+    if proposal is None:
+        raise NotFound("There is no such proposal.")
+    return proposal
+
+
+def _pending(tx: Transaction, proposal_id: str, caller: Caller, now: datetime) -> Proposal:
+    query = select(Proposal).where(Proposal.id == proposal_id).with_for_update()
+    proposal = tx.scalars(query).one_or_none() if is_id(proposal_id) else None
+    concerned = proposal is not None and (caller.id == proposal.proposed_by or _owns(tx, proposal, caller.id))
+    if not caller.is_admin and not concerned:
+        raise Forbidden("Only an admin decides this, or the owner of what it is about.")
+    if proposal is None:
+        raise NotFound("There is no such proposal.")
+    if proposal.state != "pending" or proposal.lapses_at <= now:
+        state = "lapsed" if proposal.state == "pending" else proposal.state
+        raise Conflict(f"This proposal is {state}; it can no longer be decided.", advice="Propose it again.")
+    return proposal
+
+
+def _check_not_about(caller: Caller, subject: str, details: Mapping[str, Any]) -> None:
+    if caller.id in (subject, details.get("owner_id")):
+        raise Conflict("This is about you.", advice="Two other admins must do it.", code="self_decision")
+
+
+def _check_not_waiting(
+    tx: Transaction, act: str, subject: str, details: Mapping[str, Any], now: datetime, *, by: str | None
+) -> None:
+    tx.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"proposal {act} {subject}", 0))))
+    same = select(Proposal.id).where(
+        Proposal.act == act,
+        Proposal.subject == subject,
+        Proposal.details == dict(details),
+        Proposal.state == "pending",
+        Proposal.lapses_at > now,
+    )
+    same = same.where(Proposal.proposed_by == by) if by else same
+    if waiting := tx.execute(same).scalar():
+        raise Conflict(
+            "This has been proposed already, and waits for a second person.",
+            advice=f"See it: `guestkey proposal show {waiting}`.",
+            code="proposed_already",
+        )
+
+
+def _check_still_entitled(tx: Transaction, proposal: Proposal, approver_id: str, now: datetime) -> None:
+    # Locked, so that neither can lose what entitles them, or be suspended, between this look and the act's commit.
+    pair = (proposal.proposed_by, approver_id)
+    entitled = set(tx.scalars(_admins(now).where(Person.id.in_(pair)).with_for_update(read=True)))
+    if proposal.act in OWNER_ACTS:
+        datasets = Dataset.id.in_(proposal.details.get("datasets", []))
+        tx.execute(select(Dataset.id).where(datasets).with_for_update(read=True))
+        active = select(Person.id).where(Person.id.in_(pair), Person.status == "active")
+        active_ids = set(tx.scalars(active.with_for_update(read=True)))
+        entitled |= {one for one in pair if one in active_ids and _owns(tx, proposal, one)}
+        entitled |= active_ids & {proposal.proposed_by} & set(tx.scalars(_leads(proposal, now)))
+    if len(entitled) != 2:
+        raise Forbidden(
+            "Whoever proposed this may not propose it any more.",
+            advice="Refuse it, and propose it again if it is wanted.",
+        )
+
+
+def _admins(now: datetime) -> Select[str]:
+    return (
+        select(RoleHeld.person_id)
+        .join(Person, Person.id == RoleHeld.person_id)
+        .where(_held(now, "admin"), Person.status == "active", Person.vendor_id.is_(None))
+    )
+
+
+def _leads(proposal: Proposal, now: datetime) -> Select[str]:
+    """A vendor's leads, who may propose their own staff for a team of theirs."""
+    lead = select(RoleHeld.person_id).join(Person, Person.id == RoleHeld.person_id)
+    return lead.where(_held(now, "lead"), Person.vendor_id == proposal.details.get("vendor"))
+
+
+def _held(now: datetime, role: str) -> ColumnElement[bool]:
+    lasting = or_(RoleHeld.until.is_(None), RoleHeld.until > now)
+    return and_(RoleHeld.role == role, RoleHeld.ended_at.is_(None), lasting)
+
+
+def _owns(tx: Transaction, proposal: Proposal, person_id: str) -> bool:
+    return person_id in owners_of(tx, proposal)
+
+
+def _record(tx: Transaction, kind: str, proposal: Proposal, caller: Caller, now: datetime) -> None:
+    details: Any = proposal.details
+    # The digest fixes what was agreed to, without putting names or wrapped secrets into the log.
+    digest = hashlib.sha256(canonical.dumps(details)).hexdigest()
+    audit.record(
+        tx,
+        kind,
+        actor=caller.subject,
+        subject=proposal.id,
+        now=now,
+        details={"act": proposal.act, "on": proposal.subject, "proposed_by": proposal.proposed_by, "sha256": digest},
+        personal={"reason": proposal.reason or ""},
+    )

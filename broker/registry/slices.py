@@ -1,0 +1,192 @@
+"""Slices: naming a part of a dataset and where it lives. The worker makes it real, with the setup identity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from broker.base import words
+from broker.base.database import Transaction, notify
+from broker.base.errors import Conflict, Forbidden, Invalid
+from broker.base.ids import new_id
+from broker.identity.caller import Caller
+from broker.identity.permissions import missing, require_admin
+from broker.kinds import kinds
+from broker.log import audit
+from broker.models import Dataset, Lease, Proposal, Slice
+from broker.registry import affected_datasets, filter_check, proposals
+from broker.registry.datasets import dataset, is_owner
+from broker.revocation import ending
+
+REGISTERING_CHANNEL = "guestkey_registering"
+_MOST = 100
+
+
+@dataclass(frozen=True, slots=True)
+class NewSlice:
+    """What a new slice is to be; its kind checks the binding."""
+
+    name: str
+    description: str
+    kind: str
+    binding: Mapping[str, Any]
+    actions: tuple[str, ...]
+
+
+def slices_of(tx: Transaction, dataset_ids: Sequence[str]) -> dict[str, list[Slice]]:
+    """The slices of each of these datasets that are not retired, by name."""
+    found: dict[str, list[Slice]] = {dataset_id: [] for dataset_id in dataset_ids}
+    query = select(Slice).where(Slice.dataset_id.in_(dataset_ids), Slice.state != "retired").order_by(Slice.name)
+    for slice_ in tx.scalars(query):
+        found[slice_.dataset_id].append(slice_)
+    return found
+
+
+def add_slice(
+    tx: Transaction,
+    caller: Caller,
+    slug: str,
+    new: NewSlice,
+    now: datetime,
+    *,
+    lifetime: timedelta = proposals.LIFETIME,
+) -> Slice | Proposal:
+    """Register a slice. It is `registering` until the worker has made it real, then `ready`, or `failed` and why.
+
+    Admins only: a binding can name any table its connection reaches, also another dataset's. Where that could open
+    something to somebody at once (`opening.datasets_opened`), it becomes a proposal for the owner or a second admin.
+
+    Raises:
+        Invalid: something in it is unknown, malformed, or could widen what it shows.
+        Conflict: the dataset has a slice of that name, is retired, or has too many.
+    """
+    require_admin(caller)
+    of = dataset(tx, caller, slug)
+    values = _checked(tx, of, new)
+    refuse_fast(caller, of, values["binding"])
+    # Grants, requests and slices of the dataset that come meanwhile wait for this, or are seen below.
+    tx.execute(select(Dataset.id).where(Dataset.id == of.id).with_for_update())
+    concerned = affected_datasets.datasets_opened(tx, of, new.kind, values["binding"])
+    if not concerned:
+        return _insert(tx, caller.subject, values | {"bound_by": caller.id}, now)
+    if tx.execute(select(Slice.id).where(Slice.dataset_id == of.id, Slice.name == values["name"])).first():
+        raise _name_taken()
+    details = {"datasets": concerned, "dataset": of.id, **asdict(new), "binding": values["binding"]}
+    details["actions"] = values["actions"]
+    return proposals.propose(tx, "add_slice", of.id, details, caller, now, lifetime=lifetime)
+
+
+def refuse_fast(caller: Caller, of: Dataset, binding: Mapping[str, Any]) -> None:
+    """The faster form of a slice tells of hidden rows, so nobody chooses it with the binding but the owner.
+
+    Raises:
+        Forbidden: somebody else did.
+    """
+    if binding.get("fast") and not is_owner(caller, of):
+        raise Forbidden(
+            "Only the dataset's owner chooses the faster form of a slice: it tells of hidden rows.",
+            advice="Leave `fast` out; whoever decides about the dataset can set it once the slice is there.",
+        )
+
+
+def perform_add(tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime) -> None:
+    """The performer of the two-person act `add_slice`; see `add_slice`, which raises the same."""
+    of = tx.scalars(select(Dataset).where(Dataset.id == details["dataset"]).with_for_update()).one()
+    new = NewSlice(
+        details["name"], details["description"], details["kind"], details["binding"], tuple(details["actions"])
+    )
+    values = _checked(tx, of, new) | {"bound_by": proposer_id}
+    _insert(tx, f"person:{approver_id}", values, now, proposed_by=proposer_id)
+
+
+def _checked(tx: Transaction, of: Dataset, new: NewSlice) -> dict[str, Any]:
+    if of.status == "retired":
+        raise Conflict("The dataset is retired.")
+    kind = kinds.get(new.kind)
+    if kind is None or not kind.at_backend:
+        known = sorted(name for name, known in kinds.items() if known.at_backend)
+        raise Invalid("No kind of that name serves slices.", field="/kind", advice=f"Use one of: {', '.join(known)}.")
+    unserved = sorted(set(new.actions) - kind.actions)
+    if unserved or not new.actions:
+        raise Invalid(f"The kind {kind.name} serves {', '.join(sorted(kind.actions))}.", field="/actions")
+    if tx.execute(select(func.count()).where(Slice.dataset_id == of.id)).scalar_one() >= _MOST:
+        raise Conflict(f"A dataset has at most {_MOST} slices.")
+    return {
+        "dataset_id": of.id,
+        "name": words.word(new.name, "/name"),
+        "description": words.prose(new.description, "/description", needed=False),
+        "kind": kind.name,
+        "binding": filter_check.checked(tx, kind.name, kind.check_binding(new.binding)),
+        "actions": sorted(set(new.actions)),
+    }
+
+
+def _insert(tx: Transaction, actor: str, values: Mapping[str, Any], now: datetime, *, proposed_by: str = "") -> Slice:
+    row = {**values, "id": new_id("sl"), "state": "registering", "state_detail": "", "created_at": now}
+    made = tx.scalars(
+        insert(Slice).values(row).on_conflict_do_nothing(index_elements=["dataset_id", "name"]).returning(Slice)
+    ).one_or_none()
+    if made is None:
+        raise _name_taken()
+    details = {"dataset": made.dataset_id, "name": made.name, "kind": made.kind, "binding": made.binding}
+    if proposed_by:
+        details["proposed_by"] = proposed_by
+    audit.record(tx, "slice.added", actor=actor, subject=made.id, now=now, details=details)
+    notify(tx, REGISTERING_CHANNEL, made.id)
+    return made
+
+
+def _name_taken() -> Conflict:
+    return Conflict("The dataset has, or had, a slice of that name.", advice="Choose another name.")
+
+
+def retry_slice(tx: Transaction, caller: Caller, slug: str, name: str, now: datetime) -> Slice:
+    """Have a slice that failed registered again, once what kept it from that is mended.
+
+    Raises:
+        Conflict: it has not failed.
+    """
+    require_admin(caller)
+    of = dataset(tx, caller, slug)
+    found = slice_of(tx, of.id, name)
+    if of.status == "retired" or found.state != "failed":
+        raise Conflict("Only a slice that failed can be tried again.", advice="Reload the page to see how it stands.")
+    again = update(Slice).where(Slice.id == found.id, Slice.state == "failed")
+    tried = tx.scalars(again.values(state="registering", state_detail="").returning(Slice)).one()
+    audit.record(tx, "slice.retried", actor=caller.subject, subject=found.id, now=now, details={"dataset": of.id})
+    notify(tx, REGISTERING_CHANNEL, found.id)
+    return tried
+
+
+def retire_slice(tx: Transaction, caller: Caller, slug: str, name: str, reason: str, now: datetime) -> list[str]:
+    """Take a slice away; returns the ids of the leases now ending.
+
+    Its name is free again, unless a credential was ever issued from it: the record of those names it.
+    """
+    require_admin(caller)
+    of = dataset(tx, caller, slug)
+    found = slice_of(tx, of.id, name)
+    ended = ending.retire_slice(tx, found.id, caller, words.prose(reason, "/reason"), now)
+    used = tx.execute(select(Lease.id).where(Lease.dataset_id == of.id, Lease.slice_id == found.id).limit(1)).first()
+    if used is None:
+        # No name that anybody can give has such a character.
+        tx.execute(update(Slice).where(Slice.id == found.id).values(name=f"{found.name[:32]}~{found.id[-26:]}"))
+    return ended
+
+
+def slice_of(tx: Transaction, dataset_id: str, name: str) -> Slice:
+    """A slice of a dataset by its name, locked.
+
+    Raises:
+        NotFound: there is none, or it was taken away.
+    """
+    named = select(Slice).where(Slice.dataset_id == dataset_id, Slice.name == words.word(name, "/name"))
+    found = tx.scalars(named.with_for_update()).one_or_none()
+    if found is None or found.state == "retired":
+        raise missing("slice")
+    return found

@@ -1,0 +1,207 @@
+"""Teams: sets of people of one vendor that a grant can name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from broker.base import words
+from broker.base.database import Transaction
+from broker.base.errors import Conflict, Forbidden, Invalid
+from broker.base.ids import is_id, new_id
+from broker.base.paging import Page, Window, matching, page
+from broker.identity.caller import Caller
+from broker.identity.permissions import is_lead, missing, teams_seen
+from broker.log import audit
+from broker.models import Person, Proposal, Team, TeamMember
+from broker.registry import proposals
+from broker.registry.affected_datasets import datasets_of_holder
+from broker.registry.people import person
+from broker.registry.vendors import vendor
+from broker.revocation import ending
+
+LARGEST = 1000
+
+
+def list_teams(tx: Transaction, caller: Caller, window: Window, *, vendor_id: str | None = None) -> Page[Team]:
+    """The teams the caller sees."""
+    return page(tx, select(Team).where(teams_seen(caller), *matching((Team.vendor_id, vendor_id))), Team.id, window)
+
+
+def team(tx: Transaction, caller: Caller, team_id: str) -> Team:
+    """One team.
+
+    Raises:
+        NotFound: there is none of that id that the caller may see.
+    """
+    found = None
+    if is_id(team_id):
+        found = tx.scalars(select(Team).where(Team.id == team_id, teams_seen(caller))).one_or_none()
+    if found is None:
+        raise missing("team")
+    return found
+
+
+def members_of(tx: Transaction, found: Team) -> list[Person]:
+    """The people in a team, by name."""
+    query = select(Person).join(TeamMember, TeamMember.person_id == Person.id).where(TeamMember.team_id == found.id)
+    return list(tx.scalars(query.order_by(Person.name, Person.id)))
+
+
+def add_team(tx: Transaction, caller: Caller, vendor_id: str, name: str, now: datetime) -> Team:
+    """Make an empty team at a vendor."""
+    of = vendor(tx, caller, vendor_id)
+    if not (caller.is_admin or is_lead(caller, of.id)):
+        raise Forbidden("Only admins and a vendor's lead make teams.")
+    name = words.name(name, "/name")
+    made = tx.execute(
+        insert(Team)
+        .values(id=new_id("te"), vendor_id=of.id, name=name, created_at=now)
+        .on_conflict_do_nothing(index_elements=["vendor_id", "name"])
+        .returning(Team)
+    ).scalar_one_or_none()
+    if made is None:
+        raise Conflict("This vendor has a team of that name already.")
+    audit.record(
+        tx,
+        "team.made",
+        actor=caller.subject,
+        subject=made.id,
+        now=now,
+        details={"vendor": of.id},
+        personal={"name": name},
+    )
+    return made
+
+
+def add_member(
+    tx: Transaction,
+    caller: Caller,
+    team_id: str,
+    person_id: str,
+    now: datetime,
+    *,
+    lifetime: timedelta = proposals.LIFETIME,
+) -> Proposal | None:
+    """Put a person into a team; twice is fine.
+
+    While the team holds a grant, joining it gives access: an admin or the vendor's lead then proposes it, and the
+    owner of what was granted or another admin agrees.
+
+    Raises:
+        Conflict: oneself, a person who is not active, or a full team.
+    """
+    into = team(tx, caller, team_id)
+    _check_may_add(caller, into, person_id)
+    _check_fits(tx, into, person(tx, caller, person_id))
+    datasets = datasets_of_holder(tx, team_id=into.id)
+    if tx.get(TeamMember, (into.id, person_id)) is not None:
+        return None
+    if datasets:
+        details = {"datasets": datasets, "team": into.id, "person": person_id, "vendor": into.vendor_id}
+        return proposals.propose(tx, "add_member", into.id, details, caller, now, lifetime=lifetime)
+    _insert(tx, caller.subject, into.id, person_id, now)
+    return None
+
+
+def join_as_invited(tx: Transaction, caller: Caller, team_id: str, person_id: str, now: datetime) -> None:
+    """Put somebody into the team their invitation names: who invited and who confirms them are the two people.
+
+    Raises:
+        Conflict: the team is full.
+    """
+    into = team(tx, caller, team_id)
+    _check_may_add(caller, into, person_id)
+    _check_fits(tx, into, person(tx, caller, person_id))
+    _insert(tx, caller.subject, into.id, person_id, now)
+
+
+def perform_join(
+    tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime
+) -> None:
+    """The performer of the two-person act `add_member`; see `add_member`.
+
+    Raises:
+        Conflict: the person is not active any more, the team is full, or was granted more meanwhile.
+    """
+    into = tx.get_one(Team, details["team"])
+    _check_fits(tx, into, tx.get_one(Person, details["person"]))
+    if not set(datasets_of_holder(tx, team_id=into.id)) <= set(details["datasets"]):
+        raise Conflict("The team was granted more meanwhile.", advice="Refuse this, and propose it again.")
+    _insert(tx, f"person:{approver_id}", into.id, details["person"], now, proposed_by=proposer_id)
+
+
+def _check_fits(tx: Transaction, into: Team, who: Person) -> None:
+    if who.vendor_id != into.vendor_id:
+        raise Invalid("This person is not of the team's vendor.", field="/person")
+    if who.status != "active":
+        raise Conflict(f"This person is {who.status}; only active people join teams.")
+    # The team's row orders joins and grants: a grant made meanwhile is seen by us, or sees us.
+    tx.execute(select(Team.id).where(Team.id == into.id).with_for_update())
+    size = tx.execute(select(func.count()).where(TeamMember.team_id == into.id)).scalar_one()
+    if size >= LARGEST:
+        raise Conflict(f"A team has at most {LARGEST} people.", advice="Make a second team.")
+
+
+def _insert(tx: Transaction, actor: str, team_id: str, person_id: str, now: datetime, *, proposed_by: str = "") -> None:
+    added = tx.execute(
+        insert(TeamMember)
+        .values(team_id=team_id, person_id=person_id, added_at=now)
+        .on_conflict_do_nothing()
+        .returning(TeamMember.team_id)
+    ).first()
+    if added:
+        details = {"person": person_id} | ({"proposed_by": proposed_by} if proposed_by else {})
+        audit.record(tx, "team.member_added", actor=actor, subject=team_id, now=now, details=details)
+
+
+def remove_member(tx: Transaction, caller: Caller, team_id: str, person_id: str, now: datetime) -> list[str]:
+    """Take a person out of a team; returns the ids of the leases now ending."""
+    of = team(tx, caller, team_id)
+    if not (caller.is_admin or is_lead(caller, of.vendor_id) or caller.id == person_id):
+        raise Forbidden("Only admins, the vendor's lead and the person take somebody out of a team.")
+    if not is_id(person_id):
+        raise missing("person")
+    return ending.leave_team(tx, of.id, person_id, caller, now)
+
+
+def team_of(tx: Transaction, caller: Caller, vendor_id: str, named: str) -> Team:
+    """One team of a vendor, by its id or its name.
+
+    Raises:
+        NotFound: the vendor has none of that name that the caller may see.
+    """
+    query = select(Team).where(teams_seen(caller), Team.vendor_id == vendor_id)
+    query = query.where(Team.id == named if is_id(named) else Team.name == named)
+    found = tx.scalars(query).one_or_none()
+    if found is None:
+        raise missing("team")
+    return found
+
+
+def check_may_fill(tx: Transaction, caller: Caller, into: Team) -> None:
+    """Check that the caller may let others into a team by an invitation.
+
+    Raises:
+        Forbidden: neither an admin nor the vendor's lead, or a lead and the team carries a grant.
+    """
+    _check_manages(caller, into)
+    if not caller.is_admin and datasets_of_holder(tx, team_id=into.id):
+        raise Forbidden(
+            "This team holds a grant, so joining it gives access.", advice="Ask an admin to add this person."
+        )
+
+
+def _check_may_add(caller: Caller, into: Team, person_id: str) -> None:
+    if person_id == caller.id:
+        raise Conflict("Nobody adds themselves to a team.", advice="Ask an admin.", code="self_decision")
+    _check_manages(caller, into)
+
+
+def _check_manages(caller: Caller, into: Team) -> None:
+    if not (caller.is_admin or is_lead(caller, into.vendor_id)):
+        raise Forbidden("Only admins and the vendor's lead add people to a team.")

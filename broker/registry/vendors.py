@@ -1,0 +1,122 @@
+"""Vendors: taking one in, and every change of its status. Ending itself is `broker.revocation.ending`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import func, select, text, update
+
+from broker.base import words
+from broker.base.database import Transaction
+from broker.base.errors import Conflict
+from broker.base.ids import is_id, new_id
+from broker.base.paging import Page, Window, matching, page
+from broker.identity.caller import Caller
+from broker.identity.permissions import missing, require_admin, vendors_seen
+from broker.log import audit
+from broker.models import Grant, Offer, Person, Request, Service, Team, Vendor
+from broker.revocation import ending
+
+
+def list_vendors(tx: Transaction, caller: Caller, window: Window, *, status: str | None = None) -> Page[Vendor]:
+    """The vendors the caller sees."""
+    return page(tx, select(Vendor).where(vendors_seen(caller), *matching((Vendor.status, status))), Vendor.id, window)
+
+
+def vendor(tx: Transaction, caller: Caller, vendor_id: str) -> Vendor:
+    """One vendor.
+
+    Raises:
+        NotFound: there is none of that id that the caller may see.
+    """
+    found = None
+    if is_id(vendor_id):
+        found = tx.scalars(select(Vendor).where(Vendor.id == vendor_id, vendors_seen(caller))).one_or_none()
+    if found is None:
+        raise missing("vendor")
+    return found
+
+
+def add_vendor(tx: Transaction, caller: Caller, name: str, now: datetime) -> Vendor:
+    """Take in a vendor, `onboarding`: nobody of it gets a credential until it is activated.
+
+    Raises:
+        Conflict: a vendor of that name, whatever its letters' case, is there already.
+    """
+    require_admin(caller)
+    name = words.name(name, "/name")
+    # Two vendors whose names differ by case only would be mistaken for one another.
+    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('vendor.names', 0))"))
+    if tx.execute(select(Vendor.id).where(func.lower(Vendor.name) == name.lower())).first():
+        raise Conflict("There is a vendor of that name already.", advice="Use its entry, or another name.")
+    made = Vendor(id=new_id("vn"), name=name, status="onboarding", created_at=now)
+    tx.add(made)
+    tx.flush()
+    audit.record(tx, "vendor.added", actor=caller.subject, subject=made.id, now=now, personal={"name": name})
+    return made
+
+
+def activate_vendor(tx: Transaction, caller: Caller, vendor_id: str, reason: str, now: datetime) -> Vendor:
+    """Let an onboarding vendor begin."""
+    return _reopen(tx, caller, vendor_id, reason, now, before="onboarding", kind="vendor.activated")
+
+
+def resume_vendor(tx: Transaction, caller: Caller, vendor_id: str, reason: str, now: datetime) -> Vendor:
+    """Lift a suspension. No session and no lease comes back: everybody signs in and asks anew."""
+    return _reopen(tx, caller, vendor_id, reason, now, before="suspended", kind="vendor.resumed")
+
+
+def suspend_vendor(tx: Transaction, caller: Caller, vendor_id: str, reason: str, now: datetime) -> list[str]:
+    """Stop a vendor at once; returns the ids of the leases now ending."""
+    require_admin(caller)
+    vendor(tx, caller, vendor_id)
+    return ending.suspend_vendor(tx, vendor_id, caller, words.prose(reason, "/reason"), now)
+
+
+def offboard_vendor(tx: Transaction, caller: Caller, vendor_id: str, reason: str, now: datetime) -> list[str]:
+    """Part from a vendor for good: grants, offers and open requests end too. Returns the leases now ending."""
+    require_admin(caller)
+    vendor(tx, caller, vendor_id)
+    reason = words.prose(reason, "/reason")
+    ended = ending.suspend_vendor(tx, vendor_id, caller, reason, now, status="offboarded")
+    _end_rights(tx, caller, vendor_id, reason, now)
+    return ended
+
+
+def _reopen(
+    tx: Transaction, caller: Caller, vendor_id: str, reason: str, now: datetime, *, before: str, kind: str
+) -> Vendor:
+    require_admin(caller)
+    current = vendor(tx, caller, vendor_id)
+    reason = words.prose(reason, "/reason")
+    changed = tx.scalars(
+        update(Vendor).where(Vendor.id == vendor_id, Vendor.status == before).values(status="active").returning(Vendor)
+    ).one_or_none()
+    if changed is None:
+        raise Conflict(f"The vendor is {current.status}, not {before}.")
+    audit.record(tx, kind, actor=caller.subject, subject=vendor_id, now=now, personal={"reason": reason})
+    return changed
+
+
+def _end_rights(tx: Transaction, caller: Caller, vendor_id: str, reason: str, now: datetime) -> None:
+    people = select(Person.id).where(Person.vendor_id == vendor_id)
+    services = select(Service.id).where(Service.vendor_id == vendor_id)
+    teams = select(Team.id).where(Team.vendor_id == vendor_id)
+    held = Grant.person_id.in_(people) | Grant.service_id.in_(services) | Grant.team_id.in_(teams)
+    grants = tx.scalars(
+        update(Grant)
+        .where(held, Grant.revoked_at.is_(None))
+        .values(revoked_at=now, revoked_by=caller.id, revoke_reason=reason)
+        .returning(Grant.id)
+    ).all()
+    requests = tx.scalars(
+        update(Request)
+        .where(Request.person_id.in_(people), Request.state == "pending")
+        .values(state="refused", decided_at=now, decided_by=caller.id, decision_reason=reason)
+        .returning(Request.id)
+    ).all()
+    tx.execute(update(Offer).where(Offer.vendor_id == vendor_id, Offer.ended_at.is_(None)).values(ended_at=now))
+    for kind, ids in (("grant.revoked", grants), ("request.refused", requests)):
+        for id_ in ids:
+            details = {"cause": "vendor_offboarded"}
+            audit.record(tx, kind, actor=caller.subject, subject=id_, now=now, details=details)

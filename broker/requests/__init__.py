@@ -1,0 +1,1 @@
+"""Asking for access, and deciding about it."""

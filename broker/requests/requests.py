@@ -1,0 +1,375 @@
+"""Requests: asking for a role on a dataset, for a purpose and a time, and taking that back.
+
+Deciding about one is `broker.requests.approving`; one that nobody decides lapses (`broker.worker.housekeeping`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, and_, exists, false, func, not_, or_, select, text, update
+
+from broker.base import words
+from broker.base.database import Transaction
+from broker.base.errors import Conflict, Forbidden, Invalid
+from broker.base.ids import is_id, new_id
+from broker.base.paging import Page, Window, matching, page
+from broker.gate.foresight import Foresight, Prospect, foresee
+from broker.identity.caller import Caller
+from broker.identity.permissions import STEWARD, is_lead, looked_after, missing, requests_seen, stewards_of
+from broker.log import audit
+from broker.models import Dataset, Grant, Person, Request, Service
+from broker.registry.datasets import dataset
+from broker.registry.people import person
+from broker.registry.teams import team
+from broker.runtime.parts import Parts
+
+SHORTEST_PERIOD = 60
+LONGEST_PERIOD = 366 * 86400
+MOST_PENDING = 50
+REMIND_EVERY = timedelta(days=1)
+View = Literal["mine", "queue", "decided", "others", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewRequest:
+    """What is asked for; at most one of person, team and service, else it is for the caller.
+
+    `period` is in seconds from the approval; `until` ends it sooner.
+    """
+
+    dataset: str
+    role: str
+    purpose: str
+    period: int
+    slice: str | None = None
+    team_id: str | None = None
+    service_id: str | None = None
+    person_id: str | None = None
+    until: datetime | None = None
+
+
+def list_requests(
+    tx: Transaction, caller: Caller, window: Window, *, state: str | None = None, view: View = "all"
+) -> Page[Request]:
+    """The requests the caller sees.
+
+    Args:
+        view: `mine`, those it made; `queue`, those waiting for its decision; `decided`, those that were its to decide;
+            `others`, those waiting for somebody else's decision.
+    """
+    query = select(Request).where(requests_seen(caller), *matching((Request.state, state)))
+    if view == "mine":
+        query = query.where(Request.person_id == caller.id)
+    elif view == "queue":
+        query = query.where(Request.state == "pending", Request.person_id != caller.id, _decided_by(caller))
+    elif view == "decided":
+        query = query.where(Request.state != "pending", Request.person_id != caller.id, _decided_by(caller))
+    elif view == "others":
+        not_mine = or_(Request.person_id == caller.id, not_(_decided_by(caller)))
+        query = query.where(Request.state == "pending", not_mine)
+    return page(tx, query, Request.id, window)
+
+
+def request(tx: Transaction, caller: Caller, request_id: str, *, lock: bool = False) -> Request:
+    """One request.
+
+    Raises:
+        NotFound: there is none of that id that the caller may see.
+    """
+    found = None
+    if is_id(request_id):
+        query = select(Request).where(Request.id == request_id, requests_seen(caller))
+        found = tx.scalars(query.with_for_update() if lock else query).one_or_none()
+    if found is None:
+        raise missing("request")
+    return found
+
+
+def ask(parts: Parts, tx: Transaction, caller: Caller, new: NewRequest, now: datetime) -> Request:
+    """Ask for a role on a dataset.
+
+    Raises:
+        NotFound: no such dataset, team or service for this caller.
+        Forbidden: another person, a team or a service is asked for by its vendor's lead, an organisation's service
+            by an admin.
+        Conflict: a grant could never open anything (the detail says why), or the same is asked for already.
+    """
+    if caller.kind != "person":
+        raise Forbidden("Services do not ask; a person asks for them.")
+    of = dataset(tx, caller, new.dataset)
+    _check_period(new.period)
+    purpose = words.prose(new.purpose, "/purpose")
+    new = _plain(caller, new)
+    prospect = Prospect(
+        holder=_holder(tx, caller, new),
+        role=words.word(new.role, "/role"),
+        slice=words.word(new.slice, "/slice") if new.slice is not None else None,
+    )
+    foresight = foresee(tx, parts.rulebook, _party(tx, caller, new, now), of.id, prospect)
+    refuse_if_pointless(foresight)
+    _check_not_asked(tx, caller, of.id, new)
+    made = Request(
+        id=new_id("rq"),
+        person_id=caller.id,
+        for_person_id=new.person_id,
+        team_id=new.team_id,
+        service_id=new.service_id,
+        dataset_id=of.id,
+        role=prospect.role,
+        slice_name=prospect.slice,
+        purpose=purpose,
+        period=new.period,
+        until=new.until,
+        state="pending",
+        created_at=now,
+        lapses_at=min(filter(None, (now + timedelta(seconds=parts.settings.request_lifetime), new.until))),
+    )
+    tx.add(made)
+    tx.flush()
+    audit.record(
+        tx,
+        "request.made",
+        actor=caller.subject,
+        subject=made.id,
+        now=now,
+        details={
+            "dataset": of.id,
+            "role": made.role,
+            "slice": made.slice_name,
+            "period": made.period,
+            "until": made.until.isoformat() if made.until else None,
+            "holder": prospect.holder,
+            "revision": foresight.revision,
+        },
+        personal={"purpose": purpose},
+    )
+    return made
+
+
+def withdraw(tx: Transaction, caller: Caller, request_id: str, now: datetime) -> Request:
+    """Take one's own request back; the lead may take back what their vendor's staff asked for."""
+    found = request(tx, caller, request_id, lock=True)
+    if found.person_id != caller.id and not is_lead(caller, caller.vendor_id):
+        raise Forbidden("Only who asked takes a request back.", advice="You can refuse it, if you decide about it.")
+    return conclude(tx, caller, found, "withdrawn", "", now)
+
+
+def remind(tx: Transaction, caller: Caller, request_id: str, now: datetime) -> Request:
+    """Tell those who decide about one's request once more; at most once a day.
+
+    Raises:
+        NotFound: there is none of that id that the caller may see.
+        Forbidden: only who asked reminds.
+        Conflict: it is no longer pending, or was sent or reminded of less than a day ago.
+    """
+    found = request(tx, caller, request_id, lock=True)
+    if found.person_id != caller.id:
+        raise Forbidden("Only who asked reminds.")
+    if found.state != "pending" or found.lapses_at <= now:
+        raise Conflict("This request waits for nobody any more.", advice="Open it to see what became of it.")
+    again = may_remind_from(found)
+    if now < again:
+        raise Conflict(
+            "Those who decide were told less than a day ago.", advice=f"Remind them after {again:%d %b, %H:%M} UTC."
+        )
+    found.reminded_at = now
+    tx.flush()
+    audit.record(tx, "request.reminded", actor=caller.subject, subject=found.id, now=now)
+    return found
+
+
+def untended(tx: Transaction, dataset_ids: Collection[str]) -> set[str]:
+    """Those of these datasets that have neither an active owner nor a steward, so that admins decide about them."""
+    owned = exists().where(Person.id == Dataset.owner_id, Person.status == "active")
+    stewarded = stewards_of().where(Grant.dataset_id == Dataset.id).correlate(Dataset).exists()
+    return set(tx.scalars(select(Dataset.id).where(Dataset.id.in_(dataset_ids), ~owned, ~stewarded)))
+
+
+def undecidable(tx: Transaction, request_ids: Collection[str]) -> set[str]:
+    """Those of these requests about which no owner or steward can decide: there is none, or it is their own."""
+    return set(tx.scalars(select(Request.id).where(Request.id.in_(request_ids), ~_decidable())))
+
+
+def may_remind_from(found: Request) -> datetime:
+    """From when on those who decide may be reminded of a request."""
+    return (found.reminded_at or found.created_at) + REMIND_EVERY
+
+
+def conclude(tx: Transaction, caller: Caller, found: Request, state: str, reason: str, now: datetime) -> Request:
+    """Bring a pending request to its end, with its event; approvals add the grant.
+
+    Raises:
+        Conflict: it is no longer pending.
+    """
+    if found.state == "pending" and found.lapses_at <= now:
+        raise Conflict("This request has lapsed undecided.", advice="Ask again; the form can be filled from it.")
+    changed = tx.scalars(
+        update(Request)
+        .where(Request.id == found.id, Request.state == "pending")
+        .values(state=state, decided_at=now, decided_by=caller.id, decision_reason=reason)
+        .returning(Request)
+    ).one_or_none()
+    if changed is None:
+        raise Conflict(f"This request is {found.state} already.")
+    audit.record(tx, f"request.{state}", actor=caller.subject, subject=found.id, now=now, personal={"reason": reason})
+    return changed
+
+
+def refuse_if_pointless(foresight: Foresight) -> None:
+    """Refuse a grant that could never open anything as things are.
+
+    Raises:
+        NotFound: the dataset is not there for whoever would hold it.
+        Conflict: naming every lasting reason.
+    """
+    if any(reason.code == "dataset_unknown" for reason in foresight.lasting):
+        raise missing("dataset")
+    if foresight.lasting:
+        raise Conflict(
+            "Such a grant would open nothing now: " + " ".join(reason.sentence for reason in foresight.lasting),
+            advice=" ".join(dict.fromkeys(reason.advice for reason in foresight.lasting)),
+            code="grant_pointless",
+        )
+
+
+def party_of(tx: Transaction, asker: Caller, service_id: str | None) -> Caller:
+    """Who would use the grant, as the gate needs to know it: the service, or else the person who asks."""
+    if service_id is None:
+        return asker
+    service = tx.get_one(Service, service_id)
+    return Caller(
+        kind="service",
+        id=service.id,
+        name=service.name,
+        vendor_id=service.vendor_id,
+        holder_id="",
+        how="api_token",
+        signed_in_at=asker.signed_in_at,
+    )
+
+
+def holder_of(found: Request) -> str:
+    """The prefixed name of whoever a request would give a grant to."""
+    if found.team_id:
+        return f"team:{found.team_id}"
+    return f"service:{found.service_id}" if found.service_id else f"person:{holding_person(found)}"
+
+
+def holding_person(found: Request) -> str:
+    """The id of the person a request is for: one of a lead's staff, or else who asks."""
+    return found.for_person_id or found.person_id
+
+
+def as_caller(tx: Transaction, person_id: str, now: datetime) -> Caller:
+    """A person as the gate needs to know them beforehand; it reads their state from the records."""
+    person = tx.get_one(Person, person_id)
+    return Caller(
+        kind="person",
+        id=person.id,
+        name=person.name,
+        vendor_id=person.vendor_id,
+        holder_id="",
+        how="session",
+        signed_in_at=now,
+    )
+
+
+def same_pending(tx: Transaction, caller: Caller, dataset_id: str, new: NewRequest) -> str | None:
+    """The id of the caller's undecided request for the very same, if there is one."""
+    new = _plain(caller, new)
+    return tx.execute(
+        select(Request.id).where(
+            Request.person_id == caller.id,
+            Request.state == "pending",
+            Request.dataset_id == dataset_id,
+            Request.role == new.role,
+            Request.slice_name.is_not_distinct_from(new.slice),
+            Request.for_person_id.is_not_distinct_from(new.person_id),
+            Request.team_id.is_not_distinct_from(new.team_id),
+            Request.service_id.is_not_distinct_from(new.service_id),
+        )
+    ).scalar()
+
+
+def _plain(caller: Caller, new: NewRequest) -> NewRequest:
+    """What is asked for oneself by name, as it is asked for and recorded without."""
+    return replace(new, person_id=None) if new.person_id == caller.id else new
+
+
+def _party(tx: Transaction, caller: Caller, new: NewRequest, now: datetime) -> Caller:
+    asker = as_caller(tx, new.person_id, now) if new.person_id else caller
+    return party_of(tx, asker, new.service_id)
+
+
+def _holder(tx: Transaction, caller: Caller, new: NewRequest) -> str:
+    if sum(map(bool, (new.person_id, new.team_id, new.service_id))) > 1:
+        raise Invalid("Name a person, a team or a service, not several.", field="/team")
+    if new.person_id:
+        of_staff = person(tx, caller, new.person_id)
+        if not is_lead(caller, of_staff.vendor_id):
+            raise Forbidden("Only the vendor's lead asks for its staff.", advice="They can ask for themselves.")
+        return f"person:{of_staff.id}"
+    if new.team_id:
+        of = team(tx, caller, new.team_id)
+        if not is_lead(caller, of.vendor_id):
+            raise Forbidden("Only the vendor's lead asks for a team.", advice="Ask your lead, or ask for yourself.")
+        return f"team:{of.id}"
+    if new.service_id:
+        return f"service:{_service(tx, caller, new.service_id).id}"
+    return caller.subject
+
+
+def _service(tx: Transaction, caller: Caller, service_id: str) -> Service:
+    found = None
+    if is_id(service_id):
+        found = tx.scalars(
+            select(Service).where(Service.id == service_id, Service.vendor_id.is_not_distinct_from(caller.vendor_id))
+        ).one_or_none()
+    if found is None:
+        raise missing("service")
+    if not (caller.is_admin or is_lead(caller, found.vendor_id)):
+        raise Forbidden("Only the vendor's lead (for the organisation's services: an admin) asks for a service.")
+    return found
+
+
+def _check_period(period: int) -> None:
+    if not SHORTEST_PERIOD <= period <= LONGEST_PERIOD:
+        raise Invalid(f"A period is {SHORTEST_PERIOD} to {LONGEST_PERIOD} seconds.", field="/period")
+
+
+def _check_not_asked(tx: Transaction, caller: Caller, dataset_id: str, new: NewRequest) -> None:
+    # Two identical requests at once would each miss the other.
+    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"requests {caller.id}"})
+    mine = and_(Request.person_id == caller.id, Request.state == "pending")
+    if tx.execute(select(func.count()).where(mine)).scalar_one() >= MOST_PENDING:
+        raise Conflict(f"You have {MOST_PENDING} undecided requests.", advice="Withdraw what you no longer need.")
+    if same_pending(tx, caller, dataset_id, new):
+        raise Conflict("You have asked for this already, and it waits for a decision.")
+
+
+def _decided_by(caller: Caller) -> ColumnElement[bool]:
+    """The condition that a request may be this caller's to decide; `approving.why_not` has the last word.
+
+    Admins also find what no owner or steward can decide, because it is their own: only an admin can change that.
+    """
+    cared_for = Request.dataset_id.in_(looked_after(caller))
+    return or_(cared_for, ~_decidable()) if caller.is_admin else cared_for
+
+
+def _decidable() -> ColumnElement[bool]:
+    """The condition that an active owner or a steward may decide about a request; see `approving.why_not`."""
+    owner = (Dataset.id == Request.dataset_id, Person.id == Dataset.owner_id, Person.status == "active")
+    owned = exists().where(*owner, ~_own(Person.id)).correlate(Request)
+    stewards = stewards_of().where(Grant.dataset_id == Request.dataset_id, Request.role != STEWARD)
+    return or_(owned, stewards.where(~_own(Grant.person_id)).correlate(Request).exists())
+
+
+def _own(person_id: Any) -> ColumnElement[bool]:
+    """The condition that a request is in a way somebody's own: they asked, it is for them, or they know the secret."""
+    shown = or_(Service.created_by == person_id, Service.secret_seen_by == person_id)
+    knows = exists().where(Service.id == Request.service_id, shown).correlate_except(Service)
+    return or_(person_id == Request.person_id, func.coalesce(Request.for_person_id == person_id, false()), knows)

@@ -1,0 +1,262 @@
+"""Closing the whole installation, and opening it again: nothing is issued, everybody is out, every lease ends.
+
+For after a restore, whose backup revives what was revoked since, and for `guestkey end-everything`. Closing is one row
+that every decision locks; ending what is live follows in batches, here and by the worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select, update
+
+from broker.base import words
+from broker.base.database import Transaction, notify
+from broker.base.database import now as clock
+from broker.base.errors import Conflict, Forbidden, Invalid
+from broker.base.ids import new_id
+from broker.identity.caller import Caller
+from broker.identity.permissions import require_admin
+from broker.log import audit
+from broker.models import LIVE_STATES, ApiToken, Grant, Lease, Person, PolicyInForce, Service, Session, Suspension, Team
+from broker.revocation import ending
+from broker.revocation.counts import INSTALLATION, Counts, Target, count
+from broker.runtime.parts import Parts
+
+BATCH = 500
+SUBJECT = "installation"
+# What a report on closing is called, and what is typed to agree to it.
+NAME = "everything"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the installation stands. `held` counts the grants that wait to be confirmed, `live` the leases not ended."""
+
+    closed_at: datetime | None
+    why: str
+    held_before: datetime | None
+    held: int
+    live: int
+
+
+def standing(tx: Transaction) -> Standing:
+    """How the installation stands now.
+
+    Raises:
+        Invalid: it was never set up.
+    """
+    row = _row(tx)
+    held = 0
+    if row.held_before is not None:
+        held = tx.execute(select(func.count()).select_from(Grant).where(is_held(row.held_before))).scalar_one()
+    live = tx.execute(select(func.count()).select_from(Lease).where(Lease.state.in_(LIVE_STATES))).scalar_one()
+    return Standing(row.closed_at, row.closed_why, row.held_before, held, live)
+
+
+def close(
+    tx: Transaction,
+    why: str,
+    *,
+    actor: str,
+    now: datetime,
+    hold_grants: bool = False,
+    expected: Mapping[str, Any] | None = None,
+) -> Suspension | None:
+    """Close, from this commit on, for every replica's next decision.
+
+    Returns the suspension whose report tells what became of each credential; None if it was closed already.
+
+    Args:
+        why: a sentence for admins, kept and shown.
+        hold_grants: also hold every grant made so far until an admin confirms it.
+        expected: the counts of the dry run that was agreed to, for the report's comparison.
+    """
+    row = _row(tx, lock=True)
+    was_open = row.closed_at is None
+    if not was_open and (row.held_before is not None or not hold_grants):
+        return None
+    counted = count(tx, target(tx)) if was_open else None
+    row.closed_at = row.closed_at or now
+    row.closed_why = why
+    if hold_grants:
+        row.held_before = now
+    details = {"grants_held": hold_grants}
+    audit.record(
+        tx, "installation.closed", actor=actor, subject=SUBJECT, now=now, details=details, personal={"reason": why}
+    )
+    notify(tx, ending.ENDING_CHANNEL)
+    return _record_suspension(tx, why, actor, counted, expected, now) if counted is not None else None
+
+
+def target(tx: Transaction) -> Target:
+    """The whole installation, as what is suspended."""
+    return Target(INSTALLATION, SUBJECT, SUBJECT, NAME, "suspended" if _row(tx).closed_at else "active")
+
+
+def _record_suspension(
+    tx: Transaction, why: str, actor: str, counted: Counts, expected: Mapping[str, Any] | None, now: datetime
+) -> Suspension:
+    begun = Suspension(
+        id=new_id("su"),
+        what=INSTALLATION,
+        target_id=SUBJECT,
+        name=NAME,
+        reason=why,
+        expected=dict(expected) if expected else None,
+        found=asdict(counted),
+        suspended_by=actor.rpartition(":")[2],
+        started_at=now,
+    )
+    tx.add(begun)
+    tx.flush()
+    details = {"what": INSTALLATION, "target": SUBJECT, "leases": counted.all_leases}
+    audit.record(tx, "suspension.begun", actor=actor, subject=begun.id, now=now, details=details)
+    return begun
+
+
+def note_resumed(tx: Transaction, caller: Caller, what: str, target_id: str, now: datetime) -> None:
+    """Close the open suspension of something that was let in again."""
+    closed = tx.execute(
+        update(Suspension)
+        .where(Suspension.what == what, Suspension.target_id == target_id, Suspension.resumed_at.is_(None))
+        .values(resumed_at=now, resumed_by=caller.id)
+        .returning(Suspension.id)
+    ).scalar_one_or_none()
+    if closed is not None:
+        audit.record(tx, "suspension.lifted", actor=caller.subject, subject=closed, now=now)
+
+
+def put_out(parts: Parts) -> int:
+    """While closed: end the sign-ins from before, and mark every live lease, in batches. Returns how many leases."""
+    marked = 0
+    while True:
+        with parts.database.transaction() as tx:
+            closed_at = tx.execute(select(PolicyInForce.closed_at)).scalar_one_or_none()
+            if closed_at is None:
+                return marked
+            now = clock(tx)
+            signed_out = _sign_out(tx, closed_at, now)
+            living = select(Lease.id).where(Lease.state.in_(("pending", "active"))).limit(BATCH)
+            leases = ending.mark(tx, Lease.id.in_(living), cause="closed", by=audit.SYSTEM, now=now)
+        marked += len(leases)
+        if signed_out < BATCH and len(leases) < BATCH:
+            return marked
+
+
+def close_by_hand(
+    tx: Transaction, caller: Caller, reason: str, now: datetime, *, expected: Mapping[str, Any] | None = None
+) -> Suspension:
+    """Close, by an admin, whose own session or token ends at once like everybody's.
+
+    Raises:
+        Forbidden: the caller is none.
+        Conflict: it is closed already.
+    """
+    require_admin(caller)
+    begun = close(tx, words.prose(reason, "/reason"), actor=caller.subject, now=now, expected=expected)
+    if begun is None:
+        raise Conflict("Guestkey is closed already.")
+    # Now, not with everybody's a moment later: a page for which its session is about to end would fail when used.
+    holder = Session if caller.how == "session" else ApiToken
+    tx.execute(update(holder).where(holder.id == caller.holder_id).values(ended_at=now, end_cause="closed"))
+    return begun
+
+
+def open_again(tx: Transaction, caller: Caller, reason: str, now: datetime) -> Standing:
+    """Open, by an admin. Brings back no session and no lease; held grants stay held.
+
+    Raises:
+        Forbidden: the caller is no admin.
+        Conflict: it is open.
+    """
+    require_admin(caller)
+    row = _row(tx, lock=True)
+    if row.closed_at is None:
+        raise Conflict("Guestkey is open.")
+    row.closed_at, row.closed_why = None, ""
+    reason = words.prose(reason, "/reason")
+    audit.record(tx, "installation.opened", actor=caller.subject, subject=SUBJECT, now=now, personal={"reason": reason})
+    note_resumed(tx, caller, INSTALLATION, SUBJECT, now)
+    return standing(tx)
+
+
+def held_grants(tx: Transaction, caller: Caller, *, after: str = "", limit: int = 100) -> Sequence[Grant]:
+    """Grants that wait to be confirmed, by id.
+
+    Raises:
+        Forbidden: the caller is neither admin nor auditor.
+    """
+    if not (caller.is_admin or caller.is_auditor):
+        raise Forbidden("Only admins and auditors see this.", advice="Ask an admin of the organisation.")
+    held_before = _row(tx).held_before
+    if held_before is None:
+        return []
+    query = select(Grant).where(is_held(held_before), Grant.id > after)
+    return tx.scalars(query.order_by(Grant.id).limit(limit)).all()
+
+
+def confirm_grants(
+    tx: Transaction, caller: Caller, now: datetime, *, vendor: str | None = None, grants: Sequence[str] = ()
+) -> int:
+    """Let held grants count again: those named, or up to 500 of a vendor's. Returns how many; 0 when none is left.
+
+    Grants of the caller's own stay held: nobody confirms themselves.
+
+    Raises:
+        Forbidden: the caller is no admin.
+        Invalid: neither a vendor nor grants are named.
+    """
+    require_admin(caller)
+    if vendor is None and not grants:
+        raise Invalid("Name a vendor or grants to confirm.", field="/vendor")
+    held_before = _row(tx).held_before
+    if held_before is None:
+        return 0
+    named = _of_vendor(vendor) if vendor is not None else Grant.id.in_(grants)
+    chosen = (
+        select(Grant.id)
+        .where(is_held(held_before), named, Grant.person_id.is_distinct_from(caller.id))
+        .order_by(Grant.id)
+        .limit(BATCH)
+    )
+    done = tx.execute(
+        update(Grant).where(Grant.id.in_(chosen)).values(confirmed_at=now, confirmed_by=caller.id).returning(Grant.id)
+    ).scalars()
+    count = 0
+    for grant_id in done:
+        audit.record(tx, "grant.confirmed", actor=caller.subject, subject=grant_id, now=now)
+        count += 1
+    return count
+
+
+def is_held(held_before: datetime) -> ColumnElement[bool]:
+    """Whether a grant is one that would count, were it not held."""
+    stands_since = func.coalesce(Grant.confirmed_at, Grant.created_at)
+    return Grant.revoked_at.is_(None) & (Grant.ends_at > func.clock_timestamp()) & (stands_since < held_before)
+
+
+def _of_vendor(vendor: str) -> ColumnElement[bool]:
+    of = {record: select(record.id).where(record.vendor_id == vendor) for record in (Person, Team, Service)}
+    return Grant.person_id.in_(of[Person]) | Grant.team_id.in_(of[Team]) | Grant.service_id.in_(of[Service])
+
+
+def _sign_out(tx: Transaction, closed_at: datetime, now: datetime) -> int:
+    """End a batch of the sessions and tokens begun before the house closed."""
+    ended = 0
+    for record, begun in ((Session, Session.signed_in_at), (ApiToken, ApiToken.created_at)):
+        some = select(record.id).where(record.ended_at.is_(None), begun < closed_at).limit(BATCH)
+        done = update(record).where(record.id.in_(some)).values(ended_at=now, end_cause="closed")
+        ended = max(ended, len(tx.execute(done.returning(record.id)).all()))
+    return ended
+
+
+def _row(tx: Transaction, *, lock: bool = False) -> PolicyInForce:
+    query = select(PolicyInForce)
+    row = tx.scalars(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        raise Invalid("This installation has not been set up.", advice="Run `guestkey bootstrap` on the server.")
+    return row

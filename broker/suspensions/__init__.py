@@ -1,0 +1,1 @@
+"""Suspending a vendor, person or dataset, and ending everything in an emergency."""

@@ -1,0 +1,292 @@
+"""What became of each credential a suspension ended: while it happens, and as a report for ever after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, func, select, true
+
+from broker.base.database import Transaction
+from broker.base.ids import is_id
+from broker.base.paging import Page, Window, matching, page
+from broker.identity.caller import Caller
+from broker.identity.permissions import missing, sees_everything
+from broker.kinds import kinds
+from broker.leases import sweeping
+from broker.models import Event, Lease, Slice, Suspension
+from broker.runtime.parts import Parts
+
+MOST_LEASES = 5000
+MOST_OPEN = 200
+_ENDED = ("revoked", "expired")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One lease's end: ended at, confirmed by what, or exposed until when.
+
+    `seconds` are from the suspension to the backend's confirmation. `exposed_until` is set where nothing has confirmed
+    the end, and where the credential works until then for whoever does not ask us; `by_hand` is for one that fails.
+    """
+
+    lease: str
+    kind: str
+    state: str
+    seconds: float | None
+    ended_at: datetime | None
+    confirmed_by: str
+    exposed_until: datetime | None
+    attempts: int
+    next_attempt_at: datetime | None
+    error: str
+    by_hand: str
+
+
+@dataclass(frozen=True, slots=True)
+class KindOutcome:
+    """What became of the credentials of one kind, together.
+
+    `exposed`: how many the backend cannot end before `exposed_until`. `longest` is in seconds, and still grows while
+    one is not confirmed; `worst_case` is what the kind declares. Until `offline_until` whoever does not ask us accepts
+    `offline` of them.
+    """
+
+    kind: str
+    total: int
+    confirmed: int
+    failing: int
+    exposed: int
+    longest: float
+    exposed_until: datetime | None
+    offline: int
+    offline_until: datetime | None
+    worst_case: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A suspension and its outcomes, problems first.
+
+    `differences` compares with the dry run: name to (expected, found). `events` are the ids of the events it is
+    recorded by.
+    """
+
+    suspension: Suspension
+    outcomes: Sequence[Outcome]
+    by_kind: Sequence[KindOutcome]
+    differences: Mapping[str, tuple[int, int]]
+    events: Sequence[str]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every end was confirmed."""
+        return self.confirmed == self.total
+
+    @property
+    def total(self) -> int:
+        """How many leases it ends."""
+        return sum(one.total for one in self.by_kind)
+
+    @property
+    def confirmed(self) -> int:
+        """How many a backend confirmed as ended."""
+        return sum(one.confirmed for one in self.by_kind)
+
+    @property
+    def failing(self) -> int:
+        """How many failed at least once and are tried again."""
+        return sum(one.failing for one in self.by_kind)
+
+    @property
+    def exposed(self) -> int:
+        """How many no backend can end sooner than it has said."""
+        return sum(one.exposed for one in self.by_kind)
+
+    @property
+    def longest(self) -> float:
+        """Seconds until the last confirmation; while something is not confirmed it still grows."""
+        return max((one.longest for one in self.by_kind), default=0.0)
+
+    @property
+    def exposed_until(self) -> datetime | None:
+        """When the last of those that cannot be ended sooner is over."""
+        return max((one.exposed_until for one in self.by_kind if one.exposed_until), default=None)
+
+    @property
+    def offline(self) -> int:
+        """How many of the credentials whoever checks them without asking us accepts until then."""
+        return sum(one.offline for one in self.by_kind)
+
+    @property
+    def offline_until(self) -> datetime | None:
+        """Until when whoever checks one of the credentials without asking us still accepts it."""
+        return max((one.offline_until for one in self.by_kind if one.offline_until), default=None)
+
+
+def list_suspensions(
+    tx: Transaction, caller: Caller, window: Window, *, what: str | None = None, state: str | None = None
+) -> Page[Suspension]:
+    """Suspensions, newest first: all for admins and auditors, one's own for everybody else.
+
+    Args:
+        state: `open` or `lifted`.
+    """
+    query = select(Suspension).where(_seen(caller), *matching((Suspension.what, what)))
+    if state is not None:
+        query = query.where(Suspension.resumed_at.is_(None) if state == "open" else Suspension.resumed_at.is_not(None))
+    return page(tx, query, Suspension.id, window)
+
+
+def open_suspension(tx: Transaction, caller: Caller, what: str, target_id: str) -> Suspension | None:
+    """The suspension that something is under now, if the caller may see it."""
+    query = select(Suspension).where(
+        Suspension.what == what, Suspension.target_id == target_id, Suspension.resumed_at.is_(None), _seen(caller)
+    )
+    return tx.scalars(query).one_or_none()
+
+
+def report(
+    parts: Parts, tx: Transaction, caller: Caller, suspension_id: str, now: datetime, *, only_open: bool = False
+) -> Report:
+    """How far a suspension is, or was.
+
+    Args:
+        only_open: leave out what has ended, and the events: for those who look again every second.
+
+    Raises:
+        NotFound: there is none of that id that the caller may see.
+    """
+    query = select(Suspension).where(Suspension.id == suspension_id, _seen(caller))
+    suspension = tx.scalars(query).one_or_none() if is_id(suspension_id) else None
+    if suspension is None:
+        raise missing("suspension")
+    wanted = Lease.suspension_id == suspension.id
+    if only_open:
+        wanted &= Lease.state.not_in(_ENDED)
+    rows = tx.execute(
+        select(Lease, Slice.binding)
+        .join(Slice, Slice.id == Lease.slice_id)
+        .where(wanted)
+        .order_by(Lease.state != "revoke_failed", Lease.exposed_until.is_(None), Lease.state.in_(_ENDED), Lease.id)
+        .limit(MOST_OPEN if only_open else MOST_LEASES)
+    ).all()
+    by_hand = _by_hand(parts, rows, now) if sees_everything(caller) else None
+    outcomes = [_outcome(suspension, lease, by_hand) for lease, _ in rows]
+    return Report(
+        suspension=suspension,
+        outcomes=outcomes,
+        by_kind=_by_kind(tx, suspension, now),
+        differences=_differences(suspension),
+        events=[] if only_open else _events(tx, suspension, [outcome.lease for outcome in outcomes]),
+    )
+
+
+def _by_kind(tx: Transaction, suspension: Suspension, now: datetime) -> list[KindOutcome]:
+    ended = Lease.state.in_(_ENDED)
+    exposed = (Lease.state == "revoking") & (Lease.exposed_until > now)
+    rows = tx.execute(
+        select(
+            Lease.kind,
+            func.count(),
+            func.count().filter(ended),
+            func.count().filter(Lease.state == "revoke_failed"),
+            func.count().filter(exposed),
+            func.max(Lease.ended_at),
+            func.max(Lease.exposed_until).filter(exposed),
+            func.count().filter(Lease.expires_at > now),
+            func.max(Lease.expires_at),
+        )
+        .where(Lease.suspension_id == suspension.id)
+        .group_by(Lease.kind)
+        .order_by(Lease.kind)
+    ).all()
+    found = []
+    for kind, total, confirmed, failing, held, last, held_until, unexpired, expires_at in rows:
+        until = last if confirmed == total and last is not None else now
+        worst_case = kinds[kind].ending.worst_case
+        found.append(
+            KindOutcome(
+                kind=kind,
+                total=total,
+                confirmed=confirmed,
+                failing=failing,
+                exposed=held,
+                longest=(until - suspension.started_at).total_seconds(),
+                exposed_until=held_until,
+                offline=unexpired if worst_case is None else 0,
+                offline_until=expires_at if worst_case is None else None,
+                worst_case=worst_case,
+            )
+        )
+    return found
+
+
+def _seen(caller: Caller) -> ColumnElement[bool]:
+    return true() if caller.is_admin or caller.is_auditor else Suspension.suspended_by == caller.id
+
+
+def _by_hand(parts: Parts, rows: Sequence[Row[Lease, dict[str, Any]]], now: datetime) -> Mapping[str, str]:
+    """What would be typed at a backend, by lease id, for each that its backend does not let go of."""
+    return {
+        lease.id: kinds[lease.kind].by_hand(sweeping.to_end(parts, lease, binding, now))
+        for lease, binding in rows
+        if lease.state == "revoke_failed"
+    }
+
+
+def _outcome(suspension: Suspension, lease: Lease, by_hand: Mapping[str, str] | None) -> Outcome:
+    """What became of one lease; what its backend said, and what to type there, is for the organisation alone."""
+    ended, failing = lease.state in _ENDED, lease.state == "revoke_failed"
+    return Outcome(
+        lease=lease.id,
+        kind=lease.kind,
+        state=lease.state,
+        seconds=(lease.ended_at - suspension.started_at).total_seconds() if ended and lease.ended_at else None,
+        ended_at=lease.ended_at if ended else None,
+        confirmed_by=lease.confirmed_by,
+        exposed_until=_exposed_until(lease),
+        attempts=lease.attempts,
+        next_attempt_at=lease.next_attempt_at if failing else None,
+        error=lease.last_error if failing and by_hand is not None else "",
+        by_hand=by_hand.get(lease.id, "") if by_hand is not None else "",
+    )
+
+
+def _exposed_until(lease: Lease) -> datetime | None:
+    """At the latest: what its backend said, else its own end and what its kind declares beyond that."""
+    worst_case = kinds[lease.kind].ending.worst_case
+    if lease.state in _ENDED:
+        offline = worst_case is None and lease.ended_at is not None and lease.ended_at < lease.expires_at
+        return lease.expires_at if offline else None
+    return lease.exposed_until or lease.expires_at + timedelta(seconds=worst_case or 0)
+
+
+def _differences(suspension: Suspension) -> dict[str, tuple[int, int]]:
+    """Where what there was at the moment differs from what the dry run had shown."""
+    expected, found = _flat(suspension.expected or {}), _flat(suspension.found)
+    if not expected:
+        return {}
+    return {
+        name: (expected.get(name, 0), found.get(name, 0))
+        for name in sorted(expected.keys() | found.keys())
+        if expected.get(name, 0) != found.get(name, 0)
+    }
+
+
+def _flat(counts: Mapping[str, object]) -> dict[str, int]:
+    flat = {name: count for name, count in counts.items() if isinstance(count, int)}
+    leases = counts.get("leases")
+    if isinstance(leases, Mapping):
+        flat |= {f"{kind} leases": count for kind, count in leases.items() if isinstance(count, int)}
+    return flat
+
+
+def _events(tx: Transaction, suspension: Suspension, leases: Sequence[str]) -> Sequence[str]:
+    about = [suspension.id, *leases]
+    kinds_of_end = ("suspension.begun", "suspension.lifted", "lease.ending", "lease.revoked", "lease.revoke_failed")
+    return tx.scalars(
+        select(Event.id).where(Event.subject.in_(about), Event.kind.in_(kinds_of_end)).order_by(Event.number)
+    ).all()

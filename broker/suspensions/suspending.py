@@ -1,0 +1,192 @@
+"""Suspending a vendor, a person or a dataset: what it would end (dry run), doing it, and lifting it again.
+
+What became of each credential is told by `broker.suspensions.reports`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import select, update
+
+from broker.base import words
+from broker.base.database import Transaction
+from broker.base.errors import Forbidden
+from broker.base.ids import new_id
+from broker.identity.caller import Caller
+from broker.identity.permissions import is_lead, require_admin
+from broker.kinds import kinds
+from broker.kinds.base import Ending
+from broker.log import audit
+from broker.models import Dataset, Lease, Suspension
+from broker.registry import datasets, people, vendors
+from broker.registry.datasets import require_owner_or_admin
+from broker.revocation import closing
+from broker.revocation.counts import INSTALLATION, Counts, Target, What, count, latest
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What suspending would do now. `worst`: the longest declared exposure in seconds, None if offline use goes on.
+
+    `latest`: by kind, when its last credential expires by itself.
+    """
+
+    target: Target
+    counts: Counts
+    endings: Mapping[str, Ending]
+    worst: int | None
+    remains: tuple[str, ...]
+    latest: Mapping[str, datetime]
+
+
+def find(tx: Transaction, caller: Caller, what: What, key: str) -> Target:
+    """What is to be suspended.
+
+    Raises:
+        NotFound: there is none that the caller may see.
+        Forbidden: suspending it is not for the caller.
+    """
+    if what == "vendor":
+        require_admin(caller)
+        vendor = vendors.vendor(tx, caller, key)
+        return Target(what, vendor.id, vendor.id, vendor.name, vendor.status)
+    if what == "person":
+        person = people.person(tx, caller, key)
+        if not (caller.is_admin or is_lead(caller, person.vendor_id)):
+            raise Forbidden("Only admins and the lead of the same vendor suspend people.")
+        return Target(what, person.id, person.id, person.name or person.email or person.id, person.status)
+    if what == INSTALLATION:
+        require_admin(caller)
+        return closing.target(tx)
+    dataset = datasets.dataset(tx, caller, key)
+    require_owner_or_admin(caller, dataset)
+    return Target(what, dataset.id, dataset.slug, dataset.title, dataset.status)
+
+
+def dry_run(tx: Transaction, caller: Caller, what: What, key: str) -> DryRun:
+    """What suspending would end, how, how fast, and what would go on. Changes nothing.
+
+    Raises:
+        NotFound, Forbidden: as for `find`.
+    """
+    target = find(tx, caller, what, key)
+    counts = count(tx, target)
+    endings = {name: kinds[name].ending for name in counts.leases}
+    worst = [ending.worst_case for ending in endings.values()]
+    return DryRun(
+        target,
+        counts,
+        endings,
+        None if None in worst else max((seconds for seconds in worst if seconds is not None), default=0),
+        _remains(target, endings),
+        latest(tx, target),
+    )
+
+
+def suspend(
+    tx: Transaction,
+    caller: Caller,
+    what: What,
+    key: str,
+    reason: str,
+    now: datetime,
+    *,
+    message: str = "",
+    expected: Mapping[str, Any] | None = None,
+) -> tuple[Suspension, list[str]]:
+    """Suspend at once; returns the suspension and the leases now ending, those newer than the dry run included.
+
+    Args:
+        message: what those shut out are told when they come back.
+        expected: the counts of the dry run that was agreed to, for the report's comparison.
+
+    Raises:
+        NotFound, Forbidden: as for `find`.
+        Conflict: it is not active, or too few admins would be left.
+    """
+    target = find(tx, caller, what, key)
+    if what == INSTALLATION:
+        return closing.close_by_hand(tx, caller, reason, now, expected=expected), []
+    found = count(tx, target)
+    act = cast("Callable[[Transaction, Caller, str, str, datetime], list[str]]", _ACTS[what])
+    leases = act(tx, caller, target.key, reason, now)
+    suspension = Suspension(
+        id=new_id("su"),
+        what=what,
+        target_id=target.id,
+        name=target.name[:200],
+        reason=words.prose(reason, "/reason"),
+        message=words.prose(message, "/message", needed=False),
+        expected=dict(expected) if expected else None,
+        found=asdict(found),
+        suspended_by=caller.id,
+        started_at=now,
+    )
+    tx.add(suspension)
+    tx.flush()
+    tx.execute(update(Lease).where(Lease.id.in_(leases)).values(suspension_id=suspension.id))
+    audit.record(
+        tx,
+        "suspension.begun",
+        actor=caller.subject,
+        subject=suspension.id,
+        now=now,
+        details={"what": what, "target": target.id, "leases": len(leases)},
+    )
+    return suspension, leases
+
+
+def resume(tx: Transaction, caller: Caller, what: What, key: str, reason: str, now: datetime) -> Target:
+    """Let it in again. No session and no lease comes back.
+
+    Raises:
+        NotFound, Forbidden: as for `find`.
+        Conflict: it is not suspended.
+    """
+    target = find(tx, caller, what, key)
+    if what == INSTALLATION:
+        closing.open_again(tx, caller, reason, now)
+        return find(tx, caller, what, key)
+    _RESUMES[what](tx, caller, target.key, reason, now)
+    closing.note_resumed(tx, caller, what, target.id, now)
+    return find(tx, caller, what, key)
+
+
+_ACTS: Mapping[What, object] = {
+    "vendor": vendors.suspend_vendor,
+    "person": people.suspend_person,
+    "dataset": datasets.suspend_dataset,
+}
+_RESUMES: Mapping[What, Callable[[Transaction, Caller, str, str, datetime], object]] = {
+    "vendor": vendors.resume_vendor,
+    "person": people.resume_person,
+    "dataset": datasets.resume_dataset,
+}
+
+
+def key_of(tx: Transaction, what: What, target_id: str) -> str:
+    """What names a target in addresses, given its id."""
+    if what != "dataset":
+        return target_id
+    return tx.execute(select(Dataset.slug).where(Dataset.id == target_id)).scalar_one_or_none() or target_id
+
+
+def _remains(target: Target, endings: Mapping[str, Ending]) -> tuple[str, ...]:
+    """What a suspension does not end, said before it is agreed to."""
+    said = ["What has been read or copied already."]
+    offline = [name for name, ending in endings.items() if ending.worst_case is None]
+    if offline:
+        said.append(f"Use of a credential of kind {' or '.join(offline)} where nobody asks Guestkey, until it expires.")
+    said.append(
+        {
+            "vendor": "Grants stay on record and count again after resuming; others on the same datasets go on.",
+            "person": "Their grants stay on record and count again after resuming; colleagues go on.",
+            "dataset": "Grants stay on record and count again after resuming; people stay signed in.",
+            "installation": "Grants stay on record and count again once an admin opens Guestkey.",
+        }[target.what]
+    )
+    return tuple(said)

@@ -1,0 +1,1 @@
+"""The rounds of the worker: end, sweep, register, reconcile, remind."""

@@ -1,0 +1,192 @@
+"""The worker's loop: woken by notifications, and by time for what nobody announces."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from time import monotonic
+
+import psycopg
+import structlog
+
+from broker.base.database import now as clock
+from broker.base.errors import GuestkeyError
+from broker.keystore.vault import Vault
+from broker.leases import reconciling, redeciding, sweeping
+from broker.notices.posting import Postman
+from broker.registry.slices import REGISTERING_CHANNEL
+from broker.revocation import closing, witness
+from broker.revocation.ending import ENDING_CHANNEL
+from broker.runtime import chores
+from broker.runtime.chores import RECONCILE_SECONDS
+from broker.runtime.parts import Parts
+from broker.runtime.rulebook import CHANGED_CHANNEL
+from broker.worker import catalogue_refresh, guest_limits, housekeeping, sequencing, slice_checks, slice_registration
+from broker.worker.login_blockers import Doorkeeper
+
+log = structlog.get_logger(__name__)
+HOUSEKEEPING_SECONDS = 60.0
+WITNESS_SECONDS = 5.0
+LOG_SECONDS = 10.0
+_NOTICE_SECONDS = 0.5
+# Beyond the message under way: noting what became of it.
+_LEAVING_SECONDS = 5.0
+
+
+class Worker:
+    """One worker process (or, in tests, thread). `run` returns after `stop`."""
+
+    def __init__(self, parts: Parts, setup: Vault | None) -> None:
+        self._parts = parts
+        self._setup = setup
+        self._stopping = threading.Event()
+        self._due: dict[str, float] = {}
+        self._beside: dict[str, Future[None]] = {}
+        self._again: set[str] = set()
+        self._lent = False
+
+    def stop(self, *_signal: object) -> None:
+        """Finish what is under way, then leave `run`. Usable as a signal handler."""
+        self._stopping.set()
+
+    def install_signal_handlers(self) -> None:
+        """Stop gracefully on SIGTERM and SIGINT."""
+        signal.signal(signal.SIGTERM, self.stop)
+        signal.signal(signal.SIGINT, self.stop)
+
+    def run(self) -> None:
+        """Work until stopped. Faults of backends are logged and tried again; they never end the worker."""
+        # Telling people has a thread of its own: whatever it waits for, ending goes on.
+        postman = threading.Thread(target=Postman(self._parts).run, args=(self._stopping,), name="postman", daemon=True)
+        postman.start()
+        # So has keeping doors open: it looks every second, whatever the rest of this waits for.
+        doors = threading.Thread(target=Doorkeeper(self._parts).run, args=(self._stopping,), name="doors", daemon=True)
+        doors.start()
+        with (
+            ThreadPoolExecutor(sweeping.HANDS, thread_name_prefix="hand") as pool,
+            ThreadPoolExecutor(3, thread_name_prefix="beside") as others,
+        ):
+            listener: psycopg.Connection[tuple[object, ...]] | None = None
+            while not self._stopping.is_set():
+                pause = self._guarded(lambda: self._step(pool, others))
+                listener = self._wait(listener, self._parts.settings.sweep_interval if pause is None else pause)
+            if listener is not None:
+                listener.close()
+        settings = self._parts.settings
+        postman.join(max(settings.smtp_timeout, settings.notice_timeout) + _LEAVING_SECONDS)
+        if postman.is_alive():
+            log.warning("worker.left_behind", part="postman")
+        doors.join(_LEAVING_SECONDS)
+
+    def _step(self, pool: ThreadPoolExecutor, others: ThreadPoolExecutor) -> float:
+        settings = self._parts.settings
+        self._every("witness", WITNESS_SECONDS, lambda: witness.testify(self._parts))
+        closing.put_out(self._parts)
+        sweeping.mark_over(self._parts)
+        while sweeping.end_marked(self._parts, pool) == sweeping.BATCH and not self._stopping.is_set():
+            continue
+        if self._setup is not None:
+            setup = self._setup
+            self._run_beside(others, "setup", lambda: self._set_up(setup))
+            if not self._lent:
+                self._run_beside(others, "lend", lambda: self._lend_again(setup))
+        self._shared(chores.REDECIDE, settings.redecide_interval, lambda: redeciding.redecide_all(self._parts))
+        self._shared(
+            chores.RECONCILE,
+            RECONCILE_SECONDS,
+            lambda: self._run_beside(others, chores.RECONCILE, lambda: reconciling.reconcile(self._parts).ended),
+        )
+        self._shared(
+            chores.GUEST_LIMITS,
+            guest_limits.LIMITS_SECONDS,
+            lambda: self._run_beside(others, chores.GUEST_LIMITS, lambda: guest_limits.look(self._parts)),
+        )
+        self._every("log", LOG_SECONDS, lambda: sequencing.sequence(self._parts))
+        self._every("housekeeping", HOUSEKEEPING_SECONDS, lambda: housekeeping.tidy(self._parts))
+        with self._parts.database.transaction() as tx:
+            return sweeping.due_in(tx, clock(tx), most=settings.sweep_interval)
+
+    def _set_up(self, setup: Vault) -> int:
+        self._guarded(lambda: slice_registration.register_waiting(self._parts, setup))
+        self._guarded(lambda: catalogue_refresh.read_waiting(self._parts, setup))
+        self._every("remove", HOUSEKEEPING_SECONDS, lambda: slice_registration.remove_retired(self._parts, setup))
+        self._shared(chores.LOOK, slice_checks.LOOK_SECONDS, lambda: slice_checks.look_again(self._parts, setup))
+        return 0
+
+    def _lend_again(self, setup: Vault) -> int:
+        # What earlier versions registered is ended by this one's statements from then on.
+        done = slice_registration.lend_again(self._parts, setup, self._stopping.is_set)
+        self._lent = True
+        return done
+
+    def _run_beside(self, others: ThreadPoolExecutor, name: str, work: Callable[[], int]) -> int:
+        """Work that asks backends one after the other: those that hang keep no credential's end waiting."""
+        running = self._beside.get(name)
+        if running is None or running.done():
+            self._beside[name] = others.submit(self._worked_off, name, work)
+        else:
+            # What it was called for may have come after it had looked.
+            self._again.add(name)
+        return 0
+
+    def _worked_off(self, name: str, work: Callable[[], int]) -> None:
+        self._guarded(work)
+        while name in self._again and not self._stopping.is_set():
+            self._again.discard(name)
+            self._guarded(work)
+
+    def _every(self, name: str, seconds: float, work: Callable[[], int]) -> None:
+        if monotonic() >= self._due.get(name, 0.0):
+            self._due[name] = monotonic() + seconds
+            self._guarded(work)
+
+    def _shared(self, name: str, seconds: float, work: Callable[[], int]) -> None:
+        """The same, where one of all workers is enough."""
+        if monotonic() < self._due.get(name, 0.0):
+            return
+        wait = self._guarded(lambda: chores.take_on(self._parts.database, name, seconds))
+        # Not known, when the records are out of reach: asked again at the next step.
+        self._due[name] = monotonic() + (seconds if wait == 0.0 else wait or 0.0)
+        if wait == 0.0:
+            self._guarded(work)
+
+    def _guarded(self, work: Callable[[], float | int]) -> float | None:
+        try:
+            return work()
+        except GuestkeyError as error:
+            log.warning("worker.fault", code=error.code, detail=error.detail)
+        except Exception as error:  # a worker that dies of one bad row would end nothing any more
+            log.exception("worker.unexpected", error=type(error).__name__)
+        return None
+
+    def _wait(
+        self, listener: psycopg.Connection[tuple[object, ...]] | None, seconds: float
+    ) -> psycopg.Connection[tuple[object, ...]] | None:
+        """Sleep until notified, at most `seconds`; without PostgreSQL, just sleep."""
+        try:
+            if listener is None or listener.closed:
+                listener = self._listen()
+            end = monotonic() + seconds
+            # In short waits, so that a signal to stop is noticed.
+            while not self._stopping.is_set() and (left := end - monotonic()) > 0:
+                for notice in listener.notifies(timeout=min(left, _NOTICE_SECONDS), stop_after=1):
+                    if notice.channel == CHANGED_CHANNEL:
+                        self._due[chores.REDECIDE] = 0.0
+                    return listener
+            return listener
+        except psycopg.Error:
+            if listener is not None:
+                listener.close()
+            self._stopping.wait(min(1.0, seconds))
+            return None
+
+    def _listen(self) -> psycopg.Connection[tuple[object, ...]]:
+        timeout = max(2, int(self._parts.settings.database_timeout))
+        url = str(self._parts.settings.database_url.get_secret_value())
+        listener = psycopg.connect(url, autocommit=True, connect_timeout=timeout, application_name="guestkey-worker")
+        listener.execute(f"LISTEN {ENDING_CHANNEL}")
+        listener.execute(f"LISTEN {CHANGED_CHANNEL}")
+        listener.execute(f"LISTEN {REGISTERING_CHANNEL}")
+        return listener
