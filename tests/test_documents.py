@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.kinds import kinds, reference
+from broker.kinds import reference
+from broker.kinds.discovery import kinds
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

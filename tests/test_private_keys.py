@@ -26,7 +26,7 @@ from broker.base.errors import Invalid
 from broker.base.private_keys import is_private
 from broker.cli import keypairs
 from broker.cli.faults import Code, Fault
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 
 KEYS: dict[str, Any] = {
     "ed25519": ed25519.Ed25519PrivateKey.generate(),

@@ -13,7 +13,7 @@ from broker.base.database import Transaction
 from broker.base.errors import Forbidden
 from broker.identity.caller import Caller
 from broker.identity.permissions import sees_everything
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.models import LIVE_STATES, Event, Lease, Suspension
 
 DAYS = 30

@@ -1,6 +1,6 @@
 """The kind interface: what issuing, ending and reconciling need of a kind of credential, and nothing more.
 
-Kinds get plain values and a `Vault`; they know neither records nor HTTP. A new kind is one new file beside this one.
+Kinds get plain values and a `Vault`; they know neither records nor HTTP. A new kind is one new folder beside this file.
 """
 
 from __future__ import annotations
@@ -192,6 +192,7 @@ class Exposed(Exception):
 class Kind(Protocol):
     """One kind of credential.
 
+    `position`: its place among the kinds wherever they are listed, lowest first.
     `at_backend`: something is made at a backend that slices are bound to, so a lease is pending first.
     `needs_child_token`: it is made through OpenBao, with a token of its own. `proof`: what its holder must bring.
     `connects`: what its slices lie in; None where that is nowhere.
@@ -199,6 +200,7 @@ class Kind(Protocol):
     """
 
     name: str
+    position: int
     ending: Ending
     use: Use
     actions: frozenset[str]

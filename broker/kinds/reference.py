@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from broker.kinds import kinds
 from broker.kinds.base import Kind
+from broker.kinds.discovery import kinds
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/kinds.md"
 _BEGIN, _END = "<!-- made by `make docs` -->", "<!-- until here -->"

@@ -10,7 +10,7 @@ from broker.base.database import Transaction
 from broker.base.errors import Conflict, Invalid
 from broker.gate.facts import Ask, Gathered
 from broker.identity.caller import Caller
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.models import Lease
 
 

@@ -22,8 +22,8 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, GuestkeyError
 from broker.keystore.vault import VaultRefused
-from broker.kinds import kinds
 from broker.kinds.base import Bound, EndsTogether, Exposed, KeepsLeases, Kind, LeaseToEnd, NotEnded
+from broker.kinds.discovery import kinds
 from broker.leases import end_outcomes
 from broker.log import audit
 from broker.models import Lease, Slice

@@ -14,7 +14,7 @@ import typer
 
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, Invalid
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.operator.asking import agreed
 from broker.operator.configuring import Told, load
 from broker.revocation import closing

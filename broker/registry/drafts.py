@@ -21,7 +21,7 @@ from broker.base.ids import is_id, new_id
 from broker.base.settings import Settings
 from broker.identity.caller import Caller
 from broker.identity.permissions import missing, require_admin
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.kinds.postgres.binding import PostgresBinding
 from broker.models import CatalogueTable, Dataset, DatasetDraft
 from broker.registry import catalogues

@@ -12,7 +12,7 @@ from broker.base.database import Transaction, notify
 from broker.base.errors import Conflict, Invalid
 from broker.identity.caller import Caller
 from broker.identity.permissions import require_admin
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.log import audit
 from broker.models import Dataset, Slice
 from broker.registry import affected_datasets, filter_check

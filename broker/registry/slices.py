@@ -16,7 +16,7 @@ from broker.base.errors import Conflict, Forbidden, Invalid
 from broker.base.ids import new_id
 from broker.identity.caller import Caller
 from broker.identity.permissions import missing, require_admin
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.log import audit
 from broker.models import Dataset, Lease, Proposal, Slice
 from broker.registry import affected_datasets, filter_check, proposals

@@ -14,7 +14,7 @@ from broker.base.ids import is_id
 from broker.base.paging import Page, Window, matching, page
 from broker.identity.caller import Caller
 from broker.identity.permissions import missing, sees_everything
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.leases import sweeping
 from broker.models import Event, Lease, Slice, Suspension
 from broker.runtime.parts import Parts

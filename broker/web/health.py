@@ -23,7 +23,7 @@ from broker.base.addresses import parse
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, Invalid, NotFound
 from broker.keystore.vault import VaultRefused
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.leases import unreachable
 from broker.models import LIVE_STATES, Lease, PolicyInForce
 from broker.runtime import chores

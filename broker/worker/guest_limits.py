@@ -12,8 +12,8 @@ import structlog
 from sqlalchemy import select
 
 from broker.base.errors import BackendDown
-from broker.kinds import kinds
 from broker.kinds.base import HoldsToLimits, KeepsOut
+from broker.kinds.discovery import kinds
 from broker.models import LIVE_STATES, Lease, Slice
 from broker.runtime.parts import Parts
 

@@ -14,8 +14,8 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from broker.base.errors import BackendDown, GuestkeyError
-from broker.kinds import kinds
 from broker.kinds.base import KeepsDoorOpen
+from broker.kinds.discovery import kinds
 from broker.models import Slice
 from broker.runtime.parts import Parts
 from broker.worker.slice_registration import REMOVED

@@ -16,8 +16,8 @@ from sqlalchemy import select, update
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import Vault, VaultRefused
-from broker.kinds import kinds
 from broker.kinds.base import LooksAgain
+from broker.kinds.discovery import kinds
 from broker.log import audit
 from broker.models import Dataset, Lease, Slice
 from broker.revocation import ending

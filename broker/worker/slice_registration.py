@@ -18,8 +18,8 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import Vault, VaultRefused
-from broker.kinds import kinds
 from broker.kinds.base import Bound, LendsAgain, LooksAgain
+from broker.kinds.discovery import kinds
 from broker.log import audit
 from broker.models import LIVE_STATES, Dataset, Lease, Slice
 from broker.runtime import chores

@@ -8,7 +8,7 @@ import pytest
 
 from broker.base.errors import Conflict
 from broker.base.ids import new_lease_id
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.leases.caps import MOST_REMEMBERED
 from broker.leases.issuing import Handed
 from broker.models import Lease

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.models import Lease, Request
 from broker.notices import telling
 from broker.runtime.rulebook import SHIPPED

@@ -14,8 +14,8 @@ from jinja2 import Environment, Undefined
 
 from broker.cli import formats, keypairs
 from broker.cli.tree import app
-from broker.kinds import kinds
 from broker.kinds.base import Kind
+from broker.kinds.discovery import kinds
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("*.md", "docs/**/*.md", "broker/**/*.py", "broker/**/*.html", "policies/*.csv", "deploy/**/*.hcl")

@@ -14,8 +14,8 @@ import pytest
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.answers import checked_name
 from broker.keystore.vault import ChildToken
-from broker.kinds import kinds
 from broker.kinds.base import Bound, EndsTogether, Issued, KeepsLeases, Kind, LeaseToEnd, LeaseToIssue
+from broker.kinds.discovery import kinds
 from broker.runtime.parts import vault_of
 from tests.support.world import World
 

@@ -15,8 +15,8 @@ import pytest
 from pymysql.cursors import SSCursor
 
 from broker.base.errors import BackendDown
-from broker.kinds import kinds
 from broker.kinds.base import Bound, KeepsLeases, LeaseToEnd, NotEnded
+from broker.kinds.discovery import kinds
 from broker.kinds.names import role_of, user_of
 from broker.leases import reconciling
 from broker.leases.issuing import Handed

@@ -15,8 +15,8 @@ import requests
 from botocore.exceptions import ClientError
 
 from broker.base.errors import BackendDown, Invalid
-from broker.kinds import kinds
 from broker.kinds.base import Bound, LeaseToEnd, LeaseToIssue
+from broker.kinds.discovery import kinds
 from broker.kinds.s3 import ending as s3_ending
 from broker.kinds.s3.binding import LONGEST_PREFIX, S3Binding
 from broker.kinds.s3.policy import LONGEST_SESSION_POLICY, Denial, session_policy, with_denied

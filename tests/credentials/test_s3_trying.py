@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from broker.base.errors import Invalid
-from broker.kinds import kinds
 from broker.kinds.base import Bound
+from broker.kinds.discovery import kinds
 from broker.kinds.s3 import trying
 from broker.kinds.s3.binding import S3Binding
 from broker.kinds.s3.policy import session_policy

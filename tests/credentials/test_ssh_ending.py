@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from broker.embedded.children import free_port
-from broker.kinds import kinds
 from broker.kinds.base import Bound, NotEnded
+from broker.kinds.discovery import kinds
 from broker.kinds.ssh.kind import account_of
 from broker.leases import reconciling
 from broker.models import Lease

@@ -14,8 +14,8 @@ import pytest
 from broker.base.errors import BackendDown, Invalid
 from broker.embedded.children import free_port
 from broker.keystore.vault import VaultRefused
-from broker.kinds import kinds
 from broker.kinds.base import Bound, EndsTogether, LeaseToEnd, NotEnded
+from broker.kinds.discovery import kinds
 from broker.kinds.ssh import hosts
 from broker.kinds.ssh.hosts import ENDER, SETUP, HostRefused
 from broker.kinds.ssh.keys import Certificate

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.base.errors import Invalid
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.kinds.x509.proof import LONGEST
 from tests.support.gateway import Key, guest
 

@@ -20,8 +20,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from broker.embedded import children
-from broker.kinds import kinds
 from broker.kinds.base import Kind
+from broker.kinds.discovery import kinds
 from broker.leases.issuing import Handed
 from broker.models import Dataset, Grant
 from broker.oauth.signed import claims_of_live

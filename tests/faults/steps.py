@@ -19,8 +19,8 @@ from typing import Any
 import psycopg
 
 from broker.keystore.vault import Vault, VaultRefused
-from broker.kinds import kinds
 from broker.kinds.base import Kind, NotEnded
+from broker.kinds.discovery import kinds
 from broker.leases import issuing, sweeping
 from broker.log import audit
 

@@ -17,7 +17,7 @@ from pydantic import HttpUrl
 
 from broker.base.errors import BackendDown
 from broker.base.settings import Settings
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.leases import reconciling
 from broker.models import Lease
 from broker.runtime.parts import Parts, vault_of

@@ -17,7 +17,7 @@ from pydantic import PostgresDsn, Secret
 from broker.base.settings import Settings
 from broker.embedded.operator import Operator
 from broker.embedded.stack import Stack
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.leases import reconciling
 from broker.leases.issuing import Handed
 from broker.models import Lease

@@ -17,7 +17,7 @@ from broker.base.errors import GuestkeyError
 from broker.base.settings import Settings
 from broker.embedded.operator import Operator
 from broker.embedded.stack import Stack
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.models import Lease
 from broker.runtime.parts import Parts
 from tests.faults.guests import each_kind, guest

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.kinds.names import short
 from broker.leases.issuing import Handed
 from broker.models import Lease

@@ -10,7 +10,7 @@ from datetime import datetime
 import httpx
 import pytest
 
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from tests.faults.guests import Guest, guest
 from tests.faults.holding import ask, settle
 from tests.faults.processes import Launcher, Process

@@ -7,7 +7,7 @@ import pytest
 
 from broker.base.database import now as clock
 from broker.embedded.children import free_port
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.models import Lease
 from broker.revocation import ending
 from tests.faults.guests import each_kind, guest

@@ -10,7 +10,7 @@ import pytest
 
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.leases import issuing
 from broker.models import Lease
 from broker.revocation import ending

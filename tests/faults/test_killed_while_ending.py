@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import pytest
 
 from broker.base.database import now as clock
-from broker.kinds import kinds
 from broker.kinds.base import Kind
+from broker.kinds.discovery import kinds
 from broker.leases import sweeping
 from broker.leases.issuing import Handed
 from broker.models import Lease

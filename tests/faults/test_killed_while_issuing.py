@@ -16,8 +16,8 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from broker.kinds import kinds
 from broker.kinds.base import Kind
+from broker.kinds.discovery import kinds
 from broker.models import Event, Lease
 from broker.worker.worker import Worker
 from tests.faults.guests import Guest, each_kind, guest

@@ -14,7 +14,7 @@ import pytest
 
 from broker.base.database import now as clock
 from broker.base.settings import Settings
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.leases import reconciling
 from broker.leases.issuing import Handed
 from broker.models import Lease

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.leases import issuing, sweeping
 from broker.log import audit
 from broker.models import Event, Lease

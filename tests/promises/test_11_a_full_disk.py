@@ -21,8 +21,8 @@ from broker.base.settings import MariadbConnection, PostgresConnection, Settings
 from broker.embedded import children
 from broker.embedded.operator import Operator
 from broker.embedded.postgres import DATA, Postgres
-from broker.kinds import kinds
 from broker.kinds.base import EndsTogether, NotEnded
+from broker.kinds.discovery import kinds
 from broker.leases.issuing import Handed
 from broker.models import Lease, Slice
 from broker.worker import guest_limits

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from broker.base.errors import BackendDown
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.kinds.postgres.kind import CONFIRMED, PostgresKind
 from broker.kinds.postgres.limits import LOCKS, end_overlong
 from broker.kinds.postgres.sessions import watching

@@ -14,7 +14,7 @@ import pytest
 from broker.base.errors import BackendDown
 from broker.embedded.example import watch_log_ins
 from broker.embedded.stack import Stack
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.kinds.postgres.door import keep_door_open
 from broker.kinds.postgres.kind import CONFIRMED, PostgresKind
 from broker.kinds.postgres.sessions import watching

@@ -19,8 +19,8 @@ import pymysql
 import pytest
 from sqlalchemy import select
 
-from broker.kinds import kinds
 from broker.kinds.base import LeaseToEnd
+from broker.kinds.discovery import kinds
 from broker.kinds.mariadb.ending import CONFIRMED, CUT
 from broker.leases.issuing import Handed
 from broker.leases.sweeping import HANDS

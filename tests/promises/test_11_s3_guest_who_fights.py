@@ -18,7 +18,7 @@ import requests
 from botocore import xform_name
 from botocore.exceptions import ClientError, ParamValidationError
 
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.kinds.s3.ending import CONFIRMED
 from broker.kinds.s3.policy import LONGEST_BUCKET_POLICY, Denial, lapses, with_denied
 from broker.kinds.s3.store import Store, key_of

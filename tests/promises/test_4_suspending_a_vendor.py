@@ -9,7 +9,7 @@ import pytest
 
 from broker.base.errors import Denied, NotSignedIn
 from broker.identity import callers
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.models import Vendor
 from broker.suspensions import reports, suspending
 from broker.worker.worker import Worker

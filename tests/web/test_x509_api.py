@@ -9,7 +9,7 @@ import secrets
 import pytest
 from cryptography import x509
 
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.models import Dataset, Grant
 from broker.web.portal.credentials import _typed
 from tests.support.gateway import NAME, guest

@@ -36,6 +36,7 @@ class MariadbKind(DatabaseUser):
     """See `broker.kinds.base.Kind`."""
 
     name = "mariadb"
+    position = 20
     authority = "ssl_ca"
     connects: Connects | None = Connects("MariaDB server", "columns and rows of a table", asked=True)
     ending = Ending(
@@ -175,3 +176,6 @@ class MariadbKind(DatabaseUser):
 def _at(vault: Vault, connection: str) -> Callable[[], Session]:
     """What opens sessions of the watch login that wait for less than is declared."""
     return partial(connected, vault, connection, "watch", statement_seconds=_STATEMENT_SECONDS)
+
+
+KIND = MariadbKind()

@@ -47,6 +47,7 @@ class PostgresKind(DatabaseUser):
     """See `broker.kinds.base.Kind`."""
 
     name = "postgres"
+    position = 10
     authority = "sslrootcert"
     statements = STATEMENTS
     connects: Connects | None = Connects("PostgreSQL database", "columns and rows of a table", asked=True)
@@ -265,3 +266,6 @@ def remove_user(vault: Vault, connection_name: str, user: str) -> str:
 def _taken_away(vault: Vault, connection_name: str, users: Sequence[str]) -> dict[str, str]:
     with watching(vault, connection_name) as session:
         return take_away(session, users, lambda: watching(vault, connection_name))
+
+
+KIND = PostgresKind()

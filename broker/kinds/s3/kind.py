@@ -47,6 +47,7 @@ class S3Kind:
     """See `broker.kinds.base.Kind`."""
 
     name = "s3"
+    position = 30
     actions = frozenset({"read", "write"})
     at_backend = True
     needs_child_token = False
@@ -242,3 +243,6 @@ def _unconnected(name: str) -> Invalid:
         field="/binding/connection",
         advice="Ask the operator to run: guestkey connect-backend s3",
     )
+
+
+KIND = S3Kind()

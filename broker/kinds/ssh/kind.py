@@ -60,6 +60,7 @@ class SshKind:
     """See `broker.kinds.base.Kind`."""
 
     name = "ssh"
+    position = 40
     actions = frozenset(ACTIONS)
     at_backend = True
     needs_child_token = True
@@ -368,3 +369,6 @@ def _check(text: str, lease: LeaseToIssue, user: str, options: Mapping[str, str]
 
 def _down(detail: str) -> BackendDown:
     return BackendDown(detail, backend="openbao", advice="Try again in a minute; the operator finds more in the log.")
+
+
+KIND = SshKind()

@@ -120,6 +120,7 @@ class TokenKind:
     """See `broker.kinds.base.Kind`."""
 
     name = "token"
+    position = 60
     actions = frozenset({"read", "write"})
     at_backend = False
     needs_child_token = False
@@ -237,3 +238,6 @@ def _client_of(subject: str) -> str:
 
 def _encoded(part: Mapping[str, Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(part, separators=(",", ":")).encode()).rstrip(b"=").decode()
+
+
+KIND = TokenKind()

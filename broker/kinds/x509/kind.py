@@ -70,6 +70,7 @@ class X509Kind:
     """See `broker.kinds.base.Kind`."""
 
     name = "x509"
+    position = 50
     actions = frozenset({"read", "write"})
     at_backend = True
     needs_child_token = True
@@ -296,3 +297,6 @@ def _check(
 
 def _down(detail: str) -> BackendDown:
     return BackendDown(detail, backend="openbao", advice="Try again in a minute; the operator finds more in the log.")
+
+
+KIND = X509Kind()

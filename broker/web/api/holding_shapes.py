@@ -13,7 +13,7 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.gate.facts import Ask
 from broker.identity.caller import Caller
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.leases.holdings import holder_names, may_end
 from broker.models import Dataset, Grant, Lease, Person, Service, Slice
 from broker.registry.naming import names_of

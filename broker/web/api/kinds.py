@@ -9,8 +9,8 @@ from fastapi import APIRouter, Depends
 from broker.base.errors import NotFound
 from broker.identity.caller import Caller
 from broker.identity.http import current_caller
-from broker.kinds import kinds
 from broker.kinds.base import Kind
+from broker.kinds.discovery import kinds
 from broker.web.api.common import WindowNow
 from broker.web.validation import Shown
 

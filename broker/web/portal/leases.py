@@ -18,7 +18,7 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import Denied, Invalid
 from broker.base.paging import Page, Window
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.leases import holdings, renewing, sweeping
 from broker.models import LIVE_STATES, Lease, Slice
 from broker.registry.naming import LONGEST, names_of, names_seen, person_meant

@@ -16,7 +16,7 @@ from broker.base.paging import Page, Window
 from broker.gate import explain
 from broker.gate.facts import Ask
 from broker.identity.permissions import require_admin
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.leases import holdings
 from broker.leases.holdings import Filters
 from broker.models import Dataset, Grant, Vendor

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from broker.base.database import Transaction
-from broker.kinds import kinds
+from broker.kinds.discovery import kinds
 from broker.registry import drafts
 from broker.web.portal.acting import Setback, go
 from broker.web.portal.drafting import path, render_step, step
