@@ -40,7 +40,9 @@ class CatalogueTable(Base):
 
     __tablename__ = "catalogue_table"
 
-    connection: Mapped[Word] = mapped_column(ForeignKey("guestkey.catalogue.connection"), primary_key=True)
+    connection: Mapped[Word] = mapped_column(
+        ForeignKey("guestkey.catalogue.connection", name="fk_catalogue_table_connection_catalogue"), primary_key=True
+    )
     schema: Mapped[str] = mapped_column(String(63), primary_key=True)
     name: Mapped[str] = mapped_column(String(63), primary_key=True)
     rows: Mapped[int | None] = mapped_column(BigInteger)

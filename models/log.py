@@ -19,7 +19,9 @@ class LogEntry(Base):
     __tablename__ = "log_entry"
 
     index: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    event_number: Mapped[int] = mapped_column(BigInteger, ForeignKey("guestkey.event.number"), unique=True)
+    event_number: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("guestkey.event.number", name="fk_log_entry_event_number_event"), unique=True
+    )
     hash: Mapped[bytes] = mapped_column(LargeBinary)
 
 

@@ -190,11 +190,15 @@ class _Supervisor:
         self._stack.stop()
 
     def _prepare_records(self) -> None:
+        from broker.base.errors import Invalid
         from broker.base.settings import Settings
         from broker.embedded.example import seed
         from broker.migrations import upgrade
 
-        upgrade(self._stack.postgres.url("owner", "guestkey"))
+        try:
+            upgrade(self._stack.postgres.url("owner", "guestkey"))
+        except Invalid as refused:
+            raise StartFailed(f"{refused.detail} {refused.advice}") from refused
         seeded = self._state / "seeded"
         if not seeded.exists():
             accounts = seed(

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from broker.models import SCHEMA, Base
+from broker.models import SCHEMA
 
-connection = context.config.attributes["connection"]
-context.configure(
-    connection=connection,
-    target_metadata=Base.metadata,
-    version_table_schema=SCHEMA,
-    include_schemas=True,
-    compare_type=True,
-)
+context.configure(connection=context.config.attributes["connection"], version_table_schema=SCHEMA)
 context.run_migrations()

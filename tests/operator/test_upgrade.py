@@ -1,11 +1,14 @@
-"""From the release before to this one, with a replica of each on the same records.
+"""From the release before to the one after, with a replica of each on the same records.
 
-`releases/` holds the release before as it was shipped. When a release is made, its wheel takes that one's place.
+`releases/` holds the release before as it was shipped: its wheel. When a release is made, its wheel takes that one's
+place; before the first it is of the day when all migrations were made one. The release after is this code with one
+more migration, so that there always is one to go through.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -22,7 +25,6 @@ from broker.base.settings import Settings
 from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
 from broker.leases import reconciling
-from broker.migrations import upgrade
 from broker.models import Lease
 from broker.runtime.parts import Parts
 from tests.support.data import make_clinic
@@ -31,18 +33,21 @@ from tests.support.world import Signed, World
 
 RELEASES = Path(__file__).with_name("releases")
 HERE = Path(__file__).parents[2]
-INSTALL = """
-from broker import migrations
-from broker.runtime.installation import install
-from broker.base.database import now
-from broker.operator.configuring import load, load_owner
-from broker.runtime.parts import Parts
-migrations.upgrade(str(load_owner().owner_database_url.get_secret_value()))
-parts = Parts.build(load(), identity="issuer")
-with parts.database.transaction() as tx:
-    install(tx, now(tx))
-parts.close()
+NEXT = """
+from alembic import op
+
+revision = "9999_next"
+down_revision = "{newest}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute("ALTER TABLE guestkey.lease ADD COLUMN weather varchar(64) NOT NULL DEFAULT 'fair'")
+    op.execute("CREATE TABLE guestkey.weather (id varchar(40) PRIMARY KEY)")
+    op.execute("GRANT SELECT, INSERT ON guestkey.weather TO guestkey_app")
 """
+BOOTSTRAP = ["bootstrap", "--issuer", "https://issuer.example", "--client-id", "guestkey", "--unchecked"]
 
 
 class Replica:
@@ -92,6 +97,13 @@ def working(stack: Stack, public: int, code: Path) -> Iterator[None]:
         child.wait(60)
 
 
+def run(arguments: list[str], stack: Stack, public: int, code: Path) -> None:
+    """Run a command of one release to its end."""
+    subprocess.run(
+        [*guestkey(), *arguments], env=environment(stack, public), cwd=code, check=True, timeout=60, capture_output=True
+    )
+
+
 def guestkey() -> list[str]:
     return [sys.executable, "-c", "from broker.operator.main import app; app(prog_name='guestkey')"]
 
@@ -110,6 +122,20 @@ def before() -> Iterator[Path]:
     with TemporaryDirectory(prefix="guestkey-test-") as folder:
         with zipfile.ZipFile(wheel) as packed:
             packed.extractall(folder)
+        asked = [sys.executable, "-c", "import broker; print(broker.__file__)"]
+        found = subprocess.run(asked, cwd=folder, check=True, capture_output=True, text=True, timeout=30).stdout
+        assert Path(found.strip()).is_relative_to(folder), "processes started there run other code"
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def after() -> Iterator[Path]:
+    """The release after: this code, and a migration that adds a column and a table."""
+    with TemporaryDirectory(prefix="guestkey-test-") as folder:
+        shutil.copytree(HERE / "broker", Path(folder) / "broker", ignore=shutil.ignore_patterns("__pycache__"))
+        versions = Path(folder) / "broker" / "migrations" / "versions"
+        newest = max(file.stem for file in versions.glob("*.py"))
+        (versions / "9999_next.py").write_text(NEXT.format(newest=newest))
         yield Path(folder)
 
 
@@ -126,21 +152,23 @@ def stack() -> Iterator[Stack]:
             running.stop()
 
 
-def test_two_releases_side_by_side(stack: Stack, before: Path) -> None:
+def test_two_releases_side_by_side(stack: Stack, before: Path, after: Path) -> None:
     public = free_port()
-    subprocess.run([sys.executable, "-c", INSTALL], env=environment(stack, public), cwd=before, check=True, timeout=60)
+    run(["migrate"], stack, public, before)
+    run(BOOTSTRAP, stack, public, before)
     with Replica(stack, public, before).serving() as old:
         assert old.get("/readyz").json()["ready"]
-        upgrade(stack.postgres.url("owner", "guestkey"))
+        with Replica(stack, public, after).serving() as early:
+            assert list(early.get("/readyz").json()["missing"]) == ["migrations"]
+        run(["migrate"], stack, public, after)
         with patch.dict(os.environ, stack.environment()):
             settings = Settings()
         parts, ender = Parts.build(settings, identity="issuer"), Parts.build(settings, identity="ender")
         world = World(stack, settings, parts, ender)
         signed, dataset, _ = world.guest()
-        with Replica(stack, public, HERE).serving() as new:
-            assert new.get("/readyz").json()["ready"]
+        with Replica(stack, public, after).serving() as new:
+            assert [replica.get("/readyz").json()["ready"] for replica in (old, new)] == [True, True]
             issued = [replica.issue(signed, dataset.slug) for replica in (old, new, old, new)]
-            assert [replica.get("/api/v1/installation", signed).status_code for replica in (old, new)] == [404, 403]
             assert [answer.status_code for answer in issued] == [201] * 4, [answer.text for answer in issued]
             for replica in (old, new):
                 assert replica.get("/api/v1/me", signed).json()["id"] == signed.id
