@@ -121,7 +121,8 @@ class Rules:
         networks = _parse_networks(networks_csv, problems)
         rules = _parse_rules(rules_csv, networks, problems)
         try:
-            Model().load_model_from_text(grammar)
+            # Reading the text alone would pass one without sections.
+            _enforcer(grammar, ())
         except Exception as error:  # noqa: BLE001  casbin raises bare exceptions; any of them means: refuse
             problems.append(Problem("access.conf", 1, f"not a Casbin model: {type(error).__name__}"))
         if problems:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from zoneinfo import available_timezones
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import broker.policies
 from broker.policies import (
     CallerFacts,
     DatasetFacts,
@@ -25,44 +23,7 @@ from broker.policies import (
     decide,
     run_table,
 )
-
-HERE = Path(broker.policies.__file__).parent
-GRAMMAR = (HERE / "access.conf").read_text()
-NETWORKS = "office, 10.0.0.0/8\n"
-NOW = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)
-RULE = "role:annotator, label:classification:internal, deidentified, read, mfa<=15m ttl<=1h, allow"
-
-
-def rules(*lines: str) -> Rules:
-    return Rules.parse(GRAMMAR, "\n".join(lines), NETWORKS, 7)
-
-
-def facts(**changes: object) -> Facts:
-    """Facts under which RULE allows."""
-    good = Facts(
-        caller=CallerFacts("person:p", "active", "v", NOW - timedelta(minutes=1), True, "10.1.2.3"),
-        vendor=VendorFacts("v", "active"),
-        dataset=DatasetFacts(
-            "d",
-            "trials",
-            "active",
-            frozenset({"classification:internal"}),
-            None,
-            True,
-            (SliceFacts("deidentified", True, frozenset({"read"})), SliceFacts("full", True, frozenset({"read"}))),
-        ),
-        grants=(GrantFacts("g", "role:annotator", "person:p", NOW - timedelta(days=1), NOW + timedelta(days=1)),),
-        action="read",
-        slice="deidentified",
-        lifetime=900,
-    )
-    return replace(good, **changes)  # type: ignore[arg-type]
-
-
-def codes(facts_: Facts, rules_: Rules | None, now: datetime = NOW) -> list[str]:
-    decision = decide(facts_, rules_, now)
-    assert decision.allowed == (not decision.reasons)
-    return [reason.code for reason in decision.reasons]
+from tests.policies.example import GRAMMAR, HERE, NOW, RULE, caller, codes, dataset, facts, grant, rules
 
 
 def test_the_table_beside_the_rules() -> None:
@@ -96,14 +57,16 @@ def test_allowed_with_bounds() -> None:
     assert decision.bounds is not None
     assert (decision.bounds.slice, decision.bounds.max_lifetime) == ("deidentified", 3600)
     assert decision.bounds.not_after == NOW + timedelta(days=1)
-    assert decision.revision == 7
+    assert (decision.revision, decision.grant, decision.rules, decision.decided_at) == (7, "g", (RULE,), NOW)
+    assert decision.bounds.action == "read"
+    assert decision.passed == ("open", "caller", "vendor", "dataset", "grant", "rule", "conditions")
     with pytest.raises(TypeError):
         bool(decision)
 
 
 def test_every_unmet_reason_is_listed() -> None:
-    caller = CallerFacts("person:p", "suspended", "v", None, True)
-    bad = facts(caller=caller, vendor=VendorFacts("v", "suspended"), grants=())
+    suspended = CallerFacts("person:p", "suspended", "v", None, True)
+    bad = facts(caller=suspended, vendor=VendorFacts("v", "suspended"), grants=())
     assert codes(bad, rules(RULE)) == ["caller_suspended", "vendor_suspended", "no_grant"]
 
 
@@ -132,16 +95,14 @@ def test_no_rules_no_access() -> None:
 
 
 def test_a_hidden_dataset_reads_like_a_missing_one() -> None:
-    hidden = facts().dataset
-    assert hidden is not None
-    unoffered = decide(facts(dataset=replace(hidden, offered=False)), rules(RULE), NOW)
+    unoffered = decide(facts(dataset=dataset(offered=False)), rules(RULE), NOW)
     missing = decide(facts(dataset=None), rules(RULE), NOW)
     assert unoffered == missing
-    assert not unoffered.visible
+    assert (unoffered.visible, unoffered.revision, unoffered.bounds) == (False, 7, None)
 
 
 def test_only_a_stale_factor_asks_for_one_and_nothing_else_does() -> None:
-    stale = replace(facts().caller, factor_at=NOW - timedelta(minutes=16))  # type: ignore[type-var]
+    stale = caller(factor_at=NOW - timedelta(minutes=16))
     assert decide(facts(caller=stale), rules(RULE), NOW).factor_needed == 900
     both = facts(caller=stale, vendor=VendorFacts("v", "suspended"))
     assert decide(both, rules(RULE), NOW).factor_needed is None
@@ -154,8 +115,8 @@ def test_any_deny_that_applies_wins() -> None:
 
 def test_a_deny_whose_fact_is_missing_applies() -> None:
     deny = "role:annotator, dataset:trials, deidentified, read, network:office, deny"
-    away = replace(facts().caller, address="192.0.2.1")  # type: ignore[type-var]
-    nowhere = replace(facts().caller, address=None)  # type: ignore[type-var]
+    away = caller(address="192.0.2.1")
+    nowhere = caller(address=None)
     assert codes(facts(caller=away), rules(RULE, deny)) == []
     assert codes(facts(caller=nowhere), rules(RULE, deny)) == ["rule_denies"]
 
@@ -167,12 +128,12 @@ def test_a_deny_whose_fact_is_missing_applies() -> None:
 )
 def test_a_denied_network_is_denied_in_every_spelling(listed: str, address: str) -> None:
     """And what may be of the network or not is let in nowhere that only it is."""
-    caller = replace(facts().caller, address=address)  # type: ignore[type-var]
+    asks = facts(caller=caller(address=address))
     deny = "role:annotator, dataset:trials, deidentified, read, network:office, deny"
     allow = f"{RULE.rpartition(',')[0]} network:office, allow"
     networks = f"office, {listed}"
-    assert codes(facts(caller=caller), Rules.parse(GRAMMAR, f"{RULE}\n{deny}", networks, 7)) == ["rule_denies"]
-    let_in = codes(facts(caller=caller), Rules.parse(GRAMMAR, allow, networks, 7)) == []
+    assert codes(asks, Rules.parse(GRAMMAR, f"{RULE}\n{deny}", networks, 7)) == ["rule_denies"]
+    let_in = codes(asks, Rules.parse(GRAMMAR, allow, networks, 7)) == []
     assert let_in == (address not in ("2002:cb00:7107::1", "not one"))
 
 
@@ -190,11 +151,11 @@ def test_hours_bound_the_lease_and_say_when_they_open() -> None:
     assert decision.bounds is not None
     assert decision.bounds.not_after == datetime(2026, 3, 2, 19, 0, tzinfo=UTC)
     evening = NOW.replace(hour=19)
-    closed = decide(facts(grants=(replace(facts().grants[0], ends_at=NOW + timedelta(days=3)),)), rules(open_), evening)
+    closed = decide(facts(grants=(grant(ends_at=NOW + timedelta(days=3)),)), rules(open_), evening)
     assert [reason.code for reason in closed.reasons] == ["outside_hours"]
     assert closed.reasons[0].opens_at == datetime(2026, 3, 3, 7, 0, tzinfo=UTC)
     summer = datetime(2026, 3, 29, 6, 30, tzinfo=UTC)
-    held = facts(grants=(replace(facts().grants[0], ends_at=summer + timedelta(days=3)),))
+    held = facts(grants=(grant(ends_at=summer + timedelta(days=3)),))
     assert codes(held, rules(open_), summer) == [], "08:30 in Berlin on the day the clocks go forward"
 
 
@@ -205,15 +166,15 @@ def test_several_open_slices_must_be_named() -> None:
 
 
 def test_a_grant_narrowed_to_a_slice_and_a_lifetime() -> None:
-    narrow = replace(facts().grants[0], slice="full", max_lifetime=60)
+    narrow = grant(slice="full", max_lifetime=60)
     assert "slice_not_granted" in codes(facts(grants=(narrow,)), rules(RULE))
-    short = replace(facts().grants[0], max_lifetime=600)
+    short = grant(max_lifetime=600)
     assert codes(facts(grants=(short,)), rules(RULE)) == ["lifetime_too_long"]
     assert codes(facts(grants=(short,), lifetime=600), rules(RULE)) == []
 
 
 @pytest.mark.parametrize(
-    "grant",
+    "changes",
     [
         {"holder": "person:other"},
         {"holder": "service:p"},
@@ -224,9 +185,8 @@ def test_a_grant_narrowed_to_a_slice_and_a_lifetime() -> None:
         {"starts_at": NOW + timedelta(seconds=1)},
     ],
 )
-def test_a_grant_that_does_not_cover(grant: dict[str, object]) -> None:
-    other = replace(facts().grants[0], **grant)  # type: ignore[arg-type]
-    assert codes(facts(grants=(other,)), rules(RULE)) != []
+def test_a_grant_that_does_not_cover(changes: dict[str, object]) -> None:
+    assert codes(facts(grants=(grant(**changes),)), rules(RULE)) != []
 
 
 @pytest.mark.parametrize(
@@ -293,7 +253,7 @@ def any_facts(draw: st.DrawFn) -> Facts:
         st.one_of(st.none(), names),
         st.one_of(st.none(), st.integers(1, 5000)),
     )
-    dataset = DatasetFacts(
+    asked = DatasetFacts(
         "d",
         draw(st.sampled_from(["trials", "other"])),
         draw(statuses),
@@ -321,7 +281,7 @@ def any_facts(draw: st.DrawFn) -> Facts:
             )
         ),
         draw(st.sampled_from([None, VendorFacts("v", draw(statuses))])),
-        draw(st.sampled_from([None, dataset])),
+        draw(st.sampled_from([None, asked])),
         tuple(draw(st.lists(grants, max_size=3))),
         draw(st.sampled_from(["read", "write", ""])),
         draw(st.one_of(st.none(), names)),
