@@ -189,13 +189,13 @@ def postgres(world: World) -> PostgresRow:
 
 def _decision_time(world: World, signed: Signed, slug: str) -> float:
     """Facts, gate, event and pending row: the part of the story before any backend."""
-    from broker.gate.explain import why
+    from broker.gate.explain import explain_access
     from broker.gate.facts import Ask
 
     times = []
     for _ in range(PAIRS):
         began = perf_counter()
-        why(world.parts, signed.caller, Ask(slug, slice="deidentified"))
+        explain_access(world.parts, signed.caller, Ask(slug, slice="deidentified"))
         times.append((perf_counter() - began) * 1000)
     return median(times)
 

@@ -29,7 +29,7 @@ class About:
 
 
 @dataclass(frozen=True, slots=True)
-class Could:
+class GrantThen:
     """A grant that covered the moment. `suspended`: its holder, their vendor or the dataset was shut out then."""
 
     grant: str
@@ -45,7 +45,7 @@ class Could:
 
 
 @dataclass(frozen=True, slots=True)
-class Did:
+class LeaseThen:
     """A lease that was live at the moment."""
 
     lease: str
@@ -65,8 +65,8 @@ class AccessAt:
 
     at: datetime
     revision: int | None
-    could: Sequence[Could]
-    did: Sequence[Did]
+    could: Sequence[GrantThen]
+    did: Sequence[LeaseThen]
     cut: bool
 
 
@@ -93,7 +93,7 @@ def access_at(tx: Transaction, caller: Caller, at: datetime, about: About) -> Ac
     return AccessAt(at, revision, could, did, len(could) == MOST or len(did) == MOST)
 
 
-def _could(tx: Transaction, at: datetime, about: About) -> list[Could]:
+def _could(tx: Transaction, at: datetime, about: About) -> list[GrantThen]:
     # A grant counts from when it was made, not from the day it was made out for.
     holds = (
         (Grant.created_at <= at)
@@ -112,7 +112,7 @@ def _could(tx: Transaction, at: datetime, about: About) -> list[Could]:
     names, shut = holder_names(tx, grants), _suspended(tx, at)
     vendors = _vendors_of(tx, grants)
     return [
-        Could(
+        GrantThen(
             grant=grant.id,
             dataset=slug,
             role=grant.role,
@@ -128,7 +128,7 @@ def _could(tx: Transaction, at: datetime, about: About) -> list[Could]:
     ]
 
 
-def _did(tx: Transaction, at: datetime, about: About) -> list[Did]:
+def _did(tx: Transaction, at: datetime, about: About) -> list[LeaseThen]:
     over = func.coalesce(Lease.ended_at, Lease.expires_at)
     rows = tx.execute(
         select(Lease, Dataset.slug, over)
@@ -138,7 +138,7 @@ def _did(tx: Transaction, at: datetime, about: About) -> list[Did]:
         .limit(MOST)
     ).all()
     return [
-        Did(
+        LeaseThen(
             lease=lease.id,
             kind=lease.kind,
             dataset=slug,

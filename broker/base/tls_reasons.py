@@ -27,27 +27,27 @@ _SENTENCES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Unbelieved:
+class UntrustedCertificate:
     """Why, as the end of a sentence; and what whoever connects can do, as a sentence."""
 
     why: str
     mend: str
 
 
-def reason(error: ssl.SSLCertVerificationError, host: str) -> Unbelieved:
+def explain_certificate_error(error: ssl.SSLCertVerificationError, host: str) -> UntrustedCertificate:
     """Why the certificate of `host` was refused; `why` ends with OpenSSL's own words and number."""
     said = _SENTENCES.get(error.verify_code, "it cannot be verified").format(host=host)
     # Another machine's name may stand in what OpenSSL says of names; all else is fixed text.
     own = "hostname mismatch" if error.verify_code in (_OTHER_NAME, _OTHER_ADDRESS) else error.verify_message
-    return Unbelieved(f"{said} (OpenSSL: {own}, {error.verify_code})", _mend(error.verify_code))
+    return UntrustedCertificate(f"{said} (OpenSSL: {own}, {error.verify_code})", _mend(error.verify_code))
 
 
-def behind(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+def untrusted_certificate_in(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
     """The refusal of a certificate that an error was raised for, if it was."""
     return next((one for one in causes(error) if isinstance(one, ssl.SSLCertVerificationError)), None)
 
 
-def no_handshake(error: BaseException | None) -> str:
+def explain_handshake_error(error: BaseException | None) -> str:
     """OpenSSL's own word for why no TLS came about at all, as the end of a sentence; empty: that was not it."""
     failed = next((one for one in causes(error) if isinstance(one, ssl.SSLError) and one.reason), None)
     return f"no TLS comes about (OpenSSL: {failed.reason.lower().replace('_', ' ')})" if failed else ""

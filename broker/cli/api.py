@@ -175,10 +175,10 @@ class Api:
             raise self._unbelieved(error) or self._unreachable(str(error) or type(error).__name__) from error
 
     def _unbelieved(self, error: BaseException) -> Fault | None:
-        refusal = tls_reasons.behind(error)
+        refusal = tls_reasons.untrusted_certificate_in(error)
         if refusal is None:
             return None
-        found = tls_reasons.reason(refusal, urlsplit(self.url).hostname or "")
+        found = tls_reasons.explain_certificate_error(refusal, urlsplit(self.url).hostname or "")
         what = f"The certificate of {self.url} is not believed: {found.why}."
         return Fault(Code.BACKEND, what, why="Nothing was sent.", next_step=found.mend)
 

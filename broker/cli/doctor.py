@@ -179,7 +179,7 @@ def _tls(host: str, port: int, context: ssl.SSLContext) -> Finding:
         ):
             certificate = secured.getpeercert() or {}
     except ssl.SSLCertVerificationError as error:
-        found = tls_reasons.reason(error, host)
+        found = tls_reasons.explain_certificate_error(error, host)
         return bad("certificate", found.why, found.mend, Code.BACKEND)
     except (ssl.SSLError, OSError) as error:
         said = "it does not speak TLS there" if isinstance(error, ssl.SSLError) else "no answer in time"

@@ -32,7 +32,9 @@ class Reach:
     rules: tuple[Rule, ...]
 
 
-def why(parts: Parts, caller: Caller, ask: Ask, *, person_id: str | None = None, proven: bool = False) -> Decision:
+def explain_access(
+    parts: Parts, caller: Caller, ask: Ask, *, person_id: str | None = None, proven: bool = False
+) -> Decision:
     """The decision for the caller, or for another person, as it would be now; issues and records nothing.
 
     Args:
@@ -95,7 +97,7 @@ def _as_asked(reason: Reason, waiting: Request | None) -> Reason:
     return replace(reason, advice=advice, who="someone")
 
 
-def who(parts: Parts, caller: Caller, dataset: str) -> list[Reach]:
+def who_has_access(parts: Parts, caller: Caller, dataset: str) -> list[Reach]:
     """Every grant that holds on a dataset now, and the rules that let its role in.
 
     Raises:

@@ -15,7 +15,7 @@ _LONGEST_NAME = 200
 _LONGEST_ADDRESS = 320
 
 
-def known_as(claims: Mapping[str, Any]) -> str:
+def display_name(claims: Mapping[str, Any]) -> str:
     """The name to show; empty: the provider tells none."""
     parts = (_text(claims, "given_name", _LONGEST_NAME), _text(claims, "family_name", _LONGEST_NAME))
     return (
@@ -26,7 +26,7 @@ def known_as(claims: Mapping[str, Any]) -> str:
     )
 
 
-def address_of(claims: Mapping[str, Any]) -> str:
+def display_address(claims: Mapping[str, Any]) -> str:
     """The address to show; empty: the provider tells none, or does not call it verified (`email_verified: true`).
 
     What nobody verified could be anybody's address, and whoever confirms a person would take it for theirs.
@@ -41,7 +41,7 @@ def address_of(claims: Mapping[str, Any]) -> str:
 
 def still_shown(address: str, claims: Mapping[str, Any]) -> str:
     """The address known so far; empty where the provider tells that very one and does not call it verified."""
-    return "" if claims.get("email") == address != address_of(claims) else address
+    return "" if claims.get("email") == address != display_address(claims) else address
 
 
 def _text(claims: Mapping[str, Any], name: str, most: int) -> str:

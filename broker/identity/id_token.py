@@ -47,7 +47,7 @@ class TokenRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class ExpectedClaims:
     """What the token must answer. `max_age` is in seconds; `others`: audiences it may be for beside us."""
 
     client_id: str
@@ -144,7 +144,7 @@ def verified(token: Any, provider: Provider, providers: Providers) -> dict[str, 
     return claims
 
 
-def check(claims: Mapping[str, Any], provider: Provider, expected: Expected, now: datetime) -> None:
+def check(claims: Mapping[str, Any], provider: Provider, expected: ExpectedClaims, now: datetime) -> None:
     """Hold verified claims to what was asked.
 
     Raises:
@@ -189,7 +189,7 @@ def _header(token: Any) -> Mapping[str, Any]:
 def _payload(token: str, header: Mapping[str, Any], keys: list[Key]) -> bytes | None:
     """What the token says, if one of these keys has signed it."""
     registry = _Registry(algorithms=[header["alg"]], strict_check_header=False)
-    fitting = [key for key in keys if fits(key, header)]
+    fitting = [key for key in keys if key_fits(key, header)]
     # The key it names first; then those without a name.
     for key in sorted(fitting, key=lambda key: "kid" not in key)[:_MOST_TRIED]:
         with suppress(JoseError, ValueError, TypeError):
@@ -198,7 +198,7 @@ def _payload(token: str, header: Mapping[str, Any], keys: list[Key]) -> bytes | 
     return None
 
 
-def fits(key: Key, header: Mapping[str, Any]) -> bool:
+def key_fits(key: Key, header: Mapping[str, Any]) -> bool:
     """Whether a published key may have signed a token of this header."""
     algorithm = header["alg"]
     kind, curve = _KEY_OF.get(algorithm, ("RSA", None))

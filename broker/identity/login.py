@@ -14,22 +14,32 @@ from sqlalchemy import ColumnElement, delete, select
 from broker.base.database import now as clock
 from broker.base.errors import Invalid
 from broker.base.settings import Settings
-from broker.identity import admitting, failures, invitations, oidc, sources
-from broker.identity.admitting import Arrival, Visitor
+from broker.identity import invitations, oidc, sign_in_admission, source_failures, sources
 from broker.identity.faults import SignInRefused, quoted
-from broker.identity.oidc import Client, Expected, Providers
+from broker.identity.oidc import Client, ExpectedResponse, Providers
 from broker.identity.secret_tokens import digest, fresh_token, is_token
+from broker.identity.sign_in_admission import BrowserInfo, StartedSession
 from broker.models import Person, SignInAttempt, SignInSource
 from broker.runtime.parts import Parts
 
-__all__ = ["Arrival", "Departure", "Visitor", "Way", "arrive", "check_single", "depart", "safe_path", "way"]
+__all__ = [
+    "AuthorizationRedirect",
+    "BrowserInfo",
+    "SignInRoute",
+    "StartedSession",
+    "begin_sign_in",
+    "check_single",
+    "complete_sign_in",
+    "route_by_source",
+    "safe_path",
+]
 
 log = structlog.get_logger(__name__)
 ATTEMPT_LIFETIME = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
-class Departure:
+class AuthorizationRedirect:
     """Where to send the browser, and the cookie that binds the sign-in to it."""
 
     url: str
@@ -37,24 +47,24 @@ class Departure:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class SignInRoute:
     """The source a sign-in goes by, and the invitation behind it, if any. Found in the records alone."""
 
     source: SignInSource
     invitation_id: str | None = None
 
 
-def way(parts: Parts, source_id: str) -> Way:
+def route_by_source(parts: Parts, source_id: str) -> SignInRoute:
     """The way by a source.
 
     Raises:
         NotFound: the source is not valid.
     """
     with parts.database.transaction() as tx:
-        return Way(sources.active(tx, source_id))
+        return SignInRoute(sources.active(tx, source_id))
 
 
-def way_invited(parts: Parts, token: str, purpose: str) -> Way:
+def route_by_invitation(parts: Parts, token: str, purpose: str) -> SignInRoute:
     """The way that an invitation (`join` or `enrol_factor`) is bound to.
 
     Raises:
@@ -65,23 +75,27 @@ def way_invited(parts: Parts, token: str, purpose: str) -> Way:
         source_id = invitation.source_id
         if source_id is None and invitation.person_id is not None:
             source_id = tx.get_one(Person, invitation.person_id).source_id
-        return Way(sources.active(tx, source_id or ""), invitation.id)
+        return SignInRoute(sources.active(tx, source_id or ""), invitation.id)
 
 
-def way_back(parts: Parts, answer: Mapping[str, str], browser_token: str) -> Way:
+def route_of_callback(parts: Parts, answer: Mapping[str, str], browser_token: str) -> SignInRoute:
     """The way that a browser comes back by. Uses nothing up: whoever is told to wait can come again.
 
     Raises:
         SignInRefused: this browser is not on its way.
     """
     with parts.database.transaction() as tx:
-        attempt = tx.scalars(select(SignInAttempt).where(*_of(answer.get("state", ""), browser_token))).one_or_none()
+        attempt = tx.scalars(
+            select(SignInAttempt).where(*_attempt_by_state(answer.get("state", ""), browser_token))
+        ).one_or_none()
         if attempt is None:
-            raise _astray()
-        return Way(tx.get_one(SignInSource, attempt.source_id), attempt.invitation_id)
+            raise _unknown_attempt()
+        return SignInRoute(tx.get_one(SignInSource, attempt.source_id), attempt.invitation_id)
 
 
-def depart(parts: Parts, providers: Providers, way: Way, *, next_path: str = "/", browser_token: str = "") -> Departure:
+def begin_sign_in(
+    parts: Parts, providers: Providers, way: SignInRoute, *, next_path: str = "/", browser_token: str = ""
+) -> AuthorizationRedirect:
     """Begin a sign-in. Asks the provider, which may take its time.
 
     Args:
@@ -93,9 +107,9 @@ def depart(parts: Parts, providers: Providers, way: Way, *, next_path: str = "/"
     """
     source = way.source
     state, browser_token = fresh_token(), browser_token if is_token(browser_token) else fresh_token()
-    expected = _expected(parts, browser_token, state)
+    expected = _expected_response(parts, browser_token, state)
     acr_values = " ".join(source.mfa_values) if source.trusts_mfa else None
-    with failures.noted(parts, source):
+    with source_failures.recording_failures(parts, source):
         url = oidc.authorization_url(providers, client_of(parts, source), expected, state, acr_values=acr_values)
     with parts.database.transaction() as tx:
         tx.add(
@@ -109,12 +123,12 @@ def depart(parts: Parts, providers: Providers, way: Way, *, next_path: str = "/"
                 expires_at=clock(tx) + ATTEMPT_LIFETIME,
             )
         )
-    return Departure(url, browser_token)
+    return AuthorizationRedirect(url, browser_token)
 
 
-def arrive(
-    parts: Parts, providers: Providers, answer: Mapping[str, str], browser_token: str, visitor: Visitor
-) -> Arrival:
+def complete_sign_in(
+    parts: Parts, providers: Providers, answer: Mapping[str, str], browser_token: str, visitor: BrowserInfo
+) -> StartedSession:
     """Finish a sign-in with what the provider sent the browser back with. Asks the provider, which may take its time.
 
     Args:
@@ -128,31 +142,33 @@ def arrive(
     with parts.database.transaction() as tx:
         source = tx.get_one(SignInSource, attempt.source_id)
         wanted = sources.claims_that_decide(tx, source)
-    with failures.noted(parts, source):
+    with source_failures.recording_failures(parts, source):
         oidc.check_callback_issuer(providers, source.issuer, answer.get("iss"))
         if "error" in answer or not answer.get("code"):
-            raise _not_let_in(answer)
-        expected = _expected(parts, browser_token, answer["state"])
+            raise _provider_refusal(answer)
+        expected = _expected_response(parts, browser_token, answer["state"])
         claims = oidc.exchange(providers, client_of(parts, source), expected, answer["code"], _now(parts), wanted)
         with parts.database.transaction() as tx:
-            return admitting.admit(tx, source, attempt, claims, visitor, lifetime=parts.settings.session_lifetime)
+            return sign_in_admission.start_session_for(
+                tx, source, attempt, claims, visitor, lifetime=parts.settings.session_lifetime
+            )
 
 
-def _not_let_in(answer: Mapping[str, str]) -> SignInRefused:
+def _provider_refusal(answer: Mapping[str, str]) -> SignInRefused:
     """The provider's own no. What it says comes by way of the browser: it is shown to admins, as what it is."""
     said = [quoted(answer.get(name)) for name in ("error", "error_description")]
     why = ": ".join(filter(None, said)) or "without a code and without an error"
     return SignInRefused(f"The provider sent the browser back with: {why}.", detail="The provider did not let you in.")
 
 
-def _expected(parts: Parts, browser_token: str, state: str) -> Expected:
+def _expected_response(parts: Parts, browser_token: str, state: str) -> ExpectedResponse:
     # Derived from the browser's cookie, of which only a hash is kept: neither a copy of the records nor the address
     # that comes back, which holds code and state, is enough to redeem the code.
     nonce, verifier = (
         hmac.new(browser_token.encode(), f"{purpose}:{state}".encode(), hashlib.sha256).hexdigest()
         for purpose in ("nonce", "verifier")
     )
-    return Expected(nonce, verifier, parts.settings.login_max_age)
+    return ExpectedResponse(nonce, verifier, parts.settings.login_max_age)
 
 
 def safe_path(path: str) -> str:
@@ -165,21 +181,21 @@ def _consume(parts: Parts, state: str, browser_token: str) -> SignInAttempt:
     """Take the attempt out of the records: a second callback with the same state finds nothing."""
     with parts.database.transaction() as tx:
         attempt = tx.execute(
-            delete(SignInAttempt).where(*_of(state, browser_token)).returning(SignInAttempt)
+            delete(SignInAttempt).where(*_attempt_by_state(state, browser_token)).returning(SignInAttempt)
         ).scalar_one_or_none()
         if attempt is None or attempt.expires_at <= clock(tx):
-            raise _astray()
+            raise _unknown_attempt()
         tx.expunge(attempt)
         return attempt
 
 
-def _of(state: str, browser_token: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+def _attempt_by_state(state: str, browser_token: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     if not is_token(state) or not is_token(browser_token):
-        raise _astray()
+        raise _unknown_attempt()
     return SignInAttempt.state_hash == digest(state), SignInAttempt.browser_hash == digest(browser_token)
 
 
-def _astray() -> SignInRefused:
+def _unknown_attempt() -> SignInRefused:
     error = SignInRefused("This browser is on no way to sign in, or was for longer than ten minutes.")
     log.info("sign_in.astray", why=error.reason)
     return error

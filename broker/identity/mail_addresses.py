@@ -16,7 +16,7 @@ from broker.models import NoticeAddress, Person, Vendor
 from broker.outbound.smtp import address
 
 
-def note(tx: Transaction, person_id: str, claims: Mapping[str, Any]) -> None:
+def remember(tx: Transaction, person_id: str, claims: Mapping[str, Any]) -> None:
     """Keep the address of these verified claims; one that is no longer called verified is forgotten."""
     claimed = claims.get("email") if claims.get("email_verified") is True else None
     found = address(claimed) if isinstance(claimed, str) else ""
@@ -26,7 +26,7 @@ def note(tx: Transaction, person_id: str, claims: Mapping[str, Any]) -> None:
     tx.execute(held.on_conflict_do_update(index_elements=[NoticeAddress.person_id], set_=update, where=changed))
 
 
-def of(tx: Transaction, people: Sequence[str]) -> Sequence[NoticeAddress]:
+def deliverable(tx: Transaction, people: Sequence[str]) -> Sequence[NoticeAddress]:
     """The addresses of those who may be mailed: active, and if of a vendor, of one that works for us."""
     ours = or_(Person.vendor_id.is_(None), Vendor.status.in_(("onboarding", "active")))
     return tx.scalars(

@@ -18,12 +18,20 @@ import requests
 import structlog
 from authlib.integrations.requests_client import OAuth2Session
 
-from broker.identity import id_token, userinfo, wire
+from broker.identity import id_token, provider_http, userinfo
 from broker.identity.faults import ProviderDown, SignInRefused, quoted
+from broker.identity.provider_http import ProviderUnusable
 from broker.identity.providers import Provider, Providers
-from broker.identity.wire import Unusable
 
-__all__ = ["Client", "Expected", "Providers", "authorization_url", "check_callback_issuer", "exchange", "try_client"]
+__all__ = [
+    "Client",
+    "ExpectedResponse",
+    "Providers",
+    "authorization_url",
+    "check_callback_issuer",
+    "exchange",
+    "try_client",
+]
 
 log = structlog.get_logger(__name__)
 SCOPE = "openid email profile"
@@ -45,7 +53,7 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class ExpectedResponse:
     """What one sign-in bound beforehand, and its answer must show. `max_age` is in seconds."""
 
     nonce: str
@@ -54,7 +62,7 @@ class Expected:
 
 
 def authorization_url(
-    providers: Providers, client: Client, expected: Expected, state: str, *, acr_values: str | None = None
+    providers: Providers, client: Client, expected: ExpectedResponse, state: str, *, acr_values: str | None = None
 ) -> str:
     """Where to send the browser: code flow, PKCE S256, state, nonce, and always `max_age`.
 
@@ -87,7 +95,12 @@ def check_callback_issuer(providers: Providers, issuer: str, answered: str | Non
 
 
 def exchange(
-    providers: Providers, client: Client, expected: Expected, code: str, now: datetime, wanted: Collection[str] = ()
+    providers: Providers,
+    client: Client,
+    expected: ExpectedResponse,
+    code: str,
+    now: datetime,
+    wanted: Collection[str] = (),
 ) -> dict[str, Any]:
     """Turn the code into the claims of a verified ID token; what it leaves out is asked of UserInfo.
 
@@ -102,11 +115,11 @@ def exchange(
     answer = _fetch_token(providers, client, provider, expected, code)
     try:
         claims = id_token.verified(answer.get("id_token"), provider, providers)
-        asked = id_token.Expected(client.client_id, expected.nonce, expected.max_age, client.others)
+        asked = id_token.ExpectedClaims(client.client_id, expected.nonce, expected.max_age, client.others)
         id_token.check(claims, provider, asked, now)
     except id_token.TokenRefused as error:
         raise SignInRefused(f"The provider's ID token is refused: {error}.") from error
-    return userinfo.completed(providers, provider, claims, answer.get("access_token"), wanted)
+    return userinfo.with_userinfo(providers, provider, claims, answer.get("access_token"), wanted)
 
 
 def try_client(providers: Providers, client: Client, provider: Provider) -> str:
@@ -115,7 +128,7 @@ def try_client(providers: Providers, client: Client, provider: Provider) -> str:
     Raises:
         ProviderDown: the provider does not answer usefully.
     """
-    nobody = Expected("", "0" * 64, 0)
+    nobody = ExpectedResponse("", "0" * 64, 0)
     try:
         _fetch_token(providers, client, provider, nobody, "a-code-that-was-never-given")
     except ClientRefused as error:
@@ -131,7 +144,7 @@ class ClientRefused(SignInRefused):
 
 
 def _fetch_token(
-    providers: Providers, client: Client, provider: Provider, expected: Expected, code: str
+    providers: Providers, client: Client, provider: Provider, expected: ExpectedResponse, code: str
 ) -> Mapping[str, Any]:
     if len(code) > _LONGEST_CODE or not all(" " <= letter <= "~" for letter in code):
         raise SignInRefused("The browser came back with a code that no provider gives.")
@@ -152,7 +165,7 @@ def _fetch_token(
 
 
 def _ask_for_token(
-    providers: Providers, client: Client, provider: Provider, expected: Expected, code: str, method: str
+    providers: Providers, client: Client, provider: Provider, expected: ExpectedResponse, code: str, method: str
 ) -> Mapping[str, Any]:
     endpoint = provider.token_endpoint
     try:
@@ -161,9 +174,9 @@ def _ask_for_token(
         )
         if answer.status_code >= 500:
             # Not remembered as a fault: strangers' codes would be enough to keep everybody out.
-            raise Unusable(f"it answers {answer.status_code}{wire.told(answer)}")
-        told = wire.as_json(answer) if answer.ok else None
-    except Unusable as error:
+            raise ProviderUnusable(f"it answers {answer.status_code}{provider_http.oauth_error_text(answer)}")
+        told = provider_http.as_json(answer) if answer.ok else None
+    except ProviderUnusable as error:
         providers.forget(provider)
         raise ProviderDown(f"The provider's token endpoint ({endpoint}) cannot be used: {error.why}.") from error
     if isinstance(told, dict) and "error" not in told:
@@ -172,7 +185,7 @@ def _ask_for_token(
 
 
 def _answered(
-    providers: Providers, client: Client, provider: Provider, expected: Expected, code: str, method: str
+    providers: Providers, client: Client, provider: Provider, expected: ExpectedResponse, code: str, method: str
 ) -> requests.Response:
     kept: list[requests.Response] = []
 
@@ -194,7 +207,7 @@ def _answered(
 
 
 def _refusal(answer: requests.Response) -> SignInRefused:
-    said = f"it answers {answer.status_code}{wire.told(answer)}"
+    said = f"it answers {answer.status_code}{provider_http.oauth_error_text(answer)}"
     if answer.status_code == 401 or any(name in said for name in ("invalid_client", "unauthorized_client")):
         return ClientRefused(f"The provider's token endpoint does not take our client id and secret: {said}.")
     return SignInRefused(f"The provider's token endpoint refuses the code: {said}.")

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import structlog
 
 from broker.base.settings import Settings
-from broker.identity import wire
+from broker.identity import provider_http
 from broker.identity.faults import ProviderDown, quoted
-from broker.identity.wire import Unusable, Wire
+from broker.identity.provider_http import ProviderHttp, ProviderUnusable
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -77,12 +77,12 @@ class Faults:
             known = self._faults.get(url)
             if known is not None:
                 if monotonic() < known.until:
-                    raise Unusable(known.why)
+                    raise ProviderUnusable(known.why)
                 # Whoever tries now tries for all.
-                known.until = monotonic() + wire.SECONDS + 1
+                known.until = monotonic() + provider_http.SECONDS + 1
         try:
             found = work()
-        except Unusable as error:
+        except ProviderUnusable as error:
             self._note(url, error.why)
             raise
         self.forget(url)
@@ -107,7 +107,7 @@ class Providers:
     """The providers this process has met. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
-        self.wire = Wire(settings)
+        self.wire = ProviderHttp(settings)
         self.faults = Faults()
         # How a client's secret was last taken, by issuer and client id.
         self.methods: dict[tuple[str, str], str] = {}
@@ -168,7 +168,7 @@ class Providers:
     def _ask(self, what: str, url: str, understood: Callable[[Any], T]) -> T:
         try:
             return self.faults.guarded(url, lambda: understood(self.wire.get_json(url)))
-        except Unusable as error:
+        except ProviderUnusable as error:
             log.warning("provider.unusable", where=url, why=error.why)
             raise ProviderDown(f"The provider's {what} ({url}) cannot be used: {error.why}.") from error
 
@@ -181,31 +181,31 @@ class Providers:
 def _key_set(told: Any) -> list[Key]:
     found = told.get("keys") if isinstance(told, dict) else None
     if not isinstance(found, list):
-        raise Unusable("it holds no list of keys")
+        raise ProviderUnusable("it holds no list of keys")
     if len(found) > _MOST_KEYS:
-        raise Unusable(f"it holds more than {_MOST_KEYS} keys")
+        raise ProviderUnusable(f"it holds more than {_MOST_KEYS} keys")
     return [key for key in found if isinstance(key, dict)]
 
 
 def _checked(issuer: str, told: Any) -> Provider:
     if not isinstance(told, dict):
-        raise Unusable("it is no JSON object")
+        raise ProviderUnusable("it is no JSON object")
     if told.get("issuer") != issuer:
-        raise Unusable(_other_issuer(issuer, told.get("issuer")))
+        raise ProviderUnusable(_other_issuer(issuer, told.get("issuer")))
     for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
-        if not wire.acceptable(told.get(name)):
-            raise Unusable(f"its {name} is no https address")
+        if not provider_http.is_acceptable_url(told.get(name)):
+            raise ProviderUnusable(f"its {name} is no https address")
     userinfo = told.get("userinfo_endpoint")
     offered = _strings(told, "id_token_signing_alg_values_supported")
     algorithms = tuple(name for name in ALGORITHMS if name in offered) if offered else ALGORITHMS
     if not algorithms:
-        raise Unusable(f"it signs ID tokens with none of {', '.join(ALGORITHMS)}")
+        raise ProviderUnusable(f"it signs ID tokens with none of {', '.join(ALGORITHMS)}")
     return Provider(
         issuer,
         told["authorization_endpoint"],
         told["token_endpoint"],
         told["jwks_uri"],
-        userinfo if wire.acceptable(userinfo) else None,
+        userinfo if provider_http.is_acceptable_url(userinfo) else None,
         algorithms,
         # Left out means this one (OpenID Connect Discovery 1.0, section 3).
         _strings(told, "token_endpoint_auth_methods_supported") or ("client_secret_basic",),

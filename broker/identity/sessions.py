@@ -17,7 +17,7 @@ from broker.models import ApiToken, Person, Session
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class SignIn:
     """A live session or API token, as its owner sees it. `allowed_by`: the session in which a token was allowed."""
 
     id: str
@@ -86,7 +86,7 @@ def start(
     return token
 
 
-def listed(tx: Transaction, caller: Caller, now: datetime) -> list[Holder]:
+def list_sign_ins(tx: Transaction, caller: Caller, now: datetime) -> list[SignIn]:
     """The caller's own live sessions and API tokens, newest first."""
     live = tx.scalars(
         select(Session).where(Session.person_id == caller.id, Session.ended_at.is_(None), Session.expires_at > now)
@@ -99,9 +99,9 @@ def listed(tx: Transaction, caller: Caller, now: datetime) -> list[Holder]:
     return sorted(found, key=lambda holder: holder.created_at, reverse=True)
 
 
-def allowed_by(tx: Transaction, caller: Caller, session_id: str, now: datetime) -> list[Holder]:
+def allowed_by(tx: Transaction, caller: Caller, session_id: str, now: datetime) -> list[SignIn]:
     """The caller's live command lines that were signed in through one session, newest first."""
-    return [holder for holder in listed(tx, caller, now) if holder.allowed_by == session_id]
+    return [holder for holder in list_sign_ins(tx, caller, now) if holder.allowed_by == session_id]
 
 
 def end_with_allowed(tx: Transaction, caller: Caller, session_id: str, now: datetime) -> None:
@@ -184,8 +184,8 @@ def end_all_of(tx: Transaction, person_id: str, now: datetime, *, cause: str) ->
         )
 
 
-def _holder(row: Session | ApiToken, sort: str, client: str, caller: Caller) -> Holder:
-    return Holder(
+def _holder(row: Session | ApiToken, sort: str, client: str, caller: Caller) -> SignIn:
+    return SignIn(
         row.id,
         sort,
         row.created_at,

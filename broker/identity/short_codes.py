@@ -10,12 +10,12 @@ LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 _LENGTH = 8
 
 
-def fresh() -> str:
+def new_short_code() -> str:
     """A random one, such as `BCDF-GHJK`."""
     return _spelled(secrets.randbelow(len(LETTERS) ** _LENGTH))
 
 
-def of(text: str) -> str:
+def short_code_of(text: str) -> str:
     """The one of a text that both sides know; the command line makes it the same way (`broker.cli.loopback`)."""
     return _spelled(int.from_bytes(hashlib.sha256(text.encode()).digest()))
 

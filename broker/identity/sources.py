@@ -13,7 +13,7 @@ from broker.base.database import Transaction
 from broker.base.errors import BackendDown, Conflict, Forbidden, Invalid, NotFound
 from broker.base.ids import is_id, new_id
 from broker.base.paging import Page, Window, page
-from broker.identity import wire
+from broker.identity import provider_http
 from broker.identity.caller import Caller
 from broker.keystore.vault import Vault, VaultRefused
 from broker.log import audit
@@ -30,7 +30,7 @@ def check_issuer(issuer: str) -> str:
     Raises:
         Invalid: it may not; plain http is for loopback only.
     """
-    if not wire.acceptable(issuer) or "?" in issuer or len(issuer) > 500:
+    if not provider_http.is_acceptable_url(issuer) or "?" in issuer or len(issuer) > 500:
         raise Invalid("An issuer is an https address without query or fragment.", field="/issuer")
     return issuer
 
@@ -145,7 +145,7 @@ def active(tx: Transaction, source_id: str) -> SignInSource:
     return source
 
 
-def listed(tx: Transaction, caller: Caller, window: Window) -> Page[SignInSource]:
+def list_sources(tx: Transaction, caller: Caller, window: Window) -> Page[SignInSource]:
     """Sources, newest first; for admins and auditors.
 
     Raises:

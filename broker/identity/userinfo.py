@@ -12,8 +12,8 @@ from typing import Any
 import structlog
 
 from broker.identity.faults import ProviderDown, SignInRefused, quoted
+from broker.identity.provider_http import ProviderUnusable
 from broker.identity.providers import Provider, Providers
-from broker.identity.wire import Unusable
 
 log = structlog.get_logger(__name__)
 _NAMES = ("name", "preferred_username", "given_name", "family_name", "nickname")
@@ -23,7 +23,7 @@ _OF_THE_TOKEN = frozenset(
 )
 
 
-def completed(
+def with_userinfo(
     providers: Providers, provider: Provider, claims: dict[str, Any], access_token: Any, wanted: Collection[str]
 ) -> dict[str, Any]:
     """The claims, with those that the ID token lacks.
@@ -43,7 +43,7 @@ def completed(
         return claims
     try:
         told = providers.faults.guarded(endpoint, lambda: _object(providers.wire.get_json(endpoint, access_token)))
-    except Unusable as error:
+    except ProviderUnusable as error:
         log.warning("userinfo.unusable", issuer=provider.issuer, why=error.why)
         if decides:
             lacks = quoted(", ".join(decides))
@@ -67,7 +67,7 @@ def _merged(claims: Mapping[str, Any], told: Mapping[str, Any], wanted: Collecti
 
 def _object(told: Any) -> dict[str, Any]:
     if not isinstance(told, dict):
-        raise Unusable("it answers something else than a JSON object (signed answers are not read)")
+        raise ProviderUnusable("it answers something else than a JSON object (signed answers are not read)")
     return told
 
 

@@ -12,7 +12,17 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from broker.base.errors import BackendDown
-from broker.keystore.answers import VaultRefused, checked_name, checked_path, down, number, part, shaped, text, texts
+from broker.keystore.responses import (
+    VaultRefused,
+    checked_name,
+    checked_path,
+    down,
+    expecting_shape,
+    number,
+    part,
+    text,
+    texts,
+)
 
 # Of the five that an end may take: an OpenBao that hangs would use up most of them.
 _REMEMBERED_SECONDS = 1.5
@@ -34,7 +44,7 @@ class Engines(ABC):
         """What is at a path; None for nothing."""
 
     @abstractmethod
-    def _write(self, path: str, body: Mapping[str, Any], *, behind: str = "") -> Any:
+    def _write(self, path: str, body: Mapping[str, Any], *, database_role: str = "") -> Any:
         """Write and return the answer."""
 
     @abstractmethod
@@ -58,7 +68,7 @@ class Engines(ABC):
             configuration = part(self._read("sys/config/state/sanitized"), "data")
         except VaultRefused:
             return not part(self._read("sys/leader"), "is_self")
-        with shaped("data.disable_standby_reads"):
+        with expecting_shape("data.disable_standby_reads"):
             return configuration.get("disable_standby_reads", True) is not True
 
     # -- transit ------------------------------------------------------------------------------------------------
@@ -80,7 +90,7 @@ class Engines(ABC):
         """
         body = {"ciphertext": ciphertext} | _context(context)
         answer = self._write(f"transit/decrypt/{checked_name(key)}", body)
-        with shaped("data.plaintext"):
+        with expecting_shape("data.plaintext"):
             return base64.b64decode(part(answer, "data", "plaintext"))
 
     def sign_jws(self, key: str, signing_input: bytes, *, version: int) -> str:
@@ -97,7 +107,7 @@ class Engines(ABC):
         """The 64 bytes of an Ed25519 signature (RFC 8032) by one version of a transit key."""
         body = {"input": _base64(message), "key_version": version}
         signature = text(self._write(f"transit/sign/{checked_name(key)}", body), "data", "signature")
-        with shaped("data.signature"):
+        with expecting_shape("data.signature"):
             return base64.b64decode(signature.rpartition(":")[2])
 
     def public_keys(self, key: str) -> tuple[int, dict[int, str]]:
@@ -106,7 +116,7 @@ class Engines(ABC):
         if answer is None:
             raise VaultRefused(f"no transit key {key}")
         versions, newest = part(answer, "data", "keys"), number(answer, "data", "latest_version")
-        with shaped("data.keys"):
+        with expecting_shape("data.keys"):
             return newest, {int(version): text(versions, version, "public_key") for version in versions}
 
     # -- secrets of the broker's own hands ----------------------------------------------------------------------
@@ -144,7 +154,7 @@ class Engines(ABC):
         answer = self._read(f"guestkey/data/{checked_path(path)}")
         if answer is None:
             return None
-        with shaped("data.data"):
+        with expecting_shape("data.data"):
             secret = part(answer, "data", "data")
             return {str(key): text(secret, key) for key in secret}
 
@@ -181,7 +191,7 @@ class Engines(ABC):
         if answer is None:
             return {}, 0
         content, version = part(answer, "data", "data") or {}, number(answer, "data", "metadata", "version")
-        with shaped("data.data"):
+        with expecting_shape("data.data"):
             return {str(key): str(value) for key, value in content.items()}, version
 
     def keep_if(self, path: str, content: Mapping[str, str], version: int) -> bool:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import Any
 
-from broker.keystore.answers import MISSHAPEN, ChildToken, checked_name, down, part, text
+from broker.keystore.responses import MISSHAPEN, ChildToken, checked_name, down, part, text
 
 _SERIAL = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){0,24}")
 _OCSP = "application/ocsp-request"
@@ -70,7 +70,7 @@ class Certificates(ABC):
         """What is below a path; None for nothing."""
 
     @abstractmethod
-    def _write(self, path: str, body: Mapping[str, Any], *, behind: str = "") -> Any:
+    def _write(self, path: str, body: Mapping[str, Any], *, database_role: str = "") -> Any:
         """Write and return the answer."""
 
     @abstractmethod

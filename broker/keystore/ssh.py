@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from broker.keystore.answers import ChildToken, VaultRefused, checked_name, text
+from broker.keystore.responses import ChildToken, VaultRefused, checked_name, text
 
 
 class SshEngine(ABC):
@@ -20,7 +20,7 @@ class SshEngine(ABC):
         """What is at a path; None for nothing."""
 
     @abstractmethod
-    def _write(self, path: str, body: Mapping[str, Any], *, behind: str = "") -> Any:
+    def _write(self, path: str, body: Mapping[str, Any], *, database_role: str = "") -> Any:
         """Write and return the answer."""
 
     @abstractmethod

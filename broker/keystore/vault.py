@@ -2,7 +2,7 @@
 
 Calls are synchronous and safe from any thread. Each costs at most the configured timeout, log-in and repeats included;
 after a run of faults a circuit breaker answers at once for a while, so that a hung OpenBao never freezes the rest of
-the house. Calls for which OpenBao must reach a dataset's database have entrances and breakers of their own: a database
+the house. Calls for which OpenBao must reach a dataset's database have limits and breakers of their own: a database
 that hangs stops neither tokens nor second factors nor other databases. Texts of the backend go to the log, never into
 the errors raised.
 """
@@ -24,26 +24,26 @@ import structlog
 from hvac import exceptions as refusals
 from requests.adapters import HTTPAdapter
 
-from broker.base.bounds import BoundedSession, Breaker, Entrance
 from broker.base.errors import BackendDown
+from broker.base.resilience import BoundedSession, Breaker, ConcurrencyLimit
 from broker.base.settings import BaoIdentity
-from broker.keystore.answers import (
+from broker.keystore.engines import Engines
+from broker.keystore.pki import Certificates
+from broker.keystore.responses import (
     MISSHAPEN,
     ChildToken,
     DatabaseCredential,
-    Nonsense,
+    InvalidResponse,
     VaultRefused,
     checked_name,
     down,
+    expecting_shape,
     number,
-    shaped,
-    sound,
     text,
     unreachable,
+    valid_json,
     why_down,
 )
-from broker.keystore.engines import Engines
-from broker.keystore.pki import Certificates
 from broker.keystore.ssh import SshEngine
 
 __all__ = ["ChildToken", "DatabaseCredential", "Vault", "VaultRefused"]
@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 LEASE_TOKEN_ROLE = "guestkey-lease"  # noqa: S105  a name
 # Of the calls in flight, this share may wait for databases behind OpenBao.
-_BEHIND = 0.5
+_DATABASE_SHARE = 0.5
 _LARGEST_PUBLIC = 16 * 1024 * 1024
 _SEEN_SECONDS = 5.0
 _DOWN = (
@@ -63,7 +63,7 @@ _DOWN = (
     refusals.BadGateway,
     refusals.RateLimitExceeded,
     refusals.UnexpectedError,
-    Nonsense,
+    InvalidResponse,
     *MISSHAPEN,
 )
 
@@ -90,13 +90,13 @@ class Vault(Engines, Certificates, SshEngine):
         self._addr = addr.rstrip("/")
         self._identity = identity
         self._timeout = timeout
-        self._entrance = Entrance(concurrency, down)
-        self._entrance_behind = Entrance(max(1, int(concurrency * _BEHIND)), down)
+        self._limit = ConcurrencyLimit(concurrency, down)
+        self._database_limit = ConcurrencyLimit(max(1, int(concurrency * _DATABASE_SHARE)), down)
         self._breaker = Breaker()
         # What TLS failed at the last time, told while the breaker keeps everybody from trying.
         self._why_down = ""
         # By database role: the roles known are as many as slices in use, a few hundred bytes each.
-        self._breakers_behind: dict[str, Breaker] = defaultdict(Breaker)
+        self._database_breakers: dict[str, Breaker] = defaultdict(Breaker)
         self._login_lock = Lock()
         self._renew_at = 0.0
         self._seen = (float("-inf"), True)
@@ -136,7 +136,7 @@ class Vault(Engines, Certificates, SshEngine):
         client = self._new_client(token.token)
         path = f"database/creds/{checked_name(role)}"
         with self.deadline(self._timeout):
-            answer = self._guarded(lambda: client.read(path), behind=role)
+            answer = self._guarded(lambda: client.read(path), database_role=role)
         if answer is None:
             raise VaultRefused(f"no database role {role}")
         return DatabaseCredential(
@@ -149,7 +149,7 @@ class Vault(Engines, Certificates, SshEngine):
     def renew_lease(self, lease_id: str, seconds: int) -> int:
         """Set a lease's remaining life; returns the seconds OpenBao granted."""
         body = {"lease_id": lease_id, "increment": seconds}
-        return number(self._write("sys/leases/renew", body, behind=_role_behind(lease_id)), "lease_duration")
+        return number(self._write("sys/leases/renew", body, database_role=_role_of_lease(lease_id)), "lease_duration")
 
     def revoke_lease(self, lease_id: str) -> None:
         """Revoke a lease and wait for the backend; twice is fine.
@@ -157,7 +157,7 @@ class Vault(Engines, Certificates, SshEngine):
         Raises:
             VaultRefused: the revocation statements failed.
         """
-        self._write("sys/leases/revoke", {"lease_id": lease_id, "sync": True}, behind=_role_behind(lease_id))
+        self._write("sys/leases/revoke", {"lease_id": lease_id, "sync": True}, database_role=_role_of_lease(lease_id))
 
     def lease_begun(self, lease_id: str) -> datetime | None:
         """When a lease was made, to the second; None if there is no such lease (any more).
@@ -172,7 +172,7 @@ class Vault(Engines, Certificates, SshEngine):
                 return None
             raise
         begun = text(answer, "data", "issue_time")
-        with shaped("data.issue_time"):
+        with expecting_shape("data.issue_time"):
             at = datetime.fromisoformat(begun)
             # With the offset of OpenBao's host, whatever that is; without one it would be nobody's time.
             if at.tzinfo is None:
@@ -231,8 +231,8 @@ class Vault(Engines, Certificates, SshEngine):
     def _list(self, path: str) -> Any:
         return self._call(lambda: self._client.list(path))
 
-    def _write(self, path: str, body: Mapping[str, Any], *, behind: str = "") -> Any:
-        return self._call(lambda: self._client.write_data(path, data=dict(body)), behind=behind)
+    def _write(self, path: str, body: Mapping[str, Any], *, database_role: str = "") -> Any:
+        return self._call(lambda: self._client.write_data(path, data=dict(body)), database_role=database_role)
 
     def _write_as(self, token: ChildToken, path: str, body: Mapping[str, Any]) -> Any:
         client = self._new_client(token.token)
@@ -257,19 +257,19 @@ class Vault(Engines, Certificates, SshEngine):
         if answer.status_code != requests.codes.ok:
             raise refusals.InvalidRequest
         if not answer.content or len(answer.content) > _LARGEST_PUBLIC:
-            raise Nonsense
+            raise InvalidResponse
         return answer.content
 
     def _delete(self, path: str) -> None:
         self._call(lambda: self._client.delete(path))
 
-    def _call(self, call: Callable[[], T], *, behind: str = "") -> T:
+    def _call(self, call: Callable[[], T], *, database_role: str = "") -> T:
         """One call as ourselves: logged in, and once more if our token has died."""
         with self.deadline(self._timeout):
             self._ensure_token()
             token = str(self._client.token)
             try:
-                return self._guarded(call, behind=behind)
+                return self._guarded(call, database_role=database_role)
             except VaultRefused as error:
                 # A dead token and a forbidden path read alike: only our own look-up tells them apart. If another
                 # thread has replaced the token meanwhile, ours was the dead one.
@@ -277,21 +277,21 @@ class Vault(Engines, Certificates, SshEngine):
                 if not forbidden or (self._token_lives() and str(self._client.token) == token):
                     raise
             self._log_in(dead=token)
-            return self._guarded(call, behind=behind)
+            return self._guarded(call, database_role=database_role)
 
-    def _guarded(self, call: Callable[[], T], *, behind: str = "") -> T:
-        """One request. `behind` is the database role whose server OpenBao must reach for it, and which may hang."""
-        entrance = self._entrance_behind if behind else self._entrance
-        breakers = [self._breaker, self._breakers_behind[behind]] if behind else [self._breaker]
+    def _guarded(self, call: Callable[[], T], *, database_role: str = "") -> T:
+        """One request. `database_role` is the one whose server OpenBao must reach for it, and which may hang."""
+        limit = self._database_limit if database_role else self._limit
+        breakers = [self._breaker, self._database_breakers[database_role]] if database_role else [self._breaker]
         if not all(breaker.admit() for breaker in breakers):
             raise unreachable(self._why_down)
-        with entrance.entered(self._remaining()):
+        with limit.entered(self._remaining()):
             try:
-                answer = sound(call())
+                answer = valid_json(call())
             except requests.ReadTimeout as error:
                 breakers[-1].note(fault=True)
                 self._why_down = ""
-                log.warning("vault.silent", behind=behind)
+                log.warning("vault.silent", database_role=database_role)
                 raise down() from error
             except _DOWN as error:
                 self._breaker.note(fault=True)
@@ -379,6 +379,6 @@ def _refused(error: refusals.VaultError) -> Exception:
     return VaultRefused(type(error).__name__)
 
 
-def _role_behind(lease_id: str) -> str:
+def _role_of_lease(lease_id: str) -> str:
     """The database role a lease `database/creds/<role>/<id>` came from."""
     return (["unknown", *lease_id.split("/")])[-2]

@@ -33,7 +33,7 @@ _SETTLED = timedelta(seconds=120)
 
 
 @dataclass(frozen=True, slots=True)
-class Stray:
+class Orphan:
     """A credential that no living lease accounts for, and what became of it: confirmed by whom, or the error."""
 
     lease: str
@@ -50,7 +50,7 @@ class Reconciled:
     `forgotten` are the key store's leases that had outlived their credentials.
     """
 
-    strays: list[Stray] = field(default_factory=list)
+    strays: list[Orphan] = field(default_factory=list)
     shown: dict[str, Shown] = field(default_factory=dict)
     vanished: list[str] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
@@ -83,7 +83,7 @@ def reconcile(parts: Parts) -> Reconciled:
     return found
 
 
-def shown_anyhow(parts: Parts, tag: str, kind: str, bounds: Sequence[Bound]) -> Shown:
+def list_handles(parts: Parts, tag: str, kind: str, bounds: Sequence[Bound]) -> Shown:
     """What a kind's backends show; should the broker fail at asking, that is said as of a place that was not asked."""
     try:
         return kinds[kind].shown(parts.vault, tag, bounds)
@@ -101,7 +101,7 @@ def _reconcile_kind(parts: Parts, name: str, slices: Mapping[str, Bound], began:
     kept, untold = _kept(parts, name, frozenset(slices))
     handles = shown.handles
     unaccounted = sorted(handles.keys() - _accounted_for(parts, set(handles)))
-    found.strays.extend(_end_stray(parts, name, handle, handles[handle]) for handle in unaccounted)
+    found.strays.extend(_end_orphan(parts, name, handle, handles[handle]) for handle in unaccounted)
     found.vanished.extend(_end_vanished(parts, name, shown, kept, began))
     found.forgotten.extend(_forget(parts, name, kept or frozenset(), began))
     unreachable.note(parts, name, shown.asked | ({KEY_STORE} if not untold else set()), {**shown.unasked, **untold})
@@ -196,24 +196,24 @@ def _forget(parts: Parts, name: str, kept: frozenset[str], began: datetime) -> l
     return forgotten
 
 
-def end_seen(parts: Parts, tag: str, kind: str, handle: str, seen: Seen) -> Stray:
+def end_orphans(parts: Parts, tag: str, kind: str, handle: str, seen: Seen) -> Orphan:
     """End what a backend shows, where it was seen; nothing of it is on record afterwards."""
     lease_id = handle.removeprefix(f"{tag}-")
     try:
         bound = seen.bound
         to_end = LeaseToEnd(lease_id, handle, bound.binding, seen.backend_lease_id, place=bound.place)
-        return Stray(lease_id, kind, kinds[kind].end(parts.vault, to_end))
+        return Orphan(lease_id, kind, kinds[kind].end(parts.vault, to_end))
     except (NotEnded, Exposed, BackendDown, VaultRefused) as error:
         log.error("stray.not_ended", handle=handle, error=str(error)[:200])
-        return Stray(lease_id, kind, error=str(error)[:500])
+        return Orphan(lease_id, kind, error=str(error)[:500])
     except Exception as error:  # one that cannot be worked at must not keep the others alive
         log.exception("stray.unforeseen", handle=handle, error=type(error).__name__)
-        return Stray(lease_id, kind, error=_failed(error))
+        return Orphan(lease_id, kind, error=_failed(error))
 
 
-def _end_stray(parts: Parts, kind: str, handle: str, seen: Seen) -> Stray:
+def _end_orphan(parts: Parts, kind: str, handle: str, seen: Seen) -> Orphan:
     """End what should not exist, and say so in the log of events."""
-    stray = end_seen(parts, parts.tag, kind, handle, seen)
+    stray = end_orphans(parts, parts.tag, kind, handle, seen)
     if stray.error:
         return stray
     with parts.database.transaction() as tx:

@@ -61,7 +61,7 @@ def renew(parts: Parts, caller: Caller, lease_id: str, lifetime: int | None = No
     try:
         kinds[outcome.lease.kind].renew(parts.vault, outcome.to_end, outcome.seconds)
     except (BackendDown, VaultRefused) as error:
-        _take_back(parts, outcome, caller)
+        _restore_expiry(parts, outcome, caller)
         if isinstance(error, BackendDown):
             raise
         raise BackendDown(
@@ -70,7 +70,7 @@ def renew(parts: Parts, caller: Caller, lease_id: str, lifetime: int | None = No
     return outcome.lease
 
 
-def why(parts: Parts, caller: Caller, lease_id: str) -> Decision:
+def preview(parts: Parts, caller: Caller, lease_id: str) -> Decision:
     """What would be decided if the lease were renewed now; nothing is renewed or recorded.
 
     Raises:
@@ -79,14 +79,14 @@ def why(parts: Parts, caller: Caller, lease_id: str) -> Decision:
     with parts.database.transaction() as tx:
         lease = _own(tx, caller, lease_id)
         gathered = gather(tx, caller, _ask(tx, lease, None), locking=False)
-        return _judged(parts, tx, lease, gathered)
+        return _evaluate(parts, tx, lease, gathered)
 
 
 def _ask(tx: Transaction, lease: Lease, lifetime: int | None) -> Ask:
     return Ask(lease.dataset_id, lease.action, tx.get_one(Slice, lease.slice_id).name, lease.kind, lifetime)
 
 
-def _judged(parts: Parts, tx: Transaction, lease: Lease, gathered: Gathered) -> Decision:
+def _evaluate(parts: Parts, tx: Transaction, lease: Lease, gathered: Gathered) -> Decision:
     # A lease rests on its own grant: another one that would allow the same is for a new credential.
     grants = tuple(grant for grant in gathered.facts.grants if grant.id == lease.grant_id)
     return decide(replace(gathered.facts, grants=grants), parts.rulebook.at(tx, gathered.revision), gathered.now)
@@ -99,7 +99,7 @@ def _decide(parts: Parts, tx: Transaction, caller: Caller, lease_id: str, lifeti
     # Locks the holder and what the lease rests on, before the lease itself: the order of whoever ends them.
     gathered = gather(tx, caller, ask)
     tx.refresh(lease)
-    decision = _judged(parts, tx, lease, gathered)
+    decision = _evaluate(parts, tx, lease, gathered)
     decision_id = record_decision(tx, caller, ask, gathered, decision)
     if not decision.allowed or decision.bounds is None:
         codes = [reason.code for reason in decision.reasons]
@@ -158,7 +158,7 @@ def _until(lease: Lease, bounds: Bounds, now: datetime, lifetime: int) -> dateti
     return min([*ends, bounds.not_after] if bounds.not_after is not None else ends)
 
 
-def _take_back(parts: Parts, outcome: _Renewed, caller: Caller) -> None:
+def _restore_expiry(parts: Parts, outcome: _Renewed, caller: Caller) -> None:
     """The backend did not follow: the record says again what is true there."""
     try:
         with parts.database.transaction() as tx:

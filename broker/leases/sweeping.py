@@ -59,7 +59,7 @@ class _Claimed:
     to_end: LeaseToEnd
 
 
-def mark_over(parts: Parts) -> int:
+def mark_expired(parts: Parts) -> int:
     """Mark active leases whose life is over and pending ones whose call's deadline has passed. Returns how many."""
     with parts.database.transaction() as tx:
         now = clock(tx)

@@ -52,7 +52,7 @@ _NAMED_BY: Mapping[str, tuple[InstrumentedAttribute[str], tuple[InstrumentedAttr
     "se": (Session.id, (Session.person_id,)),
     "at": (ApiToken.id, (ApiToken.person_id, ApiToken.service_id)),
 }
-# What people are told of. `broker.notices.causes` says whom, and in which words.
+# What people are told of. `broker.notices.triggers` says whom, and in which words.
 NOTICED = frozenset(
     {
         "dataset.changed",

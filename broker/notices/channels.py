@@ -22,7 +22,7 @@ from broker.keystore.vault import VaultRefused
 from broker.log import audit
 from broker.models import CHANNEL_KINDS, TOPICS, Delivery, NoticeChannel
 from broker.notices import chat, webhooks
-from broker.outbound import http_client as outward
+from broker.outbound import http_client
 from broker.outbound.smtp import NotSent
 from broker.runtime.parts import Parts
 
@@ -72,7 +72,7 @@ def bind(parts: Parts, caller: Caller, new: NewChannel) -> Bound:
             id=channel_id,
             kind=new.kind,
             name=name,
-            shown=(outward if new.kind == "webhook" else chat).shown(new.target),
+            shown=(http_client if new.kind == "webhook" else chat).shown(new.target),
             wrapped=wrapped,
             topics=sorted(set(new.topics)),
             made_by=caller.id,
@@ -139,7 +139,7 @@ def find(tx: Transaction, caller: Caller, channel_id: str) -> NoticeChannel:
     return found
 
 
-def listed(tx: Transaction, caller: Caller) -> Sequence[NoticeChannel]:
+def list_channels(tx: Transaction, caller: Caller) -> Sequence[NoticeChannel]:
     """The channels in use, for admins and auditors."""
     _check_sees(caller)
     query = select(NoticeChannel).where(NoticeChannel.removed_at.is_(None)).order_by(NoticeChannel.id)
@@ -177,12 +177,12 @@ def send(parts: Parts, delivery: Delivery, now: datetime) -> None:
 def _check(settings: Settings, new: NewChannel) -> None:
     if new.kind not in CHANNEL_KINDS:
         raise Invalid(f"A channel is one of {', '.join(CHANNEL_KINDS)}.", field="/kind")
-    wrong = (outward if new.kind == "webhook" else chat).fault_of(new.target)
+    wrong = (http_client if new.kind == "webhook" else chat).fault_of(new.target)
     if wrong:
         raise Invalid(wrong, field="/target")
     if new.kind == "webhook" and new.target.startswith("http:") and not settings.notice_networks:
         raise Invalid("Webhooks want https://.", field="/target", advice="See GUESTKEY_NOTICE_NETWORKS for inner ones.")
-    if new.kind == "webhook" and outward.leads_inside(settings, new.target):
+    if new.kind == "webhook" and http_client.is_inner_address(settings, new.target):
         raise Invalid(
             "The target lies inside a network: GUESTKEY_NOTICE_NETWORKS does not name it.",
             field="/target",

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from broker.base.settings import Settings
 from broker.models import Delivery
-from broker.outbound.deadline import Aside, Deadline
+from broker.outbound.deadline import AbandonableWork, Deadline
 from broker.outbound.smtp import NotSent
 
 SERVICES = {
@@ -26,7 +26,7 @@ SERVICES = {
     "pover": ("apprise.plugins.pushover", "NotifyPushover"),
 }
 LONGEST_TARGET = 500
-_SAYING = Aside(8)
+_SAYING = AbandonableWork(8)
 
 
 def fault_of(url: str) -> str:

@@ -89,7 +89,7 @@ _ALL = {
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class NoticePreferences:
     """What somebody has chosen. `address`: where mails go, empty where there is none."""
 
     address: str
@@ -117,13 +117,13 @@ def every_topic() -> list[Topic]:
     return [_ALL[name] for name in TOPICS]
 
 
-def chosen(tx: Transaction, caller: Caller) -> Chosen:
+def preferences(tx: Transaction, caller: Caller) -> NoticePreferences:
     """What the caller has chosen, defaults filled in."""
     _check_person(caller)
     kept = tx.get(NoticeAddress, caller.id)
     rows = tx.scalars(select(NoticeChoice).where(NoticeChoice.person_id == caller.id))
     choices = {row.topic: row.choice for row in rows}
-    return Chosen(
+    return NoticePreferences(
         kept.address if kept else "",
         kept.digest_hour if kept else DEFAULT_HOUR,
         kept.digest_zone if kept else DEFAULT_ZONE,
@@ -131,9 +131,9 @@ def chosen(tx: Transaction, caller: Caller) -> Chosen:
     )
 
 
-def choose(
+def set_preferences(
     tx: Transaction, caller: Caller, choices: Mapping[str, str], now: datetime, *, hour: int, zone: str
-) -> Chosen:
+) -> NoticePreferences:
     """Keep what the caller chooses; topics not named stay as they are.
 
     Raises:
@@ -166,7 +166,7 @@ def choose(
         now=now,
         details={"topics": dict(sorted(choices.items())), "digest_hour": hour, "digest_zone": zone},
     )
-    return chosen(tx, caller)
+    return preferences(tx, caller)
 
 
 def _keep_hour(tx: Transaction, person_id: str, hour: int, zone: str, now: datetime) -> None:
@@ -181,7 +181,7 @@ def _keep_hour(tx: Transaction, person_id: str, hour: int, zone: str, now: datet
     )
 
 
-def listed(tx: Transaction, caller: Caller, window: Window) -> Page[Delivery]:
+def list_notices(tx: Transaction, caller: Caller, window: Window) -> Page[Delivery]:
     """The caller's own notices, newest first, whether they were sent or not."""
     _check_person(caller)
     query = select(Delivery).where(Delivery.person_id == caller.id, Delivery.kind != DIGEST)

@@ -12,7 +12,7 @@ from broker.base.database import now as clock
 from broker.base.errors import Invalid
 from broker.base.ids import new_id
 from broker.models import Delivery, NoticeAddress
-from broker.notices.wording import digested
+from broker.notices.rendering import render_digest
 from broker.runtime.parts import Parts
 
 KIND = "digest"
@@ -75,7 +75,7 @@ def _collect_one(parts: Parts, now: datetime | None) -> bool:
 
 
 def _make(tx: Transaction, person_id: str, items: list[Delivery], public_url: str, now: datetime) -> None:
-    words = digested([(item.title, public_url.rstrip("/") + item.path) for item in items[:_MOST]], len(items))
+    words = render_digest([(item.title, public_url.rstrip("/") + item.path) for item in items[:_MOST]], len(items))
     tx.add(
         Delivery(
             id=new_id("dl"),

@@ -48,7 +48,7 @@ KINDS: Mapping[str, str] = {GRANT: _GRANTS, REQUEST: _REQUESTS, PROPOSAL: _PROPO
 _MOST = 500
 
 
-def note(parts: Parts) -> int:
+def queue_expiring(parts: Parts) -> int:
     """Put what is about to lapse into the outbox. Returns how many."""
     with parts.database.transaction() as tx:
         return sum(_note(tx, kind, due) for kind, due in KINDS.items())

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, func, or_, select, update
 from broker.base.database import Transaction
 from broker.base.ids import first_id, new_id
 from broker.models import TOPICS, URGENT_TOPICS, Delivery
-from broker.notices.wording import worded
+from broker.notices.rendering import render_notice
 
 MAILS_AN_HOUR = 30
 MESSAGES_AN_HOUR = 30
@@ -26,28 +26,28 @@ _HELD_BACK = tuple(topic for topic in TOPICS if topic not in URGENT_TOPICS)
 def mailbox_full(tx: Transaction, person_id: str, now: datetime) -> bool:
     """Whether somebody was mailed as often within an hour as anybody is."""
     sent = (Delivery.person_id == person_id) & Delivery.state.in_(("waiting", "delivered", "given_up"))
-    return _reached(tx, sent, now, MAILS_AN_HOUR)
+    return _limit_reached(tx, sent, now, MAILS_AN_HOUR)
 
 
-def admitting(tx: Transaction, channels: Sequence[str], topic: str, now: datetime) -> list[str]:
+def channels_below_limit(tx: Transaction, channels: Sequence[str], topic: str, now: datetime) -> list[str]:
     """Those of the channels that get one more message now; the others are told later how many they were spared."""
     if topic in URGENT_TOPICS:
         return list(channels)
     admitted = []
     for channel in sorted(channels):
-        if _reached(tx, (Delivery.channel_id == channel) & Delivery.topic.in_(_HELD_BACK), now, MESSAGES_AN_HOUR):
-            _spare(tx, channel, now)
+        if _limit_reached(tx, (Delivery.channel_id == channel) & Delivery.topic.in_(_HELD_BACK), now, MESSAGES_AN_HOUR):
+            _note_suppressed(tx, channel, now)
         else:
             admitted.append(channel)
     return admitted
 
 
-def _reached(tx: Transaction, which: ColumnElement[bool], now: datetime, most: int) -> bool:
+def _limit_reached(tx: Transaction, which: ColumnElement[bool], now: datetime, most: int) -> bool:
     within = select(Delivery.id).where(which, Delivery.id > first_id("dl", now - timedelta(hours=1))).limit(most)
     return tx.execute(select(func.count()).select_from(within.subquery())).scalar_one() >= most
 
 
-def _spare(tx: Transaction, channel: str, now: datetime) -> None:
+def _note_suppressed(tx: Transaction, channel: str, now: datetime) -> None:
     unsent = (
         select(Delivery.id)
         .where(
@@ -79,6 +79,6 @@ def _spare(tx: Transaction, channel: str, now: datetime) -> None:
             next_attempt_at=now + _SUMMED_UP_AFTER,
         )
         tx.add(summary)
-    words = worded(LEFT_OUT, {"count": summary.left_out, "most": MESSAGES_AN_HOUR}, you=False)
+    words = render_notice(LEFT_OUT, {"count": summary.left_out, "most": MESSAGES_AN_HOUR}, you=False)
     summary.title, summary.body = words.title, words.body
     tx.flush()

@@ -14,7 +14,7 @@ from standardwebhooks.webhooks import Webhook
 
 from broker.base.settings import Settings
 from broker.models import Delivery
-from broker.outbound import http_client as outward
+from broker.outbound import http_client
 from broker.outbound.smtp import NotSent
 
 _GONE = 410
@@ -52,7 +52,7 @@ def send(settings: Settings, url: str, secret: str, delivery: Delivery, now: dat
         "webhook-timestamp": str(int(at.timestamp())),
         "webhook-signature": Webhook(secret).sign(delivery.id, at, body),
     }
-    status = outward.post(settings, url, body.encode(), headers)
+    status = http_client.post(settings, url, body.encode(), headers)
     if 300 <= status < 400:
         raise NotSent(f"The target redirects ({status}), which is not followed.")
     if not 200 <= status < 300:

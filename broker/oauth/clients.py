@@ -30,14 +30,14 @@ _METHODS = "Use HTTP Basic (client_secret_basic) or form fields (client_secret_p
 
 
 @dataclass(frozen=True, slots=True)
-class Proven:
+class AuthenticatedService:
     """A service that has shown its secret, and the hash that secret was checked against."""
 
     caller: Caller
     secret_hash: str = field(repr=False)
 
 
-def authenticated(parts: Parts, request: Request, form: dict[str, str]) -> Proven:
+def authenticated(parts: Parts, request: Request, form: dict[str, str]) -> AuthenticatedService:
     """The service behind Basic credentials or form fields.
 
     Raises:
@@ -65,7 +65,7 @@ def authenticated(parts: Parts, request: Request, form: dict[str, str]) -> Prove
     )
     # From now on these Basic credentials spend the service's own rate, not its address's.
     request.state.found = Found(caller, service.status, "", None, now)
-    return Proven(caller, kept)
+    return AuthenticatedService(caller, kept)
 
 
 def public_client(request: Request, form: dict[str, str]) -> str:
@@ -102,7 +102,7 @@ def introspecting(parts: Parts, request: Request, form: dict[str, str]) -> Calle
     return caller
 
 
-def issue_api_token(tx: Transaction, proven: Proven) -> tuple[str, int]:
+def issue_api_token(tx: Transaction, proven: AuthenticatedService) -> tuple[str, int]:
     """An opaque token for the API, a quarter of an hour long. Returns token and seconds.
 
     Raises:

@@ -30,7 +30,7 @@ _CALLBACK = re.compile(r"http://(?:127\.0\.0\.1|\[::1\]|localhost):[1-9][0-9]{0,
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class AuthorizationRequest:
     """A checked authorization request of the command line."""
 
     redirect_uri: str
@@ -38,7 +38,7 @@ class Wish:
     code_challenge: str
 
 
-def check_wish(parameters: dict[str, str], issuer: str) -> Wish:
+def check_request(parameters: dict[str, str], issuer: str) -> AuthorizationRequest:
     """Check an authorization request.
 
     Raises:
@@ -53,7 +53,7 @@ def check_wish(parameters: dict[str, str], issuer: str) -> Wish:
     state, challenge = parameters.get("state", ""), parameters.get("code_challenge", "")
     if (wrong := _wrong(parameters)) is not None:
         raise AuthorizationRefused(*wrong, redirect_uri=redirect_uri, state=state, issuer=issuer)
-    return Wish(redirect_uri, state, challenge)
+    return AuthorizationRequest(redirect_uri, state, challenge)
 
 
 def _wrong(parameters: dict[str, str]) -> tuple[str, str] | None:
@@ -72,7 +72,9 @@ def _wrong(parameters: dict[str, str]) -> tuple[str, str] | None:
     return None
 
 
-def make_code(tx: Transaction, wish: Wish, session_id: str, caller: Caller, issuer: str, now: datetime) -> str:
+def make_code(
+    tx: Transaction, wish: AuthorizationRequest, session_id: str, caller: Caller, issuer: str, now: datetime
+) -> str:
     """Make a code for the session's person; returns the address that hands it to the command line."""
     code = fresh_token()
     tx.add(
@@ -89,12 +91,12 @@ def make_code(tx: Transaction, wish: Wish, session_id: str, caller: Caller, issu
     return _answer(wish, issuer, code=code)
 
 
-def refusing(wish: Wish, issuer: str) -> str:
+def denial_redirect(wish: AuthorizationRequest, issuer: str) -> str:
     """The address that tells the command line that the person said no (RFC 6749, 4.1.2.1)."""
     return _answer(wish, issuer, error="access_denied", error_description="You said no in the browser.")
 
 
-def _answer(wish: Wish, issuer: str, **members: str) -> str:
+def _answer(wish: AuthorizationRequest, issuer: str, **members: str) -> str:
     # The issuer is named so that a code can never be handed to another server's token endpoint (RFC 9207).
     return f"{wish.redirect_uri}?{urlencode({**members, 'state': wish.state, 'iss': issuer})}"
 
@@ -124,7 +126,7 @@ def redeem(
         and _proves(parameters.get("code_verifier", ""), code.code_challenge)
     )
     session = tx.get_one(Session, code.session_id)
-    if not right or not _still_in(tx, session, now):
+    if not right or not _session_is_live(tx, session, now):
         return refusal
     token = fresh_token(API_TOKEN_PREFIX)
     # What a session allows ends with it at the latest: a copied cookie gives no more time than it has itself.
@@ -167,7 +169,7 @@ def _end_stolen(tx: Transaction, code: AuthorizationCode, now: datetime) -> None
     audit.record(tx, "code.replayed", actor=audit.SYSTEM, subject=code.token_id, now=now)
 
 
-def _still_in(tx: Transaction, session: Session, now: datetime) -> bool:
+def _session_is_live(tx: Transaction, session: Session, now: datetime) -> bool:
     # Locked: who is being suspended either waits for the new token and ends it, or is seen here as suspended.
     person = tx.get_one(Person, session.person_id, with_for_update={"read": True})
     vendor = tx.get(Vendor, person.vendor_id, with_for_update={"read": True}) if person.vendor_id else None

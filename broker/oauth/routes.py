@@ -76,7 +76,7 @@ def token(request: Request, form: Form) -> JSONResponse:
         raise OAuthRefused("unsupported_grant_type", "Use authorization_code or client_credentials.")
     proven = clients.authenticated(parts, request, form)
     if "resource" in form:
-        made = signed.ask(parts, request.app.state.public_url, proven.caller, form)
+        made = signed.issue_signed_token(parts, request.app.state.public_url, proven.caller, form)
         return _bearer(made.token, made.seconds, scope=made.scope)
     with parts.database.transaction() as tx:
         return _bearer(*clients.issue_api_token(tx, proven))
@@ -90,7 +90,7 @@ def revoke(request: Request, form: Form) -> JSONResponse:
     if given.startswith(API_TOKEN_PREFIX):
         _end_api_token(parts, given)
     else:
-        signed.give_back(parts, request.app.state.public_url, given)
+        signed.revoke_signed_token(parts, request.app.state.public_url, given)
     return JSONResponse({}, headers=no_store())
 
 

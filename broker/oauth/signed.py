@@ -37,7 +37,7 @@ _ERRORS: tuple[tuple[type[GuestkeyError], str, int], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
+class SignedToken:
     """A signed token, its seconds, and what it is good for."""
 
     token: str = field(repr=False)
@@ -45,7 +45,7 @@ class Signed:
     scope: str
 
 
-def ask(parts: Parts, issuer: str, caller: Caller, form: dict[str, str]) -> Signed:
+def issue_signed_token(parts: Parts, issuer: str, caller: Caller, form: dict[str, str]) -> SignedToken:
     """Ask the gate for a token for the dataset that `resource` names (RFC 8707).
 
     Raises:
@@ -60,7 +60,7 @@ def ask(parts: Parts, issuer: str, caller: Caller, form: dict[str, str]) -> Sign
         raise RuntimeError("without an idempotency key nothing was issued before")
     seconds = int((handed.lease.expires_at - handed.lease.created_at).total_seconds())
     scope = scope_of(handed.lease.action, str(handed.values["slice"]))
-    return Signed(handed.values["access_token"], seconds, scope)
+    return SignedToken(handed.values["access_token"], seconds, scope)
 
 
 def claims_of_live(parts: Parts, issuer: str, token: str) -> dict[str, Any] | None:
@@ -84,7 +84,7 @@ def claims_of_live(parts: Parts, issuer: str, token: str) -> dict[str, Any] | No
     return None if expires_at is None else claims | {"exp": int(expires_at.timestamp())}
 
 
-def give_back(parts: Parts, issuer: str, token: str) -> None:
+def revoke_signed_token(parts: Parts, issuer: str, token: str) -> None:
     """End the lease of a token of ours; whoever holds the token may. Anything else changes nothing."""
     claims = claims_of_live(parts, issuer, token)
     if claims is None:

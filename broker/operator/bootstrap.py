@@ -13,9 +13,9 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import Conflict, Invalid, NotFound
 from broker.base.ids import new_id
-from broker.identity import checking, invitations, login, sources
-from broker.identity.checking import Finding
+from broker.identity import invitations, login, source_check, sources
 from broker.identity.oidc import Client
+from broker.identity.source_check import Finding
 from broker.log import audit
 from broker.models import Installation, SignInSource
 from broker.runtime.installation import install
@@ -100,7 +100,7 @@ def bootstrap(parts: Parts, first: FirstSource, *, unchecked: bool = False) -> B
 def _tried(parts: Parts, first: FirstSource) -> list[Finding]:
     client = Client(first.issuer, first.client_id, first.client_secret, login.callback(parts.settings))
     try:
-        return checking.require(parts.settings, client)
+        return source_check.require(parts.settings, client)
     except Invalid as error:
         way_past = "If it is not up yet: --unchecked, and `guestkey source check` once it is."
         raise Invalid(error.detail, field=error.field, advice=f"{error.advice} {way_past}") from error

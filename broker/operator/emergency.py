@@ -19,7 +19,7 @@ from broker.operator.asking import agreed
 from broker.operator.configuring import Told, load
 from broker.revocation import closing
 from broker.runtime.parts import Parts
-from broker.suspensions.emergency_end import UNASKED, Ended, Outcome, end_recorded, end_shown
+from broker.suspensions.emergency_end import UNASKED, BackendOutcome, EmergencyReport, end_recorded, end_shown
 
 PARTLY = 9
 BACKEND_DOWN = 8
@@ -71,7 +71,7 @@ def close(out: Told, reason: str, *, hold_grants: bool) -> None:
     out.told([said, "An admin opens it again under /installation in the portal."], {"was_open": was_open})
 
 
-def _end(parts: Parts, reason: str, installation: str | None, seconds: float) -> Ended:
+def _end(parts: Parts, reason: str, installation: str | None, seconds: float) -> EmergencyReport:
     try:
         return end_recorded(parts, reason, seconds=seconds, told=_told)
     except BackendDown as error:
@@ -97,7 +97,7 @@ def _told(total: int, confirmed: int, failed: int) -> None:
         typer.echo(line, err=True)
 
 
-def _report(out: Told, ended: Ended) -> None:
+def _report(out: Told, ended: EmergencyReport) -> None:
     # What failed first: that is what somebody must look at.
     lines = [_line(outcome) for outcome in sorted(ended.outcomes, key=lambda outcome: outcome.confirmed)]
     out.told(lines, {"items": [_shown(outcome) for outcome in ended.outcomes], "doubt": ended.doubt})
@@ -109,7 +109,7 @@ def _report(out: Told, ended: Ended) -> None:
         typer.echo("Nothing of this installation is there.", err=True)
 
 
-def _line(outcome: Outcome) -> str:
+def _line(outcome: BackendOutcome) -> str:
     if outcome.confirmed:
         return f"✓ {outcome.lease}\t{outcome.kind}\t{outcome.confirmed_by}"
     if outcome.state == UNASKED:
@@ -118,7 +118,7 @@ def _line(outcome: Outcome) -> str:
     return f"! {outcome.lease}\t{outcome.kind}\t{until}\t{outcome.error}"
 
 
-def _shown(outcome: Outcome) -> dict[str, Any]:
+def _shown(outcome: BackendOutcome) -> dict[str, Any]:
     values = dataclasses.asdict(outcome)
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
 

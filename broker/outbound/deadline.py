@@ -18,7 +18,7 @@ T = TypeVar("T")
 _MOST_TRIED = 3
 
 
-class Aside:
+class AbandonableWork:
     """Work that cannot be cut, in threads that are left behind if it takes too long; at most so many at a time."""
 
     def __init__(self, most: int) -> None:
@@ -84,7 +84,7 @@ class Deadline:
             raise TimeoutError
         return left
 
-    def look_up(self, host: str, aside: Aside) -> list[str]:
+    def look_up(self, host: str, aside: AbandonableWork) -> list[str]:
         """The addresses of a name.
 
         Raises:

@@ -17,14 +17,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from urllib.parse import SplitResult, urlsplit
 
 from broker.base.settings import Settings
-from broker.base.tls_reasons import reason
-from broker.outbound.deadline import Aside, Deadline
+from broker.base.tls_reasons import explain_certificate_error
+from broker.outbound.deadline import AbandonableWork, Deadline
 from broker.outbound.smtp import NotSent
 
 LONGEST_TARGET = 500
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
-_NAMES = Aside(8)
+_NAMES = AbandonableWork(8)
 _PORTS = {"http": 80, "https": 443}
 # A cloud's machine-configuration service at a public-looking address.
 _METADATA = frozenset(map(ipaddress.ip_address, ("168.63.129.16", "192.0.0.192")))
@@ -47,7 +47,7 @@ def fault_of(url: str) -> str:
     return ""
 
 
-def leads_inside(settings: Settings, url: str) -> bool:
+def is_inner_address(settings: Settings, url: str) -> bool:
     """Whether a target of good form is an address, in any spelling, where it may not lie. No name is looked up."""
     try:
         found = socket.getaddrinfo(urlsplit(url).hostname, None, flags=socket.AI_NUMERICHOST)
@@ -98,7 +98,9 @@ def post(settings: Settings, url: str, body: bytes, headers: Mapping[str, str]) 
             line.request("POST", path, body=body, headers=dict(headers))
             return line.getresponse().status
     except ssl.SSLCertVerificationError as error:
-        raise NotSent(f"The target's certificate is not trusted: {reason(error, parts.hostname or '').why}.") from error
+        raise NotSent(
+            f"The target's certificate is not trusted: {explain_certificate_error(error, parts.hostname or '').why}."
+        ) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise NotSent(f"The target could not be reached ({type(error).__name__}).") from error
 

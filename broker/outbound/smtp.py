@@ -18,13 +18,13 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from broker.base.settings import Settings
-from broker.base.tls_reasons import reason
-from broker.outbound.deadline import Aside, Deadline
+from broker.base.tls_reasons import explain_certificate_error
+from broker.outbound.deadline import AbandonableWork, Deadline
 
 LONGEST_ADDRESS = 254
 # SMTP's codes from here on say that trying again changes nothing (RFC 5321 §4.2.1).
 _LASTING = 500
-_NAMES = Aside(8)
+_NAMES = AbandonableWork(8)
 _FOLDER = Path(__file__).parent / "templates"
 _text = Environment(loader=FileSystemLoader(_FOLDER), undefined=StrictUndefined)  # noqa: S701  plain text
 _html = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -110,7 +110,7 @@ def send(settings: Settings, mail: Mail) -> None:
     except smtplib.SMTPResponseException as error:
         raise NotSent(f"The mail server answered {error.smtp_code} ({type(error).__name__}).") from error
     except ssl.SSLCertVerificationError as error:
-        why = reason(error, settings.smtp_host).why
+        why = explain_certificate_error(error, settings.smtp_host).why
         raise NotSent(f"The mail server's certificate is not trusted: {why}.") from error
     except (smtplib.SMTPException, OSError, ValueError) as error:
         raise NotSent(f"The mail server could not be used ({type(error).__name__}).") from error

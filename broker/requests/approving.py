@@ -11,7 +11,7 @@ from broker.base import words
 from broker.base.database import Transaction
 from broker.base.errors import Invalid
 from broker.base.ids import new_id
-from broker.gate.foresight import Prospect, foresee
+from broker.gate.simulation import ProposedGrant, simulate
 from broker.identity.caller import Caller
 from broker.log import audit
 from broker.models import Dataset, Grant, Request, Team
@@ -55,12 +55,12 @@ def approve(
     if found.team_id:
         # Orders this grant against people being added by their lead (`broker.registry.teams`).
         tx.execute(select(Team.id).where(Team.id == found.team_id).with_for_update())
-    prospect = Prospect(holder_of(found), found.role, slice_name)
-    foresight = foresee(
+    prospect = ProposedGrant(holder_of(found), found.role, slice_name)
+    simulation = simulate(
         tx, parts.rulebook, party_of(tx, asker_of(tx, found), found.service_id), found.dataset_id, prospect
     )
-    refuse_if_pointless(foresight)
-    _check_lifetime(narrowing, foresight.longest_lifetime)
+    refuse_if_pointless(simulation)
+    _check_lifetime(narrowing, simulation.longest_lifetime)
     conclude(tx, caller, found, "approved", "", now)
     grant = Grant(
         dataset_id=found.dataset_id,
@@ -74,7 +74,7 @@ def approve(
         ends_at=min(filter(None, (now + timedelta(seconds=period), found.until))),
         request_id=found.id,
     )
-    return begin_grant(tx, caller, grant, prospect.holder, foresight.revision, now)
+    return begin_grant(tx, caller, grant, prospect.holder, simulation.revision, now)
 
 
 def begin_grant(

@@ -19,7 +19,7 @@ from broker.base.csv_lines import Columns, Row
 from broker.base.database import Transaction
 from broker.base.errors import Conflict, Invalid, NotFound
 from broker.base.ids import is_id
-from broker.gate.foresight import Prospect, foresee
+from broker.gate.simulation import ProposedGrant, simulate
 from broker.identity.caller import Caller
 from broker.identity.permissions import missing, teams_seen
 from broker.models import Dataset, Grant, Offer, Person, Team
@@ -126,13 +126,13 @@ def _give(parts: Parts, tx: Transaction, caller: Caller, row: Row, now: datetime
         raise refusal
     holder = _holder(tx, caller, of, row)
     _period(until, now)
-    prospect = Prospect(holder.subject, row["role"], row["slice"] or None)
-    foresight = foresee(tx, parts.rulebook, _party(tx, holder, now), of.id, prospect)
+    prospect = ProposedGrant(holder.subject, row["role"], row["slice"] or None)
+    simulation = simulate(tx, parts.rulebook, _party(tx, holder, now), of.id, prospect)
     # Only now the holder's row is locked, and two files sent at once see each other's grants.
     held = _held(tx, of.id, holder.person_id, holder.team_id, row, capped(tx, of.id, until))
     if held is not None:
         return Line(row.number, "already_granted", id=held.id, expires_at=held.ends_at)
-    refuse_if_pointless(foresight)
+    refuse_if_pointless(simulation)
     grant = Grant(
         dataset_id=of.id,
         role=prospect.role,
@@ -142,7 +142,7 @@ def _give(parts: Parts, tx: Transaction, caller: Caller, row: Row, now: datetime
         purpose=purpose,
         ends_at=until,
     )
-    begin_grant(tx, caller, grant, holder.subject, foresight.revision, now)
+    begin_grant(tx, caller, grant, holder.subject, simulation.revision, now)
     return Line(row.number, "granted", id=grant.id, expires_at=grant.ends_at)
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import func, or_, select
 from broker.base import canonical
 from broker.base.database import Transaction
 from broker.base.errors import Conflict, GuestkeyError, Invalid
-from broker.gate.foresight import Foresight, Prospect, foresee
+from broker.gate.simulation import ProposedGrant, Simulation, simulate
 from broker.identity.caller import Caller
 from broker.kinds.base import Ending
 from broker.kinds.discovery import serving
@@ -109,11 +109,11 @@ def dossier(parts: Parts, tx: Transaction, caller: Caller, found: Request, now: 
     """The facts beside a request the caller sees."""
     person = tx.get_one(Person, holding_person(found))
     of = tx.get_one(Dataset, found.dataset_id)
-    foresight = _foresight(parts, tx, found)
+    simulation = _simulation(parts, tx, found)
     opened = tuple(
         slice_
         for slice_ in slices_of(tx, [of.id])[of.id]
-        if found.slice_name in (None, slice_.name) and any(rule.opens(slice_.name) for rule in foresight.rules)
+        if found.slice_name in (None, slice_.name) and any(rule.opens(slice_.name) for rule in simulation.rules)
     )
     vendor = tx.get(Vendor, person.vendor_id) if person.vendor_id else None
     holder = _holder(tx, found, person)
@@ -124,17 +124,17 @@ def dossier(parts: Parts, tx: Transaction, caller: Caller, found: Request, now: 
         holder=holder,
         dataset=of,
         slices=opened,
-        doing={slice_.name: _doing(slice_, foresight) for slice_ in opened},
+        doing={slice_.name: _doing(slice_, simulation) for slice_ in opened},
         longest_period=_longest(found, of, now),
-        longest_lifetime=foresight.longest_lifetime,
-        rules=tuple(str(rule) for rule in foresight.rules),
-        conditions=foresight.conditions,
-        unmet_now=foresight.unmet_now,
-        lasting=foresight.lasting,
+        longest_lifetime=simulation.longest_lifetime,
+        rules=tuple(str(rule) for rule in simulation.rules),
+        conditions=simulation.conditions,
+        unmet_now=simulation.unmet_now,
+        lasting=simulation.lasting,
         history=_history(tx, found, person, now),
         endings={kind.name: kind.ending for slice_ in opened for kind in serving(slice_.kind, "read")},
-        revision=foresight.revision,
-        state=_state(tx, holder, person, vendor, of, opened, foresight),
+        revision=simulation.revision,
+        state=_state(tx, holder, person, vendor, of, opened, simulation),
         refusal=why_not(tx, caller, found),
         owner_suspended=of.owner_id is not None and tx.get_one(Person, of.owner_id).status != "active",
         somebody_may_decide=_somebody_may_decide(tx, found, now),
@@ -190,15 +190,15 @@ def _shown(state: str) -> Mapping[str, list[str]]:
         return {}
 
 
-def _foresight(parts: Parts, tx: Transaction, found: Request) -> Foresight:
+def _simulation(parts: Parts, tx: Transaction, found: Request) -> Simulation:
     party = party_of(tx, asker_of(tx, found), found.service_id)
-    prospect = Prospect(holder_of(found), found.role, found.slice_name)
-    return foresee(tx, parts.rulebook, party, found.dataset_id, prospect, locking=False)
+    prospect = ProposedGrant(holder_of(found), found.role, found.slice_name)
+    return simulate(tx, parts.rulebook, party, found.dataset_id, prospect, locking=False)
 
 
-def _doing(slice_: Slice, foresight: Foresight) -> tuple[str, ...]:
+def _doing(slice_: Slice, simulation: Simulation) -> tuple[str, ...]:
     """What the role may do with a slice, as far as the slice serves it."""
-    allowed = {action for rule in foresight.rules if rule.opens(slice_.name) for action in rule.actions}
+    allowed = {action for rule in simulation.rules if rule.opens(slice_.name) for action in rule.actions}
     return tuple(sorted(allowed & set(slice_.actions)))
 
 
@@ -266,7 +266,7 @@ def _state(
     vendor: Vendor | None,
     of: Dataset,
     slices: tuple[Slice, ...],
-    foresight: Foresight,
+    simulation: Simulation,
 ) -> str:
     owner = tx.get(Person, of.owner_id) if of.owner_id else None
     kept_until = of.retention_until.astimezone(UTC) if of.retention_until else None
@@ -280,12 +280,12 @@ def _state(
         "Owner": [owner.name or owner.email or owner.id] if owner else [],
         "Kept until": [f"{kept_until:%d %b %Y, %H:%M} UTC"] if kept_until else [],
         "Slices": [
-            f"{slice_.name} ({' and '.join(_doing(slice_, foresight)) or 'nothing'}), {slice_.state}:"
+            f"{slice_.name} ({' and '.join(_doing(slice_, simulation)) or 'nothing'}), {slice_.state}:"
             f" {_said(slice_.binding)}"
             for slice_ in slices
         ],
-        "Rules": [str(rule) for rule in foresight.rules],
-        "What speaks against it": [reason.sentence for reason in foresight.lasting],
+        "Rules": [str(rule) for rule in simulation.rules],
+        "What speaks against it": [reason.sentence for reason in simulation.lasting],
     }
     # Two states may read alike; they are told apart by these.
     exact = [

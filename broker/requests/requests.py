@@ -17,7 +17,7 @@ from broker.base.database import Transaction
 from broker.base.errors import Conflict, Forbidden, Invalid
 from broker.base.ids import is_id, new_id
 from broker.base.paging import Page, Window, matching, page
-from broker.gate.foresight import Foresight, Prospect, foresee
+from broker.gate.simulation import ProposedGrant, Simulation, simulate
 from broker.identity.caller import Caller
 from broker.identity.permissions import STEWARD, is_lead, looked_after, missing, requests_seen, stewards_of
 from broker.log import audit
@@ -104,13 +104,13 @@ def ask(parts: Parts, tx: Transaction, caller: Caller, new: NewRequest, now: dat
     _check_period(new.period)
     purpose = words.prose(new.purpose, "/purpose")
     new = _plain(caller, new)
-    prospect = Prospect(
+    prospect = ProposedGrant(
         holder=_holder(tx, caller, new),
         role=words.word(new.role, "/role"),
         slice=words.word(new.slice, "/slice") if new.slice is not None else None,
     )
-    foresight = foresee(tx, parts.rulebook, _party(tx, caller, new, now), of.id, prospect)
-    refuse_if_pointless(foresight)
+    simulation = simulate(tx, parts.rulebook, _party(tx, caller, new, now), of.id, prospect)
+    refuse_if_pointless(simulation)
     _check_not_asked(tx, caller, of.id, new)
     made = Request(
         id=new_id("rq"),
@@ -143,7 +143,7 @@ def ask(parts: Parts, tx: Transaction, caller: Caller, new: NewRequest, now: dat
             "period": made.period,
             "until": made.until.isoformat() if made.until else None,
             "holder": prospect.holder,
-            "revision": foresight.revision,
+            "revision": simulation.revision,
         },
         personal={"purpose": purpose},
     )
@@ -219,19 +219,19 @@ def conclude(tx: Transaction, caller: Caller, found: Request, state: str, reason
     return changed
 
 
-def refuse_if_pointless(foresight: Foresight) -> None:
+def refuse_if_pointless(simulation: Simulation) -> None:
     """Refuse a grant that could never open anything as things are.
 
     Raises:
         NotFound: the dataset is not there for whoever would hold it.
         Conflict: naming every lasting reason.
     """
-    if any(reason.code == "dataset_unknown" for reason in foresight.lasting):
+    if any(reason.code == "dataset_unknown" for reason in simulation.lasting):
         raise missing("dataset")
-    if foresight.lasting:
+    if simulation.lasting:
         raise Conflict(
-            "Such a grant would open nothing now: " + " ".join(reason.sentence for reason in foresight.lasting),
-            advice=" ".join(dict.fromkeys(reason.advice for reason in foresight.lasting)),
+            "Such a grant would open nothing now: " + " ".join(reason.sentence for reason in simulation.lasting),
+            advice=" ".join(dict.fromkeys(reason.advice for reason in simulation.lasting)),
             code="grant_pointless",
         )
 

@@ -33,7 +33,7 @@ NAME = "everything"
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class InstallationState:
     """How the installation stands. `held` counts the grants that wait to be confirmed, `live` the leases not ended."""
 
     closed_at: datetime | None
@@ -43,7 +43,7 @@ class Standing:
     live: int
 
 
-def standing(tx: Transaction) -> Standing:
+def installation_state(tx: Transaction) -> InstallationState:
     """How the installation stands now.
 
     Raises:
@@ -54,7 +54,7 @@ def standing(tx: Transaction) -> Standing:
     if row.held_before is not None:
         held = tx.execute(select(func.count()).select_from(Grant).where(is_held(row.held_before))).scalar_one()
     live = tx.execute(select(func.count()).select_from(Lease).where(Lease.state.in_(LIVE_STATES))).scalar_one()
-    return Standing(row.closed_at, row.closed_why, row.held_before, held, live)
+    return InstallationState(row.closed_at, row.closed_why, row.held_before, held, live)
 
 
 def close(
@@ -130,8 +130,8 @@ def note_resumed(tx: Transaction, caller: Caller, what: str, target_id: str, now
         audit.record(tx, "suspension.lifted", actor=caller.subject, subject=closed, now=now)
 
 
-def put_out(parts: Parts) -> int:
-    """While closed: end the sign-ins from before, and mark every live lease, in batches. Returns how many leases."""
+def end_sessions_batch(parts: Parts) -> int:
+    """While closed, end earlier sign-ins and mark every live lease, in batches. Returns how many leases were marked."""
     marked = 0
     while True:
         with parts.database.transaction() as tx:
@@ -147,7 +147,7 @@ def put_out(parts: Parts) -> int:
             return marked
 
 
-def close_by_hand(
+def close_manually(
     tx: Transaction, caller: Caller, reason: str, now: datetime, *, expected: Mapping[str, Any] | None = None
 ) -> Suspension:
     """Close, by an admin, whose own session or token ends at once like everybody's.
@@ -166,7 +166,7 @@ def close_by_hand(
     return begun
 
 
-def open_again(tx: Transaction, caller: Caller, reason: str, now: datetime) -> Standing:
+def reopen(tx: Transaction, caller: Caller, reason: str, now: datetime) -> InstallationState:
     """Open, by an admin. Brings back no session and no lease; held grants stay held.
 
     Raises:
@@ -181,7 +181,7 @@ def open_again(tx: Transaction, caller: Caller, reason: str, now: datetime) -> S
     reason = words.prose(reason, "/reason")
     audit.record(tx, "installation.opened", actor=caller.subject, subject=SUBJECT, now=now, personal={"reason": reason})
     note_resumed(tx, caller, INSTALLATION, SUBJECT, now)
-    return standing(tx)
+    return installation_state(tx)
 
 
 def held_grants(tx: Transaction, caller: Caller, *, after: str = "", limit: int = 100) -> Sequence[Grant]:
@@ -245,7 +245,7 @@ def _of_vendor(vendor: str) -> ColumnElement[bool]:
 
 
 def _sign_out(tx: Transaction, closed_at: datetime, now: datetime) -> int:
-    """End a batch of the sessions and tokens begun before the house closed."""
+    """End a batch of the sessions and tokens begun before the installation closed."""
     ended = 0
     for record, begun in ((Session, Session.signed_in_at), (ApiToken, ApiToken.created_at)):
         some = select(record.id).where(record.ended_at.is_(None), begun < closed_at).limit(BATCH)

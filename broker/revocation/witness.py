@@ -34,7 +34,7 @@ class _Seen:
     at: datetime
 
 
-def testify(parts: Parts) -> int:
+def update(parts: Parts) -> int:
     """Compare the records with the witness, then tell it how far they are. For the worker.
 
     Returns 1 if the installation closed because of it.
@@ -46,7 +46,7 @@ def testify(parts: Parts) -> int:
     seen = _seen(parts)
     with parts.database.transaction() as tx:
         newest, now = _newest(tx), clock(tx)
-        if seen is not None and _went_back(tx, seen, newest):
+        if seen is not None and _is_rolled_back(tx, seen, newest):
             return _close(tx, seen, newest, now)
         closed = tx.execute(select(PolicyInForce.closed_at)).scalar_one_or_none() is not None
     # While closed the witness keeps what it saw, so that the gap can still be told.
@@ -67,7 +67,7 @@ def check(parts: Parts) -> bool:
         return False
     with parts.database.transaction() as tx:
         newest = _newest(tx)
-        return _went_back(tx, seen, newest) and bool(_close(tx, seen, newest, clock(tx)))
+        return _is_rolled_back(tx, seen, newest) and bool(_close(tx, seen, newest, clock(tx)))
 
 
 def check_once(parts: Parts) -> None:
@@ -90,7 +90,7 @@ def check_once(parts: Parts) -> None:
     parts.witnessed = True
 
 
-def _went_back(tx: Transaction, seen: _Seen, newest: int) -> bool:
+def _is_rolled_back(tx: Transaction, seen: _Seen, newest: int) -> bool:
     if newest >= seen.event:
         return False
     held_before = tx.execute(select(PolicyInForce.held_before)).scalar_one_or_none()

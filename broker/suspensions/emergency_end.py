@@ -28,7 +28,7 @@ Told = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class BackendOutcome:
     """What became of one credential. `exposed_until` is set where nothing confirmed its end yet.
 
     Without a lease it is a place that could not be asked (`unasked`): whatever is there lives on.
@@ -50,13 +50,13 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EmergencyReport:
     """What became of everything; `answered` are the places that said what they hold.
 
     `doubt` says why finding nothing may mean that the wrong thing was looked for.
     """
 
-    outcomes: list[Outcome]
+    outcomes: list[BackendOutcome]
     answered: frozenset[str]
     doubt: str = ""
 
@@ -72,7 +72,7 @@ class Ended:
         return silent and not self.answered and not any(outcome.confirmed for outcome in self.outcomes)
 
 
-def end_recorded(parts: Parts, why: str, *, seconds: float, told: Told) -> Ended:
+def end_recorded(parts: Parts, why: str, *, seconds: float, told: Told) -> EmergencyReport:
     """Close the installation and end all leases on record, then what the backends show besides.
 
     Args:
@@ -85,7 +85,7 @@ def end_recorded(parts: Parts, why: str, *, seconds: float, told: Told) -> Ended
     """
     with parts.database.transaction() as tx:
         closing.close(tx, why, actor="operator", now=clock(tx))
-    closing.put_out(parts)
+    closing.end_sessions_batch(parts)
     ids = _live_ids(parts)
     until = monotonic() + seconds
     with ThreadPoolExecutor(sweeping.HANDS) as pool:
@@ -99,19 +99,19 @@ def end_recorded(parts: Parts, why: str, *, seconds: float, told: Told) -> Ended
             sleep(_PAUSE_SECONDS)
     reconciled = reconciling.reconcile(parts)
     outcomes += [_of_stray(stray) for stray in reconciled.strays]
-    return Ended(outcomes + _unasked(reconciled.shown), _answered(reconciled.shown))
+    return EmergencyReport(outcomes + _unasked(reconciled.shown), _answered(reconciled.shown))
 
 
-def end_shown(parts: Parts, tag: str, connections: Iterable[str], *, told: Told) -> Ended:
+def end_shown(parts: Parts, tag: str, connections: Iterable[str], *, told: Told) -> EmergencyReport:
     """Without the records: end what the backends themselves show with our tag, on these connections."""
-    shown = {name: reconciling.shown_anyhow(parts, tag, name, _bounds(parts, name, connections)) for name in kinds}
+    shown = {name: reconciling.list_handles(parts, tag, name, _bounds(parts, name, connections)) for name in kinds}
     seen = [(name, handle, where) for name, answer in shown.items() for handle, where in sorted(answer.handles.items())]
-    outcomes: list[Outcome] = []
+    outcomes: list[BackendOutcome] = []
     for name, handle, where in seen:
-        outcomes.append(_of_stray(reconciling.end_seen(parts, tag, name, handle, where)))
+        outcomes.append(_of_stray(reconciling.end_orphans(parts, tag, name, handle, where)))
         told(len(seen), sum(outcome.confirmed for outcome in outcomes), sum(not o.confirmed for o in outcomes))
     doubt = "" if seen else _doubt(tag, frozenset().union(*(answer.other_tags for answer in shown.values())))
-    return Ended(outcomes + _unasked(shown), _answered(shown), doubt)
+    return EmergencyReport(outcomes + _unasked(shown), _answered(shown), doubt)
 
 
 def _bounds(parts: Parts, kind: str, connections: Iterable[str]) -> list[Bound]:
@@ -121,14 +121,14 @@ def _bounds(parts: Parts, kind: str, connections: Iterable[str]) -> list[Bound]:
     return [Bound(binding, parts.settings.place(kind, binding)) for binding in bindings]
 
 
-def _of_stray(stray: reconciling.Stray) -> Outcome:
+def _of_stray(stray: reconciling.Orphan) -> BackendOutcome:
     state = "revoke_failed" if stray.error else "revoked"
-    return Outcome(stray.lease, stray.kind, state, stray.confirmed_by, error=stray.error)
+    return BackendOutcome(stray.lease, stray.kind, state, stray.confirmed_by, error=stray.error)
 
 
-def _unasked(shown: Mapping[str, Shown]) -> list[Outcome]:
+def _unasked(shown: Mapping[str, Shown]) -> list[BackendOutcome]:
     return [
-        Outcome("", kind, UNASKED, error=why, place=place)
+        BackendOutcome("", kind, UNASKED, error=why, place=place)
         for kind, answer in shown.items()
         for place, why in sorted(answer.unasked.items())
     ]
@@ -151,11 +151,11 @@ def _live_ids(parts: Parts) -> Sequence[str]:
         return tx.scalars(select(Lease.id).where(Lease.state.in_(LIVE_STATES)).order_by(Lease.id)).all()
 
 
-def _outcomes(parts: Parts, ids: Sequence[str]) -> list[Outcome]:
+def _outcomes(parts: Parts, ids: Sequence[str]) -> list[BackendOutcome]:
     with parts.database.transaction() as tx:
         leases = tx.scalars(select(Lease).where(Lease.id.in_(ids)).order_by(Lease.id)).all()
         return [
-            Outcome(
+            BackendOutcome(
                 lease.id,
                 lease.kind,
                 lease.state,

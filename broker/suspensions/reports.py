@@ -25,7 +25,7 @@ _ENDED = ("revoked", "expired")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class LeaseOutcome:
     """One lease's end: ended at, confirmed by what, or exposed until when.
 
     `seconds` are from the suspension to the backend's confirmation. `exposed_until` is set where nothing has confirmed
@@ -75,7 +75,7 @@ class Report:
     """
 
     suspension: Suspension
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[LeaseOutcome]
     by_kind: Sequence[KindOutcome]
     differences: Mapping[str, tuple[int, int]]
     events: Sequence[str]
@@ -237,10 +237,10 @@ def _by_hand(parts: Parts, rows: Sequence[Row[Lease, dict[str, Any]]], now: date
     }
 
 
-def _outcome(suspension: Suspension, lease: Lease, by_hand: Mapping[str, str] | None) -> Outcome:
+def _outcome(suspension: Suspension, lease: Lease, by_hand: Mapping[str, str] | None) -> LeaseOutcome:
     """What became of one lease; what its backend said, and what to type there, is for the organisation alone."""
     ended, failing = lease.state in _ENDED, lease.state == "revoke_failed"
-    return Outcome(
+    return LeaseOutcome(
         lease=lease.id,
         kind=lease.kind,
         state=lease.state,

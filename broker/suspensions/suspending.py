@@ -110,7 +110,7 @@ def suspend(
     """
     target = find(tx, caller, what, key)
     if what == INSTALLATION:
-        return closing.close_by_hand(tx, caller, reason, now, expected=expected), []
+        return closing.close_manually(tx, caller, reason, now, expected=expected), []
     found = count(tx, target)
     act = cast("Callable[[Transaction, Caller, str, str, datetime], list[str]]", _ACTS[what])
     leases = act(tx, caller, target.key, reason, now)
@@ -149,7 +149,7 @@ def resume(tx: Transaction, caller: Caller, what: What, key: str, reason: str, n
     """
     target = find(tx, caller, what, key)
     if what == INSTALLATION:
-        closing.open_again(tx, caller, reason, now)
+        closing.reopen(tx, caller, reason, now)
         return find(tx, caller, what, key)
     _RESUMES[what](tx, caller, target.key, reason, now)
     closing.note_resumed(tx, caller, what, target.id, now)

@@ -23,10 +23,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 
-from broker.base.bounds import Entrance
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, Invalid
-from broker.keystore.answers import down
+from broker.base.resilience import ConcurrencyLimit
+from broker.keystore.responses import down
 from broker.keystore.vault import VaultRefused
 from broker.kinds.x509.naming import Unsound, read_crl
 from broker.kinds.x509.stored import authority, nonsense
@@ -60,7 +60,7 @@ class Relay:
     """Certificate and list as OpenBao has them, kept for a second: gateways may not become a load of their own."""
 
     def __init__(self) -> None:
-        self._entrance = Entrance(_AT_ONCE, down)
+        self._limit = ConcurrencyLimit(_AT_ONCE, down)
         self._threads = CapacityLimiter(_THREADS)
         self._lock = Lock()
         self._at = float("-inf")
@@ -106,7 +106,7 @@ class Relay:
             raise _no_question() from error
 
     def _entered(self, parts: Parts, ask: Callable[[], T]) -> T:
-        with self._entrance.entered(parts.settings.bao_timeout):
+        with self._limit.entered(parts.settings.bao_timeout):
             return ask()
 
 

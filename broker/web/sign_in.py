@@ -22,7 +22,7 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.identity import invitations, login, sources
 from broker.identity.http import SESSION_COOKIE, SIGN_IN_COOKIE, drop_cookie, set_cookie
-from broker.identity.login import Arrival, Departure, Visitor
+from broker.identity.login import AuthorizationRedirect, BrowserInfo, StartedSession
 from broker.models import Vendor
 from broker.runtime.parts import Parts
 from broker.web.api.common import PartsNow, parts_of
@@ -65,17 +65,17 @@ async def arrive(request: Request) -> Response:
     parts, desk = parts_of(request), desk_of(request)
     answer = login.check_single(request.query_params.multi_items())
     bound = request.cookies.get(SIGN_IN_COOKIE, "")
-    way = await to_thread.run_sync(lambda: login.way_back(parts, answer, bound))
-    arrival = await desk.apart(
-        way.source.issuer, lambda: login.arrive(parts, desk.providers, answer, bound, _visitor(request))
+    way = await to_thread.run_sync(lambda: login.route_of_callback(parts, answer, bound))
+    started = await desk.apart(
+        way.source.issuer, lambda: login.complete_sign_in(parts, desk.providers, answer, bound, _visitor(request))
     )
-    return _in(arrival, parts.settings.session_lifetime)
+    return _in(started, parts.settings.session_lifetime)
 
 
 @router.get("/sign-in/{source_id}")
 async def start(source_id: Annotated[str, Path(max_length=64)], request: Request, next: Next = "/") -> Response:
     """Off to a source's provider."""
-    return await _off(request, lambda parts: login.way(parts, source_id), next)
+    return await _off(request, lambda parts: login.route_by_source(parts, source_id), next)
 
 
 @router.get("/join/{token}")
@@ -108,13 +108,13 @@ def invited_to_enrol(token: Token, parts: PartsNow) -> Response:
 @router.get("/join/{token}/sign-in")
 async def start_joining(token: Token, request: Request) -> Response:
     """Off to the provider that an invitation to join is bound to."""
-    return await _off(request, lambda parts: login.way_invited(parts, token, "join"), "/")
+    return await _off(request, lambda parts: login.route_by_invitation(parts, token, "join"), "/")
 
 
 @router.get("/enrol/{token}/sign-in")
 async def start_enrolling(token: Token, request: Request) -> Response:
     """Off to the provider of the person that an enrolment link was made for."""
-    return await _off(request, lambda parts: login.way_invited(parts, token, "enrol_factor"), "/security")
+    return await _off(request, lambda parts: login.route_by_invitation(parts, token, "enrol_factor"), "/security")
 
 
 @router.post("/sign-out")
@@ -144,29 +144,29 @@ def _start_path(source_id: str, path: str) -> str:
     return f"/sign-in/{quote(source_id, safe='')}?{urlencode({'next': path})}"
 
 
-async def _off(request: Request, find: Callable[[Parts], login.Way], after: str) -> Response:
+async def _off(request: Request, find: Callable[[Parts], login.SignInRoute], after: str) -> Response:
     parts, desk, bound = parts_of(request), desk_of(request), request.cookies.get(SIGN_IN_COOKIE, "")
     way = await to_thread.run_sync(lambda: find(parts))
     departure = await desk.apart(
         way.source.issuer,
-        lambda: login.depart(parts, desk.providers, way, next_path=after, browser_token=bound),
+        lambda: login.begin_sign_in(parts, desk.providers, way, next_path=after, browser_token=bound),
     )
     return _leaving(departure)
 
 
-def _leaving(departure: Departure) -> Response:
+def _leaving(departure: AuthorizationRedirect) -> Response:
     response = RedirectResponse(departure.url, 303)
     set_cookie(response, SIGN_IN_COOKIE, departure.browser_token, seconds=_ATTEMPT_SECONDS)
     return response
 
 
-def _in(arrival: Arrival, session_lifetime: int) -> Response:
-    response = RedirectResponse("/" if arrival.pending else arrival.next_path, 303)
-    set_cookie(response, SESSION_COOKIE, arrival.session_token, seconds=session_lifetime)
-    set_cookie(response, SOURCE_COOKIE, arrival.source_id, seconds=_SOURCE_SECONDS)
+def _in(started: StartedSession, session_lifetime: int) -> Response:
+    response = RedirectResponse("/" if started.pending else started.next_path, 303)
+    set_cookie(response, SESSION_COOKIE, started.session_token, seconds=session_lifetime)
+    set_cookie(response, SOURCE_COOKIE, started.source_id, seconds=_SOURCE_SECONDS)
     return response
 
 
-def _visitor(request: Request) -> Visitor:
+def _visitor(request: Request) -> BrowserInfo:
     address = request.client.host if request.client else ""
-    return Visitor(address, request.headers.get("user-agent", ""), request.cookies.get(SESSION_COOKIE, ""))
+    return BrowserInfo(address, request.headers.get("user-agent", ""), request.cookies.get(SESSION_COOKIE, ""))

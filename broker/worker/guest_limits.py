@@ -21,10 +21,10 @@ log = structlog.get_logger(__name__)
 LIMITS_SECONDS = 5.0
 
 
-def look(parts: Parts) -> int:
+def enforce(parts: Parts) -> int:
     """What the worker does every few seconds; returns how many sessions were ended for their length."""
     # First, because it waits for least.
-    keep_out(parts)
+    end_sessions_of_failed_leases(parts)
     return end_overlong(parts)
 
 
@@ -50,7 +50,7 @@ def end_overlong(parts: Parts) -> int:
     return ended
 
 
-def keep_out(parts: Parts) -> int:
+def end_sessions_of_failed_leases(parts: Parts) -> int:
     """End what is open of leases whose end failed. Returns of how many; a silent place is passed over."""
     query = select(Lease.kind, Lease.handle, Slice.binding).join(Slice, Slice.id == Lease.slice_id)
     with parts.database.transaction() as tx:

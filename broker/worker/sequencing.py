@@ -84,7 +84,7 @@ def _append(tx: Transaction) -> int:
     unsequenced = (
         select(Event.number, Event.leaf)
         .outerjoin(LogEntry, LogEntry.event_number == Event.number)
-        .where(Event.number > _settled(tx), LogEntry.index.is_(None))
+        .where(Event.number > _entries_settled(tx), LogEntry.index.is_(None))
         .order_by(Event.number)
         .limit(BATCH)
     )
@@ -98,7 +98,7 @@ def _append(tx: Transaction) -> int:
     return len(rows)
 
 
-def _settled(tx: Transaction) -> int:
+def _entries_settled(tx: Transaction) -> int:
     """A number up to which nothing can appear any more: what was written well before the newest event in the tree."""
     newest = select(Event.at).join(LogEntry, LogEntry.event_number == Event.number)
     at = tx.execute(newest.order_by(LogEntry.index.desc()).limit(1)).scalar_one_or_none()

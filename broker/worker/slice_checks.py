@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 LOOK_SECONDS = 20.0
 
 
-def look_again(parts: Parts, setup: Vault) -> int:
+def recheck_slices(parts: Parts, setup: Vault) -> int:
     """Compare what lies behind each slice with what did when it was registered. Returns how many have changed.
 
     A connection that does not answer is passed over: see `broker.leases.unreachable`; it gives no credentials.
@@ -60,7 +60,7 @@ def _look(parts: Parts, setup: Vault, kind_name: str, connection: str, slices: l
         if told:
             changed += _mark(parts, slice_, told, now)
         elif kind.outdated(slice_.seen):
-            slice_registration.remake(parts, setup, slice_.id)
+            slice_registration.rebuild(parts, setup, slice_.id)
     return changed
 
 

@@ -72,13 +72,13 @@ def _claimed(parts: Parts, which: ColumnElement[bool], down: Set[Place] = frozen
         yield slice_
 
 
-def _give_back(tx: Transaction, slice_: Slice) -> None:
+def _release_claim(tx: Transaction, slice_: Slice) -> None:
     """Let whichever worker comes next in; what became another's meanwhile stays that one's."""
     mine = (Slice.id == slice_.id, Slice.claimed_until == slice_.claimed_until)
     tx.execute(update(Slice).where(*mine).values(claimed_until=None))
 
 
-def remake(parts: Parts, setup: Vault, slice_id: str) -> None:
+def rebuild(parts: Parts, setup: Vault, slice_id: str) -> None:
     """Make a slice that an earlier version registered as this one does; it stays `ready` and its leases live on.
 
     Whatever keeps it from that is tried again with the next round.
@@ -89,13 +89,13 @@ def remake(parts: Parts, setup: Vault, slice_id: str) -> None:
             seen = _seen(setup, slice_)
         except (BackendDown, Invalid, VaultRefused) as error:
             log.warning("slice.not_remade", slice=slice_.id, error=type(error).__name__)
-            _leave(parts, slice_)
+            _release(parts, slice_)
             continue
         with parts.database.transaction() as tx:
             again = update(Slice).where(Slice.id == slice_.id, Slice.state == "ready")
             if tx.execute(again.values(seen=seen, rows_estimate=rows).returning(Slice.id)).first() is not None:
                 audit.record(tx, "slice.remade", actor=audit.SYSTEM, subject=slice_.id, now=clock(tx))
-            _give_back(tx, slice_)
+            _release_claim(tx, slice_)
 
 
 def _seen(setup: Vault, slice_: Slice) -> dict[str, Any] | None:
@@ -114,21 +114,21 @@ def _register(parts: Parts, setup: Vault, slice_: Slice, down: set[Place]) -> bo
     except BackendDown as error:
         log.warning("slice.waits", slice=slice_.id, backend=error.backend)
         down.add((slice_.kind, str(slice_.binding.get("connection", ""))))
-        _leave(parts, slice_)
+        _release(parts, slice_)
     except Invalid as error:
-        _conclude(parts, slice_, "failed", f"{error.detail} {error.advice}".strip())
+        _finish(parts, slice_, "failed", f"{error.detail} {error.advice}".strip())
     except VaultRefused:
-        _conclude(parts, slice_, "failed", "The key store refused the setup identity.")
+        _finish(parts, slice_, "failed", "The key store refused the setup identity.")
     except Exception as error:  # the slices behind it wait for no fault of theirs
         log.exception("slice.unforeseen", slice=slice_.id, error=type(error).__name__)
-        _leave(parts, slice_)
+        _release(parts, slice_)
     else:
-        _conclude(parts, slice_, "ready", "", rows, seen)
+        _finish(parts, slice_, "ready", "", rows, seen)
         return True
     return False
 
 
-def lend_again(parts: Parts, setup: Vault, stopping: Callable[[], bool] = lambda: False) -> int:
+def refresh_statements(parts: Parts, setup: Vault, stopping: Callable[[], bool] = lambda: False) -> int:
     """Give the key store this version's statements for every slice in use, once. Returns of how many slices.
 
     Slices that an earlier version registered are ended by the statements of then, until this has been done.
@@ -167,12 +167,12 @@ def _bound(parts: Parts, slice_: Slice) -> Bound:
     return Bound(slice_.binding, parts.settings.place(slice_.kind, slice_.binding))
 
 
-def _leave(parts: Parts, slice_: Slice) -> None:
+def _release(parts: Parts, slice_: Slice) -> None:
     with parts.database.transaction() as tx:
-        _give_back(tx, slice_)
+        _release_claim(tx, slice_)
 
 
-def _conclude(
+def _finish(
     parts: Parts,
     slice_: Slice,
     state: str,
@@ -191,7 +191,7 @@ def _conclude(
             audit.record(
                 tx, f"slice.{state}", actor=audit.SYSTEM, subject=slice_.id, now=clock(tx), details={"detail": detail}
             )
-        _give_back(tx, slice_)
+        _release_claim(tx, slice_)
 
 
 def remove_retired(parts: Parts, setup: Vault) -> int:
@@ -211,7 +211,7 @@ def _remove(parts: Parts, setup: Vault, slice_: Slice) -> bool:
         kinds[slice_.kind].unregister(setup, slice_.id, _bound(parts, slice_))
     except (BackendDown, Invalid, VaultRefused) as error:
         log.warning("slice.not_removed", slice=slice_.id, error=type(error).__name__)
-        _leave(parts, slice_)
+        _release(parts, slice_)
         return False
     with parts.database.transaction() as tx:
         removed = tx.execute(
@@ -222,5 +222,5 @@ def _remove(parts: Parts, setup: Vault, slice_: Slice) -> bool:
         ).one_or_none()
         if removed is not None:
             audit.record(tx, "slice.removed", actor=audit.SYSTEM, subject=slice_.id, now=clock(tx), details={})
-        _give_back(tx, slice_)
+        _release_claim(tx, slice_)
     return removed is not None

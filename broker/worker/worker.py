@@ -15,7 +15,7 @@ from broker.base.database import now as clock
 from broker.base.errors import GuestkeyError
 from broker.keystore.vault import Vault
 from broker.leases import reconciling, redeciding, sweeping
-from broker.notices.posting import Postman
+from broker.notices.sending import NoticeSender
 from broker.registry.slices import REGISTERING_CHANNEL
 from broker.revocation import closing, witness
 from broker.revocation.ending import ENDING_CHANNEL
@@ -24,7 +24,7 @@ from broker.runtime.chores import RECONCILE_SECONDS
 from broker.runtime.parts import Parts
 from broker.runtime.rulebook import CHANGED_CHANNEL
 from broker.worker import catalogue_refresh, guest_limits, housekeeping, sequencing, slice_checks, slice_registration
-from broker.worker.login_blockers import Doorkeeper
+from broker.worker.login_watch import LoginWatch
 
 log = structlog.get_logger(__name__)
 HOUSEKEEPING_SECONDS = 60.0
@@ -43,8 +43,8 @@ class Worker:
         self._setup = setup
         self._stopping = threading.Event()
         self._due: dict[str, float] = {}
-        self._beside: dict[str, Future[None]] = {}
-        self._again: set[str] = set()
+        self._background: dict[str, Future[None]] = {}
+        self._rerun: set[str] = set()
         self._lent = False
 
     def stop(self, *_signal: object) -> None:
@@ -58,11 +58,13 @@ class Worker:
 
     def run(self) -> None:
         """Work until stopped. Faults of backends are logged and tried again; they never end the worker."""
-        # Telling people has a thread of its own: whatever it waits for, ending goes on.
-        postman = threading.Thread(target=Postman(self._parts).run, args=(self._stopping,), name="postman", daemon=True)
+        # Sending notices has a thread of its own: whatever it waits for, ending goes on.
+        postman = threading.Thread(
+            target=NoticeSender(self._parts).run, args=(self._stopping,), name="postman", daemon=True
+        )
         postman.start()
-        # So has keeping doors open: it looks every second, whatever the rest of this waits for.
-        doors = threading.Thread(target=Doorkeeper(self._parts).run, args=(self._stopping,), name="doors", daemon=True)
+        # So has the watch over log-ins: it looks every second, whatever the rest waits for.
+        doors = threading.Thread(target=LoginWatch(self._parts).run, args=(self._stopping,), name="doors", daemon=True)
         doors.start()
         with (
             ThreadPoolExecutor(sweeping.HANDS, thread_name_prefix="hand") as pool,
@@ -82,26 +84,26 @@ class Worker:
 
     def _step(self, pool: ThreadPoolExecutor, others: ThreadPoolExecutor) -> float:
         settings = self._parts.settings
-        self._every("witness", WITNESS_SECONDS, lambda: witness.testify(self._parts))
-        closing.put_out(self._parts)
-        sweeping.mark_over(self._parts)
+        self._every("witness", WITNESS_SECONDS, lambda: witness.update(self._parts))
+        closing.end_sessions_batch(self._parts)
+        sweeping.mark_expired(self._parts)
         while sweeping.end_marked(self._parts, pool) == sweeping.BATCH and not self._stopping.is_set():
             continue
         if self._setup is not None:
             setup = self._setup
-            self._run_beside(others, "setup", lambda: self._set_up(setup))
+            self._run_in_background(others, "setup", lambda: self._set_up(setup))
             if not self._lent:
-                self._run_beside(others, "lend", lambda: self._lend_again(setup))
+                self._run_in_background(others, "lend", lambda: self._lend_again(setup))
         self._shared(chores.REDECIDE, settings.redecide_interval, lambda: redeciding.redecide_all(self._parts))
         self._shared(
             chores.RECONCILE,
             RECONCILE_SECONDS,
-            lambda: self._run_beside(others, chores.RECONCILE, lambda: reconciling.reconcile(self._parts).ended),
+            lambda: self._run_in_background(others, chores.RECONCILE, lambda: reconciling.reconcile(self._parts).ended),
         )
         self._shared(
             chores.GUEST_LIMITS,
             guest_limits.LIMITS_SECONDS,
-            lambda: self._run_beside(others, chores.GUEST_LIMITS, lambda: guest_limits.look(self._parts)),
+            lambda: self._run_in_background(others, chores.GUEST_LIMITS, lambda: guest_limits.enforce(self._parts)),
         )
         self._every("log", LOG_SECONDS, lambda: sequencing.sequence(self._parts))
         self._every("housekeeping", HOUSEKEEPING_SECONDS, lambda: housekeeping.tidy(self._parts))
@@ -112,29 +114,29 @@ class Worker:
         self._guarded(lambda: slice_registration.register_waiting(self._parts, setup))
         self._guarded(lambda: catalogue_refresh.read_waiting(self._parts, setup))
         self._every("remove", HOUSEKEEPING_SECONDS, lambda: slice_registration.remove_retired(self._parts, setup))
-        self._shared(chores.LOOK, slice_checks.LOOK_SECONDS, lambda: slice_checks.look_again(self._parts, setup))
+        self._shared(chores.LOOK, slice_checks.LOOK_SECONDS, lambda: slice_checks.recheck_slices(self._parts, setup))
         return 0
 
     def _lend_again(self, setup: Vault) -> int:
         # What earlier versions registered is ended by this one's statements from then on.
-        done = slice_registration.lend_again(self._parts, setup, self._stopping.is_set)
+        done = slice_registration.refresh_statements(self._parts, setup, self._stopping.is_set)
         self._lent = True
         return done
 
-    def _run_beside(self, others: ThreadPoolExecutor, name: str, work: Callable[[], int]) -> int:
-        """Work that asks backends one after the other: those that hang keep no credential's end waiting."""
-        running = self._beside.get(name)
+    def _run_in_background(self, others: ThreadPoolExecutor, name: str, work: Callable[[], int]) -> int:
+        """Run work that asks backends in turn on another thread: one that hangs must not delay ending credentials."""
+        running = self._background.get(name)
         if running is None or running.done():
-            self._beside[name] = others.submit(self._worked_off, name, work)
+            self._background[name] = others.submit(self._run_until_settled, name, work)
         else:
-            # What it was called for may have come after it had looked.
-            self._again.add(name)
+            # Run again: work may have arrived meanwhile.
+            self._rerun.add(name)
         return 0
 
-    def _worked_off(self, name: str, work: Callable[[], int]) -> None:
+    def _run_until_settled(self, name: str, work: Callable[[], int]) -> None:
         self._guarded(work)
-        while name in self._again and not self._stopping.is_set():
-            self._again.discard(name)
+        while name in self._rerun and not self._stopping.is_set():
+            self._rerun.discard(name)
             self._guarded(work)
 
     def _every(self, name: str, seconds: float, work: Callable[[], int]) -> None:

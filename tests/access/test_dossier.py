@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import rfc8785
 
-from broker.gate.foresight import Prospect, foresee
+from broker.gate.simulation import ProposedGrant, simulate
 from broker.requests.dossier import Change, changes
 from tests.support.world import World
 
@@ -34,12 +34,12 @@ def test_a_state_that_cannot_be_read_tells_nothing(odd: str) -> None:
 
 def test_each_condition_is_met_or_says_why_not(world: World) -> None:
     signed, dataset, _ = world.guest()
-    prospect = Prospect(f"person:{signed.id}", "pipeline", "deidentified")
+    prospect = ProposedGrant(f"person:{signed.id}", "pipeline", "deidentified")
 
     def conditions(address: str | None) -> list[tuple[str, str | None]]:
         party = replace(signed.caller, address=address)
         with world.database.transaction() as tx:
-            (found,) = foresee(tx, world.parts.rulebook, party, dataset.id, prospect, locking=False).conditions
+            (found,) = simulate(tx, world.parts.rulebook, party, dataset.id, prospect, locking=False).conditions
         return [(word, reason.code if reason else None) for word, reason in found]
 
     assert conditions("127.0.0.1") == [("network:office", None), ("ttl<=15m", None)]

@@ -18,7 +18,7 @@ from sqlalchemy import func, select, update
 
 from broker.base.errors import Conflict, NotFound
 from broker.embedded.browser import Browser
-from broker.identity import callers, elsewhere, sessions
+from broker.identity import callers, sessions, terminal_confirmation
 from broker.identity.http import SESSION_COOKIE
 from broker.models import ApiToken, Event, FactorChallenge, Person
 from tests.cli.conftest import TerminalOf
@@ -81,7 +81,7 @@ class Desk:
         """Let the command line ask, without the program; returns the id."""
         with self.world.database.transaction() as tx:
             caller = callers.by_token(tx, self.signed.token, "127.0.0.1").caller
-            return elsewhere.ask(tx, caller, self.world.now()).id
+            return terminal_confirmation.request_confirmation(tx, caller, self.world.now()).id
 
     def factor_at(self) -> Any:
         with self.world.database.transaction() as tx:
@@ -172,7 +172,7 @@ def test_an_older_proof_does_not_count_and_a_later_ask_replaces_an_earlier_one(d
     assert desk.browser.open(f"/confirm/command-line/{earlier}").status_code == 404
     with pytest.raises(Conflict, match="before this was asked"), desk.world.database.transaction() as tx:
         caller = callers.by_session(tx, desk.browser.cookies[SESSION_COOKIE], None, idle=600).caller
-        elsewhere.confirm(tx, caller, waiting, desk.world.now())
+        terminal_confirmation.confirm(tx, caller, waiting, desk.world.now())
     page = desk.browser.open(f"/confirm/command-line/{waiting}")
     again = desk.browser.submit(page)
     assert (again.status_code, desk.factor_at()) == (401, None), "without a factor nothing counts"
@@ -191,7 +191,7 @@ def test_two_at_once_are_one(desk: Desk) -> None:
     def confirm(_: int) -> str:
         try:
             with desk.world.database.transaction() as tx:
-                elsewhere.confirm(tx, fresh, waiting, now)
+                terminal_confirmation.confirm(tx, fresh, waiting, now)
         except NotFound:
             return "nothing"
         return "confirmed"

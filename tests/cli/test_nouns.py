@@ -12,7 +12,7 @@ import pytest
 
 from broker.kinds.discovery import kinds
 from broker.models import Lease, Request
-from broker.notices import telling
+from broker.notices import outbox
 from broker.runtime.rulebook import SHIPPED
 from tests.cli.conftest import TerminalOf
 from tests.cli.terminal import Ran, Terminal
@@ -159,7 +159,7 @@ def test_what_one_is_told_and_how(world: World, terminal_of: TerminalOf) -> None
     vendor, owner = world.vendor(), world.person()
     guest, dataset = terminal_of(world.person(vendor)), world.dataset(vendor, owner=owner, register=False)
     assert ask(guest, dataset.slug).code == 0
-    while telling.tell(world.ender):
+    while outbox.deliver_outbox(world.ender):
         continue
     told = terminal_of(owner)
     (notice,) = data(told.run("notice", "list", "--json"))["items"]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from broker.base.errors import BackendDown, Invalid
-from broker.keystore.answers import checked_name
+from broker.keystore.responses import checked_name
 from broker.keystore.vault import ChildToken
 from broker.kinds.base import Bound, EndsTogether, Issued, KeepsLeases, Kind, LeaseToEnd, LeaseToIssue
 from broker.kinds.discovery import kinds

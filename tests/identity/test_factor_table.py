@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from broker.base.settings import Settings
 from broker.models import Delivery, Event
-from broker.notices import telling
+from broker.notices import outbox
 from broker.web.app import create_app
 from tests.identity.conftest import Ada, BrowserOf, Door
 from tests.identity.factor_table import CHANGES, FRESHNESS, NO_FACTOR, OF_FACTORS, ROOT, Owner, told
@@ -192,7 +192,7 @@ def _options(answer: httpx.Response) -> dict[str, object]:
 def test_a_notice_of_ones_own_change_reaches_the_person(owner: Owner) -> None:
     """Whoever did it: it may have been a thief."""
     assert owner.browser.api("POST", "/factors/totp/remove", {"code": owner.ada.code()}).status_code == 204
-    telling.tell(owner.world.parts, most=1000)
+    outbox.deliver_outbox(owner.world.parts, most=1000)
     with owner.world.database.transaction() as tx:
         told = tx.scalars(select(Delivery).where(Delivery.person_id == owner.ada.id).order_by(Delivery.id)).all()
     assert told[-1].kind == "factor.removed" and "If this was not you" in told[-1].body

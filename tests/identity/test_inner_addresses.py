@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from broker.base.settings import Settings
-from broker.identity import wire
-from broker.identity.wire import Unusable, Wire
+from broker.identity import provider_http
+from broker.identity.provider_http import ProviderHttp, ProviderUnusable
 from tests.identity.conftest import Door
 from tests.support.browser import Browser
 from tests.support.provider import Provider
@@ -46,8 +46,8 @@ def _reached(server: socket.socket) -> bool:
     "host", ["127.0.0.2", "127.2", "2130706434", "0x7f000002", "[::ffff:127.0.0.2]", "[::1]", "[64:ff9b::7f00:2]"]
 )
 def test_no_spelling_leads_inside(strict: Settings, inner: socket.socket, host: str) -> None:
-    with pytest.raises(Unusable, match="GUESTKEY_SIGN_IN_NETWORKS"):
-        Wire(strict).get_json(f"https://{host}:{inner.getsockname()[1]}/keys")
+    with pytest.raises(ProviderUnusable, match="GUESTKEY_SIGN_IN_NETWORKS"):
+        ProviderHttp(strict).get_json(f"https://{host}:{inner.getsockname()[1]}/keys")
     assert not _reached(inner)
 
 
@@ -56,7 +56,7 @@ def test_no_spelling_leads_inside(strict: Settings, inner: socket.socket, host: 
     [("169.254.169.254", False), ("10.0.0.1", False), ("fd00:ec2::254", False), ("8.8.8.8", True), ("127.0.0.1", True)],
 )
 def test_what_is_public_or_named_is_allowed(strict: Settings, address: str, *, allowed: bool) -> None:
-    assert wire.permitted(strict, ip_address(address)) is allowed
+    assert provider_http.is_permitted_address(strict, ip_address(address)) is allowed
 
 
 @pytest.mark.parametrize("answers", [["127.0.0.1", "127.0.0.2"], ["8.8.8.8", "10.1.1.1"]])
@@ -65,8 +65,8 @@ def test_one_inner_address_among_others_ends_it(
 ) -> None:
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in answers]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    with pytest.raises(Unusable, match="lies inside"):
-        Wire(strict).get_json(f"https://idp.example:{inner.getsockname()[1]}/keys")
+    with pytest.raises(ProviderUnusable, match="lies inside"):
+        ProviderHttp(strict).get_json(f"https://idp.example:{inner.getsockname()[1]}/keys")
     assert not _reached(inner)
 
 
@@ -84,7 +84,7 @@ def test_a_name_is_looked_up_once_and_connected_to_as_judged(
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     url = provider.issuer.replace("127.0.0.1", "localhost")
-    assert Wire(strict).get_json(f"{url}/keys")["keys"]
+    assert ProviderHttp(strict).get_json(f"{url}/keys")["keys"]
     assert asked == ["localhost"]
 
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from broker.identity import providers, wire
+from broker.identity import provider_http, providers
+from broker.identity.provider_http import ProviderHttp, ProviderUnusable
 from broker.identity.providers import Faults
-from broker.identity.wire import Unusable, Wire
 from broker.web import sign_in_desk
 from tests.identity.conftest import BrowserOf, Door
 from tests.support.browser import Browser
@@ -58,7 +58,7 @@ def test_a_crowd_at_a_hanging_provider_holds_up_nobody_else(
     try:
         other = door.bind(issuer=well.issuer)
         # Longer than anybody below waits: whoever is answered is so while the provider hangs.
-        monkeypatch.setattr(wire, "SECONDS", 45.0)
+        monkeypatch.setattr(provider_http, "SECONDS", 45.0)
         with ThreadPoolExecutor(1) as beside, hanging(door.provider, DISCOVERY) as asked:
             crowd = beside.submit(_crowd, door, f"/sign-in/{source.id}")
             assert asked.wait(30)
@@ -78,7 +78,7 @@ def test_whoever_is_told_to_wait_has_lost_nothing(
     source = door.bind()
     door.known(source)
     monkeypatch.setattr(sign_in_desk, "LONGEST_WAIT", 0.2)
-    monkeypatch.setattr(wire, "SECONDS", 45.0)
+    monkeypatch.setattr(provider_http, "SECONDS", 45.0)
     callback = door.provider.approve(browser.leave(f"/sign-in/{source.id}"))
     crowd = [browser_of() for _ in range(4)]
     ways = [door.provider.approve(one.leave(f"/sign-in/{source.id}"), "eve") for one in crowd]
@@ -116,14 +116,14 @@ def test_pauses_grow_and_one_tries_for_all(monkeypatch: pytest.MonkeyPatch) -> N
         tries += 1
         if tries > 1:
             # Whoever comes while one tries is told what is known.
-            with pytest.raises(Unusable, match="down"):
+            with pytest.raises(ProviderUnusable, match="down"):
                 faults.guarded("x", fail)
-        raise Unusable("down")
+        raise ProviderUnusable("down")
 
     tried_at: list[float] = []
     while len(tried_at) < 6:
         before = tries
-        with pytest.raises(Unusable):
+        with pytest.raises(ProviderUnusable):
             faults.guarded("x", fail)
         if tries > before:
             assert tries == before + 1
@@ -161,10 +161,10 @@ ENDLESS: dict[str, Callable[[], Answer]] = {
 def test_no_answer_takes_longer_than_its_time(
     world: World, provider: Provider, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr(wire, "SECONDS", 1.0)
+    monkeypatch.setattr(provider_http, "SECONDS", 1.0)
     provider.answers["/x"] = ENDLESS[what]
     began = time.monotonic()
-    with pytest.raises(Unusable):
-        Wire(world.parts.settings).get_json(f"{provider.issuer}/x")
+    with pytest.raises(ProviderUnusable):
+        ProviderHttp(world.parts.settings).get_json(f"{provider.issuer}/x")
     # Far less than forever; not less than a busy machine takes.
     assert time.monotonic() - began < 20

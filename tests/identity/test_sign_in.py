@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 from sqlalchemy import select
 
-from broker.identity import wire
+from broker.identity import provider_http
 from broker.models import NoticeAddress, SignInAttempt
 from tests.identity.conftest import BrowserOf, Door
 from tests.support.browser import Browser
@@ -141,7 +141,7 @@ MISBEHAVIOURS: dict[str, tuple[str, Callable[[], tuple[int, dict[str, str], byte
     ),
     "discovery without end": (
         "/.well-known/openid-configuration",
-        lambda: (200, {}, b'{"x":"' + b"x" * (wire.LONGEST_ANSWER + 1) + b'"}'),
+        lambda: (200, {}, b'{"x":"' + b"x" * (provider_http.LONGEST_ANSWER + 1) + b'"}'),
     ),
     "discovery of another issuer": ("/.well-known/openid-configuration", lambda: (200, {}, b'{"issuer":"https://x"}')),
     "discovery is a list": ("/.well-known/openid-configuration", lambda: (200, {}, b"[]")),
@@ -170,7 +170,7 @@ def test_a_misbehaving_provider_is_told_in_one_sentence(door: Door, browser: Bro
 def test_a_provider_that_hangs_is_given_up(door: Door, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     source = door.bind()
     callback = door.provider.approve(browser.leave(f"/sign-in/{source.id}"))
-    monkeypatch.setattr(wire, "SECONDS", 0.5)
+    monkeypatch.setattr(provider_http, "SECONDS", 0.5)
     release = threading.Event()
     door.provider.answers["/token"] = lambda: ((release.wait(10) and 200) or 500, {}, b"{}")
     began = time.monotonic()

@@ -22,7 +22,7 @@ from sqlalchemy import select, update
 from broker.base.database import now as clock
 from broker.embedded.children import free_port
 from broker.models import Delivery, Notice, NoticeAddress, NoticeChannel
-from broker.notices import posting, telling
+from broker.notices import outbox, sending
 from broker.runtime.parts import Parts
 from tests.notices.receiver import Receiver
 from tests.support.world import Signed, World
@@ -141,9 +141,9 @@ class Office:
     def round(self, minutes: float = 0, *, parts: Parts | None = None) -> int:
         """Tell, and send once, as if so many minutes had passed. Returns how many were tried."""
         parts = parts or self.parts
-        telling.tell(parts)
+        outbox.deliver_outbox(parts)
         at = self.world.now() + timedelta(minutes=minutes)
-        return posting.post(parts, "mail", at) + posting.post(parts, "channel", at)
+        return sending.send_due(parts, "mail", at) + sending.send_due(parts, "channel", at)
 
     def rounds(self) -> None:
         """Tell and send until nothing is due."""

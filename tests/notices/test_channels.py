@@ -20,7 +20,7 @@ from broker.base.ids import new_id
 from broker.base.paging import Window
 from broker.log import audit
 from broker.models import Delivery, NoticeChannel
-from broker.notices import channels, chat, posting, telling, throttling
+from broker.notices import channels, chat, outbox, sending, throttling
 from broker.notices.channels import Bound, NewChannel
 from broker.outbound import http_client as outward
 from broker.outbound.smtp import NotSent
@@ -160,7 +160,7 @@ def test_no_spelling_leads_inside(office: Office, host: str) -> None:
             bind(office, url)
     # What the operator names may be bound, and a name is judged when it is used.
     for may in ("https://127.1/", f"https://{'a' * 64}.example/"):
-        assert not outward.leads_inside(office.parts.settings, may)
+        assert not outward.is_inner_address(office.parts.settings, may)
 
 
 def test_a_name_is_resolved_once(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +259,7 @@ def test_channels_are_for_admins(office: Office) -> None:
         with world.database.transaction() as tx, pytest.raises(Forbidden):
             channels.remove(tx, who.caller, bound.channel.id, clock(tx))
     with world.database.transaction() as tx:
-        assert channels.listed(tx, auditor.caller)
+        assert channels.list_channels(tx, auditor.caller)
         with pytest.raises(Forbidden):
             channels.deliveries(tx, guest.caller, Window())
         with pytest.raises(NotFound):
@@ -340,13 +340,13 @@ def test_nobody_crowds_a_channel_and_an_emergency_comes_first(office: Office, mo
         for _ in range(7):
             audit.record(tx, "request.made", actor="system", subject=request.id, now=clock(tx))
     alarm(world)
-    telling.tell(office.parts, most=1)
+    outbox.deliver_outbox(office.parts, most=1)
     assert [item.kind for item in sent(office, bound)] == ["installation.opened"]
-    telling.tell(office.parts)
+    outbox.deliver_outbox(office.parts)
     alarm(world)
     office.round()
     kinds = [json.loads(body)["type"] for _, body in office.receiver.arrived]
-    assert len(kinds) == posting.HANDS and kinds.count("installation.opened") == 2
+    assert len(kinds) == sending.HANDS and kinds.count("installation.opened") == 2
     office.rounds()
     office.round(minutes=11)
     said = sent(office, bound)

@@ -13,7 +13,7 @@ from broker.base.errors import Forbidden, Invalid
 from broker.base.paging import Window
 from broker.log import audit
 from broker.models import Delivery, NoticeAddress
-from broker.notices import choices, digests, telling, throttling
+from broker.notices import choices, digests, outbox, throttling
 from broker.notices.digests import next_digest
 from tests.notices.conftest import Office
 from tests.notices.test_mail import alarm, asks, boss, scene
@@ -22,7 +22,7 @@ from tests.support.world import Signed
 
 def choose(office: Office, signed: Signed, hour: int = 8, zone: str = "UTC", **wanted: str) -> None:
     with office.world.database.transaction() as tx:
-        choices.choose(tx, signed.caller, wanted, clock(tx), hour=hour, zone=zone)
+        choices.set_preferences(tx, signed.caller, wanted, clock(tx), hour=hour, zone=zone)
 
 
 def test_a_digest_is_one_mail_a_day(office: Office) -> None:
@@ -53,7 +53,7 @@ def test_a_notice_told_while_a_digest_is_collected_begins_the_next(office: Offic
     office.rounds()
     with world.database.transaction() as tx:
         audit.record(tx, "request.made", actor="system", subject=request.id, now=clock(tx))
-    telling_beside = threading.Thread(target=telling.tell, args=(office.parts,))
+    telling_beside = threading.Thread(target=outbox.deliver_outbox, args=(office.parts,))
     with world.database.transaction() as tx:
         collected = update(NoticeAddress).where(NoticeAddress.person_id == owner.id).values(digest_at=None)
         tx.execute(collected)
@@ -75,7 +75,7 @@ def test_who_wants_no_mail_still_finds_it_in_the_portal(office: Office) -> None:
     office.rounds()
     assert not office.server.to(to)
     with world.database.transaction() as tx:
-        [item] = choices.listed(tx, owner.caller, Window()).items
+        [item] = choices.list_notices(tx, owner.caller, Window()).items
         assert choices.unread(tx, owner.id) == 1
         choices.mark_read(tx, owner.caller, clock(tx), up_to=item.id)
         assert choices.unread(tx, owner.id) == 0
@@ -105,7 +105,7 @@ def test_nobody_chooses_what_is_not_theirs(office: Office) -> None:
     with pytest.raises(Invalid):
         choose(office, guest, hour=24)
     with world.database.transaction() as tx, pytest.raises(Forbidden):
-        choices.chosen(tx, world.service(world.vendor()).caller)
+        choices.preferences(tx, world.service(world.vendor()).caller)
 
 
 def test_a_digest_without_mail_server_waits_for_nothing(office: Office) -> None:
@@ -114,7 +114,7 @@ def test_a_digest_without_mail_server_waits_for_nothing(office: Office) -> None:
     office.address(owner)
     choose(office, owner, to_decide="digest")
     asks(world, guest, dataset)
-    telling.tell(world.ender)
+    outbox.deliver_outbox(world.ender)
     assert [item.state for item in office.deliveries(owner)] == ["portal"]
 
 
@@ -154,7 +154,7 @@ def test_what_is_old_is_deleted(office: Office) -> None:
     owner, guest, dataset = scene(world)
     asks(world, guest, dataset)
     office.rounds()
-    telling.tidy(office.parts, timedelta(days=90))
+    outbox.delete_older(office.parts, timedelta(days=90))
     assert office.deliveries(owner)
-    telling.tidy(office.parts, timedelta(0))
+    outbox.delete_older(office.parts, timedelta(0))
     assert not office.deliveries(owner)

@@ -20,7 +20,7 @@ from broker.models import Delivery
 from broker.notices import chat
 from broker.outbound import http_client as outward
 from broker.outbound import smtp
-from broker.outbound.deadline import Aside, Deadline
+from broker.outbound.deadline import AbandonableWork, Deadline
 from broker.outbound.smtp import Mail, NotSent
 from broker.runtime.parts import Parts
 from tests.notices.conftest import Office
@@ -146,7 +146,7 @@ def test_a_connection_made_too_late_is_cut_at_once() -> None:
 
 
 def test_what_is_left_behind_is_bounded_in_number() -> None:
-    aside, let_go = Aside(1), threading.Event()
+    aside, let_go = AbandonableWork(1), threading.Event()
     for _ in range(2):
         with Deadline(0.05) as deadline, pytest.raises(TimeoutError):
             aside.do(let_go.wait, deadline)

@@ -16,10 +16,10 @@ from broker.identity import mail_addresses
 from broker.log import audit
 from broker.log.audit import NOTICED
 from broker.models import Dataset, Notice, Proposal, Request, Vendor
-from broker.notices import digests, expiry, telling
-from broker.notices.causes import CAUSES
-from broker.notices.posting import Postman
-from broker.notices.wording import plain
+from broker.notices import digests, expiry, outbox
+from broker.notices.rendering import plain
+from broker.notices.sending import NoticeSender
+from broker.notices.triggers import TRIGGERS
 from broker.operator import bootstrap
 from broker.registry import vendors
 from broker.requests import approving, requests
@@ -44,7 +44,7 @@ def scene(world: World) -> tuple[Signed, Signed, Dataset]:
 
 
 def test_every_kind_that_is_noted_has_somebody_to_tell() -> None:
-    assert set(CAUSES) == NOTICED | set(expiry.KINDS)
+    assert set(TRIGGERS) == NOTICED | set(expiry.KINDS)
 
 
 def test_an_approver_hears_of_a_request_and_the_guest_of_the_decision(office: Office) -> None:
@@ -144,7 +144,7 @@ def test_somebody_suspended_meanwhile_gets_no_mail(office: Office) -> None:
     world = office.world
     signed, to = boss(office)
     alarm(world)
-    telling.tell(office.parts)
+    outbox.deliver_outbox(office.parts)
     with world.database.transaction() as tx:
         suspend_person(tx, signed.id, world.person(roles=("admin",)).caller, "gone", clock(tx))
     office.rounds()
@@ -160,7 +160,7 @@ def test_staff_of_a_vendor_that_is_out_get_no_mail(office: Office, act: Callable
     request = asks(world, guest, dataset)
     with world.database.transaction() as tx:
         audit.record(tx, "request.refused", actor="system", subject=request.id, now=clock(tx))
-    telling.tell(office.parts)
+    outbox.deliver_outbox(office.parts)
     with world.database.transaction() as tx:
         act(tx, admin.caller, guest.caller.vendor_id, "it is over", clock(tx))
         audit.record(tx, "request.lapsed", actor="system", subject=request.id, now=clock(tx))
@@ -187,7 +187,7 @@ def test_a_grant_about_to_lapse_is_told_of_once(office: Office) -> None:
     world.grant(dataset, guest, starts_at=now - timedelta(days=30), ends_at=now + timedelta(days=2))
     world.grant(dataset, guest, starts_at=now - timedelta(days=1), ends_at=now + timedelta(days=2.9))
     for _ in range(2):
-        expiry.note(office.parts)
+        expiry.queue_expiring(office.parts)
         office.rounds()
     [mail] = office.server.to(to)
     assert mail["Subject"] == "Your access ends soon: Trials"
@@ -210,12 +210,12 @@ def test_what_nobody_decided_about_is_told_once_before_it_lapses(office: Office)
     )
     world.add(proposal)
     office.clear()
-    expiry.note(office.parts)
+    expiry.queue_expiring(office.parts)
     office.rounds()
     assert not office.deliveries(guest) and not office.deliveries(owner), "most of its time is left"
     world.change(Request, request.id, created_at=now - timedelta(days=9), lapses_at=now + timedelta(days=2.9))
     for _ in range(2):
-        expiry.note(office.parts)
+        expiry.queue_expiring(office.parts)
         office.rounds()
     [to_guest], [to_owner] = office.deliveries(guest), office.deliveries(owner)
     assert (to_guest.title, to_guest.topic) == ("Your request lapses soon, undecided: Trials", "own_requests")
@@ -236,7 +236,7 @@ def test_what_is_closed_anyway_is_not_said_to_end_soon(office: Office) -> None:
         if closed is not None:
             world.change(closed, str(guest.caller.vendor_id) if closed is Vendor else dataset.id, status="suspended")
         told.append(guest)
-    expiry.note(office.parts)
+    expiry.queue_expiring(office.parts)
     office.rounds()
     assert [len(office.deliveries(guest)) for guest in told] == [1, 0, 0]
 
@@ -289,7 +289,7 @@ def test_only_a_verified_address_is_kept(office: Office, claims: dict[str, Any],
     signed = world.person()
     office.address(signed)
     with world.database.transaction() as tx:
-        mail_addresses.note(tx, signed.id, claims)
+        mail_addresses.remember(tx, signed.id, claims)
     with world.admin("guestkey") as connection:
         row = connection.execute("SELECT address FROM guestkey.notice_address WHERE person_id = %s", (signed.id,))
         assert row.fetchone() == (kept,)
@@ -322,10 +322,10 @@ def test_what_fails_beside_holds_up_no_mail_and_is_counted(office: Office, monke
     def fails(*_: object) -> int:
         raise RuntimeError
 
-    for module, name in ((expiry, "note"), (telling, "tidy"), (digests, "collect")):
+    for module, name in ((expiry, "note"), (outbox, "tidy"), (digests, "collect")):
         monkeypatch.setattr(module, name, fails)
     counted = [REGISTRY.get_sample_value("guestkey_notice_faults_total", {"part": part}) or 0 for part in PARTS]
-    Postman(office.parts).round()
+    NoticeSender(office.parts).round()
     assert len(office.server.to(to)) == 1
     now = [REGISTRY.get_sample_value("guestkey_notice_faults_total", {"part": part}) or 0 for part in PARTS]
     assert [after - before for after, before in zip(now, counted, strict=True)] == [0, 1, 0, 1, 1]

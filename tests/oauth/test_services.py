@@ -16,7 +16,7 @@ from broker.base.database import now as clock
 from broker.base.ids import new_id
 from broker.models import ApiToken, Service, Vendor
 from broker.oauth import clients
-from broker.oauth.clients import Proven
+from broker.oauth.clients import AuthenticatedService
 from broker.oauth.refusals import OAuthRefused
 from broker.registry import services
 from tests.oauth.conftest import Program, rotated_secret
@@ -189,7 +189,7 @@ def test_what_changes_while_a_secret_is_checked_counts(pipeline: Program, world:
     values = {"status": "suspended"} if change == "suspended" else {"secret_hash": "replaced"}
     world.change(Service, pipeline.id, **values)
     with pytest.raises(OAuthRefused), world.database.transaction() as tx:
-        clients.issue_api_token(tx, Proven(pipeline.signed_in.caller, kept))
+        clients.issue_api_token(tx, AuthenticatedService(pipeline.signed_in.caller, kept))
     with world.database.transaction() as tx:
         made = select(ApiToken.id).where(ApiToken.client_id == pipeline.id, ApiToken.created_at > clock(tx))
         assert tx.scalars(made).all() == []

@@ -87,8 +87,8 @@ def house(own_stack: Stack) -> Iterator[World]:
         install(tx, clock(tx))
     world = World(own_stack, settings, parts, ender)
     with parts.database.transaction() as tx:
-        if closing.standing(tx).closed_at is not None:
-            closing.open_again(tx, world.person(roles=("admin",)).caller, "the next test", clock(tx))
+        if closing.installation_state(tx).closed_at is not None:
+            closing.reopen(tx, world.person(roles=("admin",)).caller, "the next test", clock(tx))
     yield world
     parts.close()
     ender.close()

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from broker.base.errors import Conflict, Denied, Forbidden, NotSignedIn
-from broker.gate.explain import why
+from broker.gate.explain import explain_access
 from broker.gate.facts import Ask
 from broker.identity import callers
 from broker.leases import reconciling
@@ -32,16 +32,16 @@ RUN = [sys.executable, "-c", "from broker.operator.main import app; app(prog_nam
 def opened(house: World) -> None:
     """Each test begins in an open house without a live lease, whatever the one before left."""
     with house.database.transaction() as tx:
-        if closing.standing(tx).closed_at is None:
+        if closing.installation_state(tx).closed_at is None:
             closing.close(tx, "between two tests", actor="operator", now=house.now())
-    closing.put_out(house.ender)
+    closing.end_sessions_batch(house.ender)
     until = time.monotonic() + 30
     while _live(house):
         assert time.monotonic() < until, "a lease of the test before does not end"
         house.sweep()
         time.sleep(0.2)
     with house.database.transaction() as tx:
-        closing.open_again(tx, house.person(roles=("admin",)).caller, "the next test", house.now())
+        closing.reopen(tx, house.person(roles=("admin",)).caller, "the next test", house.now())
 
 
 def _live(house: World) -> int:
@@ -81,11 +81,11 @@ def test_an_admin_closes_and_opens(house: World) -> None:
     signed, dataset, _ = house.guest()
     handed = house.issue(signed, dataset)
     with house.connect(handed) as session:
-        as_admin(house, closing.close_by_hand, "somebody is in who should not be")
+        as_admin(house, closing.close_manually, "somebody is in who should not be")
         assert refused(house, signed, dataset) == {"closed"}
         with pytest.raises(Conflict):
-            as_admin(house, closing.close_by_hand, "again")
-        assert closing.put_out(house.ender) == 1
+            as_admin(house, closing.close_manually, "again")
+        assert closing.end_sessions_batch(house.ender) == 1
         house.wait_sweeping(handed.lease.id, "revoked")
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
@@ -93,8 +93,8 @@ def test_an_admin_closes_and_opens(house: World) -> None:
     with pytest.raises(Forbidden):
         as_guest = signed.caller
         with house.database.transaction() as tx:
-            closing.open_again(tx, as_guest, "let me in", house.now())
-    as_admin(house, closing.open_again, "it was a false alarm")
+            closing.reopen(tx, as_guest, "let me in", house.now())
+    as_admin(house, closing.reopen, "it was a false alarm")
     assert house.lease(handed.lease.id).state == "revoked", "opening brings back no lease"
     assert not signed_in(house, signed), "opening brings back no session"
     assert house.issue(signed, dataset).values
@@ -112,9 +112,9 @@ def test_what_comes_while_it_closes_is_put_out(house: World) -> None:
 
     with ThreadPoolExecutor(6) as pool:
         asked = [pool.submit(ask, guest) for guest in guests]
-        as_admin(house, closing.close_by_hand, "now")
+        as_admin(house, closing.close_manually, "now")
         handed = [lease_id for future in asked if (lease_id := future.result())]
-    closing.put_out(house.ender)
+    closing.end_sessions_batch(house.ender)
     for lease_id in handed:
         house.wait_sweeping(lease_id, "revoked")
         assert house.roles_of(lease_id) == 0
@@ -253,28 +253,28 @@ def test_records_that_went_back_close_the_house(house: World) -> None:
     """A backup revives what was revoked since: nothing counts until an admin has looked at it."""
     signed, dataset, grant = house.guest()
     other, hers, _ = house.guest()
-    assert witness.testify(house.ender) == 0
-    assert witness.testify(house.ender) == 0, "told once, it has nothing against them"
+    assert witness.update(house.ender) == 0
+    assert witness.update(house.ender) == 0, "told once, it has nothing against them"
     house.ender.vault.keep(witness.PATH, {"event": str(10**9), "at": house.now().isoformat()})
     # A replica started after the restore, before any worker: it asks the witness itself.
     assert refused(house, signed, dataset) == {"closed", "grant_held"}
     with house.database.transaction() as tx:
-        stands = closing.standing(tx)
+        stands = closing.installation_state(tx)
     assert "restored from a backup" in stands.why
     assert stands.held >= 2
-    as_admin(house, closing.open_again, "looked through")
+    as_admin(house, closing.reopen, "looked through")
     assert refused(house, signed, dataset) == {"grant_held"}
     with house.database.transaction() as tx:
-        reasons = why(house.parts, signed.caller, Ask(dataset.slug, slice="deidentified")).reasons
+        reasons = explain_access(house.parts, signed.caller, Ask(dataset.slug, slice="deidentified")).reasons
     assert [reason.code for reason in reasons] == ["grant_held"]
     assert as_admin(house, closing.confirm_grants, grants=[grant.id]) == 1
     assert house.issue(signed, dataset).values
     assert refused(house, other, hers) == {"grant_held"}
     assert as_admin(house, closing.confirm_grants, vendor=other.caller.vendor_id) == 1
     assert house.issue(other, hers).values
-    assert witness.testify(house.ender) == 0, "what was dealt with closes nothing again"
+    assert witness.update(house.ender) == 0, "what was dealt with closes nothing again"
     house.ender.vault.keep(witness.PATH, {"event": str(10**9), "at": house.now().isoformat()})
-    assert witness.testify(house.ender) == 1, "the next restore does"
+    assert witness.update(house.ender) == 1, "the next restore does"
 
 
 def test_nobody_confirms_their_own_grant(house: World) -> None:
@@ -297,7 +297,7 @@ def test_the_worker_lets_nothing_live_while_closed(house: World) -> None:
     handed = house.issue(signed, dataset)
     ran = operator(house, "close", "--reason", "a drill")
     assert ran.returncode == 0, ran.stderr
-    closing.put_out(house.ender)
+    closing.end_sessions_batch(house.ender)
     house.wait_sweeping(handed.lease.id, "revoked")
     assert reconciling.reconcile(house.ender).strays == []
     assert house.lease(handed.lease.id).end_cause == "closed"

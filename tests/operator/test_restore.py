@@ -92,14 +92,14 @@ def test_a_restored_house_starts_closed(house: World, tmp_path: Path, scope: str
 
     with house.database.transaction() as tx:
         assert tx.get_one(Grant, revoked.id).revoked_at is None, "the backup revived it"
-        stands = closing.standing(tx)
+        stands = closing.installation_state(tx)
     assert stands.closed_at is not None and stands.held >= 2
     for guest, its in ((signed, dataset), (other, hers)):
         with pytest.raises(Denied) as denied:
             house.issue(guest, its)
         assert {"closed", "grant_held"} <= {reason.code for reason in denied.value.decision.reasons}
 
-    closing.put_out(house.ender)
+    closing.end_sessions_batch(house.ender)
     house.wait_sweeping(old.lease.id, "revoked")
     assert reconciling.reconcile(house.ender).ended == 1, "a credential the records know nothing of"
     with pytest.raises(psycopg.OperationalError):
@@ -108,7 +108,7 @@ def test_a_restored_house_starts_closed(house: World, tmp_path: Path, scope: str
 
     opener = house.person(roles=("admin",))
     with house.database.transaction() as tx:
-        closing.open_again(tx, opener.caller, "looked through", house.now())
+        closing.reopen(tx, opener.caller, "looked through", house.now())
         assert closing.confirm_grants(tx, opener.caller, house.now(), grants=[grant.id]) == 1
     assert house.parts.vault.decrypt("totp", wrapped, context=signed.id) == b"a seed"
     assert house.issue(signed, dataset).values

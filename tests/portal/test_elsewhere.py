@@ -7,7 +7,7 @@ import secrets
 from datetime import timedelta
 
 from broker.base.ids import new_id
-from broker.identity import callers, elsewhere
+from broker.identity import callers, terminal_confirmation
 from broker.models import ApiToken
 from tests.portal.conftest import GuestOf
 from tests.portal.house import House, Someone
@@ -28,7 +28,10 @@ def asking(house: House, someone: Someone, address: str) -> str:
         )
     )
     with house.world.database.transaction() as tx:
-        return "/confirm/command-line/" + elsewhere.ask(tx, callers.by_token(tx, token, address).caller, now).id
+        return (
+            "/confirm/command-line/"
+            + terminal_confirmation.request_confirmation(tx, callers.by_token(tx, token, address).caller, now).id
+        )
 
 
 def test_a_command_line_is_confirmed_or_disowned_in_the_browser(house: House, guest_of: GuestOf) -> None:

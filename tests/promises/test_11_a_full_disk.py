@@ -280,7 +280,7 @@ def test_whoever_comes_in_again_is_put_out_between_attempts(
         session, innocent = sessions.keep(world.connect(handed)), sessions.keep(world.connect(other))
     later = world.now() + timedelta(hours=1)
     world.change(Lease, handed.lease.id, state="revoke_failed", next_attempt_at=later, ending_since=world.now())
-    assert guest_limits.keep_out(world.ender) >= 1
+    assert guest_limits.end_sessions_of_failed_leases(world.ender) >= 1
     until(lambda: is_over(session), seconds=30)
     assert not is_over(innocent)
     assert world.lease(handed.lease.id).state == "revoke_failed"

@@ -19,7 +19,7 @@ from broker.kinds.postgres.door import keep_door_open
 from broker.kinds.postgres.kind import CONFIRMED, PostgresKind
 from broker.kinds.postgres.sessions import watching
 from broker.models import Slice
-from broker.worker.login_blockers import Doorkeeper, looking_at
+from broker.worker.login_watch import LoginWatch, watcher_of
 from broker.worker.worker import Worker
 from tests.support.fighter import DECLARED_SECONDS, Fighter, end
 from tests.support.fighting import Session, reads
@@ -51,7 +51,7 @@ class Shutting:
     """One session that holds the database and one that asks for it; again: as soon as one is ended, the next."""
 
     def __init__(self, fighter: Fighter, statement: str, busy: str, *, again: bool) -> None:
-        self._fighter, self._statement, self._busy, self._again = fighter, statement, busy, again
+        self._fighter, self._statement, self._busy, self._rerun = fighter, statement, busy, again
         self.stop, self.ended = threading.Event(), threading.Event()
 
     def hold(self) -> None:
@@ -61,7 +61,7 @@ class Shutting:
                 keeps_open(session, self._fighter.user)
                 while not self.stop.wait(0.05):
                     session.execute(self._busy)
-            if not self._again:
+            if not self._rerun:
                 return
 
     def ask(self) -> None:
@@ -74,7 +74,7 @@ class Shutting:
                         session.execute(self._statement)
             except psycopg.Error:
                 self.ended.set()
-            if not self._again:
+            if not self._rerun:
                 return
 
 
@@ -109,9 +109,9 @@ def admin(world: World) -> Iterator[Session]:
 def kept(world: World) -> Iterator[None]:
     """The worker's part that keeps doors open, once it has its session."""
     stop = threading.Event()
-    keeping = threading.Thread(target=Doorkeeper(world.ender).run, args=(stop,))
+    keeping = threading.Thread(target=LoginWatch(world.ender).run, args=(stop,))
     keeping.start()
-    looking_at(world.ender, PLACE)()
+    watcher_of(world.ender, PLACE)()
     yield
     stop.set()
     keeping.join(20)
@@ -153,7 +153,7 @@ def test_both_whoever_shuts_it_and_a_reader_end_in_time(world: World, admin: Ses
 @pytest.mark.parametrize("whose", ["whoever shuts it", "a reader"])
 def test_ending_does_not_wait_for_the_next_look(world: World, admin: Session, whose: str) -> None:
     fighter, reader = Fighter(world), Fighter(world)
-    looking_at(world.ender, PLACE)()
+    watcher_of(world.ender, PLACE)()
     ending = reader if whose == "a reader" else fighter
     with ending.session() as session, shut(fighter, admin):
         said, took = end(world, [ending], WORKERS)

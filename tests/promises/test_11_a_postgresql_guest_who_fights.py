@@ -188,8 +188,8 @@ def test_slices_of_an_earlier_version_are_ended_by_the_statements_of_this_one(wo
     # As after an upgrade: this version's statements were lent to nobody yet.
     with world.admin("guestkey") as admin:
         admin.execute("DELETE FROM guestkey.chore WHERE name LIKE 'lend-%'")
-    assert slice_registration.lend_again(world.ender, setup) > 0
-    assert slice_registration.lend_again(world.ender, setup) == 0, "once is enough"
+    assert slice_registration.refresh_statements(world.ender, setup) > 0
+    assert slice_registration.refresh_statements(world.ender, setup) == 0, "once is enough"
     with relocking(fighter.log_in, fighter.statements("own password")):
         KIND.settle(vault_of(world.settings, "ender"), fighter.to_end())
         assert world.roles_of(fighter.handed.lease.id) == 0

@@ -95,7 +95,7 @@ def test_an_earlier_slice_whose_view_a_guest_does_turn_is_closed(world: World, w
     signed, dataset = ward_guest(world, SHOWN)
     handed = world.issue(signed, dataset)
     slice_id = world.slice_id(dataset)
-    slice_checks.look_again(world.ender, setup)
+    slice_checks.recheck_slices(world.ender, setup)
     assert state(world, slice_id)[0] == "ready"
     ward.ask("CREATE OR REPLACE VIEW followed.shown AS SELECT id FROM clinic.patients WHERE now() < '2020-01-01'")
     assert handed.values is not None
@@ -104,7 +104,7 @@ def test_an_earlier_slice_whose_view_a_guest_does_turn_is_closed(world: World, w
         assert ask(session, count) == ((0,),)
         ask(session, "SET timestamp = 86400")
         assert ask(session, count) > ((0,),), "the guest turns back the clock"
-    slice_checks.look_again(world.ender, setup)
+    slice_checks.recheck_slices(world.ender, setup)
     closed, said = state(world, slice_id)
     assert closed == "changed" and "calls current_timestamp" in said
 

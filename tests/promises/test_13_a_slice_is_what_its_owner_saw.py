@@ -84,7 +84,7 @@ class Watched:
 
     def look(self) -> None:
         """One round of the worker's looking."""
-        slice_checks.look_again(self.world.ender, vault_of(self.world.settings, "setup"))
+        slice_checks.recheck_slices(self.world.ender, vault_of(self.world.settings, "setup"))
 
 
 @pytest.fixture(params=["postgres", "mariadb"])
@@ -184,7 +184,7 @@ def test_ordinary_work_on_a_table_is_no_change(world: World) -> None:
         admin.execute("ALTER TABLE clinic.busy_13 ADD COLUMN more int")
         admin.execute("TRUNCATE clinic.busy_13")
         admin.execute("VACUUM FULL ANALYZE clinic.busy_13")
-    slice_checks.look_again(world.ender, vault_of(world.settings, "setup"))
+    slice_checks.recheck_slices(world.ender, vault_of(world.settings, "setup"))
     with world.database.transaction() as tx:
         assert tx.get_one(Slice, world.slice_id(dataset)).state == "ready"
 
@@ -242,7 +242,7 @@ def test_a_view_made_by_an_earlier_version_that_reads_a_table_of_another_name_is
         for statement in _MAKE[1:]:
             admin.execute(statement.format(name="early_13", site="berlin"))
     world.change(Slice, id_, seen=None)
-    slice_checks.look_again(world.ender, vault_of(world.settings, "setup"))
+    slice_checks.recheck_slices(world.ender, vault_of(world.settings, "setup"))
     with world.database.transaction() as tx:
         found = tx.get_one(Slice, id_)
     assert found.state == "changed" and "another table" in found.state_detail

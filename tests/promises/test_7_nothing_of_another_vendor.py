@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from broker.base.ids import is_id, new_id
-from broker.identity import elsewhere
+from broker.identity import terminal_confirmation
 from broker.models import Dataset, Event, Invitation, NoticeChannel, Proposal, Request, Suspension
 from tests.support.world import Signed, World
 from tests.web.conftest import ClientOf, Replica, client_of, replica
@@ -88,7 +88,7 @@ def sides(world: World) -> Sides:
         )
     )
     with world.database.transaction() as tx:
-        waiting_id = elsewhere.ask(tx, replace(guest.caller, factor_enrolled=True), now).id
+        waiting_id = terminal_confirmation.request_confirmation(tx, replace(guest.caller, factor_enrolled=True), now).id
         event_id = tx.scalars(select(Event.id).where(Event.subject == lease.id)).first()
     assert event_id is not None
     made = {

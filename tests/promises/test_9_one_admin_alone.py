@@ -16,7 +16,7 @@ from broker.gate.facts import Ask, gather
 from broker.leases.redeciding import redecide_all
 from broker.log import audit
 from broker.models import Dataset, Delivery, Grant, Person, Service, Slice
-from broker.notices.telling import tell
+from broker.notices.outbox import deliver_outbox
 from tests.support.world import CLINIC, Signed, World
 from tests.web.conftest import ClientOf, client_of, replica
 
@@ -47,7 +47,7 @@ class Scene:
 
     def told(self, who: Signed, kind: str) -> list[str]:
         """The titles of what somebody was told of that kind."""
-        tell(self.world.parts)
+        deliver_outbox(self.world.parts)
         query = select(Delivery.title).where(Delivery.person_id == who.id, Delivery.kind == kind)
         with self.world.database.transaction() as tx:
             return list(tx.scalars(query))

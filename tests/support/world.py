@@ -27,7 +27,7 @@ from broker.identity import sessions
 from broker.identity.caller import Caller
 from broker.kinds.base import LeaseToEnd
 from broker.leases.issuing import Handed, issue
-from broker.leases.sweeping import end_marked, mark_over, to_end
+from broker.leases.sweeping import end_marked, mark_expired, to_end
 from broker.models import (
     ApiToken,
     Dataset,
@@ -343,14 +343,14 @@ class World:
         """Open the installation if a test has closed it: those after it find it open."""
         admin, now = self.person(roles=("admin",)).caller, self.now()
         with self.database.transaction() as tx:
-            if closing.standing(tx).closed_at is not None:
-                closing.open_again(tx, admin, "the next test", now)
+            if closing.installation_state(tx).closed_at is not None:
+                closing.reopen(tx, admin, "the next test", now)
 
     def sweep(self) -> None:
         """One round of the worker's ending, here and now."""
         from concurrent.futures import ThreadPoolExecutor
 
-        mark_over(self.ender)
+        mark_expired(self.ender)
         with ThreadPoolExecutor(4) as pool:
             end_marked(self.ender, pool)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from broker.base.database import now as clock
 from broker.log import audit
-from broker.notices import telling
+from broker.notices import outbox
 from tests.support.world import World
 from tests.web.conftest import ClientOf
 
@@ -14,7 +14,7 @@ def test_notices_are_read_and_chosen_by_their_own_person_only(world: World, clie
     with world.database.transaction() as tx:
         for _ in range(2):
             audit.record(tx, "installation.opened", actor="system", subject="installation:1", now=clock(tx))
-    while telling.tell(world.ender):
+    while outbox.deliver_outbox(world.ender):
         continue
     api, foreign = client_of(admin), client_of(other)
     listed = api.get("/notices", params={"limit": 200}).json()

@@ -58,7 +58,7 @@ def test_the_owner_confirms_a_changed_slice(world: World, client_of: ClientOf) -
         session.execute(f"GRANT SELECT ON clinic.{name} TO guestkey_registrar")
     setup, path = vault_of(world.settings, "setup"), f"/datasets/{dataset.slug}/slices/all/confirm"
     assert client_of(owner).post(path).status_code == 409
-    slice_checks.look_again(world.ender, setup)
+    slice_checks.recheck_slices(world.ender, setup)
     (shown,) = client_of(owner).get(f"/datasets/{dataset.slug}").json()["slices"]
     assert shown["state"] == "changed" and "another table" in shown["state_detail"]
     admin, other = client_of(world.person(roles=("admin",))), client_of(world.person())

@@ -24,8 +24,8 @@ from botocore.parsers import ResponseParserError
 from botocore.session import Session
 from urllib3.exceptions import HTTPError
 
-from broker.base.bounds import Breaker, Entrance
 from broker.base.errors import BackendDown
+from broker.base.resilience import Breaker, ConcurrencyLimit
 from broker.keystore.vault import Vault, VaultRefused
 from broker.kinds.s3.binding import S3Binding
 from broker.kinds.s3.policy import partition_of, session_policy
@@ -79,7 +79,7 @@ class _Gate:
     """The way to one store: a few callers at a time, and after a run of faults hardly any, so that others go on."""
 
     def __init__(self) -> None:
-        self._entrance = Entrance(_PLACES, down)
+        self._limit = ConcurrencyLimit(_PLACES, down)
         self._breaker = Breaker()
 
     @contextmanager
@@ -87,7 +87,7 @@ class _Gate:
         """One error type for everything that is no answer, and one for a no."""
         if not self._breaker.admit():
             raise down()
-        with self._entrance.entered(_CONNECT_SECONDS):
+        with self._limit.entered(_CONNECT_SECONDS):
             try:
                 with _translated():
                     yield

@@ -14,7 +14,7 @@ from typing import Any
 import requests
 
 from broker.base.errors import BackendDown, Conflict, Invalid
-from broker.keystore.answers import why_down
+from broker.keystore.responses import why_down
 from broker.operator.connecting.place import Place
 
 ROLE_ID = "guestkey-operator"

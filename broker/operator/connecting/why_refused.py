@@ -11,7 +11,7 @@ import ssl
 from pathlib import Path
 
 from broker.base.errors import BackendDown
-from broker.base.tls_reasons import reason as certificate_reason
+from broker.base.tls_reasons import explain_certificate_error as certificate_reason
 
 _SECONDS = 5
 # X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL.

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from broker.base.database import Transaction
 from broker.base.errors import Forbidden, Invalid
 from broker.gate.explain import Reach
-from broker.gate.foresight import roles_reaching, slices_without_rule
+from broker.gate.simulation import roles_reaching, slices_without_rule
 from broker.identity.caller import Caller
 from broker.kinds.tables.filter_values import is_text
 from broker.models import Dataset, Offer, Request, Slice

@@ -217,7 +217,7 @@ def why(
     with parts.database.transaction() as tx:
         found = datasets.dataset(tx, caller, slug)
     ask = Ask(found.id, action, slice_name, kind, lifetime)
-    decision = explain.why(parts, caller, ask, person_id=person)
+    decision = explain.explain_access(parts, caller, ask, person_id=person)
     with parts.database.transaction() as tx:
         return why_shown(decision, explain.pending_request(tx, caller, found.id, person_id=person))
 
@@ -227,7 +227,7 @@ def who(slug: str, caller: CallerNow, parts: PartsNow) -> Who:
     """Who may reach the dataset now, and through what. For its owner, admins and auditors."""
     with parts.database.transaction() as tx:
         found = datasets.dataset(tx, caller, slug)
-    return who_shown(explain.who(parts, caller, found.id))
+    return who_shown(explain.who_has_access(parts, caller, found.id))
 
 
 def _slice_or_proposal(made: Slice | Proposal) -> SliceShown | proposed.Proposed:

@@ -71,7 +71,7 @@ def show_installation(caller: CallerNow, parts: PartsNow) -> StandingShown:
     if not sees_everything(caller):
         raise Forbidden("Only admins and auditors see this.", advice="Ask an admin of the organisation.")
     with parts.database.transaction() as tx:
-        return StandingShown.model_validate(closing.standing(tx))
+        return StandingShown.model_validate(closing.installation_state(tx))
 
 
 @router.post("/close", operation_id="close_installation", status_code=202)
@@ -79,15 +79,15 @@ def close_installation(body: CloseBody, caller: FreshCaller, parts: PartsNow) ->
     """Close everything: nothing is issued any more, everybody is signed out (you too), every lease ends. For admins."""
     expected = body.expected.model_dump() if body.expected is not None else None
     with parts.database.transaction() as tx:
-        begun = closing.close_by_hand(tx, caller, body.reason, clock(tx), expected=expected)
-        return ClosedShown(**asdict(closing.standing(tx)), suspension=begun.id)
+        begun = closing.close_manually(tx, caller, body.reason, clock(tx), expected=expected)
+        return ClosedShown(**asdict(closing.installation_state(tx)), suspension=begun.id)
 
 
 @router.post("/open", operation_id="open_installation")
 def open_installation(body: Reason, caller: FreshCaller, parts: PartsNow) -> StandingShown:
     """Open again; no session and no lease comes back, held grants stay held. For admins."""
     with parts.database.transaction() as tx:
-        return StandingShown.model_validate(closing.open_again(tx, caller, body.reason, clock(tx)))
+        return StandingShown.model_validate(closing.reopen(tx, caller, body.reason, clock(tx)))
 
 
 @router.get("/held-grants", operation_id="list_held_grants")
@@ -104,4 +104,4 @@ def confirm_grants(body: ConfirmBody, caller: FreshCaller, parts: PartsNow) -> C
     """Let held grants count again, 500 at most in a request; one's own wait for another admin. For admins."""
     with parts.database.transaction() as tx:
         done = closing.confirm_grants(tx, caller, clock(tx), vendor=body.vendor, grants=body.grants)
-        return Confirmed(confirmed=done, held=closing.standing(tx).held)
+        return Confirmed(confirmed=done, held=closing.installation_state(tx).held)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import Forbidden
-from broker.identity import elsewhere, passkeys, totp
+from broker.identity import passkeys, terminal_confirmation, totp
 from broker.identity import recovery_notices as notices
 from broker.identity.callers import Found
 from broker.identity.http import find_caller, found_caller, renew_session
@@ -119,14 +119,14 @@ def confirm_passkey(
 def confirm_in_browser(caller: CallerNow, parts: PartsNow) -> WaitingShown:
     """Let this command line's token wait to be confirmed in the browser, at `/confirm/command-line/{id}`."""
     with parts.database.transaction() as tx:
-        return WaitingShown.model_validate(elsewhere.ask(tx, caller, clock(tx)))
+        return WaitingShown.model_validate(terminal_confirmation.request_confirmation(tx, caller, clock(tx)))
 
 
 @router.get("/confirm/browser/{waiting_id}", operation_id="waits_in_browser")
 def waits_in_browser(waiting_id: str, caller: CallerNow, parts: PartsNow) -> WaitingShown:
     """What this token asked for, while nobody answered; `factor_at` of `GET /me` says how it was answered."""
     with parts.database.transaction() as tx:
-        return WaitingShown.model_validate(elsewhere.still_waits(tx, caller, waiting_id, clock(tx)))
+        return WaitingShown.model_validate(terminal_confirmation.is_pending(tx, caller, waiting_id, clock(tx)))
 
 
 def _proven(request: Request, response: Response, parts: Parts) -> Me:

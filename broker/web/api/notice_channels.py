@@ -92,7 +92,7 @@ class Deliveries(BaseModel):
 def list_notice_channels(caller: CallerNow, parts: PartsNow) -> Channels:
     """The channels in use. For admins and auditors."""
     with parts.database.transaction() as tx:
-        return Channels(items=[ChannelShown.model_validate(item) for item in channels.listed(tx, caller)])
+        return Channels(items=[ChannelShown.model_validate(item) for item in channels.list_channels(tx, caller)])
 
 
 @router.post("/notice-channels", operation_id="bind_notice_channel", status_code=201)

@@ -12,7 +12,7 @@ from broker.base.database import now as clock
 from broker.base.errors import Invalid
 from broker.base.ids import is_id
 from broker.notices import choices
-from broker.notices.choices import Chosen
+from broker.notices.choices import NoticePreferences
 from broker.runtime.parts import Parts
 from broker.web.api.common import CallerNow, Id, PartsNow, WindowNow
 from broker.web.validation import Shown, Strict
@@ -91,7 +91,7 @@ class ChoicesBody(Strict):
 def list_notices(caller: CallerNow, parts: PartsNow, window: WindowNow) -> Notices:
     """What you were told, newest first, whether it was mailed or not."""
     with parts.database.transaction() as tx:
-        found = choices.listed(tx, caller, window)
+        found = choices.list_notices(tx, caller, window)
         items = [NoticeShown.model_validate(item) for item in found.items]
         return Notices(items=items, next_cursor=found.next_cursor, unread=choices.unread(tx, caller.id))
 
@@ -110,20 +110,20 @@ def read_notices(body: ReadBody, caller: CallerNow, parts: PartsNow) -> Unread:
 def show_notice_choices(caller: CallerNow, parts: PartsNow) -> ChoicesShown:
     """Which notices are mailed to you, when, and where to."""
     with parts.database.transaction() as tx:
-        return _shown(parts, choices.chosen(tx, caller))
+        return _shown(parts, choices.preferences(tx, caller))
 
 
 @router.post("/choices", operation_id="change_notice_choices")
 def change_notice_choices(body: ChoicesBody, caller: CallerNow, parts: PartsNow) -> ChoicesShown:
     """Choose for each topic: at once, in a digest once a day, or not by mail."""
     with parts.database.transaction() as tx:
-        held = choices.chosen(tx, caller)
+        held = choices.preferences(tx, caller)
         hour = held.digest_hour if body.digest_hour is None else body.digest_hour
         zone = held.digest_zone if body.digest_zone is None else body.digest_zone
-        return _shown(parts, choices.choose(tx, caller, body.topics, clock(tx), hour=hour, zone=zone))
+        return _shown(parts, choices.set_preferences(tx, caller, body.topics, clock(tx), hour=hour, zone=zone))
 
 
-def _shown(parts: Parts, held: Chosen) -> ChoicesShown:
+def _shown(parts: Parts, held: NoticePreferences) -> ChoicesShown:
     return ChoicesShown(
         address=held.address,
         mails=parts.settings.smtp_host is not None,

@@ -48,7 +48,7 @@ class Sessions(BaseModel):
 def list_sessions(found: PersonFound, parts: PartsNow) -> Sessions:
     """Where you are signed in, newest first."""
     with parts.database.transaction() as tx:
-        held = sessions.listed(tx, found.caller, found.now)
+        held = sessions.list_sign_ins(tx, found.caller, found.now)
     return Sessions(items=[SessionShown.model_validate(item) for item in held])
 
 

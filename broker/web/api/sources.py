@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from broker.base import words
 from broker.base.database import now as clock
 from broker.base.errors import Invalid
-from broker.identity import checking, failures, login, sources
+from broker.identity import login, source_check, source_failures, sources
 from broker.identity.oidc import Client
 from broker.identity.permissions import require_admin
 from broker.models import Proposal, SignInSource, SourceFailure
@@ -112,8 +112,8 @@ class Proposed(Shown):
 def list_sources(caller: CallerNow, parts: PartsNow, window: WindowNow) -> Sources:
     """Sign-in sources, newest first. For admins and auditors."""
     with parts.database.transaction() as tx:
-        found = sources.listed(tx, caller, window)
-        failed = failures.of(tx, [item.id for item in found.items])
+        found = sources.list_sources(tx, caller, window)
+        failed = source_failures.last_failures(tx, [item.id for item in found.items])
     shown = _shown(str(parts.settings.public_url), found.items, failed)
     return Sources(items=shown, next_cursor=found.next_cursor)
 
@@ -140,7 +140,7 @@ def propose_source(body: SourceBody, caller: FreshCaller, parts: PartsNow) -> Pr
             vendors.vendor(tx, caller, body.vendor)
         sources.check_alone(tx, body.issuer, body.client_id, body.required_claims)
     client = Client(body.issuer, body.client_id, body.client_secret, login.callback(parts.settings))
-    checking.require(parts.settings, client)
+    source_check.require(parts.settings, client)
     # Wrapped before it is kept anywhere, a proposal included; bound to the id the source will have.
     secret = body.client_secret
     details["wrapped_client_secret"] = sources.wrap_client_secret(parts.vault, source_id, secret) if secret else None
@@ -169,7 +169,7 @@ def check_source(source_id: str, caller: CallerNow, parts: PartsNow) -> Checked:
     require_admin(caller)
     with parts.database.transaction() as tx:
         source = sources.active(tx, source_id)
-    found = checking.check(parts.settings, login.client_of(parts, source))
+    found = source_check.check(parts.settings, login.client_of(parts, source))
     shown = [FindingShown.model_validate(finding) for finding in found]
     return Checked(id=source.id, ok=all(finding.ok for finding in found), findings=shown)
 

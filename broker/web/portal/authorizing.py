@@ -28,14 +28,14 @@ Query = Annotated[dict[str, str], Depends(query_of)]
 @router.get("/authorize")
 def authorize(request: Request, parameters: Query) -> Response:
     """Ask the person in the browser whether the command line on this computer may act for them."""
-    wish = codes.check_wish(parameters, request.app.state.public_url)
+    wish = codes.check_request(parameters, request.app.state.public_url)
     try:
         viewer = anybody(request)
     except NotSignedIn:
         here = f"{request.url.path}?{request.url.query}"
         return RedirectResponse(f"/sign-in?next={quote(here, safe='')}", 303)
-    no = codes.refusing(wish, request.app.state.public_url)
-    code = short_codes.of(wish.code_challenge)
+    no = codes.denial_redirect(wish, request.app.state.public_url)
+    code = short_codes.short_code_of(wish.code_challenge)
     return render("authorize.html", viewer=viewer, wish=wish, parameters=parameters, no=no, code=code)
 
 
@@ -43,7 +43,7 @@ def authorize(request: Request, parameters: Query) -> Response:
 def allow(request: Request, viewer: MemberNow, sent: Sent) -> HTMLResponse:
     """Make the code and show the link that hands it over."""
     try:
-        wish = codes.check_wish(dict(sent), request.app.state.public_url)
+        wish = codes.check_request(dict(sent), request.app.state.public_url)
     except AuthorizationRefused as error:
         # Nothing redirects after a form (see above), and our own page asked rightly.
         raise OAuthRefused(error.error, error.description) from error

@@ -71,7 +71,7 @@ def test_channel(channel_id: str, viewer: MemberNow, sent: Sent) -> Response:
 def _page(back: Setback, sent: Mapping[str, str], *, cursor: str | None = None) -> HTMLResponse:
     viewer = back.viewer
     with viewer.parts.database.transaction() as tx:
-        bound = channels.listed(tx, viewer.caller)
+        bound = channels.list_channels(tx, viewer.caller)
         log = channels.deliveries(tx, viewer.caller, Window(cursor, _PAGE))
         people = select(Person.id, Person.name).where(Person.id.in_({item.person_id for item in log.items}))
         names = {row.id: row.name or row.id for row in tx.execute(people)}

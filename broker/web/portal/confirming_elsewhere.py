@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from broker.base.database import now as clock
 from broker.base.errors import NotFound
-from broker.identity import elsewhere
+from broker.identity import terminal_confirmation
 from broker.web.portal.acting import Setback, act, asked, go
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
@@ -39,14 +39,16 @@ def confirm(waiting_id: str, viewer: MemberNow, sent: Sent) -> Response:
 
     def do(viewer: Viewer) -> Response:
         with viewer.parts.database.transaction() as tx:
-            elsewhere.confirm(tx, viewer.caller, waiting_id, clock(tx))
+            terminal_confirmation.confirm(tx, viewer.caller, waiting_id, clock(tx))
         return go("/confirm/command-line")
 
     # First, so that nobody proves a factor for nothing.
     with viewer.parts.database.transaction() as tx:
-        elsewhere.shown(tx, viewer.caller, waiting_id, clock(tx))
+        terminal_confirmation.pending_confirmation(tx, viewer.caller, waiting_id, clock(tx))
     # However fresh the browser's factor is: what counts there was proven for the browser, not for a terminal.
-    return act(viewer, sent, do, lambda setback: _page(setback, waiting_id), needs=lambda _: elsewhere.SECONDS)
+    return act(
+        viewer, sent, do, lambda setback: _page(setback, waiting_id), needs=lambda _: terminal_confirmation.SECONDS
+    )
 
 
 @router.post("/{waiting_id}/disown")
@@ -55,7 +57,7 @@ def disown(waiting_id: str, viewer: MemberNow, sent: Sent) -> Response:
 
     def do(viewer: Viewer) -> Response:
         with viewer.parts.database.transaction() as tx:
-            elsewhere.disown(tx, viewer.caller, waiting_id, clock(tx))
+            terminal_confirmation.reject(tx, viewer.caller, waiting_id, clock(tx))
         return go("/confirm/command-line?signed_out=true")
 
     return act(viewer, sent, do, lambda setback: _page(setback, waiting_id))
@@ -65,13 +67,13 @@ def _page(setback: Setback, waiting_id: str) -> HTMLResponse:
     viewer = setback.viewer
     try:
         with viewer.parts.database.transaction() as tx:
-            waiting = elsewhere.shown(tx, viewer.caller, waiting_id, clock(tx))
+            waiting = terminal_confirmation.pending_confirmation(tx, viewer.caller, waiting_id, clock(tx))
     except NotFound:
         if setback.trouble is None:
             raise
         # It went while the factor was proven: a page, so that this browser's session is renewed with it.
         return render("elsewhere/gone.html", viewer=viewer, status=404, trouble=setback.trouble)
-    panel = setback.panel or replace(asked(viewer, elsewhere.SECONDS), interrupts=False)
+    panel = setback.panel or replace(asked(viewer, terminal_confirmation.SECONDS), interrupts=False)
     return render(
         "elsewhere/confirm.html",
         viewer=viewer,

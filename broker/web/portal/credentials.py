@@ -121,7 +121,7 @@ def get_credential(grant_id: str, viewer: MemberNow, sent: Sent) -> Response:
         )
 
     def needs(viewer: Viewer) -> int | None:
-        return explain.why(viewer.parts, viewer.caller, _asked(viewer, grant_id, sent)[1]).factor_needed
+        return explain.explain_access(viewer.parts, viewer.caller, _asked(viewer, grant_id, sent)[1]).factor_needed
 
     return act(viewer, sent, do, lambda setback: _credential_page(setback, grant_id, sent), needs=needs)
 
@@ -171,9 +171,9 @@ def _typed(kind: Kind, dataset: str, slice_name: str, action: str) -> str:
 
 def _foreseen(viewer: Viewer, grant: GrantShown, one: Slice, action: str) -> Choice:
     ask = Ask(grant.dataset, action, one.name)
-    decision = explain.why(viewer.parts, viewer.caller, ask)
+    decision = explain.explain_access(viewer.parts, viewer.caller, ask)
     asks_factor = decision.factor_needed is not None
-    then = explain.why(viewer.parts, viewer.caller, ask, proven=True) if asks_factor else decision
+    then = explain.explain_access(viewer.parts, viewer.caller, ask, proven=True) if asks_factor else decision
     return Choice(one, action, decision, _longest(then, viewer.now))
 
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from broker.base.database import now as clock
 from broker.base.errors import Forbidden
-from broker.gate.foresight import roles_reaching
+from broker.gate.simulation import roles_reaching
 from broker.models import Dataset, Person, Team, Vendor
 from broker.registry.datasets import dataset as dataset_seen
 from broker.registry.naming import each_told_apart

@@ -61,7 +61,7 @@ def _confirm(tx: Transaction, caller: Caller, sent: Mapping[str, str], now: date
 
 
 _ACTS: Mapping[str, Act] = {
-    "open": lambda tx, caller, sent, now: closing.open_again(tx, caller, sent.get("reason", ""), now),
+    "open": lambda tx, caller, sent, now: closing.reopen(tx, caller, sent.get("reason", ""), now),
     "confirm": _confirm,
 }
 
@@ -71,7 +71,7 @@ def _page(back: Setback, what: str, sent: Mapping[str, str]) -> HTMLResponse:
     if not sees_everything(viewer.caller):
         raise Forbidden("Only admins and auditors see this.", advice="Ask an admin of the organisation.")
     with viewer.parts.database.transaction() as tx:
-        stands = closing.standing(tx)
+        stands = closing.installation_state(tx)
         held = list(closing.held_grants(tx, viewer.caller, limit=_SHOWN))
         vendors = tx.scalars(select(Vendor).where(Vendor.status == "active").order_by(Vendor.name)).all()
         return render(

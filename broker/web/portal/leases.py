@@ -129,7 +129,7 @@ def renew(lease_id: str, viewer: MemberNow, sent: Sent) -> Response:
         return go(f"/leases/{lease_id}")
 
     def needs(viewer: Viewer) -> int | None:
-        return renewing.why(viewer.parts, viewer.caller, lease_id).factor_needed
+        return renewing.preview(viewer.parts, viewer.caller, lease_id).factor_needed
 
     return act(viewer, sent, do, lambda setback: _page(setback, lease_id), needs=needs)
 

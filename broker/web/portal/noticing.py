@@ -27,7 +27,7 @@ _PAGE = 30
 def notices(viewer: MemberNow, cursor: str | None = None) -> HTMLResponse:
     """What the person was told, newest first."""
     with viewer.parts.database.transaction() as tx:
-        found = choices.listed(tx, viewer.caller, Window(cursor, _PAGE))
+        found = choices.list_notices(tx, viewer.caller, Window(cursor, _PAGE))
         unread = choices.unread(tx, viewer.caller.id)
     return render("notices/list.html", viewer=viewer, page=found, unread=unread)
 
@@ -59,7 +59,7 @@ def choose(viewer: MemberNow, sent: Sent) -> Response:
         if not (hour.isascii() and hour.isdigit() and len(hour) <= 2):
             raise Invalid("Choose an hour.", field="/digest_hour")
         with viewer.parts.database.transaction() as tx:
-            choices.choose(
+            choices.set_preferences(
                 tx, viewer.caller, wanted, clock(tx), hour=int(hour), zone=sent.get("digest_zone", "").strip()
             )
         return go("/security/notices?saved=yes")
@@ -70,7 +70,7 @@ def choose(viewer: MemberNow, sent: Sent) -> Response:
 def _choices(back: Setback, sent: Mapping[str, str], *, saved: bool = False) -> HTMLResponse:
     viewer = back.viewer
     with viewer.parts.database.transaction() as tx:
-        held = choices.chosen(tx, viewer.caller)
+        held = choices.preferences(tx, viewer.caller)
     return render(
         "notices/choices.html",
         status=back.status if back.trouble else 200,

@@ -121,7 +121,7 @@ def why(request: Request, viewer: MemberNow) -> HTMLResponse:
     if asked["dataset"] and trouble is None:
         ask = Ask(asked["dataset"], asked["action"], asked["slice"] or None, asked["kind"] or None)
         try:
-            decision = explain.why(viewer.parts, viewer.caller, ask, person_id=asked["person"] or None)
+            decision = explain.explain_access(viewer.parts, viewer.caller, ask, person_id=asked["person"] or None)
             line = _line(viewer, decision)
             with viewer.parts.database.transaction() as tx:
                 whom = asked["person"] or None
@@ -171,7 +171,7 @@ def _who_page(back: Setback, slug: str, sent: Mapping[str, str]) -> HTMLResponse
         found = dataset_seen(tx, viewer.caller, slug)
         offered = {item.vendor_id for item in offers.offers_of(tx, viewer.caller, found)}
         known = tx.scalars(select(Vendor).where(Vendor.status != "offboarded").order_by(Vendor.name)).all()
-    reaching = explain.who(viewer.parts, viewer.caller, found.id)
+    reaching = explain.who_has_access(viewer.parts, viewer.caller, found.id)
     return render(
         "owner/who.html",
         viewer=viewer,

@@ -174,7 +174,7 @@ def _page(setback: Setback, asked_for: str) -> HTMLResponse:
     until = viewer.found.enrolment_allowed_until
     with viewer.parts.database.transaction() as tx:
         held = factors.listed(tx, viewer.caller.id)
-        signed_in = sessions.listed(tx, viewer.caller, viewer.now)
+        signed_in = sessions.list_sign_ins(tx, viewer.caller, viewer.now)
     return render(
         "security.html",
         viewer=viewer,

@@ -26,7 +26,7 @@ _PURPOSE = "browser"
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class PendingConfirmation:
     """A command line that waits to be confirmed: which token, since when signed in, and from where it asks."""
 
     id: str
@@ -38,7 +38,7 @@ class Waiting:
     signed_in_at: datetime | None = None
 
 
-def ask(tx: Transaction, caller: Caller, now: datetime) -> Waiting:
+def request_confirmation(tx: Transaction, caller: Caller, now: datetime) -> PendingConfirmation:
     """Let the caller's command line wait to be confirmed in the browser.
 
     Raises:
@@ -55,7 +55,7 @@ def ask(tx: Transaction, caller: Caller, now: datetime) -> Waiting:
             advice="Add a passkey or an authenticator app under Security first.",
         )
     tx.execute(delete(FactorChallenge).where(_of_token(caller.holder_id)))
-    code = short_codes.fresh()
+    code = short_codes.new_short_code()
     made = FactorChallenge(
         id=new_id("fc"),
         holder_id=caller.holder_id,
@@ -67,7 +67,7 @@ def ask(tx: Transaction, caller: Caller, now: datetime) -> Waiting:
     return _as_waiting(made, None)
 
 
-def still_waits(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> Waiting:
+def is_pending(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> PendingConfirmation:
     """What the caller's own command line asked for, while nobody answered.
 
     Raises:
@@ -79,10 +79,10 @@ def still_waits(tx: Transaction, caller: Caller, waiting_id: str, now: datetime)
         )
         if (found := tx.scalars(query).one_or_none()) is not None:
             return _as_waiting(found, None)
-    raise _nothing()
+    raise _none_pending()
 
 
-def shown(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> Waiting:
+def pending_confirmation(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> PendingConfirmation:
     """What waits, for the same person in the browser to look at.
 
     Raises:
@@ -102,7 +102,7 @@ def shown(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> Wa
     )
     row = tx.execute(query).one_or_none() if is_id(waiting_id) else None
     if row is None:
-        raise _nothing()
+        raise _none_pending()
     return _as_waiting(row[0], row[1])
 
 
@@ -113,7 +113,7 @@ def confirm(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> 
         NotFound: as for `shown`.
         Conflict: the session's factor was proven before the command line asked.
     """
-    waiting = _taken(tx, caller, waiting_id, now)
+    waiting = _take_pending(tx, caller, waiting_id, now)
     if caller.how != "session" or caller.factor_at is None or caller.factor_at < waiting.asked_at:
         raise Conflict("Your second factor was proven before this was asked.", advice="Confirm again.")
     changed = tx.execute(
@@ -123,7 +123,7 @@ def confirm(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> 
         .returning(ApiToken.id)
     ).first()
     if changed is None:
-        raise _nothing()
+        raise _none_pending()
     audit.record(
         tx,
         "factor.proven_elsewhere",
@@ -135,24 +135,24 @@ def confirm(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> 
     )
 
 
-def disown(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> None:
+def reject(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> None:
     """The person did not ask: end that command line at once.
 
     Raises:
         NotFound: as for `shown`.
     """
-    waiting = _taken(tx, caller, waiting_id, now)
+    waiting = _take_pending(tx, caller, waiting_id, now)
     sessions.end(tx, caller, waiting.holder_id, now, cause="disowned")
 
 
-def _taken(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> Waiting:
+def _take_pending(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> PendingConfirmation:
     """Take what waits out of the records: whoever comes second finds nothing."""
-    waiting = shown(tx, caller, waiting_id, now)
+    waiting = pending_confirmation(tx, caller, waiting_id, now)
     gone = tx.execute(
         delete(FactorChallenge).where(FactorChallenge.id == waiting.id).returning(FactorChallenge.id)
     ).first()
     if gone is None:
-        raise _nothing()
+        raise _none_pending()
     return waiting
 
 
@@ -160,9 +160,9 @@ def _of_token(holder_id: str) -> ColumnElement[bool]:
     return and_(FactorChallenge.holder_id == holder_id, FactorChallenge.purpose == _PURPOSE)
 
 
-def _as_waiting(record: FactorChallenge, signed_in_at: datetime | None) -> Waiting:
+def _as_waiting(record: FactorChallenge, signed_in_at: datetime | None) -> PendingConfirmation:
     kept = json.loads(record.challenge)
-    return Waiting(
+    return PendingConfirmation(
         id=record.id,
         holder_id=record.holder_id,
         code=kept["code"],
@@ -173,7 +173,7 @@ def _as_waiting(record: FactorChallenge, signed_in_at: datetime | None) -> Waiti
     )
 
 
-def _nothing() -> NotFound:
+def _none_pending() -> NotFound:
     return NotFound(
         "Nothing waits to be confirmed here.",
         advice="It was answered, took longer than two minutes, or is somebody else's. Run `guestkey confirm` again.",

@@ -14,8 +14,8 @@ from sqlalchemy import select
 from broker.base.database import Transaction
 from broker.models import Dataset, Grant, Lease, Notice, Offer, Person, Proposal, Request, Service, Slice, Team, Vendor
 from broker.notices import expiry
-from broker.notices.people import approvers, holders, leads_of, with_role
-from broker.notices.wording import at, plain
+from broker.notices.recipients import approvers, holders, leads_of, with_role
+from broker.notices.rendering import format_time, plain
 from broker.registry import proposals
 from broker.registry.affected_datasets import datasets_of_holder
 
@@ -36,7 +36,7 @@ _ONE_ACT = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Audience:
     """Whom a notice concerns, the facts for its words, and the page to open. `you`: it happened to those people.
 
     `beside`: who hears of it as of somebody else's, under a topic of their own if one is named.
@@ -53,22 +53,22 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
+class Trigger:
     """One kind. `to_actor`: whoever did it is told too."""
 
     topic: str
-    told: Callable[[Transaction, Notice, datetime], Told | None]
+    told: Callable[[Transaction, Notice, datetime], Audience | None]
     to_actor: bool = False
 
 
-def _asked(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
+def _asked(tx: Transaction, notice: Notice, now: datetime) -> Audience | None:
     request = tx.get_one(Request, notice.subject)
     if request.state != "pending":
         return None
-    return Told(approvers(tx, request, now), _of_request(tx, request), f"/requests/{request.id}")
+    return Audience(approvers(tx, request, now), _of_request(tx, request), f"/requests/{request.id}")
 
 
-def _undecided(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
+def _undecided(tx: Transaction, notice: Notice, now: datetime) -> Audience | None:
     asked = _asked(tx, notice, now)
     if asked is None:
         return None
@@ -76,15 +76,15 @@ def _undecided(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
     return replace(asked, people=[asker], you=True, beside=asked.people, beside_topic="to_decide")
 
 
-def _decided(tx: Transaction, notice: Notice, _now: datetime) -> Told:
+def _decided(tx: Transaction, notice: Notice, _now: datetime) -> Audience:
     request = tx.get_one(Request, notice.subject)
     # Approved, it is told to whoever now holds the grant as theirs.
     beside = [] if notice.kind == "request.approved" else [*filter(None, [request.for_person_id])]
     facts = _of_request(tx, request)
-    return Told([request.person_id], facts, f"/requests/{request.id}", you=True, beside=beside)
+    return Audience([request.person_id], facts, f"/requests/{request.id}", you=True, beside=beside)
 
 
-def _given(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
+def _given(tx: Transaction, notice: Notice, now: datetime) -> Audience | None:
     grant = tx.get_one(Grant, notice.subject)
     if grant.revoked_at is not None:
         return None
@@ -97,72 +97,72 @@ def _given(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
     return replace(told, people=others[0], beside=others[1], channels=False)
 
 
-def _grant(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
+def _grant(tx: Transaction, notice: Notice, now: datetime) -> Audience | None:
     grant = tx.get_one(Grant, notice.subject)
     if notice.kind == expiry.GRANT and grant.revoked_at is not None:
         return None
     return _to_holders(tx, grant, now)
 
 
-def _to_holders(tx: Transaction, grant: Grant, now: datetime) -> Told:
+def _to_holders(tx: Transaction, grant: Grant, now: datetime) -> Audience:
     """A grant, as those who hold it are told of it; of a service's, those who answer for the service."""
     facts = {
         "dataset": _dataset(tx, grant.dataset_id),
         "role": grant.role,
-        "ends_at": at(grant.ends_at),
+        "ends_at": format_time(grant.ends_at),
         "holder": _holder(tx, grant.person_id, grant.team_id, grant.service_id),
         "team": bool(grant.team_id),
     }
     concerned, path = holders(tx, grant, now), f"/grants/{grant.id}"
     if grant.service_id:
-        return Told([], facts, path, beside=concerned)
-    return Told(concerned, facts, path, you=True)
+        return Audience([], facts, path, beside=concerned)
+    return Audience(concerned, facts, path, you=True)
 
 
-def _confirmed(tx: Transaction, notice: Notice, _now: datetime) -> Told | None:
+def _confirmed(tx: Transaction, notice: Notice, _now: datetime) -> Audience | None:
     person = tx.get_one(Person, notice.subject)
     if person.status != "active":
         return None
-    return Told([person.id], _of_person(tx, person), "/security", you=True)
+    return Audience([person.id], _of_person(tx, person), "/security", you=True)
 
 
-def _own_account(tx: Transaction, notice: Notice, _now: datetime) -> Told:
+def _own_account(tx: Transaction, notice: Notice, _now: datetime) -> Audience:
     """What became of somebody's second factors: told to them whoever did it, because it may have been a thief."""
     person = tx.get_one(Person, notice.subject)
-    return Told([person.id], _of_person(tx, person), "/security", you=True)
+    return Audience([person.id], _of_person(tx, person), "/security", you=True)
 
 
-def _joined(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
+def _joined(tx: Transaction, notice: Notice, now: datetime) -> Audience | None:
     person = tx.get_one(Person, notice.subject)
     if person.status != "pending":
         return None
-    return Told(with_role(tx, "admin", now=now), _of_person(tx, person), f"/people/{person.id}")
+    return Audience(with_role(tx, "admin", now=now), _of_person(tx, person), f"/people/{person.id}")
 
 
-def _staff(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
+def _staff(tx: Transaction, notice: Notice, now: datetime) -> Audience | None:
     person = tx.get_one(Person, notice.subject)
     if person.vendor_id is None:
         return None
     leads = with_role(tx, "lead", now=now, vendor_id=person.vendor_id)
-    return Told(leads, _of_person(tx, person), f"/people/{person.id}")
+    return Audience(leads, _of_person(tx, person), f"/people/{person.id}")
 
 
-def _proposed(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
+def _proposed(tx: Transaction, notice: Notice, now: datetime) -> Audience | None:
     proposal = tx.get_one(Proposal, notice.subject)
     if proposal.state != "pending":
         return None
     facts = _of_proposal(tx, proposal)
     owners = proposals.owners_concerned(tx, proposal)
     path = f"/proposals/{proposal.id}"
-    return Told(with_role(tx, "admin", now=now), facts, path, beside=owners, beside_topic="to_decide")
+    return Audience(with_role(tx, "admin", now=now), facts, path, beside=owners, beside_topic="to_decide")
 
 
-def _agreed(tx: Transaction, notice: Notice, _now: datetime) -> Told:
+def _agreed(tx: Transaction, notice: Notice, _now: datetime) -> Audience:
     proposal = tx.get_one(Proposal, notice.subject)
-    return Told([proposal.proposed_by], _of_proposal(tx, proposal), f"/proposals/{proposal.id}", you=True)
+    return Audience([proposal.proposed_by], _of_proposal(tx, proposal), f"/proposals/{proposal.id}", you=True)
 
 
-def _changed(tx: Transaction, notice: Notice, _now: datetime) -> Told | None:
+def _changed(tx: Transaction, notice: Notice, _now: datetime) -> Audience | None:
     """What was changed about a dataset, as its owner is told of it, and whoever it was taken from."""
     dataset = tx.get_one(Dataset, notice.subject)
     agreed = select(Proposal.details["owner_id_before"].astext).where(
@@ -175,33 +175,33 @@ def _changed(tx: Transaction, notice: Notice, _now: datetime) -> Told | None:
     return _to_owners(tx, notice, [dataset.id], f"/datasets/{dataset.slug}", others=[before] if before else [])
 
 
-def _resumed(tx: Transaction, notice: Notice, _now: datetime) -> Told | None:
+def _resumed(tx: Transaction, notice: Notice, _now: datetime) -> Audience | None:
     slug = tx.get_one(Dataset, notice.subject).slug
     return _to_owners(tx, notice, [notice.subject], f"/datasets/{slug}")
 
 
-def _offered(tx: Transaction, notice: Notice, _now: datetime) -> Told | None:
+def _offered(tx: Transaction, notice: Notice, _now: datetime) -> Audience | None:
     dataset = tx.get_one(Dataset, tx.get_one(Offer, notice.subject).dataset_id)
     return _to_owners(tx, notice, [dataset.id], f"/datasets/{dataset.slug}/who")
 
 
-def _slice_added(tx: Transaction, notice: Notice, _now: datetime) -> Told | None:
+def _slice_added(tx: Transaction, notice: Notice, _now: datetime) -> Audience | None:
     added = tx.get_one(Slice, notice.subject)
     slug = tx.get_one(Dataset, added.dataset_id).slug
     return _to_owners(tx, notice, [added.dataset_id], f"/datasets/{slug}/slices")
 
 
-def _secret_rotated(tx: Transaction, notice: Notice, _now: datetime) -> Told | None:
+def _secret_rotated(tx: Transaction, notice: Notice, _now: datetime) -> Audience | None:
     return _to_owners(tx, notice, datasets_of_holder(tx, service_id=notice.subject), "/services")
 
 
-def _member_added(tx: Transaction, notice: Notice, _now: datetime) -> Told | None:
+def _member_added(tx: Transaction, notice: Notice, _now: datetime) -> Audience | None:
     return _to_owners(tx, notice, datasets_of_holder(tx, team_id=notice.subject), f"/teams/{notice.subject}")
 
 
 def _to_owners(
     tx: Transaction, notice: Notice, dataset_ids: Sequence[str], path: str, *, others: Sequence[str] = ()
-) -> Told | None:
+) -> Audience | None:
     """To the active owners of these datasets; nobody, where it concerns none."""
     if not dataset_ids:
         return None
@@ -213,28 +213,28 @@ def _to_owners(
         "who": _name(tx, actor) if kind == "person" else "Somebody",
         "datasets": ", ".join(sorted(_dataset(tx, dataset_id) for dataset_id in dataset_ids)),
     }
-    return Told(sorted(people), facts, path)
+    return Audience(sorted(people), facts, path)
 
 
-def _failed(tx: Transaction, notice: Notice, now: datetime) -> Told:
+def _failed(tx: Transaction, notice: Notice, now: datetime) -> Audience:
     lease = tx.get_one(Lease, notice.subject)
     facts = {"dataset": _dataset(tx, lease.dataset_id)}
-    return Told(with_role(tx, "admin", now=now), facts, f"/leases/{lease.id}")
+    return Audience(with_role(tx, "admin", now=now), facts, f"/leases/{lease.id}")
 
 
-def _found(tx: Transaction, notice: Notice, now: datetime) -> Told:
+def _found(tx: Transaction, notice: Notice, now: datetime) -> Audience:
     """What the worker found where no record of ours leads: its name is an operator's, not a page's."""
     facts = {"what": plain(notice.subject)}
-    return Told(with_role(tx, "admin", now=now), facts, f"/events?kind={notice.kind}")
+    return Audience(with_role(tx, "admin", now=now), facts, f"/events?kind={notice.kind}")
 
 
-def _alarm(tx: Transaction, notice: Notice, now: datetime) -> Told:
+def _alarm(tx: Transaction, notice: Notice, now: datetime) -> Audience:
     path = "/installation" if notice.kind.startswith("installation.") else f"/events?kind={notice.kind}"
     facts = {"who": _name(tx, notice.actor.partition(":")[2])}
-    return Told(with_role(tx, "admin", "auditor", now=now), facts, path)
+    return Audience(with_role(tx, "admin", "auditor", now=now), facts, path)
 
 
-def _slice_changed(tx: Transaction, notice: Notice, now: datetime) -> Told | None:
+def _slice_changed(tx: Transaction, notice: Notice, now: datetime) -> Audience | None:
     slice_ = tx.get_one(Slice, notice.subject)
     if slice_.state != "changed":
         return None
@@ -242,49 +242,49 @@ def _slice_changed(tx: Transaction, notice: Notice, now: datetime) -> Told | Non
     owner = tx.get(Person, dataset.owner_id) if dataset.owner_id else None
     people = [owner.id] if owner is not None and owner.status == "active" else with_role(tx, "admin", now=now)
     facts = {"dataset": plain(dataset.title), "slice": plain(slice_.name)}
-    return Told(people, facts, f"/datasets/{dataset.slug}/slices")
+    return Audience(people, facts, f"/datasets/{dataset.slug}/slices")
 
 
-CAUSES: Mapping[str, Cause] = {
-    expiry.GRANT: Cause("own_grants", _grant),
-    expiry.PROPOSAL: Cause("two_person", _proposed),
-    expiry.REQUEST: Cause("own_requests", _undecided),
-    "dataset.changed": Cause("own_datasets", _changed),
-    "dataset.resumed": Cause("own_datasets", _resumed),
-    "factor.enrolled": Cause("own_account", _own_account, to_actor=True),
-    "factor.removed": Cause("own_account", _own_account, to_actor=True),
-    "factor.replaced": Cause("own_account", _own_account, to_actor=True),
-    "factor.reset": Cause("own_account", _own_account, to_actor=True),
-    "grant.made": Cause("own_grants", _given),
-    "grant.revoked": Cause("own_grants", _grant),
-    "installation.closed": Cause("emergency", _alarm, to_actor=True),
-    "installation.opened": Cause("emergency", _alarm, to_actor=True),
-    "lease.revoke_failed": Cause("failures", _failed, to_actor=True),
-    "lease.stray_ended": Cause("failures", _found),
-    "lease.vanished": Cause("failures", _failed, to_actor=True),
-    "offer.made": Cause("own_datasets", _offered),
-    "person.confirmed": Cause("own_grants", _confirmed),
-    "person.joined": Cause("joins", _joined),
-    "person.suspended": Cause("staff", _staff),
-    "place.silent": Cause("failures", _found),
-    "proposal.approved": Cause("two_person", _agreed),
-    "proposal.lapsed": Cause("two_person", _agreed),
-    "proposal.made": Cause("two_person", _proposed),
-    "proposal.refused": Cause("two_person", _agreed),
-    "recovery.begun": Cause("emergency", _alarm, to_actor=True),
-    "recovery.used": Cause("emergency", _alarm, to_actor=True),
-    "recovery_code.used": Cause("own_account", _own_account, to_actor=True),
-    "recovery_codes.replaced": Cause("own_account", _own_account, to_actor=True),
-    "request.approved": Cause("own_requests", _decided),
-    "request.lapsed": Cause("own_requests", _decided),
-    "request.made": Cause("to_decide", _asked),
-    "request.refused": Cause("own_requests", _decided),
-    "request.reminded": Cause("to_decide", _asked),
-    "request.withdrawn": Cause("own_requests", _decided),
-    "service.secret_rotated": Cause("own_datasets", _secret_rotated),
-    "slice.added": Cause("own_datasets", _slice_added),
-    "slice.changed": Cause("own_datasets", _slice_changed),
-    "team.member_added": Cause("own_datasets", _member_added),
+TRIGGERS: Mapping[str, Trigger] = {
+    expiry.GRANT: Trigger("own_grants", _grant),
+    expiry.PROPOSAL: Trigger("two_person", _proposed),
+    expiry.REQUEST: Trigger("own_requests", _undecided),
+    "dataset.changed": Trigger("own_datasets", _changed),
+    "dataset.resumed": Trigger("own_datasets", _resumed),
+    "factor.enrolled": Trigger("own_account", _own_account, to_actor=True),
+    "factor.removed": Trigger("own_account", _own_account, to_actor=True),
+    "factor.replaced": Trigger("own_account", _own_account, to_actor=True),
+    "factor.reset": Trigger("own_account", _own_account, to_actor=True),
+    "grant.made": Trigger("own_grants", _given),
+    "grant.revoked": Trigger("own_grants", _grant),
+    "installation.closed": Trigger("emergency", _alarm, to_actor=True),
+    "installation.opened": Trigger("emergency", _alarm, to_actor=True),
+    "lease.revoke_failed": Trigger("failures", _failed, to_actor=True),
+    "lease.stray_ended": Trigger("failures", _found),
+    "lease.vanished": Trigger("failures", _failed, to_actor=True),
+    "offer.made": Trigger("own_datasets", _offered),
+    "person.confirmed": Trigger("own_grants", _confirmed),
+    "person.joined": Trigger("joins", _joined),
+    "person.suspended": Trigger("staff", _staff),
+    "place.silent": Trigger("failures", _found),
+    "proposal.approved": Trigger("two_person", _agreed),
+    "proposal.lapsed": Trigger("two_person", _agreed),
+    "proposal.made": Trigger("two_person", _proposed),
+    "proposal.refused": Trigger("two_person", _agreed),
+    "recovery.begun": Trigger("emergency", _alarm, to_actor=True),
+    "recovery.used": Trigger("emergency", _alarm, to_actor=True),
+    "recovery_code.used": Trigger("own_account", _own_account, to_actor=True),
+    "recovery_codes.replaced": Trigger("own_account", _own_account, to_actor=True),
+    "request.approved": Trigger("own_requests", _decided),
+    "request.lapsed": Trigger("own_requests", _decided),
+    "request.made": Trigger("to_decide", _asked),
+    "request.refused": Trigger("own_requests", _decided),
+    "request.reminded": Trigger("to_decide", _asked),
+    "request.withdrawn": Trigger("own_requests", _decided),
+    "service.secret_rotated": Trigger("own_datasets", _secret_rotated),
+    "slice.added": Trigger("own_datasets", _slice_added),
+    "slice.changed": Trigger("own_datasets", _slice_changed),
+    "team.member_added": Trigger("own_datasets", _member_added),
 }
 
 
@@ -297,7 +297,7 @@ def _of_request(tx: Transaction, request: Request) -> Mapping[str, object]:
         "holder": _holder(tx, request.for_person_id, request.team_id, request.service_id) if for_another else "",
         "dataset": _dataset(tx, request.dataset_id),
         "role": request.role,
-        "lapses_at": at(request.lapses_at),
+        "lapses_at": format_time(request.lapses_at),
     }
 
 
@@ -319,7 +319,7 @@ def _of_proposal(tx: Transaction, proposal: Proposal) -> Mapping[str, object]:
         "who": _name(tx, proposal.proposed_by),
         "act": ACTS.get(proposal.act, plain(proposal.act)),
         "owner_may": proposal.act in proposals.OWNER_ACTS,
-        "lapses_at": at(proposal.lapses_at),
+        "lapses_at": format_time(proposal.lapses_at),
     }
 
 

@@ -19,7 +19,7 @@ from broker.base.database import now as clock
 from broker.base.errors import NotSignedIn
 from broker.base.ids import new_id
 from broker.identity import invitations, mail_addresses, sessions, sources
-from broker.identity.claims import address_of, known_as, still_shown
+from broker.identity.claims import display_address, display_name, still_shown
 from broker.identity.faults import SignInRefused
 from broker.log import audit
 from broker.models import Invitation, Person, PolicyInForce, RoleHeld, SignInAttempt, SignInSource, Suspension, Vendor
@@ -29,7 +29,7 @@ BOOTSTRAP_ENROLMENT = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class StartedSession:
     """A session begun: the cookie's value, whether the person waits, where they wanted to go, their source."""
 
     session_token: str = field(repr=False)
@@ -39,7 +39,7 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
-class Visitor:
+class BrowserInfo:
     """What the browser says of itself; kept with the session."""
 
     address: str
@@ -47,15 +47,15 @@ class Visitor:
     session_token: str = field(default="", repr=False)
 
 
-def admit(
+def start_session_for(
     tx: Transaction,
     started_at: SignInSource,
     attempt: SignInAttempt,
     claims: Mapping[str, Any],
-    visitor: Visitor,
+    visitor: BrowserInfo,
     *,
     lifetime: int,
-) -> Arrival:
+) -> StartedSession:
     """Let somebody in.
 
     Args:
@@ -73,7 +73,7 @@ def admit(
     source = matching[0]
     invitation = tx.get(Invitation, attempt.invitation_id) if attempt.invitation_id else None
     person, enrolment_until = _person(tx, source, invitation, claims, now)
-    mail_addresses.note(tx, person.id, claims)
+    mail_addresses.remember(tx, person.id, claims)
     factor_at = _provider_factor(source, attempt, claims, now)
     if factor_at is not None and source.vendor_id is None and not invitations.has_factor(tx, person.id):
         enrolment_until = now + invitations.ENROLMENT_WINDOW
@@ -89,7 +89,7 @@ def admit(
         enrolment_until=enrolment_until,
         replaces=visitor.session_token,
     )
-    return Arrival(token, person.status == "pending", attempt.next_path, source.id)
+    return StartedSession(token, person.status == "pending", attempt.next_path, source.id)
 
 
 def _no_one_source(
@@ -119,10 +119,10 @@ def _person(
         return _join(tx, source, invitation, claims, now)
     person.email = still_shown(person.email, claims)
     if person.status == "refused":
-        return _joined_anew(tx, source, person, invitation, now), None
+        return _reinvite_refused(tx, source, person, invitation, now), None
     if person.status == "pending":
         # Nobody has confirmed them yet: what was missing may still come. Later it stays what was confirmed.
-        person.name, person.email = person.name or known_as(claims), person.email or address_of(claims)
+        person.name, person.email = person.name or display_name(claims), person.email or display_address(claims)
     if invitation is None or invitation.expires_at <= now:
         return person, None
     return person, _invited_again(tx, source, person, invitation, now)
@@ -135,11 +135,11 @@ def _invited_again(
     if invitation.purpose == "enrol_factor":
         return _enrolling(tx, person, invitation, now)
     if invitation.org_role is not None and invitation.redeemed_at is None and invitation.source_id == source.id:
-        return _recovered(tx, person, invitation, now)
-    return _reopened(tx, person, now) if invitation.redeemed_by == person.id else None
+        return _recover_known(tx, person, invitation, now)
+    return _reuse_link(tx, person, now) if invitation.redeemed_by == person.id else None
 
 
-def _joined_anew(
+def _reinvite_refused(
     tx: Transaction, source: SignInSource, person: Person, invitation: Invitation | None, now: datetime
 ) -> Person:
     """Somebody who was turned away, and has been invited again: an admin decides about them once more."""
@@ -179,7 +179,7 @@ def _enrolling(tx: Transaction, person: Person, invitation: Invitation, now: dat
     return now + invitations.ENROLMENT_WINDOW
 
 
-def _recovered(tx: Transaction, person: Person, invitation: Invitation, now: datetime) -> datetime:
+def _recover_known(tx: Transaction, person: Person, invitation: Invitation, now: datetime) -> datetime:
     """The server's own invitation, opened by somebody known: the role for as long as it says, and a new factor."""
     if person.status != "active":
         raise SignInRefused("The way back in was opened by somebody who is not active here.")
@@ -188,7 +188,7 @@ def _recovered(tx: Transaction, person: Person, invitation: Invitation, now: dat
     return now + invitations.ENROLMENT_WINDOW
 
 
-def _reopened(tx: Transaction, person: Person, now: datetime) -> datetime | None:
+def _reuse_link(tx: Transaction, person: Person, now: datetime) -> datetime | None:
     """The joining link, opened again by the one who joined with it, is the admin's invitation to enrol."""
     if person.status != "active" or invitations.has_factor(tx, person.id):
         return None
@@ -243,8 +243,8 @@ def _join(
         subject=str(claims["sub"]),
         source_id=source.id,
         vendor_id=source.vendor_id,
-        name=known_as(claims),
-        email=address_of(claims),
+        name=display_name(claims),
+        email=display_address(claims),
         status="active" if by_server else "pending",
         invited_by=_inviter(invitation),
     )

@@ -26,7 +26,7 @@ class VaultRefused(Exception):
     """OpenBao answered and said no: a policy, a bad request, a missing thing. Internal: never shown."""
 
 
-class Nonsense(Exception):
+class InvalidResponse(Exception):
     """Something answered that is not OpenBao, or not whole. Internal to `broker.keystore.vault`."""
 
 
@@ -67,14 +67,14 @@ def checked_path(path: str) -> str:
     return "/".join(checked_name(part) for part in path.split("/"))
 
 
-def sound(answer: T) -> T:
+def valid_json(answer: T) -> T:
     """The answer, if it is JSON or deliberately empty.
 
     Raises:
         Nonsense: hvac hands other answers through as they are.
     """
     if isinstance(answer, requests.Response) and answer.status_code != requests.codes.no_content:
-        raise Nonsense
+        raise InvalidResponse
     return answer
 
 
@@ -84,7 +84,7 @@ def part(answer: Any, *keys: str) -> Any:
     Raises:
         BackendDown: the answer is not of that shape.
     """
-    with shaped(".".join(keys)):
+    with expecting_shape(".".join(keys)):
         for key in keys:
             answer = answer[key]
     return answer
@@ -97,7 +97,7 @@ def text(answer: Any, *keys: str) -> str:
         BackendDown: there is no text there, or an empty one.
     """
     found = part(answer, *keys)
-    with shaped(".".join(keys)):
+    with expecting_shape(".".join(keys)):
         if not isinstance(found, str) or not found:
             raise TypeError
     return found
@@ -110,7 +110,7 @@ def texts(answer: Any, *keys: str) -> list[str]:
         BackendDown: there is no such list.
     """
     found = part(answer, *keys)
-    with shaped(".".join(keys)):
+    with expecting_shape(".".join(keys)):
         if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
             raise TypeError
     return found
@@ -123,12 +123,12 @@ def number(answer: Any, *keys: str) -> int:
         BackendDown: there is none.
     """
     found = part(answer, *keys)
-    with shaped(".".join(keys)):
+    with expecting_shape(".".join(keys)):
         return int(found)
 
 
 @contextmanager
-def shaped(what: str) -> Iterator[None]:
+def expecting_shape(what: str) -> Iterator[None]:
     """Read an answer inside the block; where it is not of the shape expected, OpenBao counts as down.
 
     Raises:
@@ -143,11 +143,11 @@ def shaped(what: str) -> Iterator[None]:
 
 def why_down(error: BaseException) -> str:
     """Why TLS with OpenBao came to nothing, as the end of a sentence; empty: it was not TLS."""
-    refused = tls_reasons.behind(error)
+    refused = tls_reasons.untrusted_certificate_in(error)
     if refused is None:
-        return tls_reasons.no_handshake(error)
+        return tls_reasons.explain_handshake_error(error)
     # Everybody may read it, so OpenBao's own name is not in it.
-    why = tls_reasons.reason(refused, "the name in GUESTKEY_BAO_ADDR").why
+    why = tls_reasons.explain_certificate_error(refused, "the name in GUESTKEY_BAO_ADDR").why
     return f"its certificate is not trusted: {why}"
 
 

@@ -1,4 +1,4 @@
-"""A circuit breaker, a bounded entrance, a bounded HTTP session: what hangs costs a few callers a wait, then nobody.
+"""A circuit breaker, a concurrency limit, a bounded HTTP session: what hangs costs a few callers a wait, then nobody.
 
 Knows nothing of the backend; whoever calls says what counts as a fault.
 """
@@ -42,22 +42,22 @@ class Breaker:
                 self._retry_at = monotonic() + self._pause
 
 
-class Entrance:
+class ConcurrencyLimit:
     """Lets at most `places` callers in at once.
 
     Args:
-        turned_away: makes the error raised for whoever waited in vain.
+        error: makes the error raised for whoever waited in vain.
     """
 
-    def __init__(self, places: int, turned_away: Callable[[], Exception]) -> None:
+    def __init__(self, places: int, error: Callable[[], Exception]) -> None:
         self._places = BoundedSemaphore(places)
-        self._turned_away = turned_away
+        self._error = error
 
     @contextmanager
     def entered(self, seconds: float) -> Iterator[None]:
         """A place for the block, waited for at most `seconds`."""
         if not self._places.acquire(timeout=seconds):
-            raise self._turned_away()
+            raise self._error()
         try:
             yield
         finally:

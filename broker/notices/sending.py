@@ -24,7 +24,7 @@ from broker.base.errors import BackendDown, GuestkeyError
 from broker.identity import mail_addresses
 from broker.log import audit
 from broker.models import URGENT_TOPICS, Delivery
-from broker.notices import channels, digests, expiry, telling
+from broker.notices import channels, digests, expiry, outbox
 from broker.outbound import smtp
 from broker.outbound.smtp import NotSent
 from broker.runtime.parts import Parts
@@ -43,7 +43,7 @@ _KEEPING_SECONDS = 60.0
 P = ParamSpec("P")
 
 
-class Postman:
+class NoticeSender:
     """The worker's part that tells people. `run` returns once `stopping` is set."""
 
     def __init__(self, parts: Parts) -> None:
@@ -53,20 +53,22 @@ class Postman:
     def run(self, stopping: threading.Event) -> None:
         """Tell and send until stopped. Faults are logged, counted and tried again."""
         with ThreadPoolExecutor(1, thread_name_prefix="channels") as beside:
-            beside_mail = beside.submit(_forever, stopping, lambda: _guarded("channel", post, self._parts, "channel"))
+            beside_mail = beside.submit(
+                _forever, stopping, lambda: _guarded("channel", send_due, self._parts, "channel")
+            )
             _forever(stopping, self.round)
             beside_mail.result()
 
     def round(self) -> int:
         """Tell, collect and mail once, each whatever became of the others. Returns how much there was to do."""
-        done = _guarded("telling", telling.tell, self._parts)
+        done = _guarded("telling", outbox.deliver_outbox, self._parts)
         done += _guarded("digests", digests.collect, self._parts)
-        done += _guarded("mail", post, self._parts, "mail")
+        done += _guarded("mail", send_due, self._parts, "mail")
         # Last: what waits to be sent is worth more than what time brings, and than what may be deleted.
         if monotonic() >= self._keeping_due:
             self._keeping_due = monotonic() + _KEEPING_SECONDS
-            _guarded("lapsing", expiry.note, self._parts)
-            _guarded("tidying", telling.tidy, self._parts, KEPT)
+            _guarded("lapsing", expiry.queue_expiring, self._parts)
+            _guarded("tidying", outbox.delete_older, self._parts, KEPT)
         return done
 
 
@@ -87,7 +89,7 @@ def _guarded(part: str, work: Callable[P, int], *given: P.args, **named: P.kwarg
     return 0
 
 
-def post(parts: Parts, way: str, now: datetime | None = None) -> int:
+def send_due(parts: Parts, way: str, now: datetime | None = None) -> int:
     """Send a batch of what is due by mail or by channels. Returns how many were tried.
 
     Args:
@@ -137,7 +139,7 @@ def _one(parts: Parts, delivery: Delivery, send: Callable[[Parts, Delivery, date
         if fault is not None:
             _note_fault(parts, delivery, fault, now)
         else:
-            metrics.notices.labels(_way(delivery), "delivered").inc()
+            metrics.notices.labels(_channel_key(delivery), "delivered").inc()
             _note(parts, delivery, state="delivered", ended_at=now, last_fault="", claimed_until=None)
     except GuestkeyError as error:
         log.warning("notice.unnoted", delivery=delivery.id, code=error.code)
@@ -160,7 +162,7 @@ def _fault_of_sending(
 
 def _mail(parts: Parts, delivery: Delivery, _now: datetime) -> None:
     with parts.database.transaction() as tx:
-        found = mail_addresses.of(tx, [str(delivery.person_id)])
+        found = mail_addresses.deliverable(tx, [str(delivery.person_id)])
     if not found:
         raise NotSent("The person or their vendor is suspended, or they have no address any more.", for_good=True)
     to = found[0].address
@@ -170,13 +172,15 @@ def _mail(parts: Parts, delivery: Delivery, _now: datetime) -> None:
 
 def _note_fault(parts: Parts, delivery: Delivery, fault: NotSent, now: datetime) -> None:
     log.warning("notice.not_sent", delivery=delivery.id, fault=str(fault), attempts=delivery.attempts + 1)
-    metrics.notices.labels(_way(delivery), "fault").inc()
+    metrics.notices.labels(_channel_key(delivery), "fault").inc()
     overdue = Delivery.created_at <= now - GIVEN_UP_AFTER
     if fault.for_good:
         _give_up(parts, Delivery.id == delivery.id, str(fault), now)
         return
     if delivery.created_at <= now - GIVEN_UP_AFTER:
-        _give_up(parts, _same_way(delivery) & overdue if fault.whole else Delivery.id == delivery.id, str(fault), now)
+        _give_up(
+            parts, _same_channel(delivery) & overdue if fault.whole else Delivery.id == delivery.id, str(fault), now
+        )
         return
     wait = min(_SLOWEST_WHOLE_RETRY if fault.whole else _SLOWEST_RETRY, _FIRST_RETRY * 2 ** min(delivery.attempts, 10))
     # Jitter, so that what failed together does not come back together.
@@ -191,30 +195,30 @@ def _note_fault(parts: Parts, delivery: Delivery, fault: NotSent, now: datetime)
     )
     if not fault.whole:
         return
-    same = _same_way(delivery)
+    same = _same_channel(delivery)
     with parts.database.transaction() as tx:
         # The rest of this way would meet the same fault: one try at a time finds out whether it is over.
         others = same & (Delivery.id != delivery.id) & (Delivery.next_attempt_at < again)
         tx.execute(
             update(Delivery)
-            .where(_waiting(others))
+            .where(_lock_waiting(others))
             .values(next_attempt_at=again, attempts=func.greatest(Delivery.attempts, delivery.attempts + 1))
             .execution_options(synchronize_session=False)
         )
     _give_up(parts, same & overdue, str(fault), now)
 
 
-def _way(delivery: Delivery) -> str:
+def _channel_key(delivery: Delivery) -> str:
     return "mail" if delivery.channel_id is None else "channel"
 
 
-def _same_way(delivery: Delivery) -> ColumnElement[bool]:
+def _same_channel(delivery: Delivery) -> ColumnElement[bool]:
     if delivery.channel_id is not None:
         return Delivery.channel_id == delivery.channel_id
     return Delivery.person_id.is_not(None)
 
 
-def _waiting(which: ColumnElement[bool]) -> ColumnElement[bool]:
+def _lock_waiting(which: ColumnElement[bool]) -> ColumnElement[bool]:
     """Those of them that still wait, locked in one order: the hands of one way meet a fault at the same moment."""
     waiting = select(Delivery.id).where(which, Delivery.state == "waiting").order_by(Delivery.id).with_for_update()
     return Delivery.id.in_(waiting)
@@ -229,7 +233,7 @@ def _give_up(parts: Parts, which: ColumnElement[bool], fault: str, now: datetime
     with parts.database.transaction() as tx:
         given_up = tx.execute(
             update(Delivery)
-            .where(_waiting(which))
+            .where(_lock_waiting(which))
             .values(state="given_up", ended_at=now, last_fault=fault[:200], claimed_until=None)
             .returning(Delivery.id, Delivery.channel_id)
         ).all()

@@ -1,4 +1,4 @@
-"""Keeps the doors of datasets' servers open: ends guests' sessions that make every log-in wait.
+"""Watches that people can log in at the datasets' servers: ends guests' sessions that make every log-in wait.
 
 Each worker looks at each server by itself, every second, from its start and over a session that stays open: once such a
 guest is at it, a new session comes too late. A thread for each server, so that none waits for another.
@@ -21,20 +21,20 @@ from broker.runtime.parts import Parts
 from broker.worker.slice_registration import REMOVED
 
 log = structlog.get_logger(__name__)
-LOOK_SECONDS = 1.0
+INTERVAL_SECONDS = 1.0
 # After one was ended: the next of its sessions may be about to do the same.
-AGAIN_SECONDS = 0.1
-PLACES_SECONDS = 10.0
+INTERVAL_AFTER_ONE_SECONDS = 0.1
+SERVERS_INTERVAL_SECONDS = 10.0
 # Kind and connection.
-Place = tuple[str, str]
+ServerKey = tuple[str, str]
 
 
-class Doorkeeper:
+class LoginWatch:
     """What one worker does for all servers that slices are on. `run` returns once told to stop."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._watched: dict[Place, threading.Thread] = {}
+        self._watched: dict[ServerKey, threading.Thread] = {}
 
     def run(self, stopping: threading.Event) -> None:
         """Watch every server there is, and those that come."""
@@ -47,11 +47,11 @@ class Doorkeeper:
                     )
                     self._watched[place] = watching
                     watching.start()
-            stopping.wait(PLACES_SECONDS if self._watched else LOOK_SECONDS)
+            stopping.wait(SERVERS_INTERVAL_SECONDS if self._watched else INTERVAL_SECONDS)
         for watching in self._watched.values():
-            watching.join(LOOK_SECONDS)
+            watching.join(INTERVAL_SECONDS)
 
-    def _places(self) -> list[Place]:
+    def _places(self) -> list[ServerKey]:
         query = select(Slice.kind, Slice.binding).where(Slice.state_detail != REMOVED).distinct()
         try:
             with self._parts.database.transaction() as tx:
@@ -62,13 +62,13 @@ class Doorkeeper:
         found = {(kind, str(binding["connection"])) for kind, binding in rows if "connection" in binding}
         return sorted(place for place in found if isinstance(kinds.get(place[0]), KeepsDoorOpen))
 
-    def _watch(self, place: Place, stopping: threading.Event) -> None:
-        look = looking_at(self._parts, place)
+    def _watch(self, place: ServerKey, stopping: threading.Event) -> None:
+        look = watcher_of(self._parts, place)
         while not stopping.is_set():
-            stopping.wait(AGAIN_SECONDS if look() else LOOK_SECONDS)
+            stopping.wait(INTERVAL_AFTER_ONE_SECONDS if look() else INTERVAL_SECONDS)
 
 
-def looking_at(parts: Parts, place: Place) -> Callable[[], int]:
+def watcher_of(parts: Parts, place: ServerKey) -> Callable[[], int]:
     """Something that looks at one server once and says how many sessions it ended; silence is logged when it begins."""
     name, connection = place
     kind = kinds[name]

@@ -23,7 +23,7 @@ _ACTIONS = ("read", "write")
 
 
 @dataclass(frozen=True, slots=True)
-class Prospect:
+class ProposedGrant:
     """A grant that does not exist yet: who would hold it, and what it would say."""
 
     holder: str
@@ -32,7 +32,7 @@ class Prospect:
 
 
 @dataclass(frozen=True, slots=True)
-class Foresight:
+class Simulation:
     """What the gate would say. `lasting` speaks against the grant; `unmet_now` includes what will pass.
 
     `longest_lifetime`: the longest one of these rules lets a credential live, in seconds; None where none sets a bound.
@@ -49,9 +49,15 @@ class Foresight:
     longest_lifetime: int | None
 
 
-def foresee(
-    tx: Transaction, rulebook: Rulebook, party: Caller, dataset_id: str, prospect: Prospect, *, locking: bool = True
-) -> Foresight:
+def simulate(
+    tx: Transaction,
+    rulebook: Rulebook,
+    party: Caller,
+    dataset_id: str,
+    prospect: ProposedGrant,
+    *,
+    locking: bool = True,
+) -> Simulation:
     """Ask the gate about a prospective grant, with the rows it rests on locked until commit.
 
     Args:
@@ -73,7 +79,7 @@ def foresee(
         rule for rule in reaching if rule.role == f"role:{prospect.role}" and any(map(rule.names, gathered.slices))
     )
     checked = [rules.checked(rule, gathered.facts, gathered.now) for rule in speaking] if rules else []
-    return Foresight(
+    return Simulation(
         gathered=gathered,
         lasting=_lasting(best),
         unmet_now=best.reasons,
@@ -117,7 +123,7 @@ def slices_without_rule(tx: Transaction, rulebook: Rulebook, of: Dataset, slices
     ]
 
 
-def _with_grant(gathered: Gathered, prospect: Prospect, action: str) -> Facts:
+def _with_grant(gathered: Gathered, prospect: ProposedGrant, action: str) -> Facts:
     grant = GrantFacts(
         id="prospect",
         role=f"role:{prospect.role}",

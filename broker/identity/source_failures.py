@@ -24,7 +24,7 @@ _APART = timedelta(seconds=1)
 
 
 @contextmanager
-def noted(parts: Parts, source: SignInSource) -> Iterator[None]:
+def recording_failures(parts: Parts, source: SignInSource) -> Iterator[None]:
     """Note why what is done in the block fails; it fails all the same."""
     try:
         yield
@@ -34,7 +34,7 @@ def noted(parts: Parts, source: SignInSource) -> Iterator[None]:
         raise
 
 
-def of(tx: Transaction, source_ids: Collection[str]) -> Mapping[str, SourceFailure]:
+def last_failures(tx: Transaction, source_ids: Collection[str]) -> Mapping[str, SourceFailure]:
     """The last failure of each of these sources that had one."""
     found = tx.scalars(select(SourceFailure).where(SourceFailure.source_id.in_(source_ids)))
     return {failure.source_id: failure for failure in found}

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from broker.base.bounds import Entrance
 from broker.base.errors import BackendDown, Invalid
+from broker.base.resilience import ConcurrencyLimit
 from broker.base.settings import Settings
 from broker.identity import id_token, oidc
 from broker.identity.faults import ProviderDown
@@ -36,7 +36,7 @@ def _busy() -> BackendDown:
 
 
 # An admin's request waits for the provider: a few may, so that the rest of the portal has its threads.
-_ENTRANCE = Entrance(_AT_ONCE, _busy)
+_ENTRANCE = ConcurrencyLimit(_AT_ONCE, _busy)
 
 
 def check(settings: Settings, client: Client) -> list[Finding]:
@@ -90,7 +90,7 @@ def _tried(what: str, find: Callable[[], Finding]) -> Finding:
 
 def _keys(providers: Providers, provider: Provider) -> Finding:
     keys = providers.keys(provider)
-    usable = sum(any(id_token.fits(key, {"alg": name}) for name in provider.algorithms) for key in keys)
+    usable = sum(any(id_token.key_fits(key, {"alg": name}) for name in provider.algorithms) for key in keys)
     if not usable:
         return Finding("keys", False, f"Of its {len(keys)} keys none fits the algorithms that it signs ID tokens with.")
     return Finding("keys", True, f"{usable} of its {len(keys)} keys can sign ID tokens.")

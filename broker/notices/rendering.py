@@ -25,40 +25,40 @@ _words = Environment(  # noqa: S701
 
 
 @dataclass(frozen=True, slots=True)
-class Worded:
+class RenderedNotice:
     """A notice in words: one line of title, some lines of text."""
 
     title: str
     body: str
 
 
-def worded(kind: str, facts: Mapping[str, object], *, you: bool) -> Worded:
+def render_notice(kind: str, facts: Mapping[str, object], *, you: bool) -> RenderedNotice:
     """The words for one kind. `you`: they go to whoever it happened to, not to somebody beside."""
     text = _words.get_template(f"{kind}.txt").render(facts, you=you)
     title, _, body = text.strip().partition("\n")
-    return Worded(title.strip()[:LONGEST_TITLE], body.strip())
+    return RenderedNotice(title.strip()[:LONGEST_TITLE], body.strip())
 
 
-def digested(items: Sequence[tuple[str, str]], count: int) -> Worded:
+def render_digest(items: Sequence[tuple[str, str]], count: int) -> RenderedNotice:
     """The words of a digest of titles and links, oldest first; `count` of them in all."""
     body = _words.get_template("digest.txt").render(items=items, more=count - len(items))
-    return Worded(f"Your digest: {count} notice{'' if count == 1 else 's'}", body.strip())
+    return RenderedNotice(f"Your digest: {count} notice{'' if count == 1 else 's'}", body.strip())
 
 
 def plain(text: str, longest: int = LONGEST_NAME) -> str:
     """A name as it may stand in a mail: one line, nothing invisible, nothing a mail program would make a link of."""
-    kept = "".join(_kept(character) for character in unicodedata.normalize("NFC", text))
+    kept = "".join(_is_allowed(character) for character in unicodedata.normalize("NFC", text))
     # "evil.example" becomes a link by itself; "evil. example" does not.
     kept = kept.replace(".", ". ")
     return " ".join(kept.split())[:longest].strip() or "somebody"
 
 
-def at(moment: datetime) -> str:
+def format_time(moment: datetime) -> str:
     """A time as people read it."""
     moment = moment.astimezone(UTC)
     return f"{moment.day} {moment.strftime('%b %Y, %H:%M UTC')}"
 
 
-def _kept(character: str) -> str:
+def _is_allowed(character: str) -> str:
     harmless = character.isalnum() or character in _BESIDE_LETTERS or unicodedata.category(character).startswith("M")
     return character if harmless else " "

@@ -25,17 +25,17 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from broker.base import tls_reasons
 from broker.base.settings import Settings
 from broker.identity.faults import quoted
-from broker.outbound.deadline import Aside, Deadline
+from broker.outbound.deadline import AbandonableWork, Deadline
 from broker.outbound.http_client import Address, is_named, is_public
 
 SECONDS = 5.0
 LONGEST_ANSWER = 128 * 1024
 _CHUNK = 16 * 1024
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_NAMES = Aside(16)
+_NAMES = AbandonableWork(16)
 
 
-class Unusable(requests.RequestException):
+class ProviderUnusable(requests.RequestException):
     """The provider cannot be reached, or answered with something that is never used. `why` says which."""
 
     def __init__(self, why: str) -> None:
@@ -44,7 +44,7 @@ class Unusable(requests.RequestException):
 
 
 @dataclass(slots=True)
-class _Trip:
+class _RequestLimits:
     """One request under way: until when, where it may lead, and why it did not if so."""
 
     settings: Settings
@@ -64,13 +64,13 @@ class _Trip:
             raise
         for address in map(ipaddress.ip_address, found):
             # One inner address among others is no accident.
-            if not permitted(self.settings, address):
+            if not is_permitted_address(self.settings, address):
                 self.why = f"{host} lies inside a network ({address}) that GUESTKEY_SIGN_IN_NETWORKS does not name"
                 raise OSError(self.why)
         return self.deadline.connect(found, port)
 
 
-_trip: ContextVar[_Trip] = ContextVar("trip")
+_trip: ContextVar[_RequestLimits] = ContextVar("trip")
 
 
 class _Plain(HTTPConnection):
@@ -116,26 +116,30 @@ class BoundedAdapter(HTTPAdapter):
         """
         request.headers["Accept-Encoding"] = "identity"
         with Deadline(SECONDS) as deadline:
-            trip = _Trip(self._settings, deadline)
+            trip = _RequestLimits(self._settings, deadline)
             token = _trip.set(trip)
             try:
                 response = super().send(request, stream=True, timeout=SECONDS)
                 if 300 <= response.status_code < 400:
                     response.close()
-                    raise Unusable(f"it answers with a redirect ({response.status_code}), which is never followed")
+                    raise ProviderUnusable(
+                        f"it answers with a redirect ({response.status_code}), which is never followed"
+                    )
                 # What `requests` itself would do in `content`, but bounded.
                 response._content = _read(response, deadline)
                 response._content_consumed = True  # type: ignore[attr-defined]
-            except Unusable:
+            except ProviderUnusable:
                 raise
             except (OSError, ValueError) as error:
-                raise Unusable(trip.why or _why(error, deadline, urlsplit(request.url or "").hostname or "")) from error
+                raise ProviderUnusable(
+                    trip.why or _why(error, deadline, urlsplit(request.url or "").hostname or "")
+                ) from error
             finally:
                 _trip.reset(token)
         return response
 
 
-class Wire:
+class ProviderHttp:
     """The way to providers of one process: where they may lie and whose certificates are trusted, by its settings."""
 
     def __init__(self, settings: Settings) -> None:
@@ -167,16 +171,16 @@ class Wire:
         with self.bound(requests.Session()) as session:
             answer = session.get(url, headers=headers, allow_redirects=False)
         if answer.status_code != 200:
-            raise Unusable(f"it answers {answer.status_code}{told(answer)}")
+            raise ProviderUnusable(f"it answers {answer.status_code}{oauth_error_text(answer)}")
         return as_json(answer)
 
 
-def permitted(settings: Settings, address: Address) -> bool:
+def is_permitted_address(settings: Settings, address: Address) -> bool:
     """Whether a provider may lie at this address: a public one, or one in a network the operator named."""
     return is_public(address) or is_named(settings.sign_in_networks, address)
 
 
-def acceptable(url: Any) -> bool:
+def is_acceptable_url(url: Any) -> bool:
     """Whether an address of a provider may be used: https, or http on this very machine; no user part, no fragment."""
     if not isinstance(url, str) or not url.isascii() or any(character <= " " for character in url):
         return False
@@ -199,11 +203,11 @@ def as_json(answer: requests.Response) -> Any:
         return json.loads(answer.content)
     except (ValueError, RecursionError) as error:
         if _is_page(answer):
-            raise Unusable("it answers with a web page (HTML) where JSON belongs") from error
-        raise Unusable("what it answers is no JSON") from error
+            raise ProviderUnusable("it answers with a web page (HTML) where JSON belongs") from error
+        raise ProviderUnusable("what it answers is no JSON") from error
 
 
-def told(answer: requests.Response) -> str:
+def oauth_error_text(answer: requests.Response) -> str:
     """What an answer says went wrong, in OAuth's form (RFC 6749 section 5.2), to be put behind a reason."""
     try:
         said = json.loads(answer.content)
@@ -226,7 +230,7 @@ def _read(response: requests.Response, deadline: Deadline) -> bytes:
         body += chunk
         if len(body) > LONGEST_ANSWER:
             response.close()
-            raise Unusable(f"it answers more than {LONGEST_ANSWER // 1024} KB")
+            raise ProviderUnusable(f"it answers more than {LONGEST_ANSWER // 1024} KB")
     # A connection that was cut may look like the end of the answer.
     deadline.left()
     return bytes(body)
@@ -238,9 +242,9 @@ def _why(error: BaseException, deadline: Deadline, host: str) -> str:
         deadline.left()
     except TimeoutError:
         return f"it did not answer in full within {SECONDS:g} seconds"
-    if (refused := tls_reasons.behind(error)) is not None:
-        return f"its certificate is not trusted: {tls_reasons.reason(refused, host).why}"
-    if told := tls_reasons.no_handshake(error):
+    if (refused := tls_reasons.untrusted_certificate_in(error)) is not None:
+        return f"its certificate is not trusted: {tls_reasons.explain_certificate_error(refused, host).why}"
+    if told := tls_reasons.explain_handshake_error(error):
         return told
     for cause in tls_reasons.causes(error):
         if isinstance(cause, ConnectionRefusedError):

@@ -19,30 +19,30 @@ from broker.identity import mail_addresses
 from broker.log import audit
 from broker.models import URGENT_TOPICS, Delivery, Notice, NoticeAddress, NoticeChannel, NoticeChoice
 from broker.notices import throttling
-from broker.notices.causes import CAUSES, Told
 from broker.notices.digests import next_digest
-from broker.notices.wording import Worded, worded
+from broker.notices.rendering import RenderedNotice, render_notice
+from broker.notices.triggers import TRIGGERS, Audience
 from broker.runtime.parts import Parts
 
 log = structlog.get_logger(__name__)
 # What nobody may turn off: it comes at once, to everybody it concerns.
 MANDATORY = frozenset({"emergency", "own_account"})
-_URGENT = tuple(kind for kind, cause in CAUSES.items() if cause.topic in URGENT_TOPICS)
+_URGENT = tuple(kind for kind, cause in TRIGGERS.items() if cause.topic in URGENT_TOPICS)
 _MOST_ATTEMPTS = 20
 _SLOWEST_RETRY = 3600
 _MOST_TIDIED = 5000
 
 
-def tell(parts: Parts, *, most: int = 200) -> int:
+def deliver_outbox(parts: Parts, *, most: int = 200) -> int:
     """Turn what waits in the outbox into deliveries, what is urgent first. Returns how many notices were told."""
     told = 0
     for which in (Notice.kind.in_(_URGENT), Notice.kind.not_in(_URGENT)):
-        while told < most and _tell_one(parts, which):
+        while told < most and _deliver_next(parts, which):
             told += 1
     return told
 
 
-def _tell_one(parts: Parts, which: ColumnElement[bool]) -> bool:
+def _deliver_next(parts: Parts, which: ColumnElement[bool]) -> bool:
     notice_id = ""
     try:
         with parts.database.transaction() as tx:
@@ -80,11 +80,14 @@ def _postpone(parts: Parts, notice_id: str) -> None:
 
 
 def _deliver(tx: Transaction, notice: Notice, now: datetime, *, mails: bool) -> None:
-    cause = CAUSES[notice.kind]
+    cause = TRIGGERS[notice.kind]
     told = cause.told(tx, notice, now)
     if told is None:
         return
-    theirs, beside = worded(notice.kind, told.facts, you=told.you), worded(notice.kind, told.facts, you=False)
+    theirs, beside = (
+        render_notice(notice.kind, told.facts, you=told.you),
+        render_notice(notice.kind, told.facts, you=False),
+    )
     beside_topic = told.beside_topic or cause.topic
     passed_over = set() if cause.to_actor else {notice.actor.removeprefix("person:")}
     rows = []
@@ -98,13 +101,13 @@ def _deliver(tx: Transaction, notice: Notice, now: datetime, *, mails: bool) -> 
     takers = _channels(tx, {cause.topic, beside_topic}) if told.channels else []
     rows += [
         _row(notice, told, beside, now, topic=cause.topic, state="waiting", channel_id=channel)
-        for channel in throttling.admitting(tx, takers, cause.topic, now)
+        for channel in throttling.channels_below_limit(tx, takers, cause.topic, now)
     ]
     if rows:
         tx.execute(insert(Delivery).on_conflict_do_nothing(), rows)
 
 
-def _row(notice: Notice, told: Told, words: Worded, now: datetime, **rest: str) -> dict[str, object]:
+def _row(notice: Notice, told: Audience, words: RenderedNotice, now: datetime, **rest: str) -> dict[str, object]:
     return {
         "id": new_id("dl"),
         "notice_id": notice.id,
@@ -127,7 +130,7 @@ def _states(tx: Transaction, people: Sequence[str], topic: str, now: datetime, *
         return states
     choices = select(NoticeChoice).where(NoticeChoice.person_id.in_(people), NoticeChoice.topic == topic)
     chosen = {row.person_id: row.choice for row in tx.scalars(choices)}
-    for address in mail_addresses.of(tx, people):
+    for address in mail_addresses.deliverable(tx, people):
         choice = "now" if topic in MANDATORY else chosen.get(address.person_id, "now")
         if choice == "now" and topic not in MANDATORY and throttling.mailbox_full(tx, address.person_id, now):
             choice = "digest"
@@ -153,7 +156,7 @@ def _channels(tx: Transaction, topics: Iterable[str]) -> Sequence[str]:
     return tx.scalars(select(NoticeChannel.id).where(NoticeChannel.removed_at.is_(None), takes)).all()
 
 
-def tidy(parts: Parts, kept: timedelta) -> int:
+def delete_older(parts: Parts, kept: timedelta) -> int:
     """Delete what was told longer ago than `kept`: the log of events is what stays. Returns how many."""
     with parts.database.transaction() as tx:
         before = clock(tx) - kept
