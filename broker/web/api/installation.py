@@ -1,4 +1,4 @@
-"""`/installation`: whether the house is open, closing and opening it, and confirming grants after a restore."""
+"""`/installation`: whether the installation is open, closing and opening it, and confirming grants after a restore."""
 
 from __future__ import annotations
 
