@@ -27,11 +27,11 @@ from urllib.request import urlopen
 from sqlalchemy import update
 
 from broker.base.database import now as clock
-from broker.base.settings import Settings
 from broker.embedded.children import free_port
 from broker.embedded.openbao import InitialRequest, OpenBao
 from broker.embedded.stack import Ports, Stack
 from broker.kinds.names import policy_of, role_of
+from broker.kinds.settings import load_settings
 from broker.leases.sweeping import end_marked
 from broker.migrations import upgrade
 from broker.models import Lease
@@ -86,7 +86,7 @@ def running(more: Sequence[InitialRequest] = ()) -> Iterator[tuple[World, str]]:
                 GUESTKEY_MAX_LIVE_LEASES="1000",
                 GUESTKEY_LOG_LEVEL="WARNING",
             )
-            settings = Settings()
+            settings = load_settings()
             parts = Parts.build(settings, identity="issuer")
             with parts.database.transaction() as tx:
                 install(tx, clock(tx))

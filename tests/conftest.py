@@ -15,9 +15,12 @@ import pytest
 import structlog
 
 from broker.base.database import now as clock
-from broker.base.settings import MariadbConnection, Settings, SshConnection
+from broker.base.settings import Settings
 from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
+from broker.kinds.mariadb.connection import MariadbConnection
+from broker.kinds.settings import load_settings
+from broker.kinds.ssh.connection import SshConnection
 from broker.migrations import upgrade
 from broker.runtime.installation import install
 from broker.runtime.parts import Parts, vault_of
@@ -69,7 +72,7 @@ def settings(stack: Stack) -> Settings:
         "GUESTKEY_X509_CONNECTIONS": json.dumps({"records": {"host": "localhost", "port": free_port()}}),
     }
     with patch.dict(os.environ, variables):
-        return Settings()
+        return load_settings()
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +115,7 @@ def world(stack: Stack, settings: Settings, parts: Parts, ender: Parts) -> World
 def ward(stack: Stack, settings: Settings) -> Iterator[Mariadb]:
     """MariaDB, connected; the settings of this run know it from then on."""
     with mariadb(stack.bao) as server:
-        settings.mariadb_connections[WARD_NAME] = MariadbConnection.model_validate(server.place)
+        settings.connections("mariadb")[WARD_NAME] = MariadbConnection.model_validate(server.place)
         yield server
 
 
@@ -127,7 +130,7 @@ def sftp(stack: Stack, settings: Settings, parts: Parts, ender: Parts) -> Iterat
     authority = parts.vault.ssh_authority()
     try:
         with sftp_host(authority, replica.url, service, secret) as host:
-            settings.ssh_connections[CONNECTION] = SshConnection.model_validate(host.place)
+            settings.connections("ssh")[CONNECTION] = SshConnection.model_validate(host.place)
             yield host
     finally:
         replica.stop()

@@ -1,6 +1,7 @@
 """Every `GUESTKEY_*` setting. Secrets have no default; durations are seconds unless the name says otherwise.
 
-`docs/configuration.md` lists them all; a test compares the two.
+`GUESTKEY_<KIND>_CONNECTIONS` come from the kinds: `broker.kinds.settings` adds them. `docs/configuration.md` lists them
+all; a test compares the two.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from collections.abc import Mapping
 from email.utils import parseaddr
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -35,87 +35,12 @@ class BaoIdentity(BaseModel):
     secret_id_file: Path
 
 
-class PostgresConnection(BaseModel):
-    """A database that holds datasets, as guests reach it; how the broker reaches it lies in OpenBao."""
-
-    host: str
-    port: int = 5432
-    dbname: str
-    sslmode: str = "verify-full"
-    sslrootcert: str | None = None
-
-
 def is_loopback(host: str) -> bool:
     """Whether a host is this very machine, on which no other server can pose as it."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-class MariadbConnection(BaseModel):
-    """A MariaDB server that holds datasets, as guests reach it; how the broker reaches it lies in OpenBao."""
-
-    host: str
-    port: int = 3306
-    ssl: Literal["verify", "off"] = "verify"
-    ssl_ca: str | None = None
-
-    @model_validator(mode="after")
-    def _verified(self) -> Self:
-        if self.ssl == "off" and not is_loopback(self.host):
-            raise ValueError("TLS is left out on this machine only: set ssl to verify")
-        return self
-
-
-class X509Connection(BaseModel):
-    """A gateway that asks guests for a certificate, as they reach it.
-
-    `pki_url` is where certificates say they can be checked; the portal's own `/pki` if left out.
-    """
-
-    host: str
-    port: int = 443
-    pki_url: str = ""
-
-
-class SshConnection(BaseModel):
-    """An SFTP host, as guests and the worker reach it; `host_key` is its public key, `<type> <base64>`."""
-
-    host: str = Field(pattern=r"^[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,252}$")
-    port: int = Field(default=22, ge=1, le=65535)
-    host_key: str = Field(pattern=r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]+={0,2}$")
-
-
-class S3Connection(BaseModel):
-    """An object store that holds datasets. Its long-term keys lie in OpenBao, never here.
-
-    Durations are seconds. `ended_by` is the condition key by which a bucket's policy can refuse one session there;
-    `guestkey connect-backend s3` finds out which, and prints all of this.
-    """
-
-    role_arn: str = Field(pattern=r"^arn:aws[a-z-]*:iam::[0-9]*:role/[\w+=,.@/-]{1,128}$")
-    region: str = Field(default="us-east-1", pattern=r"^[a-z0-9-]{1,32}$")
-    endpoint_url: str | None = None
-    sts_endpoint_url: str | None = None
-    longest_session: int = Field(default=3600, ge=900, le=43200)
-    ended_by: Literal["aws:userid", "aws:username", "nothing"] = "nothing"
-    settles: float = Field(default=120.0, ge=0, le=900)
-    ca_file: Path | None = None
-    # Keys that its buckets are encrypted with: at AWS a session needs a right to them, or reads nothing.
-    kms_keys: tuple[Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]*:key/[\w-]+$")], ...] = ()
-
-    @field_validator("endpoint_url", "sts_endpoint_url")
-    @classmethod
-    def _encrypted(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
-            raise ValueError("this is no address of an object store")
-        if parts.scheme == "http" and not is_loopback(parts.hostname):
-            raise ValueError("an object store on another machine is reached by https only")
-        return url.rstrip("/")
 
 
 def said(connection: BaseModel) -> dict[str, str]:
@@ -144,23 +69,6 @@ class Settings(BaseSettings):
     bao_issuer: BaoIdentity | None = Field(default=None, description="Web: mints and reads credentials.")
     bao_ender: BaoIdentity | None = Field(default=None, description="Worker: revokes, lists, sweeps.")
     bao_setup: BaoIdentity | None = Field(default=None, description="Worker: registers slices.")
-
-    postgres_connections: dict[str, PostgresConnection] = Field(
-        default_factory=dict, description="Databases that hold datasets, by name."
-    )
-    mariadb_connections: dict[str, MariadbConnection] = Field(
-        default_factory=dict, description="MariaDB servers that hold datasets, by name."
-    )
-    x509_connections: dict[str, X509Connection] = Field(
-        default_factory=dict, description="Gateways that ask guests for a certificate, by name."
-    )
-    ssh_connections: dict[str, SshConnection] = Field(
-        default_factory=dict, description="SFTP hosts that hold datasets, by name."
-    )
-
-    s3_connections: dict[str, S3Connection] = Field(
-        default_factory=dict, description="Object stores that hold datasets, by name."
-    )
 
     session_idle: int = Field(default=1800, ge=60, description="A session ends after this long unused.")
     session_lifetime: int = Field(default=28800, ge=300, description="A session ends after this long, used or not.")
@@ -215,9 +123,9 @@ class Settings(BaseSettings):
     metrics_token: SecretStr | None = Field(default=None, description="Bearer token for /metrics; none: loopback only.")
     log_level: str = Field(default="INFO", description="Least severe level logged.")
 
-    def connections(self, kind: str) -> Mapping[str, BaseModel]:
-        """Where slices of a kind can live, by name; a kind without `GUESTKEY_<KIND>_CONNECTIONS` has none."""
-        found: Mapping[str, BaseModel] = getattr(self, f"{kind}_connections", {})
+    def connections(self, kind: str) -> dict[str, Any]:
+        """Where slices of a kind can live, by name, as its `connection.py` says; a kind without that has none."""
+        found: dict[str, Any] = getattr(self, f"{kind}_connections", {})
         return found
 
     def place(self, kind: str, binding: Mapping[str, Any]) -> dict[str, str]:
@@ -239,14 +147,6 @@ class Settings(BaseSettings):
         if sender is not None and "@" not in parseaddr(sender)[1]:
             raise ValueError("this is no address")
         return sender
-
-    @model_validator(mode="after")
-    def _checked_at_ours(self) -> Self:
-        for gateway in self.x509_connections.values():
-            gateway.pki_url = gateway.pki_url or f"{str(self.public_url).rstrip('/')}/pki"
-        if len({gateway.pki_url for gateway in self.x509_connections.values()}) > 1:
-            raise ValueError("x509_connections: certificates name one place, so pki_url is the same for all gateways")
-        return self
 
     @model_validator(mode="after")
     def _mail(self) -> Self:

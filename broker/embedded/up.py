@@ -75,10 +75,10 @@ def passwords(state: Path) -> int:
     """
     if _running(state) is None:
         raise StartFailed("Nothing is running. `make up` starts it.")
-    from broker.base.settings import Settings
     from broker.embedded.example import renew
+    from broker.kinds.settings import load_settings
 
-    settings = Settings(_env_file=state / "environment")
+    settings = load_settings(state / "environment")
     _print_accounts([asdict(account) for account in renew(Stack(state), settings)])
     return 0
 
@@ -191,8 +191,8 @@ class _Supervisor:
 
     def _prepare_records(self) -> None:
         from broker.base.errors import Invalid
-        from broker.base.settings import Settings
         from broker.embedded.example import seed
+        from broker.kinds.settings import load_settings
         from broker.migrations import upgrade
 
         try:
@@ -203,7 +203,7 @@ class _Supervisor:
         if not seeded.exists():
             accounts = seed(
                 self._stack,
-                Settings(_env_file=self._state / "environment"),
+                load_settings(self._state / "environment"),
                 f"{self._stack.public_url}/sign-in/callback",
             )
             # Handed to whoever waits for the start, who shows it once and removes it.

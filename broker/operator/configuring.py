@@ -15,6 +15,7 @@ from broker.base.errors import GuestkeyError
 from broker.base.settings import Settings
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Output
+from broker.kinds.settings import load_settings
 from broker.operator.asking import OptionMissing
 
 FILE_VARIABLE = "GUESTKEY_SETTINGS_FILE"
@@ -31,7 +32,7 @@ class OwnerSettings(BaseSettings):
 
 def load() -> Settings:
     """The settings, from `GUESTKEY_*` variables and the file that `GUESTKEY_SETTINGS_FILE` names."""
-    return Settings(_env_file=os.environ.get(FILE_VARIABLE))
+    return load_settings(os.environ.get(FILE_VARIABLE))
 
 
 def load_owner() -> OwnerSettings:

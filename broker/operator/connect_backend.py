@@ -12,7 +12,8 @@ import typer
 
 from broker.base.database import Database
 from broker.base.errors import Invalid
-from broker.base.settings import PostgresConnection, Settings
+from broker.base.settings import Settings
+from broker.kinds.postgres.connection import PostgresConnection
 from broker.operator import connect_ssh
 from broker.operator.asking import OptionMissing, agreed, ask, ask_secret
 from broker.operator.configuring import AsJson, Told, load, plainly
@@ -217,7 +218,7 @@ def _connect(talk: Talk, asked: Asked, settings: Settings, secret_id_file: Path 
         sslmode=place.tls,
         sslrootcert=str(place.ca_file) if place.ca_file else None,
     )
-    known = {**settings.postgres_connections, place.name: shown}
+    known = {**settings.connections("postgres"), place.name: shown}
     setting = json.dumps({key: value.model_dump(exclude_none=True) for key, value in known.items()})
     if talk.as_json:
         talk.document(place, items, connected=True, new=new, postgres_connections=json.loads(setting))

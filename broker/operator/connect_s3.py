@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from broker.base.database import Database
 from broker.base.database import now as clock
 from broker.base.errors import Invalid
-from broker.base.settings import S3Connection, Settings, said
+from broker.base.settings import Settings, said
+from broker.kinds.s3.connection import S3Connection
 from broker.kinds.s3.ending import held
 from broker.kinds.s3.store import Key, Store
 from broker.log import audit
@@ -86,7 +87,7 @@ def s3(
         if not only_check:
             _keep(talk, settings, name, {"issuer": issuer, "ender": ender}, operator_secret_id_file)
             _record(settings, name, place, found)
-        known = {**settings.s3_connections, name: place}
+        known = {**settings.connections("s3"), name: place}
         setting = {key: value.model_dump(exclude_none=True, mode="json") for key, value in known.items()}
         _told(talk, out, name, setting, connected=not only_check)
 

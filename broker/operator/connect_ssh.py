@@ -18,8 +18,9 @@ from pydantic import ValidationError
 from broker.base.database import Database
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, Invalid
-from broker.base.settings import Settings, SshConnection
+from broker.base.settings import Settings
 from broker.kinds.ssh import hosts
+from broker.kinds.ssh.connection import SshConnection
 from broker.kinds.ssh.hosts import ENDER, SETUP, HostRefused
 from broker.kinds.ssh.kind import SshKind
 from broker.log import audit
@@ -133,7 +134,7 @@ def _record(settings: Settings, name: str, shown: SshConnection) -> None:
 def _tell(
     out: Told, settings: Settings, name: str, shown: SshConnection, commands: list[str], missing: list[str]
 ) -> None:
-    known = {**settings.ssh_connections, name: shown}
+    known = {**settings.connections("ssh"), name: shown}
     setting = {key: value.model_dump() for key, value in known.items()}
     data = {"connection": name, "connected": not missing, "missing": missing, "commands": commands}
     if out.as_json:

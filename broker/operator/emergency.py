@@ -44,7 +44,7 @@ def end_everything(
     _agreed(yes)
     _log_to_errors()
     settings = load()
-    known = [_login(text, {*settings.postgres_connections, *settings.mariadb_connections}) for text in logins]
+    known = [_login(text, {*settings.connections("postgres"), *settings.connections("mariadb")}) for text in logins]
     parts = Parts.build(settings, identity="ender")
     try:
         for name, url in known:
@@ -83,7 +83,7 @@ def _end(parts: Parts, reason: str, installation: str | None, seconds: float) ->
             advice="Give it with --installation: the six characters after gk_ in the names of its database users.",
         )
     typer.echo("The records are out of reach: ending what the backends show. Run it again later.", err=True)
-    connections = set(parts.settings.postgres_connections)
+    connections = set(parts.settings.connections("postgres"))
     if not any(parts.settings.connections(name) for name in kinds):
         raise Invalid("No connection is configured.", advice="Set GUESTKEY_POSTGRES_CONNECTIONS.")
     return end_shown(parts, installation, connections, told=_told)

@@ -50,7 +50,7 @@ def connection(tx: Transaction, caller: Caller, settings: Settings, name: str) -
         NotFound: there is none of that name.
     """
     require_admin(caller)
-    if name not in settings.postgres_connections:
+    if name not in settings.connections("postgres"):
         raise missing("connection")
     return Connection(name, tx.get(Catalogue, name))
 

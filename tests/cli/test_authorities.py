@@ -13,11 +13,12 @@ import pytest
 import trustme
 from psycopg.conninfo import make_conninfo
 
-from broker.base.settings import PostgresConnection, Settings
+from broker.base.settings import Settings
 from broker.cli import authorities, variables
 from broker.cli.faults import Fault
 from broker.embedded.stack import Stack
 from broker.kinds import authority
+from broker.kinds.postgres.connection import PostgresConnection
 from broker.runtime.parts import Parts
 from guestkey import Client
 from tests.cli.terminal import Terminal

@@ -103,7 +103,7 @@ def test_connect_opens_sftp_with_nothing_of_the_persons_own(
 
 def test_a_host_with_another_key_gets_no_login(world: World, sftp: SftpHost, terminal_of: TerminalOf) -> None:
     signed, dataset = at_host(world, sftp)
-    place = world.settings.ssh_connections[CONNECTION]
+    place = world.settings.connections("ssh")[CONNECTION]
     pinned = place.host_key
     other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK0wmN/Cr3JXqmLW7u+g9pTh+wyqDHpSQEIQczXkVx9Q"
     place.host_key = other

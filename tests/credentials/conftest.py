@@ -31,7 +31,7 @@ def asked(settings: Settings, parts: Parts) -> Iterator[Replica]:
 @pytest.fixture(scope="module")
 def gate(asked: Replica) -> Iterator[Gateway]:
     """A gateway on deploy/nginx, with the list kept by guestkey-crl; it lets in whoever may read any slice."""
-    port = asked.settings.x509_connections[NAME].port
+    port = asked.settings.connections("x509")[NAME].port
     with gateway(asked.url, port, asked.parts.vault.ca_certificate()) as made:
         made.start()
         yield made

@@ -10,10 +10,11 @@ from pydantic import ValidationError
 
 from broker.base.errors import BackendDown, Invalid
 from broker.base.ids import new_id
-from broker.base.settings import MariadbConnection, is_loopback
+from broker.base.settings import is_loopback
 from broker.embedded.operator import Operator
 from broker.keystore.vault import Vault, VaultRefused
 from broker.kinds.mariadb.binding import MariadbBinding
+from broker.kinds.mariadb.connection import MariadbConnection
 from broker.kinds.mariadb.slices import connected, register, unregister, view_of
 from broker.kinds.names import policy_of, role_of
 from broker.runtime.parts import vault_of

@@ -73,7 +73,7 @@ def test_the_certificate_is_just_what_was_granted(desk: Desk) -> None:
 
 
 def test_for_a_host_that_is_not_in_the_settings_nothing_is_certified(desk: Desk) -> None:
-    connections = desk.world.settings.ssh_connections
+    connections = desk.world.settings.connections("ssh")
     known = dict(connections)
     connections.clear()
     try:

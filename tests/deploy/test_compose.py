@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from broker.base.settings import Settings
+from broker.kinds.settings import AllSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -143,7 +143,7 @@ def test_records_and_data_share_no_server_volume_or_secret() -> None:
 
 
 def test_settings_named_are_settings() -> None:
-    known = {f"GUESTKEY_{name.upper()}" for name in Settings.model_fields} | {"GUESTKEY_SETTINGS_FILE"}
+    known = {f"GUESTKEY_{name.upper()}" for name in AllSettings.model_fields} | {"GUESTKEY_SETTINGS_FILE"}
     for name in ("web-1", "web-2", "worker", "migrate"):
         for key in SERVICES[name]["environment"]:
             assert not key.startswith("GUESTKEY_") or key.split("__")[0] in known, key

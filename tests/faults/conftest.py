@@ -63,7 +63,7 @@ def gate(settings: Settings, parts: Parts) -> Iterator[Gateway]:
     """A gateway that asks guests for certificates, and a replica that it asks for the list."""
     asked = Replica(settings, parts)
     asked.start()
-    port = settings.x509_connections[GATEWAY_NAME].port
+    port = settings.connections("x509")[GATEWAY_NAME].port
     with gateway(asked.url, port, parts.vault.ca_certificate()) as made:
         made.start()
         yield made

@@ -16,8 +16,8 @@ from unittest.mock import patch
 import requests
 
 from broker.base.database import now as clock
-from broker.base.settings import Settings
 from broker.embedded.stack import Stack
+from broker.kinds.settings import load_settings
 from broker.kinds.token.kind import signing_keys
 from broker.migrations import upgrade
 from broker.runtime.installation import install
@@ -53,7 +53,7 @@ class House:
         make_clinic(self.stack.postgres.url("postgres", "data"))
         make_pictures(self.stack.store.client())
         with patch.dict(os.environ, self.stack.environment()):
-            self.settings = Settings()
+            self.settings = load_settings()
 
     def seal(self) -> None:
         """Seal OpenBao, as in an emergency."""

@@ -114,17 +114,17 @@ def elsewhere(world: World, settings: Settings, name: str) -> Iterator[tuple[Tcp
     guest(world, name)
     far = settings.model_copy(deep=True)
     if name == "s3":
-        store = far.s3_connections["objects"]
+        store = far.connections("s3")["objects"]
         made = TcpProxy("127.0.0.1", urlsplit(store.endpoint_url or "").port or 0)
         store.endpoint_url = f"http://127.0.0.1:{made.port}"
         yield made, far
     elif name == "ssh":
-        host = far.ssh_connections[SFTP_NAME]
+        host = far.connections("ssh")[SFTP_NAME]
         made = TcpProxy("127.0.0.1", host.port)
         host.port = made.port
         yield made, far
     else:
-        port = settings.mariadb_connections[WARD_NAME].port
+        port = settings.connections("mariadb")[WARD_NAME].port
         made = TcpProxy("127.0.0.1", port)
         with ward_reached_by(world, port, made.port):
             yield made, far

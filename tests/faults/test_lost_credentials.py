@@ -51,7 +51,9 @@ READING: dict[str, Callable[[Answer], Values]] = {**dict.fromkeys(MADE_AT, of_op
 @pytest.fixture
 def way(settings: Settings, name: str) -> Iterator[HttpProxy]:
     """What stands between the broker and whatever makes credentials of a kind."""
-    there = urlsplit(settings.s3_connections["objects"].endpoint_url or "" if name == "s3" else str(settings.bao_addr))
+    there = urlsplit(
+        settings.connections("s3")["objects"].endpoint_url or "" if name == "s3" else str(settings.bao_addr)
+    )
     made = HttpProxy(there.hostname or "", there.port or 0)
     yield made
     made.close()
@@ -64,7 +66,7 @@ def replica(request: pytest.FixtureRequest, settings: Settings, way: HttpProxy, 
         request.getfixturevalue(server)
     far = settings.model_copy(deep=True)
     if name == "s3":
-        far.s3_connections["objects"].endpoint_url = way.address
+        far.connections("s3")["objects"].endpoint_url = way.address
     else:
         far.bao_addr = HttpUrl(way.address)
     with apart(far) as running:

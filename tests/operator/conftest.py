@@ -17,9 +17,9 @@ import structlog
 from typer.testing import CliRunner
 
 from broker.base.database import now as clock
-from broker.base.settings import Settings
 from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
+from broker.kinds.settings import load_settings
 from broker.migrations import upgrade
 from broker.operator.main import app
 from broker.revocation import closing
@@ -81,7 +81,7 @@ def own_stack() -> Iterator[Stack]:
 def house(own_stack: Stack) -> Iterator[World]:
     """A world on that stack, with processes' parts made anew for each test, as after a start."""
     with patch.dict(os.environ, own_stack.environment()):
-        settings = Settings()
+        settings = load_settings()
     parts, ender = Parts.build(settings, identity="issuer"), Parts.build(settings, identity="ender")
     with parts.database.transaction() as tx:
         install(tx, clock(tx))

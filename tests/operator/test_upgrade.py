@@ -21,9 +21,9 @@ from unittest.mock import patch
 import httpx
 import pytest
 
-from broker.base.settings import Settings
 from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
+from broker.kinds.settings import load_settings
 from broker.leases import reconciling
 from broker.models import Lease
 from broker.runtime.parts import Parts
@@ -162,7 +162,7 @@ def test_two_releases_side_by_side(stack: Stack, before: Path, after: Path) -> N
             assert list(early.get("/readyz").json()["missing"]) == ["migrations"]
         run(["migrate"], stack, public, after)
         with patch.dict(os.environ, stack.environment()):
-            settings = Settings()
+            settings = load_settings()
         parts, ender = Parts.build(settings, identity="issuer"), Parts.build(settings, identity="ender")
         world = World(stack, settings, parts, ender)
         signed, dataset, _ = world.guest()

@@ -17,12 +17,14 @@ import pytest
 from sqlalchemy import update
 
 from broker.base.errors import BackendDown
-from broker.base.settings import MariadbConnection, PostgresConnection, Settings
+from broker.base.settings import Settings
 from broker.embedded import children
 from broker.embedded.operator import Operator
 from broker.embedded.postgres import DATA, Postgres
 from broker.kinds.base import EndsTogether, NotEnded
 from broker.kinds.discovery import kinds
+from broker.kinds.mariadb.connection import MariadbConnection
+from broker.kinds.postgres.connection import PostgresConnection
 from broker.leases.issuing import Handed
 from broker.models import Lease, Slice
 from broker.worker import guest_limits
@@ -71,11 +73,11 @@ def small_postgres(disk: Path, world: World, settings: Settings) -> Iterator[Pos
     try:
         make_clinic(server.url("postgres", "data"))
         Operator(world.stack.bao).connect_database(server, PLACES["postgres"])
-        settings.postgres_connections[PLACES["postgres"]] = PostgresConnection.model_validate(place)
+        settings.connections("postgres")[PLACES["postgres"]] = PostgresConnection.model_validate(place)
         with forgotten(world):
             yield server
     finally:
-        settings.postgres_connections.pop(PLACES["postgres"], None)
+        settings.connections("postgres").pop(PLACES["postgres"], None)
         server.stop()
 
 
@@ -83,12 +85,12 @@ def small_postgres(disk: Path, world: World, settings: Settings) -> Iterator[Pos
 def small_mariadb(disk: Path, world: World, settings: Settings) -> Iterator[Mariadb]:
     """Another MariaDB, with all that it writes on the small disk."""
     with mariadb(world.stack.bao, PLACES["mariadb"], disk) as server:
-        settings.mariadb_connections[PLACES["mariadb"]] = MariadbConnection.model_validate(server.place)
+        settings.connections("mariadb")[PLACES["mariadb"]] = MariadbConnection.model_validate(server.place)
         try:
             with forgotten(world):
                 yield server
         finally:
-            settings.mariadb_connections.pop(PLACES["mariadb"], None)
+            settings.connections("mariadb").pop(PLACES["mariadb"], None)
 
 
 def guest_at(world: World, kind: str) -> tuple[Signed, Any]:

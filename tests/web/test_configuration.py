@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from broker.base.settings import Settings
+from broker.kinds.settings import AllSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 ROW = re.compile(r"^\| `GUESTKEY_([A-Z0-9_]+)` \| (.+?) \| (.+) \|$", re.MULTILINE)
@@ -18,12 +18,12 @@ NOT_SETTINGS = {"SETTINGS_FILE"}
 
 def test_the_page_lists_every_setting_and_no_other() -> None:
     documented = {name for name, _, _ in ROW.findall(PAGE.read_text())}
-    assert documented - NOT_SETTINGS == {name.upper() for name in Settings.model_fields}
+    assert documented - NOT_SETTINGS == {name.upper() for name in AllSettings.model_fields}
 
 
 def test_the_page_tells_the_defaults() -> None:
     told = {name.lower(): default for name, default, _ in ROW.findall(PAGE.read_text())}
-    for name, field in Settings.model_fields.items():
+    for name, field in AllSettings.model_fields.items():
         assert told[name] == _expected(field), name
 
 

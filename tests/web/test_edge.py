@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 import broker
 from broker.base.settings import Settings
+from broker.kinds.settings import load_settings
 from broker.models import Dataset
 from broker.runtime.parts import Parts
 from broker.web.app import create_app
@@ -273,17 +274,17 @@ def test_an_ipv6_subnet_has_one_rate_and_a_site_a_few(settings: Settings, parts:
 def test_not_everybody_can_be_a_trusted_proxy(settings: Settings, network: str) -> None:
     changed = settings.model_dump() | {"trusted_proxies": [network]}
     with pytest.raises(ValidationError, match="every address"):
-        Settings(**changed)
+        load_settings(**changed)
 
 
 def test_gateways_are_checked_at_one_place(settings: Settings) -> None:
     """OpenBao writes one place into every certificate: of two, the one registered last would win."""
     gateways = {name: {"host": name, "pki_url": f"https://{name}/pki"} for name in ("one", "two")}
     with pytest.raises(ValidationError, match="the same for all gateways"):
-        Settings(**(settings.model_dump() | {"x509_connections": gateways}))
+        load_settings(**(settings.model_dump() | {"x509_connections": gateways}))
     gateways["two"]["pki_url"] = gateways["one"]["pki_url"]
-    made = Settings(**(settings.model_dump() | {"x509_connections": gateways}))
-    assert {gateway.pki_url for gateway in made.x509_connections.values()} == {"https://one/pki"}
+    made = load_settings(**(settings.model_dump() | {"x509_connections": gateways}))
+    assert {gateway.pki_url for gateway in made.connections("x509").values()} == {"https://one/pki"}
 
 
 def test_lists_come_in_pages(world: World, client_of: ClientOf) -> None:

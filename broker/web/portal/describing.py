@@ -57,7 +57,7 @@ def begin(viewer: MemberNow, sent: Sent) -> Response:
             if kind:
                 made = drafts.begin(tx, viewer.caller, settings, name, sent.get("dataset") or None, now, kind=kind)
                 return go(path(made.id, "place"))
-            if name not in settings.postgres_connections:
+            if name not in settings.connections(POSTGRES):
                 raise Invalid("Choose where it lies.", field="/connection")
             made = drafts.begin(tx, viewer.caller, settings, name, sent.get("dataset") or None, now)
             if catalogues.connection(tx, viewer.caller, settings, name).catalogue is None:
