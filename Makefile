@@ -29,7 +29,7 @@ passwords: $(VENV)/.embedded ## New passwords and enrolment links for the exampl
 	@$(BIN)/python -m broker.embedded passwords --state '$(STATE)'
 
 demo: $(VENV)/.embedded ## Walk the whole story unattended on a throw-away stack
-	@$(BIN)/python -m broker.embedded.demo
+	@$(BIN)/python -m examples.demo
 
 test: $(VENV)/.dev ## Run the tests, on real servers
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder

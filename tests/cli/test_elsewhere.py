@@ -17,10 +17,10 @@ import requests
 from sqlalchemy import func, select, update
 
 from broker.base.errors import Conflict, NotFound
-from broker.embedded.browser import Browser
 from broker.identity import callers, sessions, terminal_confirmation
 from broker.identity.http import SESSION_COOKIE
 from broker.models import ApiToken, Event, FactorChallenge, Person
+from examples.demo.browser import Browser
 from tests.cli.conftest import TerminalOf
 from tests.cli.terminal import Terminal
 from tests.support.authenticator import Authenticator

@@ -13,11 +13,11 @@ import pytest
 import requests
 from sqlalchemy import func, select, update
 
-from broker.embedded.browser import Browser
-from broker.embedded.somebody import Authenticator
 from broker.identity import sessions
 from broker.identity.http import SESSION_COOKIE
 from broker.models import ApiToken, Person
+from examples.demo.browser import Browser
+from examples.demo.user import Authenticator
 from tests.cli.terminal import CTRL_C, Answer, Ran, Terminal
 from tests.support.world import Signed, World
 from tests.web.conftest import Replica

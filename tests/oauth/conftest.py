@@ -15,11 +15,11 @@ import httpx
 import pytest
 
 from broker.base.settings import Settings
-from broker.embedded.browser import Browser
 from broker.identity import sessions
 from broker.identity.http import SESSION_COOKIE
 from broker.models import Dataset, Grant, Person
 from broker.runtime.parts import Parts
+from examples.demo.browser import Browser
 from tests.support.world import Signed, World
 from tests.web.conftest import Replica
 

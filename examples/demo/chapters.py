@@ -1,22 +1,11 @@
-"""`python -m broker.embedded.demo`: the whole story, unattended, against a throw-away stack of real servers.
-
-Each step prints what the real system answered; exit code 0 only if each was as expected.
-"""
+"""The chapters of the demo: signing in, asking, using, ending, and deciding again."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
@@ -24,72 +13,18 @@ import requests
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from broker.embedded.children import free_port
-from broker.embedded.demo_fighting import connect, fighting, refused
-from broker.embedded.demo_labelling import labelling
-from broker.embedded.postgres import binary
-from broker.embedded.somebody import Somebody
-from broker.embedded.telling import Story, Unexpected, data
 from broker.runtime.rulebook import SHIPPED
+
+from .fighting import connect, refused
+from .stack import DemoStack
+from .story import Story, data
+from .user import User
 
 VISITS, SURVEY = "health-visits", "marriage-survey"
 _COUNT = 'psql -XAtc "SELECT count(*) FROM $GUESTKEY_RELATION"'
 
 
-_ACCOUNT = re.compile(
-    r"^  (?P<username>[a-z]+) +(?P<password>\S{20})  .*\n +second factor: (?P<enrol>\S+)$", re.MULTILINE
-)
-
-
-class House:
-    """The throw-away stack, as `make up` starts it."""
-
-    def __init__(self, state: Path) -> None:
-        self.state = state
-        self._accounts: list[Mapping[str, str]] = []
-
-    def up(self) -> str:
-        """Start it; returns what it printed first."""
-        done = self._embedded("up", "--port", str(free_port()))
-        if done.returncode != 0:
-            raise Unexpected(f"the stack did not start: {done.stderr.strip()}")
-        # Shown once and kept nowhere, so read as a person would.
-        self._accounts = [match.groupdict() for match in _ACCOUNT.finditer(done.stdout)]
-        return done.stdout.splitlines()[0]
-
-    def down(self) -> int:
-        """Stop it."""
-        return self._embedded("down").returncode
-
-    @property
-    def status(self) -> dict[str, Any]:
-        """What runs, by process id."""
-        status: dict[str, Any] = json.loads((self.state / "status.json").read_text())
-        return status
-
-    def somebody(self, username: str, computer: str = "") -> Somebody:
-        """A person of the example; another `computer` is another home folder."""
-        account = next(account for account in self._accounts if account["username"] == username)
-        home = self.state / "homes" / f"{username}{computer}"
-        path = f"{binary('psql').parent}:{os.environ['PATH']}"
-        return Somebody(account, self.status["url"], home, PATH=path)
-
-    @contextmanager
-    def frozen(self, process: str) -> Iterator[None]:
-        """Nothing moves in a process for a while."""
-        pid = int(self.status["processes"][process])
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
-
-    def _embedded(self, command: str, *more: str) -> subprocess.CompletedProcess[str]:
-        arguments = [sys.executable, "-m", "broker.embedded", command, "--state", str(self.state), *more]
-        return subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
-
-
-def arriving(story: Story, people: Mapping[str, Somebody]) -> None:
+def sign_in_everybody(story: Story, people: Mapping[str, User]) -> None:
     """Sign-in by OIDC, a second factor, the command line."""
     story.chapter("Arriving")
     ada = people["ada"]
@@ -112,7 +47,7 @@ def arriving(story: Story, people: Mapping[str, Somebody]) -> None:
         story.ran(f"{name}: guestkey login", somebody.sign_in_terminal(), 0, "Signed in to", shows="Signed in to")
 
 
-def asking(story: Story, people: Mapping[str, Somebody]) -> str:
+def ask_for_access(story: Story, people: Mapping[str, User]) -> str:
     """What one sees, asking, and that nobody decides about themselves. Returns the request's id."""
     story.chapter("Asking")
     ada, bo = people["ada"], people["bo"]
@@ -132,7 +67,7 @@ def asking(story: Story, people: Mapping[str, Somebody]) -> str:
     return request_id
 
 
-def approving(story: Story, olga: Somebody, laptop: Somebody, request_id: str) -> None:
+def approve_request(story: Story, olga: User, laptop: User, request_id: str) -> None:
     """Olga approves from another computer: a second factor belongs to a session, not to a person."""
     laptop.browser.sign_in()
     laptop.authenticator = olga.authenticator
@@ -145,7 +80,7 @@ def approving(story: Story, olga: Somebody, laptop: Somebody, request_id: str) -
     story.ran("Olga approves, for credentials of ten minutes", laptop.run(*approve), 0, "approved")
 
 
-def using(story: Story, people: Mapping[str, Somebody]) -> None:
+def read_the_slice(story: Story, people: Mapping[str, User]) -> None:
     """Reading exactly the slice, with the real psql."""
     story.chapter("Using")
     ada = people["ada"]
@@ -183,7 +118,7 @@ def using(story: Story, people: Mapping[str, Somebody]) -> None:
     )
 
 
-def ending(story: Story, people: Mapping[str, Somebody], house: House) -> None:
+def end_credentials(story: Story, people: Mapping[str, User], stack: DemoStack) -> None:
     """Revoking and expiring, open sessions included."""
     story.chapter("Ending")
     ada = people["ada"]
@@ -207,17 +142,17 @@ def ending(story: Story, people: Mapping[str, Somebody], house: House) -> None:
         said, ended = refused(lambda: _read_for(session, 15), "terminating connection|closed")
         story.step(f"a lease of 3 s ended an open session after {time.monotonic() - began:.1f} s", said, ended)
     story.ran("the lease says so", ada.run("lease", "show", short["lease"]["id"]), 0, "expired", shows="confirmed by")
-    with house.frozen("openbao"):
+    with stack.frozen("openbao"):
         stuck = ada.run("get", VISITS, "--kind", "postgres")
         story.ran(f"OpenBao frozen: denied after {stuck.seconds:.1f} s", stuck, 8, "Error", shows="Error")
     story.step("OpenBao thawed: it works again by itself", *_works_again(ada))
 
 
-def deciding_again(story: Story, people: Mapping[str, Somebody], house: House) -> None:
+def change_rules_and_suspend(story: Story, people: Mapping[str, User], stack: DemoStack) -> None:
     """Rules change by two admins, and living credentials with them; a vendor is suspended."""
     story.chapter("Deciding again")
     ada, olga, omar, ines = (people[name] for name in ("ada", "olga", "omar", "ines"))
-    folder = house.state / "policies"
+    folder = stack.state / "policies"
     shutil.copytree(SHIPPED, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     rules = (folder / "rules.csv").read_text()
     (folder / "rules.csv").write_text(
@@ -273,7 +208,7 @@ def _read_for(session: psycopg.Connection[Any], seconds: float) -> None:
         time.sleep(0.05)
 
 
-def _works_again(ada: Somebody) -> tuple[str, bool]:
+def _works_again(ada: User) -> tuple[str, bool]:
     end = time.monotonic() + 30
     while True:
         ran = ada.run("run", VISITS, "--", "sh", "-c", _COUNT)
@@ -282,7 +217,7 @@ def _works_again(ada: Somebody) -> tuple[str, bool]:
         time.sleep(0.5)
 
 
-def _wait_for_end(ada: Somebody, lease_id: str) -> str:
+def _wait_for_end(ada: User, lease_id: str) -> str:
     end = time.monotonic() + 60
     while time.monotonic() < end:
         state = str(data(ada.run("lease", "show", lease_id, "--json")).get("state"))
@@ -290,51 +225,3 @@ def _wait_for_end(ada: Somebody, lease_id: str) -> str:
             return state
         time.sleep(0.3)
     return "still living after 60 s"
-
-
-def tell(story: Story, house: House) -> None:
-    """The story from the first start to the last stop."""
-    story.chapter("Starting")
-    began = time.monotonic()
-    story.step("OpenBao, two PostgreSQL, an object store, web and worker from nothing", house.up(), True)
-    people = {name: house.somebody(name) for name in ("ada", "bo", "olga", "omar", "ines")}
-    story.ran(
-        f"the portal answers ({time.monotonic() - began:.1f} s)",
-        people["ada"].run("status"),
-        4,
-        "ready\tyes",
-        shows="ready",
-    )
-    arriving(story, people)
-    laptop = house.somebody("olga", "-laptop")
-    approving(story, people["olga"], laptop, asking(story, people))
-    using(story, people)
-    labelling(story, people["ada"], laptop)
-    ending(story, people, house)
-    fighting(story, people["ada"], laptop, VISITS)
-    deciding_again(story, people, house)
-    story.chapter("Stopping")
-    stopped = house.down()
-    story.step("everything stopped", f"exit {stopped}", stopped == 0)
-
-
-def main() -> int:
-    """Tell the story on a throw-away stack; 0 if everything was as expected."""
-    story = Story()
-    with tempfile.TemporaryDirectory(prefix="guestkey-demo-") as folder:
-        # PostgreSQL may run as another account, which must reach its own folder in here.
-        Path(folder).chmod(0o711)
-        house = House(Path(folder) / "state")
-        try:
-            tell(story, house)
-        except Unexpected as error:
-            print(f"\ndemo: not as expected after step {story.steps}: {error}")
-            return 1
-        finally:
-            house.down()
-    print(f"\ndemo: {story.steps} steps, all as expected")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

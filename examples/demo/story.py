@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from broker.embedded.somebody import Ran
+from .user import Output
 
 
 class Unexpected(Exception):
@@ -31,7 +31,7 @@ class Story:
         if not expected:
             raise Unexpected(told)
 
-    def ran(self, told: str, ran: Ran, code: int, says: str = "", *, shows: str = "") -> Ran:
+    def ran(self, told: str, ran: Output, code: int, says: str = "", *, shows: str = "") -> Output:
         """One step at a terminal: exit code, and a pattern in what it printed. `shows` picks the line to print."""
         text = f"{ran.out}\n{ran.err}"
         line = next((line for line in text.splitlines() if re.search(shows or says or ".", line)), text)
@@ -40,7 +40,7 @@ class Story:
         return ran
 
 
-def data(ran: Ran) -> dict[str, Any]:
+def data(ran: Output) -> dict[str, Any]:
     """The data of a `--json` answer."""
     if ran.code != 0:
         raise Unexpected(f"exit {ran.code}: {ran.err.strip()}")

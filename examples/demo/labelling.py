@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from broker.embedded import pictures
-from broker.embedded.somebody import Somebody
-from broker.embedded.telling import Story, data
+
+from .story import Story, data
+from .user import User
 
 SHAPES = pictures.SLUG
 
 
-def labelling(story: Story, ada: Somebody, laptop: Somebody) -> None:
+def label_pictures(story: Story, ada: User, laptop: User) -> None:
     """Pictures in an object store, read and labelled with boto3."""
     story.chapter("Labelling")
     words = ["--role", "annotator", "--purpose", "Label the shapes", "--period", "7d", "--json"]

@@ -10,14 +10,14 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from broker.embedded.somebody import Somebody
-from broker.embedded.telling import Story, data
+from .story import Story, data
+from .user import User
 
 # What the kind declares; the command line takes its own time besides.
 _DECLARED_SECONDS = 5.0
 
 
-def fighting(story: Story, ada: Somebody, olga: Somebody, dataset: str) -> None:
+def fight_ending(story: Story, ada: User, olga: User, dataset: str) -> None:
     """A session that locks its own user's row, is ended in time, and keeps nobody else waiting."""
     story.chapter("Fighting")
     handed = data(ada.run("get", dataset, "--kind", "postgres", "--json"))

@@ -1,4 +1,4 @@
-"""Somebody of the example: a browser, an authenticator and a terminal. For the demonstration and the tests."""
+"""A user of the example: a browser, an authenticator and a terminal. For the demo and the tests."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 
 import pyotp
 
-from broker.embedded.browser import Browser
+from .browser import Browser
 
 PROGRAM = Path(sys.executable).with_name("guestkey")
 _STEP = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class Output:
     """What a program answered."""
 
     code: int
@@ -47,7 +47,7 @@ class Authenticator:
         return self.last_code
 
 
-class Somebody:
+class User:
     """One person of the example, with a home folder of their own."""
 
     def __init__(self, account: Mapping[str, str], portal: str, home: Path, **variables: str) -> None:
@@ -73,7 +73,7 @@ class Somebody:
         self.authenticator = Authenticator(begun["secret"])
         return self.browser.api("POST", "/factors/totp/confirm", {"code": self.authenticator.code()})
 
-    def sign_in_terminal(self) -> Ran:
+    def sign_in_terminal(self) -> Output:
         """Run `guestkey login` and do in the browser what it asks for."""
         began = time.monotonic()
         login = self.start("login", "--no-browser", "--wait", "60")
@@ -82,19 +82,19 @@ class Somebody:
         while (found := re.search(r"\S+/oauth/authorize\?\S+", seen)) is None:
             line = login.stderr.readline()
             if not line:
-                return Ran(login.wait(), "", seen, time.monotonic() - began)
+                return Output(login.wait(), "", seen, time.monotonic() - began)
             seen += line
         allowed = self.browser.submit(self.browser.open(found[0]))
         self.browser.open(self.browser.link(allowed, "hand-over"))
         out, err = login.communicate(timeout=60)
-        return Ran(login.returncode, out, seen + err, time.monotonic() - began)
+        return Output(login.returncode, out, seen + err, time.monotonic() - began)
 
-    def confirm(self) -> Ran:
+    def confirm(self) -> Output:
         """Prove the second factor at the terminal with a fresh code."""
         assert self.authenticator is not None
         return self.run("confirm", "--stdin", stdin=self.authenticator.code() + "\n")
 
-    def run(self, *arguments: str, stdin: str = "") -> Ran:
+    def run(self, *arguments: str, stdin: str = "") -> Output:
         """Run `guestkey` to the end."""
         began = time.monotonic()
         done = subprocess.run(
@@ -106,7 +106,7 @@ class Somebody:
             timeout=120,
             check=False,
         )
-        return Ran(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+        return Output(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start `guestkey` and look at it while it runs."""

@@ -1,0 +1,1 @@
+"""`make demo`: the whole story of Guestkey, walked by a program. Runs from a checkout; nothing of it is shipped."""
