@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import threading
 from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from functools import lru_cache
 from typing import Any
 from unittest.mock import patch
 
+import httpx._transports.default as httpx_transports
 import pytest
 import structlog
 
@@ -21,16 +22,16 @@ from broker.embedded.stack import Stack
 from broker.kinds.mariadb.connection import MariadbConnection
 from broker.kinds.settings import load_settings
 from broker.kinds.ssh.connection import SshConnection
-from broker.migrations import upgrade
 from broker.runtime.installation import install
 from broker.runtime.parts import Parts, vault_of
 from broker.worker.worker import Worker
-from tests.support.data import make_clinic, make_pictures
 from tests.support.mariadb import NAME as WARD_NAME
 from tests.support.mariadb import Mariadb, mariadb
 from tests.support.provider import Provider
 from tests.support.sshd import CONNECTION, SftpHost, sftp_host
-from tests.support.world import World
+from tests.support.stacks import be_durable, running_stack
+from tests.support.stock import Stock
+from tests.support.world import CLINIC, World
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,20 +46,30 @@ def listening() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def certificates_read_once() -> Iterator[None]:
+    """Let clients of httpx share what they trust: to read the system's authorities costs more than most tests do."""
+    made = httpx_transports.create_ssl_context
+
+    @lru_cache
+    def kept(trust_env: bool, _file: str | None, _folder: str | None) -> ssl.SSLContext:
+        return made(trust_env=trust_env)
+
+    def context(verify: Any = True, cert: Any = None, trust_env: bool = True) -> ssl.SSLContext:
+        if verify is not True or cert is not None:
+            return made(verify, cert, trust_env)
+        return kept(trust_env, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+    with patch.object(httpx_transports, "create_ssl_context", context):
+        yield
+
+
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """OpenBao, PostgreSQL and an object store, migrated, with a table and a bucket to make slices of."""
-    # Not under pytest's own folders: PostgreSQL runs as another user when we are root, and must reach its data.
-    with TemporaryDirectory(prefix="guestkey-test-", ignore_cleanup_errors=True) as folder:
-        running = Stack(Path(folder))
-        running.start()
-        try:
-            upgrade(running.postgres.url("owner", "guestkey"))
-            make_clinic(running.postgres.url("postgres", "data"))
-            make_pictures(running.store.client())
-            yield running
-        finally:
-            running.stop()
+    """The servers of this process, which its tests share; see `tests.support.stacks`."""
+    with running_stack() as running:
+        be_durable(running, False)
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -105,10 +116,16 @@ def worker(settings: Settings, ender: Parts) -> Iterator[Worker]:
     assert not thread.is_alive()
 
 
+@pytest.fixture(scope="session")
+def stock(settings: Settings) -> Stock:
+    """Slices that are real before a test asks for them."""
+    return Stock(settings, CLINIC["connection"])
+
+
 @pytest.fixture
-def world(stack: Stack, settings: Settings, parts: Parts, ender: Parts) -> World:
+def world(stack: Stack, settings: Settings, parts: Parts, ender: Parts, stock: Stock) -> World:
     """People, vendors and datasets made straight in the records; see `tests.support.world`."""
-    return World(stack, settings, parts, ender)
+    return World(stack, settings, parts, ender, stock)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from tests.faults import guests
 from tests.faults.processes import Launcher
 from tests.support.gateway import NAME as GATEWAY_NAME
 from tests.support.gateway import Gateway, gateway
+from tests.support.stacks import durable
 from tests.web.conftest import Replica
 
 # Pending leases are given up after three times the deadline: soon enough to be waited for.
@@ -27,6 +28,13 @@ ISSUE_DEADLINE = 1.0
 def swept(ender: Parts) -> None:
     """What other tests of this worker made at backends and left unrecorded is no stray of ours."""
     reconciling.reconcile(ender)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def as_in_operation(stack: Stack) -> Iterator[None]:
+    """What is written waits for the disk."""
+    with durable(stack):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import pytest
@@ -20,14 +18,13 @@ from broker.base.database import now as clock
 from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
 from broker.kinds.settings import load_settings
-from broker.migrations import upgrade
 from broker.operator.main import app
 from broker.revocation import closing
 from broker.runtime.installation import install
 from broker.runtime.parts import Parts
 from broker.web.observability import TOO_TALKATIVE
-from tests.support.data import make_clinic
 from tests.support.serving import Served
+from tests.support.stacks import running_stack
 from tests.support.waiting import answered
 from tests.support.world import World
 
@@ -66,15 +63,8 @@ def command(arguments: Sequence[str], environment: Mapping[str, str]) -> Ran:
 @pytest.fixture(scope="package")
 def own_stack() -> Iterator[Stack]:
     """OpenBao and PostgreSQL for the tests here that close or restore a house."""
-    with TemporaryDirectory(prefix="guestkey-test-", ignore_cleanup_errors=True) as folder:
-        running = Stack(Path(folder))
-        running.start()
-        try:
-            upgrade(running.postgres.url("owner", "guestkey"))
-            make_clinic(running.postgres.url("postgres", "data"))
-            yield running
-        finally:
-            running.stop()
+    with running_stack() as running:
+        yield running
 
 
 @pytest.fixture

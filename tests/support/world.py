@@ -49,11 +49,13 @@ from broker.models import (
 from broker.revocation import closing
 from broker.runtime.parts import Parts
 from tests.support.registering import register as register_slices
+from tests.support.stock import Stock
 
 CLINIC: dict[str, Any] = {"connection": "data", "schema": "clinic", "table": "patients"}
 DEIDENTIFIED = CLINIC | {"columns": ["id", "site", "age"], "rows": [["site", "=", "berlin"]]}
 PICTURES: dict[str, Any] = {"connection": "objects", "bucket": "clinic", "prefix": "trials/"}
 FULL = CLINIC | {"columns": ["id", "site", "age", "name", "email"]}
+_STOCKED: Mapping[str, Mapping[str, Any]] = MappingProxyType({"deidentified": DEIDENTIFIED, "full": FULL})
 
 
 @dataclass(frozen=True)
@@ -77,19 +79,22 @@ class Signed:
 class World:
     """Makes things in the records of the running stack. Names are unique, so tests share one stack."""
 
-    def __init__(self, stack: Stack, settings: Settings, parts: Parts, ender: Parts) -> None:
+    def __init__(
+        self, stack: Stack, settings: Settings, parts: Parts, ender: Parts, stock: Stock | None = None
+    ) -> None:
         self.stack, self.settings, self.parts, self.ender = stack, settings, parts, ender
         self.database = parts.database
+        self._stock = stock
 
     def now(self) -> datetime:
         """PostgreSQL's clock."""
         with self.database.transaction() as tx:
             return clock(tx)
 
-    def add(self, record: Any) -> Any:
-        """Insert one record and return it."""
+    def add(self, record: Any, *more: Any) -> Any:
+        """Insert one record and return it, and others in the same transaction."""
         with self.database.transaction() as tx:
-            tx.add(record)
+            tx.add_all([record, *more])
         return record
 
     def vendor(self, status: str = "active") -> Vendor:
@@ -221,33 +226,33 @@ class World:
         owner: Signed | None = None,
         register: bool = True,
         kind: str = "postgres",
-        slices: Mapping[str, Mapping[str, Any]] = MappingProxyType({"deidentified": DEIDENTIFIED, "full": FULL}),
+        slices: Mapping[str, Mapping[str, Any]] = _STOCKED,
         actions: tuple[str, ...] = ("read",),
     ) -> Dataset:
         """A dataset with slices of one kind, by name; by default `deidentified` and `full`, real at their backends."""
-        made: Dataset = self.add(
-            Dataset(
-                id=new_id("ds"),
-                slug=f"trials-{secrets.token_hex(4)}",
-                title="Trials",
-                labels=list(labels),
-                owner_id=owner.id if owner else None,
-            )
+        made = Dataset(
+            id=new_id("ds"),
+            slug=f"trials-{secrets.token_hex(4)}",
+            title="Trials",
+            labels=list(labels),
+            owner_id=owner.id if owner else None,
         )
-        for name, binding in slices.items():
-            self.add(
-                Slice(
-                    id=new_id("sl"),
-                    dataset_id=made.id,
-                    name=name,
-                    kind=kind,
-                    binding=dict(binding),
-                    actions=sorted(actions),
-                )
+        cuts = [
+            Slice(
+                id=new_id("sl"),
+                dataset_id=made.id,
+                name=name,
+                kind=kind,
+                binding=dict(binding),
+                actions=sorted(actions),
             )
-        for vendor in offered_to:
-            self.add(Offer(id=new_id("of"), dataset_id=made.id, vendor_id=vendor.id))
-        if register:
+            for name, binding in slices.items()
+        ]
+        stock = self._stock if register and kind == "postgres" and slices.items() <= _STOCKED.items() else None
+        if stock:
+            cuts = [stock.take(cut.binding).record(cut) for cut in cuts]
+        self.add(made, *cuts, *(Offer(id=new_id("of"), dataset_id=made.id, vendor_id=to.id) for to in offered_to))
+        if register and not stock:
             register_slices(self, made)
         return made
 
