@@ -14,6 +14,7 @@ from unittest.mock import patch
 import httpx._transports.default as httpx_transports
 import pytest
 import structlog
+from httpx._config import create_ssl_context
 
 from broker.base.database import now as clock
 from broker.base.settings import Settings
@@ -49,15 +50,14 @@ def listening() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def certificates_read_once() -> Iterator[None]:
     """Let clients of httpx share what they trust: to read the system's authorities costs more than most tests do."""
-    made = httpx_transports.create_ssl_context
 
     @lru_cache
     def kept(trust_env: bool, _file: str | None, _folder: str | None) -> ssl.SSLContext:
-        return made(trust_env=trust_env)
+        return create_ssl_context(trust_env=trust_env)
 
     def context(verify: Any = True, cert: Any = None, trust_env: bool = True) -> ssl.SSLContext:
         if verify is not True or cert is not None:
-            return made(verify, cert, trust_env)
+            return create_ssl_context(verify, cert, trust_env)
         return kept(trust_env, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
 
     with patch.object(httpx_transports, "create_ssl_context", context):
