@@ -1,7 +1,7 @@
 """What is allowed: `decide(facts, rules, now) -> Decision`, pure, decided by Casbin over a closed vocabulary."""
 
 from .conditions import Held, UnknownCondition
-from .decide import FACTOR_CODES, decide
+from .decide import decide
 from .decision import Bounds, Decision, Reason
 from .facts import CallerFacts, DatasetFacts, Facts, GrantFacts, SliceFacts, VendorFacts
 from .rules import ACTIONS, Problem, Rule, Rules, RulesInvalid
@@ -9,7 +9,6 @@ from .table import Outcome, run_table
 
 __all__ = [
     "ACTIONS",
-    "FACTOR_CODES",
     "Bounds",
     "CallerFacts",
     "DatasetFacts",

@@ -69,14 +69,14 @@ class FactorFresh:
                 unknown=True,
             )
         if caller.factor_at is None and not caller.factor_enrolled:
-            reason = _you(
+            reason = _factor(
                 "factor_not_enrolled",
                 "You have no second factor yet.",
                 "Add a passkey or an authenticator app under Security, then try again.",
             )
             return Held(reason, unknown=True, factor_max_age=self.max_age)
         if caller.factor_at is None:
-            reason = _you(
+            reason = _factor(
                 "factor_missing", "No second factor was proven in this session.", "Confirm it is you, then try again."
             )
             return Held(reason, unknown=True, factor_max_age=self.max_age)
@@ -84,7 +84,7 @@ class FactorFresh:
         # A few seconds of grace: two clocks of one second of skew must not lock people out.
         if -5 <= age <= self.max_age:
             return Held()
-        reason = _you(
+        reason = _factor(
             "factor_stale",
             f"Your second factor was proven {_duration(int(max(age, 0)))} ago; this rule asks for at most"
             f" {_duration(self.max_age)}.",
@@ -135,6 +135,7 @@ class Hours:
             "Come back when it opens.",
             "time",
             opens_at=next_open,
+            temporary=True,
         )
         return Held(reason)
 
@@ -172,10 +173,12 @@ class FromNetwork:
         inside = lies_in(facts.caller.address if facts.caller else None, self.ranges)
         if inside:
             return Held(networks=self.ranges)
-        reason = _you(
+        reason = Reason(
             "outside_network",
             f"Your request does not come from the network {self.name!r}.",
             f"Connect from {self.name!r}, then try again.",
+            "you",
+            temporary=True,
         )
         return Held(reason, unknown=inside is None)
 
@@ -264,6 +267,10 @@ _VOCABULARY: tuple[tuple[re.Pattern[str], _Builder], ...] = (
 
 def _you(code: str, sentence: str, advice: str) -> Reason:
     return Reason(code, sentence, advice, "you")
+
+
+def _factor(code: str, sentence: str, advice: str) -> Reason:
+    return Reason(code, sentence, advice, "you", temporary=True, factor=True)
 
 
 def _someone(code: str, sentence: str, advice: str) -> Reason:

@@ -16,8 +16,6 @@ from .decision import Bounds, Decision, Reason
 from .facts import DatasetFacts, Facts, GrantFacts
 from .rules import Rule, Rules, Verdict
 
-FACTOR_CODES = frozenset({"factor_not_enrolled", "factor_missing", "factor_stale"})
-
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
@@ -79,7 +77,8 @@ def _conclude(
     chosen: _Attempt | None = None
     if len({attempt.slice for attempt in good}) > 1:
         names = ", ".join(sorted({attempt.slice for attempt in good}))
-        reasons.append(Reason("slice_unnamed", f"Several slices are open to you: {names}.", "Name one of them.", "you"))
+        sentence = f"Several slices are open to you: {names}."
+        reasons.append(Reason("slice_unnamed", sentence, "Name one of them.", "you", temporary=True))
     elif good:
         # The longest bound wins; the grant's id breaks ties, so that equal questions get equal answers.
         chosen = max(good, key=lambda attempt: (_length(attempt, now), attempt.grant.id))
@@ -90,7 +89,7 @@ def _conclude(
     allowed = chosen is not None and not reasons and chosen.bounds is not None
     if not allowed and not reasons:
         reasons.append(_no_rule(facts))
-    factor_only = bool(reasons) and all(reason.code in FACTOR_CODES for reason in reasons)
+    factor_only = bool(reasons) and all(reason.factor for reason in reasons)
     return Decision(
         allowed=allowed,
         reasons=tuple(reasons),
@@ -314,7 +313,13 @@ def _slice_reasons(facts: Facts, dataset: DatasetFacts, grant: GrantFacts, name:
         )
     elif not slice_.ready:
         reasons.append(
-            Reason("slice_not_ready", "The slice is still being prepared.", "Try again in a minute.", "time")
+            Reason(
+                "slice_not_ready",
+                "The slice is still being prepared.",
+                "Try again in a minute.",
+                "time",
+                temporary=True,
+            )
         )
     if facts.action not in slice_.actions:
         reasons.append(

@@ -11,7 +11,11 @@ Who = Literal["you", "time", "someone"]
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One unmet requirement: a stable code, a sentence, what to do, and who can: you, time, or someone else."""
+    """One unmet requirement: a stable code, a sentence, what to do, and who can: you, time, or someone else.
+
+    `temporary`: time, a second factor or another place mends it, so it does not speak against giving a grant.
+    `factor`: a fresh second factor is what it asks for.
+    """
 
     code: str
     sentence: str
@@ -19,6 +23,8 @@ class Reason:
     who: Who
     rule: str | None = None
     opens_at: datetime | None = None
+    temporary: bool = False
+    factor: bool = False
 
 
 @dataclass(frozen=True, slots=True)

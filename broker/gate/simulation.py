@@ -15,10 +15,9 @@ from broker.base.database import Transaction
 from broker.gate.facts import Ask, Gathered, gather
 from broker.identity.caller import Caller
 from broker.models import Dataset, PolicyInForce, Slice
-from broker.policies import FACTOR_CODES, Decision, Facts, GrantFacts, Held, Reason, Rule, decide
+from broker.policies import Decision, Facts, GrantFacts, Held, Reason, Rule, decide
 from broker.runtime.rulebook import Rulebook
 
-PASSING = FACTOR_CODES | {"outside_hours", "outside_network", "slice_unnamed", "slice_not_ready"}
 _ACTIONS = ("read", "write")
 
 
@@ -136,7 +135,7 @@ def _with_grant(gathered: Gathered, prospect: ProposedGrant, action: str) -> Fac
 
 
 def _lasting(decision: Decision) -> tuple[Reason, ...]:
-    return tuple(reason for reason in decision.reasons if reason.code not in PASSING)
+    return tuple(reason for reason in decision.reasons if not reason.temporary)
 
 
 def _served(gathered: Gathered, slice_name: str | None, action: str) -> bool:

@@ -21,7 +21,7 @@ DOCS = Path(broker.__file__).parents[1] / "docs" / "policy.md"
 
 
 def codes_in_code() -> set[str]:
-    """The first argument of every `Reason(…)`, `_you(…)` and `_someone(…)` in the gate's source, where it is text."""
+    """The first argument of every reason made in the gate's source, where it is text."""
     found = set()
     for module in (conditions, inspect.getmodule(decide)):
         assert module is not None
@@ -29,7 +29,7 @@ def codes_in_code() -> set[str]:
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Name)
-                and node.func.id in ("Reason", "_you", "_someone")
+                and node.func.id in ("Reason", "_factor", "_you", "_someone")
                 and isinstance(node.args[0], ast.Constant)
             ):
                 found.add(str(node.args[0].value))
