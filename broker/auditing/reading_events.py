@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from difflib import get_close_matches
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, String, cast, func, literal, or_, select, union, union_all
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from broker.auditing.sentences import SENTENCES
+from broker.auditing.sentences import sentences
 from broker.base.database import Transaction
 from broker.base.errors import Forbidden, Invalid, NotFound
 from broker.base.ids import is_id
@@ -73,8 +73,8 @@ def with_ids(tx: Transaction, caller: Caller, filters: EventFilters) -> EventFil
     Raises:
         Invalid: nothing that the caller sees, or more than one thing, is called so; or there is no such kind of event.
     """
-    if filters.kind is not None and filters.kind not in SENTENCES:
-        near = get_close_matches(filters.kind, SENTENCES, n=1)
+    if filters.kind is not None and filters.kind not in sentences():
+        near = get_close_matches(filters.kind, sentences(), n=1)
         raise Invalid(
             "There are no events of that kind.",
             field="/query/kind",
@@ -101,7 +101,7 @@ def list_events(tx: Transaction, caller: Caller, window: Window, filters: EventF
         query = select(Event).where(*narrowed)
     elif any(_hides(tx, caller, id_) for id_ in (filters.subject, filters.about, filters.vendor) if id_):
         # That something was asked for in vain is shown; whether it exists is not, by no filter either.
-        return Page([], None)
+        return Page(items=[], next_cursor=None)
     else:
         # Two walks along an index each, instead of one along the whole log.
         did = _newest(window, [*narrowed, Event.actor == caller.subject])
@@ -112,7 +112,7 @@ def list_events(tx: Transaction, caller: Caller, window: Window, filters: EventF
     kept = rows[: window.limit]
     personal = _personal(tx, kept)
     items = [_read(tx, caller, event, personal.get(event.id, {})) for event in kept]
-    return Page(items, str(kept[-1].number) if len(rows) > window.limit else None)
+    return Page(items=items, next_cursor=str(kept[-1].number) if len(rows) > window.limit else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +156,24 @@ def one_event(tx: Transaction, caller: Caller, event_id: str) -> EventRead:
     if event is None:
         raise missing("event")
     return _read(tx, caller, event, _personal(tx, [event]).get(event.id, {}))
+
+
+def begin_export(tx: Transaction, caller: Caller, filters: EventFilters, form: str, now: datetime) -> EventFilters:
+    """Record that somebody takes events out, and return the filters with ids for names: it is refused now or never.
+
+    Raises:
+        Invalid: a filter names nobody, or more than one.
+        Forbidden: the caller may not export.
+    """
+    filters = with_ids(tx, caller, filters)
+    in_order(tx, caller, filters, 0, 1)
+    narrowed = {name: str(value) for name, value in asdict(filters).items() if value is not None}
+    personal = {"filter": json.dumps(narrowed, sort_keys=True)}
+    actor, subject = caller.subject, caller.id
+    audit.record(
+        tx, "audit.exported", actor=actor, subject=subject, now=now, details={"format": form}, personal=personal
+    )
+    return filters
 
 
 def in_order(tx: Transaction, caller: Caller, filters: EventFilters, after: int, limit: int) -> list[EventRead]:

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from broker.identity.nouns import declared
+
 _UNNAMED = "(not named)"
-# `{who}` did it, to `{whom}`; other names are the event's own details.
-SENTENCES: Mapping[str, str] = {
+# Of events that are no noun's. `{who}` did it, to `{whom}`; other names are the event's own details.
+_OTHERS: Mapping[str, str] = {
     "audit.exported": "{who} exported events.",
     "backend.connected": "{who} connected the backend {whom}.",
     "catalogue.asked": "{who} asked for the list of tables in {whom}.",
     "catalogue.failed": "{who} could not read the list of tables in {whom}.",
     "catalogue.read": "{who} read the list of tables in {whom}.",
-    "channel.bound": "{who} added the webhook or chat {whom} for notices.",
-    "channel.removed": "{who} removed the webhook or chat {whom}.",
-    "channel.tested": "{who} sent a test notice to {whom}.",
     "code.made": "{who} allowed a command line to sign in.",
     "code.replayed": "{who} ended a token: the sign-in code it came from was used twice.",
-    "dataset.added": "{who} added the dataset {whom}.",
-    "dataset.changed": "{who} changed the dataset {whom}.",
-    "dataset.made": "{who} added the dataset {whom}.",
-    "dataset.resumed": "{who} resumed the dataset {whom}.",
-    "dataset.retired": "{who} retired the dataset {whom}.",
-    "dataset.suspended": "{who} suspended the dataset {whom}.",
     "decision.allowed": "{who} was allowed to use {whom}.",
     "decision.denied": "{who} was denied the use of {whom}.",
     "factor.enrolled": "{who} enrolled a second factor ({method}).",
@@ -34,92 +27,23 @@ SENTENCES: Mapping[str, str] = {
     "factor.removed": "{who} removed a second factor ({method}).",
     "factor.replaced": "{who} replaced their authenticator app.",
     "factor.reset": "{who} and {proposed_by} reset the second factor of {whom}.",
-    "grant.confirmed": "{who} confirmed the grant {whom} after a restore.",
-    "grant.made": "{who} granted {whom}.",
-    "grant.revoked": "{who} revoked the grant {whom}.",
     "installation.closed": "{who} closed the whole installation.",
     "installation.made": "{who} set up the installation.",
     "installation.opened": "{who} opened the installation again.",
-    "invitation.ended": "{who} ended the unused invitation {whom}.",
-    "invitation.made": "{who} invited {whom}.",
-    "lease.disqualified": "{who} ended the lease {whom}: it no longer qualified.",
-    "lease.ending": "{who} began to end the lease {whom} ({cause}).",
-    "lease.expired": "{who} saw the lease {whom} expire; the backend confirmed that the credential is gone.",
-    "lease.issued": "{who} received the credential of the lease {whom}.",
-    "lease.not_renewed": "{who} could not renew the lease {whom}; it ends as planned.",
-    "lease.renewed": "{who} renewed the lease {whom}.",
-    "lease.revocation_asked": "{who} asked to revoke the lease {whom}.",
-    "lease.exposed": "{who} cannot end the lease {whom} sooner than its backend allows; it is checked again then.",
-    "lease.revoke_failed": "{who} could not confirm the end of the lease {whom}; it tries again.",
-    "lease.revoked": "{who} revoked the lease {whom}; the backend confirmed that the credential is gone.",
-    "lease.shortened": "{who} shortened the lease {whom} to what its grant and the rules allow now.",
-    "lease.stray_ended": "{who} found a credential without a record, {whom}, and ended it.",
-    "lease.used": "{who} used the credential of the lease {whom}.",
-    "lease.vanished": "{who} found the credential of the lease {whom} gone from its backend and ended the lease.",
     "list.exported": "{who} exported the list of {list}.",
     "notice.chosen": "{who} chose which notices to receive by mail.",
     "notice.given_up": "{who} gave up delivering notices.",
-    "offer.made": "{who} offered the dataset {dataset} to {vendor}.",
-    "offer.withdrawn": "{who} withdrew the dataset {dataset} from {vendor}.",
-    "person.confirmed": "{who} confirmed the identity of {whom}.",
-    "person.joined": "{who} joined.",
-    "person.refused": "{who} turned {whom} away, who had joined.",
-    "person.resumed": "{who} resumed {whom}.",
-    "person.suspended": "{who} suspended {whom}.",
     "place.answered": "{who} can again list the credentials in {whom}.",
     "place.silent": "{who} cannot list the credentials in {whom}.",
     "policy.applied": "{who} put the rules of {whom} in force.",
-    "proposal.approved": "{who} approved the proposal {whom}; it was carried out.",
-    "proposal.lapsed": "{who} let the proposal {whom} lapse: nobody decided in time.",
-    "proposal.made": "{who} proposed {whom}, which needs a second admin.",
-    "proposal.refused": "{who} refused the proposal {whom}.",
     "recovery.begun": "{who} began an emergency recovery: one admin for an hour.",
     "recovery.used": "{who} became an admin for an hour through the recovery link {whom}.",
     "recovery_codes.replaced": "{who} made new recovery codes.",
     "recovery_code.used": "{who} used a recovery code.",
-    "request.approved": "{who} approved the request {whom}.",
-    "request.lapsed": "{who} let the request {whom} lapse: nobody decided in time.",
-    "request.reminded": "{who} sent a reminder about the request {whom}.",
-    "request.made": "{who} requested {whom}.",
-    "request.refused": "{who} refused the request {whom}.",
-    "request.withdrawn": "{who} withdrew the request {whom}.",
-    "role.given": "{who} gave the role {role} to {whom}.",
-    "role.taken": "{who} took the role {role} from {whom}.",
-    "service.made": "{who} added the service {whom}.",
-    "service.resumed": "{who} resumed the service {whom}.",
-    "service.secret_rotated": "{who} gave the service {whom} a new secret.",
-    "service.secret_refused": "{who} refused a wrong secret for the service {whom}.",
-    "service.suspended": "{who} suspended the service {whom}.",
     "session.ended": "{who} signed out, or was signed out ({cause}).",
     "session.started": "{who} signed in.",
-    "slice.added": "{who} added the slice {whom}.",
-    "slice.changed": "{who} found another table behind the slice {whom} and closed it: {detail}",
-    "slice.confirmed": "{who} confirmed the slice {whom} with its table as it is now.",
-    "slice.failed": "{who} could not set up the slice {whom} at its backend.",
-    "slice.fast_set": "{who} chose how the slice {whom} is read: faster, {fast}.",
-    "slice.ready": "{who} set up the slice {whom} at its backend.",
-    "slice.remade": "{who} made the slice {whom} again in the way of this version.",
-    "slice.removed": "{who} removed the retired slice {whom} from its backend.",
-    "slice.repaired": "{who} gave the slice {whom} another binding.",
-    "slice.retried": "{who} asked to set up the slice {whom} again.",
-    "slice.retired": "{who} retired the slice {whom}.",
-    "source.bound": "{who} added the sign-in source {whom}.",
-    "source.disabled": "{who} disabled the sign-in source {whom}.",
-    "source.mfa_trusted": "{who} and {proposed_by} trusted the second factor of the sign-in source {whom}.",
-    "suspension.begun": "{who} began the suspension of {whom}.",
-    "suspension.lifted": "{who} lifted the suspension of {whom}.",
-    "team.made": "{who} made the team {whom}.",
-    "team.member_added": "{who} added {person} to the team {whom}.",
-    "team.member_not_added": "{who} confirmed {person}, who could not be added to the team {whom}.",
-    "team.member_removed": "{who} removed {person} from the team {whom}.",
     "token.issued": "{who} received a token.",
     "token.revoked": "{who} ended a token.",
-    "vendor.activated": "{who} activated the vendor {whom}.",
-    "vendor.added": "{who} added the vendor {whom}.",
-    "vendor.made": "{who} added the vendor {whom}.",
-    "vendor.offboarded": "{who} offboarded the vendor {whom}.",
-    "vendor.resumed": "{who} resumed the vendor {whom}.",
-    "vendor.suspended": "{who} suspended the vendor {whom}.",
 }
 
 
@@ -128,7 +52,15 @@ class _Details(dict[str, str]):
         return _UNNAMED
 
 
+def sentences() -> dict[str, str]:
+    """How each kind of event is told."""
+    told = dict(_OTHERS)
+    for noun in declared():
+        told |= noun.sentences
+    return told
+
+
 def sentence(kind: str, who: str, whom: str, details: Mapping[str, str]) -> str:
     """What happened, in a sentence."""
-    said = SENTENCES.get(kind, "{who}: " + kind + ", {whom}.")
+    said = sentences().get(kind, "{who}: " + kind + ", {whom}.")
     return said.format_map(_Details({**details, "who": who, "whom": whom}))

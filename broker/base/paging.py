@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, Select
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -18,11 +18,12 @@ DEFAULT_LIMIT = 50
 MOST = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """Some rows, and where the next page starts (None: there is none)."""
+class Page(BaseModel, Generic[T]):
+    """Some of a list, and the cursor of the next page (null: there is none)."""
 
-    items: Sequence[T]
+    model_config = ConfigDict(from_attributes=True, frozen=True, arbitrary_types_allowed=True)
+
+    items: list[T]
     next_cursor: str | None
 
 
@@ -49,7 +50,7 @@ def page(tx: Transaction, query: Select[T], key: InstrumentedAttribute[str], win
     rows = list(tx.scalars(in_order.limit(window.limit + 1)))
     more = len(rows) > window.limit
     rows = rows[: window.limit]
-    return Page(rows, str(getattr(rows[-1], key.key)) if more else None)
+    return Page(items=rows, next_cursor=str(getattr(rows[-1], key.key)) if more else None)
 
 
 def bad_cursor() -> Invalid:

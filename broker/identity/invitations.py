@@ -3,19 +3,61 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Literal
 
-from sqlalchemy import ColumnElement, Select, and_, func, select, update
+from sqlalchemy import ColumnElement, and_, false, func, select, true, update
 
 from broker.base.database import Transaction
 from broker.base.errors import Conflict, Forbidden, Invalid, NotFound
 from broker.base.ids import is_id, new_id
 from broker.identity.caller import Caller
+from broker.identity.nouns import Filter, Noun
+from broker.identity.permissions import is_lead, looks_after_people, sees_everything
 from broker.identity.secret_tokens import MOST_CHARACTERS, digest, fresh_token
 from broker.log import audit
 from broker.models import Invitation, Passkey, Person, Session, SignInSource, TotpFactor
 from broker.runtime.parts import Parts
 
 ENROLMENT_WINDOW = timedelta(minutes=15)
+
+
+def unused(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
+    """The condition that somebody could still use a link."""
+    return and_(Invitation.redeemed_at.is_(None), Invitation.expires_at > now)
+
+
+def _seen(caller: Caller) -> ColumnElement[bool]:
+    if sees_everything(caller):
+        return true()
+    return Invitation.vendor_id == caller.vendor_id if is_lead(caller, caller.vendor_id) else false()
+
+
+def _check(_: Transaction, caller: Caller) -> None:
+    if not looks_after_people(caller):
+        raise Forbidden("Invitations are for admins, and for a vendor's lead.")
+
+
+INVITATIONS = Noun(
+    "invitation",
+    "invitations",
+    "in",
+    Invitation,
+    seen=_seen,
+    check=_check,
+    called=Invitation.label,
+    filters=(
+        Filter(
+            "state",
+            Literal["unused"],
+            lambda *_: unused(func.clock_timestamp()),
+            "`unused`: whose link still works.",
+        ),
+    ),
+    events={
+        "invitation.ended": "{who} ended the unused invitation {whom}.",
+        "invitation.made": "{who} invited {whom}.",
+    },
+)
 
 
 def invite_to_join(
@@ -89,7 +131,7 @@ def end_unused(tx: Transaction, caller: Caller, invitation_id: str, now: datetim
         Forbidden: the caller is neither an admin nor a lead of that vendor.
         Conflict: it was used, or is over.
     """
-    seen = seen_by(caller).where(Invitation.id == invitation_id)
+    seen = INVITATIONS.query(tx, caller).where(Invitation.id == invitation_id)
     found = tx.scalars(seen).one_or_none() if is_id(invitation_id) else None
     if found is None:
         raise NotFound("There is no such invitation here.")
@@ -101,11 +143,6 @@ def end_unused(tx: Transaction, caller: Caller, invitation_id: str, now: datetim
         )
     tx.refresh(found)
     return found
-
-
-def unused(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
-    """The condition that somebody could still use a link."""
-    return and_(Invitation.redeemed_at.is_(None), Invitation.expires_at > now)
 
 
 def end(tx: Transaction, caller: Caller, invitation: Invitation, now: datetime) -> bool:
@@ -156,19 +193,6 @@ def invite_to_enrol(
             "This person has a second factor already.", advice="Two admins can reset it: propose `reset-factor`."
         )
     return _make(tx, actor, now, lifetime, purpose="enrol_factor", person_id=person_id)
-
-
-def seen_by(caller: Caller) -> Select[Invitation]:
-    """The invitations a caller may look at: admins and auditors all, a lead those to its vendor.
-
-    Raises:
-        Forbidden: the caller is none of them.
-    """
-    if caller.is_admin or caller.is_auditor:
-        return select(Invitation)
-    if caller.vendor_id is not None and "lead" in caller.roles:
-        return select(Invitation).where(Invitation.vendor_id == caller.vendor_id)
-    raise Forbidden("Invitations are for admins, and for a vendor's lead.")
 
 
 def pending(tx: Transaction, token: str, purpose: str, now: datetime) -> Invitation:

@@ -13,6 +13,8 @@ tion
 team     admin, auditor: all; lead: their vendor's; people: make: admin, lead; add people: admin, lead, and while
          those they are in                                  the team holds a grant a second person; remove: admin,
                                                             lead
+service  admin, auditor: all; lead: their vendor's; a       make: admin, lead; secret: lead, or admin and a second
+         service: itself                                    person; suspend: admin, lead; resume: admin
 dataset  the organisation's people: all; vendors: what is   add, slices: admin; labels, retention, owner: owner,
          offered to them; services of the organisation:     admin; what opens something: two of these; text,
          what they hold a grant on                          offers, suspend, resume: owner, admin; retire: admin
@@ -48,6 +50,22 @@ Seen = ColumnElement[bool]
 def sees_everything(caller: Caller) -> bool:
     """Admins and auditors."""
     return caller.is_admin or caller.is_auditor
+
+
+def require_reader(caller: Caller) -> None:
+    """Refuse everybody but admins and auditors."""
+    if not sees_everything(caller):
+        raise Forbidden("Only admins and auditors see this.", advice="Ask an admin of the organisation.")
+
+
+def everything_or_nothing(caller: Caller) -> Seen:
+    """What admins and auditors see, and nobody else."""
+    return true() if sees_everything(caller) else false()
+
+
+def looks_after_people(caller: Caller) -> bool:
+    """Admins, auditors, and a vendor's lead."""
+    return sees_everything(caller) or "lead" in caller.roles
 
 
 def is_lead(caller: Caller, vendor_id: str | None) -> bool:
@@ -91,6 +109,14 @@ def teams_seen(caller: Caller) -> Seen:
     if is_lead(caller, caller.vendor_id):
         return Team.vendor_id == caller.vendor_id
     return Team.id.in_(_teams_of(caller))
+
+
+def services_seen(caller: Caller) -> Seen:
+    """See the table above."""
+    if sees_everything(caller):
+        return true()
+    own = Service.id == caller.id if caller.kind == "service" else false()
+    return or_(own, Service.vendor_id == caller.vendor_id) if is_lead(caller, caller.vendor_id) else own
 
 
 def datasets_seen(caller: Caller) -> Seen:

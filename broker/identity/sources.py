@@ -12,14 +12,30 @@ from sqlalchemy import func, select, update
 from broker.base.database import Transaction
 from broker.base.errors import BackendDown, Conflict, Forbidden, Invalid, NotFound
 from broker.base.ids import is_id, new_id
-from broker.base.paging import Page, Window, page
 from broker.identity import provider_http
 from broker.identity.caller import Caller
+from broker.identity.nouns import Noun
+from broker.identity.permissions import everything_or_nothing, require_reader
 from broker.keystore.vault import Vault, VaultRefused
 from broker.log import audit
 from broker.models import ApiToken, Session, SignInSource, Vendor
 
 log = structlog.get_logger(__name__)
+
+SOURCES = Noun(
+    "source",
+    "sources",
+    "ss",
+    SignInSource,
+    seen=everything_or_nothing,
+    check=lambda _, caller: require_reader(caller),
+    called=SignInSource.name,
+    events={
+        "source.bound": "{who} added the sign-in source {whom}.",
+        "source.disabled": "{who} disabled the sign-in source {whom}.",
+        "source.mfa_trusted": "{who} and {proposed_by} trusted the second factor of the sign-in source {whom}.",
+    },
+)
 
 _MOST_CLAIMS = 10
 
@@ -143,17 +159,6 @@ def active(tx: Transaction, source_id: str) -> SignInSource:
     if source is None:
         raise NotFound("There is no such way to sign in.", advice="Open the link you were sent once more.")
     return source
-
-
-def list_sources(tx: Transaction, caller: Caller, window: Window) -> Page[SignInSource]:
-    """Sources, newest first; for admins and auditors.
-
-    Raises:
-        Forbidden: for anybody else.
-    """
-    if not (caller.is_admin or caller.is_auditor):
-        raise Forbidden("Only admins and auditors see sign-in sources.")
-    return page(tx, select(SignInSource), SignInSource.id, window)
 
 
 def disable(tx: Transaction, caller: Caller, source_id: str, now: datetime) -> None:

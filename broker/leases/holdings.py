@@ -2,68 +2,99 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from sqlalchemy import ColumnElement, Select, func, select
+from pydantic import Field
+from sqlalchemy import ColumnElement, Select, String, func, select, type_coerce
+from sqlalchemy.orm import InstrumentedAttribute
 
 from broker.base import words
 from broker.base.database import Transaction
 from broker.base.errors import Forbidden
-from broker.base.ids import is_id
-from broker.base.paging import Page, Window, matching, page
+from broker.base.paging import matching
 from broker.identity.caller import Caller
-from broker.identity.permissions import grants_seen, is_lead, leases_seen, looked_after, missing
+from broker.identity.nouns import Filter, Noun, Search
+from broker.identity.permissions import grants_seen, is_lead, leases_seen, looked_after
 from broker.kinds.names import lease_of
-from broker.models import LIVE_STATES, Dataset, Grant, Lease, Person, Service, Team
-from broker.registry.naming import names_of, person_meant
+from broker.models import LIVE_STATES, Dataset, Grant, Lease, Person, Service, Slice, Team
+from broker.registry.naming import held_by, names_of, party, person_filter
 from broker.revocation import ending
 
 MOST_LIVE = 200
-GrantState = Literal["current", "ended"]
+Text = Annotated[str, Field(max_length=64)]
 
 
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """What a list is narrowed to; None leaves it wide. `dataset` is a slug or an id."""
-
-    dataset: str | None = None
-    person: str | None = None
-    state: str | None = None
+def _of_dataset(column: InstrumentedAttribute[str]) -> Filter:
+    return Filter("dataset", Text, lambda _, __, named: column.in_(_named(named)))
 
 
-def with_ids(tx: Transaction, caller: Caller, filters: Filters) -> Filters:
-    """The same filters with a person's id where a name or an e-mail was typed.
-
-    Raises:
-        Invalid: nobody that the caller sees is called so, or several people are.
-    """
-    return replace(filters, person=person_meant(tx, caller, filters.person or "", "query/person"))
+def _current() -> ColumnElement[bool]:
+    return Grant.revoked_at.is_(None) & (Grant.ends_at > func.clock_timestamp())
 
 
-def list_grants(tx: Transaction, caller: Caller, window: Window, filters: Filters) -> Page[Grant]:
-    """The grants the caller sees, whoever holds them; `state` is `current` or `ended`."""
-    query = select(Grant).where(grants_seen(caller), *matching((Grant.person_id, filters.person)))
-    if filters.dataset is not None:
-        query = query.where(Grant.dataset_id.in_(_named(filters.dataset)))
-    if filters.state is not None:
-        query = query.where(_current() if filters.state == "current" else ~_current())
-    return page(tx, query, Grant.id, window)
-
-
-def grant(tx: Transaction, caller: Caller, grant_id: str) -> Grant:
-    """One grant.
-
-    Raises:
-        NotFound: there is none of that id that the caller may see.
-    """
-    found = None
-    if is_id(grant_id):
-        found = tx.scalars(select(Grant).where(Grant.id == grant_id, grants_seen(caller))).one_or_none()
-    if found is None:
-        raise missing("grant")
-    return found
+GRANTS = Noun(
+    "grant",
+    "grants",
+    "gr",
+    Grant,
+    seen=grants_seen,
+    called=held_by(Grant, type_coerce(Grant.person_id, String)),
+    filters=(
+        person_filter(Grant.person_id),
+        _of_dataset(Grant.dataset_id),
+        Filter(
+            "state", Literal["current", "ended"], lambda _, __, state: _current() if state == "current" else ~_current()
+        ),
+    ),
+    search=Search((), lambda found: (found.id, found.id, "")),
+    plain=("revoked",),
+    events={
+        "grant.confirmed": "{who} confirmed the grant {whom} after a restore.",
+        "grant.made": "{who} granted {whom}.",
+    },
+)
+LEASES = Noun(
+    "lease",
+    "leases",
+    "lease",
+    Lease,
+    seen=leases_seen,
+    called=select(Lease.id, Dataset.slug + ", " + Slice.name + ", of " + party(Service.name, "?"))
+    .join(Dataset, Dataset.id == Lease.dataset_id)
+    .join(Slice, Slice.id == Lease.slice_id)
+    .outerjoin(Person, Person.id == Lease.person_id)
+    .outerjoin(Service, Service.id == Lease.service_id),
+    filters=(
+        Filter(
+            "state",
+            Literal["pending", "active", "revoking", "revoked", "expired", "revoke_failed", "live"],
+            lambda _, __, state: Lease.state.in_(LIVE_STATES) if state == "live" else Lease.state == state,
+            "`live`: any state before the end.",
+        ),
+        _of_dataset(Lease.dataset_id),
+        person_filter(Lease.person_id),
+    ),
+    search=Search((), lambda found: (found.id, found.id, "")),
+    plain=("renewed",),
+    events={
+        "lease.disqualified": "{who} ended the lease {whom}: it no longer qualified.",
+        "lease.ending": "{who} began to end the lease {whom} ({cause}).",
+        "lease.expired": "{who} saw the lease {whom} expire; the backend confirmed that the credential is gone.",
+        "lease.issued": "{who} received the credential of the lease {whom}.",
+        "lease.not_renewed": "{who} could not renew the lease {whom}; it ends as planned.",
+        "lease.revocation_asked": "{who} asked to revoke the lease {whom}.",
+        "lease.exposed": "{who} cannot end the lease {whom} sooner than its backend allows; it is checked again then.",
+        "lease.revoke_failed": "{who} could not confirm the end of the lease {whom}; it tries again.",
+        "lease.revoked": "{who} revoked the lease {whom}; the backend confirmed that the credential is gone.",
+        "lease.shortened": "{who} shortened the lease {whom} to what its grant and the rules allow now.",
+        "lease.stray_ended": "{who} found a credential without a record, {whom}, and ended it.",
+        "lease.used": "{who} used the credential of the lease {whom}.",
+        "lease.vanished": "{who} found the credential of the lease {whom} gone from its backend and ended the lease.",
+    },
+)
+grant = GRANTS.one
 
 
 def revoke_grant(tx: Transaction, caller: Caller, grant_id: str, reason: str, now: datetime) -> list[str]:
@@ -80,27 +111,15 @@ def revoke_grant(tx: Transaction, caller: Caller, grant_id: str, reason: str, no
     return ending.revoke_grant(tx, found.id, caller, words.prose(reason, "/reason"), now)
 
 
-def list_leases(tx: Transaction, caller: Caller, window: Window, filters: Filters) -> Page[Lease]:
-    """The leases the caller sees; the state `live` stands for every state before the end."""
-    query = select(Lease).where(leases_seen(caller), *matching((Lease.person_id, filters.person)))
-    if filters.dataset is not None:
-        query = query.where(Lease.dataset_id.in_(_named(filters.dataset)))
-    if filters.state == "live":
-        query = query.where(Lease.state.in_(LIVE_STATES))
-    elif filters.state is not None:
-        query = query.where(Lease.state == filters.state)
-    return page(tx, query, Lease.id, window)
-
-
-def live_leases(tx: Transaction, caller: Caller, filters: Filters, *, kind: str | None = None) -> list[Lease]:
+def live_leases(
+    tx: Transaction, caller: Caller, *, dataset: str | None = None, person: str | None = None, kind: str | None = None
+) -> list[Lease]:
     """What is live: what could not be ended first, then what ends soonest. At most 200."""
-    query = select(Lease).where(
-        leases_seen(caller),
-        Lease.state.in_(LIVE_STATES),
-        *matching((Lease.person_id, filters.person), (Lease.kind, kind)),
+    query = LEASES.query(tx, caller).where(
+        Lease.state.in_(LIVE_STATES), *matching((Lease.person_id, person), (Lease.kind, kind))
     )
-    if filters.dataset is not None:
-        query = query.where(Lease.dataset_id.in_(_named(filters.dataset)))
+    if dataset is not None:
+        query = query.where(Lease.dataset_id.in_(_named(dataset)))
     return list(tx.scalars(query.order_by(Lease.state != "revoke_failed", Lease.expires_at).limit(MOST_LIVE)))
 
 
@@ -110,12 +129,7 @@ def lease(tx: Transaction, caller: Caller, lease_id: str) -> Lease:
     Raises:
         NotFound: there is none of that id that the caller may see.
     """
-    found, lease_id = None, lease_of(lease_id)
-    if is_id(lease_id):
-        found = tx.scalars(select(Lease).where(Lease.id == lease_id, leases_seen(caller))).one_or_none()
-    if found is None:
-        raise missing("lease")
-    return found
+    return LEASES.one(tx, caller, lease_of(lease_id))
 
 
 def revoke_lease(tx: Transaction, caller: Caller, lease_id: str, reason: str, now: datetime) -> Lease:
@@ -142,13 +156,11 @@ def may_end(tx: Transaction, caller: Caller, found: Grant | Lease) -> bool:
     return _may_end(tx, caller, found.dataset_id, vendor_id)
 
 
-def holder_names(tx: Transaction, found: list[Grant]) -> dict[str, str]:
+def holder_names(tx: Transaction, found: Sequence[Grant]) -> dict[str, str]:
     """The name of each grant's holder, by grant id."""
-    people = names_of(tx, [grant.person_id for grant in found if grant.person_id])
-    teams = _names(tx, Team, [grant.team_id for grant in found if grant.team_id])
-    services = _names(tx, Service, [grant.service_id for grant in found if grant.service_id])
-    known = people | teams | services
-    return {grant.id: known.get(grant.person_id or grant.team_id or grant.service_id or "", "") for grant in found}
+    holders = {grant.id: grant.person_id or grant.team_id or grant.service_id or "" for grant in found}
+    known = names_of(tx, holders.values())
+    return {grant_id: known.get(holder, "") for grant_id, holder in holders.items()}
 
 
 def _may_end(tx: Transaction, caller: Caller, dataset_id: str, vendor_id: str | None) -> bool:
@@ -173,13 +185,3 @@ def _vendor_of_lease(tx: Transaction, found: Lease) -> str | None:
 
 def _named(dataset: str) -> Select[str]:
     return select(Dataset.id).where((Dataset.slug == dataset) | (Dataset.id == dataset))
-
-
-def _current() -> ColumnElement[bool]:
-    return Grant.revoked_at.is_(None) & (Grant.ends_at > func.clock_timestamp())
-
-
-def _names(tx: Transaction, record: type[Person] | type[Team] | type[Service], ids: list[str]) -> dict[str, str]:
-    if not ids:
-        return {}
-    return dict(tx.execute(select(record.id, record.name).where(record.id.in_(ids))).all())

@@ -12,12 +12,13 @@ from sqlalchemy import func, select, update
 from broker.base import words
 from broker.base.database import Transaction
 from broker.base.database import now as clock
-from broker.base.errors import Conflict, Forbidden, Invalid
-from broker.base.ids import is_id, new_id
+from broker.base.errors import Conflict, Invalid
+from broker.base.ids import new_id
 from broker.base.paging import Page, Window, page
 from broker.base.settings import Settings
 from broker.identity.caller import Caller
-from broker.identity.permissions import missing, require_admin, sees_everything
+from broker.identity.nouns import Noun
+from broker.identity.permissions import everything_or_nothing, require_admin, require_reader
 from broker.keystore.vault import VaultRefused
 from broker.log import audit
 from broker.models import CHANNEL_KINDS, TOPICS, Delivery, NoticeChannel
@@ -29,6 +30,22 @@ from broker.runtime.parts import Parts
 TEST = "channel.test"
 MOST = 20
 _KEY = "channels"
+
+
+CHANNELS = Noun(
+    "channel",
+    "channels",
+    "ch",
+    NoticeChannel,
+    seen=everything_or_nothing,
+    check=lambda _, caller: require_reader(caller),
+    called=NoticeChannel.name,
+    events={
+        "channel.bound": "{who} added the webhook or chat {whom} for notices.",
+        "channel.removed": "{who} removed the webhook or chat {whom}.",
+        "channel.tested": "{who} sent a test notice to {whom}.",
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +104,7 @@ def bind(parts: Parts, caller: Caller, new: NewChannel) -> Bound:
 def remove(tx: Transaction, caller: Caller, channel_id: str, now: datetime) -> NoticeChannel:
     """Remove a channel with its target and secret; what still waits for it is given up. Twice changes nothing."""
     require_admin(caller)
-    channel = find(tx, caller, channel_id)
+    channel = CHANNELS.one(tx, caller, channel_id, lock=True)
     if channel.removed_at is None:
         channel.removed_at, channel.wrapped = now, ""
         tx.flush()
@@ -103,7 +120,7 @@ def remove(tx: Transaction, caller: Caller, channel_id: str, now: datetime) -> N
 def test(parts: Parts, tx: Transaction, caller: Caller, channel_id: str, now: datetime) -> Delivery:
     """Let the worker send a test; its delivery tells what became of it."""
     require_admin(caller)
-    channel = find(tx, caller, channel_id)
+    channel = CHANNELS.one(tx, caller, channel_id, lock=True)
     if channel.removed_at is not None:
         raise Conflict("This channel was removed.")
     delivery = Delivery(
@@ -125,30 +142,15 @@ def test(parts: Parts, tx: Transaction, caller: Caller, channel_id: str, now: da
     return delivery
 
 
-def find(tx: Transaction, caller: Caller, channel_id: str) -> NoticeChannel:
-    """One channel.
-
-    Raises:
-        Forbidden: the caller is neither admin nor auditor.
-        NotFound: there is none of that id.
-    """
-    _check_sees(caller)
-    found = tx.get(NoticeChannel, channel_id, with_for_update=True) if is_id(channel_id) else None
-    if found is None:
-        raise missing("channel")
-    return found
-
-
 def list_channels(tx: Transaction, caller: Caller) -> Sequence[NoticeChannel]:
     """The channels in use, for admins and auditors."""
-    _check_sees(caller)
-    query = select(NoticeChannel).where(NoticeChannel.removed_at.is_(None)).order_by(NoticeChannel.id)
+    query = CHANNELS.query(tx, caller).where(NoticeChannel.removed_at.is_(None)).order_by(NoticeChannel.id)
     return tx.scalars(query).all()
 
 
 def deliveries(tx: Transaction, caller: Caller, window: Window) -> Page[Delivery]:
     """What was sent or is to be, newest first: by mail and by channels. For admins and auditors."""
-    _check_sees(caller)
+    require_reader(caller)
     query = select(Delivery).where(Delivery.state.in_(("waiting", "delivered", "given_up")))
     return page(tx, query, Delivery.id, window)
 
@@ -190,11 +192,6 @@ def _check(settings: Settings, new: NewChannel) -> None:
         )
     if not new.topics or not set(new.topics) <= set(TOPICS):
         raise Invalid("Choose at least one topic, of those there are.", field="/topics")
-
-
-def _check_sees(caller: Caller) -> None:
-    if not sees_everything(caller):
-        raise Forbidden("Only admins and auditors see this.", advice="Ask an admin of the organisation.")
 
 
 def _record(tx: Transaction, kind: str, channel: NoticeChannel, caller: Caller, now: datetime) -> None:

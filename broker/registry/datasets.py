@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -14,8 +14,8 @@ from broker.base import words
 from broker.base.database import Transaction, notify
 from broker.base.errors import Conflict, Forbidden, Invalid
 from broker.base.ids import new_id
-from broker.base.paging import Page, Window, matching, page
 from broker.identity.caller import Caller
+from broker.identity.nouns import Filter, Noun, Search
 from broker.identity.permissions import datasets_seen, missing, require_admin, sees_everything
 from broker.log import audit
 from broker.models import Dataset, Person, Proposal
@@ -53,10 +53,22 @@ class DatasetChange:
     forever: bool = False
 
 
-def list_datasets(tx: Transaction, caller: Caller, window: Window, *, status: str | None = None) -> Page[Dataset]:
-    """The datasets the caller sees."""
-    query = select(Dataset).where(datasets_seen(caller), *matching((Dataset.status, status)))
-    return page(tx, query, Dataset.id, window)
+DATASETS = Noun(
+    "dataset",
+    "datasets",
+    "ds",
+    Dataset,
+    seen=datasets_seen,
+    called=Dataset.slug,
+    filters=(Filter("status", Literal["active", "suspended", "retired"], Dataset.status),),
+    search=Search((Dataset.slug, Dataset.title), lambda found: (found.slug, found.title, found.slug)),
+    plain=("added", "changed", "resumed", "retired", "suspended"),
+    events={
+        "dataset.made": "{who} added the dataset {whom}.",
+        "offer.made": "{who} offered the dataset {dataset} to {vendor}.",
+        "offer.withdrawn": "{who} withdrew the dataset {dataset} from {vendor}.",
+    },
+)
 
 
 def dataset(tx: Transaction, caller: Caller, slug: str) -> Dataset:

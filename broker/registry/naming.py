@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Annotated, Any, Protocol
 
-from sqlalchemy import ColumnElement, Select, String, case, func, or_, select, type_coerce
+from pydantic import Field
+from sqlalchemy import ColumnElement, Select, func, or_, select, true
+from sqlalchemy.orm import InstrumentedAttribute
 
 from broker.base.database import Transaction
 from broker.base.errors import Invalid
 from broker.base.ids import is_id
 from broker.identity.caller import Caller
+from broker.identity.nouns import Condition, Filter, Noun, noun_of
 from broker.identity.permissions import (
     datasets_seen,
     grants_seen,
-    leases_seen,
     people_seen,
     requests_seen,
     sees_everything,
@@ -23,24 +26,10 @@ from broker.identity.permissions import (
     vendors_seen,
 )
 from broker.kinds.names import lease_of
-from broker.models import (
-    Dataset,
-    Grant,
-    Invitation,
-    Lease,
-    NoticeChannel,
-    Person,
-    Proposal,
-    Request,
-    Service,
-    SignInSource,
-    Slice,
-    Suspension,
-    Team,
-    Vendor,
-)
+from broker.models import Dataset, Grant, Person, Request, Service, Team, Vendor
 
 LONGEST = 200
+_Named = Annotated[str, Field(max_length=LONGEST)]
 
 
 class Named(Protocol):
@@ -73,13 +62,15 @@ def each_told_apart(people: Iterable[Named]) -> dict[str, str]:
     return {id_: f"{text} ({id_})" if alike[text] > 1 else text for id_, text in said.items()}
 
 
-_HELD_BY = func.coalesce(func.nullif(Person.name, ""), func.nullif(Person.email, ""), Team.name, Service.name, "?")
+def party(*others: Any) -> ColumnElement[str]:
+    """What a person is called who may have no name, or else the first of the others."""
+    return func.coalesce(func.nullif(Person.name, ""), func.nullif(Person.email, ""), *others)
 
 
-def _held(record: type[Grant] | type[Request], person: ColumnElement[Any]) -> Select[str, str]:
-    """What was asked for or granted, and for whom."""
+def held_by(record: type[Grant] | type[Request], person: ColumnElement[Any]) -> Select[str, str]:
+    """The query of ids and names of what was asked for or granted: what, and for whom."""
     return (
-        select(record.id, record.role + " on " + Dataset.slug + " for " + _HELD_BY)
+        select(record.id, record.role + " on " + Dataset.slug + " for " + party(Team.name, Service.name, "?"))
         .join(Dataset, Dataset.id == record.dataset_id)
         .outerjoin(Person, Person.id == person)
         .outerjoin(Team, Team.id == record.team_id)
@@ -87,62 +78,19 @@ def _held(record: type[Grant] | type[Request], person: ColumnElement[Any]) -> Se
     )
 
 
-_ASKS_FOR = case(
-    (Request.team_id.is_(None) & Request.service_id.is_(None), func.coalesce(Request.for_person_id, Request.person_id))
-)
-_SORTS: dict[str, Select[str, str]] = {
-    "pe": select(Person.id, func.coalesce(func.nullif(Person.name, ""), func.nullif(Person.email, ""), Person.id)),
-    "vn": select(Vendor.id, Vendor.name),
-    "te": select(Team.id, Team.name),
-    "sv": select(Service.id, Service.name),
-    "ds": select(Dataset.id, Dataset.slug),
-    "ss": select(SignInSource.id, SignInSource.name),
-    "su": select(Suspension.id, Suspension.name),
-    "ch": select(NoticeChannel.id, NoticeChannel.name),
-    "in": select(Invitation.id, Invitation.label),
-    "pr": select(Proposal.id, "“" + func.replace(Proposal.act, "_", " ") + "”"),
-    "sl": select(Slice.id, func.split_part(Slice.name, "~", 1) + " of " + Dataset.slug).join(
-        Dataset, Dataset.id == Slice.dataset_id
-    ),
-    "gr": _held(Grant, type_coerce(Grant.person_id, String)),
-    "rq": _held(Request, _ASKS_FOR),
-    "lease": select(
-        Lease.id,
-        Dataset.slug
-        + ", "
-        + Slice.name
-        + ", of "
-        + func.coalesce(func.nullif(Person.name, ""), func.nullif(Person.email, ""), Service.name, "?"),
-    )
-    .join(Dataset, Dataset.id == Lease.dataset_id)
-    .join(Slice, Slice.id == Lease.slice_id)
-    .outerjoin(Person, Person.id == Lease.person_id)
-    .outerjoin(Service, Service.id == Lease.service_id),
-}
-
-
 def names_of(tx: Transaction, ids: Iterable[str]) -> dict[str, str]:
     """What these are called, by id; whatever is no id of ours, or has no name, is left out.
 
     Nothing is hidden: for what the reader was shown already. Of ids that somebody typed, see `names_seen`.
     """
-    found: dict[str, str] = {}
-    for sort, wanted in _sorted(ids).items():
-        query = _SORTS[sort]
-        found |= _read(tx, query.where(query.selected_columns[0].in_(wanted)))
-    return found
+    return _names(tx, ids, lambda _: true())
 
 
 def names_seen(tx: Transaction, caller: Caller, ids: Iterable[str]) -> dict[str, str]:
     """The same of what the caller sees: an id tried out reads like one of nothing."""
     if sees_everything(caller):
         return names_of(tx, ids)
-    found: dict[str, str] = {}
-    for sort, wanted in _sorted(ids).items():
-        if sort in _SEEN:
-            query = _SORTS[sort]
-            found |= _read(tx, query.where(query.selected_columns[0].in_(wanted), _SEEN[sort](caller)))
-    return found
+    return _names(tx, ids, lambda noun: (noun.named_to or noun.seen)(caller))
 
 
 def person_meant(tx: Transaction, caller: Caller, text: str, field: str = "person") -> str | None:
@@ -157,7 +105,7 @@ def person_meant(tx: Transaction, caller: Caller, text: str, field: str = "perso
     if not text or is_id(bare(text)):
         return bare(text) or None
     called = or_(func.lower(Person.name) == text.lower(), func.lower(Person.email) == text.lower())
-    query = select(Person.id).where(called, _people_met(caller))
+    query = select(Person.id).where(called, people_met(caller))
     return _one(tx.scalars(query.limit(2)).all(), "Nobody", field)
 
 
@@ -199,7 +147,7 @@ def anything_meant(tx: Transaction, caller: Caller, text: str, field: str = "abo
     return _one(found, "Nothing", field)
 
 
-def _people_met(caller: Caller) -> ColumnElement[bool]:
+def people_met(caller: Caller) -> Condition:
     """People the caller sees; the organisation's also those whose requests and grants it sees."""
     if sees_everything(caller) or caller.vendor_id is not None:
         return people_seen(caller)
@@ -208,28 +156,16 @@ def _people_met(caller: Caller) -> ColumnElement[bool]:
     return or_(people_seen(caller), Person.id.in_(held), Person.id.in_(asked))
 
 
-_SEEN: Mapping[str, Callable[[Caller], ColumnElement[bool]]] = {
-    "pe": _people_met,
-    "vn": vendors_seen,
-    "te": teams_seen,
-    "ds": datasets_seen,
-    "gr": grants_seen,
-    "rq": requests_seen,
-    "lease": leases_seen,
-}
-
-
-def _sorted(ids: Iterable[str]) -> dict[str, set[str]]:
-    sorts: dict[str, set[str]] = {}
-    for id_ in filter(is_id, ids):
-        sort = id_.partition("_")[0] if "_" in id_ else "lease"
-        if sort in _SORTS:
-            sorts.setdefault(sort, set()).add(id_)
-    return sorts
-
-
-def _read(tx: Transaction, query: Select[str, str]) -> dict[str, str]:
-    return {id_: said for id_, said in tx.execute(query) if said}
+def _names(tx: Transaction, ids: Iterable[str], seen: Callable[[Noun[Any]], Condition]) -> dict[str, str]:
+    wanted: dict[Noun[Any], set[str]] = {}
+    for id_ in ids:
+        if (noun := noun_of(id_)) is not None:
+            wanted.setdefault(noun, set()).add(id_)
+    found: dict[str, str] = {}
+    for noun, of in wanted.items():
+        if (query := noun.names) is not None:
+            found |= {id_: said for id_, said in tx.execute(query.where(noun.key.in_(of), seen(noun))) if said}
+    return found
 
 
 def bare(text: str) -> str:
@@ -242,3 +178,25 @@ def _one(found: Sequence[str], nobody: str, field: str) -> str:
         return found[0]
     said = "More than one is called so." if found else f"{nobody} that you may see is called so."
     raise Invalid(said, field=f"/{field}", advice="Type the whole name, or the id: search finds it.")
+
+
+def vendor_filter(column: InstrumentedAttribute[Any]) -> Filter:
+    """The filter of a list by a vendor."""
+    return Filter("vendor", _Named, partial(_meant, vendor_meant, column), "A vendor's id or whole name.")
+
+
+def person_filter(column: InstrumentedAttribute[Any]) -> Filter:
+    """The filter of a list by a person."""
+    return Filter("person", _Named, partial(_meant, person_meant, column), "A person's id, e-mail or whole name.")
+
+
+def _meant(
+    meant: Callable[[Transaction, Caller, str, str], str | None],
+    column: InstrumentedAttribute[Any],
+    tx: Transaction,
+    caller: Caller,
+    text: str,
+) -> Condition:
+    """The condition that a column names who or what is meant; a blank text narrows nothing."""
+    id_ = meant(tx, caller, text, f"query/{meant.__name__.partition('_')[0]}")
+    return true() if id_ is None else column == id_

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Literal
 
 from sqlalchemy import ColumnElement, func, or_, select, text, update
 
 from broker.base import words
 from broker.base.database import Transaction
 from broker.base.errors import Conflict, Forbidden, Invalid
-from broker.base.ids import is_id, new_id
-from broker.base.paging import Page, Window, matching, page
+from broker.base.ids import new_id
 from broker.identity.caller import Caller
-from broker.identity.permissions import is_lead, missing, people_seen, require_admin
+from broker.identity.nouns import Filter, Noun, Search
+from broker.identity.permissions import is_lead, looks_after_people, missing, people_seen, require_admin
 from broker.log import audit
-from broker.models import Event, Person, RoleHeld
+from broker.models import Event, Person, Proposal, RoleHeld
+from broker.registry import proposals
+from broker.registry.naming import party, people_met, vendor_filter
 from broker.revocation import ending
 
 FEWEST_ADMINS = 2
@@ -23,26 +26,34 @@ FEWEST_ADMINS = 2
 TWO_PERSON_ROLES = ("admin", "auditor")
 
 
-def list_people(
-    tx: Transaction, caller: Caller, window: Window, *, vendor_id: str | None = None, status: str | None = None
-) -> Page[Person]:
-    """The people the caller sees."""
-    filters = matching((Person.vendor_id, vendor_id), (Person.status, status))
-    return page(tx, select(Person).where(people_seen(caller), *filters), Person.id, window)
-
-
-def person(tx: Transaction, caller: Caller, person_id: str) -> Person:
-    """One person.
-
-    Raises:
-        NotFound: there is none of that id that the caller may see.
-    """
-    found = None
-    if is_id(person_id):
-        found = tx.scalars(select(Person).where(Person.id == person_id, people_seen(caller))).one_or_none()
-    if found is None:
-        raise missing("person")
-    return found
+PEOPLE = Noun(
+    "person",
+    "people",
+    "pe",
+    Person,
+    seen=people_seen,
+    called=party(Person.id),
+    named_to=people_met,
+    filters=(
+        vendor_filter(Person.vendor_id),
+        Filter("status", Literal["pending", "active", "suspended", "refused"], Person.status),
+    ),
+    search=Search(
+        (Person.name, Person.email),
+        lambda found: (found.id, found.name or found.email or found.id, found.email),
+        by_name=looks_after_people,
+    ),
+    events={
+        "person.confirmed": "{who} confirmed the identity of {whom}.",
+        "person.joined": "{who} joined.",
+        "person.refused": "{who} turned {whom} away, who had joined.",
+        "person.resumed": "{who} resumed {whom}.",
+        "person.suspended": "{who} suspended {whom}.",
+        "role.given": "{who} gave the role {role} to {whom}.",
+        "role.taken": "{who} took the role {role} from {whom}.",
+    },
+)
+person = PEOPLE.one
 
 
 def roles_of(tx: Transaction, people: Sequence[str]) -> dict[str, list[str]]:
@@ -123,12 +134,24 @@ def check_role(tx: Transaction, caller: Caller, person_id: str, role: str) -> Pe
     return found
 
 
-def give_lead(tx: Transaction, caller: Caller, person_id: str, now: datetime) -> None:
-    """Make somebody a lead of their vendor."""
-    check_role(tx, caller, person_id, "lead")
-    tx.add(RoleHeld(id=new_id("rh"), person_id=person_id, role="lead", given_by=caller.id, given_at=now))
+def give_role(
+    tx: Transaction,
+    caller: Caller,
+    person_id: str,
+    role: str,
+    now: datetime,
+    *,
+    lifetime: timedelta = proposals.LIFETIME,
+) -> Proposal | None:
+    """Make somebody a lead of their vendor; `admin` and `auditor` become a proposal to a second admin."""
+    check_role(tx, caller, person_id, role)
+    if role in TWO_PERSON_ROLES:
+        details = {"person_id": person_id, "role": role}
+        return proposals.propose(tx, "give_role", person_id, details, caller, now, lifetime=lifetime)
+    tx.add(RoleHeld(id=new_id("rh"), person_id=person_id, role=role, given_by=caller.id, given_at=now))
     tx.flush()
-    _record_role(tx, caller, person_id, "role.given", "lead", now)
+    _record_role(tx, caller, person_id, "role.given", role, now)
+    return None
 
 
 def take_role(tx: Transaction, caller: Caller, person_id: str, role: str, now: datetime) -> None:

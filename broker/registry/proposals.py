@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, false, func, or_, select, true
 
 from broker.base import canonical
 from broker.base.database import Transaction
 from broker.base.errors import Conflict, FactorNeeded, Forbidden, Invalid, NotFound
 from broker.base.ids import is_id, new_id
 from broker.identity.caller import Caller
+from broker.identity.nouns import Filter, Noun
+from broker.identity.permissions import everything_or_nothing, sees_everything
 from broker.log import audit
 from broker.models import PROPOSAL_ACTS, Dataset, Person, Proposal, RoleHeld
 
@@ -28,6 +30,41 @@ APPROVER_FACTOR_AGE = 900
 OWNER_ACTS = frozenset({"change_dataset", "add_slice", "rotate_secret", "add_member"})
 # What an act does once approved: (transaction, details, proposer's id, approver's id, now).
 Performer = Callable[[Transaction, Mapping[str, Any], str, str, datetime], None]
+
+
+def _owned_by(caller: Caller) -> ColumnElement[bool]:
+    """The condition that a dataset is the caller's, a person of the organisation."""
+    inside = caller.kind == "person" and caller.vendor_id is None
+    return and_(true() if inside else false(), Dataset.owner_id == caller.id)
+
+
+def _seen(caller: Caller) -> ColumnElement[bool]:
+    mine = select(Dataset.id).where(_owned_by(caller), Proposal.details["datasets"].has_key(Dataset.id)).exists()
+    return true() if sees_everything(caller) else mine
+
+
+def _check(tx: Transaction, caller: Caller) -> None:
+    if not sees_everything(caller) and not tx.execute(select(Dataset.id).where(_owned_by(caller)).limit(1)).first():
+        raise Forbidden("Only admins, auditors and owners see this.", advice="Ask an admin of the organisation.")
+
+
+PROPOSALS = Noun(
+    "proposal",
+    "proposals",
+    "pr",
+    Proposal,
+    seen=_seen,
+    named_to=everything_or_nothing,
+    check=_check,
+    called="“" + func.replace(Proposal.act, "_", " ") + "”",
+    filters=(Filter("state", Literal["pending", "approved", "refused", "lapsed"], Proposal.state),),
+    plain=("refused",),
+    events={
+        "proposal.approved": "{who} approved the proposal {whom}; it was carried out.",
+        "proposal.lapsed": "{who} let the proposal {whom} lapse: nobody decided in time.",
+        "proposal.made": "{who} proposed {whom}, which needs a second admin.",
+    },
+)
 
 
 def propose(
@@ -116,20 +153,6 @@ def refuse(tx: Transaction, proposal_id: str, caller: Caller, reason: str, now: 
     return proposal
 
 
-def seen_by(tx: Transaction, caller: Caller) -> Select[Proposal]:
-    """All of them, for admins and auditors; for owners those about a dataset of theirs.
-
-    Raises:
-        Forbidden: the caller is none of these.
-    """
-    if caller.is_admin or caller.is_auditor:
-        return select(Proposal)
-    mine = Dataset.owner_id == caller.id
-    if caller.kind != "person" or caller.vendor_id is not None or not tx.execute(select(exists().where(mine))).scalar():
-        raise Forbidden("Only admins, auditors and owners see this.", advice="Ask an admin of the organisation.")
-    return select(Proposal).where(exists().where(mine, Proposal.details["datasets"].has_key(Dataset.id)))
-
-
 def may_decide(tx: Transaction, proposal: Proposal, caller: Caller) -> bool:
     """Whether the caller could be the second: an admin, or the owner of every dataset it concerns."""
     about = {proposal.subject, proposal.details.get("owner_id"), proposal.proposed_by}
@@ -183,20 +206,6 @@ def waiting_on(tx: Transaction, subjects: Sequence[str], now: datetime) -> list[
     """What waits for a second person about these datasets, services or teams, oldest first."""
     waits = (Proposal.state == "pending", Proposal.lapses_at > now, Proposal.act.in_(OWNER_ACTS))
     return list(tx.scalars(select(Proposal).where(Proposal.subject.in_(subjects), *waits).order_by(Proposal.id)))
-
-
-def find(tx: Transaction, proposal_id: str, caller: Caller) -> Proposal:
-    """One of them, for looking.
-
-    Raises:
-        NotFound: there is none of that id.
-        Forbidden: see `seen_by`.
-    """
-    query = seen_by(tx, caller).where(Proposal.id == proposal_id)
-    proposal = tx.scalars(query).one_or_none() if is_id(proposal_id) else None
-    if proposal is None:
-        raise NotFound("There is no such proposal.")
-    return proposal
 
 
 def _pending(tx: Transaction, proposal_id: str, caller: Caller, now: datetime) -> Proposal:

@@ -9,15 +9,15 @@ from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import or_, select, update
+from sqlalchemy import select, update
 
 from broker.base import words
 from broker.base.database import Transaction
 from broker.base.errors import BackendDown, Conflict, Forbidden
 from broker.base.ids import new_id
-from broker.base.paging import Page, Window, page
 from broker.identity.caller import Caller
-from broker.identity.permissions import is_lead, missing, require_admin
+from broker.identity.nouns import Noun
+from broker.identity.permissions import is_lead, missing, require_admin, services_seen
 from broker.identity.secret_tokens import MOST_CHARACTERS, fresh_token
 from broker.log import audit
 from broker.models import ApiToken, Proposal, Service, Vendor
@@ -36,15 +36,20 @@ _verifying = BoundedSemaphore(4)
 _NOBODY = _hasher.hash(fresh_token())
 
 
-def list_services(tx: Transaction, caller: Caller, window: Window) -> Page[Service]:
-    """The services the caller sees: all for admins and auditors, its own vendor's for a lead, itself for a service."""
-    query = select(Service)
-    if not (caller.is_admin or caller.is_auditor):
-        own = (Service.id == caller.id) if caller.kind == "service" else (Service.id == "")
-        if "lead" in caller.roles and caller.vendor_id is not None:
-            own = or_(own, Service.vendor_id == caller.vendor_id)
-        query = query.where(own)
-    return page(tx, query, Service.id, window)
+SERVICES = Noun(
+    "service",
+    "services",
+    "sv",
+    Service,
+    seen=services_seen,
+    called=Service.name,
+    plain=("resumed", "suspended"),
+    events={
+        "service.made": "{who} added the service {whom}.",
+        "service.secret_rotated": "{who} gave the service {whom} a new secret.",
+        "service.secret_refused": "{who} refused a wrong secret for the service {whom}.",
+    },
+)
 
 
 def service(tx: Transaction, caller: Caller, service_id: str) -> Service:

@@ -15,7 +15,8 @@ from broker.base.database import Transaction, notify
 from broker.base.errors import Conflict, Forbidden, Invalid
 from broker.base.ids import new_id
 from broker.identity.caller import Caller
-from broker.identity.permissions import missing, require_admin
+from broker.identity.nouns import Noun
+from broker.identity.permissions import everything_or_nothing, missing, require_admin
 from broker.kinds.discovery import kinds
 from broker.log import audit
 from broker.models import Dataset, Lease, Proposal, Slice
@@ -36,6 +37,30 @@ class NewSlice:
     kind: str
     binding: Mapping[str, Any]
     actions: tuple[str, ...]
+
+
+SLICES = Noun(
+    "slice",
+    "slices",
+    "sl",
+    Slice,
+    seen=everything_or_nothing,
+    called=select(Slice.id, func.split_part(Slice.name, "~", 1) + " of " + Dataset.slug).join(
+        Dataset, Dataset.id == Slice.dataset_id
+    ),
+    plain=("added", "retired"),
+    events={
+        "slice.changed": "{who} found another table behind the slice {whom} and closed it: {detail}",
+        "slice.confirmed": "{who} confirmed the slice {whom} with its table as it is now.",
+        "slice.failed": "{who} could not set up the slice {whom} at its backend.",
+        "slice.fast_set": "{who} chose how the slice {whom} is read: faster, {fast}.",
+        "slice.ready": "{who} set up the slice {whom} at its backend.",
+        "slice.remade": "{who} made the slice {whom} again in the way of this version.",
+        "slice.removed": "{who} removed the retired slice {whom} from its backend.",
+        "slice.repaired": "{who} gave the slice {whom} another binding.",
+        "slice.retried": "{who} asked to set up the slice {whom} again.",
+    },
+)
 
 
 def slices_of(tx: Transaction, dataset_ids: Sequence[str]) -> dict[str, list[Slice]]:

@@ -13,13 +13,14 @@ from broker.base import words
 from broker.base.database import Transaction
 from broker.base.errors import Conflict, Forbidden, Invalid
 from broker.base.ids import is_id, new_id
-from broker.base.paging import Page, Window, matching, page
 from broker.identity.caller import Caller
-from broker.identity.permissions import is_lead, missing, teams_seen
+from broker.identity.nouns import Noun, Search
+from broker.identity.permissions import is_lead, looks_after_people, missing, teams_seen
 from broker.log import audit
 from broker.models import Person, Proposal, Team, TeamMember
 from broker.registry import proposals
 from broker.registry.affected_datasets import datasets_of_holder
+from broker.registry.naming import vendor_filter
 from broker.registry.people import person
 from broker.registry.vendors import vendor
 from broker.revocation import ending
@@ -27,23 +28,23 @@ from broker.revocation import ending
 LARGEST = 1000
 
 
-def list_teams(tx: Transaction, caller: Caller, window: Window, *, vendor_id: str | None = None) -> Page[Team]:
-    """The teams the caller sees."""
-    return page(tx, select(Team).where(teams_seen(caller), *matching((Team.vendor_id, vendor_id))), Team.id, window)
-
-
-def team(tx: Transaction, caller: Caller, team_id: str) -> Team:
-    """One team.
-
-    Raises:
-        NotFound: there is none of that id that the caller may see.
-    """
-    found = None
-    if is_id(team_id):
-        found = tx.scalars(select(Team).where(Team.id == team_id, teams_seen(caller))).one_or_none()
-    if found is None:
-        raise missing("team")
-    return found
+TEAMS = Noun(
+    "team",
+    "teams",
+    "te",
+    Team,
+    seen=teams_seen,
+    called=Team.name,
+    filters=(vendor_filter(Team.vendor_id),),
+    search=Search((Team.name,), lambda found: (found.id, found.name, ""), by_name=looks_after_people),
+    plain=("made",),
+    events={
+        "team.member_added": "{who} added {person} to the team {whom}.",
+        "team.member_not_added": "{who} confirmed {person}, who could not be added to the team {whom}.",
+        "team.member_removed": "{who} removed {person} from the team {whom}.",
+    },
+)
+team = TEAMS.one
 
 
 def members_of(tx: Transaction, found: Team) -> list[Person]:

@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from sqlalchemy import func, select, text, update
 
 from broker.base import words
 from broker.base.database import Transaction
 from broker.base.errors import Conflict
-from broker.base.ids import is_id, new_id
-from broker.base.paging import Page, Window, matching, page
+from broker.base.ids import new_id
 from broker.identity.caller import Caller
-from broker.identity.permissions import missing, require_admin, vendors_seen
+from broker.identity.nouns import Filter, Noun, Search
+from broker.identity.permissions import require_admin, vendors_seen
 from broker.log import audit
 from broker.models import Grant, Offer, Person, Request, Service, Team, Vendor
 from broker.revocation import ending
 
-
-def list_vendors(tx: Transaction, caller: Caller, window: Window, *, status: str | None = None) -> Page[Vendor]:
-    """The vendors the caller sees."""
-    return page(tx, select(Vendor).where(vendors_seen(caller), *matching((Vendor.status, status))), Vendor.id, window)
-
-
-def vendor(tx: Transaction, caller: Caller, vendor_id: str) -> Vendor:
-    """One vendor.
-
-    Raises:
-        NotFound: there is none of that id that the caller may see.
-    """
-    found = None
-    if is_id(vendor_id):
-        found = tx.scalars(select(Vendor).where(Vendor.id == vendor_id, vendors_seen(caller))).one_or_none()
-    if found is None:
-        raise missing("vendor")
-    return found
+VENDORS = Noun(
+    "vendor",
+    "vendors",
+    "vn",
+    Vendor,
+    seen=vendors_seen,
+    called=Vendor.name,
+    filters=(Filter("status", Literal["onboarding", "active", "suspended", "offboarded"], Vendor.status),),
+    search=Search(
+        (Vendor.name,),
+        lambda found: (found.id, found.name, found.status),
+        by_name=lambda caller: caller.is_admin,
+        by_id=lambda caller: caller.is_admin,
+    ),
+    plain=("activated", "added", "offboarded", "resumed", "suspended"),
+    events={"vendor.made": "{who} added the vendor {whom}."},
+)
+vendor = VENDORS.one
 
 
 def add_vendor(tx: Transaction, caller: Caller, name: str, now: datetime) -> Vendor:

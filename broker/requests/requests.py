@@ -10,19 +10,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, exists, false, func, not_, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, case, exists, false, func, not_, or_, select, text, true, update
 
 from broker.base import words
 from broker.base.database import Transaction
 from broker.base.errors import Conflict, Forbidden, Invalid
 from broker.base.ids import is_id, new_id
-from broker.base.paging import Page, Window, matching, page
 from broker.gate.simulation import ProposedGrant, Simulation, simulate
 from broker.identity.caller import Caller
+from broker.identity.nouns import Filter, Noun, Search
 from broker.identity.permissions import STEWARD, is_lead, looked_after, missing, requests_seen, stewards_of
 from broker.log import audit
 from broker.models import Dataset, Grant, Person, Request, Service
 from broker.registry.datasets import dataset
+from broker.registry.naming import held_by
 from broker.registry.people import person
 from broker.registry.teams import team
 from broker.runtime.parts import Parts
@@ -52,41 +53,48 @@ class NewRequest:
     until: datetime | None = None
 
 
-def list_requests(
-    tx: Transaction, caller: Caller, window: Window, *, state: str | None = None, view: View = "all"
-) -> Page[Request]:
-    """The requests the caller sees.
-
-    Args:
-        view: `mine`, those it made; `queue`, those waiting for its decision; `decided`, those that were its to decide;
-            `others`, those waiting for somebody else's decision.
+def _viewed(_: Transaction, caller: Caller, view: View) -> ColumnElement[bool]:
+    """`mine`: those the caller made; `queue`: waiting for its decision; `decided`: those that were its to decide;
+    `others`: waiting for somebody else's decision.
     """
-    query = select(Request).where(requests_seen(caller), *matching((Request.state, state)))
+    mine, pending = Request.person_id == caller.id, Request.state == "pending"
     if view == "mine":
-        query = query.where(Request.person_id == caller.id)
-    elif view == "queue":
-        query = query.where(Request.state == "pending", Request.person_id != caller.id, _decided_by(caller))
-    elif view == "decided":
-        query = query.where(Request.state != "pending", Request.person_id != caller.id, _decided_by(caller))
-    elif view == "others":
-        not_mine = or_(Request.person_id == caller.id, not_(_decided_by(caller)))
-        query = query.where(Request.state == "pending", not_mine)
-    return page(tx, query, Request.id, window)
+        return mine
+    if view == "queue":
+        return and_(pending, ~mine, _decided_by(caller))
+    if view == "decided":
+        return and_(~pending, ~mine, _decided_by(caller))
+    return and_(pending, or_(mine, not_(_decided_by(caller)))) if view == "others" else true()
 
 
-def request(tx: Transaction, caller: Caller, request_id: str, *, lock: bool = False) -> Request:
-    """One request.
-
-    Raises:
-        NotFound: there is none of that id that the caller may see.
-    """
-    found = None
-    if is_id(request_id):
-        query = select(Request).where(Request.id == request_id, requests_seen(caller))
-        found = tx.scalars(query.with_for_update() if lock else query).one_or_none()
-    if found is None:
-        raise missing("request")
-    return found
+REQUESTS = Noun(
+    "request",
+    "requests",
+    "rq",
+    Request,
+    seen=requests_seen,
+    called=held_by(
+        Request,
+        case(
+            (
+                Request.team_id.is_(None) & Request.service_id.is_(None),
+                func.coalesce(Request.for_person_id, Request.person_id),
+            )
+        ),
+    ),
+    filters=(
+        Filter("state", Literal["pending", "approved", "refused", "withdrawn", "lapsed"], Request.state),
+        Filter("view", View, _viewed, "`queue`: waiting for your decision.", "all"),
+    ),
+    search=Search((), lambda found: (found.id, found.id, "")),
+    plain=("approved", "refused", "withdrawn"),
+    events={
+        "request.lapsed": "{who} let the request {whom} lapse: nobody decided in time.",
+        "request.reminded": "{who} sent a reminder about the request {whom}.",
+        "request.made": "{who} requested {whom}.",
+    },
+)
+request = REQUESTS.one
 
 
 def ask(parts: Parts, tx: Transaction, caller: Caller, new: NewRequest, now: datetime) -> Request:

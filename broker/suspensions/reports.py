@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Row, func, select, true
 
 from broker.base.database import Transaction
-from broker.base.ids import is_id
-from broker.base.paging import Page, Window, matching, page
 from broker.identity.caller import Caller
-from broker.identity.permissions import missing, sees_everything
+from broker.identity.nouns import Filter, Noun
+from broker.identity.permissions import everything_or_nothing, sees_everything
 from broker.kinds.discovery import kinds
 from broker.leases import sweeping
 from broker.models import Event, Lease, Slice, Suspension
+from broker.revocation.counts import What
 from broker.runtime.parts import Parts
 
 MOST_LEASES = 5000
@@ -126,18 +126,33 @@ class Report:
         return max((one.offline_until for one in self.by_kind if one.offline_until), default=None)
 
 
-def list_suspensions(
-    tx: Transaction, caller: Caller, window: Window, *, what: str | None = None, state: str | None = None
-) -> Page[Suspension]:
-    """Suspensions, newest first: all for admins and auditors, one's own for everybody else.
+def _seen(caller: Caller) -> ColumnElement[bool]:
+    return true() if sees_everything(caller) else Suspension.suspended_by == caller.id
 
-    Args:
-        state: `open` or `lifted`.
-    """
-    query = select(Suspension).where(_seen(caller), *matching((Suspension.what, what)))
-    if state is not None:
-        query = query.where(Suspension.resumed_at.is_(None) if state == "open" else Suspension.resumed_at.is_not(None))
-    return page(tx, query, Suspension.id, window)
+
+SUSPENSIONS = Noun(
+    "suspension",
+    "suspensions",
+    "su",
+    Suspension,
+    seen=_seen,
+    named_to=everything_or_nothing,
+    called=Suspension.name,
+    filters=(
+        Filter("what", What, Suspension.what),
+        Filter(
+            "state",
+            Literal["open", "lifted"],
+            lambda _, __, state: (
+                Suspension.resumed_at.is_(None) if state == "open" else Suspension.resumed_at.is_not(None)
+            ),
+        ),
+    ),
+    events={
+        "suspension.begun": "{who} began the suspension of {whom}.",
+        "suspension.lifted": "{who} lifted the suspension of {whom}.",
+    },
+)
 
 
 def open_suspension(tx: Transaction, caller: Caller, what: str, target_id: str) -> Suspension | None:
@@ -159,10 +174,7 @@ def report(
     Raises:
         NotFound: there is none of that id that the caller may see.
     """
-    query = select(Suspension).where(Suspension.id == suspension_id, _seen(caller))
-    suspension = tx.scalars(query).one_or_none() if is_id(suspension_id) else None
-    if suspension is None:
-        raise missing("suspension")
+    suspension = SUSPENSIONS.one(tx, caller, suspension_id)
     wanted = Lease.suspension_id == suspension.id
     if only_open:
         wanted &= Lease.state.not_in(_ENDED)
@@ -222,10 +234,6 @@ def _by_kind(tx: Transaction, suspension: Suspension, now: datetime) -> list[Kin
             )
         )
     return found
-
-
-def _seen(caller: Caller) -> ColumnElement[bool]:
-    return true() if caller.is_admin or caller.is_auditor else Suspension.suspended_by == caller.id
 
 
 def _by_hand(parts: Parts, rows: Sequence[Row[Lease, dict[str, Any]]], now: datetime) -> Mapping[str, str]:

@@ -1,109 +1,107 @@
-"""Events written out as they are read: JSON lines, one JSON document, CSV that no spreadsheet runs, or with proofs.
+"""Lists written out as they are read: a table that no spreadsheet runs, a JSON document a line, or one for all.
 
-Memory does not grow with the export, and no transaction is held while the reader takes its time.
+An export shows exactly what the list of the same filter shows to the same caller. Memory does not grow with it, and no
+transaction is held while the reader takes its time: what changes meanwhile may be in it or not.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
-from broker.auditing import bundles, proofs, reading_events
-from broker.auditing.reading_events import EventFilters, EventRead
+from fastapi.responses import StreamingResponse
+
 from broker.base import csv_lines
+from broker.base.database import Transaction
 from broker.base.database import now as clock
+from broker.base.paging import Page, Window
 from broker.identity.caller import Caller
 from broker.log import audit
 from broker.runtime.parts import Parts
 
-Form = Literal["jsonl", "json", "csv", "proofs"]
-MEDIA: Mapping[Form, str] = {
+T = TypeVar("T")
+Form = Literal["csv", "jsonl"]
+Row = Mapping[str, Any]
+_MEDIA = {
+    "csv": "text/csv; charset=utf-8",
     "jsonl": "application/jsonl; charset=utf-8",
     "json": "application/json",
-    "csv": "text/csv; charset=utf-8",
     "proofs": "application/jsonl; charset=utf-8",
 }
-COLUMNS = ("number", "id", "at", "kind", "actor", "subject", "details", "personal", "leaf")
-_BATCH = 1000
+_BATCH = 500
 
 
-def begin(parts: Parts, caller: Caller, filters: EventFilters, form: Form) -> EventFilters:
-    """Record that somebody takes events out, and return the filters with ids for names; an export cannot be refused
-    half-way.
+def responses(*forms: str) -> dict[int | str, dict[str, Any]]:
+    """What the API's description says of a file in one of these forms."""
+    return {200: {"content": {_MEDIA[form]: {} for form in forms}}}
+
+
+def export_list(
+    parts: Parts,
+    caller: Caller,
+    name: str,
+    columns: Sequence[str],
+    read: Callable[[Transaction, Window], Page[Row]],
+    form: Form,
+) -> StreamingResponse:
+    """A whole list as a file, newest first; that it was taken out is recorded before the first line is.
 
     Raises:
-        Invalid: a filter names nobody, or more than one.
-        Forbidden: the caller may not export.
-        NotFound: proofs are asked for, and no checkpoint was signed yet.
+        GuestkeyError: the list is not the caller's to read, or the filter cannot be.
     """
     with parts.database.transaction() as tx:
-        filters = reading_events.with_ids(tx, caller, filters)
-        reading_events.in_order(tx, caller, filters, 0, 1)
-        if form == "proofs":
-            proofs.checkpoint(tx, caller)
-        narrowed = {name: str(value) for name, value in asdict(filters).items() if value is not None}
-        audit.record(
-            tx,
-            "audit.exported",
-            actor=caller.subject,
-            subject=caller.id,
-            now=clock(tx),
-            details={"format": form},
-            personal={"filter": json.dumps(narrowed, sort_keys=True)},
-        )
-    return filters
+        # Refused now or never: once the answer has begun, nothing can be said any more.
+        read(tx, Window(limit=1))
+        details = {"list": name, "format": form}
+        audit.record(tx, "list.exported", actor=caller.subject, subject=caller.id, now=clock(tx), details=details)
+
+    def batch(tx: Transaction, cursor: str | None) -> tuple[Sequence[Row], str | None]:
+        page = read(tx, Window(cursor, _BATCH))
+        return page.items, page.next_cursor
+
+    return file_of(name, form, written(form, columns, batches(parts, batch)))
 
 
-def written(parts: Parts, caller: Caller, filters: EventFilters, form: Form) -> Iterator[str]:
-    """The export, piece by piece."""
-    if form == "proofs":
-        return bundles.lines(parts, caller, _events(parts, caller, filters))
-    return _FORMS[form](_events(parts, caller, filters))
-
-
-def _events(parts: Parts, caller: Caller, filters: EventFilters) -> Iterator[EventRead]:
-    after = 0
+def batches(parts: Parts, read: Callable[[Transaction, str | None], tuple[Sequence[T], str | None]]) -> Iterator[T]:
+    """Everything that `read` gives, page by page, each in a transaction of its own."""
+    cursor: str | None = None
     while True:
         with parts.database.transaction() as tx:
-            events = reading_events.in_order(tx, caller, filters, after, _BATCH)
-        yield from events
-        if len(events) < _BATCH:
+            rows, cursor = read(tx, cursor)
+        yield from rows
+        if cursor is None:
             return
-        after = events[-1].number
 
 
-def _lines(events: Iterator[EventRead]) -> Iterator[str]:
-    for event in events:
-        yield _json(event) + "\n"
+def written(form: str, columns: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
+    """The rows in a form, piece by piece."""
+    if form == "csv":
+        yield csv_lines.line(columns)
+        for row in rows:
+            yield csv_lines.line(_cell(row[column]) for column in columns)
+    elif form == "json":
+        yield '{"version":1,"items":['
+        for place, row in enumerate(rows):
+            yield ("," if place else "") + _json(row, columns)
+        yield "]}\n"
+    else:
+        for row in rows:
+            yield _json(row, columns) + "\n"
 
 
-def _document(events: Iterator[EventRead]) -> Iterator[str]:
-    yield '{"version":1,"items":['
-    for place, event in enumerate(events):
-        yield ("," if place else "") + _json(event)
-    yield "]}\n"
+def file_of(name: str, form: str, pieces: Iterator[str]) -> StreamingResponse:
+    """What is written, as a file to be kept."""
+    ending = "proofs.jsonl" if form == "proofs" else form
+    headers = {"Content-Disposition": f'attachment; filename="guestkey-{name}.{ending}"'}
+    return StreamingResponse(pieces, media_type=_MEDIA[form], headers=headers)
 
 
-def _table(events: Iterator[EventRead]) -> Iterator[str]:
-    yield csv_lines.line(COLUMNS)
-    for event in events:
-        said = _plain(event)
-        values = map(said.get, COLUMNS)
-        yield csv_lines.line(json.dumps(value) if isinstance(value, dict) else value for value in values)
+def _json(row: Row, columns: Sequence[str]) -> str:
+    return json.dumps({column: row[column] for column in columns}, separators=(",", ":"))
 
 
-def _json(event: EventRead) -> str:
-    return json.dumps(_plain(event), separators=(",", ":"))
-
-
-def _plain(event: EventRead) -> dict[str, Any]:
-    return {**asdict(event), "at": event.at.isoformat()}
-
-
-_FORMS: Mapping[str, Callable[[Iterator[EventRead]], Iterator[str]]] = {
-    "jsonl": _lines,
-    "json": _document,
-    "csv": _table,
-}
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return " ".join(map(str, value)) if isinstance(value, list) else value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 from fastapi import FastAPI
@@ -72,6 +74,8 @@ _PROBLEM = {
         },
     },
 }
+_PAGES = re.compile(r"\bPage_(\w+?)Shown_\b")
+_PLURALS = {"Person": "People", "Delivery": "Deliveries"}
 _EVERYWHERE = (400, 401, 403, 404, 409, 413, 414, 422, 429, 431, 503)
 
 
@@ -116,7 +120,13 @@ def _build(app: FastAPI) -> dict[str, Any]:
                 operation["security"] = []
                 operation["responses"].pop("422", None)
     describe_oauth(described)
-    return described
+    named: dict[str, Any] = json.loads(_PAGES.sub(_plural, json.dumps(described)))
+    return named
+
+
+def _plural(page: re.Match[str]) -> str:
+    """What a page of a list is called: after what is on it."""
+    return _PLURALS.get(page[1], f"{page[1]}s")
 
 
 def _add_problems(responses: dict[str, Any]) -> None:

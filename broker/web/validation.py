@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
@@ -26,7 +26,14 @@ class Strict(BaseModel):
 class Shown(BaseModel):
     """A response body, filled from a record or a dataclass."""
 
-    model_config = ConfigDict(from_attributes=True, frozen=True)
+    model_config = ConfigDict(from_attributes=True, frozen=True, validate_by_name=True, validate_by_alias=True)
+
+    @classmethod
+    def of(cls, found: object, **beside: Any) -> Self:
+        """Filled from a record, and `beside` it with what the record does not hold."""
+        fields = {name: str(field.validation_alias or name) for name, field in cls.model_fields.items()}
+        held = {name: getattr(found, alias) for name, alias in fields.items() if name not in beside}
+        return cls.model_validate(held | beside)
 
 
 def only_known_query(request: Request) -> None:

@@ -263,7 +263,7 @@ def test_channels_are_for_admins(office: Office) -> None:
         with pytest.raises(Forbidden):
             channels.deliveries(tx, guest.caller, Window())
         with pytest.raises(NotFound):
-            channels.find(tx, auditor.caller, new_id("ch"))
+            channels.CHANNELS.one(tx, auditor.caller, new_id("ch"))
 
 
 DISCORD = "discord://417421629812345678/JHMHI8qBe7bk2ZwO5U711o3dV_js"

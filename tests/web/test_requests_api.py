@@ -15,7 +15,7 @@ from sqlalchemy import select
 from broker.base.paging import Window
 from broker.models import Dataset, Notice, Person, Request, Vendor
 from broker.registry import teams
-from broker.requests.requests import list_requests
+from broker.requests.requests import REQUESTS
 from tests.support.agreeing import agree_waiting
 from tests.support.world import DEIDENTIFIED, Signed, World
 from tests.web.conftest import ClientOf
@@ -266,7 +266,7 @@ def test_a_queue_of_several_pages_begins_with_the_oldest(world: World, scene: Sc
     def queue(cursor: str | None) -> tuple[list[str], str | None]:
         window = Window(cursor, limit=2, oldest_first=True)
         with world.database.transaction() as tx:
-            found = list_requests(tx, scene.owner.caller, window, view="queue")
+            found = REQUESTS.page(tx, scene.owner.caller, window, view="queue")
             return [item.id for item in found.items], found.next_cursor
 
     first, onward = queue(None)

@@ -9,7 +9,6 @@ from broker.web.api import (
     connections,
     datasets,
     events,
-    exports,
     factors,
     grants,
     installation,
@@ -37,8 +36,6 @@ from broker.web.validation import only_known_query
 
 api_router = APIRouter(dependencies=[Depends(only_known_query)])
 for _module in (
-    # Before those whose `/{id}` would take `export` for one.
-    exports,
     me,
     factors,
     sessions,

@@ -89,13 +89,6 @@ class DatasetFull(Shown):
     offers: list[OfferShown]
 
 
-class Datasets(BaseModel):
-    """A page of datasets."""
-
-    items: list[DatasetShown]
-    next_cursor: str | None
-
-
 class DatasetBody(Strict):
     """A dataset to make."""
 

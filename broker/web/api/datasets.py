@@ -13,15 +13,16 @@ from broker.gate import explain
 from broker.gate.facts import Ask
 from broker.models import Proposal, Slice
 from broker.registry import datasets, offers, slice_changes, slices
+from broker.registry.datasets import DATASETS
 from broker.suspensions import suspending
 from broker.web import proposed
-from broker.web.api.common import CallerNow, Ended, FreshCaller, PartsNow, Reason, WindowNow
+from broker.web.api.common import CallerNow, Ended, FreshCaller, PartsNow, Reason
 from broker.web.api.dataset_shapes import (
     BindingBody,
     DatasetBody,
     DatasetChangeBody,
     DatasetFull,
-    Datasets,
+    DatasetShown,
     FastBody,
     OfferBody,
     OfferShown,
@@ -36,6 +37,7 @@ from broker.web.api.dataset_shapes import (
     who_shown,
     why_shown,
 )
+from broker.web.api.reading import add_list
 from broker.web.api.suspensions import SuspendBody, Suspended
 from broker.web.exact_numbers import ExactNumbers
 from broker.web.idempotency import KeyHeader, answer, once
@@ -44,14 +46,13 @@ router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=ExactNumbe
 Status = Literal["active", "suspended", "retired"]
 
 
-@router.get("", operation_id="list_datasets")
-def list_datasets(
-    caller: CallerNow, parts: PartsNow, window: WindowNow, status: Annotated[Status | None, Query()] = None
-) -> Datasets:
-    """Datasets, newest first; a vendor's people see what is offered to them."""
-    with parts.database.transaction() as tx:
-        page = datasets.list_datasets(tx, caller, window, status=status)
-        return Datasets(items=summaries(tx, page.items), next_cursor=page.next_cursor)
+add_list(
+    router,
+    DATASETS,
+    DatasetShown,
+    "Datasets, newest first; a vendor's people see what is offered to them.",
+    render=lambda at, rows: summaries(at.tx, rows),
+)
 
 
 @router.post("", operation_id="add_dataset", status_code=201, response_model=DatasetFull)

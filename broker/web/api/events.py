@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, BaseModel
+from pydantic import AwareDatetime
 
 from broker.auditing import bundles, proofs, reading_events
 from broker.auditing.reading_events import EventFilters, EventRead
 from broker.auditing.telling import told
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.paging import Page
+from broker.identity.caller import Caller
 from broker.web import exporting
 from broker.web.api.common import CallerNow, PartsNow, VendorFilter, WindowNow
+from broker.web.api.verbs import At, verb
 from broker.web.validation import Shown
 
 router = APIRouter(prefix="/events", tags=["events"])
-_ENDINGS = {"proofs": "proofs.jsonl"}
+Form = Literal["jsonl", "json", "csv", "proofs"]
+_COLUMNS = ("number", "id", "at", "kind", "actor", "subject", "details", "personal", "leaf")
+_BATCH = 1000
 
 
 class EventShown(Shown):
@@ -37,13 +45,6 @@ class EventShown(Shown):
     details: dict[str, Any]
     personal: dict[str, str]
     leaf: str | None
-
-
-class Events(BaseModel):
-    """A page of events."""
-
-    items: list[EventShown]
-    next_cursor: str | None
 
 
 def filters_of(
@@ -67,64 +68,67 @@ def filters_of(
     return EventFilters(kind, actor, subject, about, vendor, since, until)
 
 
-def _shown(event: EventRead, sentence: str) -> EventShown:
-    return EventShown(**asdict(event), sentence=sentence)
-
-
 FiltersNow = Annotated[EventFilters, Depends(filters_of)]
 
 
-@router.get("", operation_id="list_events")
-def list_events(caller: CallerNow, parts: PartsNow, window: WindowNow, filters: FiltersNow) -> Events:
+def _shown(tx: Transaction, caller: Caller, events: Sequence[EventRead]) -> list[EventShown]:
+    return [EventShown.of(event, sentence=sentence) for event, sentence in told(tx, caller, events)]
+
+
+@verb(router, "GET", "", Page[EventShown])
+def list_events(at: At, window: WindowNow, filters: FiltersNow) -> Page[EventShown]:
     """Events, newest first: all for admins and auditors, for others what they did or what was done to them."""
-    with parts.database.transaction() as tx:
-        page = reading_events.list_events(tx, caller, window, reading_events.with_ids(tx, caller, filters))
-        items = [_shown(event, sentence) for event, sentence in told(tx, caller, page.items)]
-    return Events(items=items, next_cursor=page.next_cursor)
+    filters = reading_events.with_ids(at.tx, at.caller, filters)
+    page = reading_events.list_events(at.tx, at.caller, window, filters)
+    return Page(items=_shown(at.tx, at.caller, page.items), next_cursor=page.next_cursor)
 
 
 @router.get(
     "/export",
     operation_id="export_events",
     response_class=StreamingResponse,
-    responses={200: {"content": {media: {} for media in exporting.MEDIA.values()}}},
+    responses=exporting.responses("jsonl", "json", "csv", "proofs"),
 )
 def export_events(
     caller: CallerNow,
     parts: PartsNow,
     filters: FiltersNow,
     form: Annotated[
-        exporting.Form, Query(alias="format", description="One event a line, one document, a table, or with proofs.")
+        Form, Query(alias="format", description="One event a line, one document, a table, or with proofs.")
     ] = "jsonl",
 ) -> StreamingResponse:
     """Every event of exactly this filter, oldest first, as it comes. For admins and auditors; recorded as an event."""
-    filters = exporting.begin(parts, caller, filters, form)
-    headers = {"Content-Disposition": f'attachment; filename="guestkey-events.{_ENDINGS.get(form, form)}"'}
-    return StreamingResponse(
-        exporting.written(parts, caller, filters, form), media_type=exporting.MEDIA[form], headers=headers
-    )
-
-
-@router.get("/{event_id}", operation_id="show_event")
-def show_event(event_id: str, caller: CallerNow, parts: PartsNow) -> EventShown:
-    """One event."""
     with parts.database.transaction() as tx:
-        (found,) = told(tx, caller, [reading_events.one_event(tx, caller, event_id)])
-        return _shown(*found)
+        filters = reading_events.begin_export(tx, caller, filters, form, clock(tx))
+        if form == "proofs":
+            proofs.checkpoint(tx, caller)
+
+    def read(tx: Transaction, after: str | None) -> tuple[list[EventRead], str | None]:
+        events = reading_events.in_order(tx, caller, filters, int(after or 0), _BATCH)
+        return events, str(events[-1].number) if len(events) == _BATCH else None
+
+    events = exporting.batches(parts, read)
+    if form == "proofs":
+        return exporting.file_of("events", form, bundles.lines(parts, caller, events))
+    rows = ({**asdict(event), "at": event.at.isoformat()} for event in events)
+    return exporting.file_of("events", form, exporting.written(form, _COLUMNS, rows))
+
+
+@verb(router, "GET", "/{event_id}", EventShown)
+def show_event(at: At, event_id: str) -> EventShown:
+    """One event."""
+    return _shown(at.tx, at.caller, [reading_events.one_event(at.tx, at.caller, event_id)])[0]
 
 
 @router.get(
     "/{event_id}/proof",
     operation_id="prove_event",
     response_class=StreamingResponse,
-    responses={200: {"content": {exporting.MEDIA["proofs"]: {}}}},
+    responses=exporting.responses("proofs"),
 )
 def prove_event(event_id: str, caller: CallerNow, parts: PartsNow) -> StreamingResponse:
     """That one event is in the log, for `guestkey audit verify`. For admins and auditors."""
     with parts.database.transaction() as tx:
         event = reading_events.one_event(tx, caller, event_id)
         proofs.checkpoint(tx, caller)
-    headers = {"Content-Disposition": f'attachment; filename="guestkey-{event.id}.proofs.jsonl"'}
-    return StreamingResponse(
-        bundles.lines(parts, caller, [event]), media_type=exporting.MEDIA["proofs"], headers=headers
-    )
+    return exporting.file_of(event.id, "proofs", bundles.lines(parts, caller, [event]))

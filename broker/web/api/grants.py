@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import Field
 
 from broker.base import bulk_lines, csv_lines
-from broker.base.database import now as clock
 from broker.base.errors import Forbidden
 from broker.leases import holdings
+from broker.leases.holdings import GRANTS
 from broker.requests import bulk_grants
 from broker.web.api import bulk_shapes
-from broker.web.api.common import CallerNow, Ended, FreshCaller, Id, PartsNow, PersonFilter, Prose, Reason, WindowNow
-from broker.web.api.holding_shapes import Grants, GrantShown, grants_shown
+from broker.web.api.common import Ended, FreshCaller, Id, PartsNow, Prose, Reason
+from broker.web.api.holding_shapes import GrantShown, grants_shown
+from broker.web.api.reading import File, add_list, add_show
+from broker.web.api.verbs import At, verb
 from broker.web.validation import Strict
 
 router = APIRouter(prefix="/grants", tags=["grants"])
-
-
-@router.get("", operation_id="list_grants")
-def list_grants(
-    caller: CallerNow,
-    parts: PartsNow,
-    window: WindowNow,
-    person: PersonFilter = None,
-    dataset: Annotated[str | None, Query(max_length=64)] = None,
-    state: Annotated[Literal["current", "ended"] | None, Query()] = None,
-) -> Grants:
-    """Grants, newest first: yours and, if you look after a dataset or lead a vendor's staff, theirs."""
-    filters = holdings.Filters(dataset=dataset, person=person, state=state)
-    with parts.database.transaction() as tx:
-        filters = holdings.with_ids(tx, caller, filters)
-        page = holdings.list_grants(tx, caller, window, filters)
-        return Grants(items=grants_shown(tx, page.items), next_cursor=page.next_cursor)
 
 
 class GrantBody(Strict):
@@ -49,14 +34,27 @@ class GrantBody(Strict):
     slice: Annotated[str | None, Field(max_length=32)] = None
 
 
-@router.post("", operation_id="give_grant", status_code=201)
-def give_grant(body: GrantBody, caller: FreshCaller, parts: PartsNow) -> GrantShown:
+add_list(
+    router,
+    GRANTS,
+    GrantShown,
+    "Grants, newest first: yours and, if you look after a dataset or lead a vendor's staff, theirs.",
+    render=lambda at, rows: grants_shown(at.tx, rows),
+    file=File(
+        "Every grant of exactly this filter that you may see; recorded as an event.",
+        tuple(GrantShown.model_fields),
+        lambda at, rows: [shown.model_dump(mode="json") for shown in grants_shown(at.tx, rows)],
+    ),
+)
+
+
+@verb(router, "POST", "", GrantShown, status=201, fresh=True)
+def give_grant(at: At, body: GrantBody) -> GrantShown:
     """Give a grant nobody asked for, through what an approval goes through. For who decides about the dataset."""
-    if caller.vendor_id is not None:
+    if at.caller.vendor_id is not None:
         raise Forbidden("A vendor's people ask for grants.", advice="`guestkey request new`")
     fields = {name: value or "" for name, value in body.model_dump().items()}
-    with parts.database.transaction() as tx:
-        return grants_shown(tx, [bulk_grants.give(parts, tx, caller, fields, clock(tx))])[0]
+    return grants_shown(at.tx, [bulk_grants.give(at.parts, at.tx, at.caller, fields, at.now)])[0]
 
 
 @router.post("/import", operation_id="import_grants")
@@ -81,16 +79,11 @@ def import_grants(
     return bulk_shapes.report_shown(report)
 
 
-@router.get("/{grant_id}", operation_id="show_grant")
-def show_grant(grant_id: str, caller: CallerNow, parts: PartsNow) -> GrantShown:
-    """One grant."""
-    with parts.database.transaction() as tx:
-        return grants_shown(tx, [holdings.grant(tx, caller, grant_id)])[0]
+add_show(router, GRANTS, GrantShown, "One grant.", render=lambda at, grant: grants_shown(at.tx, [grant])[0])
 
 
-@router.post("/{grant_id}/revoke", operation_id="revoke_grant", status_code=202)
-def revoke_grant(grant_id: str, body: Reason, caller: CallerNow, parts: PartsNow) -> Ended:
+@verb(router, "POST", "/{grant_id}/revoke", Ended, status=202)
+def revoke_grant(at: At, grant_id: str, body: Reason) -> Ended:
     """End a grant and every lease it carries."""
-    with parts.database.transaction() as tx:
-        leases = holdings.revoke_grant(tx, caller, grant_id, body.reason, clock(tx))
+    leases = holdings.revoke_grant(at.tx, at.caller, grant_id, body.reason, at.now)
     return Ended(id=grant_id, status="revoked", leases=leases)

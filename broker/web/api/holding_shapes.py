@@ -43,13 +43,6 @@ class GrantShown(Shown):
     request: str | None
 
 
-class Grants(BaseModel):
-    """A page of grants."""
-
-    items: list[GrantShown]
-    next_cursor: str | None
-
-
 class LeaseShown(Shown):
     """A lease: the record of one credential, never the secret. `ending` says how its kind ends.
 
@@ -88,13 +81,6 @@ class LeaseFull(LeaseShown):
     may_revoke: bool
 
 
-class Leases(BaseModel):
-    """A page of leases."""
-
-    items: list[LeaseShown]
-    next_cursor: str | None
-
-
 class LeaseBody(Strict):
     """What credential is wanted. `lifetime` is in seconds; left out, as the rule allows, 15 minutes at most.
 
@@ -128,7 +114,7 @@ def grants_shown(tx: Transaction, items: Sequence[Grant]) -> list[GrantShown]:
     """Grants, with the names they refer to."""
     now = clock(tx)
     slugs = _slugs(tx, {item.dataset_id for item in items})
-    names = holder_names(tx, list(items))
+    names = holder_names(tx, items)
     return [
         GrantShown(
             id=item.id,

@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from broker.base.database import now as clock
 from broker.base.errors import Forbidden
+from broker.base.paging import Page
 from broker.identity.permissions import sees_everything
 from broker.revocation import closing
 from broker.web.api.common import CallerNow, FreshCaller, Id, PartsNow, Reason, WindowNow
-from broker.web.api.holding_shapes import Grants, grants_shown
+from broker.web.api.holding_shapes import GrantShown, grants_shown
 from broker.web.api.suspensions import CountsShown
 from broker.web.validation import Shown, Strict
 
@@ -91,12 +92,12 @@ def open_installation(body: Reason, caller: FreshCaller, parts: PartsNow) -> Sta
 
 
 @router.get("/held-grants", operation_id="list_held_grants")
-def list_held_grants(caller: CallerNow, parts: PartsNow, window: WindowNow) -> Grants:
+def list_held_grants(caller: CallerNow, parts: PartsNow, window: WindowNow) -> Page[GrantShown]:
     """Grants that wait to be confirmed after a restore, oldest first. For admins and auditors."""
     with parts.database.transaction() as tx:
         held = closing.held_grants(tx, caller, after=window.cursor or "", limit=window.limit + 1)
         more = held[window.limit - 1].id if len(held) > window.limit else None
-        return Grants(items=grants_shown(tx, list(held[: window.limit])), next_cursor=more)
+        return Page(items=grants_shown(tx, list(held[: window.limit])), next_cursor=more)
 
 
 @router.post("/confirm-grants", operation_id="confirm_grants")

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 from pydantic import Field
 
-from broker.base.database import now as clock
 from broker.leases import holdings, issuing, renewing
-from broker.web.api.common import CallerNow, PartsNow, PersonFilter, WindowNow
-from broker.web.api.holding_shapes import (
-    Issued,
-    LeaseBody,
-    LeaseFull,
-    Leases,
-    LeaseShown,
-    lease_full,
-    leases_shown,
-)
+from broker.leases.holdings import LEASES
+from broker.web.api.common import CallerNow, PartsNow
+from broker.web.api.holding_shapes import Issued, LeaseBody, LeaseFull, LeaseShown, lease_full, leases_shown
+from broker.web.api.reading import File, add_list
+from broker.web.api.verbs import At, verb
 from broker.web.idempotency import KeyHeader, checked_key
 from broker.web.validation import Strict
 
 router = APIRouter(prefix="/leases", tags=["leases"])
-State = Literal["pending", "active", "revoking", "revoked", "expired", "revoke_failed", "live"]
 
 
 class Revocation(Strict):
@@ -38,21 +31,19 @@ class Renewal(Strict):
     lifetime: Annotated[int | None, Field(ge=1, le=86_400)] = None
 
 
-@router.get("", operation_id="list_leases")
-def list_leases(
-    caller: CallerNow,
-    parts: PartsNow,
-    window: WindowNow,
-    state: Annotated[State | None, Query(description="`live`: any state before the end.")] = None,
-    dataset: Annotated[str | None, Query(max_length=64)] = None,
-    person: PersonFilter = None,
-) -> Leases:
-    """Leases, newest first."""
-    filters = holdings.Filters(dataset=dataset, person=person, state=state)
-    with parts.database.transaction() as tx:
-        filters = holdings.with_ids(tx, caller, filters)
-        page = holdings.list_leases(tx, caller, window, filters)
-        return Leases(items=leases_shown(tx, page.items), next_cursor=page.next_cursor)
+add_list(
+    router,
+    LEASES,
+    LeaseShown,
+    "Leases, newest first.",
+    render=lambda at, rows: leases_shown(at.tx, rows),
+    file=File(
+        "Every lease of exactly this filter that you may see; never a secret. Recorded as an event.",
+        # How a kind of credential ends is the same for each of its leases, and no cell's worth.
+        tuple(name for name in LeaseShown.model_fields if name != "ending"),
+        lambda at, rows: [shown.model_dump(mode="json") for shown in leases_shown(at.tx, rows)],
+    ),
+)
 
 
 @router.post("", operation_id="issue", status_code=201)
@@ -66,11 +57,10 @@ def issue(body: LeaseBody, caller: CallerNow, parts: PartsNow, response: Respons
     return Issued(lease=shown, credential=values, secret_available=values is not None)
 
 
-@router.get("/{lease_id}", operation_id="show_lease")
-def show_lease(lease_id: str, caller: CallerNow, parts: PartsNow) -> LeaseFull:
+@verb(router, "GET", "/{lease_id}", LeaseFull)
+def show_lease(at: At, lease_id: str) -> LeaseFull:
     """One lease. A state is shown as ended only when the backend confirmed it."""
-    with parts.database.transaction() as tx:
-        return lease_full(tx, caller, holdings.lease(tx, caller, lease_id))
+    return lease_full(at.tx, at.caller, holdings.lease(at.tx, at.caller, lease_id))
 
 
 @router.post("/{lease_id}/renew", operation_id="renew_lease")
@@ -81,9 +71,7 @@ def renew_lease(lease_id: str, body: Renewal, caller: CallerNow, parts: PartsNow
         return leases_shown(tx, [lease])[0]
 
 
-@router.post("/{lease_id}/revoke", operation_id="revoke_lease", status_code=202)
-def revoke_lease(lease_id: str, body: Revocation, caller: CallerNow, parts: PartsNow) -> LeaseShown:
+@verb(router, "POST", "/{lease_id}/revoke", LeaseShown, status=202)
+def revoke_lease(at: At, lease_id: str, body: Revocation) -> LeaseShown:
     """Ask for the end of a lease; twice is fine. Look at the lease until its backend has confirmed."""
-    with parts.database.transaction() as tx:
-        lease = holdings.revoke_lease(tx, caller, lease_id, body.reason, clock(tx))
-        return leases_shown(tx, [lease])[0]
+    return leases_shown(at.tx, [holdings.revoke_lease(at.tx, at.caller, lease_id, body.reason, at.now)])[0]

@@ -8,11 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from broker.base.database import now as clock
-from broker.models import NoticeChannel
+from broker.base.paging import Page
+from broker.models import Delivery, NoticeChannel
 from broker.notices import channels
 from broker.notices.channels import NewChannel
 from broker.web.api.common import CallerNow, FreshCaller, Name, PartsNow, WindowNow
+from broker.web.api.verbs import At, verb
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(tags=["notices"])
@@ -81,13 +82,6 @@ class DeliveryShown(Shown):
     ended_at: datetime | None
 
 
-class Deliveries(BaseModel):
-    """A page of them."""
-
-    items: list[DeliveryShown]
-    next_cursor: str | None
-
-
 @router.get("/notice-channels", operation_id="list_notice_channels")
 def list_notice_channels(caller: CallerNow, parts: PartsNow) -> Channels:
     """The channels in use. For admins and auditors."""
@@ -99,31 +93,22 @@ def list_notice_channels(caller: CallerNow, parts: PartsNow) -> Channels:
 def bind_notice_channel(body: ChannelBody, caller: FreshCaller, parts: PartsNow) -> ChannelBound:
     """Bind a channel. Its target is never shown again, its secret only in this answer. For admins."""
     bound = channels.bind(parts, caller, NewChannel(body.kind, body.name, body.target, body.topics))
-    return ChannelBound(**_fields(bound.channel), secret=bound.secret)
+    return ChannelBound.of(bound.channel, secret=bound.secret)
 
 
-@router.post("/notice-channels/{channel_id}/remove", operation_id="remove_notice_channel")
-def remove_notice_channel(channel_id: str, caller: CallerNow, parts: PartsNow) -> ChannelShown:
+@verb(router, "POST", "/notice-channels/{channel_id}/remove", ChannelShown)
+def remove_notice_channel(at: At, channel_id: str) -> NoticeChannel:
     """Remove a channel, its target and its secret with it. For admins."""
-    with parts.database.transaction() as tx:
-        return ChannelShown.model_validate(channels.remove(tx, caller, channel_id, clock(tx)))
+    return channels.remove(at.tx, at.caller, channel_id, at.now)
 
 
-@router.post("/notice-channels/{channel_id}/test", operation_id="test_notice_channel", status_code=202)
-def test_notice_channel(channel_id: str, caller: CallerNow, parts: PartsNow) -> DeliveryShown:
+@verb(router, "POST", "/notice-channels/{channel_id}/test", DeliveryShown, status=202)
+def test_notice_channel(at: At, channel_id: str) -> Delivery:
     """Have a test sent; the list of deliveries tells what became of it. For admins."""
-    with parts.database.transaction() as tx:
-        return DeliveryShown.model_validate(channels.test(parts, tx, caller, channel_id, clock(tx)))
+    return channels.test(at.parts, at.tx, at.caller, channel_id, at.now)
 
 
-@router.get("/notice-deliveries", operation_id="list_notice_deliveries")
-def list_notice_deliveries(caller: CallerNow, parts: PartsNow, window: WindowNow) -> Deliveries:
+@verb(router, "GET", "/notice-deliveries", Page[DeliveryShown])
+def list_notice_deliveries(at: At, window: WindowNow) -> Page[Delivery]:
     """What was sent or is to be, newest first, with the last fault. For admins and auditors."""
-    with parts.database.transaction() as tx:
-        found = channels.deliveries(tx, caller, window)
-        items = [DeliveryShown.model_validate(item) for item in found.items]
-        return Deliveries(items=items, next_cursor=found.next_cursor)
-
-
-def _fields(channel: NoticeChannel) -> dict[str, object]:
-    return ChannelShown.model_validate(channel).model_dump()
+    return channels.deliveries(at.tx, at.caller, window)

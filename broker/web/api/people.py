@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from starlette.responses import Response
+from sqlalchemy import select
 
 from broker.base import bulk_lines, csv_lines
-from broker.base.database import Transaction
-from broker.base.database import now as clock
 from broker.identity.invitations import join_link
-from broker.models import Person
-from broker.registry import bulk_invitations, people, proposals
-from broker.registry.naming import vendor_meant
+from broker.models import Person, Proposal, Team, TeamMember
+from broker.registry import bulk_invitations, people
+from broker.registry.naming import names_of
+from broker.registry.people import PEOPLE
 from broker.suspensions import suspending
 from broker.web.api import bulk_shapes
-from broker.web.api.common import CallerNow, FreshCaller, PartsNow, Reason, VendorFilter, WindowNow
-from broker.web.api.suspensions import SuspendBody, Suspended
+from broker.web.api.common import FreshCaller, PartsNow, Reason, VendorId
+from broker.web.api.reading import File, add_list, add_show
+from broker.web.api.suspensions import SuspendBody, Suspended, suspend
+from broker.web.api.verbs import At, verb
+from broker.web.proposed import lifetime_of
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/people", tags=["people"])
-Status = Literal["pending", "active", "suspended", "refused"]
 Role = Literal["admin", "auditor", "lead"]
 
 
@@ -35,18 +35,11 @@ class PersonShown(Shown):
     id: str
     name: str
     email: str
-    vendor: str | None
-    status: Status
+    vendor: VendorId
+    status: Literal["pending", "active", "suspended", "refused"]
     roles: list[str]
     issuer: str
     created_at: datetime
-
-
-class People(BaseModel):
-    """A page of people."""
-
-    items: list[PersonShown]
-    next_cursor: str | None
 
 
 class RoleBody(Strict):
@@ -63,19 +56,44 @@ class RoleProposed(BaseModel):
     lapses_at: datetime
 
 
-@router.get("", operation_id="list_people")
-def list_people(
-    caller: CallerNow,
-    parts: PartsNow,
-    window: WindowNow,
-    vendor: VendorFilter = None,
-    status: Annotated[Status | None, Query()] = None,
-) -> People:
-    """People, newest first. A vendor's lead sees its staff, everybody else themselves."""
-    with parts.database.transaction() as tx:
-        vendor_id = vendor_meant(tx, caller, vendor or "", "query/vendor")
-        page = people.list_people(tx, caller, window, vendor_id=vendor_id, status=status)
-        return People(items=_shown(tx, page.items), next_cursor=page.next_cursor)
+def _shown(at: At, rows: Sequence[Person]) -> list[PersonShown]:
+    roles = people.roles_of(at.tx, [row.id for row in rows])
+    return [PersonShown.of(row, roles=roles[row.id]) for row in rows]
+
+
+def _one(at: At, person: Person) -> PersonShown:
+    return _shown(at, [person])[0]
+
+
+def _written(at: At, rows: Sequence[Person]) -> list[Mapping[str, Any]]:
+    names = names_of(at.tx, {row.vendor_id for row in rows if row.vendor_id})
+    teams: dict[str, list[str]] = {row.id: [] for row in rows}
+    membership = select(TeamMember.person_id, Team.id).join(Team).where(TeamMember.person_id.in_(teams))
+    for person_id, team_id in at.tx.execute(membership.order_by(Team.id)):
+        teams[person_id].append(team_id)
+    return [
+        {
+            **shown.model_dump(mode="json"),
+            "vendor_name": names.get(shown.vendor or ""),
+            "teams": teams[shown.id],
+            "created_at": shown.created_at.isoformat(),
+        }
+        for shown in _shown(at, rows)
+    ]
+
+
+add_list(
+    router,
+    PEOPLE,
+    PersonShown,
+    "People, newest first. A vendor's lead sees its staff, everybody else themselves.",
+    render=_shown,
+    file=File(
+        "Everybody of exactly this filter whom you may see, with roles and teams; recorded as an event.",
+        ("id", "name", "email", "vendor", "vendor_name", "status", "roles", "teams", "issuer", "created_at"),
+        _written,
+    ),
+)
 
 
 @router.post("/import", operation_id="import_people")
@@ -107,91 +125,46 @@ def import_people(
     return bulk_shapes.report_shown(report, lambda token: join_link(parts, token))
 
 
-@router.get("/{person_id}", operation_id="show_person")
-def show_person(person_id: str, caller: CallerNow, parts: PartsNow) -> PersonShown:
-    """One person."""
-    with parts.database.transaction() as tx:
-        return _shown(tx, [people.person(tx, caller, person_id)])[0]
+add_show(router, PEOPLE, PersonShown, "One person.", render=_one)
 
 
-@router.post("/{person_id}/confirm", operation_id="confirm_person")
-def confirm_person(person_id: str, caller: FreshCaller, parts: PartsNow) -> PersonShown:
+@verb(router, "POST", "/{person_id}/confirm", PersonShown, fresh=True)
+def confirm_person(at: At, person_id: str) -> PersonShown:
     """Say that somebody who joined is who the invitation was meant for; they join the team it names.
 
     For another admin than the one who invited them.
     """
-    with parts.database.transaction() as tx:
-        return _shown(tx, [bulk_invitations.confirm_person(tx, caller, person_id, clock(tx))])[0]
+    return _one(at, bulk_invitations.confirm_person(at.tx, at.caller, person_id, at.now))
 
 
-@router.post("/{person_id}/refuse", operation_id="refuse_person")
-def refuse_person(person_id: str, body: Reason, caller: CallerNow, parts: PartsNow) -> PersonShown:
+@verb(router, "POST", "/{person_id}/refuse", PersonShown)
+def refuse_person(at: At, person_id: str, body: Reason) -> PersonShown:
     """Turn away somebody who joined and is not who was meant. For admins and the lead of the same vendor."""
-    with parts.database.transaction() as tx:
-        return _shown(tx, [people.refuse_joiner(tx, caller, person_id, body.reason, clock(tx))])[0]
+    return _one(at, people.refuse_joiner(at.tx, at.caller, person_id, body.reason, at.now))
 
 
-@router.post("/{person_id}/suspend", operation_id="suspend_person", status_code=202)
-def suspend_person(person_id: str, body: SuspendBody, caller: CallerNow, parts: PartsNow) -> Suspended:
+@verb(router, "POST", "/{person_id}/suspend", Suspended, status=202)
+def suspend_person(at: At, person_id: str, body: SuspendBody) -> Suspended:
     """Shut a person out at once. For admins and the lead of the same vendor."""
-    expected = body.expected.model_dump() if body.expected else None
-    with parts.database.transaction() as tx:
-        begun, leases = suspending.suspend(
-            tx, caller, "person", person_id, body.reason, clock(tx), message=body.message, expected=expected
-        )
-    return Suspended(id=begun.target_id, status="suspended", leases=leases, suspension=begun.id)
+    return suspend(at, "person", person_id, body)
 
 
-@router.post("/{person_id}/resume", operation_id="resume_person")
-def resume_person(person_id: str, body: Reason, caller: FreshCaller, parts: PartsNow) -> PersonShown:
+@verb(router, "POST", "/{person_id}/resume", PersonShown, fresh=True)
+def resume_person(at: At, person_id: str, body: Reason) -> PersonShown:
     """Lift a suspension; no session and no lease comes back. For admins."""
-    with parts.database.transaction() as tx:
-        suspending.resume(tx, caller, "person", person_id, body.reason, clock(tx))
-        return _shown(tx, [people.person(tx, caller, person_id)])[0]
+    suspending.resume(at.tx, at.caller, "person", person_id, body.reason, at.now)
+    return _one(at, PEOPLE.one(at.tx, at.caller, person_id))
 
 
-@router.post(
-    "/{person_id}/roles",
-    operation_id="give_role",
-    status_code=201,
-    response_model=PersonShown,
-    responses={202: {"model": RoleProposed, "description": "`admin` and `auditor` wait for a second admin."}},
-)
-def give_role(person_id: str, body: RoleBody, caller: FreshCaller, parts: PartsNow) -> Response:
+@verb(router, "POST", "/{person_id}/roles", PersonShown, status=201, fresh=True, proposes=RoleProposed)
+def give_role(at: At, person_id: str, body: RoleBody) -> PersonShown | Proposal:
     """Give a role: `lead` to a vendor's person at once, `admin` and `auditor` once a second admin agrees."""
-    with parts.database.transaction() as tx:
-        now = clock(tx)
-        if body.role not in people.TWO_PERSON_ROLES:
-            people.give_lead(tx, caller, person_id, now)
-            shown = _shown(tx, [people.person(tx, caller, person_id)])[0]
-            return JSONResponse(shown.model_dump(mode="json"), 201)
-        people.check_role(tx, caller, person_id, body.role)
-        details = {"person_id": person_id, "role": body.role}
-        lifetime = timedelta(seconds=parts.settings.proposal_lifetime)
-        proposal = proposals.propose(tx, "give_role", person_id, details, caller, now, lifetime=lifetime)
-    waiting = RoleProposed(id=proposal.id, state=proposal.state, lapses_at=proposal.lapses_at)
-    return JSONResponse(waiting.model_dump(mode="json"), 202)
+    lifetime = lifetime_of(at.parts)
+    waiting = people.give_role(at.tx, at.caller, person_id, body.role, at.now, lifetime=lifetime)
+    return waiting or _one(at, PEOPLE.one(at.tx, at.caller, person_id))
 
 
-@router.delete("/{person_id}/roles/{role}", operation_id="take_role", status_code=204)
-def take_role(person_id: str, role: Role, caller: FreshCaller, parts: PartsNow) -> None:
+@verb(router, "DELETE", "/{person_id}/roles/{role}", status=204, fresh=True)
+def take_role(at: At, person_id: str, role: Role) -> None:
     """End a role; two admins always remain. For admins."""
-    with parts.database.transaction() as tx:
-        people.take_role(tx, caller, person_id, role, clock(tx))
-
-
-def _shown(tx: Transaction, items: Sequence[Person]) -> list[PersonShown]:
-    roles = people.roles_of(tx, [item.id for item in items])
-    return [
-        PersonShown(
-            id=item.id,
-            name=item.name,
-            email=item.email,
-            vendor=item.vendor_id,
-            status=item.status,
-            roles=roles[item.id],
-            issuer=item.issuer,
-            created_at=item.created_at,
-        )
-        for item in items
-    ]
+    people.take_role(at.tx, at.caller, person_id, role, at.now)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from sqlalchemy import select
 
 from broker.base.database import Transaction
@@ -133,13 +133,6 @@ class RequestFull(RequestShown):
     """A request and, for the organisation's people, the facts beside it."""
 
     facts: Facts | None
-
-
-class Requests(BaseModel):
-    """A page of requests."""
-
-    items: list[RequestShown]
-    next_cursor: str | None
 
 
 class RequestBody(Strict):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Response
-from pydantic import BaseModel, Field
+from fastapi import APIRouter
+from pydantic import Field
 
-from broker.base.database import now as clock
 from broker.models import Proposal, Service
 from broker.registry import services
-from broker.web import proposed
-from broker.web.api.common import CallerNow, Ended, FreshCaller, Id, Name, PartsNow, Reason, WindowNow
+from broker.registry.services import SERVICES
+from broker.web.api.common import Ended, Id, Name, Reason, VendorId
+from broker.web.api.reading import add_list
+from broker.web.api.verbs import At, verb
+from broker.web.proposed import Proposed, lifetime_of
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/services", tags=["services"])
@@ -29,7 +31,7 @@ class ServiceShown(Shown):
 
     id: str
     name: str
-    vendor: str | None
+    vendor: VendorId
     status: Literal["active", "suspended"]
 
 
@@ -40,68 +42,39 @@ class ServiceSecret(ServiceShown):
     client_secret: str
 
 
-class Services(BaseModel):
-    """A page of services."""
-
-    items: list[ServiceShown]
-    next_cursor: str | None
+add_list(router, SERVICES, ServiceShown, "The services you see.")
 
 
-@router.get("", operation_id="list_services")
-def list_services(parts: PartsNow, caller: CallerNow, window: WindowNow) -> Services:
-    """The services you see."""
-    with parts.database.transaction() as tx:
-        found = services.list_services(tx, caller, window)
-        return Services(items=[_shown(service) for service in found.items], next_cursor=found.next_cursor)
-
-
-@router.post("", operation_id="make_service", status_code=201)
-def make_service(body: NewService, parts: PartsNow, caller: FreshCaller, response: Response) -> ServiceSecret:
+@verb(router, "POST", "", ServiceSecret, status=201, fresh=True, no_store=True)
+def make_service(at: At, body: NewService) -> ServiceSecret:
     """Make a service; its client secret is in this answer and nowhere else."""
-    response.headers["Cache-Control"] = "no-store"
-    with parts.database.transaction() as tx:
-        return _with_secret(*services.make_service(tx, caller, body.name, body.vendor, clock(tx)))
+    return _with_secret(*services.make_service(at.tx, at.caller, body.name, body.vendor, at.now))
 
 
-@router.post(
-    "/{service_id}/rotate-secret",
-    operation_id="rotate_service_secret",
-    response_model=ServiceSecret,
-    responses=proposed.RESPONSES,
-)
-def rotate_secret(service_id: str, parts: PartsNow, caller: FreshCaller, response: Response) -> Any:
+@verb(router, "POST", "/{service_id}/rotate-secret", ServiceSecret, fresh=True, no_store=True, proposes=Proposed)
+def rotate_service_secret(at: At, service_id: str) -> ServiceSecret | Proposal:
     """Replace the client secret; the old one stops working at once.
 
     An admin, where the service holds grants or is asked for some, first waits for the owner or a second admin (202).
     Sent again within an hour of their agreeing, it is done.
     """
-    response.headers["Cache-Control"] = "no-store"
-    with parts.database.transaction() as tx:
-        lifetime = proposed.lifetime_of(parts)
-        rotated = services.rotate_secret(tx, caller, service_id, clock(tx), lifetime=lifetime)
-        return proposed.answer_proposed(rotated) if isinstance(rotated, Proposal) else _with_secret(*rotated)
+    lifetime = lifetime_of(at.parts)
+    rotated = services.rotate_secret(at.tx, at.caller, service_id, at.now, lifetime=lifetime)
+    return rotated if isinstance(rotated, Proposal) else _with_secret(*rotated)
 
 
-@router.post("/{service_id}/suspend", operation_id="suspend_service")
-def suspend_service(service_id: str, body: Reason, parts: PartsNow, caller: CallerNow) -> Ended:
+@verb(router, "POST", "/{service_id}/suspend", Ended)
+def suspend_service(at: At, service_id: str, body: Reason) -> Ended:
     """Shut a service out at once."""
-    with parts.database.transaction() as tx:
-        leases = services.suspend_service(tx, caller, service_id, body.reason, clock(tx))
-        return Ended(id=service_id, status="suspended", leases=leases)
+    leases = services.suspend_service(at.tx, at.caller, service_id, body.reason, at.now)
+    return Ended(id=service_id, status="suspended", leases=leases)
 
 
-@router.post("/{service_id}/resume", operation_id="resume_service")
-def resume_service(service_id: str, body: Reason, parts: PartsNow, caller: FreshCaller) -> ServiceShown:
+@verb(router, "POST", "/{service_id}/resume", ServiceShown, fresh=True)
+def resume_service(at: At, service_id: str, body: Reason) -> Service:
     """Let a suspended service in again; no lease comes back."""
-    with parts.database.transaction() as tx:
-        return _shown(services.resume_service(tx, caller, service_id, body.reason, clock(tx)))
-
-
-def _shown(service: Service) -> ServiceShown:
-    return ServiceShown.model_validate(
-        {"id": service.id, "name": service.name, "vendor": service.vendor_id, "status": service.status}
-    )
+    return services.resume_service(at.tx, at.caller, service_id, body.reason, at.now)
 
 
 def _with_secret(service: Service, secret: str) -> ServiceSecret:
-    return ServiceSecret(**_shown(service).model_dump(), client_id=service.id, client_secret=secret)
+    return ServiceSecret.of(service, client_id=service.id, client_secret=secret)

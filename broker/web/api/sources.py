@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
@@ -15,9 +15,12 @@ from broker.base.errors import Invalid
 from broker.identity import login, source_check, source_failures, sources
 from broker.identity.oidc import Client
 from broker.identity.permissions import require_admin
-from broker.models import Proposal, SignInSource, SourceFailure
+from broker.identity.sources import SOURCES
+from broker.models import Proposal, SignInSource
 from broker.registry import proposals, vendors
-from broker.web.api.common import CallerNow, FreshCaller, Id, Name, PartsNow, WindowNow
+from broker.web.api.common import CallerNow, FreshCaller, Id, Name, PartsNow, VendorId
+from broker.web.api.reading import add_list
+from broker.web.api.verbs import At
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/sources", tags=["sources"])
@@ -25,7 +28,7 @@ _MOST_VALUES = 10
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 
 
-class Failure(BaseModel):
+class Failure(Shown):
     """Why the last sign-in there failed, and how often in a row for that reason. Parts of it the provider said."""
 
     at: datetime
@@ -41,7 +44,7 @@ class SourceShown(Shown):
     issuer: str
     client_id: str
     required_claims: dict[str, str | int | bool]
-    vendor: str | None
+    vendor: VendorId
     trusts_mfa: bool
     mfa_values: list[str]
     other_audiences: list[str]
@@ -65,13 +68,6 @@ class Checked(BaseModel):
     id: str
     ok: bool
     findings: list[FindingShown]
-
-
-class Sources(BaseModel):
-    """A page of sources."""
-
-    items: list[SourceShown]
-    next_cursor: str | None
 
 
 class SourceBody(Strict):
@@ -108,14 +104,19 @@ class Proposed(Shown):
     lapses_at: datetime
 
 
-@router.get("", operation_id="list_sources")
-def list_sources(caller: CallerNow, parts: PartsNow, window: WindowNow) -> Sources:
-    """Sign-in sources, newest first. For admins and auditors."""
-    with parts.database.transaction() as tx:
-        found = sources.list_sources(tx, caller, window)
-        failed = source_failures.last_failures(tx, [item.id for item in found.items])
-    shown = _shown(str(parts.settings.public_url), found.items, failed)
-    return Sources(items=shown, next_cursor=found.next_cursor)
+def sources_shown(at: At, rows: Sequence[SignInSource]) -> list[SourceShown]:
+    """Sources, with the links to them and why the last sign-in failed."""
+    failed, public_url = (
+        source_failures.last_failures(at.tx, [row.id for row in rows]),
+        str(at.parts.settings.public_url).rstrip("/"),
+    )
+    return [
+        SourceShown.of(row, sign_in_link=f"{public_url}/sign-in/{row.id}", last_failure=failed.get(row.id))
+        for row in rows
+    ]
+
+
+add_list(router, SOURCES, SourceShown, "Sign-in sources, newest first. For admins and auditors.", render=sources_shown)
 
 
 @router.post("", operation_id="propose_source", status_code=202)
@@ -189,28 +190,3 @@ def _plain(text: str, field: str) -> str:
 
 def _proposed(proposal: Proposal) -> Proposed:
     return Proposed(id=proposal.id, state=proposal.state, lapses_at=proposal.lapses_at)
-
-
-def _shown(public_url: str, found: Sequence[SignInSource], failed: Mapping[str, SourceFailure]) -> list[SourceShown]:
-    return [
-        SourceShown(
-            id=item.id,
-            name=item.name,
-            issuer=item.issuer,
-            client_id=item.client_id,
-            required_claims=item.required_claims,
-            vendor=item.vendor_id,
-            trusts_mfa=item.trusts_mfa,
-            mfa_values=item.mfa_values,
-            other_audiences=item.other_audiences,
-            status=item.status,
-            created_at=item.created_at,
-            sign_in_link=f"{public_url.rstrip('/')}/sign-in/{item.id}",
-            last_failure=_failure(failed.get(item.id)),
-        )
-        for item in found
-    ]
-
-
-def _failure(found: SourceFailure | None) -> Failure | None:
-    return Failure(at=found.at, why=found.why, times=found.times) if found else None

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from broker.base.database import now as clock
-from broker.models import Suspension
 from broker.revocation.counts import What
 from broker.suspensions import reports, suspending
 from broker.suspensions.reports import Report
 from broker.suspensions.suspending import DryRun
-from broker.web.api.common import CallerNow, Ended, PartsNow, WindowNow
+from broker.web.api.common import CallerNow, Ended, PartsNow
 from broker.web.api.kinds import EndingShown
+from broker.web.api.reading import add_list
+from broker.web.api.verbs import At
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/suspensions", tags=["suspensions"])
@@ -65,12 +66,21 @@ class Suspended(Ended):
     suspension: str
 
 
+def suspend(at: At, what: What, key: str, body: SuspendBody) -> Suspended:
+    """Suspend somebody or something."""
+    expected = body.expected.model_dump() if body.expected else None
+    begun, leases = suspending.suspend(
+        at.tx, at.caller, what, key, body.reason, at.now, message=body.message, expected=expected
+    )
+    return Suspended(id=begun.target_id, status="suspended", leases=leases, suspension=begun.id)
+
+
 class SuspensionShown(Shown):
     """A suspension."""
 
     id: str
     what: What
-    target: str
+    target: Annotated[str, Field(validation_alias="target_id")]
     name: str
     reason: str
     message: str
@@ -78,13 +88,6 @@ class SuspensionShown(Shown):
     started_at: datetime
     resumed_at: datetime | None
     resumed_by: str | None
-
-
-class Suspensions(BaseModel):
-    """A page of suspensions."""
-
-    items: list[SuspensionShown]
-    next_cursor: str | None
 
 
 class OutcomeShown(Shown):
@@ -142,18 +145,12 @@ class ReportShown(SuspensionShown):
     events: list[str]
 
 
-@router.get("", operation_id="list_suspensions")
-def list_suspensions(
-    caller: CallerNow,
-    parts: PartsNow,
-    window: WindowNow,
-    what: Annotated[What | None, Query()] = None,
-    state: Annotated[Literal["open", "lifted"] | None, Query()] = None,
-) -> Suspensions:
-    """Suspensions, newest first: all for admins and auditors, your own otherwise."""
-    with parts.database.transaction() as tx:
-        page = reports.list_suspensions(tx, caller, window, what=what, state=state)
-    return Suspensions(items=[suspension_shown(item) for item in page.items], next_cursor=page.next_cursor)
+add_list(
+    router,
+    reports.SUSPENSIONS,
+    SuspensionShown,
+    "Suspensions, newest first: all for admins and auditors, your own otherwise.",
+)
 
 
 @router.get("/preview", operation_id="preview_suspension")
@@ -197,40 +194,9 @@ def dry_run_shown(run: DryRun) -> DryRunShown:
     )
 
 
-def suspension_shown(item: Suspension) -> SuspensionShown:
-    """A suspension, as answered."""
-    return SuspensionShown(**_fields(item))
-
-
 def report_shown(report: Report) -> ReportShown:
     """A report, as answered."""
-    return ReportShown(
-        **_fields(report.suspension),
-        finished=report.finished,
-        total=report.total,
-        confirmed=report.confirmed,
-        failing=report.failing,
-        exposed=report.exposed,
-        longest=round(report.longest, 3),
-        exposed_until=report.exposed_until,
-        offline_until=report.offline_until,
-        by_kind=[KindOutcomeShown.model_validate(one) for one in report.by_kind],
-        outcomes=[OutcomeShown.model_validate(outcome) for outcome in report.outcomes],
-        differences=dict(report.differences),
-        events=list(report.events),
-    )
+    return ReportShown.of(report.suspension, **{name: getattr(report, name) for name in _OF_REPORT})
 
 
-def _fields(item: Suspension) -> dict[str, object]:
-    return {
-        "id": item.id,
-        "what": item.what,
-        "target": item.target_id,
-        "name": item.name,
-        "reason": item.reason,
-        "message": item.message,
-        "suspended_by": item.suspended_by,
-        "started_at": item.started_at,
-        "resumed_at": item.resumed_at,
-        "resumed_by": item.resumed_by,
-    }
+_OF_REPORT = ReportShown.model_fields.keys() - SuspensionShown.model_fields.keys()

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 
-from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import APIRouter
+from pydantic import ConfigDict
 
-from broker.base.database import now as clock
 from broker.models import Vendor
 from broker.registry import vendors
+from broker.registry.vendors import VENDORS
 from broker.suspensions import suspending
-from broker.web.api.common import CallerNow, Ended, FreshCaller, Name, PartsNow, Reason, WindowNow
-from broker.web.api.suspensions import SuspendBody, Suspended
-from broker.web.idempotency import KeyHeader, answer, once
+from broker.web.api.common import Ended, Name, Reason
+from broker.web.api.reading import add_list, add_show
+from broker.web.api.suspensions import SuspendBody, Suspended, suspend
+from broker.web.api.verbs import At, verb
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/vendors", tags=["vendors"])
-Status = Literal["onboarding", "active", "suspended", "offboarded"]
 
 
 class VendorShown(Shown):
@@ -29,87 +26,49 @@ class VendorShown(Shown):
 
     id: str
     name: str
-    status: Status
+    status: Literal["onboarding", "active", "suspended", "offboarded"]
     created_at: datetime
 
 
-class Vendors(BaseModel):
-    """A page of vendors."""
-
-    items: list[VendorShown]
-    next_cursor: str | None
-
-
 class VendorBody(Strict):
-    """A vendor to take in."""
+    """A vendor to add."""
 
     name: Name
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Acme Annotation"}]})
 
 
-@router.get("", operation_id="list_vendors")
-def list_vendors(
-    caller: CallerNow, parts: PartsNow, window: WindowNow, status: Annotated[Status | None, Query()] = None
-) -> Vendors:
-    """Vendors, newest first. A vendor's own people see only theirs."""
-    with parts.database.transaction() as tx:
-        page = vendors.list_vendors(tx, caller, window, status=status)
-    return Vendors(items=_shown(page.items), next_cursor=page.next_cursor)
+add_list(router, VENDORS, VendorShown, "Vendors, newest first. A vendor's own people see only theirs.")
+add_show(router, VENDORS, VendorShown, "One vendor.")
 
 
-@router.post("", operation_id="add_vendor", status_code=201, response_model=VendorShown)
-def add_vendor(
-    request: Request, body: VendorBody, caller: FreshCaller, parts: PartsNow, key: KeyHeader = None
-) -> Response:
-    """Take in a vendor, `onboarding`. For admins."""
-    return answer(
-        parts,
-        once(request, caller, body, key),
-        lambda tx, now: VendorShown.model_validate(vendors.add_vendor(tx, caller, body.name, now)),
-    )
+@verb(router, "POST", "", VendorShown, status=201, fresh=True, repeatable=True)
+def add_vendor(at: At, body: VendorBody) -> Vendor:
+    """Add a vendor, `onboarding`. For admins."""
+    return vendors.add_vendor(at.tx, at.caller, body.name, at.now)
 
 
-@router.get("/{vendor_id}", operation_id="show_vendor")
-def show_vendor(vendor_id: str, caller: CallerNow, parts: PartsNow) -> VendorShown:
-    """One vendor."""
-    with parts.database.transaction() as tx:
-        return VendorShown.model_validate(vendors.vendor(tx, caller, vendor_id))
+@verb(router, "POST", "/{vendor_id}/activate", VendorShown, fresh=True)
+def activate_vendor(at: At, vendor_id: str, body: Reason) -> Vendor:
+    """Activate an onboarding vendor. For admins."""
+    return vendors.activate_vendor(at.tx, at.caller, vendor_id, body.reason, at.now)
 
 
-@router.post("/{vendor_id}/activate", operation_id="activate_vendor")
-def activate_vendor(vendor_id: str, body: Reason, caller: FreshCaller, parts: PartsNow) -> VendorShown:
-    """Let an onboarding vendor begin. For admins."""
-    with parts.database.transaction() as tx:
-        return VendorShown.model_validate(vendors.activate_vendor(tx, caller, vendor_id, body.reason, clock(tx)))
-
-
-@router.post("/{vendor_id}/resume", operation_id="resume_vendor")
-def resume_vendor(vendor_id: str, body: Reason, caller: FreshCaller, parts: PartsNow) -> VendorShown:
+@verb(router, "POST", "/{vendor_id}/resume", VendorShown, fresh=True)
+def resume_vendor(at: At, vendor_id: str, body: Reason) -> Vendor:
     """Lift a suspension; no session and no lease comes back. For admins."""
-    with parts.database.transaction() as tx:
-        suspending.resume(tx, caller, "vendor", vendor_id, body.reason, clock(tx))
-        return VendorShown.model_validate(vendors.vendor(tx, caller, vendor_id))
+    suspending.resume(at.tx, at.caller, "vendor", vendor_id, body.reason, at.now)
+    return VENDORS.one(at.tx, at.caller, vendor_id)
 
 
-@router.post("/{vendor_id}/suspend", operation_id="suspend_vendor", status_code=202)
-def suspend_vendor(vendor_id: str, body: SuspendBody, caller: FreshCaller, parts: PartsNow) -> Suspended:
+@verb(router, "POST", "/{vendor_id}/suspend", Suspended, status=202, fresh=True)
+def suspend_vendor(at: At, vendor_id: str, body: SuspendBody) -> Suspended:
     """Stop a vendor at once: new use is refused, every session is out, every lease is ending. For admins."""
-    expected = body.expected.model_dump() if body.expected else None
-    with parts.database.transaction() as tx:
-        begun, leases = suspending.suspend(
-            tx, caller, "vendor", vendor_id, body.reason, clock(tx), message=body.message, expected=expected
-        )
-    return Suspended(id=begun.target_id, status="suspended", leases=leases, suspension=begun.id)
+    return suspend(at, "vendor", vendor_id, body)
 
 
-@router.post("/{vendor_id}/offboard", operation_id="offboard_vendor", status_code=202)
-def offboard_vendor(vendor_id: str, body: Reason, caller: FreshCaller, parts: PartsNow) -> Ended:
+@verb(router, "POST", "/{vendor_id}/offboard", Ended, status=202, fresh=True)
+def offboard_vendor(at: At, vendor_id: str, body: Reason) -> Ended:
     """Part from a vendor for good: its grants, offers and open requests end too. For admins."""
-    with parts.database.transaction() as tx:
-        leases = vendors.offboard_vendor(tx, caller, vendor_id, body.reason, clock(tx))
+    leases = vendors.offboard_vendor(at.tx, at.caller, vendor_id, body.reason, at.now)
     return Ended(id=vendor_id, status="offboarded", leases=leases)
-
-
-def _shown(items: Sequence[Vendor]) -> list[VendorShown]:
-    return [VendorShown.model_validate(item) for item in items]

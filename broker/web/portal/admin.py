@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from http import HTTPStatus
 from typing import get_args
 
 from fastapi import APIRouter
@@ -24,12 +23,13 @@ from broker.models import PERSON_STATUSES, VENDOR_STATUSES, Invitation, Person, 
 from broker.registry import bulk_invitations, people, proposals, vendors
 from broker.registry.naming import told_apart
 from broker.suspensions.suspending import resume
-from broker.web.api.people import Role, RoleBody, give_role
+from broker.web.api.people import Role
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.history import history
 from broker.web.portal.inviting import vendors_without_source
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
+from broker.web.proposed import lifetime_of
 
 router = APIRouter()
 _VENDOR_ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], object]] = {
@@ -50,9 +50,9 @@ def all_people(viewer: MemberNow, cursor: str | None = None, status: str = "", v
         raise Forbidden("This is for admins, and for a vendor's lead.", advice="Ask an admin of the organisation.")
     with viewer.parts.database.transaction() as tx:
         wanted = status if status in PERSON_STATUSES else None
-        waits = people.list_people(tx, viewer.caller, Window(limit=MOST), status="pending", vendor_id=vendor or None)
+        waits = people.PEOPLE.page(tx, viewer.caller, Window(limit=MOST), status="pending", vendor=vendor or None)
         waiting = waits.items if wanted in (None, "pending") and cursor is None else []
-        page = people.list_people(tx, viewer.caller, Window(cursor), status=wanted, vendor_id=vendor or None)
+        page = people.PEOPLE.page(tx, viewer.caller, Window(cursor), status=wanted, vendor=vendor or None)
         known = [person for person in page.items if person.status != "pending"]
         return render(
             "admin/people.html",
@@ -106,8 +106,10 @@ def change_roles(person_id: str, viewer: MemberNow, sent: Sent) -> Response:
             with viewer.parts.database.transaction() as tx:
                 people.take_role(tx, viewer.caller, person_id, taken, clock(tx))
             return go(f"/people/{person_id}")
-        given = give_role(person_id, RoleBody(role=_role(sent.get("role", ""))), viewer.caller, viewer.parts)
-        return go("/proposals" if given.status_code == HTTPStatus.ACCEPTED else f"/people/{person_id}")
+        role, lifetime = _role(sent.get("role", "")), lifetime_of(viewer.parts)
+        with viewer.parts.database.transaction() as tx:
+            proposal = people.give_role(tx, viewer.caller, person_id, role, clock(tx), lifetime=lifetime)
+        return go("/proposals" if proposal else f"/people/{person_id}")
 
     return act(viewer, sent, do, lambda setback: _person_page(setback, person_id, "roles", sent), needs=fresh)
 
@@ -130,7 +132,7 @@ def all_vendors(viewer: MemberNow, cursor: str | None = None, status: str = "") 
     require_admin(viewer.caller)
     wanted = status if status in VENDOR_STATUSES else None
     with viewer.parts.database.transaction() as tx:
-        page = vendors.list_vendors(tx, viewer.caller, Window(cursor), status=wanted)
+        page = vendors.VENDORS.page(tx, viewer.caller, Window(cursor), status=wanted)
     return render("admin/vendors.html", viewer=viewer, page=page, chosen=wanted or "")
 
 
@@ -195,7 +197,7 @@ def _vendor_page(setback: Setback, vendor_id: str, asked_for: str, filled: Mappi
     with viewer.parts.database.transaction() as tx:
         require_admin(viewer.caller)
         vendor = vendors.vendor(tx, viewer.caller, vendor_id)
-        staff = people.list_people(tx, viewer.caller, Window(limit=200), vendor_id=vendor_id).items
+        staff = people.PEOPLE.page(tx, viewer.caller, Window(limit=200), vendor=vendor_id).items
         lately = history(tx, viewer, "vendor", vendor_id)
         without = bool(vendors_without_source(tx, vendor_id))
     return render(
@@ -221,7 +223,7 @@ def _vendor_names(tx: Transaction, found: Sequence[Person]) -> dict[str, str]:
 def _vendor_choices(tx: Transaction, caller: Caller) -> list[tuple[str, str]]:
     if not caller.is_admin:
         return []
-    return [(item.id, item.name) for item in vendors.list_vendors(tx, caller, Window(limit=MOST)).items]
+    return [(item.id, item.name) for item in vendors.VENDORS.page(tx, caller, Window(limit=MOST)).items]
 
 
 def _labels(tx: Transaction, found: Sequence[Person]) -> dict[str, str]:

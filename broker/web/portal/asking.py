@@ -16,7 +16,7 @@ from broker.base.errors import Invalid
 from broker.base.paging import Window
 from broker.identity.permissions import is_lead
 from broker.models import Person, Team
-from broker.registry.datasets import dataset, list_datasets
+from broker.registry.datasets import DATASETS, dataset
 from broker.registry.naming import each_told_apart
 from broker.requests import requests
 from broker.requests.requests import NewRequest
@@ -66,14 +66,14 @@ def ask(viewer: MemberNow, sent: Sent) -> Response:
 def own_requests(viewer: MemberNow, cursor: str | None = None) -> HTMLResponse:
     """What the person asked for."""
     with viewer.parts.database.transaction() as tx:
-        page = requests.list_requests(tx, viewer.caller, Window(cursor), view="mine")
+        page = requests.REQUESTS.page(tx, viewer.caller, Window(cursor), view="mine")
         return render("requests.html", viewer=viewer, page=page, requests=shown(tx, viewer.caller, page.items))
 
 
 def _form(setback: Setback, filled: Mapping[str, str]) -> HTMLResponse:
     viewer = setback.viewer
     with viewer.parts.database.transaction() as tx:
-        offered = list_datasets(tx, viewer.caller, Window(limit=200), status="active").items
+        offered = DATASETS.page(tx, viewer.caller, Window(limit=200), status="active").items
         context = _choices(tx, viewer, filled.get("dataset", "")) if filled.get("dataset") else {"chosen": None}
         holders = _holders(tx, viewer)
     return render(

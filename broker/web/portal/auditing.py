@@ -16,7 +16,7 @@ from broker.auditing.access_at import About, access_at
 from broker.auditing.figures import per_day
 from broker.auditing.proofs import Place
 from broker.auditing.reading_events import EventFilters, EventRead
-from broker.auditing.sentences import SENTENCES
+from broker.auditing.sentences import sentences
 from broker.auditing.telling import names_in, said
 from broker.base.database import Transaction
 from broker.base.database import now as clock
@@ -39,7 +39,7 @@ def events(request: Request, viewer: MemberNow, cursor: str | None = None) -> HT
     """Events, newest first, narrowed by what the address says."""
     asked = _asked(request, _FIELDS)
     trouble = None
-    page: Page[EventRead] = Page([], None)
+    page: Page[EventRead] = Page(items=[], next_cursor=None)
     with viewer.parts.database.transaction() as tx:
         try:
             _meant(tx, viewer, asked)
@@ -67,7 +67,7 @@ def events(request: Request, viewer: MemberNow, cursor: str | None = None) -> HT
         rows=[(item, said(item, names)) for item in page.items],
         asked=asked,
         names=names,
-        kinds=[("", "Anything"), *((kind, kind) for kind in sorted(SENTENCES))],
+        kinds=[("", "Anything"), *((kind, kind) for kind in sorted(sentences()))],
         query=urlencode(_for_api(asked)),
         everything=everything,
         days=days,

@@ -265,7 +265,7 @@ def _grant_page(setback: Setback, grant_id: str, filled: Mapping[str, str]) -> H
     viewer = setback.viewer
     with viewer.parts.database.transaction() as tx:
         found = holdings.grant(tx, viewer.caller, grant_id)
-        held = holdings.list_leases(tx, viewer.caller, Window(limit=100), holdings.Filters(dataset=found.dataset_id))
+        held = holdings.LEASES.page(tx, viewer.caller, Window(limit=100), dataset=found.dataset_id)
         context: dict[str, Any] = {
             "grant": grants_shown(tx, [found])[0],
             "leases": leases_shown(tx, [lease for lease in held.items if lease.grant_id == grant_id]),

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from broker.base.database import now as clock
 from broker.base.paging import Window
 from broker.models import DATASET_STATUSES, Person, Vendor
-from broker.registry.datasets import dataset, is_owner, list_datasets, sees_binding
+from broker.registry.datasets import DATASETS, dataset, is_owner, sees_binding
 from broker.suspensions.suspending import resume
 from broker.web.api.dataset_shapes import full, summaries
 from broker.web.portal.acting import Setback, act, fresh, go
@@ -28,7 +28,7 @@ def datasets(viewer: MemberNow, cursor: str | None = None, status: str = "") -> 
     """Every dataset the person may see; to vendors' people those they could use."""
     wanted = status if status in DATASET_STATUSES else None
     with viewer.parts.database.transaction() as tx:
-        page = list_datasets(tx, viewer.caller, Window(cursor), status=wanted if viewer.inside else "active")
+        page = DATASETS.page(tx, viewer.caller, Window(cursor), status=wanted if viewer.inside else "active")
         shown = summaries(tx, page.items)
     return render("datasets.html", viewer=viewer, page=page, datasets=shown, chosen=wanted or "")
 

@@ -44,7 +44,7 @@ def all_proposals(viewer: MemberNow, cursor: str | None = None, show: str = "ope
     """What waits for a second person, oldest first; or what was decided."""
     waits = (Proposal.state == "pending") & (Proposal.lapses_at > viewer.now)
     with viewer.parts.database.transaction() as tx:
-        query = proposals.seen_by(tx, viewer.caller).where(not_(waits) if show == "decided" else waits)
+        query = proposals.PROPOSALS.query(tx, viewer.caller).where(not_(waits) if show == "decided" else waits)
         found = page(tx, query, Proposal.id, Window(cursor, oldest_first=show != "decided"))
         shown = [proposal_shown(tx, item, viewer.caller, viewer.now) for item in found.items]
         return render(
@@ -92,7 +92,7 @@ def refuse(proposal_id: str, viewer: MemberNow, sent: Sent) -> Response:
 def _page(setback: Setback, proposal_id: str, asked_for: str, filled: Mapping[str, str]) -> HTMLResponse:
     viewer = setback.viewer
     with viewer.parts.database.transaction() as tx:
-        shown = proposal_shown(tx, proposals.find(tx, proposal_id, viewer.caller), viewer.caller, viewer.now)
+        shown = proposal_shown(tx, proposals.PROPOSALS.one(tx, viewer.caller, proposal_id), viewer.caller, viewer.now)
         return render(
             "admin/proposal.html",
             viewer=viewer,

@@ -17,11 +17,11 @@ from broker.base.database import Transaction
 from broker.base.paging import Window
 from broker.identity import recovery_notices
 from broker.identity.login import safe_path
-from broker.leases import holdings
+from broker.leases.holdings import GRANTS, LEASES
 from broker.models import TeamMember, Vendor
-from broker.registry.datasets import list_datasets
-from broker.requests import requests
-from broker.suspensions import reports
+from broker.registry.datasets import DATASETS
+from broker.requests.requests import REQUESTS
+from broker.suspensions.reports import SUSPENSIONS
 from broker.web.api.dataset_shapes import summaries
 from broker.web.api.holding_shapes import GrantShown, LeaseShown, grants_shown, leases_shown
 from broker.web.api.request_shapes import shown
@@ -40,7 +40,7 @@ def home(viewer: MemberNow) -> HTMLResponse:
         return _of_auditor(viewer)
     own = _own(viewer)
     with viewer.parts.database.transaction() as tx:
-        offered = list_datasets(tx, viewer.caller, _FEW, status="active").items
+        offered = DATASETS.page(tx, viewer.caller, _FEW, status="active").items
         return render(
             "home.html",
             viewer=viewer,
@@ -59,8 +59,8 @@ def live_home(viewer: MemberNow) -> HTMLResponse:
 def _own(viewer: Viewer) -> dict[str, Any]:
     answers = viewer.parts.vault.answers()
     with viewer.parts.database.transaction() as tx:
-        mine = requests.list_requests(tx, viewer.caller, _FEW, view="mine")
-        queue = requests.list_requests(tx, viewer.caller, Window(limit=1), view="queue") if viewer.inside else None
+        mine = REQUESTS.page(tx, viewer.caller, _FEW, view="mine")
+        queue = REQUESTS.page(tx, viewer.caller, Window(limit=1), view="queue") if viewer.inside else None
         return {
             "leases": _own_leases(tx, viewer),
             "grants": _own_grants(tx, viewer),
@@ -77,7 +77,7 @@ def _of_auditor(viewer: Viewer) -> HTMLResponse:
             "home_auditor.html",
             viewer=viewer,
             events=told(tx, viewer.caller, happened),
-            suspensions=reports.list_suspensions(tx, viewer.caller, _FEW, state="open").items,
+            suspensions=SUSPENSIONS.page(tx, viewer.caller, _FEW, state="open").items,
             notices=recovery_notices.for_caller(tx, viewer.caller, viewer.now),
         )
 
@@ -113,11 +113,11 @@ def _confirm(setback: Setback, path: str) -> HTMLResponse:
 
 
 def _own_leases(tx: Transaction, viewer: Viewer) -> list[LeaseShown]:
-    filters = holdings.Filters(person=viewer.caller.id, state="live")
-    return leases_shown(tx, holdings.list_leases(tx, viewer.caller, Window(limit=20), filters).items)
+    live = LEASES.page(tx, viewer.caller, Window(limit=20), person=viewer.caller.id, state="live")
+    return leases_shown(tx, live.items)
 
 
 def _own_grants(tx: Transaction, viewer: Viewer) -> list[GrantShown]:
-    found = holdings.list_grants(tx, viewer.caller, Window(limit=100), holdings.Filters(state="current")).items
+    found = GRANTS.page(tx, viewer.caller, Window(limit=100), state="current").items
     teams = set(tx.scalars(select(TeamMember.team_id).where(TeamMember.person_id == viewer.caller.id)))
     return grants_shown(tx, [item for item in found if item.person_id == viewer.caller.id or item.team_id in teams])

@@ -103,7 +103,9 @@ def _invite_page(setback: Setback, filled: Mapping[str, str]) -> HTMLResponse:
 def _unused_page(setback: Setback, cursor: str | None) -> HTMLResponse:
     viewer = setback.viewer
     with viewer.parts.database.transaction() as tx:
-        waiting = invitations.seen_by(viewer.caller).where(Invitation.purpose == "join", invitations.unused(viewer.now))
+        waiting = invitations.INVITATIONS.query(tx, viewer.caller).where(
+            Invitation.purpose == "join", invitations.unused(viewer.now)
+        )
         found = page(tx, waiting, Invitation.id, Window(cursor))
         used = {item.source_id for item in found.items}
         names = select(SignInSource.id, SignInSource.name).where(SignInSource.id.in_(used))

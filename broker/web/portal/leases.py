@@ -13,13 +13,14 @@ from sqlalchemy import select
 from starlette.responses import Response
 
 from broker.auditing.reading_events import Told, of_lease
-from broker.auditing.sentences import SENTENCES
+from broker.auditing.sentences import sentences
 from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import Denied, Invalid
 from broker.base.paging import Page, Window
 from broker.kinds.discovery import kinds
 from broker.leases import holdings, renewing, sweeping
+from broker.leases.holdings import LEASES
 from broker.models import LIVE_STATES, Lease, Slice
 from broker.registry.naming import LONGEST, names_of, names_seen, person_meant
 from broker.web.api.holding_shapes import LeaseFull, lease_full, leases_shown
@@ -75,12 +76,22 @@ def leases(
     choices = [("", "Any"), *((name, name) for name in sorted(kinds))]
     context: dict[str, Any] = {"asked": asked, "state": state, "kinds": choices, "names": names, "trouble": trouble}
     if trouble:
-        return render("leases.html", viewer=viewer, status=trouble.status, page=Page([], None), **context, **_NOTHING)
+        return render(
+            "leases.html",
+            viewer=viewer,
+            status=trouble.status,
+            page=Page(items=[], next_cursor=None),
+            **context,
+            **_NOTHING,
+        )
     if state != "all":
-        return render("leases.html", viewer=viewer, page=Page([], None), **context, **_live(viewer, asked))
+        return render(
+            "leases.html", viewer=viewer, page=Page(items=[], next_cursor=None), **context, **_live(viewer, asked)
+        )
     with viewer.parts.database.transaction() as tx:
-        filters = holdings.Filters(dataset=asked["dataset"] or None, person=asked["person"] or None)
-        page = holdings.list_leases(tx, viewer.caller, Window(cursor), filters)
+        page = LEASES.page(
+            tx, viewer.caller, Window(cursor), dataset=asked["dataset"] or None, person=asked["person"] or None
+        )
         found = leases_shown(tx, page.items)
     return render("leases.html", viewer=viewer, page=page, leases=found, **context)
 
@@ -94,8 +105,13 @@ def live_leases(viewer: MemberNow, dataset: str = "", person: str = "", kind: st
 
 def _live(viewer: Viewer, asked: Mapping[str, str]) -> dict[str, Any]:
     with viewer.parts.database.transaction() as tx:
-        filters = holdings.Filters(dataset=asked["dataset"] or None, person=asked["person"] or None)
-        items = holdings.live_leases(tx, viewer.caller, filters, kind=asked["kind"] or None)
+        items = holdings.live_leases(
+            tx,
+            viewer.caller,
+            dataset=asked["dataset"] or None,
+            person=asked["person"] or None,
+            kind=asked["kind"] or None,
+        )
         found = leases_shown(tx, items)
         by_hand = _by_hand(viewer, tx, items)
     return {
@@ -207,7 +223,7 @@ def _happened(tx: Transaction, lease: LeaseFull, events: Sequence[Told]) -> list
 
 def _said(event: Told, who: str) -> str:
     # On the lease's own page its name would say nothing.
-    said = SENTENCES.get(event.kind, event.kind).replace(" {whom}", "").replace(" ({cause})", "").format(who=who)
+    said = sentences().get(event.kind, event.kind).replace(" {whom}", "").replace(" ({cause})", "").format(who=who)
     if event.kind != "lease.ending" or not event.cause:
         return said
     return f"{said.rstrip('.')}: {_CAUSES.get(event.cause, event.cause.replace('_', ' '))}."

@@ -17,8 +17,7 @@ from broker.gate import explain
 from broker.gate.facts import Ask
 from broker.identity.permissions import require_admin
 from broker.kinds.discovery import kinds
-from broker.leases import holdings
-from broker.leases.holdings import Filters
+from broker.leases.holdings import GRANTS
 from broker.models import Dataset, Grant, Vendor
 from broker.policies import ACTIONS, Decision
 from broker.registry import offers, vendors
@@ -78,14 +77,14 @@ def grants(
 ) -> HTMLResponse:
     """Grants, newest first, narrowed by what the address says."""
     asked = {"dataset": dataset.strip()[:64], "person": person.strip()[:LONGEST], "state": state}
-    page: Page[Grant] = Page([], None)
+    page: Page[Grant] = Page(items=[], next_cursor=None)
     trouble = None
     with viewer.parts.database.transaction() as tx:
         try:
             whom = person_meant(tx, viewer.caller, asked["person"])
             wanted = state if state in ("current", "ended") else None
-            filters = Filters(dataset=asked["dataset"] or None, person=whom, state=wanted)
-            page = holdings.list_grants(tx, viewer.caller, Window(cursor), filters)
+            narrowed = {"dataset": asked["dataset"] or None, "person": whom, "state": wanted}
+            page = GRANTS.page(tx, viewer.caller, Window(cursor), **narrowed)
             asked["person"] = whom or ""
         except Invalid as error:
             trouble = trouble_of(error)

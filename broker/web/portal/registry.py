@@ -33,7 +33,7 @@ def all_teams(viewer: MemberNow, cursor: str | None = None, vendor: str = "") ->
     """Teams, newest first."""
     _looks_after_people(viewer.caller)
     with viewer.parts.database.transaction() as tx:
-        page = teams.list_teams(tx, viewer.caller, Window(cursor), vendor_id=vendor or None)
+        page = teams.TEAMS.page(tx, viewer.caller, Window(cursor), vendor=vendor or None)
         names = _vendor_names(tx, [team.vendor_id for team in page.items])
     return render("registry/teams.html", viewer=viewer, page=page, vendors=names, vendor=vendor)
 
@@ -143,7 +143,7 @@ def _team_page(setback: Setback, team_id: str, filled: Mapping[str, str]) -> HTM
         members = teams.members_of(tx, team)
         inside = {member.id for member in members}
         changes = viewer.caller.is_admin or is_lead(viewer.caller, team.vendor_id)
-        staff = people.list_people(tx, viewer.caller, Window(limit=_MOST_STAFF), vendor_id=team.vendor_id)
+        staff = people.PEOPLE.page(tx, viewer.caller, Window(limit=_MOST_STAFF), vendor=team.vendor_id)
         others = [item for item in each_told_apart(staff.items).items() if item[0] not in inside]
         vendor = tx.get_one(Vendor, team.vendor_id)
         waiting = waiting_acts(tx, viewer, [team.id]) if changes else {"proposed": []}
@@ -155,7 +155,7 @@ def _services_page(setback: Setback, cursor: str | None, filled: Mapping[str, st
     viewer = setback.viewer
     _looks_after_people(viewer.caller, auditors=True)
     with viewer.parts.database.transaction() as tx:
-        page = services.list_services(tx, viewer.caller, Window(cursor))
+        page = services.SERVICES.page(tx, viewer.caller, Window(cursor))
         names = _vendor_names(tx, [item.vendor_id for item in page.items if item.vendor_id])
         choices = _vendor_choices(tx, viewer.caller)
         waiting = waiting_acts(tx, viewer, [item.id for item in page.items]) if viewer.inside else {"proposed": []}
@@ -188,7 +188,7 @@ def _vendor_choices(tx: Transaction, caller: Caller) -> list[tuple[str, str]]:
     if not caller.is_admin:
         return []
     require_admin(caller)
-    return [(item.id, item.name) for item in vendors.list_vendors(tx, caller, Window(limit=_MOST_STAFF)).items]
+    return [(item.id, item.name) for item in vendors.VENDORS.page(tx, caller, Window(limit=_MOST_STAFF)).items]
 
 
 def _vendor_names(tx: Transaction, ids: list[str]) -> dict[str, str]:

@@ -45,7 +45,7 @@ def _queue(viewer: Viewer, cursor: str | None, show: str) -> dict[str, Any]:
     view = _VIEWS.get(show, "queue")
     with viewer.parts.database.transaction() as tx:
         window = Window(cursor, oldest_first=view != "decided")
-        page = requests.list_requests(tx, viewer.caller, window, view=view)
+        page = requests.REQUESTS.page(tx, viewer.caller, window, view=view)
         found = shown(tx, viewer.caller, page.items)
         asked = {item.person.id for item in found}
         of = select(Person.id, Vendor.name).join(Vendor, Vendor.id == Person.vendor_id).where(Person.id.in_(asked))

@@ -15,16 +15,6 @@ from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow
 
 router = APIRouter()
-PLURALS = {
-    "dataset": "datasets",
-    "vendor": "vendors",
-    "person": "people",
-    "team": "teams",
-    "lease": "leases",
-    "grant": "grants",
-    "request": "requests",
-    "event": "events",
-}
 
 
 @router.get("/search")
@@ -43,4 +33,4 @@ def _found(viewer: MemberNow, q: str, hits: list[Hit]) -> HTMLResponse:
 
 
 def _path(hit: Hit) -> str:
-    return f"/{PLURALS[hit.what]}/{hit.id}"
+    return f"/{hit.place}/{hit.id}"

@@ -14,16 +14,18 @@ from broker.base.database import now as clock
 from broker.base.errors import Forbidden, Invalid
 from broker.base.paging import Window
 from broker.identity import sources
+from broker.identity.sources import SOURCES
 from broker.registry import vendors
 from broker.web.api.sources import (
     Checked,
     MfaBody,
     SourceBody,
     check_source,
-    list_sources,
     propose_source,
     propose_trust_mfa,
+    sources_shown,
 )
+from broker.web.api.verbs import At
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
@@ -96,8 +98,12 @@ def _sources_page(
     setback: Setback, cursor: str | None, filled: Mapping[str, str], checked: Checked | None = None
 ) -> HTMLResponse:
     viewer = setback.viewer
-    found = list_sources(viewer.caller, viewer.parts, Window(cursor))
-    return _page("registry/sources.html", setback, page=found, cursor=cursor, filled=filled, checked=checked)
+    with viewer.parts.database.transaction() as tx:
+        found = SOURCES.page(tx, viewer.caller, Window(cursor))
+        shown = sources_shown(At(viewer.parts, viewer.caller, tx), found.items)
+    return _page(
+        "registry/sources.html", setback, page=found, sources=shown, cursor=cursor, filled=filled, checked=checked
+    )
 
 
 def _new_source(setback: Setback, filled: Mapping[str, str]) -> HTMLResponse:
@@ -105,7 +111,7 @@ def _new_source(setback: Setback, filled: Mapping[str, str]) -> HTMLResponse:
     if not viewer.caller.is_admin:
         raise Forbidden("Only an admin proposes this.", advice="Ask an admin of the organisation.")
     with viewer.parts.database.transaction() as tx:
-        found = vendors.list_vendors(tx, viewer.caller, Window(limit=_MOST_VENDORS)).items
+        found = vendors.VENDORS.page(tx, viewer.caller, Window(limit=_MOST_VENDORS)).items
     choices = [("", "The organisation itself"), *((item.id, item.name) for item in found)]
     # A secret is never sent back into a page.
     shown = {name: value for name, value in filled.items() if name != "client_secret"}

@@ -36,7 +36,7 @@ def all_suspensions(viewer: MemberNow, cursor: str | None = None, state: str = "
     """Suspensions, newest first."""
     with viewer.parts.database.transaction() as tx:
         wanted = state if state in ("open", "lifted") else None
-        page = reports.list_suspensions(tx, viewer.caller, Window(cursor), state=wanted)
+        page = reports.SUSPENSIONS.page(tx, viewer.caller, Window(cursor), state=wanted)
         ended = confirmed(tx, page.items[:_CHARTED], viewer.now)
     return render("suspend/list.html", viewer=viewer, page=page, state=wanted or "", confirmed=ended)
 
