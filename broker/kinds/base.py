@@ -1,16 +1,23 @@
 """The kind interface: what issuing, ending and reconciling need of a kind of credential, and nothing more.
 
-Kinds get plain values and a `Vault`; they know neither records nor HTTP. A new kind is one new folder beside this file.
+Kinds get plain values and a `Vault`; they know neither records nor HTTP. A kind overrides what it has: everything
+optional has a default here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
+import structlog
+
+from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import ChildToken, Vault
+
+log = structlog.get_logger(__name__)
 
 # Where the broker itself could not ask, among the places that did not say what they hold.
 BROKER = "broker"
@@ -189,7 +196,7 @@ class Exposed(Exception):
         self.again = until if again is None else min(again, until)
 
 
-class Kind(Protocol):
+class Kind(ABC):
     """One kind of credential.
 
     `position`: its place among the kinds wherever they are listed, lowest first.
@@ -199,30 +206,26 @@ class Kind(Protocol):
     `binding_fields`: what a form asks of a slice beside its connection; None where it has pages of its own, or none.
     """
 
-    name: str
-    position: int
-    ending: Ending
-    use: Use
-    actions: frozenset[str]
-    at_backend: bool
-    needs_child_token: bool
-    renewable: bool
-    proof: Proof | None
-    connects: Connects | None
-    binding_fields: tuple[BindingField, ...] | None
+    name: ClassVar[str]
+    position: ClassVar[int]
+    ending: ClassVar[Ending]
+    use: ClassVar[Use]
+    actions: ClassVar[frozenset[str]] = frozenset({"read", "write"})
+    at_backend: ClassVar[bool] = True
+    needs_child_token: ClassVar[bool] = False
+    renewable: ClassVar[bool] = False
+    proof: ClassVar[Proof | None] = None
+    connects: ClassVar[Connects | None] = None
+    binding_fields: ClassVar[tuple[BindingField, ...] | None] = None
 
+    # What a slice is bound to, and making it real there.
+
+    @abstractmethod
     def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the binding in canonical form.
 
         Raises:
             Invalid: anything in it is unknown, malformed, or could widen what the slice shows.
-        """
-
-    def check_proof(self, text: str) -> str:
-        """Return a guest's public key or signing request in canonical form; only asked of kinds with a `proof`.
-
-        Raises:
-            Invalid: it is malformed, too weak, or not what it should be.
         """
 
     def register(self, setup: Vault, slice_id: str, bound: Bound) -> int | None:
@@ -233,16 +236,26 @@ class Kind(Protocol):
             BackendDown: a backend did not answer; it is tried again.
             VaultRefused: OpenBao refuses the setup identity.
         """
+        return None
 
     def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
         """Remove what `register` made; twice is fine. Raises as `register` does."""
 
-    def tool(self, values: Mapping[str, str]) -> tuple[str, str]:
-        """What a guest does with the values in a tool of their own, and the command to type, without the secret."""
+    # Issuing.
+
+    def check_proof(self, text: str) -> str:
+        """Return a guest's public key or signing request in canonical form.
+
+        Raises:
+            Invalid: it is malformed, too weak, not what it should be, or the kind takes none.
+        """
+        raise Invalid(f"A credential of kind {self.name} takes no public key.", field="/public_key")
 
     def policies(self, slice_id: str, action: str) -> list[str]:
         """The names of the OpenBao policies a child token for this slice and action needs."""
+        return []
 
+    @abstractmethod
     def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
         """Make the credential, short-lived until activated.
 
@@ -250,118 +263,112 @@ class Kind(Protocol):
             BackendDown: a backend did not answer usefully in time.
         """
 
+    @abstractmethod
+    def tool(self, values: Mapping[str, str]) -> tuple[str, str]:
+        """What a guest does with the values in a tool of their own, and the command to type, without the secret."""
+
     def activate(self, vault: Vault, lease: LeaseToIssue, issued: Issued) -> None:
-        """Lengthen what was issued to the lease's lifetime; called only once the lease is recorded as active."""
+        """Lengthen what was issued to the lease's lifetime, if it needs that; the lease is recorded as active."""
 
     def renew(self, vault: Vault, lease: LeaseToEnd, seconds: int) -> None:
-        """Let the same credential live `seconds` from now; only asked of kinds that are `renewable`.
+        """Let the same credential live `seconds` from now, where the kind is `renewable`.
 
         Raises:
-            BackendDown: it did not answer usefully, and the credential ends as it would have.
+            BackendDown: it did not answer usefully, or cannot; the credential ends as it would have.
             VaultRefused: the backend refuses.
+        """
+        raise keystore_failed(f"Credentials of kind {self.name} cannot be renewed.")
+
+    # Ending.
+
+    @abstractmethod
+    def end_many(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
+        """Refuse new use, end what is open, revoke, then ask the backend; twice is fine.
+
+        Returns:
+            By lease id what confirmed its end, or why it is not confirmed: `NotEnded` if the backend still shows
+            something, `Exposed` if it cannot end it sooner, `BackendDown` or `VaultRefused` if it could not be asked.
         """
 
     def end(self, vault: Vault, lease: LeaseToEnd) -> str:
-        """Close the door, end what is open, revoke, then ask the backend. Returns what confirmed it; twice is fine.
-
-        Raises:
-            NotEnded: the backend still shows something.
-            Exposed: the backend cannot end it sooner than it says.
-            BackendDown: it could not be asked.
-        """
+        """As `end_many`, for one lease; what that would return as an error is raised."""
+        outcome = self.end_many(vault, [lease])[lease.id]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def by_hand(self, lease: LeaseToEnd) -> str:
         """What an operator would type at the backend to end it, should the broker never manage to; "" for nothing."""
+        return ""
 
     def shown(self, vault: Vault, tag: str, bounds: Sequence[Bound]) -> Shown:
         """What the backends behind these slices show with our tag; one that is silent is named, never left out."""
+        return Shown()
 
+    # OpenBao's own leases, for kinds that make credentials through an engine that keeps one for each.
 
-@runtime_checkable
-class LendsAgain(Protocol):
-    """A kind whose users are made and ended by statements that the key store keeps for each slice.
+    keeps_leases: ClassVar[bool] = False
 
-    `statements` tells one version of them from another.
-    """
+    def kept(self, vault: Vault, slice_ids: frozenset[str]) -> frozenset[str]:
+        """OpenBao's leases, by its own names, of credentials for these slices.
 
-    name: str
-    statements: str
-
-    def lend_again(self, setup: Vault, slice_id: str, bound: Bound) -> None:
-        """Give the key store this version's statements for a slice that an earlier one registered.
+        One that outlives its credential is forgotten; a credential that outlives it has lost its backstop.
 
         Raises:
-            BackendDown: the key store does not answer.
+            BackendDown, VaultRefused: it did not say.
+        """
+        return frozenset()
+
+    def settle(self, vault: Vault, lease: LeaseToEnd) -> None:
+        """Let OpenBao forget a credential whose end is confirmed. Nothing depends on it; it may be lost."""
+
+    # Statements by which OpenBao makes and ends credentials, kept for each slice.
+
+    # Tells one version of them from another; "" where there are none.
+    statements: ClassVar[str] = ""
+
+    def update_statements(self, setup: Vault, slice_id: str, bound: Bound) -> None:
+        """Give OpenBao this version's statements for a slice that an earlier one registered.
+
+        Raises:
+            BackendDown: OpenBao does not answer.
         """
 
+    # Guests' sessions that the backend shows and that take more than they may.
 
-@runtime_checkable
-class HoldsToLimits(Protocol):
-    """What a kind offers besides where a guest may switch off the timeouts of its own sessions."""
+    has_login_blockers: ClassVar[bool] = False
 
     def end_overlong(self, vault: Vault, connection: str) -> Sequence[str]:
         """End sessions that run or hold something too long, or hold too many locks; returns their users' names.
 
         Raises:
-            BackendDown: the place does not answer.
+            BackendDown: the server does not answer.
         """
+        return ()
 
-
-@runtime_checkable
-class KeepsDoorOpen(Protocol):
-    """What a kind offers besides where one guest can make every log-in wait."""
-
-    def keep_door_open(self, vault: Vault, connection: str) -> Sequence[str]:
-        """End sessions that do so, and be ready to do it the next time; returns their users' names.
+    def end_login_blockers(self, vault: Vault, connection: str) -> Sequence[str]:
+        """End sessions that make every log-in wait, and be ready to do it the next time; returns their users' names.
 
         Raises:
-            BackendDown: the place does not answer.
+            BackendDown: the server does not answer.
         """
+        return ()
 
+    def end_sessions(self, vault: Vault, connection: str, handles: Sequence[str]) -> int:
+        """End what is open under these handles and nothing else, without waiting; returns of how many that can be.
 
-@runtime_checkable
-class KeepsOut(Protocol):
-    """What a kind offers besides where sessions can be ended while the door cannot be closed."""
-
-    def keep_out(self, vault: Vault, connection: str, handles: Sequence[str]) -> None:
-        """End what is open under these handles and nothing else, without waiting for anything.
+        For leases whose log-in cannot be switched off at the moment.
 
         Raises:
-            BackendDown: the place does not answer.
+            BackendDown: the server does not answer.
         """
+        return 0
 
+    # What lies behind a slice, where it may become something else under the same name.
 
-@runtime_checkable
-class EndsTogether(Protocol):
-    """What a kind offers besides where many credentials end sooner together than one after the other."""
+    inspects_sources: ClassVar[bool] = False
 
-    def end_many(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
-        """As `Kind.end`, for many: by lease id what confirmed its end or what `end` would have raised."""
-
-
-@runtime_checkable
-class KeepsLeases(Protocol):
-    """What a kind offers besides where the key store keeps a lease of its own for each credential.
-
-    One that outlives its credential is forgotten; a credential that outlives it has lost its backstop.
-    """
-
-    def kept(self, vault: Vault, slice_ids: frozenset[str]) -> frozenset[str]:
-        """The key store's leases, by its own names, of credentials for these slices.
-
-        Raises:
-            BackendDown, VaultRefused: it did not say.
-        """
-
-    def settle(self, vault: Vault, lease: LeaseToEnd) -> None:
-        """Let the key store forget a credential whose end is confirmed. Nothing depends on it; it may be lost."""
-
-
-@runtime_checkable
-class LooksAgain(Protocol):
-    """What a kind offers besides where what lies behind a slice may become something else under the same name."""
-
-    def look(
+    def inspect_sources(
         self, setup: Vault, connection: str, slices: Mapping[str, Mapping[str, Any]]
     ) -> Mapping[str, Mapping[str, Any] | None]:
         """What lies behind slices of one connection now, as JSON by slice id; None where nothing does.
@@ -373,11 +380,59 @@ class LooksAgain(Protocol):
             BackendDown: it could not be asked.
             VaultRefused: OpenBao refuses the setup identity.
         """
+        return {}
 
     def difference(
         self, was: Mapping[str, Any] | None, now: Mapping[str, Any] | None, binding: Mapping[str, Any]
     ) -> str:
         """What has changed since `was`, as a sentence; "" if nothing. None: it was registered before this was kept."""
+        return ""
 
     def outdated(self, was: Mapping[str, Any] | None) -> bool:
         """Whether the slice was made in another way than slices are made now, and is to be made again."""
+        return False
+
+
+def own_token(token: ChildToken | None) -> ChildToken:
+    """The child token of a kind that `needs_child_token`."""
+    if token is None:
+        raise ValueError("this kind issues with a child token only")
+    return token
+
+
+def shown_by_each(
+    kind: str,
+    tag: str,
+    bounds: Sequence[Bound],
+    ask: Callable[[Bound], Iterable[tuple[str, str, bool]]],
+    *,
+    complete: bool = False,
+) -> Shown:
+    """What each connection shows, asked one after the other.
+
+    Args:
+        ask: the tag and lease id of each credential that one connection shows, and whether it is best ended there:
+            servers that several connections lead to show the same. Raises `BackendDown`.
+    """
+    found: dict[str, Seen] = {}
+    asked, unasked, others = set[str](), dict[str, str](), set[str]()
+    for name, bound in sorted({bound.connection: bound for bound in bounds}.items()):
+        try:
+            rows = list(ask(bound))
+        except BackendDown as error:
+            log.warning("connection.not_listed", kind=kind, connection=name, detail=error.detail)
+            unasked[name] = error.detail
+            continue
+        asked.add(name)
+        for other_tag, lease_id, at_home in rows:
+            handle = f"{other_tag}-{lease_id}"
+            if other_tag != tag:
+                others.add(other_tag)
+            elif at_home or handle not in found:
+                found[handle] = Seen(bound)
+    return Shown(found, frozenset(asked), unasked, frozenset(others), complete)
+
+
+def keystore_failed(detail: str) -> BackendDown:
+    """OpenBao did not do what issuing or ending needs of it."""
+    return BackendDown(detail, backend="openbao", advice="Try again in a minute; the operator finds more in the log.")

@@ -18,7 +18,7 @@ from broker.base import metrics
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, GuestkeyError
 from broker.keystore.vault import VaultRefused
-from broker.kinds.base import BROKER, Bound, Exposed, KeepsLeases, LeaseToEnd, NotEnded, Seen, Shown
+from broker.kinds.base import BROKER, Bound, Exposed, LeaseToEnd, NotEnded, Seen, Shown
 from broker.kinds.discovery import kinds
 from broker.leases import unreachable
 from broker.log import audit
@@ -110,7 +110,7 @@ def _reconcile_kind(parts: Parts, name: str, slices: Mapping[str, Bound], began:
 def _kept(parts: Parts, name: str, slice_ids: frozenset[str]) -> tuple[frozenset[str] | None, Mapping[str, str]]:
     """The key store's leases of a kind that keeps any, or why they are not known."""
     kind = kinds[name]
-    if not isinstance(kind, KeepsLeases):
+    if not kind.keeps_leases:
         return None, {}
     try:
         return kind.kept(parts.vault, slice_ids), {}
@@ -176,8 +176,7 @@ def _is_lost(parts: Parts, lease: Lease, kept: frozenset[str] | None, began: dat
 
 def _forget(parts: Parts, name: str, kept: frozenset[str], began: datetime) -> list[str]:
     """Let the key store forget leases that no living lease of ours accounts for: their credential is gone."""
-    kind = kinds[name]
-    if not kept or not isinstance(kind, KeepsLeases):
+    if not kept:
         return []
     with parts.database.transaction() as tx:
         query = select(Lease.backend_lease_id).where(Lease.kind == name, Lease.state.in_(LIVE_STATES))
@@ -190,7 +189,7 @@ def _forget(parts: Parts, name: str, kept: frozenset[str], began: datetime) -> l
             return forgotten
         # A younger one belongs to a credential that is being made.
         if begun is not None and begun < began - _SETTLED:
-            kind.settle(parts.vault, LeaseToEnd("", "", {}, lease_id))
+            kinds[name].settle(parts.vault, LeaseToEnd("", "", {}, lease_id))
             forgotten.append(lease_id)
             log.warning("lease.forgotten", kind=name)
     return forgotten

@@ -22,7 +22,7 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, GuestkeyError
 from broker.keystore.vault import VaultRefused
-from broker.kinds.base import Bound, EndsTogether, Exposed, KeepsLeases, Kind, LeaseToEnd, NotEnded
+from broker.kinds.base import Bound, Exposed, Kind, LeaseToEnd, NotEnded
 from broker.kinds.discovery import kinds
 from broker.leases import end_outcomes
 from broker.log import audit
@@ -91,15 +91,11 @@ def end_marked(parts: Parts, pool: ThreadPoolExecutor) -> int:
 
 
 def _jobs(claimed: Sequence[_Claimed]) -> list[list[_Claimed]]:
-    """What one hand does at a time: one lease, or all at one place that end sooner together."""
+    """What one hand does at a time: all leases of one kind at one place, which end sooner together."""
     together: dict[tuple[str, str], list[_Claimed]] = {}
-    alone: list[list[_Claimed]] = []
     for one in claimed:
-        if isinstance(kinds[one.lease.kind], EndsTogether):
-            together.setdefault((one.lease.kind, Bound(one.to_end.binding).connection), []).append(one)
-        else:
-            alone.append([one])
-    return [*together.values(), *alone]
+        together.setdefault((one.lease.kind, Bound(one.to_end.binding).connection), []).append(one)
+    return list(together.values())
 
 
 def to_end(parts: Parts, lease: Lease, binding: Mapping[str, Any], now: datetime) -> LeaseToEnd:
@@ -135,7 +131,7 @@ def _end(parts: Parts, claimed: Sequence[_Claimed], until: float) -> None:
         log.exception("lease.ending_unexpected", error=type(error).__name__, **about)
         return
     kind = kinds[claimed[0].lease.kind]
-    if isinstance(kind, EndsTogether) and isinstance(kind, KeepsLeases):
+    if kind.keeps_leases:
         for one in claimed:
             if one.lease.id in over:
                 parts.unsettled.put((kind, one.to_end))
@@ -144,11 +140,10 @@ def _end(parts: Parts, claimed: Sequence[_Claimed], until: float) -> None:
 def _attempt(parts: Parts, claimed: Sequence[_Claimed]) -> Mapping[str, str | Exception]:
     """By lease id what confirmed the end, or why there is none."""
     kind = kinds[claimed[0].lease.kind]
-    if isinstance(kind, EndsTogether):
-        try:
-            return kind.end_many(parts.vault, [one.to_end for one in claimed])
-        except Exception as error:  # one that cannot be worked at must not keep the others alive
-            log.exception("lease.not_ended_together", leases=len(claimed), error=type(error).__name__)
+    try:
+        return kind.end_many(parts.vault, [one.to_end for one in claimed])
+    except Exception as error:  # one that cannot be worked at must not keep the others alive
+        log.exception("lease.not_ended_together", leases=len(claimed), error=type(error).__name__)
     return {one.lease.id: _attempt_alone(parts, kind, one) for one in claimed}
 
 

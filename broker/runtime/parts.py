@@ -11,7 +11,7 @@ from broker.base.database import Database, Transaction
 from broker.base.errors import Invalid
 from broker.base.settings import BaoIdentity, Settings
 from broker.keystore.vault import Vault
-from broker.kinds.base import KeepsLeases, LeaseToEnd
+from broker.kinds.base import Kind, LeaseToEnd
 from broker.runtime.installation import installation_tag
 from broker.runtime.rulebook import Rulebook
 
@@ -29,7 +29,7 @@ class Parts:
     # Work beside a request; finished before the process leaves.
     background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(16, "background"))
     # What the key store may forget, once this process has nothing more urgent to end.
-    unsettled: SimpleQueue[tuple[KeepsLeases, LeaseToEnd]] = field(default_factory=SimpleQueue)
+    unsettled: SimpleQueue[tuple[Kind, LeaseToEnd]] = field(default_factory=SimpleQueue)
     # Whether this process has asked the witness (`broker.revocation.witness`) if the records are the latest.
     witnessed: bool = False
     _tag: str = ""

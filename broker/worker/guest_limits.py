@@ -12,7 +12,6 @@ import structlog
 from sqlalchemy import select
 
 from broker.base.errors import BackendDown
-from broker.kinds.base import HoldsToLimits, KeepsOut
 from broker.kinds.discovery import kinds
 from broker.models import LIVE_STATES, Lease, Slice
 from broker.runtime.parts import Parts
@@ -36,11 +35,10 @@ def end_overlong(parts: Parts) -> int:
     places = {(kind, str(binding["connection"])) for kind, binding in rows if "connection" in binding}
     ended = 0
     for name, connection in sorted(places):
-        kind = kinds.get(name)
-        if not isinstance(kind, HoldsToLimits):
+        if name not in kinds:
             continue
         try:
-            users = kind.end_overlong(parts.vault, connection)
+            users = kinds[name].end_overlong(parts.vault, connection)
         except BackendDown as error:
             log.warning("guests.not_looked_at", connection=connection, backend=error.backend)
             continue
@@ -61,13 +59,10 @@ def end_sessions_of_failed_leases(parts: Parts) -> int:
             handles[kind, str(binding["connection"])].append(handle)
     kept_out = 0
     for (name, connection), some in sorted(handles.items()):
-        kind = kinds.get(name)
-        if not isinstance(kind, KeepsOut):
+        if name not in kinds:
             continue
         try:
-            kind.keep_out(parts.vault, connection, some)
+            kept_out += kinds[name].end_sessions(parts.vault, connection, some)
         except BackendDown as error:
             log.warning("guests.not_kept_out", connection=connection, backend=error.backend)
-            continue
-        kept_out += len(some)
     return kept_out

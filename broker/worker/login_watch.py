@@ -14,7 +14,6 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from broker.base.errors import BackendDown, GuestkeyError
-from broker.kinds.base import KeepsDoorOpen
 from broker.kinds.discovery import kinds
 from broker.models import Slice
 from broker.runtime.parts import Parts
@@ -60,7 +59,7 @@ class LoginWatch:
             log.warning("doors.not_listed", error=type(error).__name__)
             return []
         found = {(kind, str(binding["connection"])) for kind, binding in rows if "connection" in binding}
-        return sorted(place for place in found if isinstance(kinds.get(place[0]), KeepsDoorOpen))
+        return sorted(place for place in found if place[0] in kinds and kinds[place[0]].has_login_blockers)
 
     def _watch(self, place: ServerKey, stopping: threading.Event) -> None:
         look = watcher_of(self._parts, place)
@@ -76,10 +75,8 @@ def watcher_of(parts: Parts, place: ServerKey) -> Callable[[], int]:
 
     def look() -> int:
         nonlocal silent
-        if not isinstance(kind, KeepsDoorOpen):
-            return 0
         try:
-            users = kind.keep_door_open(parts.vault, connection)
+            users = kind.end_login_blockers(parts.vault, connection)
         except BackendDown as error:
             if not silent:
                 log.warning("doors.not_looked_at", connection=connection, detail=error.detail)

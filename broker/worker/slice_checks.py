@@ -16,7 +16,6 @@ from sqlalchemy import select, update
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import Vault, VaultRefused
-from broker.kinds.base import LooksAgain
 from broker.kinds.discovery import kinds
 from broker.log import audit
 from broker.models import Dataset, Lease, Slice
@@ -34,7 +33,7 @@ def recheck_slices(parts: Parts, setup: Vault) -> int:
 
     A connection that does not answer is passed over: see `broker.leases.unreachable`; it gives no credentials.
     """
-    of = [name for name, kind in kinds.items() if isinstance(kind, LooksAgain)]
+    of = [name for name, kind in kinds.items() if kind.inspects_sources]
     query = select(Slice).join(Dataset).where(Slice.state == "ready", Slice.kind.in_(of), Dataset.status != "retired")
     with parts.database.transaction() as tx:
         ready = tx.scalars(query).all()
@@ -46,10 +45,8 @@ def recheck_slices(parts: Parts, setup: Vault) -> int:
 
 def _look(parts: Parts, setup: Vault, kind_name: str, connection: str, slices: list[Slice]) -> int:
     kind = kinds[kind_name]
-    if not isinstance(kind, LooksAgain):
-        raise TypeError(kind_name)
     try:
-        shown = kind.look(setup, connection, {slice_.id: slice_.binding for slice_ in slices})
+        shown = kind.inspect_sources(setup, connection, {slice_.id: slice_.binding for slice_ in slices})
     except (BackendDown, VaultRefused, Invalid) as error:
         log.warning("slices.not_looked_at", kind=kind_name, connection=connection, error=type(error).__name__)
         return 0

@@ -18,7 +18,7 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import Vault, VaultRefused
-from broker.kinds.base import Bound, LendsAgain, LooksAgain
+from broker.kinds.base import Bound
 from broker.kinds.discovery import kinds
 from broker.log import audit
 from broker.models import LIVE_STATES, Dataset, Lease, Slice
@@ -101,9 +101,9 @@ def rebuild(parts: Parts, setup: Vault, slice_id: str) -> None:
 def _seen(setup: Vault, slice_: Slice) -> dict[str, Any] | None:
     """What lies behind a slice just made, for those of kinds that can be looked at again."""
     kind = kinds[slice_.kind]
-    if not isinstance(kind, LooksAgain):
+    if not kind.inspects_sources:
         return None
-    shown = kind.look(setup, str(slice_.binding["connection"]), {slice_.id: slice_.binding})[slice_.id]
+    shown = kind.inspect_sources(setup, str(slice_.binding["connection"]), {slice_.id: slice_.binding})[slice_.id]
     return None if shown is None else dict(shown)
 
 
@@ -138,7 +138,7 @@ def refresh_statements(parts: Parts, setup: Vault, stopping: Callable[[], bool] 
     """
     done = 0
     for kind in kinds.values():
-        if not isinstance(kind, LendsAgain):
+        if not kind.statements:
             continue
         name = f"lend-{kind.name}-{kind.statements}"
         query = (
@@ -152,7 +152,7 @@ def refresh_statements(parts: Parts, setup: Vault, stopping: Callable[[], bool] 
             if stopping():
                 return done
             try:
-                kind.lend_again(setup, slice_.id, _bound(parts, slice_))
+                kind.update_statements(setup, slice_.id, _bound(parts, slice_))
             except Invalid as error:
                 # A binding that is none any more is nobody's to use, and must not keep the others from it.
                 log.error("slice.not_lent_again", slice=slice_.id, detail=error.detail)

@@ -14,7 +14,7 @@ import pytest
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.responses import checked_name
 from broker.keystore.vault import ChildToken
-from broker.kinds.base import Bound, EndsTogether, Issued, KeepsLeases, Kind, LeaseToEnd, LeaseToIssue
+from broker.kinds.base import Bound, Issued, Kind, LeaseToEnd, LeaseToIssue
 from broker.kinds.discovery import kinds
 from broker.runtime.parts import vault_of
 from tests.support.world import World
@@ -156,14 +156,12 @@ class KindContract(ABC):
         other, never = (replace(lease, id=lease.id + end, handle=lease.handle + end) for end in "bc")
         to_end = [self.to_end(each, self.issue(world, kind, each)) for each in (lease, other)]
         vault = world.ender.vault
-        came_of = kind.end_many(vault, [*to_end, self.to_end(never)]) if isinstance(kind, EndsTogether) else {}
-        alone = {each.id: kind.end(vault, each) for each in to_end}
-        assert came_of == (alone | {never.id: kind.end(vault, self.to_end(never))} if came_of else {})
-        if isinstance(kind, KeepsLeases):
-            for each in to_end:
-                kind.settle(vault, each)
-            kept = kind.kept(vault, frozenset({lease.slice_id}))
-            assert not kept & {each.backend_lease_id for each in to_end}
+        came_of = kind.end_many(vault, [*to_end, self.to_end(never)])
+        assert came_of == {each.id: kind.end(vault, each) for each in (*to_end, self.to_end(never))}
+        for each in to_end:
+            kind.settle(vault, each)
+        kept = kind.kept(vault, frozenset({lease.slice_id}))
+        assert not kept & {each.backend_lease_id for each in to_end}
 
     def test_without_openbao_nothing_is_issued(self, world: World, kind: Kind, lease: LeaseToIssue) -> None:
         vault, token = vault_of(world.settings, "issuer"), self.token(world, kind, lease)

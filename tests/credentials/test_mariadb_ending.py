@@ -15,7 +15,7 @@ import pytest
 from pymysql.cursors import SSCursor
 
 from broker.base.errors import BackendDown
-from broker.kinds.base import Bound, KeepsLeases, LeaseToEnd, NotEnded
+from broker.kinds.base import Bound, LeaseToEnd, NotEnded
 from broker.kinds.discovery import kinds
 from broker.kinds.names import role_of, user_of
 from broker.leases import reconciling
@@ -86,7 +86,6 @@ def test_reconnecting_without_pause_does_not_survive(
 
 def test_openbao_alone_ends_who_reconnects_without_pause(world: World, ward: Mariadb) -> None:
     """As it does when the broker is gone: its one call must leave nobody in who came while the account was locked."""
-    assert isinstance(KIND, KeepsLeases)
     for _ in range(10):
         handed = world.issue(*ward_guest(world))
         with clinging(partial(log_in, ward, handed), pymysql.Error, close) as sessions:

@@ -14,7 +14,7 @@ import pytest
 from broker.base.errors import BackendDown, Invalid
 from broker.embedded.children import free_port
 from broker.keystore.vault import VaultRefused
-from broker.kinds.base import Bound, EndsTogether, LeaseToEnd, NotEnded
+from broker.kinds.base import Bound, LeaseToEnd, NotEnded
 from broker.kinds.discovery import kinds
 from broker.kinds.ssh import hosts
 from broker.kinds.ssh.hosts import ENDER, SETUP, HostRefused
@@ -195,7 +195,6 @@ def test_many_are_ended_over_one_line(desk: Desk) -> None:
 def test_leases_ended_together_take_one_question(desk: Desk) -> None:
     """As many as the worker ends at a time, and each has an answer of its own."""
     kind, place = kinds["ssh"], desk.host.place
-    assert isinstance(kind, EndsTogether)
     many = [LeaseToEnd(f"l{n}", f"abc123-l{n:026d}", {}, place=place) for n in range(1000, 1256)]
     barred = desk.host.prefix / f"run/guestkey/barred/token-{many[7].handle}"
     barred.symlink_to("/dev/null/nothing")
@@ -211,7 +210,6 @@ def test_leases_ended_together_take_one_question(desk: Desk) -> None:
 def test_a_host_of_an_earlier_release_is_told_of_one_after_the_other(desk: Desk) -> None:
     program = desk.host.prefix / "usr/local/lib/guestkey/guestkey-sessions"
     before, place, kind = program.read_text(), desk.host.place, kinds["ssh"]
-    assert isinstance(kind, EndsTogether)
     many = [LeaseToEnd(f"l{n}", f"abc123-l{n:026d}", {}, place=place) for n in range(2000, 2003)]
     program.write_text(
         """#!/bin/sh
@@ -230,7 +228,6 @@ def test_a_host_of_an_earlier_release_is_told_of_one_after_the_other(desk: Desk)
 
 def test_a_silent_host_ends_none_of_many(desk: Desk) -> None:
     kind, place = kinds["ssh"], {**desk.host.place, "port": str(free_port())}
-    assert isinstance(kind, EndsTogether)
     many = [LeaseToEnd(f"l{n}", f"abc123-l{n:026d}", {}, place=place) for n in range(3)]
     outcomes = kind.end_many(desk.world.ender.vault, many)
     assert len(outcomes) == 3 and all(isinstance(said, BackendDown) for said in outcomes.values())

@@ -21,7 +21,7 @@ from broker.base.settings import Settings
 from broker.embedded import children
 from broker.embedded.operator import Operator
 from broker.embedded.postgres import DATA, Postgres
-from broker.kinds.base import EndsTogether, NotEnded
+from broker.kinds.base import NotEnded
 from broker.kinds.discovery import kinds
 from broker.kinds.mariadb.connection import MariadbConnection
 from broker.kinds.postgres.connection import PostgresConnection
@@ -220,7 +220,6 @@ def test_mariadb(sessions: Sessions, world: World, worker: Worker, disk: Path, s
     assert not is_over(session), "reading needs no room"
     # While the table of accounts is held, and nobody has ended who holds it.
     ending = kinds["mariadb"]
-    assert isinstance(ending, EndsTogether)
     came_of = ending.end_many(world.ender.vault, [world.to_end(first.lease.id)])
     assert isinstance(came_of[first.lease.id], NotEnded)
     assert is_over(beside)

@@ -246,7 +246,7 @@ def test_guests_stay_out_while_nobody_watches_where_that_is_set_up(world: World,
             assert admin.execute("SELECT 1").fetchone() == idle.execute("SELECT 1").fetchone(), "others come and go"
             with pytest.raises(psycopg.OperationalError, match="does not watch"):
                 guest.log_in()
-        late = threading.Timer(1, lambda: WORKERS.keep_door_open(world.ender.vault, "data"))
+        late = threading.Timer(1, lambda: WORKERS.end_login_blockers(world.ender.vault, "data"))
         late.start()
         with guest.session() as session:
             assert reads(session, guest.view), "it waited for the worker, which had just been started"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.kinds.base import EndsTogether, NotEnded
+from broker.kinds.base import NotEnded
 from broker.kinds.discovery import kinds
 from broker.leases.issuing import Handed
 from tests.support.disks import fill, frozen_disk, make_room, small_disk
@@ -92,7 +92,6 @@ def test_held_at_the_moment_of_ending(desk: Desk, what: str) -> None:
 
 def test_everything_at_once_ends_and_others_are_served_meanwhile(desk: Desk, tmp_path: Path) -> None:
     guests: list[Handed] = []
-    assert isinstance(KIND, EndsTogether)
     with ExitStack() as fights, ThreadPoolExecutor(1) as pool:
         for what in AT_ONCE:
             somebody = open_desk(desk.world, desk.host, tmp_path)

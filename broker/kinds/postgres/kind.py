@@ -5,7 +5,8 @@ The user sees one security-barrier view and nothing else; its name carries the l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import Any
 
@@ -15,7 +16,7 @@ import structlog
 from broker.base.errors import BackendDown
 from broker.keystore.vault import Vault
 from broker.kinds import authority
-from broker.kinds.base import Bound, Connects, Ending, LeaseToEnd, LeaseToIssue, NotEnded, Seen, Shown, Use
+from broker.kinds.base import Bound, Connects, Ending, LeaseToEnd, LeaseToIssue, NotEnded, Use
 from broker.kinds.names import user_of
 from broker.kinds.postgres import looking
 from broker.kinds.postgres import slices as postgres_slices
@@ -25,8 +26,7 @@ from broker.kinds.postgres.ending import Looked, signal, take_away
 from broker.kinds.postgres.limits import end_overlong
 from broker.kinds.postgres.sessions import Standing, silent, view_of, watching
 from broker.kinds.postgres.users import STATEMENTS
-from broker.kinds.tables.database_user import BACKSTOP_SECONDS, DatabaseUser
-from broker.kinds.tables.looking import MADE, difference
+from broker.kinds.tables.database_user import BACKSTOP_SECONDS, DatabaseUserKind
 
 log = structlog.get_logger(__name__)
 _GUESTS = (
@@ -34,7 +34,6 @@ _GUESTS = (
     " has_database_privilege(oid, current_database(), 'CONNECT') FROM pg_roles WHERE rolname ~ '^gk_[a-z0-9]{6}_'"
 )
 CONFIRMED = "postgresql: no such role, no session"
-_OTHER_WAY_SECONDS = 12
 # A server that refuses says so within this; one that is silent is waited for longer.
 _AT_ONCE_SECONDS = 1.0
 # What was told to end gives back its locks within this.
@@ -43,14 +42,17 @@ _GOING_SECONDS = 0.3
 NAMELESS = "nameless"
 
 
-class PostgresKind(DatabaseUser):
+class PostgresKind(DatabaseUserKind):
     """See `broker.kinds.base.Kind`."""
 
     name = "postgres"
     position = 10
+    server = "PostgreSQL"
     authority = "sslrootcert"
+    bindings = PostgresBinding
     statements = STATEMENTS
-    connects: Connects | None = Connects("PostgreSQL database", "columns and rows of a table", asked=True)
+    has_login_blockers = True
+    connects = Connects("PostgreSQL database", "columns and rows of a table", asked=True)
     ending = Ending(
         how="Log-in is switched off and committed, open sessions are terminated, the user is dropped, and"
         " PostgreSQL is asked whether user and sessions are gone.",
@@ -69,19 +71,15 @@ class PostgresKind(DatabaseUser):
     def __init__(self) -> None:
         self.standing = Standing()
 
-    def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
-        """See `Kind.check_binding`."""
-        return PostgresBinding.parse(binding).canonical()
-
     def place(self, lease: LeaseToIssue) -> dict[str, str]:
-        """See `DatabaseUser.place`. libpq needs to be told that the system's authorities do."""
+        """See `DatabaseUserKind.place`. libpq needs to be told that the system's authorities do."""
         found = super().place(lease)
         if found.get("sslmode") == "verify-full" and authority.is_public(found.get("sslrootcert")):
             found["sslrootcert"] = authority.SYSTEM
         return found
 
     def relation(self, slice_id: str) -> str:
-        """See `DatabaseUser.relation`."""
+        """See `DatabaseUserKind.relation`."""
         return view_of(slice_id)
 
     def tool(self, values: Mapping[str, str]) -> tuple[str, str]:
@@ -101,62 +99,36 @@ class PostgresKind(DatabaseUser):
         """Make the slice's view and group, and OpenBao's role and policy for it."""
         return postgres_slices.register(setup, slice_id, bound.binding)
 
-    def lend_again(self, setup: Vault, slice_id: str, bound: Bound) -> None:
-        """See `LendsAgain.lend_again`."""
+    def update_statements(self, setup: Vault, slice_id: str, bound: Bound) -> None:
+        """See `Kind.update_statements`."""
         postgres_slices.lend_again(setup, slice_id, bound.binding)
 
     def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
         """See `Kind.unregister`."""
         postgres_slices.unregister(setup, slice_id, bound.binding)
 
-    def look(
+    def inspect_sources(
         self, setup: Vault, connection: str, slices: Mapping[str, Mapping[str, Any]]
     ) -> Mapping[str, Mapping[str, Any] | None]:
-        """See `LooksAgain.look`."""
+        """See `Kind.inspect_sources`."""
         return looking.look(setup, connection, slices)
 
     def difference(
         self, was: Mapping[str, Any] | None, now: Mapping[str, Any] | None, binding: Mapping[str, Any]
     ) -> str:
-        """See `LooksAgain.difference`. Of one registered before, what its view reads is compared with the names."""
+        """See `Kind.difference`. Of one registered before, what its view reads is compared with the names."""
         if was is None and now is not None and not looking.reads_what_it_names(now):
             return "The slice's view reads another table, or other columns, than have these names now."
-        return difference(was or now or {}, now, binding)
+        return super().difference(was, now, binding)
 
-    def outdated(self, was: Mapping[str, Any] | None) -> bool:
-        """See `LooksAgain.outdated`."""
-        return was is None or was.get("made") != MADE
-
-    def end(self, vault: Vault, lease: LeaseToEnd) -> str:
-        """Revoke in OpenBao, then make sure in PostgreSQL by hand, then ask it: only its answer counts.
-
-        OpenBao being down stops none of that. What it still believes it holds it revokes when the lease runs out.
-        """
-        self.settle(vault, lease)
+    def end_users(self, vault: Vault, connection: str, users: Sequence[str]) -> Mapping[str, str | NotEnded]:
+        """See `DatabaseUserKind.end_users`."""
         try:
-            user, connection = user_of(lease.handle), lease.binding["connection"]
-            rest = self._taken_away(vault, connection, [user])[user]
+            remains = self._taken_away(vault, connection, users)
         except psycopg.Error as error:
-            raise NotEnded(f"PostgreSQL refused or vanished: {type(error).__name__}") from error
-        if rest:
-            raise NotEnded(f"PostgreSQL still shows {rest}")
-        return CONFIRMED
-
-    def end_at(self, vault: Vault, connection_name: str, leases: Sequence[LeaseToEnd]) -> dict[str, str | Exception]:
-        """See `DatabaseUser.end_at`."""
-        users = {user_of(lease.handle): lease.id for lease in leases}
-        try:
-            remains = self._taken_away(vault, connection_name, sorted(users))
-        except (BackendDown, psycopg.Error) as error:
-            said = error.detail if isinstance(error, BackendDown) else f"refused or vanished: {type(error).__name__}"
-            # OpenBao reaches the same server with another login: what it can still end, the next attempt confirms.
-            with vault.deadline(_OTHER_WAY_SECONDS):
-                for lease in leases:
-                    self.settle(vault, lease)
-            return {lease.id: NotEnded(f"PostgreSQL: {said}") for lease in leases}
+            raise silent(f"It refused or vanished: {type(error).__name__}.") from error
         return {
-            users[user]: NotEnded(f"PostgreSQL still shows {rest}") if rest else CONFIRMED
-            for user, rest in remains.items()
+            user: NotEnded(f"PostgreSQL still shows {rest}") if rest else CONFIRMED for user, rest in remains.items()
         }
 
     def _taken_away(self, vault: Vault, connection_name: str, users: Sequence[str]) -> dict[str, str]:
@@ -191,32 +163,31 @@ class PostgresKind(DatabaseUser):
         except psycopg.Error as error:
             log.warning("postgres.standing_session_lost", connection=connection_name, error=type(error).__name__)
 
-    def keep_door_open(self, vault: Vault, connection: str) -> Sequence[str]:
-        """See `KeepsDoorOpen.keep_door_open`. A database connected before its function came is left as it is."""
-        try:
-            with self.standing.session(vault, connection) as session:
-                return keep_door_open(session)
-        except psycopg.Error as error:
-            log.warning("postgres.door_not_kept_open", connection=connection, error=type(error).__name__)
-            raise silent() from error
+    def end_login_blockers(self, vault: Vault, connection: str) -> Sequence[str]:
+        """See `Kind.end_login_blockers`. A database connected before its function came is left as it is."""
+        with self._standing(vault, connection) as session:
+            return keep_door_open(session)
 
     def end_overlong(self, vault: Vault, connection: str) -> Sequence[str]:
-        """See `HoldsToLimits.end_overlong`. A database connected before its function came is left as it is."""
-        try:
-            with self.standing.session(vault, connection) as session:
-                return end_overlong(session)
-        except psycopg.Error as error:
-            log.warning("postgres.limits_not_held", connection=connection, error=type(error).__name__)
-            raise silent() from error
+        """See `Kind.end_overlong`. A database connected before its function came is left as it is."""
+        with self._standing(vault, connection) as session:
+            return end_overlong(session)
 
-    def keep_out(self, vault: Vault, connection: str, handles: Sequence[str]) -> None:
-        """See `KeepsOut.keep_out`."""
+    def end_sessions(self, vault: Vault, connection: str, handles: Sequence[str]) -> int:
+        """See `Kind.end_sessions`."""
         users = [user_of(handle) for handle in handles]
+        with self._standing(vault, connection) as session:
+            signal(session, Looked(session, users), users)
+        return len(handles)
+
+    @contextmanager
+    def _standing(self, vault: Vault, connection: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        """The session that stays open; what the server says against it becomes an error of ours."""
         try:
             with self.standing.session(vault, connection) as session:
-                signal(session, Looked(session, users), users)
+                yield session
         except psycopg.Error as error:
-            log.warning("postgres.not_kept_out", connection=connection, error=type(error).__name__)
+            log.warning("postgres.standing_session_failed", connection=connection, error=type(error).__name__)
             raise silent() from error
 
     def by_hand(self, lease: LeaseToEnd) -> str:
@@ -228,29 +199,17 @@ class PostgresKind(DatabaseUser):
             f" SELECT guestkey_ops.drop_user('{user}');"
         )
 
-    def shown(self, vault: Vault, tag: str, bounds: Sequence[Bound]) -> Shown:
-        """Users of ours on every connection the bindings name."""
-        found: dict[str, Seen] = {}
-        asked, unasked, others = set[str](), dict[str, str](), set[str]()
-        for name, bound in sorted({bound.connection: bound for bound in bounds}.items()):
-            try:
-                with watching(vault, name) as connection:
-                    rows = connection.execute(_GUESTS).fetchall()
-                    nameless = Looked(connection, []).orphans
-            except (BackendDown, psycopg.Error) as error:
-                log.warning("postgres.not_listed", connection=name, error=type(error).__name__)
-                unasked[name] = error.detail if isinstance(error, BackendDown) else silent().detail
-                continue
-            asked.add(name)
-            if nameless:
-                found[f"{tag}-{NAMELESS}"] = Seen(bound)
-            for user_tag, lease_id, at_home in rows:
-                if user_tag != tag:
-                    others.add(user_tag)
-                # Databases of one cluster show the same users; what a user owns can be dropped only where it lives.
-                elif at_home or f"{tag}-{lease_id}" not in found:
-                    found[f"{tag}-{lease_id}"] = Seen(bound)
-        return Shown(found, frozenset(asked), unasked, frozenset(others), complete=True)
+    def users_shown(self, vault: Vault, connection: str, tag: str) -> Iterable[tuple[str, str, bool]]:
+        """Users, and together as one the sessions of users that are gone, which carry no name.
+
+        Databases of one cluster show the same users; what a user owns can be dropped only where it lives.
+        """
+        try:
+            with watching(vault, connection) as session:
+                rows = session.execute(_GUESTS).fetchall()
+                return [*rows, (tag, NAMELESS, True)] if Looked(session, []).orphans else rows
+        except psycopg.Error as error:
+            raise silent() from error
 
 
 def remove_user(vault: Vault, connection_name: str, user: str) -> str:

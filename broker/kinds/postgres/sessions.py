@@ -226,15 +226,11 @@ def registering_as_the_server_is(vault: Vault, connection_name: str) -> psycopg.
     return _connect(vault, f"connections/{connection_name}/registrar", remembered=False, written="")
 
 
-def silent() -> BackendDown:
+def silent(detail: str = "The dataset's database does not answer.") -> BackendDown:
     """The database behind a slice does not answer usefully."""
-    return BackendDown("The dataset's database does not answer.", backend="postgresql", advice="Try again in a minute.")
+    return BackendDown(detail, backend="postgresql", advice="Try again in a minute.")
 
 
 def hanging() -> BackendDown:
     """The database behind a slice is reached, or its network is silent, and nobody is let in or refused."""
-    return BackendDown(
-        "The dataset's database does not answer: it leaves log-ins waiting.",
-        backend="postgresql",
-        advice="Try again in a minute.",
-    )
+    return silent("The dataset's database does not answer: it leaves log-ins waiting.")

@@ -25,10 +25,9 @@ from broker.kinds.base import (
     Ending,
     Exposed,
     Issued,
+    Kind,
     LeaseToEnd,
     LeaseToIssue,
-    Proof,
-    Shown,
     Use,
 )
 from broker.kinds.s3.binding import S3Binding
@@ -43,18 +42,13 @@ log = structlog.get_logger(__name__)
 _BEFORE_SECONDS = 10
 
 
-class S3Kind:
+class S3Kind(Kind):
     """See `broker.kinds.base.Kind`."""
 
     name = "s3"
     position = 30
-    actions = frozenset({"read", "write"})
-    at_backend = True
-    needs_child_token = False
-    renewable = False
-    proof: Proof | None = None
-    connects: Connects | None = Connects("object store", "a prefix of a bucket", asked=False)
-    binding_fields: tuple[BindingField, ...] | None = (
+    connects = Connects("object store", "a prefix of a bucket", asked=False)
+    binding_fields = (
         BindingField("bucket", "Bucket", "Its own name, no alias."),
         BindingField(
             "prefix",
@@ -87,10 +81,6 @@ class S3Kind:
         """See `Kind.check_binding`."""
         return S3Binding.parse(binding).canonical()
 
-    def check_proof(self, text: str) -> str:
-        """Never asked: nothing is brought."""
-        raise ValueError("sessions of object stores take no proof")
-
     def tool(self, values: Mapping[str, str]) -> tuple[str, str]:
         """The AWS command line, which reads the keys from its own file."""
         at = f" --endpoint-url {values['endpoint_url']}" if values.get("endpoint_url") else ""
@@ -103,10 +93,6 @@ class S3Kind:
         # A prefix may hold what a shell would take for a command.
         return says, f"aws --profile guest --region {values['region']}{at} s3 ls {shlex.quote(where)}"
 
-    def policies(self, slice_id: str, action: str) -> list[str]:
-        """No child token, no policy of OpenBao."""
-        return []
-
     def register(self, setup: Vault, slice_id: str, bound: Bound) -> int | None:
         """Open a session as a guest would and try it: the prefix must open, and nothing beside it.
 
@@ -117,9 +103,6 @@ class S3Kind:
             raise _unconnected(binding.connection)
         issuer = key_of(setup, binding.connection, "issuer")
         return tried(bound.place, issuer, binding, f"register-{slice_id.replace('_', '-')}")
-
-    def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
-        """Nothing was made for the slice alone."""
 
     def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
         """Open the session. It is kept nowhere; of it we remember until when it would live.
@@ -160,22 +143,8 @@ class S3Kind:
             log.error("s3.unexpected_session", lease=lease.id)
             raise down("The object store opened another session than asked for.")
 
-    def activate(self, vault: Vault, lease: LeaseToIssue, issued: Issued) -> None:
-        """Nothing to lengthen: a session has its whole life from the start."""
-
-    def renew(self, vault: Vault, lease: LeaseToEnd, seconds: int) -> None:
-        """Never asked: a session cannot be lengthened; another lease opens another one."""
-        raise ValueError("sessions of object stores are not renewed")
-
-    def end(self, vault: Vault, lease: LeaseToEnd) -> str:
-        """Refuse the session at the bucket, and ask for the bucket's policy: only what it says there counts."""
-        outcome = self.end_many(vault, [lease])[lease.id]
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
     def end_many(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, Outcome]:
-        """The same for many, in one writing for each bucket: see `s3_ending.close_all`."""
+        """Refuse the sessions in one writing of each bucket's policy, and read it: only what it says there counts."""
         outcomes: dict[str, Outcome] = {}
         doors: dict[tuple[str, str], tuple[Door, dict[str, datetime]]] = {}
         for lease in leases:
@@ -203,10 +172,6 @@ class S3Kind:
         partition = partition_of(str(lease.place["role_arn"]))
         statement = json.loads(with_denied("", bucket, key, denied, partition=partition))["Statement"][0]
         return f"aws s3api put-bucket-policy --bucket {bucket}, with this statement added: {json.dumps(statement)}"
-
-    def shown(self, vault: Vault, tag: str, bounds: Sequence[Bound]) -> Shown:
-        """No store lists its sessions: what we do not know of was handed to nobody, and dies at its own end."""
-        return Shown()
 
 
 def _door(vault: Vault, binding: S3Binding, place: Mapping[str, str]) -> Door:

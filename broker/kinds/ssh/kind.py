@@ -20,18 +20,22 @@ from broker.kinds.base import (
     Connects,
     Ending,
     Issued,
+    Kind,
     LeaseToEnd,
     LeaseToIssue,
     NotEnded,
     Proof,
-    Seen,
     Shown,
     Use,
+    keystore_failed,
+    own_token,
+    shown_by_each,
 )
 from broker.kinds.names import policy_of, role_of, short
 from broker.kinds.ssh import hosts
 from broker.kinds.ssh.hosts import ENDER, SETUP, HostRefused
 from broker.kinds.ssh.keys import FIELD, Certificate, check_public_key
+from broker.kinds.ssh.line import silent
 
 log = structlog.get_logger(__name__)
 # The certificate ends so much later than the lease: a clock that is a little behind must not refuse a guest.
@@ -56,20 +60,17 @@ def key_id_of(handle: str) -> str:
     return f"token-{handle}"
 
 
-class SshKind:
+class SshKind(Kind):
     """See `broker.kinds.base.Kind`."""
 
     name = "ssh"
     position = 40
-    actions = frozenset(ACTIONS)
-    at_backend = True
     needs_child_token = True
-    renewable = False
-    proof: Proof | None = Proof(
+    proof = Proof(
         name="public_key", label="SSH public key", how="ssh-keygen -t ed25519 -f guestkey, then send guestkey.pub"
     )
-    connects: Connects | None = Connects("SFTP host", "a directory", asked=True)
-    binding_fields: tuple[BindingField, ...] | None = (
+    connects = Connects("SFTP host", "a directory", asked=True)
+    binding_fields = (
         BindingField(
             "directory", "Directory", "Below the host's /srv/guestkey: acme/batch-7. It is all that guests see."
         ),
@@ -162,10 +163,8 @@ class SshKind:
 
     def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
         """Have the guest's key certified. What comes back is read before it is handed on."""
-        if token is None:
-            raise ValueError("the ssh kind needs a child token")
         if not lease.place:
-            raise _down("The host behind this slice is no longer in the settings.")
+            raise keystore_failed("The host behind this slice is no longer in the settings.")
         self._learn(vault)
         self._not_ours(lease.public_key)
         role, options = _role(lease.slice_id, lease.action), {"force-command": _COMMANDS[lease.action]}
@@ -179,11 +178,11 @@ class SshKind:
                 user,
                 seconds=lease.lifetime + BACKSTOP_SECONDS,
                 critical_options=options if lease.networks else None,
-                token=token,
+                token=own_token(token),
             )
         except VaultRefused as error:
             log.warning("ssh.issue_refused", lease=lease.id, error=str(error))
-            raise _down("The key store refused to certify the key.") from error
+            raise keystore_failed("The key store refused to certify the key.") from error
         _check(text, lease, user, options, self._authority)
         host, port = lease.place.get("host", ""), lease.place.get("port", "22")
         values = {
@@ -199,35 +198,24 @@ class SshKind:
         }
         return Issued(values=values)
 
-    def activate(self, vault: Vault, lease: LeaseToIssue, issued: Issued) -> None:
-        """Nothing: a certificate cannot be lengthened. Until its lease is active, the host lets nobody in by it."""
-
-    def renew(self, vault: Vault, lease: LeaseToEnd, seconds: int) -> None:
-        """Never asked: a certificate says itself when it ends."""
-        raise ValueError("certificates are not renewed")
-
-    def end(self, vault: Vault, lease: LeaseToEnd) -> str:
-        """Bar the lease at the host, end its sessions there, and have the host look again."""
-        return _confirmed(self._told(vault, [lease]))
-
     def end_many(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
-        """The same for all of one host at once: no session that is slow to go is waited for before another is cut."""
-        if len(leases) == 1:
-            return {leases[0].id: self._outcome(vault, leases[0])}
+        """Bar leases of one host there, end their sessions, and have the host look again.
+
+        All at once: no session that is slow to go is waited for before another is cut.
+        """
         try:
-            said = self._told(vault, leases).get("leases")
+            said = self._told(vault, leases)
         except BackendDown as error:
             return {lease.id: error for lease in leases}
-        except NotEnded:
+        except NotEnded as error:
             # A host of an earlier release takes one at a time.
-            return {lease.id: self._outcome(vault, lease) for lease in leases}
-        return {lease.id: _outcome(said, lease) for lease in leases}
-
-    def _outcome(self, vault: Vault, lease: LeaseToEnd) -> str | Exception:
-        try:
-            return self.end(vault, lease)
-        except (NotEnded, BackendDown) as error:
-            return error
+            alone = len(leases) == 1
+            return {lease.id: error if alone else self.end_many(vault, [lease])[lease.id] for lease in leases}
+        if len(leases) > 1:
+            said = said["leases"] if isinstance(said.get("leases"), Mapping) else {}
+        else:
+            said = {key_id_of(leases[0].handle): said}
+        return {lease.id: _outcome(said.get(key_id_of(lease.handle))) for lease in leases}
 
     def _told(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, Any]:
         try:
@@ -241,30 +229,23 @@ class SshKind:
 
     def shown(self, vault: Vault, tag: str, bounds: Sequence[Bound]) -> Shown:
         """Live sessions of ours on every host. A certificate without a session is seen nowhere, and opens nothing."""
-        found: dict[str, Seen] = {}
-        asked, unasked, others = set[str](), dict[str, str](), set[str]()
-        for name, bound in sorted({bound.connection: bound for bound in bounds}.items()):
+
+        def ask(bound: Bound) -> list[tuple[str, str, bool]]:
             try:
                 said = hosts.ask(vault, ENDER, bound.place, "list").get("sessions")
-            except (BackendDown, HostRefused) as error:
-                log.warning("ssh.not_listed", connection=name, error=type(error).__name__)
-                unasked[name] = error.detail if isinstance(error, BackendDown) else str(error)
-                continue
-            asked.add(name)
-            for key_id in said if isinstance(said, list) else []:
-                named = _KEY_ID.fullmatch(str(key_id))
-                if named and named[1] == tag:
-                    found[f"{tag}-{named[2]}"] = Seen(bound)
-                elif named:
-                    others.add(named[1])
-        return Shown(found, frozenset(asked), unasked, frozenset(others))
+            except HostRefused as error:
+                raise silent(str(error)) from error
+            found = [_KEY_ID.fullmatch(str(key_id)) for key_id in said] if isinstance(said, list) else []
+            return [(named[1], named[2], False) for named in found if named]
+
+        return shown_by_each(self.name, tag, bounds, ask)
 
     def _learn(self, vault: Vault) -> None:
         if not self._authority:
             try:
                 self._authority = " ".join(vault.ssh_authority().split()[:2])
             except VaultRefused as error:
-                raise _down("The key store has no SSH authority.") from error
+                raise keystore_failed("The key store has no SSH authority.") from error
 
     def _not_ours(self, public_key: str) -> str:
         if public_key == self._authority:
@@ -302,31 +283,20 @@ def role_definition(account: str, action: str, *, networks: bool = False) -> dic
     }
 
 
-def _confirmed(said: Any) -> str:
-    """What a host's answer about one lease confirms.
-
-    Raises:
-        NotEnded: it does not say that nothing is left.
-    """
+def _outcome(said: Any) -> str | NotEnded:
+    """What a host's answer about one lease confirms, or why it does not say that nothing is left."""
     if not isinstance(said, Mapping):
-        raise NotEnded("The SFTP host did not say what became of it.")
+        return NotEnded("The SFTP host did not say what became of it.")
     if said.get("processes") != 0:
-        raise NotEnded(
+        return NotEnded(
             f"Of its sessions at the SFTP host {said.get('processes')} processes were killed and are still there, as"
             " happens while its disk does not answer."
         )
     if said.get("sessions") != 0:
-        raise NotEnded(f"The SFTP host shows {said.get('sessions')} sessions, log-ins under way among them.")
+        return NotEnded(f"The SFTP host shows {said.get('sessions')} sessions, log-ins under way among them.")
     if said.get("barred") is not True:
-        raise NotEnded("No session is left, but the SFTP host could not bar the lease: is /run full there?")
+        return NotEnded("No session is left, but the SFTP host could not bar the lease: is /run full there?")
     return "sftp host: barred, no session"
-
-
-def _outcome(said: Any, lease: LeaseToEnd) -> str | Exception:
-    try:
-        return _confirmed(said.get(key_id_of(lease.handle)) if isinstance(said, Mapping) else None)
-    except NotEnded as error:
-        return error
 
 
 def _role(slice_id: str, action: str) -> str:
@@ -352,7 +322,7 @@ def _check(text: str, lease: LeaseToIssue, user: str, options: Mapping[str, str]
     try:
         made = Certificate.read(text)
     except ValueError as error:
-        raise _down("The key store answered without a certificate.") from error
+        raise keystore_failed("The key store answered without a certificate.") from error
     lateness = made.valid_until - lease.expires_at.timestamp()
     as_asked = (
         made.public_key == lease.public_key
@@ -364,11 +334,7 @@ def _check(text: str, lease: LeaseToIssue, user: str, options: Mapping[str, str]
     )
     if not as_asked or not 0 < lateness < 2 * BACKSTOP_SECONDS:
         log.error("ssh.unexpected_certificate", lease=lease.id)
-        raise _down("The key store made another certificate than was asked for.")
-
-
-def _down(detail: str) -> BackendDown:
-    return BackendDown(detail, backend="openbao", advice="Try again in a minute; the operator finds more in the log.")
+        raise keystore_failed("The key store made another certificate than was asked for.")
 
 
 KIND = SshKind()

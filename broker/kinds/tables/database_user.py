@@ -2,66 +2,131 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import structlog
 
 from broker.base.errors import BackendDown
 from broker.keystore.vault import ChildToken, Vault, VaultRefused
 from broker.kinds import authority
-from broker.kinds.base import BindingField, Connects, Issued, LeaseToEnd, LeaseToIssue, Proof
+from broker.kinds.base import (
+    Bound,
+    Issued,
+    Kind,
+    LeaseToEnd,
+    LeaseToIssue,
+    NotEnded,
+    Shown,
+    keystore_failed,
+    own_token,
+    shown_by_each,
+)
 from broker.kinds.names import policy_of, role_of, user_of
+from broker.kinds.tables.binding import TableBinding
+from broker.kinds.tables.looking import MADE, difference
 
 log = structlog.get_logger(__name__)
 # OpenBao's own end comes so much later than ours.
 BACKSTOP_SECONDS = 60
 _LEASES = "database/creds"
+# For OpenBao, to end users of a server that lets the broker not in.
+_OTHER_WAY_SECONDS = 12
 # How long OpenBao lets a user live: a minute until it is activated, and never longer than a day.
 LIFETIMES = {"default_ttl": "60s", "max_ttl": "24h"}
 
 
-class DatabaseUser(ABC):
-    """Issuing, lengthening and revoking through OpenBao; see `broker.kinds.base.Kind`."""
+class DatabaseUserKind(Kind):
+    """A kind whose credential is a user of a database, made, lengthened and revoked through OpenBao."""
 
-    name: str
+    # What people call the server.
+    server: ClassVar[str]
     # The setting that names the file of the server's authority.
-    authority: str
+    authority: ClassVar[str]
+    bindings: ClassVar[type[TableBinding]]
     actions = frozenset({"read"})
-    at_backend = True
     needs_child_token = True
     renewable = True
-    proof: Proof | None = None
-    connects: Connects | None
-    binding_fields: tuple[BindingField, ...] | None = None
-
-    def place(self, lease: LeaseToIssue) -> dict[str, str]:
-        """Where the guest finds the server, and by whose signature it knows it."""
-        return authority.carried(lease.place, self.authority)
+    keeps_leases = True
+    inspects_sources = True
 
     @abstractmethod
     def relation(self, slice_id: str) -> str:
         """The view a guest reads."""
 
     @abstractmethod
-    def end_at(self, vault: Vault, connection: str, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
-        """End leases of one connection by hand, all at once, and ask; for each by id what was confirmed, or why not."""
+    def end_users(self, vault: Vault, connection: str, users: Sequence[str]) -> Mapping[str, str | NotEnded]:
+        """End users of one server by hand, all at once, and ask; for each by name what was confirmed, or why not.
+
+        Raises:
+            NotEnded: the server let us in and refused, or does not go on; OpenBao would wait for it, too.
+            BackendDown: the server does not let us in.
+        """
+
+    @abstractmethod
+    def users_shown(self, vault: Vault, connection: str, tag: str) -> Iterable[tuple[str, str, bool]]:
+        """Users of ours that one connection shows; see `shown_by_each`. What carries no name is shown with our tag."""
+
+    def place(self, lease: LeaseToIssue) -> dict[str, str]:
+        """Where the guest finds the server, and by whose signature it knows it."""
+        return authority.carried(lease.place, self.authority)
+
+    def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See `Kind.check_binding`."""
+        return self.bindings.parse(binding).canonical()
+
+    def difference(
+        self, was: Mapping[str, Any] | None, now: Mapping[str, Any] | None, binding: Mapping[str, Any]
+    ) -> str:
+        """See `Kind.difference`."""
+        return difference(was or now or {}, now, binding)
+
+    def outdated(self, was: Mapping[str, Any] | None) -> bool:
+        """See `Kind.outdated`."""
+        return was is None or was.get("made") != MADE
 
     def end_many(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
-        """See `EndsTogether.end_many`. OpenBao is only told afterwards (`settle`)."""
+        """End them at their servers. OpenBao is only told afterwards (`settle`), or where a server lets nobody in."""
         by_connection: dict[str, list[LeaseToEnd]] = defaultdict(list)
         for lease in leases:
             by_connection[str(lease.binding["connection"])].append(lease)
         outcomes: dict[str, str | Exception] = {}
-        for name, some in by_connection.items():
-            outcomes |= self.end_at(vault, name, some)
+        for connection, some in by_connection.items():
+            outcomes |= self._end_at(vault, connection, some)
         return outcomes
 
-    def check_proof(self, text: str) -> str:
-        """Never asked: nothing is brought."""
-        raise ValueError("users of a database take no proof")
+    def _end_at(self, vault: Vault, connection: str, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
+        ids = {user_of(lease.handle): lease.id for lease in leases}
+        try:
+            return {ids[user]: outcome for user, outcome in self.end_users(vault, connection, sorted(ids)).items()}
+        except NotEnded as error:
+            return dict.fromkeys(ids.values(), error)
+        except BackendDown as error:
+            # OpenBao reaches the same server with another login: what it can still end, the next attempt confirms.
+            with vault.deadline(_OTHER_WAY_SECONDS):
+                for lease in leases:
+                    self.settle(vault, lease)
+            return dict.fromkeys(ids.values(), NotEnded(f"{self.server}: {error.detail}"))
+
+    def end(self, vault: Vault, lease: LeaseToEnd) -> str:
+        """End one and have OpenBao forget it, whatever came of it.
+
+        OpenBao being down or hung stops none of that. What it still believes it holds it revokes as the lease runs out.
+        """
+        try:
+            return super().end(vault, lease)
+        finally:
+            self.settle(vault, lease)
+
+    def shown(self, vault: Vault, tag: str, bounds: Sequence[Bound]) -> Shown:
+        """Users of ours, and sessions of users that are gone, at every server the bindings name."""
+
+        def ask(bound: Bound) -> Iterable[tuple[str, str, bool]]:
+            return self.users_shown(vault, bound.connection, tag)
+
+        return shown_by_each(self.name, tag, bounds, ask, complete=True)
 
     def policies(self, slice_id: str, action: str) -> list[str]:
         """See `Kind.policies`."""
@@ -69,15 +134,13 @@ class DatabaseUser(ABC):
 
     def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
         """Make the user. OpenBao's role gives it a minute; `activate` lengthens that."""
-        if token is None:
-            raise ValueError("a user of a database needs a child token")
         try:
-            made = vault.database_credential(token, role_of(lease.slice_id))
+            made = vault.database_credential(own_token(token), role_of(lease.slice_id))
         except VaultRefused as error:
             log.warning("database.issue_refused", kind=self.name, lease=lease.id, error=str(error))
-            raise _down("The key store refused to make the database user.") from error
+            raise keystore_failed("The key store refused to make the database user.") from error
         if made.username != user_of(lease.handle):
-            raise _down("The key store made a user of an unexpected name.")
+            raise keystore_failed("The key store made a user of an unexpected name.")
         values = {
             **self.place(lease),
             "username": made.username,
@@ -95,15 +158,15 @@ class DatabaseUser(ABC):
         try:
             vault.renew_lease(issued.backend_lease_id, lease.lifetime + BACKSTOP_SECONDS)
         except VaultRefused as error:
-            raise _down("The key store refused to lengthen the credential.") from error
+            raise keystore_failed("The key store refused to lengthen the credential.") from error
 
     def renew(self, vault: Vault, lease: LeaseToEnd, seconds: int) -> None:
         """Lengthen OpenBao's lease, and with it the user; what is granted is checked."""
         if lease.backend_lease_id is None:
-            raise _down("The key store's lease of this user is not known.")
+            raise keystore_failed("The key store's lease of this user is not known.")
         granted = vault.renew_lease(lease.backend_lease_id, seconds + BACKSTOP_SECONDS)
         if granted < seconds:
-            raise _down("The key store did not lengthen the user as asked.")
+            raise keystore_failed("The key store did not lengthen the user as asked.")
 
     def kept(self, vault: Vault, slice_ids: frozenset[str]) -> frozenset[str]:
         """Only of roles that have any: what is asked grows with what lives, not with all slices."""
@@ -139,8 +202,4 @@ def withdraw(vault: Vault, slice_id: str) -> None:
 
 def unknown_login() -> BackendDown:
     """OpenBao does not hold the broker's own login at a slice's database, or does not give it to this identity."""
-    return _down("The login of the dataset's database is not known to the key store.")
-
-
-def _down(detail: str) -> BackendDown:
-    return BackendDown(detail, backend="openbao", advice="Try again in a minute; the operator finds more in the log.")
+    return keystore_failed("The login of the dataset's database is not known to the key store.")

@@ -18,18 +18,7 @@ from joserfc.jwk import ECKey
 
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import ChildToken, Vault, VaultRefused
-from broker.kinds.base import (
-    BindingField,
-    Bound,
-    Connects,
-    Ending,
-    Issued,
-    LeaseToEnd,
-    LeaseToIssue,
-    Proof,
-    Shown,
-    Use,
-)
+from broker.kinds.base import Ending, Issued, Kind, LeaseToEnd, LeaseToIssue, Use
 
 SIGNING_KEY = "tokens"
 ALGORITHM = "ES256"
@@ -116,18 +105,12 @@ def audience_of(issuer: str, dataset: str) -> str:
     return f"{issuer}/datasets/{dataset}"
 
 
-class TokenKind:
+class TokenKind(Kind):
     """See `broker.kinds.base.Kind`."""
 
     name = "token"
     position = 60
-    actions = frozenset({"read", "write"})
     at_backend = False
-    needs_child_token = False
-    renewable = False
-    proof: Proof | None = None
-    connects: Connects | None = None
-    binding_fields: tuple[BindingField, ...] | None = None
     ending = Ending(
         how="Introspection answers `active: false` at once, on every replica. Whoever verifies the signature alone"
         " accepts the token until it expires.",
@@ -156,20 +139,6 @@ class TokenKind:
         """curl, which reads the header from a file: nothing secret in the shell's history or among the processes."""
         says = "Write “Authorization: Bearer ” and the token into bearer.txt, which only you can read."
         return says, "curl --header @bearer.txt https://SERVICE/"
-
-    def check_proof(self, text: str) -> str:
-        """Never asked: nothing is brought."""
-        raise ValueError("tokens take no proof")
-
-    def register(self, setup: Vault, slice_id: str, bound: Bound) -> int | None:
-        """No backend, nothing to make."""
-
-    def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
-        """No backend, nothing to remove."""
-
-    def policies(self, slice_id: str, action: str) -> list[str]:
-        """No child token, no policy."""
-        return []
 
     def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
         """Sign the token of a lease that is recorded as active already.
@@ -210,24 +179,9 @@ class TokenKind:
         }
         return Issued(values=values)
 
-    def activate(self, vault: Vault, lease: LeaseToIssue, issued: Issued) -> None:
-        """Nothing to lengthen: a token says itself when it ends."""
-
-    def renew(self, vault: Vault, lease: LeaseToEnd, seconds: int) -> None:
-        """Never asked: a token says itself when it ends."""
-        raise ValueError("tokens are not renewed")
-
-    def end(self, vault: Vault, lease: LeaseToEnd) -> str:
+    def end_many(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
         """The record is all there is: introspection reads it."""
-        return "introspection: inactive"
-
-    def by_hand(self, lease: LeaseToEnd) -> str:
-        """Nothing: introspection reads the record."""
-        return ""
-
-    def shown(self, vault: Vault, tag: str, bounds: Sequence[Bound]) -> Shown:
-        """No backend shows tokens."""
-        return Shown()
+        return {lease.id: "introspection: inactive" for lease in leases}
 
 
 def _client_of(subject: str) -> str:

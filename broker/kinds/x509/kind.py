@@ -17,17 +17,19 @@ from broker.base.errors import BackendDown, Invalid
 from broker.keystore.pki import SignedCertificate
 from broker.keystore.vault import ChildToken, Vault, VaultRefused
 from broker.kinds.base import (
-    BindingField,
     Bound,
     Connects,
     Ending,
     Issued,
+    Kind,
     LeaseToEnd,
     LeaseToIssue,
     Proof,
     Seen,
     Shown,
     Use,
+    keystore_failed,
+    own_token,
 )
 from broker.kinds.names import short
 from broker.kinds.x509 import proof as x509_proof
@@ -66,18 +68,15 @@ def policy_of(slice_id: str, action: str) -> str:
     return f"guestkey-lease-gk-{short(slice_id)}-{action}"
 
 
-class X509Kind:
+class X509Kind(Kind):
     """See `broker.kinds.base.Kind`."""
 
     name = "x509"
     position = 50
-    actions = frozenset({"read", "write"})
-    at_backend = True
     needs_child_token = True
-    renewable = False
-    connects: Connects | None = Connects("gateway", "an OU of its certificates", asked=False)
-    binding_fields: tuple[BindingField, ...] | None = ()
-    proof: Proof | None = Proof(
+    connects = Connects("gateway", "an OU of its certificates", asked=False)
+    binding_fields = ()
+    proof = Proof(
         name="csr",
         label="Certificate signing request (PEM)",
         how="openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -keyout guest.key"
@@ -151,15 +150,13 @@ class X509Kind:
 
     def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
         """Have the guest's key signed, and hold the certificate to what was asked before anybody gets it."""
-        if token is None:
-            raise ValueError("the x509 kind needs a child token")
         request = x509.load_pem_x509_csr(lease.public_key.encode())
         issuer = authority(vault)
         if same_key(request, issuer):
             raise Invalid("That is the authority's own key.", field=x509_proof.FIELD, advice=x509_proof.ADVICE)
         try:
             made = vault.sign_certificate(
-                token,
+                own_token(token),
                 role_of(lease.slice_id, lease.action),
                 lease.public_key,
                 common_name=common_name(lease.handle),
@@ -168,7 +165,7 @@ class X509Kind:
             )
         except VaultRefused as error:
             log.warning("x509.issue_refused", lease=lease.id, error=str(error))
-            raise _down("The key store refused to sign the certificate.") from error
+            raise keystore_failed("The key store refused to sign the certificate.") from error
         try:
             _check(made, issuer, request, lease)
         except Unsound as error:
@@ -185,22 +182,8 @@ class X509Kind:
         }
         return Issued(values=values, backend_lease_id=made.serial)
 
-    def activate(self, vault: Vault, lease: LeaseToIssue, issued: Issued) -> None:
-        """Nothing to lengthen: a certificate says itself when it ends."""
-
-    def renew(self, vault: Vault, lease: LeaseToEnd, seconds: int) -> None:
-        """Never asked: a certificate cannot be lengthened."""
-        raise ValueError("certificates are not renewed")
-
-    def end(self, vault: Vault, lease: LeaseToEnd) -> str:
-        """Revoke every certificate of the lease that is known, then ask revocation list and OCSP."""
-        outcome = end_many(vault, [lease])[lease.id]
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
     def end_many(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
-        """The same for many, with one revocation list for all of them."""
+        """Revoke every certificate of the leases that is known, then ask one new revocation list and OCSP."""
         return end_many(vault, leases)
 
     def by_hand(self, lease: LeaseToEnd) -> str:
@@ -293,10 +276,6 @@ def _check(
     beyond = (certificate.not_valid_after_utc - lease.expires_at).total_seconds()
     if not 0 <= beyond <= BACKSTOP_SECONDS + _SLACK_SECONDS:
         raise Unsound(f"a certificate that ends {beyond:.0f} s after its lease")
-
-
-def _down(detail: str) -> BackendDown:
-    return BackendDown(detail, backend="openbao", advice="Try again in a minute; the operator finds more in the log.")
 
 
 KIND = X509Kind()
