@@ -29,19 +29,30 @@ def rsa_line(bits: int, exponent: int = 65537) -> str:
     return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
+def compressed_line() -> str:
+    point = ec.generate_private_key(ec.SECP256R1()).public_key()
+    encoded = point.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    return f"ecdsa-sha2-nistp256 {packed(b'ecdsa-sha2-nistp256', b'nistp256', encoded)}"
+
+
 def ec_line(curve: ec.EllipticCurve) -> str:
     key = ec.generate_private_key(curve).public_key()
     return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
-def sk_line() -> str:
+def sk_line(curve: ec.EllipticCurve | None = None) -> str:
+    if curve is not None:
+        name = "sk-ecdsa-sha2-nistp256@openssh.com"
+        point = ec.generate_private_key(curve).public_key()
+        encoded = point.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        return f"{name} {packed(name.encode(), b'nistp256', encoded, b'ssh:')}"
     name = "sk-ssh-ed25519@openssh.com"
     return f"{name} {packed(name.encode(), base64.b64decode(ED25519.split()[1])[-32:], b'ssh:')}"
 
 
-def made(folder: Path, *options: str) -> str:
-    """What `ssh-keygen -s` makes of our key."""
-    for name, content in (("ca", PRIVATE), ("key.pub", ED25519.encode() + b"\n")):
+def made(folder: Path, *options: str, key: str = ED25519) -> str:
+    """What `ssh-keygen -s` makes of our key, or of another."""
+    for name, content in (("ca", PRIVATE), ("key.pub", key.encode() + b"\n")):
         (folder / name).touch(mode=0o600)
         (folder / name).write_bytes(content)
     command = ["ssh-keygen", "-q", "-s", "ca", "-I", "token-abc123-l1", *options, "key.pub"]
@@ -86,6 +97,7 @@ def test_a_key_that_is_strong_enough_is_taken_without_its_comment(line: str) -> 
         (f'principals="a",cert-authority {ED25519}', "authority's key"),
         (rsa_line(2048), "this has 2048"),
         (rsa_line(3072, 3), "exponent"),
+        (compressed_line(), "cut off"),
         ("ssh-dss AAAAB3NzaC1kc3MAAACBAP", "DSA"),
         (f"ssh-ed25519-cert-v01@openssh.com {ED25519.split()[1]}", "This is a certificate"),
     ],
@@ -132,6 +144,16 @@ def test_a_certificate_is_read_as_ssh_keygen_wrote_it(tmp_path: Path) -> None:
     assert (found.valid_from, found.valid_until) == (60, 120)
     assert found.critical_options == {"force-command": "internal-sftp -R", "source-address": "127.0.0.0/8"}
     assert found.extensions == ("permit-pty",)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [ec_line(ec.SECP256R1()), ec_line(ec.SECP521R1()), rsa_line(3072), sk_line(), sk_line(ec.SECP256R1())],
+    ids=lambda line: line.split()[0],
+)
+def test_a_certificate_says_which_key_it_is_for(tmp_path: Path, line: str) -> None:
+    found = Certificate.read(made(tmp_path, "-n", "gk-1r", key=line))
+    assert (found.public_key, found.authority, found.principals) == (line, ED25519, ("gk-1r",))
 
 
 @pytest.mark.parametrize("cut", [0, 10, 40, 200])

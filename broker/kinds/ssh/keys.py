@@ -1,6 +1,6 @@
 """OpenSSH public keys and certificates as text: which keys a guest may bring, and what a certificate says.
 
-Certificates are read (PROTOCOL.certkeys), never judged by their signature: whoever lets somebody in checks that.
+Certificates are read, never judged by their signature: whoever lets somebody in checks that.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ from dataclasses import dataclass
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    SSHCertificate,
+    SSHCertificateType,
+    load_ssh_public_identity,
+    load_ssh_public_key,
+)
 
 from broker.base.errors import Invalid
 from broker.base.private_keys import is_private
@@ -33,6 +40,10 @@ TYPES = {
     "ssh-rsa": 2,
     "sk-ssh-ed25519@openssh.com": 2,
     "sk-ecdsa-sha2-nistp256@openssh.com": 3,
+}
+_SECURITY_KEYS = {
+    "sk-ssh-ed25519@openssh.com": "ssh-ed25519",
+    "sk-ecdsa-sha2-nistp256@openssh.com": "ecdsa-sha2-nistp256",
 }
 _MAKE = "ssh-keygen -t ed25519 -f guestkey"
 _ADVICE = f"Make one with `{_MAKE}` and send the line in guestkey.pub."
@@ -91,7 +102,8 @@ def _blob(encoded: str) -> bytes:
 
 def _first(blob: bytes) -> str:
     try:
-        return _Reader(blob).text()
+        (name,), _ = _strings(blob, 1)
+        return name.decode()
     except ValueError as error:
         raise _refused("The key is cut off, or not a key.", _ADVICE) from error
 
@@ -99,7 +111,7 @@ def _first(blob: bytes) -> str:
 def _check_strength(name: str, blob: bytes) -> None:
     try:
         key = load_ssh_public_key(f"{name} {base64.b64encode(blob).decode()}".encode())
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, NotImplementedError) as error:
         raise _refused("The key is cut off, or not a key.", _ADVICE) from error
     if isinstance(key, RSAPublicKey):
         if not LEAST_RSA_BITS <= key.key_size <= _MOST_RSA_BITS:
@@ -132,75 +144,55 @@ class Certificate:
         Raises:
             ValueError: it is no user certificate for a key of a known type, or not whole.
         """
-        name, _, rest = text.strip().partition(" ")
-        reader = _Reader(base64.b64decode((rest.split() or [""])[0], validate=True))
-        plain = {_certified(known): known for known in TYPES}.get(reader.text())
-        if plain is None or _certified(plain) != name:
+        name, encoded, *_ = [*text.split(), "", ""]
+        plain = {_certified(known): known for known in TYPES}.get(name)
+        if plain is None:
             raise ValueError("not a certificate for a key of a known type")
-        reader.bytes()
-        key = _packed(plain.encode(), *(reader.bytes() for _ in range(TYPES[plain])))
-        reader.number(8)
-        if reader.number(4) != 1:
-            raise ValueError("not a user's certificate")
-        key_id, principals = reader.text(), _Reader(reader.bytes())
-        begins, ends = reader.number(8), reader.number(8)
-        options, extensions = _pairs(reader.bytes()), _pairs(reader.bytes())
-        reader.bytes()
+        (type_, nonce, *key), rest = _strings(base64.b64decode(encoded, validate=True), 2 + TYPES[plain])
+        if type_ != name.encode():
+            raise ValueError("the certificate's type and its content do not agree")
+        if plain in _SECURITY_KEYS:
+            # `cryptography` reads certificates of plain keys only: what makes one a security key's is its application.
+            name = _certified(_SECURITY_KEYS[plain])
+            encoded = base64.b64encode(_packed(name.encode(), nonce, *key[:-1]) + rest).decode()
+        found = _loaded(f"{name} {encoded}")
         return cls(
-            public_key=f"{plain} {base64.b64encode(key).decode()}",
-            key_id=key_id,
-            principals=tuple(principals.texts()),
-            valid_from=begins,
-            valid_until=ends,
-            critical_options=options,
-            extensions=tuple(extensions),
-            authority=_line(reader.bytes()),
+            public_key=f"{plain} {base64.b64encode(_packed(plain.encode(), *key)).decode()}",
+            key_id=found.key_id.decode(),
+            principals=tuple(principal.decode() for principal in found.valid_principals),
+            valid_from=found.valid_after,
+            valid_until=found.valid_before,
+            critical_options={option.decode(): value.decode() for option, value in found.critical_options.items()},
+            extensions=tuple(option.decode() for option in found.extensions),
+            authority=found.signature_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode(),
         )
+
+
+def _loaded(text: str) -> SSHCertificate:
+    try:
+        found = load_ssh_public_identity(text.encode())
+    except (UnsupportedAlgorithm, NotImplementedError) as error:
+        raise ValueError("not a certificate that can be read") from error
+    if not isinstance(found, SSHCertificate) or found.type is not SSHCertificateType.USER:
+        raise ValueError("not a user's certificate")
+    return found
 
 
 def _certified(name: str) -> str:
     return name.removesuffix("@openssh.com") + CERTIFIED
 
 
-def _line(blob: bytes) -> str:
-    return f"{_Reader(blob).text()} {base64.b64encode(blob).decode()}"
-
-
 def _packed(*fields: bytes) -> bytes:
     return b"".join(struct.pack(">I", len(field)) + field for field in fields)
 
 
-def _pairs(blob: bytes) -> dict[str, str]:
-    reader, found = _Reader(blob), dict[str, str]()
-    while reader.left:
-        name, value = reader.text(), _Reader(reader.bytes())
-        found[name] = value.text() if value.left else ""
-    return found
-
-
-class _Reader:
-    """Reads SSH's wire format (RFC 4251, section 5) from the front of some bytes."""
-
-    def __init__(self, blob: bytes) -> None:
-        self.left = blob
-
-    def take(self, count: int) -> bytes:
-        if count > len(self.left):
+def _strings(blob: bytes, count: int) -> tuple[list[bytes], bytes]:
+    """So many strings that some bytes begin with, in SSH's wire format (RFC 4251, section 5), and the rest."""
+    found = []
+    for _ in range(count):
+        end = 4 + int.from_bytes(blob[:4])
+        if not 4 <= end <= len(blob):
             raise ValueError("it ends too early")
-        taken, self.left = self.left[:count], self.left[count:]
-        return taken
-
-    def number(self, width: int) -> int:
-        return int.from_bytes(self.take(width), "big")
-
-    def bytes(self) -> bytes:
-        return self.take(self.number(4))
-
-    def text(self) -> str:
-        return self.bytes().decode()
-
-    def texts(self) -> list[str]:
-        found = []
-        while self.left:
-            found.append(self.text())
-        return found
+        found.append(blob[4:end])
+        blob = blob[end:]
+    return found, blob
