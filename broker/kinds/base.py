@@ -75,6 +75,35 @@ class Connects:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundTable:
+    """One table or view of a connection; see `broker.models.CatalogueTable`."""
+
+    schema: str
+    name: str
+    rows: int | None
+    usable: bool
+    notes: list[str]
+    columns: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class SignedList:
+    """A list of revoked credentials as text, and the 64 bytes of its Ed25519 signature (RFC 8032)."""
+
+    text: str
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """What certificates of guests are checked by: who signs them, and the list of those that were revoked."""
+
+    certificate_pem: bytes
+    crl_der: bytes
+    crl_pem: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Proof:
     """What a guest brings for a credential whose secret never leaves its hands: a public key or a signing request.
 
@@ -217,6 +246,12 @@ class Kind(ABC):
     proof: ClassVar[Proof | None] = None
     connects: ClassVar[Connects | None] = None
     binding_fields: ClassVar[tuple[BindingField, ...] | None] = None
+    # A slice of the kind, as the API's description shows it.
+    example: ClassVar[Mapping[str, Any] | None] = None
+    # Whether what lies behind tells slices apart by their ids, so whoever sets it up needs them.
+    names_slices_by_id: ClassVar[bool] = False
+    # Whether the authorization server hands these out.
+    is_access_token: ClassVar[bool] = False
 
     # What a slice is bound to, and making it real there.
 
@@ -240,6 +275,31 @@ class Kind(ABC):
 
     def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
         """Remove what `register` made; twice is fine. Raises as `register` does."""
+
+    # Tables that can be chosen from, by name.
+
+    has_catalogue: ClassVar[bool] = False
+    # Whether a binding takes `fast`: indexes serve guests' conditions, at the price of telling of hidden rows.
+    has_fast_form: ClassVar[bool] = False
+
+    def read_catalogue(self, setup: Vault, connection: str) -> tuple[list[FoundTable], bool]:
+        """The tables by schema and name, and whether there are more than are taken in.
+
+        Raises:
+            BackendDown: the database does not answer.
+        """
+        return [], False
+
+    def with_column_types(self, binding: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """A binding with its filters' values as its columns' types say.
+
+        Args:
+            columns: of a `FoundTable`.
+
+        Raises:
+            Invalid: a value means nothing, or not one thing exactly, beside its column.
+        """
+        return binding
 
     # Issuing.
 
@@ -363,6 +423,38 @@ class Kind(ABC):
             BackendDown: the server does not answer.
         """
         return 0
+
+    # What hosts ask, at each log-in or by fetching a list; at `/api/v1/<name>/…`.
+
+    # How the API's description introduces that; "" where hosts ask nothing.
+    asked_by_hosts: ClassVar[str] = ""
+
+    def key_shown(self, handle: str, slice_id: str, action: str, account: str, certificate: str) -> str | None:
+        """The public key of a certificate shown at a host, if it is made for this lease and account; else None."""
+        return None
+
+    def revoked_list(self, vault: Vault, connection: str, handles: Sequence[str], version: int) -> SignedList:
+        """A signed list of leases that a host lets nobody in by any more.
+
+        Args:
+            version: grows from list to list; microseconds since 1970.
+
+        Raises:
+            BackendDown: OpenBao does not answer or refuses, or the list cannot be written here.
+        """
+        raise keystore_failed(f"There is no list for hosts of kind {self.name}.")
+
+    # What gateways check certificates by, at `/pki/…`.
+
+    has_authority: ClassVar[bool] = False
+
+    def authority_of(self, vault: Vault) -> Authority:
+        """The authority's certificate and its revocation list, whole and signed by it.
+
+        Raises:
+            BackendDown: OpenBao does not answer, or not sensibly.
+        """
+        raise keystore_failed(f"No authority signs credentials of kind {self.name}.")
 
     # What lies behind a slice, where it may become something else under the same name.
 

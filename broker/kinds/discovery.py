@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from broker.kinds import folders
 from broker.kinds.base import Kind
 
-__all__ = ["kinds", "serving"]
+__all__ = ["kinds", "serving", "the_kind"]
 
 
 def discovered() -> dict[str, Kind]:
@@ -24,6 +26,18 @@ def discovered() -> dict[str, Kind]:
 
 
 kinds: dict[str, Kind] = discovered()
+
+
+def the_kind(which: Callable[[Kind], object]) -> Kind:
+    """The one kind that is so.
+
+    Raises:
+        ImportError: none is, or several are; the server does not start then.
+    """
+    found = [kind for kind in kinds.values() if which(kind)]
+    if len(found) != 1:
+        raise ImportError(f"one kind is needed here, not {[kind.name for kind in found]}")
+    return found[0]
 
 
 def serving(slice_kind: str, action: str) -> list[Kind]:

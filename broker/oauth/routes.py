@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 
 from broker.base.database import now as clock
 from broker.identity.secret_tokens import API_TOKEN_PREFIX, digest
-from broker.kinds.token.kind import signing_keys
+from broker.kinds.access_tokens import signing_keys
 from broker.log import audit
 from broker.models import ApiToken
 from broker.oauth import clients, codes, signed

@@ -1,6 +1,6 @@
 """Signed tokens as OAuth sees them: a service asking for one, whether one still lives, and giving one back.
 
-They are made by `broker.kinds.token.kind`, through the gate, like every credential.
+They are made by a kind of their own, through the gate, like every credential.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from broker.base.database import now as clock
 from broker.base.errors import BackendDown, Conflict, Denied, FactorNeeded, GuestkeyError, Invalid, NotFound
 from broker.gate.facts import Ask
 from broker.identity.caller import Caller
-from broker.kinds.token.kind import ALGORITHM, HEADER_TYPE, audience_of, scope_of, signing_keys
+from broker.kinds.access_tokens import ALGORITHM, HEADER_TYPE, audience_of, scope_of, signing_keys
+from broker.kinds.discovery import the_kind
 from broker.leases.issuing import issue
 from broker.models import Lease
 from broker.oauth.refusals import OAuthRefused
@@ -34,6 +35,7 @@ _ERRORS: tuple[tuple[type[GuestkeyError], str, int], ...] = (
     (Conflict, "temporarily_unavailable", 409),
     (BackendDown, "temporarily_unavailable", 503),
 )
+_KIND = the_kind(lambda kind: kind.is_access_token).name
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def claims_of_live(parts: Parts, issuer: str, token: str) -> dict[str, Any] | No
     with parts.database.transaction() as tx:
         live = select(Lease.expires_at).where(
             Lease.id == str(claims.get("jti")),
-            Lease.kind == "token",
+            Lease.kind == _KIND,
             Lease.state == "active",
             Lease.expires_at > clock(tx),
         )
@@ -105,7 +107,7 @@ def _asked(issuer: str, form: dict[str, str]) -> Ask:
     named = all(re.fullmatch(words.WORD, word) for word in (*actions, *slices))
     if len(actions) > 1 or len(slices) > 1 or not named:
         raise OAuthRefused("invalid_scope", "A scope is one action and at most one slice:<name>.")
-    return Ask(slug, actions[0] if actions else "read", slices[0] if slices else None, "token")
+    return Ask(slug, actions[0] if actions else "read", slices[0] if slices else None, _KIND)
 
 
 def _refused(error: GuestkeyError) -> OAuthRefused:

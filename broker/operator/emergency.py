@@ -83,10 +83,9 @@ def _end(parts: Parts, reason: str, installation: str | None, seconds: float) ->
             advice="Give it with --installation: the six characters after gk_ in the names of its database users.",
         )
     typer.echo("The records are out of reach: ending what the backends show. Run it again later.", err=True)
-    connections = set(parts.settings.connections("postgres"))
     if not any(parts.settings.connections(name) for name in kinds):
         raise Invalid("No connection is configured.", advice="Set GUESTKEY_POSTGRES_CONNECTIONS.")
-    return end_shown(parts, installation, connections, told=_told)
+    return end_shown(parts, installation, told=_told)
 
 
 def _told(total: int, confirmed: int, failed: int) -> None:

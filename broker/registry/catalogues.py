@@ -18,11 +18,14 @@ from broker.base.errors import Invalid
 from broker.base.settings import Settings
 from broker.identity.caller import Caller
 from broker.identity.permissions import missing, require_admin
+from broker.kinds.discovery import the_kind
 from broker.log import audit
 from broker.models import Catalogue, CatalogueTable, Dataset, Slice
 from broker.registry.slices import REGISTERING_CHANNEL
 
 PAGE = 50
+# Catalogues go by the connection's name alone, so one kind has them.
+KIND = the_kind(lambda kind: kind.has_catalogue)
 # Whoever asks again sooner is shown what is being read already.
 _AGAIN = timedelta(seconds=2)
 
@@ -50,7 +53,7 @@ def connection(tx: Transaction, caller: Caller, settings: Settings, name: str) -
         NotFound: there is none of that name.
     """
     require_admin(caller)
-    if name not in settings.connections("postgres"):
+    if name not in settings.connections(KIND.name):
         raise missing("connection")
     return Connection(name, tx.get(Catalogue, name))
 

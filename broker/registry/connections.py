@@ -22,7 +22,6 @@ from broker.kinds.discovery import kinds
 from broker.models import Catalogue, Chore, SilentPlace, Slice
 from broker.runtime.chores import RECONCILE, RECONCILE_SECONDS
 
-POSTGRES = "postgres"
 _ROUND = timedelta(seconds=RECONCILE_SECONDS)
 Place = tuple[str, str]
 
@@ -67,7 +66,7 @@ def connections(tx: Transaction, caller: Caller, settings: Settings, kind: str |
             of,
             name,
             about,
-            catalogues.get(name) if of == POSTGRES else None,
+            catalogues.get(name) if kinds[of].has_catalogue else None,
             silent.get((of, name)),
             (of, name) in heard,
         )

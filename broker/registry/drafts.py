@@ -22,15 +22,12 @@ from broker.base.settings import Settings
 from broker.identity.caller import Caller
 from broker.identity.permissions import missing, require_admin
 from broker.kinds.discovery import kinds
-from broker.kinds.postgres.binding import PostgresBinding
 from broker.models import CatalogueTable, Dataset, DatasetDraft
 from broker.registry import catalogues
 from broker.registry.datasets import NewDataset, add_dataset, dataset
-from broker.registry.filter_check import types_of
 from broker.registry.slices import NewSlice, add_slice
 
 LIFETIME = timedelta(days=7)
-POSTGRES = "postgres"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,7 @@ def begin(
     of: str | None,
     now: datetime,
     *,
-    kind: str = POSTGRES,
+    kind: str = catalogues.KIND.name,
 ) -> DatasetDraft:
     """Start describing a dataset, or one more slice of the dataset `of`. For admins.
 
@@ -63,7 +60,7 @@ def begin(
         Invalid: that kind has no such connection, or no form asks for its slices.
     """
     content: dict[str, Any] = {"connection": connection}
-    if kind == POSTGRES:
+    if kind == catalogues.KIND.name:
         catalogues.connection(tx, caller, settings, connection)
     else:
         require_admin(caller)
@@ -174,8 +171,8 @@ def choose_columns(
         raise Invalid("A slice shows at least one column.", field="/columns")
     rows = [_condition(*condition) for condition in conditions]
     try:
-        binding = PostgresBinding.parse(_binding(held.content, list(columns), rows))
-        bound = binding.with_types(types_of(table)).canonical()
+        binding = catalogues.KIND.check_binding(_binding(held.content, list(columns), rows))
+        bound = catalogues.KIND.with_column_types(binding, table.columns)
     except Invalid as error:
         raise Invalid(error.detail, field=error.field.removeprefix("/binding"), advice=error.advice) from error
     held.content = {**held.content, "columns": bound["columns"], "rows": bound["rows"]}
@@ -250,7 +247,7 @@ def _slice(content: Mapping[str, Any]) -> NewSlice:
     if "kind" in content:
         return NewSlice(name, description, content["kind"], content["binding"], tuple(content["actions"]))
     binding = _binding(content, content["columns"], content["rows"])
-    return NewSlice(name, description, POSTGRES, binding, ("read",))
+    return NewSlice(name, description, catalogues.KIND.name, binding, ("read",))
 
 
 def _binding(content: Mapping[str, Any], columns: list[str], rows: list[Any]) -> dict[str, Any]:

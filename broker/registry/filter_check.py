@@ -6,22 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from broker.base.database import Transaction
-from broker.kinds.postgres.binding import PostgresBinding
-from broker.kinds.postgres.types import PostgresColumn
-from broker.kinds.tables.filter_values import ColumnType
+from broker.kinds.discovery import kinds
 from broker.models import CatalogueTable
-
-_READ = "postgres"
-
-
-def types_of(found: CatalogueTable) -> dict[str, ColumnType]:
-    """The types of a table's columns, as far as filters can be judged by them; those read long ago lack some."""
-    types = {}
-    for column in found.columns:
-        base, labels = column.get("base"), column.get("labels")
-        if base is not None and (base != "enum" or labels):
-            types[column["name"]] = PostgresColumn.read(column["type"], base, labels, deterministic=True).type
-    return types
 
 
 def checked(tx: Transaction, kind: str, binding: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,7 +18,7 @@ def checked(tx: Transaction, kind: str, binding: Mapping[str, Any]) -> dict[str,
     Raises:
         Invalid: a value means nothing, or not one thing exactly, beside its column.
     """
-    if kind != _READ or not binding["rows"]:
+    if not kinds[kind].has_catalogue or not binding["rows"]:
         return dict(binding)
     found = tx.get(CatalogueTable, (binding["connection"], binding["schema"], binding["table"]))
-    return PostgresBinding.parse(binding).with_types(types_of(found)).canonical() if found else dict(binding)
+    return dict(kinds[kind].with_column_types(binding, found.columns) if found else binding)

@@ -20,8 +20,6 @@ from broker.registry.datasets import dataset, is_owner
 from broker.registry.deciders import not_decider
 from broker.registry.slices import REGISTERING_CHANNEL, refuse_fast, slice_of
 
-_OF_TABLES = frozenset({"postgres", "mariadb"})
-
 
 def may_confirm(tx: Transaction, caller: Caller, of: Dataset) -> bool:
     """Whether the caller says of a dataset's slices what they may show.
@@ -89,7 +87,7 @@ def set_fast(tx: Transaction, caller: Caller, slug: str, name: str, now: datetim
     of = dataset(tx, caller, slug)
     found = slice_of(tx, of.id, name)
     _require_say(tx, caller, of, found)
-    if found.kind not in _OF_TABLES:
+    if not kinds[found.kind].has_fast_form:
         raise Invalid("Only slices of tables have a faster form.", field="/fast")
     if of.status == "retired" or found.state != "ready" or bool(found.binding.get("fast")) == fast:
         raise Conflict("The slice is not ready, or it is so already.", advice="Reload the page to see how it stands.")

@@ -6,7 +6,7 @@ backend shows under this installation's tag is ended there. Nothing here issues,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -102,9 +102,9 @@ def end_recorded(parts: Parts, why: str, *, seconds: float, told: Told) -> Emerg
     return EmergencyReport(outcomes + _unasked(reconciled.shown), _answered(reconciled.shown))
 
 
-def end_shown(parts: Parts, tag: str, connections: Iterable[str], *, told: Told) -> EmergencyReport:
-    """Without the records: end what the backends themselves show with our tag, on these connections."""
-    shown = {name: reconciling.list_handles(parts, tag, name, _bounds(parts, name, connections)) for name in kinds}
+def end_shown(parts: Parts, tag: str, *, told: Told) -> EmergencyReport:
+    """Without the records: end what the backends themselves show with our tag."""
+    shown = {name: reconciling.list_handles(parts, tag, name, _bounds(parts, name)) for name in kinds}
     seen = [(name, handle, where) for name, answer in shown.items() for handle, where in sorted(answer.handles.items())]
     outcomes: list[BackendOutcome] = []
     for name, handle, where in seen:
@@ -114,10 +114,9 @@ def end_shown(parts: Parts, tag: str, connections: Iterable[str], *, told: Told)
     return EmergencyReport(outcomes + _unasked(shown), _answered(shown), doubt)
 
 
-def _bounds(parts: Parts, kind: str, connections: Iterable[str]) -> list[Bound]:
-    """Every place of a kind: those of the settings, and for databases those that OpenBao or the operator names."""
-    known = {*parts.settings.connections(kind), *(connections if kind == "postgres" else ())}
-    bindings = [{"connection": name} for name in sorted(known)]
+def _bounds(parts: Parts, kind: str) -> list[Bound]:
+    """Every connection of a kind that is set."""
+    bindings = [{"connection": name} for name in sorted(parts.settings.connections(kind))]
     return [Bound(binding, parts.settings.place(kind, binding)) for binding in bindings]
 
 

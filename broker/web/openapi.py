@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from broker.kinds.discovery import kinds
 from broker.web.catalogue import CATALOGUE, code_of_status
 from broker.web.openapi_oauth import describe_oauth
 
@@ -39,7 +40,7 @@ TAGS = {
     "installation": "Whether the whole installation is open, and closing it.",
     "notices": "What you are told, and how; webhooks and chats of the organisation.",
     "events": "The audit log.",
-    "ssh": "What SFTP hosts ask: who may come in, and who may not any more.",
+    **{kind.name: kind.asked_by_hosts for kind in kinds.values() if kind.asked_by_hosts},
     "oauth": "The authorization server: tokens, keys, metadata. Errors come in OAuth's own form (RFC 6749).",
 }
 _PROBLEM = {
@@ -114,8 +115,6 @@ def _build(app: FastAPI) -> dict[str, Any]:
         for operation in operations.values():
             if path.startswith("/api/"):
                 _add_problems(operation["responses"])
-                if "ssh" in operation["tags"]:
-                    operation["security"] = [{"basic": []}, {"bearer": []}]
             else:
                 operation["security"] = []
                 operation["responses"].pop("422", None)

@@ -18,8 +18,6 @@ from typing import TypeVar
 
 import structlog
 from anyio import CapacityLimiter, to_thread
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -28,8 +26,8 @@ from broker.base.errors import BackendDown, Invalid
 from broker.base.resilience import ConcurrencyLimit
 from broker.keystore.responses import down
 from broker.keystore.vault import VaultRefused
-from broker.kinds.x509.naming import Unsound, read_crl
-from broker.kinds.x509.stored import authority, nonsense
+from broker.kinds.base import Authority
+from broker.kinds.discovery import the_kind
 from broker.leases.overdue import some_overdue
 from broker.runtime.parts import Parts
 
@@ -46,13 +44,13 @@ _AT_ONCE = 4
 # Threads for them, and how many more may wait for one.
 _THREADS = 8
 _WAITING = 64
+_KIND = the_kind(lambda kind: kind.has_authority)
 _CHECK_AGAIN = {"Cache-Control": "no-cache"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Authority:
-    certificate: x509.Certificate
-    crl: x509.CertificateRevocationList
+class _Answer:
+    authority: Authority
     overdue: bool
 
 
@@ -64,7 +62,7 @@ class Relay:
         self._threads = CapacityLimiter(_THREADS)
         self._lock = Lock()
         self._at = float("-inf")
-        self._kept: _Authority | None = None
+        self._kept: _Answer | None = None
 
     async def apart(self, work: Callable[[], Response]) -> Response:
         """The answer, found by a thread that nobody else needs.
@@ -76,7 +74,7 @@ class Relay:
             raise down()
         return await to_thread.run_sync(work, limiter=self._threads)
 
-    def authority(self, parts: Parts) -> _Authority:
+    def authority(self, parts: Parts) -> _Answer:
         """The authority's certificate and its revocation list, whole and signed by it.
 
         Raises:
@@ -113,21 +111,19 @@ class Relay:
 @router.get("/ca.pem")
 async def ca(request: Request) -> Response:
     """The certificate guests' certificates are signed with."""
-    return await _handed_on(
-        request, lambda kept: kept.certificate.public_bytes(Encoding.PEM), "application/pem-certificate-chain"
-    )
+    return await _handed_on(request, lambda kept: kept.certificate_pem, "application/pem-certificate-chain")
 
 
 @router.get("/crl")
 async def crl(request: Request) -> Response:
     """The revocation list, DER (RFC 5280)."""
-    return await _handed_on(request, lambda kept: kept.crl.public_bytes(Encoding.DER), "application/pkix-crl")
+    return await _handed_on(request, lambda kept: kept.crl_der, "application/pkix-crl")
 
 
 @router.get("/crl.pem")
 async def crl_pem(request: Request) -> Response:
     """The same in PEM, as nginx and OpenVPN read it."""
-    return await _handed_on(request, lambda kept: kept.crl.public_bytes(Encoding.PEM), "application/x-pem-file")
+    return await _handed_on(request, lambda kept: kept.crl_pem, "application/x-pem-file")
 
 
 @router.post("/ocsp")
@@ -145,12 +141,12 @@ async def ocsp_by_address(request: Request, question: str) -> Response:
         raise _no_question() from error
 
 
-async def _handed_on(request: Request, written: Callable[[_Authority], bytes], media_type: str) -> Response:
+async def _handed_on(request: Request, written: Callable[[Authority], bytes], media_type: str) -> Response:
     relay, parts = _relay(request), request.app.state.parts
 
     def answer() -> Response:
         kept = relay.authority(parts)
-        found = _unless_known(request, written(kept), media_type)
+        found = _unless_known(request, written(kept.authority), media_type)
         if kept.overdue:
             found.headers[OVERDUE] = "yes"
         return found
@@ -173,19 +169,15 @@ def _unless_known(request: Request, content: bytes, media_type: str) -> Response
     return Response(content, media_type=media_type, headers=headers)
 
 
-def _read(parts: Parts) -> _Authority:
-    certificate = authority(parts.vault)
-    try:
-        return _Authority(certificate, read_crl(parts.vault.crl(), certificate), _overdue(parts))
-    except Unsound as error:
-        raise nonsense() from error
+def _read(parts: Parts) -> _Answer:
+    return _Answer(_KIND.authority_of(parts.vault), _overdue(parts))
 
 
 def _overdue(parts: Parts) -> bool:
     # Where that cannot be known, the worker cannot end anything either.
     try:
         with parts.database.transaction() as tx:
-            return some_overdue(tx, "x509", clock(tx))
+            return some_overdue(tx, _KIND.name, clock(tx))
     except (BackendDown, SQLAlchemyError) as error:
         log.warning("pki.overdue_unknown", error=type(error).__name__)
         return True

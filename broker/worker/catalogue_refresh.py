@@ -8,10 +8,10 @@ from sqlalchemy import delete, insert, select, update
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown
 from broker.keystore.vault import Vault, VaultRefused
-from broker.kinds.postgres import catalogue
-from broker.kinds.postgres.catalogue import FoundTable
+from broker.kinds.base import FoundTable
 from broker.log import audit
 from broker.models import Catalogue, CatalogueTable
+from broker.registry import catalogues
 from broker.runtime.parts import Parts
 
 log = structlog.get_logger(__name__)
@@ -25,7 +25,7 @@ def read_waiting(parts: Parts, setup: Vault) -> int:
     read = 0
     for name in waiting:
         try:
-            tables, cut = catalogue.read(setup, name)
+            tables, cut = catalogues.KIND.read_catalogue(setup, name)
         except (BackendDown, VaultRefused) as error:
             log.warning("catalogue.failed", connection=name, error=type(error).__name__)
             _fail(parts, name)

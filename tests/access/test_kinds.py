@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import pytest
@@ -32,14 +32,15 @@ def test_a_public_key_nobody_asked_for_is_refused_and_nothing_is_issued(world: W
 def stubborn(monkeypatch: pytest.MonkeyPatch, world: World) -> Iterator[datetime]:
     """A backend that cannot end what it issued before a moment it names."""
     until = world.now() + timedelta(seconds=2)
-    real = kinds["token"].end
+    real = kinds["token"].end_many
 
-    def end(vault: Vault, lease: LeaseToEnd) -> str:
+    def end_many(vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
         if world.now() < until:
-            raise Exposed(until, "the store ends a session only by its own expiry")
-        return real(vault, lease)
+            exposed = Exposed(until, "the store ends a session only by its own expiry")
+            return dict.fromkeys((lease.id for lease in leases), exposed)
+        return real(vault, leases)
 
-    monkeypatch.setattr(kinds["token"], "end", end)
+    monkeypatch.setattr(kinds["token"], "end_many", end_many)
     yield until
 
 

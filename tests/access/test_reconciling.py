@@ -257,7 +257,7 @@ def test_in_an_emergency_a_fault_of_ours_keeps_nothing_else_alive(
     monkeypatch.setattr(kinds["s3"], "shown", shown)
     monkeypatch.setattr(PostgresKind, "end", ended)
     with user(world, f"gk_{tag}_lodd"), user(world, f"gk_{tag}_lother"):
-        found = emergency_end.end_shown(world.ender, tag, ["data"], told=lambda *_: None)
+        found = emergency_end.end_shown(world.ender, tag, told=lambda *_: None)
     with world.admin() as admin:
         admin.execute(f"DROP OWNED BY gk_{tag}_lodd, gk_{tag}_lother; DROP ROLE gk_{tag}_lodd, gk_{tag}_lother")
     outcomes = {outcome.lease or outcome.kind: outcome for outcome in found.outcomes}

@@ -166,31 +166,29 @@ def test_asking_places_that_hang_keeps_no_end_waiting(world: World) -> None:
             parts.close()
 
 
-@pytest.mark.parametrize("broken", ["end_many", "end"])
+@pytest.mark.parametrize("broken", ["together", "alone"])
 def test_what_no_kind_foresaw_is_recorded_alarms_and_keeps_no_other_alive(
     world: World, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     """A binding that a newer release refuses, a fault of ours: nobody would hear of it, and the lease would live."""
     signed, dataset, _ = world.guest()
     odd, other = (world.issue(signed, dataset).lease for _ in range(2))
-    real = {name: getattr(PostgresKind, name) for name in ("end_many", "end")}
-
-    def end(kind: PostgresKind, vault: Vault, lease: LeaseToEnd) -> str:
-        if lease.id == odd.id and broken == "end":
-            raise Invalid("There is no such column.")
-        return str(real["end"](kind, vault, lease))
+    real = PostgresKind.end_many
 
     def end_many(kind: PostgresKind, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
-        raise KeyError("connection")
+        if len(leases) > 1:
+            raise KeyError("connection")
+        if leases[0].id == odd.id and broken == "alone":
+            raise Invalid("There is no such column.")
+        return real(kind, vault, leases)
 
     monkeypatch.setattr(PostgresKind, "end_many", end_many)
-    monkeypatch.setattr(PostgresKind, "end", end)
     for lease in (odd, other):
         world.change(Lease, lease.id, expires_at=world.now())
     world.sweep()
     assert world.lease(other.id).state == "expired"
     found = world.lease(odd.id)
-    if broken == "end_many":
+    if broken == "together":
         assert found.state == "expired"
         return
     assert (found.state, found.attempts) == ("revoke_failed", 1)

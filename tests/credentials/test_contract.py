@@ -14,9 +14,9 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
+from broker.kinds.access_tokens import signing_keys
 from broker.kinds.base import Issued, Kind, LeaseToIssue
 from broker.kinds.discovery import kinds
-from broker.kinds.token.kind import signing_keys
 from broker.models import Lease
 from tests.credentials.contract import KindContract
 from tests.support import gateway

@@ -137,7 +137,7 @@ def test_a_slice_is_made_twice_and_taken_away_twice(world: World, sftp: SftpHost
 
 
 def test_the_answer_of_the_broker_depends_on_every_part_of_the_question(desk: Desk) -> None:
-    from broker.leases.ssh_log_ins import lets_in
+    from broker.leases.host_log_ins import lets_in
 
     handed = desk.issue()
     assert handed.values is not None
@@ -155,11 +155,11 @@ def test_the_answer_of_the_broker_depends_on_every_part_of_the_question(desk: De
     }
     with desk.world.database.transaction() as tx:
         now = desk.world.now()
-        assert lets_in(tx, **right, now=now)
-        assert not lets_in(tx, **right, now=handed.lease.expires_at)
+        assert lets_in(tx, kinds["ssh"], **right, now=now)
+        assert not lets_in(tx, kinds["ssh"], **right, now=handed.lease.expires_at)
         for part, values in wrong.items():
             for value in values:
-                assert not lets_in(tx, **{**right, part: value}, now=now), part
+                assert not lets_in(tx, kinds["ssh"], **{**right, part: value}, now=now), part
     assert handed.lease.key_hash == hashlib.sha256(Certificate.read(right["certificate"]).public_key.encode()).digest()
 
 

@@ -18,7 +18,7 @@ import requests
 from broker.base.database import now as clock
 from broker.embedded.stack import Stack
 from broker.kinds.settings import load_settings
-from broker.kinds.token.kind import signing_keys
+from broker.kinds.access_tokens import signing_keys
 from broker.migrations import upgrade
 from broker.runtime.installation import install
 from broker.runtime.parts import Parts

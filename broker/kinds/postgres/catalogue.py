@@ -6,8 +6,7 @@ values is named here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -16,9 +15,11 @@ import structlog
 from psycopg import sql
 
 from broker.keystore.vault import Vault
+from broker.kinds.base import FoundTable
 from broker.kinds.postgres import types
 from broker.kinds.postgres.binding import PostgresBinding
 from broker.kinds.postgres.sessions import registering, silent
+from broker.kinds.tables.filter_values import ColumnType
 
 log = structlog.get_logger(__name__)
 MOST_TABLES = 2000
@@ -47,18 +48,6 @@ _READABLE = f"""
 _NEVER_ANALYSED = """SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'm') AND c.reltuples < 0"""
 _KINDS = {"v": "view", "m": "materialized view", "f": "foreign table", "p": "partitioned"}
-
-
-@dataclass(frozen=True, slots=True)
-class FoundTable:
-    """One table or view; see `broker.models.CatalogueTable`."""
-
-    schema: str
-    name: str
-    rows: int | None
-    usable: bool
-    notes: list[str]
-    columns: list[dict[str, Any]]
 
 
 def read(vault: Vault, connection_name: str) -> tuple[list[FoundTable], bool]:
@@ -106,6 +95,16 @@ def _column(row: tuple[Any, ...], count: int | None) -> dict[str, Any]:
         "base": base,
         "labels": labels if labels and len(labels) <= _MOST_LABELS else None,
     }
+
+
+def types_of(columns: Sequence[Mapping[str, Any]]) -> dict[str, ColumnType]:
+    """The types of a table's columns, as far as filters can be judged by them; those read long ago lack some."""
+    found = {}
+    for column in columns:
+        base, labels = column.get("base"), column.get("labels")
+        if base is not None and (base != "enum" or labels):
+            found[column["name"]] = types.PostgresColumn.read(column["type"], base, labels).type
+    return found
 
 
 def _share(distinct: float | None, count: int | None) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 import structlog
@@ -16,9 +16,9 @@ import structlog
 from broker.base.errors import BackendDown
 from broker.keystore.vault import Vault
 from broker.kinds import authority
-from broker.kinds.base import Bound, Connects, Ending, LeaseToEnd, LeaseToIssue, NotEnded, Use
+from broker.kinds.base import Bound, Connects, Ending, FoundTable, LeaseToEnd, LeaseToIssue, NotEnded, Use
 from broker.kinds.names import user_of
-from broker.kinds.postgres import looking
+from broker.kinds.postgres import catalogue, looking
 from broker.kinds.postgres import slices as postgres_slices
 from broker.kinds.postgres.binding import PostgresBinding
 from broker.kinds.postgres.door import door_kept_open, keep_door_open
@@ -51,7 +51,18 @@ class PostgresKind(DatabaseUserKind):
     authority = "sslrootcert"
     bindings = PostgresBinding
     statements = STATEMENTS
+    has_catalogue = True
     has_login_blockers = True
+    example: ClassVar[Mapping[str, Any] | None] = {
+        "name": "deidentified",
+        "binding": {
+            "connection": "data",
+            "schema": "clinic",
+            "table": "patients",
+            "columns": ["id", "site", "age"],
+            "rows": [["site", "=", "berlin"]],
+        },
+    }
     connects = Connects("PostgreSQL database", "columns and rows of a table", asked=True)
     ending = Ending(
         how="Log-in is switched off and committed, open sessions are terminated, the user is dropped, and"
@@ -106,6 +117,14 @@ class PostgresKind(DatabaseUserKind):
     def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
         """See `Kind.unregister`."""
         postgres_slices.unregister(setup, slice_id, bound.binding)
+
+    def read_catalogue(self, setup: Vault, connection: str) -> tuple[list[FoundTable], bool]:
+        """See `Kind.read_catalogue`."""
+        return catalogue.read(setup, connection)
+
+    def with_column_types(self, binding: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """See `Kind.with_column_types`."""
+        return self.bindings.parse(binding).with_types(catalogue.types_of(columns)).canonical()
 
     def inspect_sources(
         self, setup: Vault, connection: str, slices: Mapping[str, Mapping[str, Any]]

@@ -11,7 +11,7 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 
@@ -48,6 +48,12 @@ class S3Kind(Kind):
     name = "s3"
     position = 30
     connects = Connects("object store", "a prefix of a bucket", asked=False)
+    example: ClassVar[Mapping[str, Any] | None] = {
+        "name": "labels",
+        "kind": "s3",
+        "actions": ["read", "write"],
+        "binding": {"connection": "objects", "bucket": "labelling", "prefix": "march/labels/"},
+    }
     binding_fields = (
         BindingField("bucket", "Bucket", "Its own name, no alias."),
         BindingField(

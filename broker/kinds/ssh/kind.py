@@ -26,6 +26,7 @@ from broker.kinds.base import (
     NotEnded,
     Proof,
     Shown,
+    SignedList,
     Use,
     keystore_failed,
     own_token,
@@ -36,6 +37,7 @@ from broker.kinds.ssh import hosts
 from broker.kinds.ssh.hosts import ENDER, SETUP, HostRefused
 from broker.kinds.ssh.keys import FIELD, Certificate, check_public_key
 from broker.kinds.ssh.line import silent
+from broker.kinds.ssh.lists import signed_list
 
 log = structlog.get_logger(__name__)
 # The certificate ends so much later than the lease: a clock that is a little behind must not refuse a guest.
@@ -66,6 +68,7 @@ class SshKind(Kind):
     name = "ssh"
     position = 40
     needs_child_token = True
+    asked_by_hosts = "What SFTP hosts ask: who may come in, and who may not any more."
     proof = Proof(
         name="public_key", label="SSH public key", how="ssh-keygen -t ed25519 -f guestkey, then send guestkey.pub"
     )
@@ -216,6 +219,19 @@ class SshKind(Kind):
         else:
             said = {key_id_of(leases[0].handle): said}
         return {lease.id: _outcome(said.get(key_id_of(lease.handle))) for lease in leases}
+
+    def key_shown(self, handle: str, slice_id: str, action: str, account: str, certificate: str) -> str | None:
+        """See `Kind.key_shown`. Another key under the same key id was certified by somebody else."""
+        try:
+            shown = Certificate.read(certificate)
+        except ValueError:
+            return None
+        meant = account == account_of(slice_id, action) and shown.key_id == key_id_of(handle)
+        return shown.public_key if meant else None
+
+    def revoked_list(self, vault: Vault, connection: str, handles: Sequence[str], version: int) -> SignedList:
+        """See `Kind.revoked_list`: for sshd's `RevokedKeys`."""
+        return signed_list(vault, connection, [key_id_of(handle) for handle in handles], version)
 
     def _told(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, Any]:
         try:

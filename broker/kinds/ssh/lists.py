@@ -9,26 +9,18 @@ from __future__ import annotations
 import base64
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from broker.base.errors import BackendDown
 from broker.keystore.vault import Vault, VaultRefused
+from broker.kinds.base import SignedList
 
 SIGNING_KEY = "ssh-lists"
 HEAD = "guestkey-krl/1"
 # An empty file would let everybody in, so no list is ever without an entry.
 NOBODY = "token-nobody"
 _SECONDS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class SignedList:
-    """A list as text, and the 64 bytes of its Ed25519 signature (RFC 8032)."""
-
-    text: str
-    signature: bytes
 
 
 def signed_list(vault: Vault, connection: str, key_ids: Sequence[str], version: int) -> SignedList:

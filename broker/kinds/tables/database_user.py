@@ -51,6 +51,7 @@ class DatabaseUserKind(Kind):
     renewable = True
     keeps_leases = True
     inspects_sources = True
+    has_fast_form = True
 
     @abstractmethod
     def relation(self, slice_id: str) -> str:

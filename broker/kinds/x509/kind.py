@@ -12,11 +12,13 @@ from typing import Any
 
 import structlog
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.pki import SignedCertificate
 from broker.keystore.vault import ChildToken, Vault, VaultRefused
 from broker.kinds.base import (
+    Authority,
     Bound,
     Connects,
     Ending,
@@ -41,6 +43,7 @@ from broker.kinds.x509.naming import (
     check_issued,
     common_name,
     read_certificate,
+    read_crl,
     same_key,
     serial_of,
     uri,
@@ -74,6 +77,8 @@ class X509Kind(Kind):
     name = "x509"
     position = 50
     needs_child_token = True
+    has_authority = True
+    names_slices_by_id = True
     connects = Connects("gateway", "an OU of its certificates", asked=False)
     binding_fields = ()
     proof = Proof(
@@ -185,6 +190,16 @@ class X509Kind(Kind):
     def end_many(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
         """Revoke every certificate of the leases that is known, then ask one new revocation list and OCSP."""
         return end_many(vault, leases)
+
+    def authority_of(self, vault: Vault) -> Authority:
+        """See `Kind.authority_of`."""
+        certificate = authority(vault)
+        try:
+            crl = read_crl(vault.crl(), certificate)
+        except Unsound as error:
+            raise nonsense() from error
+        pem, der = Encoding.PEM, Encoding.DER
+        return Authority(certificate.public_bytes(pem), crl.public_bytes(der), crl.public_bytes(pem))
 
     def by_hand(self, lease: LeaseToEnd) -> str:
         """See `Kind.by_hand`."""

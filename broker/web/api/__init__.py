@@ -11,6 +11,7 @@ from broker.web.api import (
     events,
     factors,
     grants,
+    hosts,
     installation,
     invitations,
     kinds,
@@ -27,7 +28,6 @@ from broker.web.api import (
     services,
     sessions,
     sources,
-    ssh,
     suspensions,
     teams,
     vendors,
@@ -61,6 +61,6 @@ for _module in (
     events,
     log,
     access_at,
-    ssh,
+    hosts,
 ):
     api_router.include_router(_module.router)

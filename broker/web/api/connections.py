@@ -13,7 +13,7 @@ from broker.base.paging import DEFAULT_LIMIT, MOST
 from broker.models import CatalogueTable
 from broker.registry import catalogues, connections
 from broker.registry import personal_columns as personal
-from broker.registry.connections import POSTGRES, Connection
+from broker.registry.connections import Connection
 from broker.web.api.common import CallerNow, PartsNow
 from broker.web.validation import Shown
 
@@ -23,8 +23,9 @@ router = APIRouter(prefix="/connections", tags=["connections"])
 class ConnectionShown(Shown):
     """A connection: what it leads `to`, and what a slice is called there.
 
-    `healthy`: whether it answered when a worker last asked which credentials it holds; null where none asks. Of kind
-    `postgres` only: `state` tells how far reading what it holds has come; `unread` if nobody asked yet.
+    `healthy`: whether it answered when a worker last asked which credentials it holds; null where none asks. Of
+    databases whose tables can be chosen by name only: `state` tells how far reading them has come; `unread` if nobody
+    asked yet.
     """
 
     name: str
@@ -102,7 +103,7 @@ def read_connection(connection: str, caller: CallerNow, parts: PartsNow) -> Conn
     """Have the worker read what a database holds, by name; look at its `state` for when it has. For admins."""
     with parts.database.transaction() as tx:
         catalogues.ask(tx, caller, parts.settings, connection, clock(tx))
-        found = connections.connections(tx, caller, parts.settings, POSTGRES)
+        found = connections.connections(tx, caller, parts.settings, catalogues.KIND.name)
     return next(_connection(item) for item in found if item.name == connection)
 
 
@@ -132,7 +133,7 @@ def show_table(connection: str, schema_name: str, table: str, caller: CallerNow,
 
 def _connection(found: Connection) -> ConnectionShown:
     read, silent = found.catalogue, found.silent
-    is_read = found.kind == POSTGRES
+    is_read = found.kind == catalogues.KIND.name
     return ConnectionShown(
         name=found.name,
         kind=found.kind,

@@ -14,6 +14,7 @@ from broker.base.errors import Forbidden, Invalid
 from broker.gate.explain import Reach
 from broker.gate.simulation import roles_reaching, slices_without_rule
 from broker.identity.caller import Caller
+from broker.kinds.discovery import kinds
 from broker.kinds.tables.filter_values import is_text
 from broker.models import Dataset, Offer, Request, Slice
 from broker.policies import Decision
@@ -141,7 +142,7 @@ class DatasetChangeBody(Strict):
 
 
 class SliceBody(Strict):
-    """A slice to register. The binding's shape is its kind's; for `postgres` and `s3` see the examples.
+    """A slice to register. The binding's shape is its kind's; see the examples.
 
     `"fast": true` in a binding of a table lets indexes serve guests' conditions, and lets guests find out whether a
     value exists in a row the slice hides.
@@ -149,31 +150,12 @@ class SliceBody(Strict):
 
     name: Annotated[str, Field(min_length=1, max_length=32)]
     description: Annotated[str, Field(max_length=2000)] = ""
-    kind: Annotated[str, Field(max_length=32)] = "postgres"
+    kind: Annotated[str, Field(max_length=32)] = next(iter(kinds))
     actions: Annotated[list[Action], Field(min_length=1, max_length=2, default_factory=lambda: ["read"])]
     binding: dict[str, Any]
 
     model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "name": "deidentified",
-                    "binding": {
-                        "connection": "data",
-                        "schema": "clinic",
-                        "table": "patients",
-                        "columns": ["id", "site", "age"],
-                        "rows": [["site", "=", "berlin"]],
-                    },
-                },
-                {
-                    "name": "labels",
-                    "kind": "s3",
-                    "actions": ["read", "write"],
-                    "binding": {"connection": "objects", "bucket": "labelling", "prefix": "march/labels/"},
-                },
-            ]
-        }
+        json_schema_extra={"examples": [dict(kind.example) for kind in kinds.values() if kind.example]}
     )
 
     def new(self) -> NewSlice:

@@ -84,8 +84,8 @@ class LeaseFull(LeaseShown):
 class LeaseBody(Strict):
     """What credential is wanted. `lifetime` is in seconds; left out, as the rule allows, 15 minutes at most.
 
-    `kind` left out is the slice's own. `public_key` is for kinds with a `proof` (see `/kinds`): an OpenSSH public key
-    for `ssh`, a PEM certificate signing request for `x509`; its private half never comes here.
+    `kind` left out is the slice's own. `public_key` is for kinds with a `proof` (see `/kinds`), which says what to
+    make; its private half never comes here.
     """
 
     dataset: Annotated[str, Field(max_length=64, pattern=_PRINTED)]

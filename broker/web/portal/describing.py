@@ -16,7 +16,7 @@ from broker.base.errors import Invalid
 from broker.kinds.tables.binding import OPERATORS
 from broker.models import CatalogueTable, Person
 from broker.registry import catalogues, connections, drafts, personal_columns
-from broker.registry.connections import POSTGRES, Connection
+from broker.registry.connections import Connection
 from broker.registry.drafts import Described
 from broker.registry.naming import each_told_apart
 from broker.web.portal.acting import Setback, act, fresh, go
@@ -57,7 +57,7 @@ def begin(viewer: MemberNow, sent: Sent) -> Response:
             if kind:
                 made = drafts.begin(tx, viewer.caller, settings, name, sent.get("dataset") or None, now, kind=kind)
                 return go(path(made.id, "place"))
-            if name not in settings.connections(POSTGRES):
+            if name not in settings.connections(catalogues.KIND.name):
                 raise Invalid("Choose where it lies.", field="/connection")
             made = drafts.begin(tx, viewer.caller, settings, name, sent.get("dataset") or None, now)
             if catalogues.connection(tx, viewer.caller, settings, name).catalogue is None:
@@ -160,7 +160,7 @@ def _begin_page(back: Setback, sent: Mapping[str, str]) -> HTMLResponse:
     with viewer.parts.database.transaction() as tx:
         found = connections.connections(tx, viewer.caller, viewer.parts.settings)
     placed = drafts.elsewhere(viewer.parts.settings)
-    choices = [(item.name, _said(item, item.name)) for item in found if item.kind == POSTGRES]
+    choices = [(item.name, _said(item, item.name)) for item in found if item.kind == catalogues.KIND.name]
     choices += [
         (f"{item.kind}/{item.name}", _said(item, f"{item.name} ({item.kind})"))
         for item in found
@@ -192,6 +192,7 @@ def _table_page(back: Setback, draft_id: str, part: str, after: str) -> Response
         draft=draft_id,
         content=content,
         catalogue=catalogue,
+        kind=catalogues.KIND.name,
         tables=[(f"{item.schema}.{item.name}", visible(f"{item.schema}.{item.name}"), item) for item in page.items],
         after=page.after,
         part=part,

@@ -98,6 +98,7 @@ def _shown(viewer: Viewer, slug: str) -> dict[str, Any]:
         **waiting,
         "dataset": found,
         "slices": held,
+        "with_id": {item.id for item in held if kinds[item.kind].names_slices_by_id},
         "names": [(item.name, item.name) for item in held],
         "conditions": {item.id: [condition_said(row) for row in item.binding.get("rows", [])] for item in held},
         "confirms": confirms,

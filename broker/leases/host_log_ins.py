@@ -1,4 +1,4 @@
-"""What SFTP hosts ask: whether a lease's certificate may let somebody in now, and which may not any more.
+"""What hosts ask: whether a lease's certificate may let somebody in now, and which may not any more.
 
 Read from the records, so an ended lease is refused on every replica from that commit on.
 """
@@ -13,38 +13,34 @@ from sqlalchemy import select
 
 from broker.base.database import Transaction
 from broker.identity.caller import Caller
-from broker.kinds.ssh.keys import Certificate
-from broker.kinds.ssh.kind import BACKSTOP_SECONDS, account_of, key_id_of
+from broker.kinds.base import Kind
 from broker.log import audit
 from broker.models import Event, Lease, Slice
 
-KIND = "ssh"
-# Clocks of hosts and OpenBao may differ by so much before a revoked certificate leaves the list too early.
-_SLACK_SECONDS = 300
+# A certificate may outlive its lease by a minute, and clocks of hosts and OpenBao may differ by the rest, before a
+# revoked one leaves the list too early.
+_SLACK = timedelta(seconds=360)
 _USED = "lease.used"
 _USE_NOTED_EVERY = timedelta(minutes=1)
 
 
-def lets_in(tx: Transaction, connection: str, handle: str, account: str, certificate: str, now: datetime) -> bool:
+def lets_in(
+    tx: Transaction, kind: Kind, connection: str, handle: str, account: str, certificate: str, now: datetime
+) -> bool:
     """Whether this certificate opens this account of this host now. Why not is told to nobody.
 
-    The certificate's key must be the one the lease was issued for: another one under the same key id was made by
+    The certificate's key must be the one the lease was issued for: another one under the same name was made by
     somebody else.
     """
     lease = tx.get(Lease, handle.rpartition("-")[2])
-    if lease is None or lease.handle != handle or lease.kind != KIND:
+    if lease is None or lease.handle != handle or lease.kind != kind.name:
         return False
     if lease.state != "active" or lease.expires_at <= now:
         return False
-    slice_ = tx.get_one(Slice, lease.slice_id)
-    if slice_.binding.get("connection") != connection or account != account_of(lease.slice_id, lease.action):
+    if tx.get_one(Slice, lease.slice_id).binding.get("connection") != connection:
         return False
-    try:
-        shown = Certificate.read(certificate)
-    except ValueError:
-        return False
-    key_hash = hashlib.sha256(shown.public_key.encode()).digest()
-    return shown.key_id == key_id_of(handle) and key_hash == lease.key_hash
+    public_key = kind.key_shown(handle, lease.slice_id, lease.action, account, certificate)
+    return public_key is not None and hashlib.sha256(public_key.encode()).digest() == lease.key_hash
 
 
 def note_use(tx: Transaction, handle: str, connection: str, host: Caller, now: datetime) -> None:
@@ -57,22 +53,21 @@ def note_use(tx: Transaction, handle: str, connection: str, host: Caller, now: d
     lately = select(Event.id).where(Event.subject == lease.id, Event.kind == _USED, Event.at > now - _USE_NOTED_EVERY)
     if tx.execute(lately.limit(1)).first() is None:
         holder = f"person:{lease.person_id}" if lease.person_id else f"service:{lease.service_id}"
-        details = {"kind": KIND, "connection": connection, "host": host.subject}
+        details = {"kind": lease.kind, "connection": connection, "host": host.subject}
         audit.record(tx, _USED, actor=holder, subject=lease.id, now=now, details=details)
 
 
-def revoked(tx: Transaction, connection: str, now: datetime) -> Sequence[str]:
-    """The key ids of a host's leases that are ending or ended while their certificates have not run out."""
-    alive = now - timedelta(seconds=BACKSTOP_SECONDS + _SLACK_SECONDS)
+def revoked(tx: Transaction, kind: Kind, connection: str, now: datetime) -> Sequence[str]:
+    """The handles of a host's leases that are ending or ended while their certificates have not run out."""
     query = (
         select(Lease.handle)
         .join(Slice, Slice.id == Lease.slice_id)
         .where(
-            Lease.kind == KIND,
-            Lease.expires_at > alive,
+            Lease.kind == kind.name,
+            Lease.expires_at > now - _SLACK,
             Lease.state.not_in(("pending", "active")),
             Slice.binding["connection"].astext == connection,
         )
         .order_by(Lease.handle)
     )
-    return [key_id_of(handle) for handle in tx.scalars(query)]
+    return list(tx.scalars(query))

@@ -1,0 +1,81 @@
+"""What is outside a kind's folder knows no kind by name: a new one needs no line there, and none is forgotten."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from broker.kinds.discovery import kinds
+
+BROKER = Path(__file__).resolve().parents[1] / "broker"
+# `token` is a word of its own: whatever an authorization server makes.
+NAMES = "|".join(sorted(kinds.keys() - {"token"}))
+WORD = re.compile(rf"\b(?:{NAMES})\b|\b(?:{NAMES})_|_(?:{NAMES})\b")
+IMPORTED = re.compile(rf"broker\.kinds\.(?:{'|'.join(sorted(kinds))})\b")
+NOT_ASKED = {
+    # Each kind's own.
+    "kinds": "a kind names itself",
+    # Engines of OpenBao, by OpenBao's names.
+    "keystore": "the engines are called so",
+    # Seeds an example with one slice of each.
+    "embedded": "the example has some of each",
+    "migrations": "what was recorded keeps its name",
+    # Set-up of connections, and what clients do: they have folders of their own to move into.
+    "operator": "the operator's commands name what they connect",
+    "cli": "the command line opens each kind's own tool",
+    "static": "no code of ours",
+}
+# Libraries and constants of others that are called like a kind.
+OF_OTHERS = {"base/tls_reasons.py", "base/private_keys.py", "base/settings.py"}
+
+
+def files() -> list[Path]:
+    found = [*BROKER.rglob("*.py"), *BROKER.rglob("*.html")]
+    parts = {path: path.relative_to(BROKER) for path in found}
+    return sorted(
+        path
+        for path, part in parts.items()
+        if part.parts[0] not in NOT_ASKED and "static" not in part.parts and str(part) not in OF_OTHERS
+    )
+
+
+def named_in(path: Path) -> list[str]:
+    """Every text, name and import in a file that says a kind's name."""
+    text = path.read_text()
+    if path.suffix == ".html":
+        return WORD.findall(text)
+    found = IMPORTED.findall(text)
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Constant(value=str(said)) | ast.Name(id=said) | ast.Attribute(attr=said) | ast.arg(arg=said):
+                found += WORD.findall(said)
+            case ast.FunctionDef(name=said) | ast.ClassDef(name=said):
+                found += WORD.findall(said)
+            case _:
+                pass
+    return found
+
+
+def test_the_search_finds_names_wherever_they_may_stand(tmp_path: Path) -> None:
+    tried = tmp_path / "tried.py"
+    for text in (
+        'KIND = "postgres"',
+        "ssh_hosts = 1",
+        "settings.mariadb_connections",
+        "from broker.kinds.token.kind import TokenKind",
+        "def of_s3(): ...",
+        '"""For `x509`."""',
+    ):
+        tried.write_text(text)
+        assert named_in(tried), text
+    for text in ('"PostgreSQL"', "token = 1", "from broker.kinds.names import short"):
+        tried.write_text(text)
+        assert not named_in(tried), text
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(BROKER)))
+def test_no_file_outside_its_folder_names_a_kind(path: Path) -> None:
+    assert named_in(path) == []
