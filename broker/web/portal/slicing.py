@@ -12,6 +12,7 @@ from starlette.responses import Response
 from broker.base.database import now as clock
 from broker.base.errors import Forbidden
 from broker.gate.simulation import slices_without_rule
+from broker.kinds.discovery import kinds
 from broker.registry import slice_changes, slices
 from broker.registry.datasets import dataset as dataset_seen
 from broker.registry.datasets import sees_binding
