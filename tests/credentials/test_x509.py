@@ -16,9 +16,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import VaultRefused
 from broker.kinds.base import Bound, Issued, LeaseToEnd, NotEnded
+from broker.kinds.names import policy_of, role_of
 from broker.kinds.x509 import stored as x509_stored
 from broker.kinds.x509.ending import end_many
-from broker.kinds.x509.kind import policy_of, role_of
 from broker.kinds.x509.naming import common_name, uri
 from broker.models import Lease, Slice
 from broker.runtime.parts import vault_of

@@ -17,8 +17,8 @@ import requests
 
 from broker.base.database import now as clock
 from broker.embedded.stack import Stack
-from broker.kinds.settings import load_settings
 from broker.kinds.access_tokens import signing_keys
+from broker.kinds.settings import load_settings
 from broker.migrations import upgrade
 from broker.runtime.installation import install
 from broker.runtime.parts import Parts

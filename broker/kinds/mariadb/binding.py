@@ -96,8 +96,7 @@ class MariadbBinding(TableBinding):
         """
         table = f"{_quoted(self.schema)}.{_quoted(self.table)}"
         if of_one_row:
-            needed = {*self.columns, *(row.column for row in self.rows)}
-            table = f"(SELECT {', '.join(map(_quoted, sorted(needed)))} FROM {table} LIMIT 1) AS one"  # noqa: S608
+            table = f"(SELECT {', '.join(map(_quoted, sorted(self.named)))} FROM {table} LIMIT 1) AS one"  # noqa: S608
         query = f"SELECT {', '.join(map(_quoted, self.columns))} FROM {table}"  # noqa: S608  names, all of them quoted
         if not self.rows:
             return query, []

@@ -119,20 +119,8 @@ def types_of(cursor: Cursor, binding: MariadbBinding) -> dict[str, MariadbColumn
         Invalid: the table or a column does not exist, or this login may not read it.
     """
     cursor.execute(_READABLE, (binding.schema, binding.table))
-    types = {str(name): MariadbColumn.read(*map(str, of)) for name, *of in cursor.fetchall()}
-    if not types:
-        raise Invalid(
-            "There is no such table, or the registrar may not read it.",
-            field="/binding/table",
-            advice=f"GRANT SELECT ON {binding.schema}.{binding.table} TO guestkey_registrar, then try again.",
-        )
-    missing = {*binding.columns, *(row.column for row in binding.rows)} - types.keys()
-    if missing:
-        raise Invalid(
-            f"The table has no column {', '.join(sorted(missing))}, or the registrar may not read it.",
-            field="/binding/columns",
-        )
-    return types
+    found = {str(name): MariadbColumn.read(*map(str, of)) for name, *of in cursor.fetchall()}
+    return dict(binding.of_readable(found))
 
 
 def look(
@@ -166,13 +154,12 @@ def _look(cursor: Cursor, binding: MariadbBinding, view: str) -> dict[str, Any] 
         return None
     cursor.execute(_COLUMNS, (binding.schema, binding.table))
     columns = {str(name): [int(place), str(type_), str(computed)] for name, place, type_, computed in cursor.fetchall()}
-    named = {*binding.columns, *(row.column for row in binding.rows)}
     cursor.execute(_VIEW, (view,))
     return {
         "made": MADE,
         "table": str(row[0]),
         "definition": str(row[1]),
-        "columns": {name: columns[name] for name in sorted(named & columns.keys())},
+        "columns": {name: columns[name] for name in sorted(binding.named & columns.keys())},
         "reads": [str(name) for (name,) in cursor.fetchall()],
         "follows": follows.find(cursor, binding.schema, binding.table),
     }

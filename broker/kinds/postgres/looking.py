@@ -86,13 +86,11 @@ def look(
         raise silent() from error
     found: dict[str, dict[str, Any] | None] = dict.fromkeys(bindings)
     for name, table, definition, columns in tables:
-        binding = bindings[by_short[name]]
-        named = {*binding.columns, *(row.column for row in binding.rows)}
         found[by_short[name]] = {
             "made": MADE,
             "table": table,
             "definition": definition,
-            "columns": {column: columns[column] for column in sorted(named & columns.keys())},
+            "columns": {column: columns[column] for column in sorted(bindings[by_short[name]].named & columns.keys())},
             "reads": reads.get(name, []),
             "follows": follows[name].why,
             "marked": sorted(follows[name].marked),

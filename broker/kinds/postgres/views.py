@@ -112,19 +112,7 @@ def look(session: Session, binding: PostgresBinding) -> SourceTable:
     """
     # The view reads as the registrar, so what counts is what the registrar may select, column by column.
     found = session.execute(_READABLE, (binding.schema, binding.table)).fetchall()
-    if not found:
-        raise Invalid(
-            "There is no such table, or the registrar may not read it.",
-            field="/binding/table",
-            advice=f"GRANT SELECT ON {binding.schema}.{binding.table} TO guestkey_registrar, then try again.",
-        )
-    types = {str(name): PostgresColumn.read(*of) for _, name, _, *of in found}
-    missing = {*binding.columns, *(row.column for row in binding.rows)} - types.keys()
-    if missing:
-        raise Invalid(
-            f"The table has no column {', '.join(sorted(missing))}, or the registrar may not read it.",
-            field="/binding/columns",
-        )
+    types = binding.of_readable({str(name): PostgresColumn.read(*of) for _, name, _, *of in found})
     return SourceTable(int(found[0][0]), types, any(hides for _, _, hides, *_ in found))
 
 

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from broker.base.errors import Invalid
+from broker.kinds.names import connection_of
 
-_CONNECTION = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _ADDRESS = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
 # Amazon's reserved beginnings and ends (S3 user guide, "General purpose bucket naming rules").
@@ -40,12 +40,7 @@ class S3Binding:
         Raises:
             Invalid: naming the field that is unknown, malformed or could widen the slice.
         """
-        unknown = set(raw) - {"connection", "bucket", "prefix"}
-        if unknown:
-            raise Invalid(f"Unknown fields in the binding: {', '.join(sorted(map(str, unknown)))}.", field="/binding")
-        connection = raw.get("connection")
-        if not isinstance(connection, str) or _CONNECTION.fullmatch(connection) is None:
-            raise Invalid("The connection must be named, in lower case.", field="/binding/connection")
+        connection = connection_of(raw, "bucket", "prefix")
         return cls(connection, _bucket(raw.get("bucket")), _prefix(raw.get("prefix")))
 
     def canonical(self) -> dict[str, Any]:

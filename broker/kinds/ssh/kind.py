@@ -32,7 +32,7 @@ from broker.kinds.base import (
     own_token,
     shown_by_each,
 )
-from broker.kinds.names import policy_of, role_of, short
+from broker.kinds.names import connection_of, policy_of, role_of, short
 from broker.kinds.ssh import hosts
 from broker.kinds.ssh.hosts import ENDER, SETUP, HostRefused
 from broker.kinds.ssh.keys import FIELD, Certificate, check_public_key
@@ -46,7 +46,6 @@ BACKSTOP_SECONDS = 60
 _HOST_SECONDS = 10
 ACTIONS = ("read", "write")
 _COMMANDS = {"read": "internal-sftp -R", "write": "internal-sftp"}
-_CONNECTION = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")
 _PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _KEY_ID = re.compile(r"token-([a-z0-9]{6})-(l[a-z0-9]+)")
 _MOST_PARTS = 10
@@ -100,12 +99,7 @@ class SshKind(Kind):
 
     def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
         """`{connection, directory}`: a directory below the host's root, which becomes all that guests see."""
-        unknown = set(binding) - {"connection", "directory"}
-        if unknown:
-            raise Invalid(f"Unknown fields in the binding: {', '.join(sorted(map(str, unknown)))}.", field="/binding")
-        connection, directory = binding.get("connection"), binding.get("directory")
-        if not isinstance(connection, str) or _CONNECTION.fullmatch(connection) is None:
-            raise Invalid("The connection must be named, in lower case.", field="/binding/connection")
+        connection, directory = connection_of(binding, "directory"), binding.get("directory")
         parts = directory.split("/") if isinstance(directory, str) else []
         if not 1 <= len(parts) <= _MOST_PARTS or not all(_PART.fullmatch(part) for part in parts):
             raise Invalid(
@@ -133,18 +127,18 @@ class SshKind(Kind):
         except HostRefused as error:
             raise Invalid(f"The SFTP host says: {error}.", field="/binding/directory") from error
         for action in ACTIONS:
-            role = _role(slice_id, action)
+            role = role_of(slice_id, action)
             setup.write_ssh_role(role, role_definition(account_of(slice_id, action), action))
             setup.write_ssh_role(f"{role}-net", role_definition(account_of(slice_id, action), action, networks=True))
-            setup.write_policy(_policy(slice_id, action), _policy_text(role))
+            setup.write_policy(policy_of(slice_id, action), _policy_text(role))
         return None
 
     def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
         """Policies, roles, and the accounts at the host; its files stay."""
         for action in ACTIONS:
-            setup.delete_policy(_policy(slice_id, action))
-            setup.delete_ssh_role(_role(slice_id, action))
-            setup.delete_ssh_role(f"{_role(slice_id, action)}-net")
+            setup.delete_policy(policy_of(slice_id, action))
+            setup.delete_ssh_role(role_of(slice_id, action))
+            setup.delete_ssh_role(f"{role_of(slice_id, action)}-net")
         try:
             hosts.ask(setup, SETUP, bound.place, "remove", short(slice_id))
         except HostRefused as error:
@@ -162,7 +156,7 @@ class SshKind(Kind):
 
     def policies(self, slice_id: str, action: str) -> list[str]:
         """One, which may sign for one slice and action."""
-        return [_policy(slice_id, action)]
+        return [policy_of(slice_id, action)]
 
     def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
         """Have the guest's key certified. What comes back is read before it is handed on."""
@@ -170,7 +164,7 @@ class SshKind(Kind):
             raise keystore_failed("The host behind this slice is no longer in the settings.")
         self._learn(vault)
         self._not_ours(lease.public_key)
-        role, options = _role(lease.slice_id, lease.action), {"force-command": _COMMANDS[lease.action]}
+        role, options = role_of(lease.slice_id, lease.action), {"force-command": _COMMANDS[lease.action]}
         if lease.networks:
             role, options["source-address"] = f"{role}-net", ",".join(lease.networks)
         user = account_of(lease.slice_id, lease.action)
@@ -313,14 +307,6 @@ def _outcome(said: Any) -> str | NotEnded:
     if said.get("barred") is not True:
         return NotEnded("No session is left, but the SFTP host could not bar the lease: is /run full there?")
     return "sftp host: barred, no session"
-
-
-def _role(slice_id: str, action: str) -> str:
-    return f"{role_of(slice_id)}-{action}"
-
-
-def _policy(slice_id: str, action: str) -> str:
-    return f"{policy_of(slice_id)}-{action}"
 
 
 def _policy_text(role: str) -> str:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from broker.base.errors import Invalid
+from broker.kinds.names import connection_of
 from broker.kinds.tables.filter_values import ColumnType, Stored, canonical, stored
 
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-_CONNECTION = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")
 COMPARISONS = ("=", "<>", "<", "<=", ">", ">=")
 OPERATORS = (*COMPARISONS, "in", "is_null", "not_null")
+Column = TypeVar("Column")
 _MOST_FILTERS = 20
 _MOST_VALUES = 1000
 
@@ -62,9 +63,7 @@ class TableBinding:
         Raises:
             Invalid: naming the field that is unknown, malformed or could widen the slice.
         """
-        unknown = set(raw) - {"connection", "schema", "table", "columns", "rows", "fast"}
-        if unknown:
-            raise Invalid(f"Unknown fields in the binding: {', '.join(sorted(map(str, unknown)))}.", field="/binding")
+        connection = connection_of(raw, "schema", "table", "columns", "rows", "fast")
         columns = raw.get("columns")
         if not isinstance(columns, list | tuple) or not columns or len(columns) > 1600:
             raise Invalid("A slice names its columns, at least one.", field="/binding/columns")
@@ -74,9 +73,6 @@ class TableBinding:
         rows = raw.get("rows", [])
         if not isinstance(rows, list | tuple) or len(rows) > _MOST_FILTERS:
             raise Invalid(f"A slice has at most {_MOST_FILTERS} row filters.", field="/binding/rows")
-        connection = raw.get("connection")
-        if not isinstance(connection, str) or _CONNECTION.fullmatch(connection) is None:
-            raise Invalid("The connection must be named, in lower case.", field="/binding/connection")
         if not isinstance(raw.get("fast", False), bool):
             raise Invalid("`fast` is true or false.", field="/binding/fast")
         return cls(
@@ -99,6 +95,30 @@ class TableBinding:
             for row in self.rows
         ]
         return kept
+
+    @property
+    def named(self) -> frozenset[str]:
+        """Every column it names: those it shows, and those its filters compare."""
+        return frozenset({*self.columns, *(row.column for row in self.rows)})
+
+    def of_readable(self, columns: Mapping[str, Column]) -> Mapping[str, Column]:
+        """The columns of its table that a login may read, once they are seen to be all that it names.
+
+        Raises:
+            Invalid: the table or a column does not exist, or this login may not read it.
+        """
+        if not columns:
+            raise Invalid(
+                "There is no such table, or the registrar may not read it.",
+                field="/binding/table",
+                advice=f"GRANT SELECT ON {self.schema}.{self.table} TO guestkey_registrar, then try again.",
+            )
+        if missing := self.named - columns.keys():
+            raise Invalid(
+                f"The table has no column {', '.join(sorted(missing))}, or the registrar may not read it.",
+                field="/binding/columns",
+            )
+        return columns
 
     def with_types(self, types: Mapping[str, ColumnType]) -> Self:
         """The same binding, its literals as they are kept for columns of these types; other columns' stay unread.

@@ -6,7 +6,6 @@ O and OU, which OpenBao's role fixes: neither guest nor web replica chooses them
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,7 +32,7 @@ from broker.kinds.base import (
     keystore_failed,
     own_token,
 )
-from broker.kinds.names import short
+from broker.kinds.names import connection_of, policy_of, role_of
 from broker.kinds.x509 import proof as x509_proof
 from broker.kinds.x509.ending import end_many
 from broker.kinds.x509.naming import (
@@ -51,7 +50,6 @@ from broker.kinds.x509.naming import (
 from broker.kinds.x509.stored import authority, nonsense, stored
 
 log = structlog.get_logger(__name__)
-_CONNECTION = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
 # A certificate cannot be lengthened, and one that has expired no longer closes an open connection by the revocation
 # list. So it lives a little longer than its lease, and the worker revokes it meanwhile.
 BACKSTOP_SECONDS = 60
@@ -59,16 +57,6 @@ BACKSTOP_SECONDS = 60
 _SLACK_SECONDS = 10
 _LONGEST = "25h"
 _PLACE = "openbao pki"
-
-
-def role_of(slice_id: str, action: str) -> str:
-    """The PKI role in OpenBao that signs for this slice and action."""
-    return f"gk-{short(slice_id)}-{action}"
-
-
-def policy_of(slice_id: str, action: str) -> str:
-    """The OpenBao policy that lets a child token have a request signed by that role, and nothing else."""
-    return f"guestkey-lease-gk-{short(slice_id)}-{action}"
 
 
 class X509Kind(Kind):
@@ -103,21 +91,8 @@ class X509Kind(Kind):
     )
 
     def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`{connection}`: the gateway, by its name in GUESTKEY_X509_CONNECTIONS.
-
-        Raises:
-            Invalid: it is not named, or something else is bound.
-        """
-        unknown = set(binding) - {"connection"}
-        if unknown:
-            raise Invalid(f"Unknown fields in the binding: {', '.join(sorted(map(str, unknown)))}.", field="/binding")
-        name = binding.get("connection")
-        if not isinstance(name, str) or _CONNECTION.fullmatch(name) is None:
-            raise Invalid(
-                "The gateway must be named, in lower case: letters, digits and -, up to 40.",
-                field="/binding/connection",
-            )
-        return {"connection": name}
+        """`{connection}`: the gateway, by its name in GUESTKEY_X509_CONNECTIONS."""
+        return {"connection": connection_of(binding, longest=40)}
 
     def check_proof(self, text: str) -> str:
         """A certificate signing request; see `broker.kinds.x509.proof`."""
