@@ -40,7 +40,7 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class BoundSlice:
     """Where a slice lives: its binding, and what the settings say of the connection that names. Never a secret."""
 
     binding: Mapping[str, Any]
@@ -185,15 +185,15 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ListedCredential:
     """Where a backend shows a handle of ours, and the backend's own name for it: what it can be ended by."""
 
-    bound: Bound
+    bound: BoundSlice
     backend_lease_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class BackendListing:
     """What the backends of a kind show now.
 
     `handles` are those with our tag, each with what to end it by; `asked` and `unasked` name the places that
@@ -201,7 +201,7 @@ class Shown:
     places asked no credential of ours lives that is not among the handles.
     """
 
-    handles: Mapping[str, Seen] = field(default_factory=dict)
+    handles: Mapping[str, ListedCredential] = field(default_factory=dict)
     asked: frozenset[str] = frozenset()
     unasked: Mapping[str, str] = field(default_factory=dict)
     other_tags: frozenset[str] = frozenset()
@@ -263,7 +263,7 @@ class Kind(ABC):
             Invalid: anything in it is unknown, malformed, or could widen what the slice shows.
         """
 
-    def register(self, setup: Vault, slice_id: str, bound: Bound) -> int | None:
+    def register(self, setup: Vault, slice_id: str, bound: BoundSlice) -> int | None:
         """Make a slice real at its backend, with the setup identity; twice is fine. Returns its size in rows, if known.
 
         Raises:
@@ -273,7 +273,7 @@ class Kind(ABC):
         """
         return None
 
-    def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
+    def unregister(self, setup: Vault, slice_id: str, bound: BoundSlice) -> None:
         """Remove what `register` made; twice is fine. Raises as `register` does."""
 
     # Tables that can be chosen from, by name.
@@ -361,9 +361,9 @@ class Kind(ABC):
         """What an operator would type at the backend to end it, should the broker never manage to; "" for nothing."""
         return ""
 
-    def shown(self, vault: Vault, tag: str, bounds: Sequence[Bound]) -> Shown:
+    def shown(self, vault: Vault, tag: str, bounds: Sequence[BoundSlice]) -> BackendListing:
         """What the backends behind these slices show with our tag; one that is silent is named, never left out."""
-        return Shown()
+        return BackendListing()
 
     # OpenBao's own leases, for kinds that make credentials through an engine that keeps one for each.
 
@@ -387,7 +387,7 @@ class Kind(ABC):
     # Tells one version of them from another; "" where there are none.
     statements: ClassVar[str] = ""
 
-    def update_statements(self, setup: Vault, slice_id: str, bound: Bound) -> None:
+    def update_statements(self, setup: Vault, slice_id: str, bound: BoundSlice) -> None:
         """Give OpenBao this version's statements for a slice that an earlier one registered.
 
         Raises:
@@ -495,18 +495,18 @@ def own_token(token: ChildToken | None) -> ChildToken:
 def shown_by_each(
     kind: str,
     tag: str,
-    bounds: Sequence[Bound],
-    ask: Callable[[Bound], Iterable[tuple[str, str, bool]]],
+    bounds: Sequence[BoundSlice],
+    ask: Callable[[BoundSlice], Iterable[tuple[str, str, bool]]],
     *,
     complete: bool = False,
-) -> Shown:
+) -> BackendListing:
     """What each connection shows, asked one after the other.
 
     Args:
         ask: the tag and lease id of each credential that one connection shows, and whether it is best ended there:
             servers that several connections lead to show the same. Raises `BackendDown`.
     """
-    found: dict[str, Seen] = {}
+    found: dict[str, ListedCredential] = {}
     asked, unasked, others = set[str](), dict[str, str](), set[str]()
     for name, bound in sorted({bound.connection: bound for bound in bounds}.items()):
         try:
@@ -521,8 +521,8 @@ def shown_by_each(
             if other_tag != tag:
                 others.add(other_tag)
             elif at_home or handle not in found:
-                found[handle] = Seen(bound)
-    return Shown(found, frozenset(asked), unasked, frozenset(others), complete)
+                found[handle] = ListedCredential(bound)
+    return BackendListing(found, frozenset(asked), unasked, frozenset(others), complete)
 
 
 def keystore_failed(detail: str) -> BackendDown:

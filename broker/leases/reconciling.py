@@ -18,7 +18,7 @@ from broker.base import metrics
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, GuestkeyError
 from broker.keystore.vault import VaultRefused
-from broker.kinds.base import BROKER, Bound, Exposed, LeaseToEnd, NotEnded, Seen, Shown
+from broker.kinds.base import BROKER, BackendListing, BoundSlice, Exposed, LeaseToEnd, ListedCredential, NotEnded
 from broker.kinds.discovery import kinds
 from broker.leases import unreachable
 from broker.log import audit
@@ -51,7 +51,7 @@ class Reconciled:
     """
 
     strays: list[Orphan] = field(default_factory=list)
-    shown: dict[str, Shown] = field(default_factory=dict)
+    shown: dict[str, BackendListing] = field(default_factory=dict)
     vanished: list[str] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
 
@@ -71,32 +71,36 @@ def reconcile(parts: Parts) -> Reconciled:
         rows = tx.execute(select(Slice.id, Slice.kind, Slice.binding).where(Slice.state != "registering")).all()
     found = Reconciled()
     for name in kinds:
-        slices = {id_: Bound(binding, parts.settings.place(name, binding)) for id_, of, binding in rows if of == name}
+        slices = {
+            id_: BoundSlice(binding, parts.settings.place(name, binding)) for id_, of, binding in rows if of == name
+        }
         try:
             _reconcile_kind(parts, name, slices, began, found)
         except GuestkeyError:
             raise
         except Exception as error:  # a fault of ours in one kind must not hide what the others' backends show
             log.exception("reconcile.unforeseen", kind=name, error=type(error).__name__)
-            found.shown[name] = Shown(unasked={BROKER: _failed(error)})
+            found.shown[name] = BackendListing(unasked={BROKER: _failed(error)})
             unreachable.note(parts, name, frozenset(), found.shown[name].unasked)
     return found
 
 
-def list_handles(parts: Parts, tag: str, kind: str, bounds: Sequence[Bound]) -> Shown:
+def list_handles(parts: Parts, tag: str, kind: str, bounds: Sequence[BoundSlice]) -> BackendListing:
     """What a kind's backends show; should the broker fail at asking, that is said as of a place that was not asked."""
     try:
         return kinds[kind].shown(parts.vault, tag, bounds)
     except Exception as error:  # in an emergency what the others' backends show must be ended all the same
         log.exception("reconcile.unforeseen", kind=kind, error=type(error).__name__)
-        return Shown(unasked={BROKER: _failed(error)})
+        return BackendListing(unasked={BROKER: _failed(error)})
 
 
 def _failed(error: Exception) -> str:
     return f"The broker itself failed at it: {type(error).__name__}. Its log says where."
 
 
-def _reconcile_kind(parts: Parts, name: str, slices: Mapping[str, Bound], began: datetime, found: Reconciled) -> None:
+def _reconcile_kind(
+    parts: Parts, name: str, slices: Mapping[str, BoundSlice], began: datetime, found: Reconciled
+) -> None:
     shown = found.shown[name] = kinds[name].shown(parts.vault, parts.tag, list(slices.values()))
     kept, untold = _kept(parts, name, frozenset(slices))
     handles = shown.handles
@@ -130,7 +134,9 @@ def _accounted_for(parts: Parts, handles: set[str]) -> set[str]:
         return set(tx.scalars(query, {"handles": sorted(handles)}))
 
 
-def _end_vanished(parts: Parts, name: str, shown: Shown, kept: frozenset[str] | None, began: datetime) -> Sequence[str]:
+def _end_vanished(
+    parts: Parts, name: str, shown: BackendListing, kept: frozenset[str] | None, began: datetime
+) -> Sequence[str]:
     """Leases shown as active whose credential is gone, or would outlive us: an honest record says so."""
     if not shown.complete and kept is None:
         return []
@@ -156,9 +162,9 @@ def _end_vanished(parts: Parts, name: str, shown: Shown, kept: frozenset[str] | 
     return marked
 
 
-def _is_gone(lease: Lease, binding: Mapping[str, Any], shown: Shown) -> bool:
+def _is_gone(lease: Lease, binding: Mapping[str, Any], shown: BackendListing) -> bool:
     """Whether the backend, which was asked, does not show the credential."""
-    asked = shown.complete and Bound(binding).connection in shown.asked
+    asked = shown.complete and BoundSlice(binding).connection in shown.asked
     return asked and lease.handle not in shown.handles
 
 
@@ -195,7 +201,7 @@ def _forget(parts: Parts, name: str, kept: frozenset[str], began: datetime) -> l
     return forgotten
 
 
-def end_orphans(parts: Parts, tag: str, kind: str, handle: str, seen: Seen) -> Orphan:
+def end_orphans(parts: Parts, tag: str, kind: str, handle: str, seen: ListedCredential) -> Orphan:
     """End what a backend shows, where it was seen; nothing of it is on record afterwards."""
     lease_id = handle.removeprefix(f"{tag}-")
     try:
@@ -210,7 +216,7 @@ def end_orphans(parts: Parts, tag: str, kind: str, handle: str, seen: Seen) -> O
         return Orphan(lease_id, kind, error=_failed(error))
 
 
-def _end_orphan(parts: Parts, kind: str, handle: str, seen: Seen) -> Orphan:
+def _end_orphan(parts: Parts, kind: str, handle: str, seen: ListedCredential) -> Orphan:
     """End what should not exist, and say so in the log of events."""
     stray = end_orphans(parts, parts.tag, kind, handle, seen)
     if stray.error:

@@ -22,7 +22,7 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, GuestkeyError
 from broker.keystore.vault import VaultRefused
-from broker.kinds.base import Bound, Exposed, Kind, LeaseToEnd, NotEnded
+from broker.kinds.base import BoundSlice, Exposed, Kind, LeaseToEnd, NotEnded
 from broker.kinds.discovery import kinds
 from broker.leases import end_outcomes
 from broker.log import audit
@@ -94,7 +94,7 @@ def _jobs(claimed: Sequence[_Claimed]) -> list[list[_Claimed]]:
     """What one hand does at a time: all leases of one kind at one place, which end sooner together."""
     together: dict[tuple[str, str], list[_Claimed]] = {}
     for one in claimed:
-        together.setdefault((one.lease.kind, Bound(one.to_end.binding).connection), []).append(one)
+        together.setdefault((one.lease.kind, BoundSlice(one.to_end.binding).connection), []).append(one)
     return list(together.values())
 
 

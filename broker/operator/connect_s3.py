@@ -17,7 +17,7 @@ from broker.base.database import now as clock
 from broker.base.errors import Invalid
 from broker.base.settings import Settings, said
 from broker.kinds.s3.connection import S3Connection
-from broker.kinds.s3.ending import held
+from broker.kinds.s3.ending import policy_lock
 from broker.kinds.s3.store import Key, Store
 from broker.log import audit
 from broker.operator.asking import ask_secret
@@ -97,7 +97,7 @@ def _alone(settings: Settings, bucket: str) -> Callable[[Store], AbstractContext
     if settings.bao_ender is None:
         return lambda _: nullcontext()
     ender = vault_of(settings, "ender")
-    return lambda store: held(ender, store.address, bucket)
+    return lambda store: policy_lock(ender, store.address, bucket)
 
 
 def _place(**given: Any) -> S3Connection:

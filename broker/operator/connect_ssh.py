@@ -19,9 +19,9 @@ from broker.base.database import Database
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, Invalid
 from broker.base.settings import Settings
-from broker.kinds.ssh import hosts
+from broker.kinds.ssh import host_connection
 from broker.kinds.ssh.connection import SshConnection
-from broker.kinds.ssh.hosts import ENDER, SETUP, HostRefused
+from broker.kinds.ssh.host_connection import ENDER, SETUP, HostRefused
 from broker.kinds.ssh.kind import SshKind
 from broker.log import audit
 from broker.operator.configuring import AsJson, Told, load, plainly
@@ -114,7 +114,7 @@ def _missing(settings: Settings, shown: SshConnection) -> list[str]:
     missing = []
     for identity, role in (("ender", ENDER), ("setup", SETUP)):
         try:
-            hosts.ask(vault_of(settings, "ender" if identity == "ender" else "setup"), role, place, "check")
+            host_connection.ask(vault_of(settings, "ender" if identity == "ender" else "setup"), role, place, "check")
         except (BackendDown, HostRefused) as error:
             said = f"{error.detail} {error.advice}" if isinstance(error, BackendDown) else str(error)
             missing.append(f"As {identity}: {said}")

@@ -15,7 +15,7 @@ from time import monotonic, sleep
 from sqlalchemy import select
 
 from broker.base.database import now as clock
-from broker.kinds.base import Bound, Shown
+from broker.kinds.base import BackendListing, BoundSlice
 from broker.kinds.discovery import kinds
 from broker.leases import reconciling, sweeping
 from broker.models import LIVE_STATES, Lease
@@ -114,10 +114,10 @@ def end_shown(parts: Parts, tag: str, *, told: Told) -> EmergencyReport:
     return EmergencyReport(outcomes + _unasked(shown), _answered(shown), doubt)
 
 
-def _bounds(parts: Parts, kind: str) -> list[Bound]:
+def _bounds(parts: Parts, kind: str) -> list[BoundSlice]:
     """Every connection of a kind that is set."""
     bindings = [{"connection": name} for name in sorted(parts.settings.connections(kind))]
-    return [Bound(binding, parts.settings.place(kind, binding)) for binding in bindings]
+    return [BoundSlice(binding, parts.settings.place(kind, binding)) for binding in bindings]
 
 
 def _of_stray(stray: reconciling.Orphan) -> BackendOutcome:
@@ -125,7 +125,7 @@ def _of_stray(stray: reconciling.Orphan) -> BackendOutcome:
     return BackendOutcome(stray.lease, stray.kind, state, stray.confirmed_by, error=stray.error)
 
 
-def _unasked(shown: Mapping[str, Shown]) -> list[BackendOutcome]:
+def _unasked(shown: Mapping[str, BackendListing]) -> list[BackendOutcome]:
     return [
         BackendOutcome("", kind, UNASKED, error=why, place=place)
         for kind, answer in shown.items()
@@ -133,7 +133,7 @@ def _unasked(shown: Mapping[str, Shown]) -> list[BackendOutcome]:
     ]
 
 
-def _answered(shown: Mapping[str, Shown]) -> frozenset[str]:
+def _answered(shown: Mapping[str, BackendListing]) -> frozenset[str]:
     return frozenset().union(*(answer.asked for answer in shown.values()))
 
 

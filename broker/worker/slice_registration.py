@@ -18,7 +18,7 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import Vault, VaultRefused
-from broker.kinds.base import Bound
+from broker.kinds.base import BoundSlice
 from broker.kinds.discovery import kinds
 from broker.log import audit
 from broker.models import LIVE_STATES, Dataset, Lease, Slice
@@ -163,8 +163,8 @@ def refresh_statements(parts: Parts, setup: Vault, stopping: Callable[[], bool] 
     return done
 
 
-def _bound(parts: Parts, slice_: Slice) -> Bound:
-    return Bound(slice_.binding, parts.settings.place(slice_.kind, slice_.binding))
+def _bound(parts: Parts, slice_: Slice) -> BoundSlice:
+    return BoundSlice(slice_.binding, parts.settings.place(slice_.kind, slice_.binding))
 
 
 def _release(parts: Parts, slice_: Slice) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from broker.base.errors import BackendDown
 from broker.keystore.vault import Vault
-from broker.kinds.base import Bound
+from broker.kinds.base import BoundSlice
 from broker.kinds.postgres.kind import PostgresKind
 from broker.models import Slice
 from broker.runtime.parts import Parts, vault_of
@@ -21,7 +21,7 @@ from tests.credentials.test_postgres_slices import traces
 from tests.support.registering import register_waiting
 from tests.support.world import DEIDENTIFIED, World
 
-Registers = Callable[[PostgresKind, Vault, str, Bound], int | None]
+Registers = Callable[[PostgresKind, Vault, str, BoundSlice], int | None]
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_no_worker_registers_what_another_is_at(world: World, another: Parts, mo
     inside: set[int] = set()
     register: Registers = PostgresKind.register
 
-    def counting(kind: PostgresKind, setup: Vault, slice_id: str, bound: Bound) -> int | None:
+    def counting(kind: PostgresKind, setup: Vault, slice_id: str, bound: BoundSlice) -> int | None:
         inside.add(threading.get_ident())
         seen.append(slice_id)
         # Long enough for the other to come by.
@@ -95,7 +95,9 @@ def test_a_slice_whose_backend_is_down_is_given_back_at_once(world: World, monke
     setup, (id_,) = vault_of(world.settings, "setup"), waiting(world)
     for error in (BackendDown("It does not answer.", backend="postgresql"), KeyError("columns")):
 
-        def fails(_kind: PostgresKind, _setup: Vault, slice_id: str, _bound: Bound, error: Exception = error) -> None:
+        def fails(
+            _kind: PostgresKind, _setup: Vault, slice_id: str, _bound: BoundSlice, error: Exception = error
+        ) -> None:
             assert slice_id != id_ or found(world, id_).claimed_until
             raise error
 
@@ -116,7 +118,7 @@ def test_twenty_whose_backend_is_down_are_no_round_of_their_own(world: World, mo
         for id_ in ids[1:]:
             tx.get_one(Slice, id_).binding = DEIDENTIFIED | {"connection": "far"}
 
-    def fails(kind: PostgresKind, setup: Vault, slice_id: str, bound: Bound) -> int | None:
+    def fails(kind: PostgresKind, setup: Vault, slice_id: str, bound: BoundSlice) -> int | None:
         if bound.connection != "far":
             return register(kind, setup, slice_id, bound)
         tried.append(slice_id)
@@ -135,7 +137,7 @@ def test_a_slice_retired_while_it_is_registered_is_removed_afterwards(
     setup, (id_,) = vault_of(world.settings, "setup"), waiting(world)
     register: Registers = PostgresKind.register
 
-    def overtaken(kind: PostgresKind, setup: Vault, slice_id: str, bound: Bound) -> int | None:
+    def overtaken(kind: PostgresKind, setup: Vault, slice_id: str, bound: BoundSlice) -> int | None:
         if slice_id == id_:
             world.change(Slice, id_, state="retired")
             slice_registration.remove_retired(another, setup)

@@ -17,7 +17,7 @@ from broker.base.errors import Invalid
 from broker.embedded.children import free_port
 from broker.embedded.operator import Operator
 from broker.keystore.vault import Vault
-from broker.kinds.base import Bound, Exposed, LeaseToEnd
+from broker.kinds.base import BoundSlice, Exposed, LeaseToEnd
 from broker.kinds.names import user_of
 from broker.kinds.postgres.kind import PostgresKind
 from broker.leases import end_outcomes, sweeping
@@ -225,7 +225,7 @@ def test_a_slice_that_cannot_be_worked_at_keeps_no_other_waiting(world: World, m
         odd = tx.scalars(select(Slice.id).where(Slice.dataset_id == dataset.id, Slice.name == "odd")).one()
     register = PostgresKind.register
 
-    def registered(kind: PostgresKind, setup: Vault, slice_id: str, bound: Bound) -> int | None:
+    def registered(kind: PostgresKind, setup: Vault, slice_id: str, bound: BoundSlice) -> int | None:
         if slice_id == odd:
             raise KeyError("columns")
         return register(kind, setup, slice_id, bound)

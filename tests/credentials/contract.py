@@ -14,7 +14,7 @@ import pytest
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.responses import checked_name
 from broker.keystore.vault import ChildToken
-from broker.kinds.base import Bound, Issued, Kind, LeaseToEnd, LeaseToIssue
+from broker.kinds.base import BoundSlice, Issued, Kind, LeaseToEnd, LeaseToIssue
 from broker.kinds.discovery import kinds
 from broker.runtime.parts import vault_of
 from tests.support.world import World
@@ -120,7 +120,7 @@ class KindContract(ABC):
         self, world: World, kind: Kind, lease: LeaseToIssue
     ) -> None:
         issued = self.issue(world, kind, lease)
-        ending, bound = self.to_end(lease, issued), Bound(lease.binding, lease.place)
+        ending, bound = self.to_end(lease, issued), BoundSlice(lease.binding, lease.place)
         assert self.works(world, issued.values)
         # Where the guest brings the public half, the secret never leaves its hands: there may be none to conceal.
         assert kind.use.secrets or kind.proof

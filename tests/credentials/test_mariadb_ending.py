@@ -15,7 +15,7 @@ import pytest
 from pymysql.cursors import SSCursor
 
 from broker.base.errors import BackendDown
-from broker.kinds.base import Bound, LeaseToEnd, NotEnded
+from broker.kinds.base import BoundSlice, LeaseToEnd, NotEnded
 from broker.kinds.discovery import kinds
 from broker.kinds.names import role_of, user_of
 from broker.leases import reconciling
@@ -106,7 +106,7 @@ def test_a_session_outlives_its_dropped_user_until_it_is_ended(world: World, war
     ward.ask(f"DROP USER '{user_of(handed.lease.handle)}'@'%'")
     assert len(reading.fetchmany(200_000)) == 200_000
     assert ward.traces(handed.lease.id) == 1
-    bound = Bound(WARD_DEIDENTIFIED)
+    bound = BoundSlice(WARD_DEIDENTIFIED)
     assert handed.lease.handle in KIND.shown(world.ender.vault, world.parts.tag, [bound]).handles
     assert KIND.end(world.ender.vault, to_end(world, handed)) == CONFIRMED
     with pytest.raises(pymysql.Error):
@@ -198,7 +198,7 @@ def test_a_frozen_server_holds_nobody_for_ever_and_is_named(world: World, ward: 
         with pytest.raises((NotEnded, BackendDown)):
             KIND.end(world.ender.vault, to_end(world, handed, by_hand=True))
         assert time.monotonic() - began < 10
-        answer = KIND.shown(world.ender.vault, world.parts.tag, [Bound(WARD_DEIDENTIFIED)])
+        answer = KIND.shown(world.ender.vault, world.parts.tag, [BoundSlice(WARD_DEIDENTIFIED)])
         assert set(answer.unasked) == {"ward"}
     assert KIND.end(world.ender.vault, to_end(world, handed)) == CONFIRMED
 
@@ -270,7 +270,7 @@ def test_a_user_nobody_recorded_is_found_and_ended(world: World, ward: Mariadb) 
 def test_only_users_of_this_installation_are_listed(world: World, ward: Mariadb, handed: Handed) -> None:
     ward.ask("CREATE USER gk_zzzzzz_l1")
     ward.ask("CREATE USER gk_strange")
-    bounds = [Bound(WARD_DEIDENTIFIED | {"connection": "nowhere"}), Bound(WARD_DEIDENTIFIED)]
+    bounds = [BoundSlice(WARD_DEIDENTIFIED | {"connection": "nowhere"}), BoundSlice(WARD_DEIDENTIFIED)]
     answer = KIND.shown(world.ender.vault, world.parts.tag, bounds)
     ward.ask("DROP USER gk_zzzzzz_l1, gk_strange")
     assert answer.handles[handed.lease.handle].bound.connection == "ward"

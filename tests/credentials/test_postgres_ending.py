@@ -13,11 +13,11 @@ import psycopg
 import pytest
 
 from broker.keystore.vault import VaultRefused
-from broker.kinds.base import Bound, LeaseToEnd, NotEnded
+from broker.kinds.base import BoundSlice, LeaseToEnd, NotEnded
 from broker.kinds.names import user_of
 from broker.kinds.postgres import ending as postgres_ending
 from broker.kinds.postgres.kind import CONFIRMED, PostgresKind
-from broker.kinds.postgres.sessions import watching
+from broker.kinds.postgres.sessions import watch_session
 from broker.leases.issuing import Handed
 from broker.leases.sweeping import CLAIM_SECONDS
 from broker.runtime.parts import vault_of
@@ -196,13 +196,13 @@ def test_openbao_being_down_does_not_keep_a_guest_in(world: World, handed: Hande
 def test_a_server_that_freezes_meanwhile_holds_nobody_for_ever(
     world: World, handed: Handed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked = postgres_ending.Looked
+    looked = postgres_ending.UserSnapshot
 
-    def freezing(*arguments: Any) -> postgres_ending.Looked:
+    def freezing(*arguments: Any) -> postgres_ending.UserSnapshot:
         world.stack.postgres.freeze()
         return looked(*arguments)
 
-    monkeypatch.setattr(postgres_ending, "Looked", freezing)
+    monkeypatch.setattr(postgres_ending, "UserSnapshot", freezing)
     began = time.monotonic()
     try:
         with pytest.raises(NotEnded):
@@ -238,7 +238,7 @@ def test_only_users_of_this_installation_are_listed_and_where_they_live(world: W
     with world.admin() as admin:
         admin.execute("CREATE ROLE gk_zzzzzz_l1 LOGIN; CREATE ROLE guestkeeper LOGIN")
     bindings = [DEIDENTIFIED | {"connection": "nowhere"}, DEIDENTIFIED, DEIDENTIFIED | {"table": "other"}]
-    bounds = [Bound(binding) for binding in bindings]
+    bounds = [BoundSlice(binding) for binding in bindings]
     answer = KIND.shown(world.ender.vault, world.parts.tag, bounds)
     shown = answer.handles
     with world.admin() as admin:
@@ -254,7 +254,7 @@ def test_only_users_of_this_installation_are_listed_and_where_they_live(world: W
 
 @pytest.mark.parametrize("who", ["postgres", "guestkey_watch", "guestkey_minter", "gk", "%", "gkx1"])
 def test_the_hands_of_the_worker_touch_nobody_else(world: World, who: str) -> None:
-    with watching(world.ender.vault, "data") as hands, world.admin() as bystander:
+    with watch_session(world.ender.vault, "data") as hands, world.admin() as bystander:
         for function in ("close_door", "end_sessions", "drop_user"):
             hands.execute(f"SELECT guestkey_ops.{function}(%s)", (who,))
         assert bystander.execute("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'postgres'").fetchone() == (True,)

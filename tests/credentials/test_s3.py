@@ -15,7 +15,7 @@ import requests
 from botocore.exceptions import ClientError
 
 from broker.base.errors import BackendDown, Invalid
-from broker.kinds.base import Bound, LeaseToEnd, LeaseToIssue
+from broker.kinds.base import BoundSlice, LeaseToEnd, LeaseToIssue
 from broker.kinds.discovery import kinds
 from broker.kinds.s3 import ending as s3_ending
 from broker.kinds.s3.binding import LONGEST_PREFIX, S3Binding
@@ -347,7 +347,7 @@ def test_a_policy_longer_than_stores_take_is_never_sent(world: World) -> None:
 def register(world: World, **changes: str) -> int | None:
     """Register a slice of the store."""
     binding = {**BINDING, **changes}
-    bound = Bound(binding, world.settings.place("s3", binding))
+    bound = BoundSlice(binding, world.settings.place("s3", binding))
     return KIND.register(vault_of(world.settings, "setup"), "sl_1", bound)
 
 
@@ -365,13 +365,13 @@ def test_registering_says_what_is_wrong(world: World) -> None:
 
 def test_a_store_that_heeds_no_session_policy_gets_no_slice(world: World) -> None:
     with open_to_all() as address:
-        bound = Bound(BINDING, {**world.settings.place("s3", BINDING), "endpoint_url": address})
+        bound = BoundSlice(BINDING, {**world.settings.place("s3", BINDING), "endpoint_url": address})
         with pytest.raises(Invalid, match="does not heed session policies"):
             KIND.register(vault_of(world.settings, "setup"), "sl_1", bound)
 
 
 def test_a_slice_waits_for_a_store_that_is_gone(world: World) -> None:
-    bound = Bound(BINDING, {**world.settings.place("s3", BINDING), "endpoint_url": "http://127.0.0.1:1"})
+    bound = BoundSlice(BINDING, {**world.settings.place("s3", BINDING), "endpoint_url": "http://127.0.0.1:1"})
     with pytest.raises(BackendDown):
         KIND.register(vault_of(world.settings, "setup"), "sl_1", bound)
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from broker.base.errors import Invalid
-from broker.kinds.base import Bound
+from broker.kinds.base import BoundSlice
 from broker.kinds.discovery import kinds
-from broker.kinds.s3 import trying
+from broker.kinds.s3 import prefix_check
 from broker.kinds.s3.binding import S3Binding
 from broker.kinds.s3.policy import session_policy
 from broker.kinds.s3.store import Store, StoreRefused, key_of
@@ -47,7 +47,7 @@ def put(world: World, bucket: str, *keys: str) -> None:
 def register(world: World, bucket: str, prefix: str, **place: str) -> int | None:
     """Register a slice as the worker does."""
     binding = BINDING | {"bucket": bucket, "prefix": prefix}
-    bound = Bound(binding, {**world.settings.place("s3", binding), **place})
+    bound = BoundSlice(binding, {**world.settings.place("s3", binding), **place})
     return KIND.register(vault_of(world.settings, "setup"), "sl_1", bound)
 
 
@@ -76,7 +76,7 @@ def test_a_bucket_with_too_many_prefixes_to_look_through_is_refused(
     world: World, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(world, bucket, "scans/0")
-    monkeypatch.setattr(trying, "_PAGES", 0)
+    monkeypatch.setattr(prefix_check, "_PAGES", 0)
     with pytest.raises(Invalid, match="too many"):
         register(world, bucket, "scans/")
 

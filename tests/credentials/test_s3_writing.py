@@ -11,7 +11,7 @@ import pytest
 
 from broker.base.errors import BackendDown
 from broker.kinds.s3 import ending as s3_ending
-from broker.kinds.s3.ending import CONFIRMED, Door, mark_of
+from broker.kinds.s3.ending import CONFIRMED, BucketPolicy, lock_path
 from broker.kinds.s3.policy import denied_in, lapses
 from broker.kinds.s3.store import Store, key_of
 from broker.runtime.parts import vault_of
@@ -26,14 +26,14 @@ pytestmark = pytest.mark.usefixtures("bare")
 
 def mark(world: World) -> str:
     """Where the bucket's mark is."""
-    return mark_of(world.stack.store.address, BUCKET)
+    return lock_path(world.stack.store.address, BUCKET)
 
 
-def door(world: World, connection: str = "objects") -> Door:
-    """The bucket's door, as a worker sees it."""
+def bucket_policy(world: World, connection: str = "objects") -> BucketPolicy:
+    """The bucket's policy, as a worker writes it."""
     place = world.settings.place("s3", BINDING)
     vault = vault_of(world.settings, "ender")
-    return Door(Store(place, key_of(vault, "objects", "ender")), vault, connection, BUCKET, "aws:username", 0.5)
+    return BucketPolicy(Store(place, key_of(vault, "objects", "ender")), vault, connection, BUCKET, "aws:username", 0.5)
 
 
 def test_many_hands_of_one_worker_lose_nothing(world: World) -> None:
@@ -48,8 +48,8 @@ def test_many_hands_of_one_worker_lose_nothing(world: World) -> None:
 def test_many_workers_lose_nothing(world: World) -> None:
     """Each writes for itself, as processes do, two of them by another connection to the same bucket: only the mark in
     the key store stands between them."""
-    doors, until = (
-        [door(world, name) for name in ("objects", "pictures") * 2],
+    policies, until = (
+        [bucket_policy(world, name) for name in ("objects", "pictures") * 2],
         datetime.now(UTC) + timedelta(minutes=30),
     )
     handles = [f"{world.parts.tag}-worker{number}" for number in range(16)]
@@ -57,7 +57,7 @@ def test_many_workers_lose_nothing(world: World) -> None:
     def write(number: int) -> None:
         while True:
             try:
-                assert not doors[number % 4]._write_all({handles[number]: lapses(until.timestamp())})
+                assert not policies[number % 4]._write_all({handles[number]: lapses(until.timestamp())})
                 return
             except BackendDown:
                 time.sleep(0.05)

@@ -10,8 +10,8 @@ import pytest
 from broker.base.errors import BackendDown
 from broker.embedded.children import free_port
 from broker.keystore.vault import VaultRefused
-from broker.kinds.ssh.keys import Certificate
 from broker.kinds.ssh.kind import SshKind, account_of, role_definition
+from broker.kinds.ssh.public_keys import Certificate
 from tests.support.sftp_desk import Desk, authority, signed_again
 from tests.support.sshd import key_pair
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from broker.embedded.children import free_port
-from broker.kinds.base import Bound, NotEnded
+from broker.kinds.base import BoundSlice, NotEnded
 from broker.kinds.discovery import kinds
 from broker.kinds.ssh.kind import account_of
 from broker.leases import reconciling
@@ -47,7 +47,7 @@ def test_an_open_transfer_is_cut_and_the_host_confirms_it(desk: Desk) -> None:
         file.truncate(1 << 32)
     handed = desk.issue()
     transfer = desk.guest(handed).transfer("big")
-    bound = Bound(desk.to_end(handed).binding, desk.to_end(handed).place)
+    bound = BoundSlice(desk.to_end(handed).binding, desk.to_end(handed).place)
     assert handed.lease.handle in kinds["ssh"].shown(desk.world.ender.vault, desk.world.parts.tag, [bound]).handles
     desk.revoke(handed)
     began = time.monotonic()

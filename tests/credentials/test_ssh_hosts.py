@@ -14,12 +14,12 @@ import pytest
 from broker.base.errors import BackendDown, Invalid
 from broker.embedded.children import free_port
 from broker.keystore.vault import VaultRefused
-from broker.kinds.base import Bound, LeaseToEnd, NotEnded
+from broker.kinds.base import BoundSlice, LeaseToEnd, NotEnded
 from broker.kinds.discovery import kinds
-from broker.kinds.ssh import hosts
-from broker.kinds.ssh.hosts import ENDER, SETUP, HostRefused
-from broker.kinds.ssh.keys import Certificate
+from broker.kinds.ssh import host_connection
+from broker.kinds.ssh.host_connection import ENDER, SETUP, HostRefused
 from broker.kinds.ssh.kind import account_of
+from broker.kinds.ssh.public_keys import Certificate
 from broker.runtime.parts import vault_of
 from tests.support.sftp_desk import Desk, open_desk, signed_again
 from tests.support.sshd import CONNECTION, SftpGuest, SftpHost, key_pair
@@ -29,17 +29,17 @@ from tests.support.world import World
 def test_each_hand_may_do_its_own_work_only(desk: Desk) -> None:
     place, world = desk.host.place, desk.world
     setup, issuer = vault_of(world.settings, "setup"), world.parts.vault
-    assert hosts.ask(world.ender.vault, ENDER, place, "check") == {"check": "ok"}
-    assert hosts.ask(setup, SETUP, place, "check") == {"check": "ok"}
+    assert host_connection.ask(world.ender.vault, ENDER, place, "check") == {"check": "ok"}
+    assert host_connection.ask(setup, SETUP, place, "check") == {"check": "ok"}
     for line in ("add x acme", "remove x"):
         with pytest.raises(HostRefused):
-            hosts.ask(world.ender.vault, ENDER, place, *line.split())
+            host_connection.ask(world.ender.vault, ENDER, place, *line.split())
     for line in ("end token-abc123-l0123456789", "list"):
         with pytest.raises(HostRefused):
-            hosts.ask(setup, SETUP, place, *line.split())
+            host_connection.ask(setup, SETUP, place, *line.split())
     for role in (ENDER, SETUP):
         with pytest.raises(BackendDown):
-            hosts.ask(vault_of(world.settings, "issuer"), role, place, "check")
+            host_connection.ask(vault_of(world.settings, "issuer"), role, place, "check")
     with pytest.raises(VaultRefused):
         issuer.sign_ssh("guestkey-ender", key_pair()[1], "guestkey-ender", seconds=60)
 
@@ -61,7 +61,7 @@ def test_the_hand_reaches_one_program_only(desk: Desk) -> None:
 
 def test_without_openbao_what_is_open_ends_all_the_same(desk: Desk) -> None:
     handed = desk.issue()
-    hosts.ask(desk.world.ender.vault, ENDER, desk.host.place, "check")
+    host_connection.ask(desk.world.ender.vault, ENDER, desk.host.place, "check")
     desk.world.stack.bao.stop()
     try:
         assert kinds["ssh"].end(desk.world.ender.vault, desk.to_end(handed))
@@ -78,7 +78,7 @@ def test_a_host_that_is_silent_or_another_confirms_nothing(desk: Desk) -> None:
         with pytest.raises(BackendDown) as down:
             kinds["ssh"].end(vault, LeaseToEnd(to_end.id, to_end.handle, to_end.binding, place=place))
         assert down.value.backend == "ssh" and down.value.advice
-        shown = kinds["ssh"].shown(vault, desk.world.parts.tag, [Bound(to_end.binding, place)])
+        shown = kinds["ssh"].shown(vault, desk.world.parts.tag, [BoundSlice(to_end.binding, place)])
         assert not shown.asked and shown.unasked.keys() == {CONNECTION}
 
 
@@ -114,11 +114,11 @@ def test_a_slice_whose_directory_is_not_safe_says_what_is_wrong(desk: Desk) -> N
         ("link", "not a directory"),
         ("open", "chmod"),
     ):
-        bound = Bound({"connection": CONNECTION, "directory": f"acme/{name}"}, desk.host.place)
+        bound = BoundSlice({"connection": CONNECTION, "directory": f"acme/{name}"}, desk.host.place)
         with pytest.raises(Invalid, match=why):
             kinds["ssh"].register(setup, f"sl_{secrets.token_hex(4)}", bound)
     with pytest.raises(Invalid, match="no SFTP host"):
-        kinds["ssh"].register(setup, "sl_1", Bound({"connection": "other", "directory": "acme"}))
+        kinds["ssh"].register(setup, "sl_1", BoundSlice({"connection": "other", "directory": "acme"}))
 
 
 def test_a_slice_is_made_twice_and_taken_away_twice(world: World, sftp: SftpHost, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_slice_is_made_twice_and_taken_away_twice(world: World, sftp: SftpHost
     setup, kind = vault_of(desk.world.settings, "setup"), kinds["ssh"]
     handed = desk.issue()
     guest, slice_id = desk.guest(handed), handed.lease.slice_id
-    bound = Bound(desk.to_end(handed).binding, desk.host.place)
+    bound = BoundSlice(desk.to_end(handed).binding, desk.host.place)
     kind.register(setup, slice_id, bound)
     assert guest.gets_in()
     for _ in range(2):
@@ -165,11 +165,11 @@ def test_the_answer_of_the_broker_depends_on_every_part_of_the_question(desk: De
 
 def test_a_line_that_breaks_is_opened_anew(desk: Desk) -> None:
     vault = vault_of(desk.world.settings, "ender")
-    assert hosts.ask(vault, ENDER, desk.host.place, "check")
-    open_ = hosts._hands_of(vault).line(ENDER, desk.host.place)._ssh
+    assert host_connection.ask(vault, ENDER, desk.host.place, "check")
+    open_ = host_connection._hands_of(vault).line(ENDER, desk.host.place)._ssh
     assert open_ is not None
     open_.kill()
-    assert hosts.ask(vault, ENDER, desk.host.place, "check") == {"check": "ok"}
+    assert host_connection.ask(vault, ENDER, desk.host.place, "check") == {"check": "ok"}
 
 
 def test_a_host_that_hangs_holds_nobody_longer_than_it_may(desk: Desk) -> None:
@@ -177,7 +177,7 @@ def test_a_host_that_hangs_holds_nobody_longer_than_it_may(desk: Desk) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf, ThreadPoolExecutor(4) as hands:
         place = {**desk.host.place, "port": str(deaf.getsockname()[1])}
         began = time.monotonic()
-        asked = [hands.submit(hosts.ask, vault, ENDER, place, "check") for _ in range(4)]
+        asked = [hands.submit(host_connection.ask, vault, ENDER, place, "check") for _ in range(4)]
         assert all(isinstance(one.exception(), BackendDown) for one in asked)
         # One finds out, and whoever waited behind it is told.
         assert time.monotonic() - began < 8

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broker.base.errors import Invalid
-from broker.kinds.ssh.keys import Certificate, check_public_key
 from broker.kinds.ssh.kind import SshKind
+from broker.kinds.ssh.public_keys import Certificate, check_public_key
 from tests.support.sshd import key_pair
 
 PRIVATE, ED25519 = key_pair()

@@ -15,11 +15,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import VaultRefused
-from broker.kinds.base import Bound, Issued, LeaseToEnd, NotEnded
+from broker.kinds.base import BoundSlice, Issued, LeaseToEnd, NotEnded
 from broker.kinds.names import policy_of, role_of
-from broker.kinds.x509 import stored as x509_stored
+from broker.kinds.x509 import stored_certificates as x509_stored
+from broker.kinds.x509.certificates import common_name, uri
 from broker.kinds.x509.ending import end_many
-from broker.kinds.x509.naming import common_name, uri
 from broker.models import Lease, Slice
 from broker.runtime.parts import vault_of
 from tests.support.certificates import BINDING, GUEST, KIND, Placed, self_signed
@@ -144,7 +144,7 @@ def test_without_a_serial_the_certificate_is_found_by_its_lease(world: World, pl
 def test_a_second_certificate_of_a_lease_is_shown_until_it_is_ended_too(world: World, placed: Placed) -> None:
     first, _ = _issued(world, placed)
     KIND.issue(world.parts.vault, placed.token, placed.lease)
-    vault, tag, bounds = world.ender.vault, world.parts.tag, [Bound(BINDING)]
+    vault, tag, bounds = world.ender.vault, world.parts.tag, [BoundSlice(BINDING)]
     KIND.end(vault, placed.to_end(first.values["serial"]))
     seen = KIND.shown(vault, tag, bounds).handles[placed.lease.handle]
     assert seen.backend_lease_id != first.values["serial"]
@@ -175,7 +175,7 @@ def test_another_installations_certificates_are_counted_and_left_alone(world: Wo
     handle = f"zz9zz9-{placed.lease.id}"
     lease = replace(placed.lease, handle=handle)
     issued = KIND.issue(world.parts.vault, placed.token, lease)
-    shown = KIND.shown(world.ender.vault, world.parts.tag, [Bound(BINDING)])
+    shown = KIND.shown(world.ender.vault, world.parts.tag, [BoundSlice(BINDING)])
     assert handle not in shown.handles and "zz9zz9" in shown.other_tags
     KIND.end(world.ender.vault, replace(placed.to_end(issued.values["serial"]), handle=handle))
 
@@ -220,12 +220,12 @@ def test_what_one_look_cannot_read_is_said_and_read_by_the_next(
         KIND.issue(world.parts.vault, placed.token, placed.lease)
     monkeypatch.setattr(x509_stored, "MOST_READ", 2)
     fresh = vault_of(world.settings, "ender")
-    shown = KIND.shown(fresh, world.parts.tag, [Bound(BINDING)])
+    shown = KIND.shown(fresh, world.parts.tag, [BoundSlice(BINDING)])
     assert not shown.asked and "next round" in shown.unasked["openbao pki"]
     with pytest.raises(BackendDown):
         KIND.end(fresh, placed.to_end())
     monkeypatch.setattr(x509_stored, "MOST_READ", 100_000)
-    assert placed.lease.handle in KIND.shown(fresh, world.parts.tag, [Bound(BINDING)]).handles
+    assert placed.lease.handle in KIND.shown(fresh, world.parts.tag, [BoundSlice(BINDING)]).handles
     KIND.end(fresh, placed.to_end())
 
 
@@ -304,7 +304,7 @@ def test_a_certificate_that_expired_before_anybody_ended_it_has_ended(world: Wor
         ttl=1,
     )
     time.sleep(2.5)
-    assert lease.handle not in KIND.shown(world.ender.vault, world.parts.tag, [Bound(BINDING)]).handles
+    assert lease.handle not in KIND.shown(world.ender.vault, world.parts.tag, [BoundSlice(BINDING)]).handles
     assert [KIND.end(world.ender.vault, placed.to_end(made.serial)) for _ in range(2)] == [
         "openbao: the certificate has expired"
     ] * 2
@@ -321,7 +321,7 @@ def test_a_slice_behind_an_unknown_gateway_fails_and_says_what_to_set(world: Wor
 def test_what_a_removed_slice_could_sign_is_signed_no_more(world: World, placed: Placed) -> None:
     setup = vault_of(world.settings, "setup")
     for _ in range(2):
-        KIND.unregister(setup, placed.lease.slice_id, Bound(BINDING))
+        KIND.unregister(setup, placed.lease.slice_id, BoundSlice(BINDING))
     with pytest.raises(BackendDown):
         KIND.issue(world.parts.vault, placed.token, placed.lease)
     assert policy_of(placed.lease.slice_id, "read") in KIND.policies(placed.lease.slice_id, "read")

@@ -1,4 +1,4 @@
-"""A key store that answers nonsense: whatever is not what was asked for is handed to nobody."""
+"""A key store that answers malformed_answer: whatever is not what was asked for is handed to nobody."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from broker.base.errors import BackendDown
 from broker.keystore.pki import SignedCertificate
 from broker.kinds.base import Issued
-from broker.kinds.x509.naming import common_name, uri
+from broker.kinds.x509.certificates import common_name, uri
 from broker.runtime.parts import vault_of
 from tests.support.certificates import GUEST, KIND, Placed, self_signed
 from tests.support.world import World

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from broker.base.settings import Settings
 from broker.embedded.seaweedfs import ROLE_ARN
 from broker.embedded.stack import Stack
-from broker.kinds.s3.ending import mark_of
+from broker.kinds.s3.ending import lock_path
 from broker.kinds.s3.policy import denied_in
 from broker.operator.connecting.buckets import unopened
 from broker.operator.main import app
@@ -74,7 +74,7 @@ def test_a_store_is_proven_and_its_keys_are_kept(run: Run, stack: Stack, setting
 
 def test_it_writes_no_policy_while_a_worker_does(run: Run, stack: Stack, settings: Settings) -> None:
     """Between its reading and its writing a refusal would be lost, and the session it ended would live again."""
-    vault, mark = vault_of(settings, "ender"), mark_of(stack.store.address, BUCKET)
+    vault, mark = vault_of(settings, "ender"), lock_path(stack.store.address, BUCKET)
     _, version = vault.entry(mark)
     assert vault.keep_if(mark, {"holder": "busy"}, version)
     try:

@@ -15,7 +15,7 @@ from broker.embedded import openbao
 from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
 from broker.keystore.vault import Vault, VaultRefused
-from broker.kinds.ssh.keys import Certificate
+from broker.kinds.ssh.public_keys import Certificate
 from tests.operator.conftest import Ran, command
 from tests.support.sshd import SftpHost, key_pair
 from tests.support.world import World

@@ -14,8 +14,8 @@ import pytest
 from broker.base.errors import BackendDown
 from broker.kinds.discovery import kinds
 from broker.kinds.postgres.kind import CONFIRMED, PostgresKind
-from broker.kinds.postgres.limits import LOCKS, end_overlong
-from broker.kinds.postgres.sessions import watching
+from broker.kinds.postgres.session_guards import LOCKS, end_overlong
+from broker.kinds.postgres.sessions import watch_session
 from broker.worker import guest_limits
 from tests.support.fighter import DECLARED_SECONDS, Fighter, end, permissive
 from tests.support.fighting import Session, reads
@@ -45,7 +45,7 @@ def fill(world: World, session: Session) -> None:
         session.execute(MANY_LOCKS.format(first=0, many=2_000_000))
     world.ender.vault.secret("connections/data/watch", remembered=True)
     with pytest.raises(BackendDown):
-        watching(world.ender.vault, "data")
+        watch_session(world.ender.vault, "data")
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_worker_that_was_just_started_says_so_and_goes_on_once_there_is_room(w
     session = take_every_connection(world, fighter, kept)[0]
     fill(world, session)
     fresh = PostgresKind()
-    kept.callback(fresh.standing.close)
+    kept.callback(fresh.persistent.close)
     (said,), _ = end(world, [fighter], fresh)
     assert "does not answer" in said
     # What docs/guests-who-fight.md says to do at the server.
@@ -103,7 +103,7 @@ def test_sessions_below_the_limit_do_not_fill_it_together(world: World, kept: Ex
     for number in range(9):
         session = kept.enter_context(fighters[number % 3].session())
         session.execute(MANY_LOCKS.format(first=number * LOCKS, many=LOCKS - 500))
-    with watching(world.ender.vault, "data") as watch:
+    with watch_session(world.ender.vault, "data") as watch:
         ended = end_overlong(watch)
     assert set(ended) == {fighter.user for fighter in fighters}
     assert reads(other, patient.view)

@@ -15,9 +15,9 @@ from broker.base.errors import BackendDown
 from broker.embedded.example import watch_log_ins
 from broker.embedded.stack import Stack
 from broker.kinds.discovery import kinds
-from broker.kinds.postgres.door import keep_door_open
 from broker.kinds.postgres.kind import CONFIRMED, PostgresKind
-from broker.kinds.postgres.sessions import watching
+from broker.kinds.postgres.session_guards import end_login_blockers
+from broker.kinds.postgres.sessions import watch_session
 from broker.models import Slice
 from broker.worker.login_watch import LoginWatch, watcher_of
 from broker.worker.worker import Worker
@@ -123,22 +123,22 @@ def test_whoever_asks_for_the_database_itself_is_ended_at_the_next_look(
     world: World, admin: Session, statement: str
 ) -> None:
     fighter = Fighter(world)
-    with closing(watching(world.ender.vault, "data")) as watch, shut(fighter, admin, statement):
-        assert fighter.user in keep_door_open(watch)
-        watching(world.ender.vault, "data").close()
+    with closing(watch_session(world.ender.vault, "data")) as watch, shut(fighter, admin, statement):
+        assert fighter.user in end_login_blockers(watch)
+        watch_session(world.ender.vault, "data").close()
 
 
 def test_a_database_without_the_function_is_left_as_it_was(world: World, admin: Session) -> None:
     """One connected before: every log-in waits, which is said, and nothing else goes wrong."""
     fighter = Fighter(world)
-    with closing(watching(world.ender.vault, "data")) as watch:
+    with closing(watch_session(world.ender.vault, "data")) as watch:
         admin.execute("ALTER FUNCTION guestkey_ops.keep_door_open(interval) RENAME TO later")
         try:
-            assert keep_door_open(watch) == []
+            assert end_login_blockers(watch) == []
             with shut(fighter, admin), pytest.raises(BackendDown, match="leaves log-ins waiting"):
-                watching(world.ender.vault, "data")
+                watch_session(world.ender.vault, "data")
         finally:
-            admin.execute("ALTER FUNCTION guestkey_ops.later(interval) RENAME TO keep_door_open")
+            admin.execute("ALTER FUNCTION guestkey_ops.later(interval) RENAME TO end_login_blockers")
 
 
 def test_both_whoever_shuts_it_and_a_reader_end_in_time(world: World, admin: Session, kept: None) -> None:
@@ -182,7 +182,7 @@ def test_another_guest_is_issued_a_credential_and_gets_in(world: World, admin: S
 @pytest.fixture
 def no_session() -> None:
     """No test before has left the worker one."""
-    WORKERS.standing.close()
+    WORKERS.persistent.close()
 
 
 def test_a_running_worker_looks_from_its_start(world: World, admin: Session, no_session: None, worker: Worker) -> None:
@@ -227,22 +227,22 @@ def test_a_slice_is_made_while_a_guest_has_changed_the_database_row(world: World
 
 def test_a_guest_that_only_reads_is_left_alone(world: World, kept: None) -> None:
     guest = Fighter(world)
-    with guest.session() as session, closing(watching(world.ender.vault, "data")) as watch:
+    with guest.session() as session, closing(watch_session(world.ender.vault, "data")) as watch:
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         session.execute(f"SELECT count(*) FROM {guest.view}")
         session.execute("SELECT pg_sleep(4)")
-        assert guest.user not in keep_door_open(watch)
+        assert guest.user not in end_login_blockers(watch)
         session.execute(f"SELECT count(*) FROM {guest.view}")
 
 
 def test_guests_stay_out_while_nobody_watches_where_that_is_set_up(world: World, stack: Stack) -> None:
     guest = Fighter(world)
-    WORKERS.standing.close()
+    WORKERS.persistent.close()
     watch_log_ins(stack)
     try:
         with pytest.raises(psycopg.OperationalError, match="does not watch"):
             guest.log_in()
-        with world.admin() as admin, watching(world.ender.vault, "data") as idle:
+        with world.admin() as admin, watch_session(world.ender.vault, "data") as idle:
             assert admin.execute("SELECT 1").fetchone() == idle.execute("SELECT 1").fetchone(), "others come and go"
             with pytest.raises(psycopg.OperationalError, match="does not watch"):
                 guest.log_in()

@@ -18,9 +18,9 @@ from broker.base.settings import Settings
 from broker.embedded.stack import Stack
 from broker.kinds.names import role_of
 from broker.kinds.postgres.kind import CONFIRMED
-from broker.kinds.postgres.limits import end_overlong
-from broker.kinds.postgres.sessions import watching
-from broker.kinds.postgres.users import role_definition
+from broker.kinds.postgres.session_guards import end_overlong
+from broker.kinds.postgres.sessions import watch_session
+from broker.kinds.postgres.user_statements import role_definition
 from broker.runtime.parts import Parts, vault_of
 from broker.worker import slice_registration
 from tests.support.fighter import DECLARED_SECONDS, KIND, Fighter, end, permissive
@@ -215,7 +215,7 @@ def test_what_runs_or_holds_longer_than_allowed_is_ended(world: World, held: str
         "locks of savepoints": {"locks": 300},
     }
     limits = all_limits[held]
-    with fighter.session() as session, patient.session() as other, watching(world.ender.vault, "data") as watch:
+    with fighter.session() as session, patient.session() as other, watch_session(world.ender.vault, "data") as watch:
         other.execute("SELECT 1")
         fighting = threading.Thread(target=run, args=(session, [one.format(**fighter.names) for one in OVERLONG[held]]))
         fighting.start()

@@ -21,7 +21,7 @@ from cryptography.x509 import ocsp
 from broker.base.settings import Settings
 from broker.keystore.vault import VaultRefused
 from broker.kinds.base import LeaseToEnd
-from broker.kinds.x509.naming import ocsp_question
+from broker.kinds.x509.certificates import ocsp_question
 from broker.models import Lease
 from broker.runtime.parts import Parts, vault_of
 from broker.web.pki import LONGEST_QUESTION, OVERDUE

@@ -1,4 +1,4 @@
-"""Taking users of ours away in MariaDB by hand, many at once: connections, doors, both again, then the question.
+"""Taking users of ours away in MariaDB by hand, many at once: connections, accounts, both again, then the question.
 
 Connections are killed before anything is asked: a kill writes nothing and waits for nobody, while a guest whose
 statement waits for room on a full disk holds the table of accounts, and whoever asks for that waits, too.
@@ -31,7 +31,7 @@ CUT = "mariadb: no such user; its connection is cut, and what it began computes 
 _OLDER = (ER.SP_DOES_NOT_EXIST, ER.PROCACCESS_DENIED_ERROR)
 
 
-def take_away(another: Callable[[], Session], users: Sequence[str]) -> dict[str, str | NotEnded]:
+def drop_users(another: Callable[[], Session], users: Sequence[str]) -> dict[str, str | NotEnded]:
     """End users of ours; returns for each what confirms it, or why nothing does.
 
     Args:
@@ -60,7 +60,7 @@ def take_away(another: Callable[[], Session], users: Sequence[str]) -> dict[str,
 
 
 def kill(session: Session, users: Sequence[str]) -> None:
-    """Kill the connections of users of ours, whose door stays as it is."""
+    """Kill the connections of users of ours, who may still log in."""
     with session.cursor() as cursor:
         for user in users:
             try:

@@ -15,10 +15,10 @@ import structlog
 
 from broker.keystore.vault import Vault
 from broker.kinds import authority
-from broker.kinds.base import Bound, Connects, Ending, LeaseToEnd, LeaseToIssue, NotEnded, Use
+from broker.kinds.base import BoundSlice, Connects, Ending, LeaseToEnd, LeaseToIssue, NotEnded, Use
 from broker.kinds.mariadb import slices as mariadb_slices
 from broker.kinds.mariadb.binding import MariadbBinding
-from broker.kinds.mariadb.ending import guests, kill, take_away
+from broker.kinds.mariadb.ending import drop_users, guests, kill
 from broker.kinds.mariadb.slices import Session, connected, silent, view_of
 from broker.kinds.names import user_of
 from broker.kinds.tables.database_user import BACKSTOP_SECONDS, DatabaseUserKind
@@ -76,12 +76,12 @@ class MariadbKind(DatabaseUserKind):
         command = " ".join(["mariadb", *options, *verified, "--protocol=tcp", "--password"])
         return f"{says}mariadb asks for the password: paste it. You can read {values['relation']}.", command
 
-    def register(self, setup: Vault, slice_id: str, bound: Bound) -> int | None:
+    def register(self, setup: Vault, slice_id: str, bound: BoundSlice) -> int | None:
         """Make the slice's view, and OpenBao's role and policy for it."""
         mariadb_slices.register(setup, slice_id, bound.binding)
         return None
 
-    def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
+    def unregister(self, setup: Vault, slice_id: str, bound: BoundSlice) -> None:
         """See `Kind.unregister`."""
         mariadb_slices.unregister(setup, slice_id, bound.binding)
 
@@ -94,7 +94,7 @@ class MariadbKind(DatabaseUserKind):
     def end_users(self, vault: Vault, connection: str, users: Sequence[str]) -> Mapping[str, str | NotEnded]:
         """See `DatabaseUserKind.end_users`."""
         try:
-            return take_away(_at(vault, connection), users)
+            return drop_users(_at(vault, connection), users)
         except pymysql.Error as error:
             raise NotEnded(f"MariaDB refused or vanished: {type(error).__name__}") from error
 

@@ -14,11 +14,11 @@ from pymysql.cursors import Cursor
 from broker.base.errors import BackendDown, Invalid
 from broker.base.settings import is_loopback
 from broker.keystore.vault import Vault, VaultRefused
-from broker.kinds.mariadb import follows
+from broker.kinds.mariadb import settings_dependence
 from broker.kinds.mariadb.binding import MariadbBinding, MariadbColumn
 from broker.kinds.names import short
-from broker.kinds.tables.database_user import LIFETIMES, lend, unknown_login, withdraw
-from broker.kinds.tables.looking import MADE
+from broker.kinds.tables.database_user import LIFETIMES, delete_role, unknown_login, write_role
+from broker.kinds.tables.source_changes import MADE
 
 log = structlog.get_logger(__name__)
 Session: TypeAlias = "pymysql.Connection[Cursor]"
@@ -57,8 +57,8 @@ def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> Non
     try:
         with connected(vault, binding.connection, "registrar") as session, session.cursor() as cursor:
             types = types_of(cursor, binding)
-            if why := follows.find(cursor, binding.schema, binding.table):
-                raise Invalid(why, field="/binding/table", advice=follows.ADVICE)
+            if why := settings_dependence.find(cursor, binding.schema, binding.table):
+                raise Invalid(why, field="/binding/table", advice=settings_dependence.ADVICE)
             query, literals = binding.select(types)
             # MariaDB only warns of a literal that it cannot read, and shows every row.
             cursor.execute(*binding.select(types, of_one_row=True))
@@ -79,7 +79,7 @@ def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> Non
     make = f"CALL guestkey_ops.make_guest('{{{{name}}}}', '{{{{password}}}}', 'v_{short(slice_id)}')"
     end = "CALL guestkey_ops.end_guest('{{name}}')"
     role = {"db_name": binding.connection, "creation_statements": [make], "revocation_statements": [end]}
-    lend(vault, slice_id, {**role, **LIFETIMES})
+    write_role(vault, slice_id, {**role, **LIFETIMES})
 
 
 def _refuse_warnings(cursor: Cursor) -> None:
@@ -103,7 +103,7 @@ def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> N
     Raises:
         BackendDown: MariaDB or OpenBao does not answer.
     """
-    withdraw(vault, slice_id)
+    delete_role(vault, slice_id)
     try:
         with connected(vault, str(raw_binding["connection"]), "registrar") as session, session.cursor() as cursor:
             cursor.execute(f"DROP VIEW IF EXISTS {view_of(slice_id)}")
@@ -161,7 +161,7 @@ def _look(cursor: Cursor, binding: MariadbBinding, view: str) -> dict[str, Any] 
         "definition": str(row[1]),
         "columns": {name: columns[name] for name in sorted(binding.named & columns.keys())},
         "reads": [str(name) for (name,) in cursor.fetchall()],
-        "follows": follows.find(cursor, binding.schema, binding.table),
+        "follows": settings_dependence.find(cursor, binding.schema, binding.table),
     }
 
 

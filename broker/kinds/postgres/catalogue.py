@@ -16,9 +16,8 @@ from psycopg import sql
 
 from broker.keystore.vault import Vault
 from broker.kinds.base import FoundTable
-from broker.kinds.postgres import types
-from broker.kinds.postgres.binding import PostgresBinding
-from broker.kinds.postgres.sessions import registering, silent
+from broker.kinds.postgres.binding import JOINED, SELECTED, PostgresBinding, PostgresColumn
+from broker.kinds.postgres.sessions import registrar_session, silent
 from broker.kinds.tables.filter_values import ColumnType
 
 log = structlog.get_logger(__name__)
@@ -29,14 +28,14 @@ _MOST_LABELS = 200
 
 _READABLE = f"""
   SELECT n.nspname, c.relname, c.relkind, c.reltuples, c.relrowsecurity, a.attname,
-         pg_catalog.format_type(a.atttypid, a.atttypmod), s.n_distinct, s.avg_width, {types.SELECTED}
+         pg_catalog.format_type(a.atttypid, a.atttypmod), s.n_distinct, s.avg_width, {SELECTED}
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
     LEFT JOIN pg_catalog.pg_stats s
       ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname
      AND s.inherited = (c.relkind = 'p')
-    {types.JOINED}
+    {JOINED}
    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition AND c.relpersistence <> 't'
      AND a.attnum > 0 AND NOT a.attisdropped
      AND NOT starts_with(n.nspname, 'pg_')
@@ -57,7 +56,7 @@ def read(vault: Vault, connection_name: str) -> tuple[list[FoundTable], bool]:
         BackendDown: the database does not answer.
     """
     try:
-        with registering(vault, connection_name) as connection:
+        with registrar_session(vault, connection_name) as connection:
             rows = connection.execute(_READABLE, (MOST_COLUMNS + 1,)).fetchall()
     except psycopg.Error as error:
         log.warning("catalogue.not_read", connection=connection_name, error=type(error).__name__)
@@ -103,7 +102,7 @@ def types_of(columns: Sequence[Mapping[str, Any]]) -> dict[str, ColumnType]:
     for column in columns:
         base, labels = column.get("base"), column.get("labels")
         if base is not None and (base != "enum" or labels):
-            found[column["name"]] = types.PostgresColumn.read(column["type"], base, labels).type
+            found[column["name"]] = PostgresColumn.read(column["type"], base, labels).type
     return found
 
 

@@ -1,9 +1,9 @@
-"""Taking users of ours away in PostgreSQL by hand, many at once: sessions, doors, sessions, users, then the question.
+"""Taking users of ours away in PostgreSQL by hand, many at once: sessions, log-in, sessions, users, then the question.
 
-The order is the point, and that each step is committed before the next begins. Sessions are ended before the door is
-closed, because a guest can lock the row that closing it changes; and after, because one may have come in meanwhile.
+The order is the point, and that each step is committed before the next begins. Sessions are ended before log-in is
+switched off, because a guest can lock the row that this changes; and after, because one may have come in meanwhile.
 What a guest may read is taken first: it is a row that none can lock, and nothing is read or logged in to without it,
-though the session that holds the door computes something that PostgreSQL cannot interrupt.
+though the session that holds the row computes something that PostgreSQL cannot interrupt.
 Whoever stands in the way is ended while we wait for it. Knows nothing of OpenBao or of leases.
 """
 
@@ -24,7 +24,7 @@ from broker.base.errors import BackendDown
 
 log = structlog.get_logger(__name__)
 Session = psycopg.Connection[tuple[Any, ...]]
-# A log-in that had passed the door before it was closed becomes a session that can be seen within this.
+# A log-in that was let in before it was switched off becomes a session that can be seen within this.
 _LATECOMERS_SECONDS = 0.1
 # Sessions end within milliseconds of being told to; one that hangs in the kernel is seen when PostgreSQL is asked.
 _GOING_SECONDS = 1.0
@@ -51,7 +51,7 @@ _SHOWN = """
 """
 
 
-class Looked:
+class UserSnapshot:
     """What PostgreSQL shows of some users: their numbers while they exist, and sessions, also of dropped ones."""
 
     def __init__(self, session: Session, users: Sequence[str]) -> None:
@@ -66,7 +66,7 @@ class Looked:
         return not (self.numbers or self.logged_in or self.orphans)
 
 
-def take_away(session: Session, users: Sequence[str], another: Callable[[], Session]) -> dict[str, str]:
+def drop_users(session: Session, users: Sequence[str], another: Callable[[], Session]) -> dict[str, str]:
     """Take users away; returns for each what PostgreSQL shows of it afterwards, empty if nothing.
 
     Args:
@@ -78,26 +78,26 @@ def take_away(session: Session, users: Sequence[str], another: Callable[[], Sess
     """
     until = monotonic() + _MOST_SECONDS
     hopeful = monotonic() + _HOPE_SECONDS
-    before = after = Looked(session, users)
+    before = after = UserSnapshot(session, users)
     if not before.nothing:
-        signal(session, before, users)
+        terminate_sessions(session, before, users)
         if _has_function(session, "revoke_rights"):
             _insist(session, another, "revoke_rights", before.numbers, until)
-        open_doors = _insist(session, another, "close_door", before.numbers, until)
+        may_log_in = _insist(session, another, "close_door", before.numbers, until)
         # Only then: who reconnects without pause would else be let in again under a user that is about to go.
         sleep(_LATECOMERS_SECONDS)
         _end_sessions(session, users, until)
-        _insist(session, another, "drop_user", before.numbers.keys() - open_doors, until)
-        # What kept a door open most likely keeps its user: nobody waits for that twice.
-        _insist(session, another, "drop_user", open_doors, hopeful)
-        after = Looked(session, users)
+        _insist(session, another, "drop_user", before.numbers.keys() - may_log_in, until)
+        # What kept a log-in most likely keeps its user: nobody waits for that twice.
+        _insist(session, another, "drop_user", may_log_in, hopeful)
+        after = UserSnapshot(session, users)
         if after.orphans or after.logged_in:
             _end_sessions(session, users, until)
-            after = Looked(session, users)
+            after = UserSnapshot(session, users)
     return {user: _remains(user, before, after) for user in users}
 
 
-def _remains(user: str, before: Looked, after: Looked) -> str:
+def _remains(user: str, before: UserSnapshot, after: UserSnapshot) -> str:
     number = before.numbers.get(user)
     # Of one that was gone already nobody knows the number: any session without a user may be its.
     orphans = sum(number in (None, orphan) for orphan in after.orphans)
@@ -105,7 +105,7 @@ def _remains(user: str, before: Looked, after: Looked) -> str:
     return f"{roles} role, {sessions} sessions" if roles or sessions else ""
 
 
-def signal(session: Session, shown: Looked, users: Sequence[str]) -> None:
+def terminate_sessions(session: Session, shown: UserSnapshot, users: Sequence[str]) -> None:
     """Tell sessions to end, without waiting for them; those of users that are gone go by any user's name."""
     if not (shown.logged_in or shown.orphans):
         return
@@ -120,10 +120,10 @@ def signal(session: Session, shown: Looked, users: Sequence[str]) -> None:
 def _end_sessions(session: Session, users: Sequence[str], until: float) -> None:
     end = min(monotonic() + _GOING_SECONDS, until)
     while True:
-        shown = Looked(session, users)
+        shown = UserSnapshot(session, users)
         if not (shown.logged_in or shown.orphans) or monotonic() > end:
             return
-        signal(session, shown, users)
+        terminate_sessions(session, shown, users)
         sleep(_POLL_SECONDS)
 
 
@@ -225,7 +225,7 @@ def _end_blockers(session: Session, users: Sequence[str]) -> None:
     try:
         session.execute("SELECT guestkey_ops.end_blockers()")
     except psycopg.errors.UndefinedFunction:
-        signal(session, Looked(session, users), users)
+        terminate_sessions(session, UserSnapshot(session, users), users)
 
 
 def _has_function(session: Session, function: LiteralString) -> bool:

@@ -16,16 +16,15 @@ import structlog
 from broker.base.errors import BackendDown
 from broker.keystore.vault import Vault
 from broker.kinds import authority
-from broker.kinds.base import Bound, Connects, Ending, FoundTable, LeaseToEnd, LeaseToIssue, NotEnded, Use
+from broker.kinds.base import BoundSlice, Connects, Ending, FoundTable, LeaseToEnd, LeaseToIssue, NotEnded, Use
 from broker.kinds.names import user_of
-from broker.kinds.postgres import catalogue, looking
+from broker.kinds.postgres import catalogue, source_inspection
 from broker.kinds.postgres import slices as postgres_slices
 from broker.kinds.postgres.binding import PostgresBinding
-from broker.kinds.postgres.door import door_kept_open, keep_door_open
-from broker.kinds.postgres.ending import Looked, signal, take_away
-from broker.kinds.postgres.limits import end_overlong
-from broker.kinds.postgres.sessions import Standing, silent, view_of, watching
-from broker.kinds.postgres.users import STATEMENTS
+from broker.kinds.postgres.ending import UserSnapshot, drop_users, terminate_sessions
+from broker.kinds.postgres.session_guards import end_login_blockers, end_overlong, login_blockers_ended
+from broker.kinds.postgres.sessions import PersistentSessions, silent, view_of, watch_session
+from broker.kinds.postgres.user_statements import STATEMENTS
 from broker.kinds.tables.database_user import BACKSTOP_SECONDS, DatabaseUserKind
 
 log = structlog.get_logger(__name__)
@@ -80,7 +79,7 @@ class PostgresKind(DatabaseUserKind):
     )
 
     def __init__(self) -> None:
-        self.standing = Standing()
+        self.persistent = PersistentSessions()
 
     def place(self, lease: LeaseToIssue) -> dict[str, str]:
         """See `DatabaseUserKind.place`. libpq needs to be told that the system's authorities do."""
@@ -106,15 +105,15 @@ class PostgresKind(DatabaseUserKind):
         place = " ".join(f"{name}={known[value]}" for value, name in places.items() if value in known)
         return f"{says}psql asks for the password: paste it. You can read {values['relation']}.", f'psql "{place}"'
 
-    def register(self, setup: Vault, slice_id: str, bound: Bound) -> int | None:
+    def register(self, setup: Vault, slice_id: str, bound: BoundSlice) -> int | None:
         """Make the slice's view and group, and OpenBao's role and policy for it."""
         return postgres_slices.register(setup, slice_id, bound.binding)
 
-    def update_statements(self, setup: Vault, slice_id: str, bound: Bound) -> None:
+    def update_statements(self, setup: Vault, slice_id: str, bound: BoundSlice) -> None:
         """See `Kind.update_statements`."""
         postgres_slices.lend_again(setup, slice_id, bound.binding)
 
-    def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
+    def unregister(self, setup: Vault, slice_id: str, bound: BoundSlice) -> None:
         """See `Kind.unregister`."""
         postgres_slices.unregister(setup, slice_id, bound.binding)
 
@@ -130,62 +129,62 @@ class PostgresKind(DatabaseUserKind):
         self, setup: Vault, connection: str, slices: Mapping[str, Mapping[str, Any]]
     ) -> Mapping[str, Mapping[str, Any] | None]:
         """See `Kind.inspect_sources`."""
-        return looking.look(setup, connection, slices)
+        return source_inspection.look(setup, connection, slices)
 
     def difference(
         self, was: Mapping[str, Any] | None, now: Mapping[str, Any] | None, binding: Mapping[str, Any]
     ) -> str:
         """See `Kind.difference`. Of one registered before, what its view reads is compared with the names."""
-        if was is None and now is not None and not looking.reads_what_it_names(now):
+        if was is None and now is not None and not source_inspection.reads_what_it_names(now):
             return "The slice's view reads another table, or other columns, than have these names now."
         return super().difference(was, now, binding)
 
     def end_users(self, vault: Vault, connection: str, users: Sequence[str]) -> Mapping[str, str | NotEnded]:
         """See `DatabaseUserKind.end_users`."""
         try:
-            remains = self._taken_away(vault, connection, users)
+            remains = self._drop_users(vault, connection, users)
         except psycopg.Error as error:
             raise silent(f"It refused or vanished: {type(error).__name__}.") from error
         return {
             user: NotEnded(f"PostgreSQL still shows {rest}") if rest else CONFIRMED for user, rest in remains.items()
         }
 
-    def _taken_away(self, vault: Vault, connection_name: str, users: Sequence[str]) -> dict[str, str]:
+    def _drop_users(self, vault: Vault, connection_name: str, users: Sequence[str]) -> dict[str, str]:
         self._at_once(vault, connection_name, users)
         began = monotonic()
-        with door_kept_open(self.standing, vault, connection_name):
+        with login_blockers_ended(self.persistent, vault, connection_name):
             try:
-                return _taken_away(vault, connection_name, users)
+                return _drop_users(vault, connection_name, users)
             except BackendDown:
                 if monotonic() - began > _AT_ONCE_SECONDS:
                     # It hangs: somebody may shut the door again and again. Who is logged in needs none.
-                    with self.standing.ready(vault, connection_name) as session:
+                    with self.persistent.ready(vault, connection_name) as session:
                         if session is None:
                             raise
                         # Each step of it is committed by itself.
                         session.execute("COMMIT")
-                        return take_away(session, users, lambda: watching(vault, connection_name))
+                        return drop_users(session, users, lambda: watch_session(vault, connection_name))
             # Refused, not silent: its table of locks may be full. Who is logged in can end whoever filled it.
-            with self.standing.session(vault, connection_name) as session:
-                signal(session, Looked(session, users), users)
+            with self.persistent.session(vault, connection_name) as session:
+                terminate_sessions(session, UserSnapshot(session, users), users)
                 end_overlong(session)
             sleep(_GOING_SECONDS)
-            return _taken_away(vault, connection_name, users)
+            return _drop_users(vault, connection_name, users)
 
     def _at_once(self, vault: Vault, connection_name: str, users: Sequence[str]) -> None:
         """What needs no new log-in, which a guest may hold up: their sessions are told to end."""
         try:
-            with self.standing.ready(vault, connection_name) as session:
+            with self.persistent.ready(vault, connection_name) as session:
                 if session is not None:
-                    keep_door_open(session)
-                    signal(session, Looked(session, users), users)
+                    end_login_blockers(session)
+                    terminate_sessions(session, UserSnapshot(session, users), users)
         except psycopg.Error as error:
             log.warning("postgres.standing_session_lost", connection=connection_name, error=type(error).__name__)
 
     def end_login_blockers(self, vault: Vault, connection: str) -> Sequence[str]:
         """See `Kind.end_login_blockers`. A database connected before its function came is left as it is."""
         with self._standing(vault, connection) as session:
-            return keep_door_open(session)
+            return end_login_blockers(session)
 
     def end_overlong(self, vault: Vault, connection: str) -> Sequence[str]:
         """See `Kind.end_overlong`. A database connected before its function came is left as it is."""
@@ -196,14 +195,14 @@ class PostgresKind(DatabaseUserKind):
         """See `Kind.end_sessions`."""
         users = [user_of(handle) for handle in handles]
         with self._standing(vault, connection) as session:
-            signal(session, Looked(session, users), users)
+            terminate_sessions(session, UserSnapshot(session, users), users)
         return len(handles)
 
     @contextmanager
     def _standing(self, vault: Vault, connection: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         """The session that stays open; what the server says against it becomes an error of ours."""
         try:
-            with self.standing.session(vault, connection) as session:
+            with self.persistent.session(vault, connection) as session:
                 yield session
         except psycopg.Error as error:
             log.warning("postgres.standing_session_failed", connection=connection, error=type(error).__name__)
@@ -224,26 +223,26 @@ class PostgresKind(DatabaseUserKind):
         Databases of one cluster show the same users; what a user owns can be dropped only where it lives.
         """
         try:
-            with watching(vault, connection) as session:
+            with watch_session(vault, connection) as session:
                 rows = session.execute(_GUESTS).fetchall()
-                return [*rows, (tag, NAMELESS, True)] if Looked(session, []).orphans else rows
+                return [*rows, (tag, NAMELESS, True)] if UserSnapshot(session, []).orphans else rows
         except psycopg.Error as error:
             raise silent() from error
 
 
-def remove_user(vault: Vault, connection_name: str, user: str) -> str:
+def drop_user(vault: Vault, connection_name: str, user: str) -> str:
     """Take a user of ours away by hand; returns what PostgreSQL shows of it afterwards, empty if nothing.
 
     Raises:
         BackendDown: the database cannot be reached.
         psycopg.Error: it refuses, or goes away meanwhile.
     """
-    return _taken_away(vault, connection_name, [user])[user]
+    return _drop_users(vault, connection_name, [user])[user]
 
 
-def _taken_away(vault: Vault, connection_name: str, users: Sequence[str]) -> dict[str, str]:
-    with watching(vault, connection_name) as session:
-        return take_away(session, users, lambda: watching(vault, connection_name))
+def _drop_users(vault: Vault, connection_name: str, users: Sequence[str]) -> dict[str, str]:
+    with watch_session(vault, connection_name) as session:
+        return drop_users(session, users, lambda: watch_session(vault, connection_name))
 
 
 KIND = PostgresKind()

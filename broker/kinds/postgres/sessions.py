@@ -36,7 +36,7 @@ def view_of(slice_id: str) -> str:
     return f"slices.v_{short(slice_id)}"
 
 
-def watching(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
+def watch_session(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
     """A session of the watch login on a dataset's database, autocommitting.
 
     Raises:
@@ -57,7 +57,7 @@ class _Place:
         self.session: psycopg.Connection[tuple[Any, ...]] | None = None
 
 
-class Standing:
+class PersistentSessions:
     """Sessions of the watch login that stay open, one for each server.
 
     A server whose table of locks is full lets nobody log in, and who is logged in gets no lock either. So each stays in
@@ -83,7 +83,7 @@ class Standing:
         try:
             if place.session is None or not _answers(place.session):
                 place.session = None
-                place.session = watching(vault, connection_name)
+                place.session = watch_session(vault, connection_name)
                 _hold(place.session)
             yield from _used(place, place.session)
         finally:
@@ -216,12 +216,12 @@ def _connect(
     return session
 
 
-def registering(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
+def registrar_session(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
     """A session of the registrar login, for the setup identity only."""
     return _connect(vault, f"connections/{connection_name}/registrar", remembered=False)
 
 
-def registering_as_the_server_is(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
+def registrar_session_as_server_writes(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
     """A session of the registrar login that writes times and dates as the server does for everybody."""
     return _connect(vault, f"connections/{connection_name}/registrar", remembered=False, written="")
 

@@ -15,9 +15,9 @@ from broker.keystore.vault import Vault
 from broker.kinds.names import short
 from broker.kinds.postgres import views
 from broker.kinds.postgres.binding import PostgresBinding
-from broker.kinds.postgres.sessions import registering_as_the_server_is, silent
-from broker.kinds.postgres.users import role_definition
-from broker.kinds.tables.database_user import lend, withdraw
+from broker.kinds.postgres.sessions import registrar_session_as_server_writes, silent
+from broker.kinds.postgres.user_statements import role_definition
+from broker.kinds.tables.database_user import delete_role, write_role
 
 log = structlog.get_logger(__name__)
 Session = psycopg.Connection[tuple[Any, ...]]
@@ -56,13 +56,15 @@ def lend_again(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> N
         _lend(vault, slice_id, binding)
     except (BackendDown, Invalid):
         # How guests are ended must not wait for a database that is away; what they may spill is bounded loosely then.
-        lend(vault, slice_id, role_definition(binding.connection, f"gks_{short(slice_id)}", _TEMP_MEGABYTES_UNKNOWN))
+        write_role(
+            vault, slice_id, role_definition(binding.connection, f"gks_{short(slice_id)}", _TEMP_MEGABYTES_UNKNOWN)
+        )
 
 
 def _lend(vault: Vault, slice_id: str, binding: PostgresBinding) -> None:
     with _registrar(vault, binding.connection, slice_id) as connection:
         temp_megabytes = views.temp_megabytes(connection, binding)
-    lend(vault, slice_id, role_definition(binding.connection, f"gks_{short(slice_id)}", temp_megabytes))
+    write_role(vault, slice_id, role_definition(binding.connection, f"gks_{short(slice_id)}", temp_megabytes))
 
 
 def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> None:
@@ -74,7 +76,7 @@ def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> N
         BackendDown: PostgreSQL or OpenBao does not answer.
     """
     binding = PostgresBinding.parse(raw_binding)
-    withdraw(vault, slice_id)
+    delete_role(vault, slice_id)
     group_name = f"gks_{short(slice_id)}"
     with _registrar(vault, binding.connection, slice_id) as connection:
         views.drop(connection, slice_id)
@@ -101,7 +103,7 @@ def probe_group(vault: Vault, connection_name: str) -> Iterator[str]:
 def _registrar(vault: Vault, connection_name: str, slice_id: str) -> Iterator[Session]:
     """One transaction of the registrar; what PostgreSQL says against it becomes an error of ours."""
     try:
-        with registering_as_the_server_is(vault, connection_name) as connection, connection.transaction():
+        with registrar_session_as_server_writes(vault, connection_name) as connection, connection.transaction():
             yield connection
     except _MISMATCHES as error:
         raise Invalid(

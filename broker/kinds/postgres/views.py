@@ -16,24 +16,22 @@ from psycopg import sql
 
 from broker.base.errors import Invalid
 from broker.kinds.names import short
-from broker.kinds.postgres import follows
-from broker.kinds.postgres import pinned as postgres_pinned
-from broker.kinds.postgres import types as postgres_types
-from broker.kinds.postgres.binding import PostgresBinding
+from broker.kinds.postgres import pinned_settings as postgres_pinned
+from broker.kinds.postgres import settings_dependence
+from broker.kinds.postgres.binding import JOINED, SELECTED, PostgresBinding, PostgresColumn
 from broker.kinds.postgres.catalogue import estimate
 from broker.kinds.postgres.sessions import view_of
-from broker.kinds.postgres.types import PostgresColumn
-from broker.kinds.postgres.users import TEMP_FILES_MEGABYTES
+from broker.kinds.postgres.user_statements import TEMP_FILES_MEGABYTES
 
 Session = psycopg.Connection[tuple[Any, ...]]
 Types: TypeAlias = Mapping[str, PostgresColumn]
 _READABLE = f"""
     SELECT c.oid::bigint, a.attname, c.relkind IN ('v', 'f') OR c.relrowsecurity,
-           pg_catalog.format_type(a.atttypid, -1), {postgres_types.SELECTED}
+           pg_catalog.format_type(a.atttypid, -1), {SELECTED}
       FROM pg_attribute a
       JOIN pg_class c ON c.oid = a.attrelid
       JOIN pg_namespace n ON n.oid = c.relnamespace
-      {postgres_types.JOINED}
+      {JOINED}
      WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped
        AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
        AND has_schema_privilege(n.oid, 'USAGE') AND has_column_privilege(c.oid, a.attnum, 'SELECT')
@@ -68,8 +66,8 @@ def make(session: Session, slice_id: str, binding: PostgresBinding, group: sql.I
     """
     pinned = postgres_pinned.read(session)
     table = look(session, binding)
-    if why := follows.find(session, {slice_id: (table.oid, binding.fast)})[slice_id].why:
-        raise Invalid(why, field="/binding/table", advice=follows.ADVICE)
+    if why := settings_dependence.find(session, {slice_id: (table.oid, binding.fast)})[slice_id].why:
+        raise Invalid(why, field="/binding/table", advice=settings_dependence.ADVICE)
     drop(session, slice_id)
     view = sql.Identifier(*view_of(slice_id).split("."))
     literals, function = _names(session, slice_id)

@@ -24,7 +24,7 @@ LONGEST_PREFIX = 400
 
 @dataclass(frozen=True, slots=True)
 class S3Binding:
-    """A validated binding; `parse` is the only door."""
+    """A validated binding; `parse` is the only way to make one."""
 
     connection: str
     bucket: str

@@ -69,8 +69,8 @@ _seen: dict[str, tuple[int, float]] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """A bucket at a store, where sessions are refused.
+class BucketPolicy:
+    """The policy of a bucket, in which sessions are refused.
 
     Args:
         key: the condition key that carries a session's name there.
@@ -84,7 +84,7 @@ class Door:
     key: str
     settles: float
 
-    def close(self, handle: str, session_until: datetime) -> str:
+    def deny(self, handle: str, session_until: datetime) -> str:
         """Refuse one session until it would have expired. Returns what confirmed it; twice is fine.
 
         Raises:
@@ -92,7 +92,7 @@ class Door:
             NotEnded: the policy was written and does not hold it.
             BackendDown: store or key store do not answer usefully.
         """
-        outcome = close_all([(self, {handle: session_until})])[handle]
+        outcome = deny_sessions([(self, {handle: session_until})])[handle]
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -146,7 +146,7 @@ class Door:
 
     def _write_all(self, batch: Mapping[str, int]) -> dict[str, datetime]:
         """Write as many as there is room for. Returns the others, and when to try them again."""
-        with held(self.vault, self.store.address, self.bucket) as until:
+        with policy_lock(self.vault, self.store.address, self.bucket) as until:
             found = self._look()
             now = int(found.now.timestamp())
             denied = {
@@ -202,7 +202,7 @@ class Door:
             raise NotEnded(f"the store refuses the bucket's policy: {error.code}") from error
 
 
-def close_all(work: Sequence[tuple[Door, Sessions]]) -> dict[str, Outcome]:
+def deny_sessions(work: Sequence[tuple[BucketPolicy, Sessions]]) -> dict[str, Outcome]:
     """End sessions of any number of buckets together: each policy is written once, and all are waited for once.
 
     However many end, and whatever one of them does meanwhile, none waits longer than one alone would.
@@ -211,16 +211,16 @@ def close_all(work: Sequence[tuple[Door, Sessions]]) -> dict[str, Outcome]:
         work: of each bucket, the sessions by handle, and until when each would live.
 
     Returns:
-        By handle what confirmed its end, or why there is none: see `Door.close`.
+        By handle what confirmed its end, or why there is none: see `BucketPolicy.deny`.
     """
     with ThreadPoolExecutor(_BUCKETS_AT_ONCE) as pool:
         outcomes = _together(pool.map(lambda of: _each(of[0].write, of[1]), work))
         waiting = [
-            (door, {handle: until for handle, until in sessions.items() if handle not in outcomes})
-            for door, sessions in work
+            (policy, {handle: until for handle, until in sessions.items() if handle not in outcomes})
+            for policy, sessions in work
         ]
-        waiting = [(door, left) for door, left in waiting if left]
-        sleep(max((door.settles for door, _ in waiting if door.settles <= _WORTH_WAITING), default=0))
+        waiting = [(policy, left) for policy, left in waiting if left]
+        sleep(max((policy.settles for policy, _ in waiting if policy.settles <= _WORTH_WAITING), default=0))
         return outcomes | _together(pool.map(lambda of: _each(of[0].confirm, of[1]), waiting))
 
 
@@ -237,7 +237,7 @@ def _together(found: Iterable[dict[str, Outcome]]) -> dict[str, Outcome]:
 
 
 @contextmanager
-def held(vault: Vault, address: str, bucket: str) -> Iterator[float]:
+def policy_lock(vault: Vault, address: str, bucket: str) -> Iterator[float]:
     """The mark of a bucket, for one reading and writing of its policy; yields until when, by `monotonic`.
 
     Args:
@@ -248,11 +248,11 @@ def held(vault: Vault, address: str, bucket: str) -> Iterator[float]:
         BackendDown: somebody else holds it, or the key store does not answer.
         NotEnded: the key store refuses it.
     """
-    path, me, give_up = mark_of(address, bucket), secrets.token_hex(8), monotonic() + _WAIT_SECONDS
+    path, me, give_up = lock_path(address, bucket), secrets.token_hex(8), monotonic() + _WAIT_SECONDS
     try:
         while True:
             content, version = vault.entry(path)
-            if not content.get("holder") or _left(path, version):
+            if not content.get("holder") or _is_stale(path, version):
                 began = monotonic()
                 if vault.keep_if(path, {"holder": me}, version):
                     break
@@ -262,17 +262,17 @@ def held(vault: Vault, address: str, bucket: str) -> Iterator[float]:
         try:
             yield began + _HOLD_SECONDS
         finally:
-            _leave(vault, path, version + 1)
+            _release(vault, path, version + 1)
     except VaultRefused as error:
         raise NotEnded("the key store refuses the mark for writing the bucket's policy") from error
 
 
-def mark_of(address: str, bucket: str) -> str:
+def lock_path(address: str, bucket: str) -> str:
     """Where in the key store a bucket's mark is."""
     return "endings/" + hashlib.sha256(f"{address}\n{bucket}".encode()).hexdigest()[:40]
 
 
-def _leave(vault: Vault, path: str, version: int) -> None:
+def _release(vault: Vault, path: str, version: int) -> None:
     try:
         vault.keep_if(path, {"holder": ""}, version)
     except BackendDown:
@@ -280,7 +280,7 @@ def _leave(vault: Vault, path: str, version: int) -> None:
         log.warning("s3.mark_left", path=path)
 
 
-def _left(path: str, version: int) -> bool:
+def _is_stale(path: str, version: int) -> bool:
     """Whether a mark has stood unchanged for so long, as seen by this process, that nobody can be behind it."""
     seen, since = _seen.get(path, (-1, 0.0))
     if seen != version:

@@ -20,7 +20,7 @@ from broker.keystore.vault import ChildToken, Vault
 from broker.kinds import authority
 from broker.kinds.base import (
     BindingField,
-    Bound,
+    BoundSlice,
     Connects,
     Ending,
     Exposed,
@@ -31,10 +31,10 @@ from broker.kinds.base import (
     Use,
 )
 from broker.kinds.s3.binding import S3Binding
-from broker.kinds.s3.ending import LET_IN, SKEW, Door, Outcome, close_all
+from broker.kinds.s3.ending import LET_IN, SKEW, BucketPolicy, Outcome, deny_sessions
 from broker.kinds.s3.policy import GROUP_SECONDS, Denial, lapses, partition_of, with_denied
-from broker.kinds.s3.store import Opened, Store, StoreRefused, down, key_of
-from broker.kinds.s3.trying import SHORTEST_SESSION, tried
+from broker.kinds.s3.prefix_check import SHORTEST_SESSION, check_prefix
+from broker.kinds.s3.store import OpenedSession, Store, StoreRefused, down, key_of
 
 log = structlog.get_logger(__name__)
 # A session is over so long before its lease, where it can be that short: then nothing is left to refuse when the lease
@@ -99,7 +99,7 @@ class S3Kind(Kind):
         # A prefix may hold what a shell would take for a command.
         return says, f"aws --profile guest --region {values['region']}{at} s3 ls {shlex.quote(where)}"
 
-    def register(self, setup: Vault, slice_id: str, bound: Bound) -> int | None:
+    def register(self, setup: Vault, slice_id: str, bound: BoundSlice) -> int | None:
         """Open a session as a guest would and try it: the prefix must open, and nothing beside it.
 
         Returns how many objects lie there; None where they are more than a thousand.
@@ -108,7 +108,7 @@ class S3Kind(Kind):
         if not bound.place:
             raise _unconnected(binding.connection)
         issuer = key_of(setup, binding.connection, "issuer")
-        return tried(bound.place, issuer, binding, f"register-{slice_id.replace('_', '-')}")
+        return check_prefix(bound.place, issuer, binding, f"register-{slice_id.replace('_', '-')}")
 
     def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
         """Open the session. It is kept nowhere; of it we remember until when it would live.
@@ -142,7 +142,7 @@ class S3Kind(Kind):
         return Issued(values=values, backend_lease_id=str(math.ceil(opened.expires_at.timestamp())))
 
     @staticmethod
-    def _check(opened: Opened, lease: LeaseToIssue, seconds: int) -> None:
+    def _check(opened: OpenedSession, lease: LeaseToIssue, seconds: int) -> None:
         """Hand out nothing that could not be ended: a session of another name, or one that lives longer than asked."""
         longest = lease.issued_at + timedelta(seconds=seconds + SHORTEST_SESSION)
         if opened.name != lease.handle or not lease.issued_at < opened.expires_at <= longest:
@@ -152,7 +152,7 @@ class S3Kind(Kind):
     def end_many(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, Outcome]:
         """Refuse the sessions in one writing of each bucket's policy, and read it: only what it says there counts."""
         outcomes: dict[str, Outcome] = {}
-        doors: dict[tuple[str, str], tuple[Door, dict[str, datetime]]] = {}
+        policies: dict[tuple[str, str], tuple[BucketPolicy, dict[str, datetime]]] = {}
         for lease in leases:
             try:
                 binding, place, until = S3Binding.parse(lease.binding), _known(lease.place), _until(lease)
@@ -160,13 +160,13 @@ class S3Kind(Kind):
                     outcomes[lease.id] = _past(until, lease.now)
                     continue
                 where = (binding.connection, binding.bucket)
-                if where not in doors:
-                    doors[where] = (_door(vault, binding, place), {})
-                doors[where][1][lease.handle] = until
+                if where not in policies:
+                    policies[where] = (_bucket_policy(vault, binding, place), {})
+                policies[where][1][lease.handle] = until
             except (BackendDown, Exposed) as error:
                 outcomes[lease.id] = error
-        closed = close_all(list(doors.values()))
-        return outcomes | {lease.id: closed[lease.handle] for lease in leases if lease.handle in closed}
+        denied = deny_sessions(list(policies.values()))
+        return outcomes | {lease.id: denied[lease.handle] for lease in leases if lease.handle in denied}
 
     def by_hand(self, lease: LeaseToEnd) -> str:
         """The statement to add to the bucket's policy."""
@@ -180,9 +180,9 @@ class S3Kind(Kind):
         return f"aws s3api put-bucket-policy --bucket {bucket}, with this statement added: {json.dumps(statement)}"
 
 
-def _door(vault: Vault, binding: S3Binding, place: Mapping[str, str]) -> Door:
+def _bucket_policy(vault: Vault, binding: S3Binding, place: Mapping[str, str]) -> BucketPolicy:
     store = Store(place, key_of(vault, binding.connection, "ender", remembered=True))
-    return Door(store, vault, binding.connection, binding.bucket, place["ended_by"], float(place["settles"]))
+    return BucketPolicy(store, vault, binding.connection, binding.bucket, place["ended_by"], float(place["settles"]))
 
 
 def _until(lease: LeaseToEnd) -> datetime:

@@ -50,7 +50,7 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedSession:
     """What AssumeRole answered."""
 
     key: Key
@@ -143,7 +143,7 @@ class Store:
         """Which store it is, whatever its connections are called: names of buckets are unique in it."""
         return self._place.get("endpoint_url", "aws").lower()
 
-    def assume(self, name: str, policy: str, seconds: int) -> Opened:
+    def assume(self, name: str, policy: str, seconds: int) -> OpenedSession:
         """Open a session of the connection's role under this name, held to this policy.
 
         Raises:
@@ -160,9 +160,11 @@ class Store:
             expires_at = made["Expiration"]
             if not isinstance(expires_at, datetime) or expires_at.tzinfo is None:
                 raise ValueError("no time of expiry")
-            return Opened(key, expires_at.astimezone(UTC), who.rpartition("/")[2])
+            return OpenedSession(key, expires_at.astimezone(UTC), who.rpartition("/")[2])
 
-    def open(self, name: str, binding: S3Binding, action: str, seconds: int, networks: Iterable[str] = ()) -> Opened:
+    def open(
+        self, name: str, binding: S3Binding, action: str, seconds: int, networks: Iterable[str] = ()
+    ) -> OpenedSession:
         """Open a session that may do this at a slice's prefix, and nothing else; raises as `assume` does.
 
         Raises:

@@ -15,8 +15,9 @@ import structlog
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import ChildToken, Vault, VaultRefused
 from broker.kinds.base import (
+    BackendListing,
     BindingField,
-    Bound,
+    BoundSlice,
     Connects,
     Ending,
     Issued,
@@ -25,7 +26,6 @@ from broker.kinds.base import (
     LeaseToIssue,
     NotEnded,
     Proof,
-    Shown,
     SignedList,
     Use,
     keystore_failed,
@@ -33,11 +33,10 @@ from broker.kinds.base import (
     shown_by_each,
 )
 from broker.kinds.names import connection_of, policy_of, role_of, short
-from broker.kinds.ssh import hosts
-from broker.kinds.ssh.hosts import ENDER, SETUP, HostRefused
-from broker.kinds.ssh.keys import FIELD, Certificate, check_public_key
-from broker.kinds.ssh.line import silent
-from broker.kinds.ssh.lists import signed_list
+from broker.kinds.ssh import host_connection
+from broker.kinds.ssh.host_connection import ENDER, SETUP, HostRefused, silent
+from broker.kinds.ssh.public_keys import FIELD, Certificate, check_public_key
+from broker.kinds.ssh.revocation_list import signed_list
 
 log = structlog.get_logger(__name__)
 # The certificate ends so much later than the lease: a clock that is a little behind must not refuse a guest.
@@ -114,7 +113,7 @@ class SshKind(Kind):
         """One OpenSSH public key; see `ssh_keys`."""
         return self._not_ours(check_public_key(text))
 
-    def register(self, setup: Vault, slice_id: str, bound: Bound) -> int | None:
+    def register(self, setup: Vault, slice_id: str, bound: BoundSlice) -> int | None:
         """The slice's accounts at the host; a role and a policy at OpenBao for each action."""
         if not bound.place:
             raise Invalid(
@@ -123,7 +122,7 @@ class SshKind(Kind):
                 advice="Add it to GUESTKEY_SSH_CONNECTIONS and restart the worker.",
             )
         try:
-            hosts.ask(setup, SETUP, bound.place, "add", short(slice_id), str(bound.binding["directory"]))
+            host_connection.ask(setup, SETUP, bound.place, "add", short(slice_id), str(bound.binding["directory"]))
         except HostRefused as error:
             raise Invalid(f"The SFTP host says: {error}.", field="/binding/directory") from error
         for action in ACTIONS:
@@ -133,14 +132,14 @@ class SshKind(Kind):
             setup.write_policy(policy_of(slice_id, action), _policy_text(role))
         return None
 
-    def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
+    def unregister(self, setup: Vault, slice_id: str, bound: BoundSlice) -> None:
         """Policies, roles, and the accounts at the host; its files stay."""
         for action in ACTIONS:
             setup.delete_policy(policy_of(slice_id, action))
             setup.delete_ssh_role(role_of(slice_id, action))
             setup.delete_ssh_role(f"{role_of(slice_id, action)}-net")
         try:
-            hosts.ask(setup, SETUP, bound.place, "remove", short(slice_id))
+            host_connection.ask(setup, SETUP, bound.place, "remove", short(slice_id))
         except HostRefused as error:
             raise Invalid(f"The SFTP host says: {error}.") from error
 
@@ -229,7 +228,9 @@ class SshKind(Kind):
 
     def _told(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, Any]:
         try:
-            return hosts.ask(vault, ENDER, leases[0].place, "end", *(key_id_of(lease.handle) for lease in leases))
+            return host_connection.ask(
+                vault, ENDER, leases[0].place, "end", *(key_id_of(lease.handle) for lease in leases)
+            )
         except HostRefused as error:
             raise NotEnded(f"The SFTP host refused: {error}") from error
 
@@ -237,12 +238,12 @@ class SshKind(Kind):
         """What root types at the host."""
         return f"/usr/local/lib/guestkey/guestkey-sessions end {key_id_of(lease.handle)}"
 
-    def shown(self, vault: Vault, tag: str, bounds: Sequence[Bound]) -> Shown:
+    def shown(self, vault: Vault, tag: str, bounds: Sequence[BoundSlice]) -> BackendListing:
         """Live sessions of ours on every host. A certificate without a session is seen nowhere, and opens nothing."""
 
-        def ask(bound: Bound) -> list[tuple[str, str, bool]]:
+        def ask(bound: BoundSlice) -> list[tuple[str, str, bool]]:
             try:
-                said = hosts.ask(vault, ENDER, bound.place, "list").get("sessions")
+                said = host_connection.ask(vault, ENDER, bound.place, "list").get("sessions")
             except HostRefused as error:
                 raise silent(str(error)) from error
             found = [_KEY_ID.fullmatch(str(key_id)) for key_id in said] if isinstance(said, list) else []

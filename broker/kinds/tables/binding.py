@@ -40,7 +40,7 @@ class RowFilter:
 
 @dataclass(frozen=True, slots=True)
 class TableBinding:
-    """A validated binding; `parse` is the only door. A database says which names are its own and never data."""
+    """A validated binding, made by `parse` only. A database says which names are its own and never data."""
 
     not_data: ClassVar[re.Pattern[str]]
 

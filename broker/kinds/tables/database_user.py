@@ -13,20 +13,20 @@ from broker.base.errors import BackendDown
 from broker.keystore.vault import ChildToken, Vault, VaultRefused
 from broker.kinds import authority
 from broker.kinds.base import (
-    Bound,
+    BackendListing,
+    BoundSlice,
     Issued,
     Kind,
     LeaseToEnd,
     LeaseToIssue,
     NotEnded,
-    Shown,
     keystore_failed,
     own_token,
     shown_by_each,
 )
 from broker.kinds.names import policy_of, role_of, user_of
 from broker.kinds.tables.binding import TableBinding
-from broker.kinds.tables.looking import MADE, difference
+from broker.kinds.tables.source_changes import MADE, difference
 
 log = structlog.get_logger(__name__)
 # OpenBao's own end comes so much later than ours.
@@ -121,10 +121,10 @@ class DatabaseUserKind(Kind):
         finally:
             self.settle(vault, lease)
 
-    def shown(self, vault: Vault, tag: str, bounds: Sequence[Bound]) -> Shown:
+    def shown(self, vault: Vault, tag: str, bounds: Sequence[BoundSlice]) -> BackendListing:
         """Users of ours, and sessions of users that are gone, at every server the bindings name."""
 
-        def ask(bound: Bound) -> Iterable[tuple[str, str, bool]]:
+        def ask(bound: BoundSlice) -> Iterable[tuple[str, str, bool]]:
             return self.users_shown(vault, bound.connection, tag)
 
         return shown_by_each(self.name, tag, bounds, ask, complete=True)
@@ -188,14 +188,14 @@ class DatabaseUserKind(Kind):
             log.warning("database.revoke_failed", kind=self.name, error=str(error))
 
 
-def lend(vault: Vault, slice_id: str, definition: Mapping[str, Any]) -> None:
+def write_role(vault: Vault, slice_id: str, definition: Mapping[str, Any]) -> None:
     """Let users of a slice be made: its database role, and the policy a lease's token needs to read from it."""
     vault.write_database_role(role_of(slice_id), definition)
     path = f"database/creds/{role_of(slice_id)}"
     vault.write_policy(policy_of(slice_id), f'path "{path}" {{ capabilities = ["read"] }}\n')
 
 
-def withdraw(vault: Vault, slice_id: str) -> None:
+def delete_role(vault: Vault, slice_id: str) -> None:
     """Take both away; twice is fine."""
     vault.delete_policy(policy_of(slice_id))
     vault.delete_database_role(role_of(slice_id))

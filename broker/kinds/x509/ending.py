@@ -11,15 +11,15 @@ from broker.base.errors import BackendDown
 from broker.keystore.pki import checked_serial
 from broker.keystore.vault import Vault, VaultRefused
 from broker.kinds.base import LeaseToEnd, NotEnded
-from broker.kinds.x509.naming import (
+from broker.kinds.x509.certificates import (
     Unsound,
+    lease_certificate,
     ocsp_question,
     ocsp_says_revoked,
     read_certificate,
     serial_of,
-    told,
 )
-from broker.kinds.x509.stored import Incomplete, authority, fresh_crl, nonsense, stored
+from broker.kinds.x509.stored_certificates import Incomplete, authority, fresh_crl, malformed_answer, stored
 
 _HANDS = 4
 _REVOKED = "openbao: revoked, on the revocation list and by OCSP"
@@ -66,10 +66,10 @@ def _revoke(vault: Vault, serial: str, handle: str) -> x509.Certificate | None:
     except ValueError as error:
         raise NotEnded("what was recorded is no serial") from error
     except Unsound as error:
-        raise nonsense() from error
+        raise malformed_answer() from error
     if found is None or certificate is None:
         return None
-    if told(certificate).handle != handle or serial_of(certificate) != serial:
+    if lease_certificate(certificate).handle != handle or serial_of(certificate) != serial:
         raise NotEnded(f"certificate {serial} is not this lease's")
     if found.revoked_at is None:
         vault.revoke_certificate(serial)
@@ -114,5 +114,5 @@ def _ended(
         if not ocsp_says_revoked(vault.ocsp(ocsp_question(certificate, authority(vault))), certificate):
             raise NotEnded(f"OCSP does not call certificate {serial} revoked")
     except Unsound as error:
-        raise nonsense() from error
+        raise malformed_answer() from error
     return _REVOKED

@@ -18,24 +18,23 @@ from broker.keystore.pki import SignedCertificate
 from broker.keystore.vault import ChildToken, Vault, VaultRefused
 from broker.kinds.base import (
     Authority,
-    Bound,
+    BackendListing,
+    BoundSlice,
     Connects,
     Ending,
     Issued,
     Kind,
     LeaseToEnd,
     LeaseToIssue,
+    ListedCredential,
     Proof,
-    Seen,
-    Shown,
     Use,
     keystore_failed,
     own_token,
 )
 from broker.kinds.names import connection_of, policy_of, role_of
-from broker.kinds.x509 import proof as x509_proof
-from broker.kinds.x509.ending import end_many
-from broker.kinds.x509.naming import (
+from broker.kinds.x509 import signing_request as x509_proof
+from broker.kinds.x509.certificates import (
     DOMAIN,
     URI,
     Unsound,
@@ -47,7 +46,8 @@ from broker.kinds.x509.naming import (
     serial_of,
     uri,
 )
-from broker.kinds.x509.stored import authority, nonsense, stored
+from broker.kinds.x509.ending import end_many
+from broker.kinds.x509.stored_certificates import authority, malformed_answer, stored
 
 log = structlog.get_logger(__name__)
 # A certificate cannot be lengthened, and one that has expired no longer closes an open connection by the revocation
@@ -95,10 +95,10 @@ class X509Kind(Kind):
         return {"connection": connection_of(binding, longest=40)}
 
     def check_proof(self, text: str) -> str:
-        """A certificate signing request; see `broker.kinds.x509.proof`."""
+        """A certificate signing request; see `broker.kinds.x509.signing_request`."""
         return x509_proof.check(text)
 
-    def register(self, setup: Vault, slice_id: str, bound: Bound) -> int | None:
+    def register(self, setup: Vault, slice_id: str, bound: BoundSlice) -> int | None:
         """Make a role and a policy for each action, and let certificates say where they can be checked."""
         if not bound.place:
             raise Invalid(
@@ -113,7 +113,7 @@ class X509Kind(Kind):
             setup.write_policy(policy_of(slice_id, action), _policy(role))
         return None
 
-    def unregister(self, setup: Vault, slice_id: str, bound: Bound) -> None:
+    def unregister(self, setup: Vault, slice_id: str, bound: BoundSlice) -> None:
         """Remove them."""
         for action in sorted(self.actions):
             setup.delete_policy(policy_of(slice_id, action))
@@ -150,7 +150,7 @@ class X509Kind(Kind):
             _check(made, issuer, request, lease)
         except Unsound as error:
             log.error("x509.unsound_certificate", lease=lease.id, error=str(error))
-            raise nonsense() from error
+            raise malformed_answer() from error
         values = {
             "certificate": made.certificate.strip() + "\n",
             "chain": made.issuer.strip() + "\n",
@@ -172,7 +172,7 @@ class X509Kind(Kind):
         try:
             crl = read_crl(vault.crl(), certificate)
         except Unsound as error:
-            raise nonsense() from error
+            raise malformed_answer() from error
         pem, der = Encoding.PEM, Encoding.DER
         return Authority(certificate.public_bytes(pem), crl.public_bytes(der), crl.public_bytes(pem))
 
@@ -181,27 +181,27 @@ class X509Kind(Kind):
         serial = lease.backend_lease_id or "SERIAL"
         return f"bao write pki/revoke serial_number={serial} && bao read pki/crl/rotate"
 
-    def shown(self, vault: Vault, tag: str, bounds: Sequence[Bound]) -> Shown:
+    def shown(self, vault: Vault, tag: str, bounds: Sequence[BoundSlice]) -> BackendListing:
         """Certificates of ours that are neither expired nor revoked; where a lease has several, all are ended."""
         if not bounds:
-            return Shown()
+            return BackendListing()
         by_connection = {bound.connection: bound for bound in bounds}
         try:
             living, complete = stored(vault).living(vault)
         except (BackendDown, VaultRefused) as error:
             log.warning("x509.not_listed", error=type(error).__name__)
             detail = error.detail if isinstance(error, BackendDown) else "The key store lets nothing be listed."
-            return Shown(unasked={_PLACE: detail})
-        found: dict[str, Seen] = {}
+            return BackendListing(unasked={_PLACE: detail})
+        found: dict[str, ListedCredential] = {}
         for one in living:
             if one.handle.startswith(f"{tag}-"):
-                bound = by_connection.get(one.connection, Bound({"connection": one.connection}))
-                found[one.handle] = Seen(bound, None if one.handle in found else one.serial)
+                bound = by_connection.get(one.connection, BoundSlice({"connection": one.connection}))
+                found[one.handle] = ListedCredential(bound, None if one.handle in found else one.serial)
         others = {one.handle.partition("-")[0] for one in living} - {tag}
         if complete:
-            return Shown(found, frozenset({_PLACE}), {}, frozenset(others))
+            return BackendListing(found, frozenset({_PLACE}), {}, frozenset(others))
         more = "More certificates are new than one round reads; the next round goes on."
-        return Shown(found, unasked={_PLACE: more}, other_tags=frozenset(others))
+        return BackendListing(found, unasked={_PLACE: more}, other_tags=frozenset(others))
 
 
 def role_definition(connection: str, slice_id: str, action: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from broker.base.database import Database
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, Conflict, Invalid
 from broker.base.settings import Settings
-from broker.kinds.postgres.sessions import watching
+from broker.kinds.postgres.sessions import watch_session
 from broker.log import audit
 from broker.models import Event
 from broker.operator.connecting import parts
@@ -142,7 +142,7 @@ def _as_connected(place: Place, settings: Settings) -> tuple[Session, str] | Non
     if settings.bao_ender is None:
         return None
     try:
-        session = watching(vault_of(settings, "ender"), place.name)
+        session = watch_session(vault_of(settings, "ender"), place.name)
     except BackendDown:
         return None
     info = session.info

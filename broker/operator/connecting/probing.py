@@ -6,7 +6,7 @@ from broker.base.errors import BackendDown, Conflict
 from broker.keystore.vault import Vault
 from broker.kinds.postgres import kind as postgres
 from broker.kinds.postgres import slices
-from broker.kinds.postgres.users import role_definition
+from broker.kinds.postgres.user_statements import role_definition
 from broker.operator.connecting.keystore import KeyStore
 from broker.operator.connecting.place import Place, open_session
 from broker.operator.connecting.why_refused import LoginRefused
@@ -25,11 +25,11 @@ def probe(store: KeyStore, setup: Vault, ender: Vault, place: Place) -> str:
     with slices.probe_group(setup, place.name) as group:
         setup.write_database_role(role, role_definition(place.name, group))
         try:
-            postgres.remove_user(ender, place.name, _PROBE_USER)
+            postgres.drop_user(ender, place.name, _PROBE_USER)
             made = store.credential(role)
             _log_in(place, made.username, made.password)
             ender.revoke_lease(made.lease_id)
-            left = postgres.remove_user(ender, place.name, made.username)
+            left = postgres.drop_user(ender, place.name, made.username)
         finally:
             setup.delete_database_role(role)
     if left:

@@ -23,7 +23,7 @@ class Unsound(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class LeaseCertificate:
     """What of a certificate the broker goes by. `handle` is "" where it is none of a lease's."""
 
     handle: str
@@ -60,14 +60,14 @@ def read_certificate(pem: str) -> x509.Certificate:
         raise Unsound("an unreadable certificate") from error
 
 
-def told(certificate: x509.Certificate) -> Told:
+def lease_certificate(certificate: x509.Certificate) -> LeaseCertificate:
     """What a stored certificate says of lease and gateway; anything may be stored there, the CA itself too."""
     names = _uris(certificate)
     handle = names[0].removeprefix(URI) if len(names) == 1 and names[0].startswith(URI) else ""
     organisations = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
     connection = str(organisations[0].value) if organisations else ""
     known = handle if _HANDLE.fullmatch(handle) else ""
-    return Told(known, connection, certificate.not_valid_after_utc)
+    return LeaseCertificate(known, connection, certificate.not_valid_after_utc)
 
 
 def check_issued(

@@ -1,4 +1,4 @@
-"""Keeping PostgreSQL's door open: ending guests' sessions that make every log-in wait.
+"""Ending guests' sessions that take more than they may, or make every log-in wait. docs/guests-who-fight.md says why.
 
 `DROP DATABASE` asks for the database itself before it looks who asks; behind whoever waits for that waits every log-in,
 Guestkey's own included. So this is done over sessions that are logged in already, and needs no lock a guest can hold.
@@ -17,10 +17,16 @@ import structlog
 
 from broker.base.errors import BackendDown
 from broker.keystore.vault import Vault
-from broker.kinds.postgres.sessions import Standing
+from broker.kinds.postgres.sessions import PersistentSessions
+
+Session = psycopg.Connection[tuple[Any, ...]]
+# The user's own timeout is 60 s: who reaches this has switched it off.
+STATEMENT = timedelta(seconds=90)
+TRANSACTION = timedelta(minutes=15)
+# A query of hundreds of partitions takes some thousand; a server's table of locks has room for 12,800 by default.
+LOCKS = 4000
 
 log = structlog.get_logger(__name__)
-Session = psycopg.Connection[tuple[Any, ...]]
 # What a guest may write (its own password, its own settings) takes milliseconds.
 WRITTEN = timedelta(seconds=2)
 _POLL_SECONDS = 0.1
@@ -28,7 +34,22 @@ _POLL_SECONDS = 0.1
 _THERE = "SELECT to_regprocedure('guestkey_ops.keep_door_open(interval)') IS NOT NULL"
 
 
-def keep_door_open(session: Session) -> list[str]:
+def end_overlong(
+    session: Session, *, statement: timedelta = STATEMENT, transaction: timedelta = TRANSACTION, locks: int = LOCKS
+) -> list[str]:
+    """End guests' sessions that go beyond; returns their users' names.
+
+    Raises:
+        psycopg.Error: the server refuses, or goes away meanwhile.
+    """
+    query = "SELECT guestkey_ops.end_overlong(%s, %s, %s)"
+    try:
+        return [str(user) for (user,) in session.execute(query, (statement, transaction, locks)).fetchall()]
+    except psycopg.errors.UndefinedFunction:
+        return []
+
+
+def end_login_blockers(session: Session) -> list[str]:
     """End guests' sessions that keep others from logging in; returns their users' names.
 
     Raises:
@@ -41,24 +62,24 @@ def keep_door_open(session: Session) -> list[str]:
 
 
 @contextmanager
-def door_kept_open(standing: Standing, vault: Vault, connection_name: str) -> Iterator[None]:
+def login_blockers_ended(sessions: PersistentSessions, vault: Vault, connection_name: str) -> Iterator[None]:
     """Meanwhile keep looking, over the session that is there; where none is, nothing is done."""
     done = threading.Event()
 
     def look() -> None:
         try:
             while not done.is_set():
-                with standing.ready(vault, connection_name) as session:
+                with sessions.ready(vault, connection_name) as session:
                     if session is not None:
-                        keep_door_open(session)
+                        end_login_blockers(session)
                 done.wait(_POLL_SECONDS)
         except (BackendDown, psycopg.Error) as error:
-            log.warning("postgres.door_not_kept_open", connection=connection_name, error=type(error).__name__)
+            log.warning("postgres.login_blockers_not_ended", connection=connection_name, error=type(error).__name__)
 
-    looking = threading.Thread(target=look, name="keeping-door-open")
-    looking.start()
+    watching = threading.Thread(target=look, name="ending-login-blockers")
+    watching.start()
     try:
         yield
     finally:
         done.set()
-        looking.join()
+        watching.join()

@@ -13,10 +13,10 @@ import structlog
 
 from broker.keystore.vault import Vault
 from broker.kinds.names import short
-from broker.kinds.postgres import follows as postgres_follows
+from broker.kinds.postgres import settings_dependence as postgres_follows
 from broker.kinds.postgres.binding import PostgresBinding
-from broker.kinds.postgres.sessions import registering, silent
-from broker.kinds.tables.looking import MADE
+from broker.kinds.postgres.sessions import registrar_session, silent
+from broker.kinds.tables.source_changes import MADE
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +74,7 @@ def look(
         *([getattr(bindings[id_], part) for id_ in by_short.values()] for part in ("schema", "table")),
     ]
     try:
-        with registering(setup, connection_name) as connection, connection.transaction():
+        with registrar_session(setup, connection_name) as connection, connection.transaction():
             # One snapshot for both questions.
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             tables = connection.execute(_TABLES, asked).fetchall()

@@ -34,7 +34,7 @@ def check(text: str) -> str:
     if not genuine:
         raise _refused("Its signature does not fit its key: whoever made it does not hold the private key.")
     _check_key(request)
-    _check_wishes(request)
+    _check_extensions(request)
     return request.public_bytes(Encoding.PEM).decode()
 
 
@@ -80,7 +80,7 @@ def _check_key(request: x509.CertificateSigningRequest) -> None:
         raise _refused("Keys are elliptic (P-256, P-384, P-521, Ed25519) or RSA of 3072 bits and more.")
 
 
-def _check_wishes(request: x509.CertificateSigningRequest) -> None:
+def _check_extensions(request: x509.CertificateSigningRequest) -> None:
     # Openssl insists on a subject, so that is passed over; what is asked for beyond it is refused, not dropped.
     try:
         wishes = request.extensions

@@ -1,7 +1,7 @@
 """Parameters of PostgreSQL that a slice's function holds fast, so that no guest's `SET` changes what the slice shows.
 
-Those that no list can name are custom ones (`app.tenant`): `broker.kinds.postgres.follows` refuses what asks for
-them. Those left out change plans, limits or how a client is written to, and never a row or a value.
+Those that no list can name are custom ones (`app.tenant`): `broker.kinds.postgres.settings_dependence` refuses what
+asks for them. Those left out change plans, limits or how a client is written to, and never a row or a value.
 """
 
 from __future__ import annotations

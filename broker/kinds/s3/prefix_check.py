@@ -20,7 +20,7 @@ _PAGES = 20
 _NOT_NOW = ("InvalidObjectState", "NoSuchKey")
 
 
-def tried(place: Mapping[str, str], issuer: Key, binding: S3Binding, name: str) -> int | None:
+def check_prefix(place: Mapping[str, str], issuer: Key, binding: S3Binding, name: str) -> int | None:
     """How many objects lie under a prefix that a session can list and read; None for more than a thousand.
 
     Args:

@@ -14,17 +14,17 @@ from cryptography import x509
 from broker.base.errors import BackendDown
 from broker.keystore.pki import checked_serial
 from broker.keystore.vault import Vault, VaultRefused
-from broker.kinds.x509.naming import Told, Unsound, read_certificate, read_crl, told
+from broker.kinds.x509.certificates import LeaseCertificate, Unsound, lease_certificate, read_certificate, read_crl
 
 # A read is about a millisecond: this many fit in a few seconds, and what is left is read in the next round.
 MOST_READ = 2000
 _HANDS = 4
 _REMEMBERED_SECONDS = 60.0
-_NOTHING = Told("", "", datetime.max.replace(tzinfo=UTC))
+_NOTHING = LeaseCertificate("", "", datetime.max.replace(tzinfo=UTC))
 
 
 @dataclass(frozen=True, slots=True)
-class Living:
+class LiveCertificate:
     """A certificate that whoever holds its key is let in with."""
 
     serial: str
@@ -41,9 +41,9 @@ class StoredCertificates:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._told: dict[str, Told] = {}
+        self._told: dict[str, LeaseCertificate] = {}
 
-    def living(self, vault: Vault) -> tuple[list[Living], bool]:
+    def living(self, vault: Vault) -> tuple[list[LiveCertificate], bool]:
         """Every certificate of a lease, any installation's, that is neither expired nor revoked; whether that is all.
 
         Expiry goes by OpenBao's clock. The list in force is asked, not a fresh one: what was revoked since it was made
@@ -56,7 +56,7 @@ class StoredCertificates:
         now, crl = vault.clock(), _checked(vault.crl(), authority(vault))
         revoked = {entry.serial_number for entry in crl}
         found = [
-            Living(serial, said.handle, said.connection)
+            LiveCertificate(serial, said.handle, said.connection)
             for serial, said in sorted(known.items())
             if said.handle and said.not_after > now and int(serial.replace(":", ""), 16) not in revoked
         ]
@@ -74,7 +74,7 @@ class StoredCertificates:
             raise Incomplete
         return sorted(serial for serial, said in known.items() if said.handle == handle)
 
-    def _look(self, vault: Vault) -> tuple[dict[str, Told], bool]:
+    def _look(self, vault: Vault) -> tuple[dict[str, LeaseCertificate], bool]:
         listed = set(vault.certificate_serials())
         with self._lock:
             self._told = {serial: said for serial, said in self._told.items() if serial in listed}
@@ -91,13 +91,13 @@ _STORED: WeakKeyDictionary[Vault, StoredCertificates] = WeakKeyDictionary()
 _AUTHORITIES: WeakKeyDictionary[Vault, tuple[float, x509.Certificate | None]] = WeakKeyDictionary()
 
 
-def _read(vault: Vault, serial: str) -> Told:
+def _read(vault: Vault, serial: str) -> LeaseCertificate:
     try:
         found = vault.certificate(checked_serial(serial))
         # None: tidied away between the list and this.
-        return _NOTHING if found is None else told(read_certificate(found.certificate))
+        return _NOTHING if found is None else lease_certificate(read_certificate(found.certificate))
     except (Unsound, ValueError) as error:
-        raise nonsense() from error
+        raise malformed_answer() from error
 
 
 def authority(vault: Vault) -> x509.Certificate:
@@ -112,7 +112,7 @@ def authority(vault: Vault) -> x509.Certificate:
     try:
         known = read_certificate(vault.ca_certificate())
     except Unsound as error:
-        raise nonsense() from error
+        raise malformed_answer() from error
     except VaultRefused as error:
         raise BackendDown(
             "The key store has no authority that signs certificates yet.",
@@ -141,10 +141,10 @@ def _checked(der: bytes, issuer: x509.Certificate) -> x509.CertificateRevocation
     try:
         return read_crl(der, issuer)
     except Unsound as error:
-        raise nonsense() from error
+        raise malformed_answer() from error
 
 
-def nonsense() -> BackendDown:
+def malformed_answer() -> BackendDown:
     """OpenBao answered, and what it said cannot be so."""
     return BackendDown(
         "The key store's certificate is not what was asked for.",
