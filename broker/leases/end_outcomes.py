@@ -15,7 +15,7 @@ from sqlalchemy import update
 from broker.base import metrics
 from broker.base.database import Transaction
 from broker.base.database import now as clock
-from broker.kinds.base import Exposed
+from broker.kinds.values import Exposed
 from broker.log import audit
 from broker.models import Lease
 from broker.runtime.parts import Parts

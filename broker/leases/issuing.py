@@ -24,8 +24,9 @@ from broker.base.ids import new_lease_id
 from broker.gate.facts import Ask, Gathered, gather
 from broker.identity.caller import Caller
 from broker.keystore.vault import ChildToken
-from broker.kinds.base import Issued, Kind, LeaseToIssue
+from broker.kinds.base import Kind
 from broker.kinds.discovery import kinds
+from broker.kinds.values import Issued, LeaseToIssue
 from broker.leases import caps, idempotency
 from broker.log import audit
 from broker.models import Lease

@@ -18,8 +18,8 @@ from broker.base import metrics
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, GuestkeyError
 from broker.keystore.vault import VaultRefused
-from broker.kinds.base import BROKER, BackendListing, BoundSlice, Exposed, LeaseToEnd, ListedCredential, NotEnded
 from broker.kinds.discovery import kinds
+from broker.kinds.values import BROKER, BackendListing, BoundSlice, Exposed, LeaseToEnd, ListedCredential, NotEnded
 from broker.leases import unreachable
 from broker.log import audit
 from broker.models import LIVE_STATES, Lease, Slice

@@ -18,8 +18,8 @@ from broker.base.errors import BackendDown, Conflict, Forbidden, Invalid
 from broker.gate.facts import Ask, Gathered, gather
 from broker.identity.caller import Caller
 from broker.keystore.vault import VaultRefused
-from broker.kinds.base import LeaseToEnd
 from broker.kinds.discovery import kinds
+from broker.kinds.values import LeaseToEnd
 from broker.leases import holdings, sweeping
 from broker.leases.issuing import DEFAULT_LIFETIME, RENEWABLE_FOR, record_decision, refusal
 from broker.log import audit

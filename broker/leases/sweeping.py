@@ -22,8 +22,9 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, GuestkeyError
 from broker.keystore.vault import VaultRefused
-from broker.kinds.base import BoundSlice, Exposed, Kind, LeaseToEnd, NotEnded
+from broker.kinds.base import Kind
 from broker.kinds.discovery import kinds
+from broker.kinds.values import BoundSlice, Exposed, LeaseToEnd, NotEnded
 from broker.leases import end_outcomes
 from broker.log import audit
 from broker.models import Lease, Slice

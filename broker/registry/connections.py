@@ -17,8 +17,8 @@ from broker.base.errors import Invalid
 from broker.base.settings import Settings
 from broker.identity.caller import Caller
 from broker.identity.permissions import require_admin
-from broker.kinds.base import BROKER, Connects
 from broker.kinds.discovery import kinds
+from broker.kinds.values import BROKER, Connects
 from broker.models import Catalogue, Chore, SilentPlace, Slice
 from broker.runtime.chores import RECONCILE, RECONCILE_SECONDS
 

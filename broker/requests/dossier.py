@@ -16,8 +16,8 @@ from broker.base.database import Transaction
 from broker.base.errors import Conflict, GuestkeyError, Invalid
 from broker.gate.simulation import ProposedGrant, Simulation, simulate
 from broker.identity.caller import Caller
-from broker.kinds.base import Ending
 from broker.kinds.discovery import serving
+from broker.kinds.values import Ending
 from broker.models import Dataset, Grant, Lease, Person, Request, Service, Slice, Team, TeamMember, Vendor
 from broker.policies import Reason
 from broker.registry.deciders import admins_to_decide, why_not

@@ -11,7 +11,8 @@ from broker.base.database import Database, Transaction
 from broker.base.errors import Invalid
 from broker.base.settings import BaoIdentity, Settings
 from broker.keystore.vault import Vault
-from broker.kinds.base import Kind, LeaseToEnd
+from broker.kinds.base import Kind
+from broker.kinds.values import LeaseToEnd
 from broker.runtime.installation import installation_tag
 from broker.runtime.rulebook import Rulebook
 

@@ -15,8 +15,8 @@ from time import monotonic, sleep
 from sqlalchemy import select
 
 from broker.base.database import now as clock
-from broker.kinds.base import BackendListing, BoundSlice
 from broker.kinds.discovery import kinds
+from broker.kinds.values import BackendListing, BoundSlice
 from broker.leases import reconciling, sweeping
 from broker.models import LIVE_STATES, Lease
 from broker.revocation import closing

@@ -18,8 +18,8 @@ from broker.base.errors import Forbidden
 from broker.base.ids import new_id
 from broker.identity.caller import Caller
 from broker.identity.permissions import is_lead, require_admin
-from broker.kinds.base import Ending
 from broker.kinds.discovery import kinds
+from broker.kinds.values import Ending
 from broker.log import audit
 from broker.models import Dataset, Lease, Suspension
 from broker.registry import datasets, people, vendors

@@ -26,8 +26,8 @@ from broker.base.errors import BackendDown, Invalid
 from broker.base.resilience import ConcurrencyLimit
 from broker.keystore.responses import down
 from broker.keystore.vault import VaultRefused
-from broker.kinds.base import Authority
 from broker.kinds.discovery import the_kind
+from broker.kinds.values import Authority
 from broker.leases.overdue import some_overdue
 from broker.runtime.parts import Parts
 

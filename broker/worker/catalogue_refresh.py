@@ -8,7 +8,7 @@ from sqlalchemy import delete, insert, select, update
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown
 from broker.keystore.vault import Vault, VaultRefused
-from broker.kinds.base import FoundTable
+from broker.kinds.values import FoundTable
 from broker.log import audit
 from broker.models import Catalogue, CatalogueTable
 from broker.registry import catalogues

@@ -18,8 +18,8 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import Vault, VaultRefused
-from broker.kinds.base import BoundSlice
 from broker.kinds.discovery import kinds
+from broker.kinds.values import BoundSlice
 from broker.log import audit
 from broker.models import LIVE_STATES, Dataset, Lease, Slice
 from broker.runtime import chores

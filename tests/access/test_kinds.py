@@ -9,8 +9,8 @@ import pytest
 
 from broker.base.errors import Invalid
 from broker.keystore.vault import Vault
-from broker.kinds.base import Exposed, LeaseToEnd
 from broker.kinds.discovery import kinds
+from broker.kinds.values import Exposed, LeaseToEnd
 from broker.models import Lease
 from tests.support.world import World
 

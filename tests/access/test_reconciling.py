@@ -17,10 +17,10 @@ from sqlalchemy import func, select, text
 from broker.base.errors import BackendDown
 from broker.embedded.operator import Operator
 from broker.keystore.vault import Vault
-from broker.kinds.base import BROKER, LeaseToEnd
 from broker.kinds.discovery import kinds
 from broker.kinds.names import policy_of, role_of
 from broker.kinds.postgres.kind import PostgresKind
+from broker.kinds.values import BROKER, LeaseToEnd
 from broker.leases import reconciling, unreachable
 from broker.models import Event, Lease, Notice, Slice
 from broker.runtime import chores

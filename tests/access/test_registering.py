@@ -11,8 +11,8 @@ from sqlalchemy import select
 
 from broker.base.errors import BackendDown
 from broker.keystore.vault import Vault
-from broker.kinds.base import BoundSlice
 from broker.kinds.postgres.kind import PostgresKind
+from broker.kinds.values import BoundSlice
 from broker.models import Slice
 from broker.runtime.parts import Parts, vault_of
 from broker.worker import slice_registration

@@ -17,9 +17,9 @@ from broker.base.errors import Invalid
 from broker.embedded.children import free_port
 from broker.embedded.operator import Operator
 from broker.keystore.vault import Vault
-from broker.kinds.base import BoundSlice, Exposed, LeaseToEnd
 from broker.kinds.names import user_of
 from broker.kinds.postgres.kind import PostgresKind
+from broker.kinds.values import BoundSlice, Exposed, LeaseToEnd
 from broker.leases import end_outcomes, sweeping
 from broker.leases.end_outcomes import SLOWEST_RETRY
 from broker.models import Lease, Notice, Slice

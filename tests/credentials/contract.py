@@ -14,8 +14,9 @@ import pytest
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.responses import checked_name
 from broker.keystore.vault import ChildToken
-from broker.kinds.base import BoundSlice, Issued, Kind, LeaseToEnd, LeaseToIssue
+from broker.kinds.base import Kind
 from broker.kinds.discovery import kinds
+from broker.kinds.values import BoundSlice, Issued, LeaseToEnd, LeaseToIssue
 from broker.runtime.parts import vault_of
 from tests.support.world import World
 

@@ -15,8 +15,9 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from broker.kinds.access_tokens import signing_keys
-from broker.kinds.base import Issued, Kind, LeaseToIssue
+from broker.kinds.base import Kind
 from broker.kinds.discovery import kinds
+from broker.kinds.values import Issued, LeaseToIssue
 from broker.models import Lease
 from tests.credentials.contract import KindContract
 from tests.support import gateway

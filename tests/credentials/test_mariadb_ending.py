@@ -15,9 +15,9 @@ import pytest
 from pymysql.cursors import SSCursor
 
 from broker.base.errors import BackendDown
-from broker.kinds.base import BoundSlice, LeaseToEnd, NotEnded
 from broker.kinds.discovery import kinds
 from broker.kinds.names import role_of, user_of
+from broker.kinds.values import BoundSlice, LeaseToEnd, NotEnded
 from broker.leases import reconciling
 from broker.leases.issuing import Handed
 from broker.runtime.parts import vault_of

@@ -13,11 +13,11 @@ import pytest
 
 from broker.base.database import now as clock
 from broker.base.errors import Invalid
-from broker.kinds.base import LeaseToEnd
 from broker.kinds.discovery import kinds
 from broker.kinds.names import role_of, user_of
 from broker.kinds.postgres.binding import PostgresBinding
 from broker.kinds.postgres.views import look
+from broker.kinds.values import LeaseToEnd
 from broker.leases.issuing import Handed
 from broker.models import Lease
 from broker.revocation import ending

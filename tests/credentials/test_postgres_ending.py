@@ -13,11 +13,11 @@ import psycopg
 import pytest
 
 from broker.keystore.vault import VaultRefused
-from broker.kinds.base import BoundSlice, LeaseToEnd, NotEnded
 from broker.kinds.names import user_of
 from broker.kinds.postgres import ending as postgres_ending
 from broker.kinds.postgres.kind import CONFIRMED, PostgresKind
 from broker.kinds.postgres.sessions import watch_session
+from broker.kinds.values import BoundSlice, LeaseToEnd, NotEnded
 from broker.leases.issuing import Handed
 from broker.leases.sweeping import CLAIM_SECONDS
 from broker.runtime.parts import vault_of

@@ -15,12 +15,12 @@ import requests
 from botocore.exceptions import ClientError
 
 from broker.base.errors import BackendDown, Invalid
-from broker.kinds.base import BoundSlice, LeaseToEnd, LeaseToIssue
 from broker.kinds.discovery import kinds
 from broker.kinds.s3 import ending as s3_ending
 from broker.kinds.s3.binding import LONGEST_PREFIX, S3Binding
 from broker.kinds.s3.policy import LONGEST_SESSION_POLICY, Denial, session_policy, with_denied
 from broker.kinds.s3.store import Key, Store
+from broker.kinds.values import BoundSlice, LeaseToEnd, LeaseToIssue
 from broker.models import Slice
 from broker.runtime.parts import vault_of
 from tests.support.data import BUCKET, PICTURES

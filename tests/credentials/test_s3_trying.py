@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from broker.base.errors import Invalid
-from broker.kinds.base import BoundSlice
 from broker.kinds.discovery import kinds
 from broker.kinds.s3 import prefix_check
 from broker.kinds.s3.binding import S3Binding
 from broker.kinds.s3.policy import session_policy
 from broker.kinds.s3.store import Store, StoreRefused, key_of
+from broker.kinds.values import BoundSlice
 from broker.runtime.parts import vault_of
 from tests.credentials.test_s3 import lease_for, refused
 from tests.support.doors import refusing_to_read

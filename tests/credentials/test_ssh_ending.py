@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from broker.embedded.children import free_port
-from broker.kinds.base import BoundSlice, NotEnded
 from broker.kinds.discovery import kinds
 from broker.kinds.ssh.kind import account_of
+from broker.kinds.values import BoundSlice, NotEnded
 from broker.leases import reconciling
 from broker.models import Lease
 from broker.revocation import ending

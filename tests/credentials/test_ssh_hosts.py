@@ -14,12 +14,12 @@ import pytest
 from broker.base.errors import BackendDown, Invalid
 from broker.embedded.children import free_port
 from broker.keystore.vault import VaultRefused
-from broker.kinds.base import BoundSlice, LeaseToEnd, NotEnded
 from broker.kinds.discovery import kinds
 from broker.kinds.ssh import host_connection
 from broker.kinds.ssh.host_connection import ENDER, SETUP, HostRefused
 from broker.kinds.ssh.kind import account_of
 from broker.kinds.ssh.public_keys import Certificate
+from broker.kinds.values import BoundSlice, LeaseToEnd, NotEnded
 from broker.runtime.parts import vault_of
 from tests.support.sftp_desk import Desk, open_desk, signed_again
 from tests.support.sshd import CONNECTION, SftpGuest, SftpHost, key_pair

@@ -18,9 +18,9 @@ from broker.base.errors import BackendDown
 from broker.base.settings import BaoIdentity
 from broker.embedded.stack import Stack
 from broker.keystore.vault import ChildToken, DatabaseCredential, Vault, VaultRefused
-from broker.kinds.base import Issued
 from broker.kinds.discovery import kinds
 from broker.kinds.names import role_of
+from broker.kinds.values import Issued
 from tests.support.world import World
 
 TIMEOUT = 1.0

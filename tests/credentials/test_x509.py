@@ -15,8 +15,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import VaultRefused
-from broker.kinds.base import BoundSlice, Issued, LeaseToEnd, NotEnded
 from broker.kinds.names import policy_of, role_of
+from broker.kinds.values import BoundSlice, Issued, LeaseToEnd, NotEnded
 from broker.kinds.x509 import stored_certificates as x509_stored
 from broker.kinds.x509.certificates import common_name, uri
 from broker.kinds.x509.ending import end_many

@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from broker.base.errors import BackendDown
 from broker.keystore.pki import SignedCertificate
-from broker.kinds.base import Issued
+from broker.kinds.values import Issued
 from broker.kinds.x509.certificates import common_name, uri
 from broker.runtime.parts import vault_of
 from tests.support.certificates import GUEST, KIND, Placed, self_signed

@@ -19,8 +19,9 @@ from typing import Any
 import psycopg
 
 from broker.keystore.vault import Vault, VaultRefused
-from broker.kinds.base import Kind, NotEnded
+from broker.kinds.base import Kind
 from broker.kinds.discovery import kinds
+from broker.kinds.values import NotEnded
 from broker.leases import issuing, sweeping
 from broker.log import audit
 

@@ -21,10 +21,10 @@ from broker.base.settings import Settings
 from broker.embedded import children
 from broker.embedded.operator import Operator
 from broker.embedded.postgres import DATA, Postgres
-from broker.kinds.base import NotEnded
 from broker.kinds.discovery import kinds
 from broker.kinds.mariadb.connection import MariadbConnection
 from broker.kinds.postgres.connection import PostgresConnection
+from broker.kinds.values import NotEnded
 from broker.leases.issuing import Handed
 from broker.models import Lease, Slice
 from broker.worker import guest_limits

@@ -19,9 +19,9 @@ import pymysql
 import pytest
 from sqlalchemy import select
 
-from broker.kinds.base import LeaseToEnd
 from broker.kinds.discovery import kinds
 from broker.kinds.mariadb.ending import CONFIRMED, CUT
+from broker.kinds.values import LeaseToEnd
 from broker.leases.issuing import Handed
 from broker.leases.sweeping import HANDS
 from broker.models import Lease

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.kinds.base import NotEnded
 from broker.kinds.discovery import kinds
+from broker.kinds.values import NotEnded
 from broker.leases.issuing import Handed
 from tests.support.disks import fill, frozen_disk, make_room, small_disk
 from tests.support.sftp_desk import Desk, configured, gone, open_desk

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from broker.keystore.vault import ChildToken
-from broker.kinds.base import Issued, LeaseToEnd, LeaseToIssue
 from broker.kinds.discovery import kinds
+from broker.kinds.values import Issued, LeaseToEnd, LeaseToIssue
 from broker.kinds.x509.kind import role_definition
 from broker.runtime.parts import vault_of
 from tests.support.gateway import NAME, guest

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from broker.kinds.base import LeaseToEnd
 from broker.kinds.names import short
 from broker.kinds.postgres.kind import PostgresKind
+from broker.kinds.values import LeaseToEnd
 from broker.models import Dataset
 from broker.runtime.parts import vault_of
 from tests.support.fighting import HELD_OPEN, Session

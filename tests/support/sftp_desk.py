@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.kinds.base import LeaseToEnd
 from broker.kinds.ssh.kind import SshKind
 from broker.kinds.ssh.public_keys import Certificate
+from broker.kinds.values import LeaseToEnd
 from broker.leases import sweeping
 from broker.leases.issuing import Handed
 from broker.models import Dataset, Lease, Slice

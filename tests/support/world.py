@@ -25,7 +25,7 @@ from broker.embedded.stack import Stack
 from broker.gate.facts import Ask
 from broker.identity import sessions
 from broker.identity.caller import Caller
-from broker.kinds.base import LeaseToEnd
+from broker.kinds.values import LeaseToEnd
 from broker.leases.issuing import Handed, issue
 from broker.leases.sweeping import end_marked, mark_expired, to_end
 from broker.models import (

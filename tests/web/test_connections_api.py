@@ -10,8 +10,8 @@ import httpx
 import pytest
 from sqlalchemy import delete, update
 
-from broker.kinds.base import BROKER
 from broker.kinds.discovery import kinds
+from broker.kinds.values import BROKER
 from broker.leases import reconciling, unreachable
 from broker.models import Chore, SilentPlace, Slice
 from broker.runtime import chores

@@ -20,7 +20,7 @@ from cryptography.x509 import ocsp
 
 from broker.base.settings import Settings
 from broker.keystore.vault import VaultRefused
-from broker.kinds.base import LeaseToEnd
+from broker.kinds.values import LeaseToEnd
 from broker.kinds.x509.certificates import ocsp_question
 from broker.models import Lease
 from broker.runtime.parts import Parts, vault_of

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 import pytest
 
 from broker.keystore.vault import Vault
-from broker.kinds.base import Exposed, LeaseToEnd
 from broker.kinds.discovery import kinds
 from broker.kinds.names import user_of
+from broker.kinds.values import Exposed, LeaseToEnd
 from broker.models import Dataset, Lease
 from tests.support.world import PICTURES, World
 from tests.web.conftest import ClientOf

@@ -15,8 +15,8 @@ import pymysql
 import structlog
 from pymysql.constants import ER
 
-from broker.kinds.base import NotEnded
 from broker.kinds.mariadb.slices import Session
+from broker.kinds.values import NotEnded
 
 log = structlog.get_logger(__name__)
 # Less than the five seconds declared, with one last statement: what has not ended by then is tried again.

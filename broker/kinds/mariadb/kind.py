@@ -15,13 +15,13 @@ import structlog
 
 from broker.keystore.vault import Vault
 from broker.kinds import authority
-from broker.kinds.base import BoundSlice, Connects, Ending, LeaseToEnd, LeaseToIssue, NotEnded, Use
 from broker.kinds.mariadb import slices as mariadb_slices
 from broker.kinds.mariadb.binding import MariadbBinding
 from broker.kinds.mariadb.ending import drop_users, guests, kill
 from broker.kinds.mariadb.slices import Session, connected, silent, view_of
 from broker.kinds.names import user_of
 from broker.kinds.tables.database_user import BACKSTOP_SECONDS, DatabaseUserKind
+from broker.kinds.values import BoundSlice, Connects, Ending, LeaseToEnd, LeaseToIssue, NotEnded, Use
 
 log = structlog.get_logger(__name__)
 _GUEST = re.compile(r"gk_([a-z0-9]{6})_([a-z0-9]+)")

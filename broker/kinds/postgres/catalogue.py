@@ -15,10 +15,10 @@ import structlog
 from psycopg import sql
 
 from broker.keystore.vault import Vault
-from broker.kinds.base import FoundTable
 from broker.kinds.postgres.binding import JOINED, SELECTED, PostgresBinding, PostgresColumn
 from broker.kinds.postgres.sessions import registrar_session, silent
 from broker.kinds.tables.filter_values import ColumnType
+from broker.kinds.values import FoundTable
 
 log = structlog.get_logger(__name__)
 MOST_TABLES = 2000

@@ -16,7 +16,6 @@ import structlog
 from broker.base.errors import BackendDown
 from broker.keystore.vault import Vault
 from broker.kinds import authority
-from broker.kinds.base import BoundSlice, Connects, Ending, FoundTable, LeaseToEnd, LeaseToIssue, NotEnded, Use
 from broker.kinds.names import user_of
 from broker.kinds.postgres import catalogue, source_inspection
 from broker.kinds.postgres import slices as postgres_slices
@@ -26,6 +25,7 @@ from broker.kinds.postgres.session_guards import end_login_blockers, end_overlon
 from broker.kinds.postgres.sessions import PersistentSessions, silent, view_of, watch_session
 from broker.kinds.postgres.user_statements import STATEMENTS
 from broker.kinds.tables.database_user import BACKSTOP_SECONDS, DatabaseUserKind
+from broker.kinds.values import BoundSlice, Connects, Ending, FoundTable, LeaseToEnd, LeaseToIssue, NotEnded, Use
 
 log = structlog.get_logger(__name__)
 _GUESTS = (

@@ -23,7 +23,6 @@ import structlog
 
 from broker.base.errors import BackendDown
 from broker.keystore.vault import Vault, VaultRefused
-from broker.kinds.base import Exposed, NotEnded
 from broker.kinds.s3.policy import (
     LONGEST_BUCKET_POLICY,
     Denial,
@@ -34,6 +33,7 @@ from broker.kinds.s3.policy import (
     with_denied,
 )
 from broker.kinds.s3.store import Found, Store, StoreRefused, down
+from broker.kinds.values import Exposed, NotEnded
 
 log = structlog.get_logger(__name__)
 # A mark that has not changed for so long was left by a process that died. Longer than its holder may take.

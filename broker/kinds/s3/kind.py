@@ -18,23 +18,23 @@ import structlog
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import ChildToken, Vault
 from broker.kinds import authority
-from broker.kinds.base import (
+from broker.kinds.base import Kind
+from broker.kinds.s3.binding import S3Binding
+from broker.kinds.s3.ending import LET_IN, SKEW, BucketPolicy, Outcome, deny_sessions
+from broker.kinds.s3.policy import GROUP_SECONDS, Denial, lapses, partition_of, with_denied
+from broker.kinds.s3.prefix_check import SHORTEST_SESSION, check_prefix
+from broker.kinds.s3.store import OpenedSession, Store, StoreRefused, down, key_of
+from broker.kinds.values import (
     BindingField,
     BoundSlice,
     Connects,
     Ending,
     Exposed,
     Issued,
-    Kind,
     LeaseToEnd,
     LeaseToIssue,
     Use,
 )
-from broker.kinds.s3.binding import S3Binding
-from broker.kinds.s3.ending import LET_IN, SKEW, BucketPolicy, Outcome, deny_sessions
-from broker.kinds.s3.policy import GROUP_SECONDS, Denial, lapses, partition_of, with_denied
-from broker.kinds.s3.prefix_check import SHORTEST_SESSION, check_prefix
-from broker.kinds.s3.store import OpenedSession, Store, StoreRefused, down, key_of
 
 log = structlog.get_logger(__name__)
 # A session is over so long before its lease, where it can be that short: then nothing is left to refuse when the lease

@@ -14,29 +14,26 @@ import structlog
 
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import ChildToken, Vault, VaultRefused
-from broker.kinds.base import (
+from broker.kinds.base import Kind, keystore_failed, own_token, shown_by_each
+from broker.kinds.names import connection_of, policy_of, role_of, short
+from broker.kinds.ssh import host_connection
+from broker.kinds.ssh.host_connection import ENDER, SETUP, HostRefused, silent
+from broker.kinds.ssh.public_keys import FIELD, Certificate, check_public_key
+from broker.kinds.ssh.revocation_list import signed_list
+from broker.kinds.values import (
     BackendListing,
     BindingField,
     BoundSlice,
     Connects,
     Ending,
     Issued,
-    Kind,
     LeaseToEnd,
     LeaseToIssue,
     NotEnded,
     Proof,
     SignedList,
     Use,
-    keystore_failed,
-    own_token,
-    shown_by_each,
 )
-from broker.kinds.names import connection_of, policy_of, role_of, short
-from broker.kinds.ssh import host_connection
-from broker.kinds.ssh.host_connection import ENDER, SETUP, HostRefused, silent
-from broker.kinds.ssh.public_keys import FIELD, Certificate, check_public_key
-from broker.kinds.ssh.revocation_list import signed_list
 
 log = structlog.get_logger(__name__)
 # The certificate ends so much later than the lease: a clock that is a little behind must not refuse a guest.

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from broker.base.errors import BackendDown
 from broker.keystore.vault import Vault, VaultRefused
-from broker.kinds.base import SignedList
+from broker.kinds.values import SignedList
 
 SIGNING_KEY = "ssh-lists"
 HEAD = "guestkey-krl/1"

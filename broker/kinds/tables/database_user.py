@@ -12,21 +12,11 @@ import structlog
 from broker.base.errors import BackendDown
 from broker.keystore.vault import ChildToken, Vault, VaultRefused
 from broker.kinds import authority
-from broker.kinds.base import (
-    BackendListing,
-    BoundSlice,
-    Issued,
-    Kind,
-    LeaseToEnd,
-    LeaseToIssue,
-    NotEnded,
-    keystore_failed,
-    own_token,
-    shown_by_each,
-)
+from broker.kinds.base import Kind, keystore_failed, own_token, shown_by_each
 from broker.kinds.names import policy_of, role_of, user_of
 from broker.kinds.tables.binding import TableBinding
 from broker.kinds.tables.source_changes import MADE, difference
+from broker.kinds.values import BackendListing, BoundSlice, Issued, LeaseToEnd, LeaseToIssue, NotEnded
 
 log = structlog.get_logger(__name__)
 # OpenBao's own end comes so much later than ours.

@@ -14,7 +14,8 @@ from typing import Any
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import ChildToken, Vault, VaultRefused
 from broker.kinds.access_tokens import ALGORITHM, HEADER_TYPE, SIGNING_KEY, audience_of, key_id, scope_of, signing_keys
-from broker.kinds.base import Ending, Issued, Kind, LeaseToEnd, LeaseToIssue, Use
+from broker.kinds.base import Kind
+from broker.kinds.values import Ending, Issued, LeaseToEnd, LeaseToIssue, Use
 
 # The portal and the command line: which of the two a person used says nothing about what the token may do.
 OWN_CLIENT = "guestkey"

@@ -16,23 +16,21 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.pki import SignedCertificate
 from broker.keystore.vault import ChildToken, Vault, VaultRefused
-from broker.kinds.base import (
+from broker.kinds.base import Kind, keystore_failed, own_token
+from broker.kinds.names import connection_of, policy_of, role_of
+from broker.kinds.values import (
     Authority,
     BackendListing,
     BoundSlice,
     Connects,
     Ending,
     Issued,
-    Kind,
     LeaseToEnd,
     LeaseToIssue,
     ListedCredential,
     Proof,
     Use,
-    keystore_failed,
-    own_token,
 )
-from broker.kinds.names import connection_of, policy_of, role_of
 from broker.kinds.x509 import signing_request as x509_proof
 from broker.kinds.x509.certificates import (
     DOMAIN,

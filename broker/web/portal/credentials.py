@@ -27,8 +27,9 @@ from broker.base.paging import Window
 from broker.base.private_keys import is_private
 from broker.gate import explain
 from broker.gate.facts import Ask
-from broker.kinds.base import Kind, Proof
+from broker.kinds.base import Kind
 from broker.kinds.discovery import kinds, serving
+from broker.kinds.values import Proof
 from broker.leases import holdings, issuing
 from broker.models import Grant, Slice
 from broker.policies import Decision
