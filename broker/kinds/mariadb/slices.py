@@ -13,11 +13,11 @@ from pymysql.cursors import Cursor
 
 from broker.base.errors import BackendDown, Invalid
 from broker.base.settings import is_loopback
-from broker.keystore.vault import Vault, VaultRefused
+from broker.keystore.vault import Vault
 from broker.kinds.mariadb import settings_dependence
 from broker.kinds.mariadb.binding import MariadbBinding, MariadbColumn
 from broker.kinds.names import short
-from broker.kinds.tables.database_user import LIFETIMES, delete_role, unknown_login, write_role
+from broker.kinds.tables.database_user import LIFETIMES, Login, delete_role, login_url, write_role
 from broker.kinds.tables.source_changes import MADE
 
 log = structlog.get_logger(__name__)
@@ -173,7 +173,7 @@ def _is_view(cursor: Cursor, binding: MariadbBinding) -> bool:
 
 
 def connected(
-    vault: Vault, connection_name: str, login: str, *, statement_seconds: int = _STATEMENT_SECONDS
+    vault: Vault, connection_name: str, login: Login, *, statement_seconds: int = _STATEMENT_SECONDS
 ) -> Session:
     """A session of the login `registrar` or `watch`, autocommitting; its context closes it.
 
@@ -183,11 +183,9 @@ def connected(
     Raises:
         BackendDown: the database cannot be reached, or its login is not known.
     """
+    url = urlsplit(login_url(vault, connection_name, login, scheme="mysql:"))
     try:
-        url = urlsplit(vault.secret(f"connections/{connection_name}/{login}", remembered=login == "watch")["url"])
         host, ca_file = url.hostname or "", parse_qs(url.query).get("ssl_ca", [None])[0]
-        if url.scheme != "mysql":
-            raise KeyError(connection_name)
         # On this machine nobody can pose as the server; anywhere else its certificate must be right.
         plain = is_loopback(host) and ca_file is None
         return pymysql.connect(
@@ -205,8 +203,6 @@ def connected(
             init_command=f"SET SESSION max_statement_time = {statement_seconds}, lock_wait_timeout ="
             f" {max(1, statement_seconds - 2)}, sql_mode = '{_STRICT}', time_zone = '+00:00'",
         )
-    except (VaultRefused, KeyError) as error:
-        raise unknown_login() from error
     except (pymysql.Error, OSError, ValueError) as error:
         log.warning("mariadb.unreachable", connection=connection_name, login=login, error=type(error).__name__)
         raise silent() from error

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from time import monotonic, sleep
 from typing import Any, LiteralString
 
@@ -20,7 +20,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from broker.base.errors import BackendDown
+from broker.kinds.postgres.sessions import beside
 
 log = structlog.get_logger(__name__)
 Session = psycopg.Connection[tuple[Any, ...]]
@@ -82,14 +82,14 @@ def drop_users(session: Session, users: Sequence[str], another: Callable[[], Ses
     if not before.nothing:
         terminate_sessions(session, before, users)
         if _has_function(session, "revoke_rights"):
-            _insist(session, another, "revoke_rights", before.numbers, until)
-        may_log_in = _insist(session, another, "close_door", before.numbers, until)
+            _call_for_all(session, another, "revoke_rights", before.numbers, until)
+        may_log_in = _call_for_all(session, another, "close_door", before.numbers, until)
         # Only then: who reconnects without pause would else be let in again under a user that is about to go.
         sleep(_LATECOMERS_SECONDS)
         _end_sessions(session, users, until)
-        _insist(session, another, "drop_user", before.numbers.keys() - may_log_in, until)
+        _call_for_all(session, another, "drop_user", before.numbers.keys() - may_log_in, until)
         # What kept a log-in most likely keeps its user: nobody waits for that twice.
-        _insist(session, another, "drop_user", may_log_in, hopeful)
+        _call_for_all(session, another, "drop_user", may_log_in, hopeful)
         after = UserSnapshot(session, users)
         if after.orphans or after.logged_in:
             _end_sessions(session, users, until)
@@ -127,7 +127,7 @@ def _end_sessions(session: Session, users: Sequence[str], until: float) -> None:
         sleep(_POLL_SECONDS)
 
 
-def _insist(
+def _call_for_all(
     session: Session, another: Callable[[], Session], function: LiteralString, users: Collection[str], until: float
 ) -> set[str]:
     """Do it to all together; where one holds that up, to each by itself while whoever blocks us is ended.
@@ -144,11 +144,17 @@ def _insist(
                 raise
             log.warning("postgres.not_together", function=function, error=type(error).__name__)
             stubborn += some
-    left = set(stubborn)
-    if not stubborn or monotonic() >= until:
+    return _one_by_one(session, another, function, stubborn, until) if stubborn else set()
+
+
+def _one_by_one(
+    session: Session, another: Callable[[], Session], function: LiteralString, users: Sequence[str], until: float
+) -> set[str]:
+    left = set(users)
+    if monotonic() >= until:
         return left
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for user in stubborn:
+    for user in users:
         waiting.put(user)
 
     def work_off(session: Session) -> None:
@@ -158,7 +164,18 @@ def _insist(
                 if _alone(session, user := waiting.get_nowait(), function, until):
                     left.discard(user)
 
-    with _blockers_ended(another, stubborn), _helped(another, work_off, len(stubborn) - 1):
+    def help_out(_: threading.Event) -> None:
+        with another() as session:
+            work_off(session)
+
+    def end_blockers(over: threading.Event) -> None:
+        """End every guest's session that our own wait for, whoever's it is."""
+        with another() as session:
+            while not over.wait(_POLL_SECONDS):
+                _end_blockers(session, users)
+
+    helpers = min(_HELPERS, len(users) - 1)
+    with beside("ending-blockers", end_blockers), beside("ending-users", help_out, threads=helpers):
         work_off(session)
     return left
 
@@ -177,48 +194,6 @@ def _alone(session: Session, user: str, function: LiteralString, until: float) -
         if monotonic() >= until:
             break
     return False
-
-
-@contextmanager
-def _helped(another: Callable[[], Session], work_off: Callable[[Session], None], most: int) -> Iterator[None]:
-    def help_out() -> None:
-        try:
-            with another() as session:
-                work_off(session)
-        except (BackendDown, psycopg.Error) as error:
-            # The others do its part; what nobody does is seen when PostgreSQL is asked.
-            log.warning("postgres.helper_lost", error=type(error).__name__)
-
-    helpers = [threading.Thread(target=help_out, name="ending-users") for _ in range(min(_HELPERS, most))]
-    for helper in helpers:
-        helper.start()
-    try:
-        yield
-    finally:
-        for helper in helpers:
-            helper.join()
-
-
-@contextmanager
-def _blockers_ended(another: Callable[[], Session], users: Sequence[str]) -> Iterator[None]:
-    """Meanwhile end every guest's session that our own wait for, whoever's it is."""
-    done = threading.Event()
-
-    def end_blockers() -> None:
-        try:
-            with another() as session:
-                while not done.wait(_POLL_SECONDS):
-                    _end_blockers(session, users)
-        except (BackendDown, psycopg.Error) as error:
-            log.warning("postgres.blockers_not_ended", error=type(error).__name__)
-
-    ending = threading.Thread(target=end_blockers, name="ending-blockers")
-    ending.start()
-    try:
-        yield
-    finally:
-        done.set()
-        ending.join()
 
 
 def _end_blockers(session: Session, users: Sequence[str]) -> None:

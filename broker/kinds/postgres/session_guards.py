@@ -15,9 +15,8 @@ from typing import Any
 import psycopg
 import structlog
 
-from broker.base.errors import BackendDown
 from broker.keystore.vault import Vault
-from broker.kinds.postgres.sessions import PersistentSessions
+from broker.kinds.postgres.sessions import PersistentSessions, beside
 
 Session = psycopg.Connection[tuple[Any, ...]]
 # The user's own timeout is 60 s: who reaches this has switched it off.
@@ -64,22 +63,13 @@ def end_login_blockers(session: Session) -> list[str]:
 @contextmanager
 def login_blockers_ended(sessions: PersistentSessions, vault: Vault, connection_name: str) -> Iterator[None]:
     """Meanwhile keep looking, over the session that is there; where none is, nothing is done."""
-    done = threading.Event()
 
-    def look() -> None:
-        try:
-            while not done.is_set():
-                with sessions.ready(vault, connection_name) as session:
-                    if session is not None:
-                        end_login_blockers(session)
-                done.wait(_POLL_SECONDS)
-        except (BackendDown, psycopg.Error) as error:
-            log.warning("postgres.login_blockers_not_ended", connection=connection_name, error=type(error).__name__)
+    def look(over: threading.Event) -> None:
+        while not over.is_set():
+            with sessions.ready(vault, connection_name) as session:
+                if session is not None:
+                    end_login_blockers(session)
+            over.wait(_POLL_SECONDS)
 
-    watching = threading.Thread(target=look, name="ending-login-blockers")
-    watching.start()
-    try:
+    with beside("ending-login-blockers", look):
         yield
-    finally:
-        done.set()
-        watching.join()

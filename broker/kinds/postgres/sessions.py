@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import monotonic
 from typing import Any
 
 import psycopg
@@ -13,9 +13,10 @@ import structlog
 
 from broker.base.database import bounded
 from broker.base.errors import BackendDown
-from broker.keystore.vault import Vault, VaultRefused
+from broker.base.resilience import Breaker
+from broker.keystore.vault import Vault
 from broker.kinds.names import short
-from broker.kinds.tables.database_user import unknown_login
+from broker.kinds.tables.database_user import Login, login_url
 
 log = structlog.get_logger(__name__)
 _CONNECT_SECONDS = 3
@@ -42,7 +43,7 @@ def watch_session(vault: Vault, connection_name: str) -> psycopg.Connection[tupl
     Raises:
         BackendDown: the database cannot be reached, or its login is not known.
     """
-    return _connect(vault, f"connections/{connection_name}/watch", remembered=True)
+    return _connect(vault, connection_name, "watch")
 
 
 # What ending a session reads, shared among a server's databases: locks on these come from the table that can be full.
@@ -121,7 +122,7 @@ class PersistentSessions:
                 place.session = None
 
     def _place(self, vault: Vault, connection_name: str) -> _Place:
-        url = _url(vault, f"connections/{connection_name}/watch", remembered=True)
+        url = login_url(vault, connection_name, "watch")
         with self._lock:
             return self._places.setdefault(url, _Place())
 
@@ -153,48 +154,15 @@ def _answers(session: psycopg.Connection[tuple[Any, ...]]) -> bool:
     return True
 
 
-def _url(vault: Vault, secret: str, *, remembered: bool) -> str:
-    try:
-        return str(vault.secret(secret, remembered=remembered)["url"])
-    except (VaultRefused, KeyError) as error:
-        raise unknown_login() from error
-
-
-class _Hung:
-    """Log-ins that were given up in a row: so many of one login, then one in a while, until one is answered."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._given_up: dict[str, tuple[int, float]] = {}
-
-    def admits(self, url: str) -> bool:
-        """Whether to try; the one admitted after a while tries for all others."""
-        with self._lock:
-            count, last = self._given_up.get(url, (0, 0.0))
-            if count < _MOST_HUNG:
-                return True
-            if monotonic() < last + _HUNG_PAUSE_SECONDS:
-                return False
-            self._given_up[url] = (count, monotonic())
-            return True
-
-    def note(self, url: str, *, given_up: bool) -> None:
-        """Note what became of one."""
-        with self._lock:
-            if given_up:
-                self._given_up[url] = (self._given_up.get(url, (0, 0.0))[0] + 1, monotonic())
-            else:
-                self._given_up.pop(url, None)
-
-
-_hung = _Hung()
+# Log-ins that hang, by login: after so many in a row one in a while is tried, until one is answered.
+_log_ins: dict[str, Breaker] = defaultdict(lambda: Breaker(faults=_MOST_HUNG, pause=_HUNG_PAUSE_SECONDS))
 
 
 def _connect(
-    vault: Vault, secret: str, *, remembered: bool, written: str = _WRITTEN
+    vault: Vault, connection: str, login: Login, *, written: str = _WRITTEN
 ) -> psycopg.Connection[tuple[Any, ...]]:
-    url = _url(vault, secret, remembered=remembered)
-    if not _hung.admits(url):
+    url = login_url(vault, connection, login)
+    if not _log_ins[url].admit():
         raise hanging()
     try:
         session = _Bounded.connect(
@@ -206,24 +174,24 @@ def _connect(
             tcp_user_timeout=_CONNECT_SECONDS * 1000,
         )
     except psycopg.errors.ConnectionTimeout as error:
-        _hung.note(url, given_up=True)
-        log.warning("postgres.log_in_hangs", secret=secret)
+        _log_ins[url].note(fault=True)
+        log.warning("postgres.log_in_hangs", connection=connection, login=login)
         raise hanging() from error
     except psycopg.Error as error:
-        log.warning("postgres.unreachable", secret=secret, error=type(error).__name__)
+        log.warning("postgres.unreachable", connection=connection, login=login, error=type(error).__name__)
         raise silent() from error
-    _hung.note(url, given_up=False)
+    _log_ins[url].note(fault=False)
     return session
 
 
 def registrar_session(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
     """A session of the registrar login, for the setup identity only."""
-    return _connect(vault, f"connections/{connection_name}/registrar", remembered=False)
+    return _connect(vault, connection_name, "registrar")
 
 
 def registrar_session_as_server_writes(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
     """A session of the registrar login that writes times and dates as the server does for everybody."""
-    return _connect(vault, f"connections/{connection_name}/registrar", remembered=False, written="")
+    return _connect(vault, connection_name, "registrar", written="")
 
 
 def silent(detail: str = "The dataset's database does not answer.") -> BackendDown:
@@ -234,3 +202,28 @@ def silent(detail: str = "The dataset's database does not answer.") -> BackendDo
 def hanging() -> BackendDown:
     """The database behind a slice is reached, or its network is silent, and nobody is let in or refused."""
     return silent("The dataset's database does not answer: it leaves log-ins waiting.")
+
+
+@contextmanager
+def beside(what: str, work: Callable[[threading.Event], None], *, threads: int = 1) -> Iterator[None]:
+    """Run `work` in threads of its own meanwhile; it is told when the block is over, and waited for.
+
+    A server that refuses or does not answer ends it: what it did not do is seen when PostgreSQL is asked.
+    """
+    over = threading.Event()
+
+    def run() -> None:
+        try:
+            work(over)
+        except (BackendDown, psycopg.Error) as error:
+            log.warning("postgres.gave_up_beside", what=what, error=type(error).__name__)
+
+    running = [threading.Thread(target=run, name=what) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in running:
+            thread.join()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import structlog
 
@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 # OpenBao's own end comes so much later than ours.
 BACKSTOP_SECONDS = 60
 _LEASES = "database/creds"
+# Of the broker's own at a database: one makes slices, the other ends guests.
+Login = Literal["registrar", "watch"]
 # For OpenBao, to end users of a server that lets the broker not in.
 _OTHER_WAY_SECONDS = 12
 # How long OpenBao lets a user live: a minute until it is activated, and never longer than a day.
@@ -191,6 +193,21 @@ def delete_role(vault: Vault, slice_id: str) -> None:
     vault.delete_database_role(role_of(slice_id))
 
 
-def unknown_login() -> BackendDown:
-    """OpenBao does not hold the broker's own login at a slice's database, or does not give it to this identity."""
-    return keystore_failed("The login of the dataset's database is not known to the key store.")
+def login_url(vault: Vault, connection: str, login: Login, *, scheme: str = "") -> str:
+    """The address of the broker's own login at a database, password included.
+
+    That of `watch` is remembered: guests are ended while OpenBao is down.
+
+    Args:
+        scheme: what it must begin with, where another kind's connection may have the same name.
+
+    Raises:
+        BackendDown: OpenBao does not hold it, does not give it to this identity, or does not answer.
+    """
+    try:
+        url = str(vault.secret(f"connections/{connection}/{login}", remembered=login == "watch")["url"])
+        if not url.startswith(scheme):
+            raise KeyError(connection)
+        return url
+    except (VaultRefused, KeyError) as error:
+        raise keystore_failed("The login of the dataset's database is not known to the key store.") from error
