@@ -16,9 +16,9 @@ from unittest.mock import patch
 
 from broker.base.ids import new_id
 from broker.base.settings import Settings
-from broker.kinds.base import Bound, LooksAgain
 from broker.kinds.discovery import kinds
 from broker.kinds.postgres import sessions, slices
+from broker.kinds.values import BoundSlice
 from broker.models import Slice
 from broker.runtime.parts import vault_of
 
@@ -58,18 +58,17 @@ class Stock:
 
     def _make(self, binding: Mapping[str, Any], count: int) -> list[Made]:
         kind = kinds["postgres"]
-        assert isinstance(kind, LooksAgain)
-        bound = Bound(binding, self._settings.place("postgres", binding))
+        bound = BoundSlice(binding, self._settings.place("postgres", binding))
         ids = [new_id("sl") for _ in range(count)]
-        with sessions.registering_as_the_server_is(self._setup, self._connection) as session:
+        with sessions.registrar_session_as_server_writes(self._setup, self._connection) as session:
             mine = threading.get_ident()
 
             def log_in(*given: Any) -> AbstractContextManager[slices.Session]:
                 # A worker that runs beside, as a thread, has sessions of its own.
                 ours = threading.get_ident() == mine
-                return nullcontext(session) if ours else sessions.registering_as_the_server_is(*given)
+                return nullcontext(session) if ours else sessions.registrar_session_as_server_writes(*given)
 
-            with patch.object(slices, "registering_as_the_server_is", log_in):
+            with patch.object(slices, "registrar_session_as_server_writes", log_in):
                 rows = {id_: kind.register(self._setup, id_, bound) for id_ in ids}
-        seen = kind.look(self._setup, self._connection, dict.fromkeys(ids, binding))
+        seen = kind.inspect_sources(self._setup, self._connection, dict.fromkeys(ids, binding))
         return [Made(id_, rows[id_], dict(seen[id_] or {}) or None) for id_ in ids]
