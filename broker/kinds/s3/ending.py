@@ -2,8 +2,8 @@
 
 A session cannot be taken back, and its secret is not ours to try it with. What every store evaluates at every request
 is the bucket's policy, so a session is refused there until it would have expired. Many threads and workers do that to
-one document: within a process one writes for all that wait, and of several processes the one that holds a mark in the
-key store.
+one document: one thread of a process at a time, and of several processes the one that holds a mark in the key store.
+The worker has all sessions of a bucket that end together refused in one writing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 from time import monotonic, sleep
@@ -51,20 +51,12 @@ CONFIRMED = "s3: the bucket's policy refuses this session" + LET_IN
 OVER = "s3: the session is past its end, by the store's own clock" + LET_IN
 
 
-@dataclass(slots=True)
-class _Queue:
-    """What threads of this process want refused in one bucket."""
-
-    writing: Lock = field(default_factory=Lock)
-    guard: Lock = field(default_factory=Lock)
-    waiting: dict[str, int] = field(default_factory=dict)
-
-
 Outcome = str | Exception
 Sessions = Mapping[str, datetime]
 # Buckets whose policies are written at once, when many end together.
 _BUCKETS_AT_ONCE = 4
-_queues: dict[tuple[str, str], _Queue] = defaultdict(_Queue)
+# Threads of this process wait here for one another, and need not look again and again for the mark in the key store.
+_writing: dict[tuple[str, str], Lock] = defaultdict(Lock)
 _seen: dict[str, tuple[int, float]] = {}
 
 
@@ -121,28 +113,10 @@ class BucketPolicy:
 
     def _write(self, sessions: Sessions) -> dict[str, Outcome]:
         """Returns those for which the policy has no room."""
-        queue = _queues[self.connection, self.bucket]
-        with queue.guard:
-            queue.waiting |= {handle: lapses(until.timestamp()) for handle, until in sessions.items()}
-        try:
-            with queue.writing:
-                with queue.guard:
-                    batch = dict(queue.waiting)
-                # Whoever came while another wrote finds it done, but for what had no room.
-                if batch.keys().isdisjoint(sessions):
-                    return {}
-                again = self._write_all(batch)
-                with queue.guard:
-                    for written in batch.keys() - again.keys():
-                        queue.waiting.pop(written, None)
-        finally:
-            with queue.guard:
-                for handle in sessions:
-                    queue.waiting.pop(handle, None)
+        with _writing[self.connection, self.bucket]:
+            again = self._write_all({handle: lapses(until.timestamp()) for handle, until in sessions.items()})
         no_room = "The bucket's policy has no room to refuse another session."
-        return {
-            handle: Exposed(sessions[handle], no_room, again=again[handle]) for handle in sessions if handle in again
-        }
+        return {handle: Exposed(sessions[handle], no_room, again=when) for handle, when in again.items()}
 
     def _write_all(self, batch: Mapping[str, int]) -> dict[str, datetime]:
         """Write as many as there is room for. Returns the others, and when to try them again."""
