@@ -170,7 +170,7 @@ class Kind(ABC):
         """What an operator would type at the backend to end it, should the broker never manage to; "" for nothing."""
         return ""
 
-    def shown(self, vault: Vault, tag: str, bounds: Sequence[BoundSlice]) -> BackendListing:
+    def list_credentials(self, vault: Vault, tag: str, bounds: Sequence[BoundSlice]) -> BackendListing:
         """What the backends behind these slices show with our tag; one that is silent is named, never left out."""
         return BackendListing()
 
@@ -178,7 +178,7 @@ class Kind(ABC):
 
     keeps_leases: ClassVar[bool] = False
 
-    def kept(self, vault: Vault, slice_ids: frozenset[str]) -> frozenset[str]:
+    def keystore_leases(self, vault: Vault, slice_ids: frozenset[str]) -> frozenset[str]:
         """OpenBao's leases, by its own names, of credentials for these slices.
 
         One that outlives its credential is forgotten; a credential that outlives it has lost its backstop.
@@ -301,7 +301,7 @@ def own_token(token: ChildToken | None) -> ChildToken:
     return token
 
 
-def shown_by_each(
+def listed_by_each(
     kind: str,
     tag: str,
     bounds: Sequence[BoundSlice],

@@ -88,7 +88,7 @@ def reconcile(parts: Parts) -> Reconciled:
 def list_handles(parts: Parts, tag: str, kind: str, bounds: Sequence[BoundSlice]) -> BackendListing:
     """What a kind's backends show; should the broker fail at asking, that is said as of a place that was not asked."""
     try:
-        return kinds[kind].shown(parts.vault, tag, bounds)
+        return kinds[kind].list_credentials(parts.vault, tag, bounds)
     except Exception as error:  # in an emergency what the others' backends show must be ended all the same
         log.exception("reconcile.unforeseen", kind=kind, error=type(error).__name__)
         return BackendListing(unasked={BROKER: _failed(error)})
@@ -101,7 +101,7 @@ def _failed(error: Exception) -> str:
 def _reconcile_kind(
     parts: Parts, name: str, slices: Mapping[str, BoundSlice], began: datetime, found: Reconciled
 ) -> None:
-    shown = found.shown[name] = kinds[name].shown(parts.vault, parts.tag, list(slices.values()))
+    shown = found.shown[name] = kinds[name].list_credentials(parts.vault, parts.tag, list(slices.values()))
     kept, untold = _kept(parts, name, frozenset(slices))
     handles = shown.handles
     unaccounted = sorted(handles.keys() - _accounted_for(parts, set(handles)))
@@ -117,7 +117,7 @@ def _kept(parts: Parts, name: str, slice_ids: frozenset[str]) -> tuple[frozenset
     if not kind.keeps_leases:
         return None, {}
     try:
-        return kind.kept(parts.vault, slice_ids), {}
+        return kind.keystore_leases(parts.vault, slice_ids), {}
     except BackendDown as error:
         return None, {KEY_STORE: error.detail}
     except VaultRefused:

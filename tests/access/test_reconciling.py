@@ -229,7 +229,7 @@ def test_a_fault_of_ours_in_one_kind_is_alarmed_and_hides_no_other(
         # Other tests of the same stack may have left slices at places that do not answer.
         before = unreachable.counted(tx).get(first, 0)
     with monkeypatch.context() as broken:
-        broken.setattr(kinds[first], "shown", shown)
+        broken.setattr(kinds[first], "list_credentials", shown)
         found = reconciling.reconcile(world.ender)
     assert found.shown.keys() == kinds.keys()
     assert found.shown[first].unasked.keys() == {BROKER}
@@ -254,7 +254,7 @@ def test_in_an_emergency_a_fault_of_ours_keeps_nothing_else_alive(
             raise KeyError("column")
         return end(kind, vault, lease)
 
-    monkeypatch.setattr(kinds["s3"], "shown", shown)
+    monkeypatch.setattr(kinds["s3"], "list_credentials", shown)
     monkeypatch.setattr(PostgresKind, "end", ended)
     with user(world, f"gk_{tag}_lodd"), user(world, f"gk_{tag}_lother"):
         found = emergency_end.end_shown(world.ender, tag, told=lambda *_: None)
@@ -269,13 +269,13 @@ def test_in_an_emergency_a_fault_of_ours_keeps_nothing_else_alive(
 def test_of_several_workers_one_takes_a_round_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted where it costs: the calls that list a backend."""
     calls: list[str] = []
-    shown = kinds["postgres"].shown
+    shown = kinds["postgres"].list_credentials
 
     def counting(*arguments: Any) -> Any:
         calls.append(threading.current_thread().name)
         return shown(*arguments)
 
-    monkeypatch.setattr(kinds["postgres"], "shown", counting)
+    monkeypatch.setattr(kinds["postgres"], "list_credentials", counting)
     monkeypatch.setattr(working, "RECONCILE_SECONDS", 2.0)
     others = [Parts.build(world.settings, identity="ender") for _ in range(3)]
     workers = [Worker(parts, None) for parts in others]

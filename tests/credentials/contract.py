@@ -132,12 +132,12 @@ class KindContract(ABC):
             # What the record of the lease keeps, too, is no secret.
             assert len(value) < 20 or value == issued.backend_lease_id or value not in repr(issued)
         if self.listed:
-            assert lease.handle in kind.shown(world.ender.vault, world.parts.tag, [bound]).handles
+            assert lease.handle in kind.list_credentials(world.ender.vault, world.parts.tag, [bound]).handles
         confirmed = [kind.end(world.ender.vault, ending) for _ in range(2)]
         assert confirmed[0] == confirmed[1]
         if self.listed:
             assert not self.works(world, issued.values)
-        shown_now = kind.shown(world.ender.vault, world.parts.tag, [bound])
+        shown_now = kind.list_credentials(world.ender.vault, world.parts.tag, [bound])
         assert lease.handle not in shown_now.handles
         assert (bound.connection in shown_now.asked) == bool(kind.connects and kind.connects.asked)
         # What needs no backend lies in no connection.
@@ -161,7 +161,7 @@ class KindContract(ABC):
         assert came_of == {each.id: kind.end(vault, each) for each in (*to_end, self.to_end(never))}
         for each in to_end:
             kind.settle(vault, each)
-        kept = kind.kept(vault, frozenset({lease.slice_id}))
+        kept = kind.keystore_leases(vault, frozenset({lease.slice_id}))
         assert not kept & {each.backend_lease_id for each in to_end}
 
     def test_without_openbao_nothing_is_issued(self, world: World, kind: Kind, lease: LeaseToIssue) -> None:

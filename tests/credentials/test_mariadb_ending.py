@@ -107,7 +107,7 @@ def test_a_session_outlives_its_dropped_user_until_it_is_ended(world: World, war
     assert len(reading.fetchmany(200_000)) == 200_000
     assert ward.traces(handed.lease.id) == 1
     bound = BoundSlice(WARD_DEIDENTIFIED)
-    assert handed.lease.handle in KIND.shown(world.ender.vault, world.parts.tag, [bound]).handles
+    assert handed.lease.handle in KIND.list_credentials(world.ender.vault, world.parts.tag, [bound]).handles
     assert KIND.end(world.ender.vault, to_end(world, handed)) == CONFIRMED
     with pytest.raises(pymysql.Error):
         reading.fetchall()
@@ -198,7 +198,7 @@ def test_a_frozen_server_holds_nobody_for_ever_and_is_named(world: World, ward: 
         with pytest.raises((NotEnded, BackendDown)):
             KIND.end(world.ender.vault, to_end(world, handed, by_hand=True))
         assert time.monotonic() - began < 10
-        answer = KIND.shown(world.ender.vault, world.parts.tag, [BoundSlice(WARD_DEIDENTIFIED)])
+        answer = KIND.list_credentials(world.ender.vault, world.parts.tag, [BoundSlice(WARD_DEIDENTIFIED)])
         assert set(answer.unasked) == {"ward"}
     assert KIND.end(world.ender.vault, to_end(world, handed)) == CONFIRMED
 
@@ -271,7 +271,7 @@ def test_only_users_of_this_installation_are_listed(world: World, ward: Mariadb,
     ward.ask("CREATE USER gk_zzzzzz_l1")
     ward.ask("CREATE USER gk_strange")
     bounds = [BoundSlice(WARD_DEIDENTIFIED | {"connection": "nowhere"}), BoundSlice(WARD_DEIDENTIFIED)]
-    answer = KIND.shown(world.ender.vault, world.parts.tag, bounds)
+    answer = KIND.list_credentials(world.ender.vault, world.parts.tag, bounds)
     ward.ask("DROP USER gk_zzzzzz_l1, gk_strange")
     assert answer.handles[handed.lease.handle].bound.connection == "ward"
     assert answer.asked == {"ward"}

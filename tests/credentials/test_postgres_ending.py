@@ -239,7 +239,7 @@ def test_only_users_of_this_installation_are_listed_and_where_they_live(world: W
         admin.execute("CREATE ROLE gk_zzzzzz_l1 LOGIN; CREATE ROLE guestkeeper LOGIN")
     bindings = [DEIDENTIFIED | {"connection": "nowhere"}, DEIDENTIFIED, DEIDENTIFIED | {"table": "other"}]
     bounds = [BoundSlice(binding) for binding in bindings]
-    answer = KIND.shown(world.ender.vault, world.parts.tag, bounds)
+    answer = KIND.list_credentials(world.ender.vault, world.parts.tag, bounds)
     shown = answer.handles
     with world.admin() as admin:
         admin.execute("DROP ROLE gk_zzzzzz_l1; DROP ROLE guestkeeper")
@@ -249,7 +249,7 @@ def test_only_users_of_this_installation_are_listed_and_where_they_live(world: W
     assert "zzzzzz" in answer.other_tags
     assert all(handle.startswith(f"{world.parts.tag}-") for handle in shown)
     KIND.end(world.ender.vault, to_end(world, handed))
-    assert handed.lease.handle not in KIND.shown(world.ender.vault, world.parts.tag, bounds).handles
+    assert handed.lease.handle not in KIND.list_credentials(world.ender.vault, world.parts.tag, bounds).handles
 
 
 @pytest.mark.parametrize("who", ["postgres", "guestkey_watch", "guestkey_minter", "gk", "%", "gkx1"])

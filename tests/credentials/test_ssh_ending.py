@@ -48,13 +48,14 @@ def test_an_open_transfer_is_cut_and_the_host_confirms_it(desk: Desk) -> None:
     handed = desk.issue()
     transfer = desk.guest(handed).transfer("big")
     bound = BoundSlice(desk.to_end(handed).binding, desk.to_end(handed).place)
-    assert handed.lease.handle in kinds["ssh"].shown(desk.world.ender.vault, desk.world.parts.tag, [bound]).handles
+    vault, tag = desk.world.ender.vault, desk.world.parts.tag
+    assert handed.lease.handle in kinds["ssh"].list_credentials(vault, tag, [bound]).handles
     desk.revoke(handed)
     began = time.monotonic()
     assert kinds["ssh"].end(desk.world.ender.vault, desk.to_end(handed)) == "sftp host: barred, no session"
     assert gone(transfer) < 1
     assert time.monotonic() - began < kinds["ssh"].ending.open_sessions
-    assert handed.lease.handle not in kinds["ssh"].shown(desk.world.ender.vault, desk.world.parts.tag, [bound]).handles
+    assert handed.lease.handle not in kinds["ssh"].list_credentials(vault, tag, [bound]).handles
 
 
 def test_the_worker_ends_it_and_records_what_confirmed_it(desk: Desk) -> None:

@@ -78,7 +78,7 @@ def test_a_host_that_is_silent_or_another_confirms_nothing(desk: Desk) -> None:
         with pytest.raises(BackendDown) as down:
             kinds["ssh"].end(vault, LeaseToEnd(to_end.id, to_end.handle, to_end.binding, place=place))
         assert down.value.backend == "ssh" and down.value.advice
-        shown = kinds["ssh"].shown(vault, desk.world.parts.tag, [BoundSlice(to_end.binding, place)])
+        shown = kinds["ssh"].list_credentials(vault, desk.world.parts.tag, [BoundSlice(to_end.binding, place)])
         assert not shown.asked and shown.unasked.keys() == {CONNECTION}
 
 
@@ -166,7 +166,7 @@ def test_the_answer_of_the_broker_depends_on_every_part_of_the_question(desk: De
 def test_a_line_that_breaks_is_opened_anew(desk: Desk) -> None:
     vault = vault_of(desk.world.settings, "ender")
     assert host_connection.ask(vault, ENDER, desk.host.place, "check")
-    open_ = host_connection._hands_of(vault).line(ENDER, desk.host.place)._ssh
+    open_ = host_connection._connections_of(vault).line(ENDER, desk.host.place)._ssh
     assert open_ is not None
     open_.kill()
     assert host_connection.ask(vault, ENDER, desk.host.place, "check") == {"check": "ok"}

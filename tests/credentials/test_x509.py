@@ -146,10 +146,10 @@ def test_a_second_certificate_of_a_lease_is_shown_until_it_is_ended_too(world: W
     KIND.issue(world.parts.vault, placed.token, placed.lease)
     vault, tag, bounds = world.ender.vault, world.parts.tag, [BoundSlice(BINDING)]
     KIND.end(vault, placed.to_end(first.values["serial"]))
-    seen = KIND.shown(vault, tag, bounds).handles[placed.lease.handle]
+    seen = KIND.list_credentials(vault, tag, bounds).handles[placed.lease.handle]
     assert seen.backend_lease_id != first.values["serial"]
     KIND.end(vault, placed.to_end(seen.backend_lease_id))
-    assert placed.lease.handle not in KIND.shown(vault, tag, bounds).handles
+    assert placed.lease.handle not in KIND.list_credentials(vault, tag, bounds).handles
 
 
 def test_another_leases_certificate_is_not_revoked(world: World, placed: Placed) -> None:
@@ -175,7 +175,7 @@ def test_another_installations_certificates_are_counted_and_left_alone(world: Wo
     handle = f"zz9zz9-{placed.lease.id}"
     lease = replace(placed.lease, handle=handle)
     issued = KIND.issue(world.parts.vault, placed.token, lease)
-    shown = KIND.shown(world.ender.vault, world.parts.tag, [BoundSlice(BINDING)])
+    shown = KIND.list_credentials(world.ender.vault, world.parts.tag, [BoundSlice(BINDING)])
     assert handle not in shown.handles and "zz9zz9" in shown.other_tags
     KIND.end(world.ender.vault, replace(placed.to_end(issued.values["serial"]), handle=handle))
 
@@ -220,12 +220,12 @@ def test_what_one_look_cannot_read_is_said_and_read_by_the_next(
         KIND.issue(world.parts.vault, placed.token, placed.lease)
     monkeypatch.setattr(x509_stored, "MOST_READ", 2)
     fresh = vault_of(world.settings, "ender")
-    shown = KIND.shown(fresh, world.parts.tag, [BoundSlice(BINDING)])
+    shown = KIND.list_credentials(fresh, world.parts.tag, [BoundSlice(BINDING)])
     assert not shown.asked and "next round" in shown.unasked["openbao pki"]
     with pytest.raises(BackendDown):
         KIND.end(fresh, placed.to_end())
     monkeypatch.setattr(x509_stored, "MOST_READ", 100_000)
-    assert placed.lease.handle in KIND.shown(fresh, world.parts.tag, [BoundSlice(BINDING)]).handles
+    assert placed.lease.handle in KIND.list_credentials(fresh, world.parts.tag, [BoundSlice(BINDING)]).handles
     KIND.end(fresh, placed.to_end())
 
 
@@ -304,7 +304,7 @@ def test_a_certificate_that_expired_before_anybody_ended_it_has_ended(world: Wor
         ttl=1,
     )
     time.sleep(2.5)
-    assert lease.handle not in KIND.shown(world.ender.vault, world.parts.tag, [BoundSlice(BINDING)]).handles
+    assert lease.handle not in KIND.list_credentials(world.ender.vault, world.parts.tag, [BoundSlice(BINDING)]).handles
     assert [KIND.end(world.ender.vault, placed.to_end(made.serial)) for _ in range(2)] == [
         "openbao: the certificate has expired"
     ] * 2

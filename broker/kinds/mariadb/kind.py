@@ -112,7 +112,7 @@ class MariadbKind(DatabaseUserKind):
         """See `Kind.by_hand`."""
         return f"CALL guestkey_ops.end_guest('{user_of(lease.handle)}');"
 
-    def users_shown(self, vault: Vault, connection: str, tag: str) -> Iterable[tuple[str, str, bool]]:
+    def list_users(self, vault: Vault, connection: str, tag: str) -> Iterable[tuple[str, str, bool]]:
         """Users, and connections of users that are gone."""
         try:
             with connected(vault, connection, "watch") as session:

@@ -217,7 +217,7 @@ class PostgresKind(DatabaseUserKind):
             f" SELECT guestkey_ops.drop_user('{user}');"
         )
 
-    def users_shown(self, vault: Vault, connection: str, tag: str) -> Iterable[tuple[str, str, bool]]:
+    def list_users(self, vault: Vault, connection: str, tag: str) -> Iterable[tuple[str, str, bool]]:
         """Users, and together as one the sessions of users that are gone, which carry no name.
 
         Databases of one cluster show the same users; what a user owns can be dropped only where it lives.

@@ -50,7 +50,7 @@ class HostRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Hand:
+class _CertifiedKey:
     private_key: bytes = field(repr=False)
     certificate: str
     made_at: float
@@ -71,27 +71,27 @@ def ask(vault: Vault, role: str, place: Mapping[str, str], *words: str) -> Mappi
         raise silent("The SFTP host's connection is not in GUESTKEY_SSH_CONNECTIONS.")
     if not words or not all(_WORD.fullmatch(word) for word in words):
         raise ValueError("a word that a shell might read otherwise")
-    said = _parsed(_hands_of(vault).line(role, place).ask(" ".join(words)))
+    said = _parsed(_connections_of(vault).line(role, place).ask(" ".join(words)))
     if "refused" in said:
         raise HostRefused(_printable(str(said["refused"])))
     return said
 
 
-class _Hands:
+class _HostConnections:
     """What one identity of the broker speaks to hosts with. Thread-safe."""
 
     def __init__(self, vault: Vault) -> None:
         self._vault = weakref.ref(vault)
         self._lock = Lock()
-        self._hand: _Hand | None = None
-        self._lines: dict[tuple[str, ...], Line] = {}
+        self._key: _CertifiedKey | None = None
+        self._lines: dict[tuple[str, ...], HostConnection] = {}
 
-    def line(self, role: str, place: Mapping[str, str]) -> Line:
+    def line(self, role: str, place: Mapping[str, str]) -> HostConnection:
         """The line to a host, open or not yet."""
         key = (role, place["host"], place["port"], place["host_key"])
         with self._lock:
             if key not in self._lines:
-                self._lines[key] = Line(place, lambda: self._certified(role))
+                self._lines[key] = HostConnection(place, lambda: self._certified(role))
             return self._lines[key]
 
     def close(self) -> None:
@@ -102,24 +102,24 @@ class _Hands:
     def _certified(self, role: str) -> tuple[bytes, str]:
         """A private key and its certificate, made anew every few minutes; an old one while OpenBao is gone."""
         with self._lock:
-            held = self._hand
+            held = self._key
             age = monotonic() - held.made_at if held else _CERTIFIED_SECONDS
             if held is None or age >= _FRESH_SECONDS:
                 try:
-                    held = self._hand = self._made(role)
+                    held = self._key = self._made(role)
                 except BackendDown:
                     if held is None or age >= _CERTIFIED_SECONDS - _MARGIN:
                         raise
             return held.private_key, held.certificate
 
-    def _made(self, role: str) -> _Hand:
+    def _made(self, role: str) -> _CertifiedKey:
         vault = self._vault()
         assert vault is not None  # whoever asks holds it
         key, made_at = Ed25519PrivateKey.generate(), monotonic()
         public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
         private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
         try:
-            return _Hand(private, vault.sign_ssh(role, public, role, seconds=_CERTIFIED_SECONDS), made_at)
+            return _CertifiedKey(private, vault.sign_ssh(role, public, role, seconds=_CERTIFIED_SECONDS), made_at)
         except VaultRefused as error:
             raise BackendDown(
                 "The key store does not certify the broker's own SSH key.",
@@ -128,15 +128,15 @@ class _Hands:
             ) from error
 
 
-_all: WeakKeyDictionary[Vault, _Hands] = WeakKeyDictionary()
+_all: WeakKeyDictionary[Vault, _HostConnections] = WeakKeyDictionary()
 _all_lock = Lock()
 
 
-def _hands_of(vault: Vault) -> _Hands:
+def _connections_of(vault: Vault) -> _HostConnections:
     with _all_lock:
         if vault not in _all:
-            hands = _all[vault] = _Hands(vault)
-            weakref.finalize(vault, hands.close)
+            connections = _all[vault] = _HostConnections(vault)
+            weakref.finalize(vault, connections.close)
         return _all[vault]
 
 
@@ -150,7 +150,7 @@ def _parsed(text: str) -> dict[str, Any]:
     return said
 
 
-class Line:
+class HostConnection:
     """The way to one host. Whoever speaks waits for their turn. Thread-safe."""
 
     def __init__(self, place: Mapping[str, str], certified: Certified) -> None:

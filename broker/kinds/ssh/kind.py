@@ -14,7 +14,7 @@ import structlog
 
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import ChildToken, Vault, VaultRefused
-from broker.kinds.base import Kind, keystore_failed, own_token, shown_by_each
+from broker.kinds.base import Kind, keystore_failed, listed_by_each, own_token
 from broker.kinds.names import connection_of, policy_of, role_of, short
 from broker.kinds.ssh import host_connection
 from broker.kinds.ssh.host_connection import ENDER, SETUP, HostRefused, silent
@@ -107,7 +107,7 @@ class SshKind(Kind):
         return {"connection": connection, "directory": directory}
 
     def check_proof(self, text: str) -> str:
-        """One OpenSSH public key; see `ssh_keys`."""
+        """One OpenSSH public key; see `broker.kinds.ssh.public_keys`."""
         return self._not_ours(check_public_key(text))
 
     def register(self, setup: Vault, slice_id: str, bound: BoundSlice) -> int | None:
@@ -197,7 +197,7 @@ class SshKind(Kind):
         All at once: no session that is slow to go is waited for before another is cut.
         """
         try:
-            said = self._told(vault, leases)
+            said = self._tell_host(vault, leases)
         except BackendDown as error:
             return {lease.id: error for lease in leases}
         except NotEnded as error:
@@ -223,7 +223,7 @@ class SshKind(Kind):
         """See `Kind.revoked_list`: for sshd's `RevokedKeys`."""
         return signed_list(vault, connection, [key_id_of(handle) for handle in handles], version)
 
-    def _told(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, Any]:
+    def _tell_host(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, Any]:
         try:
             return host_connection.ask(
                 vault, ENDER, leases[0].place, "end", *(key_id_of(lease.handle) for lease in leases)
@@ -235,7 +235,7 @@ class SshKind(Kind):
         """What root types at the host."""
         return f"/usr/local/lib/guestkey/guestkey-sessions end {key_id_of(lease.handle)}"
 
-    def shown(self, vault: Vault, tag: str, bounds: Sequence[BoundSlice]) -> BackendListing:
+    def list_credentials(self, vault: Vault, tag: str, bounds: Sequence[BoundSlice]) -> BackendListing:
         """Live sessions of ours on every host. A certificate without a session is seen nowhere, and opens nothing."""
 
         def ask(bound: BoundSlice) -> list[tuple[str, str, bool]]:
@@ -246,7 +246,7 @@ class SshKind(Kind):
             found = [_KEY_ID.fullmatch(str(key_id)) for key_id in said] if isinstance(said, list) else []
             return [(named[1], named[2], False) for named in found if named]
 
-        return shown_by_each(self.name, tag, bounds, ask)
+        return listed_by_each(self.name, tag, bounds, ask)
 
     def _learn(self, vault: Vault) -> None:
         if not self._authority:

@@ -12,7 +12,7 @@ import structlog
 from broker.base.errors import BackendDown
 from broker.keystore.vault import ChildToken, Vault, VaultRefused
 from broker.kinds import authority
-from broker.kinds.base import Kind, keystore_failed, own_token, shown_by_each
+from broker.kinds.base import Kind, keystore_failed, listed_by_each, own_token
 from broker.kinds.names import policy_of, role_of, user_of
 from broker.kinds.tables.binding import TableBinding
 from broker.kinds.tables.source_changes import MADE, difference
@@ -59,8 +59,8 @@ class DatabaseUserKind(Kind):
         """
 
     @abstractmethod
-    def users_shown(self, vault: Vault, connection: str, tag: str) -> Iterable[tuple[str, str, bool]]:
-        """Users of ours that one connection shows; see `shown_by_each`. What carries no name is shown with our tag."""
+    def list_users(self, vault: Vault, connection: str, tag: str) -> Iterable[tuple[str, str, bool]]:
+        """Users of ours that one connection shows; see `listed_by_each`. What carries no name is shown with our tag."""
 
     def place(self, lease: LeaseToIssue) -> dict[str, str]:
         """Where the guest finds the server, and by whose signature it knows it."""
@@ -113,13 +113,13 @@ class DatabaseUserKind(Kind):
         finally:
             self.settle(vault, lease)
 
-    def shown(self, vault: Vault, tag: str, bounds: Sequence[BoundSlice]) -> BackendListing:
+    def list_credentials(self, vault: Vault, tag: str, bounds: Sequence[BoundSlice]) -> BackendListing:
         """Users of ours, and sessions of users that are gone, at every server the bindings name."""
 
         def ask(bound: BoundSlice) -> Iterable[tuple[str, str, bool]]:
-            return self.users_shown(vault, bound.connection, tag)
+            return self.list_users(vault, bound.connection, tag)
 
-        return shown_by_each(self.name, tag, bounds, ask, complete=True)
+        return listed_by_each(self.name, tag, bounds, ask, complete=True)
 
     def policies(self, slice_id: str, action: str) -> list[str]:
         """See `Kind.policies`."""
@@ -161,7 +161,7 @@ class DatabaseUserKind(Kind):
         if granted < seconds:
             raise keystore_failed("The key store did not lengthen the user as asked.")
 
-    def kept(self, vault: Vault, slice_ids: frozenset[str]) -> frozenset[str]:
+    def keystore_leases(self, vault: Vault, slice_ids: frozenset[str]) -> frozenset[str]:
         """Only of roles that have any: what is asked grows with what lives, not with all slices."""
         roles = {f"{role_of(slice_id)}/" for slice_id in slice_ids}
         found: set[str] = set()

@@ -31,7 +31,7 @@ from broker.kinds.values import (
     Proof,
     Use,
 )
-from broker.kinds.x509 import signing_request as x509_proof
+from broker.kinds.x509 import signing_request
 from broker.kinds.x509.certificates import (
     DOMAIN,
     URI,
@@ -94,7 +94,7 @@ class X509Kind(Kind):
 
     def check_proof(self, text: str) -> str:
         """A certificate signing request; see `broker.kinds.x509.signing_request`."""
-        return x509_proof.check(text)
+        return signing_request.check(text)
 
     def register(self, setup: Vault, slice_id: str, bound: BoundSlice) -> int | None:
         """Make a role and a policy for each action, and let certificates say where they can be checked."""
@@ -131,7 +131,9 @@ class X509Kind(Kind):
         request = x509.load_pem_x509_csr(lease.public_key.encode())
         issuer = authority(vault)
         if same_key(request, issuer):
-            raise Invalid("That is the authority's own key.", field=x509_proof.FIELD, advice=x509_proof.ADVICE)
+            raise Invalid(
+                "That is the authority's own key.", field=signing_request.FIELD, advice=signing_request.ADVICE
+            )
         try:
             made = vault.sign_certificate(
                 own_token(token),
@@ -179,7 +181,7 @@ class X509Kind(Kind):
         serial = lease.backend_lease_id or "SERIAL"
         return f"bao write pki/revoke serial_number={serial} && bao read pki/crl/rotate"
 
-    def shown(self, vault: Vault, tag: str, bounds: Sequence[BoundSlice]) -> BackendListing:
+    def list_credentials(self, vault: Vault, tag: str, bounds: Sequence[BoundSlice]) -> BackendListing:
         """Certificates of ours that are neither expired nor revoked; where a lease has several, all are ended."""
         if not bounds:
             return BackendListing()
@@ -226,7 +228,7 @@ def role_definition(connection: str, slice_id: str, action: str) -> dict[str, An
         "key_usage": ["DigitalSignature"],
         "ext_key_usage": ["ClientAuth"],
         "basic_constraints_valid_for_non_ca": True,
-        # Which keys are strong enough is decided before a lease exists, by `x509_proof`.
+        # Which keys are strong enough is decided before a lease exists, by `signing_request`.
         "key_type": "any",
         "not_before_duration": "30s",
         "ttl": "5m",
