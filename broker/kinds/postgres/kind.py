@@ -179,33 +179,33 @@ class PostgresKind(DatabaseUserKind):
                     end_login_blockers(session)
                     terminate_sessions(session, UserSnapshot(session, users), users)
         except psycopg.Error as error:
-            log.warning("postgres.standing_session_lost", connection=connection_name, error=type(error).__name__)
+            log.warning("postgres.persistent_session_lost", connection=connection_name, error=type(error).__name__)
 
     def end_login_blockers(self, vault: Vault, connection: str) -> Sequence[str]:
         """See `Kind.end_login_blockers`. A database connected before its function came is left as it is."""
-        with self._standing(vault, connection) as session:
+        with self._persistent_session(vault, connection) as session:
             return end_login_blockers(session)
 
     def end_overlong(self, vault: Vault, connection: str) -> Sequence[str]:
         """See `Kind.end_overlong`. A database connected before its function came is left as it is."""
-        with self._standing(vault, connection) as session:
+        with self._persistent_session(vault, connection) as session:
             return end_overlong(session)
 
     def end_sessions(self, vault: Vault, connection: str, handles: Sequence[str]) -> int:
         """See `Kind.end_sessions`."""
         users = [user_of(handle) for handle in handles]
-        with self._standing(vault, connection) as session:
+        with self._persistent_session(vault, connection) as session:
             terminate_sessions(session, UserSnapshot(session, users), users)
         return len(handles)
 
     @contextmanager
-    def _standing(self, vault: Vault, connection: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    def _persistent_session(self, vault: Vault, connection: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         """The session that stays open; what the server says against it becomes an error of ours."""
         try:
             with self.persistent.session(vault, connection) as session:
                 yield session
         except psycopg.Error as error:
-            log.warning("postgres.standing_session_failed", connection=connection, error=type(error).__name__)
+            log.warning("postgres.persistent_session_failed", connection=connection, error=type(error).__name__)
             raise silent() from error
 
     def by_hand(self, lease: LeaseToEnd) -> str:
