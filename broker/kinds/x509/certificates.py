@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -15,6 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 DOMAIN = "lease.guestkey.internal"
 URI = "spiffe://guestkey/lease/"
+E = TypeVar("E", bound=x509.ExtensionType)
 _HANDLE = re.compile(r"[a-z0-9]{6}-[a-z0-9]{1,40}")
 
 
@@ -146,10 +148,7 @@ def _key(key: object) -> bytes:
 
 
 def _names(certificate: x509.Certificate) -> list[x509.GeneralName]:
-    try:
-        return list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
-    except (x509.ExtensionNotFound, ValueError):
-        return []
+    return list(_extension(certificate, x509.SubjectAlternativeName) or [])
 
 
 def _uris(certificate: x509.Certificate) -> list[str]:
@@ -157,14 +156,17 @@ def _uris(certificate: x509.Certificate) -> list[str]:
 
 
 def _uses(certificate: x509.Certificate) -> list[x509.ObjectIdentifier]:
-    try:
-        return list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
-    except (x509.ExtensionNotFound, ValueError):
-        return []
+    return list(_extension(certificate, x509.ExtendedKeyUsage) or [])
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:
+    """Whether it is one, or does not say."""
+    found = _extension(certificate, x509.BasicConstraints)
+    return found is None or found.ca
+
+
+def _extension(certificate: x509.Certificate, of: type[E]) -> E | None:
     try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        return certificate.extensions.get_extension_for_class(of).value
     except (x509.ExtensionNotFound, ValueError):
-        return True
+        return None
