@@ -103,7 +103,7 @@ class Client(Closing):
         with typed():
             if wish.kind is None:
                 wish = replace(wish, kind=choosing.kind_of(self._api(), wish.dataset, wish.slice, wish.action))
-            pair = keypairs.made(wish.kind or "") if wish.public_key is None else None
+            pair = keypairs.made(wish.kind) if wish.public_key is None else None
             if pair:
                 wish = replace(wish, public_key=pair.public)
             asked_at = time.monotonic()
@@ -111,7 +111,7 @@ class Client(Closing):
             values = {name: str(value) for name, value in answer["credential"].items()}
             if pair:
                 values["private_key"] = pair.private
-            authorities.settled(values)
+            authorities.settled(str(answer["lease"].get("kind") or wish.kind), values)
             lease = Lease(self._api, answer, values, asked_at)
         lease.on_end = self._forget
         with self._lock:

@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
+from broker.base.moments import moment
 from broker.cli.api import Api, Json, segment
 from broker.cli.faults import Code, Fault
-from broker.cli.words import moment
 from guestkey.closing import Closing
 from guestkey.errors import BackendDown, Error, typed
 

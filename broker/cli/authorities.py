@@ -17,26 +17,23 @@ from typing import Any
 from platformdirs import user_data_path
 
 from broker.cli import own_files
-from broker.cli.faults import Code, Fault
+from broker.cli.clients import client_of
+from broker.kinds.client import unusable
 
 CARRIED = "ca_pem"
-# By what only a credential of that kind holds: where its tools look.
-_SETTINGS = {"access_key_id": "ca_file", "dbname": "sslrootcert"}
 _LONGEST = 64 * 1024
 _CERTIFICATES = re.compile(r"(-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----\s*)+")
 
 
-def settled(values: MutableMapping[str, Any]) -> None:
-    """Put the authority that a credential carries into a file, and name that where the credential's tools look for it.
+def settled(kind: str, values: MutableMapping[str, Any]) -> None:
+    """Put the authority that a credential carries into a file, and name that where the tools of its kind look for it.
 
     Raises:
         Fault: what it carries are no certificates, or no file can be written.
     """
     carried = values.get(CARRIED)
-    if not carried:
-        return
-    setting = next((name for told, name in _SETTINGS.items() if told in values), "ssl_ca")
-    values[setting] = str(file_of(str(carried)))
+    if carried:
+        values[client_of(kind).authority] = str(file_of(str(carried)))
 
 
 def file_of(certificates: str) -> Path:
@@ -46,12 +43,7 @@ def file_of(certificates: str) -> Path:
         Fault: as `settled`.
     """
     if len(certificates) > _LONGEST or _CERTIFICATES.fullmatch(certificates) is None:
-        raise Fault(
-            Code.FAULT,
-            "The server's answer makes no sense.",
-            why=f"The credential has no usable {CARRIED}.",
-            next_step="guestkey doctor",
-        )
+        raise unusable(CARRIED)
     name = f"ca-{hashlib.sha256(certificates.encode()).hexdigest()[:32]}.pem"
     try:
         folder = user_data_path("guestkey", appauthor=False) / "authorities"

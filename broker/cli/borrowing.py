@@ -5,16 +5,18 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from broker.base.moments import moment
 from broker.cli import authorities, choosing, keypairs, waiting
 from broker.cli.api import Json, segment
 from broker.cli.command import Cli
 from broker.cli.faults import Code, Fault
 from broker.cli.signals import interrupting, shielded
-from broker.cli.words import clock, duration, moment, seconds_of
+from broker.cli.words import clock, duration, seconds_of
+from broker.kinds.client import Credential
 
 _CONFIRM_SECONDS = 10.0
 
@@ -42,27 +44,6 @@ class Wanted:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Handed:
-    """A credential that was handed over: its lease, and its values with the private key that was made here for it."""
-
-    dataset: str
-    kind: str
-    lease: Json
-    values: Mapping[str, Any] = field(repr=False)
-    document: Json = field(repr=False)
-
-    @property
-    def lease_id(self) -> str:
-        """The lease's id."""
-        return str(self.lease["id"])
-
-    def seconds_left(self, now: datetime) -> int:
-        """Whole seconds until the lease is over; 0 if that is not known."""
-        ends = moment(self.lease.get("expires_at"))
-        return max(int((ends - now).total_seconds()), 0) if ends else 0
-
-
 def settled(cli: Cli, wanted: Wanted) -> Wanted:
     """The same with its kind: the dataset's own, where none was named.
 
@@ -75,7 +56,7 @@ def settled(cli: Cli, wanted: Wanted) -> Wanted:
 
 
 @contextmanager
-def borrowed(cli: Cli, wanted: Wanted) -> Iterator[Handed]:
+def borrowed(cli: Cli, wanted: Wanted) -> Iterator[Credential]:
     """A credential for as long as the block runs; its lease is ended whatever happens in it."""
     with interrupting():
         handed = issue(cli, wanted)
@@ -86,13 +67,13 @@ def borrowed(cli: Cli, wanted: Wanted) -> Iterator[Handed]:
             end(cli, handed.lease_id)
 
 
-def issue(cli: Cli, wanted: Wanted) -> Handed:
+def issue(cli: Cli, wanted: Wanted) -> Credential:
     """Ask for a credential; with a key made here, where its kind needs one and none was brought.
 
     Raises:
         Fault: it was refused, or nobody can tell; what may have been made is ended.
     """
-    pair = keypairs.made(wanted.kind or "") if wanted.public_key is None else None
+    pair = keypairs.made(wanted.kind) if wanted.public_key is None else None
     asked = replace(wanted, public_key=pair.public) if pair else wanted
     key = str(uuid.uuid4())
     try:
@@ -110,12 +91,13 @@ def issue(cli: Cli, wanted: Wanted) -> Handed:
     if pair:
         values["private_key"] = pair.private
     lease = answer["lease"]
+    kind = str(lease.get("kind") or wanted.kind)
     try:
-        authorities.settled(values)
+        authorities.settled(kind, values)
     except Fault:
         end(cli, str(lease["id"]))
         raise
-    return Handed(wanted.dataset, str(lease.get("kind") or wanted.kind), lease, values, answer)
+    return Credential(wanted.dataset, kind, lease, values, answer)
 
 
 def end(cli: Cli, lease_id: str) -> None:
@@ -140,7 +122,7 @@ def end(cli: Cli, lease_id: str) -> None:
     cli.out.say(waiting.outcome(lease))
 
 
-def ending(lease: Json) -> str:
+def ending(lease: Mapping[str, Any]) -> str:
     """When a lease ends, and how much later at worst."""
     ends = moment(lease.get("expires_at"))
     worst = (lease.get("ending") or {}).get("worst_case")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cached_property
 from typing import Annotated, Any
@@ -18,12 +18,14 @@ from broker.cli.faults import Code, Fault, of_any
 from broker.cli.output import Output
 from broker.cli.problems import next_command
 
-_OPTIONS: dict[str, Any] = {
-    "as_json": Annotated[bool, typer.Option("--json", help="One versioned JSON document; never asks anything.")],
-    "plain": Annotated[bool, typer.Option("--plain", help="No colour, no asking, no line written over.")],
-    "url": Annotated[str | None, typer.Option("--url", help="The installation's address [GUESTKEY_URL].")],
+_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "as_json": (
+        Annotated[bool, typer.Option("--json", help="One versioned JSON document; never asks anything.")],
+        False,
+    ),
+    "plain": (Annotated[bool, typer.Option("--plain", help="No colour, no asking, no line written over.")], False),
+    "url": (Annotated[str | None, typer.Option("--url", help="The installation's address [GUESTKEY_URL].")], None),
 }
-_DEFAULTS = {"as_json": False, "plain": False, "url": None}
 
 
 class Cli:
@@ -109,7 +111,7 @@ def verb(
                 cli.close()
             raise typer.Exit(int(code))
 
-        _describe(run, body)
+        describe(run, body, _OPTIONS)
         group.command(name, **settings)(run)
         return body
 
@@ -150,14 +152,18 @@ def _typed(body: Body) -> dict[str, str]:
     return found
 
 
-def _describe(run: Callable[..., None], body: Body) -> None:
-    """Give the registered function the signature Typer reads: the body's own parameters, and the shared options."""
+def describe(run: Callable[..., None], body: Callable[..., Any], shared: Mapping[str, tuple[Any, Any]]) -> None:
+    """Give the registered function the signature Typer reads: the body's own parameters but the first, and shared ones.
+
+    Args:
+        shared: annotation and default by name.
+    """
     own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
-    shared = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_DEFAULTS[name], annotation=annotation)
-        for name, annotation in _OPTIONS.items()
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in shared.items()
     ]
-    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + shared
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + added
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__doc__ = body.__doc__

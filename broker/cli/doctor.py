@@ -5,7 +5,6 @@ Each is bounded in time, none sends anything but what every command sends, and n
 
 from __future__ import annotations
 
-import shutil
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -15,8 +14,9 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from broker.base import tls_reasons
-from broker.cli import children, config, keyrings, network, tokens
+from broker.cli import config, keyrings, network, tokens
 from broker.cli.api import Api
+from broker.cli.clients import CLIENTS
 from broker.cli.faults import Code, Fault
 
 API_VERSION = "1"
@@ -140,15 +140,12 @@ def _token(url: str) -> Iterator[Finding]:
 
 
 def _tools() -> Iterator[Finding]:
-    try:
-        yield good("psql", children.find_psql())
-    except Fault as fault:
-        yield odd("psql", "not installed: `guestkey connect` cannot open a database", fault.next_step)
-    for tool, kind in (("sftp", "ssh"), ("aws", "s3")):
-        if (found := shutil.which(tool)) is not None:
-            yield good(tool, found)
-        else:
-            yield odd(tool, "not installed", f"Only needed for credentials of kind {kind}.")
+    for kind, client in CLIENTS.items():
+        if (program := client.program) is not None:
+            try:
+                yield good(program.name, program.find())
+            except Fault as fault:
+                yield odd(program.name, fault.what, f"Only needed for credentials of kind {kind}. {fault.next_step}")
     try:
         with socket.create_server(("127.0.0.1", 0)):
             yield good("callback", "a local port can be opened for signing in")

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from broker.base.moments import moment
 from broker.cli import reasons
 from broker.cli.faults import Fault
-from broker.cli.words import clock, duration, moment, safe, safe_json
+from broker.cli.words import clock, duration, safe, safe_json
 
 VERSION = 1
 _BETWEEN = 2

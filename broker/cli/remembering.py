@@ -22,9 +22,10 @@ from platformdirs import user_cache_path
 
 from broker.cli import own_files, tokens
 from broker.cli.api import segment
-from broker.cli.borrowing import Handed, Wanted
+from broker.cli.borrowing import Wanted
 from broker.cli.command import Cli
 from broker.cli.faults import Code, Fault
+from broker.kinds.client import Credential
 
 # Less is left than a slow transfer's next call may take to be signed and sent.
 SPARE_SECONDS = 60
@@ -48,20 +49,20 @@ def slot(cli: Cli, wanted: Wanted) -> Iterator[Path]:
         yield folder / f"{name}.json"
 
 
-def kept(cli: Cli, file: Path, wanted: Wanted) -> Handed | None:
+def kept(cli: Cli, file: Path, wanted: Wanted) -> Credential | None:
     """The credential of before, if it will do: long enough to live, and not ended."""
     document = _read(file)
     if document is None:
         return None
     lease, values = document["lease"], document["credential"]
-    handed = Handed(wanted.dataset, str(wanted.kind), lease, values, document)
+    handed = Credential(wanted.dataset, str(wanted.kind), lease, values, document)
     if handed.seconds_left(datetime.now(UTC)) > SPARE_SECONDS and _alive(cli, handed.lease_id):
         return handed
     file.unlink(missing_ok=True)
     return None
 
 
-def keep(file: Path, handed: Handed) -> None:
+def keep(file: Path, handed: Credential) -> None:
     """Keep it for the next call.
 
     Raises:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
+from broker.base.moments import moment
 from broker.cli import browsers
 from broker.cli.api import Api, Json, segment
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Output
-from broker.cli.words import duration, moment, safe
+from broker.cli.words import duration, safe
 
 ATTEMPTS = 3
 PROMPT = "Code from your authenticator: "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from broker.cli.faults import Code, Fault
@@ -40,15 +40,6 @@ def duration(seconds: int) -> str:
     if hours < 24:
         return f"{hours} h {minutes % 60} min" if minutes % 60 else f"{hours} h"
     return f"{days} d {hours % 24} h" if hours % 24 else f"{days} d"
-
-
-def moment(text: str | None) -> datetime | None:
-    """An ISO 8601 time of the API, or None if there is none or it cannot be read."""
-    try:
-        parsed = datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None
-    return parsed.replace(tzinfo=UTC) if parsed and parsed.tzinfo is None else parsed
 
 
 def relative(when: datetime, now: datetime) -> str:

@@ -125,26 +125,27 @@ def test_only_certificates_travel_and_no_bundle_of_the_world(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("values", "setting", "variable"),
+    ("kind", "setting", "variable"),
     [
-        ({"dbname": "d", "host": "h"}, "sslrootcert", "PGSSLROOTCERT"),
-        ({"access_key_id": "a"}, "ca_file", "AWS_CA_BUNDLE"),
-        ({"host": "h"}, "ssl_ca", "GUESTKEY_SSL_CA"),
+        ("postgres", "sslrootcert", "PGSSLROOTCERT"),
+        ("s3", "ca_file", "AWS_CA_BUNDLE"),
+        ("mariadb", "ssl_ca", "GUESTKEY_SSL_CA"),
+        ("of-a-newer-server", "ca_file", "GUESTKEY_CA_FILE"),
     ],
 )
 def test_it_is_named_where_the_tools_of_each_kind_look(
-    values: dict[str, str], setting: str, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, setting: str, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    carried = {**values, "ca_pem": trustme.CA().cert_pem.bytes().decode()}
-    authorities.settled(carried)
-    assert variables.of(carried)[variable] == carried[setting]
-    assert "GUESTKEY_CA_PEM" not in variables.of(carried)
+    carried = {"ca_pem": trustme.CA().cert_pem.bytes().decode()}
+    authorities.settled(kind, carried)
+    assert variables.of(kind, carried)[variable] == carried[setting]
+    assert "GUESTKEY_CA_PEM" not in variables.of(kind, carried)
     # A home that cannot be written, as in many containers.
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
-    authorities.settled(carried)
+    authorities.settled(kind, carried)
     assert Path(carried[setting]).read_text() == carried["ca_pem"]
     Path(carried[setting]).unlink()
     with pytest.raises(Fault, match="makes no sense"):
-        authorities.settled({**values, "ca_pem": "-----BEGIN PRIVATE KEY-----"})
+        authorities.settled(kind, {"ca_pem": "-----BEGIN PRIVATE KEY-----"})

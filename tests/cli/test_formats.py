@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from broker.cli import formats, own_files, ssh_files, variables
-from broker.cli.borrowing import Handed
+from broker.cli import formats, own_files, variables
 from broker.cli.commands import topics
 from broker.cli.faults import Fault
+from broker.kinds.client import Credential
+from broker.kinds.ssh.client import ssh_files
 from tests.cli import broken
 from tests.cli.conftest import TerminalOf
 from tests.cli.terminal import PROGRAM, Terminal
@@ -33,16 +34,15 @@ SSH = {
 }
 
 
-def handed(kind: str, values: dict[str, str]) -> Handed:
+def handed(kind: str, values: dict[str, str]) -> Credential:
     """A credential as `get` has it in hand."""
     lease = {"id": "l01", "kind": kind, "expires_at": "2030-01-01T00:00:00.123456+00:00"}
-    return Handed("trials", kind, lease, values, {})
+    return Credential("trials", kind, lease, values, {})
 
 
 def text(name: str, kind: str, values: dict[str, str]) -> str:
     """What a format writes."""
     chosen = formats.named(name, kind)
-    assert chosen.files is not None
     return formats.text_of(chosen, chosen.files(handed(kind, values), Path("/f")), marked=False)
 
 
@@ -83,7 +83,7 @@ def test_env_unsets_what_could_send_it_elsewhere(monkeypatch: pytest.MonkeyPatch
 
 def test_a_program_gets_one_place_and_no_foreign_one() -> None:
     foreign = {"AWS_PROFILE": "x", "AWS_CONFIG_FILE": "/x", "AWS_PAGER": "", "GUESTKEY_TOKEN": "t", "PGHOST": "mine"}
-    given = variables.environment(S3 | {"endpoint_url": "https://s3.example"}, foreign)
+    given = variables.environment("s3", S3 | {"endpoint_url": "https://s3.example"}, foreign)
     assert {name: value for name, value in given.items() if name.startswith("AWS_")} == {
         "AWS_ACCESS_KEY_ID": "AKIA",
         "AWS_SECRET_ACCESS_KEY": "s3cr3t",
@@ -94,8 +94,8 @@ def test_a_program_gets_one_place_and_no_foreign_one() -> None:
         "AWS_PAGER": "",
     }
     assert given["PGHOST"] == "mine" and "GUESTKEY_TOKEN" not in given
-    assert variables.environment(S3, {})["AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"] == "true"
-    assert "GUESTKEY_PRIVATE_KEY" not in variables.environment(SSH, {})
+    assert variables.environment("s3", S3, {})["AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"] == "true"
+    assert "GUESTKEY_PRIVATE_KEY" not in variables.environment("ssh", SSH, {})
 
 
 def test_credential_process_is_what_aws_documents() -> None:
@@ -130,13 +130,13 @@ def test_pgpass_escapes_what_separates() -> None:
 )
 def test_nothing_the_server_sends_can_steer_openssh(bad: dict[str, str]) -> None:
     with pytest.raises(Fault, match="makes no sense"):
-        ssh_files.files(SSH | bad, Path("/f"))
+        ssh_files(handed("ssh", SSH | bad), Path("/f"))
 
 
 def test_openssh_reads_our_config_as_meant(tmp_path: Path) -> None:
     folder = tmp_path / "a b%h"
     folder.mkdir()
-    for name, content in ssh_files.files(SSH, folder).items():
+    for name, content in ssh_files(handed("ssh", SSH), folder).items():
         (folder / name).write_text(content)
     read = subprocess.run(
         ["ssh", "-G", "-F", folder / "config", "guestkey"], capture_output=True, text=True, check=True

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pymysql.optionfile import Parser
 
-from broker.cli import option_file
 from broker.cli.faults import Fault
+from broker.kinds.mariadb.client import option_file
 from tests.cli.conftest import TerminalOf
 from tests.support.data import BERLIN
 from tests.support.mariadb import WARD_DEIDENTIFIED, Mariadb
@@ -22,11 +22,11 @@ VALUES = {"host": "db", "port": "3306", "username": "gk_x", "password": "a#b c\\
 
 
 def test_nothing_the_server_sends_adds_an_option() -> None:
-    text = option_file.text(VALUES)
+    text = option_file(VALUES)
     assert 'password="a#b c\\\\d"' in text and "\nssl-verify-server-cert\n" in text
     for bad in ("a\nskip-ssl", 'a"b', ""):
         with pytest.raises(Fault, match="makes no sense"):
-            option_file.text(VALUES | {"host": bad})
+            option_file(VALUES | {"host": bad})
 
 
 @pytest.mark.parametrize("ssl", ["verify", "off"])
@@ -34,7 +34,7 @@ def test_file_is_what_other_programs_read(tmp_path: Path, ssl: str) -> None:
     """MariaDB's own, PyMySQL, and MySQL's connector: that takes quotation marks for a part of a password."""
     password, ca = "A1a-aB3dE5fG7hJ9kL2m", "/home/ines/my keys #1/ca.pem"
     file = tmp_path / "my.cnf"
-    file.write_text(option_file.text(VALUES | {"password": password, "ssl_ca": ca, "ssl": ssl}))
+    file.write_text(option_file(VALUES | {"password": password, "ssl_ca": ca, "ssl": ssl}))
     shown = subprocess.run(
         ["my_print_defaults", f"--defaults-file={file}", "client"], capture_output=True, text=True, check=True
     )

@@ -12,7 +12,8 @@ import pytest
 import typer.main
 from jinja2 import Environment, Undefined
 
-from broker.cli import formats, keypairs
+from broker.cli import formats
+from broker.cli.clients import client_of
 from broker.cli.tree import app
 from broker.kinds.base import Kind
 from broker.kinds.discovery import kinds
@@ -140,9 +141,9 @@ def test_what_a_kind_says_to_type_can_be_typed(kind: Kind) -> None:
     for said in (words, kind.use.to_write.format(dataset="trials", slice="full").split()):
         typed = said[: said.index("--")] if "--" in said else said
         assert not said or _misread([word for word in typed if word not in ("trials", "full", kind.name)]) == ""
-    if keypairs.needed(kind.name):
+    if client_of(kind.name).makes_key:
         # Alone, `get` would not know where the key is to be.
         assert "--format" in words or words[1] in ("connect", "run"), words
-    assert keypairs.needed(kind.name) == (kind.proof is not None)
+    assert client_of(kind.name).makes_key == (kind.proof is not None)
     if "--format" in words:
         formats.named(words[words.index("--format") + 1], kind.name)

@@ -10,6 +10,7 @@ import typer
 from broker.cli import children, completing, programs, reasons, variables
 from broker.cli.api import segment
 from broker.cli.borrowing import Wanted, borrowed, settled
+from broker.cli.clients import client_of
 from broker.cli.command import Cli, verb
 from broker.cli.commands import getting
 from broker.cli.commands.nouns import Action, AnyKind, Dataset, Lifetime, MaybeKind, Slice
@@ -35,14 +36,16 @@ def connect(
     lifetime: Lifetime = None,
     action: Action = "read",
 ) -> int:
-    """Open a dataset in psql, mariadb or sftp, or list it with aws, with a fresh lease that ends with the program."""
+    """Open a dataset in psql, or the program for its kind, with a fresh lease that ends with the program."""
     wanted = settled(cli, Wanted(dataset, slice_, kind, lifetime, action))
-    program = programs.program_for(dataset, wanted.kind, action)
-    with borrowed(cli, wanted) as handed, programs.beside(handed) as beside:
-        opened = programs.opening(program, handed, beside)
-        for line in opened.said:
-            cli.out.remark(line)
-        return children.run(opened.command, variables.environment(handed.values, os.environ) | beside)
+    # Where there is no slice, and so no kind, the gate says why.
+    program = programs.program_for(dataset, wanted.kind, action) if wanted.kind else ""
+    with borrowed(cli, wanted) as credential, programs.beside(credential) as beside:
+        program = program or programs.program_for(dataset, credential.kind, action)
+        command, said = client_of(credential.kind).opening(program, credential, beside)
+        for line in said:
+            cli.out.remark(safe(line))
+        return children.run(command, variables.environment(credential.kind, credential.values, os.environ) | beside)
 
 
 def run(
@@ -56,8 +59,8 @@ def run(
 ) -> int:
     """Run a program with a fresh lease in its environment (PG…, AWS_…, GUESTKEY_…), and end the lease when it ends."""
     wanted = settled(cli, Wanted(dataset, slice_, kind, lifetime, action))
-    with borrowed(cli, wanted) as handed, programs.beside(handed) as beside:
-        return children.run(command, variables.environment(handed.values, os.environ) | beside)
+    with borrowed(cli, wanted) as credential, programs.beside(credential) as beside:
+        return children.run(command, variables.environment(credential.kind, credential.values, os.environ) | beside)
 
 
 def why(

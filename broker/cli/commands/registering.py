@@ -6,15 +6,15 @@ Rows are read here, on the caller's own machine, with a lease of the caller's ow
 from __future__ import annotations
 
 import os
-import re
 from typing import Annotated, Any
 
 import typer
 
 from broker.base import filter_text
-from broker.cli import children, completing, variables
+from broker.cli import children, completing, programs, variables
 from broker.cli.api import Json, segment
-from broker.cli.borrowing import Wanted, borrowed
+from broker.cli.borrowing import Wanted, borrowed, settled
+from broker.cli.clients import client_of
 from broker.cli.command import Cli, verb
 from broker.cli.commands.changing import waits
 from broker.cli.commands.nouns import Dataset, Limit, Reason, Slice, group
@@ -22,9 +22,8 @@ from broker.cli.faults import Code, Fault
 from broker.cli.output import Column
 
 CONNECTION = completing.names("/connections", "name", "to")
-_DATABASE = completing.names("/connections?kind=postgres", "name")
 Connection = Annotated[
-    str, typer.Argument(help="The connected database's name.", metavar="CONNECTION", autocompletion=_DATABASE)
+    str, typer.Argument(help="The connected database's name.", metavar="CONNECTION", autocompletion=CONNECTION)
 ]
 Name = Annotated[str, typer.Argument(help="The slice's name.", metavar="SLICE")]
 _CONNECTIONS = (
@@ -54,9 +53,7 @@ _COLUMNS = (
     Column("looks like", "personal"),
     Column("because", "why"),
 )
-_RELATION = re.compile(r"[a-z_][a-z0-9_]*(?:\.[a-z_][a-z0-9_]*)?")
 _PREVIEW_SECONDS = "60s"
-_OF_TABLES = ("postgres", "mariadb")
 
 
 def mount(app: typer.Typer, datasets: typer.Typer) -> None:
@@ -84,15 +81,18 @@ def preview(
     rows: Annotated[int, typer.Option(min=1, max=100, help="How many rows.")] = 5,
 ) -> int:
     """Show a few rows of a dataset, as whoever may read it: with a lease of a minute that is ended at once."""
-    psql = children.find_psql()
-    with borrowed(cli, Wanted(dataset, slice_, "postgres", _PREVIEW_SECONDS)) as handed:
-        relation = str(handed.values.get("relation"))
-        if _RELATION.fullmatch(relation) is None:
-            raise Fault(Code.FAULT, "The broker named a relation that cannot be one.", next_step="guestkey doctor")
-        # psql writes out control characters of values; nothing of them reaches the terminal as such.
-        query = f"SELECT * FROM {relation} LIMIT {rows}"  # noqa: S608  checked above
-        surroundings = variables.environment(handed.values, os.environ)
-        code = children.run([psql, "-X", "-P", "pager=off", "-c", query], surroundings)
+    wanted = settled(cli, Wanted(dataset, slice_, None, _PREVIEW_SECONDS))
+    program = programs.program_for(dataset, wanted.kind, "read") if wanted.kind else ""
+    with borrowed(cli, wanted) as credential:
+        command = client_of(credential.kind).preview(program, credential, rows)
+        if command is None:
+            raise Fault(
+                Code.USAGE,
+                f"No rows can be shown of a slice of kind {credential.kind}.",
+                next_step=f"guestkey connect {dataset}",
+            )
+        surroundings = variables.environment(credential.kind, credential.values, os.environ)
+        code = children.run(command, surroundings)
     return Code.FAULT if code else Code.DONE
 
 
@@ -133,8 +133,11 @@ def add_slice(
         typer.Option(help="Only rows like: site=berlin, age>=18, 'site in \"Ulm, Nord\",Bonn', 'x is null'."),
     ] = None,
     kind: Annotated[
-        str, typer.Option(help="Its kind: guestkey kind list.", autocompletion=completing.KINDS)
-    ] = "postgres",
+        str | None,
+        typer.Option(
+            help="Its kind: guestkey kind list; a database of PostgreSQL if left out.", autocompletion=completing.KINDS
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Of other kinds, what else says where it lies.", metavar="NAME=VALUE"),
@@ -149,7 +152,7 @@ def add_slice(
     ] = False,
 ) -> None:
     """Register a slice: some columns and rows of a table, or, with --kind, what else a connection leads to."""
-    if kind in _OF_TABLES:
+    if kind is None or client_of(kind).of_tables:
         bound = _of_table(table, column or [], where or [])
     elif table or column or where:
         raise Fault(
@@ -162,7 +165,7 @@ def add_slice(
     body = {
         "name": slice_,
         "description": description,
-        "kind": kind,
+        **({"kind": kind} if kind else {}),
         "binding": {"connection": connection, **bound, **({"fast": True} if fast else {})},
         "actions": action or ["read"],
     }

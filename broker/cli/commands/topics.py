@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from textwrap import fill
 from typing import Annotated
 
 import typer
 
+from broker.cli.clients import CLIENTS
 from broker.cli.command import Cli, verb
 from broker.cli.faults import Code, Fault
+from broker.cli.formats import FORMATS
 from broker.cli.output import Column
 
 _FOLDER = files("broker.cli") / "topics"
+_WIDTH = 116
 
 
 def names() -> list[str]:
@@ -27,12 +31,28 @@ def read(topic: str) -> str:
     """
     if topic not in names():
         raise Fault(Code.NOT_FOUND, f"There is no topic {topic!r}.", next_step="guestkey help")
-    return (_FOLDER / f"{topic}.txt").read_text(encoding="utf-8")
+    text = (_FOLDER / f"{topic}.txt").read_text(encoding="utf-8")
+    return text.replace("{formats}", _formats()).replace("{variables}", _variables())
 
 
 def about(topic: str) -> str:
     """What a topic is about, in a line."""
     return read(topic).splitlines()[0].partition(": ")[2]
+
+
+def _formats() -> str:
+    return "\n".join(f"    {one.name:<20} {one.about}" for one in FORMATS.values())
+
+
+def _variables() -> str:
+    """What programs are given by each kind: what its tools read, and the names of files."""
+    said = {kind: ", ".join([*client.variables, *client.file_variables]) for kind, client in CLIENTS.items()}
+    lines = [
+        fill(names, _WIDTH, initial_indent=f"    {kind:<10} ", subsequent_indent=" " * 15)
+        for kind, names in said.items()
+        if names
+    ]
+    return "\n".join(lines)
 
 
 def mount(app: typer.Typer) -> None:

@@ -1,4 +1,4 @@
-"""An option file of MariaDB's programs (`--defaults-file`), so that a password is in no argument. Pure.
+"""How guests use a user of MariaDB: an option file (`--defaults-file`), so that a password is in no argument.
 
 PyMySQL (`read_default_file`) and MySQL's connector for Python (`option_files`) read it, too.
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
-from broker.cli.faults import Code, Fault
+from broker.kinds.client import Client, Credential, Files, Format, Program, unusable
 
-NAME = "my.cnf"
+_FILE, _VARIABLE = "my.cnf", "GUESTKEY_OPTION_FILE"
 _OPTIONS = {"host": "host", "port": "port", "user": "username", "password": "password", "ssl-ca": "ssl_ca"}
 _OPTIONAL = frozenset({"ssl-ca"})
 _WORD = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
@@ -22,7 +23,7 @@ _BARE = frozenset({"port", "password"})
 _CONNECTOR = {True: ["ssl_verify_cert=True", "ssl_verify_identity=True"], False: ["ssl_disabled=True"]}
 
 
-def text(values: Mapping[str, Any]) -> str:
+def option_file(values: Mapping[str, Any]) -> str:
     """The file.
 
     Raises:
@@ -38,21 +39,46 @@ def text(values: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def schema(values: Mapping[str, Any]) -> str:
-    """The database that the view lies in."""
-    return str(values.get("relation", "")).partition(".")[0]
-
-
 def _written(values: Mapping[str, Any], name: str) -> str:
     value = str(values.get(name) or "")
     # A quotation mark cannot be written inside of any.
     if not value or '"' in value or any(unicodedata.category(character) == "Cc" for character in value):
-        raise Fault(
-            Code.FAULT,
-            "The server's answer makes no sense.",
-            why=f"The credential has no usable {name}.",
-            next_step="guestkey doctor",
-        )
+        raise unusable(name)
     if name in _BARE and _WORD.fullmatch(value):
         return value
     return '"' + value.replace("\\", "\\\\") + '"'
+
+
+def _files(credential: Credential, _folder: Path) -> Files:
+    return {_FILE: option_file(credential.values)}
+
+
+class MariadbClient(Client):
+    """See `Client`."""
+
+    program = Program("mariadb", "MariaDB's client")
+    formats = (
+        Format(
+            "my-cnf",
+            "an option file, for mariadb --defaults-file",
+            _files,
+            marked=True,
+            use="mariadb --defaults-file={out}",
+        ),
+    )
+    file_variables: ClassVar[Mapping[str, str]] = {_VARIABLE: _FILE}
+    authority = "ssl_ca"
+    of_tables = True
+
+    def files(self, credential: Credential, folder: Path) -> Files:
+        """See `Client.files`."""
+        return _files(credential, folder)
+
+    def opening(self, program: str, credential: Credential, files: Mapping[str, str]) -> tuple[list[str], list[str]]:
+        """See `Client.opening`: in the database that the view lies in."""
+        relation = str(credential.values.get("relation", ""))
+        command = [program, f"--defaults-file={files[_VARIABLE]}", relation.partition(".")[0]]
+        return command, [f"You can read {relation}."]
+
+
+CLIENT = MariadbClient()
