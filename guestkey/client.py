@@ -158,7 +158,9 @@ class Client(Closing):
             self._lose(wish, key)
             raise
         if not isinstance(answer.get("credential"), dict):
-            raise Fault(Code.FAULT, "This credential was handed over before.", next_step="Ask again.")
+            raise Fault(
+                Code.FAULT, "This credential was already delivered.", next_step="Run it again to get a new one."
+            )
         return answer
 
     def _lose(self, wish: Wish, key: str) -> None:

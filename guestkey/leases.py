@@ -159,5 +159,5 @@ class Lease(Closing):
 def _time(shown: Mapping[str, Any], name: str) -> datetime:
     found = moment(shown.get(name))
     if found is None:
-        raise Fault(Code.FAULT, "The server's answer makes no sense.", why=f"A lease without {name}.")
+        raise Fault(Code.FAULT, "The server's answer is not valid.", why=f"A lease without {name}.")
     return found

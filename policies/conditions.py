@@ -63,8 +63,8 @@ class FactorFresh:
             return Held(
                 _someone(
                     "factor_impossible",
-                    "This rule asks for a second factor, which only people have.",
-                    "Ask for a role made for services.",
+                    "This rule needs a second factor, which only people have.",
+                    "Request a role for services.",
                 ),
                 unknown=True,
             )
@@ -77,7 +77,9 @@ class FactorFresh:
             return Held(reason, unknown=True, factor_max_age=self.max_age)
         if caller.factor_at is None:
             reason = _factor(
-                "factor_missing", "No second factor was proven in this session.", "Confirm it is you, then try again."
+                "factor_missing",
+                "No second factor was confirmed in this session.",
+                "Confirm your second factor, then try again.",
             )
             return Held(reason, unknown=True, factor_max_age=self.max_age)
         age = (now - caller.factor_at).total_seconds()
@@ -86,9 +88,9 @@ class FactorFresh:
             return Held()
         reason = _factor(
             "factor_stale",
-            f"Your second factor was proven {_duration(int(max(age, 0)))} ago; this rule asks for at most"
+            f"Your second factor was confirmed {_duration(int(max(age, 0)))} ago; this rule allows at most"
             f" {_duration(self.max_age)}.",
-            "Confirm it is you, then try again.",
+            "Confirm your second factor, then try again.",
         )
         return Held(reason, factor_max_age=self.max_age)
 
@@ -104,8 +106,8 @@ class LifetimeAtMost:
         if facts.lifetime is not None and facts.lifetime > self.seconds:
             reason = _you(
                 "lifetime_too_long",
-                f"{_duration(facts.lifetime)} was asked for; this rule allows {_duration(self.seconds)}.",
-                f"Ask for {_duration(self.seconds)} or less.",
+                f"{_duration(facts.lifetime)} was requested; this rule allows {_duration(self.seconds)}.",
+                f"Request {_duration(self.seconds)} or less.",
             )
             return Held(reason, max_lifetime=self.seconds)
         return Held(max_lifetime=self.seconds)
@@ -131,8 +133,8 @@ class Hours:
         next_open = self._next_opening(local, zone, now)
         reason = Reason(
             "outside_hours",
-            f"This is open from {self.start:02}:00 to {self.end:02}:00 {self.zone}{self._days()}.",
-            "Come back when it opens.",
+            f"Access is allowed from {self.start:02}:00 to {self.end:02}:00 {self.zone}{self._days()}.",
+            "Try again at that time.",
             "time",
             opens_at=next_open,
             temporary=True,
@@ -194,8 +196,8 @@ class EvidenceHeld:
         """Unknowable, hence a denial where a rule allows."""
         reason = _someone(
             f"{self.sort}_missing",
-            f"The vendor has no valid {self.sort} {self.name!r} on record.",
-            "Ask your vendor's lead to have it recorded.",
+            f"The vendor has no valid {self.sort} {self.name!r} on file.",
+            "Ask your vendor's lead to have it added.",
         )
         return Held(reason, unknown=True)
 

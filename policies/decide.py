@@ -50,7 +50,7 @@ def decide(facts: Facts, rules: Rules | None, now: datetime) -> Decision:
         unknown = Reason(
             "dataset_unknown",
             "There is no such dataset, or it is not offered to you.",
-            "Check the name, or ask who invited you to have it offered.",
+            "Check the name, or ask the person who invited you to have it offered.",
             "someone",
         )
         return Decision(False, (*reasons, unknown), tuple(passed), (), revision, now, visible=False)
@@ -77,7 +77,7 @@ def _conclude(
     chosen: _Attempt | None = None
     if len({attempt.slice for attempt in good}) > 1:
         names = ", ".join(sorted({attempt.slice for attempt in good}))
-        sentence = f"Several slices are open to you: {names}."
+        sentence = f"You can use several slices: {names}."
         reasons.append(Reason("slice_unnamed", sentence, "Name one of them.", "you", temporary=True))
     elif good:
         # The longest bound wins; the grant's id breaks ties, so that equal questions get equal answers.
@@ -125,20 +125,20 @@ def _vendor_of(facts: Facts) -> str | bool | None:
 def _closed_reasons(facts: Facts) -> list[Reason]:
     if facts.closed_at is None:
         return []
-    return [Reason("closed", "Guestkey is closed at the moment.", "An admin of the organisation opens it.", "someone")]
+    return [Reason("closed", "Guestkey is closed.", "Ask an admin of the organisation to open it.", "someone")]
 
 
 def _caller_reasons(facts: Facts) -> list[Reason]:
     caller = facts.caller
     if caller is None or not caller.subject.startswith(("person:", "service:")):
-        return [Reason("caller_unknown", "Nobody is known behind this request.", "Sign in first.", "you")]
+        return [Reason("caller_unknown", "You are not signed in.", "Sign in first.", "you")]
     if caller.status == "active":
         return []
     if caller.status == "pending":
         return [
             Reason(
                 "person_pending",
-                "Your joining has not been confirmed yet.",
+                "An admin has not confirmed you yet.",
                 "Ask an admin of the organisation to confirm it.",
                 "someone",
             )
@@ -156,9 +156,9 @@ def _vendor_reasons(facts: Facts) -> list[Reason]:
         return []
     known = vendor.status if vendor.status in ("onboarding", "suspended", "offboarded") else "suspended"
     sentences = {
-        "onboarding": "Your vendor is still being taken on.",
+        "onboarding": "Your vendor has not been activated yet.",
         "suspended": "Your vendor is suspended.",
-        "offboarded": "Your vendor no longer works for this organisation.",
+        "offboarded": "Your vendor was offboarded.",
     }
     return [Reason(f"vendor_{known}", sentences[known], "Ask an admin of the organisation.", "someone")]
 
@@ -169,8 +169,8 @@ def _dataset_reasons(facts: Facts, dataset: DatasetFacts, now: datetime) -> list
         reasons.append(
             Reason(
                 "labelled_by_you",
-                "You chose this dataset's labels, which decide who gets what, so it is not yours to read.",
-                "Have somebody else read it, or have its labels proposed and agreed anew by two others.",
+                "You chose this dataset's labels, which decide who has access, so you cannot read it.",
+                "Ask someone else to read it, or ask two other people to propose and approve its labels again.",
                 "someone",
             )
         )
@@ -200,7 +200,7 @@ def _covering(facts: Facts, now: datetime) -> tuple[list[GrantFacts], list[Reaso
         return [], [
             Reason(
                 "grant_held",
-                "Your grant waits to be confirmed: the records were restored from a backup.",
+                "Your grant must be confirmed first, because the records were restored from a backup.",
                 "Ask an admin of the organisation to confirm it.",
                 "someone",
             )
@@ -208,12 +208,14 @@ def _covering(facts: Facts, now: datetime) -> tuple[list[GrantFacts], list[Reaso
     coming = sorted(grant.starts_at for grant in held if grant.starts_at > now)
     if coming:
         return [], [
-            Reason("grant_not_started", "Your grant has not begun.", "Wait for it.", "time", opens_at=coming[0])
+            Reason(
+                "grant_not_started", "Your grant has not started.", "Wait until it starts.", "time", opens_at=coming[0]
+            )
         ]
-    advice = "Ask for a role on it: `guestkey request new`."
+    advice = "Request a role on it: `guestkey request new`."
     if held:
         return [], [Reason("grant_ended", "Your grant has ended.", advice, "you")]
-    return [], [Reason("no_grant", "You hold no grant on this dataset.", advice, "you")]
+    return [], [Reason("no_grant", "You have no grant on this dataset.", advice, "you")]
 
 
 def _names(grant: GrantFacts, facts: Facts) -> bool:
@@ -248,8 +250,8 @@ def _attempt(
         reasons.append(
             Reason(
                 "lifetime_too_long",
-                f"{facts.lifetime} s was asked for; your grant allows {lifetime} s.",
-                f"Ask for {lifetime} s or less.",
+                f"{facts.lifetime} s was requested; your grant allows {lifetime} s.",
+                f"Request {lifetime} s or less.",
                 "you",
             )
         )
@@ -285,29 +287,31 @@ def _max_lifetime(held: tuple[Held, ...], grant: GrantFacts) -> int | None:
 def _slice_reasons(facts: Facts, dataset: DatasetFacts, grant: GrantFacts, name: str) -> list[Reason]:
     slice_ = next((slice_ for slice_ in dataset.slices if slice_.name == name), None)
     if slice_ is None:
-        return [Reason("slice_unknown", "The dataset has no such slice.", "`guestkey dataset show` lists them.", "you")]
+        return [
+            Reason(
+                "slice_unknown", "The dataset has no such slice.", "`guestkey dataset show` lists its slices.", "you"
+            )
+        ]
     reasons = []
     if slice_.bound_by is not None and slice_.bound_by == _person_behind(facts):
         reasons.append(
             Reason(
                 "bound_by_you",
-                f"You bound the slice {name!r} to where it lives, so it is not yours to read.",
-                "Have somebody else read it, or use another slice.",
+                f"You bound the slice {name!r} to its data, so you cannot read it.",
+                "Ask someone else to read it, or use another slice.",
                 "someone",
             )
         )
     if grant.slice is not None and grant.slice != name:
         reasons.append(
-            Reason(
-                "slice_not_granted", f"Your grant covers only the slice {grant.slice!r}.", "Ask for that one.", "you"
-            )
+            Reason("slice_not_granted", f"Your grant covers only the slice {grant.slice!r}.", "Use that slice.", "you")
         )
     if slice_.changed:
         reasons.append(
             Reason(
                 "slice_changed",
-                "The table behind this slice is not any more what its owner saw.",
-                "Its owner has been told: ask them to look at it and confirm it.",
+                "The table behind this slice has changed since its owner checked it.",
+                "Ask the dataset's owner to check the table and confirm the slice.",
                 "someone",
             )
         )
@@ -323,7 +327,7 @@ def _slice_reasons(facts: Facts, dataset: DatasetFacts, grant: GrantFacts, name:
         )
     if facts.action not in slice_.actions:
         reasons.append(
-            Reason("action_not_served", f"This slice does not serve {facts.action!r}.", "Ask its owner.", "someone")
+            Reason("action_not_served", f"This slice does not allow {facts.action!r}.", "Ask its owner.", "someone")
         )
     return reasons
 
@@ -358,8 +362,8 @@ def _unmet(held: tuple[Held, ...]) -> int:
 def _no_rule(facts: Facts) -> Reason:
     return Reason(
         "no_rule",
-        f"No rule lets your role {facts.action} this slice.",
-        "Ask for another slice or role.",
+        f"No rule allows your role to {facts.action} this slice.",
+        "Request another slice or role.",
         "someone",
     )
 
@@ -367,7 +371,7 @@ def _no_rule(facts: Facts) -> Reason:
 def _rules_missing() -> Reason:
     return Reason(
         "rules_missing",
-        "The rules cannot be read, so nothing is allowed.",
-        "Tell the operator: /readyz names what is missing.",
+        "The rules cannot be loaded, so all access is denied.",
+        "Tell the operator: /readyz shows what is missing.",
         "someone",
     )

@@ -237,12 +237,12 @@ def _parse_rules(text: str, networks: Networks, problems: list[Problem]) -> list
         rule = Rule(role, target, slice_, action, conditions, effect, line)
         wrong = _wrong(rule, networks)
         if rule in seen:
-            wrong.append(f"says the same as line {seen[rule]}")
+            wrong.append(f"is the same as line {seen[rule]}")
         seen.setdefault(rule, line)
         problems.extend(Problem("rules.csv", line, what) for what in wrong)
         rules.append(rule)
     if not rules and not problems:
-        problems.append(Problem("rules.csv", 1, "no rule at all: nobody could get anything"))
+        problems.append(Problem("rules.csv", 1, "there are no rules, so no one would have access"))
     return rules
 
 
@@ -271,7 +271,7 @@ def _wrong_conditions(rule: Rule, networks: Networks) -> list[str]:
         except UnknownCondition as error:
             wrong.append(str(error))
     if len(set(words)) != len(words):
-        wrong.append("a condition stands twice")
+        wrong.append("a condition is given twice")
     if rule.effect == "allow" and not any(isinstance(condition, LifetimeAtMost) for condition in parsed):
         wrong.append("a rule that allows must bound the lifetime (ttl<=…)")
     return wrong

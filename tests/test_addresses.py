@@ -35,7 +35,7 @@ def spellings(address: IPv4Address) -> list[str]:
 
 
 @given(v4)
-def test_every_spelling_of_an_ipv4_host_is_that_host(address: IPv4Address) -> None:
+def test_ipv4_spellings_are_normalised(address: IPv4Address) -> None:
     network = (IPv4Network((int(address) & 0xFFFFFF00, 24)),)
     for text in spellings(address):
         assert parse(text) == address, text
@@ -44,13 +44,13 @@ def test_every_spelling_of_an_ipv4_host_is_that_host(address: IPv4Address) -> No
 
 
 @given(v6)
-def test_every_spelling_of_an_ipv6_host_is_one_text(address: IPv6Address) -> None:
+def test_ipv6_spellings_are_normalised(address: IPv6Address) -> None:
     said = {str(parse(text)) for text in (str(address), address.exploded, address.exploded.upper(), f"{address}%1")}
     assert len(said) == 1
 
 
 @given(st.text() | st.from_regex(r"[0-9a-fA-F:.%\[\]/]{0,40}"))
-def test_any_text_is_an_address_in_one_spelling_or_none(text: str) -> None:
+def test_any_text_parses_to_one_spelling_or_none(text: str) -> None:
     found = parse(text)
     assert found is None or (parse(str(found)) == found and "%" not in str(found))
     if found is None:
@@ -58,12 +58,12 @@ def test_any_text_is_an_address_in_one_spelling_or_none(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", None, "203.0.113.07", "203.0.113.7:80", "3405803783", "0xcb.0.113.7", "unknown"])
-def test_what_is_no_address_is_unknown(text: str | None) -> None:
+def test_invalid_address_is_unknown(text: str | None) -> None:
     assert parse(text) is None and lies_in(text, DENIED) is None and counted_as(text) == ("", "")
 
 
 @pytest.mark.parametrize("text", ["2002:cb00:7107::1", "2001:0:4136:e378:8000:63bf:34ff:8ef8", "::203.0.113.7"])
-def test_the_end_of_a_tunnel_out_of_a_network_is_unknown_there(text: str) -> None:
+def test_tunnel_addresses_are_unknown_in_their_network(text: str) -> None:
     """It may be anybody behind that host: neither let in as of the network, nor past where it is denied."""
     assert lies_in(text, DENIED) is None
     assert lies_in(text, [ip_network("198.51.100.0/24")]) is False
@@ -86,7 +86,7 @@ def test_networks_of_ipv4_hosts_are_ipv4(text: str, meant: str) -> None:
 
 
 @given(st.integers(0, 2**48 - 1), st.integers(0, 2**16 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
-def test_a_subnet_counts_as_one(site: int, subnet: int, one: int, other: int) -> None:
+def test_ipv6_subnet_counts_as_one_address(site: int, subnet: int, one: int, other: int) -> None:
     here = (0x2A << 120) | (site >> 8 << 80) | (subnet << 64)
     assert counted_as(str(IPv6Address(here | one))) == counted_as(str(IPv6Address(here | other)))
     beside = str(IPv6Address((here ^ (1 << 64)) | one))
@@ -125,7 +125,7 @@ def forwarded(*chain: str, proto: str | None = None) -> list[tuple[bytes, bytes]
         (["198.51.100.4\xa0"], None),
     ],
 )
-def test_the_client_is_the_first_from_the_right_that_is_no_proxy_of_ours(chain: list[str], client: str | None) -> None:
+def test_client_is_the_rightmost_untrusted_forwarded_address(chain: list[str], client: str | None) -> None:
     for peer in (PROXY, f"::ffff:{PROXY}", "2001:0db8:00aa::80"):
         seen = PROXIES.seen(peer, "http", forwarded(*chain)).address
         assert seen == client or (client == PROXY and seen == str(parse(peer))), peer
@@ -150,12 +150,14 @@ def test_the_client_is_the_first_from_the_right_that_is_no_proxy_of_ours(chain: 
         ("https;q=1", ["198.51.100.4"], "http"),
     ],
 )
-def test_the_scheme_is_that_of_the_clients_own_leg(proto: str, chain: list[str], scheme: str) -> None:
+def test_scheme_is_the_clients_own(proto: str, chain: list[str], scheme: str) -> None:
     assert PROXIES.seen(PROXY, "http", forwarded(*chain, proto=proto)).scheme == scheme
 
 
 @given(v4 | v6, st.lists(st.text(max_size=40), max_size=4), st.text(max_size=20))
-def test_nobody_else_is_believed(peer: IPv4Address | IPv6Address, chain: list[str], proto: str) -> None:
+def test_forwarded_headers_of_untrusted_peers_are_ignored(
+    peer: IPv4Address | IPv6Address, chain: list[str], proto: str
+) -> None:
     headers = [(b"x-forwarded-for", entry.encode()) for entry in chain] + [(b"x-forwarded-proto", proto.encode())]
     if str(peer) not in PROXIES:
         assert PROXIES.seen(str(peer), "http", headers) == Seen(str(parse(str(peer))), "http")
@@ -163,6 +165,6 @@ def test_nobody_else_is_believed(peer: IPv4Address | IPv6Address, chain: list[st
     assert trusted.scheme in ("http", "https") and (trusted.address is None or parse(trusted.address) is not None)
 
 
-def test_forwarded_of_rfc_7239_is_nobodys_word() -> None:
+def test_rfc_7239_forwarded_header_is_ignored() -> None:
     headers = [(b"forwarded", b"for=203.0.113.9;proto=https"), (b"x-real-ip", b"203.0.113.9")]
     assert PROXIES.seen(PROXY, "http", headers) == Seen(PROXY, "http")

@@ -31,29 +31,29 @@ numbers = st.one_of(st.integers(-(2**63), 2**63), st.floats(allow_nan=False, all
 
 
 @given(texts, st.sampled_from(["=", "<>", "<", "<=", ">", ">="]))
-def test_written_condition_is_read_as_the_same(value: str, operator: str) -> None:
+def test_condition_text_round_trips(value: str, operator: str) -> None:
     row = ["site", operator, value]
     assert read_condition(write_condition(row)) == row
     assert read_condition(shlex.split(shlex.quote(write_condition(row)))[0]) == row
 
 
 @given(st.lists(texts, min_size=1, max_size=6))
-def test_written_list_is_read_as_the_same(values: list[str]) -> None:
+def test_list_text_round_trips(values: list[str]) -> None:
     assert read_condition(write_condition(["site", "in", values])) == ["site", "in", values]
 
 
 @given(numbers)
-def test_numbers_and_truths_are_written_as_their_text(value: float | bool) -> None:
+def test_numbers_and_booleans_are_written_as_text(value: float | bool) -> None:
     text = str(value).lower() if isinstance(value, bool) else str(value)
     assert read_value(write_value(value)) == text
 
 
 @given(texts)
-def test_nothing_invisible_is_written(value: str) -> None:
+def test_invisible_characters_are_escaped(value: str) -> None:
     assert all(character.isprintable() for character in write_value(value))
 
 
-def test_values_with_commas_are_told_apart() -> None:
+def test_values_with_commas_are_quoted() -> None:
     assert read_condition('site in "Ulm, Nord",Bonn') == ["site", "in", ["Ulm, Nord", "Bonn"]]
     assert read_values(' a ,"b" , c d') == ["a", "b", "c d"]
 
@@ -65,6 +65,6 @@ def test_values_with_commas_are_told_apart() -> None:
         *('site="x', 'site="x" y', 'site in "a" b', "site==x", "site is null x", 'site="\\q"', "age=<3"),
     ],
 )
-def test_text_that_is_no_condition_or_two_is_refused(text: str) -> None:
+def test_text_other_than_one_condition_is_refused(text: str) -> None:
     with pytest.raises(Unreadable):
         read_condition(text)

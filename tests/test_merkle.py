@@ -35,7 +35,7 @@ def tree_of(leaves: list[bytes]) -> merkle.Subtrees:
 
 
 @pytest.mark.parametrize("size", range(1, 9))
-def test_roots_are_those_of_the_vectors(size: int) -> None:
+def test_roots_match_the_test_vectors(size: int) -> None:
     assert merkle.root(tree_of(LEAVES), size).hex() == ROOTS[size - 1]
 
 
@@ -43,7 +43,7 @@ def test_the_empty_tree_has_a_root() -> None:
     assert hashlib.sha256(b"").digest() == merkle.root(tree_of([]), 0)
 
 
-def test_every_leaf_of_every_size_is_proven_and_nothing_else() -> None:
+def test_inclusion_proofs_verify_only_their_leaf() -> None:
     leaves = [bytes([number]) * 3 for number in range(MANY)]
     tree = tree_of(leaves)
     for size in range(1, MANY + 1):
@@ -58,7 +58,7 @@ def test_every_leaf_of_every_size_is_proven_and_nothing_else() -> None:
                 assert not merkle.included(leaves[index], index, size, path[:-1], root)
 
 
-def test_every_beginning_is_proven_and_nothing_else() -> None:
+def test_consistency_proofs_verify_only_true_prefixes() -> None:
     tree = tree_of([bytes([number]) for number in range(MANY)])
     other = tree_of([bytes([number + 1]) for number in range(MANY)])
     for size in range(1, MANY + 1):
@@ -71,7 +71,7 @@ def test_every_beginning_is_proven_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(("index", "size"), [(-1, 3), (3, 3), (0, 0)])
-def test_what_is_not_in_the_tree_has_no_path(index: int, size: int) -> None:
+def test_missing_leaf_has_no_proof(index: int, size: int) -> None:
     with pytest.raises(ValueError, match="no such leaf"):
         merkle.inclusion(tree_of(LEAVES), index, size)
 
@@ -85,7 +85,7 @@ def key_of(private: Ed25519PrivateKey, name: str = "guestkey.log/abc123") -> Key
     return Key(name, private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
 
 
-def test_a_checkpoint_is_opened_with_its_key_only(private: Ed25519PrivateKey) -> None:
+def test_checkpoint_verifies_only_with_its_key(private: Ed25519PrivateKey) -> None:
     key = Key.parse(str(key_of(private)))
     made = Checkpoint(key.name, 12, bytes(range(32)))
     signed = note(made, key, private.sign(made.body().encode()))
@@ -99,7 +99,7 @@ def test_a_checkpoint_is_opened_with_its_key_only(private: Ed25519PrivateKey) ->
         opened(signed, key_of(private, "another.log"))
 
 
-def test_a_key_that_is_none_is_refused(private: Ed25519PrivateKey) -> None:
+def test_invalid_log_key_is_refused(private: Ed25519PrivateKey) -> None:
     text = str(key_of(private))
     for bad in ("", "x", text[:-4], text.replace("abc123", "abc124"), " +" + text, "a b+" + text.partition("+")[2]):
         with pytest.raises(BadCheckpoint):

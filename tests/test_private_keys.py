@@ -100,16 +100,16 @@ FORMS = forms()
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_every_form_of_a_private_key_is_told_and_never_leaves_the_machine(name: str, tmp_path: Path) -> None:
+def test_every_private_key_format_is_detected_and_not_sent(name: str, tmp_path: Path) -> None:
     assert is_private(FORMS[name])
     (tmp_path / "key.pub").write_bytes(FORMS[name])
     with pytest.raises(Fault) as refused:
         keypairs.read(tmp_path / "key.pub")
-    assert refused.value.code == Code.USAGE and "holds a private key" in str(refused.value)
+    assert refused.value.code == Code.USAGE and "contains a private key" in str(refused.value)
 
 
 @pytest.mark.parametrize("name", [name for name, form in FORMS.items() if form.isascii() and b"\0" not in form])
-def test_the_server_tells_every_form_that_comes_as_text(name: str) -> None:
+def test_server_detects_every_textual_private_key_format(name: str) -> None:
     asked = [kind for kind in kinds.values() if kind.proof is not None]
     assert {kind.name for kind in asked} == {"ssh", "x509"}
     for kind in asked:
@@ -118,7 +118,7 @@ def test_the_server_tells_every_form_that_comes_as_text(name: str) -> None:
         assert "was a private key" in refused.value.detail or "was the private key" in refused.value.detail
 
 
-def test_what_is_public_is_not_taken_for_private(tmp_path: Path) -> None:
+def test_public_keys_are_not_detected_as_private(tmp_path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
     public = [(tmp_path / "key.pub").read_bytes(), b"---- BEGIN SSH2 PUBLIC KEY ----\nAAAA\n", b"", b"\x00" * 40]
     for name, key in KEYS.items():

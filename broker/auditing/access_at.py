@@ -80,7 +80,7 @@ def access_at(tx: Transaction, caller: Caller, at: datetime, about: About) -> Ac
         Invalid: nothing is named.
     """
     if not sees_everything(caller):
-        raise Forbidden("Only admins and auditors see this.", advice="Ask an auditor of the organisation.")
+        raise Forbidden("Only admins and auditors can see this.", advice="Ask an auditor of the organisation.")
     if about == About():
         raise Invalid("Name a dataset, a person or a vendor.", field="/query/dataset")
     revision = tx.execute(

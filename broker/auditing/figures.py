@@ -55,7 +55,7 @@ def per_day(tx: Transaction, caller: Caller, now: datetime) -> list[Day]:
         Forbidden: the caller does not see everything.
     """
     if not sees_everything(caller):
-        raise Forbidden("Only admins and auditors see this.", advice="Ask an auditor of the organisation.")
+        raise Forbidden("Only admins and auditors can see this.", advice="Ask an auditor of the organisation.")
     today = now.astimezone(UTC).date()
     counted: dict[date, dict[str, int]] = defaultdict(dict)
     for day, kind, count in tx.execute(days_query(datetime.combine(today, datetime.min.time(), UTC))):

@@ -100,11 +100,11 @@ def grown(tx: Transaction, caller: Caller, first: int, size: int) -> list[bytes]
     newest = tx.execute(select(LogEntry.index).order_by(LogEntry.index.desc()).limit(1)).scalar_one_or_none()
     if newest is None or not 0 < first <= size <= newest + 1:
         raise Invalid(
-            "The log never had that many entries.", advice="Take both sizes from checkpoints, the older one first."
+            "The log has never had that many entries.", advice="Take both sizes from checkpoints, the older one first."
         )
     return merkle.consistency(Tree(tx, size).subtree, first, size)
 
 
 def _may_see(caller: Caller) -> None:
     if not sees_everything(caller):
-        raise Forbidden("Only admins and auditors check the log.", advice="Ask an auditor of the organisation.")
+        raise Forbidden("Only admins and auditors can check the log.", advice="Ask an auditor of the organisation.")

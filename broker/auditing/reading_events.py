@@ -76,7 +76,7 @@ def with_ids(tx: Transaction, caller: Caller, filters: EventFilters) -> EventFil
     if filters.kind is not None and filters.kind not in sentences():
         near = get_close_matches(filters.kind, sentences(), n=1)
         raise Invalid(
-            "There are no events of that kind.",
+            "There is no event kind of that name.",
             field="/query/kind",
             advice=f"Did you mean {near[0]}?" if near else "Kinds are like lease.issued.",
         )
@@ -183,7 +183,7 @@ def in_order(tx: Transaction, caller: Caller, filters: EventFilters, after: int,
         Forbidden: only admins and auditors export.
     """
     if not sees_everything(caller):
-        raise Forbidden("Only admins and auditors export events.", advice="Ask an auditor of the organisation.")
+        raise Forbidden("Only admins and auditors can export events.", advice="Ask an auditor of the organisation.")
     query = select(Event).where(*_conditions(filters), Event.number > after).order_by(Event.number).limit(limit)
     events = tx.scalars(query).all()
     personal = _personal(tx, events)

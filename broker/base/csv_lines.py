@@ -84,8 +84,8 @@ def read(content: bytes, columns: Columns, *, after: int = 0) -> list[Row]:
             elif any(cell.strip() for cell in cells):
                 if len(rows) == MOST_LINES:
                     raise _unusable(
-                        f"This holds more than {MOST_LINES} lines.",
-                        "Split it, or use the command line, which sends longer files in parts.",
+                        f"This file has more than {MOST_LINES} lines.",
+                        "Split it, or use the command line, which sends long files in parts.",
                     )
                 rows.append(_row(begun + after, heading, cells))
             begun = reader.line_num + 1
@@ -94,7 +94,7 @@ def read(content: bytes, columns: Columns, *, after: int = 0) -> list[Row]:
             f"Line {begun + after} is not well-formed CSV ({error}).", "Check the quotation marks."
         ) from None
     if not rows:
-        raise _unusable("There is no line below the heading.", f"The heading is: {columns}")
+        raise _unusable("The file has no lines below the heading.", f"The heading is: {columns}")
     return rows
 
 
@@ -120,7 +120,7 @@ def _decoded(content: bytes) -> str:
         if content.startswith(mark):
             raise _unusable(f"This file is {encoding}, not UTF-8.", _SAVE_AGAIN)
     if b"\x00" in content:
-        raise _unusable("This file holds zero bytes, so it is no text in UTF-8.", _SAVE_AGAIN)
+        raise _unusable("This file contains zero bytes, so it is not a UTF-8 text file.", _SAVE_AGAIN)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -157,13 +157,13 @@ def _row(number: int, heading: Sequence[str], cells: Sequence[str]) -> Row:
     last = max(at for at, name in enumerate(heading, start=1) if name)
     for at, (name, cell) in enumerate(zip(heading, cells, strict=False), start=1):
         if not name and cell.strip():
-            return Row(number, fault=_wrong(f"The cell in column {at} has no heading.", "Give the column one."))
+            return Row(number, fault=_wrong(f"The cell in column {at} has no heading.", "Give the column a heading."))
     heading = heading[:last]
     if not any(cell.strip() for cell in cells[last:]):
         cells = cells[:last]
     if len(cells) != len(heading):
         detail = f"This line has {len(cells)} cells, the heading has {len(heading)}."
-        return Row(number, fault=_wrong(detail, "Put quotation marks around what holds a comma."))
+        return Row(number, fault=_wrong(detail, "Put quotation marks around cells that contain a comma."))
     found = {}
     for name, cell in zip(heading, cells, strict=True):
         if not name:
@@ -173,7 +173,7 @@ def _row(number: int, heading: Sequence[str], cells: Sequence[str]) -> Row:
             return Row(number, fault=_wrong(f"This may be {LONGEST_CELL} characters long at most.", field=f"/{name}"))
         if cell[:1] and cell[0] in f"{_FORMULA}\t\r" and not _number(cell):
             detail = "A spreadsheet would run this as a formula."
-            advice = "If it is meant as it stands, put an apostrophe (') in front of it."
+            advice = "If the text is meant literally, put an apostrophe (') in front of it."
             return Row(number, fault=Invalid(detail, field=f"/{name}", advice=advice, code="formula"))
         found[name] = plain(cell)
     return Row(number, found)

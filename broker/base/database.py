@@ -137,5 +137,5 @@ def _down() -> BackendDown:
     return BackendDown(
         "The records cannot be reached, so nothing can be allowed.",
         backend="postgresql",
-        advice="Try again in a minute. If it lasts, tell the operator: /readyz names what is missing.",
+        advice="Try again in a minute. If it keeps failing, tell the operator: /readyz shows what is missing.",
     )

@@ -55,7 +55,7 @@ def page(tx: Transaction, query: Select[T], key: InstrumentedAttribute[str], win
 
 def bad_cursor() -> Invalid:
     """A cursor that no list of ours gave out."""
-    return Invalid("This cursor is not one that a list gave out.", field="/query/cursor", advice="Start without one.")
+    return Invalid("This cursor is not valid.", field="/query/cursor", advice="Start without one.")
 
 
 def matching(*filters: tuple[InstrumentedAttribute[Any], Any]) -> list[ColumnElement[bool]]:

@@ -43,7 +43,7 @@ def name(text: str, field: str, *, longest: int = NAME_LENGTH) -> str:
     _length(text, field, longest)
     _visible(text, field, allowed="")
     if text != " ".join(text.split(" ")).strip() or "  " in text:
-        raise Invalid("Spaces stand singly, between words.", field=field)
+        raise Invalid("Use single spaces, only between words.", field=field)
     return text
 
 
@@ -60,7 +60,7 @@ def prose(text: str, field: str, *, needed: bool = True, longest: int = PROSE_LE
 def slug(text: str, field: str) -> str:
     """A dataset's short name, as it stands in addresses and rules."""
     if text == _TAKEN:
-        raise Invalid(f"“{_TAKEN}” is where new ones are made.", field=field, advice="Choose another name.")
+        raise Invalid(f"“{_TAKEN}” is reserved.", field=field, advice="Choose another name.")
     return _formed(SLUG, text, field, "a lower-case letter, then letters, digits and inner hyphens, up to 63")
 
 
@@ -86,9 +86,9 @@ def _formed(pattern: str, text: str, field: str, form: str) -> str:
 
 def _length(text: str, field: str, longest: int) -> None:
     if not text.strip():
-        raise Invalid("This may not be empty.", field=field)
+        raise Invalid("This cannot be empty.", field=field)
     if len(text) > longest:
-        raise Invalid(f"This may be {longest} characters long at most.", field=field)
+        raise Invalid(f"This can have {longest} characters at most.", field=field)
 
 
 def _visible(text: str, field: str, *, allowed: str) -> None:
@@ -98,9 +98,9 @@ def _visible(text: str, field: str, *, allowed: str) -> None:
             continue
         if kind in _INVISIBLE or kind == "Zs":
             raise Invalid(
-                f"This holds an invisible or control character (U+{ord(character):04X}).",
+                f"This contains an invisible or control character (U+{ord(character):04X}).",
                 field=field,
-                advice="Type it again by hand, without formatting.",
+                advice="Type it again without formatting.",
             )
     if unicodedata.normalize("NFC", text) != text:
         raise Invalid("This must be in Unicode normal form C.", field=field)

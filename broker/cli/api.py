@@ -179,7 +179,7 @@ class Api:
         if refusal is None:
             return None
         found = tls_reasons.explain_certificate_error(refusal, urlsplit(self.url).hostname or "")
-        what = f"The certificate of {self.url} is not believed: {found.why}."
+        what = f"The certificate of {self.url} is not trusted: {found.why}."
         return Fault(Code.BACKEND, what, why="Nothing was sent.", next_step=found.mend)
 
     def _unreachable(self, why: str) -> Fault:
@@ -196,7 +196,7 @@ class Document(dict[str, Any]):
 def segment(text: str) -> str:
     """What a person typed as one path segment, whatever it holds."""
     if text in {"", ".", ".."}:
-        raise Fault(Code.NOT_FOUND, f"There is nothing called {text!r}.", next_step="guestkey dataset list")
+        raise Fault(Code.NOT_FOUND, f"{text!r} does not exist.", next_step="guestkey dataset list")
     try:
         return quote(text, safe="")
     except UnicodeEncodeError as error:
@@ -268,8 +268,8 @@ def _refused(response: httpx.Response, answer: Json) -> Json:
 def _unsendable() -> Fault:
     return Fault(
         Code.USAGE,
-        "What was typed cannot be sent.",
-        why="Something in it is not text in UTF-8, or far too long.",
+        "The input cannot be sent.",
+        why="It is not UTF-8 text, or it is too long.",
         next_step="Correct it, then run it again.",
     )
 
@@ -277,7 +277,7 @@ def _unsendable() -> Fault:
 def _garbage(what: str) -> Fault:
     return Fault(
         Code.FAULT,
-        "The server's answer makes no sense.",
-        why=f"It sent {what}. Perhaps the address is not a Guestkey installation.",
+        "The server's answer is not valid.",
+        why=f"It sent {what}. The address may not be a Guestkey installation.",
         next_step="guestkey doctor",
     )

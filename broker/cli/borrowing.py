@@ -87,7 +87,7 @@ def issue(cli: Cli, wanted: Wanted) -> Credential:
         raise
     values = answer.get("credential")
     if not isinstance(values, dict):
-        raise Fault(Code.FAULT, "This credential was handed over before.", next_step="Ask again; a new one is made.")
+        raise Fault(Code.FAULT, "This credential was already delivered.", next_step="Run it again to get a new one.")
     if pair:
         values["private_key"] = pair.private
     lease = answer["lease"]
@@ -109,14 +109,10 @@ def end(cli: Cli, lease_id: str) -> None:
     except Fault as fault:
         if fault.code == Code.SIGN_IN:
             # Suspending somebody ends their leases, signing out alone does not: which it was is not told here.
-            cli.out.say(
-                "You were signed out meanwhile. The lease ends when its time is up, if it has not ended already."
-            )
+            cli.out.say("You were signed out meanwhile. The lease ends when it expires, if it has not ended already.")
             cli.out.say("Next: guestkey login")
             return
-        cli.out.say(
-            f"The lease could not be ended now: {fault.what.rstrip('.')}. It ends by itself when its time is up."
-        )
+        cli.out.say(f"The lease could not be ended now: {fault.what.rstrip('.')}. It ends when it expires.")
         cli.out.say(f"Next: guestkey lease revoke {lease_id}")
         return
     cli.out.say(waiting.outcome(lease))
@@ -126,7 +122,7 @@ def ending(lease: Mapping[str, Any]) -> str:
     """When a lease ends, and how much later at worst."""
     ends = moment(lease.get("expires_at"))
     worst = (lease.get("ending") or {}).get("worst_case")
-    exposure = f" Should the broker be gone by then, it ends {duration(worst)} later at worst." if worst else ""
+    exposure = f" If Guestkey is down then, it ends {duration(worst)} later at worst." if worst else ""
     return (f"Ends {clock(ends, datetime.now(UTC))}." if ends else "") + exposure
 
 
@@ -137,6 +133,8 @@ def _end_lost(cli: Cli, wanted: Wanted, key: str) -> None:
             cli.api.confirm = None
             lease = cli.api.post("/leases", wanted.body(), key=key)["lease"]
     except (Fault, KeyError):
-        cli.out.say("Whether a credential was made is not known; unused, it ends by itself. See: guestkey lease list")
+        cli.out.say(
+            "It is not known whether a credential was issued; if unused, it ends by itself. See: guestkey lease list"
+        )
         return
     end(cli, lease["id"])

@@ -26,7 +26,7 @@ def kind_of(api: Api, dataset: str, slice_: str | None, action: str) -> str | No
         return slices[opened]
     raise Fault(
         Code.USAGE,
-        f"{dataset} can be had as more than one kind of credential.",
+        f"{dataset} has more than one kind of credential.",
         why=f"Its slices: {', '.join(f'{name} ({kind})' for name, kind in slices.items())}.",
         next_step=f"Name a slice (--slice {next(iter(slices))}) or a kind (--kind {kinds[0]}).",
     )

@@ -27,7 +27,7 @@ def installation_url(wanted: str | None = None) -> str:
     if not url:
         raise Fault(
             Code.SIGN_IN,
-            "No Guestkey installation is known here.",
+            "No Guestkey installation is configured.",
             next_step="guestkey login https://guestkey.example.com   (or set GUESTKEY_URL)",
         )
     return checked(url)
@@ -50,7 +50,7 @@ def checked(url: str) -> str:
         raise Fault(
             Code.USAGE,
             f"{url} is not encrypted.",
-            why="Tokens are sent over https only, except to this computer.",
+            why="Tokens are sent only over https, except to this computer.",
             next_step=f"Use https{url.removeprefix(parts.scheme)}.",
         )
     return url.rstrip("/")
@@ -83,7 +83,7 @@ def _kept() -> str | None:
         raise _unreadable(why or "It is damaged.") from error
     url = kept.get("url") if isinstance(kept, dict) else None
     if not isinstance(url, str):
-        raise _unreadable("It holds no address.")
+        raise _unreadable("It contains no address.")
     return url
 
 

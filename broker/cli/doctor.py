@@ -126,7 +126,7 @@ def _token(url: str) -> Iterator[Finding]:
         yield good("token", "taken from GUESTKEY_TOKEN")
     elif kept.token is None and kept.locked:
         mend = "Unlock the keyring." if kept.trouble == keyrings.LOCKED else keyrings.MEND
-        yield bad("token", f"{kept.trouble}, and one may be in it", mend)
+        yield bad("token", f"{kept.trouble}, and a token may be in it", mend)
     elif kept.token is None:
         also = f"; {kept.trouble}" if kept.trouble not in ("", tokens.NO_KEYRING, tokens.PASSED_OVER) else ""
         yield bad("token", f"none is kept here{also}", "guestkey login", Code.SIGN_IN)
@@ -211,7 +211,7 @@ def _clock(header: str) -> Iterator[Finding]:
     if abs(skew) > _SKEW_SECONDS:
         ahead = "ahead of" if skew > 0 else "behind"
         said = f"this machine's clock is {abs(skew):.0f} s {ahead} the server's"
-        yield bad("clock", said, "Set the clock by the network; one-time codes depend on it.")
+        yield bad("clock", said, "Synchronise this machine's clock; one-time codes depend on it.")
     else:
         yield good("clock", "agrees with the server's")
 
@@ -225,7 +225,7 @@ def _ready(api: Api) -> Finding:
     if answer.get("ready") is True:
         return good("ready", "the server decides, and its backends answer")
     said = "; ".join(f"{part}: {why}" for part, why in missing.items()) or "the installation cannot issue now"
-    return bad("ready", said, "Tell the operator; it comes back by itself.", Code.BACKEND)
+    return bad("ready", said, "Tell the operator; it recovers by itself when the backend is back.", Code.BACKEND)
 
 
 def _signed_in(url: str, open_api: Callable[[str, str | None], Api]) -> Iterator[Finding]:
@@ -242,7 +242,7 @@ def _signed_in(url: str, open_api: Callable[[str, str | None], Api]) -> Iterator
     if me.get("factor_enrolled") is False:
         yield odd("second factor", "you have none yet", "Add one in the portal under Security.")
     elif me.get("factor_at") is None:
-        yield odd("second factor", "not proven in this sign-in", "guestkey confirm")
+        yield odd("second factor", "not confirmed in this sign-in", "guestkey confirm")
     else:
         yield Finding("second factor", "good", "proven", at=str(me["factor_at"]))
 

@@ -14,11 +14,11 @@ Facts = Mapping[str, Any]
 def told(facts: Facts) -> tuple[Sequence[Column], dict[str, str]]:
     """Columns and their values, for the facts beside a request."""
     lines = [
-        ("who would hold it", _holder(facts.get("holder"))),
+        ("holder", _holder(facts.get("holder"))),
         *((f"would {_doing(item)} {safe(item.get('name'))}", _slice(item)) for item in mappings(facts.get("slices"))),
         *(("not met now", _unmet(reason)) for reason in mappings(facts.get("unmet_now"))),
-        *(("would open nothing", _sentence(reason)) for reason in mappings(facts.get("lasting"))),
-        *(("if it had to end", _ending(kind, ending)) for kind, ending in (facts.get("endings") or {}).items()),
+        *(("would give no access", _sentence(reason)) for reason in mappings(facts.get("lasting"))),
+        *(("how access ends", _ending(kind, ending)) for kind, ending in (facts.get("endings") or {}).items()),
     ]
     columns = [Column(heading, f"told.{number}") for number, (heading, _) in enumerate(lines)]
     return columns, {str(number): said for number, (_, said) in enumerate(lines)}
@@ -49,8 +49,8 @@ def _slice(item: Facts) -> str:
 
 def _unmet(reason: Facts) -> str:
     if str(reason.get("code")).startswith("factor_"):
-        return "Met at each credential: a fresh second factor."
-    return f"They would be told: “{safe(reason.get('sentence'))}”"
+        return "Checked for each credential: a recent second factor."
+    return f"They would see: “{safe(reason.get('sentence'))}”"
 
 
 def _sentence(reason: Facts) -> str:
@@ -60,9 +60,9 @@ def _sentence(reason: Facts) -> str:
 def _ending(kind: str, ending: Any) -> str:
     found = ending if isinstance(ending, Mapping) else {}
     worst = found.get("worst_case")
-    limit = "until it expires" if worst is None else f"{_seconds(worst)} past its end"
+    limit = "until it expires" if worst is None else f"{_seconds(worst)} after its end"
     new, opened = _seconds(found.get("new_sessions")), _seconds(found.get("open_sessions"))
-    return f"{safe(kind)}: new use refused within {new}, open sessions ended within {opened}, at worst {limit}"
+    return f"{safe(kind)}: new sessions refused within {new}, open sessions ended within {opened}, at worst {limit}"
 
 
 def _seconds(value: Any) -> str:

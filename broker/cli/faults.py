@@ -13,7 +13,7 @@ __all__ = ["Code", "Fault", "of_any", "of_system", "unreadable", "unwritable"]
 
 def of_system(error: OSError) -> Fault:
     """The fault of something this computer refused: a file, a folder, a port."""
-    what = f"{error.filename} cannot be used." if error.filename else "This computer refused something."
+    what = f"{error.filename} cannot be used." if error.filename else "This computer refused an operation."
     return Fault(Code.FAULT, what, why=error.strerror or str(error), next_step="guestkey doctor")
 
 
@@ -29,7 +29,7 @@ def unwritable(file: Path, error: OSError) -> Fault:
 
 def unreadable(file: Path, error: OSError | UnicodeDecodeError) -> Fault:
     """Nothing can be read there."""
-    why = "It is not text in UTF-8." if isinstance(error, UnicodeDecodeError) else (error.strerror or "")
+    why = "It is not UTF-8 text." if isinstance(error, UnicodeDecodeError) else (error.strerror or "")
     return Fault(
         Code.USAGE, f"{file} cannot be read.", why=why, next_step="Check its name, and whether you may read it."
     )
@@ -47,7 +47,7 @@ def of_any(error: Exception) -> Fault:
         traceback.print_exception(error)
     return Fault(
         Code.FAULT,
-        "Something went wrong in guestkey itself.",
+        "Internal error in guestkey.",
         why=type(error).__name__,
-        next_step="Set GUESTKEY_DEBUG=1, run it again, and report what it prints.",
+        next_step="Set GUESTKEY_DEBUG=1, run it again, and report the output.",
     )

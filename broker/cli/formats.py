@@ -56,7 +56,7 @@ def named(name: str, kind: str) -> Format:
         raise Fault(
             Code.USAGE,
             f"The format {found.name} does not fit a credential of kind {kind}.",
-            why=f"It is for kind {' or '.join(of)}." if of else "Its key would have to be shown.",
+            why=f"It is for kind {' or '.join(of)}." if of else "Its private key would have to be printed.",
             next_step=next_step,
         )
     return found

@@ -53,10 +53,10 @@ def complete(api: Api, out: Output, wish: Wish) -> Wish:
         dataset=slug,
         role=role,
         slice=wish.slice or _slice(out, dataset),
-        purpose=wish.purpose or _until(out, "What for, in a sentence for whoever decides: ", _prose),
+        purpose=wish.purpose or _until(out, "Purpose, in one sentence for the person who decides: ", _prose),
         period=wish.period or _until(out, f"For how long [{PERIOD}]: ", _period),
     )
-    out.say(f"\n{_summary(wish)}\nSomeone who answers for the dataset decides.")
+    out.say(f"\n{_summary(wish)}\nThe dataset's owner or a steward decides.")
     if not out.ask("Send this request? [y/N] ").lower().startswith("y"):
         out.say("Nothing was sent.")
         raise KeyboardInterrupt
@@ -67,7 +67,9 @@ def _dataset(api: Api, out: Output) -> str:
     found = api.pages("/datasets", _MOST)
     if not found:
         raise Fault(
-            Code.NOT_FOUND, "No dataset is shown to you yet.", next_step="Ask your contact at the organisation."
+            Code.NOT_FOUND,
+            "No datasets yet: none is offered to you.",
+            next_step="Ask your contact at the organisation.",
         )
     rows = [(str(item.get("slug")), str(item.get("title"))) for item in found]
     return _chosen(out, "Which dataset?", rows)
@@ -76,14 +78,14 @@ def _dataset(api: Api, out: Output) -> str:
 def _role(out: Output, dataset: Json, slug: str) -> str:
     roles = [(str(role), "") for role in dataset.get("roles") or []]
     if not roles:
-        raise Fault(Code.DENIED, "No role can be asked for on this dataset.", next_step=f"guestkey why {slug}")
+        raise Fault(Code.DENIED, "No role can be requested on this dataset.", next_step=f"guestkey why {slug}")
     return _chosen(out, "Which role?", roles)
 
 
 def _slice(out: Output, dataset: Json) -> str | None:
     ready = [item for item in dataset.get("slices") or [] if item.get("state") == "ready"]
     rows = [(str(item.get("name")), str(item.get("description") or "")) for item in ready]
-    return _chosen(out, "Which part of it?", rows) if rows else None
+    return _chosen(out, "Which slice?", rows) if rows else None
 
 
 def _chosen(out: Output, question: str, rows: Sequence[tuple[str, str]]) -> str:
@@ -98,14 +100,14 @@ def _chosen(out: Output, question: str, rows: Sequence[tuple[str, str]]) -> str:
             return answer
         if answer.isdecimal() and 1 <= int(answer) <= len(names):
             return names[int(answer) - 1]
-        raise Fault(Code.USAGE, f"Type a number from 1 to {len(names)}, or a name.")
+        raise Fault(Code.USAGE, f"Enter a number from 1 to {len(names)}, or a name.")
 
     return _until(out, "Number or name: ", read)
 
 
 def _prose(answer: str) -> str:
     if not answer:
-        raise Fault(Code.USAGE, "Whoever decides needs to know what it is for.")
+        raise Fault(Code.USAGE, "The person who decides needs to know the purpose.")
     return answer
 
 
@@ -129,4 +131,4 @@ def _until(out: Output, prompt: str, read: Callable[[str], Read]) -> Read:
 def _summary(wish: Wish) -> str:
     part = f", {safe(wish.slice)}" if wish.slice else ""
     length = duration(seconds_of(wish.period or PERIOD))
-    return f"You ask for {safe(wish.role)} on {safe(wish.dataset)}{part}, for {length}, for this: {safe(wish.purpose)}"
+    return f"You request {safe(wish.role)} on {safe(wish.dataset)}{part}, for {length}, for this: {safe(wish.purpose)}"

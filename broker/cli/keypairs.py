@@ -35,12 +35,12 @@ def read(file: Path) -> str:
     if is_private(content):
         raise Fault(
             Code.USAGE,
-            f"{file} holds a private key.",
+            f"{file} contains a private key.",
             why="It was not sent, and must never be.",
             next_step="Name the file of the public key, such as id_ed25519.pub, or of the request for a certificate.",
         )
     if len(content) > _LARGEST:
-        raise Fault(Code.USAGE, f"{file} is far too long for a public key.", next_step="Check its name.")
+        raise Fault(Code.USAGE, f"{file} is too long for a public key.", next_step="Check its name.")
     try:
         return content.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:

@@ -20,10 +20,10 @@ SECONDS = 7.0
 _PAUSE = 60.0
 _quiet_until = 0.0
 _SERVICE = "guestkey"
-NONE = "no keyring answers here"
+NONE = "no keyring is available here"
 LOCKED = "the keyring is locked"
 SILENT = f"the keyring did not answer within {SECONDS:.0f} s"
-MEND = f"Unlock or mend it; or go without it: export {VARIABLE}=file, then guestkey login."
+MEND = f"Unlock or repair it; or work without it: export {VARIABLE}=file, then guestkey login."
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def remove(url: str) -> Answer:
 def unread(trouble: str) -> Fault:
     """What to tell where a token may be in a keyring that cannot be looked into."""
     if trouble == LOCKED:
-        next_step = f"Unlock it, then run this again; or set GUESTKEY_TOKEN, or go without it: {VARIABLE}=file."
+        next_step = f"Unlock it, then run this again; or set GUESTKEY_TOKEN, or work without it: {VARIABLE}=file."
         return Fault(Code.FAULT, "The keyring is locked.", why=_WHY, next_step=next_step)
     return Fault(Code.FAULT, "The keyring does not answer.", why=_WHY, next_step=MEND)
 

@@ -60,7 +60,7 @@ def check(lines: Iterable[str], key: Key | None) -> Verdict:
 def _head(line: str, key: Key | None) -> Verdict:
     said = _object(1, line)
     if said.get("version") != _VERSION or not isinstance(said.get("checkpoint"), str):
-        raise NotProven(1, "this is not a file of proofs, or one of a newer release")
+        raise NotProven(1, "this is not a file of proofs, or it was written by a newer release")
     try:
         used = key or Key.parse(str(said.get("key", "")))
         return Verdict(opened(said["checkpoint"], used), str(used))
@@ -92,7 +92,7 @@ def _end(number: int, said: Mapping[str, Any], verdict: Verdict, rest: Iterable[
     if said["events"] != verdict.events:
         raise NotProven(number, f"{said['events']} events were written, {verdict.events} are here")
     if any(line.strip() for _, line in rest):
-        raise NotProven(number + 1, "something follows after the end")
+        raise NotProven(number + 1, "there is text after the end")
     verdict.not_in_the_log_yet = int(said.get("not_in_the_log_yet", 0))
     return verdict
 

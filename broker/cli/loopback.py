@@ -100,7 +100,7 @@ class _Landing:
         while self._answer is None:
             left = end - time.monotonic()
             if left <= 0:
-                raise Fault(Code.SIGN_IN, "Nobody signed in in time.", next_step="guestkey login")
+                raise Fault(Code.SIGN_IN, "The sign-in was not finished in time.", next_step="guestkey login")
             for ready in select.select(sources, [], [], left)[0]:
                 if ready is self._server:
                     self._server.handle_request()
@@ -153,12 +153,12 @@ def _endpoints(api: Api) -> _Endpoints:
     if issuer.rstrip("/") != api.url:
         raise Fault(
             Code.FAULT,
-            f"{api.url} says it is {issuer or 'nobody'}.",
-            why="A code must never be sent to another place than the one signed in to.",
+            f"{api.url} says that its issuer is {issuer or 'missing'}.",
+            why="A code must be sent only to the server that was signed in to.",
             next_step=f"guestkey login {issuer}" if issuer else "Check the address.",
         )
     if not all(address.startswith(f"{api.url}/") for address in (authorize, token)):
-        raise Fault(Code.FAULT, f"{api.url} wants the sign-in to happen elsewhere.", next_step="Tell its operator.")
+        raise Fault(Code.FAULT, f"{api.url} sends the sign-in to another server.", next_step="Tell its operator.")
     return _Endpoints(issuer, authorize, token)
 
 
@@ -189,13 +189,13 @@ def _authorize_address(endpoints: _Endpoints, redirect_uri: str, verifier: str, 
 
 def _code_in(answer: dict[str, list[str]], endpoints: _Endpoints) -> str:
     if any(len(values) != 1 for values in answer.values()):
-        raise Fault(Code.SIGN_IN, "The answer names something twice; it was not used.", next_step="guestkey login")
+        raise Fault(Code.SIGN_IN, "The answer contains a parameter twice; it was not used.", next_step="guestkey login")
     if answer.get("iss", [""])[0] != endpoints.issuer:
-        raise Fault(Code.SIGN_IN, "The answer came from somewhere else.", next_step="guestkey login")
+        raise Fault(Code.SIGN_IN, "The answer came from another server.", next_step="guestkey login")
     if "error" in answer:
         why = answer.get("error_description", answer["error"])[0]
         raise Fault(Code.SIGN_IN, "The sign-in was refused.", why=why, next_step="guestkey login")
     code = answer.get("code", [""])[0]
     if not code:
-        raise Fault(Code.SIGN_IN, "The answer holds no code.", next_step="guestkey login")
+        raise Fault(Code.SIGN_IN, "The answer contains no code.", next_step="guestkey login")
     return code

@@ -86,8 +86,8 @@ def _no_proxy(url: str) -> Fault:
     return Fault(
         Code.USAGE,
         "The proxy that the environment names cannot be used.",
-        why="Only those that speak HTTP can: http://host:port.",
-        next_step=f"{MEND_PROXY} To go without: NO_PROXY={urlsplit(url).hostname}",
+        why="Only HTTP proxies can be used: http://host:port.",
+        next_step=f"{MEND_PROXY} To connect without it: NO_PROXY={urlsplit(url).hostname}",
     )
 
 

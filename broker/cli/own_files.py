@@ -51,7 +51,7 @@ def check_folder(target: Path) -> None:
             raise _foreign(target)
         if os.name == "posix" and stat.S_IMODE(target.stat().st_mode) & 0o077:
             raise Fault(
-                Code.USAGE, f"{target} is open to others.", next_step=f"chmod 700 {target}, or name a new folder."
+                Code.USAGE, f"{target} can be read by others.", next_step=f"chmod 700 {target}, or name a new folder."
             )
     except OSError as error:
         raise unwritable(target, error) from error
@@ -147,10 +147,10 @@ def _begins_with_mark(file: Path) -> bool:
 def _foreign(target: Path) -> Fault:
     return Fault(
         Code.USAGE,
-        f"{target} exists already, and is not of this command's making.",
-        next_step="Name another; nothing of yours is written over.",
+        f"{target} already exists and was not written by this command.",
+        next_step="Choose another name; your files are not overwritten.",
     )
 
 
 def _no_folder(target: Path) -> Fault:
-    return Fault(Code.USAGE, f"{target.parent} is no folder.", next_step="Make it first, or name another.")
+    return Fault(Code.USAGE, f"{target.parent} is not a folder.", next_step="Create it first, or name another.")

@@ -8,7 +8,7 @@ from typing import Any
 from broker.cli.words import safe
 
 Reason = Mapping[str, Any]
-_HEADINGS = {"you": "Yours to fix", "time": "Time", "someone": "Someone else"}
+_HEADINGS = {"you": "What you can fix", "time": "What needs time", "someone": "What someone else must fix"}
 # What a person can do about a reason from here; blanks as in `broker.cli.problems`.
 COMMANDS: Mapping[str, str] = {
     "factor_missing": "guestkey confirm",
@@ -59,7 +59,7 @@ def _who(reason: Reason) -> str:
 
 
 def _message(group: Sequence[Reason], about: str, decision: str) -> Iterator[str]:
-    yield "  Send them this:"
+    yield "  Send them this message:"
     named = f" Decision {safe(decision)}." if decision else ""
     yield f"    I could not get a credential for {safe(about)}.{named}"
     for reason in group:

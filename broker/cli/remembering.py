@@ -96,7 +96,7 @@ def _unusable(folder: Path, error: OSError) -> Fault:
         Code.FAULT,
         f"{folder} cannot be used.",
         why=error.strerror or type(error).__name__,
-        next_step="Credentials are kept there between two calls: let it be a folder of your own.",
+        next_step="Credentials are stored there between two calls, so it must be your own folder.",
     )
 
 

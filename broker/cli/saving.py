@@ -24,15 +24,15 @@ def save(cli: Cli, path: str, output: Path | None, **query: str | None) -> None:
     if output is None and cli.as_json:
         raise Fault(
             Code.USAGE,
-            "With --json what is written out goes to a file.",
+            "With --json the export must go to a file.",
             next_step="Add --output FILE, or leave --json out: --format jsonl writes JSON, a document a line.",
         )
     if output is not None and output.exists():
-        raise Fault(Code.USAGE, f"{output} exists already.", next_step="Name another file.")
+        raise Fault(Code.USAGE, f"{output} already exists.", next_step="Name another file.")
     with cli.api.stream(path, **query) as pieces:
         written = cli.out.bytes(pieces) if output is None else _into(cli, pieces, output)
     if not written:
-        cli.out.say("Nothing matches: what was written is empty.")
+        cli.out.say("Nothing matches: the export is empty.")
     if output is None:
         cli.out.remark(f"{written} bytes written.")
     else:

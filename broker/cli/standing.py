@@ -24,7 +24,7 @@ COLUMNS = (
     Column("next to end", "leases.next", when=True),
     Column("your requests waiting", "requests.waiting"),
     Column("waiting for you", "requests.queue"),
-    Column("acts waiting for a second admin", "proposals.waiting"),
+    Column("proposals waiting for a second admin", "proposals.waiting"),
     Column("notices", "me.notices.sentence"),
 )
 
@@ -80,9 +80,11 @@ def remark(facts: Mapping[str, Any]) -> str:
     """What keeps the person from everything, if something does."""
     me = facts.get("me") or {}
     if (facts.get("installation") or {}).get("closed_at"):
-        return f"The installation is closed: nothing is issued. An admin opens it: {facts['url']}/installation"
+        return (
+            f"The installation is closed: no credentials are issued. An admin can open it: {facts['url']}/installation"
+        )
     if me.get("status") == "pending":
-        return "Your joining waits for an admin's confirmation. Your contact at the organisation can hasten it."
+        return "An admin has not confirmed you yet. Tell your contact at the organisation that you have joined."
     if me and not me.get("factor_enrolled"):
         return f"You have no second factor yet. Add one in the portal: {facts['url']}/security"
     return ""

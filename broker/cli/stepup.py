@@ -31,9 +31,11 @@ def ask(api: Api, out: Output, fault: Fault) -> None:
         raise not_enrolled(api)
     max_age = fault.problem.get("max_age")
     why = (
-        f"this asks for one no older than {duration(max_age)}" if isinstance(max_age, int) and max_age else "it is due"
+        f"this needs one confirmed in the last {duration(max_age)}"
+        if isinstance(max_age, int) and max_age
+        else "it is needed now"
     )
-    out.say(f"Confirm it is you: {why}.")
+    out.say(f"Confirm your second factor: {why}.")
     prove(api, out)
 
 
@@ -64,7 +66,9 @@ def in_browser(api: Api, out: Output, *, open_browser: bool = True) -> Json:
     waiting = api.post("/confirm/browser")
     # Made here and not taken from the answer: nothing but this installation is ever opened.
     address = f"{api.url}/confirm/command-line/{segment(str(waiting.get('id')))}"
-    out.say(f"Confirm it is you in the browser:\n\n  {address}\n\nIt shows this code: {safe(waiting.get('code'))}")
+    out.say(
+        f"Confirm your second factor in the browser:\n\n  {address}\n\nIt shows this code: {safe(waiting.get('code'))}"
+    )
     if open_browser:
         browsers.try_open(address)
     _wait(api, waiting)
@@ -89,7 +93,7 @@ def _type_code(api: Api, out: Output, prompt: str) -> Json:
         except Fault as fault:
             if attempt == ATTEMPTS or fault.problem.get("code") != "wrong_code":
                 raise
-            out.say(f"{safe(fault.why or fault.what)} Wait for the next code, then type it.")
+            out.say(f"{safe(fault.why or fault.what)} Wait for the next code, then enter it.")
     raise AssertionError("the loop returns or raises")
 
 

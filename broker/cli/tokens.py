@@ -65,7 +65,7 @@ def find(url: str) -> Kept:
             raise Fault(
                 Code.USAGE,
                 "GUESTKEY_TOKEN does not hold a token.",
-                why="A token is letters, digits and signs without blanks.",
+                why="A token consists of letters, digits and symbols without spaces.",
                 next_step="Set it to the token alone, or unset it and use: guestkey login",
             )
         return Kept(given, "variable")
@@ -81,7 +81,7 @@ def kept(url: str) -> Kept:
     ring = _from_keyring(url)
     token = ring.token or _read_file().get(url)
     if token is not None and _TOKEN.fullmatch(token) is None:
-        raise Fault(Code.SIGN_IN, "What is kept here is no token.", next_step="guestkey login")
+        raise Fault(Code.SIGN_IN, "The stored token is not valid.", next_step="guestkey login")
     if ring.token or token is None:
         return ring
     return Kept(token, "file", ring.locked, ring.trouble)
@@ -94,7 +94,7 @@ def save(url: str, token: str) -> str:
         _write_file(kept)
         return "the system keyring"
     _write_file(kept | {url: token})
-    return f"{tokens_file()} (mode 0600; {_from_keyring(url).trouble or 'the keyring kept nothing'})"
+    return f"{tokens_file()} (mode 0600; {_from_keyring(url).trouble or 'the keyring stored nothing'})"
 
 
 def forget(url: str) -> None:
@@ -111,7 +111,7 @@ def forget(url: str) -> None:
     trouble = keyrings.remove(url).trouble
     # Without a backend there is nothing to remove; any other failure must be told.
     if trouble not in ("", NO_KEYRING) and in_file is None:
-        raise Fault(Code.FAULT, "The keyring did not give the token up.", why=trouble, next_step="Remove it by hand.")
+        raise Fault(Code.FAULT, "The keyring did not delete the token.", why=trouble, next_step="Remove it yourself.")
 
 
 def _from_keyring(url: str) -> Kept:
@@ -138,7 +138,7 @@ def _read_file() -> dict[str, str]:
             Code.FAULT,
             f"{file} cannot be read.",
             why=error.strerror or type(error).__name__,
-            next_step="Mend that, then: guestkey login. Meanwhile GUESTKEY_TOKEN works without it.",
+            next_step="Fix that, then run guestkey login. Until then GUESTKEY_TOKEN works without it.",
         ) from error
     except ValueError as error:
         raise Fault(Code.FAULT, f"{file} is damaged.", next_step=f"rm {file}; then guestkey login") from error

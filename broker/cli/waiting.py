@@ -23,9 +23,7 @@ def until_ended(api: Api, out: Output, lease_id: str, *, seconds: float) -> Json
     try:
         return _until(api, out, f"/leases/{segment(lease_id)}", {"pending", "active", "revoking"}, seconds)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"The lease is being ended all the same. Next: guestkey lease show {lease_id}"
-        ) from None
+        raise KeyboardInterrupt(f"The lease is still being ended. Next: guestkey lease show {lease_id}") from None
 
 
 def until_all_ended(api: Api, out: Output, lease_ids: Sequence[str], *, seconds: float) -> list[Json]:
@@ -46,9 +44,9 @@ def outcome(lease: Json) -> str:
         return f"Lease {name} is {state}; the backend confirmed it."
     if lease.get("exposed_until"):
         until = safe(lease["exposed_until"])
-        return f"Lease {name} is being ended; its backend cannot end it before {until}, and is asked again then."
+        return f"Lease {name} is being ended; its backend cannot end it before {until}; Guestkey tries again then."
     if state == "revoke_failed":
-        return f"Lease {name} could not be ended yet; it is retried until it is. Next: guestkey lease show {name}"
+        return f"Lease {name} could not be ended yet; Guestkey keeps trying. Next: guestkey lease show {name}"
     return f"Lease {name} is being ended; not confirmed yet. Next: guestkey lease show {name}"
 
 

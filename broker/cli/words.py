@@ -24,9 +24,7 @@ def seconds_of(text: str) -> int:
     """
     match = _DURATION.fullmatch(text.strip())
     if match is None or int(match[1]) == 0:
-        raise Fault(
-            Code.USAGE, f"{text!r} is not a length of time.", next_step="Write it like 15m, 12h, 30d, or in seconds."
-        )
+        raise Fault(Code.USAGE, f"{text!r} is not a duration.", next_step="Write it as 15m, 12h, 30d, or in seconds.")
     return int(match[1]) * _UNITS[match[2] or "s"]
 
 

@@ -99,7 +99,9 @@ def require_free(port: int, purpose: str) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise StartFailed(f"Port {port}, wanted for {purpose}, is taken. Stop what listens there.") from error
+            raise StartFailed(
+                f"Port {port}, wanted for {purpose}, is taken. Stop the program that listens there."
+            ) from error
 
 
 def unprivileged() -> tuple[int, int] | None:

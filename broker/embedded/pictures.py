@@ -16,7 +16,7 @@ from broker.embedded.seaweedfs import CONNECTION, SeaweedFS
 BUCKET = "example"
 SLUG = "shapes"
 TITLE = "Pictures of shapes"
-ABOUT = "Twelve made-up pictures of shapes, and the labels they were given so far. They lie in an object store."
+ABOUT = "Twelve made-up pictures of shapes, and the labels they were given so far. They are in an object store."
 _SIDE = 48
 _COLOURS = {"red": (200, 40, 40), "green": (40, 150, 60), "blue": (40, 70, 200)}
 _Inside = Callable[[float, float], bool]

@@ -267,15 +267,15 @@ def _introduce(state: Path, status: Mapping[str, Any], seconds: float) -> None:
         _print_accounts(json.loads(fresh.read_text()))
         fresh.unlink()
     else:
-        print("The example's passwords were shown at the first start. Lost? `make passwords` makes new ones.")
-    print("Notices stand in the portal under /notices; mail goes out once GUESTKEY_SMTP_* is set (docs/notices.md).")
+        print("The example's passwords were shown at the first start. To replace them: `make passwords`.")
+    print("Notices are in the portal under /notices; mail is sent once GUESTKEY_SMTP_* is set (docs/notices.md).")
     print(f"\nState and logs: {state}")
     own = "" if state == Path(".state").absolute() or str(state) == ".state" else f" STATE={state}"
     print(f"Stop: make down{own}      What runs: make status{own}      The whole story, unattended: make demo")
 
 
 def _print_accounts(accounts: Sequence[Mapping[str, Any]]) -> None:
-    print("Sign in as one of the example's people. Passwords and links are kept nowhere and shown this once; a link")
+    print("Sign in as one of the example's people. Passwords and links are stored nowhere and shown only once; a link")
     print("enrols that person's first second factor, once, within three days.\n")
     for account in accounts:
         print(f"  {account['username']:<6} {account['password']}  {account['what']}")

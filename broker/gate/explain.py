@@ -47,7 +47,7 @@ def explain_access(
     with parts.database.transaction() as tx:
         if person_id is not None and person_id != caller.id:
             if not may_ask_about_others(tx, caller, ask.dataset):
-                raise Forbidden("Only an admin, an auditor or the dataset's owner may ask about others.")
+                raise Forbidden("Only an admin, an auditor or the dataset's owner can ask about other people.")
             caller = _other(tx, person_id)
         if proven:
             caller = replace(caller, factor_at=clock(tx), factor_enrolled=True)
@@ -93,7 +93,7 @@ def _as_asked(reason: Reason, waiting: Request | None) -> Reason:
     """A missing grant, as it reads where one was asked for already."""
     if waiting is None or reason.code not in ("no_grant", "grant_ended"):
         return reason
-    advice = f"The role {waiting.role} was asked for, and waits for a decision: request {waiting.id}."
+    advice = f"A request for the role {waiting.role} is waiting for a decision: {waiting.id}."
     return replace(reason, advice=advice, who="someone")
 
 
@@ -106,7 +106,7 @@ def who_has_access(parts: Parts, caller: Caller, dataset: str) -> list[Reach]:
     """
     with parts.database.transaction() as tx:
         if not may_ask_about_others(tx, caller, dataset):
-            raise Forbidden("Only an admin, an auditor or the dataset's owner may see who reaches a dataset.")
+            raise Forbidden("Only an admin, an auditor or the dataset's owner can see who has access to a dataset.")
         record = tx.scalars(select(Dataset).where((Dataset.id == dataset) | (Dataset.slug == dataset))).one_or_none()
         if record is None:
             raise NotFound("There is no such dataset.")

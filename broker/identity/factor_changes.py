@@ -36,7 +36,7 @@ def require_browser(caller: Caller) -> None:
         raise Forbidden("Only people have a second factor.")
     if caller.how != "session":
         raise Forbidden(
-            "Second factors are changed in the portal only, never with a token.",
+            "Second factors can be changed only in the portal, not with a token.",
             advice="Sign in to the portal in a browser and open Security.",
         )
 
@@ -53,7 +53,7 @@ def require_proof(tx: Transaction, caller: Caller, proof: Proof | None, now: dat
     lock_session(tx, caller, now)
     if not _is_good(proof, caller, now):
         raise FactorNeeded(
-            "Changing your second factors takes one of them with this very request.",
+            "To change your second factors, confirm one of them with this request.",
             max_age=0,
             enrolled=caller.factor_enrolled,
             advice="Send a code or a passkey's answer with it. If you lost your factor, use a recovery code.",
@@ -86,7 +86,7 @@ def require_enrolment_right(
     if has_factor(tx, caller.id):
         require_proof(tx, caller, None, now)
     raise Forbidden(
-        "A first second factor needs an invitation.",
+        "Your first second factor needs an invitation.",
         advice="Ask an admin for an enrolment link and open it here.",
         code="enrolment_closed",
     )

@@ -81,7 +81,7 @@ def reset_factor(
     """The performer of the two-person act `reset_factor`: every factor and session of the person ends."""
     person_id = details["person_id"]
     if person_id in (proposer_id, approver_id):
-        raise Forbidden("Nobody resets their own factor.", code="self_decision")
+        raise Forbidden("You cannot reset your own second factor.", code="self_decision")
     # Changes of a person's factors happen one after the other.
     tx.execute(select(Person.id).where(Person.id == person_id).with_for_update())
     for record in (TotpFactor, Passkey, RecoveryCode):

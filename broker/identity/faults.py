@@ -24,9 +24,9 @@ class ProviderDown(BackendDown):
 
     def __init__(self, reason: str) -> None:
         super().__init__(
-            "Your organisation's sign-in service does not answer as it should.",
+            "Your organisation's sign-in service is not responding correctly.",
             backend="identity_provider",
-            advice="Try again in a minute. If it lasts, tell your contact at the organisation.",
+            advice="Try again in a minute. If it keeps failing, tell your contact at the organisation.",
         )
         self.reason = reason
 

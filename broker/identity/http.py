@@ -67,8 +67,8 @@ def current_caller(found: Annotated[Found, Depends(found_caller)]) -> Caller:
     """
     if found.status != "active":
         raise Forbidden(
-            "Your joining has not been confirmed yet.",
-            advice="Ask the person who invited you to have an admin confirm it.",
+            "An admin has not confirmed you yet.",
+            advice="Ask the person who invited you to have an admin confirm you.",
             code="person_pending",
         )
     return found.caller

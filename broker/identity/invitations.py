@@ -34,7 +34,7 @@ def _seen(caller: Caller) -> ColumnElement[bool]:
 
 def _check(_: Transaction, caller: Caller) -> None:
     if not looks_after_people(caller):
-        raise Forbidden("Invitations are for admins, and for a vendor's lead.")
+        raise Forbidden("Only admins and a vendor's lead can see invitations.")
 
 
 INVITATIONS = Noun(
@@ -104,7 +104,7 @@ def usable_source(tx: Transaction, caller: Caller, source_id: str) -> SignInSour
     source = tx.get(SignInSource, source_id) if is_id(source_id) else None
     is_lead = source is not None and source.vendor_id is not None and caller.vendor_id == source.vendor_id
     if not caller.is_admin and not (is_lead and "lead" in caller.roles):
-        raise Forbidden("Only an admin, or the vendor's lead for its own staff, invites people.")
+        raise Forbidden("Only an admin, or a lead for people of their own vendor, can invite people.")
     if source is None or source.status != "active":
         raise NotFound("There is no such sign-in source.")
     return source
@@ -136,10 +136,10 @@ def end_unused(tx: Transaction, caller: Caller, invitation_id: str, now: datetim
     if found is None:
         raise NotFound("There is no such invitation here.")
     if not caller.is_admin and "lead" not in caller.roles:
-        raise Forbidden("Only an admin, or the vendor's lead, ends an invitation.")
+        raise Forbidden("Only an admin or the vendor's lead can end an invitation.")
     if not end(tx, caller, found, now):
         raise Conflict(
-            "This link was used, or is over already.", advice="Whoever joined by it can be suspended: see People."
+            "This link was used or has expired.", advice="If someone joined with it, you can suspend them under People."
         )
     tx.refresh(found)
     return found
@@ -190,7 +190,7 @@ def invite_to_enrol(
         raise NotFound("There is no such active person.")
     if has_factor(tx, person_id):
         raise Conflict(
-            "This person has a second factor already.", advice="Two admins can reset it: propose `reset-factor`."
+            "This person already has a second factor.", advice="Two admins can reset it: propose `reset-factor`."
         )
     return _make(tx, actor, now, lifetime, purpose="enrol_factor", person_id=person_id)
 
@@ -210,7 +210,7 @@ def pending(tx: Transaction, token: str, purpose: str, now: datetime) -> Invitat
         ).one_or_none()
     if found is None:
         raise NotFound(
-            "This link is not valid any more.", advice="Ask the person who sent it for a new one.", code="link_invalid"
+            "This link is no longer valid.", advice="Ask the person who sent it for a new one.", code="link_invalid"
         )
     return found
 
@@ -242,9 +242,9 @@ def open_enrolment(tx: Transaction, token: str, caller: Caller, now: datetime) -
     """
     invitation = pending(tx, token, "enrol_factor", now)
     if invitation.person_id != caller.id:
-        raise Invalid("This link was made for somebody else.", advice="Sign in as the person it was sent to.")
+        raise Invalid("This link is for someone else.", advice="Sign in as the person it was sent to.")
     if has_factor(tx, caller.id):
-        raise Conflict("You have a second factor already.")
+        raise Conflict("You already have a second factor.")
     redeem_join(tx, invitation, tx.get_one(Person, caller.id), now)
     allow_enrolment(tx, caller.holder_id, now + ENROLMENT_WINDOW)
     audit.record(tx, "factor.enrolment_opened", actor=caller.subject, subject=caller.id, now=now)

@@ -56,9 +56,11 @@ def note_failure(tx: Transaction, person: Person, caller: Caller, settings: Sett
 def wrong_code(left: int) -> Invalid:
     """What a wrong or used code is answered with; `left` tries remain."""
     if left == 0:
-        return Invalid("That code is not right, and was one too many.", field="/code", advice="Wait, then try again.")
+        return Invalid(
+            "The code is not correct. There were too many wrong codes.", field="/code", advice="Wait, then try again."
+        )
     return Invalid(
-        "That code is not right, or was used before.",
+        "The code is not correct, or was used before.",
         field="/code",
         advice=f"A new one comes every {CODE_SECONDS} seconds; {left} tries are left.",
         code="wrong_code",

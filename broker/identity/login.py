@@ -158,7 +158,9 @@ def _provider_refusal(answer: Mapping[str, str]) -> SignInRefused:
     """The provider's own no. What it says comes by way of the browser: it is shown to admins, as what it is."""
     said = [quoted(answer.get(name)) for name in ("error", "error_description")]
     why = ": ".join(filter(None, said)) or "without a code and without an error"
-    return SignInRefused(f"The provider sent the browser back with: {why}.", detail="The provider did not let you in.")
+    return SignInRefused(
+        f"The provider sent the browser back with: {why}.", detail="The identity provider refused the sign-in."
+    )
 
 
 def _expected_response(parts: Parts, browser_token: str, state: str) -> ExpectedResponse:
@@ -196,7 +198,7 @@ def _attempt_by_state(state: str, browser_token: str) -> tuple[ColumnElement[boo
 
 
 def _unknown_attempt() -> SignInRefused:
-    error = SignInRefused("This browser is on no way to sign in, or was for longer than ten minutes.")
+    error = SignInRefused("This browser has no sign-in in progress, or it took longer than ten minutes.")
     log.info("sign_in.astray", why=error.reason)
     return error
 

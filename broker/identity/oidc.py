@@ -147,7 +147,7 @@ def _fetch_token(
     providers: Providers, client: Client, provider: Provider, expected: ExpectedResponse, code: str
 ) -> Mapping[str, Any]:
     if len(code) > _LONGEST_CODE or not all(" " <= letter <= "~" for letter in code):
-        raise SignInRefused("The browser came back with a code that no provider gives.")
+        raise SignInRefused("The browser came back with an invalid code.")
     at = (provider.issuer, client.client_id)
     methods = sorted(_methods(client, provider), key=lambda method: method != providers.methods.get(at))
     fault: ClientRefused | None = None
@@ -209,7 +209,7 @@ def _answered(
 def _refusal(answer: requests.Response) -> SignInRefused:
     said = f"it answers {answer.status_code}{provider_http.oauth_error_text(answer)}"
     if answer.status_code == 401 or any(name in said for name in ("invalid_client", "unauthorized_client")):
-        return ClientRefused(f"The provider's token endpoint does not take our client id and secret: {said}.")
+        return ClientRefused(f"The provider's token endpoint does not accept our client id and secret: {said}.")
     return SignInRefused(f"The provider's token endpoint refuses the code: {said}.")
 
 

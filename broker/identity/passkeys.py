@@ -92,7 +92,7 @@ def register(
         now = clock(tx)
         factor_changes.require_begun(tx, caller, allowed_until, purpose, now)
         if tx.scalars(select(Passkey.id).where(Passkey.credential_id == verified.credential_id)).first():
-            raise Conflict("This passkey is known already.")
+            raise Conflict("This passkey is already registered.")
         tx.add(
             Passkey(
                 id=new_id("pk"),
@@ -223,10 +223,10 @@ def _take(tx: Transaction, caller: Caller, purpose: str, now: datetime) -> tuple
         .returning(FactorChallenge.id, FactorChallenge.challenge, FactorChallenge.expires_at, FactorChallenge.purpose)
     ).all()
     if not taken:
-        raise Conflict("There is no challenge to answer.", advice="Begin again.")
+        raise Conflict("There is no passkey request to answer.", advice="Start again.")
     newest = max(taken, key=lambda row: str(row.id))
     if newest.expires_at <= now:
-        raise Conflict("That took too long.", advice="Begin again.")
+        raise Conflict("That took too long.", advice="Start again.")
     return bytes(newest.challenge), str(newest.purpose)
 
 

@@ -55,7 +55,7 @@ def sees_everything(caller: Caller) -> bool:
 def require_reader(caller: Caller) -> None:
     """Refuse everybody but admins and auditors."""
     if not sees_everything(caller):
-        raise Forbidden("Only admins and auditors see this.", advice="Ask an admin of the organisation.")
+        raise Forbidden("Only admins and auditors can see this.", advice="Ask an admin of the organisation.")
 
 
 def everything_or_nothing(caller: Caller) -> Seen:
@@ -78,7 +78,7 @@ def is_lead(caller: Caller, vendor_id: str | None) -> bool:
 def require_admin(caller: Caller) -> None:
     """Refuse everybody but admins."""
     if not caller.is_admin:
-        raise Forbidden("This is for admins.", advice="Ask an admin of the organisation.")
+        raise Forbidden("Only admins can do this.", advice="Ask an admin of the organisation.")
 
 
 def missing(noun: str) -> NotFound:

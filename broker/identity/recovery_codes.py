@@ -43,7 +43,10 @@ def replace(tx: Transaction, caller: Caller, proof: Proof | None, now: datetime)
     """
     factor_changes.require_browser(caller)
     if not caller.factor_enrolled:
-        raise Conflict("You have no second factor yet.", advice="Add one: recovery codes come with the first.")
+        raise Conflict(
+            "You have no second factor yet.",
+            advice="Add a second factor; recovery codes are created with the first one.",
+        )
     factor_changes.require_proof(tx, caller, proof, now)
     codes = make(tx, caller, now)
     factor_changes.note_change(tx, caller, "recovery_codes.replaced", now)

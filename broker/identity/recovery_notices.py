@@ -13,8 +13,8 @@ from broker.models import Event
 
 SHOWN_FOR = timedelta(days=7)
 _SENTENCES = {
-    "recovery.begun": "`guestkey recover` made an admin's invitation on the server.",
-    "recovery.used": "Somebody used a recovery invitation and is an admin for an hour.",
+    "recovery.begun": "`guestkey recover` created an admin invitation on the server.",
+    "recovery.used": "Someone used a recovery invitation and is an admin for an hour.",
 }
 _MOST = 20
 

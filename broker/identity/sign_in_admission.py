@@ -100,7 +100,7 @@ def _no_one_source(
         return SignInRefused(f"The person's claims fit more than one source: {names}.")
     lacks = ", ".join(sorted(name for name in sources.claims_that_decide(tx, started_at) if name not in claims))
     return SignInRefused(
-        f"The provider tells no claim {lacks}, neither in the ID token nor in UserInfo."
+        f"The provider sends no claim {lacks}, neither in the ID token nor in UserInfo."
         if lacks
         else "The person's claims have other values than any source of this issuer requires, or of another type."
     )
@@ -146,8 +146,8 @@ def _reinvite_refused(
     by_people = invitation is not None and invitation.purpose == "join" and invitation.org_role is None
     if invitation is None or not by_people or invitation.source_id != source.id or invitation.expires_at <= now:
         raise NotSignedIn(
-            "You joined through a link that was meant for somebody else, and were turned away.",
-            advice="Ask the person who invited you for a link of your own.",
+            "You joined through a link that was meant for someone else, and were refused.",
+            advice="Ask the person who invited you for your own link.",
             code="joining_refused",
         )
     invitations.redeem_join(tx, invitation, person, now)
@@ -168,7 +168,7 @@ def _reinvite_refused(
 def _enrolling(tx: Transaction, person: Person, invitation: Invitation, now: datetime) -> datetime | None:
     if invitation.person_id != person.id:
         raise NotSignedIn(
-            "This link was made for somebody else.",
+            "This link is for someone else.",
             advice="Sign in as the person it was sent to.",
             code="link_foreign",
         )
@@ -182,7 +182,7 @@ def _enrolling(tx: Transaction, person: Person, invitation: Invitation, now: dat
 def _recover_known(tx: Transaction, person: Person, invitation: Invitation, now: datetime) -> datetime:
     """The server's own invitation, opened by somebody known: the role for as long as it says, and a new factor."""
     if person.status != "active":
-        raise SignInRefused("The way back in was opened by somebody who is not active here.")
+        raise SignInRefused("The recovery link was opened by someone who is not active here.")
     invitations.redeem_join(tx, invitation, person, now)
     _give_role(tx, person, invitation, now)
     return now + invitations.ENROLMENT_WINDOW
@@ -211,7 +211,7 @@ def _check_vendor(tx: Transaction, source: SignInSource) -> None:
         return
     if tx.execute(select(PolicyInForce.closed_at)).scalar_one_or_none() is not None:
         raise NotSignedIn(
-            "Guestkey is closed at the moment.", advice="Ask the person who invited you when it opens.", code="closed"
+            "Guestkey is closed.", advice="Ask the person who invited you when it will open.", code="closed"
         )
     vendor = tx.get(Vendor, source.vendor_id)
     if vendor is not None and vendor.status not in ("active", "onboarding"):
@@ -232,7 +232,9 @@ def _join(
 ) -> tuple[Person, datetime | None]:
     if invitation is None or invitation.purpose != "join":
         raise NotSignedIn(
-            "Nobody here knows you yet.", advice="Open the invitation link you were sent, then sign in.", code="unknown"
+            "This account has not joined.",
+            advice="Open the invitation link you were sent, then sign in.",
+            code="unknown",
         )
     if invitation.source_id != source.id:
         raise SignInRefused("The invitation is for another source than the one that the person's claims lead to.")

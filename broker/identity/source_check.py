@@ -31,7 +31,7 @@ class Finding:
 
 def _busy() -> BackendDown:
     return BackendDown(
-        "Other sources are being tried at the moment.", backend="identity_provider", advice="Try again in ten seconds."
+        "Other sources are being tested now.", backend="identity_provider", advice="Try again in ten seconds."
     )
 
 
@@ -76,7 +76,7 @@ def require(settings: Settings, client: Client) -> list[Finding]:
 
 
 _ADVICE = {
-    "/issuer": "Mend it at the provider, or name its issuer exactly as its discovery document does.",
+    "/issuer": "Fix it at the provider, or give the issuer exactly as in its discovery document.",
     "/client_secret": "Compare client id and secret with the provider's registration of Guestkey.",
 }
 
@@ -92,7 +92,7 @@ def _keys(providers: Providers, provider: Provider) -> Finding:
     keys = providers.keys(provider)
     usable = sum(any(id_token.key_fits(key, {"alg": name}) for name in provider.algorithms) for key in keys)
     if not usable:
-        return Finding("keys", False, f"Of its {len(keys)} keys none fits the algorithms that it signs ID tokens with.")
+        return Finding("keys", False, f"None of its {len(keys)} keys fits the algorithms that it signs ID tokens with.")
     return Finding("keys", True, f"{usable} of its {len(keys)} keys can sign ID tokens.")
 
 
@@ -108,4 +108,4 @@ def _userinfo(provider: Provider) -> Finding:
         return Finding(
             "userinfo", True, "It has no UserInfo: name, e-mail and required claims must be in the ID token."
         )
-    return Finding("userinfo", True, "What its ID tokens lack is asked of its UserInfo.")
+    return Finding("userinfo", True, "Claims that its ID tokens lack are read from its UserInfo.")

@@ -89,7 +89,7 @@ def client_secret(vault: Vault, source: SignInSource) -> str | None:
         return vault.decrypt("sources", source.wrapped_client_secret, context=source.id).decode()
     except VaultRefused as error:
         log.error("source.unreadable", source=source.id)
-        raise BackendDown("This way to sign in cannot be used at the moment.", backend="openbao") from error
+        raise BackendDown("This sign-in source cannot be used now.", backend="openbao") from error
 
 
 def matches(source: SignInSource, claims: Mapping[str, Any]) -> bool:
@@ -157,7 +157,7 @@ def active(tx: Transaction, source_id: str) -> SignInSource:
     """
     source = find_active(tx, source_id)
     if source is None:
-        raise NotFound("There is no such way to sign in.", advice="Open the link you were sent once more.")
+        raise NotFound("There is no such sign-in source.", advice="Open the link you were sent again.")
     return source
 
 
@@ -168,7 +168,7 @@ def disable(tx: Transaction, caller: Caller, source_id: str, now: datetime) -> N
         Forbidden, NotFound
     """
     if not caller.is_admin:
-        raise Forbidden("Only an admin disables a sign-in source.")
+        raise Forbidden("Only an admin can disable a sign-in source.")
     changed = tx.execute(
         update(SignInSource)
         .where(SignInSource.id == active(tx, source_id).id, SignInSource.status == "active")
@@ -199,8 +199,8 @@ def check_alone(tx: Transaction, issuer: str, client_id: str, claims: Mapping[st
         common = claims.keys() & other.required_claims.keys()
         if not any(claims[name] != other.required_claims[name] for name in common):
             raise Conflict(
-                f"“{other.name}” has the same issuer and client: who matches both gets in by neither.",
-                advice="Require a claim of both that has another value in each, or register a client of its own.",
+                f"“{other.name}” has the same issuer and client: who matches both could sign in through neither.",
+                advice="Require a claim with a different value in each, or register another client.",
             )
 
 
@@ -222,7 +222,7 @@ def bind_source(tx: Transaction, details: Mapping[str, Any], proposer_id: str, a
     if vendor_id is not None and tx.get(Vendor, vendor_id) is None:
         raise NotFound("There is no such vendor.")
     if tx.scalars(select(SignInSource.id).where(SignInSource.name == details["name"])).first():
-        raise Conflict("There is a sign-in source of that name.")
+        raise Conflict("A sign-in source with that name already exists.")
     # Two proposals bound at once must not pass each other.
     pair = f"source {details['issuer']} {details['client_id']}"
     tx.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(pair, 0))))

@@ -46,7 +46,9 @@ def request_confirmation(tx: Transaction, caller: Caller, now: datetime) -> Pend
         FactorNeeded: the person has no second factor.
     """
     if caller.kind != "person" or caller.how != "api_token":
-        raise Forbidden("Only a command line is confirmed elsewhere.", advice="Confirm in the portal itself.")
+        raise Forbidden(
+            "Only a command line can be confirmed in another browser.", advice="Confirm in the portal itself."
+        )
     if not caller.factor_enrolled:
         raise FactorNeeded(
             "You have no second factor yet.",
@@ -115,7 +117,7 @@ def confirm(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> 
     """
     waiting = _take_pending(tx, caller, waiting_id, now)
     if caller.how != "session" or caller.factor_at is None or caller.factor_at < waiting.asked_at:
-        raise Conflict("Your second factor was proven before this was asked.", advice="Confirm again.")
+        raise Conflict("Your second factor was confirmed before this was requested.", advice="Confirm again.")
     changed = tx.execute(
         update(ApiToken)
         .where(ApiToken.id == waiting.holder_id, ApiToken.person_id == caller.id, ApiToken.ended_at.is_(None))
@@ -175,6 +177,6 @@ def _as_waiting(record: FactorChallenge, signed_in_at: datetime | None) -> Pendi
 
 def _none_pending() -> NotFound:
     return NotFound(
-        "Nothing waits to be confirmed here.",
-        advice="It was answered, took longer than two minutes, or is somebody else's. Run `guestkey confirm` again.",
+        "There is nothing to confirm.",
+        advice="It was answered, expired after two minutes, or belongs to someone else. Run `guestkey confirm` again.",
     )

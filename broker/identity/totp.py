@@ -111,7 +111,7 @@ def confirm_enrolment(parts: Parts, caller: Caller, allowed_until: datetime | No
             .limit(1)
         ).one_or_none()
         if waiting is None:
-            raise Conflict("There is nothing to confirm.", advice="Begin again and scan the new code.")
+            raise Conflict("There is nothing to confirm.", advice="Start again and scan the new code.")
         factor_changes.require_begun(tx, caller, allowed_until, waiting.purpose, now)
     secret = _unwrap(parts, caller, waiting.challenge.decode())
     with parts.database.transaction() as tx:
@@ -161,7 +161,7 @@ def _unwrap(parts: Parts, caller: Caller, wrapped: str) -> str:
     except VaultRefused as error:
         log.error("totp.unreadable", person=caller.id)
         raise Conflict(
-            "Your authenticator app cannot be checked any more.", advice="Ask two admins to reset your factor."
+            "Your authenticator app can no longer be checked.", advice="Ask two admins to reset your factor."
         ) from error
 
 
@@ -183,7 +183,7 @@ def _use_up(tx: Transaction, person_id: str, wrapped_secret: str, step: int) -> 
 def _put_in_force(tx: Transaction, caller: Caller, waiting: FactorChallenge, step: int, now: datetime) -> None:
     gone = tx.get(FactorChallenge, waiting.id)
     if gone is None:
-        raise Conflict("This was confirmed already.")
+        raise Conflict("This authenticator app was already confirmed.")
     factor_changes.drop_challenges(tx, caller, _PURPOSE)
     before = tx.get(TotpFactor, caller.id)
     replaced = before is not None and before.confirmed_at is not None

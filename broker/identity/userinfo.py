@@ -53,7 +53,7 @@ def with_userinfo(
         return claims
     # The one thing that makes it the same person's (section 5.3.2).
     if told.get("sub") != claims["sub"]:
-        raise SignInRefused("The provider's UserInfo speaks of somebody else (another sub than in the ID token).")
+        raise SignInRefused("The provider's UserInfo is about another person (its sub differs from the ID token's).")
     return _merged(claims, told, wanted)
 
 

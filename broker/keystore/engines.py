@@ -79,7 +79,7 @@ class Engines(ABC):
         try:
             answer = self._write(f"transit/encrypt/{checked_name(key)}", body)
         except VaultRefused as error:
-            raise down("The key store refuses to wrap a secret.") from error
+            raise down("The key store refuses to encrypt a secret.") from error
         return text(answer, "data", "ciphertext")
 
     def decrypt(self, key: str, ciphertext: str, *, context: str | None = None) -> bytes:

@@ -153,13 +153,13 @@ def why_down(error: BaseException) -> str:
 
 def unreachable(why: str) -> BackendDown:
     """OpenBao does not answer at all, for a reason of `why_down` or for one that nobody knows."""
-    return down(f"The key store cannot be used, so nothing can be issued: {why}.") if why else down()
+    return down(f"The key store cannot be used, so no credential can be issued: {why}.") if why else down()
 
 
-def down(detail: str = "The key store does not answer, so nothing can be issued.") -> BackendDown:
+def down(detail: str = "The key store is not responding, so no credential can be issued.") -> BackendDown:
     """OpenBao, or what it must reach, does not answer usefully."""
     return BackendDown(
         detail,
         backend="openbao",
-        advice="Try again in a minute. If it lasts, tell the operator: /readyz names what is missing.",
+        advice="Try again in a minute. If it keeps failing, tell the operator: /readyz shows what is missing.",
     )

@@ -126,7 +126,7 @@ class Vault(Engines, Certificates, SshEngine):
         try:
             answer = self._write(f"auth/token/create/{LEASE_TOKEN_ROLE}", body)
         except VaultRefused as error:
-            raise down("The key store refuses to let anything be issued.") from error
+            raise down("The key store refuses to issue credentials.") from error
         return ChildToken(text(answer, "auth", "client_token"))
 
     # -- database engine ----------------------------------------------------------------------------------------
@@ -375,7 +375,7 @@ def _refused(error: refusals.VaultError) -> Exception:
     if isinstance(error, refusals.InternalServerError):
         # A backend behind OpenBao failed; OpenBao itself is well.
         log.warning("vault.backend_failed", error=str(error)[:300])
-        return down("A backend behind the key store failed.")
+        return down("A backend of the key store failed.")
     return VaultRefused(type(error).__name__)
 
 

@@ -24,7 +24,7 @@ def unusable(what: str) -> Fault:
     """The server sent a credential that lacks something, or has it in a form that no tool may be given."""
     return Fault(
         Code.FAULT,
-        "The server's answer makes no sense.",
+        "The server's answer is not valid.",
         why=f"The credential has no usable {what}.",
         next_step="guestkey doctor",
     )

@@ -29,7 +29,7 @@ def reached(
     live = _counted(tx, own, Lease.grant_id == grant_id, Lease.state.in_(LIVE_STATES))
     if live >= most_live:
         return Conflict(
-            f"This grant already carries {live} live leases of yours; at most {most_live} are allowed.",
+            f"You already have {live} live leases under this grant; at most {most_live} are allowed.",
             advice="End one with `guestkey lease revoke`, or wait until one expires.",
             code=_CODE,
         )
@@ -43,7 +43,7 @@ def reached(
     return Conflict(
         f"{ended} credentials of yours were ended early and must still be refused by their backend, which has room for"
         " few.",
-        advice="Keep one open instead of asking anew each time; in a while there is room again.",
+        advice="Use one credential for longer instead of getting a new one each time. Try again later.",
         code=_CODE,
     )
 

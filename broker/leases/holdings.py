@@ -107,7 +107,9 @@ def revoke_grant(tx: Transaction, caller: Caller, grant_id: str, reason: str, no
     found = grant(tx, caller, grant_id)
     alone = caller.id in (found.person_id, found.service_id)
     if not (alone or _may_end(tx, caller, found.dataset_id, _vendor_of_grant(tx, found))):
-        raise Forbidden("Only the holder, the dataset's owner or stewards, the vendor's lead and admins end a grant.")
+        raise Forbidden(
+            "Only the holder, the dataset's owner or stewards, the vendor's lead and admins can end a grant."
+        )
     return ending.revoke_grant(tx, found.id, caller, words.prose(reason, "/reason"), now)
 
 
@@ -141,7 +143,9 @@ def revoke_lease(tx: Transaction, caller: Caller, lease_id: str, reason: str, no
     found = lease(tx, caller, lease_id)
     alone = caller.id in (found.person_id, found.service_id)
     if not (alone or _may_end(tx, caller, found.dataset_id, _vendor_of_lease(tx, found))):
-        raise Forbidden("Only the holder, the dataset's owner or stewards, the vendor's lead and admins end a lease.")
+        raise Forbidden(
+            "Only the holder, the dataset's owner or stewards, the vendor's lead and admins can end a lease."
+        )
     reason = words.prose(reason, "/reason", needed=False)
     ending.revoke_lease(tx, found, caller, reason, now)
     tx.refresh(found)

@@ -133,16 +133,16 @@ def _served(kind: Kind, slice_: Mapping[str, Any], ask: Ask) -> str:
         Invalid: the slice is not served so, or what the guest brought will not do.
     """
     if slice_["kind"] != kind.name and kind.at_backend:
-        raise Invalid(f"The slice {slice_['name']!r} is not served as {kind.name}.", field="/kind")
+        raise Invalid(f"The slice {slice_['name']!r} has no credentials of kind {kind.name}.", field="/kind")
     if ask.action not in kind.actions:
         raise Invalid(f"The kind {kind.name} cannot serve {ask.action!r}.", field="/action")
     if kind.proof is None:
         if ask.public_key:
-            raise Invalid(f"A credential of kind {kind.name} takes no public key.", field="/public_key")
+            raise Invalid(f"A credential of kind {kind.name} does not use a public key.", field="/public_key")
         return ""
     if not ask.public_key:
         raise Invalid(
-            f"A credential of kind {kind.name} is made for your own {kind.proof.label}.",
+            f"A credential of kind {kind.name} needs your own {kind.proof.label}.",
             field="/public_key",
             advice=f"Make one: {kind.proof.how}",
         )
@@ -181,7 +181,7 @@ def _wait_for_settings(token: Future[ChildToken], seconds: float) -> ChildToken:
         # Others wait at the key store too: this one's turn has not even come.
         token.cancel()
         raise BackendDown(
-            "The key store does not answer, so nothing can be issued.",
+            "The key store is not responding, so no credential can be issued.",
             backend="openbao",
             advice="Try again in a minute.",
         ) from error
@@ -228,8 +228,8 @@ def _activate(parts: Parts, lease: Lease, issued: Issued) -> None:
         tx.execute(update(Lease).where(Lease.id == lease.id).values(backend_lease_id=issued.backend_lease_id))
         ending.mark(tx, Lease.id == lease.id, cause="abandoned", by=audit.SYSTEM, now=now)
     raise Conflict(
-        "Access ended while the credential was being made; it was taken back and nobody got it.",
-        advice="`guestkey why` says what is missing now.",
+        "Access ended while the credential was being issued. It was revoked, and no one received it.",
+        advice="`guestkey why` shows what is missing now.",
         code="ended_meanwhile",
     )
 
@@ -271,7 +271,7 @@ def refusal(decision: Decision, decision_id: str) -> Exception:
     if not decision.visible:
         return NotFound(
             "There is no such dataset, or it is not offered to you.",
-            advice="`guestkey dataset list` shows what is.",
+            advice="`guestkey dataset list` shows the datasets you can see.",
         )
     if decision.factor_needed is not None:
         return FactorNeeded(

@@ -95,7 +95,7 @@ def list_handles(parts: Parts, tag: str, kind: str, bounds: Sequence[BoundSlice]
 
 
 def _failed(error: Exception) -> str:
-    return f"The broker itself failed at it: {type(error).__name__}. Its log says where."
+    return f"The worker failed with {type(error).__name__}; see its log."
 
 
 def _reconcile_kind(
@@ -121,7 +121,7 @@ def _kept(parts: Parts, name: str, slice_ids: frozenset[str]) -> tuple[frozenset
     except BackendDown as error:
         return None, {KEY_STORE: error.detail}
     except VaultRefused:
-        return None, {KEY_STORE: "The key store does not let the worker list its leases."}
+        return None, {KEY_STORE: "The key store does not allow the worker to list its leases."}
 
 
 def _accounted_for(parts: Parts, handles: set[str]) -> set[str]:

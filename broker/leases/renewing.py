@@ -65,7 +65,7 @@ def renew(parts: Parts, caller: Caller, lease_id: str, lifetime: int | None = No
         if isinstance(error, BackendDown):
             raise
         raise BackendDown(
-            "The key store refused to lengthen the credential.", backend="openbao", advice="Take a new one."
+            "The key store refused to extend the credential.", backend="openbao", advice="Get a new credential."
         ) from error
     return outcome.lease
 
@@ -111,8 +111,8 @@ def _decide(parts: Parts, tx: Transaction, caller: Caller, lease_id: str, lifeti
             tx, "lease.not_renewed", caller, lease, gathered.now, {"reasons": ["not_longer"], "decision": decision_id}
         )
         return Conflict(
-            "It already lasts as long as it can be made to last now.",
-            advice="Take a new credential when it has ended.",
+            "The lease cannot be extended any further.",
+            advice="Get a new credential when it has ended.",
             code="not_longer",
         )
     before = lease.expires_at
@@ -139,12 +139,12 @@ def _decide(parts: Parts, tx: Transaction, caller: Caller, lease_id: str, lifeti
 def _own(tx: Transaction, caller: Caller, lease_id: str) -> Lease:
     lease = holdings.lease(tx, caller, lease_id)
     if caller.id not in (lease.person_id, lease.service_id):
-        raise Forbidden("Only its holder renews a lease.")
+        raise Forbidden("Only its holder can renew a lease.")
     if not kinds[lease.kind].renewable:
         raise Invalid(
-            f"A credential of kind {lease.kind} cannot be renewed: it says itself when it ends.",
+            f"A credential of kind {lease.kind} cannot be renewed: its expiry is fixed when it is issued.",
             field="/kind",
-            advice="Take a new one.",
+            advice="Get a new credential.",
             code="not_renewable",
         )
     if lease.state != "active" or lease.expires_at <= clock(tx):
@@ -179,4 +179,4 @@ def _note(tx: Transaction, kind: str, caller: Caller, lease: Lease, now: datetim
 
 
 def _over() -> Conflict:
-    return Conflict("This lease is ending or over.", advice="Take a new credential.", code="lease_over")
+    return Conflict("This lease is ending or has ended.", advice="Get a new credential.", code="lease_over")

@@ -155,7 +155,7 @@ def _attempt_alone(parts: Parts, kind: Kind, claimed: _Claimed) -> str | Excepti
         return error
     except Exception as error:  # what is not recorded as failed would be alive, and alarm nobody
         log.exception("lease.ending_unforeseen", lease=claimed.lease.id, error=type(error).__name__)
-        return NotEnded(f"The broker itself failed at it: {type(error).__name__}. Its log says where.")
+        return NotEnded(f"The worker failed with {type(error).__name__}; see its log.")
 
 
 def _settle(parts: Parts) -> None:

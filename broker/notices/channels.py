@@ -84,7 +84,7 @@ def bind(parts: Parts, caller: Caller, new: NewChannel) -> Bound:
     with parts.database.transaction() as tx:
         now = clock(tx)
         if tx.execute(select(func.count()).where(NoticeChannel.removed_at.is_(None))).scalar_one() >= MOST:
-            raise Conflict(f"There are {MOST} channels.", advice="Remove one that is no longer needed.")
+            raise Conflict(f"There are already {MOST} channels.", advice="Remove one that is no longer needed.")
         channel = NoticeChannel(
             id=channel_id,
             kind=new.kind,
@@ -130,7 +130,7 @@ def test(parts: Parts, tx: Transaction, caller: Caller, channel_id: str, now: da
         kind=TEST,
         topic="test",
         title="A test from Guestkey",
-        body=f"An admin tried whether notices reach {channel.name}. They do.",
+        body=f"An admin sent this test notice to {channel.name}. It has arrived.",
         path="/settings/notices",
         state="waiting",
         created_at=now,
@@ -169,7 +169,7 @@ def send(parts: Parts, delivery: Delivery, now: datetime) -> None:
     try:
         kept = json.loads(parts.vault.decrypt(_KEY, channel.wrapped, context=channel.id))
     except VaultRefused as error:
-        raise NotSent("The channel's target cannot be unwrapped: bind it anew.") from error
+        raise NotSent("The channel's target cannot be decrypted: add the channel again.") from error
     if channel.kind == "chat":
         chat.send(parts.settings, kept["target"], delivery)
     else:
@@ -183,7 +183,11 @@ def _check(settings: Settings, new: NewChannel) -> None:
     if wrong:
         raise Invalid(wrong, field="/target")
     if new.kind == "webhook" and new.target.startswith("http:") and not settings.notice_networks:
-        raise Invalid("Webhooks want https://.", field="/target", advice="See GUESTKEY_NOTICE_NETWORKS for inner ones.")
+        raise Invalid(
+            "Webhooks must use https://.",
+            field="/target",
+            advice="See GUESTKEY_NOTICE_NETWORKS for addresses inside your network.",
+        )
     if new.kind == "webhook" and http_client.is_inner_address(settings, new.target):
         raise Invalid(
             "The target lies inside a network: GUESTKEY_NOTICE_NETWORKS does not name it.",
@@ -191,7 +195,7 @@ def _check(settings: Settings, new: NewChannel) -> None:
             advice="Name a public address, or let the operator name the network for every web replica and worker.",
         )
     if not new.topics or not set(new.topics) <= set(TOPICS):
-        raise Invalid("Choose at least one topic, of those there are.", field="/topics")
+        raise Invalid("Choose at least one topic.", field="/topics")
 
 
 def _record(tx: Transaction, kind: str, channel: NoticeChannel, caller: Caller, now: datetime) -> None:

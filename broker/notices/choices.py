@@ -45,45 +45,48 @@ _ALL = {
     "own_datasets": Topic(
         "own_datasets",
         "Your datasets",
-        "Their text, owner, labels, retention or slices changed; so did a team or a secret that opens them.",
+        "Their text, owner, labels, retention or slices changed, or a team or service secret with access to them.",
         of_all="Datasets, slices, granted teams and services' secrets that changed",
     ),
     "own_requests": Topic(
         "own_requests",
         "Your requests",
-        "About to lapse, approved, refused, lapsed or taken back.",
-        of_all="Requests decided, lapsed or taken back",
+        "About to lapse, approved, refused, lapsed or withdrawn.",
+        of_all="Requests decided, lapsed or withdrawn",
     ),
     "own_grants": Topic(
         "own_grants",
         "Your access",
-        "You were confirmed; access given, about to end, or ended.",
-        of_all="People confirmed; grants given by a file, that end soon or were ended",
+        "You were confirmed; your access was given, is about to end, or ended.",
+        of_all="People confirmed; grants given from a file, about to end, or ended",
     ),
     "own_account": Topic(
         "own_account",
         "Your second factors",
-        "One was added, replaced, removed or reset; recovery codes were used or made.",
+        "One was added, replaced, removed or reset; recovery codes were used or created.",
         mandatory=True,
         of_all="People's second factors that were changed",
     ),
     "staff": Topic(
         "staff",
         "Your staff",
-        "Somebody of your vendor was suspended, or given access that you did not ask for.",
+        "A person of your vendor was suspended, or was given access that you did not request.",
         of_all="Vendors' people who were suspended",
     ),
-    "joins": Topic("joins", "Joining", "Somebody has joined and waits to be confirmed."),
+    "joins": Topic("joins", "Joining", "A person has joined and is waiting for confirmation."),
     "two_person": Topic(
-        "two_person", "Acts that need a second person", "Proposed, about to lapse, agreed to, refused or lapsed."
+        "two_person", "Changes that need a second person", "Proposed, about to lapse, approved, refused or lapsed."
     ),
     "failures": Topic(
         "failures",
-        "Credentials out of hand",
-        "A backend did not confirm an end, holds what nobody recorded, or does not answer.",
+        "Credentials that could not be ended",
+        "A backend did not confirm an end, has a credential without a record, or is not responding.",
     ),
     "emergency": Topic(
-        "emergency", "Emergencies", "The glass was broken; the installation was closed or opened.", mandatory=True
+        "emergency",
+        "Emergencies",
+        "Emergency recovery was used; the installation was closed or opened.",
+        mandatory=True,
     ),
 }
 
@@ -148,7 +151,7 @@ def set_preferences(
             raise Invalid(f"Choose one of {', '.join(CHOICES)}.", field=f"/topics/{name}")
         if theirs[name].mandatory and choice != DEFAULT:
             raise Invalid(
-                f"{theirs[name].title} always come at once: nobody should learn of one tomorrow.",
+                f"{theirs[name].title}: these notices are always mailed at once.",
                 field=f"/topics/{name}",
             )
     if not 0 <= hour <= 23:

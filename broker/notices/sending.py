@@ -164,7 +164,7 @@ def _mail(parts: Parts, delivery: Delivery, _now: datetime) -> None:
     with parts.database.transaction() as tx:
         found = mail_addresses.deliverable(tx, [str(delivery.person_id)])
     if not found:
-        raise NotSent("The person or their vendor is suspended, or they have no address any more.", for_good=True)
+        raise NotSent("The person or their vendor is suspended, or they no longer have an address.", for_good=True)
     to = found[0].address
     letter = smtp.Mail(delivery.id, to, delivery.title, delivery.body, delivery.path, delivery.created_at)
     smtp.send(parts.settings, letter)

@@ -21,13 +21,13 @@ from broker.registry.affected_datasets import datasets_of_holder
 
 ACTS = {
     "apply_policy": "put new rules in force",
-    "bind_source": "bind a sign-in source",
-    "give_role": "give a role of the organisation",
+    "bind_source": "add a sign-in source",
+    "give_role": "assign a role of the organisation",
     "reset_factor": "reset a second factor",
     "change_dataset": "change a dataset's owner, labels or retention",
     "add_slice": "add a slice to a dataset",
     "rotate_secret": "replace a service's secret",
-    "add_member": "put somebody into a team that holds a grant",
+    "add_member": "add a person to a team that has a grant",
     "trust_source_mfa": "trust a sign-in source's own second factor",
 }
 

@@ -93,7 +93,7 @@ def make_code(
 
 def denial_redirect(wish: AuthorizationRequest, issuer: str) -> str:
     """The address that tells the command line that the person said no (RFC 6749, 4.1.2.1)."""
-    return _answer(wish, issuer, error="access_denied", error_description="You said no in the browser.")
+    return _answer(wish, issuer, error="access_denied", error_description="You declined in the browser.")
 
 
 def _answer(wish: AuthorizationRequest, issuer: str, **members: str) -> str:

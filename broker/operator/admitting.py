@@ -17,9 +17,9 @@ def admit_first(out: Told, first: FirstSource, *, unchecked: bool) -> None:
     with _parts() as parts:
         begun = bootstrap(parts, first, unchecked=unchecked)
     found = [finding.told for finding in begun.found] or [
-        "Its provider was not asked. Once it is up: guestkey source check"
+        "The provider was not tested. Once it is running: guestkey source check"
     ]
-    said = "Two admins join with these links. Each works once; give each to one person, apart from the other:"
+    said = "Two admins join with these links. Each works once; give each link to a different person:"
     told = [{"what": finding.what, "ok": finding.ok, "told": finding.told} for finding in begun.found]
     out.told([*found, said, *begun.links], {"links": begun.links, "findings": told})
 
@@ -38,7 +38,7 @@ def readmit(out: Told, source_id: str | None) -> None:
     """Print one joining link for an admin of one hour; every admin is told."""
     with _parts() as parts:
         link = recover(parts, source_id)
-    said = "Whoever opens this link within the hour is an admin until it is over. It is on record, and told to all:"
+    said = "The person who opens this link within an hour is an admin for that hour. All admins are notified:"
     out.told([said, link], {"link": link})
 
 

@@ -102,12 +102,14 @@ def _tried(parts: Parts, first: FirstSource) -> list[Finding]:
     try:
         return source_check.require(parts.settings, client)
     except Invalid as error:
-        way_past = "If it is not up yet: --unchecked, and `guestkey source check` once it is."
+        way_past = "If it is not running yet, use --unchecked now and `guestkey source check` later."
         raise Invalid(error.detail, field=error.field, advice=f"{error.advice} {way_past}") from error
 
 
 def _done_before() -> Conflict:
-    return Conflict("This installation has its first admins.", advice="If they are locked out, use `guestkey recover`.")
+    return Conflict(
+        "This installation already has its first admins.", advice="If they are locked out, use `guestkey recover`."
+    )
 
 
 def recover(parts: Parts, source_id: str | None = None) -> str:
@@ -139,5 +141,5 @@ def _own_source(tx: Transaction, source_id: str | None) -> SignInSource:
         query = query.where(SignInSource.id == source_id)
     source = tx.scalars(query.order_by(SignInSource.id).limit(1)).one_or_none()
     if source is None:
-        raise NotFound("The organisation has no active sign-in source.", advice="Name one with --source, or bind one.")
+        raise NotFound("The organisation has no active sign-in source.", advice="Name one with --source, or add one.")
     return source

@@ -33,7 +33,7 @@ app.command()(connect_ssh.ssh)
 
 @app.command()
 def postgres(
-    name: Annotated[str | None, typer.Option(help="What slices will call it: lower case.")] = None,
+    name: Annotated[str | None, typer.Option(help="The name that slices use for it: lower case.")] = None,
     host: Annotated[str | None, typer.Option(help="Its host's name, as in its certificate.")] = None,
     port: Annotated[int | None, typer.Option(help="Its port; 5432 if left out.")] = None,
     dbname: Annotated[str | None, typer.Option(help="The database that holds the datasets.")] = None,
@@ -44,7 +44,9 @@ def postgres(
     ca_file: Annotated[
         Path | None, typer.Option(help="Its authority's certificates; OpenBao and worker read the same file.")
     ] = None,
-    user: Annotated[str | None, typer.Option(help="A login that is no superuser, to look with; never kept.")] = None,
+    user: Annotated[
+        str | None, typer.Option(help="A login that is not a superuser, to check with; not stored.")
+    ] = None,
     password_file: Annotated[Path | None, typer.Option(help="File with that login's password.")] = None,
     secrets: Annotated[
         Path | None, typer.Option(help="Folder for the new logins' passwords until it is connected.")
@@ -53,7 +55,7 @@ def postgres(
         Path | None, typer.Option(help="Secret id of the identity guestkey-operator.")
     ] = None,
     only_check: Annotated[
-        bool, typer.Option("--check", help="Only look, and print the SQL for what is missing.")
+        bool, typer.Option("--check", help="Only check, and print the SQL for what is missing.")
     ] = False,
     apply: Annotated[bool, typer.Option("--apply", help="Run that SQL with --user, as far as it may.")] = False,
     reset_logins: Annotated[
@@ -164,7 +166,7 @@ def _place(
     host = host or talk.ask("Host of the database", "--host")
     port = port if port is not None else _number(talk.ask("Port", "--port", "5432"))
     dbname = dbname or talk.ask("Name of the database", "--dbname")
-    name = name or talk.ask("What slices will call it", "--name")
+    name = name or talk.ask("Name that slices use for it", "--name")
     if ca_file is None and tls != NONE and talk.asks:
         ca_file = Path(talk.ask("CA file", "--ca-file", "/etc/ssl/certs/ca-certificates.crt"))
     return checked(name, host, port, dbname, tls, ca_file, unsafe_tls=unsafe_tls)
@@ -194,7 +196,7 @@ def _until_mended(talk: Talk, asked: Asked, settings: Settings, items: list[Item
     """Where somebody sits at the terminal: show what to run, wait, look again."""
     while talk.asks and _missing(items):
         talk.checked(asked.place, items)
-        if not agreed("Has the database's administrator run this? Look again"):
+        if not agreed("Has the database's administrator run this? Check again"):
             break
         # Passwords made for the SQL let the watch in now, so that no other login is needed.
         items = look(asked, settings)

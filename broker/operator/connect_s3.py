@@ -34,8 +34,8 @@ _AWS_WAIT_SECONDS = 120.0
 
 
 def s3(
-    name: Annotated[str | None, typer.Option(help="What slices will call it: lower case.")] = None,
-    bucket: Annotated[str | None, typer.Option(help="A bucket slices will lie in; it is tried there.")] = None,
+    name: Annotated[str | None, typer.Option(help="The name that slices use for it: lower case.")] = None,
+    bucket: Annotated[str | None, typer.Option(help="A bucket for slices; the connection is tested with it.")] = None,
     role_arn: Annotated[str | None, typer.Option(help="The role whose sessions guests get.")] = None,
     endpoint_url: Annotated[str | None, typer.Option(help="The store's address; left out: AWS.")] = None,
     sts_endpoint_url: Annotated[str | None, typer.Option(help="Of its STS, if that is another one.")] = None,
@@ -46,16 +46,16 @@ def s3(
         list[str] | None, typer.Option(help="ARN of a KMS key that its buckets are encrypted with; may be repeated.")
     ] = None,
     issuer_key_file: Annotated[
-        Path | None, typer.Option(help="Id and secret, a line each, of the key that may assume the role.")
+        Path | None, typer.Option(help="File with id and secret, one per line, of the key that may assume the role.")
     ] = None,
     ender_key_file: Annotated[
-        Path | None, typer.Option(help="Id and secret of the key that may write buckets' policies.")
+        Path | None, typer.Option(help="File with id and secret of the key that may write bucket policies.")
     ] = None,
     operator_secret_id_file: Annotated[
         Path | None, typer.Option(help="Secret id of the identity guestkey-operator.")
     ] = None,
-    only_check: Annotated[bool, typer.Option("--check", help="Only try it; nothing is kept.")] = False,
-    wait: Annotated[float | None, typer.Option(help="Seconds to wait for a refusal to bite.")] = None,
+    only_check: Annotated[bool, typer.Option("--check", help="Only test it; nothing is stored.")] = False,
+    wait: Annotated[float | None, typer.Option(help="Seconds to wait until a refusal takes effect.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Never ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -66,8 +66,8 @@ def s3(
     with plainly("connect-backend s3", as_json=as_json) as out:
         talk = Talk(out, asks=sys.stdin.isatty() and not yes and not as_json)
         settings = load()
-        name = checked_name(name or talk.ask("What slices will call it", "--name"))
-        bucket = bucket or talk.ask("A bucket slices will lie in", "--bucket")
+        name = checked_name(name or talk.ask("Name that slices use for it", "--name"))
+        bucket = bucket or talk.ask("A bucket for slices", "--bucket")
         place = _place(
             role_arn=role_arn or talk.ask("ARN of the role guests get sessions of", "--role-arn"),
             endpoint_url=endpoint_url,
@@ -146,7 +146,7 @@ def _told(talk: Talk, out: Any, name: str, setting: dict[str, Any], *, connected
         out.told([], {"connection": name, "connected": connected, "s3_connections": setting})
         return
     if not connected:
-        talk.say("Nothing was kept. Without --check the keys go to OpenBao, and this is the setting:")
+        talk.say("Nothing was stored. Without --check the keys are stored in OpenBao, and this is the setting:")
     else:
         talk.say(f"The object store {name} is connected. Set this for web and worker:")
     typer.echo(f"GUESTKEY_S3_CONNECTIONS={json.dumps(setting)}")

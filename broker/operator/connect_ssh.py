@@ -33,18 +33,18 @@ PARTLY = 9
 
 
 def ssh(
-    name: Annotated[str, typer.Option(help="What slices will call it: lower case.")],
-    host: Annotated[str, typer.Option(help="Its name, as guests and the worker reach it.")],
+    name: Annotated[str, typer.Option(help="The name that slices use for it: lower case.")],
+    host: Annotated[str, typer.Option(help="The name under which guests and the worker connect to it.")],
     host_key_file: Annotated[
         Path, typer.Option(help="Its public host key, fetched from the host: /etc/ssh/ssh_host_ed25519_key.pub.")
     ],
-    service: Annotated[str, typer.Option(help="Id of the organisation's service the host proves itself as.")],
+    service: Annotated[str, typer.Option(help="Id of the organisation's service that the host signs in as.")],
     operator_secret_id_file: Annotated[Path, typer.Option(help="Secret id of the identity guestkey-operator.")],
     port: Annotated[int, typer.Option(help="Its port.")] = 22,
-    folder: Annotated[Path | None, typer.Option(help="Where the keys for the host are put.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder for the host's keys.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Connect an SFTP host: write the keys it needs, print what to run there, ask whether it answers, record it.
+    """Connect an SFTP host: write the keys it needs, print what to run there, check that it responds, and record it.
 
     Nothing secret is written. Exit code 9 until the host answers; run it again then.
     """

@@ -37,7 +37,7 @@ def end_everything(
     """
     if installation is not None and _TAG.fullmatch(installation) is None:
         raise Invalid(
-            "That is no installation's tag.",
+            "That is not an installation's tag.",
             field="/installation",
             advice="It is the six characters after gk_ in the names of its database users.",
         )
@@ -67,7 +67,7 @@ def close(out: Told, reason: str, *, hold_grants: bool) -> None:
             was_open = closing.close(tx, reason, actor="operator", now=clock(tx), hold_grants=hold_grants) is not None
     finally:
         parts.close()
-    said = "Closed: nothing is issued any more." if was_open else "It was closed already."
+    said = "Closed: no more credentials are issued." if was_open else "It was already closed."
     out.told([said, "An admin opens it again under /installation in the portal."], {"was_open": was_open})
 
 
@@ -79,10 +79,10 @@ def _end(parts: Parts, reason: str, installation: str | None, seconds: float) ->
             raise
     if installation is None:
         raise Invalid(
-            "The records are out of reach, so this installation's tag is not known.",
+            "The database is not responding, so this installation's tag is not known.",
             advice="Give it with --installation: the six characters after gk_ in the names of its database users.",
         )
-    typer.echo("The records are out of reach: ending what the backends show. Run it again later.", err=True)
+    typer.echo("The database is not responding: ending what the backends show. Run it again later.", err=True)
     if not any(parts.settings.connections(name) for name in kinds):
         raise Invalid("No connection is configured.", advice="Set GUESTKEY_POSTGRES_CONNECTIONS.")
     return end_shown(parts, installation, told=_told)
@@ -105,14 +105,16 @@ def _report(out: Told, ended: EmergencyReport) -> None:
     if ended.doubt:
         typer.echo(f"{ended.doubt} Check --installation.", err=True)
     elif not ended.outcomes:
-        typer.echo("Nothing of this installation is there.", err=True)
+        typer.echo("There are no credentials of this installation.", err=True)
 
 
 def _line(outcome: BackendOutcome) -> str:
     if outcome.confirmed:
         return f"✓ {outcome.lease}\t{outcome.kind}\t{outcome.confirmed_by}"
     if outcome.state == UNASKED:
-        return f"! connection {outcome.place}\t{outcome.kind}\tnot asked: what is there lives on\t{outcome.error}"
+        return (
+            f"! connection {outcome.place}\t{outcome.kind}\tnot reached: credentials there stay valid\t{outcome.error}"
+        )
     until = f"exposed until {outcome.exposed_until.isoformat()}" if outcome.exposed_until else "not confirmed"
     return f"! {outcome.lease}\t{outcome.kind}\t{until}\t{outcome.error}"
 
@@ -126,8 +128,8 @@ def _agreed(yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise Invalid("This ends every credential there is.", advice="Add --yes to run it without a question.")
-    if not agreed("End every credential, sign everybody out and close Guestkey?"):
+        raise Invalid("This ends every credential.", advice="Add --yes to run it without a question.")
+    if not agreed("End every credential, sign everyone out and close Guestkey?"):
         raise typer.Abort
 
 

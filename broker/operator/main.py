@@ -29,7 +29,7 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8200,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes on this machine.")] = 1,
     tls_cert: Annotated[
-        Path | None, typer.Option(help="Certificate chain in PEM; taken anew when the file changes.")
+        Path | None, typer.Option(help="Certificate chain in PEM; reloaded when the file changes.")
     ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key in PEM, readable by this user only.")] = None,
 ) -> None:
@@ -51,7 +51,7 @@ def worker(
     metrics_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Serve the worker's metrics here.")] = None,
     metrics_host: Annotated[str, typer.Option(help="Address of the metrics.")] = "127.0.0.1",
 ) -> None:
-    """Run the worker that ends leases, sweeps backends, decides again and registers slices."""
+    """Run the worker that ends leases, sweeps backends, rechecks access and registers slices."""
     with plainly("worker"):
         from broker.operator.worker import work
 
@@ -60,10 +60,10 @@ def worker(
 
 @app.command()
 def migrate(as_json: AsJson = False) -> None:
-    """Bring the records' tables up to this version; twice is fine."""
+    """Migrate the database to this version; safe to repeat."""
     with plainly("migrate", as_json=as_json) as out:
         migrations.upgrade(str(configuring.load_owner().owner_database_url.get_secret_value()))
-        out.told(["The records are up to date."], {"up_to_date": True})
+        out.told(["The database is up to date."], {"up_to_date": True})
 
 
 @app.command()
@@ -73,12 +73,14 @@ def bootstrap(
     client_secret_file: Annotated[Path | None, typer.Option(help="File that holds the client secret.")] = None,
     name: Annotated[str, typer.Option(help="What the source is called on the sign-in page.")] = "Organisation",
     claim: Annotated[list[str] | None, typer.Option(help="A claim every sign-in must carry: NAME=VALUE.")] = None,
-    unchecked: Annotated[bool, typer.Option("--unchecked", help="The provider is not up yet: do not try it.")] = False,
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="Do not test the provider, because it is not running yet.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Set the installation up, once: rules, the organisation's sign-in source, and two admins' joining links.
+    """Set up the installation, once: rules, the organisation's sign-in source, and invitation links for two admins.
 
-    The source is tried first, as `guestkey source check` does: one that would let nobody in is refused.
+    The source is tried first, as `guestkey source check` does: a source through which no one can sign in is refused.
     """
     with plainly("bootstrap", as_json=as_json) as out:
         from broker.operator.admitting import admit_first, first_source
@@ -91,7 +93,7 @@ def recover(
     source: Annotated[str | None, typer.Option(help="Id of the organisation's source to sign in through.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Break the glass: one admin for one hour. Recorded as an event, and told to every admin."""
+    """Emergency recovery: make one admin for one hour. Recorded as an event; all admins are notified."""
     with plainly("recover", as_json=as_json) as out:
         from broker.operator.admitting import readmit
 
@@ -100,19 +102,19 @@ def recover(
 
 @app.command("end-everything")
 def end_everything(
-    reason: Annotated[str, typer.Option(help="Why; kept in the log of events.")] = "ended by the operator",
+    reason: Annotated[str, typer.Option(help="The reason; recorded in the audit log.")] = "ended by the operator",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: AsJson = False,
     installation: Annotated[
-        str | None, typer.Option(help="The installation's tag, should the records be out of reach.", metavar="TAG")
+        str | None, typer.Option(help="The installation's tag, if the records cannot be read.", metavar="TAG")
     ] = None,
     login: Annotated[
         list[str] | None,
-        typer.Option(help="A watch log-in by hand, should OpenBao be out of reach: NAME=FILE.", metavar="NAME=FILE"),
+        typer.Option(help="A log-in to use if OpenBao is not responding: NAME=FILE.", metavar="NAME=FILE"),
     ] = None,
     seconds: Annotated[float, typer.Option(min=1, max=3600, help="How long to keep trying.")] = 120.0,
 ) -> None:
-    """Pull every plug, the broker up or down: close, end every credential at its backend, report on each.
+    """Emergency end, whether the broker is up or down: close, end every credential at its backend, report on each.
 
     Exit code 9 where a backend did not confirm an end, 8 where none answered; run it again, or start the worker,
     which never gives up.

@@ -54,14 +54,14 @@ def source_for(tx: Transaction, caller: Caller, source_id: str | None, vendor_id
         return source
     wanted = vendor_id or caller.vendor_id
     if wanted is None:
-        raise Invalid("Say whose people these are: a vendor or a sign-in source.", field="/query/vendor")
+        raise Invalid("Say which party these people belong to: a vendor or a sign-in source.", field="/query/vendor")
     of = vendors.vendor(tx, caller, wanted)
     query = select(SignInSource.id).where(SignInSource.vendor_id == of.id, SignInSource.status == "active")
     found = list(tx.scalars(query.limit(2)))
     if not found:
         raise Conflict(
             "This vendor has no sign-in source yet.",
-            advice="In the portal, under Sign-in sources, one admin proposes it and another agrees.",
+            advice="In the portal, under Sign-in sources, one admin proposes one and another approves it.",
         )
     if len(found) > 1:
         raise Invalid("This vendor has several sign-in sources: name one.", field="/query/source")
@@ -128,14 +128,14 @@ def _team(tx: Transaction, caller: Caller, source: SignInSource, named: str) -> 
     if not named:
         return None
     if source.vendor_id is None:
-        raise Invalid("The organisation has no teams; they are of vendors.", field="/team")
+        raise Invalid("The organisation has no teams; teams belong to vendors.", field="/team")
     if not is_id(named):
         named = words.name(named, "/team")
     try:
         into = teams.team_of(tx, caller, source.vendor_id, named)
     except GuestkeyError:
         found = missing("team")
-        found.advice = "Check its name, or make it first: guestkey team new NAME"
+        found.advice = "Check its name, or create it first: guestkey team new NAME"
         raise found from None
     teams.check_may_fill(tx, caller, into)
     return into.id

@@ -81,9 +81,9 @@ def tables(tx: Transaction, caller: Caller, name: str, *, part: str = "", after:
     require_admin(caller)
     schema, dot, table = after.partition(".")
     if "\x00" in part:
-        raise Invalid("No name has such a character.", field="/query/part")
+        raise Invalid("A name cannot contain such a character.", field="/query/part")
     if after and (not dot or "\x00" in after):
-        raise Invalid("This is not where a page of tables ended.", field="/query/after", advice="Start without it.")
+        raise Invalid("This cursor is not valid.", field="/query/after", advice="Start without a cursor.")
     query = select(CatalogueTable).where(CatalogueTable.connection == name)
     if part:
         # Without an index, among the two thousand that a connection has at most.

@@ -99,7 +99,7 @@ def sees_binding(caller: Caller, found: Dataset) -> bool:
 def require_owner_or_admin(caller: Caller, found: Dataset) -> None:
     """Refuse everybody but the owner and admins."""
     if not (caller.is_admin or is_owner(caller, found)):
-        raise Forbidden("This is for the dataset's owner and admins.", advice="Ask one of them.")
+        raise Forbidden("Only the dataset's owner and admins can do this.", advice="Ask one of them.")
 
 
 def add_dataset(tx: Transaction, caller: Caller, new: NewDataset, now: datetime) -> Dataset:
@@ -128,7 +128,7 @@ def add_dataset(tx: Transaction, caller: Caller, new: NewDataset, now: datetime)
         insert(Dataset).values(values).on_conflict_do_nothing(index_elements=["slug"]).returning(Dataset)
     ).one_or_none()
     if made is None:
-        raise Conflict("There is a dataset of that slug already.", advice="Choose another slug.")
+        raise Conflict("A dataset with that slug already exists.", advice="Choose another slug.")
     details = {"slug": made.slug, "labels": made.labels, "owner": made.owner_id, "nature": made.nature}
     audit.record(tx, "dataset.added", actor=caller.subject, subject=made.id, now=now, details=details)
     return made
@@ -157,9 +157,9 @@ def change_dataset(
     require_owner_or_admin(caller, found)
     values = _changed_values(tx, caller, change, now)
     if not values:
-        raise Invalid("Nothing is to be changed.", advice="Name at least one field.")
+        raise Invalid("No change was given.", advice="Give at least one field.")
     if "owner_id" in values and found.owner_id == values["owner_id"]:
-        raise Conflict("This person owns the dataset already.")
+        raise Conflict("This person already owns the dataset.")
     if not _opens(found, values):
         return _change(tx, caller.subject, found.id, values, now)
     if found.status == "retired":
@@ -269,14 +269,14 @@ def _change(
 def _checked_owner(tx: Transaction, caller: Caller, owner_id: str) -> str:
     # An owner decides requests: whoever could name themselves would need nobody else.
     if owner_id == caller.id:
-        raise Conflict("Nobody makes themselves an owner.", advice="Ask another admin.", code="self_decision")
+        raise Conflict("You cannot make yourself an owner.", advice="Ask another admin.", code="self_decision")
     return _check_can_own(tx, owner_id)
 
 
 def _check_can_own(tx: Transaction, owner_id: str) -> str:
     active = Person.vendor_id.is_(None) & (Person.status == "active")
     if tx.execute(select(Person.id).where(Person.id == owner_id, active)).first() is None:
-        raise Invalid("An owner is an active person of the organisation.", field="/owner")
+        raise Invalid("An owner must be an active person of the organisation.", field="/owner")
     return owner_id
 
 
@@ -285,7 +285,7 @@ def _checked_retention(until: datetime, now: datetime) -> datetime:
         raise Invalid("A time needs its zone: 2030-01-01T00:00:00Z.", field="/retention_until")
     if until <= now:
         raise Invalid(
-            "The retention's end lies in the past.", field="/retention_until", advice="Retire the dataset instead."
+            "The end of the retention is in the past.", field="/retention_until", advice="Retire the dataset instead."
         )
     return until
 

@@ -17,24 +17,24 @@ from broker.registry.proposals import active_admins
 def not_decider(tx: Transaction, caller: Caller, dataset_id: str, role: str) -> GuestkeyError | None:
     """Why the caller has no say about who holds a role on a dataset; None: it has."""
     if caller.kind != "person" or caller.vendor_id is not None:
-        return Forbidden("Requests are decided by people of the organisation.")
+        return Forbidden("Only people of the organisation can decide requests.")
     of = tx.get_one(Dataset, dataset_id)
     if of.owner_id == caller.id:
         return None
     stewards = tx.scalars(stewards_of().where(Grant.dataset_id == of.id)).all()
     if caller.id in stewards:
         # Else stewards could make stewards, and the owner would lose sight of who decides.
-        return Forbidden("Only the owner decides who becomes a steward.") if role == STEWARD else None
+        return Forbidden("Only the owner can decide who becomes a steward.") if role == STEWARD else None
     owned = _owner_is_active(tx, of)
     if owned or stewards:
-        return Forbidden("The dataset's owner or a steward decides about this.", advice="Remind them.")
+        return Forbidden("Only the dataset's owner or a steward can decide this.", advice="Remind them.")
     without = "whose owner is suspended" if of.owner_id else "without an owner"
     if not caller.is_admin:
-        return Forbidden(f"An admin decides about a dataset {without}.", advice="Ask one.")
+        return Forbidden(f"Only an admin can decide about a dataset {without}.", advice="Ask one.")
     if _added_by(tx, of.id) == caller.subject:
-        return _self(f"You added this dataset, which is one {without}, so another admin must decide.")
+        return _self(f"You added this dataset {without}, so another admin must decide.")
     if caller.id in _arranged_by(tx, of):
-        return _self(f"You bound its slices or chose its labels, and it is one {without}: another admin must decide.")
+        return _self(f"You bound slices or chose labels of this dataset {without}, so another admin must decide.")
     if of.owner_id and _suspended_by(tx, of.owner_id) == caller.subject:
         return _self("You suspended this dataset's owner, so another admin must decide.")
     return None
@@ -43,11 +43,11 @@ def not_decider(tx: Transaction, caller: Caller, dataset_id: str, role: str) -> 
 def why_not(tx: Transaction, caller: Caller, found: Request) -> GuestkeyError | None:
     """Why the caller may not decide about a request; None: it may."""
     if caller.kind != "person" or caller.vendor_id is not None:
-        return Forbidden("Requests are decided by people of the organisation.")
+        return Forbidden("Only people of the organisation can decide requests.")
     if caller.id in (found.person_id, found.for_person_id):
-        return _self("You asked for this, so another approver must decide.")
+        return _self("You requested this, so another approver must decide.")
     if found.service_id and caller.id in _know_secret(tx, found.service_id):
-        return _self("You were shown this service's secret, so another approver must decide.")
+        return _self("You have seen this service's secret, so another approver must decide.")
     return not_decider(tx, caller, found.dataset_id, found.role)
 
 

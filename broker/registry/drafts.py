@@ -65,7 +65,7 @@ def begin(
     else:
         require_admin(caller)
         if (kind, connection) not in elsewhere(settings):
-            raise Invalid("Choose where it lies.", field="/connection")
+            raise Invalid("Choose where the data is.", field="/connection")
         content["kind"] = kind
     if of:
         content["dataset"] = dataset(tx, caller, of).slug
@@ -108,9 +108,9 @@ def table_of(tx: Transaction, caller: Caller, content: Mapping[str, Any]) -> Cat
     found = tx.get(CatalogueTable, (content["connection"], place[0], place[1]))
     if found is None or not found.usable:
         raise Invalid(
-            "That table is not there any more, or cannot be part of a slice.",
+            "That table no longer exists, or cannot be used for a slice.",
             field="/table",
-            advice="Have the database read again, and choose another.",
+            advice="Read the tables again, and choose another one.",
         )
     return found
 
@@ -140,9 +140,9 @@ def choose_place(
     held = draft(tx, caller, draft_id, locked=True)
     kind = kinds.get(held.content.get("kind", ""))
     if kind is None:
-        raise Conflict("This draft is of a database.", advice="Go back to the step “table”.")
+        raise Conflict("This draft is for a database.", advice="Go back to the step “table”.")
     if not actions or not set(actions) <= kind.actions:
-        raise Invalid("Choose what guests may do there.", field="/actions")
+        raise Invalid("Choose what guests may do.", field="/actions")
     asked = {field.name: said.get(field.name, "").strip() for field in kind.binding_fields or ()}
     try:
         bound = kind.check_binding({"connection": held.content["connection"], **asked})
@@ -163,12 +163,14 @@ def choose_columns(
     table = table_of(tx, caller, held.content)
     usable = {column["name"] for column in table.columns if column["usable"]}
     if not all(column for column, _, _ in conditions):
-        raise Invalid("A condition has a value and no column.", field="/rows", advice="Choose one, or empty the value.")
+        raise Invalid(
+            "A condition has a value but no column.", field="/rows", advice="Choose a column, or remove the value."
+        )
     unknown = sorted({*columns, *(column for column, _, _ in conditions)} - usable)
     if unknown:
-        raise Invalid("Some of these columns are not there any more.", field="/columns", advice="Choose again.")
+        raise Invalid("Some of these columns no longer exist.", field="/columns", advice="Choose again.")
     if not columns:
-        raise Invalid("A slice shows at least one column.", field="/columns")
+        raise Invalid("Choose at least one column.", field="/columns")
     rows = [_condition(*condition) for condition in conditions]
     try:
         binding = catalogues.KIND.check_binding(_binding(held.content, list(columns), rows))
@@ -196,9 +198,9 @@ def describe(tx: Transaction, caller: Caller, draft_id: str, said: Described, no
         }
         _kept_until(said.kept_until, now)
         if said.owner_id == caller.id:
-            raise Invalid("Nobody makes themselves an owner.", field="/owner", advice="Choose somebody else.")
+            raise Invalid("You cannot make yourself an owner.", field="/owner", advice="Choose another person.")
         if tx.scalars(select(Dataset.id).where(Dataset.slug == kept["slug"])).first() is not None:
-            raise Invalid("There is a dataset of that name already.", field="/slug", advice="Choose another.")
+            raise Invalid("A dataset with that name already exists.", field="/slug", advice="Choose another.")
     held.content = {**held.content, **kept}
 
 
@@ -222,7 +224,7 @@ def finish(tx: Transaction, caller: Caller, draft_id: str, now: datetime) -> str
     if done := content.get("done"):
         return str(done)
     if step := step_missing(content):
-        raise Conflict("Something is missing yet.", advice=f"Go back to the step “{step}”.")
+        raise Conflict("Something is still missing.", advice=f"Go back to the step “{step}”.")
     if "kind" not in content:
         table_of(tx, caller, content)
     slug = content.get("dataset")
@@ -279,8 +281,8 @@ def _kept_until(text: str, now: datetime) -> datetime | None:
     try:
         day = date.fromisoformat(text)
     except ValueError:
-        raise Invalid("A day is written 2030-12-31.", field="/kept_until") from None
+        raise Invalid("Enter a day like 2030-12-31.", field="/kept_until") from None
     until = datetime.combine(day, time_of_day(23, 59, 59), UTC)
     if until <= now:
-        raise Invalid("That day is over.", field="/kept_until", advice="Choose a later one, or none.")
+        raise Invalid("That day is in the past.", field="/kept_until", advice="Choose a later one, or none.")
     return until

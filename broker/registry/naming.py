@@ -52,7 +52,7 @@ def told_apart(person_id: str, name: str, email: str) -> str:
     """A person in a list to choose from: never empty, and never like somebody else without a name."""
     if name and email:
         return f"{name} ({email})"
-    return name or email or f"Somebody without a name ({person_id})"
+    return name or email or f"Person without a name ({person_id})"
 
 
 def each_told_apart(people: Iterable[Named]) -> dict[str, str]:
@@ -176,8 +176,8 @@ def bare(text: str) -> str:
 def _one(found: Sequence[str], nobody: str, field: str) -> str:
     if len(found) == 1:
         return found[0]
-    said = "More than one is called so." if found else f"{nobody} that you may see is called so."
-    raise Invalid(said, field=f"/{field}", advice="Type the whole name, or the id: search finds it.")
+    said = "More than one has that name." if found else f"{nobody} that you can see has that name."
+    raise Invalid(said, field=f"/{field}", advice="Enter the whole name, or the id; search can find it.")
 
 
 def vendor_filter(column: InstrumentedAttribute[Any]) -> Filter:

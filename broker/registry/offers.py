@@ -28,7 +28,7 @@ def offers_of(tx: Transaction, caller: Caller, found: Dataset) -> list[Offer]:
     if caller.vendor_id is not None:
         query = query.where(Offer.vendor_id == caller.vendor_id)
     elif caller.kind != "person":
-        raise Forbidden("Services do not see offers.")
+        raise Forbidden("Services cannot see offers.")
     return list(tx.scalars(query))
 
 
@@ -42,7 +42,7 @@ def make_offer(tx: Transaction, caller: Caller, slug: str, vendor_id: str, now: 
     require_owner_or_admin(caller, found)
     to = vendor(tx, caller, vendor_id)
     if to.status == "offboarded" or found.status == "retired":
-        raise Conflict("A retired dataset or an offboarded vendor is past offering.")
+        raise Conflict("A retired dataset cannot be offered, nor can a dataset be offered to an offboarded vendor.")
     made = tx.scalars(
         insert(Offer)
         .values(id=new_id("of"), dataset_id=found.id, vendor_id=to.id, made_by=caller.id, made_at=now)
@@ -50,7 +50,7 @@ def make_offer(tx: Transaction, caller: Caller, slug: str, vendor_id: str, now: 
         .returning(Offer)
     ).one_or_none()
     if made is None:
-        raise Conflict("This dataset is offered to that vendor already.")
+        raise Conflict("This dataset is already offered to that vendor.")
     details = {"dataset": found.id, "vendor": to.id}
     audit.record(tx, "offer.made", actor=caller.subject, subject=made.id, now=now, details=details)
     return made

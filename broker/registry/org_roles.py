@@ -29,7 +29,7 @@ def give_role(tx: Transaction, details: Mapping[str, Any], proposer_id: str, app
     if person is None:
         raise NotFound("There is no such person here.")
     if person.status != "active" or person.vendor_id is not None:
-        raise Conflict("Only active people of the organisation get this role.")
+        raise Conflict("Only active people of the organisation can have this role.")
     _end_lapsed(tx, person_id, role, now)
     tx.add(RoleHeld(id=new_id("rh"), person_id=person_id, role=role, given_by=approver_id, given_at=now))
     tx.flush()
@@ -49,7 +49,7 @@ def _end_lapsed(tx: Transaction, person_id: str, role: str, now: datetime) -> No
         select(RoleHeld).where(RoleHeld.person_id == person_id, RoleHeld.role == role, RoleHeld.ended_at.is_(None))
     ).one_or_none()
     if held is not None and held.until is None:
-        raise Conflict(f"This person is {role} already.")
+        raise Conflict(f"This person already has the role {role}.")
     if held is not None:
         held.ended_at = now
         tx.flush()

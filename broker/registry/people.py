@@ -46,11 +46,11 @@ PEOPLE = Noun(
     events={
         "person.confirmed": "{who} confirmed the identity of {whom}.",
         "person.joined": "{who} joined.",
-        "person.refused": "{who} turned {whom} away, who had joined.",
+        "person.refused": "{who} refused {whom}, who had joined.",
         "person.resumed": "{who} resumed {whom}.",
         "person.suspended": "{who} suspended {whom}.",
-        "role.given": "{who} gave the role {role} to {whom}.",
-        "role.taken": "{who} took the role {role} from {whom}.",
+        "role.given": "{who} assigned the role {role} to {whom}.",
+        "role.taken": "{who} removed the role {role} from {whom}.",
     },
 )
 person = PEOPLE.one
@@ -88,7 +88,7 @@ def refuse_joiner(tx: Transaction, caller: Caller, person_id: str, reason: str, 
     """
     found = person(tx, caller, person_id)
     if not (caller.is_admin or is_lead(caller, found.vendor_id)):
-        raise Forbidden("Only admins and the lead of the same vendor turn people away.")
+        raise Forbidden("Only admins and the lead of the same vendor can refuse people.")
     return ending.refuse_joiner(tx, found, caller, words.prose(reason, "/reason"), now)
 
 
@@ -109,7 +109,7 @@ def suspend_person(tx: Transaction, caller: Caller, person_id: str, reason: str,
     """
     found = person(tx, caller, person_id)
     if not (caller.is_admin or is_lead(caller, found.vendor_id)):
-        raise Forbidden("Only admins and the lead of the same vendor suspend people.")
+        raise Forbidden("Only admins and the lead of the same vendor can suspend people.")
     _keep_admins(tx, person_id)
     return ending.suspend_person(tx, person_id, caller, words.prose(reason, "/reason"), now)
 
@@ -124,13 +124,13 @@ def check_role(tx: Transaction, caller: Caller, person_id: str, role: str) -> Pe
     require_admin(caller)
     found = person(tx, caller, person_id)
     if person_id == caller.id:
-        raise Conflict("Nobody gives roles to themselves.", advice="Ask another admin.", code="self_decision")
+        raise Conflict("You cannot assign a role to yourself.", advice="Ask another admin.", code="self_decision")
     if (role == "lead") != (found.vendor_id is not None):
         raise Invalid("A vendor's people can be `lead`; the organisation's can be `admin` or `auditor`.", field="/role")
     if found.status != "active":
-        raise Conflict(f"This person is {found.status}; only active people get roles.")
+        raise Conflict(f"This person is {found.status}; only active people can have roles.")
     if role in roles_of(tx, [person_id])[person_id]:
-        raise Conflict(f"This person is {role} already.")
+        raise Conflict(f"This person already has the role {role}.")
     return found
 
 
@@ -218,8 +218,8 @@ def _keep_admins(tx: Transaction, person_id: str) -> None:
     )
     if person_id in admins and len(admins) <= FEWEST_ADMINS:
         raise Conflict(
-            f"At least {FEWEST_ADMINS} admins must remain, because many acts take two.",
-            advice="Make somebody else an admin first.",
+            f"At least {FEWEST_ADMINS} admins must remain, because many changes need two.",
+            advice="Make another person an admin first.",
         )
 
 

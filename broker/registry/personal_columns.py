@@ -15,8 +15,8 @@ from typing import Any
 
 HOW = (
     "Guessed from the column's name (in English, German, French, Spanish, Italian, Portuguese, Dutch and Polish), its"
-    " type, and how many rows have a value of their own by PostgreSQL's statistics. No value was looked at, so a"
-    " column with an odd name may be missed: look for yourself."
+    " type, and how many distinct values PostgreSQL's statistics show. Guestkey reads no values,"
+    " so it may miss a column with an unusual name. Check the columns yourself."
 )
 # What a column may be, and the words for it.
 _NAMES: Sequence[tuple[str, str]] = (
@@ -32,7 +32,7 @@ _NAMES: Sequence[tuple[str, str]] = (
         "nascimento|geboorte|geboortedatum|urodzenia|yob",
     ),
     (
-        "a number given to one person",
+        "a number that identifies one person",
         "ssn|passport|iban|bic|nino|nif|nie|dni|cpf|cnpj|pesel|bsn|nir|siren|mrn|nhs|personnummer|steuernummer|steuerid|"
         "sozialversicherungsnummer|ausweis|reisepass|passeport|pasaporte|passaporto|taxid|nationalid|license|licence|"
         "fuehrerschein|creditcard|kontonummer|codicefiscale|kvnr|versichertennummer|insurance",
@@ -55,12 +55,12 @@ _NAMES: Sequence[tuple[str, str]] = (
         "advertisingid|geraet",
     ),
     (
-        "particularly protected (health, belief, origin, sexuality)",
+        "specially protected data (health, belief, origin, sexuality)",
         "diagnosis|diagnose|icd|medication|religion|ethnicity|race|gender|sex|geschlecht|sexo|genre|disability|salary|"
         "gehalt|genome|hiv|pregnancy|nationality",
     ),
     (
-        "free text, in which anything may be written",
+        "free text, which may contain anything",
         "note|notes|comment|comments|remark|remarks|freetext|message|body|bemerkung|kommentar|notiz|"
         "commentaire|comentario|nota|observations|transcript|letter|narrative|feedback",
     ),
@@ -103,13 +103,13 @@ def guess(column: Mapping[str, Any]) -> Guess | None:
     width = column.get("width")
     is_text = type_.partition("(")[0] in _TEXTS
     if is_text and width is not None and width >= _LONG_TEXT:
-        return Guess("free text, in which anything may be written", f"it is text of {width} characters on average")
+        return Guess("free text, which may contain anything", f"it is text of {width} characters on average")
     if type_ in ("json", "jsonb", "xml", "bytea"):
-        return Guess("a document, in which anything may stand", f"its type is {type_}")
+        return Guess("a document, which may contain anything", f"its type is {type_}")
     if words and words[-1] in ("id", "uuid", "guid", "no", "nr", "num", "number", "nummer", "key", "hash"):
-        return Guess("an identifier, by which a person may be found elsewhere", f"its name ends in {words[-1]}")
+        return Guess("an identifier that may identify a person elsewhere", f"its name ends in {words[-1]}")
     if (is_text or type_ == "uuid") and distinct is not None and distinct >= _OWN:
-        return Guess("an identifier, by which a person may be found elsewhere", "nearly every row has its own value")
+        return Guess("an identifier that may identify a person elsewhere", "nearly every row has a distinct value")
     return None
 
 

@@ -45,7 +45,7 @@ def _seen(caller: Caller) -> ColumnElement[bool]:
 
 def _check(tx: Transaction, caller: Caller) -> None:
     if not sees_everything(caller) and not tx.execute(select(Dataset.id).where(_owned_by(caller)).limit(1)).first():
-        raise Forbidden("Only admins, auditors and owners see this.", advice="Ask an admin of the organisation.")
+        raise Forbidden("Only admins, auditors and owners can see this.", advice="Ask an admin of the organisation.")
 
 
 PROPOSALS = Noun(
@@ -61,7 +61,7 @@ PROPOSALS = Noun(
     plain=("refused",),
     events={
         "proposal.approved": "{who} approved the proposal {whom}; it was carried out.",
-        "proposal.lapsed": "{who} let the proposal {whom} lapse: nobody decided in time.",
+        "proposal.lapsed": "{who} let the proposal {whom} lapse: no one decided in time.",
         "proposal.made": "{who} proposed {whom}, which needs a second admin.",
     },
 )
@@ -88,9 +88,9 @@ def propose(
         Conflict: the act is about the caller, or the very same waits already.
     """
     if act not in PROPOSAL_ACTS:
-        raise Invalid("There is no such act.", field="/act")
+        raise Invalid("There is no such action.", field="/act")
     if not caller.is_admin and act not in OWNER_ACTS:
-        raise Forbidden("Only an admin proposes this.")
+        raise Forbidden("Only an admin can propose this.")
     _check_not_about(caller, subject, details)
     if act in OWNER_ACTS:
         # A secret is shown to who asked for it, so everybody asks for themselves.
@@ -126,7 +126,7 @@ def approve(
     age = None if caller.factor_at is None else (now - caller.factor_at).total_seconds()
     if age is None or age > APPROVER_FACTOR_AGE:
         raise FactorNeeded(
-            "Agreeing needs a fresh second factor.", max_age=APPROVER_FACTOR_AGE, enrolled=caller.factor_enrolled
+            "Approving needs a fresh second factor.", max_age=APPROVER_FACTOR_AGE, enrolled=caller.factor_enrolled
         )
     _check_not_about(caller, proposal.subject, proposal.details)
     if proposal.proposed_by == caller.id:
@@ -213,7 +213,7 @@ def _pending(tx: Transaction, proposal_id: str, caller: Caller, now: datetime) -
     proposal = tx.scalars(query).one_or_none() if is_id(proposal_id) else None
     concerned = proposal is not None and (caller.id == proposal.proposed_by or _owns(tx, proposal, caller.id))
     if not caller.is_admin and not concerned:
-        raise Forbidden("Only an admin decides this, or the owner of what it is about.")
+        raise Forbidden("Only an admin can decide this, or the owner of the dataset.")
     if proposal is None:
         raise NotFound("There is no such proposal.")
     if proposal.state != "pending" or proposal.lapses_at <= now:
@@ -224,7 +224,7 @@ def _pending(tx: Transaction, proposal_id: str, caller: Caller, now: datetime) -
 
 def _check_not_about(caller: Caller, subject: str, details: Mapping[str, Any]) -> None:
     if caller.id in (subject, details.get("owner_id")):
-        raise Conflict("This is about you.", advice="Two other admins must do it.", code="self_decision")
+        raise Conflict("This is about you.", advice="Two other admins must do this.", code="self_decision")
 
 
 def _check_not_waiting(
@@ -241,8 +241,8 @@ def _check_not_waiting(
     same = same.where(Proposal.proposed_by == by) if by else same
     if waiting := tx.execute(same).scalar():
         raise Conflict(
-            "This has been proposed already, and waits for a second person.",
-            advice=f"See it: `guestkey proposal show {waiting}`.",
+            "This has already been proposed and is waiting for a second person.",
+            advice=f"Show it with `guestkey proposal show {waiting}`.",
             code="proposed_already",
         )
 
@@ -260,8 +260,8 @@ def _check_still_entitled(tx: Transaction, proposal: Proposal, approver_id: str,
         entitled |= active_ids & {proposal.proposed_by} & set(tx.scalars(_leads(proposal, now)))
     if len(entitled) != 2:
         raise Forbidden(
-            "Whoever proposed this may not propose it any more.",
-            advice="Refuse it, and propose it again if it is wanted.",
+            "The person who proposed this is no longer allowed to.",
+            advice="Refuse it, and propose it again if it is still needed.",
         )
 
 

@@ -74,7 +74,7 @@ def make_service(
         NotFound: there is no such vendor.
     """
     if not (caller.is_admin or (vendor_id is not None and is_lead(caller, vendor_id))):
-        raise Forbidden("Only an admin, or the vendor's lead, makes services.")
+        raise Forbidden("Only an admin or the vendor's lead can create services.")
     if vendor_id is not None and tx.get(Vendor, vendor_id) is None:
         raise missing("vendor")
     secret = fresh_token(SECRET_PREFIX)
@@ -134,7 +134,9 @@ def perform_rotation(
     if tx.get(Service, details["service"]) is None:
         raise missing("service")
     if not set(datasets_of_holder(tx, service_id=details["service"])) <= set(details["datasets"]):
-        raise Conflict("The service was granted more meanwhile.", advice="Refuse this, and propose it again.")
+        raise Conflict(
+            "The service has got more grants since this was proposed.", advice="Refuse this, and propose it again."
+        )
 
 
 def _rotation_agreed(tx: Transaction, caller: Caller, found: Service, now: datetime) -> bool:
@@ -202,7 +204,9 @@ def verify_secret(kept: str | None, secret: str) -> bool:
         BackendDown: too many are being checked already.
     """
     if not _verifying.acquire(timeout=2):
-        raise BackendDown("Too many secrets are being checked.", backend="guestkey", advice="Try again in a moment.")
+        raise BackendDown(
+            "Too many secrets are being checked now.", backend="guestkey", advice="Try again in a moment."
+        )
     try:
         _hasher.verify(kept or _NOBODY, secret[:MOST_CHARACTERS])
     except (VerificationError, InvalidHashError):

@@ -42,7 +42,9 @@ def confirm_slice(tx: Transaction, caller: Caller, slug: str, name: str, now: da
     found = slice_of(tx, of.id, name)
     _require_say(tx, caller, of, found)
     if of.status == "retired" or found.state != "changed":
-        raise Conflict("Nothing has changed behind this slice.", advice="Reload the page to see how it stands.")
+        raise Conflict(
+            "The table behind this slice has not changed.", advice="Reload the page to see its current state."
+        )
     details = {"dataset": of.id, "was": found.state_detail}
     return _register_again(tx, caller, found, "slice.confirmed", details, now)
 
@@ -60,15 +62,15 @@ def repair_slice(
     of = dataset(tx, caller, slug)
     found = slice_of(tx, of.id, name)
     if of.status == "retired" or found.state != "failed":
-        raise Conflict("Only a slice that failed can be repaired.", advice="Take it away and add another.")
+        raise Conflict("Only a slice that failed can be repaired.", advice="Retire it and add another.")
     checked = filter_check.checked(tx, found.kind, kinds[found.kind].check_binding(binding))
     refuse_fast(caller, of, checked)
     # Grants, requests and slices of the dataset that come meanwhile wait for this, or are seen below.
     tx.execute(select(Dataset.id).where(Dataset.id == of.id).with_for_update())
     if affected_datasets.datasets_opened(tx, of, found.kind, checked):
         raise Conflict(
-            "This could open data to somebody at once, so it needs the owner or a second admin.",
-            advice="Take the slice away and add it again: that is proposed to them.",
+            "This could give people access at once, so it needs the owner or a second admin.",
+            advice="Retire the slice and add it again; that creates a proposal for them.",
         )
     tx.execute(update(Slice).where(Slice.id == found.id).values(bound_by=caller.id))
     details = {"dataset": of.id, "binding": checked}
@@ -90,7 +92,9 @@ def set_fast(tx: Transaction, caller: Caller, slug: str, name: str, now: datetim
     if not kinds[found.kind].has_fast_form:
         raise Invalid("Only slices of tables have a faster form.", field="/fast")
     if of.status == "retired" or found.state != "ready" or bool(found.binding.get("fast")) == fast:
-        raise Conflict("The slice is not ready, or it is so already.", advice="Reload the page to see how it stands.")
+        raise Conflict(
+            "The slice is not ready, or already has this form.", advice="Reload the page to see its current state."
+        )
     binding = {**found.binding, "fast": fast} if fast else {k: v for k, v in found.binding.items() if k != "fast"}
     details = {"dataset": of.id, "fast": fast}
     return _register_again(tx, caller, found, "slice.fast_set", details, now, binding=binding)
@@ -100,7 +104,7 @@ def _require_say(tx: Transaction, caller: Caller, of: Dataset, found: Slice) -> 
     if error := not_decider(tx, caller, of.id, ""):
         raise error
     if found.bound_by == caller.id and not is_owner(caller, of):
-        raise Conflict("You bound this slice, so somebody else says that it is right.", code="self_decision")
+        raise Conflict("You defined this slice, so someone else must confirm it.", code="self_decision")
 
 
 def _register_again(

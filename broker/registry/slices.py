@@ -50,14 +50,14 @@ SLICES = Noun(
     ),
     plain=("added", "retired"),
     events={
-        "slice.changed": "{who} found another table behind the slice {whom} and closed it: {detail}",
+        "slice.changed": "{who} found that the table behind the slice {whom} changed, and closed the slice: {detail}",
         "slice.confirmed": "{who} confirmed the slice {whom} with its table as it is now.",
         "slice.failed": "{who} could not set up the slice {whom} at its backend.",
-        "slice.fast_set": "{who} chose how the slice {whom} is read: faster, {fast}.",
+        "slice.fast_set": "{who} changed how the slice {whom} is read: faster form, {fast}.",
         "slice.ready": "{who} set up the slice {whom} at its backend.",
-        "slice.remade": "{who} made the slice {whom} again in the way of this version.",
+        "slice.remade": "{who} set up the slice {whom} again for this version.",
         "slice.removed": "{who} removed the retired slice {whom} from its backend.",
-        "slice.repaired": "{who} gave the slice {whom} another binding.",
+        "slice.repaired": "{who} changed the binding of the slice {whom}.",
         "slice.retried": "{who} asked to set up the slice {whom} again.",
     },
 )
@@ -114,8 +114,8 @@ def refuse_fast(caller: Caller, of: Dataset, binding: Mapping[str, Any]) -> None
     """
     if binding.get("fast") and not is_owner(caller, of):
         raise Forbidden(
-            "Only the dataset's owner chooses the faster form of a slice: it tells of hidden rows.",
-            advice="Leave `fast` out; whoever decides about the dataset can set it once the slice is there.",
+            "Only the dataset's owner can choose the faster form of a slice, because it reveals hidden rows.",
+            advice="Leave `fast` out; the people who decide about the dataset can set it once the slice exists.",
         )
 
 
@@ -135,7 +135,9 @@ def _checked(tx: Transaction, of: Dataset, new: NewSlice) -> dict[str, Any]:
     kind = kinds.get(new.kind)
     if kind is None or not kind.at_backend:
         known = sorted(name for name, known in kinds.items() if known.at_backend)
-        raise Invalid("No kind of that name serves slices.", field="/kind", advice=f"Use one of: {', '.join(known)}.")
+        raise Invalid(
+            "There is no kind of that name for slices.", field="/kind", advice=f"Use one of: {', '.join(known)}."
+        )
     unserved = sorted(set(new.actions) - kind.actions)
     if unserved or not new.actions:
         raise Invalid(f"The kind {kind.name} serves {', '.join(sorted(kind.actions))}.", field="/actions")
@@ -167,11 +169,11 @@ def _insert(tx: Transaction, actor: str, values: Mapping[str, Any], now: datetim
 
 
 def _name_taken() -> Conflict:
-    return Conflict("The dataset has, or had, a slice of that name.", advice="Choose another name.")
+    return Conflict("The dataset has, or had, a slice with that name.", advice="Choose another name.")
 
 
 def retry_slice(tx: Transaction, caller: Caller, slug: str, name: str, now: datetime) -> Slice:
-    """Have a slice that failed registered again, once what kept it from that is mended.
+    """Register a slice that failed again, once the cause is fixed.
 
     Raises:
         Conflict: it has not failed.
@@ -180,7 +182,9 @@ def retry_slice(tx: Transaction, caller: Caller, slug: str, name: str, now: date
     of = dataset(tx, caller, slug)
     found = slice_of(tx, of.id, name)
     if of.status == "retired" or found.state != "failed":
-        raise Conflict("Only a slice that failed can be tried again.", advice="Reload the page to see how it stands.")
+        raise Conflict(
+            "Only a slice that failed can be tried again.", advice="Reload the page to see its current state."
+        )
     again = update(Slice).where(Slice.id == found.id, Slice.state == "failed")
     tried = tx.scalars(again.values(state="registering", state_detail="").returning(Slice)).one()
     audit.record(tx, "slice.retried", actor=caller.subject, subject=found.id, now=now, details={"dataset": of.id})

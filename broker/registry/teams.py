@@ -57,7 +57,7 @@ def add_team(tx: Transaction, caller: Caller, vendor_id: str, name: str, now: da
     """Make an empty team at a vendor."""
     of = vendor(tx, caller, vendor_id)
     if not (caller.is_admin or is_lead(caller, of.id)):
-        raise Forbidden("Only admins and a vendor's lead make teams.")
+        raise Forbidden("Only admins and a vendor's lead can create teams.")
     name = words.name(name, "/name")
     made = tx.execute(
         insert(Team)
@@ -66,7 +66,7 @@ def add_team(tx: Transaction, caller: Caller, vendor_id: str, name: str, now: da
         .returning(Team)
     ).scalar_one_or_none()
     if made is None:
-        raise Conflict("This vendor has a team of that name already.")
+        raise Conflict("This vendor already has a team with that name.")
     audit.record(
         tx,
         "team.made",
@@ -132,20 +132,22 @@ def perform_join(
     into = tx.get_one(Team, details["team"])
     _check_fits(tx, into, tx.get_one(Person, details["person"]))
     if not set(datasets_of_holder(tx, team_id=into.id)) <= set(details["datasets"]):
-        raise Conflict("The team was granted more meanwhile.", advice="Refuse this, and propose it again.")
+        raise Conflict(
+            "The team has got more grants since this was proposed.", advice="Refuse this, and propose it again."
+        )
     _insert(tx, f"person:{approver_id}", into.id, details["person"], now, proposed_by=proposer_id)
 
 
 def _check_fits(tx: Transaction, into: Team, who: Person) -> None:
     if who.vendor_id != into.vendor_id:
-        raise Invalid("This person is not of the team's vendor.", field="/person")
+        raise Invalid("This person does not belong to the team's vendor.", field="/person")
     if who.status != "active":
-        raise Conflict(f"This person is {who.status}; only active people join teams.")
+        raise Conflict(f"This person is {who.status}; only active people can join teams.")
     # The team's row orders joins and grants: a grant made meanwhile is seen by us, or sees us.
     tx.execute(select(Team.id).where(Team.id == into.id).with_for_update())
     size = tx.execute(select(func.count()).where(TeamMember.team_id == into.id)).scalar_one()
     if size >= LARGEST:
-        raise Conflict(f"A team has at most {LARGEST} people.", advice="Make a second team.")
+        raise Conflict(f"A team has at most {LARGEST} people.", advice="Create a second team.")
 
 
 def _insert(tx: Transaction, actor: str, team_id: str, person_id: str, now: datetime, *, proposed_by: str = "") -> None:
@@ -164,7 +166,7 @@ def remove_member(tx: Transaction, caller: Caller, team_id: str, person_id: str,
     """Take a person out of a team; returns the ids of the leases now ending."""
     of = team(tx, caller, team_id)
     if not (caller.is_admin or is_lead(caller, of.vendor_id) or caller.id == person_id):
-        raise Forbidden("Only admins, the vendor's lead and the person take somebody out of a team.")
+        raise Forbidden("Only admins, the vendor's lead and the person can remove a person from a team.")
     if not is_id(person_id):
         raise missing("person")
     return ending.leave_team(tx, of.id, person_id, caller, now)
@@ -192,17 +194,15 @@ def check_may_fill(tx: Transaction, caller: Caller, into: Team) -> None:
     """
     _check_manages(caller, into)
     if not caller.is_admin and datasets_of_holder(tx, team_id=into.id):
-        raise Forbidden(
-            "This team holds a grant, so joining it gives access.", advice="Ask an admin to add this person."
-        )
+        raise Forbidden("This team has a grant, so joining it gives access.", advice="Ask an admin to add this person.")
 
 
 def _check_may_add(caller: Caller, into: Team, person_id: str) -> None:
     if person_id == caller.id:
-        raise Conflict("Nobody adds themselves to a team.", advice="Ask an admin.", code="self_decision")
+        raise Conflict("You cannot add yourself to a team.", advice="Ask an admin.", code="self_decision")
     _check_manages(caller, into)
 
 
 def _check_manages(caller: Caller, into: Team) -> None:
     if not (caller.is_admin or is_lead(caller, into.vendor_id)):
-        raise Forbidden("Only admins and the vendor's lead add people to a team.")
+        raise Forbidden("Only admins and the vendor's lead can add people to a team.")

@@ -49,7 +49,7 @@ def add_vendor(tx: Transaction, caller: Caller, name: str, now: datetime) -> Ven
     # Two vendors whose names differ by case only would be mistaken for one another.
     tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('vendor.names', 0))"))
     if tx.execute(select(Vendor.id).where(func.lower(Vendor.name) == name.lower())).first():
-        raise Conflict("There is a vendor of that name already.", advice="Use its entry, or another name.")
+        raise Conflict("A vendor with that name already exists.", advice="Use its entry, or another name.")
     made = Vendor(id=new_id("vn"), name=name, status="onboarding", created_at=now)
     tx.add(made)
     tx.flush()

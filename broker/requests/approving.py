@@ -120,12 +120,15 @@ def _narrowed(found: Request, narrowing: Narrowing) -> tuple[int, str | None]:
     period = found.period if narrowing.period is None else narrowing.period
     if not SHORTEST_PERIOD <= period <= found.period:
         raise Invalid(
-            f"An approval may shorten the period ({found.period} s were asked for), never lengthen it.",
+            f"An approval can shorten the period ({found.period} s were requested), but not lengthen it.",
             field="/period",
         )
     slice_name = found.slice_name if narrowing.slice is None else words.word(narrowing.slice, "/slice")
     if found.slice_name not in (None, slice_name):
-        raise Invalid("An approval may narrow to one slice, not change which.", field="/slice")
+        raise Invalid(
+            "An approval can narrow a request to one slice, but not change the slice that was requested.",
+            field="/slice",
+        )
     if narrowing.max_lifetime is not None and narrowing.max_lifetime < SHORTEST_LIFETIME:
         raise Invalid(f"A longest lifetime is {SHORTEST_LIFETIME} seconds or more.", field="/max_lifetime")
     return period, slice_name
@@ -135,9 +138,9 @@ def _check_lifetime(narrowing: Narrowing, longest: int | None) -> None:
     # It would change nothing: the rule's bound counts beside it. But whoever approves would believe that it does.
     if narrowing.max_lifetime is not None and longest is not None and narrowing.max_lifetime > longest:
         raise Invalid(
-            f"The rule lets a credential live {longest} s at most.",
+            f"The rule allows a credential to last {longest} s at most.",
             field="/max_lifetime",
-            advice=f"Choose {longest} s or less, or leave it as the rule has it.",
+            advice=f"Choose {longest} s or less, or leave it empty to use the rule's limit.",
         )
 
 

@@ -72,15 +72,15 @@ def give(parts: Parts, tx: Transaction, caller: Caller, fields: Mapping[str, str
     _key(row)
     line = _give(parts, tx, caller, row, now)
     if line.outcome != "granted":
-        raise Conflict("They hold this already, for as long or longer.", advice=f"See /grants/{line.id}.")
+        raise Conflict("They already have this grant, for the same time or longer.", advice=f"See /grants/{line.id}.")
     return tx.get_one(Grant, line.id)
 
 
 def _key(row: Row) -> tuple[str, str]:
     if bool(row["person"]) == bool(row["team"]):
-        raise _wrong("Name a person or a team, one of the two.", "team")
+        raise _wrong("Name either a person or a team.", "team")
     if row["person"] and not is_id(row["person"]):
-        raise _wrong("People are named by their id, as `guestkey person list` shows it.", "person")
+        raise _wrong("Name a person by id, as shown by `guestkey person list`.", "person")
     who = row["person"] or row["team"]
     if not is_id(who):
         who = words.name(who, "/team")
@@ -167,7 +167,7 @@ def _team(tx: Transaction, caller: Caller, named: str, where: ColumnElement[bool
     if not found:
         raise _nobody("team")
     if len(found) > 1:
-        raise _wrong("Two vendors have a team of that name: give its id.", "team")
+        raise _wrong("Two vendors have a team with that name: give its id.", "team")
     return found[0]
 
 
@@ -185,8 +185,8 @@ def _party(tx: Transaction, holder: Holder, now: datetime) -> Caller:
     someone = tx.execute(anybody.limit(1)).scalar()
     if someone is None:
         raise Conflict(
-            "Nobody of this vendor has joined yet, so the gate cannot be asked about its team.",
-            advice="Confirm one of them first.",
+            "No one of this vendor has joined yet, so access for its team cannot be checked.",
+            advice="Confirm a person of this vendor first.",
         )
     return as_caller(tx, someone, now)
 
@@ -215,7 +215,7 @@ def _until(text: str, now: datetime) -> datetime:
     except (ValueError, OverflowError):
         raise _wrong("A day like 2026-12-31, or a time with its zone like 2026-12-31T18:00Z.", "until") from None
     if until.tzinfo is None:
-        raise _wrong("This time lacks its zone: add Z for UTC.", "until")
+        raise _wrong("This time has no zone: add Z for UTC.", "until")
     if until <= now:
         raise _wrong("This is in the past.", "until")
     return until

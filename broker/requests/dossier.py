@@ -156,7 +156,7 @@ def check_unchanged(parts: Parts, tx: Transaction, caller: Caller, found: Reques
     if dossier(parts, tx, caller, found, now).digest != seen:
         raise Conflict(
             "The facts changed since you opened this request.",
-            advice="Look at what is different now, and decide anew.",
+            advice="Check what has changed, and decide again.",
             code="facts_changed",
         )
 
@@ -285,7 +285,7 @@ def _state(
             for slice_ in slices
         ],
         "Rules": [str(rule) for rule in simulation.rules],
-        "What speaks against it": [reason.sentence for reason in simulation.lasting],
+        "Reasons against": [reason.sentence for reason in simulation.lasting],
     }
     # Two states may read alike; they are told apart by these.
     exact = [

@@ -89,7 +89,7 @@ REQUESTS = Noun(
     search=Search((), lambda found: (found.id, found.id, "")),
     plain=("approved", "refused", "withdrawn"),
     events={
-        "request.lapsed": "{who} let the request {whom} lapse: nobody decided in time.",
+        "request.lapsed": "{who} let the request {whom} lapse: no one decided in time.",
         "request.reminded": "{who} sent a reminder about the request {whom}.",
         "request.made": "{who} requested {whom}.",
     },
@@ -107,7 +107,7 @@ def ask(parts: Parts, tx: Transaction, caller: Caller, new: NewRequest, now: dat
         Conflict: a grant could never open anything (the detail says why), or the same is asked for already.
     """
     if caller.kind != "person":
-        raise Forbidden("Services do not ask; a person asks for them.")
+        raise Forbidden("Services cannot send requests; a person sends them for a service.")
     of = dataset(tx, caller, new.dataset)
     _check_period(new.period)
     purpose = words.prose(new.purpose, "/purpose")
@@ -162,7 +162,9 @@ def withdraw(tx: Transaction, caller: Caller, request_id: str, now: datetime) ->
     """Take one's own request back; the lead may take back what their vendor's staff asked for."""
     found = request(tx, caller, request_id, lock=True)
     if found.person_id != caller.id and not is_lead(caller, caller.vendor_id):
-        raise Forbidden("Only who asked takes a request back.", advice="You can refuse it, if you decide about it.")
+        raise Forbidden(
+            "Only the person who sent a request can withdraw it.", advice="If you decide about it, you can refuse it."
+        )
     return conclude(tx, caller, found, "withdrawn", "", now)
 
 
@@ -176,13 +178,14 @@ def remind(tx: Transaction, caller: Caller, request_id: str, now: datetime) -> R
     """
     found = request(tx, caller, request_id, lock=True)
     if found.person_id != caller.id:
-        raise Forbidden("Only who asked reminds.")
+        raise Forbidden("Only the person who sent a request can send a reminder.")
     if found.state != "pending" or found.lapses_at <= now:
-        raise Conflict("This request waits for nobody any more.", advice="Open it to see what became of it.")
+        raise Conflict("This request is no longer waiting for a decision.", advice="Open it to see the result.")
     again = may_remind_from(found)
     if now < again:
         raise Conflict(
-            "Those who decide were told less than a day ago.", advice=f"Remind them after {again:%d %b, %H:%M} UTC."
+            "The people who decide were notified less than a day ago.",
+            advice=f"You can send a reminder after {again:%d %b, %H:%M} UTC.",
         )
     found.reminded_at = now
     tx.flush()
@@ -214,7 +217,10 @@ def conclude(tx: Transaction, caller: Caller, found: Request, state: str, reason
         Conflict: it is no longer pending.
     """
     if found.state == "pending" and found.lapses_at <= now:
-        raise Conflict("This request has lapsed undecided.", advice="Ask again; the form can be filled from it.")
+        raise Conflict(
+            "This request lapsed without a decision.",
+            advice="Send a new request; the form can be filled from the old one.",
+        )
     changed = tx.scalars(
         update(Request)
         .where(Request.id == found.id, Request.state == "pending")
@@ -222,7 +228,7 @@ def conclude(tx: Transaction, caller: Caller, found: Request, state: str, reason
         .returning(Request)
     ).one_or_none()
     if changed is None:
-        raise Conflict(f"This request is {found.state} already.")
+        raise Conflict(f"This request is already {found.state}.")
     audit.record(tx, f"request.{state}", actor=caller.subject, subject=found.id, now=now, personal={"reason": reason})
     return changed
 
@@ -238,7 +244,7 @@ def refuse_if_pointless(simulation: Simulation) -> None:
         raise missing("dataset")
     if simulation.lasting:
         raise Conflict(
-            "Such a grant would open nothing now: " + " ".join(reason.sentence for reason in simulation.lasting),
+            "This grant would give no access now: " + " ".join(reason.sentence for reason in simulation.lasting),
             advice=" ".join(dict.fromkeys(reason.advice for reason in simulation.lasting)),
             code="grant_pointless",
         )
@@ -315,16 +321,22 @@ def _party(tx: Transaction, caller: Caller, new: NewRequest, now: datetime) -> C
 
 def _holder(tx: Transaction, caller: Caller, new: NewRequest) -> str:
     if sum(map(bool, (new.person_id, new.team_id, new.service_id))) > 1:
-        raise Invalid("Name a person, a team or a service, not several.", field="/team")
+        raise Invalid("Name only one of person, team and service.", field="/team")
     if new.person_id:
         of_staff = person(tx, caller, new.person_id)
         if not is_lead(caller, of_staff.vendor_id):
-            raise Forbidden("Only the vendor's lead asks for its staff.", advice="They can ask for themselves.")
+            raise Forbidden(
+                "Only the vendor's lead can send requests for its people.",
+                advice="They can send the request themselves.",
+            )
         return f"person:{of_staff.id}"
     if new.team_id:
         of = team(tx, caller, new.team_id)
         if not is_lead(caller, of.vendor_id):
-            raise Forbidden("Only the vendor's lead asks for a team.", advice="Ask your lead, or ask for yourself.")
+            raise Forbidden(
+                "Only the vendor's lead can send requests for a team.",
+                advice="Ask your lead, or send a request for yourself.",
+            )
         return f"team:{of.id}"
     if new.service_id:
         return f"service:{_service(tx, caller, new.service_id).id}"
@@ -340,13 +352,15 @@ def _service(tx: Transaction, caller: Caller, service_id: str) -> Service:
     if found is None:
         raise missing("service")
     if not (caller.is_admin or is_lead(caller, found.vendor_id)):
-        raise Forbidden("Only the vendor's lead (for the organisation's services: an admin) asks for a service.")
+        raise Forbidden(
+            "Only the vendor's lead (for the organisation's services: an admin) can send requests for a service."
+        )
     return found
 
 
 def _check_period(period: int) -> None:
     if not SHORTEST_PERIOD <= period <= LONGEST_PERIOD:
-        raise Invalid(f"A period is {SHORTEST_PERIOD} to {LONGEST_PERIOD} seconds.", field="/period")
+        raise Invalid(f"A period must be {SHORTEST_PERIOD} to {LONGEST_PERIOD} seconds.", field="/period")
 
 
 def _check_not_asked(tx: Transaction, caller: Caller, dataset_id: str, new: NewRequest) -> None:
@@ -356,7 +370,7 @@ def _check_not_asked(tx: Transaction, caller: Caller, dataset_id: str, new: NewR
     if tx.execute(select(func.count()).where(mine)).scalar_one() >= MOST_PENDING:
         raise Conflict(f"You have {MOST_PENDING} undecided requests.", advice="Withdraw what you no longer need.")
     if same_pending(tx, caller, dataset_id, new):
-        raise Conflict("You have asked for this already, and it waits for a decision.")
+        raise Conflict("You already have this request pending.")
 
 
 def _decided_by(caller: Caller) -> ColumnElement[bool]:

@@ -159,7 +159,7 @@ def close_manually(
     require_admin(caller)
     begun = close(tx, words.prose(reason, "/reason"), actor=caller.subject, now=now, expected=expected)
     if begun is None:
-        raise Conflict("Guestkey is closed already.")
+        raise Conflict("Guestkey is already closed.")
     # Now, not with everybody's a moment later: a page for which its session is about to end would fail when used.
     holder = Session if caller.how == "session" else ApiToken
     tx.execute(update(holder).where(holder.id == caller.holder_id).values(ended_at=now, end_cause="closed"))
@@ -191,7 +191,7 @@ def held_grants(tx: Transaction, caller: Caller, *, after: str = "", limit: int 
         Forbidden: the caller is neither admin nor auditor.
     """
     if not (caller.is_admin or caller.is_auditor):
-        raise Forbidden("Only admins and auditors see this.", advice="Ask an admin of the organisation.")
+        raise Forbidden("Only admins and auditors can see this.", advice="Ask an admin of the organisation.")
     held_before = _row(tx).held_before
     if held_before is None:
         return []

@@ -117,7 +117,7 @@ def refuse_joiner(tx: Transaction, person: Person, caller: Caller, reason: str, 
         .returning(Person)
     ).one_or_none()
     if changed is None:
-        raise Conflict(f"This person is {person.status}: only somebody who waits to be confirmed can be turned away.")
+        raise Conflict(f"This person is {person.status}: only a person waiting for confirmation can be refused.")
     _end_sign_ins(tx, [person.id], "person_refused", now)
     audit.record(tx, "person.refused", actor=caller.subject, subject=person.id, now=now, personal={"reason": reason})
     return changed
@@ -179,7 +179,7 @@ def suspend_dataset(
 
 
 def retire_slice(tx: Transaction, slice_id: str, caller: Caller, reason: str, now: datetime) -> list[str]:
-    """Take a slice away; its leases end."""
+    """Retire a slice; its leases end."""
     changed = tx.execute(
         update(Slice).where(Slice.id == slice_id, Slice.state != "retired").values(state="retired").returning(Slice.id)
     ).one_or_none()

@@ -83,7 +83,7 @@ def check_once(parts: Parts) -> None:
     except VaultRefused as error:
         log.error("witness.refused", error=str(error))
         raise BackendDown(
-            "The key store does not let the broker see whether its records are the latest.",
+            "The key store does not allow the broker to check whether its records are up to date.",
             backend="openbao",
             advice="Tell the operator: `deploy/openbao/upgrade` brings its policies up to date.",
         ) from error

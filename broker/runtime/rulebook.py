@@ -89,7 +89,7 @@ def check(rules: str, networks: str) -> Rules:
         parsed = Rules.parse(shipped()[0], rules, networks, 0)
     except RulesInvalid as error:
         raise Invalid(
-            "The rules were refused as a whole: " + "; ".join(str(problem) for problem in error.errors),
+            "None of the rules was accepted: " + "; ".join(str(problem) for problem in error.errors),
             field="/rules",
             advice="Correct the lines named and check again with `guestkey policy check`.",
             code="rules_invalid",
@@ -97,7 +97,9 @@ def check(rules: str, networks: str) -> Rules:
     for field, text in (("/rules", rules), ("/networks", networks)):
         # The grammar passes comments over, but a second admin reads them.
         if any(not character.isprintable() and character not in "\n\t" for character in text):
-            raise Invalid("This holds an invisible or control character.", field=field, advice="Type it again by hand.")
+            raise Invalid(
+                "This contains an invisible or control character.", field=field, advice="Type it again by hand."
+            )
     return parsed
 
 

@@ -57,7 +57,7 @@ def find(tx: Transaction, caller: Caller, what: What, key: str) -> Target:
     if what == "person":
         person = people.person(tx, caller, key)
         if not (caller.is_admin or is_lead(caller, person.vendor_id)):
-            raise Forbidden("Only admins and the lead of the same vendor suspend people.")
+            raise Forbidden("Only admins and the lead of the same vendor can suspend people.")
         return Target(what, person.id, person.id, person.name or person.email or person.id, person.status)
     if what == INSTALLATION:
         require_admin(caller)
@@ -177,16 +177,18 @@ def key_of(tx: Transaction, what: What, target_id: str) -> str:
 
 def _remains(target: Target, endings: Mapping[str, Ending]) -> tuple[str, ...]:
     """What a suspension does not end, said before it is agreed to."""
-    said = ["What has been read or copied already."]
+    said = ["Copies of data that was already read."]
     offline = [name for name, ending in endings.items() if ending.worst_case is None]
     if offline:
-        said.append(f"Use of a credential of kind {' or '.join(offline)} where nobody asks Guestkey, until it expires.")
+        said.append(
+            f"Use of a credential of kind {' or '.join(offline)} at services that verify it offline, until it expires."
+        )
     said.append(
         {
-            "vendor": "Grants stay on record and count again after resuming; others on the same datasets go on.",
-            "person": "Their grants stay on record and count again after resuming; colleagues go on.",
-            "dataset": "Grants stay on record and count again after resuming; people stay signed in.",
-            "installation": "Grants stay on record and count again once an admin opens Guestkey.",
+            "vendor": "Grants are kept and valid again after resuming. Other vendors keep access to the same datasets.",
+            "person": "Their grants are kept and are valid again after resuming. Colleagues keep their access.",
+            "dataset": "Grants are kept and are valid again after resuming. People stay signed in.",
+            "installation": "Grants are kept and are valid again once an admin opens Guestkey.",
         }[target.what]
     )
     return tuple(said)

@@ -83,7 +83,7 @@ def _told(check: Callable[[Parts], None], parts: Parts) -> str:
         return error.detail
     except (SQLAlchemyError, VaultRefused) as error:
         log.warning("ready.check_failed", check=check.__name__, error=type(error).__name__)
-        return "The check itself failed; the log says how."
+        return "The check itself failed; see the log."
     return "ok"
 
 
@@ -94,14 +94,16 @@ def _postgresql(parts: Parts) -> None:
             chores.prove_write(tx)
     except DBAPIError as error:
         log.warning("ready.records_not_written", error=type(error.orig).__name__)
-        raise NotReady("The records take no writes: look at PostgreSQL's disk, and whether it is a replica.") from error
+        raise NotReady(
+            "The database accepts no writes: check PostgreSQL's disk, and whether it is a replica."
+        ) from error
 
 
 def _openbao(parts: Parts) -> None:
     parts.vault.healthy()
     if parts.vault.standby_answers():
         raise NotReady(
-            "OpenBao's standby nodes answer by themselves, from what they knew last: set disable_standby_reads = true "
+            "OpenBao's standby nodes answer reads from stale data: set disable_standby_reads = true "
             "in the configuration of every node and restart it."
         )
 
@@ -192,7 +194,9 @@ class _LeaseStates:
             family.add_metric([state], counted.get(state, 0))
         yield family
         places = GaugeMetricFamily(
-            "guestkey_silent_places", "Places that could not be asked what they hold, by kind.", labels=["kind"]
+            "guestkey_silent_places",
+            "Backends that could not list the credentials they hold, by kind.",
+            labels=["kind"],
         )
         for kind in sorted(kinds):
             places.add_metric([kind], silent.get(kind, 0))

@@ -32,7 +32,9 @@ KEPT = timedelta(days=1)
 _KEY = re.compile(r"[!-~]{1,200}")
 KeyHeader = Annotated[
     str | None,
-    Header(alias="Idempotency-Key", description="Any text of yours; a repeat with it gets the first answer."),
+    Header(
+        alias="Idempotency-Key", description="Any text you choose; a repeat with the same key gets the first answer."
+    ),
 ]
 Act = Callable[[Transaction, datetime], BaseModel]
 
@@ -66,7 +68,7 @@ def once(request: Request, caller: Caller, body: BaseModel, key: str | None) -> 
     try:
         said = f"{request.method}\n{request.url.path}\n{body.model_dump_json()}"
     except ValueError as error:
-        raise Invalid("The body holds what JSON cannot say, such as half of a character.") from error
+        raise Invalid("The body contains text that JSON cannot represent, such as a lone surrogate.") from error
     key_hash = hashlib.sha256(f"{caller.subject}\n{key}".encode()).digest() if key else None
     return Once(key_hash, hashlib.sha256(said.encode()).digest())
 

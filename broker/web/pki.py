@@ -192,4 +192,4 @@ def _relay(request: Request) -> Relay:
 
 
 def _no_question() -> Invalid:
-    return Invalid("That is no OCSP request (RFC 6960).", advice="Send one in DER, up to 2 KB.")
+    return Invalid("This is not an OCSP request (RFC 6960).", advice="Send one in DER, up to 2 KB.")

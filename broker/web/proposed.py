@@ -24,7 +24,7 @@ class Proposed(BaseModel):
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    PROPOSED: {"model": Proposed, "description": "It waits for the dataset's owner or a second admin."}
+    PROPOSED: {"model": Proposed, "description": "It is waiting for the dataset's owner or a second admin."}
 }
 
 

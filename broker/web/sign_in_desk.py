@@ -72,7 +72,7 @@ def desk_of(request: Request) -> Desk:
 
 def _busy() -> BackendDown:
     return BackendDown(
-        "Too many people are signing in there at the moment, or the sign-in service is slow.",
+        "Too many people are signing in through this identity provider now, or it is slow.",
         backend="identity_provider",
         advice="Try again in ten seconds: reload this page.",
     )

@@ -49,12 +49,12 @@ def only_known_query(request: Request) -> None:
     for key in keys:
         if key not in known:
             raise Invalid(
-                "There is a query parameter that this address does not know.",
+                "A query parameter is not known at this address.",
                 field="/query",
                 advice=f"Known here: {', '.join(sorted(known)) or 'none'}.",
             )
     if len(set(keys)) != len(keys):
-        raise Invalid("A query parameter comes twice.", field="/query", advice="Send each parameter once.")
+        raise Invalid("A query parameter was given twice.", field="/query", advice="Send each parameter once.")
 
 
 def render_invalid(request: Request, error: Exception) -> Response:

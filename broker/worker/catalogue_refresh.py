@@ -62,7 +62,7 @@ def _keep(parts: Parts, name: str, tables: list[FoundTable], *, cut: bool) -> No
 
 
 def _fail(parts: Parts, name: str) -> None:
-    detail = "The database does not answer, or the worker has no login there."
+    detail = "The database is not responding, or the worker cannot log in to it."
     with parts.database.transaction() as tx:
         waiting = (Catalogue.connection == name, Catalogue.state == "waiting")
         failed = update(Catalogue).where(*waiting).values(state="failed", detail=detail)

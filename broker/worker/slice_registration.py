@@ -118,7 +118,7 @@ def _register(parts: Parts, setup: Vault, slice_: Slice, down: set[Place]) -> bo
     except Invalid as error:
         _finish(parts, slice_, "failed", f"{error.detail} {error.advice}".strip())
     except VaultRefused:
-        _finish(parts, slice_, "failed", "The key store refused the setup identity.")
+        _finish(parts, slice_, "failed", "The key store refused the log-in of the setup identity.")
     except Exception as error:  # the slices behind it wait for no fault of theirs
         log.exception("slice.unforeseen", slice=slice_.id, error=type(error).__name__)
         _release(parts, slice_)

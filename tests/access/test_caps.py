@@ -26,7 +26,7 @@ def given_back(world: World, handed: Handed, times: int, age: timedelta = timede
         world.add(Lease(**kept | {"id": made, "handle": f"{world.parts.tag}-{made}", "holder_hash": None}))
 
 
-def test_who_asks_and_gives_back_in_a_loop_leaves_room_for_others(world: World) -> None:
+def test_leases_revoked_early_are_limited_so_that_others_can_issue(world: World) -> None:
     vendor = world.vendor()
     dataset = world.dataset(vendor, kind="s3", slices={"deidentified": PICTURES})
     signed, neighbour = world.person(vendor), world.person(vendor)
@@ -44,7 +44,7 @@ def test_who_asks_and_gives_back_in_a_loop_leaves_room_for_others(world: World) 
     assert world.issue(neighbour, dataset, kind="s3").values
 
 
-def test_where_there_is_room_nobody_counts(world: World) -> None:
+def test_early_ended_leases_are_not_limited_where_the_backend_has_room(world: World) -> None:
     signed, dataset, _ = world.guest()
     handed = world.issue(signed, dataset)
     given_back(world, handed, MOST_REMEMBERED)

@@ -26,7 +26,7 @@ def split(text: str, delimiter: str) -> list[str]:
 @example(["x;=cmd|' /C calc'!A0"])
 @example(['x;"=1"', "＝1", "a\n=1", "a\t=1"])
 @example(["\t=1", "'=1", "''", ";'=1", '; "=1'])
-def test_no_cell_begins_with_what_is_run_and_every_one_comes_back(values: list[str]) -> None:
+def test_exported_cells_never_start_a_formula_and_are_read_back_unchanged(values: list[str]) -> None:
     written = csv_lines.line(values)
     for delimiter in ",;\t":
         # What is blank in front may be dropped.
@@ -37,13 +37,13 @@ def test_no_cell_begins_with_what_is_run_and_every_one_comes_back(values: list[s
 
 
 @given(TEXTS.filter(lambda text: text.strip() and text == text.strip(" ")))
-def test_what_was_written_is_read(value: str) -> None:
+def test_written_csv_is_read_back_unchanged(value: str) -> None:
     (row,) = csv_lines.read(("name\r\n" + csv_lines.line([value])).encode(), Columns(("name",)))
     assert (row.fault, row["name"]) == (None, value)
 
 
 @pytest.mark.parametrize("cell", ["=1+1", "＝1+1", "@SUM(1)", "－1"])
-def test_a_formula_is_refused_until_it_is_meant(cell: str) -> None:
+def test_formula_is_refused_unless_escaped_with_an_apostrophe(cell: str) -> None:
     (row,) = csv_lines.read(f"name\n{cell}\n".encode(), Columns(("name",)))
     assert row.fault is not None and row.fault.code == "formula"
     (row,) = csv_lines.read(f"name\n'{cell}\n".encode(), Columns(("name",)))
@@ -61,7 +61,7 @@ def test_a_formula_is_refused_until_it_is_meant(cell: str) -> None:
         b"name,email\rAda,ada@example.org\r",
     ],
 )
-def test_empty_columns_and_lines_of_a_spreadsheet_are_passed_over(content: bytes) -> None:
+def test_empty_columns_and_lines_are_ignored(content: bytes) -> None:
     (row,) = csv_lines.read(content, Columns(("name", "email")))
     assert (row.fault, dict(row.cells)) == (None, {"name": "Ada", "email": "ada@example.org"})
 
@@ -75,6 +75,6 @@ def test_empty_columns_and_lines_of_a_spreadsheet_are_passed_over(content: bytes
         (b"name,email\nAda\n", "1 cells, the heading has 2"),
     ],
 )
-def test_what_stands_below_no_heading_is_named(content: bytes, said: str) -> None:
+def test_cell_without_a_heading_is_reported(content: bytes, said: str) -> None:
     (row,) = csv_lines.read(content, Columns(("name", "email")))
     assert row.fault is not None and said in row.fault.detail

@@ -17,7 +17,7 @@ def said(**facts: list[str]) -> str:
     return rfc8785.dumps({"shown": facts, "exact": []}).decode()
 
 
-def test_each_fact_says_what_is_no_more_and_what_came() -> None:
+def test_changed_facts_show_removed_and_added_values() -> None:
     before, after = (
         said(Labels=["a", "b"], Owner=[], Rules=["one"]),
         said(Labels=["b", "c"], Owner=["Olga"], Rules=["one"]),
@@ -28,11 +28,11 @@ def test_each_fact_says_what_is_no_more_and_what_came() -> None:
 
 
 @pytest.mark.parametrize("odd", ["", "[]", "{", "7", '{"shown": 1}', '{"shown": {"Labels": 5}}', "[" * 100_000])
-def test_a_state_that_cannot_be_read_tells_nothing(odd: str) -> None:
+def test_unreadable_earlier_facts_show_no_changes(odd: str) -> None:
     assert changes(odd, said(Labels=["a"])) == []
 
 
-def test_each_condition_is_met_or_says_why_not(world: World) -> None:
+def test_each_condition_is_met_or_has_a_reason(world: World) -> None:
     signed, dataset, _ = world.guest()
     prospect = ProposedGrant(f"person:{signed.id}", "pipeline", "deidentified")
 

@@ -15,7 +15,7 @@ from broker.suspensions import suspending
 from tests.support.world import World
 
 
-def test_days_count_what_was_issued_and_denied(world: World) -> None:
+def test_daily_figures_count_issued_and_denied(world: World) -> None:
     auditor = world.person(roles=("auditor",)).caller
     signed, dataset, _ = world.guest()
     now = world.now()
@@ -36,12 +36,12 @@ def test_days_count_what_was_issued_and_denied(world: World) -> None:
     assert not any(day.issued or day.denied for day in later), "and out of sight"
 
 
-def test_days_are_for_those_who_see_everything(world: World) -> None:
+def test_daily_figures_are_only_for_admins_and_auditors(world: World) -> None:
     with world.database.transaction() as tx, pytest.raises(Forbidden):
         per_day(tx, world.person().caller, world.now())
 
 
-def test_counting_days_walks_no_whole_log(world: World) -> None:
+def test_daily_figures_use_an_index(world: World) -> None:
     with world.database.transaction() as tx:
         dialect = tx.connection().dialect
         query = days_query(world.now()).compile(dialect=dialect, compile_kwargs={"literal_binds": True})
@@ -50,7 +50,7 @@ def test_counting_days_walks_no_whole_log(world: World) -> None:
     assert not any(re.search(r"Seq Scan on event\b", line) for line in plan), plan
 
 
-def test_a_suspension_is_held_against_its_promise(world: World) -> None:
+def test_suspension_seconds_are_compared_with_the_promise(world: World) -> None:
     admin = world.person(roles=("admin",)).caller
     signed, dataset, _ = world.guest()
     lease, idle = world.issue(signed, dataset).lease, world.person(world.vendor())

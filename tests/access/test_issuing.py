@@ -21,7 +21,7 @@ from tests.support.data import BERLIN
 from tests.support.world import World
 
 
-def test_a_guest_reads_exactly_the_slice(world: World) -> None:
+def test_guest_reads_exactly_the_slice(world: World) -> None:
     signed, dataset, _ = world.guest()
     handed = world.issue(signed, dataset)
     assert handed.values is not None
@@ -51,7 +51,7 @@ def test_every_reason_is_given_and_recorded(world: World) -> None:
     assert world.events(dataset.id)[-1] == "decision.denied"
 
 
-def test_only_a_stale_factor_asks_for_a_fresh_one(world: World) -> None:
+def test_second_factor_is_asked_for_only_if_nothing_else_denies(world: World) -> None:
     vendor = world.vendor()
     signed = world.person(vendor, factor_age=3600)
     dataset = world.dataset(vendor)
@@ -61,7 +61,7 @@ def test_only_a_stale_factor_asks_for_a_fresh_one(world: World) -> None:
     assert needed.value.max_age == 900
 
 
-def test_what_is_not_offered_reads_like_what_does_not_exist(world: World) -> None:
+def test_unoffered_dataset_is_denied_like_a_missing_one(world: World) -> None:
     vendor, other = world.vendor(), world.vendor()
     signed, hidden = world.person(vendor), world.dataset(other, register=False)
     answers = []
@@ -72,7 +72,7 @@ def test_what_is_not_offered_reads_like_what_does_not_exist(world: World) -> Non
     assert answers[0] == answers[1]
 
 
-def test_two_issues_at_once_at_the_cap_make_one_lease(world: World) -> None:
+def test_concurrent_issues_at_the_lease_cap_make_one_lease(world: World) -> None:
     signed, dataset, grant = world.guest()
     most = world.settings.max_live_leases
     made = [world.issue(signed, dataset) for _ in range(most - 1)]
@@ -95,7 +95,7 @@ def test_two_issues_at_once_at_the_cap_make_one_lease(world: World) -> None:
     assert all(world.lease(handed.lease.id).state == "revoked" for handed in made)
 
 
-def test_revoking_between_decision_and_commit_waits_and_then_ends_the_lease(world: World, worker: Worker) -> None:
+def test_revoke_during_issue_waits_and_then_ends_the_lease(world: World, worker: Worker) -> None:
     """Whoever revokes while the deciding transaction holds its locks waits, and then finds the lease."""
     signed, dataset, grant = world.guest()
     original = world.parts.vault.child_token
@@ -122,7 +122,7 @@ def test_revoking_between_decision_and_commit_waits_and_then_ends_the_lease(worl
     assert world.roles_of(lease.id) == 0
 
 
-def test_a_revocation_that_holds_the_grant_first_is_seen_by_the_gate(world: World) -> None:
+def test_issue_waiting_for_a_revoked_grant_is_denied(world: World) -> None:
     signed, dataset, grant = world.guest()
     holding, go_on = threading.Event(), threading.Event()
 
@@ -146,7 +146,7 @@ def test_a_revocation_that_holds_the_grant_first_is_seen_by_the_gate(world: Worl
     assert [reason.code for reason in refused.value.decision.reasons] == ["no_grant"]
 
 
-def test_an_open_session_and_a_reconnecting_holder_are_ended(world: World) -> None:
+def test_revoke_ends_open_session_and_refuses_reconnect(world: World) -> None:
     """A holder that reconnects in a loop must not outlive its user (NOLOGIN is committed before anything else)."""
     signed, dataset, _ = world.guest()
     handed = world.issue(signed, dataset)
@@ -188,7 +188,7 @@ def test_an_open_session_and_a_reconnecting_holder_are_ended(world: World) -> No
         world.connect(handed)
 
 
-def test_an_idempotent_repeat_answers_the_same_lease_without_the_secret(world: World) -> None:
+def test_idempotent_repeat_returns_the_same_lease_without_the_secret(world: World) -> None:
     signed, dataset, _ = world.guest()
     first = world.issue(signed, dataset, idempotency_key="once")
     again = world.issue(signed, dataset, idempotency_key="once")
@@ -201,7 +201,7 @@ def test_an_idempotent_repeat_answers_the_same_lease_without_the_secret(world: W
         world.issue(signed, dataset, idempotency_key="once", slice="full")
 
 
-def test_two_repeats_at_once_make_one_lease(world: World) -> None:
+def test_concurrent_idempotent_requests_make_one_lease(world: World) -> None:
     signed, dataset, _ = world.guest()
     barrier = threading.Barrier(3)
 
@@ -216,14 +216,14 @@ def test_two_repeats_at_once_make_one_lease(world: World) -> None:
     assert sum(shown for _, shown in outcomes) == 1
 
 
-def test_a_lease_never_outlasts_its_grant(world: World) -> None:
+def test_lease_never_outlasts_its_grant(world: World) -> None:
     vendor = world.vendor()
     signed, dataset = world.person(vendor), world.dataset(vendor)
     grant = world.grant(dataset, signed, ends_at=world.now() + timedelta(seconds=90))
     assert world.issue(signed, dataset).lease.expires_at == grant.ends_at
 
 
-def test_a_crash_after_the_pending_row_is_found_and_ended(world: World) -> None:
+def test_credential_of_a_crashed_issue_is_found_and_ended(world: World) -> None:
     """Whatever step the process died at: the pending lease tells the worker, once its call's deadline has passed."""
     signed, dataset, _ = world.guest()
 
@@ -247,7 +247,7 @@ def test_a_crash_after_the_pending_row_is_found_and_ended(world: World) -> None:
     assert world.roles_of(lease.id) == 0
 
 
-def test_a_user_nobody_recorded_is_found_and_ended(world: World) -> None:
+def test_database_user_without_a_lease_is_found_and_ended(world: World) -> None:
     name = f"gk_{world.parts.tag}_l00000000000000000000000000"
     with world.admin() as connection:
         connection.execute(f"SET ROLE guestkey_minter; CREATE ROLE {name} LOGIN")
@@ -259,7 +259,7 @@ def test_a_user_nobody_recorded_is_found_and_ended(world: World) -> None:
         connection.execute("DROP ROLE gk_other_l00000000000000000000000000")
 
 
-def test_a_lease_that_no_longer_qualifies_is_ended(world: World) -> None:
+def test_lease_that_no_longer_qualifies_is_ended(world: World) -> None:
     signed, dataset, _ = world.guest()
     handed = world.issue(signed, dataset)
     redeciding.redecide_all(world.ender)

@@ -15,12 +15,12 @@ from broker.models import Lease
 from tests.support.world import World
 
 
-def test_without_a_kind_it_is_the_slices_own(world: World) -> None:
+def test_kind_defaults_to_the_kind_of_the_slice(world: World) -> None:
     signed, dataset, _ = world.guest()
     assert world.issue(signed, dataset).lease.kind == "postgres"
 
 
-def test_a_public_key_nobody_asked_for_is_refused_and_nothing_is_issued(world: World) -> None:
+def test_unneeded_public_key_is_refused_and_nothing_is_issued(world: World) -> None:
     signed, dataset, _ = world.guest()
     with pytest.raises(Invalid) as refused:
         world.issue(signed, dataset, public_key="ssh-ed25519 AAAA")
@@ -44,7 +44,9 @@ def stubborn(monkeypatch: pytest.MonkeyPatch, world: World) -> Iterator[datetime
     yield until
 
 
-def test_what_cannot_be_ended_is_no_failure_but_shown_until_it_ends(world: World, stubborn: datetime) -> None:
+def test_credential_that_cannot_be_ended_early_is_shown_as_exposed_until_it_expires(
+    world: World, stubborn: datetime
+) -> None:
     signed, dataset, _ = world.guest()
     lease = world.issue(signed, dataset, kind="token").lease
     world.change(Lease, lease.id, expires_at=world.now())

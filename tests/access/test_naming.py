@@ -30,7 +30,7 @@ def meant(world: World, caller: Caller, text: str) -> str | None:
             return error.detail
 
 
-def test_a_name_means_the_one_person_called_so(world: World) -> None:
+def test_unique_name_resolves_to_its_person(world: World) -> None:
     auditor = world.person(roles=("auditor",)).caller
     name = f"Zoë {secrets.token_hex(4)}"
     one = world.person(name=name)
@@ -39,14 +39,14 @@ def test_a_name_means_the_one_person_called_so(world: World) -> None:
     for text in (name, f"  {name.upper()} ", email.upper(), one.id, f"person:{one.id}"):
         assert meant(world, auditor, text) == one.id, text
     assert meant(world, auditor, "") is None
-    assert meant(world, auditor, name[:-1]) == "Nobody that you may see is called so."
+    assert meant(world, auditor, name[:-1]) == "Nobody that you can see has that name."
     world.person(name=name)
-    assert meant(world, auditor, name) == "More than one is called so."
+    assert meant(world, auditor, name) == "More than one has that name."
     assert meant(world, auditor, email) == one.id, "an e-mail tells them apart"
 
 
-def test_names_lead_only_to_what_one_sees(world: World) -> None:
-    nobody = "Nobody that you may see is called so."
+def test_names_resolve_only_to_what_the_caller_can_see(world: World) -> None:
+    nobody = "Nobody that you can see has that name."
     owner, vendor = world.person(), world.vendor()
     name = f"Ada {secrets.token_hex(4)}"
     ada, colleague = world.person(vendor, name=name), world.person(vendor)
@@ -71,7 +71,7 @@ def test_names_lead_only_to_what_one_sees(world: World) -> None:
         assert set(names_seen(tx, colleague.caller, ids)) == {vendor.id, dataset.id}
 
 
-def test_things_are_called_by_what_tells_them_from_others(world: World) -> None:
+def test_displayed_names_are_distinct(world: World) -> None:
     signed, dataset, grant = world.guest()
     lease = world.issue(signed, dataset).lease
     slice_id = world.slice_id(dataset)
@@ -86,11 +86,11 @@ def test_things_are_called_by_what_tells_them_from_others(world: World) -> None:
     }
 
 
-def test_people_to_choose_from_are_told_apart_whatever_is_known_of_them() -> None:
+def test_people_in_choices_have_distinct_labels() -> None:
     known = [("", ""), ("", ""), ("Ada", ""), ("", "a@x.example"), ("Ada", "a@x.example")]
     shown = [told_apart(f"pe_{at}", name, email) for at, (name, email) in enumerate(known)]
     assert len(set(shown)) == len(known)
-    assert shown[0] == "Somebody without a name (pe_0)" and shown[4] == "Ada (a@x.example)"
+    assert shown[0] == "Person without a name (pe_0)" and shown[4] == "Ada (a@x.example)"
     alike = [Person(id=f"pe_{at}", name=name, email=email) for at, (name, email) in enumerate([*known, *known])]
     told = each_told_apart(alike)
     assert len(set(told.values())) == len(alike), "nor alike in everything, as from two sources"

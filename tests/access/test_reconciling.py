@@ -67,7 +67,7 @@ def reads(session: psycopg.Connection[tuple[Any, ...]]) -> bool:
     return True
 
 
-def test_another_installation_beside_ours_is_never_touched(world: World, settled: None) -> None:
+def test_credentials_of_another_installation_are_never_touched(world: World, settled: None) -> None:
     """Its users in the same database, and its leases in the same key store."""
     setup, role, tag = vault_of(world.settings, "setup"), "gk-" + secrets.token_hex(8), "zzzzz1"
     world.dataset()
@@ -97,7 +97,7 @@ def test_another_installation_beside_ours_is_never_touched(world: World, settled
     setup.delete_database_role(role)
 
 
-def test_a_credential_taken_away_behind_our_back_is_not_shown_as_active(world: World) -> None:
+def test_credential_removed_at_the_backend_ends_its_lease(world: World) -> None:
     signed, dataset, _ = world.guest()
     gone, stays = world.issue(signed, dataset), world.issue(signed, dataset)
     session = world.connect(gone)
@@ -115,7 +115,7 @@ def test_a_credential_taken_away_behind_our_back_is_not_shown_as_active(world: W
     assert stays.lease.id not in reconciling.reconcile(world.ender).vanished
 
 
-def test_a_credential_without_its_backstop_is_ended(world: World) -> None:
+def test_credential_without_an_openbao_lease_is_ended(world: World) -> None:
     """The key store has lost its lease, as after a restore of its own: nothing but the broker would end the user."""
     signed, dataset, _ = world.guest()
     lease = world.issue(signed, dataset).lease
@@ -127,7 +127,7 @@ def test_a_credential_without_its_backstop_is_ended(world: World) -> None:
     assert world.roles_of(lease.id) == 0
 
 
-def test_what_the_key_store_keeps_of_an_ended_credential_is_forgotten(world: World, settled: None) -> None:
+def test_openbao_lease_of_an_ended_credential_is_removed(world: World, settled: None) -> None:
     """As left by a worker that was killed between the confirmation and telling OpenBao."""
     signed, dataset, _ = world.guest()
     ended, lives = world.issue(signed, dataset).lease, world.issue(signed, dataset).lease
@@ -143,7 +143,7 @@ def test_what_the_key_store_keeps_of_an_ended_credential_is_forgotten(world: Wor
     assert world.roles_of(lives.id) == 1
 
 
-def test_a_credential_that_is_being_made_is_left_alone(world: World) -> None:
+def test_reconciling_skips_credentials_being_issued(world: World) -> None:
     slice_id = world.slice_id(world.dataset())
     vault = world.parts.vault
     token = vault.child_token("other1-l1", "l1", [policy_of(slice_id)], ttl=300)
@@ -154,7 +154,7 @@ def test_a_credential_that_is_being_made_is_left_alone(world: World) -> None:
 
 
 @pytest.mark.parametrize("offset", ["-04:00", "+05:45", "Z"])
-def test_time_of_a_credential_is_the_same_wherever_openbao_runs(world: World, offset: str) -> None:
+def test_credential_time_does_not_depend_on_openbaos_time_zone(world: World, offset: str) -> None:
     """OpenBao answers in its host's zone: read without it, credentials being made look old, or old ones young."""
     at = datetime(2026, 7, 1, 12, 30, 7, tzinfo=UTC)
     there = at if offset == "Z" else at.astimezone(datetime.fromisoformat(f"2026-07-01T00:00{offset}").tzinfo)
@@ -167,7 +167,7 @@ def test_time_of_a_credential_is_the_same_wherever_openbao_runs(world: World, of
         world.ender.vault.lease_begun("database/creds/x/y")
 
 
-def test_a_session_whose_user_is_gone_is_found_and_ended(world: World) -> None:
+def test_session_of_a_dropped_user_is_found_and_ended(world: World) -> None:
     name = "gk_" + world.parts.tag + "_l" + secrets.token_hex(13)
     with user(world, name) as session:
         with world.admin() as admin:
@@ -178,7 +178,7 @@ def test_a_session_whose_user_is_gone_is_found_and_ended(world: World) -> None:
     assert "nameless" not in {stray.lease for stray in reconciling.reconcile(world.ender).strays}
 
 
-def test_a_place_that_does_not_answer_is_alarmed_once_until_it_does(world: World) -> None:
+def test_silent_backend_is_reported_once_until_it_responds(world: World) -> None:
     place = f"far-{secrets.token_hex(4)}"
     dataset = world.dataset(register=False)
     world.change(Slice, world.slice_id(dataset), state="ready", binding={**CLINIC, "connection": place})
@@ -199,7 +199,7 @@ def test_a_place_that_does_not_answer_is_alarmed_once_until_it_does(world: World
         assert place not in tx.execute(text("SELECT place FROM guestkey.silent_place")).scalars().all()
 
 
-def test_without_the_key_store_nothing_is_taken_for_gone(world: World) -> None:
+def test_unreachable_openbao_does_not_make_leases_vanish(world: World) -> None:
     signed, dataset, _ = world.guest()
     lease = world.issue(signed, dataset).lease
     world.change(Lease, lease.id, activated_at=world.now() - timedelta(minutes=5))
@@ -216,7 +216,7 @@ def test_without_the_key_store_nothing_is_taken_for_gone(world: World) -> None:
     assert world.lease(lease.id).state == "active"
 
 
-def test_a_fault_of_ours_in_one_kind_is_alarmed_and_hides_no_other(
+def test_internal_error_in_one_kind_is_reported_and_others_are_reconciled(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = next(iter(kinds))
@@ -240,7 +240,7 @@ def test_a_fault_of_ours_in_one_kind_is_alarmed_and_hides_no_other(
         assert unreachable.counted(tx).get(first, 0) == before
 
 
-def test_in_an_emergency_a_fault_of_ours_keeps_nothing_else_alive(
+def test_internal_error_in_one_kind_does_not_stop_the_emergency_end(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tag = "e" + secrets.token_hex(8)[:5]
@@ -266,7 +266,7 @@ def test_in_an_emergency_a_fault_of_ours_keeps_nothing_else_alive(
     assert (outcomes["s3"].state, outcomes["s3"].place) == (emergency_end.UNASKED, BROKER)
 
 
-def test_of_several_workers_one_takes_a_round_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_several_workers_runs_each_round(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted where it costs: the calls that list a backend."""
     calls: list[str] = []
     shown = kinds["postgres"].list_credentials
@@ -292,7 +292,7 @@ def test_of_several_workers_one_takes_a_round_on(world: World, monkeypatch: pyte
     assert 3 <= len(calls) <= 4, "one round every two seconds, whoever does it"
 
 
-def test_a_round_that_died_with_its_worker_costs_that_round(world: World) -> None:
+def test_round_of_a_dead_worker_is_run_by_the_next(world: World) -> None:
     name = secrets.token_hex(8)
     assert chores.take_on(world.database, name, 0.5) == 0.0
     waits = chores.take_on(world.database, name, 0.5)

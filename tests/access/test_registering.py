@@ -45,7 +45,9 @@ def found(world: World, slice_id: str) -> Slice:
         return tx.get_one(Slice, slice_id)
 
 
-def test_no_worker_registers_what_another_is_at(world: World, another: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slice_claimed_by_one_worker_is_not_registered_by_another(
+    world: World, another: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[str] = []
     at_once: list[int] = []
     inside: set[int] = set()
@@ -83,7 +85,7 @@ def test_no_worker_registers_what_another_is_at(world: World, another: Parts, mo
         assert world.events(id_).count("slice.ready") == 1
 
 
-def test_what_a_worker_that_died_had_claimed_is_taken_on_once_the_claim_has_run_out(world: World) -> None:
+def test_expired_claim_of_a_dead_worker_is_taken_over(world: World) -> None:
     setup, (id_,) = vault_of(world.settings, "setup"), waiting(world)
     for state, until in (("registering", world.now() + slice_registration.CLAIM), ("ready", world.now())):
         world.change(Slice, id_, claimed_until=until)
@@ -91,7 +93,7 @@ def test_what_a_worker_that_died_had_claimed_is_taken_on_once_the_claim_has_run_
         assert found(world, id_).state == state
 
 
-def test_a_slice_whose_backend_is_down_is_given_back_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slice_with_a_down_backend_is_released_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     setup, (id_,) = vault_of(world.settings, "setup"), waiting(world)
     for error in (BackendDown("It does not answer.", backend="postgresql"), KeyError("columns")):
 
@@ -109,7 +111,7 @@ def test_a_slice_whose_backend_is_down_is_given_back_at_once(world: World, monke
     assert found(world, id_).state == "ready"
 
 
-def test_twenty_whose_backend_is_down_are_no_round_of_their_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_slices_with_a_down_backend_do_not_delay_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """One try tells it: each of the others there would cost a timeout, and those elsewhere their turn."""
     register_waiting(world)
     ids, tried = waiting(world, 25), []
@@ -131,7 +133,7 @@ def test_twenty_whose_backend_is_down_are_no_round_of_their_own(world: World, mo
         world.change(Slice, id_, state="retired", state_detail=slice_registration.REMOVED)
 
 
-def test_a_slice_retired_while_it_is_registered_is_removed_afterwards(
+def test_slice_retired_during_registration_is_removed_afterwards(
     world: World, another: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup, (id_,) = vault_of(world.settings, "setup"), waiting(world)

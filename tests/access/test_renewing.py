@@ -42,7 +42,7 @@ def lengthened(world: World, lease: Lease) -> None:
         time.sleep(0.05)
 
 
-def test_a_renewed_credential_outlives_its_first_end(world: World) -> None:
+def test_renewed_credential_outlives_its_first_expiry(world: World) -> None:
     signed, dataset, _ = world.guest()
     handed = world.issue(signed, dataset, lifetime=3)
     lengthened(world, handed.lease)
@@ -61,7 +61,7 @@ def test_a_renewed_credential_outlives_its_first_end(world: World) -> None:
         world.connect(handed)
 
 
-def test_what_no_longer_qualifies_ends_when_it_would_have(world: World) -> None:
+def test_denied_renewal_leaves_the_expiry_unchanged(world: World) -> None:
     signed, dataset, grant = world.guest()
     lease = world.issue(signed, dataset).lease
     world.change(type(grant), grant.id, ends_at=world.now())
@@ -138,7 +138,7 @@ CAUSES: dict[str, Callable[[World, Held], None]] = {
 
 @pytest.mark.parametrize("cause", CAUSES)
 @pytest.mark.usefixtures("shipped_rules")
-def test_whatever_no_longer_holds_is_not_renewed_and_ends_on_time_with_an_event(world: World, cause: str) -> None:
+def test_unmet_condition_refuses_renewal_and_records_an_event(world: World, cause: str) -> None:
     """Each cause as it is found when it came by another way than ending the lease at once."""
     signed, dataset, grant = world.guest()
     lease = world.issue(signed, dataset).lease
@@ -156,7 +156,7 @@ def test_whatever_no_longer_holds_is_not_renewed_and_ends_on_time_with_an_event(
     assert world.roles_of(lease.id) == 0
 
 
-def test_a_stale_factor_asks_for_a_fresh_one(world: World) -> None:
+def test_renewal_with_a_stale_factor_asks_for_a_fresh_one(world: World) -> None:
     signed, dataset, _ = world.guest()
     lease = world.issue(signed, dataset).lease
     stale = world.now() - timedelta(hours=2)
@@ -166,7 +166,7 @@ def test_a_stale_factor_asks_for_a_fresh_one(world: World) -> None:
     assert world.lease(lease.id).expires_at == lease.expires_at
 
 
-def test_it_never_outlasts_what_it_rests_on(world: World) -> None:
+def test_renewal_is_bounded_by_grant_rule_and_twelve_hours(world: World) -> None:
     signed, dataset, grant = world.guest()
     lease = world.issue(signed, dataset, lifetime=60).lease
     soon = world.now() + timedelta(seconds=90)
@@ -181,7 +181,7 @@ def test_it_never_outlasts_what_it_rests_on(world: World) -> None:
     assert bound < timedelta(minutes=5), "twelve hours after it began a new one is taken"
 
 
-def test_a_renewed_lease_is_decided_again_from_its_renewal_on(world: World) -> None:
+def test_renewed_lease_is_rechecked_with_the_facts_of_its_renewal(world: World) -> None:
     signed, dataset, _ = world.guest()
     lease = world.issue(signed, dataset, lifetime=60).lease
     world.change(Lease, lease.id, created_at=world.now() - timedelta(hours=2))
@@ -191,7 +191,7 @@ def test_a_renewed_lease_is_decided_again_from_its_renewal_on(world: World) -> N
     assert (now.state, now.expires_at) == ("active", renewed.expires_at)
 
 
-def test_only_the_holder_and_only_what_lives(world: World) -> None:
+def test_only_the_holder_renews_and_only_live_leases(world: World) -> None:
     signed, dataset, grant = world.guest()
     other, _, _ = world.guest()
     admin = world.person(roles=("admin",))
@@ -214,7 +214,7 @@ def test_only_the_holder_and_only_what_lives(world: World) -> None:
     world.wait_sweeping(lease.id, "revoked")
 
 
-def test_a_backend_that_is_down_changes_nothing(world: World) -> None:
+def test_renewal_with_a_down_backend_changes_nothing(world: World) -> None:
     signed, dataset, _ = world.guest()
     lease = world.issue(signed, dataset).lease
     lengthened(world, lease)

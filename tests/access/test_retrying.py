@@ -98,7 +98,7 @@ def attempt(world: World, lease_id: str) -> Lease:
 
 
 @pytest.mark.parametrize("obstacle", [owning, unreachable])
-def test_it_is_tried_beyond_where_openbao_gives_up_and_ends_when_it_can(world: World, obstacle: Obstacle) -> None:
+def test_ending_is_retried_after_openbao_gives_up(world: World, obstacle: Obstacle) -> None:
     signed, dataset, _ = world.guest()
     lease = world.issue(signed, dataset).lease
     world.change(Lease, lease.id, expires_at=world.now())
@@ -121,7 +121,7 @@ def test_it_is_tried_beyond_where_openbao_gives_up_and_ends_when_it_can(world: W
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_place_that_hangs_keeps_no_other_place_waiting(world: World) -> None:
+def test_hanging_backend_does_not_delay_ending_elsewhere(world: World) -> None:
     signed, dataset, _ = world.guest()
     hanging = world.issue(signed, dataset).lease
     other, hers, _ = world.guest()
@@ -139,7 +139,7 @@ def test_a_place_that_hangs_keeps_no_other_place_waiting(world: World) -> None:
     world.wait_for(hanging.id, "expired")
 
 
-def test_asking_places_that_hang_keeps_no_end_waiting(world: World) -> None:
+def test_listing_hanging_backends_does_not_delay_ending(world: World) -> None:
     """Reconciling asks one after the other; meanwhile credentials elsewhere end as fast as ever."""
     signed, dataset, _ = world.guest()
     lease = world.issue(signed, dataset).lease
@@ -167,7 +167,7 @@ def test_asking_places_that_hang_keeps_no_end_waiting(world: World) -> None:
 
 
 @pytest.mark.parametrize("broken", ["together", "alone"])
-def test_what_no_kind_foresaw_is_recorded_alarms_and_keeps_no_other_alive(
+def test_unexpected_error_while_ending_is_recorded_and_does_not_stop_others(
     world: World, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     """A binding that a newer release refuses, a fault of ours: nobody would hear of it, and the lease would live."""
@@ -198,7 +198,7 @@ def test_what_no_kind_foresaw_is_recorded_alarms_and_keeps_no_other_alive(
     assert attempt(world, odd.id).state == "expired"
 
 
-def test_what_is_exposed_is_asked_again_when_its_backend_may_have_the_means(world: World) -> None:
+def test_exposed_lease_is_retried_at_the_time_its_backend_gave(world: World) -> None:
     signed, dataset, _ = world.guest()
     lease = world.issue(signed, dataset).lease
     world.change(Lease, lease.id, state="revoking", next_attempt_at=world.now() + timedelta(hours=1))
@@ -209,7 +209,7 @@ def test_what_is_exposed_is_asked_again_when_its_backend_may_have_the_means(worl
     assert attempt(world, lease.id).state == "revoked"
 
 
-def test_what_has_ended_meanwhile_is_not_called_exposed(world: World) -> None:
+def test_expired_lease_is_not_reported_as_exposed(world: World) -> None:
     signed, dataset, _ = world.guest()
     lease = world.issue(signed, dataset).lease
     world.change(Lease, lease.id, expires_at=world.now())
@@ -219,7 +219,7 @@ def test_what_has_ended_meanwhile_is_not_called_exposed(world: World) -> None:
     assert "lease.exposed" not in world.events(lease.id)
 
 
-def test_a_slice_that_cannot_be_worked_at_keeps_no_other_waiting(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_slice_does_not_delay_other_slices(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = world.dataset(register=False, slices={"deidentified": DEIDENTIFIED, "odd": CLINIC})
     with world.database.transaction() as tx:
         odd = tx.scalars(select(Slice.id).where(Slice.dataset_id == dataset.id, Slice.name == "odd")).one()
@@ -239,7 +239,7 @@ def test_a_slice_that_cannot_be_worked_at_keeps_no_other_waiting(world: World, m
     world.change(Slice, odd, state="retired")
 
 
-def test_whose_claim_has_run_out_does_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_with_an_expired_claim_does_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another worker may be at them by then."""
     signed, dataset, _ = world.guest()
     lease = world.issue(signed, dataset).lease
@@ -251,7 +251,7 @@ def test_whose_claim_has_run_out_does_nothing(world: World, monkeypatch: pytest.
     world.wait_sweeping(lease.id, "expired")
 
 
-def test_no_worker_does_anothers_work(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_lease_is_ended_by_one_of_several_workers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three workers at forty leases: each lease reaches its backend once."""
     people = [world.guest() for _ in range(8)]
     ids = [world.issue(signed, dataset).lease.id for signed, dataset, _ in people for _ in range(5)]

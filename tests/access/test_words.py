@@ -21,7 +21,7 @@ ZWNJ, ZWJ = "\u200c", "\u200d"
         f"\u2764\ufe0f{ZWJ}\U0001f525",  # a heart on fire
     ],
 )
-def test_joiners_stand_where_writing_needs_them(text: str) -> None:
+def test_zero_width_joiners_are_allowed_in_scripts_that_need_them(text: str) -> None:
     assert words.name(text, "/name") == text
     assert words.prose(f"For {text} only.", "/purpose") == f"For {text} only."
 
@@ -34,13 +34,13 @@ def test_joiners_stand_where_writing_needs_them(text: str) -> None:
         f"\U0001f469{ZWNJ}\U0001f469",
     ],
 )
-def test_what_cannot_be_seen_is_refused(text: str) -> None:
+def test_invisible_characters_are_refused(text: str) -> None:
     for check in (words.name, words.prose):
         with pytest.raises(Invalid, match="invisible"):
             check(text, "/name")
 
 
-def test_identifiers_hold_no_joiner() -> None:
+def test_identifiers_cannot_contain_joiners() -> None:
     for check in (words.slug, words.word):
         with pytest.raises(Invalid):
             check(f"a{ZWJ}b", "/slug")

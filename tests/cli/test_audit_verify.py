@@ -43,7 +43,7 @@ def key_of(auditor: Terminal) -> str:
     return str(json.loads(auditor.run("audit", "checkpoint", "--json").out)["data"]["key"])
 
 
-def test_events_are_proven_offline(world: World, auditor: Terminal, tmp_path: Path) -> None:
+def test_exported_events_verify_offline(world: World, auditor: Terminal, tmp_path: Path) -> None:
     file = tmp_path / "all.jsonl"
     exported(auditor, file)
     offline = Terminal(tmp_path / "elsewhere", "http://127.0.0.1:1")
@@ -58,10 +58,10 @@ def test_events_are_proven_offline(world: World, auditor: Terminal, tmp_path: Pa
     assert said["key_pinned"] is True
     unpinned = offline.run("audit", "verify", str(file))
     assert unpinned.code == 0
-    assert "compare it with the one you keep" in unpinned.err
+    assert "compare it with the key you keep" in unpinned.err
 
 
-def test_what_the_owner_of_the_records_rewrites_is_found(world: World, auditor: Terminal, tmp_path: Path) -> None:
+def test_events_rewritten_by_the_database_owner_are_detected(world: World, auditor: Terminal, tmp_path: Path) -> None:
     with world.admin("guestkey") as owner:
         row = owner.execute(
             "SELECT number, leaf FROM guestkey.event WHERE kind = 'lease.issued' ORDER BY number DESC LIMIT 1"
@@ -80,7 +80,7 @@ def test_what_the_owner_of_the_records_rewrites_is_found(world: World, auditor: 
     assert auditor.run("audit", "verify", str(tmp_path / "mended.jsonl")).code == 0
 
 
-def test_erased_clear_text_leaves_the_proof(world: World, auditor: Terminal, tmp_path: Path) -> None:
+def test_proof_is_valid_after_personal_data_is_erased(world: World, auditor: Terminal, tmp_path: Path) -> None:
     someone = world.person(roles=("auditor",))
     with world.database.transaction() as tx:
         event_id = recorded(world, tx, someone, filter="a name", purpose="another")
@@ -95,7 +95,7 @@ def test_erased_clear_text_leaves_the_proof(world: World, auditor: Terminal, tmp
 @pytest.mark.parametrize(
     "fault", ["cut", "clear text", "swapped", "moved", "empty", "not json", "binary", "foreign key"]
 )
-def test_a_file_that_does_not_hold_is_refused_with_its_line(
+def test_invalid_proof_file_is_refused_with_its_line(
     world: World, auditor: Terminal, tmp_path: Path, fault: str
 ) -> None:
     file = tmp_path / "good.jsonl"
@@ -124,11 +124,11 @@ def test_a_file_that_does_not_hold_is_refused_with_its_line(
     file.write_text("\n".join(contents[fault]) + "\n")
     ran = auditor.run("audit", "verify", str(file))
     assert ran.code == 1, ran.err
-    assert "does not hold: line" in ran.err
+    assert "is not valid: line" in ran.err
     assert "Traceback" not in ran.err
 
 
-def test_the_log_only_grows(world: World, auditor: Terminal, tmp_path: Path) -> None:
+def test_checkpoint_since_proves_that_the_log_has_only_grown(world: World, auditor: Terminal, tmp_path: Path) -> None:
     kept = tmp_path / "kept.checkpoint"
     assert auditor.run("audit", "checkpoint", "-o", str(kept)).code == 0
     assert auditor.run("audit", "checkpoint", "-o", str(kept)).code == 2, "never written over"
@@ -137,7 +137,7 @@ def test_the_log_only_grows(world: World, auditor: Terminal, tmp_path: Path) -> 
     sequencing.sequence(world.ender)
     ran = auditor.run("audit", "checkpoint", "--since", str(kept), "--key", key_of(auditor))
     assert ran.code == 0, ran.err
-    assert "The log only grew" in ran.err
+    assert "The log has only grown" in ran.err
     assert auditor.run("audit", "checkpoint", "--since", str(kept), "--key", "nonsense").code == 2
     key = Key.parse(key_of(auditor))
     other = Checkpoint(key.name, 3, bytes(32))
@@ -146,19 +146,19 @@ def test_the_log_only_grows(world: World, auditor: Terminal, tmp_path: Path) -> 
     kept.write_text(note(other, key, signature))
     ran = auditor.run("audit", "checkpoint", "--since", str(kept))
     assert ran.code == 1
-    assert "not the one it was" in ran.err
+    assert "The log was changed" in ran.err
     kept.write_text("nonsense")
     assert auditor.run("audit", "checkpoint", "--since", str(kept)).code == 1
 
 
-def test_guests_check_nothing(world: World, auditor: Terminal, terminal_of: TerminalOf) -> None:
+def test_guests_cannot_verify_the_log(world: World, auditor: Terminal, terminal_of: TerminalOf) -> None:
     del auditor
     guest = terminal_of(world.person(world.vendor()))
     for command in (["audit", "checkpoint"], ["audit", "export", "--format", "proofs"]):
         assert guest.run(*command).code == 3
 
 
-def test_a_late_event_finds_its_place_and_two_sequencers_do_not_collide(world: World) -> None:
+def test_late_event_and_concurrent_sequencers_keep_the_log_consistent(world: World) -> None:
     """A lower number may commit after a higher one was put into the tree."""
     someone = world.person(roles=("auditor",))
     with world.database.transaction() as late:
@@ -181,7 +181,7 @@ def test_a_late_event_finds_its_place_and_two_sequencers_do_not_collide(world: W
         assert sequencing.size_of(tx) > before
 
 
-def test_tiles_give_the_same_roots_as_all_leaves(world: World) -> None:
+def test_stored_tiles_give_the_same_root_as_all_leaves(world: World) -> None:
     """Beyond 256 entries roots come from the tiles kept; they are those of the plain tree."""
     someone = world.person(roles=("auditor",))
     with world.database.transaction() as tx:

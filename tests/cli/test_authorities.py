@@ -55,9 +55,7 @@ def guest(world: World, encrypted: Replica, tmp_path: Path) -> tuple[Terminal, s
     return Terminal(tmp_path, encrypted.url, GUESTKEY_TOKEN=signed.token, GUESTKEY_TIMEOUT="20"), dataset.slug
 
 
-def test_programs_verify_the_server_by_what_came_with_the_credential(
-    guest: tuple[Terminal, str], front: Customer
-) -> None:
+def test_programs_verify_the_server_with_the_credentials_ca(guest: tuple[Terminal, str], front: Customer) -> None:
     terminal, dataset = guest
     ran = terminal.run("run", dataset, "--", "sh", "-c", f'echo "$PGSSLMODE $PGSSLROOTCERT"; {COUNT}')
     assert ran.code == 0, ran.err
@@ -73,7 +71,7 @@ def test_programs_verify_the_server_by_what_came_with_the_credential(
     assert "CERTIFICATE" not in evaluated
 
 
-def test_files_and_documents_hold_it(guest: tuple[Terminal, str], front: Customer) -> None:
+def test_files_and_json_contain_the_ca(guest: tuple[Terminal, str], front: Customer) -> None:
     terminal, dataset = guest
     folder = terminal.home / "made"
     ran = terminal.run("get", dataset, "--kind", "postgres", "--format", "pg-service", "--out", str(folder))
@@ -94,7 +92,7 @@ def test_files_and_documents_hold_it(guest: tuple[Terminal, str], front: Custome
     assert "CERTIFICATE" not in terminal.run("get", dataset, "--kind", "postgres").out
 
 
-def test_the_sdk_verifies_too_and_another_server_cannot_pose_as_this_one(
+def test_sdk_verifies_the_server_and_refuses_an_impostor(
     world: World, encrypted: Replica, front: Customer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -112,7 +110,7 @@ def test_the_sdk_verifies_too_and_another_server_cannot_pose_as_this_one(
                 psycopg.connect(make_conninfo("", **given))
 
 
-def test_only_certificates_travel_and_no_bundle_of_the_world(tmp_path: Path) -> None:
+def test_only_the_connections_ca_is_sent_and_no_system_bundle(tmp_path: Path) -> None:
     made = trustme.CA()
     certificate = made.cert_pem.bytes().decode()
     file = tmp_path / "ca.pem"
@@ -133,7 +131,7 @@ def test_only_certificates_travel_and_no_bundle_of_the_world(tmp_path: Path) -> 
         ("of-a-newer-server", "ca_file", "GUESTKEY_CA_FILE"),
     ],
 )
-def test_it_is_named_where_the_tools_of_each_kind_look(
+def test_ca_file_is_set_for_the_tools_of_each_kind(
     kind: str, setting: str, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -17,7 +17,7 @@ from tests.cli.terminal import Terminal
 from tests.support.world import World
 
 
-def test_a_file_longer_than_a_part_is_checked_then_done(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
+def test_import_in_several_parts_is_checked_then_done(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
     terminal = terminal_of(world.person(world.vendor(), roles=("lead",)))
     file = tmp_path / "staff.csv"
     people = [f"Guest {number},guest{number}@example.org" for number in range(105)]
@@ -37,7 +37,7 @@ def test_a_file_longer_than_a_part_is_checked_then_done(world: World, terminal_o
     assert (again.code, "105 already invited." in again.err) == (0, True), again.err
 
 
-def test_a_refused_line_is_3_and_stops_all_of_it(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
+def test_refused_line_exits_3_and_nothing_is_saved(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
     terminal = terminal_of(world.person(world.vendor(), roles=("lead",)))
     file = tmp_path / "staff.csv"
     people = [f"Guest {number},guest{number}@example.org" for number in range(101)]
@@ -46,13 +46,15 @@ def test_a_refused_line_is_3_and_stops_all_of_it(world: World, terminal_of: Term
     assert stopped.code == 3, stopped.err
     assert "This is the same as line 2." in stopped.out, "though in another part"
     assert "104\trefused\t" in stopped.out and "formula" in stopped.out
-    assert "Nothing was done." in stopped.err
+    assert "Nothing was saved." in stopped.err
     kept = terminal.run("person", "import", str(file), "--keep-going")
     assert kept.code == 3, kept.err
     assert "1 already invited, 101 invited, 1 refused." in kept.err
 
 
-def test_grants_are_asked_for_given_and_found_again(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
+def test_imported_grants_are_requested_given_and_recognised_when_repeated(
+    world: World, terminal_of: TerminalOf, tmp_path: Path
+) -> None:
     vendor, owner = world.vendor(), world.person()
     lead, guest = world.person(vendor, roles=("lead",)), world.person(vendor)
     dataset, team = world.dataset(vendor, owner=owner, register=False), world.team(vendor, guest)
@@ -79,12 +81,12 @@ def test_grants_are_asked_for_given_and_found_again(world: World, terminal_of: T
         (b'name\n"Ada\n', "well-formed"),
         (b"name\n", "no line"),
         (b"", "no line"),
-        (b"name\n" + b"Ada\n" * 100_000, "100000 lines; 5000 is the most"),
+        (b"name\n" + b"Ada\n" * 100_000, "100000 lines; at most 5000 are allowed"),
         (b"name\n" + b"A" * 5_000_000, "larger than 4 MB"),
         (b"boss\nAda\n", "unknown column"),
     ],
 )
-def test_an_unusable_file_is_2(
+def test_unusable_file_exits_2(
     world: World, terminal_of: TerminalOf, tmp_path: Path, content: bytes, says: str
 ) -> None:
     terminal = terminal_of(world.person(world.vendor(), roles=("lead",)))
@@ -97,7 +99,7 @@ def test_an_unusable_file_is_2(
 
 
 @pytest.mark.parametrize(("times", "kept"), [(1, 200), (2, 100)])
-def test_links_survive_being_interrupted(tmp_path: Path, times: int, kept: int) -> None:
+def test_interrupted_import_prints_the_links_created_so_far(tmp_path: Path, times: int, kept: int) -> None:
     """Once: what is under way is heard to its end. Twice: what was heard before is still told."""
     file = tmp_path / "staff.csv"
     file.write_text("name,email\n" + "".join(f"Guest {number},guest{number}@example.org\n" for number in range(300)))
@@ -120,4 +122,4 @@ def test_links_survive_being_interrupted(tmp_path: Path, times: int, kept: int) 
     assert (ran.code, sent) == (130, [0, 100]), ran
     lines = json.loads(ran.out)["data"]["lines"]
     assert [line["link"] for line in lines] == [f"https://x/join/{at}" for at in range(kept)]
-    assert "Not every line was reached. Send the file again" in ran.err
+    assert "Not every line was processed. Send the file again" in ran.err

@@ -80,7 +80,7 @@ def held(variables: dict[str, str]) -> str:
 # -- ssh ----------------------------------------------------------------------------------------------------------
 
 
-def test_connect_opens_sftp_with_nothing_of_the_persons_own(
+def test_connect_opens_sftp_without_the_persons_own_keys_or_config(
     world: World, sftp: SftpHost, terminal_of: TerminalOf, tmp_path: Path
 ) -> None:
     signed, dataset = at_host(world, sftp)
@@ -101,7 +101,7 @@ def test_connect_opens_sftp_with_nothing_of_the_persons_own(
     assert list(running.iterdir()) == [], "the key is gone"
 
 
-def test_a_host_with_another_key_gets_no_login(world: World, sftp: SftpHost, terminal_of: TerminalOf) -> None:
+def test_sftp_host_with_another_key_is_refused(world: World, sftp: SftpHost, terminal_of: TerminalOf) -> None:
     signed, dataset = at_host(world, sftp)
     place = world.settings.connections("ssh")[CONNECTION]
     pinned = place.host_key
@@ -119,7 +119,7 @@ def test_a_host_with_another_key_gets_no_login(world: World, sftp: SftpHost, ter
     world.wait_for(lease_id, "revoked", seconds=40)
 
 
-def test_run_names_the_config_and_shows_no_private_key(
+def test_run_sets_the_ssh_config_and_prints_no_private_key(
     world: World, sftp: SftpHost, terminal_of: TerminalOf, tmp_path: Path
 ) -> None:
     signed, dataset = at_host(world, sftp)
@@ -136,7 +136,7 @@ def test_run_names_the_config_and_shows_no_private_key(
     assert "PRIVATE KEY" not in (tmp_path / "env").read_text() + (tmp_path / "ps").read_text()
 
 
-def test_a_signal_takes_key_and_lease_away(
+def test_signal_removes_the_key_and_ends_the_lease(
     world: World, sftp: SftpHost, terminal_of: TerminalOf, tmp_path: Path
 ) -> None:
     signed, dataset = at_host(world, sftp)
@@ -152,7 +152,7 @@ def test_a_signal_takes_key_and_lease_away(
     assert (list(running.iterdir()), states(world, signed)) == ([], {"revoked"})
 
 
-def test_the_agent_holds_key_and_certificate_for_as_long_as_the_lease(
+def test_ssh_agent_keeps_key_and_certificate_until_the_lease_ends(
     world: World, sftp: SftpHost, terminal_of: TerminalOf, tmp_path: Path
 ) -> None:
     signed, dataset = at_host(world, sftp)
@@ -178,18 +178,20 @@ def test_the_agent_holds_key_and_certificate_for_as_long_as_the_lease(
         assert not list(Path(terminal.home).rglob("id*"))
 
 
-def test_an_agent_that_refuses_leaves_no_lease(
+def test_refusing_ssh_agent_leaves_no_lease(
     world: World, sftp: SftpHost, terminal_of: TerminalOf, tmp_path: Path
 ) -> None:
     signed, dataset = at_host(world, sftp)
     nobody = str(tmp_path / "no-agent")
     ran = terminal_of(signed).run("get", dataset.slug, "--kind", "ssh", "--format", "ssh-agent", SSH_AUTH_SOCK=nobody)
     assert (ran.code, ran.out) == (1, ""), ran
-    assert "The ssh-agent did not take the key" in ran.err and "Next: " in ran.err
+    assert "The ssh-agent refused the key" in ran.err and "Next: " in ran.err
     assert states(world, signed) == {"revoked"}
 
 
-def test_files_are_enough_for_sftp(world: World, sftp: SftpHost, terminal_of: TerminalOf, tmp_path: Path) -> None:
+def test_ssh_files_format_is_enough_for_sftp(
+    world: World, sftp: SftpHost, terminal_of: TerminalOf, tmp_path: Path
+) -> None:
     signed, dataset = at_host(world, sftp)
     terminal = terminal_of(signed)
     folder = tmp_path / "keys"
@@ -204,7 +206,7 @@ def test_files_are_enough_for_sftp(world: World, sftp: SftpHost, terminal_of: Te
     assert "hello.txt" in seen.stdout, seen.stderr
 
 
-def test_a_key_of_ones_own_is_certified_and_never_sent(
+def test_own_public_key_is_certified_and_private_key_never_sent(
     world: World, sftp: SftpHost, terminal_of: TerminalOf, tmp_path: Path
 ) -> None:
     signed, dataset = at_host(world, sftp)
@@ -212,14 +214,14 @@ def test_a_key_of_ones_own_is_certified_and_never_sent(
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "own"], check=True)
     wanted = ("get", dataset.slug, "--kind", "ssh", "--field", "certificate", "--public-key")
     refused = terminal.run(*wanted, str(tmp_path / "own"))
-    assert (refused.code, "holds a private key" in refused.err) == (2, True)
+    assert (refused.code, "contains a private key" in refused.err) == (2, True)
     ran = terminal.run(*wanted, str(tmp_path / "own.pub"))
     assert ran.code == 0, ran.err
     (tmp_path / "own-cert.pub").write_text(ran.out)
     assert fingerprint(tmp_path / "own-cert.pub") == fingerprint(tmp_path / "own.pub")
 
 
-def test_json_brings_the_key_along(world: World, sftp: SftpHost, terminal_of: TerminalOf, tmp_path: Path) -> None:
+def test_json_contains_the_created_key(world: World, sftp: SftpHost, terminal_of: TerminalOf, tmp_path: Path) -> None:
     signed, dataset = at_host(world, sftp)
     ran = terminal_of(signed).run("get", dataset.slug, "--kind", "ssh", "--json")
     values = json.loads(ran.out)["data"]["credential"]
@@ -244,7 +246,9 @@ def let_in(gate: Gateway, certificate: Path, key: Path) -> int:
     return gate.get(certificate.read_text(), key.read_bytes())[0]
 
 
-def test_pem_files_open_the_gateway(world: World, gate: Gateway, terminal_of: TerminalOf, tmp_path: Path) -> None:
+def test_pem_files_authenticate_at_the_gateway(
+    world: World, gate: Gateway, terminal_of: TerminalOf, tmp_path: Path
+) -> None:
     signed, dataset = behind_gateway(world)
     terminal = terminal_of(signed)
     folder = tmp_path / "tls"
@@ -261,7 +265,7 @@ def test_pem_files_open_the_gateway(world: World, gate: Gateway, terminal_of: Te
     assert gate.get(bundle.read_text(), b"")[0] == 200
 
 
-def test_run_names_the_files_and_takes_them_away(
+def test_run_sets_certificate_files_and_removes_them(
     world: World, gate: Gateway, terminal_of: TerminalOf, tmp_path: Path
 ) -> None:
     signed, dataset = behind_gateway(world)
@@ -279,7 +283,9 @@ def test_run_names_the_files_and_takes_them_away(
     assert states(world, signed) == {"revoked"}
 
 
-def test_a_request_of_ones_own_is_signed(world: World, gate: Gateway, terminal_of: TerminalOf, tmp_path: Path) -> None:
+def test_own_certificate_request_is_signed(
+    world: World, gate: Gateway, terminal_of: TerminalOf, tmp_path: Path
+) -> None:
     signed, dataset = behind_gateway(world)
     own = guest()
     (tmp_path / "own.csr").write_text(own.request)
@@ -293,7 +299,7 @@ def test_a_request_of_ones_own_is_signed(world: World, gate: Gateway, terminal_o
     assert let_in(gate, tmp_path / "own.pem", tmp_path / "own.key") == 200
 
 
-def test_connect_says_what_opens_a_kind_that_no_program_here_opens(
+def test_connect_without_a_program_for_the_kind_suggests_run(
     world: World, gate: Gateway, terminal_of: TerminalOf
 ) -> None:
     signed, dataset = behind_gateway(world)
@@ -303,7 +309,7 @@ def test_connect_says_what_opens_a_kind_that_no_program_here_opens(
     assert states(world, signed) == set()
 
 
-def test_what_no_program_opens_says_how_to_use_it() -> None:
+def test_kind_without_a_program_says_how_to_use_it() -> None:
     with pytest.raises(Fault) as caught:
         program_for("records", "x509", "read")
     assert caught.value.next_step == "guestkey run records --kind x509 -- YOUR-TOOL"

@@ -37,7 +37,7 @@ def wait_for_file(file: Path, seconds: float = 20) -> str:
     return file.read_text()
 
 
-def test_run_lends_a_credential_and_takes_it_back(world: World, terminal_of: TerminalOf) -> None:
+def test_run_sets_a_credential_and_ends_it(world: World, terminal_of: TerminalOf) -> None:
     signed, dataset, _ = world.guest()
     terminal = terminal_of(signed)
     ran = terminal.run("run", dataset.slug, "--", "sh", "-c", COUNT)
@@ -60,7 +60,7 @@ def test_run_passes_the_childs_exit_code(world: World, terminal_of: TerminalOf) 
     assert listed["data"]["items"] == []
 
 
-def test_the_password_is_in_no_argument_and_no_foreign_setting_survives(
+def test_password_is_in_no_argument_and_other_libpq_settings_are_removed(
     world: World, terminal_of: TerminalOf, tmp_path: Path
 ) -> None:
     signed, dataset, _ = world.guest()
@@ -115,9 +115,7 @@ def test_a_signal_ends_child_and_lease(
     assert only_lease(terminal)["state"] == "revoked"
 
 
-def test_who_was_signed_out_meanwhile_is_told_what_becomes_of_the_lease(
-    world: World, terminal_of: TerminalOf, tmp_path: Path
-) -> None:
+def test_signed_out_user_is_told_when_the_lease_ends(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
     signed, dataset, _ = world.guest()
     script = f"echo x > {tmp_path}/started; until [ -e {tmp_path}/go ]; do sleep 0.05; done"
     running = terminal_of(signed).start("run", dataset.slug, "--", "sh", "-c", script)
@@ -128,7 +126,7 @@ def test_who_was_signed_out_meanwhile_is_told_what_becomes_of_the_lease(
     _, err = running.communicate(timeout=30)
     assert running.returncode == 0
     assert err.endswith(
-        "You were signed out meanwhile. The lease ends when its time is up, if it has not ended already.\n"
+        "You were signed out meanwhile. The lease ends when it expires, if it has not ended already.\n"
         "Next: guestkey login\n"
     ), err
     with world.database.transaction() as tx:
@@ -151,7 +149,7 @@ def test_a_revoked_lease_ends_the_open_session(world: World, terminal_of: Termin
     assert only_lease(terminal)["state"] == "revoked"
 
 
-def test_get_hands_over_once_and_says_how_it_ends(world: World, terminal_of: TerminalOf) -> None:
+def test_get_prints_the_credential_once_and_how_it_ends(world: World, terminal_of: TerminalOf) -> None:
     signed, dataset, _ = world.guest()
     terminal = terminal_of(signed)
     ran = terminal.run("get", dataset.slug, "--kind", "postgres", "--for", "5m", "--json")
@@ -169,7 +167,7 @@ def test_get_hands_over_once_and_says_how_it_ends(world: World, terminal_of: Ter
         assert "the backend confirmed it" in ended.err
 
 
-def test_why_says_every_reason_and_denials_are_3(world: World, terminal_of: TerminalOf) -> None:
+def test_why_lists_every_reason_and_denial_exits_3(world: World, terminal_of: TerminalOf) -> None:
     signed, dataset, grant = world.guest()
     terminal = terminal_of(signed)
     allowed = terminal.run("why", dataset.slug, "--slice", "deidentified")
@@ -186,7 +184,7 @@ def test_why_says_every_reason_and_denials_are_3(world: World, terminal_of: Term
     assert terminal.run("why", "no-such-dataset").code == 6
 
 
-def test_a_stale_factor_without_a_terminal_is_5(world: World, terminal_of: TerminalOf) -> None:
+def test_stale_factor_without_a_terminal_exits_5(world: World, terminal_of: TerminalOf) -> None:
     vendor = world.vendor()
     signed = world.person(vendor, factor_age=None)
     dataset = world.dataset(vendor)
@@ -196,7 +194,7 @@ def test_a_stale_factor_without_a_terminal_is_5(world: World, terminal_of: Termi
     assert "second factor" in ran.err.lower()
 
 
-def test_an_unended_lease_is_7_while_nobody_works(world: World, terminal_of: TerminalOf, worker: Worker) -> None:
+def test_unconfirmed_revoke_exits_7_without_a_worker(world: World, terminal_of: TerminalOf, worker: Worker) -> None:
     signed, dataset, _ = world.guest()
     terminal = terminal_of(signed)
     lease_id = world.issue(signed, dataset).lease.id
@@ -213,9 +211,7 @@ def test_an_unended_lease_is_7_while_nobody_works(world: World, terminal_of: Ter
     "lifetime",
     ["", " ", "-5", "-15m", "0", "0s", "1.5h", "1e3", "NaN", "inf", "9" * 10, "١٥m", "15 m", "15mm", "m", "15m;true"],
 )
-def test_an_impossible_length_of_time_is_refused_before_anything_is_asked(
-    world: World, terminal_of: TerminalOf, lifetime: str
-) -> None:
+def test_invalid_duration_is_refused_before_any_request(world: World, terminal_of: TerminalOf, lifetime: str) -> None:
     signed, dataset, _ = world.guest()
     lease = world.issue(signed, dataset).lease
     terminal = terminal_of(signed)
@@ -225,13 +221,13 @@ def test_an_impossible_length_of_time_is_refused_before_anything_is_asked(
     ):
         ran = terminal.run(*words)
         assert (ran.code, ran.out) == (2, ""), ran
-        assert "is not a length of time" in ran.err and "Write it like 15m" in ran.err
+        assert "is not a duration" in ran.err and "Write it as 15m" in ran.err
     assert world.lease(lease.id).expires_at == lease.expires_at
     assert world.leases_of(signed) == [lease.id]
 
 
 @pytest.mark.parametrize(("lifetime", "code"), [("999999999w", 2), ("25h", 2), ("2h", 3)])
-def test_too_long_a_time_is_refused_with_what_is_allowed(
+def test_too_long_lifetime_is_denied_with_the_allowed_one(
     world: World, terminal_of: TerminalOf, lifetime: str, code: int
 ) -> None:
     signed, dataset, _ = world.guest()

@@ -26,7 +26,7 @@ def findings(out: str) -> dict[str, tuple[str, str, str]]:
     return {item["check"]: (item["state"], item["said"], item["mend"]) for item in items}
 
 
-def test_all_is_well(world: World, terminal_of: TerminalOf) -> None:
+def test_doctor_without_findings(world: World, terminal_of: TerminalOf) -> None:
     signed, _, _ = world.guest()
     terminal = terminal_of(signed)
     ran = terminal.run("doctor", "--json")
@@ -43,7 +43,7 @@ def test_all_is_well(world: World, terminal_of: TerminalOf) -> None:
     assert re.search(r"✓ signed in: as Ada Guest, since [^\r]+ ago\)\r\n", seen), seen
 
 
-def test_nobody_is_signed_in(terminal_of: TerminalOf, world: World) -> None:
+def test_doctor_reports_a_missing_sign_in(terminal_of: TerminalOf, world: World) -> None:
     ran = terminal_of(None).run("doctor", "--json")
     assert ran.code == 4
     assert findings(ran.out)["token"][2] == "guestkey login"
@@ -64,7 +64,7 @@ def test_nobody_is_signed_in(terminal_of: TerminalOf, world: World) -> None:
         ("http://localhost:1", "connection", 8),
     ],
 )
-def test_an_address_that_leads_nowhere(terminal_of: TerminalOf, url: str, check: str, code: int) -> None:
+def test_doctor_reports_an_unreachable_address(terminal_of: TerminalOf, url: str, check: str, code: int) -> None:
     ran = terminal_of(None).run("doctor", "--json", "--url", url, GUESTKEY_TOKEN="gka_x")
     assert ran.code == code, ran.out
     state, _, mend = findings(ran.out)[check]
@@ -72,7 +72,7 @@ def test_an_address_that_leads_nowhere(terminal_of: TerminalOf, url: str, check:
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_certificate_that_is_not_right(terminal_of: TerminalOf, tmp_path: Path, wrong: str) -> None:
+def test_doctor_reports_an_untrusted_certificate(terminal_of: TerminalOf, tmp_path: Path, wrong: str) -> None:
     authority, said = trustme.CA(), WRONG[wrong]
     trusted = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(trusted))
@@ -86,7 +86,7 @@ def test_a_certificate_that_is_not_right(terminal_of: TerminalOf, tmp_path: Path
     assert (state, said in text, bool(mend)) == ("bad", True, True), text
 
 
-def test_a_certificate_that_ends_soon_is_told(terminal_of: TerminalOf, tmp_path: Path) -> None:
+def test_doctor_warns_of_an_expiring_certificate(terminal_of: TerminalOf, tmp_path: Path) -> None:
     authority = trustme.CA()
     ending = authority.issue_cert("localhost", not_after=datetime.now(UTC) + timedelta(days=3))
     trusted = tmp_path / "ca.pem"
@@ -96,7 +96,7 @@ def test_a_certificate_that_ends_soon_is_told(terminal_of: TerminalOf, tmp_path:
     assert findings(ran.out)["certificate"][0] == "odd"
 
 
-def test_a_clock_that_is_wrong(terminal_of: TerminalOf) -> None:
+def test_doctor_reports_a_wrong_clock(terminal_of: TerminalOf) -> None:
     body = {"info": {"version": "1"}, "ready": True, "missing": {}}
     answer = broken.http(200, body, Date="Mon, 02 Mar 2026 10:00:00 GMT")
     with broken.answering(answer) as (url, _):
@@ -106,14 +106,14 @@ def test_a_clock_that_is_wrong(terminal_of: TerminalOf) -> None:
     assert ran.code == 1
 
 
-def test_a_server_of_another_age_and_something_else_altogether(terminal_of: TerminalOf) -> None:
+def test_doctor_reports_another_api_version_and_another_server(terminal_of: TerminalOf) -> None:
     for answer, code in ((broken.http(200, {"info": {"version": "7"}}), 1), (broken.http(200, b"hello"), 1)):
         with broken.answering(answer) as (url, _):
             ran = terminal_of(None).run("doctor", "--json", "--url", url, GUESTKEY_TOKEN="gka_x")
         assert (ran.code, findings(ran.out)["server"][0]) == (code, "bad"), ran.out
 
 
-def test_a_part_that_is_missing_is_named(terminal_of: TerminalOf) -> None:
+def test_doctor_names_a_missing_backend(terminal_of: TerminalOf) -> None:
     body = {"info": {"version": "1"}, "ready": False, "missing": {"openbao": "The key store is sealed."}}
     with broken.answering(broken.http(200, body)) as (url, _):
         ran = terminal_of(None).run("doctor", "--json", "--url", url, GUESTKEY_TOKEN="gka_x")
@@ -121,7 +121,7 @@ def test_a_part_that_is_missing_is_named(terminal_of: TerminalOf) -> None:
     assert "openbao: The key store is sealed." in findings(ran.out)["ready"][1]
 
 
-def test_a_server_that_hangs_is_told_in_time(terminal_of: TerminalOf) -> None:
+def test_doctor_reports_a_hanging_server_in_time(terminal_of: TerminalOf) -> None:
     began = time.monotonic()
     with broken.answering(b"", hold=True) as (url, _):
         ran = terminal_of(None).run("doctor", "--json", "--url", url, GUESTKEY_TOKEN="gka_x", GUESTKEY_TIMEOUT="2")
@@ -129,7 +129,7 @@ def test_a_server_that_hangs_is_told_in_time(terminal_of: TerminalOf) -> None:
     assert time.monotonic() - began < MOST_SECONDS
 
 
-def test_files_others_may_read_are_told(terminal_of: TerminalOf, world: World) -> None:
+def test_doctor_reports_files_that_others_can_read(terminal_of: TerminalOf, world: World) -> None:
     terminal = terminal_of(None)
     file = terminal.home / ".local" / "share" / "guestkey" / "tokens.json"
     file.parent.mkdir(parents=True)

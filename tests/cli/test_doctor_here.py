@@ -29,7 +29,7 @@ class Ring(KeyringBackend):
 """
 
 
-def test_a_locked_keyring_is_told_as_such(terminal: Terminal) -> None:
+def test_doctor_reports_a_locked_keyring(terminal: Terminal) -> None:
     (terminal.home / "locked_ring.py").write_text(LOCKED)
     locked = {"PYTHON_KEYRING_BACKEND": "locked_ring.Ring", "PYTHONPATH": str(terminal.home)}
     with broken.answering(broken.http(200, WELL)) as (url, _):
@@ -45,7 +45,7 @@ def test_a_locked_keyring_is_told_as_such(terminal: Terminal) -> None:
     assert findings(kept.out)["token"][:2] == ("odd", f"kept in {file}: the keyring is locked")
 
 
-def test_a_file_for_other_installations_keeps_nothing_here(terminal: Terminal) -> None:
+def test_token_file_of_another_installation_is_no_token_here(terminal: Terminal) -> None:
     file = terminal.home / ".local" / "share" / "guestkey" / "tokens.json"
     file.parent.mkdir(parents=True)
     file.write_text('{"https://other.example": "gka_x"}')
@@ -53,7 +53,7 @@ def test_a_file_for_other_installations_keeps_nothing_here(terminal: Terminal) -
     assert findings(terminal.call("doctor", "--json").out)["token"] == ("bad", "none is kept here", "guestkey login")
 
 
-def test_storage_that_cannot_be_used_is_a_finding(terminal: Terminal) -> None:
+def test_doctor_reports_unusable_token_storage(terminal: Terminal) -> None:
     (terminal.home / ".local" / "share" / "guestkey" / "tokens.json").mkdir(parents=True)
     with broken.answering(broken.http(200, WELL)) as (url, _):
         for home in (str(terminal.home), "/dev/null"):
@@ -63,7 +63,7 @@ def test_storage_that_cannot_be_used_is_a_finding(terminal: Terminal) -> None:
             assert "tokens.json cannot be read." in found["token"][1]
 
 
-def test_a_proxy_is_what_is_reached_for(terminal: Terminal) -> None:
+def test_doctor_checks_the_proxy_if_one_is_set(terminal: Terminal) -> None:
 
     def doctored(proxy: str) -> tuple[int, dict[str, tuple[str, str, str]]]:
         url = "https://no-such-host.invalid"
@@ -89,7 +89,7 @@ def test_a_proxy_is_what_is_reached_for(terminal: Terminal) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("GUESTKEY_TIMEOUT", "x"), ("SSL_CERT_FILE", "/no/such.pem")])
-def test_a_setting_that_is_wrong_is_a_finding(terminal: Terminal, name: str, value: str) -> None:
+def test_doctor_reports_an_invalid_setting(terminal: Terminal, name: str, value: str) -> None:
     variables = {"GUESTKEY_TOKEN": "gka_x", name: value}
     ran = terminal.call("doctor", "--json", "--url", "https://localhost:1", **variables)
     found = findings(ran.out)
@@ -97,6 +97,6 @@ def test_a_setting_that_is_wrong_is_a_finding(terminal: Terminal, name: str, val
     assert {"token", "callback"} <= found.keys(), "the rest is looked at all the same"
 
 
-def test_causes_come_first(terminal: Terminal) -> None:
+def test_doctor_lists_causes_before_consequences(terminal: Terminal) -> None:
     ran = terminal.call("doctor", "--json", "--url", "http://localhost:1")
     assert (ran.code, findings(ran.out)["token"][0]) == (8, "bad"), "no sign-in helps while nothing answers"

@@ -20,18 +20,18 @@ FACTS = {
 }
 
 
-def test_facts_in_words() -> None:
+def test_approval_facts_as_text() -> None:
     columns, values = told(FACTS)
     assert [(column.heading, values[column.path.removeprefix("told.")]) for column in columns] == [
-        ("who would hold it", "the team Night\ufffd shift, 12 people"),
+        ("holder", "the team Night\ufffd shift, 12 people"),
         ("would read berlin", "no description; columns age, sex; only rows where site = berlin"),
         ("would read full", "Everything"),
-        ("not met now", "Met at each credential: a fresh second factor."),
-        ("not met now", "They would be told: “At 8.”"),
-        ("would open nothing", "No rule. Ask an admin."),
+        ("not met now", "Checked for each credential: a recent second factor."),
+        ("not met now", "They would see: “At 8.”"),
+        ("would give no access", "No rule. Ask an admin."),
         (
-            "if it had to end",
-            "token: new use refused within 15 min, open sessions ended within 15 min, at worst until it expires",
+            "how access ends",
+            "token: new sessions refused within 15 min, open sessions ended within 15 min, at worst until it expires",
         ),
     ]
     assert told({"holder": 1, "slices": [1], "endings": {"x": 2}, "lasting": "?"})[1], "nonsense is no crash"

@@ -97,14 +97,14 @@ def desk(world: World, replica: Replica, terminal_of: TerminalOf) -> Iterator[De
         process.communicate()
 
 
-def test_a_passkey_in_the_browser_confirms_this_very_terminal(desk: Desk) -> None:
+def test_passkey_in_the_browser_confirms_the_command_line(desk: Desk) -> None:
     slug = desk.dataset.slug
     refused = desk.terminal.run("get", slug, "--kind", "postgres")
     assert (refused.code, refused.err.splitlines()[-1]) == (5, "Next: guestkey confirm")
     assert "guestkey confirm --browser" in desk.terminal.run("confirm").err
     running, path, code = desk.begin()
     page = desk.browser.open(path)
-    assert (page.status_code, code in page.text, "where you are now" in page.text) == (200, True, True)
+    assert (page.status_code, code in page.text, "the same as this browser" in page.text) == (200, True, True)
     done = desk.prove(page)
     assert "Go back to the terminal" in done.text
     out, err = running.communicate(timeout=20)
@@ -114,7 +114,7 @@ def test_a_passkey_in_the_browser_confirms_this_very_terminal(desk: Desk) -> Non
     assert desk.browser.open(path).status_code == 404, "good once"
 
 
-def test_the_prompt_goes_to_the_browser_by_itself_and_the_act_goes_on(desk: Desk) -> None:
+def test_command_continues_after_confirmation_in_the_browser(desk: Desk) -> None:
     seen: list[str] = []
 
     def answer(screen: str) -> None:
@@ -124,11 +124,11 @@ def test_the_prompt_goes_to_the_browser_by_itself_and_the_act_goes_on(desk: Desk
 
     words = ("get", desk.dataset.slug, "--kind", "postgres", "--field", "username")
     ran = desk.terminal.type(*words, watch=answer, seconds=40)
-    assert (ran.code, "Confirm it is you in the browser" in ran.out) == (0, True), ran.out
+    assert (ran.code, "Confirm your second factor in the browser" in ran.out) == (0, True), ran.out
     assert re.search(r"gk_[a-z0-9]{6}_l", ran.out)
 
 
-def test_who_did_not_ask_signs_that_command_line_out(desk: Desk) -> None:
+def test_person_who_did_not_ask_can_sign_out_the_command_line(desk: Desk) -> None:
     running, path, _ = desk.begin("confirm", "--browser", "--json")
     page = desk.browser.open(path)
     token = re.search(r'name="csrf_token" value="([^"]+)"', page.text)
@@ -144,7 +144,7 @@ def test_who_did_not_ask_signs_that_command_line_out(desk: Desk) -> None:
     assert desk.terminal.run("whoami").code == 4
 
 
-def test_nobody_answers_in_time(desk: Desk) -> None:
+def test_browser_confirmation_times_out(desk: Desk) -> None:
     running, path, _ = desk.begin()
     with desk.world.database.transaction() as tx:
         gone = desk.world.now() - timedelta(seconds=1)
@@ -155,7 +155,7 @@ def test_nobody_answers_in_time(desk: Desk) -> None:
     assert desk.factor_at() is None
 
 
-def test_another_persons_reads_like_nobodys(desk: Desk, replica: Replica) -> None:
+def test_confirmation_of_another_person_is_not_found(desk: Desk, replica: Replica) -> None:
     waiting = desk.ask()
     for mate in (desk.world.person(desk.world.vendor()), desk.world.person(roles=("admin",))):
         theirs = desk.browser_of(mate, replica)
@@ -166,11 +166,11 @@ def test_another_persons_reads_like_nobodys(desk: Desk, replica: Replica) -> Non
         assert tx.get(FactorChallenge, waiting) is not None, "and nobody used it up"
 
 
-def test_an_older_proof_does_not_count_and_a_later_ask_replaces_an_earlier_one(desk: Desk) -> None:
+def test_only_a_later_proof_confirms_and_a_new_request_replaces_the_old(desk: Desk) -> None:
     earlier = desk.ask()
     waiting = desk.ask()
     assert desk.browser.open(f"/confirm/command-line/{earlier}").status_code == 404
-    with pytest.raises(Conflict, match="before this was asked"), desk.world.database.transaction() as tx:
+    with pytest.raises(Conflict, match="before this was requested"), desk.world.database.transaction() as tx:
         caller = callers.by_session(tx, desk.browser.cookies[SESSION_COOKIE], None, idle=600).caller
         terminal_confirmation.confirm(tx, caller, waiting, desk.world.now())
     page = desk.browser.open(f"/confirm/command-line/{waiting}")
@@ -180,7 +180,7 @@ def test_an_older_proof_does_not_count_and_a_later_ask_replaces_an_earlier_one(d
     assert (forged.status_code, desk.factor_at()) == (422, None)
 
 
-def test_two_at_once_are_one(desk: Desk) -> None:
+def test_concurrent_confirmations_count_once(desk: Desk) -> None:
     page = desk.browser.open(f"/confirm/command-line/{desk.ask()}")
     desk.prove(page)
     waiting, now = desk.ask(), desk.world.now()
@@ -203,7 +203,7 @@ def test_two_at_once_are_one(desk: Desk) -> None:
         assert tx.scalars(told).one() == 2
 
 
-def test_what_went_meanwhile_uses_up_no_factor(desk: Desk) -> None:
+def test_expired_confirmation_does_not_use_up_the_code(desk: Desk) -> None:
     page = desk.browser.open(f"/confirm/command-line/{desk.ask()}")
     desk.ask()
     before = desk.browser.api("GET", "/me")["factor_at"]
@@ -211,7 +211,7 @@ def test_what_went_meanwhile_uses_up_no_factor(desk: Desk) -> None:
     assert (desk.browser.api("GET", "/me")["factor_at"], desk.factor_at()) == (before, None)
 
 
-def test_only_a_persons_command_line_asks(desk: Desk, world: World) -> None:
+def test_only_command_lines_of_people_can_be_confirmed_in_the_browser(desk: Desk, world: World) -> None:
     assert desk.browser.api("POST", "/confirm/browser")["code"] == "forbidden"
     service = world.service(world.vendor())
     answer = requests.post(f"{desk.browser.portal}/api/v1/confirm/browser", headers=service.headers, timeout=10)

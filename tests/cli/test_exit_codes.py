@@ -46,7 +46,7 @@ def enrolled(world: World, signed: Signed) -> None:
     world.add(TotpFactor(person_id=signed.id, wrapped_secret="unused", confirmed_at=world.now()))
 
 
-def test_the_codes_are_those_documented() -> None:
+def test_exit_codes_match_the_documentation() -> None:
     assert {code.name: int(code) for code in Code} == {
         "DONE": 0,
         "FAULT": 1,
@@ -63,7 +63,7 @@ def test_the_codes_are_those_documented() -> None:
     }
 
 
-def test_0_1_2_7_while_asking(world: World, terminal_of: TerminalOf) -> None:
+def test_request_exits_0_1_2_and_7(world: World, terminal_of: TerminalOf) -> None:
     vendor = world.vendor()
     dataset, terminal = world.dataset(vendor, owner=world.person()), terminal_of(world.person(vendor))
     words = ["request", "new", dataset.slug, "--role", "annotator", "--purpose", "March", "--json"]
@@ -93,7 +93,7 @@ def test_0_1_2_7_while_asking(world: World, terminal_of: TerminalOf) -> None:
         (("connect",), 125, "guestkey connect --help"),
     ],
 )
-def test_2_is_said_as_json_too_and_is_125_where_2_is_the_programs(
+def test_usage_error_exits_2_in_json_too_and_125_for_run(
     terminal_of: TerminalOf, typed: tuple[str, ...], code: int, next_: str
 ) -> None:
     plain = terminal_of(None).call(*typed)
@@ -102,7 +102,7 @@ def test_2_is_said_as_json_too_and_is_125_where_2_is_the_programs(
     assert json.loads(as_json.err)["error"]["code"] == "usage"
 
 
-def test_3_denied_and_6_not_found(world: World, terminal_of: TerminalOf) -> None:
+def test_denied_exits_3_and_not_found_exits_6(world: World, terminal_of: TerminalOf) -> None:
     vendor = world.vendor()
     dataset, terminal = world.dataset(vendor), terminal_of(world.person(vendor))
     denied = error(terminal.run("get", dataset.slug, "--kind", "postgres", "--json"))
@@ -113,13 +113,13 @@ def test_3_denied_and_6_not_found(world: World, terminal_of: TerminalOf) -> None
         assert terminal.run(*typed, "--json").code == 6
 
 
-def test_4_nobody_is_signed_in_or_no_more(world: World, terminal_of: TerminalOf) -> None:
+def test_missing_or_ended_sign_in_exits_4(world: World, terminal_of: TerminalOf) -> None:
     assert error(terminal_of(None).run("whoami", "--json"))["exit_code"] == 4
     ended = error(terminal_of(world.person()).run("whoami", "--json", GUESTKEY_TOKEN="gka_made-up"))
     assert (ended["exit_code"], ended["code"], ended["next"]) == (4, "not_signed_in", "guestkey login")
 
 
-def test_5_a_stale_factor_where_nobody_can_be_asked(world: World, terminal_of: TerminalOf) -> None:
+def test_stale_factor_without_a_terminal_exits_5(world: World, terminal_of: TerminalOf) -> None:
     vendor = world.vendor()
     signed, dataset = world.person(vendor, factor_age=7200), world.dataset(vendor)
     enrolled(world, signed)
@@ -130,7 +130,7 @@ def test_5_a_stale_factor_where_nobody_can_be_asked(world: World, terminal_of: T
     assert terminal_of(signed).run("run", dataset.slug, "--", "true").code == 125
 
 
-def test_8_the_key_store_is_gone(world: World, terminal_of: TerminalOf, without_key_store: Replica) -> None:
+def test_unreachable_openbao_exits_8(world: World, terminal_of: TerminalOf, without_key_store: Replica) -> None:
     signed, dataset, _ = world.guest()
     terminal = terminal_of(signed)
     terminal.variables["GUESTKEY_URL"] = without_key_store.url
@@ -141,7 +141,7 @@ def test_8_the_key_store_is_gone(world: World, terminal_of: TerminalOf, without_
     assert terminal.run("whoami").code == 0, "what needs no key store goes on"
 
 
-def test_9_an_end_its_backend_did_not_confirm(world: World, terminal_of: TerminalOf) -> None:
+def test_unconfirmed_end_exits_9(world: World, terminal_of: TerminalOf) -> None:
     signed, dataset, _ = world.guest()
     lease_id = world.issue(signed, dataset).lease.id
     running = terminal_of(signed).start("lease", "revoke", lease_id, "--wait", "20s")
@@ -154,7 +154,7 @@ def test_9_an_end_its_backend_did_not_confirm(world: World, terminal_of: Termina
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT])
-def test_130_interrupted_while_waiting(world: World, terminal_of: TerminalOf, number: signal.Signals) -> None:
+def test_interrupted_wait_exits_130(world: World, terminal_of: TerminalOf, number: signal.Signals) -> None:
     vendor = world.vendor()
     dataset, terminal = world.dataset(vendor, owner=world.person()), terminal_of(world.person(vendor))
     words = ["--role", "annotator", "--purpose", "March"]
@@ -167,7 +167,7 @@ def test_130_interrupted_while_waiting(world: World, terminal_of: TerminalOf, nu
     assert "Traceback" not in err
 
 
-def test_what_could_not_be_handed_over_is_taken_back(world: World, terminal_of: TerminalOf) -> None:
+def test_credential_that_could_not_be_printed_is_revoked(world: World, terminal_of: TerminalOf) -> None:
     signed, dataset, _ = world.guest()
     terminal = terminal_of(signed)
     words = [str(PROGRAM), "get", dataset.slug, "--kind", "postgres"]
@@ -181,7 +181,7 @@ def test_what_could_not_be_handed_over_is_taken_back(world: World, terminal_of: 
     assert {one["state"], other["state"]} <= {"revoking", "revoked"}
 
 
-def test_closed_streams_are_no_fault(terminal_of: TerminalOf) -> None:
+def test_closed_output_streams_cause_no_error(terminal_of: TerminalOf) -> None:
     environment = terminal_of(None).variables
     for closed, code in (("help >&-", 0), ("whoami 2>&-", 4), ("confirm <&-", 4), ("help >/dev/full", 1)):
         done = subprocess.run(

@@ -18,7 +18,7 @@ def terminal(tmp_path: Path) -> Terminal:
     return Terminal(tmp_path, GUESTKEY_TOKEN="gka_canary_of_a_token", GUESTKEY_TIMEOUT="1")
 
 
-def test_run_and_connect_say_125_for_their_own_faults(terminal: Terminal) -> None:
+def test_run_and_connect_exit_125_for_their_own_errors(terminal: Terminal) -> None:
     with answering(problem(403, "denied", reasons=[{"sentence": "No grant.", "advice": "Ask."}])) as (url, _):
         ran = terminal.call("run", "visits", "--url", url, "--", "true")
     assert ran.code == 125
@@ -26,7 +26,7 @@ def test_run_and_connect_say_125_for_their_own_faults(terminal: Terminal) -> Non
     assert "→ Ask." in ran.err
 
 
-def test_a_hanging_server_is_given_up(terminal: Terminal) -> None:
+def test_hanging_server_times_out(terminal: Terminal) -> None:
     began = time.monotonic()
     with answering(b"", hold=True) as (url, _):
         ran = terminal.call("lease", "list", "--url", url)
@@ -35,7 +35,7 @@ def test_a_hanging_server_is_given_up(terminal: Terminal) -> None:
     assert time.monotonic() - began < 8
 
 
-def test_nobody_there(terminal: Terminal) -> None:
+def test_unreachable_server_is_reported(terminal: Terminal) -> None:
     ran = terminal.call("lease", "list", "--url", "http://127.0.0.1:9")
     assert ran.code == 8
     assert "Next: guestkey doctor" in ran.err
@@ -55,7 +55,7 @@ def test_nobody_there(terminal: Terminal) -> None:
         pytest.param(http(502, b"Bad gateway", "text/plain"), 8, id="a proxy without a server"),
     ],
 )
-def test_answers_that_make_no_sense(terminal: Terminal, raw: bytes, exit_code: int) -> None:
+def test_invalid_answers_are_reported(terminal: Terminal, raw: bytes, exit_code: int) -> None:
     with answering(raw) as (url, _):
         ran = terminal.call("lease", "list", "--url", url)
     assert (ran.code, ran.out) == (exit_code, "")
@@ -64,20 +64,20 @@ def test_answers_that_make_no_sense(terminal: Terminal, raw: bytes, exit_code: i
     assert "canary" not in ran.err
 
 
-def test_an_answer_without_end_is_cut_off(terminal: Terminal) -> None:
+def test_endless_answer_is_cut_off(terminal: Terminal) -> None:
     with answering(b"HTTP/1.1 200 OK\r\n\r\n", endless=b" " * 1_000_000) as (url, _):
         ran = terminal.call("lease", "list", "--url", url)
     assert ran.code == 1
     assert "without end" in ran.err
 
 
-def test_the_token_goes_nowhere_in_clear_text(terminal: Terminal) -> None:
+def test_token_is_never_sent_unencrypted(terminal: Terminal) -> None:
     ran = terminal.call("lease", "list", "--url", "http://guestkey.example.com")
     assert ran.code == 2
     assert "not encrypted" in ran.err
 
 
-def test_text_of_others_cannot_steer_the_terminal(terminal: Terminal) -> None:
+def test_control_characters_from_the_server_are_neutralised(terminal: Terminal) -> None:
     item = {
         "id": "r1",
         "state": "pending",
@@ -95,7 +95,7 @@ def test_text_of_others_cannot_steer_the_terminal(terminal: Terminal) -> None:
         assert "\u202e" not in screen
 
 
-def test_a_pipe_gets_tabs_and_nothing_cut(terminal: Terminal) -> None:
+def test_pipe_output_is_tab_separated_and_not_truncated(terminal: Terminal) -> None:
     name = "d" * 300
     item = {"slug": name, "title": "T", "status": "active", "labels": ["a", "b"]}
     with answering(http(200, {"items": [item], "next_cursor": None})) as (url, _):
@@ -105,7 +105,7 @@ def test_a_pipe_gets_tabs_and_nothing_cut(terminal: Terminal) -> None:
     assert document == {"version": 1, "command": "dataset list", "data": {"items": [item]}}
 
 
-def test_what_is_copied_is_whole_on_a_narrow_terminal(terminal: Terminal) -> None:
+def test_ids_are_not_wrapped_on_a_narrow_terminal(terminal: Terminal) -> None:
     lease = {"id": "l01m8dym3zccmk8sevvc116gbqj", "state": "active", "kind": "postgres", "dataset": "health-visits"}
     short = {"items": [lease | {"id": "l01", "slice": "full"}], "next_cursor": None}
     with answering(http(200, short)) as (url, _):
@@ -118,7 +118,7 @@ def test_what_is_copied_is_whole_on_a_narrow_terminal(terminal: Terminal) -> Non
     assert "deidentified\r\n\r\nid  " in shown
 
 
-def test_a_length_of_time_has_its_unit(terminal: Terminal) -> None:
+def test_durations_are_printed_with_a_unit(terminal: Terminal) -> None:
     report = {"id": "su_1", "what": "vendor", "longest": 1.258, "outcomes": []}
     with answering(http(200, report)) as (url, _):
         ran = terminal.type("suspension", "show", "su_1", "--url", url, columns=80)
@@ -131,7 +131,7 @@ def _shown(terminal: Terminal, url: str) -> str:
     return ran.out
 
 
-def test_no_color_and_plain_mean_it(tmp_path: Path) -> None:
+def test_no_color_and_plain_disable_colour(tmp_path: Path) -> None:
     plain = Terminal(tmp_path, GUESTKEY_TOKEN="gka_x", NO_COLOR="1")
     with answering(problem(404, "not_found")) as (url, _):
         assert "\x1b[31m" not in plain.type("dataset", "show", "x", "--url", url).out
@@ -145,20 +145,20 @@ def test_no_color_and_plain_mean_it(tmp_path: Path) -> None:
         assert "\x1b[" not in plain.type("dataset", "list", "--url", url).out
 
 
-def test_a_name_with_odd_characters_stays_one_segment_of_the_path(terminal: Terminal) -> None:
+def test_special_characters_in_a_name_are_escaped_in_the_path(terminal: Terminal) -> None:
     with answering(problem(404, "not_found")) as (url, heard):
         assert terminal.call("dataset", "show", "../leases?x=1#y", "--url", url).code == 6
         assert terminal.call("dataset", "show", "..", "--url", url).code == 6
     assert [line.split(b" ")[1] for line in heard] == [b"/api/v1/datasets/..%2Fleases%3Fx%3D1%23y"]
 
 
-def test_usage_errors_are_2(terminal: Terminal) -> None:
+def test_usage_errors_exit_2(terminal: Terminal) -> None:
     assert terminal.call("lease", "list", "--nonsense").code == 2
     assert terminal.call("nonsense").code == 2
     assert terminal.call("request", "new", "d", "--role", "r", "--purpose", "p", "--period", "soon").code == 2
 
 
-def test_no_installation_known(tmp_path: Path) -> None:
+def test_missing_installation_is_reported(tmp_path: Path) -> None:
     ran = Terminal(tmp_path).call("whoami")
     assert ran.code == 4
     assert "guestkey login https://" in ran.err

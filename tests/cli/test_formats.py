@@ -54,7 +54,7 @@ def live(terminal: Terminal) -> int:
 # -- what is written ----------------------------------------------------------------------------------------------
 
 
-def test_a_shell_reads_env_as_it_was_and_runs_nothing_of_it(tmp_path: Path) -> None:
+def test_env_format_is_safe_to_eval(tmp_path: Path) -> None:
     lines = text("env", "token", {"access_token": HOSTILE})
     seen = subprocess.run(
         ["sh", "-c", 'eval "$1"; printf %s "$GUESTKEY_ACCESS_TOKEN"', "sh", lines],
@@ -67,12 +67,12 @@ def test_a_shell_reads_env_as_it_was_and_runs_nothing_of_it(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_that_is_none_reaches_no_shell() -> None:
+def test_invalid_variable_names_are_not_printed_for_eval() -> None:
     names = ("a; touch pwned", "a\nb", "", "ä", "1a", "fine")
     assert text("env", "token", dict.fromkeys(names, "x")) == "export GUESTKEY_FINE=x\n"
 
 
-def test_env_unsets_what_could_send_it_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_env_format_unsets_variables_that_redirect_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL_S3", "PGHOSTADDR", "AWS_CA_BUNDLE"):
         monkeypatch.setenv(name, "foreign")
     lines = text("env", "s3", S3).splitlines()
@@ -81,7 +81,7 @@ def test_env_unsets_what_could_send_it_elsewhere(monkeypatch: pytest.MonkeyPatch
     assert "unset PGHOSTADDR" in text("env", "postgres", POSTGRES).splitlines()
 
 
-def test_a_program_gets_one_place_and_no_foreign_one() -> None:
+def test_program_environment_points_to_one_server_only() -> None:
     foreign = {"AWS_PROFILE": "x", "AWS_CONFIG_FILE": "/x", "AWS_PAGER": "", "GUESTKEY_TOKEN": "t", "PGHOST": "mine"}
     given = variables.environment("s3", S3 | {"endpoint_url": "https://s3.example"}, foreign)
     assert {name: value for name, value in given.items() if name.startswith("AWS_")} == {
@@ -98,7 +98,7 @@ def test_a_program_gets_one_place_and_no_foreign_one() -> None:
     assert "GUESTKEY_PRIVATE_KEY" not in variables.environment("ssh", SSH, {})
 
 
-def test_credential_process_is_what_aws_documents() -> None:
+def test_credential_process_output_matches_the_aws_format() -> None:
     document = json.loads(text("credential_process", "s3", S3))
     assert document == {
         "Version": 1,
@@ -109,9 +109,9 @@ def test_credential_process_is_what_aws_documents() -> None:
     }
 
 
-def test_pgpass_escapes_what_separates() -> None:
+def test_pgpass_escapes_separators() -> None:
     assert text("pgpass", "postgres", POSTGRES) == "db:5432:data:gk_x:p\\:a\\\\s\\:s\n"
-    with pytest.raises(Fault, match="makes no sense"):
+    with pytest.raises(Fault, match="is not valid"):
         text("pgpass", "postgres", POSTGRES | {"password": "a\nb:c:d:e:f"})
 
 
@@ -128,12 +128,12 @@ def test_pgpass_escapes_what_separates() -> None:
         {"host_key": ""},
     ],
 )
-def test_nothing_the_server_sends_can_steer_openssh(bad: dict[str, str]) -> None:
+def test_server_values_cannot_inject_openssh_options(bad: dict[str, str]) -> None:
     with pytest.raises(Fault, match="makes no sense"):
         ssh_files(handed("ssh", SSH | bad), Path("/f"))
 
 
-def test_openssh_reads_our_config_as_meant(tmp_path: Path) -> None:
+def test_openssh_parses_the_written_config_as_intended(tmp_path: Path) -> None:
     folder = tmp_path / "a b%h"
     folder.mkdir()
     for name, content in ssh_files(handed("ssh", SSH), folder).items():
@@ -176,9 +176,7 @@ def test_openssh_reads_our_config_as_meant(tmp_path: Path) -> None:
         ("token", "yaml", "env, json"),
     ],
 )
-def test_a_format_that_does_not_fit_is_refused_before_anything_is_asked(
-    tmp_path: Path, kind: str, format_: str, fitting: str
-) -> None:
+def test_unsuitable_format_is_refused_before_any_request(tmp_path: Path, kind: str, format_: str, fitting: str) -> None:
     with broken.answering(broken.http(200, {})) as (url, heard):
         ran = Terminal(tmp_path, url, GUESTKEY_TOKEN="gka_x").call("get", "trials", "--kind", kind, "--format", format_)
     assert (ran.code, ran.out, heard) == (2, "", [])
@@ -191,18 +189,18 @@ def test_a_format_that_does_not_fit_is_refused_before_anything_is_asked(
         (("--kind", "postgres", "--format", "pg-service"), "Add --out FOLDER"),
         (("--kind", "postgres", "--format", "env", "--field", "password"), "--field prints one value"),
         (("--kind", "postgres", "--out", "x"), "Add --format env or json or pgpass or pg-service."),
-        (("--kind", "postgres", "--format", "env", "--out", "no/such/file"), "no/such is no folder"),
+        (("--kind", "postgres", "--format", "env", "--out", "no/such/file"), "no/such is not a folder"),
         (("--kind", "ssh"), "--public-key FILE"),
         (("--kind", "x509", "--field", "certificate"), "--public-key FILE"),
-        (("--kind", "token", "--public-key", "key.pub"), "needs no key"),
-        (("--kind", "ssh", "--public-key", "key"), "holds a private key"),
+        (("--kind", "token", "--public-key", "key.pub"), "does not use a public key"),
+        (("--kind", "ssh", "--public-key", "key"), "contains a private key"),
         (("--kind", "ssh", "--public-key", "absent"), "cannot be read"),
-        (("--kind", "ssh", "--public-key", "key.pub", "--format", "ssh-agent"), "makes the key itself"),
+        (("--kind", "ssh", "--public-key", "key.pub", "--format", "ssh-agent"), "creates the key itself"),
         (("--kind", "ssh", "--format", "ssh-agent", "--out", "x"), "nothing is written"),
         (("--kind", "ssh", "--format", "ssh-agent"), "SSH_AUTH_SOCK is not set"),
     ],
 )
-def test_a_wish_that_makes_no_sense_is_refused_before_anything_is_asked(
+def test_contradictory_options_are_refused_before_any_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], says: str
 ) -> None:
     (tmp_path / "key.pub").write_text("ssh-ed25519 AAAA me")
@@ -214,7 +212,7 @@ def test_a_wish_that_makes_no_sense_is_refused_before_anything_is_asked(
     assert says in ran.err
 
 
-def test_every_format_is_described_where_people_look() -> None:
+def test_every_format_is_described_in_the_help() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "sdk.md").read_text()
     undescribed = [name for name in formats.FORMATS if f"`{name}`" not in page or name not in topics.read("tools")]
     assert undescribed == []
@@ -223,7 +221,7 @@ def test_every_format_is_described_where_people_look() -> None:
 # -- files --------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_ours_alone_and_replaced_only_if_it_is_ours(tmp_path: Path) -> None:
+def test_output_file_is_private_and_replaces_only_own_files(tmp_path: Path) -> None:
     file = tmp_path / "env"
     before = os.umask(0)
     try:
@@ -237,7 +235,7 @@ def test_a_file_is_ours_alone_and_replaced_only_if_it_is_ours(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("make", ["file", "folder", "link", "dangling", "empty"])
-def test_what_is_somebody_elses_stays(tmp_path: Path, make: str) -> None:
+def test_files_of_others_are_not_overwritten(tmp_path: Path, make: str) -> None:
     target, other = tmp_path / "target", tmp_path / "other"
     other.write_text(own_files.MARK)
     if make == "file":
@@ -250,13 +248,13 @@ def test_what_is_somebody_elses_stays(tmp_path: Path, make: str) -> None:
     else:
         target.symlink_to(other if make == "link" else tmp_path / "absent")
     for write in (own_files.write_file, lambda path, _text: own_files.write_folder(path, {"key.pem": "x"})):
-        with pytest.raises(Fault, match="not of this command's making"):
+        with pytest.raises(Fault, match="not written by this command"):
             write(target, own_files.MARK + "ours")
     assert other.read_text() == own_files.MARK
     assert make != "file" or target.read_text() == "mine"
 
 
-def test_a_folder_is_ours_alone_and_refused_where_others_may_look(tmp_path: Path) -> None:
+def test_output_folder_is_private_and_readable_folders_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "keys"
     own_files.write_folder(folder, {"key.pem": "first"})
     own_files.write_folder(folder, {"key.pem": "second"})
@@ -264,29 +262,29 @@ def test_a_folder_is_ours_alone_and_refused_where_others_may_look(tmp_path: Path
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     folder.chmod(0o750)
-    with pytest.raises(Fault, match="open to others"):
+    with pytest.raises(Fault, match="can be read by others"):
         own_files.write_folder(folder, {"key.pem": "third"})
     assert (folder / "key.pem").read_text() == "second"
 
 
-def test_a_folder_of_somebody_else_is_not_written_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever owns it could put another config, which runs commands, in the place of ours."""
     ours, raced = tmp_path / "keys", tmp_path / "raced"
     ours.mkdir(mode=0o700)
     somebody = os.geteuid() + 1
     with monkeypatch.context() as patched:
         patched.setattr(os, "geteuid", lambda: somebody)
-        with pytest.raises(Fault, match="not of this command's making"):
+        with pytest.raises(Fault, match="not written by this command"):
             own_files.write_folder(ours, {"config": "x"})
     with monkeypatch.context() as patched:
         # It was not there when it was looked for.
         patched.setattr(own_files, "check_folder", lambda target: target.symlink_to(ours))
-        with pytest.raises(Fault, match="not of this command's making"):
+        with pytest.raises(Fault, match="not written by this command"):
             own_files.write_folder(raced, {"config": "x"})
     assert not list(ours.iterdir())
 
 
-def test_nothing_passes_through_another_sessions_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_session_folder_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After `su` the variable still names the folder of whoever that was."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     tmp_path.chmod(0o700)
@@ -306,7 +304,9 @@ def test_nothing_passes_through_another_sessions_folder(tmp_path: Path, monkeypa
 
 
 @pytest.mark.usefixtures("worker")
-def test_psql_logs_in_by_pgpass_and_by_service(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
+def test_psql_logs_in_with_pgpass_and_with_a_service_file(
+    world: World, terminal_of: TerminalOf, tmp_path: Path
+) -> None:
     signed, dataset, _ = world.guest()
     terminal = terminal_of(signed)
     folder = tmp_path / "pg"
@@ -321,7 +321,9 @@ def test_psql_logs_in_by_pgpass_and_by_service(world: World, terminal_of: Termin
     file = tmp_path / "pgpass"
     again = terminal.run("get", dataset.slug, "--kind", "postgres", "--format", "pgpass", "--out", str(file))
     assert again.code == 0, again.err
-    relation = next(line for line in again.err.splitlines() if line.startswith("It reads: ")).removeprefix("It reads: ")
+    relation = next(line for line in again.err.splitlines() if line.startswith("It can read: ")).removeprefix(
+        "It can read: "
+    )
     counted = subprocess.run(
         ["psql", "-XAtc", f"SELECT count(*) >= 0 FROM {relation}", f"service={dataset.slug}"],
         env={"PGSERVICEFILE": str(folder / "pg_service.conf"), "PATH": os.environ["PATH"]},
@@ -349,7 +351,7 @@ def test_eval_of_env_is_enough_for_psql(world: World, terminal_of: TerminalOf) -
 
 
 @pytest.mark.usefixtures("worker")
-def test_json_is_the_same_document_as_with_json(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
+def test_format_json_equals_the_json_option(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
     signed, dataset, _ = world.guest()
     terminal = terminal_of(signed)
     by_format, by_json = (
@@ -368,7 +370,7 @@ def test_json_is_the_same_document_as_with_json(world: World, terminal_of: Termi
 
 
 @pytest.mark.usefixtures("worker")
-def test_what_could_not_be_written_is_given_back(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
+def test_credential_that_could_not_be_written_is_revoked(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
     signed, dataset, _ = world.guest()
     terminal = terminal_of(signed)
     # A file of no size may be made there, and nothing be written into it.

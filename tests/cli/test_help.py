@@ -40,7 +40,7 @@ def test_every_command_and_option_is_explained() -> None:
     assert silent == []
 
 
-def test_the_page_of_commands_is_current() -> None:
+def test_commands_page_is_up_to_date() -> None:
     assert (ROOT / "docs" / "commands.md").read_text() == page(), "run `make docs`"
 
 
@@ -49,7 +49,7 @@ def test_the_version_is_the_installed_one(tmp_path: Path) -> None:
     assert (ran.code, ran.out) == (0, f"{importlib.metadata.version('guestkey')}\n")
 
 
-def test_topics_are_listed_and_read(tmp_path: Path) -> None:
+def test_help_topics_are_listed_and_printed(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path)
     listed = terminal.run("help")
     told = dict(line.split("\t") for line in listed.out.splitlines())
@@ -70,7 +70,7 @@ def test_topics_are_listed_and_read(tmp_path: Path) -> None:
         ("fish", "complete --command guestkey ", "_GUESTKEY_COMPLETE=complete_fish"),
     ],
 )
-def test_each_shell_gets_its_own_script(tmp_path: Path, shell: str, begins: str, holds: str) -> None:
+def test_each_shell_gets_its_completion_script(tmp_path: Path, shell: str, begins: str, holds: str) -> None:
     terminal = Terminal(tmp_path, SHELL="/bin/false")
     shown = terminal.call("completion", shell)
     assert (shown.code, shown.out.startswith(begins), holds in shown.out) == (0, True, True), shown
@@ -107,7 +107,7 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_what_others_wrote_is_no_code_of_the_shells(tmp_path: Path, shell: str) -> None:
+def test_completions_cannot_inject_shell_code(tmp_path: Path, shell: str) -> None:
     items = [{"id": f"rq_{number}", "purpose": f"March {text} visits"} for number, text in enumerate(HOSTILE)]
     items += [{"id": text, "purpose": "hostile by its name"} for text in (*HOSTILE, "-x", "")]
     with broken.answering(broken.http(200, {"items": items})) as (url, _):
@@ -121,7 +121,7 @@ def test_what_others_wrote_is_no_code_of_the_shells(tmp_path: Path, shell: str) 
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_commands_options_and_topics_are_offered_with_what_they_are(tmp_path: Path, shell: str) -> None:
+def test_completion_offers_commands_options_and_topics_with_descriptions(tmp_path: Path, shell: str) -> None:
     terminal = Terminal(tmp_path)
     assert "doctor" in offered(terminal, shell, "guestkey do")
     assert "--state" in offered(terminal, shell, "guestkey lease list --")
@@ -146,7 +146,7 @@ def completed(terminal: Terminal, line: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_tab_offers_what_there_is(world: World, terminal_of: TerminalOf) -> None:
+def test_completion_offers_existing_names(world: World, terminal_of: TerminalOf) -> None:
     signed, dataset, grant = world.guest()
     lease = world.issue(signed, dataset).lease
     terminal = terminal_of(signed)
@@ -167,7 +167,7 @@ def test_tab_offers_what_there_is(world: World, terminal_of: TerminalOf) -> None
     assert completed(terminal, f"guestkey connect --url {url} ") == {dataset.slug}
 
 
-def test_tab_is_silent_and_quick_when_nothing_answers(tmp_path: Path) -> None:
+def test_completion_is_silent_and_quick_without_a_server(tmp_path: Path) -> None:
     with broken.answering(b"", hold=True) as (url, _):
         for address in (url, "http://localhost:1"):
             terminal = Terminal(tmp_path, address, GUESTKEY_TOKEN="gka_x")

@@ -54,7 +54,7 @@ def kept_in_file(terminal: Terminal, url: str) -> Path:
     return file
 
 
-def test_a_keyring_that_hangs_is_told_and_gone_without(terminal: Terminal) -> None:
+def test_hanging_keyring_is_reported_and_the_file_is_used(terminal: Terminal) -> None:
     assert keyrings.SECONDS < 10
     with answering(http(200, ME)) as (url, _):
         started = [terminal.start(*command, GUESTKEY_URL=url) for command in COMMANDS]
@@ -74,7 +74,7 @@ def test_a_keyring_that_hangs_is_told_and_gone_without(terminal: Terminal) -> No
             assert child.returncode != 0 or command == ("sdk",), command
 
 
-def test_the_token_in_the_file_serves_meanwhile_and_without_a_wait_where_asked(terminal: Terminal) -> None:
+def test_token_file_is_used_without_waiting_for_the_keyring(terminal: Terminal) -> None:
     with answering(http(200, ME)) as (url, _):
         file = kept_in_file(terminal, url)
         waited = terminal.start("whoami", GUESTKEY_URL=url)
@@ -90,7 +90,7 @@ def test_the_token_in_the_file_serves_meanwhile_and_without_a_wait_where_asked(t
     assert ended.code == 0 and not file.exists()
 
 
-def test_what_a_crash_left_stops_no_sign_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leftovers_of_a_crash_do_not_block_signing_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a container every process may have the same id: a name made of it is there already."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("GUESTKEY_TOKEN_STORE", "file")

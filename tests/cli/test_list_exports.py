@@ -10,7 +10,7 @@ from tests.cli.conftest import TerminalOf
 from tests.support.world import World
 
 
-def test_a_list_goes_to_a_new_file_or_standard_output(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
+def test_export_writes_a_new_file_or_standard_output(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
     signed, dataset, _ = world.guest()
     world.issue(signed, dataset)
     terminal = terminal_of(signed)
@@ -33,7 +33,7 @@ def test_a_list_goes_to_a_new_file_or_standard_output(world: World, terminal_of:
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_a_filter_takes_a_name_and_one_that_names_nothing_is_no_empty_answer(
+def test_filter_accepts_a_name_and_an_unknown_name_is_an_error(
     world: World, terminal_of: TerminalOf, tmp_path: Path
 ) -> None:
     vendor = world.vendor()
@@ -52,7 +52,7 @@ def test_a_filter_takes_a_name_and_one_that_names_nothing_is_no_empty_answer(
         ("audit", "export", "--output", str(file), "--about"),
     ):
         nobody = terminal.run(*asking, "No One")
-        assert (nobody.code, nobody.out) == (2, "") and "called so" in nobody.err, nobody
+        assert (nobody.code, nobody.out) == (2, "") and "has that name" in nobody.err, nobody
     assert not file.exists()
     empty = terminal.run("audit", "export", "--about", signed.id, "--until", "2020-01-01", "--output", str(file))
     assert empty.code == 0 and "Nothing matches" in empty.err and file.read_bytes() == b""

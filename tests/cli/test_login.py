@@ -95,7 +95,7 @@ def sitting(world: World, replica: Replica, tmp_path: Path) -> Iterator[Sitting]
     made.close()
 
 
-def test_from_login_to_logout(sitting: Sitting) -> None:
+def test_login_use_and_logout(sitting: Sitting) -> None:
     login, address = sitting.begin()
     asked = parse_qs(urlsplit(address).query)
     assert asked["code_challenge_method"] == ["S256"]
@@ -104,7 +104,7 @@ def test_from_login_to_logout(sitting: Sitting) -> None:
     assert "Go back to the terminal" in landed.text
     done = finish(login)
     assert done.code == 0, done.err
-    assert "no keyring answers here" in done.err
+    assert "no keyring is available here" in done.err
     file = sitting.terminal.home / ".local/share/guestkey/tokens.json"
     assert oct(file.stat().st_mode & 0o777) == "0o600"
     token = next(iter(json.loads(file.read_text()).values()))
@@ -117,7 +117,7 @@ def test_from_login_to_logout(sitting: Sitting) -> None:
     assert sitting.terminal.run("whoami", GUESTKEY_TOKEN=token).code == 4, "ended on the server too"
 
 
-def test_no_token_is_left_that_nobody_holds(sitting: Sitting, world: World) -> None:
+def test_repeated_login_ends_the_earlier_token(sitting: Sitting, world: World) -> None:
     def living() -> int:
         with world.database.transaction() as tx:
             mine = ApiToken.person_id == sitting.signed.id, ApiToken.ended_at.is_(None)
@@ -146,7 +146,7 @@ def test_terminal_and_page_show_the_same_code(sitting: Sitting) -> None:
     assert shown in sitting.browser.open(address).text
 
 
-def test_answers_that_are_not_ours_are_not_believed(sitting: Sitting) -> None:
+def test_callback_with_wrong_state_or_issuer_is_refused(sitting: Sitting) -> None:
     login, address = sitting.begin()
     asked = parse_qs(urlsplit(address).query)
     back, state = asked["redirect_uri"][0], asked["state"][0]
@@ -161,15 +161,15 @@ def test_answers_that_are_not_ours_are_not_believed(sitting: Sitting) -> None:
 @pytest.mark.parametrize(
     ("query", "says"),
     [
-        ("code=x&state={state}&iss=https://evil.example", "came from somewhere else"),
-        ("code=x&state={state}", "came from somewhere else"),
-        ("code=x&code=y&state={state}&iss={iss}", "names something twice"),
+        ("code=x&state={state}&iss=https://evil.example", "came from another server"),
+        ("code=x&state={state}", "came from another server"),
+        ("code=x&code=y&state={state}&iss={iss}", "contains a parameter twice"),
         ("error=access_denied&state={state}&iss={iss}", "was refused"),
-        ("state={state}&iss={iss}", "holds no code"),
+        ("state={state}&iss={iss}", "contains no code"),
         ("code=made-up&state={state}&iss={iss}", "was refused"),
     ],
 )
-def test_forged_answers_end_the_sign_in(sitting: Sitting, query: str, says: str) -> None:
+def test_forged_callback_ends_the_sign_in(sitting: Sitting, query: str, says: str) -> None:
     login, address = sitting.begin()
     asked = parse_qs(urlsplit(address).query)
     filled = query.format(state=asked["state"][0], iss=sitting.browser.portal)
@@ -181,14 +181,14 @@ def test_forged_answers_end_the_sign_in(sitting: Sitting, query: str, says: str)
     assert sitting.terminal.run("whoami").code == 4
 
 
-def test_nobody_comes_back(sitting: Sitting) -> None:
+def test_login_times_out_without_a_callback(sitting: Sitting) -> None:
     assert sitting.terminal.run("login", "--wait", "-5").code == 2
     login, _ = sitting.begin("--wait", "1")
     done = finish(login)
     assert (done.code, "in time" in done.err) == (4, True)
 
 
-def test_the_address_can_be_pasted(sitting: Sitting) -> None:
+def test_callback_address_can_be_pasted(sitting: Sitting) -> None:
     """The browser is on another computer: its last address is typed into the terminal."""
     seen: list[str] = []
     answers: list[tuple[str, Answer]] = [
@@ -205,14 +205,14 @@ def test_the_address_can_be_pasted(sitting: Sitting) -> None:
     assert "Signed in to" in ran.out
 
 
-def test_logout_everywhere_ends_the_browser_too(sitting: Sitting) -> None:
+def test_logout_everywhere_ends_browser_sessions(sitting: Sitting) -> None:
     sitting.sign_in()
     assert sitting.terminal.run("logout", "--everywhere").code == 0
     assert "id" not in sitting.browser.api("GET", "/me"), "the browser is signed out"
     assert sitting.terminal.run("whoami").code == 4
 
 
-def test_the_prompt_asks_until_the_code_is_right_and_the_act_goes_on(sitting: Sitting) -> None:
+def test_code_prompt_repeats_until_correct_and_the_command_continues(sitting: Sitting) -> None:
     sitting.sign_in()
     slug = sitting.terminal.variables["DATASET"]
     not_enrolled = sitting.terminal.type("get", slug, "--kind", "postgres")
@@ -223,12 +223,12 @@ def test_the_prompt_asks_until_the_code_is_right_and_the_act_goes_on(sitting: Si
     answers: list[tuple[str, Answer]] = [(CODE, "000000\n"), (CODE, lambda: authenticator.code() + "\n")]
     asked = sitting.terminal.type("get", slug, "--kind", "postgres", "--field", "username", answers=answers, seconds=60)
     assert asked.code == 0, asked.out
-    assert "no older than 15 min" in asked.out
+    assert "in the last 15 min" in asked.out
     assert re.search(r"gk_[a-z0-9]{6}_l", asked.out)
     assert sitting.terminal.run("get", slug, "--kind", "postgres", "--field", "username").code == 0, "fresh from now on"
 
 
-def test_confirming_at_the_prompt_and_from_a_pipe(sitting: Sitting) -> None:
+def test_confirm_reads_the_code_from_prompt_or_pipe(sitting: Sitting) -> None:
     sitting.sign_in()
     assert sitting.terminal.run("confirm").code == 5, "no terminal"
     authenticator = sitting.enrol()

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("worker")
 VALUES = {"host": "db", "port": "3306", "username": "gk_x", "password": "a#b c\\d", "relation": "s.v"}
 
 
-def test_nothing_the_server_sends_adds_an_option() -> None:
+def test_server_values_cannot_inject_mariadb_options() -> None:
     text = option_file(VALUES)
     assert 'password="a#b c\\\\d"' in text and "\nssl-verify-server-cert\n" in text
     for bad in ("a\nskip-ssl", 'a"b', ""):
@@ -30,7 +30,7 @@ def test_nothing_the_server_sends_adds_an_option() -> None:
 
 
 @pytest.mark.parametrize("ssl", ["verify", "off"])
-def test_file_is_what_other_programs_read(tmp_path: Path, ssl: str) -> None:
+def test_option_file_is_readable_by_other_programs(tmp_path: Path, ssl: str) -> None:
     """MariaDB's own, PyMySQL, and MySQL's connector: that takes quotation marks for a part of a password."""
     password, ca = "A1a-aB3dE5fG7hJ9kL2m", "/home/ines/my keys #1/ca.pem"
     file = tmp_path / "my.cnf"
@@ -53,7 +53,7 @@ def test_file_is_what_other_programs_read(tmp_path: Path, ssl: str) -> None:
     assert own_section == (verified if ssl == "verify" else ["ssl_disabled=True"])
 
 
-def test_connect_opens_it_and_ends_the_lease(
+def test_connect_opens_mariadb_and_ends_the_lease(
     world: World, ward: Mariadb, terminal_of: TerminalOf, tmp_path: Path
 ) -> None:
     vendor = world.vendor()
@@ -74,7 +74,9 @@ def test_connect_opens_it_and_ends_the_lease(
     assert (counted.code, counted.out) == (0, f"{BERLIN}\n"), counted.err
 
 
-def test_a_file_for_its_programs(world: World, ward: Mariadb, terminal_of: TerminalOf, tmp_path: Path) -> None:
+def test_my_cnf_format_works_with_mariadb_programs(
+    world: World, ward: Mariadb, terminal_of: TerminalOf, tmp_path: Path
+) -> None:
     vendor = world.vendor()
     signed = world.person(vendor)
     dataset = world.dataset(vendor, kind="mariadb", slices={"deidentified": WARD_DEIDENTIFIED})

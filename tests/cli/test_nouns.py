@@ -32,7 +32,7 @@ def ask(terminal: Terminal, slug: str, *more: str) -> Ran:
     return terminal.run("request", "new", slug, *words, *more)
 
 
-def test_from_asking_to_a_grant(world: World, terminal_of: TerminalOf) -> None:
+def test_request_becomes_a_grant(world: World, terminal_of: TerminalOf) -> None:
     vendor, owner = world.vendor(), world.person(roles=("admin",), name="Olga Owner")
     guest, dataset = world.person(vendor), world.dataset(vendor, owner=owner)
     asking, deciding = terminal_of(guest), terminal_of(owner)
@@ -50,8 +50,8 @@ def test_from_asking_to_a_grant(world: World, terminal_of: TerminalOf) -> None:
     for line in (
         "would read deidentified\t",
         "; columns ",
-        "not met now\tMet at each credential: a fresh second factor.\n",
-        "if it had to end\tpostgres: new use refused within ",
+        "not met now\tChecked for each credential: a recent second factor.\n",
+        "how access ends\tpostgres: new sessions refused within ",
     ):
         assert line in facts.out, facts.out
     digest = data(deciding.run("request", "show", request_id, "--json"))["facts"]["digest"]
@@ -71,7 +71,7 @@ def test_from_asking_to_a_grant(world: World, terminal_of: TerminalOf) -> None:
     assert asking.run("who", dataset.slug).code == 3
 
 
-def test_a_refusal_is_3_and_shows_the_reason(world: World, terminal_of: TerminalOf) -> None:
+def test_refused_request_exits_3_and_shows_the_reason(world: World, terminal_of: TerminalOf) -> None:
     vendor, owner = world.vendor(), world.person(roles=("admin",))
     guest, dataset = world.person(vendor), world.dataset(vendor, owner=owner)
     request_id = data(ask(terminal_of(guest), dataset.slug, "--json"))["id"]
@@ -82,7 +82,7 @@ def test_a_refusal_is_3_and_shows_the_reason(world: World, terminal_of: Terminal
     assert (shown.code, "Use the public set" in shown.out) == (3, True)
 
 
-def test_withdrawing(world: World, terminal_of: TerminalOf) -> None:
+def test_request_can_be_withdrawn(world: World, terminal_of: TerminalOf) -> None:
     vendor = world.vendor()
     guest, dataset = world.person(vendor), world.dataset(vendor, owner=world.person())
     terminal = terminal_of(guest)
@@ -91,7 +91,7 @@ def test_withdrawing(world: World, terminal_of: TerminalOf) -> None:
     assert (soon.code, "less than a day ago" in soon.err) == (1, True), soon.err
     world.change(Request, request_id, created_at=world.now() - timedelta(days=2))
     reminded = terminal.run("request", "remind", request_id)
-    assert (reminded.code, f"{request_id} are told again" in reminded.err) == (0, True), reminded.err
+    assert (reminded.code, f"{request_id} were sent a reminder" in reminded.err) == (0, True), reminded.err
     assert terminal.run("request", "withdraw", request_id).code == 0
     assert "withdrawn" in terminal.run("request", "show", request_id).out
 
@@ -123,7 +123,7 @@ def test_suspending_a_vendor_waits_for_every_end(world: World, terminal_of: Term
         assert f"{lease_id}\tpostgres\tended " in shown and "\tpostgresql: no such role, no session\n" in shown
 
 
-def test_what_failed_to_end_is_9(world: World, terminal_of: TerminalOf) -> None:
+def test_lease_that_failed_to_end_exits_9(world: World, terminal_of: TerminalOf) -> None:
     guest, dataset, _ = world.guest()
     lease_id = world.issue(guest, dataset).lease.id
     admin = terminal_of(world.person(roles=("admin",)))
@@ -133,14 +133,14 @@ def test_what_failed_to_end_is_9(world: World, terminal_of: TerminalOf) -> None:
     _, err = running.communicate(timeout=30)
     assert running.returncode == 9, err
     assert f"Next: guestkey lease show {lease_id}" in err
-    assert "it is retried until it is: attempt 3" in err and "guestkey_ops.drop_user" in err
+    assert "Guestkey keeps trying: attempt 3" in err and "guestkey_ops.drop_user" in err
     world.change(Lease, lease_id, state="revoking")
     world.sweep()
     assert world.lease(lease_id).state == "revoked"
     resumed = admin.run("person", "resume", guest.id, "--reason", "came back")
     assert (resumed.code, "is active again" in resumed.err) == (0, True), resumed.err
     suspended = admin.run("dataset", "suspend", dataset.slug, "--reason", "leak", "--wait", "1s")
-    assert (suspended.code, "new use is refused" in suspended.err) == (0, True), suspended.err
+    assert (suspended.code, "new sessions are refused" in suspended.err) == (0, True), suspended.err
     assert admin.run("dataset", "resume", dataset.slug, "--reason", "mended").code == 0
 
 
@@ -155,7 +155,7 @@ def test_people_vendors_and_events(world: World, terminal_of: TerminalOf) -> Non
     assert terminal_of(guest).run("vendor", "show", "vn_none").code == 6
 
 
-def test_what_one_is_told_and_how(world: World, terminal_of: TerminalOf) -> None:
+def test_notices_and_choices_are_listed_and_changed(world: World, terminal_of: TerminalOf) -> None:
     vendor, owner = world.vendor(), world.person()
     guest, dataset = terminal_of(world.person(vendor)), world.dataset(vendor, owner=owner, register=False)
     assert ask(guest, dataset.slug).code == 0
@@ -164,7 +164,7 @@ def test_what_one_is_told_and_how(world: World, terminal_of: TerminalOf) -> None
     told = terminal_of(owner)
     (notice,) = data(told.run("notice", "list", "--json"))["items"]
     assert notice["id"] in told.run("notice", "list").out
-    assert "All read." in told.run("notice", "read").err
+    assert "All notices are read." in told.run("notice", "read").err
     assert data(told.run("notice", "list", "--json"))["items"][0]["read_at"]
     words = ["notice", "choose", "own_requests", "digest", "--hour", "7", "--zone", "Europe/Berlin"]
     assert guest.run(*words).code == 0
@@ -211,7 +211,7 @@ def test_rules_are_checked_tested_and_compared(world: World, terminal_of: Termin
     assert [item["number"] for item in after[1:]] == [item["number"] for item in before]
 
 
-def test_status_needs_nobody(terminal_of: TerminalOf, world: World) -> None:
+def test_status_needs_no_sign_in(terminal_of: TerminalOf, world: World) -> None:
     terminal = terminal_of(world.person(name="Ada Guest"))
     ran = terminal.run("status", "--json")
     assert ran.code == 0, ran.err
@@ -221,7 +221,7 @@ def test_status_needs_nobody(terminal_of: TerminalOf, world: World) -> None:
     assert (stranger.code, "Next: guestkey login" in stranger.err) == (4, True)
 
 
-def test_events_are_looked_up_and_taken_out(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
+def test_events_are_listed_and_exported(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
     guest, dataset, _ = world.guest()
     lease_id = world.issue(guest, dataset).lease.id
     auditor = terminal_of(world.person(roles=("auditor",)))
@@ -242,7 +242,7 @@ def test_events_are_looked_up_and_taken_out(world: World, terminal_of: TerminalO
     assert terminal_of(guest).run("audit", "export").code == 3
 
 
-def test_a_lease_is_renewed_in_place(world: World, terminal_of: TerminalOf) -> None:
+def test_lease_renewal_keeps_the_credential(world: World, terminal_of: TerminalOf) -> None:
     guest, dataset, grant = world.guest()
     lease = world.issue(guest, dataset, lifetime=60).lease
     terminal = terminal_of(guest)
@@ -254,7 +254,7 @@ def test_a_lease_is_renewed_in_place(world: World, terminal_of: TerminalOf) -> N
     assert (denied.code, "Your grant has ended." in denied.err) == (3, True)
 
 
-def test_every_kind_appears_by_itself_with_its_ending(world: World, terminal_of: TerminalOf) -> None:
+def test_every_kind_is_listed_with_how_it_ends(world: World, terminal_of: TerminalOf) -> None:
     terminal = terminal_of(world.person(world.vendor()))
     listed = {line.split("\t")[0] for line in terminal.run("kind", "list").out.splitlines()}
     assert listed == set(kinds)

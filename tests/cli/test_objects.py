@@ -80,7 +80,7 @@ def boto3_calls(variables: dict[str, str], world: World, calls: int) -> subproce
     )
 
 
-def test_run_gives_boto3_all_it_needs(world: World, terminal_of: TerminalOf) -> None:
+def test_run_sets_everything_boto3_needs(world: World, terminal_of: TerminalOf) -> None:
     signed, dataset = pictures(world)
     foreign = {"AWS_PROFILE": "absent", "AWS_ENDPOINT_URL_S3": "http://x.invalid", "AWS_ACCESS_KEY_ID": "FOREIGN"}
     ran = terminal_of(signed).run("run", dataset.slug, "--", sys.executable, "-c", LIST, **foreign)
@@ -108,14 +108,14 @@ def test_connect_lists_and_says_how_to_copy(world: World, terminal_of: TerminalO
     assert leases(world, signed) == ["revoked", "revoked"]
 
 
-def test_connect_takes_no_lease_to_list_what_is_only_written(world: World, terminal_of: TerminalOf) -> None:
+def test_connect_to_a_write_only_slice_issues_no_lease(world: World, terminal_of: TerminalOf) -> None:
     signed, dataset = pictures(world)
     ran = terminal_of(signed).run("connect", dataset.slug, "--action", "write", PATH=SYSTEM)
     assert ran.err.splitlines()[-1] == f"Next: guestkey run {dataset.slug} --kind s3 --action write -- YOUR-TOOL"
     assert (ran.code, leases(world, signed)) == (125, [])
 
 
-def test_connect_without_the_program_takes_no_lease(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
+def test_connect_without_the_aws_program_issues_no_lease(world: World, terminal_of: TerminalOf, tmp_path: Path) -> None:
     signed, dataset = pictures(world)
     ran = terminal_of(signed).run("connect", dataset.slug, PATH=str(tmp_path))
     assert (ran.code, leases(world, signed)) == (125, [])
@@ -135,7 +135,7 @@ def test_one_lease_serves_many_calls_of_boto3(world: World, terminal_of: Termina
     assert {stat.S_IMODE(file.stat().st_mode) for file in folder.glob("*.json")} == {0o600}
 
 
-def test_awss_own_program_works_by_the_profile(world: World, terminal_of: TerminalOf, runtime: str) -> None:
+def test_aws_cli_works_with_the_credential_process_profile(world: World, terminal_of: TerminalOf, runtime: str) -> None:
     signed, dataset = pictures(world)
     variables = profile(terminal_of(signed), dataset) | {"XDG_RUNTIME_DIR": runtime}
     command = [
@@ -152,7 +152,7 @@ def test_awss_own_program_works_by_the_profile(world: World, terminal_of: Termin
     assert (ran.returncode, len(ran.stdout.splitlines())) == (0, HOW_MANY), ran.stderr
 
 
-def test_the_document_is_awss_and_true(world: World, terminal_of: TerminalOf, runtime: str) -> None:
+def test_credential_process_document_is_valid_and_correct(world: World, terminal_of: TerminalOf, runtime: str) -> None:
     signed, dataset = pictures(world)
     terminal = terminal_of(signed)
     wanted = ("get", dataset.slug, "--kind", "s3", "--format", "credential_process", "--for", "10m")
@@ -168,7 +168,7 @@ def test_the_document_is_awss_and_true(world: World, terminal_of: TerminalOf, ru
     assert leases(world, signed) == ["active", "active"]
 
 
-def test_what_was_ended_is_not_handed_over_again(world: World, terminal_of: TerminalOf, runtime: str) -> None:
+def test_cached_credential_of_an_ended_lease_is_not_reused(world: World, terminal_of: TerminalOf, runtime: str) -> None:
     signed, dataset = pictures(world)
     terminal = terminal_of(signed)
     wanted = ("get", dataset.slug, "--kind", "s3", "--format", "credential-process")
@@ -180,7 +180,9 @@ def test_what_was_ended_is_not_handed_over_again(world: World, terminal_of: Term
     assert leases(world, signed)[1] == "active"
 
 
-def test_several_at_once_take_one_lease(world: World, terminal_of: TerminalOf, runtime: str) -> None:
+def test_concurrent_credential_process_calls_share_one_lease(
+    world: World, terminal_of: TerminalOf, runtime: str
+) -> None:
     signed, dataset = pictures(world)
     terminal = terminal_of(signed)
     wanted = ("get", dataset.slug, "--kind", "s3", "--format", "credential-process")
@@ -190,7 +192,7 @@ def test_several_at_once_take_one_lease(world: World, terminal_of: TerminalOf, r
     assert leases(world, signed) == ["active"]
 
 
-def test_what_is_kept_where_others_look_is_not_used(world: World, terminal_of: TerminalOf, runtime: str) -> None:
+def test_credential_cache_readable_by_others_is_not_used(world: World, terminal_of: TerminalOf, runtime: str) -> None:
     signed, dataset = pictures(world)
     terminal = terminal_of(signed)
     wanted = ("get", dataset.slug, "--kind", "s3", "--format", "credential-process")
@@ -205,7 +207,9 @@ def test_what_is_kept_where_others_look_is_not_used(world: World, terminal_of: T
     assert terminal.run(*wanted, XDG_RUNTIME_DIR=runtime).code == 0, "what is damaged is as good as none"
 
 
-def test_a_due_factor_is_5_in_one_line_and_boto3_shows_it(world: World, terminal_of: TerminalOf, runtime: str) -> None:
+def test_stale_factor_in_credential_process_exits_5_with_one_line(
+    world: World, terminal_of: TerminalOf, runtime: str
+) -> None:
     signed, dataset = pictures(world, factor_age=7200)
     terminal = terminal_of(signed)
     ran = terminal.run("get", dataset.slug, "--kind", "s3", "--format", "credential-process", XDG_RUNTIME_DIR=runtime)
@@ -218,7 +222,7 @@ def test_a_due_factor_is_5_in_one_line_and_boto3_shows_it(world: World, terminal
     assert boto3_calls(profile(terminal, dataset) | {"XDG_RUNTIME_DIR": runtime}, world, 1).returncode == 0
 
 
-def test_nothing_is_asked_even_on_a_terminal(world: World, terminal_of: TerminalOf, runtime: str) -> None:
+def test_credential_process_never_prompts(world: World, terminal_of: TerminalOf, runtime: str) -> None:
     signed, dataset = pictures(world, factor_age=7200)
     terminal = terminal_of(signed)
     terminal.variables["XDG_RUNTIME_DIR"] = runtime
@@ -227,7 +231,9 @@ def test_nothing_is_asked_even_on_a_terminal(world: World, terminal_of: Terminal
     assert "Code from your authenticator" not in ran.out
 
 
-def test_a_denial_says_every_reason_in_its_line(world: World, terminal_of: TerminalOf, runtime: str) -> None:
+def test_credential_process_denial_lists_every_reason_in_one_line(
+    world: World, terminal_of: TerminalOf, runtime: str
+) -> None:
     vendor = world.vendor()
     signed = world.person(vendor)
     dataset = world.dataset(vendor, kind="s3", slices={"deidentified": PICTURES})
@@ -239,7 +245,7 @@ def test_a_denial_says_every_reason_in_its_line(world: World, terminal_of: Termi
     assert not list(Path(runtime).rglob("*.json"))
 
 
-def test_a_program_may_write_where_the_rules_say_so(world: World, terminal_of: TerminalOf) -> None:
+def test_program_can_write_if_the_rules_allow_it(world: World, terminal_of: TerminalOf) -> None:
     vendor = world.vendor()
     signed = world.person(vendor)
     slices = {"deidentified": PICTURES, "labels": PICTURES | {"prefix": "labels/"}}
@@ -261,7 +267,7 @@ def in_a_database(dataset: Dataset, name: str) -> Slice:
     return Slice(id=new_id("sl"), dataset_id=dataset.id, name=name, kind="postgres", binding=FULL, actions=["read"])
 
 
-def test_the_kind_is_that_of_the_slice_the_rules_open(world: World, terminal_of: TerminalOf) -> None:
+def test_kind_is_chosen_from_the_allowed_slice(world: World, terminal_of: TerminalOf) -> None:
     signed, dataset = pictures(world)
     terminal = terminal_of(signed)
     # Of the same dataset, in a database; what an annotator is opened is still the pictures alone.

@@ -45,7 +45,7 @@ def clean(ran: Ran, code: int) -> None:
         "\udcff",
     ],
 )
-def test_an_address_that_is_none_is_2(terminal: Terminal, url: str) -> None:
+def test_invalid_address_exits_2(terminal: Terminal, url: str) -> None:
     clean(terminal.call("whoami", "--url", url), 2)
     clean(terminal.call("whoami", GUESTKEY_URL=url), 2)
     clean(terminal.call("login", url), 2)
@@ -54,7 +54,7 @@ def test_an_address_that_is_none_is_2(terminal: Terminal, url: str) -> None:
 
 
 @pytest.mark.parametrize("kept", ['{"url": 5}', '{"url": ["a"]}', '["a"]', "[", "\x00"])
-def test_a_kept_address_that_is_none_is_told(terminal: Terminal, kept: str) -> None:
+def test_invalid_stored_address_is_reported(terminal: Terminal, kept: str) -> None:
     file = terminal.home / ".config" / "guestkey" / "config.json"
     file.parent.mkdir(parents=True)
     file.write_text(kept)
@@ -64,7 +64,7 @@ def test_a_kept_address_that_is_none_is_told(terminal: Terminal, kept: str) -> N
 
 
 @pytest.mark.parametrize("token", ["gka_canaryü", "gka_canary\nx", "gka_canary x", "gka_canary\x7f"])
-def test_what_is_no_token_is_never_sent_nor_shown(terminal: Terminal, token: str) -> None:
+def test_invalid_token_is_neither_sent_nor_shown(terminal: Terminal, token: str) -> None:
     with answering(http(200, {})) as (url, heard):
         clean(terminal.call("whoami", "--url", url, GUESTKEY_TOKEN=token), 2)
         keep(terminal, {url: token})
@@ -93,24 +93,24 @@ def keep(terminal: Terminal, tokens: dict[str, Any]) -> Path:
         ("dataset", "show", "x" * 70_000),
     ],
 )
-def test_what_cannot_be_sent_is_2(terminal: Terminal, words: tuple[str, ...]) -> None:
+def test_unsendable_input_exits_2(terminal: Terminal, words: tuple[str, ...]) -> None:
     clean(terminal.call(*words, "--url", "http://localhost:1"), 2)
 
 
 @pytest.mark.parametrize("proxy", ["socks5://localhost:1", "ftp://x:canary@y"])
-def test_a_proxy_of_no_use_is_2(terminal: Terminal, proxy: str) -> None:
+def test_unusable_proxy_exits_2(terminal: Terminal, proxy: str) -> None:
     ran = terminal.call("whoami", "--url", "https://guestkey.example", HTTPS_PROXY=proxy)
     clean(ran, 2)
     assert "NO_PROXY=guestkey.example" in ran.err
 
 
-def test_certificates_that_cannot_be_read_are_named(terminal: Terminal) -> None:
+def test_unreadable_certificate_file_is_named(terminal: Terminal) -> None:
     ran = terminal.call("whoami", "--url", "https://localhost:1", SSL_CERT_FILE="/no/such.pem")
     clean(ran, 2)
     assert "/no/such.pem" in ran.err and "SSL_CERT_FILE" in ran.err
 
 
-def test_a_system_without_certificates_believes_those_that_come_along(terminal: Terminal) -> None:
+def test_bundled_certificates_are_used_without_system_certificates(terminal: Terminal) -> None:
     """As a small container: its folder is there, and empty."""
     (terminal.home / "certs").mkdir()
     bare = ssl.get_default_verify_paths()._replace(cafile="", capath=str(terminal.home / "certs"))
@@ -128,7 +128,7 @@ class Ring(KeyringBackend):
 
 
 @pytest.mark.parametrize("backend", ["nonsense.Foo", "raising_ring.Ring"])
-def test_a_keyring_that_fails_is_no_keyring(terminal: Terminal, backend: str) -> None:
+def test_failing_keyring_is_treated_as_missing(terminal: Terminal, backend: str) -> None:
     (terminal.home / "raising_ring.py").write_text(RAISING)
     broken = {"PYTHON_KEYRING_BACKEND": backend, "PYTHONPATH": str(terminal.home), "GUESTKEY_TOKEN": ""}
     clean(terminal.run("whoami", "--url", "http://localhost:1", **broken), 4)
@@ -141,18 +141,18 @@ def test_a_keyring_that_fails_is_no_keyring(terminal: Terminal, backend: str) ->
     ("first", "rest", "code"), [("whoami", [], 1), ("run", ["x", "--", "true"], 125), ("connect", ["x"], 125)]
 )
 @pytest.mark.parametrize("place", ["broker.cli.tokens.load", "broker.cli.command.Cli.__init__"])
-def test_our_own_bugs_are_one_line(terminal: Terminal, first: str, rest: list[str], code: int, place: str) -> None:
+def test_internal_error_is_one_line(terminal: Terminal, first: str, rest: list[str], code: int, place: str) -> None:
     with patch(place, side_effect=ValueError("canary")):
         ran = terminal.call(first, *rest, GUESTKEY_URL="http://localhost:1")
         as_json = terminal.call(first, "--json", *rest, GUESTKEY_URL="http://localhost:1")
         shown = terminal.call(first, *rest, GUESTKEY_URL="http://localhost:1", GUESTKEY_DEBUG="1")
     clean(ran, code)
-    assert ran.err.startswith("Error: Something went wrong in guestkey itself.\n  ValueError\n")
+    assert ran.err.startswith("Error: Internal error in guestkey.\n  ValueError\n")
     assert (as_json.code, json.loads(as_json.err)["error"]["detail"]) == (code, "ValueError")
     assert "Traceback" in shown.err and "canary" in shown.err
 
 
-def test_an_encoding_that_lacks_a_sign_stops_nothing(terminal: Terminal) -> None:
+def test_output_encoding_without_a_character_is_no_error(terminal: Terminal) -> None:
     item = {"slug": "x", "title": "✓ Łódź", "status": "active"}
     with answering(http(200, {"items": [item], "next_cursor": None})) as (url, _):
         ran = terminal.run("dataset", "list", "--url", url, PYTHONIOENCODING="ascii")
@@ -169,14 +169,14 @@ sys.meta_path.insert(0, Interrupting())
 """
 
 
-def test_ctrl_c_while_starting_is_130(terminal: Terminal) -> None:
+def test_ctrl_c_during_start_exits_130(terminal: Terminal) -> None:
     (terminal.home / "sitecustomize.py").write_text(INTERRUPTING)
     ran = terminal.run("help", PYTHONPATH=str(terminal.home))
     assert (ran.code, ran.out, ran.err) == (130, "", "")
 
 
 @pytest.mark.parametrize("browser", ['foo "bar %s', "/no/such/browser %s", "{home}/browser", "{home}/browser %s"])
-def test_a_browser_neither_holds_up_nor_spoils(terminal: Terminal, browser: str) -> None:
+def test_browser_output_and_delay_do_not_affect_the_command(terminal: Terminal, browser: str) -> None:
     program = terminal.home / "browser"
     program.write_text("#!/bin/sh\necho spoiled\necho spoiled >&2\nexec sleep 8\n")
     program.chmod(0o755)
@@ -188,7 +188,7 @@ def test_a_browser_neither_holds_up_nor_spoils(terminal: Terminal, browser: str)
     assert (done.stdout, done.stderr) == ("on\n", "")
 
 
-def test_a_desktop_that_hangs_holds_up_nothing(terminal: Terminal) -> None:
+def test_hanging_desktop_does_not_block_the_command(terminal: Terminal) -> None:
     """Which browser somebody likes is asked of another program, where there is a screen."""
     asked, opened = terminal.home / "asked", terminal.home / "opened"
     for name, script in (("xdg-settings", f"touch {asked}; exec sleep 8"), ("firefox", f"touch {opened}")):
@@ -209,7 +209,7 @@ def test_a_desktop_that_hangs_holds_up_nothing(terminal: Terminal) -> None:
     assert asked.exists(), "the trap is real"
 
 
-def test_who_reads_no_further_is_told_nothing(terminal: Terminal) -> None:
+def test_broken_pipe_is_silent(terminal: Terminal) -> None:
     items = [{"id": f"l{number}", "state": "active"} for number in range(5000)]
     with answering(http(200, {"items": items, "next_cursor": None})) as (url, _):
         words = f"{PROGRAM} lease list --limit 5000 --url {url} | head -n 1"
@@ -217,9 +217,9 @@ def test_who_reads_no_further_is_told_nothing(terminal: Terminal) -> None:
     assert (done.stdout.split("\t")[0], done.stderr) == ("l0", "")
 
 
-def test_a_psql_that_is_named_and_not_there_is_125(terminal: Terminal) -> None:
+def test_missing_guestkey_psql_exits_125(terminal: Terminal) -> None:
     ran = terminal.call(
         "connect", "x", "--kind", "postgres", "--url", "http://localhost:1", GUESTKEY_PSQL="/no/such/psql"
     )
     clean(ran, 125)
-    assert "GUESTKEY_PSQL names no program: /no/such/psql." in ran.err
+    assert "GUESTKEY_PSQL does not name a program: /no/such/psql." in ran.err

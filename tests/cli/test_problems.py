@@ -73,11 +73,11 @@ def terminal(tmp_path: Path) -> Terminal:
     return Terminal(tmp_path, GUESTKEY_TOKEN="gka_canary_of_a_token", GUESTKEY_TIMEOUT="2")
 
 
-def test_every_code_of_the_api_has_its_answer() -> None:
+def test_every_problem_code_has_an_exit_code_and_next_command() -> None:
     assert set(ANSWERS) == set(CATALOGUE) == {code for code, _, _ in EXPECTED}
 
 
-def test_every_code_the_server_says_is_in_the_catalogue() -> None:
+def test_every_code_used_by_the_server_is_in_the_catalogue() -> None:
     said = {
         code
         for file in (ROOT / "broker").rglob("*.py")
@@ -89,7 +89,9 @@ def test_every_code_the_server_says_is_in_the_catalogue() -> None:
 
 
 @pytest.mark.parametrize(("code", "exit_code", "next_"), EXPECTED, ids=[code for code, _, _ in EXPECTED])
-def test_each_code_ends_and_goes_on_as_it_says(terminal: Terminal, code: str, exit_code: int, next_: str) -> None:
+def test_each_problem_code_maps_to_its_exit_code_and_next_command(
+    terminal: Terminal, code: str, exit_code: int, next_: str
+) -> None:
     # The status is one no code has: what counts is the code.
     with answering(problem(418, code)) as (url, _):
         ran = terminal.call("lease", "show", "l01x", "--url", url)
@@ -107,7 +109,7 @@ def test_each_code_ends_and_goes_on_as_it_says(terminal: Terminal, code: str, ex
     ("status", "exit_code"),
     [(400, 2), (401, 4), (403, 3), (404, 6), (409, 1), (418, 1), (422, 2), (429, 1), (500, 1), (502, 8), (503, 8)],
 )
-def test_a_code_of_a_newer_server_still_ends_cleanly(terminal: Terminal, status: int, exit_code: int) -> None:
+def test_unknown_problem_code_is_handled(terminal: Terminal, status: int, exit_code: int) -> None:
     with answering(problem(status, "moon_is_full")) as (url, _):
         ran = terminal.call("lease", "show", "l01x", "--url", url)
     assert (ran.code, ran.out) == (exit_code, "")
@@ -115,7 +117,7 @@ def test_a_code_of_a_newer_server_still_ends_cleanly(terminal: Terminal, status:
 
 
 @pytest.mark.parametrize("body", [{}, {"code": 7, "title": None, "reasons": None}, {"code": ["x"], "errors": None}])
-def test_a_problem_that_is_none_still_ends_cleanly(terminal: Terminal, body: dict[str, object]) -> None:
+def test_malformed_problem_is_handled(terminal: Terminal, body: dict[str, object]) -> None:
     with answering(http(409, body)) as (url, _):
         ran = terminal.call("lease", "show", "l01x", "--url", url)
     assert (ran.code, ran.out, ran.err) == (1, "", "Error: The server refused (status 409).\n")
@@ -136,7 +138,7 @@ HOSTILE = {
 }
 
 
-def test_a_hostile_problem_neither_steers_the_terminal_nor_the_exit_code(terminal: Terminal) -> None:
+def test_hostile_problem_cannot_control_terminal_or_exit_code(terminal: Terminal) -> None:
     with answering(http(403, HOSTILE)) as (url, _):
         ran = terminal.call("get", "trials", "--kind", "postgres", "--url", url)
         as_json = terminal.call("get", "trials", "--kind", "postgres", "--json", "--url", url)
@@ -147,7 +149,7 @@ def test_a_hostile_problem_neither_steers_the_terminal_nor_the_exit_code(termina
     assert (error["exit_code"], error["next"]) == (3, "guestkey why trials")
 
 
-def test_how_long_to_wait_is_said(terminal: Terminal) -> None:
+def test_retry_after_is_printed(terminal: Terminal) -> None:
     body = {"title": "Too many requests", "code": "too_many_requests"}
     with answering(http(429, body, "application/problem+json", Retry_After="30")) as (url, _):
         ran = terminal.call("lease", "list", "--url", url)
@@ -165,17 +167,17 @@ def test_reasons_are_grouped_by_who_can_act(terminal: Terminal) -> None:
         ran = terminal.call("get", "trials", "--kind", "postgres", "--url", url)
     assert ran.code == 3
     assert re.sub(r"Opens 2026-01-02 \d\d:00:00 [^.]+\.", "Opens then.", ran.err).splitlines()[2:] == [
-        "Yours to fix:",
+        "What you can fix:",
         "  ✕ Too old.",
         "    → Confirm.",
-        "Time:",
+        "What needs time:",
         "  ✕ Not now.",
         "    Opens then.",
-        "Someone else:",
+        "What someone else must fix:",
         "  ✕ No rule.",
         "    → Ask.",
         "  ✕ New.",
-        "  Send them this:",
+        "  Send them this message:",
         "    I could not get a credential for trials. Decision dc_1.",
         "    - No rule. Ask.",
         "    - New.",
@@ -183,21 +185,21 @@ def test_reasons_are_grouped_by_who_can_act(terminal: Terminal) -> None:
     ]
 
 
-def test_where_a_slice_must_be_named_the_option_is_said(terminal: Terminal) -> None:
+def test_slice_option_is_suggested_if_a_slice_must_be_named(terminal: Terminal) -> None:
     reason = {"code": "slice_unnamed", "sentence": "Several slices.", "advice": "Name one of them.", "who": "you"}
     with answering(problem(403, "denied", reasons=[reason])) as (url, _):
         ran = terminal.call("get", "trials", "--kind", "s3", "--url", url)
     assert "    → Name one of them: --slice NAME" in ran.err.splitlines() and "them.\n" not in ran.err
 
 
-def test_what_was_typed_is_quoted_in_the_next_command() -> None:
+def test_arguments_are_quoted_in_the_next_command() -> None:
     typed = {"dataset": "a b; rm -rf ~", "id_": None}
     assert next_command({"code": "denied"}, "get", typed) == "guestkey why 'a b; rm -rf ~'"
     assert next_command({"code": "conflict"}, "request approve", {"id_": "rq_1"}) == "guestkey request show rq_1"
     assert next_command({"code": "not_found"}, "policy show", {}) == "guestkey dataset list"
 
 
-def test_every_noun_is_listed_where_it_is_said() -> None:
+def test_next_command_for_every_noun_exists() -> None:
     root = typer.main.get_group(app)
     for noun, group in root.commands.items():
         for verb in getattr(group, "commands", {}):

@@ -20,7 +20,7 @@ from tests.support.sshd import SftpHost
 from tests.support.world import World
 
 
-def test_a_dataset_is_made_of_a_connected_database_and_previewed(world: World, terminal_of: TerminalOf) -> None:
+def test_dataset_is_registered_from_a_connection_and_previewed(world: World, terminal_of: TerminalOf) -> None:
     setup = vault_of(world.settings, "setup")
     admin, vendor = terminal_of(world.person(roles=("admin",))), world.vendor()
     assert admin.run("connection", "read", "data").code == 0
@@ -29,7 +29,7 @@ def test_a_dataset_is_made_of_a_connected_database_and_previewed(world: World, t
     assert "clinic\tpatients\t" in admin.run("connection", "tables", "data", "--part", "clinic.pat").out
     columns = admin.run("connection", "columns", "data", "clinic.patients")
     assert "email\ttext\tan e-mail address\tits name says so" in columns.out
-    assert "No value was looked at" in columns.err
+    assert "Guestkey reads no values" in columns.err
     slug = f"made-{secrets.token_hex(4)}"
     made = admin.run("dataset", "new", slug, "--title", "Made here", "--label", "classification:internal")
     assert made.code == 0, made.err
@@ -71,7 +71,7 @@ def test_a_dataset_is_made_of_a_connected_database_and_previewed(world: World, t
     assert json.loads(retired.out)["data"]["status"] == "retired"
 
 
-def test_what_is_connected_is_listed_for_every_kind(world: World, terminal_of: TerminalOf) -> None:
+def test_connections_of_every_kind_are_listed(world: World, terminal_of: TerminalOf) -> None:
     admin = terminal_of(world.person(roles=("admin",)))
     rows = [line.split("\t") for line in admin.run("connection", "list").out.splitlines()]
     assert ["objects", "s3", "object store", "a prefix of a bucket"] in [row[:4] for row in rows]
@@ -82,7 +82,7 @@ def test_what_is_connected_is_listed_for_every_kind(world: World, terminal_of: T
     assert terminal_of(world.person(world.vendor())).run("connection", "list").code == 3
 
 
-def test_a_slice_behind_a_gateway_is_added_by_its_kind(world: World, terminal_of: TerminalOf) -> None:
+def test_x509_slice_is_added_with_its_kind(world: World, terminal_of: TerminalOf) -> None:
     admin, slug = terminal_of(world.person(roles=("admin",))), f"made-{secrets.token_hex(4)}"
     assert admin.run("dataset", "new", slug, "--title", "Made here").code == 0
     words = ["slice", "add", slug, "full", "--connection", "records", "--kind", "x509"]
@@ -98,18 +98,18 @@ def test_a_slice_behind_a_gateway_is_added_by_its_kind(world: World, terminal_of
     assert [item["id"] for item in shown] == [slice_.id], "the gateway is set up with it"
     words[3] = "other"
     assert "Unknown fields" in admin.run(*words, "--set", "table=x").err
-    assert "names nothing" in admin.run(*words, "--set", "table").err
+    assert "has no name" in admin.run(*words, "--set", "table").err
     assert "has no table" in admin.run(*words, "--table", "a.b").err
-    assert "serves" in admin.run(*words[:-1], "token").err
+    assert "no kind of that name for slices" in admin.run(*words[:-1], "token").err
     assert "--table" in admin.run(*words[:-2]).err
 
 
-def test_a_slice_that_failed_says_why_where_it_is_shown(world: World, terminal_of: TerminalOf) -> None:
+def test_failed_slice_shows_the_reason(world: World, terminal_of: TerminalOf) -> None:
     admin, slug = terminal_of(world.person(roles=("admin",))), f"made-{secrets.token_hex(4)}"
     assert admin.run("dataset", "new", slug, "--title", "Made here").code == 0
     words = ["--connection", "nowhere", "--kind", "s3", "--set", "bucket=example", "--set", "prefix=a/"]
     added = admin.run("slice", "add", slug, "lost", *words)
-    assert (added.code, "No rule lets anybody use the slice lost." in added.err) == (0, True), added.err
+    assert (added.code, "No rule allows access to the slice lost." in added.err) == (0, True), added.err
     register_waiting(world)
     shown = admin.run("dataset", "show", slug).out.splitlines()[-1]
     assert shown.startswith("lost\t\ts3\tread\tfailed\tNo object store named nowhere is connected."), shown
@@ -132,17 +132,17 @@ def test_a_slice_that_failed_says_why_where_it_is_shown(world: World, terminal_o
         ("list=[1]", ["list", "=", "[1]"]),
     ],
 )
-def test_a_condition_is_read(text: str, said: list[object]) -> None:
+def test_where_condition_is_parsed(text: str, said: list[object]) -> None:
     assert condition(text) == said
 
 
 @pytest.mark.parametrize("text", ["", "berlin", "Site=1", "a b=1", "site like x", "1=1"])
-def test_what_is_no_condition_is_refused(text: str) -> None:
+def test_invalid_where_condition_is_refused(text: str) -> None:
     with pytest.raises(Fault):
         condition(text)
 
 
-def test_a_slice_of_another_kind_is_made_from_a_terminal(world: World, sftp: SftpHost, terminal_of: TerminalOf) -> None:
+def test_ssh_slice_is_added_from_the_command_line(world: World, sftp: SftpHost, terminal_of: TerminalOf) -> None:
     admin = terminal_of(world.person(roles=("admin",)))
     slug, directory = f"made-{secrets.token_hex(4)}", f"acme/{secrets.token_hex(4)}"
     assert admin.run("dataset", "new", slug, "--title", "Pictures", "--label", "classification:internal").code == 0
@@ -163,7 +163,7 @@ def test_a_slice_of_another_kind_is_made_from_a_terminal(world: World, sftp: Sft
     assert "path below" in admin.run(*add[:-1], "directory=../etc").err
 
 
-def test_a_slice_of_a_bucket_is_added_and_written_to_from_a_terminal(world: World, terminal_of: TerminalOf) -> None:
+def test_s3_slice_is_added_and_written_to_from_the_command_line(world: World, terminal_of: TerminalOf) -> None:
     admin, vendor = terminal_of(world.person(roles=("admin",))), world.vendor()
     dataset, ada = world.dataset(vendor, slices={}), world.person(vendor)
     of = ["--kind", "s3", "--connection", "objects", "--set", "bucket=clinic"]

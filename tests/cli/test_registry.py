@@ -10,7 +10,7 @@ from tests.support.provider import Provider
 from tests.support.world import World
 
 
-def test_a_lead_makes_a_team_fills_and_empties_it(world: World, terminal_of: TerminalOf) -> None:
+def test_lead_creates_a_team_and_changes_its_members(world: World, terminal_of: TerminalOf) -> None:
     vendor = world.vendor()
     guest, lead = world.person(vendor), terminal_of(world.person(vendor, roles=("lead",)))
     made = json.loads(lead.run("team", "new", "Night shift", "--json").out)["data"]
@@ -20,8 +20,10 @@ def test_a_lead_makes_a_team_fills_and_empties_it(world: World, terminal_of: Ter
     shown = lead.run("team", "show", made["id"])
     assert f"\n{guest.id}\tAda Guest\tactive\n" in shown.out
     out = lead.run("team", "remove", made["id"], guest.id)
-    assert (out.code, f"{guest.id} is out of {made['id']}; 0 leases are ending." in out.err) == (0, True), out.err
-    assert "Nobody is in it." in lead.run("team", "show", made["id"]).err
+    assert (out.code, f"{guest.id} was removed from {made['id']}; 0 leases are ending." in out.err) == (0, True), (
+        out.err
+    )
+    assert "No members yet." in lead.run("team", "show", made["id"]).err
     assert lead.run("team", "show", "tm_none").code == 6
     assert lead.run("team", "new", "Night shift").code == 1, "a name is taken once"
 
@@ -34,7 +36,7 @@ def test_services_and_sources_are_listed(world: World, terminal_of: TerminalOf) 
     assert terminal_of(world.person(world.vendor())).run("source", "list").code == 3
 
 
-def test_a_source_is_tried(world: World, terminal_of: TerminalOf, provider: Provider) -> None:
+def test_source_check_reports_findings(world: World, terminal_of: TerminalOf, provider: Provider) -> None:
     source, admin = world.source(None), terminal_of(world.person(roles=("admin",)))
     with world.database.transaction() as tx:
         tx.get_one(SignInSource, source.id).issuer = provider.issuer
@@ -44,5 +46,5 @@ def test_a_source_is_tried(world: World, terminal_of: TerminalOf, provider: Prov
     assert (tried.code, "client\tyes" in tried.out) == (0, True), tried
     provider.answers["/keys"] = lambda: (500, {}, b"")
     failed = admin.run("source", "check", source.id)
-    assert failed.code == 1 and "it answers 500" in failed.out and "Nobody can sign in there" in failed.err
+    assert failed.code == 1 and "it answers 500" in failed.out and "No one can sign in there" in failed.err
     assert terminal_of(world.person()).run("source", "check", source.id).code == 3

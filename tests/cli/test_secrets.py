@@ -43,7 +43,7 @@ def no_keyring(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_without_a_keyring_a_file_only_the_owner_can_read(no_keyring: Path) -> None:
+def test_token_file_is_private_without_a_keyring(no_keyring: Path) -> None:
     where = tokens.save(URL, TOKEN)
     file = tokens.tokens_file()
     assert str(file) in where
@@ -63,7 +63,7 @@ def test_tokens_of_several_installations_do_not_mix(no_keyring: Path) -> None:
     assert tokens.load(URL) == TOKEN
 
 
-def test_a_file_others_can_read_is_refused(no_keyring: Path) -> None:
+def test_token_file_readable_by_others_is_refused(no_keyring: Path) -> None:
     tokens.save(URL, TOKEN)
     tokens.tokens_file().chmod(0o644)
     with pytest.raises(Fault, match="read by others") as refused:
@@ -71,14 +71,14 @@ def test_a_file_others_can_read_is_refused(no_keyring: Path) -> None:
     assert "chmod 600" in refused.value.next_step
 
 
-def test_a_damaged_file_says_what_to_do(no_keyring: Path) -> None:
+def test_damaged_token_file_says_what_to_do(no_keyring: Path) -> None:
     tokens.save(URL, TOKEN)
     tokens.tokens_file().write_text("{")
     with pytest.raises(Fault, match="damaged"):
         tokens.load(URL)
 
 
-def test_a_keyring_keeps_the_token_and_no_file_is_left(tmp_path: Path) -> None:
+def test_keyring_stores_the_token_and_no_file_remains(tmp_path: Path) -> None:
     (tmp_path / "memory_keyring.py").write_text(_KEYRING.format(file=str(tmp_path / "ring.json")))
     variables = {
         "HOME": str(tmp_path),
@@ -91,7 +91,7 @@ def test_a_keyring_keeps_the_token_and_no_file_is_left(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "ring.json").read_text()) == {}
 
 
-def test_a_crash_shows_no_local_variables() -> None:
+def test_traceback_shows_no_local_variables() -> None:
     script = """
 from broker.cli.tree import app
 @app.command("crash")

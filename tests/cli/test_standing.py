@@ -12,7 +12,7 @@ from tests.support.world import World
 DATASET, ROLE, SEND = "Which dataset?", "Which role?", "Send this request? [y/N] "
 
 
-def test_status_says_who_until_when_and_what_waits(world: World, terminal_of: TerminalOf) -> None:
+def test_status_shows_sign_in_expiry_and_waiting_work(world: World, terminal_of: TerminalOf) -> None:
     guest, dataset, _ = world.guest()
     world.add(TotpFactor(person_id=guest.id, wrapped_secret="unused", confirmed_at=world.now()))
     lease = world.issue(guest, dataset).lease
@@ -27,7 +27,7 @@ def test_status_says_who_until_when_and_what_waits(world: World, terminal_of: Te
     assert f"until\t{facts['me']['signed_in_until']}" in said
 
 
-def test_status_points_at_what_waits_for_a_decision(world: World, terminal_of: TerminalOf) -> None:
+def test_status_suggests_the_queue_for_waiting_decisions(world: World, terminal_of: TerminalOf) -> None:
     vendor, owner = world.vendor(), world.person(name="Olga Owner")
     guest, dataset = world.person(vendor), world.dataset(vendor, owner=owner)
     asking, deciding = terminal_of(guest), terminal_of(owner)
@@ -42,16 +42,16 @@ def test_status_points_at_what_waits_for_a_decision(world: World, terminal_of: T
     assert "You have no second factor yet. Add one in the portal:" in queue.err
 
 
-def test_who_still_waits_to_be_confirmed_is_told_so(world: World, terminal_of: TerminalOf) -> None:
+def test_status_of_an_unconfirmed_person_says_so(world: World, terminal_of: TerminalOf) -> None:
     joined = world.person(world.vendor(), status="pending")
     ran = terminal_of(joined).run("status")
     assert ran.code == 0, ran.err
-    assert "Your joining waits for an admin's confirmation." in ran.err
+    assert "An admin has not confirmed you yet." in ran.err
     refused = terminal_of(joined).run("lease", "list")
     assert (refused.code, refused.err.splitlines()[-1]) == (3, "Next: guestkey status")
 
 
-def test_asking_step_by_step(world: World, terminal_of: TerminalOf) -> None:
+def test_guided_request_asks_for_missing_options(world: World, terminal_of: TerminalOf) -> None:
     vendor = world.vendor()
     guest, dataset = world.person(vendor), world.dataset(vendor, owner=world.person())
     terminal = terminal_of(guest)
@@ -60,13 +60,13 @@ def test_asking_step_by_step(world: World, terminal_of: TerminalOf) -> None:
     part = f"{DATASET}\r\n    1  {dataset.slug}"
     answers: list[tuple[str, Answer]] = [
         (part, "7\n"),
-        ("Type a number from 1 to 1", "1\n"),
+        ("Enter a number from 1 to 1", "1\n"),
         (ROLE, "annotator\n"),
-        ("Which part of it?", "deidentified\n"),
-        ("What for", "\n"),
+        ("Which slice?", "deidentified\n"),
+        ("Purpose", "\n"),
         ("needs to know", "Label the March visits\n"),
         ("For how long [30d]: ", "soon\n"),
-        ("not a length of time", "7d\n"),
+        ("not a duration", "7d\n"),
         (SEND, "y\n"),
     ]
     ran = terminal.type("request", "new", answers=answers)
@@ -76,11 +76,11 @@ def test_asking_step_by_step(world: World, terminal_of: TerminalOf) -> None:
     assert (asked["role"], asked["slice"], asked["period"]) == ("annotator", "deidentified", 7 * 86400)
 
 
-def test_nothing_is_sent_unless_said_so(world: World, terminal_of: TerminalOf) -> None:
+def test_guided_request_is_sent_only_after_confirmation(world: World, terminal_of: TerminalOf) -> None:
     vendor = world.vendor()
     guest, dataset = world.person(vendor), world.dataset(vendor)
     terminal = terminal_of(guest)
-    answers: list[tuple[str, Answer]] = [("Which part of it?", "1\n"), ("For how long", "\n"), (SEND, "\n")]
+    answers: list[tuple[str, Answer]] = [("Which slice?", "1\n"), ("For how long", "\n"), (SEND, "\n")]
     ran = terminal.type("request", "new", dataset.slug, "--role", "annotator", "--purpose", "p", answers=answers[2:])
     assert "Sent. Next" in ran.out, "what is complete is not asked about"
     other = world.dataset(vendor)
@@ -94,8 +94,8 @@ def test_why_groups_its_reasons_and_names_the_next_command(world: World, termina
     guest, dataset = world.person(vendor), world.dataset(vendor)
     ran = terminal_of(guest).run("why", dataset.slug)
     assert ran.code == 3
-    yours, someone = ran.err.index("Yours to fix:"), ran.err.index("Someone else:")
-    assert yours < ran.err.index("You hold no grant on this dataset.") < someone
-    assert someone < ran.err.index("Your vendor is still being taken on.")
+    yours, someone = ran.err.index("What you can fix:"), ran.err.index("What someone else must fix:")
+    assert yours < ran.err.index("You have no grant on this dataset.") < someone
+    assert someone < ran.err.index("Your vendor has not been activated yet.")
     assert f"    I could not get a credential for {dataset.slug}." in ran.err
     assert ran.err.splitlines()[-1] == f"Next: guestkey request new {dataset.slug}"

@@ -98,7 +98,7 @@ def _value(type_: Any) -> str:
     return "1" if type_ in (int, float) else "x"
 
 
-def test_everything_promised_exists() -> None:
+def test_documented_commands_exist() -> None:
     promised = set()
     for line in PROMISED.strip().splitlines():
         first, *rest = line.split()
@@ -115,7 +115,7 @@ def test_every_command_has_the_shared_options() -> None:
 
 
 @pytest.mark.parametrize("name", SIGNED_IN)
-def test_nobody_signed_in_ends_with_4(tmp_path: Path, name: str) -> None:
+def test_commands_without_a_sign_in_exit_4(tmp_path: Path, name: str) -> None:
     words = typed(name, tmp_path)
     ran = Terminal(tmp_path, "http://localhost:1").call(*words, "--json")
     assert (ran.code, ran.out) == (125 if name in {"run", "connect"} else 4, "")
@@ -127,13 +127,13 @@ def test_nobody_signed_in_ends_with_4(tmp_path: Path, name: str) -> None:
 
 # Exports pass on what they get, and confirming asks nothing where nobody can answer.
 @pytest.mark.parametrize("name", sorted({name for name in SIGNED_IN if not name.endswith(" export")} - {"confirm"}))
-def test_a_server_that_answers_nonsense_is_1_and_not_a_traceback(tmp_path: Path, name: str) -> None:
+def test_invalid_server_answer_exits_1_without_a_traceback(tmp_path: Path, name: str) -> None:
     words = typed(name, tmp_path)
     terminal = Terminal(tmp_path, GUESTKEY_TOKEN="gka_x", GUESTKEY_PSQL="/bin/true")
     with answering(http(200, ["nonsense"])) as (url, _):
         ran = terminal.call(*words, "--json", "--url", url)
     assert (ran.code, ran.out) == (125 if name in {"run", "connect"} else 1, ""), ran.err
-    assert json.loads(ran.err.splitlines()[-1])["error"]["title"] == "The server's answer makes no sense."
+    assert json.loads(ran.err.splitlines()[-1])["error"]["title"] == "The server's answer is not valid."
     with answering(http(200, {"items": [{"id": 2}], "reasons": [1], "credential": {}})) as (url, _):
         half = terminal.call(*words, "--url", url)
     assert half.code in {0, 1, 3, 7, 125}, half.err

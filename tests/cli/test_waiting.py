@@ -44,20 +44,22 @@ def terminal(tmp_path: Path) -> Terminal:
         (("vendor", "suspend", "v01", "-r", "x"), "1 of 3 confirmed", "guestkey suspension show su_1"),
     ],
 )
-def test_who_leaves_is_told_that_it_goes_on(terminal: Terminal, words: tuple[str, ...], far: str, goes_on: str) -> None:
+def test_interrupted_wait_says_that_ending_continues(
+    terminal: Terminal, words: tuple[str, ...], far: str, goes_on: str
+) -> None:
     with answering(LASTING) as (url, _):
         ran = terminal.type(*words, "--url", url, answers=[(far, CTRL_C)])
     assert ran.code == 130, ran.out
     assert "Interrupted. " in ran.out and f"Next: {goes_on}\r\n" in ran.out
 
 
-def test_a_grants_leases_are_waited_for_in_a_time_of_their_own(terminal: Terminal) -> None:
+def test_grant_revoke_waits_for_its_leases_up_to_its_own_limit(terminal: Terminal) -> None:
     with answering(LASTING) as (url, _):
         ran = terminal.call("grant", "revoke", "g01", "-r", "x", "--wait", "1s", "--url", url, "--json")
     assert (ran.code, len(json.loads(ran.out)["data"]["outcomes"])) == (7, 2), ran
 
 
-def test_a_bar_shows_how_far_an_import_is(terminal: Terminal) -> None:
+def test_import_shows_a_progress_bar(terminal: Terminal) -> None:
     file = terminal.home / "staff.csv"
     file.write_text("name\nAda\nBea\n")
     lines = [{"line": number, "outcome": "invited", "about": "x"} for number in (2, 3)]
@@ -69,24 +71,24 @@ def test_a_bar_shows_how_far_an_import_is(terminal: Terminal) -> None:
     assert piped.err.startswith("Checked 2 of 2 lines\nDone 2 of 2 lines\n")
 
 
-def test_a_filter_that_leaves_nothing_is_told_as_such(terminal: Terminal) -> None:
+def test_empty_filtered_list_says_so(terminal: Terminal) -> None:
     with answering(http(200, {"items": [], "next_cursor": None})) as (url, _):
         ran = terminal.call("lease", "list", "--person", "bogus", "--state", "live", "--url", url)
     assert (ran.code, ran.err) == (0, "Nothing matches --state live --person bogus.\n")
 
 
-def test_that_the_installation_is_closed_is_said_before_all_else() -> None:
+def test_status_shows_a_closed_installation_first() -> None:
     facts = {"url": "https://x", "installation": {"closed_at": "2026-11-02T10:00:00Z"}, "me": {"status": "pending"}}
-    assert standing.remark(facts).startswith("The installation is closed: nothing is issued.")
+    assert standing.remark(facts).startswith("The installation is closed: no credentials are issued.")
 
 
-def test_a_long_file_of_proofs_is_counted_through(capsys: pytest.CaptureFixture[str]) -> None:
+def test_verifying_a_long_proof_file_shows_progress(capsys: pytest.CaptureFixture[str]) -> None:
     with patch.object(log, "_TELL_EVERY", 2), Progress(Output("audit verify", as_json=False)) as progress:
         assert list(log._counted(["a"] * 5, progress)) == ["a"] * 5
     assert capsys.readouterr().err == "2 lines checked\n4 lines checked\n"
 
 
-def test_what_no_backend_can_end_sooner_is_not_waited_for(terminal: Terminal) -> None:
+def test_exposed_leases_are_not_waited_for(terminal: Terminal) -> None:
     exposed = {"id": "l01", "state": "revoking", "exposed_until": "2030-01-01T00:00:00Z"}
     began = time.monotonic()
     with answering(http(200, exposed)) as (url, _):

@@ -25,7 +25,7 @@ MENTION = re.compile(r"(?:`|^\$? ?|Next: |>)guestkey ([a-z][a-z-]*)(?:(?: |\n +)
 ADVICE = re.compile(r"\bguestkey (?!itself)([a-z][a-z-]*)(?: ([a-z][a-z-]+))?")
 
 
-def test_commands_mentioned_exist() -> None:
+def test_commands_mentioned_in_texts_exist() -> None:
     commands = _commands()
     wrong = []
     for file in _texts():
@@ -36,12 +36,12 @@ def test_commands_mentioned_exist() -> None:
 
 
 @pytest.mark.parametrize("name", ["connect", "run", "get", "why", "login", "confirm"])
-def test_mentions_are_found_at_all(name: str) -> None:
+def test_command_mentions_are_detected(name: str) -> None:
     text = "".join(file.read_text(encoding="utf-8") for file in _texts())
     assert any(noun == name for noun, _ in MENTION.findall(text))
 
 
-def test_commands_that_pages_print_can_be_run() -> None:
+def test_commands_shown_on_pages_can_be_parsed() -> None:
     wrong = [f"{name}: {line}" for name, line in _printed() if (said := _misread(line.split())) and said]
     assert len(list(_printed())) > 40
     assert _misread(["guestkey", "team", "sow"]) == "no sow" and _misread(["guestkey", "who", "X", "--x"]) == "--x"
@@ -136,7 +136,7 @@ def _commands() -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("kind", kinds.values(), ids=kinds)
-def test_what_a_kind_says_to_type_can_be_typed(kind: Kind) -> None:
+def test_commands_suggested_by_kinds_can_be_parsed(kind: Kind) -> None:
     words = kind.use.command.format(dataset="trials", slice="full").split()
     for said in (words, kind.use.to_write.format(dataset="trials", slice="full").split()):
         typed = said[: said.index("--")] if "--" in said else said

@@ -131,7 +131,7 @@ class TestSsh(KindContract):
         with TemporaryDirectory(dir=self._folder) as folder:
             return SftpGuest(Path(folder), self._private, values).gets_in()
 
-    def test_what_was_ended_is_refused(self, world: World, kind: Kind, lease: LeaseToIssue) -> None:
+    def test_ended_credential_is_refused(self, world: World, kind: Kind, lease: LeaseToIssue) -> None:
         issued = self.issue(world, kind, lease)
         assert self.works(world, issued.values)
         kind.end(world.ender.vault, self.to_end(lease))
@@ -197,6 +197,6 @@ class TestX509(KindContract):
         return self.gate.get(values["certificate"], self.guest.key_pem)[0] == 200
 
 
-def test_every_kind_is_held_to_it() -> None:
+def test_every_kind_runs_the_contract_tests() -> None:
     held = {subclass.name for subclass in KindContract.__subclasses__()}
     assert held == set(kinds)

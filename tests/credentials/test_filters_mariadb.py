@@ -104,7 +104,7 @@ def fill(session: Session, name: str, values: list[Any]) -> None:
 @pytest.mark.parametrize("name", COLUMNS)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_filter_shows_exactly_the_rows_it_says(session: Session, name: str, data: st.DataObject) -> None:
+def test_filter_shows_exactly_the_matching_rows(session: Session, name: str, data: st.DataObject) -> None:
     column = COLUMNS[name]
     values = data.draw(st.lists(column.values, min_size=1, max_size=4))
     compared = data.draw(st.sampled_from(column.operators))
@@ -138,7 +138,7 @@ def test_filter_shows_exactly_the_rows_it_says(session: Session, name: str, data
         *(("tm", ["10:00"]), ("bl", ["x"]), ("st", ["a"])),
     ],
 )
-def test_value_that_is_not_exactly_of_the_columns_type_is_refused(
+def test_value_of_another_type_than_the_column_is_refused(
     session: Session, setup: Vault, name: str, values: list[Any]
 ) -> None:
     for value in values:
@@ -147,7 +147,7 @@ def test_value_that_is_not_exactly_of_the_columns_type_is_refused(
         assert refused.value.field == "/binding/rows", value
 
 
-def test_decimal_number_is_not_rounded_on_its_way(session: Session) -> None:
+def test_decimal_number_is_not_rounded(session: Session) -> None:
     fill(session, "cost", ["99999999999999.9950", "99999999999999.9960", "100000000000000"])
     assert shown(session, [["cost", "<=", "99999999999999.995"]]) == {0}
 
@@ -162,7 +162,7 @@ def test_decimal_number_is_not_rounded_on_its_way(session: Session) -> None:
         ("d", [0.5, 1.5], ["d", ">", "1"], "div_precision_increment = 0"),
     ],
 )
-def test_no_setting_of_a_guests_session_shows_another_row(
+def test_session_settings_do_not_change_the_filtered_rows(
     ward: Mariadb, session: Session, setup: Vault, name: str, values: list[Any], row: list[Any], setting: str
 ) -> None:
     fill(session, name, values)
@@ -177,7 +177,7 @@ def test_no_setting_of_a_guests_session_shows_another_row(
         unregister(setup, slice_id, kept)
 
 
-def test_letters_that_the_column_cannot_hold_make_no_slice(ward: Mariadb, setup: Vault) -> None:
+def test_filter_with_characters_outside_the_columns_charset_is_refused(ward: Mariadb, setup: Vault) -> None:
     ward.ask("CREATE OR REPLACE TABLE clinic.western (id int, name varchar(20)) CHARACTER SET latin1")
     ward.ask("INSERT INTO clinic.western VALUES (1, 'acme')")
     place = {**WARD, "table": "western", "columns": ["id"], "rows": [["name", "=", "Жук"]]}
@@ -186,7 +186,7 @@ def test_letters_that_the_column_cannot_hold_make_no_slice(ward: Mariadb, setup:
     assert refused.value.field == "/binding/rows"
 
 
-def test_literal_that_mariadb_only_warns_of_makes_no_slice(
+def test_filter_literal_with_a_mariadb_warning_is_refused(
     session: Session, setup: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever our own reading of literals lets pass by mistake."""

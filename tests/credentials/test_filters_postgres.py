@@ -112,7 +112,7 @@ def fill(session: Session, name: str, values: list[Any]) -> None:
 @pytest.mark.parametrize("name", COLUMNS)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_filter_shows_exactly_the_rows_it_says(session: Session, name: str, data: st.DataObject) -> None:
+def test_filter_shows_exactly_the_matching_rows(session: Session, name: str, data: st.DataObject) -> None:
     column = COLUMNS[name]
     values = data.draw(st.lists(column.values, min_size=1, max_size=4))
     compared = data.draw(st.sampled_from(column.operators))
@@ -152,9 +152,7 @@ def test_filter_shows_exactly_the_rows_it_says(session: Session, name: str, data
         ("j", ["{}", "null"]),
     ],
 )
-def test_value_that_is_not_exactly_of_the_columns_type_is_refused(
-    session: Session, name: str, values: list[Any]
-) -> None:
+def test_value_of_another_type_than_the_column_is_refused(session: Session, name: str, values: list[Any]) -> None:
     for value in values:
         with pytest.raises(Invalid) as refused:
             shown(session, [[name, "=", value]])
@@ -164,28 +162,28 @@ def test_value_that_is_not_exactly_of_the_columns_type_is_refused(
 
 
 @pytest.mark.parametrize("name", ["b", "e", "u", "by"])
-def test_what_has_no_common_order_is_compared_for_being_the_same_only(session: Session, name: str) -> None:
+def test_types_without_an_order_allow_only_equality(session: Session, name: str) -> None:
     with pytest.raises(Invalid, match="only"):
         shown(session, [[name, "<", str(uuid.uuid4())]])
 
 
-def test_decimal_number_is_not_rounded_on_its_way(session: Session) -> None:
+def test_decimal_number_is_not_rounded(session: Session) -> None:
     fill(session, "cost", ["99999999999999.9950", "99999999999999.9960", "100000000000000"])
     assert shown(session, [["cost", "<=", "99999999999999.995"]]) == {0}
 
 
-def test_columns_without_a_comparable_type_can_be_asked_whether_they_are_empty(session: Session) -> None:
+def test_columns_of_incomparable_types_allow_null_checks(session: Session) -> None:
     fill(session, "t", ["x"])
     assert shown(session, [["span", "is_null"]]) == {0}
     assert shown(session, [["j", "not_null"]]) == set()
 
 
-def test_fraction_beside_whole_numbers_is_not_rounded(session: Session) -> None:
+def test_fraction_compared_with_an_integer_column_is_not_rounded(session: Session) -> None:
     fill(session, "n4", [1, 2])
     assert shown(session, [["n4", ">=", "1.5"]]) == {1}
     assert shown(session, [["n4", "=", "2.0"]]) == {1}
 
 
-def test_filters_kept_by_earlier_releases_are_read(session: Session) -> None:
+def test_filters_stored_by_earlier_releases_are_read(session: Session) -> None:
     fill(session, "cost", [1, 2])
     assert shown(session, [["cost", "<=", 1.5], ["cost", "in", [1, 2.0]]]) == {0}

@@ -40,19 +40,19 @@ def _tried(gate: Gateway, pem: str, key: bytes = GUEST.key_pem) -> int:
     return gate.get(pem, key)[0]
 
 
-def test_the_service_behind_is_told_lease_and_slice(gate: Gateway, admit: Callable[..., Admitted]) -> None:
+def test_gateway_passes_lease_and_slice_to_the_service(gate: Gateway, admit: Callable[..., Admitted]) -> None:
     one = admit()
     assert gate.get(one.pem, GUEST.key_pem) == (200, f"{one.lease.handle} {one.lease.slice_id}:read")
 
 
-def test_what_a_guest_says_of_itself_does_not_reach_the_service(gate: Gateway, admit: Callable[..., Admitted]) -> None:
+def test_identity_headers_sent_by_a_guest_are_removed(gate: Gateway, admit: Callable[..., Admitted]) -> None:
     one = admit()
     with gate.connect(one.pem, GUEST.key_pem) as connection:
         said = "X-Guestkey-Lease: another\r\nX-Guestkey-Slice: sl_another:write"
         assert ask(connection, more=said) == (200, f"{one.lease.handle} {one.lease.slice_id}:read")
 
 
-def test_a_suspended_vendors_guest_is_refused_within_what_is_declared(world: World, gate: Gateway) -> None:
+def test_guest_of_a_suspended_vendor_is_refused_within_the_declared_time(world: World, gate: Gateway) -> None:
     vendor, admin = world.vendor(), world.person(roles=("admin",))
     dataset, signed_in = world.dataset(vendor, kind="x509", slices={"deidentified": BINDING}), world.person(vendor)
     world.grant(dataset, signed_in)
@@ -70,7 +70,7 @@ def test_a_suspended_vendors_guest_is_refused_within_what_is_declared(world: Wor
     assert time.monotonic() - began + 10 < KIND.ending.new_sessions
 
 
-def test_who_may_write_does_not_read_and_the_other_way_round(gate: Gateway, admit: Callable[..., Admitted]) -> None:
+def test_read_and_write_certificates_are_separate(gate: Gateway, admit: Callable[..., Admitted]) -> None:
     assert _tried(gate, admit("write").pem) == 403
 
 
@@ -84,7 +84,7 @@ def test_a_revoked_certificate_is_refused_once_the_list_is_fetched(
     assert (_tried(gate, one.pem), _tried(gate, other.pem)) == (400, 200)
 
 
-def test_open_connections_end_when_the_list_has_grown(
+def test_open_connections_end_when_the_revocation_list_has_new_entries(
     world: World, gate: Gateway, admit: Callable[..., Admitted]
 ) -> None:
     (gate.folder / "slow").write_bytes(b"x" * 400_000)
@@ -113,7 +113,7 @@ def _any_end() -> Iterator[None]:
         return
 
 
-def test_a_list_that_names_nobody_new_makes_nobody_reload(
+def test_revocation_list_without_new_entries_causes_no_reload(
     world: World, gate: Gateway, admit: Callable[..., Admitted]
 ) -> None:
     assert gate.refresh().returncode == 0
@@ -132,7 +132,7 @@ def _stays_open(world: World, gate: Gateway, connection: ssl.SSLSocket) -> None:
     assert ask(connection)[0] == 200
 
 
-def test_no_session_is_taken_up_again(gate: Gateway, admit: Callable[..., Admitted]) -> None:
+def test_tls_sessions_are_not_resumed(gate: Gateway, admit: Callable[..., Admitted]) -> None:
     context = gate.context(admit().pem, GUEST.key_pem)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     with gate.wrapped(context) as first:
@@ -145,7 +145,7 @@ def test_no_session_is_taken_up_again(gate: Gateway, admit: Callable[..., Admitt
 # -- who never is let in --------------------------------------------------------------------------------------------
 
 
-def test_what_is_made_by_hand_is_let_in_where_it_is_as_ours(world: World, gate: Gateway) -> None:
+def test_certificate_made_by_hand_like_ours_is_accepted(world: World, gate: Gateway) -> None:
     assert _tried(gate, signed(world)) == 200
 
 
@@ -182,14 +182,12 @@ def test_another_authoritys_certificate_is_refused(gate: Gateway) -> None:
     assert _tried(gate, made.public_bytes(Encoding.PEM).decode()) == 400
 
 
-def test_somebody_elses_certificate_without_the_key_is_refused(gate: Gateway, admit: Callable[..., Admitted]) -> None:
+def test_certificate_without_its_private_key_is_refused(gate: Gateway, admit: Callable[..., Admitted]) -> None:
     with pytest.raises(ssl.SSLError):
         gate.connect(admit().pem, guest().key_pem)
 
 
-def test_a_gateway_serves_the_slice_it_is_told_only(
-    world: World, asked: Replica, admit: Callable[..., Admitted]
-) -> None:
+def test_gateway_serves_only_its_configured_slice(world: World, asked: Replica, admit: Callable[..., Admitted]) -> None:
     one = admit()
     with gateway(asked.url, free_port(), asked.parts.vault.ca_certificate()) as made:
         made.start(slice_=f'!= "{one.lease.slice_id}:read"')
@@ -200,7 +198,7 @@ def test_a_gateway_serves_the_slice_it_is_told_only(
 # -- asking at each handshake ---------------------------------------------------------------------------------------
 
 
-def test_by_ocsp_a_revoked_certificate_is_refused_within_2_s_and_without_an_answer_everybody_is(
+def test_ocsp_refuses_a_revoked_certificate_within_2_s_and_everyone_without_an_answer(
     world: World, asked: Replica, admit: Callable[..., Admitted]
 ) -> None:
     one, other = admit(), admit()
@@ -283,14 +281,14 @@ def kept(pretender: Pretender, tmp_path: Path) -> Kept:
     return made
 
 
-def test_a_newer_list_takes_the_older_ones_place(kept: Kept, pretender: Pretender) -> None:
+def test_newer_revocation_list_replaces_the_older(kept: Kept, pretender: Pretender) -> None:
     pretender.answer = kept.authority.list(5, 6)
     assert kept.fetch() == 0
     assert kept.gate.list.read_bytes() == pretender.answer and kept.reloads == 2
     assert kept.fetch() == 0 and kept.reloads == 2
 
 
-def test_a_list_soon_to_run_out_is_loaded_anew_though_it_names_nobody_new(kept: Kept, pretender: Pretender) -> None:
+def test_expiring_revocation_list_is_reloaded_without_new_entries(kept: Kept, pretender: Pretender) -> None:
     pretender.answer = kept.authority.list(5, age=50, good_for=800)
     assert kept.fetch() == 0 and kept.reloads == 1
     (kept.gate.folder / "crl.loaded.pem").write_bytes(pretender.answer)
@@ -304,7 +302,7 @@ def _aged(kept: Kept, *names: str) -> None:
         os.utime(kept.gate.folder / name, (then, then))
 
 
-def test_while_leases_are_overdue_what_is_open_ends_every_half_a_minute(kept: Kept, pretender: Pretender) -> None:
+def test_overdue_leases_make_the_gateway_end_connections_every_30_s(kept: Kept, pretender: Pretender) -> None:
     _aged(kept, "crl.loaded.pem")
     assert kept.fetch() == 0 and kept.reloads == 1
     pretender.overdue = True
@@ -315,7 +313,7 @@ def test_while_leases_are_overdue_what_is_open_ends_every_half_a_minute(kept: Ke
 
 
 @pytest.mark.parametrize("answer", [b"", b"<html>"])
-def test_while_no_list_comes_what_is_open_ends_every_half_a_minute(
+def test_missing_revocation_list_makes_the_gateway_end_connections_every_30_s(
     kept: Kept, pretender: Pretender, answer: bytes
 ) -> None:
     pretender.answer = answer
@@ -328,7 +326,7 @@ def test_while_no_list_comes_what_is_open_ends_every_half_a_minute(
 
 
 @pytest.mark.parametrize("worse", ["empty", "html", "cut", "forged", "older", "run out", "turned"])
-def test_a_worse_list_leaves_the_old_one_in_place(kept: Kept, pretender: Pretender, worse: str) -> None:
+def test_invalid_revocation_list_keeps_the_old_one(kept: Kept, pretender: Pretender, worse: str) -> None:
     before, good = kept.gate.list.read_bytes(), kept.authority.list()
     der = bytearray(x509.load_pem_x509_crl(good).public_bytes(Encoding.DER))
     der[-1] ^= 1
@@ -345,19 +343,19 @@ def test_a_worse_list_leaves_the_old_one_in_place(kept: Kept, pretender: Pretend
     assert kept.gate.list.read_bytes() == before and kept.reloads == 1
 
 
-def test_no_broker_leaves_the_old_list_in_place(kept: Kept) -> None:
+def test_unreachable_broker_keeps_the_old_revocation_list(kept: Kept) -> None:
     before = kept.gate.list.read_bytes()
     kept.gate.broker = f"http://127.0.0.1:{free_port()}"
     assert kept.fetch() != 0 and kept.gate.list.read_bytes() == before
 
 
-def test_a_gateway_that_does_not_reload_is_told_again(kept: Kept, pretender: Pretender) -> None:
+def test_failed_gateway_reload_is_repeated(kept: Kept, pretender: Pretender) -> None:
     pretender.answer = kept.authority.list(5, 6)
     assert kept.gate.refresh("false").returncode != 0
     assert kept.fetch() == 0 and kept.reloads == 2
 
 
-def test_what_the_command_leaves_running_keeps_no_list_from_being_fetched(kept: Kept, pretender: Pretender) -> None:
+def test_process_left_by_the_reload_command_does_not_block_fetching(kept: Kept, pretender: Pretender) -> None:
     pretender.answer = kept.authority.list(5, 6)
     folder = kept.gate.folder
     started = f"sleep 30 >/dev/null 2>&1 & echo $! > {folder}/left"
@@ -371,7 +369,7 @@ def test_what_the_command_leaves_running_keeps_no_list_from_being_fetched(kept: 
 
 
 @pytest.mark.parametrize("how", ["empty", "missing"])
-def test_without_a_list_nginx_does_not_start(asked: Replica, how: str) -> None:
+def test_nginx_does_not_start_without_a_revocation_list(asked: Replica, how: str) -> None:
     with gateway(asked.url, free_port(), asked.parts.vault.ca_certificate()) as made:
         made.list.unlink()
         if how == "empty":
@@ -381,7 +379,7 @@ def test_without_a_list_nginx_does_not_start(asked: Replica, how: str) -> None:
 
 
 @pytest.mark.whole
-def test_with_a_list_that_has_run_out_nobody_is_let_in(asked: Replica, pretender: Pretender) -> None:
+def test_expired_revocation_list_refuses_everyone(asked: Replica, pretender: Pretender) -> None:
     authority, now = Authority(), datetime.now(UTC)
     builder = x509.CertificateBuilder().issuer_name(authority.name).public_key(GUEST.key.public_key()).serial_number(9)
     subject = [

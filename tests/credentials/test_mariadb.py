@@ -44,7 +44,7 @@ def session(ward: Mariadb, handed: Handed) -> Iterator[Session]:
         opened.close()
 
 
-def test_columns_and_rows_of_the_slice_and_nothing_else(session: Session, handed: Handed) -> None:
+def test_guest_reads_only_columns_and_rows_of_the_slice(session: Session, handed: Handed) -> None:
     assert handed.values is not None
     rows = ask(session, f"SELECT * FROM {handed.values['relation']}")
     assert len(rows) == BERLIN
@@ -118,7 +118,7 @@ _REFUSED = {
 
 
 @pytest.mark.parametrize("what", list(_REFUSED))
-def test_refused(session: Session, handed: Handed, what: str) -> None:
+def test_statement_is_refused(session: Session, handed: Handed, what: str) -> None:
     assert handed.values is not None
     for statement in _REFUSED[what]:
         with pytest.raises(pymysql.Error) as refused:
@@ -126,11 +126,11 @@ def test_refused(session: Session, handed: Handed, what: str) -> None:
         assert refused.value.args[0] in _REFUSALS, (statement, refused.value)
 
 
-def test_no_file_is_read(session: Session) -> None:
+def test_guest_cannot_read_server_files(session: Session) -> None:
     assert ask(session, "SELECT load_file('/etc/passwd')") == ((None,),)
 
 
-def test_a_guest_ends_nobody_elses_session(session: Session, ward: Mariadb) -> None:
+def test_guest_cannot_kill_other_sessions(session: Session, ward: Mariadb) -> None:
     with ward.admin() as admin:
         ((number,),) = ask(admin, "SELECT connection_id()")
         with pytest.raises(pymysql.OperationalError, match="not owner"):
@@ -140,7 +140,7 @@ def test_a_guest_ends_nobody_elses_session(session: Session, ward: Mariadb) -> N
         assert ask(admin, "SELECT connection_id()") == ((number,),)
 
 
-def test_a_guest_sees_itself_its_view_and_nobody_else(session: Session, handed: Handed, ward: Mariadb) -> None:
+def test_guest_sees_only_itself_and_its_view(session: Session, handed: Handed, ward: Mariadb) -> None:
     """What else is there, and who else, stays unknown, though other slices and sessions are there."""
     assert handed.values is not None
     user, view = handed.values["username"], handed.values["relation"].partition(".")[2]
@@ -156,7 +156,7 @@ def test_a_guest_sees_itself_its_view_and_nobody_else(session: Session, handed: 
     assert grantees == {f"'{user}'@'%'"}
 
 
-def test_rows_outside_the_slice_do_not_show_through_errors(ward: Mariadb, session: Session, handed: Handed) -> None:
+def test_errors_do_not_reveal_rows_outside_the_slice(ward: Mariadb, session: Session, handed: Handed) -> None:
     """Age 21 is in Paris only. An index lets the guest's own condition run first, where the view does not forbid it."""
     assert handed.values is not None
     relation, user = handed.values["relation"], handed.values["username"]
@@ -174,7 +174,7 @@ def test_rows_outside_the_slice_do_not_show_through_errors(ward: Mariadb, sessio
     ward.ask("DROP VIEW guestkey_slices.leaky")
 
 
-def test_a_fourth_session_is_one_too_many(ward: Mariadb, handed: Handed) -> None:
+def test_fourth_session_is_refused(ward: Mariadb, handed: Handed) -> None:
     assert handed.values is not None
     sessions = [ward.guest(handed.values) for _ in range(3)]
     with pytest.raises(pymysql.OperationalError, match="max_user_connections"):
@@ -183,7 +183,7 @@ def test_a_fourth_session_is_one_too_many(ward: Mariadb, handed: Handed) -> None
         opened.close()
 
 
-def test_nobody_logs_in_without_tls(ward: Mariadb, handed: Handed) -> None:
+def test_login_without_tls_is_refused(ward: Mariadb, handed: Handed) -> None:
     assert handed.values is not None
     user, password = handed.values["username"], handed.values["password"]
     ward.guest(handed.values).close()
@@ -191,7 +191,7 @@ def test_nobody_logs_in_without_tls(ward: Mariadb, handed: Handed) -> None:
         pymysql.connect(host="127.0.0.1", port=ward.port, user=user, password=password, ssl_disabled=True)
 
 
-def test_no_password_is_written_to_the_servers_own_files(ward: Mariadb, handed: Handed) -> None:
+def test_server_files_contain_no_password(ward: Mariadb, handed: Handed) -> None:
     assert handed.values is not None
     ward.ask("FLUSH BINARY LOGS")
     written = [file.read_bytes() for file in sorted((ward.folder / "data").glob("bin.0*"))]
@@ -213,7 +213,7 @@ def test_no_password_is_written_to_the_servers_own_files(ward: Mariadb, handed: 
         ["SET autocommit = 0", "SELECT * FROM {full} LOCK IN SHARE MODE"],
     ],
 )
-def test_what_a_guest_can_do_does_not_keep_it_alive(world: World, ward: Mariadb, tricks: list[str]) -> None:
+def test_guest_cannot_prevent_its_end(world: World, ward: Mariadb, tricks: list[str]) -> None:
     signed, dataset = ward_guest(world, WARD_EVERY_ROW)
     made = world.issue(signed, dataset)
     assert made.values is not None
@@ -235,7 +235,7 @@ def test_what_a_guest_can_do_does_not_keep_it_alive(world: World, ward: Mariadb,
         assert ask(admin, "SELECT is_free_lock('mine')") == ((1,),)
 
 
-def test_the_whole_slice_is_shown_where_nothing_is_filtered(world: World, ward: Mariadb) -> None:
+def test_slice_without_filters_shows_all_rows(world: World, ward: Mariadb) -> None:
     signed, dataset = ward_guest(world, WARD_EVERY_ROW)
     made = world.issue(signed, dataset)
     assert made.values is not None
@@ -244,14 +244,14 @@ def test_the_whole_slice_is_shown_where_nothing_is_filtered(world: World, ward: 
 
 
 @pytest.mark.parametrize("who", ["root", "guestkey_watch", "gk", "%", "gkx1", "", "gk_a'b", "gk_a\n", "gk_A", "gk_%"])
-def test_the_hands_of_the_worker_touch_nobody_else(world: World, ward: Mariadb, who: str) -> None:
+def test_worker_procedures_affect_only_guests(world: World, ward: Mariadb, who: str) -> None:
     before = ward.ask("SELECT Host, User, Priv FROM mysql.global_priv ORDER BY Host, User")
     with connected(world.ender.vault, "ward", "watch") as hands, pytest.raises(pymysql.Error, match="not the name"):
         ask(hands, "CALL guestkey_ops.end_guest(%s)", who)
     assert ward.ask("SELECT Host, User, Priv FROM mysql.global_priv ORDER BY Host, User") == before
 
 
-def test_no_login_of_ours_holds_a_right_over_accounts(ward: Mariadb) -> None:
+def test_broker_logins_have_no_rights_over_accounts(ward: Mariadb) -> None:
     granted = {
         user: [row[0].replace("`", "") for row in ward.ask(f"SHOW GRANTS FOR guestkey_{user}@'%'")]
         for user in ("minter", "watch", "registrar")
@@ -273,7 +273,7 @@ def test_no_login_of_ours_holds_a_right_over_accounts(ward: Mariadb) -> None:
     )
 
 
-def test_a_user_half_made_is_taken_back(world: World, ward: Mariadb) -> None:
+def test_partly_created_user_is_removed(world: World, ward: Mariadb) -> None:
     """The view is gone: the user was made, its right was refused."""
     handle = f"{world.parts.tag}-lhalf"
     with pytest.raises(pymysql.Error):

@@ -72,9 +72,7 @@ def close(*sessions: Session) -> None:
 
 
 @pytest.mark.parametrize("by_hand", [False, True], ids=["OpenBao told", "by hand alone"])
-def test_reconnecting_without_pause_does_not_survive(
-    world: World, ward: Mariadb, handed: Handed, by_hand: bool
-) -> None:
+def test_constantly_reconnecting_guest_is_ended(world: World, ward: Mariadb, handed: Handed, by_hand: bool) -> None:
     for _ in range(3):
         with clinging(partial(log_in, ward, handed), pymysql.Error, close) as sessions:
             assert KIND.end(world.ender.vault, to_end(world, handed, by_hand=by_hand)) == CONFIRMED
@@ -84,7 +82,7 @@ def test_reconnecting_without_pause_does_not_survive(
     KIND.end(world.ender.vault, to_end(world, handed))
 
 
-def test_openbao_alone_ends_who_reconnects_without_pause(world: World, ward: Mariadb) -> None:
+def test_openbao_alone_ends_a_constantly_reconnecting_guest(world: World, ward: Mariadb) -> None:
     """As it does when the broker is gone: its one call must leave nobody in who came while the account was locked."""
     for _ in range(10):
         handed = world.issue(*ward_guest(world))
@@ -96,7 +94,7 @@ def test_openbao_alone_ends_who_reconnects_without_pause(world: World, ward: Mar
         assert KIND.end(world.ender.vault, to_end(world, handed)) == CONFIRMED
 
 
-def test_a_session_outlives_its_dropped_user_until_it_is_ended(world: World, ward: Mariadb, handed: Handed) -> None:
+def test_session_of_a_dropped_user_is_ended(world: World, ward: Mariadb, handed: Handed) -> None:
     """Why dropping the user is not enough: what it was reading, it goes on reading."""
     session = log_in(ward, handed)
     assert handed.values is not None
@@ -126,7 +124,7 @@ def test_a_session_outlives_its_dropped_user_until_it_is_ended(world: World, war
         "SELECT count(*) FROM {relation} a, {relation} b, {relation} c, {relation} d, {relation} e",
     ],
 )
-def test_a_busy_session_ends_too(world: World, ward: Mariadb, handed: Handed, busy: str) -> None:
+def test_busy_session_is_ended(world: World, ward: Mariadb, handed: Handed, busy: str) -> None:
     assert handed.values is not None
     session, relation = log_in(ward, handed), handed.values["relation"]
     with ThreadPoolExecutor(1) as pool:
@@ -139,7 +137,7 @@ def test_a_busy_session_ends_too(world: World, ward: Mariadb, handed: Handed, bu
     close(session)
 
 
-def test_a_log_in_under_way_does_not_come_through(world: World, ward: Mariadb, handed: Handed) -> None:
+def test_login_in_progress_is_ended(world: World, ward: Mariadb, handed: Handed) -> None:
     """The server has looked the user up and waits for its answer, and meanwhile the user ends."""
     asked, answer = threading.Event(), threading.Event()
 
@@ -167,14 +165,14 @@ def test_a_log_in_under_way_does_not_come_through(world: World, ward: Mariadb, h
     assert ward.traces(handed.lease.id) == 0
 
 
-def test_ending_twice_and_at_once_is_fine(world: World, ward: Mariadb, handed: Handed) -> None:
+def test_ending_twice_and_concurrently_succeeds(world: World, ward: Mariadb, handed: Handed) -> None:
     lease = to_end(world, handed)
     with ThreadPoolExecutor(4) as pool:
         outcomes = list(pool.map(lambda _: KIND.end(world.ender.vault, lease), range(4)))
     assert outcomes == [CONFIRMED] * 4
 
 
-def test_openbao_being_down_does_not_keep_a_guest_in(world: World, ward: Mariadb, handed: Handed) -> None:
+def test_guest_is_ended_while_openbao_is_down(world: World, ward: Mariadb, handed: Handed) -> None:
     ender = vault_of(world.settings, "ender")
     stranger = LeaseToEnd("l0", f"{world.parts.tag}-l0", WARD_DEIDENTIFIED)
     assert KIND.end(ender, stranger) == CONFIRMED
@@ -192,7 +190,7 @@ def test_openbao_being_down_does_not_keep_a_guest_in(world: World, ward: Mariadb
 
 
 @pytest.mark.whole
-def test_a_frozen_server_holds_nobody_for_ever_and_is_named(world: World, ward: Mariadb, handed: Handed) -> None:
+def test_frozen_server_times_out_and_is_named(world: World, ward: Mariadb, handed: Handed) -> None:
     began = time.monotonic()
     with ward.frozen():
         with pytest.raises((NotEnded, BackendDown)):
@@ -203,7 +201,7 @@ def test_a_frozen_server_holds_nobody_for_ever_and_is_named(world: World, ward: 
     assert KIND.end(world.ender.vault, to_end(world, handed)) == CONFIRMED
 
 
-def test_a_lease_openbao_has_lost_is_ended_by_hand(world: World, ward: Mariadb, handed: Handed) -> None:
+def test_lease_lost_by_openbao_is_ended_directly(world: World, ward: Mariadb, handed: Handed) -> None:
     session, lease = log_in(ward, handed), world.lease(handed.lease.id)
     lost = LeaseToEnd(lease.id, lease.handle, WARD_DEIDENTIFIED, "database/creds/gk-gone/nothing")
     assert KIND.end(world.ender.vault, lost) == CONFIRMED
@@ -211,7 +209,7 @@ def test_a_lease_openbao_has_lost_is_ended_by_hand(world: World, ward: Mariadb, 
     close(session)
 
 
-def test_what_an_operator_types_ends_it(world: World, ward: Mariadb, handed: Handed) -> None:
+def test_manual_command_for_the_operator_ends_the_user(world: World, ward: Mariadb, handed: Handed) -> None:
     session = log_in(ward, handed)
     ward.ask(KIND.by_hand(to_end(world, handed)))
     assert not lives(session)
@@ -219,7 +217,7 @@ def test_what_an_operator_types_ends_it(world: World, ward: Mariadb, handed: Han
     assert KIND.end(world.ender.vault, to_end(world, handed)) == CONFIRMED
 
 
-def test_a_backend_that_cannot_confirm_is_not_believed(
+def test_unconfirmed_end_is_not_accepted(
     world: World, ward: Mariadb, handed: Handed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody takes the procedure away that ends guests: the user lives on, and is said to."""
@@ -233,14 +231,14 @@ def test_a_backend_that_cannot_confirm_is_not_believed(
     assert KIND.end(world.ender.vault, to_end(world, handed)) == CONFIRMED
 
 
-def test_a_renewal_lengthens_what_openbao_would_end(world: World, ward: Mariadb, handed: Handed) -> None:
+def test_renewal_extends_the_openbao_lease(world: World, ward: Mariadb, handed: Handed) -> None:
     KIND.renew(world.parts.vault, to_end(world, handed), 200)
     with pytest.raises(BackendDown):
         KIND.renew(world.parts.vault, to_end(world, handed), 25 * 3600)
     KIND.end(world.ender.vault, to_end(world, handed))
 
 
-def test_what_is_never_activated_dies_by_itself_sessions_included(world: World, ward: Mariadb) -> None:
+def test_never_activated_user_and_sessions_expire(world: World, ward: Mariadb) -> None:
     """OpenBao ends a user with its token, without any sweeper: here after two seconds instead of sixty."""
     _, dataset = ward_guest(world)
     slice_id, lease_id = world.slice_id(dataset), f"l{'0' * 24}zy"
@@ -256,7 +254,7 @@ def test_what_is_never_activated_dies_by_itself_sessions_included(world: World, 
     close(session)
 
 
-def test_a_user_nobody_recorded_is_found_and_ended(world: World, ward: Mariadb) -> None:
+def test_user_without_a_lease_is_found_and_ended(world: World, ward: Mariadb) -> None:
     _, dataset = ward_guest(world)
     slice_id, lease_id = world.slice_id(dataset), f"l{'0' * 24}zx"
     policies = KIND.policies(slice_id, "read")
@@ -281,7 +279,7 @@ def test_only_users_of_this_installation_are_listed(world: World, ward: Mariadb,
     KIND.end(world.ender.vault, to_end(world, handed))
 
 
-def test_the_operator_ends_it_with_neither_records_nor_openbao(
+def test_operator_ends_users_without_records_and_openbao(
     world: World, ward: Mariadb, handed: Handed, tmp_path: Path
 ) -> None:
     login, session = tmp_path / "watch", log_in(ward, handed)

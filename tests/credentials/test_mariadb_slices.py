@@ -89,7 +89,7 @@ def test_a_binding_that_could_widen_a_slice_is_refused(change: dict[str, Any]) -
     ],
 )
 @pytest.mark.parametrize("mode", ["STRICT_TRANS_TABLES", "NO_BACKSLASH_ESCAPES,ANSI_QUOTES"])
-def test_every_operator_means_what_it_says_and_a_literal_is_never_sql(
+def test_filter_operators_work_and_literals_are_escaped(
     ward: Mariadb, setup: Vault, slice_id: str, row: list[Any], count: int, mode: str
 ) -> None:
     ((before,),) = ward.ask("SELECT @@GLOBAL.sql_mode")
@@ -130,7 +130,7 @@ def test_a_literal_of_another_type_fails_the_slice(ward: Mariadb, setup: Vault, 
         (["name", "=", "acmé"], {4}),
     ],
 )
-def test_texts_are_told_apart_by_every_byte(
+def test_texts_are_compared_by_bytes(
     ward: Mariadb, setup: Vault, slice_id: str, row: list[Any], shown: set[int]
 ) -> None:
     ward.ask("CREATE OR REPLACE TABLE clinic.parties (id int, name varchar(20)) CHARACTER SET latin1")
@@ -144,9 +144,7 @@ def test_texts_are_told_apart_by_every_byte(
     ("change", "said"),
     [({"table": "nowhere"}, "no such table"), ({"columns": ["id", "salary"]}, "no column salary")],
 )
-def test_a_slice_that_cannot_be_fails_with_the_reason(
-    ward: Mariadb, setup: Vault, change: dict[str, Any], said: str
-) -> None:
+def test_impossible_slice_fails_with_the_reason(ward: Mariadb, setup: Vault, change: dict[str, Any], said: str) -> None:
     with pytest.raises(Invalid, match=said):
         register(setup, new_id("sl"), WARD | {"columns": ["id"], "rows": []} | change)
 
@@ -171,7 +169,7 @@ def test_registering_again_changes_what_is_shown(ward: Mariadb, setup: Vault, sl
     assert ward.ask(f"SELECT * FROM {view_of(slice_id)}") == ((1,),)
 
 
-def test_what_is_unregistered_leaves_nothing(world: World, ward: Mariadb, setup: Vault) -> None:
+def test_unregistering_removes_everything(world: World, ward: Mariadb, setup: Vault) -> None:
     slice_id = new_id("sl")
     register(setup, slice_id, WARD_DEIDENTIFIED)
     views = "SELECT count(*) FROM information_schema.views WHERE table_name = %s"
@@ -186,7 +184,7 @@ def test_what_is_unregistered_leaves_nothing(world: World, ward: Mariadb, setup:
 
 
 @pytest.mark.parametrize("name", ["nowhere", "data"], ids=["unknown", "a database of PostgreSQL"])
-def test_a_connection_that_is_none_of_mariadbs_is_a_backend_that_is_down(setup: Vault, name: str) -> None:
+def test_unknown_connection_is_reported_as_backend_down(setup: Vault, name: str) -> None:
     with pytest.raises(BackendDown):
         register(setup, new_id("sl"), WARD_DEIDENTIFIED | {"connection": name})
 
@@ -198,7 +196,7 @@ def test_a_slice_id_that_could_widen_a_statement_is_refused(ward: Mariadb, setup
 
 
 @pytest.mark.parametrize("ca_file", ["", "/etc/ssl/certs/ca-certificates.crt", "/nowhere/ca.pem"])
-def test_another_server_cannot_pose_as_this_one(world: World, ward: Mariadb, setup: Vault, ca_file: str) -> None:
+def test_impostor_server_is_refused(world: World, ward: Mariadb, setup: Vault, ca_file: str) -> None:
     """A name that leads here is not in its certificate, and neither is its authority known to the system."""
     url = setup.secret("connections/ward/registrar")["url"]
     posing = url.replace(str(ward.ca_file), ca_file) if ca_file else url.replace("127.0.0.1", "localhost")
@@ -208,7 +206,7 @@ def test_another_server_cannot_pose_as_this_one(world: World, ward: Mariadb, set
         connected(setup, "posing", "registrar")
 
 
-def test_tls_is_left_out_on_this_machine_only() -> None:
+def test_tls_can_be_disabled_only_for_localhost() -> None:
     assert MariadbConnection(host="127.0.0.1", ssl="off").ssl == "off"
     for host in ("db.example.com", "127.0.0.1.example.com", "10.0.0.1"):
         assert not is_loopback(host)

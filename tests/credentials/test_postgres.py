@@ -62,7 +62,7 @@ def session(world: World, handed: Handed) -> Iterator[Session]:
         yield opened
 
 
-def test_columns_and_rows_of_the_slice_and_nothing_else(session: Session, handed: Handed) -> None:
+def test_guest_reads_only_columns_and_rows_of_the_slice(session: Session, handed: Handed) -> None:
     assert handed.values is not None
     rows = session.execute(f"SELECT * FROM {handed.values['relation']}").fetchall()
     assert len(rows) == BERLIN
@@ -123,7 +123,7 @@ def test_columns_and_rows_of_the_slice_and_nothing_else(session: Session, handed
         "BEGIN; SELECT count(*) FROM {relation}; PREPARE TRANSACTION 'mine'",
     ],
 )
-def test_refused(session: Session, handed: Handed, statement: str) -> None:
+def test_statement_is_refused(session: Session, handed: Handed, statement: str) -> None:
     assert handed.values is not None
     relation = handed.values["relation"]
     group = "gks_" + relation.removeprefix("slices.v_")
@@ -132,7 +132,7 @@ def test_refused(session: Session, handed: Handed, statement: str) -> None:
     assert refused.value.sqlstate in _REFUSALS
 
 
-def test_rows_outside_the_slice_do_not_show_through_errors_or_statistics(session: Session, handed: Handed) -> None:
+def test_errors_and_statistics_do_not_reveal_rows_outside_the_slice(session: Session, handed: Handed) -> None:
     """Without the security barrier the condition below would run first, and stumble over a hidden row."""
     assert handed.values is not None
     relation = handed.values["relation"]
@@ -141,7 +141,7 @@ def test_rows_outside_the_slice_do_not_show_through_errors_or_statistics(session
     assert session.execute("SELECT count(*) FROM pg_stats WHERE schemaname = 'clinic'").fetchone() == (0,)
 
 
-def test_other_databases_are_closed(world: World, handed: Handed) -> None:
+def test_guest_cannot_connect_to_other_databases(world: World, handed: Handed) -> None:
     assert handed.values is not None
     for database in ("postgres", "template1"):
         with pytest.raises(psycopg.OperationalError, match="permission denied"):
@@ -154,7 +154,7 @@ def test_other_databases_are_closed(world: World, handed: Handed) -> None:
             )
 
 
-def test_a_fourth_session_is_one_too_many(world: World, handed: Handed) -> None:
+def test_fourth_session_is_refused(world: World, handed: Handed) -> None:
     sessions = [world.connect(handed) for _ in range(3)]
     with pytest.raises(psycopg.OperationalError, match="too many connections"):
         world.connect(handed)
@@ -162,7 +162,7 @@ def test_a_fourth_session_is_one_too_many(world: World, handed: Handed) -> None:
         opened.close()
 
 
-def test_names_say_nothing_of_vendor_or_dataset(session: Session, world: World, handed: Handed) -> None:
+def test_backend_names_do_not_reveal_vendor_or_dataset(session: Session, world: World, handed: Handed) -> None:
     """Every database user can list roles and relations, so their names must be opaque."""
     names = session.execute(
         "SELECT rolname FROM pg_roles UNION SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
@@ -181,7 +181,7 @@ def test_names_say_nothing_of_vendor_or_dataset(session: Session, world: World, 
         "SET statement_timeout = 0; SET default_transaction_read_only = off",
     ],
 )
-def test_what_a_guest_can_do_does_not_keep_it_alive(session: Session, handed: Handed, trick: str) -> None:
+def test_guest_cannot_prevent_its_end(session: Session, handed: Handed, trick: str) -> None:
     """The fixture ends the lease afterwards and asserts that nothing is left."""
     try:
         session.execute(trick)
@@ -191,19 +191,19 @@ def test_what_a_guest_can_do_does_not_keep_it_alive(session: Session, handed: Ha
         session.execute(trick)
 
 
-def test_an_object_the_user_owns_does_not_stop_its_end(world: World, handed: Handed) -> None:
+def test_object_owned_by_the_user_does_not_prevent_its_end(world: World, handed: Handed) -> None:
     user = user_of(handed.lease.handle)
     with world.admin() as admin:
         admin.execute(f'CREATE TABLE public.owned (x int); ALTER TABLE public.owned OWNER TO "{user}"')
 
 
-def test_a_user_dropped_by_hand_ends_cleanly(world: World, handed: Handed) -> None:
+def test_manually_dropped_user_ends_cleanly(world: World, handed: Handed) -> None:
     with world.admin() as admin:
         admin.execute(f'DROP OWNED BY "{user_of(handed.lease.handle)}"')
         admin.execute(f'DROP ROLE "{user_of(handed.lease.handle)}"')
 
 
-def test_a_lease_openbao_has_lost_is_ended_in_postgresql_by_hand(world: World) -> None:
+def test_lease_lost_by_openbao_is_ended_in_postgresql(world: World) -> None:
     signed, dataset, _ = world.guest()
     made = world.issue(signed, dataset)
     lease = world.lease(made.lease.id)
@@ -221,7 +221,7 @@ def test_a_lease_openbao_has_lost_is_ended_in_postgresql_by_hand(world: World) -
     assert kind.end(world.ender.vault, LeaseToEnd(lease.id, lease.handle, binding)) == confirmed
 
 
-def test_what_is_never_activated_dies_by_itself(world: World) -> None:
+def test_never_activated_user_expires(world: World) -> None:
     """OpenBao ends a user with its token, without any sweeper: here after two seconds instead of sixty."""
     _, dataset, _ = world.guest()
     slice_id = world.slice_id(dataset)
@@ -235,7 +235,7 @@ def test_what_is_never_activated_dies_by_itself(world: World) -> None:
         time.sleep(0.2)
 
 
-def test_the_brokers_own_token_dying_ends_no_lease_and_is_replaced(world: World, handed: Handed) -> None:
+def test_expired_broker_token_is_replaced_and_leases_stay(world: World, handed: Handed) -> None:
     world.parts.vault._client.token = "s.dead"
     signed, dataset, _ = world.guest()
     again = world.issue(signed, dataset)
@@ -244,7 +244,7 @@ def test_the_brokers_own_token_dying_ends_no_lease_and_is_replaced(world: World,
             assert opened.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_a_child_token_opens_exactly_one_path(world: World) -> None:
+def test_child_token_can_read_exactly_one_path(world: World) -> None:
     from broker.keystore.vault import VaultRefused
 
     _, one, _ = world.guest()
@@ -256,7 +256,7 @@ def test_a_child_token_opens_exactly_one_path(world: World) -> None:
         world.parts.vault.database_credential(token, role_of(world.slice_id(other)))
 
 
-def test_many_ending_at_once(world: World) -> None:
+def test_many_leases_end_together(world: World) -> None:
     signed, dataset, grant = world.guest()
     made = [world.issue(signed, dataset) for _ in range(5)]
     with world.database.transaction() as tx:
@@ -271,7 +271,7 @@ def test_many_ending_at_once(world: World) -> None:
         assert world.events(handed_.lease.id).count("lease.revoked") == 1
 
 
-def test_a_backend_that_cannot_confirm_is_tried_again_and_said_so(world: World) -> None:
+def test_unconfirmed_end_is_retried_and_reported(world: World) -> None:
     signed, dataset, _ = world.guest()
     made = world.issue(signed, dataset)
     with pytest.MonkeyPatch.context() as patched:
@@ -317,7 +317,7 @@ def test_a_binding_that_could_widen_a_slice_is_refused(change: dict[str, Any]) -
     assert refused.value.field.startswith("/binding")
 
 
-def test_a_literal_is_never_sql(world: World) -> None:
+def test_filter_literals_are_escaped(world: World) -> None:
     hostile = "x' OR '1'='1"
     binding = PostgresBinding.parse(CLINIC | {"columns": ["id"], "rows": [["name", "=", hostile]]})
     with world.admin() as admin:
@@ -332,7 +332,7 @@ def test_a_literal_is_never_sql(world: World) -> None:
         ({"rows": [["age", "=", "old"]]}, "another type"),
     ],
 )
-def test_a_slice_that_cannot_be_is_failed_with_the_reason(world: World, change: dict[str, Any], said: str) -> None:
+def test_impossible_slice_fails_with_the_reason(world: World, change: dict[str, Any], said: str) -> None:
     from broker.kinds.postgres.slices import register
 
     binding = CLINIC | {"columns": ["id"], "rows": []} | change

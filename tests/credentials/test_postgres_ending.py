@@ -53,7 +53,7 @@ def together(world: World, handed: Sequence[Handed]) -> list[str]:
 
 
 @pytest.mark.parametrize("by_hand", [False, True], ids=["through OpenBao", "by hand"])
-def test_reconnecting_without_pause_does_not_survive(world: World, handed: Handed, by_hand: bool) -> None:
+def test_constantly_reconnecting_guest_is_ended(world: World, handed: Handed, by_hand: bool) -> None:
     for _ in range(3):
         with reconnecting(world, handed) as sessions:
             assert KIND.end(world.ender.vault, to_end(world, handed, by_hand=by_hand)) == CONFIRMED
@@ -64,7 +64,7 @@ def test_reconnecting_without_pause_does_not_survive(world: World, handed: Hande
     KIND.end(world.ender.vault, to_end(world, handed))
 
 
-def test_reconnecting_without_pause_does_not_survive_where_many_end_together(world: World) -> None:
+def test_constantly_reconnecting_guest_is_ended_among_many(world: World) -> None:
     for _ in range(3):
         signed, dataset, _ = world.guest()
         held = [world.issue(signed, dataset) for _ in range(5)]
@@ -88,7 +88,7 @@ def test_many_sessions_end_at_once(world: World) -> None:
     assert not any(_reads(session) for session in sessions)
 
 
-def test_one_that_cannot_be_dropped_keeps_none_of_the_others(world: World) -> None:
+def test_undroppable_user_does_not_stop_ending_others(world: World) -> None:
     signed, dataset, _ = world.guest()
     held = [world.issue(signed, dataset) for _ in range(4)]
     user = user_of(held[2].lease.handle)
@@ -108,7 +108,7 @@ def test_one_that_cannot_be_dropped_keeps_none_of_the_others(world: World) -> No
     assert together(world, [held[2]]) == [CONFIRMED]
 
 
-def test_a_session_that_outlived_its_user_is_found_and_ended(world: World) -> None:
+def test_session_of_a_dropped_user_is_found_and_ended(world: World) -> None:
     """As OpenBao's default statements leave it: the user dropped, the session reading on without a name."""
     signed, dataset, _ = world.guest()
     held = [world.issue(signed, dataset) for _ in range(2)]
@@ -122,7 +122,7 @@ def test_a_session_that_outlived_its_user_is_found_and_ended(world: World) -> No
 
 
 @pytest.mark.whole
-def test_a_server_that_freezes_under_many_holds_nobody_for_ever(world: World) -> None:
+def test_server_frozen_while_ending_many_times_out(world: World) -> None:
     signed, dataset, _ = world.guest()
     held = [world.issue(signed, dataset) for _ in range(3)]
     ender = vault_of(world.settings, "ender")
@@ -139,7 +139,7 @@ def test_a_server_that_freezes_under_many_holds_nobody_for_ever(world: World) ->
     assert together(world, held) == [CONFIRMED] * 3
 
 
-def test_what_ended_by_hand_is_forgotten_by_openbao_without_its_pause(world: World, handed: Handed) -> None:
+def test_openbao_lease_of_a_manually_ended_user_is_removed_at_once(world: World, handed: Handed) -> None:
     lease = to_end(world, handed)
     assert together(world, [handed]) == [CONFIRMED]
     times = []
@@ -166,7 +166,7 @@ def test_held_cursors_transactions_and_locks_end_with_the_user(world: World, han
         assert admin.execute("SELECT count(*) FROM pg_locks WHERE pid = %s", (pid,)).fetchone() == (0,)
 
 
-def test_ending_twice_and_at_once_is_fine(world: World, handed: Handed) -> None:
+def test_ending_twice_and_concurrently_succeeds(world: World, handed: Handed) -> None:
     lease = to_end(world, handed)
     with ThreadPoolExecutor(4) as pool:
         outcomes = list(pool.map(lambda _: _outcome(world, lease), range(4)))
@@ -174,7 +174,7 @@ def test_ending_twice_and_at_once_is_fine(world: World, handed: Handed) -> None:
     assert KIND.end(world.ender.vault, lease) == CONFIRMED
 
 
-def test_openbao_being_down_does_not_keep_a_guest_in(world: World, handed: Handed) -> None:
+def test_guest_is_ended_while_openbao_is_down(world: World, handed: Handed) -> None:
     ender = vault_of(world.settings, "ender")
     stranger = LeaseToEnd("l0", f"{world.parts.tag}-l0", DEIDENTIFIED)
     assert KIND.end(ender, stranger) == CONFIRMED
@@ -193,9 +193,7 @@ def test_openbao_being_down_does_not_keep_a_guest_in(world: World, handed: Hande
 
 
 @pytest.mark.whole
-def test_a_server_that_freezes_meanwhile_holds_nobody_for_ever(
-    world: World, handed: Handed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_frozen_while_ending_times_out(world: World, handed: Handed, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = postgres_ending.UserSnapshot
 
     def freezing(*arguments: Any) -> postgres_ending.UserSnapshot:
@@ -214,7 +212,7 @@ def test_a_server_that_freezes_meanwhile_holds_nobody_for_ever(
     assert KIND.end(world.ender.vault, to_end(world, handed)) == CONFIRMED
 
 
-def test_a_lease_openbao_gave_up_is_ended_all_the_same(world: World, handed: Handed) -> None:
+def test_lease_given_up_by_openbao_is_ended(world: World, handed: Handed) -> None:
     """What the user owns elsewhere makes the revocation statements fail."""
     user = user_of(handed.lease.handle)
     with world.admin("postgres") as admin:
@@ -234,7 +232,7 @@ def test_a_lease_openbao_gave_up_is_ended_all_the_same(world: World, handed: Han
     assert KIND.end(world.ender.vault, lease) == CONFIRMED
 
 
-def test_only_users_of_this_installation_are_listed_and_where_they_live(world: World, handed: Handed) -> None:
+def test_only_users_of_this_installation_are_listed_with_their_connection(world: World, handed: Handed) -> None:
     with world.admin() as admin:
         admin.execute("CREATE ROLE gk_zzzzzz_l1 LOGIN; CREATE ROLE guestkeeper LOGIN")
     bindings = [DEIDENTIFIED | {"connection": "nowhere"}, DEIDENTIFIED, DEIDENTIFIED | {"table": "other"}]
@@ -253,7 +251,7 @@ def test_only_users_of_this_installation_are_listed_and_where_they_live(world: W
 
 
 @pytest.mark.parametrize("who", ["postgres", "guestkey_watch", "guestkey_minter", "gk", "%", "gkx1"])
-def test_the_hands_of_the_worker_touch_nobody_else(world: World, who: str) -> None:
+def test_worker_procedures_affect_only_guests(world: World, who: str) -> None:
     with watch_session(world.ender.vault, "data") as hands, world.admin() as bystander:
         for function in ("close_door", "end_sessions", "drop_user"):
             hands.execute(f"SELECT guestkey_ops.{function}(%s)", (who,))

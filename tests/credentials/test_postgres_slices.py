@@ -55,9 +55,7 @@ def rows_of(world: World, slice_id: str) -> int:
     ],
 )
 @pytest.mark.parametrize("fast", [False, True])
-def test_every_operator_means_what_it_says(
-    world: World, setup: Vault, row: list[Any], count: int, *, fast: bool
-) -> None:
+def test_filter_operators_work(world: World, setup: Vault, row: list[Any], count: int, *, fast: bool) -> None:
     slice_id, binding = new_id("sl"), CLINIC | {"columns": ["id"], "rows": [row], "fast": fast}
     register(setup, slice_id, binding)
     assert rows_of(world, slice_id) == count
@@ -65,14 +63,14 @@ def test_every_operator_means_what_it_says(
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**63, -(2**64), "\ud800", "a\x00", None, "x" * 1001])
-def test_a_literal_that_would_fail_only_in_use_is_refused(value: object) -> None:
+def test_literal_that_fails_at_query_time_is_refused(value: object) -> None:
     for row in (["id", "=", value], ["id", "in", [1, value]]):
         with pytest.raises(Invalid):
             PostgresBinding.parse(CLINIC | {"columns": ["id"], "rows": [row]})
 
 
 @pytest.mark.parametrize("schema", ["slices", "slices_private", "guestkey_ops", "pg_toast"])
-def test_the_houses_own_schemas_are_no_data(schema: str) -> None:
+def test_own_and_system_schemas_cannot_be_slices(schema: str) -> None:
     with pytest.raises(Invalid, match="cannot be part"):
         PostgresBinding.parse(CLINIC | {"columns": ["id"], "schema": schema})
 
@@ -103,7 +101,7 @@ def test_a_column_the_registrar_may_not_read_fails_the_slice(world: World, setup
     unregister(setup, slice_id, guarded | {"columns": ["id"]})
 
 
-def test_an_unknown_connection_is_a_backend_that_is_down(setup: Vault) -> None:
+def test_unknown_connection_is_reported_as_backend_down(setup: Vault) -> None:
     with pytest.raises(BackendDown):
         register(setup, new_id("sl"), CLINIC | {"columns": ["id"], "connection": "nowhere"})
 
@@ -121,7 +119,7 @@ def test_registering_again_changes_what_is_shown_and_nothing_else(world: World, 
     world.change(Slice, slice_id, state="retired")
 
 
-def test_what_is_unregistered_leaves_nothing(world: World, setup: Vault) -> None:
+def test_unregistering_removes_everything(world: World, setup: Vault) -> None:
     slice_id = new_id("sl")
     register(setup, slice_id, DEIDENTIFIED)
     assert traces(world, slice_id) == 2
@@ -133,7 +131,7 @@ def test_what_is_unregistered_leaves_nothing(world: World, setup: Vault) -> None
         world.parts.vault.database_credential(token, role_of(slice_id))
 
 
-def test_a_database_connected_before_needs_no_administrator(
+def test_reconnecting_a_database_needs_no_administrator(
     world: World, setup: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the schema that guests cannot list, what stands behind a view lies beside it, and moves there later."""
@@ -204,7 +202,7 @@ def traces(world: World, slice_id: str) -> int:
     return int(row[0])
 
 
-def test_temporary_files_have_room_for_the_slice_of_a_large_table(world: World) -> None:
+def test_temporary_file_limit_allows_a_slice_of_a_large_table(world: World) -> None:
     """Rows behind a function pass through a temporary file: a bound below that would cut a slice off."""
     megabytes = 24
     with world.admin() as admin:

@@ -75,7 +75,7 @@ def writer(world: World) -> dict[str, str]:
 # -- what a session may do ------------------------------------------------------------------------------------------
 
 
-def test_a_reader_reads_its_prefix_with_every_call_that_tools_make(reader: dict[str, str]) -> None:
+def test_reader_can_read_its_prefix_with_the_calls_of_common_tools(reader: dict[str, str]) -> None:
     s3 = opened(reader)
     assert readable(reader)
     assert len(s3.list_objects(Bucket=BUCKET, Prefix="trials/")["Contents"]) >= PICTURES
@@ -113,18 +113,18 @@ def test_a_reader_reads_its_prefix_with_every_call_that_tools_make(reader: dict[
         lambda s3: s3.create_bucket(Bucket="mine"),
     ],
 )
-def test_a_reader_gets_no_further(reader: dict[str, str], beyond: Callable[[Any], object]) -> None:
+def test_reader_is_refused_outside_its_prefix(reader: dict[str, str], beyond: Callable[[Any], object]) -> None:
     assert refused(lambda: beyond(opened(reader)))
 
 
-def test_a_reader_deletes_nothing_by_the_dozen_and_sees_no_bucket(world: World, reader: dict[str, str]) -> None:
+def test_reader_cannot_bulk_delete_or_list_buckets(world: World, reader: dict[str, str]) -> None:
     gone = opened(reader).delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": "trials/0.json"}]})
     assert [error["Code"] for error in gone["Errors"]] == ["AccessDenied"]
     assert not opened(reader).list_buckets()["Buckets"]
     assert readable(reader)
 
 
-def test_a_writer_puts_and_cancels_under_its_prefix(world: World, writer: dict[str, str]) -> None:
+def test_writer_can_put_and_abort_uploads_under_its_prefix(world: World, writer: dict[str, str]) -> None:
     s3 = opened(writer)
     s3.put_object(Bucket=BUCKET, Key="trials/written.json", Body=b"{}")
     upload = s3.create_multipart_upload(Bucket=BUCKET, Key="trials/parts.json")["UploadId"]
@@ -153,7 +153,7 @@ def test_a_writer_puts_and_cancels_under_its_prefix(world: World, writer: dict[s
         lambda s3: s3.put_object_acl(Bucket=BUCKET, Key="trials/0.json", ACL="public-read"),
     ],
 )
-def test_a_writer_gets_no_further(writer: dict[str, str], beyond: Callable[[Any], object]) -> None:
+def test_writer_is_refused_outside_its_prefix(writer: dict[str, str], beyond: Callable[[Any], object]) -> None:
     assert refused(lambda: beyond(opened(writer)))
 
 
@@ -172,7 +172,7 @@ def test_a_session_cannot_make_another_one_or_a_key(reader: dict[str, str]) -> N
             beyond()
 
 
-def test_a_session_changes_nobodys_long_term_keys(world: World, reader: dict[str, str]) -> None:
+def test_session_cannot_change_long_term_keys(world: World, reader: dict[str, str]) -> None:
     """Left without a user's name, SeaweedFS takes these for one's own keys, and asks no policy."""
     iam, issuer = opened(reader, "iam"), world.stack.store.key("issuer").access_key_id
     attempts: tuple[Callable[[], object], ...] = (
@@ -188,20 +188,20 @@ def test_a_session_changes_nobodys_long_term_keys(world: World, reader: dict[str
     assert KIND.issue(world.parts.vault, None, lease_for(world)).values
 
 
-def test_the_rules_network_holds_for_the_session_too(world: World) -> None:
+def test_network_of_the_rule_applies_to_the_session(world: World) -> None:
     here = KIND.issue(world.parts.vault, None, lease_for(world, networks=("127.0.0.0/8",)))
     away = KIND.issue(world.parts.vault, None, lease_for(world, networks=("10.0.0.0/8", "192.0.2.0/24")))
     assert readable(here.values)
     assert not readable(away.values)
 
 
-def test_without_a_key_the_store_shows_nothing(world: World) -> None:
+def test_store_denies_requests_without_a_key(world: World) -> None:
     store = world.stack.store
     for path in ("", BUCKET, f"{BUCKET}/trials/0.json"):
         assert requests.get(f"{store.address}/{path}", timeout=5).status_code == 403
 
 
-def test_the_long_term_keys_can_do_one_thing_each(world: World) -> None:
+def test_each_long_term_key_can_do_only_its_task(world: World) -> None:
     store = world.stack.store
     issuer, ender = store.client(store.key("issuer")), store.client(store.key("ender"))
     for s3 in (issuer, ender):
@@ -212,7 +212,7 @@ def test_the_long_term_keys_can_do_one_thing_each(world: World) -> None:
     assert refused(lambda: issuer.put_bucket_policy(Bucket=BUCKET, Policy="{}"))
 
 
-def test_a_session_is_named_by_our_handle_and_is_over_when_its_lease_expires(world: World) -> None:
+def test_session_has_the_lease_handle_and_expires_with_the_lease(world: World) -> None:
     lease = lease_for(world)
     issued = KIND.issue(world.parts.vault, None, lease)
     assert opened(issued.values, "sts").get_caller_identity()["Arn"].endswith(f"/{lease.handle}")
@@ -224,7 +224,7 @@ def test_a_session_is_named_by_our_handle_and_is_over_when_its_lease_expires(wor
     assert issued.values["expires_at"] <= lease.expires_at.isoformat()
 
 
-def test_a_lease_shorter_than_any_session_says_its_own_end(world: World) -> None:
+def test_lease_shorter_than_the_minimum_session_shows_its_own_expiry(world: World) -> None:
     now = world.now()
     lease = lease_for(world, issued_at=now, expires_at=now + timedelta(minutes=2))
     issued = KIND.issue(world.parts.vault, None, lease)
@@ -234,7 +234,7 @@ def test_a_lease_shorter_than_any_session_says_its_own_end(world: World) -> None
 
 
 @pytest.mark.parametrize("prefix", ["trials/", "a b/`id`/", "it's/", 'say "x"/', "a!b;c&d|e>f/"])
-def test_the_command_shown_runs_nothing_that_a_prefix_says(prefix: str) -> None:
+def test_shown_command_escapes_the_prefix(prefix: str) -> None:
     binding = S3Binding.parse({**BINDING, "prefix": prefix})
     _, command = KIND.tool({"region": "us-east-1", "bucket": binding.bucket, "prefix": binding.prefix})
     spelled = ["sh", "-c", f"aws() {{ printf '%s\\n' \"$@\"; }}; {command}"]
@@ -280,7 +280,7 @@ def test_the_command_shown_runs_nothing_that_a_prefix_says(prefix: str) -> None:
         ("x" * LONGEST_PREFIX + "/", "at most 400"),
     ],
 )
-def test_a_prefix_that_could_mean_more_is_refused_with_its_own_reason(prefix: object, said: str) -> None:
+def test_ambiguous_prefix_is_refused_with_its_reason(prefix: object, said: str) -> None:
     with pytest.raises(Invalid, match="prefix") as refusal:
         S3Binding.parse({**BINDING, "prefix": prefix})
     assert refusal.value.field == "/binding/prefix"
@@ -292,13 +292,13 @@ def test_a_prefix_that_could_mean_more_is_refused_with_its_own_reason(prefix: ob
     ["", None, "ab", "A-bucket", "a_b", "a..b", "-ab", "ab-", "a*b", "a/b", "127.0.0.1", "xn--abc", "abc-s3alias",
      "abc--x-s3", "x" * 64, "clinic\n", "arn:aws:s3:::clinic", "cli${a}nic"],
 )  # fmt: skip
-def test_a_bucket_that_could_be_another_is_refused(bucket: object) -> None:
+def test_ambiguous_bucket_name_is_refused(bucket: object) -> None:
     with pytest.raises(Invalid) as refusal:
         S3Binding.parse({**BINDING, "bucket": bucket})
     assert refusal.value.field == "/binding/bucket"
 
 
-def test_a_connection_is_named_and_nothing_is_unknown() -> None:
+def test_binding_needs_a_connection_and_no_unknown_fields() -> None:
     for connection in ("", None, "Objects", "a/b", "../x", "x" * 40):
         with pytest.raises(Invalid) as refusal:
             S3Binding.parse({**BINDING, "connection": connection})
@@ -308,7 +308,7 @@ def test_a_connection_is_named_and_nothing_is_unknown() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["trials/", "März 2026/ärzte/", 'quoted "x"/', "a'b/{c}/", "%2e%2e/", "a&b=c+d/"])
-def test_a_policy_holds_exactly_the_prefix_however_it_is_spelled(prefix: str) -> None:
+def test_session_policy_matches_exactly_the_prefix(prefix: str) -> None:
     binding = S3Binding.parse({**BINDING, "prefix": prefix})
     read, write = (json.loads(session_policy(binding, action)) for action in ("read", "write"))
     objects, bucket = f"arn:aws:s3:::clinic/{prefix}*", "arn:aws:s3:::clinic"
@@ -333,7 +333,7 @@ def test_policies_name_buckets_in_the_partition_of_the_role(partition: str) -> N
     assert all(arn.startswith(f"arn:{partition}:s3:::clinic") for arn in named), named
 
 
-def test_a_policy_longer_than_stores_take_is_never_sent(world: World) -> None:
+def test_too_long_session_policy_is_not_sent(world: World) -> None:
     binding = S3Binding.parse({**BINDING, "prefix": "ä" * 199 + "/"})
     with pytest.raises(ValueError, match="too long"):
         session_policy(binding, "read", [f"10.{n}.0.0/16" for n in range(5)])
@@ -351,7 +351,7 @@ def register(world: World, **changes: str) -> int | None:
     return KIND.register(vault_of(world.settings, "setup"), "sl_1", bound)
 
 
-def test_registering_counts_what_lies_there(world: World) -> None:
+def test_registering_counts_the_objects(world: World) -> None:
     assert register(world) is not None
     assert register(world, prefix="nothing/here/") == 0
 
@@ -363,20 +363,20 @@ def test_registering_says_what_is_wrong(world: World) -> None:
         register(world, connection="elsewhere")
 
 
-def test_a_store_that_heeds_no_session_policy_gets_no_slice(world: World) -> None:
+def test_store_without_session_policies_is_refused(world: World) -> None:
     with open_to_all() as address:
         bound = BoundSlice(BINDING, {**world.settings.place("s3", BINDING), "endpoint_url": address})
         with pytest.raises(Invalid, match="does not heed session policies"):
             KIND.register(vault_of(world.settings, "setup"), "sl_1", bound)
 
 
-def test_a_slice_waits_for_a_store_that_is_gone(world: World) -> None:
+def test_slice_registration_waits_for_an_unreachable_store(world: World) -> None:
     bound = BoundSlice(BINDING, {**world.settings.place("s3", BINDING), "endpoint_url": "http://127.0.0.1:1"})
     with pytest.raises(BackendDown):
         KIND.register(vault_of(world.settings, "setup"), "sl_1", bound)
 
 
-def test_without_the_connection_in_the_settings_nothing_is_issued_and_ending_waits(world: World) -> None:
+def test_without_the_connection_setting_nothing_is_issued_and_ending_waits(world: World) -> None:
     lease = lease_for(world, place={})
     with pytest.raises(BackendDown, match="no longer in the settings"):
         KIND.issue(world.parts.vault, None, lease)
@@ -384,7 +384,7 @@ def test_without_the_connection_in_the_settings_nothing_is_issued_and_ending_wai
         KIND.end(world.ender.vault, LeaseToEnd(lease.id, lease.handle, BINDING, expires_at=lease.expires_at))
 
 
-def test_a_guest_gets_a_session_through_the_whole_story(world: World) -> None:
+def test_guest_gets_a_session_end_to_end(world: World) -> None:
     vendor = world.vendor()
     signed = world.person(vendor)
     dataset = world.dataset(vendor, kind="s3", slices={"deidentified": BINDING})

@@ -82,7 +82,7 @@ def frozen(world: World) -> Iterator[None]:
 # -- ending ---------------------------------------------------------------------------------------------------------
 
 
-def test_once_confirmed_nothing_of_the_session_works_any_more(world: World) -> None:
+def test_nothing_of_the_session_works_after_a_confirmed_end(world: World) -> None:
     lease, session = issued(world)
     _, other = issued(world)
     s3 = opened(session.values)
@@ -98,7 +98,7 @@ def test_once_confirmed_nothing_of_the_session_works_any_more(world: World) -> N
     assert took < KIND.ending.open_sessions
 
 
-def test_a_writer_in_the_middle_of_an_upload_ends(world: World) -> None:
+def test_writer_is_ended_during_an_upload(world: World) -> None:
     lease, session = issued(world, action="write")
     s3 = opened(session.values)
     of = {"Bucket": BUCKET, "Key": "trials/parts.json"}
@@ -112,7 +112,7 @@ def test_a_writer_in_the_middle_of_an_upload_ends(world: World) -> None:
     world.stack.store.client().abort_multipart_upload(**of)
 
 
-def test_what_is_ended_stays_so_over_a_restart_of_the_store(world: World) -> None:
+def test_ended_session_stays_refused_after_a_store_restart(world: World) -> None:
     lease, session = issued(world)
     KIND.end(world.ender.vault, to_end(lease, session))
     world.stack.store.stop()
@@ -122,14 +122,14 @@ def test_what_is_ended_stays_so_over_a_restart_of_the_store(world: World) -> Non
     assert readable(fresh)
 
 
-def test_a_session_that_is_opened_after_its_end_never_works(world: World) -> None:
+def test_session_opened_after_its_end_is_refused(world: World) -> None:
     """The call that opens it may still be in flight when the lease is ended."""
     lease = lease_for(world)
     assert KIND.end(world.ender.vault, to_end(lease)) == CONFIRMED
     assert not readable(KIND.issue(world.parts.vault, None, lease).values)
 
 
-def test_statements_of_others_are_kept_as_they_are(world: World) -> None:
+def test_other_policy_statements_are_unchanged(world: World) -> None:
     owner = world.stack.store.client()
     owner.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": [OTHERS]}))
     lease, session = issued(world)
@@ -140,7 +140,7 @@ def test_statements_of_others_are_kept_as_they_are(world: World) -> None:
     assert not readable(session.values)
 
 
-def test_where_a_policy_takes_long_to_apply_the_lease_says_until_when(world: World) -> None:
+def test_slow_policy_makes_the_lease_show_until_when_it_is_exposed(world: World) -> None:
     """As on AWS: written and read back is not yet in force."""
     lease, session = issued(world)
     with pytest.raises(Exposed) as exposed:
@@ -154,7 +154,7 @@ def test_where_a_policy_takes_long_to_apply_the_lease_says_until_when(world: Wor
     assert KIND.end(world.ender.vault, to_end(lease, session, settles="4")) == CONFIRMED
 
 
-def test_where_nothing_refuses_a_session_it_is_exposed_until_its_own_end(world: World) -> None:
+def test_session_that_cannot_be_refused_is_exposed_until_its_end(world: World) -> None:
     lease, session = issued(world)
     with pytest.raises(Exposed) as exposed:
         KIND.end(world.ender.vault, to_end(lease, session, ended_by="nothing"))
@@ -170,7 +170,7 @@ def test_where_nothing_refuses_a_session_it_is_exposed_until_its_own_end(world: 
     assert KIND.end(world.ender.vault, replace(gone, now=world.now())) == f"s3: the session is past its own end{LET_IN}"
 
 
-def test_a_session_nobody_recorded_is_exposed_as_long_as_its_store_may_have_made_it(world: World) -> None:
+def test_unrecorded_session_is_exposed_for_the_longest_session(world: World) -> None:
     lease = lease_for(world)
     with pytest.raises(Exposed) as exposed:
         KIND.end(world.ender.vault, to_end(lease, ended_by="nothing"))
@@ -185,7 +185,7 @@ def test_a_session_past_its_end_needs_no_refusal(world: World) -> None:
         policy(world)
 
 
-def test_refusals_go_when_their_sessions_are_over(world: World) -> None:
+def test_refusals_are_removed_when_their_sessions_have_expired(world: World) -> None:
     stale = with_denied("", BUCKET, "aws:username", {"gk-long-gone": Denial(lapses(time.time() - 9000))})
     world.stack.store.client().put_bucket_policy(Bucket=BUCKET, Policy=stale)
     lease, session = issued(world)
@@ -193,7 +193,7 @@ def test_refusals_go_when_their_sessions_are_over(world: World) -> None:
     assert denied_in(json.dumps(policy(world))).keys() == {lease.handle}
 
 
-def test_without_room_it_is_said_and_nothing_is_lost(world: World) -> None:
+def test_full_bucket_policy_is_reported_and_unchanged(world: World) -> None:
     known: dict[str, Denial] = {}
     lapse, full = lapses(time.time() + 60), ""
     while len(full) + 40 < LONGEST_BUCKET_POLICY:
@@ -210,7 +210,7 @@ def test_without_room_it_is_said_and_nothing_is_lost(world: World) -> None:
     assert denied_in(json.dumps(policy(world))).keys() == known.keys()
 
 
-def test_what_has_room_is_refused_though_not_all_has(world: World) -> None:
+def test_sessions_that_fit_the_policy_are_refused_if_not_all_fit(world: World) -> None:
     ended = [issued(world) for _ in range(14)]
     known: dict[str, Denial] = {}
     lapse, full = lapses(float(ended[0][1].backend_lease_id or 0)), ""
@@ -226,7 +226,7 @@ def test_what_has_room_is_refused_though_not_all_has(world: World) -> None:
     assert all(isinstance(outcomes[lease.id], Exposed) for lease, _ in ended if lease.id not in refused)
 
 
-def test_a_lease_ends_through_the_worker_and_says_what_confirmed_it(world: World) -> None:
+def test_worker_ends_the_lease_and_records_the_confirmation(world: World) -> None:
     vendor = world.vendor()
     signed = world.person(vendor)
     dataset = world.dataset(vendor, kind="s3", slices={"deidentified": BINDING})
@@ -239,7 +239,7 @@ def test_a_lease_ends_through_the_worker_and_says_what_confirmed_it(world: World
     assert world.lease(handed.lease.id).confirmed_by == CONFIRMED
 
 
-def test_by_hand_is_the_statement_itself(world: World) -> None:
+def test_manual_command_contains_the_policy_statement(world: World) -> None:
     lease, session = issued(world)
     told = KIND.by_hand(to_end(lease, session))
     statement = json.loads(told.partition("added: ")[2])
@@ -254,7 +254,7 @@ def test_by_hand_is_the_statement_itself(world: World) -> None:
 
 
 @pytest.mark.whole
-def test_a_store_that_is_gone_or_frozen_is_said_within_the_time_of_a_request(world: World) -> None:
+def test_unreachable_or_frozen_store_is_reported_within_a_request_timeout(world: World) -> None:
     lease, session = issued(world)
     for state in (stopped, frozen):
         with state(world):
@@ -271,7 +271,7 @@ def test_a_store_that_is_gone_or_frozen_is_said_within_the_time_of_a_request(wor
 
 
 @pytest.mark.whole
-def test_a_store_that_hangs_costs_a_few_callers_a_wait_and_then_nobody(world: World) -> None:
+def test_hanging_store_delays_few_callers_then_fails_fast(world: World) -> None:
     """Else every thread of a replica would wait for it, and the portal with them."""
     with frozen(world), ThreadPoolExecutor(24) as pool:
 
@@ -314,7 +314,7 @@ ASSUMED = (
         ASSUMED.format(token="<SessionToken>C</SessionToken>", end="soon", name="x").encode(),
     ],
 )
-def test_an_answer_of_nonsense_is_no_credential(world: World, body: bytes) -> None:
+def test_invalid_store_answer_is_no_credential(world: World, body: bytes) -> None:
     with answering(body) as address:
         place = {**world.settings.place("s3", BINDING), "endpoint_url": address}
         with pytest.raises(BackendDown):
@@ -324,7 +324,7 @@ def test_an_answer_of_nonsense_is_no_credential(world: World, body: bytes) -> No
 @pytest.mark.parametrize(
     ("name", "lives"), [("somebody-else", 1800), ("", 1800), ("{handle}", 90000), ("{handle}", -5)]
 )
-def test_another_session_than_asked_for_is_not_handed_out(world: World, name: str, lives: int) -> None:
+def test_session_other_than_requested_is_not_returned(world: World, name: str, lives: int) -> None:
     lease = lease_for(world)
     end = (lease.issued_at + timedelta(seconds=lives)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     token = "<SessionToken>C</SessionToken>"
@@ -344,7 +344,7 @@ def test_another_session_than_asked_for_is_not_handed_out(world: World, name: st
         (b"", 503, 0),
     ],
 )
-def test_a_policy_of_nonsense_ends_nothing_and_is_not_overwritten(
+def test_invalid_bucket_policy_is_not_overwritten_and_nothing_is_confirmed(
     world: World, body: bytes, status: int, cut: int
 ) -> None:
     lease = lease_for(world)
@@ -352,7 +352,7 @@ def test_a_policy_of_nonsense_ends_nothing_and_is_not_overwritten(
         KIND.end(world.ender.vault, to_end(lease, endpoint_url=address))
 
 
-def test_a_key_that_is_no_longer_good_is_said(world: World) -> None:
+def test_invalid_store_key_is_reported(world: World) -> None:
     body = b"<Error><Code>InvalidAccessKeyId</Code></Error>"
     with answering(body, status=403) as address:
         place = {**world.settings.place("s3", BINDING), "endpoint_url": address}
@@ -365,13 +365,13 @@ def test_a_key_that_is_no_longer_good_is_said(world: World) -> None:
 # -- the document ---------------------------------------------------------------------------------------------------
 
 
-def test_a_policy_that_cannot_be_kept_as_it_is_is_left_alone() -> None:
+def test_policy_that_cannot_be_preserved_is_not_changed() -> None:
     for broken in ("nonsense", "[]", "{}", '{"Statement": "x"}', '{"Statement": ["x"]}'):
         with pytest.raises(Unreadable):
             with_denied(broken, BUCKET, "aws:username", {"gk-a": Denial(900)})
 
 
-def test_a_document_reads_back_what_was_written_and_its_id_is_kept() -> None:
+def test_policy_document_round_trips_and_keeps_its_id() -> None:
     denied = {"gk-a": Denial(1795777200), "gk-b": Denial(1795777200, 1795776000), "gk-c": Denial(1795778100)}
     single = json.dumps({"Version": "2008-10-17", "Id": "theirs", "Statement": OTHERS})
     for key in ("aws:userid", "aws:username"):

@@ -52,7 +52,7 @@ def register(world: World, bucket: str, prefix: str, **place: str) -> int | None
 
 
 @pytest.mark.parametrize(("prefix", "other"), [("scans/", "Scans/"), ("a/scans/", "A/SCANS/"), ("é/", "É/")])
-def test_a_prefix_with_another_spelling_is_refused_where_guests_would_reach_both(
+def test_prefix_differing_only_in_case_is_refused_on_case_insensitive_stores(
     world: World, bucket: str, prefix: str, other: str
 ) -> None:
     put(world, bucket, f"{prefix}0", "scans-of-others/0")
@@ -67,12 +67,12 @@ def test_a_prefix_with_another_spelling_is_refused_where_guests_would_reach_both
     assert other in said.value.detail
 
 
-def test_what_is_spelled_otherwise_elsewhere_is_no_other_spelling(world: World, bucket: str) -> None:
+def test_case_difference_in_another_folder_is_allowed(world: World, bucket: str) -> None:
     put(world, bucket, "a/scans/0", "A/other/0", "b/SCANS/0", "scans/0", "a/scans2/0")
     assert register(world, bucket, "a/scans/") == 1
 
 
-def test_a_bucket_with_too_many_prefixes_to_look_through_is_refused(
+def test_bucket_with_too_many_prefixes_to_check_is_refused(
     world: World, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(world, bucket, "scans/0")
@@ -81,7 +81,7 @@ def test_a_bucket_with_too_many_prefixes_to_look_through_is_refused(
         register(world, bucket, "scans/")
 
 
-def test_folders_are_read_on_past_the_first_answer(world: World, bucket: str) -> None:
+def test_folder_listing_follows_pagination(world: World, bucket: str) -> None:
     put(world, bucket, *(f"{n:04d}/0" for n in range(1001)))
     store = Store(world.settings.place("s3", BINDING), world.stack.store.key("owner"))
     found, all_of_them = store.folders(bucket, "", 2)
@@ -98,12 +98,12 @@ def test_a_prefix_that_can_be_listed_and_not_read_is_refused(world: World) -> No
         register(world, "clinic", "trials/", endpoint_url=address)
 
 
-def test_an_empty_object_has_no_byte_to_read_and_is_no_reason_to_refuse(world: World, bucket: str) -> None:
+def test_prefix_with_an_empty_object_is_accepted(world: World, bucket: str) -> None:
     world.stack.store.client().put_object(Bucket=bucket, Key="scans/0", Body=b"")
     assert register(world, bucket, "scans/") == 1
 
 
-def test_reading_a_byte_takes_the_right_to_read(world: World) -> None:
+def test_test_read_needs_the_right_to_read(world: World) -> None:
     key = key_of(world.ender.vault, "objects", "ender")
     with pytest.raises(StoreRefused, match="AccessDenied"):
         Store(world.settings.place("s3", BINDING), key).read_byte("clinic", "trials/0.json")
@@ -112,7 +112,7 @@ def test_reading_a_byte_takes_the_right_to_read(world: World) -> None:
 @pytest.mark.parametrize(
     ("action", "rights"), [("read", ["kms:Decrypt"]), ("write", ["kms:Decrypt", "kms:GenerateDataKey"])]
 )
-def test_a_session_may_use_its_buckets_key_through_the_store_and_no_other(action: str, rights: list[str]) -> None:
+def test_session_policy_allows_only_the_buckets_kms_key_through_the_store(action: str, rights: list[str]) -> None:
     text = session_policy(S3Binding.parse(BINDING), action, ["10.0.0.0/8"], kms_keys=[KEY])
     *_, statement = json.loads(text)["Statement"]
     assert (statement["Action"], statement["Resource"]) == (rights, [KEY])
@@ -120,7 +120,7 @@ def test_a_session_may_use_its_buckets_key_through_the_store_and_no_other(action
     assert "kms" not in session_policy(S3Binding.parse(BINDING), action)
 
 
-def test_a_session_with_a_right_to_a_key_opens_nothing_more(world: World) -> None:
+def test_session_with_a_kms_key_has_no_more_access(world: World) -> None:
     place: dict[str, Any] = {**world.settings.place("s3", BINDING), "kms_keys": KEY}
     values = KIND.issue(world.parts.vault, None, lease_for(world, place=place)).values
     guest = opened(values)

@@ -36,7 +36,7 @@ def bucket_policy(world: World, connection: str = "objects") -> BucketPolicy:
     return BucketPolicy(Store(place, key_of(vault, "objects", "ender")), vault, connection, BUCKET, "aws:username", 0.5)
 
 
-def test_many_hands_of_one_worker_lose_nothing(world: World) -> None:
+def test_concurrent_policy_writes_of_one_worker_lose_nothing(world: World) -> None:
     sessions = [issued(world) for _ in range(24)]
     with ThreadPoolExecutor(8) as pool:
         confirmed = pool.map(lambda of: KIND.end(world.ender.vault, to_end(*of)), sessions)
@@ -45,7 +45,7 @@ def test_many_hands_of_one_worker_lose_nothing(world: World) -> None:
     assert not any(readable(session.values) for _, session in sessions)
 
 
-def test_many_workers_lose_nothing(world: World) -> None:
+def test_concurrent_policy_writes_of_many_workers_lose_nothing(world: World) -> None:
     """Each writes for itself, as processes do, two of them by another connection to the same bucket: only the mark in
     the key store stands between them."""
     policies, until = (
@@ -67,7 +67,7 @@ def test_many_workers_lose_nothing(world: World) -> None:
     assert denied_in(json.dumps(policy(world))).keys() == set(handles)
 
 
-def test_a_mark_left_by_a_worker_that_died_is_passed_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_policy_lock_of_a_dead_worker_is_taken_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_ending, "_LEFT_SECONDS", 0.5)
     vault = world.ender.vault
     _, version = vault.entry(mark(world))
@@ -76,7 +76,7 @@ def test_a_mark_left_by_a_worker_that_died_is_passed_over(world: World, monkeypa
     assert KIND.end(vault, to_end(lease, session)) == CONFIRMED
 
 
-def test_a_mark_that_another_holds_is_not_passed_over(world: World) -> None:
+def test_policy_lock_held_by_another_worker_is_respected(world: World) -> None:
     vault = world.ender.vault
     _, version = vault.entry(mark(world))
     assert vault.keep_if(mark(world), {"holder": "busy"}, version)

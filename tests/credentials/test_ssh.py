@@ -16,7 +16,7 @@ from tests.support.sftp_desk import Desk, authority, signed_again
 from tests.support.sshd import key_pair
 
 
-def test_a_reader_reads_and_nothing_else(desk: Desk) -> None:
+def test_reader_can_only_read(desk: Desk) -> None:
     guest = desk.guest(handed := desk.issue())
     assert "lease.used" not in desk.world.events(handed.lease.id)
     assert guest.sftp("get hello.txt").returncode == 0
@@ -30,14 +30,14 @@ def test_a_reader_reads_and_nothing_else(desk: Desk) -> None:
     assert list((desk.path() / "in").iterdir()) == []
 
 
-def test_a_writer_writes_into_its_slice(desk: Desk) -> None:
+def test_writer_can_write_into_its_slice(desk: Desk) -> None:
     guest = desk.guest(desk.issue("labels", "write"))
     (guest.folder / "done.csv").write_text("a,b\n")
     assert guest.sftp("put done.csv in/done.csv").returncode == 0
     assert (desk.path("labels") / "in/done.csv").read_text() == "a,b\n"
 
 
-def test_the_directory_is_all_there_is(desk: Desk) -> None:
+def test_guest_sees_only_its_directory(desk: Desk) -> None:
     guest, other = desk.guest(desk.issue()), desk.names["labels"]
     beyond = ("/etc/passwd", "../../../etc/passwd", f"/{other}/hello.txt", f"../{other.split('/')[1]}/hello.txt")
     shown = guest.sftp("cd ..", "cd /..", "pwd", "ls", *(f"-get {path} taken" for path in beyond))
@@ -46,7 +46,7 @@ def test_the_directory_is_all_there_is(desk: Desk) -> None:
     assert not (guest.folder / "taken").exists()
 
 
-def test_there_is_no_shell_no_terminal_and_no_forwarding(desk: Desk) -> None:
+def test_shell_terminal_and_forwarding_are_refused(desk: Desk) -> None:
     guest, port, socket = desk.guest(desk.issue()), free_port(), f"{desk.folder}/socket"
     target = f"127.0.0.1:{desk.host.port}"
     done = guest.ssh("-A", "-R", f"{port}:{target}", "-R", f"{socket}:{target}", "HOST", "id")
@@ -59,7 +59,7 @@ def test_there_is_no_shell_no_terminal_and_no_forwarding(desk: Desk) -> None:
     assert "subsystem request failed" in guest.ssh("-s", "HOST", "netconf").stderr
 
 
-def test_the_certificate_is_just_what_was_granted(desk: Desk) -> None:
+def test_certificate_contains_exactly_what_was_granted(desk: Desk) -> None:
     handed = desk.issue()
     assert handed.values is not None
     made = Certificate.read(handed.values["certificate"])
@@ -72,7 +72,7 @@ def test_the_certificate_is_just_what_was_granted(desk: Desk) -> None:
     assert desk.dataset.slug not in handed.values["certificate"] + handed.values["user"]
 
 
-def test_for_a_host_that_is_not_in_the_settings_nothing_is_certified(desk: Desk) -> None:
+def test_unknown_host_gets_no_certificate(desk: Desk) -> None:
     connections = desk.world.settings.connections("ssh")
     known = dict(connections)
     connections.clear()
@@ -83,7 +83,7 @@ def test_for_a_host_that_is_not_in_the_settings_nothing_is_certified(desk: Desk)
         connections.update(known)
 
 
-def test_a_rule_that_names_a_network_binds_the_certificate_to_it(desk: Desk) -> None:
+def test_network_of_the_rule_is_in_the_certificate(desk: Desk) -> None:
     service = desk.world.service(None)
     desk.world.grant(desk.dataset, service, "pipeline")
     handed = desk.issue(signed=service)
@@ -93,7 +93,7 @@ def test_a_rule_that_names_a_network_binds_the_certificate_to_it(desk: Desk) -> 
     assert desk.guest(handed).gets_in()
 
 
-def test_from_another_network_the_host_refuses(desk: Desk) -> None:
+def test_host_refuses_a_certificate_from_another_network(desk: Desk) -> None:
     handed = desk.issue()
     certificate = signed_again(desk, handed, "127.0.0.2/32")
     guest = desk.guest_with(certificate, handed, desk.private)
@@ -101,7 +101,7 @@ def test_from_another_network_the_host_refuses(desk: Desk) -> None:
     assert not guest.gets_in(bind="127.0.0.1")
 
 
-def test_options_given_to_openbao_widen_nothing(desk: Desk) -> None:
+def test_options_in_the_signing_request_do_not_widen_the_certificate(desk: Desk) -> None:
     handed = desk.issue()
     lease = handed.lease
     role = f"gk-{lease.slice_id.removeprefix('sl_')}-read"
@@ -119,7 +119,7 @@ def test_options_given_to_openbao_widen_nothing(desk: Desk) -> None:
         signed_again(desk, handed, role=role.replace("-read", "-write"))
 
 
-def test_the_roles_name_one_account_and_allow_nothing_more(desk: Desk) -> None:
+def test_signing_roles_allow_one_account_and_no_options(desk: Desk) -> None:
     vault, lease = desk.world.parts.vault, desk.issue().lease
     token = vault.child_token(lease.handle, lease.id, SshKind().policies(lease.slice_id, "read"), ttl=60)
     role = f"gk-{lease.slice_id.removeprefix('sl_')}-read"
@@ -131,7 +131,7 @@ def test_the_roles_name_one_account_and_allow_nothing_more(desk: Desk) -> None:
     assert role_definition("gk-1r", "read")["allow_empty_principals"] is False
 
 
-def test_a_second_key_under_the_leases_name_is_refused(desk: Desk) -> None:
+def test_certificate_for_a_second_key_of_the_lease_is_refused(desk: Desk) -> None:
     handed = desk.issue()
     private, public = key_pair()
     stolen = signed_again(desk, handed, key=public)
@@ -139,7 +139,7 @@ def test_a_second_key_under_the_leases_name_is_refused(desk: Desk) -> None:
     assert desk.guest(handed).gets_in()
 
 
-def test_a_certificate_opens_no_other_account(desk: Desk) -> None:
+def test_certificate_is_refused_for_another_account(desk: Desk) -> None:
     handed = desk.issue()
     guest = desk.guest(handed)
     writer, other = (

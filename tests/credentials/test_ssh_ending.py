@@ -32,7 +32,7 @@ def endless(file: Path) -> None:
         made.truncate(1_000_000_000)
 
 
-def test_what_is_marked_is_refused_at_the_next_log_in(desk: Desk) -> None:
+def test_lease_marked_for_ending_is_refused_at_the_next_login(desk: Desk) -> None:
     handed = desk.issue()
     guest = desk.guest(handed)
     assert guest.gets_in()
@@ -41,7 +41,7 @@ def test_what_is_marked_is_refused_at_the_next_log_in(desk: Desk) -> None:
     assert f"token-{handed.lease.handle}" not in desk.host.barred()
 
 
-def test_an_open_transfer_is_cut_and_the_host_confirms_it(desk: Desk) -> None:
+def test_open_transfer_is_ended_and_confirmed(desk: Desk) -> None:
     (desk.path() / "big").touch()
     with (desk.path() / "big").open("r+b") as file:
         file.truncate(1 << 32)
@@ -58,14 +58,14 @@ def test_an_open_transfer_is_cut_and_the_host_confirms_it(desk: Desk) -> None:
     assert handed.lease.handle not in kinds["ssh"].list_credentials(vault, tag, [bound]).handles
 
 
-def test_the_worker_ends_it_and_records_what_confirmed_it(desk: Desk) -> None:
+def test_worker_ends_the_lease_and_records_the_confirmation(desk: Desk) -> None:
     handed = desk.issue()
     desk.revoke(handed)
     desk.world.wait_sweeping(handed.lease.id, "revoked")
     assert desk.world.lease(handed.lease.id).confirmed_by == "sftp host: barred, no session"
 
 
-def test_two_guests_of_one_account_end_apart(desk: Desk) -> None:
+def test_two_guests_of_one_account_are_ended_separately(desk: Desk) -> None:
     endless(desk.path() / "big")
     one, two = [(handed, desk.guest(handed).transfer("big")) for _ in range(2) for handed in [desk.issue()]]
     desk.revoke(one[0])
@@ -76,7 +76,7 @@ def test_two_guests_of_one_account_end_apart(desk: Desk) -> None:
     assert gone(two[1]) < 1
 
 
-def test_a_session_no_lease_accounts_for_is_found_and_ended(desk: Desk) -> None:
+def test_session_without_a_lease_is_found_and_ended(desk: Desk) -> None:
     endless(desk.path() / "big")
     handed = desk.issue()
     transfer = desk.guest(handed).transfer("big")
@@ -87,7 +87,7 @@ def test_a_session_no_lease_accounts_for_is_found_and_ended(desk: Desk) -> None:
     assert CONNECTION in found.shown["ssh"].asked
 
 
-def test_with_the_broker_silent_nobody_gets_in(desk: Desk) -> None:
+def test_logins_are_refused_while_the_broker_is_silent(desk: Desk) -> None:
     guest = desk.guest(desk.issue())
     broker = broker_of(desk.host)
     with configured(desk.host, broker, f"http://127.0.0.1:{free_port()}"):
@@ -100,7 +100,7 @@ def test_with_the_broker_silent_nobody_gets_in(desk: Desk) -> None:
     assert guest.gets_in()
 
 
-def test_a_host_with_a_wrong_secret_or_another_name_is_told_nothing(desk: Desk) -> None:
+def test_host_with_a_wrong_secret_or_name_gets_no_answer(desk: Desk) -> None:
     guest = desk.guest(desk.issue())
     secret = desk.host.prefix / "etc/guestkey/secret"
     before = secret.read_text()
@@ -111,7 +111,7 @@ def test_a_host_with_a_wrong_secret_or_another_name_is_told_nothing(desk: Desk) 
         assert not guest.gets_in()
 
 
-def test_a_host_ends_what_outlives_its_certificate_by_itself(desk: Desk) -> None:
+def test_host_ends_sessions_that_outlive_their_certificate(desk: Desk) -> None:
     endless(desk.path() / "big")
     handed = desk.issue()
     transfer = desk.guest(handed).transfer("big")
@@ -124,7 +124,7 @@ def test_a_host_ends_what_outlives_its_certificate_by_itself(desk: Desk) -> None
     assert gone(transfer) < 7
 
 
-def test_what_runs_for_a_guest_outside_any_session_is_ended(desk: Desk) -> None:
+def test_guest_processes_outside_sessions_are_ended(desk: Desk) -> None:
     account = account_of(desk.issue().lease.slice_id, "read")
     stray = subprocess.Popen(
         ["setpriv", f"--reuid={account}", "--regid=guestkey-guests", "--clear-groups", "sleep", "60"]
@@ -132,7 +132,7 @@ def test_what_runs_for_a_guest_outside_any_session_is_ended(desk: Desk) -> None:
     assert gone(stray) < 7
 
 
-def test_what_a_dead_sshd_left_behind_is_ended_before_the_end_is_confirmed(desk: Desk) -> None:
+def test_processes_left_by_a_dead_sshd_are_ended_before_confirming(desk: Desk) -> None:
     endless(desk.path() / "big")
     handed = desk.issue()
     transfer = desk.guest(handed).transfer("big")
@@ -146,7 +146,7 @@ def test_what_a_dead_sshd_left_behind_is_ended_before_the_end_is_confirmed(desk:
     assert gone(transfer) < 1
 
 
-def test_a_record_that_names_another_process_ends_nothing_else(desk: Desk) -> None:
+def test_stale_session_record_does_not_end_another_process(desk: Desk) -> None:
     handed = desk.issue()
     bystander = subprocess.Popen(["sleep", "60"])
     started = Path(f"/proc/{bystander.pid}/stat").read_text().rpartition(")")[2].split()[19]
@@ -158,7 +158,7 @@ def test_a_record_that_names_another_process_ends_nothing_else(desk: Desk) -> No
     bystander.wait(5)
 
 
-def test_suspending_a_vendor_cuts_its_transfers(world: World, sftp: SftpHost, worker: Worker, tmp_path: Path) -> None:
+def test_suspending_a_vendor_ends_its_transfers(world: World, sftp: SftpHost, worker: Worker, tmp_path: Path) -> None:
     desk = open_desk(world, sftp, tmp_path, of_its_own=True)
     endless(desk.path() / "big")
     handed = [desk.issue() for _ in range(2)]
@@ -197,7 +197,7 @@ def asked(desk: Desk) -> Iterator[list[str]]:
     server.server_close()
 
 
-def test_knocking_with_an_ended_lease_costs_the_broker_nothing(desk: Desk, asked: list[str]) -> None:
+def test_logins_with_an_ended_lease_do_not_load_the_broker(desk: Desk, asked: list[str]) -> None:
     handed = desk.issue()
     guest = desk.guest(handed)
     assert not guest.gets_in()
@@ -209,7 +209,7 @@ def test_knocking_with_an_ended_lease_costs_the_broker_nothing(desk: Desk, asked
 
 
 @pytest.mark.parametrize(("valid", "asks"), [("-2h:-1h", False), ("-1h:+1h", True)])
-def test_knocking_with_a_certificate_that_has_run_out_costs_the_broker_nothing(
+def test_logins_with_an_expired_certificate_do_not_load_the_broker(
     desk: Desk, asked: list[str], tmp_path: Path, valid: str, asks: bool
 ) -> None:
     """Sshd asks this program before it looks at the certificate's end."""
@@ -225,7 +225,7 @@ def test_knocking_with_a_certificate_that_has_run_out_costs_the_broker_nothing(
     assert bool(asked) == asks
 
 
-def test_a_host_that_cannot_bar_a_lease_cuts_its_sessions_and_confirms_no_end(desk: Desk) -> None:
+def test_host_that_cannot_bar_a_lease_ends_sessions_but_confirms_nothing(desk: Desk) -> None:
     """A full disk, or a folder that is gone."""
     handed = desk.issue()
     (desk.path() / "large").write_bytes(b"x" * 20_000_000)

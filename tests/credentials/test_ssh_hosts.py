@@ -26,7 +26,7 @@ from tests.support.sshd import CONNECTION, SftpGuest, SftpHost, key_pair
 from tests.support.world import World
 
 
-def test_each_hand_may_do_its_own_work_only(desk: Desk) -> None:
+def test_each_helper_key_can_run_only_its_own_commands(desk: Desk) -> None:
     place, world = desk.host.place, desk.world
     setup, issuer = vault_of(world.settings, "setup"), world.parts.vault
     assert host_connection.ask(world.ender.vault, ENDER, place, "check") == {"check": "ok"}
@@ -44,7 +44,7 @@ def test_each_hand_may_do_its_own_work_only(desk: Desk) -> None:
         issuer.sign_ssh("guestkey-ender", key_pair()[1], "guestkey-ender", seconds=60)
 
 
-def test_the_hand_reaches_one_program_only(desk: Desk) -> None:
+def test_helper_key_can_run_only_one_program(desk: Desk) -> None:
     private, public = key_pair()
     certificate = desk.world.ender.vault.sign_ssh(ENDER, public, ENDER, seconds=60)
     folder = desk.folder / "hand"
@@ -59,7 +59,7 @@ def test_the_hand_reaches_one_program_only(desk: Desk) -> None:
     assert "administratively prohibited" in hand.ssh("-W", f"127.0.0.1:{desk.host.port}", "HOST").stderr
 
 
-def test_without_openbao_what_is_open_ends_all_the_same(desk: Desk) -> None:
+def test_open_sessions_end_without_openbao(desk: Desk) -> None:
     handed = desk.issue()
     host_connection.ask(desk.world.ender.vault, ENDER, desk.host.place, "check")
     desk.world.stack.bao.stop()
@@ -69,7 +69,7 @@ def test_without_openbao_what_is_open_ends_all_the_same(desk: Desk) -> None:
         desk.world.stack.bao.start()
 
 
-def test_a_host_that_is_silent_or_another_confirms_nothing(desk: Desk) -> None:
+def test_silent_or_impostor_host_confirms_nothing(desk: Desk) -> None:
     to_end = desk.to_end(desk.issue())
     vault = desk.world.ender.vault
     silent = {**to_end.place, "port": str(free_port())}
@@ -84,7 +84,7 @@ def test_a_host_that_is_silent_or_another_confirms_nothing(desk: Desk) -> None:
 
 @pytest.mark.parametrize("said", ["", "nonsense", "[]", '{"barred": true, "sessions": 1, "processes": 0}', "{}",
                                   '{"barred": false, "sessions": 0, "processes": 0}'])  # fmt: skip
-def test_an_answer_that_is_not_the_hosts_confirms_nothing(desk: Desk, said: str) -> None:
+def test_invalid_host_answer_confirms_nothing(desk: Desk, said: str) -> None:
     program = desk.host.prefix / "usr/local/lib/guestkey/guestkey-sessions"
     before = program.read_text()
     to_end = desk.to_end(desk.issue())
@@ -96,13 +96,13 @@ def test_an_answer_that_is_not_the_hosts_confirms_nothing(desk: Desk, said: str)
         program.write_text(before)
 
 
-def test_a_handle_that_is_no_handle_is_not_sent(desk: Desk) -> None:
+def test_invalid_handle_is_not_sent(desk: Desk) -> None:
     for handle in ("a b", "x;reboot", "$(reboot)", "a\nb", ""):
         with pytest.raises((ValueError, NotEnded)):
             kinds["ssh"].end(desk.world.ender.vault, LeaseToEnd("l", handle, {}, place=desk.host.place))
 
 
-def test_a_slice_whose_directory_is_not_safe_says_what_is_wrong(desk: Desk) -> None:
+def test_slice_with_an_unsafe_directory_fails_with_the_reason(desk: Desk) -> None:
     setup, root = vault_of(desk.world.settings, "setup"), desk.host.prefix / "srv/guestkey/acme"
     (root / "file").write_text("")
     (root / "link").symlink_to("/etc")
@@ -121,7 +121,7 @@ def test_a_slice_whose_directory_is_not_safe_says_what_is_wrong(desk: Desk) -> N
         kinds["ssh"].register(setup, "sl_1", BoundSlice({"connection": "other", "directory": "acme"}))
 
 
-def test_a_slice_is_made_twice_and_taken_away_twice(world: World, sftp: SftpHost, tmp_path: Path) -> None:
+def test_slice_setup_and_removal_can_be_repeated(world: World, sftp: SftpHost, tmp_path: Path) -> None:
     desk = open_desk(world, sftp, tmp_path, of_its_own=True)
     setup, kind = vault_of(desk.world.settings, "setup"), kinds["ssh"]
     handed = desk.issue()
@@ -136,7 +136,7 @@ def test_a_slice_is_made_twice_and_taken_away_twice(world: World, sftp: SftpHost
         signed_again(desk, handed)
 
 
-def test_the_answer_of_the_broker_depends_on_every_part_of_the_question(desk: Desk) -> None:
+def test_login_check_depends_on_every_parameter(desk: Desk) -> None:
     from broker.leases.host_log_ins import lets_in
 
     handed = desk.issue()
@@ -163,7 +163,7 @@ def test_the_answer_of_the_broker_depends_on_every_part_of_the_question(desk: De
     assert handed.lease.key_hash == hashlib.sha256(Certificate.read(right["certificate"]).public_key.encode()).digest()
 
 
-def test_a_line_that_breaks_is_opened_anew(desk: Desk) -> None:
+def test_broken_connection_is_reopened(desk: Desk) -> None:
     vault = vault_of(desk.world.settings, "ender")
     assert host_connection.ask(vault, ENDER, desk.host.place, "check")
     open_ = host_connection._connections_of(vault).line(ENDER, desk.host.place)._ssh
@@ -172,7 +172,7 @@ def test_a_line_that_breaks_is_opened_anew(desk: Desk) -> None:
     assert host_connection.ask(vault, ENDER, desk.host.place, "check") == {"check": "ok"}
 
 
-def test_a_host_that_hangs_holds_nobody_longer_than_it_may(desk: Desk) -> None:
+def test_hanging_host_times_out(desk: Desk) -> None:
     vault = vault_of(desk.world.settings, "ender")
     with socket.create_server(("127.0.0.1", 0)) as deaf, ThreadPoolExecutor(4) as hands:
         place = {**desk.host.place, "port": str(deaf.getsockname()[1])}
@@ -183,7 +183,7 @@ def test_a_host_that_hangs_holds_nobody_longer_than_it_may(desk: Desk) -> None:
         assert time.monotonic() - began < 8
 
 
-def test_many_are_ended_over_one_line(desk: Desk) -> None:
+def test_many_leases_are_ended_over_one_connection(desk: Desk) -> None:
     vault, place = desk.world.ender.vault, desk.host.place
     many = [LeaseToEnd(f"l{n}", f"abc123-l{n:026d}", {}, place=place) for n in range(200)]
     with ThreadPoolExecutor(8) as hands:
@@ -192,7 +192,7 @@ def test_many_are_ended_over_one_line(desk: Desk) -> None:
     assert {f"token-{lease.handle}" for lease in many} <= desk.host.barred()
 
 
-def test_leases_ended_together_take_one_question(desk: Desk) -> None:
+def test_leases_ended_together_need_one_request(desk: Desk) -> None:
     """As many as the worker ends at a time, and each has an answer of its own."""
     kind, place = kinds["ssh"], desk.host.place
     many = [LeaseToEnd(f"l{n}", f"abc123-l{n:026d}", {}, place=place) for n in range(1000, 1256)]
@@ -207,7 +207,7 @@ def test_leases_ended_together_take_one_question(desk: Desk) -> None:
     assert len(outcomes) == 255 and set(outcomes.values()) == {"sftp host: barred, no session"}
 
 
-def test_a_host_of_an_earlier_release_is_told_of_one_after_the_other(desk: Desk) -> None:
+def test_host_of_an_earlier_release_gets_one_request_per_lease(desk: Desk) -> None:
     program = desk.host.prefix / "usr/local/lib/guestkey/guestkey-sessions"
     before, place, kind = program.read_text(), desk.host.place, kinds["ssh"]
     many = [LeaseToEnd(f"l{n}", f"abc123-l{n:026d}", {}, place=place) for n in range(2000, 2003)]
@@ -226,7 +226,7 @@ def test_a_host_of_an_earlier_release_is_told_of_one_after_the_other(desk: Desk)
     assert set(outcomes.values()) == {"sftp host: barred, no session"} and len(outcomes) == 3
 
 
-def test_a_silent_host_ends_none_of_many(desk: Desk) -> None:
+def test_silent_host_confirms_none_of_many(desk: Desk) -> None:
     kind, place = kinds["ssh"], {**desk.host.place, "port": str(free_port())}
     many = [LeaseToEnd(f"l{n}", f"abc123-l{n:026d}", {}, place=place) for n in range(3)]
     outcomes = kind.end_many(desk.world.ender.vault, many)

@@ -73,7 +73,7 @@ def refused(text: str) -> Invalid:
     [ED25519, ec_line(ec.SECP256R1()), ec_line(ec.SECP384R1()), ec_line(ec.SECP521R1()), rsa_line(3072), sk_line()],
     ids=lambda line: line.split()[0],
 )
-def test_a_key_that_is_strong_enough_is_taken_without_its_comment(line: str) -> None:
+def test_strong_key_is_accepted_without_its_comment(line: str) -> None:
     assert check_public_key(f"  {line} ada\x1b[31m@laptop\n") == line
     assert check_public_key(line) == line
 
@@ -86,15 +86,15 @@ def test_a_key_that_is_strong_enough_is_taken_without_its_comment(line: str) -> 
         ("ssh-ed25519 AAAA", "cut off"),
         (ED25519[:-8], "cut off"),
         (f"ssh-rsa {ED25519.split()[1]}", "do not agree"),
-        ("ssh-ed448 AAAA", "none of the keys taken"),
+        ("ssh-ed448 AAAA", "type of key is not accepted"),
         ("-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n", "not a public key of OpenSSH"),
         ("x" * 20_000, "not a public key of OpenSSH"),
         (PRIVATE.decode(), "That was a private key"),
         ("PuTTY-User-Key-File-3: ssh-ed25519\n", "That was a private key"),
         (f"{ED25519}\n{ED25519}\n", "several lines"),
         (f'command="/bin/sh" {ED25519}', "something before the key"),
-        (f"cert-authority {ED25519}", "authority's key"),
-        (f'principals="a",cert-authority {ED25519}', "authority's key"),
+        (f"cert-authority {ED25519}", "key of a certificate authority"),
+        (f'principals="a",cert-authority {ED25519}', "key of a certificate authority"),
         (rsa_line(2048), "this has 2048"),
         (rsa_line(3072, 3), "exponent"),
         (compressed_line(), "cut off"),
@@ -104,7 +104,7 @@ def test_a_key_that_is_strong_enough_is_taken_without_its_comment(line: str) -> 
     # Keys differ from one process to the next, and names of tests must not.
     ids=itertools.count(),
 )
-def test_what_is_no_key_of_a_guest_is_refused_with_its_own_reason(text: str, reason: str) -> None:
+def test_invalid_key_is_refused_with_its_reason(text: str, reason: str) -> None:
     assert reason in refused(text).detail
 
 
@@ -134,7 +134,7 @@ def test_the_key_of_our_own_authority_is_refused() -> None:
     assert "key of the authority" in error.value.detail
 
 
-def test_a_certificate_is_read_as_ssh_keygen_wrote_it(tmp_path: Path) -> None:
+def test_certificate_is_parsed_as_written_by_ssh_keygen(tmp_path: Path) -> None:
     options = ("clear", "force-command=internal-sftp -R", "permit-pty", "source-address=127.0.0.0/8")
     given = [part for option in options for part in ("-O", option)]
     text = made(tmp_path, "-n", "gk-1r,gk-2r", *given, "-V", "19700101000100Z:19700101000200Z")
@@ -157,7 +157,7 @@ def test_a_certificate_says_which_key_it_is_for(tmp_path: Path, line: str) -> No
 
 
 @pytest.mark.parametrize("cut", [0, 10, 40, 200])
-def test_what_is_no_whole_certificate_of_a_user_is_not_read(tmp_path: Path, cut: int) -> None:
+def test_incomplete_or_non_user_certificate_is_refused(tmp_path: Path, cut: int) -> None:
     host = made(tmp_path, "-h", "-n", "sftp.example")
     user = made(tmp_path, "-n", "gk-1r")
     name, encoded = user.split()[:2]
@@ -171,14 +171,14 @@ def test_what_is_no_whole_certificate_of_a_user_is_not_read(tmp_path: Path, cut:
     ["", "/", "/srv", "a/", "a//b", "..", "a/../b", ".ssh", "a/.b", "a b", "a\tb", "a\n", "a\x00", "a'b", 'a"b', "a%u",
      "a*", "a?", "a\\b", "$HOME", "~", "ä", "a" * 101, "/".join("abcdefghijk"), None, 7, ["a"]],
 )  # fmt: skip
-def test_a_directory_that_could_lead_elsewhere_is_refused(directory: object) -> None:
+def test_directory_that_could_escape_is_refused(directory: object) -> None:
     with pytest.raises(Invalid) as error:
         SshKind().check_binding({"connection": "sftp", "directory": directory})
     assert error.value.field == "/binding/directory"
 
 
 @pytest.mark.parametrize("connection", ["", "SFTP", "a_b", "-a", "a-", "a/b", None, 1])
-def test_a_connection_has_a_plain_name(connection: object) -> None:
+def test_connection_name_must_be_plain(connection: object) -> None:
     with pytest.raises(Invalid) as error:
         SshKind().check_binding({"connection": connection, "directory": "acme"})
     assert error.value.field == "/binding/connection"

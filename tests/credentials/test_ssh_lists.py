@@ -123,7 +123,7 @@ def a_list(folder: Path, version: int, *key_ids: str) -> bytes:
     return (folder / "krl").read_bytes()
 
 
-def test_the_list_keeps_out_what_has_ended_and_nobody_else(listed: SftpHost, desk: Desk) -> None:
+def test_krl_refuses_only_ended_leases(listed: SftpHost, desk: Desk) -> None:
     one, two = desk.issue(), desk.guest(second := desk.issue())
     desk.revoke(one)
     assert fetch(listed).returncode == 0
@@ -138,7 +138,7 @@ def test_the_list_keeps_out_what_has_ended_and_nobody_else(listed: SftpHost, des
     assert not guest.gets_in()
 
 
-def test_without_a_list_or_with_a_broken_one_nobody_gets_in(listed: SftpHost, desk: Desk) -> None:
+def test_missing_or_broken_krl_refuses_everyone(listed: SftpHost, desk: Desk) -> None:
     guest = desk.guest(desk.issue())
     assert fetch(listed).returncode == 0 and guest.gets_in()
     kept(listed).write_bytes(b"garbage")
@@ -148,9 +148,7 @@ def test_without_a_list_or_with_a_broken_one_nobody_gets_in(listed: SftpHost, de
     assert fetch(listed).returncode == 0 and guest.gets_in()
 
 
-def test_nothing_but_a_newer_whole_signed_list_takes_its_place(
-    listed: SftpHost, pretender: Pretender, tmp_path: Path
-) -> None:
+def test_only_a_newer_complete_signed_krl_replaces_it(listed: SftpHost, pretender: Pretender, tmp_path: Path) -> None:
     pretender.say(good := a_list(tmp_path, NOW + 2000, "token-a"), NOW + 2000)
     kept(listed).unlink()
     assert fetch(listed).returncode == 0 and kept(listed).read_bytes() == good
@@ -183,7 +181,7 @@ def test_nothing_but_a_newer_whole_signed_list_takes_its_place(
     assert fetch(listed).returncode == 0 and kept(listed).read_bytes() == newer
 
 
-def test_a_list_grown_too_old_is_taken_away(listed: SftpHost, pretender: Pretender, tmp_path: Path, desk: Desk) -> None:
+def test_too_old_krl_is_removed(listed: SftpHost, pretender: Pretender, tmp_path: Path, desk: Desk) -> None:
     guest = desk.guest(desk.issue())
     pretender.status = 503
     assert fetch(listed).returncode == 1 and kept(listed).exists() and guest.gets_in()
@@ -193,7 +191,7 @@ def test_a_list_grown_too_old_is_taken_away(listed: SftpHost, pretender: Pretend
     assert not guest.gets_in()
 
 
-def test_a_full_disk_leaves_the_old_list_and_soon_none(
+def test_full_disk_keeps_the_old_krl_until_it_is_too_old(
     listed: SftpHost, pretender: Pretender, tmp_path: Path, desk: Desk
 ) -> None:
     """Taking it away needs no room, and without one nobody gets in."""
@@ -210,7 +208,7 @@ def test_a_full_disk_leaves_the_old_list_and_soon_none(
         assert fetch(listed).returncode == 0 and kept(listed).exists()
 
 
-def test_the_same_list_sent_for_ever_is_soon_no_list(
+def test_krl_that_is_never_updated_becomes_too_old(
     listed: SftpHost, pretender: Pretender, tmp_path: Path, desk: Desk
 ) -> None:
     """Somebody in between could hide who ended since by saying again what the broker said once."""
@@ -222,7 +220,7 @@ def test_the_same_list_sent_for_ever_is_soon_no_list(
     assert kept(listed).read_bytes() == before
 
 
-def test_an_answer_that_never_ends_keeps_no_old_list_in_place(listed: SftpHost, tmp_path: Path) -> None:
+def test_endless_krl_answer_times_out(listed: SftpHost, tmp_path: Path) -> None:
     """A byte now and then breaks no timeout of a socket's."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 

@@ -72,7 +72,7 @@ def hung(stack: Stack) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("warm", [True, False], ids=["logged in before", "never logged in"])
-def test_a_hung_openbao_costs_each_caller_the_timeout_and_then_nothing(stack: Stack, warm: bool) -> None:
+def test_hung_openbao_times_out_once_then_fails_fast(stack: Stack, warm: bool) -> None:
     vault = issuer(stack)
     if warm:
         use(vault)
@@ -88,7 +88,7 @@ def test_a_hung_openbao_costs_each_caller_the_timeout_and_then_nothing(stack: St
     until_back(lambda: use(vault))
 
 
-def test_a_dead_token_is_replaced_once_for_all_threads(stack: Stack) -> None:
+def test_expired_token_is_replaced_once_for_all_threads(stack: Stack) -> None:
     vault = issuer(stack)
     use(vault)
     vault._client.token = "s.dead"
@@ -99,7 +99,7 @@ def test_a_dead_token_is_replaced_once_for_all_threads(stack: Stack) -> None:
     assert after - before == 2, "one request and its response"
 
 
-def test_at_half_its_life_the_token_is_renewed_not_replaced(stack: Stack) -> None:
+def test_token_is_renewed_at_half_its_lifetime(stack: Stack) -> None:
     vault = issuer(stack)
     use(vault)
     token, vault._renew_at = vault._client.token, 0.0
@@ -108,7 +108,7 @@ def test_at_half_its_life_the_token_is_renewed_not_replaced(stack: Stack) -> Non
     assert vault._renew_at > time.monotonic() + 1700
 
 
-def test_a_refusal_by_policy_is_not_taken_for_a_dead_token(stack: Stack) -> None:
+def test_policy_denial_is_not_treated_as_an_expired_token(stack: Stack) -> None:
     vault = issuer(stack)
     use(vault)
     token = vault._client.token
@@ -117,9 +117,7 @@ def test_a_refusal_by_policy_is_not_taken_for_a_dead_token(stack: Stack) -> None
     assert vault._client.token == token
 
 
-def test_nobody_elses_token_or_certificate_is_taken_from_the_environment(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_environment_tokens_and_certificates_are_ignored(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shell of an operator may hold a token that can do anything."""
     other = issuer(stack)
     use(other)
@@ -134,7 +132,7 @@ def test_nobody_elses_token_or_certificate_is_taken_from_the_environment(
     assert vault._client.token != other._client.token
 
 
-def test_a_log_in_that_fails_is_said_and_tried_again(stack: Stack, tmp_path: Path) -> None:
+def test_failed_login_is_reported_and_retried(stack: Stack, tmp_path: Path) -> None:
     file = tmp_path / "secret-id"
     vault = issuer(stack, secret_id_file=file)
     with pytest.raises(BackendDown, match="cannot be read"):
@@ -147,7 +145,7 @@ def test_a_log_in_that_fails_is_said_and_tried_again(stack: Stack, tmp_path: Pat
     assert use(vault)
 
 
-def test_a_database_that_hangs_stops_neither_tokens_nor_second_factors(world: World) -> None:
+def test_hanging_database_does_not_block_tokens_or_second_factors(world: World) -> None:
     vault = issuer(world.stack)
     _, dataset, _ = world.guest()
     slice_id = world.slice_id(dataset)
@@ -202,7 +200,7 @@ def test_a_database_that_hangs_stops_neither_tokens_nor_second_factors(world: Wo
     ],
     ids=lambda answer: f"{answer[0]} {answer[2].decode()[:20]}",
 )
-def test_what_is_not_a_living_openbao_is_down(
+def test_server_other_than_an_active_openbao_is_down(
     stack: Stack, answer: tuple[int, str, bytes], call: Callable[[Vault], object]
 ) -> None:
     """As a proxy in front of a sealed or restarting OpenBao answers."""
@@ -247,7 +245,7 @@ def answering(answer: tuple[int, str, bytes]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", ["", "a*", "*", "../x", "a/b", "A", "a b", "a\n", "-a", "a-", "é", "a" * 129, "a+b"])
-def test_a_name_that_could_widen_a_path_or_policy_is_refused_at_the_door(stack: Stack, name: str) -> None:
+def test_name_that_could_widen_a_path_or_policy_is_refused(stack: Stack, name: str) -> None:
     vault = issuer(stack)
     calls: list[Callable[[], object]] = [
         lambda: vault.write_policy(name, ""),
@@ -262,7 +260,7 @@ def test_a_name_that_could_widen_a_path_or_policy_is_refused_at_the_door(stack: 
             call()
 
 
-def test_an_inner_deadline_never_lengthens_an_outer_one(stack: Stack) -> None:
+def test_inner_deadline_never_extends_the_outer_one(stack: Stack) -> None:
     vault = issuer(stack)
     use(vault)
     with vault.deadline(0.05):
@@ -273,7 +271,7 @@ def test_an_inner_deadline_never_lengthens_an_outer_one(stack: Stack) -> None:
     use(vault)
 
 
-def test_secrets_stay_out_of_representations() -> None:
+def test_repr_contains_no_secrets() -> None:
     for holder in (
         ChildToken("canary"),
         DatabaseCredential("u", "canary", "l", 1),

@@ -27,9 +27,7 @@ def vpn(asked: Replica) -> Iterator[Gateway]:
         yield made
 
 
-def test_a_guest_is_let_in_until_the_certificate_is_revoked(
-    world: World, vpn: Gateway, admit: Callable[..., Admitted]
-) -> None:
+def test_vpn_accepts_a_guest_until_revocation(world: World, vpn: Gateway, admit: Callable[..., Admitted]) -> None:
     one = admit()
     slice_ = f"{one.lease.slice_id}:read"
     assert connects(vpn, one.pem, f"sl_other:read {slice_}")
@@ -42,7 +40,9 @@ def test_a_guest_is_let_in_until_the_certificate_is_revoked(
     assert "certificate revoked" in (vpn.folder / "server.log").read_text()
 
 
-def test_a_guest_of_another_slice_or_gateway_is_not(world: World, vpn: Gateway, admit: Callable[..., Admitted]) -> None:
+def test_vpn_refuses_guests_of_other_slices_and_gateways(
+    world: World, vpn: Gateway, admit: Callable[..., Admitted]
+) -> None:
     one = admit()
     assert not connects(vpn, one.pem, "sl_other:read")
     assert not connects(vpn, signed(world, role={"organization": ["another"]}), "sl_byhand:read")
@@ -68,7 +68,7 @@ SOUND = {"X509_0_CN": "abc123-l1.lease.guestkey.internal", "X509_0_O": NAME, "X5
         ({"tls_serial_hex_0": "../x"}, False),
     ],
 )
-def test_the_script_lets_nothing_else_pass(tmp_path: Path, changed: dict[str, str], let_in: bool) -> None:
+def test_vpn_script_refuses_everything_else(tmp_path: Path, changed: dict[str, str], let_in: bool) -> None:
     told = {"PATH": "/usr/bin:/bin", **SOUND, "tls_serial_hex_0": "0a:bc", **changed}
     done = subprocess.run([VERIFY, tmp_path, NAME, "sl_a:read", "sl_b:read", "0", "O=x"], env=told, check=False)
     assert (done.returncode == 0) == let_in
@@ -87,7 +87,7 @@ def _aged(file: Path, hours: float, text: str = "abc123-l9.lease.guestkey.intern
     return file
 
 
-def test_notes_of_certificates_that_have_run_out_are_tidied_once_an_hour(tmp_path: Path) -> None:
+def test_notes_of_expired_certificates_are_removed_hourly(tmp_path: Path) -> None:
     notes, elsewhere = tmp_path / "notes", tmp_path / "elsewhere"
     notes.mkdir(mode=0o700)
     elsewhere.mkdir()
@@ -108,7 +108,7 @@ def test_notes_of_certificates_that_have_run_out_are_tidied_once_an_hour(tmp_pat
     assert _verify(notes) == 0 and not late.exists()
 
 
-def test_whoever_is_on_the_list_is_not_let_in_again_by_a_list_of_before(tmp_path: Path) -> None:
+def test_older_revocation_list_does_not_readmit_a_guest(tmp_path: Path) -> None:
     assert _verify(tmp_path) == 0 and _verify(tmp_path, "0a:bd") == 0
     (tmp_path / "0ABC.guest").unlink()
     (tmp_path / "crl.pem").write_bytes(Authority().list(0xABC))
@@ -118,7 +118,7 @@ def test_whoever_is_on_the_list_is_not_let_in_again_by_a_list_of_before(tmp_path
     assert (tmp_path / "0ABC.guest").exists()
 
 
-def test_a_note_takes_the_place_of_a_link_and_writes_through_none(tmp_path: Path) -> None:
+def test_note_replaces_a_symlink_without_following_it(tmp_path: Path) -> None:
     notes, victim = tmp_path / "notes", tmp_path / "victim"
     notes.mkdir(mode=0o700)
     victim.write_text("as it was")
@@ -131,7 +131,7 @@ def test_a_note_takes_the_place_of_a_link_and_writes_through_none(tmp_path: Path
     assert (notes / "0ABC.guest").read_text() == SOUND["X509_0_CN"] + "\n"
 
 
-def test_a_folder_that_cannot_be_written_lets_nobody_in(tmp_path: Path) -> None:
+def test_unwritable_folder_refuses_everyone(tmp_path: Path) -> None:
     """Who is in unnoted could not be put out."""
     assert _verify(tmp_path / "missing") != 0
 
@@ -161,7 +161,7 @@ def server(tmp_path: Path) -> Iterator[list[str]]:
     listener.close()
 
 
-def test_who_is_on_the_list_is_put_out_and_nobody_else(tmp_path: Path, server: list[str]) -> None:
+def test_only_revoked_guests_are_disconnected(tmp_path: Path, server: list[str]) -> None:
     (tmp_path / "crl.pem").write_bytes(Authority().list(0xABC))
     for serial, name in (("0ABC", "abc123-l1"), ("0ABD", "abc123-l2")):
         (tmp_path / f"{serial}.guest").write_text(f"{name}.lease.guestkey.internal\n")
@@ -170,7 +170,7 @@ def test_who_is_on_the_list_is_put_out_and_nobody_else(tmp_path: Path, server: l
     assert {note.name for note in tmp_path.glob("*.guest")} == {"0ABD.guest"}
 
 
-def test_a_server_that_does_not_answer_is_no_success(tmp_path: Path) -> None:
+def test_silent_management_interface_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "crl.pem").write_bytes(Authority().list(0xABC))
     (tmp_path / "0ABC.guest").write_text("abc123-l1.lease.guestkey.internal\n")
     assert subprocess.run([END, tmp_path, tmp_path / "crl.pem"], check=False, capture_output=True).returncode == 1
@@ -178,7 +178,7 @@ def test_a_server_that_does_not_answer_is_no_success(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("said", [b"", b">INFO:OpenVPN Management Interface Version 5\r\n"])
-def test_a_server_that_hangs_up_without_an_answer_is_no_success(tmp_path: Path, said: bytes) -> None:
+def test_closed_management_connection_is_an_error(tmp_path: Path, said: bytes) -> None:
     """As it does when it restarts; guestkey-crl, which waits for this, must not wait for ever."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "server.sock"))
@@ -204,7 +204,7 @@ def test_a_server_that_hangs_up_without_an_answer_is_no_success(tmp_path: Path, 
 
 
 @pytest.mark.whole
-def test_a_server_that_talks_and_never_answers_is_left(tmp_path: Path) -> None:
+def test_management_interface_without_an_answer_times_out(tmp_path: Path) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "server.sock"))
     listener.listen(1)

@@ -33,9 +33,7 @@ def _issued(world: World, placed: Placed) -> tuple[Issued, x509.Certificate]:
     return issued, x509.load_pem_x509_certificate(issued.values["certificate"].encode())
 
 
-def test_a_certificate_says_lease_gateway_slice_and_action_and_nothing_of_the_request(
-    world: World, placed: Placed
-) -> None:
+def test_certificate_names_lease_gateway_slice_and_action_only(world: World, placed: Placed) -> None:
     issued, certificate = _issued(world, placed)
     lease = placed.lease
     assert certificate.public_key() == GUEST.key.public_key()
@@ -70,7 +68,7 @@ def test_a_certificate_says_lease_gateway_slice_and_action_and_nothing_of_the_re
     ],
     ids=lambda wish: next(iter(wish)),
 )
-def test_a_leases_token_can_ask_for_nothing_else(world: World, placed: Placed, wish: Mapping[str, Any]) -> None:
+def test_lease_token_can_sign_only_its_certificate(world: World, placed: Placed, wish: Mapping[str, Any]) -> None:
     body = {
         "csr": GUEST.request,
         "common_name": common_name(placed.lease.handle),
@@ -83,7 +81,7 @@ def test_a_leases_token_can_ask_for_nothing_else(world: World, placed: Placed, w
         world.parts.vault._write_as(placed.token, path, {**body, **wish})
 
 
-def test_a_token_to_read_opens_no_other_path(world: World, placed: Placed) -> None:
+def test_read_token_has_no_other_path(world: World, placed: Placed) -> None:
     body = {"csr": GUEST.request, "common_name": "x.lease.guestkey.internal"}
     short = placed.lease.slice_id.removeprefix("sl_")
     for path in (f"pki/sign/gk-{short}-write", f"pki/issue/gk-{short}-read", "pki/sign-verbatim", "pki/revoke"):
@@ -91,7 +89,7 @@ def test_a_token_to_read_opens_no_other_path(world: World, placed: Placed) -> No
             world.parts.vault._write_as(placed.token, path, body)
 
 
-def test_web_replicas_sign_and_revoke_nothing_themselves(world: World, placed: Placed) -> None:
+def test_issuer_identity_cannot_sign_or_revoke_certificates(world: World, placed: Placed) -> None:
     issued, _ = _issued(world, placed)
     body = {"csr": GUEST.request, "common_name": "x.lease.guestkey.internal"}
     with pytest.raises(VaultRefused):
@@ -113,7 +111,7 @@ def test_the_authoritys_own_key_is_refused(world: World, placed: Placed) -> None
     assert "authority's own key" in refused.value.detail
 
 
-def test_a_life_over_the_longest_is_cut_without_a_word_and_noticed(world: World, placed: Placed) -> None:
+def test_certificate_longer_than_max_ttl_is_detected(world: World, placed: Placed) -> None:
     lease = replace(placed.lease, expires_at=placed.lease.issued_at + timedelta(hours=30))
     made = world.parts.vault.sign_certificate(
         placed.token,
@@ -132,7 +130,7 @@ def test_a_life_over_the_longest_is_cut_without_a_word_and_noticed(world: World,
 # -- the end --------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_serial_the_certificate_is_found_by_its_lease(world: World, placed: Placed) -> None:
+def test_certificate_without_a_recorded_serial_is_found_by_lease(world: World, placed: Placed) -> None:
     issued, _ = _issued(world, placed)
     again = KIND.issue(world.parts.vault, placed.token, placed.lease)
     assert "revoked" in KIND.end(world.ender.vault, placed.to_end())
@@ -141,7 +139,7 @@ def test_without_a_serial_the_certificate_is_found_by_its_lease(world: World, pl
         assert stored is not None and stored.revoked_at is not None
 
 
-def test_a_second_certificate_of_a_lease_is_shown_until_it_is_ended_too(world: World, placed: Placed) -> None:
+def test_second_certificate_of_a_lease_is_listed_until_ended(world: World, placed: Placed) -> None:
     first, _ = _issued(world, placed)
     KIND.issue(world.parts.vault, placed.token, placed.lease)
     vault, tag, bounds = world.ender.vault, world.parts.tag, [BoundSlice(BINDING)]
@@ -152,7 +150,7 @@ def test_a_second_certificate_of_a_lease_is_shown_until_it_is_ended_too(world: W
     assert placed.lease.handle not in KIND.list_credentials(vault, tag, bounds).handles
 
 
-def test_another_leases_certificate_is_not_revoked(world: World, placed: Placed) -> None:
+def test_certificate_of_another_lease_is_not_revoked(world: World, placed: Placed) -> None:
     issued, _ = _issued(world, placed)
     other = replace(placed.to_end(issued.values["serial"]), handle=f"{world.parts.tag}-lother")
     for serial in (issued.values["serial"], "database/creds/x/y", "..", "accessor"):
@@ -162,7 +160,7 @@ def test_another_leases_certificate_is_not_revoked(world: World, placed: Placed)
     assert stored is not None and stored.revoked_at is None
 
 
-def test_the_authority_itself_is_not_revoked(world: World, placed: Placed) -> None:
+def test_ca_certificate_is_not_revoked(world: World, placed: Placed) -> None:
     authority = x509.load_pem_x509_certificate(world.ender.vault.ca_certificate().encode())
     digits = f"{authority.serial_number:040x}"
     serial = ":".join(digits[at : at + 2] for at in range(0, 40, 2))
@@ -171,7 +169,7 @@ def test_the_authority_itself_is_not_revoked(world: World, placed: Placed) -> No
         KIND.end(world.ender.vault, placed.to_end(serial))
 
 
-def test_another_installations_certificates_are_counted_and_left_alone(world: World, placed: Placed) -> None:
+def test_certificates_of_another_installation_are_not_touched(world: World, placed: Placed) -> None:
     handle = f"zz9zz9-{placed.lease.id}"
     lease = replace(placed.lease, handle=handle)
     issued = KIND.issue(world.parts.vault, placed.token, lease)
@@ -187,15 +185,13 @@ def unrevoking(world: World) -> Iterator[None]:
         yield
 
 
-def test_what_is_not_on_the_list_has_not_ended(world: World, placed: Placed, unrevoking: None) -> None:
+def test_certificate_missing_from_the_crl_is_not_ended(world: World, placed: Placed, unrevoking: None) -> None:
     issued, _ = _issued(world, placed)
     with pytest.raises(NotEnded):
         KIND.end(world.ender.vault, placed.to_end(issued.values["serial"]))
 
 
-def test_a_certificate_the_store_no_longer_shows_has_ended_only_if_it_can_have_expired(
-    world: World, placed: Placed
-) -> None:
+def test_missing_certificate_counts_as_ended_only_after_its_expiry(world: World, placed: Placed) -> None:
     gone = placed.to_end("12:34:56")
     with pytest.raises(NotEnded):
         KIND.end(world.ender.vault, gone)
@@ -203,7 +199,7 @@ def test_a_certificate_the_store_no_longer_shows_has_ended_only_if_it_can_have_e
 
 
 @pytest.mark.parametrize("answer", [b"", b"<html>", b"\x30\x03\x02\x01\x01"])
-def test_a_list_that_is_none_confirms_nothing(world: World, placed: Placed, answer: bytes) -> None:
+def test_invalid_crl_confirms_nothing(world: World, placed: Placed, answer: bytes) -> None:
     issued, _ = _issued(world, placed)
     ending = placed.to_end(issued.values["serial"])
     with patch.object(world.ender.vault, "crl", return_value=answer), pytest.raises(BackendDown):
@@ -213,7 +209,7 @@ def test_a_list_that_is_none_confirms_nothing(world: World, placed: Placed, answ
     assert "revoked" in KIND.end(world.ender.vault, ending)
 
 
-def test_what_one_look_cannot_read_is_said_and_read_by_the_next(
+def test_certificates_beyond_one_round_are_reported_and_read_next(
     world: World, placed: Placed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(3):
@@ -229,7 +225,7 @@ def test_what_one_look_cannot_read_is_said_and_read_by_the_next(
     KIND.end(fresh, placed.to_end())
 
 
-def test_many_end_together_on_one_list_and_apart_where_one_cannot(world: World, placed: Placed) -> None:
+def test_many_certificates_end_with_one_crl_or_individually_after_a_failure(world: World, placed: Placed) -> None:
     leases = []
     for number in range(5):
         lease = replace(placed.lease, id=f"{placed.lease.id}{number}", handle=f"{placed.lease.handle}{number}")
@@ -247,7 +243,7 @@ def test_many_end_together_on_one_list_and_apart_where_one_cannot(world: World, 
     assert all("revocation list" in str(outcome) for outcome in outcomes.values())
 
 
-def test_with_the_key_store_gone_nothing_is_called_ended(world: World, placed: Placed) -> None:
+def test_unreachable_openbao_confirms_no_end(world: World, placed: Placed) -> None:
     issued, _ = _issued(world, placed)
     ending = placed.to_end(issued.values["serial"])
     down = BackendDown("gone", backend="openbao")
@@ -260,7 +256,7 @@ def test_with_the_key_store_gone_nothing_is_called_ended(world: World, placed: P
 # -- through the story ----------------------------------------------------------------------------------------------
 
 
-def test_the_whole_story_ends_with_a_revoked_certificate(world: World) -> None:
+def test_certificate_is_issued_and_revoked_end_to_end(world: World) -> None:
     vendor = world.vendor()
     dataset = world.dataset(vendor, kind="x509", slices={"deidentified": BINDING})
     signed = world.person(vendor)
@@ -293,7 +289,7 @@ def test_a_certificate_made_before_a_crash_is_found_and_ended(world: World) -> N
     assert stored is not None and stored.revoked_at is not None
 
 
-def test_a_certificate_that_expired_before_anybody_ended_it_has_ended(world: World, placed: Placed) -> None:
+def test_expired_certificate_counts_as_ended(world: World, placed: Placed) -> None:
     lease = placed.lease
     made = world.parts.vault.sign_certificate(
         placed.token,
@@ -310,7 +306,7 @@ def test_a_certificate_that_expired_before_anybody_ended_it_has_ended(world: Wor
     ] * 2
 
 
-def test_a_slice_behind_an_unknown_gateway_fails_and_says_what_to_set(world: World) -> None:
+def test_slice_with_an_unknown_gateway_fails_and_names_the_setting(world: World) -> None:
     dataset = world.dataset(kind="x509", slices={"deidentified": {"connection": "nowhere"}}, register=False)
     register_waiting(world)
     with world.database.transaction() as tx:
@@ -318,7 +314,7 @@ def test_a_slice_behind_an_unknown_gateway_fails_and_says_what_to_set(world: Wor
     assert found.state == "failed" and "GUESTKEY_X509_CONNECTIONS" in found.state_detail
 
 
-def test_what_a_removed_slice_could_sign_is_signed_no_more(world: World, placed: Placed) -> None:
+def test_removed_slice_can_no_longer_sign(world: World, placed: Placed) -> None:
     setup = vault_of(world.settings, "setup")
     for _ in range(2):
         KIND.unregister(setup, placed.lease.slice_id, BoundSlice(BINDING))
@@ -342,7 +338,7 @@ def test_what_a_removed_slice_could_sign_is_signed_no_more(world: World, placed:
         {"connection": "a" * 41},
     ],
 )
-def test_bindings_that_name_no_gateway_are_refused(binding: dict[str, Any]) -> None:
+def test_binding_without_a_gateway_is_refused(binding: dict[str, Any]) -> None:
     with pytest.raises(Invalid) as refused:
         KIND.check_binding(binding)
     assert refused.value.field.startswith("/binding")

@@ -69,7 +69,7 @@ class Liar:
             return KIND.issue(vault, placed.token, placed.lease)
 
 
-def test_the_liar_is_believed_when_it_tells_the_truth(world: World, placed: Placed) -> None:
+def test_fake_openbao_with_correct_answers_works(world: World, placed: Placed) -> None:
     liar = Liar(world, placed)
     assert liar.tell(placed, liar.signed()).backend_lease_id == "12:34"
 
@@ -92,9 +92,7 @@ def test_the_liar_is_believed_when_it_tells_the_truth(world: World, placed: Plac
     ],
     ids=lambda lie: next(iter(lie)),
 )
-def test_an_answer_that_is_not_what_was_asked_for_is_handed_to_nobody(
-    world: World, placed: Placed, lie: dict[str, Any]
-) -> None:
+def test_wrong_certificate_from_openbao_is_not_returned(world: World, placed: Placed, lie: dict[str, Any]) -> None:
     liar = Liar(world, placed)
     if "names" in lie:
         lie = {"names": [name.replace("HANDLE", uri(placed.lease.handle)) for name in lie["names"]]}
@@ -104,7 +102,7 @@ def test_an_answer_that_is_not_what_was_asked_for_is_handed_to_nobody(
 
 
 @pytest.mark.parametrize("text", ["", "hello", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
-def test_no_certificate_at_all_is_handed_to_nobody(world: World, placed: Placed, text: str) -> None:
+def test_answer_without_a_certificate_is_an_error(world: World, placed: Placed, text: str) -> None:
     liar = Liar(world, placed)
     with pytest.raises(BackendDown):
         liar.tell(placed, replace(liar.signed(), certificate=text))

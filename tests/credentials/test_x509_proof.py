@@ -33,11 +33,11 @@ def test_a_strong_key_passes_whatever_its_subject(key: Key) -> None:
     assert check(request) == request == check(f"\r\n{request.replace(chr(10), chr(13) + chr(10))}\n")
 
 
-def test_what_openssl_used_to_write_passes() -> None:
+def test_new_certificate_request_header_is_accepted() -> None:
     assert check(GOOD.replace("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")) == GOOD
 
 
-def test_wishes_that_change_nothing_pass() -> None:
+def test_harmless_extensions_are_accepted() -> None:
     usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
     assert check(guest(None, usage, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])).request)
 
@@ -57,20 +57,20 @@ def test_weak_keys_are_refused() -> None:
     assert "Ed25519" in _reason(guest(dsa.generate_private_key(2048)).request)  # type: ignore[arg-type]
 
 
-def test_a_certificate_in_its_place_is_refused() -> None:
+def test_certificate_instead_of_a_request_is_refused() -> None:
     assert "a certificate, not" in _reason("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
 
 
-def test_a_private_key_is_told_to_be_lost() -> None:
+def test_private_key_is_refused_as_compromised() -> None:
     for text in (guest().key_pem.decode(), GOOD + guest().key_pem.decode()):
         assert "private key" in _reason(text)
         with pytest.raises(Invalid) as refused:
             check(text)
-        assert "Throw it away" in refused.value.advice
+        assert "Delete it" in refused.value.advice
         assert text.splitlines()[1] not in refused.value.detail + refused.value.advice
 
 
-def test_a_bare_public_key_is_refused_because_it_proves_nothing() -> None:
+def test_bare_public_key_is_refused() -> None:
     public = ec.generate_private_key(ec.SECP256R1()).public_key()
     for encoding, form in (
         (Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
@@ -79,13 +79,13 @@ def test_a_bare_public_key_is_refused_because_it_proves_nothing() -> None:
         assert "proves" in _reason(public.public_bytes(encoding, form).decode())
 
 
-def test_asking_to_be_an_authority_is_refused() -> None:
+def test_request_to_be_a_ca_is_refused() -> None:
     assert "authority" in _reason(guest(None, x509.BasicConstraints(True, None)).request)
     usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
     assert "sign certificates" in _reason(guest(None, usage).request)
 
 
-def test_asking_for_names_is_refused() -> None:
+def test_request_with_alternative_names_is_refused() -> None:
     wish = x509.SubjectAlternativeName([x509.UniformResourceIdentifier("spiffe://guestkey/lease/of-another")])
     assert "names of its own" in _reason(guest(None, wish).request)
 
@@ -117,5 +117,5 @@ def test_garbage_is_refused(text: str) -> None:
     assert _reason(text)
 
 
-def test_more_than_16_kb_is_refused_unread() -> None:
+def test_request_over_16_kb_is_refused_unparsed() -> None:
     assert "16 KB" in _reason(GOOD + "\n" * LONGEST)

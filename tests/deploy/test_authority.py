@@ -46,7 +46,7 @@ def _upgrade(bao: openbao.OpenBao) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_an_older_installation_gets_an_authority_and_keeps_it(older: openbao.OpenBao) -> None:
+def test_older_installation_gets_a_ca_once(older: openbao.OpenBao) -> None:
     where = f"{older.address}/v1/pki/ca/pem"
     assert requests.get(where, timeout=5).status_code == 403
     _upgrade(older)
@@ -56,7 +56,7 @@ def test_an_older_installation_gets_an_authority_and_keeps_it(older: openbao.Ope
     assert requests.get(where, timeout=5).text == first.text
 
 
-def test_the_script_sets_it_up_as_a_new_installation_is() -> None:
+def test_upgrade_script_matches_a_new_installation() -> None:
     script = " ".join(UPGRADE.read_text().replace("\\\n", " ").split())
     for _, path, data in openbao._AUTHORITY[1:]:
         line = script[script.index(f"bao write {path} ") :].partition(">")[0]

@@ -25,7 +25,7 @@ STARTS_AS_ROOT = {"postgres", "records"}
 everywhere = pytest.mark.parametrize("name", sorted(SERVICES))
 
 
-def test_the_parts_named_by_the_design_are_there() -> None:
+def test_compose_has_every_designed_service() -> None:
     images = " ".join(str(service.get("image")) for service in SERVICES.values())
     assert {"web-1", "web-2", "worker", "front", "records", "postgres", "openbao", "keycloak"} <= set(SERVICES)
     assert "postgres:18" in images
@@ -45,7 +45,7 @@ def test_images_are_pinned(name: str) -> None:
 
 
 @everywhere
-def test_nobody_is_root_and_nobody_becomes_more(name: str) -> None:
+def test_containers_run_unprivileged(name: str) -> None:
     service = SERVICES[name]
     assert "no-new-privileges:true" in service["security_opt"]
     assert "privileged" not in service
@@ -55,7 +55,7 @@ def test_nobody_is_root_and_nobody_becomes_more(name: str) -> None:
 
 
 @everywhere
-def test_health_is_checked_or_the_end_is_awaited(name: str) -> None:
+def test_services_have_health_checks_or_complete(name: str) -> None:
     if name in ONE_SHOT:
         assert SERVICES[name]["restart"] == "no"
         waiting = [other for other in SERVICES.values() if name in other.get("depends_on", {})]
@@ -78,7 +78,7 @@ def test_every_mounted_file_exists_and_is_read_only(name: str) -> None:
 
 
 @everywhere
-def test_what_is_started_is_executable(name: str) -> None:
+def test_started_scripts_are_executable(name: str) -> None:
     mounted = dict(volume.split(":")[1::-1] for volume in SERVICES[name].get("volumes", []))
     for program in SERVICES[name].get("entrypoint", [])[:1]:
         if program in mounted:
@@ -92,7 +92,7 @@ def test_networks_and_dependencies_are_declared(name: str) -> None:
 
 
 @everywhere
-def test_secrets_come_as_files_only(name: str) -> None:
+def test_secrets_are_files_only(name: str) -> None:
     service = SERVICES[name]
     assert set(service.get("secrets", [])) <= set(COMPOSE["secrets"])
     for key, value in service.get("environment", {}).items():
@@ -101,7 +101,7 @@ def test_secrets_come_as_files_only(name: str) -> None:
         assert not re.search(r"://[^/{}]*:[^/{}@]*@", str(value)), key
 
 
-def test_each_identity_goes_to_its_own_process_only() -> None:
+def test_each_identity_is_mounted_only_in_its_service() -> None:
     holders = {
         identity: {name for name, service in SERVICES.items() if f"guestkey_{identity}_secret_id" in service["secrets"]}
         for identity in ("issuer", "ender", "setup", "operator", "custodian")
@@ -116,13 +116,13 @@ def test_each_identity_goes_to_its_own_process_only() -> None:
     }
 
 
-def test_only_front_and_the_guests_port_are_reachable() -> None:
+def test_only_the_proxy_and_guest_ports_are_published() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published == {"front": ["443:443"], "postgres": ["5432:5432"]}
     assert COMPOSE["networks"]["inside"]["internal"] is True
 
 
-def test_the_brokers_own_logins_are_accepted_inside_only() -> None:
+def test_broker_logins_are_accepted_only_from_inside() -> None:
     subnet = COMPOSE["networks"]["inside"]["ipam"]["config"][0]["subnet"]
     for name in ("records", "data"):
         lines = [line.split() for line in (ROOT / f"deploy/postgresql/{name}_hba.conf").read_text().splitlines()]
@@ -134,7 +134,7 @@ def test_the_brokers_own_logins_are_accepted_inside_only() -> None:
             assert address == ("all" if user.startswith("/^gk_") else subnet)
 
 
-def test_records_and_data_share_no_server_volume_or_secret() -> None:
+def test_records_and_datasets_share_no_server_volume_or_secret() -> None:
     records, data = SERVICES["records"], SERVICES["postgres"]
     assert "guests" not in records["networks"] and "ports" not in records
     assert not set(records["secrets"]) & set(data["secrets"])
@@ -142,14 +142,14 @@ def test_records_and_data_share_no_server_volume_or_secret() -> None:
     assert not {name for name in volumes[0] & volumes[1] if not name.startswith("./")}
 
 
-def test_settings_named_are_settings() -> None:
+def test_compose_settings_exist() -> None:
     known = {f"GUESTKEY_{name.upper()}" for name in AllSettings.model_fields} | {"GUESTKEY_SETTINGS_FILE"}
     for name in ("web-1", "web-2", "worker", "migrate"):
         for key in SERVICES[name]["environment"]:
             assert not key.startswith("GUESTKEY_") or key.split("__")[0] in known, key
 
 
-def test_the_secrets_made_are_the_secrets_named(tmp_path: Path) -> None:
+def test_generated_secrets_match_the_compose_file(tmp_path: Path) -> None:
     made = _make_secrets(tmp_path)
     named = {Path(secret["file"]).name for secret in COMPOSE["secrets"].values()}
     assert named <= set(made)
@@ -158,7 +158,7 @@ def test_the_secrets_made_are_the_secrets_named(tmp_path: Path) -> None:
     assert _make_secrets(tmp_path) == made, "a second run changes nothing"
 
 
-def test_make_secrets_refuses_what_is_no_domain(tmp_path: Path) -> None:
+def test_make_secrets_refuses_an_invalid_domain(tmp_path: Path) -> None:
     for domain in ("", "a b", "-x", "x;rm", "../x"):
         done = _run_make_secrets(tmp_path, domain)
         assert done.returncode != 0
@@ -172,7 +172,7 @@ def test_secrets_stay_out_of_git_and_image() -> None:
     assert not [line for line in ignored if line.startswith("!") and "secret" in line]
 
 
-def test_the_image_is_built_in_one_stage_and_runs_as_nobody_in_another() -> None:
+def test_image_is_multi_stage_and_runs_unprivileged() -> None:
     lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if line and not line.startswith("#")]
     starts = [index for index, line in enumerate(lines) if line.startswith("FROM ")]
     assert len(starts) == 2
@@ -186,7 +186,7 @@ def test_the_image_is_built_in_one_stage_and_runs_as_nobody_in_another() -> None
             assert all((ROOT / word).exists() for word in source.split() if not word.startswith("--"))
 
 
-def test_the_realm_holds_no_secret_and_keeps_to_the_code_flow() -> None:
+def test_realm_has_no_secret_and_only_the_code_flow() -> None:
     realm = json.loads((ROOT / "deploy/keycloak/guestkey-realm.json").read_text())
     (client,) = realm["clients"]
     assert client["secret"] == "${GUESTKEY_CLIENT_SECRET}"

@@ -102,7 +102,7 @@ def connected(house: House) -> House:
     return house
 
 
-def test_postgres_reads_the_rules_of_who_may_connect(house: House) -> None:
+def test_pg_hba_rules_are_loaded(house: House) -> None:
     with house.connect("owner", "guestkey") as connection:
         assert connection.execute("SHOW log_min_error_statement").fetchone() == ("panic",)
     with house.connect("watch", "data") as connection:
@@ -114,14 +114,14 @@ def test_postgres_reads_the_rules_of_who_may_connect(house: House) -> None:
             house.connect(login, database)
 
 
-def test_guests_users_pass_the_rules_by_their_name_only(connected: House) -> None:
+def test_pg_hba_accepts_guest_users_only_by_name(connected: House) -> None:
     port = connected.postgres_port
     for user, refusal in (("gk_abc123_l01jd", "password authentication failed"), ("gk_x", "pg_hba.conf rejects")):
         with pytest.raises(psycopg.OperationalError, match=refusal):
             psycopg.connect(host="127.0.0.1", port=port, dbname="data", user=user, password="x", connect_timeout=5)
 
 
-def test_openbao_is_set_up_by_its_own_first_start(house: House) -> None:
+def test_openbao_initialises_itself_on_first_start(house: House) -> None:
     health = house.bao("GET", "sys/health").json()
     assert (health["initialized"], health["sealed"], health["standby"]) == (True, False, False)
     for identity in ("issuer", "ender", "setup", "operator", "custodian"):
@@ -130,7 +130,7 @@ def test_openbao_is_set_up_by_its_own_first_start(house: House) -> None:
         assert me["policies"] == [f"guestkey-{identity}"]
 
 
-def test_the_issuer_may_issue_and_nothing_else(house: House) -> None:
+def test_issuer_identity_can_only_issue(house: House) -> None:
     token = house.log_in("issuer")
     encrypted = house.bao("POST", "transit/encrypt/totp", {"plaintext": "eA==", "context": "eA=="}, token)
     assert encrypted.status_code == 200
@@ -143,7 +143,7 @@ def test_the_issuer_may_issue_and_nothing_else(house: House) -> None:
         assert house.bao("POST", path, body, token).status_code == 403, path
 
 
-def test_the_database_is_connected_and_the_minters_password_is_openbaos_alone(connected: House) -> None:
+def test_database_is_connected_and_only_openbao_knows_the_minters_password(connected: House) -> None:
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         connected.connect("minter", "data")
     setup, ender = connected.log_in("setup"), connected.log_in("ender")
@@ -155,7 +155,7 @@ def test_the_database_is_connected_and_the_minters_password_is_openbaos_alone(co
     assert connected.bao("GET", "guestkey/data/connections/data/registrar", token=ender).status_code == 403
 
 
-def test_a_database_user_is_made_with_the_name_chosen(connected: House) -> None:
+def test_database_user_gets_the_chosen_name(connected: House) -> None:
     setup, issuer = connected.log_in("setup"), connected.log_in("issuer")
     creation = ["CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'"]
     revocation = ['DROP ROLE IF EXISTS "{{name}}"']
@@ -175,7 +175,7 @@ def test_a_database_user_is_made_with_the_name_chosen(connected: House) -> None:
     assert made.json()["data"]["username"] == "gk_abc123_l1"
 
 
-def test_both_ways_of_setting_openbao_up_make_the_same() -> None:
+def test_both_openbao_setups_are_equal() -> None:
     text = (DEPLOY / "openbao/initialize.hcl").read_text()
     deployed = {name: (path, body) for name, path, body in _requests_in(text)}
     embedded = {name: (path, data) for name, path, data in openbao._initial_requests(example_provider=False)}
@@ -187,7 +187,7 @@ def test_both_ways_of_setting_openbao_up_make_the_same() -> None:
                 assert f"{key} = {openbao._hcl(value)}" in re.sub(r" +", " ", deployed[name][1]), name
 
 
-def test_names_of_database_users_are_made_alike() -> None:
+def test_both_setups_name_database_users_alike() -> None:
     assert f"username_template={USERNAME_TEMPLATE}" in (DEPLOY / "openbao/connect-database").read_text()
 
 

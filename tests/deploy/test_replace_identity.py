@@ -49,7 +49,7 @@ def _replace(bao: openbao.OpenBao, name: str, secret_id: Path) -> subprocess.Com
     return subprocess.run([SCRIPT, name], env=variables, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_replacing_the_issuer_shuts_a_thief_out_and_the_broker_goes_on(bao: openbao.OpenBao) -> None:
+def test_replacing_the_issuer_revokes_stolen_tokens_and_the_broker_works(bao: openbao.OpenBao) -> None:
     secret_id = bao.secret_id_file("guestkey-issuer")
     stolen_id = secret_id.read_text()
     stolen = _log_in(bao, stolen_id).json()["auth"]["client_token"]
@@ -72,5 +72,5 @@ def test_replacing_the_issuer_shuts_a_thief_out_and_the_broker_goes_on(bao: open
     assert int(signature.split(":")[1][1:]) not in public and newest in public
 
 
-def test_a_name_that_is_no_identity_is_refused(bao: openbao.OpenBao) -> None:
+def test_unknown_identity_is_refused(bao: openbao.OpenBao) -> None:
     assert _replace(bao, "guestkey-custodian", bao.secret_id_file("guestkey-issuer")).returncode == 2

@@ -126,7 +126,7 @@ def _revoke_while_cut_off(cluster: Cluster, token: str) -> None:
     cluster.leader.signal(signal.SIGSTOP)
 
 
-def test_standby_that_is_cut_off_answers_no_revoked_token(start: Callable[[str], Cluster]) -> None:
+def test_isolated_standby_accepts_no_revoked_token(start: Callable[[str], Cluster]) -> None:
     cluster = start(SETTING)
     assert not cluster.readiness()
     token = cluster.log_in("guestkey-operator")
@@ -136,7 +136,7 @@ def test_standby_that_is_cut_off_answers_no_revoked_token(start: Callable[[str],
     assert cluster.ask_standby("auth/token/lookup-self", token) in (None, 403)
 
 
-def test_standby_that_answers_by_itself_is_found_by_readiness(start: Callable[[str], Cluster]) -> None:
+def test_readiness_detects_standby_reads(start: Callable[[str], Cluster]) -> None:
     """Cut off, such a one was seen to take a revoked token; not every time, so that only its cause is tested."""
     assert start("").readiness()
 

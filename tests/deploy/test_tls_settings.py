@@ -47,11 +47,11 @@ def test_only_authenticated_encryption_with_tls_1_2(file: str) -> None:
 
 
 @pytest.mark.parametrize("file", NEWEST_ALONE)
-def test_where_no_ciphers_are_named_it_is_1_3(file: str) -> None:
+def test_settings_without_ciphers_require_tls_1_3(file: str) -> None:
     assert NEWEST_ALONE[file] in [line.strip() for line in (DEPLOY / file).read_text().splitlines()]
 
 
-def test_no_server_is_forgotten() -> None:
+def test_every_server_has_tls_settings() -> None:
     speaking = {
         str(file.relative_to(DEPLOY))
         for file in DEPLOY.rglob("*")
@@ -60,6 +60,6 @@ def test_no_server_is_forgotten() -> None:
     assert speaking == WITH_CIPHERS.keys() | NEWEST_ALONE.keys()
 
 
-def test_no_line_of_openvpn_is_longer_than_it_reads() -> None:
+def test_openvpn_config_lines_are_short_enough() -> None:
     """It refuses a longer one, without a word where it writes its log to a file."""
     assert max(map(len, (DEPLOY / "openvpn/guestkey.conf").read_text().splitlines())) <= 255

@@ -90,7 +90,7 @@ def log_in(stack: Stack, identity: str) -> requests.Session:
 
 
 @pytest.mark.parametrize("identity", sorted(ALSO_NOT))
-def test_no_identity_is_root_in_effect(stack: Stack, identity: str) -> None:
+def test_no_identity_has_root_rights(stack: Stack, identity: str) -> None:
     session = log_in(stack, identity)
     allowed = []
     for method, path, body in [*ROOT_IN_EFFECT, *ALSO_NOT[identity]]:
@@ -104,7 +104,7 @@ def test_no_identity_is_root_in_effect(stack: Stack, identity: str) -> None:
     assert allowed == []
 
 
-def test_every_identity_but_the_custodian_is_held_to_it(stack: Stack) -> None:
+def test_every_identity_except_the_custodian_is_checked(stack: Stack) -> None:
     """The custodian is root in effect, and says so: nothing of the broker logs in with it."""
     assert set(IDENTITIES) - set(ALSO_NOT) == {"guestkey-custodian"}
     assert not any("CUSTODIAN" in name for name in stack.environment())
@@ -120,7 +120,7 @@ def test_no_root_token_was_ever_handed_out(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("file", ["seal.key", "audit.log", "guestkey-issuer.secret-id", "guestkey-setup.secret-id"])
-def test_secrets_are_only_ours_to_read(stack: Stack, file: str) -> None:
+def test_secret_files_are_private(stack: Stack, file: str) -> None:
     assert (stack.bao.state / file).stat().st_mode & 0o077 == 0
 
 

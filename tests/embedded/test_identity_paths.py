@@ -265,7 +265,7 @@ def test_identity_gains_nothing_through_parameters_or_names(examined: Examined, 
     assert let_through == []
 
 
-def test_an_account_of_the_operator_has_no_more_than_sign_in(examined: Examined) -> None:
+def test_operator_accounts_can_only_sign_in(examined: Examined) -> None:
     """The whole chain: an account, an entity and an alias made by the operator, and what the account then may do."""
     token = examined.log_in("guestkey-operator")
     account = {"password": "x" * 20, "token_policies": "guestkey-sign-in"}

@@ -20,20 +20,20 @@ def store(world: World) -> SeaweedFS:
     return world.stack.store
 
 
-def test_only_this_user_reads_what_lets_servers_in(store: SeaweedFS) -> None:
+def test_server_credentials_are_readable_only_by_this_user(store: SeaweedFS) -> None:
     for name in ("keys.json", "key.pem", "security.toml", "identities.json", "iam.json"):
         assert (store.state / name).stat().st_mode & 0o077 == 0, name
     assert store.state.stat().st_mode & 0o077 == 0
 
 
-def test_it_listens_on_this_machine_alone(store: SeaweedFS) -> None:
+def test_seaweedfs_listens_only_on_localhost(store: SeaweedFS) -> None:
     listening = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout
     own = [line.split()[3] for line in listening.splitlines() if f"pid={store.pid}," in line]
     assert len(own) >= 8
     assert {address.rpartition(":")[0] for address in own} == {"127.0.0.1"}
 
 
-def test_the_servers_behind_it_tell_a_stranger_nothing(store: SeaweedFS) -> None:
+def test_internal_servers_refuse_unauthenticated_requests(store: SeaweedFS) -> None:
     ports = store._ports
     assert ports is not None
     for path in ("", "buckets/clinic/secret.json", "buckets/", "etc/"):
@@ -61,7 +61,7 @@ def greeted(port: int, context: ssl.SSLContext) -> bytes:
 
 
 @pytest.mark.parametrize("server", ["s3_grpc", "master_grpc", "volume_grpc", "filer_grpc"])
-def test_no_server_speaks_grpc_without_the_certificate(store: SeaweedFS, server: str) -> None:
+def test_grpc_requires_the_client_certificate(store: SeaweedFS, server: str) -> None:
     port = getattr(store._ports, server)
     context = ssl.create_default_context(cafile=str(store.state / "certificate.pem"))
     context.set_alpn_protocols(["h2"])
@@ -70,7 +70,7 @@ def test_no_server_speaks_grpc_without_the_certificate(store: SeaweedFS, server:
     assert greeted(port, context), "with it, they do"
 
 
-def test_objects_are_there_after_it_was_killed(store: SeaweedFS) -> None:
+def test_objects_survive_a_kill(store: SeaweedFS) -> None:
     client = store.client()
     client.put_object(Bucket=BUCKET, Key="kept/a", Body=b"x" * 100_000)
     store.stop()

@@ -42,7 +42,7 @@ def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" if Path(f"/proc/{pid}").exists() else False
 
 
-def test_killed_with_its_parent_and_found_again() -> None:
+def test_stack_stops_with_its_parent_and_restarts_with_its_data() -> None:
     with TemporaryDirectory(prefix="guestkey-test-", ignore_cleanup_errors=True) as folder:
         keeper = subprocess.Popen([sys.executable, "-c", KEEPER, folder], stdout=subprocess.PIPE, text=True)
         assert keeper.stdout is not None
@@ -74,7 +74,7 @@ def test_a_wrong_or_missing_password_is_refused(world: World) -> None:
             psycopg.connect(host="127.0.0.1", port=port, dbname="postgres", user=user, password=password)
 
 
-def test_a_free_port_is_lent_to_nobody_before_it_is_used() -> None:
+def test_chosen_port_stays_reserved_until_used() -> None:
     chosen = [free_port() for _ in range(50)]
     lent = set()
     for _ in range(5000):
@@ -86,7 +86,7 @@ def test_a_free_port_is_lent_to_nobody_before_it_is_used() -> None:
         require_free(port, "the portal")
 
 
-def test_a_taken_port_is_one_clear_line(world: World) -> None:
+def test_taken_port_is_reported_in_one_line(world: World) -> None:
     with pytest.raises(StartFailed, match=r"Port \d+, wanted for the portal, is taken"):
         require_free(world.stack.ports.postgres, "the portal")
     require_free(free_port(), "the portal")
@@ -115,7 +115,7 @@ def test_a_taken_port_is_one_clear_line(world: World) -> None:
         "SET ROLE guestkey_owner",
     ],
 )
-def test_the_application_cannot_rewrite_history(world: World, statement: str) -> None:
+def test_application_role_cannot_change_events(world: World, statement: str) -> None:
     with (
         psycopg.connect(world.stack.postgres.url("app", "guestkey")) as connection,
         pytest.raises(psycopg.errors.InsufficientPrivilege),
@@ -124,7 +124,7 @@ def test_the_application_cannot_rewrite_history(world: World, statement: str) ->
 
 
 @pytest.mark.parametrize("login", ["registrar", "minter", "watch", "app", "owner"])
-def test_no_login_is_a_superuser(world: World, login: str) -> None:
+def test_no_database_login_is_a_superuser(world: World, login: str) -> None:
     with world.admin("guestkey" if login in ("app", "owner") else "data") as admin:
         row = admin.execute(
             "SELECT rolsuper, rolreplication, rolbypassrls FROM pg_roles WHERE rolname = %s", (f"guestkey_{login}",)
@@ -132,12 +132,12 @@ def test_no_login_is_a_superuser(world: World, login: str) -> None:
     assert row == (False, False, False)
 
 
-def test_the_minters_password_is_openbaos_alone(world: World) -> None:
+def test_only_openbao_knows_the_minters_password(world: World) -> None:
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(world.stack.postgres.url("minter", "data"))
 
 
-def test_records_and_data_are_on_two_servers(world: World) -> None:
+def test_records_and_datasets_are_on_separate_servers(world: World) -> None:
     found = []
     for database in ("guestkey", "data"):
         with world.admin(database) as admin:
@@ -150,7 +150,7 @@ def test_records_and_data_are_on_two_servers(world: World) -> None:
     ]
 
 
-def test_one_server_of_an_earlier_version_becomes_two() -> None:
+def test_single_server_of_an_earlier_version_is_split() -> None:
     with TemporaryDirectory(prefix="guestkey-test-", ignore_cleanup_errors=True) as folder:
         state = Path(folder)
         state.chmod(0o711)
@@ -194,7 +194,7 @@ def _what_is_there(servers: PostgresServers, database: str, table: str) -> tuple
     return row[0], [name for (name,) in names], {name.removeprefix("guestkey_") for (name,) in roles}
 
 
-def test_another_port_can_be_chosen_where_the_first_was_taken(tmp_path: Path) -> None:
+def test_another_port_can_be_chosen_if_the_default_is_taken(tmp_path: Path) -> None:
     """A port that nothing was ever served at is not kept."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])

@@ -65,12 +65,12 @@ def test_process_gets_its_own_identity_and_not_the_owner_of_the_records(
 
 
 @pytest.mark.parametrize("process", ["openbao", "postgresql", "postgresql-records", "seaweedfs"])
-def test_servers_get_none_of_the_brokers_settings(state: Path, process: str) -> None:
+def test_servers_do_not_inherit_the_brokers_settings(state: Path, process: str) -> None:
     assert not [name for name in _environment(state, process) if name.startswith("GUESTKEY_DATABASE")]
     assert OWNER not in _environment(state, process)
 
 
-def test_logs_are_for_the_user_who_runs_it_alone(state: Path) -> None:
+def test_logs_are_readable_only_by_the_user(state: Path) -> None:
     logs = list(state.rglob("*.log"))
     assert {"web.log", "worker.log", "openbao.log", "audit.log", "seaweedfs.log"} <= {log.name for log in logs}
     assert [str(log) for log in logs if _others_read(log, state)] == []

@@ -60,7 +60,7 @@ def ended(world: World, signed: Signed) -> int:
 
 
 @pytest.mark.parametrize("name", POSTGRES)
-def test_postgres(world: World, replica: Replica, tmp_path: Path, name: str) -> None:
+def test_postgres_example_runs(world: World, replica: Replica, tmp_path: Path, name: str) -> None:
     signed, dataset, _ = world.guest()
     printed = run(name, dataset, signed, replica, tmp_path)
     assert ("gk_" in printed and "slices" in printed) or "rows, as gk_" in printed, printed
@@ -68,7 +68,7 @@ def test_postgres(world: World, replica: Replica, tmp_path: Path, name: str) -> 
 
 
 @pytest.mark.parametrize("name", S3)
-def test_s3(world: World, replica: Replica, tmp_path: Path, name: str) -> None:
+def test_s3_example_runs(world: World, replica: Replica, tmp_path: Path, name: str) -> None:
     store = world.stack.store.client()
     store.put_object(Bucket="clinic", Key="scans/0.json", Body=b'{"label": "cat"}')
     lines = b'{"picture": 0, "label": "cat"}\n{"picture": 1, "label": "dog"}\n'
@@ -84,13 +84,13 @@ def test_s3(world: World, replica: Replica, tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", S3)
-def test_a_refusal_is_told_without_a_traceback(world: World, replica: Replica, tmp_path: Path, name: str) -> None:
+def test_denied_example_prints_no_traceback(world: World, replica: Replica, tmp_path: Path, name: str) -> None:
     with pytest.raises(AssertionError, match="no such dataset") as caught:
         run(name, Dataset(slug="nonesuch"), world.person(world.vendor()), replica, tmp_path)
     assert "Traceback" not in str(caught.value)
 
 
-def test_each_is_run_and_named_in_the_readme() -> None:
+def test_every_example_is_tested_and_in_the_readme() -> None:
     there = {file.name for file in EXAMPLES.iterdir() if file.suffix in (".py", ".sh")}
     assert there == {*POSTGRES, *S3}
     named = (EXAMPLES / "README.md").read_text()

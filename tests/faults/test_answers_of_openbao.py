@@ -127,11 +127,13 @@ def strike(
 
 @pytest.mark.parametrize("fault", [SHORT])
 @pytest.mark.parametrize("name", each_kind("postgres"))
-def test_issuing(world: World, on_the_way: HttpProxy, replica: Replica, name: str, fault: str) -> None:
+def test_issuing_survives_every_lost_or_failed_openbao_answer(
+    world: World, on_the_way: HttpProxy, replica: Replica, name: str, fault: str
+) -> None:
     issue_through(world, on_the_way, replica, name, FAULTS[fault])
 
 
-def test_issuing_while_it_says_that_it_is_sealed(world: World, on_the_way: HttpProxy, replica: Replica) -> None:
+def test_issuing_while_openbao_reports_sealed_is_denied(world: World, on_the_way: HttpProxy, replica: Replica) -> None:
     """The short form of tests/faults/test_key_store.py, where it really is."""
     issue_through(world, on_the_way, replica, "token", FAULTS["sealed"])
 
@@ -139,7 +141,7 @@ def test_issuing_while_it_says_that_it_is_sealed(world: World, on_the_way: HttpP
 @pytest.mark.whole
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != SHORT])
 @pytest.mark.parametrize("name", sorted(kinds))
-def test_issuing_with_every_bad_answer(
+def test_issuing_survives_every_malformed_openbao_answer(
     world: World, on_the_way: HttpProxy, replica: Replica, name: str, fault: str
 ) -> None:
     issue_through(world, on_the_way, replica, name, FAULTS[fault])
@@ -148,7 +150,9 @@ def test_issuing_with_every_bad_answer(
 @pytest.mark.whole
 @pytest.mark.parametrize("fault", sorted(FAULTS))
 @pytest.mark.parametrize("name", sorted(name for name, kind in kinds.items() if kind.renewable))
-def test_renewing(world: World, on_the_way: HttpProxy, replica: Replica, name: str, fault: str) -> None:
+def test_renewing_survives_lost_openbao_answers(
+    world: World, on_the_way: HttpProxy, replica: Replica, name: str, fault: str
+) -> None:
     one = guest(world, name)
     lease = ask(replica.url, one).json()["lease"]
     time.sleep(0.3)
@@ -169,7 +173,9 @@ def test_renewing(world: World, on_the_way: HttpProxy, replica: Replica, name: s
 @pytest.mark.whole
 @pytest.mark.parametrize("fault", sorted(FAULTS))
 @pytest.mark.parametrize("name", sorted(kinds))
-def test_ending(world: World, on_the_way: HttpProxy, far_ender: Parts, name: str, fault: str) -> None:
+def test_ending_survives_lost_openbao_answers(
+    world: World, on_the_way: HttpProxy, far_ender: Parts, name: str, fault: str
+) -> None:
     """The end is shown only once the backend has said so, whatever OpenBao answers meanwhile."""
     one = guest(world, name)
     handed = one.issue(world)
@@ -193,7 +199,9 @@ def test_ending(world: World, on_the_way: HttpProxy, far_ender: Parts, name: str
 
 @pytest.mark.whole
 @pytest.mark.parametrize("fault", sorted(FAULTS))
-def test_reconciling(world: World, on_the_way: HttpProxy, far_ender: Parts, fault: str) -> None:
+def test_reconciling_survives_lost_openbao_answers(
+    world: World, on_the_way: HttpProxy, far_ender: Parts, fault: str
+) -> None:
     """A bad answer is no reason to end what lives, and none to believe that nothing is there."""
     living = {}
     for name in kinds:
@@ -218,7 +226,9 @@ def test_reconciling(world: World, on_the_way: HttpProxy, far_ender: Parts, faul
 
 @pytest.mark.whole
 @pytest.mark.parametrize("fault", sorted(FAULTS))
-def test_introspecting(world: World, launcher: Launcher, on_the_way: HttpProxy, fault: str) -> None:
+def test_introspection_survives_lost_openbao_answers(
+    world: World, launcher: Launcher, on_the_way: HttpProxy, fault: str
+) -> None:
     """A replica that has not yet seen the public keys calls no living token dead, and no dead one alive."""
     one, guard = guest(world, "token"), world.service()
     with (

@@ -114,7 +114,7 @@ def issue_through(world: World, way: TcpProxy, replica: Replica, name: str, when
 
 
 @pytest.mark.parametrize("name", each_kind("token"))
-def test_commits_of_which_nobody_knows_whether_they_held(
+def test_issuing_survives_commits_with_unknown_outcome(
     world: World, to_records: TcpProxy, replica: Replica, name: str
 ) -> None:
     # Who asks is looked up; the decision with its lease; where something is made at a backend, that it is active.
@@ -124,27 +124,35 @@ def test_commits_of_which_nobody_knows_whether_they_held(
 @pytest.mark.whole
 @pytest.mark.parametrize("fault", QUICK)
 @pytest.mark.parametrize("name", sorted(kinds))
-def test_every_message(world: World, to_records: TcpProxy, replica: Replica, name: str, fault: str) -> None:
+def test_issuing_survives_loss_of_any_postgresql_message(
+    world: World, to_records: TcpProxy, replica: Replica, name: str, fault: str
+) -> None:
     assert issue_through(world, to_records, replica, name, ANYTHING, FAULTS[fault]) > 10
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize("fault", ["held back", "late"])
 @pytest.mark.parametrize("name", sorted(kinds))
-def test_answers_that_do_not_come(world: World, to_records: TcpProxy, replica: Replica, name: str, fault: str) -> None:
+def test_issuing_survives_missing_postgresql_answers(
+    world: World, to_records: TcpProxy, replica: Replica, name: str, fault: str
+) -> None:
     assert issue_through(world, to_records, replica, name, COMMIT, FAULTS[fault]) >= 2
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize("name", ["s3", "ssh"])
-def test_every_message_late(world: World, to_records: TcpProxy, replica: Replica, name: str) -> None:
+def test_issuing_survives_delay_of_any_postgresql_message(
+    world: World, to_records: TcpProxy, replica: Replica, name: str
+) -> None:
     assert issue_through(world, to_records, replica, name, ANYTHING, FAULTS["late"]) > 10
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize("when", [b"CREATE ROLE", b"GRANT", b"commit", b"VALID UNTIL"], ids=lambda when: when.decode())
 @pytest.mark.parametrize("fault", sorted(FAULTS))
-def test_making_a_user(world: World, settings: Settings, to_data: TcpProxy, fault: str, when: bytes) -> None:
+def test_creating_a_user_survives_loss_of_any_message(
+    world: World, settings: Settings, to_data: TcpProxy, fault: str, when: bytes
+) -> None:
     """Between OpenBao and the dataset's database; OpenBao may say that it failed though the user is there."""
     with apart(settings) as replica:
         one = guest(world, "postgres")
@@ -191,19 +199,19 @@ def check_end(world: World, one: Guest, handed: Handed) -> None:
 
 @pytest.mark.whole
 @pytest.mark.parametrize("fault", QUICK)
-def test_every_message_of_an_end(world: World, to_data: TcpProxy, fault: str) -> None:
+def test_ending_survives_loss_of_any_postgresql_message(world: World, to_data: TcpProxy, fault: str) -> None:
     assert end_through(world, to_data, ANYTHING, FAULTS[fault]) > 10
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize("when", [b"NOLOGIN", b"pg_terminate_backend", b"DROP ROLE", b"pg_stat_activity"])
-def test_an_end_whose_answers_do_not_come(world: World, to_data: TcpProxy, when: bytes) -> None:
+def test_ending_survives_missing_postgresql_answers(world: World, to_data: TcpProxy, when: bytes) -> None:
     assert end_through(world, to_data, when, FAULTS["held back"]) >= 1
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize("fault", sorted(FAULTS))
-def test_the_worker_and_its_own_records(
+def test_worker_survives_loss_of_its_own_database_messages(
     world: World, settings: Settings, stack: Stack, to_records: TcpProxy, fault: str
 ) -> None:
     """Whatever the worker could not note it finds again; what it could not read it leaves as it was."""

@@ -87,7 +87,9 @@ def far_ender(settings: Settings, stack: Stack, to_records: TcpProxy, world: Wor
 
 
 @pytest.mark.parametrize("name", each_kind("token"))
-def test_commits_of_an_end(world: World, to_records: TcpProxy, far_ender: Parts, name: str) -> None:
+def test_ending_survives_commits_with_unknown_outcome(
+    world: World, to_records: TcpProxy, far_ender: Parts, name: str
+) -> None:
     """That it is over; whose it is to end it; that it has ended."""
     assert end_through(world, far_ender, to_records, name, COMMIT, FAULTS["lost"]) >= 2
 
@@ -95,14 +97,16 @@ def test_commits_of_an_end(world: World, to_records: TcpProxy, far_ender: Parts,
 @pytest.mark.whole
 @pytest.mark.parametrize("fault", QUICK)
 @pytest.mark.parametrize("name", sorted(kinds))
-def test_every_message_of_an_end(world: World, to_records: TcpProxy, far_ender: Parts, name: str, fault: str) -> None:
+def test_ending_survives_loss_of_any_record_message(
+    world: World, to_records: TcpProxy, far_ender: Parts, name: str, fault: str
+) -> None:
     assert end_through(world, far_ender, to_records, name, ANYTHING, FAULTS[fault]) > 10
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize("fault", ["held back", "late"])
 @pytest.mark.parametrize("name", sorted(kinds))
-def test_commits_of_an_end_that_are_answered_too_late(
+def test_ending_survives_late_commit_answers(
     world: World, to_records: TcpProxy, far_ender: Parts, name: str, fault: str
 ) -> None:
     assert end_through(world, far_ender, to_records, name, COMMIT, FAULTS[fault]) >= 2
@@ -150,7 +154,9 @@ def ward_reached_by(world: World, port: int, other: int) -> Iterator[None]:
 @pytest.mark.whole
 @pytest.mark.parametrize("fault", [*QUICK, "late"])
 @pytest.mark.parametrize("name", OPENED_ELSEWHERE)
-def test_every_message_of_making_it(world: World, elsewhere: tuple[TcpProxy, Settings], name: str, fault: str) -> None:
+def test_issuing_survives_loss_of_any_backend_message(
+    world: World, elsewhere: tuple[TcpProxy, Settings], name: str, fault: str
+) -> None:
     way, far = elsewhere
     with apart(far) as replica:
         assert issue_through(world, way, replica, name, ANYTHING, FAULTS[fault]) >= 1
@@ -159,7 +165,7 @@ def test_every_message_of_making_it(world: World, elsewhere: tuple[TcpProxy, Set
 @pytest.mark.whole
 # A MariaDB that lets wait is in tests/credentials/test_mariadb_ending.py.
 @pytest.mark.parametrize(("name", "fault"), [*product(ELSEWHERE, QUICK), ("s3", "late"), ("ssh", "late")])
-def test_every_message_of_an_end_at_its_backend(
+def test_ending_survives_loss_of_any_backend_message(
     world: World, elsewhere: tuple[TcpProxy, Settings], name: str, fault: str
 ) -> None:
     way, far = elsewhere

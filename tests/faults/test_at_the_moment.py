@@ -102,7 +102,9 @@ CLINGING = [another_role, a_long_query, a_query_that_never_waits, a_copy, a_fail
 
 @pytest.mark.whole
 @pytest.mark.parametrize("clinging", CLINGING, ids=lambda one: one.__name__.replace("_", " "))
-def test_a_session(world: World, clinging: Callable[[World, Session, Handed], Callable[[], object]]) -> None:
+def test_open_session_ends_at_the_declared_time(
+    world: World, clinging: Callable[[World, Session, Handed], Callable[[], object]]
+) -> None:
     one = guest(world, "postgres")
     handed = one.issue(world, lifetime=300)
     session = world.connect(handed)
@@ -122,7 +124,7 @@ def test_a_session(world: World, clinging: Callable[[World, Session, Handed], Ca
 
 @pytest.mark.whole
 @pytest.mark.parametrize("name", sorted(kinds))
-def test_whatever_a_kind_lets_guests_keep_open(world: World, name: str) -> None:
+def test_everything_guests_keep_open_ends_in_time(world: World, name: str) -> None:
     one = guest(world, name)
     if one.stays is None:
         assert name == "token", "nothing is open with a token: each use is asked about on its own"

@@ -77,19 +77,21 @@ def check_worker(world: World, launcher: Launcher, name: str, seconds: float) ->
     settle(world, one)
 
 
-def test_a_replica_a_day_ahead(world: World, launcher: Launcher) -> None:
+def test_replica_a_day_ahead_reports_not_ready(world: World, launcher: Launcher) -> None:
     check_replica(world, launcher, "token", DAY)
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR, DAY, -DAY])
 @pytest.mark.parametrize("name", sorted(kinds))
-def test_a_replica_whose_clock_is_wrong(world: World, launcher: Launcher, name: str, seconds: float) -> None:
+def test_wrong_replica_clock_does_not_change_lifetimes(
+    world: World, launcher: Launcher, name: str, seconds: float
+) -> None:
     check_replica(world, launcher, name, seconds)
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR, DAY, -DAY])
 @pytest.mark.parametrize("name", sorted(kinds))
-def test_a_worker_whose_clock_is_wrong(world: World, launcher: Launcher, name: str, seconds: float) -> None:
+def test_wrong_worker_clock_does_not_change_ending(world: World, launcher: Launcher, name: str, seconds: float) -> None:
     check_worker(world, launcher, name, seconds)

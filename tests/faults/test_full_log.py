@@ -19,7 +19,7 @@ FULL = "/dev/full"
 
 
 @pytest.mark.parametrize("name", each_kind("token"))
-def test_a_replica_goes_on(world: World, launcher: Launcher, name: str) -> None:
+def test_replica_works_with_a_full_log_disk(world: World, launcher: Launcher, name: str) -> None:
     one = guest(world, name)
     with launcher.serve(log=FULL) as replica:
         answer = ask(replica.url, one)
@@ -33,7 +33,7 @@ def test_a_replica_goes_on(world: World, launcher: Launcher, name: str) -> None:
 
 
 @pytest.mark.whole
-def test_a_replica_whose_key_store_is_gone_too_still_says_so(world: World, launcher: Launcher) -> None:
+def test_replica_reports_openbao_down_with_a_full_log_disk(world: World, launcher: Launcher) -> None:
     one = guest(world, "token")
     nowhere = {"GUESTKEY_BAO_ADDR": f"http://127.0.0.1:{free_port()}"}
     with launcher.serve(log=FULL, environment=nowhere) as replica, replica.client(one.signed) as client:
@@ -44,7 +44,7 @@ def test_a_replica_whose_key_store_is_gone_too_still_says_so(world: World, launc
 
 @pytest.mark.whole
 @pytest.mark.parametrize("name", sorted(kinds))
-def test_a_worker_goes_on(world: World, launcher: Launcher, name: str) -> None:
+def test_worker_works_with_a_full_log_disk(world: World, launcher: Launcher, name: str) -> None:
     one = guest(world, name)
     handed = one.issue(world)
     with launcher.work(log=FULL):

@@ -70,7 +70,7 @@ def revoke(world: World, lease_id: str) -> None:
 
 
 @pytest.mark.parametrize("name", HERE)
-def test_sealed_before_it_is_asked(house: House, there: World, name: str) -> None:
+def test_openbao_sealed_before_issuing(house: House, there: World, name: str) -> None:
     one, other = guest(there, name), guest(there, name)
     issue(there, other)
     house.seal()
@@ -88,7 +88,7 @@ def test_sealed_before_it_is_asked(house: House, there: World, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", THROUGH_OPENBAO)
-def test_sealed_between_the_child_token_and_what_it_is_for(
+def test_openbao_sealed_after_the_child_token(
     house: House, there: World, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = guest(there, name)
@@ -103,7 +103,7 @@ def test_sealed_between_the_child_token_and_what_it_is_for(
 
 
 @pytest.mark.parametrize("name", HERE)
-def test_sealed_between_making_and_recording(
+def test_openbao_sealed_before_the_lease_is_recorded(
     house: House, there: World, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was made works; it is handed over, and ends: early if it cannot be lengthened."""
@@ -119,7 +119,7 @@ def test_sealed_between_making_and_recording(
 
 
 @pytest.mark.parametrize("name", HERE)
-def test_sealed_while_ending(house: House, there: World, name: str) -> None:
+def test_openbao_sealed_while_ending(house: House, there: World, name: str) -> None:
     """Where the backend itself can be asked, the end does not wait for OpenBao; where it cannot, nothing is claimed."""
     one = guest(there, name)
     handed = again(there, one)
@@ -141,7 +141,7 @@ def test_sealed_while_ending(house: House, there: World, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HERE)
-def test_no_room_for_requests(house: House, there: World, name: str) -> None:
+def test_openbao_full_disk_before_issuing(house: House, there: World, name: str) -> None:
     """OpenBao refuses what it cannot write down, before it does it."""
     one, other = guest(there, name), guest(there, name)
     again(there, other)
@@ -153,7 +153,9 @@ def test_no_room_for_requests(house: House, there: World, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", THROUGH_OPENBAO)
-def test_no_room_for_the_answer(house: House, there: World, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openbao_full_disk_while_answering(
+    house: House, there: World, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Trap 3: OpenBao answers 500, and what it was asked for is there all the same, without any crash."""
     # How long the two lines of the request at a backend are is seen from one that went well.
     with house.full_disk(room=1 << 20):
@@ -186,7 +188,7 @@ def test_no_room_for_the_answer(house: House, there: World, name: str, monkeypat
 
 
 @pytest.mark.parametrize("name", HERE)
-def test_no_room_while_ending(house: House, there: World, name: str) -> None:
+def test_openbao_full_disk_while_ending(house: House, there: World, name: str) -> None:
     one = guest(there, name)
     handed = again(there, one)
     revoke(there, handed.lease.id)

@@ -84,18 +84,18 @@ def die_at(world: World, launcher: Launcher, name: str, steps: list[str]) -> Non
 
 
 @pytest.mark.parametrize("name", each_kind("postgres"))
-def test_another_worker_finishes(world: World, launcher: Launcher, name: str) -> None:
+def test_another_worker_finishes_the_end_of_a_killed_worker(world: World, launcher: Launcher, name: str) -> None:
     die_at(world, launcher, name, [step for step in ending_steps(kinds[name], "") if step in SHORT])
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize("name", sorted(kinds))
-def test_whatever_step_it_died_at(world: World, launcher: Launcher, name: str) -> None:
+def test_worker_killed_at_any_step_of_ending(world: World, launcher: Launcher, name: str) -> None:
     die_at(world, launcher, name, list(ending_steps(kinds[name], "")))
 
 
 @pytest.mark.whole
-def test_with_the_claim_as_it_is_a_guest_stays_no_longer_than_declared(world: World, launcher: Launcher) -> None:
+def test_killed_workers_claim_delays_the_end_no_longer_than_declared(world: World, launcher: Launcher) -> None:
     """The worst moment: everything claimed, nothing done yet, the guest at work."""
     kind = kinds["postgres"]
     with kill_at(world, launcher, kind, "claimed", claim_seconds=sweeping.CLAIM_SECONDS) as left:

@@ -119,20 +119,24 @@ def die_at(world: World, launcher: Launcher, name: str, steps: list[str], *, lif
 
 
 @pytest.mark.parametrize("name", each_kind("postgres"))
-def test_what_nobody_was_told_of_ends(world: World, launcher: Launcher, name: str, worker: Worker) -> None:
+def test_undelivered_credential_of_a_killed_replica_ends(
+    world: World, launcher: Launcher, name: str, worker: Worker
+) -> None:
     steps = [step for step in issuing_steps(kinds[name]) if step in SHORT]
     die_at(world, launcher, name, steps, lifetime=SHORT_LIFETIME if name == "postgres" else LIFETIME)
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize("name", sorted(kinds))
-def test_it_may_die_at_any_step(world: World, launcher: Launcher, name: str, worker: Worker) -> None:
+def test_replica_killed_at_any_step_of_issuing(world: World, launcher: Launcher, name: str, worker: Worker) -> None:
     die_at(world, launcher, name, list(issuing_steps(kinds[name])))
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize("name", sorted(kinds))
-def test_it_may_die_at_any_moment(world: World, launcher: Launcher, name: str, worker: Worker) -> None:
+def test_replica_killed_at_random_moments_of_issuing(
+    world: World, launcher: Launcher, name: str, worker: Worker
+) -> None:
     """Killed from outside, a few milliseconds into the request: whatever it was doing, the end is the same."""
     moments = [0.004 * n for n in range(1, 21)]
     guests = [guest(world, name) for _ in moments]

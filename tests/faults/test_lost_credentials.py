@@ -75,7 +75,7 @@ def replica(request: pytest.FixtureRequest, settings: Settings, way: HttpProxy, 
 
 @pytest.mark.parametrize("fault", [pytest.param(f, marks=() if f == "lost" else pytest.mark.whole) for f in FAULTS])
 @pytest.mark.parametrize("name", each_kind("postgres", among=lambda kind: kind.name in MADE_AT))
-def test_it_opens_nothing_once_its_lease_has_ended(
+def test_lost_credential_is_refused_after_its_lease_ended(
     world: World, way: HttpProxy, replica: Replica, name: str, fault: str
 ) -> None:
     one = guest(world, name)

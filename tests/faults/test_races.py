@@ -61,7 +61,7 @@ def post(replica: Process, one: Guest, path: str, body: Any, **headers: str) -> 
 
 
 @pytest.mark.parametrize("name", each_kind("postgres"))
-def test_a_key_used_twice_at_two_replicas_makes_one_lease(
+def test_idempotency_key_used_at_two_replicas_makes_one_lease(
     world: World, replicas: tuple[Process, Process], name: str
 ) -> None:
     one = guest(world, name)
@@ -129,7 +129,7 @@ def second_ender(settings: Settings) -> Iterator[Parts]:
 
 
 @pytest.mark.parametrize("names", [["postgres", "token"], pytest.param(sorted(kinds), marks=pytest.mark.whole)])
-def test_two_workers_at_the_same_leases_end_each_once(world: World, second_ender: Parts, names: list[str]) -> None:
+def test_two_workers_end_each_lease_once(world: World, second_ender: Parts, names: list[str]) -> None:
     other = World(world.stack, world.settings, world.parts, second_ender)
     ends: list[tuple[Guest, Handed]] = []
     for name in names:
@@ -156,9 +156,7 @@ def test_two_workers_at_the_same_leases_end_each_once(world: World, second_ender
 @pytest.mark.whole
 @pytest.mark.parametrize("fails", [False, True], ids=["ends it too", "fails"])
 @pytest.mark.parametrize("name", sorted(kinds))
-def test_a_worker_whose_claim_ran_out_changes_nothing_any_more(
-    world: World, launcher: Launcher, name: str, fails: bool
-) -> None:
+def test_worker_with_an_expired_claim_changes_nothing(world: World, launcher: Launcher, name: str, fails: bool) -> None:
     """It hung while it ended a lease; another has finished, and said by what."""
     one = guest(world, name)
     handed = one.issue(

@@ -86,7 +86,7 @@ def seen_again(world: World, lease_id: str) -> Lease:
 
 
 @pytest.mark.parametrize("name", each_kind("postgres"))
-def test_between_decision_and_commit(world: World, name: str, patched: pytest.MonkeyPatch) -> None:
+def test_postgresql_restart_between_decision_and_commit(world: World, name: str, patched: pytest.MonkeyPatch) -> None:
     one = guest(world, name)
     wrap_after(patched, issuing, "_begin_child_token", once(world))
     refused(world, one)
@@ -104,7 +104,7 @@ def test_between_decision_and_commit(world: World, name: str, patched: pytest.Mo
 
 @pytest.mark.whole
 @pytest.mark.parametrize("name", AT_BACKEND)
-def test_between_activation_and_commit(world: World, name: str, patched: pytest.MonkeyPatch) -> None:
+def test_postgresql_restart_between_activation_and_commit(world: World, name: str, patched: pytest.MonkeyPatch) -> None:
     one = guest(world, name)
     made: list[Any] = []
     issue = one.kind.issue
@@ -126,7 +126,7 @@ def test_between_activation_and_commit(world: World, name: str, patched: pytest.
 
 @pytest.mark.whole
 @pytest.mark.parametrize("name", sorted(kinds))
-def test_between_an_end_and_its_record(world: World, name: str, patched: pytest.MonkeyPatch) -> None:
+def test_postgresql_restart_between_an_end_and_its_record(world: World, name: str, patched: pytest.MonkeyPatch) -> None:
     one = guest(world, name)
     handed = one.issue(
         world,

@@ -80,7 +80,7 @@ def owner(world: World) -> Iterator[Any]:
         s3.abort_multipart_upload(Bucket=BUCKET, Key=left["Key"], UploadId=left["UploadId"])
 
 
-def test_an_upload_in_parts_is_never_completed(world: World, owner: Any) -> None:
+def test_multipart_upload_cannot_be_completed_after_the_end(world: World, owner: Any) -> None:
     one = labeller(world)
     handed = one.issue(world, lifetime=300)
     s3 = opened(handed.values or {})
@@ -98,7 +98,7 @@ def test_an_upload_in_parts_is_never_completed(world: World, owner: Any) -> None
     assert "Contents" not in owner.list_objects_v2(Bucket=BUCKET, Prefix=KEY), "nobody ever sees any of it"
 
 
-def test_an_upload_in_one_piece_lands_and_the_lease_says_that_it_may(world: World, owner: Any) -> None:
+def test_single_upload_started_before_the_end_finishes_and_is_declared(world: World, owner: Any) -> None:
     one = labeller(world)
     handed = one.issue(world, lifetime=300)
     s3 = opened(handed.values or {})
@@ -110,7 +110,7 @@ def test_an_upload_in_one_piece_lands_and_the_lease_says_that_it_may(world: Worl
     assert refused(lambda: s3.put_object(Bucket=BUCKET, Key=KEY, Body=b"again"))
 
 
-def test_a_download_goes_on_and_the_lease_says_that_it_may(world: World, owner: Any) -> None:
+def test_download_started_before_the_end_finishes_and_is_declared(world: World, owner: Any) -> None:
     owner.put_object(Bucket=BUCKET, Key=KEY, Body=b"{" + b"x" * (SIZE - 1))
     one = guest(world, "s3")
     handed = one.issue(world, lifetime=300)

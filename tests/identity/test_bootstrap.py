@@ -62,7 +62,7 @@ def test_a_failed_bootstrap_can_be_repeated(door: Door) -> None:
 
 
 @pytest.mark.usefixtures("untouched")
-def test_a_first_source_is_tried_before_it_is_written_down(door: Door, world: World) -> None:
+def test_first_source_is_tested_before_it_is_stored(door: Door, world: World) -> None:
     wrong = replace(_first(door), client_secret="wrong")
     with pytest.raises(Invalid, match="invalid_client") as refused:
         bootstrap(door.house.parts, wrong)
@@ -79,7 +79,7 @@ def test_a_first_source_is_tried_before_it_is_written_down(door: Door, world: Wo
 
 
 @pytest.mark.usefixtures("untouched")
-def test_bootstrap_says_what_the_provider_is(door: Door) -> None:
+def test_bootstrap_reports_provider_errors(door: Door) -> None:
     found = bootstrap(door.house.parts, _first(door)).found
     assert [(one.what, one.ok) for one in found] == [
         ("discovery", True),
@@ -93,9 +93,7 @@ def test_bootstrap_says_what_the_provider_is(door: Door) -> None:
     assert len(door.provider.asked) == asked, "it is refused before anybody is asked"
 
 
-def test_breaking_the_glass_makes_an_admin_for_an_hour_and_all_are_told(
-    door: Door, browser_of: BrowserOf, world: World
-) -> None:
+def test_recover_makes_an_admin_for_an_hour_and_notifies_all(door: Door, browser_of: BrowserOf, world: World) -> None:
     source = door.bind()
     link = recover(door.house.parts, source.id)
     browser = browser_of()
@@ -114,7 +112,7 @@ def test_breaking_the_glass_makes_an_admin_for_an_hour_and_all_are_told(
     assert _open(door, browser_of(), link, "another") == 409
 
 
-def test_an_admin_who_lost_the_factor_gets_back_in(door: Door, browser_of: BrowserOf, world: World) -> None:
+def test_admin_with_a_lost_factor_recovers(door: Door, browser_of: BrowserOf, world: World) -> None:
     source = door.bind()
     first = browser_of()
     person_id = door.join(first, source, "admin")
@@ -129,7 +127,7 @@ def test_an_admin_who_lost_the_factor_gets_back_in(door: Door, browser_of: Brows
         assert len(list(tx.scalars(select(RoleHeld).where(RoleHeld.person_id == person_id)))) == 1
 
 
-def test_nothing_is_recovered_through_a_vendors_source(door: Door, world: World) -> None:
+def test_recover_refuses_a_vendors_source(door: Door, world: World) -> None:
     source = door.bind(world.vendor())
     for source_id in (source.id, "ss_01k9zq6c5w3m8v4x7r2t1y0b9d"):
         with pytest.raises(NotFound):

@@ -141,6 +141,6 @@ TRIED: dict[str, Callable[[Owner, BrowserOf], None]] = {
 
 
 @pytest.mark.parametrize("way", FRESHNESS)
-def test_each_way_to_freshness_is_as_the_table_says(owner: Owner, browser_of: BrowserOf, way: str) -> None:
+def test_freshness_table_matches_behaviour(owner: Owner, browser_of: BrowserOf, way: str) -> None:
     owner.ada.forget()
     TRIED[way](owner, browser_of)

@@ -31,7 +31,7 @@ def owner(ada: Ada) -> Owner:
     return Owner(ada)
 
 
-def test_the_table_names_every_endpoint(settings: Settings) -> None:
+def test_factor_table_lists_every_endpoint(settings: Settings) -> None:
     routes = {
         f"{method} {route.path}"
         for route in iter_route_contexts(create_app(settings).routes)
@@ -44,7 +44,7 @@ def test_the_table_names_every_endpoint(settings: Settings) -> None:
     assert ways - NO_FACTOR <= named, ways - NO_FACTOR - named
 
 
-def test_the_table_knows_every_place_that_makes_something_fresh() -> None:
+def test_factor_table_lists_every_place_that_sets_freshness() -> None:
     """Whatever code sets when a factor was proven, or opens a window, is behind a line of the table."""
     writers = set()
     for file in (ROOT / "broker").rglob("*.py"):
@@ -91,7 +91,7 @@ def _proofs(owner: Owner) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("proof", [0, 1], ids=["code", "passkey"])
 @pytest.mark.parametrize("way", [way for way in CHANGES if "a factor in the" in CHANGES[way][0]])
-def test_a_factor_in_the_request_allows_the_change(owner: Owner, way: str, proof: int) -> None:
+def test_factor_in_the_request_allows_the_change(owner: Owner, way: str, proof: int) -> None:
     thief = Browser(owner.browser.url)
     thief.cookies, thief.csrf = dict(owner.browser.cookies), owner.browser.csrf
     begins = way.endswith(("/totp", "/options", "/security/app", "/security/passkey"))
@@ -107,7 +107,7 @@ def test_a_factor_in_the_request_allows_the_change(owner: Owner, way: str, proof
 
 
 @pytest.mark.parametrize("begun", [way for way in CHANGES if "or a window" in CHANGES[way][0]])
-def test_what_was_begun_is_finished_in_the_same_session_only(owner: Owner, begun: str, browser_of: BrowserOf) -> None:
+def test_factor_change_must_be_finished_in_the_same_session(owner: Owner, begun: str, browser_of: BrowserOf) -> None:
     other = browser_of()
     assert owner.ada.door.sign_in(other, owner.ada.source) == 303
     answer = owner.send(begun, owner.browser, code=owner.ada.code())
@@ -147,7 +147,7 @@ def test_a_recovery_code_opens_a_window_for_this_session(owner: Owner, way: str)
     assert owner.browser.api("POST", "/factors/totp").status_code == 200
 
 
-def test_a_window_that_was_not_used_closes_when_a_factor_is_added_elsewhere(
+def test_enrolment_window_closes_when_a_factor_is_added_elsewhere(
     door: Door, browser_of: BrowserOf, world: World
 ) -> None:
     first, second = browser_of(), browser_of()
@@ -164,7 +164,7 @@ def test_a_window_that_was_not_used_closes_when_a_factor_is_added_elsewhere(
     assert world.events(ada.id)[-2:] == ["factor.proven", "factor.enrolled"]
 
 
-def test_two_changes_at_once_leave_the_first(owner: Owner, browser_of: BrowserOf) -> None:
+def test_concurrent_factor_changes_keep_the_first(owner: Owner, browser_of: BrowserOf) -> None:
     """A session that a change has ended finishes nothing it had begun."""
     other = browser_of()
     assert owner.ada.door.sign_in(other, owner.ada.source) == 303
@@ -189,7 +189,7 @@ def _options(answer: httpx.Response) -> dict[str, object]:
     return dict(json.loads(html.unescape(found[1])))
 
 
-def test_a_notice_of_ones_own_change_reaches_the_person(owner: Owner) -> None:
+def test_own_factor_change_sends_a_notice(owner: Owner) -> None:
     """Whoever did it: it may have been a thief."""
     assert owner.browser.api("POST", "/factors/totp/remove", {"code": owner.ada.code()}).status_code == 204
     outbox.deliver_outbox(owner.world.parts, most=1000)

@@ -118,7 +118,7 @@ ATTACKS: dict[str, Attack] = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_a_token_that_does_not_answer_is_refused(door: Door, browser: Browser, attack: str) -> None:
+def test_id_token_that_does_not_match_the_request_is_refused(door: Door, browser: Browser, attack: str) -> None:
     source = door.bind()
     # An honest token of somebody who has not joined gets further than this.
     assert _code(door, browser, source.id) == "unknown"
@@ -152,7 +152,7 @@ def _pause(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     monkeypatch.setattr("broker.identity.providers.REFETCH_EVERY", seconds)
 
 
-def test_a_new_key_is_fetched_once_and_forged_names_do_not_hammer(
+def test_new_signing_key_is_fetched_once_and_unknown_key_ids_are_rate_limited(
     door: Door, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = door.bind()
@@ -170,7 +170,7 @@ def test_a_new_key_is_fetched_once_and_forged_names_do_not_hammer(
     assert door.provider.asked.count("/keys") == before
 
 
-def test_a_key_replaced_under_its_name_is_found_within_a_minute(
+def test_key_replaced_under_the_same_id_is_found_within_a_minute(
     door: Door, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert providers.REFETCH_EVERY <= 60 and providers.LONGEST_PAUSE <= 60
@@ -196,7 +196,7 @@ KEYS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("algorithm", KEYS)
-def test_every_current_algorithm_is_taken(door: Door, browser: Browser, algorithm: str) -> None:
+def test_every_supported_algorithm_is_accepted(door: Door, browser: Browser, algorithm: str) -> None:
     door.provider.metadata["id_token_signing_alg_values_supported"] = [algorithm]
     key = KEYS[algorithm]()
     door.provider.keys.append(key)
@@ -207,7 +207,7 @@ def test_every_current_algorithm_is_taken(door: Door, browser: Browser, algorith
 
 
 @pytest.mark.parametrize("unnamed", ["in the set", "in the token"])
-def test_a_key_without_a_name_is_tried(door: Door, browser: Browser, unnamed: str) -> None:
+def test_key_without_an_id_is_tried(door: Door, browser: Browser, unnamed: str) -> None:
     other = ECKey.generate_key("P-256", {"use": "sig"}, private=True)
     key = ECKey.generate_key("P-256", {"use": "sig"} if unnamed == "in the set" else {"kid": "k"}, private=True)
     door.provider.keys = [other, key]
@@ -218,7 +218,7 @@ def test_a_key_without_a_name_is_tried(door: Door, browser: Browser, unnamed: st
     assert door.sign_in(browser, source) == 303
 
 
-def test_what_a_header_holds_beside_is_passed_over(door: Door, browser: Browser) -> None:
+def test_extra_header_members_are_ignored(door: Door, browser: Browser) -> None:
     source = door.bind()
     door.known(source)
     door.provider.mint = _header(ver="2", org={"id": 7}, nonce="x" * 600)

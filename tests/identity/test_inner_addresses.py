@@ -45,7 +45,7 @@ def _reached(server: socket.socket) -> bool:
 @pytest.mark.parametrize(
     "host", ["127.0.0.2", "127.2", "2130706434", "0x7f000002", "[::ffff:127.0.0.2]", "[::1]", "[64:ff9b::7f00:2]"]
 )
-def test_no_spelling_leads_inside(strict: Settings, inner: socket.socket, host: str) -> None:
+def test_inner_addresses_are_refused_in_every_spelling(strict: Settings, inner: socket.socket, host: str) -> None:
     with pytest.raises(ProviderUnusable, match="GUESTKEY_SIGN_IN_NETWORKS"):
         ProviderHttp(strict).get_json(f"https://{host}:{inner.getsockname()[1]}/keys")
     assert not _reached(inner)
@@ -55,12 +55,12 @@ def test_no_spelling_leads_inside(strict: Settings, inner: socket.socket, host: 
     ("address", "allowed"),
     [("169.254.169.254", False), ("10.0.0.1", False), ("fd00:ec2::254", False), ("8.8.8.8", True), ("127.0.0.1", True)],
 )
-def test_what_is_public_or_named_is_allowed(strict: Settings, address: str, *, allowed: bool) -> None:
+def test_public_and_configured_addresses_are_allowed(strict: Settings, address: str, *, allowed: bool) -> None:
     assert provider_http.is_permitted_address(strict, ip_address(address)) is allowed
 
 
 @pytest.mark.parametrize("answers", [["127.0.0.1", "127.0.0.2"], ["8.8.8.8", "10.1.1.1"]])
-def test_one_inner_address_among_others_ends_it(
+def test_host_with_one_inner_address_is_refused(
     strict: Settings, inner: socket.socket, monkeypatch: pytest.MonkeyPatch, answers: list[str]
 ) -> None:
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in answers]
@@ -70,7 +70,7 @@ def test_one_inner_address_among_others_ends_it(
     assert not _reached(inner)
 
 
-def test_a_name_is_looked_up_once_and_connected_to_as_judged(
+def test_host_is_resolved_once_and_that_address_is_used(
     strict: Settings, provider: Provider, inner: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []
@@ -100,7 +100,7 @@ def narrow(door: Door, monkeypatch: pytest.MonkeyPatch) -> Door:
 
 
 @pytest.mark.parametrize("endpoint", ["token_endpoint", "jwks_uri"])
-def test_endpoints_inside_are_not_asked(narrow: Door, browser: Browser, inner: socket.socket, endpoint: str) -> None:
+def test_inner_endpoints_are_not_contacted(narrow: Door, browser: Browser, inner: socket.socket, endpoint: str) -> None:
     _named(narrow, endpoint, inner)
     source = narrow.bind()
     answer = browser.get(narrow.provider.approve(browser.leave(f"/sign-in/{source.id}")))
@@ -108,14 +108,14 @@ def test_endpoints_inside_are_not_asked(narrow: Door, browser: Browser, inner: s
     assert "127.0.0.2" not in answer.text and not _reached(inner)
 
 
-def test_userinfo_inside_is_not_asked(narrow: Door, browser: Browser, inner: socket.socket) -> None:
+def test_inner_userinfo_is_not_contacted(narrow: Door, browser: Browser, inner: socket.socket) -> None:
     _named(narrow, "userinfo_endpoint", inner)
     source = narrow.bind(required_claims={"hd": "acme"})
     assert narrow.sign_in(browser, source) == 503
     assert not _reached(inner)
 
 
-def test_nothing_inside_without_the_operators_word(
+def test_inner_provider_needs_the_operators_setting(
     door: Door, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(door.house.settings, "sign_in_networks", [])
@@ -126,7 +126,7 @@ def test_nothing_inside_without_the_operators_word(
 
 @pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/keys", "/token", "/userinfo"])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_no_redirect_is_followed(door: Door, browser: Browser, inner: socket.socket, path: str, status: int) -> None:
+def test_redirects_are_not_followed(door: Door, browser: Browser, inner: socket.socket, path: str, status: int) -> None:
     to = f"http://127.0.0.1:{inner.getsockname()[1]}/"
     door.provider.answers[path] = lambda: (status, {"Location": to}, json.dumps({"keys": []}).encode())
     source = door.bind(required_claims={"hd": "acme"})

@@ -70,7 +70,7 @@ def example(world: World, door: Door) -> Iterator[Example]:
     yield Example(world.stack.bao.address, source, username, account)
 
 
-def test_its_people_join_and_sign_in(example: Example, door: Door, browser_of: BrowserOf) -> None:
+def test_people_join_and_sign_in_through_openbao(example: Example, door: Door, browser_of: BrowserOf) -> None:
     link, browser = door.invite(example.source), browser_of()
     url = browser.leave(f"{link}/sign-in")
     assert "/ui/vault/identity/oidc/provider/guestkey/authorize" in url
@@ -84,7 +84,7 @@ def test_its_people_join_and_sign_in(example: Example, door: Door, browser_of: B
     assert again.api("GET", "/me").json()["id"] == me["id"]
 
 
-def test_its_codes_count_once_and_for_one_browser(example: Example, browser_of: BrowserOf) -> None:
+def test_authorization_code_works_once_in_one_browser(example: Example, browser_of: BrowserOf) -> None:
     browser, thief = browser_of(), browser_of()
     callback = example.answer(browser.leave(f"/sign-in/{example.source.id}"))
     assert thief.get(callback).json()["code"] == "sign_in_refused"
@@ -93,7 +93,7 @@ def test_its_codes_count_once_and_for_one_browser(example: Example, browser_of: 
 
 
 @pytest.mark.parametrize("change", [{"nonce": "other"}, {"code_challenge": "A" * 43}, {"max_age": None}])
-def test_what_was_tampered_on_the_way_out_is_refused(
+def test_tampered_authorization_request_is_refused(
     example: Example, browser_of: BrowserOf, change: dict[str, str | None]
 ) -> None:
     browser = browser_of()

@@ -42,7 +42,7 @@ def device(ada: Ada) -> Authenticator:
     return made
 
 
-def test_a_passkey_as_first_factor(door: Door, browser: Browser) -> None:
+def test_passkey_can_be_the_first_factor(door: Door, browser: Browser) -> None:
     door.join(browser, door.bind())
     device = Authenticator(browser.url)
     made = add(browser, device)
@@ -57,7 +57,7 @@ def test_a_passkey_as_first_factor(door: Door, browser: Browser) -> None:
     assert (refused.status_code, refused.json()["code"]) == (409, "last_factor")
 
 
-def test_proving_makes_this_session_fresh(ada: Ada, device: Authenticator) -> None:
+def test_passkey_proof_makes_only_this_session_fresh(ada: Ada, device: Authenticator) -> None:
     ada.age_factor()
     before = ada.browser.cookies["__Host-guestkey"]
     answer = prove(ada.browser, device)
@@ -69,7 +69,7 @@ def test_proving_makes_this_session_fresh(ada: Ada, device: Authenticator) -> No
     stale.close()
 
 
-def test_an_answer_works_once(ada: Ada, device: Authenticator) -> None:
+def test_passkey_answer_works_once(ada: Ada, device: Authenticator) -> None:
     options = ada.browser.api("POST", "/confirm/passkey/options").json()
     answer = {"credential": device.prove(options)}
     assert ada.browser.api("POST", "/confirm/passkey", answer).status_code == 200
@@ -78,7 +78,7 @@ def test_an_answer_works_once(ada: Ada, device: Authenticator) -> None:
     assert ada.browser.api("POST", "/confirm/passkey", answer).status_code == 422
 
 
-def test_a_challenge_is_one_sessions(ada: Ada, device: Authenticator, door: Door, browser_of: BrowserOf) -> None:
+def test_challenge_is_bound_to_its_session(ada: Ada, device: Authenticator, door: Door, browser_of: BrowserOf) -> None:
     other = browser_of()
     assert door.sign_in(other, ada.source) == 303
     options = ada.browser.api("POST", "/confirm/passkey/options").json()
@@ -89,7 +89,7 @@ def test_a_challenge_is_one_sessions(ada: Ada, device: Authenticator, door: Door
     assert other.api("GET", "/me").json()["factor_at"] is None
 
 
-def test_a_challenge_lapses(ada: Ada, device: Authenticator, world: World) -> None:
+def test_challenge_expires(ada: Ada, device: Authenticator, world: World) -> None:
     options = ada.browser.api("POST", "/confirm/passkey/options").json()
     with world.database.transaction() as tx:
         tx.execute(update(FactorChallenge).values(expires_at=world.now() - timedelta(seconds=1)))
@@ -114,7 +114,7 @@ LIES: dict[str, Callable[[Authenticator], None]] = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_lying_authenticator_is_refused(ada: Ada, device: Authenticator, lie: str) -> None:
+def test_invalid_assertion_is_refused(ada: Ada, device: Authenticator, lie: str) -> None:
     ada.age_factor()
     assert prove(ada.browser, device).status_code == 200
     ada.age_factor()
@@ -125,14 +125,14 @@ def test_a_lying_authenticator_is_refused(ada: Ada, device: Authenticator, lie: 
 
 
 @pytest.mark.parametrize("lie", ["another site's page", "another site's passkey", "nobody verified", "nobody present"])
-def test_a_lying_authenticator_adds_nothing(ada: Ada, lie: str) -> None:
+def test_invalid_attestation_adds_no_passkey(ada: Ada, lie: str) -> None:
     device = Authenticator(ada.browser.url)
     LIES[lie](device)
     assert add(ada.browser, device, code=ada.code()).status_code == 422
     assert ada.browser.api("GET", "/factors").json()["passkeys"] == []
 
 
-def test_a_passkey_is_one_persons(ada: Ada, device: Authenticator, door: Door, browser_of: BrowserOf) -> None:
+def test_passkey_belongs_to_one_person(ada: Ada, device: Authenticator, door: Door, browser_of: BrowserOf) -> None:
     eve = Ada(door, browser_of(), ada.source, "eve")
     eve.enrol()
     assert add(eve.browser, device, code=eve.code()).status_code == 409
@@ -144,7 +144,7 @@ def test_a_passkey_is_one_persons(ada: Ada, device: Authenticator, door: Door, b
     assert removed.status_code == 404
 
 
-def test_removing_one_of_two(ada: Ada, device: Authenticator) -> None:
+def test_one_of_two_passkeys_can_be_removed(ada: Ada, device: Authenticator) -> None:
     assert ada.browser.api("POST", "/factors/totp/remove", {"code": ada.code()}).status_code == 204
     assert ada.prove() == 409
     assert prove(ada.browser, device).status_code == 200
@@ -165,7 +165,7 @@ def test_removing_one_of_two(ada: Ada, device: Authenticator) -> None:
         },
     ],
 )
-def test_nonsense_is_refused_not_a_fault(ada: Ada, device: Authenticator, credential: dict[str, Any]) -> None:
+def test_malformed_passkey_answer_is_refused(ada: Ada, device: Authenticator, credential: dict[str, Any]) -> None:
     ada.browser.api("POST", "/factors/passkeys/options", {"code": ada.code()})
     body = {"credential": credential, "name": "x"}
     assert ada.browser.api("POST", "/factors/passkeys", body).status_code == 422

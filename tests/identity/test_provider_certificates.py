@@ -32,20 +32,20 @@ def told(door: Door, world: World, issuer: str) -> str:
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_is_wrong_with_a_certificate_is_told(door: Door, world: World, authority: trustme.CA, wrong: str) -> None:
+def test_invalid_provider_certificate_is_explained(door: Door, world: World, authority: trustme.CA, wrong: str) -> None:
     with speaking_tls(leaf(authority, wrong)) as issuer:
         assert f"its certificate is not trusted: {WRONG[wrong]}" in told(door, world, issuer).replace(
             "it is not for localhost ", ""
         )
 
 
-def test_a_right_certificate_is_taken(door: Door, world: World, authority: trustme.CA) -> None:
+def test_valid_provider_certificate_is_accepted(door: Door, world: World, authority: trustme.CA) -> None:
     port = int(door.provider.issuer.rpartition(":")[2])
     with speaking_tls(leaf(authority), port) as issuer:
         door.provider.metadata["issuer"] = "https://elsewhere.example"
         assert "elsewhere.example" in told(door, world, issuer), "its answer was read"
 
 
-def test_a_provider_without_tls_is_told(door: Door, world: World) -> None:
+def test_provider_without_tls_is_reported(door: Door, world: World) -> None:
     issuer = door.provider.issuer.replace("http://", "https://")
     assert "no TLS comes about (OpenSSL: " in told(door, world, issuer)

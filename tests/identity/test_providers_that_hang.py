@@ -49,7 +49,7 @@ def _crowd(door: Door, path: str) -> list[int]:
         return list(pool.map(lambda _: client.get(path).status_code, range(CROWD)))
 
 
-def test_a_crowd_at_a_hanging_provider_holds_up_nobody_else(
+def test_hanging_provider_does_not_delay_other_sign_ins(
     door: Door, world: World, browser_of: BrowserOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, somebody = door.bind(world.vendor()), door.client(world.person())
@@ -72,7 +72,7 @@ def test_a_crowd_at_a_hanging_provider_holds_up_nobody_else(
         well.stop()
 
 
-def test_whoever_is_told_to_wait_has_lost_nothing(
+def test_sign_in_continues_after_being_told_to_wait(
     door: Door, browser: Browser, browser_of: BrowserOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = door.bind()
@@ -94,9 +94,7 @@ def test_whoever_is_told_to_wait_has_lost_nothing(
     assert browser.return_to(callback).status_code == 303
 
 
-def test_a_failure_is_remembered_and_forgotten_in_time(
-    door: Door, browser: Browser, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_provider_failure_is_cached_for_a_while(door: Door, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     source = door.bind()
     door.provider.answers[DISCOVERY] = lambda: (500, {}, b"")
     assert [browser.get(f"/sign-in/{source.id}").status_code for _ in range(5)] == [503] * 5
@@ -106,7 +104,7 @@ def test_a_failure_is_remembered_and_forgotten_in_time(
     assert browser.get(f"/sign-in/{source.id}").status_code == 303
 
 
-def test_pauses_grow_and_one_tries_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retries_back_off_and_one_request_tries_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     now, tries = 1000.0, 0
     monkeypatch.setattr(providers, "monotonic", lambda: now)
     faults = Faults()
@@ -158,7 +156,7 @@ ENDLESS: dict[str, Callable[[], Answer]] = {
 
 
 @pytest.mark.parametrize("what", ENDLESS)
-def test_no_answer_takes_longer_than_its_time(
+def test_provider_requests_time_out(
     world: World, provider: Provider, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     monkeypatch.setattr(provider_http, "SECONDS", 1.0)

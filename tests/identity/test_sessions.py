@@ -24,7 +24,7 @@ def _alive(browser: Browser) -> bool:
     return browser.api("GET", "/me").status_code == 200
 
 
-def test_the_cookie_is_for_this_host_only(door: Door, browser: Browser) -> None:
+def test_cookie_is_host_only(door: Door, browser: Browser) -> None:
     source = door.bind()
     door.join(browser, source)
     answer = browser.get(door.provider.approve(browser.leave(f"/sign-in/{source.id}")))
@@ -35,14 +35,14 @@ def test_the_cookie_is_for_this_host_only(door: Door, browser: Browser) -> None:
     assert "Domain" not in session
 
 
-def test_only_a_hash_is_kept(ada: Ada, world: World) -> None:
+def test_only_a_hash_of_the_session_token_is_stored(ada: Ada, world: World) -> None:
     with world.database.transaction() as tx:
         row = tx.scalars(select(Session).where(Session.id == _session_id(ada.browser))).one()
         kept = repr(vars(row))
     assert ada.browser.cookies[COOKIE] not in kept
 
 
-def test_signing_in_again_leaves_nothing_of_the_old_session(ada: Ada, door: Door, browser_of: BrowserOf) -> None:
+def test_signing_in_again_ends_the_old_session(ada: Ada, door: Door, browser_of: BrowserOf) -> None:
     fixated = browser_of()
     fixated.cookies[COOKIE] = ada.browser.cookies[COOKIE]
     assert door.sign_in(ada.browser, ada.source) == 303
@@ -71,13 +71,13 @@ def test_proving_a_factor_changes_the_cookie(ada: Ada, browser_of: BrowserOf) ->
 @pytest.mark.parametrize(
     ("field", "seconds"), [("last_seen_at", -1801), ("expires_at", 0), ("ended_at", -1)], ids=["idle", "over", "ended"]
 )
-def test_time_ends_a_session(ada: Ada, world: World, field: str, seconds: int) -> None:
+def test_session_ends_after_idle_and_absolute_limits(ada: Ada, world: World, field: str, seconds: int) -> None:
     assert _alive(ada.browser)
     world.change(Session, _session_id(ada.browser), **{field: world.now() + timedelta(seconds=seconds)})
     assert not _alive(ada.browser)
 
 
-def test_use_is_noted_once_a_minute(ada: Ada, world: World) -> None:
+def test_last_use_is_recorded_once_a_minute(ada: Ada, world: World) -> None:
     session_id = _session_id(ada.browser)
     earlier = world.now() - timedelta(seconds=50)
     world.change(Session, session_id, last_seen_at=earlier)
@@ -90,7 +90,7 @@ def test_use_is_noted_once_a_minute(ada: Ada, world: World) -> None:
         assert tx.get_one(Session, session_id).last_seen_at > earlier
 
 
-def test_a_suspended_person_is_out_at_the_next_request(ada: Ada, door: Door, browser_of: BrowserOf) -> None:
+def test_suspended_person_is_signed_out_at_the_next_request(ada: Ada, door: Door, browser_of: BrowserOf) -> None:
     token = ada.token()
     assert door.admin().api("POST", f"/people/{ada.id}/suspend", {"reason": "left"}).status_code == 202
     assert not _alive(ada.browser) and not _alive(token)
@@ -102,7 +102,7 @@ def test_a_suspended_person_is_out_at_the_next_request(ada: Ada, door: Door, bro
 
 
 @pytest.mark.parametrize("status", ["suspended", "offboarded"])
-def test_a_vendors_people_are_out_with_it(
+def test_suspended_vendors_people_are_signed_out(
     ada: Ada, door: Door, browser_of: BrowserOf, world: World, status: str
 ) -> None:
     from broker.models import Vendor
@@ -117,7 +117,7 @@ def test_a_vendors_people_are_out_with_it(
         assert (answer.status_code, answer.json()["code"]) == (401, "account_suspended")
 
 
-def test_a_disabled_source_ends_what_came_through_it(ada: Ada, door: Door, browser: Browser) -> None:
+def test_disabling_a_source_ends_its_sessions(ada: Ada, door: Door, browser: Browser) -> None:
     token, admin = ada.token(), door.admin()
     callback = door.provider.approve(browser.leave(f"/sign-in/{ada.source.id}"))
     assert admin.api("POST", f"/sources/{ada.source.id}/disable").status_code == 204
@@ -139,7 +139,7 @@ def test_sessions_are_listed_and_ended_by_their_owner(ada: Ada, door: Door, brow
     assert not _alive(other) and not _alive(token) and _alive(ada.browser)
 
 
-def test_nobody_ends_anothers_session(ada: Ada, door: Door, browser_of: BrowserOf) -> None:
+def test_another_persons_session_cannot_be_ended(ada: Ada, door: Door, browser_of: BrowserOf) -> None:
     eve = browser_of()
     door.join(eve, ada.source, "eve")
     for session_id in (_session_id(ada.browser), "se_01k9zq6c5w3m8v4x7r2t1y0b9d", "x"):
@@ -159,13 +159,13 @@ def test_a_change_with_a_cookie_needs_the_token_of_that_session(ada: Ada, door: 
     assert ada.browser.api("POST", "/factors/totp", {"code": ada.code()}).status_code == 200
 
 
-def test_a_header_never_borrows_the_cookie(ada: Ada) -> None:
+def test_invalid_authorization_header_does_not_fall_back_to_the_cookie(ada: Ada) -> None:
     for header in ("Bearer x", "Bearer", "Basic eDp5", f"Bearer {ada.browser.cookies[COOKIE]}"):
         answer = ada.browser.api("GET", "/me", headers={"Authorization": header})
         assert answer.status_code == 401
 
 
-def test_signing_out(ada: Ada, browser_of: BrowserOf) -> None:
+def test_sign_out_ends_the_session(ada: Ada, browser_of: BrowserOf) -> None:
     copy = browser_of()
     copy.cookies = dict(ada.browser.cookies)
     form = {"csrf_token": ada.browser.csrf}
@@ -201,7 +201,7 @@ def test_signing_out_offers_to_end_what_the_session_allowed(
     assert (_alive(allowed), _alive(elsewhere), _alive(other)) == (alive, True, True)
 
 
-def test_ending_another_browser_offers_the_same(ada: Ada, door: Door, browser_of: BrowserOf) -> None:
+def test_ending_another_session_offers_to_end_its_tokens(ada: Ada, door: Door, browser_of: BrowserOf) -> None:
     other = browser_of()
     assert door.sign_in(other, ada.source) == 303
     allowed, path = _command_line(ada, other), f"/security/sessions/{_session_id(other)}/end"
@@ -212,7 +212,7 @@ def test_ending_another_browser_offers_the_same(ada: Ada, door: Door, browser_of
     assert (_alive(other), _alive(allowed), _alive(ada.browser)) == (False, False, True)
 
 
-def test_the_api_ends_a_session_with_what_it_allowed(ada: Ada) -> None:
+def test_api_ends_a_session_with_its_tokens(ada: Ada) -> None:
     allowed, session_id = _command_line(ada, ada.browser), _session_id(ada.browser)
     items = ada.browser.api("GET", "/sessions").json()["items"]
     assert [item["allowed_by"] for item in items if item["sort"] == "command line"] == [session_id]

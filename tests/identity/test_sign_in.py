@@ -17,7 +17,7 @@ from tests.support.browser import Browser
 from tests.support.world import World
 
 
-def test_the_honest_way_in(door: Door, browser: Browser, world: World) -> None:
+def test_sign_in_succeeds(door: Door, browser: Browser, world: World) -> None:
     source = door.bind(world.vendor())
     link = door.invite(source)
     assert "sign-in" in browser.get(link).text
@@ -35,7 +35,7 @@ def test_the_honest_way_in(door: Door, browser: Browser, world: World) -> None:
     assert {"person.joined", "person.confirmed"} <= set(world.events(me["id"]))
 
 
-def test_somebody_turned_away_comes_back_only_by_a_new_invitation(door: Door, browser: Browser, world: World) -> None:
+def test_refused_person_can_join_only_with_a_new_invitation(door: Door, browser: Browser, world: World) -> None:
     source = door.bind(world.vendor())
     person_id = door.join(browser, source, confirm=False)
     refused = door.admin().api("POST", f"/people/{person_id}/refuse", {"reason": "Not Ada"})
@@ -51,7 +51,7 @@ def test_somebody_turned_away_comes_back_only_by_a_new_invitation(door: Door, br
     assert door.admin().api("POST", f"/people/{person_id}/confirm").status_code == 200
 
 
-def test_notices_go_where_the_last_sign_in_vouched_for(door: Door, browser: Browser, world: World) -> None:
+def test_notice_address_is_the_verified_one_of_the_last_sign_in(door: Door, browser: Browser, world: World) -> None:
     source = door.bind(world.vendor())
     link = door.invite(source)
     browser.return_to(door.provider.approve(browser.leave(f"{link}/sign-in")))
@@ -72,7 +72,7 @@ def _with(callback: str, **changes: str | None) -> str:
     return f"{parts.path}?{urlencode({name: value for name, value in query.items() if value is not None})}"
 
 
-def test_the_way_back_counts_for_one_browser_and_once(door: Door, browser: Browser, browser_of: BrowserOf) -> None:
+def test_callback_works_once_in_one_browser(door: Door, browser: Browser, browser_of: BrowserOf) -> None:
     source = door.bind()
     door.known(source)
     thief, other = browser_of(), browser_of()
@@ -102,13 +102,13 @@ def test_a_repeated_parameter_is_refused(door: Door, browser: Browser) -> None:
     assert browser.get(f"{callback}&state=other").status_code == 422
 
 
-def test_a_foreign_issuer_on_the_way_back_is_refused(door: Door, browser: Browser) -> None:
+def test_callback_with_another_issuer_is_refused(door: Door, browser: Browser) -> None:
     source = door.bind()
     callback = door.provider.approve(browser.leave(f"/sign-in/{source.id}"))
     assert browser.get(_with(callback, iss="https://evil.example")).json()["code"] == "sign_in_refused"
 
 
-def test_an_announced_issuer_must_come_back(door: Door, browser: Browser) -> None:
+def test_callback_without_an_announced_issuer_is_refused(door: Door, browser: Browser) -> None:
     door.provider.metadata["authorization_response_iss_parameter_supported"] = True
     source = door.bind()
     callback = door.provider.approve(browser.leave(f"/sign-in/{source.id}"))
@@ -116,7 +116,7 @@ def test_an_announced_issuer_must_come_back(door: Door, browser: Browser) -> Non
     door.join(browser, source)
 
 
-def test_a_code_of_another_sign_in_is_useless(door: Door, browser: Browser, browser_of: BrowserOf) -> None:
+def test_code_of_another_sign_in_is_refused(door: Door, browser: Browser, browser_of: BrowserOf) -> None:
     source = door.bind()
     door.known(source)
     victim = browser_of()
@@ -125,13 +125,13 @@ def test_a_code_of_another_sign_in_is_useless(door: Door, browser: Browser, brow
     assert browser.get(_with(own, code=stolen)).status_code == 401
 
 
-def test_an_error_of_the_provider_is_one_sentence(door: Door, browser: Browser) -> None:
+def test_provider_error_is_shown_as_one_sentence(door: Door, browser: Browser) -> None:
     source = door.bind()
     callback = door.provider.approve(browser.leave(f"/sign-in/{source.id}"))
     bad = _with(callback, code=None, error="access_denied", error_description="<script>alert(1)</script>")
     answer = browser.get(bad, headers={"Accept": "text/html"})
     assert answer.status_code == 401 and "script>alert" not in answer.text
-    assert "did not let you in" in answer.text
+    assert "refused the sign-in" in answer.text
 
 
 MISBEHAVIOURS: dict[str, tuple[str, Callable[[], tuple[int, dict[str, str], bytes]]]] = {
@@ -155,7 +155,7 @@ MISBEHAVIOURS: dict[str, tuple[str, Callable[[], tuple[int, dict[str, str], byte
 
 
 @pytest.mark.parametrize("what", MISBEHAVIOURS)
-def test_a_misbehaving_provider_is_told_in_one_sentence(door: Door, browser: Browser, what: str) -> None:
+def test_misbehaving_provider_is_reported_in_one_sentence(door: Door, browser: Browser, what: str) -> None:
     source = door.bind()
     path, answer = MISBEHAVIOURS[what]
     door.provider.answers[path] = answer
@@ -167,7 +167,7 @@ def test_a_misbehaving_provider_is_told_in_one_sentence(door: Door, browser: Bro
     assert "169.254" not in start.text and "boom" not in start.text
 
 
-def test_a_provider_that_hangs_is_given_up(door: Door, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_provider_times_out(door: Door, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     source = door.bind()
     callback = door.provider.approve(browser.leave(f"/sign-in/{source.id}"))
     monkeypatch.setattr(provider_http, "SECONDS", 0.5)
@@ -207,13 +207,13 @@ def test_claims_decide_the_party_and_must_match_exactly_one(
     assert door.sign_in(browser_of(), own, hd="acme") == 401
 
 
-def test_an_account_nobody_invited_stays_outside(door: Door, browser: Browser) -> None:
+def test_uninvited_account_is_refused(door: Door, browser: Browser) -> None:
     source = door.bind()
     callback = door.provider.approve(browser.leave(f"/sign-in/{source.id}"), "stranger")
     assert browser.get(callback).json()["code"] == "unknown"
 
 
-def test_an_identity_is_exact(door: Door, browser: Browser, browser_of: BrowserOf) -> None:
+def test_identity_is_exact_issuer_and_subject(door: Door, browser: Browser, browser_of: BrowserOf) -> None:
     source = door.bind()
     door.known(source)
     for other in ("Ada", "ada.", "a-da"):
@@ -232,7 +232,7 @@ def test_an_invitation_works_once(door: Door, browser: Browser, browser_of: Brow
     assert (answer.status_code, answer.json()["code"]) == (409, "link_used")
 
 
-def test_one_invitation_two_threads_one_person(door: Door, browser_of: BrowserOf) -> None:
+def test_concurrent_use_of_an_invitation_joins_one_person(door: Door, browser_of: BrowserOf) -> None:
     source = door.bind()
     link = door.invite(source)
     users = [(browser_of(), f"user-{number}") for number in range(4)]
@@ -255,7 +255,7 @@ def test_an_invitation_is_bound_to_its_source(door: Door, browser: Browser, worl
     assert browser.return_to(door.provider.approve(browser.leave(f"{link}/sign-in"), hd="acme")).status_code == 303
 
 
-def test_links_nobody_made_read_alike(browser: Browser) -> None:
+def test_unknown_links_get_the_same_answer(browser: Browser) -> None:
     for path in ("/join/x", f"/join/{'A' * 43}", "/enrol/x", "/join/x/sign-in", "/enrol/%00/sign-in"):
         answer = browser.get(path)
         assert (answer.status_code, answer.json()["code"]) == (404, "link_invalid"), path
@@ -263,7 +263,7 @@ def test_links_nobody_made_read_alike(browser: Browser) -> None:
         assert browser.get(path).status_code == 404
 
 
-def test_strangers_learn_no_vendors_name(door: Door, browser: Browser, world: World) -> None:
+def test_vendor_names_are_not_shown_to_strangers(door: Door, browser: Browser, world: World) -> None:
     vendor = world.vendor()
     source = door.bind(vendor)
     page = browser.get("/sign-in").text
@@ -275,14 +275,14 @@ def test_strangers_learn_no_vendors_name(door: Door, browser: Browser, world: Wo
 
 
 @pytest.mark.parametrize("path", ["//evil.example", "https://evil.example", "/\\evil.example", "/a\nb", "javascript:x"])
-def test_afterwards_one_stays_here(door: Door, browser: Browser, path: str) -> None:
+def test_redirect_after_sign_in_stays_on_this_host(door: Door, browser: Browser, path: str) -> None:
     source = door.bind()
     door.known(source)
     url = browser.leave(f"/sign-in/{source.id}?{urlencode({'next': path})}")
     assert browser.return_to(door.provider.approve(url)).headers["location"] == "/"
 
 
-def test_a_sign_in_under_way_keeps_no_secret(door: Door, browser: Browser, world: World) -> None:
+def test_pending_sign_in_stores_no_secret(door: Door, browser: Browser, world: World) -> None:
     source = door.bind()
     url = browser.leave(f"/sign-in/{source.id}?next=/leases")
     asked = parse_qs(urlsplit(url).query)

@@ -48,7 +48,7 @@ WRONG: dict[str, tuple[Change, str, str]] = {
         "/issuer",
         "none of ES256",
     ),
-    "no keys": (_no_keys, "/issuer", "none fits"),
+    "no keys": (_no_keys, "/issuer", "None of its"),
     "keys that fail": (lambda p, _: p.answers.update({"/keys": lambda: (500, {}, b"")}), "/issuer", "500"),
     "a wrong secret": (lambda _, body: body.update(client_secret="wrong"), "/client_secret", "invalid_client"),
     "an unknown client": (lambda _, body: body.update(client_id="other"), "/client_secret", "invalid_client"),
@@ -61,7 +61,7 @@ WRONG: dict[str, tuple[Change, str, str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_a_source_that_lets_nobody_in_is_refused_at_the_proposal(door: Door, world: World, what: str) -> None:
+def test_unusable_source_is_refused_when_proposed(door: Door, world: World, what: str) -> None:
     change, field, said = WRONG[what]
     body = _body(door, world)
     change(door.provider, body)
@@ -86,7 +86,7 @@ def test_a_second_source_of_the_same_client_is_refused(door: Door, world: World)
     assert first.api("POST", "/sources", third).status_code == 202
 
 
-def test_a_bound_source_is_tried_when_asked(door: Door, world: World) -> None:
+def test_source_check_tests_an_existing_source(door: Door, world: World) -> None:
     source, admin = door.bind(), door.admin()
     found = admin.api("POST", f"/sources/{source.id}/check").json()
     assert found["ok"] and [item["what"] for item in found["findings"]] == ["discovery", "keys", "client", "userinfo"]
@@ -126,7 +126,7 @@ def _failing(provider: Provider, what: str) -> None:
 
 
 REASONS = {
-    "a wrong secret": "does not take our client id and secret: it answers 401 (invalid_client)",
+    "a wrong secret": "does not accept our client id and secret: it answers 401 (invalid_client)",
     "a page instead of a token": "a web page (HTML)",
     "an encrypted token": "encrypted (JWE)",
     "a code refused": "invalid_grant: Code expired <b>",
@@ -134,14 +134,14 @@ REASONS = {
     "no ID token": "sent none",
     "no auth_time": "auth_time",
     "the provider's own no": "access_denied: The user said <b>no</b>",
-    "a claim that lacks": "tells no claim hd",
+    "a claim that lacks": "sends no claim hd",
     "a claim of another value": "other values",
     "a claim of another type": "other values",
 }
 
 
 @pytest.mark.parametrize("what", REASONS)
-def test_the_operator_is_told_why_and_the_person_is_not(
+def test_sign_in_failure_reason_is_shown_to_admins_only(
     door: Door, browser: Browser, capsys: pytest.CaptureFixture[str], what: str
 ) -> None:
     required = {"hd": "7"} if "a claim" in what else {}
@@ -163,7 +163,7 @@ def test_the_operator_is_told_why_and_the_person_is_not(
     assert REASONS[what][:20] in capsys.readouterr().out
 
 
-def test_tokens_for_others_beside_us_only_where_the_source_names_them(
+def test_additional_audiences_must_be_configured(
     door: Door, browser: Browser, browser_of: BrowserOf, world: World
 ) -> None:
     def both(provider: Provider, claims: Claims) -> str:
@@ -209,7 +209,7 @@ CALLED: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize("what", CALLED)
-def test_claims_are_read_by_their_types(door: Door, browser: Browser, what: str) -> None:
+def test_required_claims_compare_types(door: Door, browser: Browser, what: str) -> None:
     changes, name, email = CALLED[what]
     # What the ID token lacks is not told elsewhere either.
     door.provider.metadata["userinfo_endpoint"] = None
@@ -222,7 +222,7 @@ def test_claims_are_read_by_their_types(door: Door, browser: Browser, what: str)
     assert (confirming["name"], confirming["email"]) == (name, email), "whoever confirms them sees no more"
 
 
-def test_an_address_shown_before_goes_once_it_is_not_called_verified(door: Door, browser: Browser) -> None:
+def test_email_is_removed_when_no_longer_verified(door: Door, browser: Browser) -> None:
     source = door.bind()
     person_id = door.join(browser, source)
     door.provider.metadata["userinfo_endpoint"] = None
@@ -233,7 +233,7 @@ def test_an_address_shown_before_goes_once_it_is_not_called_verified(door: Door,
         assert (me["id"], me["email"]) == (person_id, shown)
 
 
-def test_what_was_missing_may_come_until_somebody_confirmed_it(door: Door, browser: Browser) -> None:
+def test_missing_name_can_be_added_until_confirmation(door: Door, browser: Browser) -> None:
     source = door.bind()
     link = door.invite(source)
     door.provider.metadata["userinfo_endpoint"] = None

@@ -39,24 +39,24 @@ def test_a_code_works_once_in_any_spelling(ada: Ada) -> None:
 
 
 @pytest.mark.parametrize("code", ["", "12345", "1234567", "abcdef", "١٢٣٤٥٦", "12345\x00", "1e5000", "+12345"])
-def test_what_is_no_code_is_refused(ada: Ada, code: str) -> None:
+def test_malformed_code_is_refused(ada: Ada, code: str) -> None:
     assert ada.browser.api("POST", "/confirm/totp", {"code": code}).status_code == 422
 
 
 @pytest.mark.parametrize(("steps", "status"), [(-2, 422), (-1, 200), (0, 200), (1, 200), (3, 422)])
-def test_a_code_is_good_near_its_time(ada: Ada, steps: int, status: int) -> None:
+def test_code_is_accepted_within_its_time_window(ada: Ada, steps: int, status: int) -> None:
     if time.time() % 30 > 27:
         time.sleep(3)
     assert ada.prove(ada.code(steps)) == status
 
 
-def test_an_earlier_code_is_dead_after_a_later_one(ada: Ada) -> None:
+def test_earlier_code_is_refused_after_a_later_one(ada: Ada) -> None:
     earlier = ada.code()
     assert ada.prove(ada.code(1)) == 200
     assert ada.prove(earlier) == 422
 
 
-def test_one_code_many_threads_one_wins(ada: Ada) -> None:
+def test_concurrent_use_of_a_code_succeeds_once(ada: Ada) -> None:
     clients = [ada.token() for _ in range(6)]
     code, barrier, statuses = ada.code(), threading.Barrier(6), []
 
@@ -72,7 +72,7 @@ def test_one_code_many_threads_one_wins(ada: Ada) -> None:
     assert statuses.count(200) == 1 and set(statuses) <= {200, 422, 429}
 
 
-def test_freshness_is_the_sessions_own(ada: Ada, door: Door, browser_of: BrowserOf) -> None:
+def test_freshness_belongs_to_the_session(ada: Ada, door: Door, browser_of: BrowserOf) -> None:
     other, token = browser_of(), ada.token()
     assert door.sign_in(other, ada.source) == 303
     assert ada.browser.api("GET", "/me").json()["factor_at"] is not None
@@ -84,7 +84,7 @@ def test_freshness_is_the_sessions_own(ada: Ada, door: Door, browser_of: Browser
     assert other.api("GET", "/me").json()["factor_at"] is None
 
 
-def test_guessing_locks_out_the_person_not_the_session(ada: Ada, world: World) -> None:
+def test_wrong_codes_lock_the_person_on_all_sessions(ada: Ada, world: World) -> None:
     token = ada.token()
     for attempt in range(5):
         assert ada.prove(ada.wrong_code(), token if attempt % 2 else ada.browser) == 422
@@ -97,7 +97,7 @@ def test_guessing_locks_out_the_person_not_the_session(ada: Ada, world: World) -
     assert "factor.locked_out" in world.events(ada.id)
 
 
-def test_guesses_at_once_are_counted_each(ada: Ada, world: World) -> None:
+def test_concurrent_wrong_codes_are_each_counted(ada: Ada, world: World) -> None:
     clients = [ada.token() for _ in range(8)]
     wrong, statuses = ada.wrong_code(), []
     threads = [
@@ -110,7 +110,7 @@ def test_guesses_at_once_are_counted_each(ada: Ada, world: World) -> None:
     assert statuses.count(422) == 5 and statuses.count(429) == 3
 
 
-def test_a_success_forgets_failures(ada: Ada) -> None:
+def test_correct_code_resets_the_failure_count(ada: Ada) -> None:
     for _ in range(3):
         for _ in range(4):
             assert ada.prove(ada.wrong_code()) == 422
@@ -119,7 +119,7 @@ def test_a_success_forgets_failures(ada: Ada) -> None:
         assert ada.prove() == 200
 
 
-def test_a_secret_is_wrapped_for_its_person(ada: Ada, door: Door, browser_of: BrowserOf, world: World) -> None:
+def test_totp_secret_is_encrypted_for_its_person(ada: Ada, door: Door, browser_of: BrowserOf, world: World) -> None:
     eve = Ada(door, browser_of(), ada.source, "eve")
     eve.enrol()
     with world.database.transaction() as tx:
@@ -133,7 +133,7 @@ def test_a_secret_is_wrapped_for_its_person(ada: Ada, door: Door, browser_of: Br
         assert secret.encode() not in leaves
 
 
-def test_the_first_factor_needs_an_opened_door(door: Door, browser_of: BrowserOf) -> None:
+def test_first_factor_needs_an_invitation_or_window(door: Door, browser_of: BrowserOf) -> None:
     source = door.bind()
     browser = browser_of()
     person_id = door.join(browser, source)
@@ -150,7 +150,7 @@ def test_the_first_factor_needs_an_opened_door(door: Door, browser_of: BrowserOf
     assert later.api("POST", "/factors/totp").status_code == 200
 
 
-def test_an_enrolment_link_is_one_persons_and_works_once(door: Door, browser_of: BrowserOf) -> None:
+def test_enrolment_link_works_once_for_one_person(door: Door, browser_of: BrowserOf) -> None:
     source = door.bind()
     person_id = door.join(browser_of(), source)
     door.join(browser_of(), source, "eve")
@@ -164,11 +164,11 @@ def test_an_enrolment_link_is_one_persons_and_works_once(door: Door, browser_of:
         assert browser.api("POST", "/factors/totp").status_code == expected
 
 
-def test_an_admin_cannot_add_a_factor_to_somebody_who_has_one(ada: Ada, door: Door) -> None:
+def test_no_enrolment_link_for_a_person_with_a_factor(ada: Ada, door: Door) -> None:
     assert door.admin().api("POST", f"/people/{ada.id}/enrolment-invitations").status_code == 409
 
 
-def test_replacing_takes_the_old_one(ada: Ada) -> None:
+def test_replacing_the_app_needs_an_existing_factor(ada: Ada) -> None:
     old, old_code = ada.secret, ada.code(1)
     ada.enrol(ada.code())
     assert ada.secret != old
@@ -176,7 +176,9 @@ def test_replacing_takes_the_old_one(ada: Ada) -> None:
     assert ada.prove() == 200
 
 
-def test_a_new_secret_counts_only_once_confirmed_and_here(ada: Ada, door: Door, browser_of: BrowserOf) -> None:
+def test_new_totp_secret_works_only_after_confirmation_in_its_session(
+    ada: Ada, door: Door, browser_of: BrowserOf
+) -> None:
     other = browser_of()
     assert door.sign_in(other, ada.source) == 303
     new = ada.browser.api("POST", "/factors/totp", {"code": ada.code()}).json()["secret"]
@@ -187,12 +189,12 @@ def test_a_new_secret_counts_only_once_confirmed_and_here(ada: Ada, door: Door, 
     assert other.api("POST", "/factors/totp/confirm", {"code": ada.code()}).status_code == 409
 
 
-def test_the_last_factor_stays(ada: Ada) -> None:
+def test_last_factor_cannot_be_removed(ada: Ada) -> None:
     refused = ada.browser.api("POST", "/factors/totp/remove", {"code": ada.code()})
     assert (refused.status_code, refused.json()["code"]) == (409, "last_factor")
 
 
-def test_a_recovery_code_only_permits_enrolling_anew(ada: Ada, door: Door, browser_of: BrowserOf, world: World) -> None:
+def test_recovery_code_only_permits_enrolment(ada: Ada, door: Door, browser_of: BrowserOf, world: World) -> None:
     browser, token = browser_of(), ada.token()
     assert door.sign_in(browser, ada.source) == 303
     spelled = ada.recovery_codes[0].upper().replace("-", " ")
@@ -218,5 +220,5 @@ def test_a_recovery_code_works_once(ada: Ada, door: Door, browser_of: BrowserOf)
     assert other.api("POST", "/factors/recover", {"code": "aaaaa-bbbbb-ccccc-ddddd"}).status_code == 422
 
 
-def test_recovering_is_for_browsers(ada: Ada) -> None:
+def test_recovery_needs_a_browser_session(ada: Ada) -> None:
     assert ada.token().api("POST", "/factors/recover", {"code": ada.recovery_codes[0]}).status_code == 403

@@ -45,7 +45,7 @@ def _role(world: World, admins: Admins) -> tuple[Signed, str]:
     return person, admins.propose(f"/people/{person.id}/roles", {"role": "admin"})
 
 
-def test_a_role_takes_two(world: World, admins: Admins, door: Door) -> None:
+def test_organisation_role_needs_two_admins(world: World, admins: Admins, door: Door) -> None:
     person, proposal = _role(world, admins)
     assert door.client(person).api("GET", "/me").json()["roles"] == []
     alone = admins.approve(proposal, admins.first)
@@ -60,7 +60,7 @@ def test_a_role_takes_two(world: World, admins: Admins, door: Door) -> None:
     assert "role.given" in world.events(person.id)
 
 
-def test_only_admins_decide(world: World, admins: Admins, door: Door) -> None:
+def test_only_admins_decide_proposals(world: World, admins: Admins, door: Door) -> None:
     _, proposal = _role(world, admins)
     outsiders = [world.person(), world.person(roles=("auditor",)), world.person(world.vendor(), roles=("lead",))]
     for outsider in outsiders:
@@ -81,7 +81,7 @@ def test_the_approver_needs_a_fresh_factor(world: World, admins: Admins) -> None
 
 
 @pytest.mark.parametrize("how", ["role taken", "role over", "suspended"])
-def test_both_are_admins_at_the_act(world: World, admins: Admins, how: str) -> None:
+def test_proposer_must_still_be_an_admin_at_approval(world: World, admins: Admins, how: str) -> None:
     person, proposal = _role(world, admins)
     first = admins.people[0]
     with world.database.transaction() as tx:
@@ -97,7 +97,7 @@ def test_both_are_admins_at_the_act(world: World, admins: Admins, how: str) -> N
     assert admins.second.api("POST", f"/proposals/{proposal}/refuse", {"reason": "gone"}).status_code == 200
 
 
-def test_an_act_lapses(world: World, admins: Admins) -> None:
+def test_proposal_lapses(world: World, admins: Admins) -> None:
     _, proposal = _role(world, admins)
     world.change(Proposal, proposal, lapses_at=world.now() - timedelta(seconds=1))
     assert admins.second.api("GET", f"/proposals/{proposal}").json()["state"] == "lapsed"
@@ -112,7 +112,7 @@ def test_a_refusal_gives_its_reason(world: World, admins: Admins) -> None:
     assert "role.given" not in world.events(person.id)
 
 
-def test_two_approvals_at_once_happen_once(world: World, admins: Admins, door: Door) -> None:
+def test_concurrent_approvals_are_carried_out_once(world: World, admins: Admins, door: Door) -> None:
     person, proposal = _role(world, admins)
     clients = [admins.second, door.admin()]
     statuses: list[int] = []
@@ -128,7 +128,7 @@ def test_two_approvals_at_once_happen_once(world: World, admins: Admins, door: D
     assert world.events(person.id).count("role.given") == 1
 
 
-def test_nobody_proposes_or_approves_about_themselves(world: World, admins: Admins, door: Door) -> None:
+def test_proposals_about_oneself_are_refused(world: World, admins: Admins, door: Door) -> None:
     second = admins.people[1]
     assert admins.second.api("POST", f"/people/{second.id}/roles", {"role": "auditor"}).status_code == 409
     proposal = admins.propose(f"/people/{second.id}/roles", {"role": "auditor"})
@@ -137,7 +137,9 @@ def test_nobody_proposes_or_approves_about_themselves(world: World, admins: Admi
     assert admins.approve(proposal, door.admin()).status_code == 200
 
 
-def test_a_factor_reset_takes_two(ada: Ada, admins: Admins, world: World, door: Door, browser_of: BrowserOf) -> None:
+def test_factor_reset_needs_two_admins(
+    ada: Ada, admins: Admins, world: World, door: Door, browser_of: BrowserOf
+) -> None:
     token = ada.token()
     proposal = admins.propose(f"/people/{ada.id}/reset-factor")
     assert ada.prove() == 200
@@ -153,7 +155,7 @@ def test_a_factor_reset_takes_two(ada: Ada, admins: Admins, world: World, door: 
     assert "factor.reset" in world.events(ada.id)
 
 
-def test_binding_a_source_takes_two_and_hides_its_secret(
+def test_new_source_needs_two_admins_and_hides_its_secret(
     world: World, admins: Admins, door: Door, browser: Browser
 ) -> None:
     vendor = world.vendor()
@@ -204,12 +206,12 @@ def test_binding_a_source_takes_two_and_hides_its_secret(
         {"surprise": True},
     ],
 )
-def test_a_source_that_could_mislead_is_refused_at_the_door(admins: Admins, change: dict[str, Any]) -> None:
+def test_misleading_source_is_refused_when_proposed(admins: Admins, change: dict[str, Any]) -> None:
     body: dict[str, Any] = {"name": "Acme", "issuer": "https://login.acme.example", "client_id": "guestkey"}
     assert admins.first.api("POST", "/sources", body | change).status_code in (404, 422)
 
 
-def test_a_sources_own_factor_counts_where_two_trusted_it(admins: Admins, door: Door, browser_of: BrowserOf) -> None:
+def test_provider_mfa_counts_only_if_two_admins_trust_it(admins: Admins, door: Door, browser_of: BrowserOf) -> None:
     source = door.bind()
     door.join(browser_of(), source)
     # Said, but nobody trusts it.
@@ -229,7 +231,7 @@ def test_a_sources_own_factor_counts_where_two_trusted_it(admins: Admins, door: 
     assert by_amr.api("GET", "/me").json()["factor_at"] is not None
 
 
-def test_an_organisations_factor_lets_the_first_one_in_a_vendors_does_not(
+def test_organisation_mfa_permits_first_enrolment_but_vendor_mfa_does_not(
     door: Door, browser_of: BrowserOf, world: World
 ) -> None:
     for vendor, status in ((None, 200), (world.vendor(), 403)):
@@ -248,7 +250,7 @@ def test_an_organisations_factor_lets_the_first_one_in_a_vendors_does_not(
         assert later.api("POST", "/factors/totp").status_code == status
 
 
-def test_a_leads_invitations_are_to_its_own_vendor(world: World, door: Door) -> None:
+def test_lead_can_invite_only_to_their_own_vendor(world: World, door: Door) -> None:
     own, foreign = door.bind(world.vendor(), required_claims={"hd": "a"}), door.bind(world.vendor())
     with world.database.transaction() as tx:
         vendor = tx.get_one(SignInSource, own.id).vendor_id

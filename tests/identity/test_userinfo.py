@@ -24,35 +24,35 @@ def _joined(door: Door, browser: Browser, **required: Any) -> tuple[int, Any]:
     return answer.status_code, browser.api("GET", "/me").json()
 
 
-def test_name_and_address_are_asked_for(door: Door, browser: Browser) -> None:
+def test_name_and_email_are_read_from_userinfo(door: Door, browser: Browser) -> None:
     door.provider.mint = _bare
     status, me = _joined(door, browser)
     assert (status, me["name"], me["email"]) == (303, "Ada Guest", "ada@example.org")
 
 
-def test_a_claim_that_decides_is_asked_for(door: Door, browser: Browser) -> None:
+def test_missing_required_claim_is_read_from_userinfo(door: Door, browser: Browser) -> None:
     door.provider.mint = _bare
     assert _joined(door, browser, hd="acme")[0] == 303
 
 
-def test_a_claim_that_decides_is_compared_all_the_same(door: Door, browser: Browser) -> None:
+def test_required_claim_from_userinfo_is_compared(door: Door, browser: Browser) -> None:
     door.provider.mint = _bare
     assert _joined(door, browser, hd="borealis")[0] == 401
 
 
-def test_nothing_is_asked_where_nothing_is_missing(door: Door, browser: Browser) -> None:
+def test_userinfo_is_not_contacted_if_nothing_is_missing(door: Door, browser: Browser) -> None:
     assert _joined(door, browser)[0] == 303
     assert "/userinfo" not in door.provider.asked
 
 
 @pytest.mark.parametrize("sub", ["eve", None, 7, ["ada"]])
-def test_somebody_elses_is_refused(door: Door, browser: Browser, sub: Any) -> None:
+def test_userinfo_of_another_subject_is_refused(door: Door, browser: Browser, sub: Any) -> None:
     door.provider.mint = _bare
     door.provider.userinfo = lambda claims: claims | {"sub": sub}
     assert _joined(door, browser)[0] == 401
 
 
-def test_it_does_not_say_who_signed_in_or_how(door: Door, browser: Browser) -> None:
+def test_userinfo_cannot_change_subject_or_authentication(door: Door, browser: Browser) -> None:
     door.provider.userinfo = lambda claims: claims | {"amr": ["mfa"], "acr": "phr", "aud": "x", "name": "Mallory"}
     door.provider.mint = lambda provider, claims: provider.sign(
         {name: value for name, value in claims.items() if name != "email"}
@@ -65,7 +65,7 @@ def test_it_does_not_say_who_signed_in_or_how(door: Door, browser: Browser) -> N
     assert browser.api("POST", "/factors/totp").status_code == 403
 
 
-def test_an_address_and_its_mark_come_from_one_place(door: Door, browser: Browser) -> None:
+def test_email_and_email_verified_come_from_the_same_source(door: Door, browser: Browser) -> None:
     door.provider.mint = lambda provider, claims: provider.sign(
         {name: value for name, value in claims.items() if name not in ("name", "email_verified")}
         | {"email": "typed@example.org"}
@@ -76,7 +76,7 @@ def test_an_address_and_its_mark_come_from_one_place(door: Door, browser: Browse
         assert tx.get_one(NoticeAddress, me["id"]).address == ""
 
 
-def test_whether_an_address_is_verified_is_asked(door: Door, browser: Browser) -> None:
+def test_email_verified_is_read_from_userinfo(door: Door, browser: Browser) -> None:
     door.provider.mint = lambda provider, claims: provider.sign(
         {name: value for name, value in claims.items() if name != "email_verified"}
     )
@@ -87,7 +87,9 @@ def test_whether_an_address_is_verified_is_asked(door: Door, browser: Browser) -
 @pytest.mark.parametrize(
     ("kind", "body"), [("application/jwt", b"eyJhbGciOiJub25lIn0.e30."), ("text/html", b"<html>"), ("text/plain", b"7")]
 )
-def test_what_is_no_json_is_passed_over_unless_it_decides(door: Door, browser: Browser, kind: str, body: bytes) -> None:
+def test_invalid_userinfo_is_ignored_unless_a_required_claim_is_missing(
+    door: Door, browser: Browser, kind: str, body: bytes
+) -> None:
     door.provider.mint = _bare
     door.provider.answers["/userinfo"] = lambda: (200, {"Content-Type": kind}, body)
     status, me = _joined(door, browser)
@@ -100,7 +102,9 @@ def test_what_is_no_json_is_passed_over_unless_it_decides(door: Door, browser: B
     [["client_secret_basic"], ["client_secret_post"], ["private_key_jwt", "client_secret_post", "client_secret_basic"]],
 )
 @pytest.mark.parametrize("secret", ["100%+20% & more=~*é", "plain-._~"])
-def test_secrets_of_any_letters_sign_in(door: Door, browser: Browser, methods: list[str], secret: str) -> None:
+def test_client_secrets_with_special_characters_work(
+    door: Door, browser: Browser, methods: list[str], secret: str
+) -> None:
     door.provider.client_id, door.provider.client_secret = "https://guestkey.example/a+b%20", secret
     door.provider.auth_methods = methods
     source = door.bind()
@@ -109,7 +113,7 @@ def test_secrets_of_any_letters_sign_in(door: Door, browser: Browser, methods: l
 
 
 @pytest.mark.parametrize("secret", ["c2VjcmV0+/==", "plain-._~"])
-def test_a_provider_that_reads_basic_as_it_is_signs_in(door: Door, browser: Browser, secret: str) -> None:
+def test_provider_with_unencoded_basic_auth_works(door: Door, browser: Browser, secret: str) -> None:
     door.provider.client_secret, door.provider.decodes_basic = secret, False
     source = door.bind()
     door.known(source)
@@ -119,7 +123,7 @@ def test_a_provider_that_reads_basic_as_it_is_signs_in(door: Door, browser: Brow
         assert door.provider.asked.count("/token") - before == asked, "what worked is remembered"
 
 
-def test_a_client_registered_for_one_way_of_two_signs_in(door: Door, browser: Browser) -> None:
+def test_client_registered_for_one_auth_method_works(door: Door, browser: Browser) -> None:
     door.provider.auth_methods = ["client_secret_basic", "client_secret_post"]
     door.provider.takes = ["client_secret_post"]
     source = door.bind()

@@ -50,7 +50,7 @@ def without_networks(office: Office) -> Parts:
     return replace(office.parts, settings=office.parts.settings.model_copy(update={"notice_networks": []}))
 
 
-def test_a_webhook_is_signed_so_that_its_receiver_can_tell(office: Office) -> None:
+def test_webhook_signature_verifies(office: Office) -> None:
     _, bound = bind(office)
     alarm(office.world)
     office.rounds()
@@ -63,7 +63,7 @@ def test_a_webhook_is_signed_so_that_its_receiver_can_tell(office: Office) -> No
         Webhook(bound.secret).verify(body.replace(b"open", b"shut"), headers)
 
 
-def test_a_receiver_in_trouble_gets_it_again_under_the_same_id(office: Office) -> None:
+def test_failed_webhook_is_retried_with_the_same_id(office: Office) -> None:
     _, bound = bind(office)
     alarm(office.world)
     office.receiver.answers = [500, 503]
@@ -85,7 +85,7 @@ def test_a_redirect_is_not_followed(office: Office) -> None:
     assert len(office.receiver.arrived) == 1
 
 
-def test_a_target_that_hangs_holds_up_neither_mail_nor_the_rest(office: Office) -> None:
+def test_hanging_webhook_does_not_delay_other_deliveries(office: Office) -> None:
     _, bound = bind(office)
     _, to = boss(office)
     alarm(office.world, 6)
@@ -97,7 +97,7 @@ def test_a_target_that_hangs_holds_up_neither_mail_nor_the_rest(office: Office) 
     assert {item.state for item in sent(office, bound)} == {"waiting"}
 
 
-def test_a_gone_receiver_is_not_asked_again(office: Office) -> None:
+def test_webhook_answering_410_is_not_retried(office: Office) -> None:
     _, bound = bind(office)
     alarm(office.world)
     office.receiver.answers = [410]
@@ -105,7 +105,7 @@ def test_a_gone_receiver_is_not_asked_again(office: Office) -> None:
     assert sent(office, bound)[0].state == "given_up"
 
 
-def test_what_points_inside_is_refused_unless_the_operator_allows_it(office: Office) -> None:
+def test_inner_webhook_address_needs_the_operators_setting(office: Office) -> None:
     _, bound = bind(office)
     alarm(office.world)
     office.round(parts=without_networks(office))
@@ -150,7 +150,7 @@ def test_only_public_addresses_are_permitted(office: Office, address: str, *, pu
 @pytest.mark.parametrize(
     "host", ["127.1", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]", "[fec0::1]", "localhost", "0"]
 )
-def test_no_spelling_leads_inside(office: Office, host: str) -> None:
+def test_inner_addresses_are_refused_in_every_spelling(office: Office, host: str) -> None:
     url = f"https://{host}:{office.receiver.port}/"
     with pytest.raises(NotSent):
         outward.post(without_networks(office).settings, url, b"{}", {})
@@ -163,7 +163,7 @@ def test_no_spelling_leads_inside(office: Office, host: str) -> None:
         assert not outward.is_inner_address(office.parts.settings, may)
 
 
-def test_a_name_is_resolved_once(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_webhook_host_is_resolved_once(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     real = socket.getaddrinfo
 
@@ -176,7 +176,7 @@ def test_a_name_is_resolved_once(office: Office, monkeypatch: pytest.MonkeyPatch
     assert [host for host in asked if host == "localhost"] == ["localhost"]
 
 
-def test_without_tls_only_where_the_operator_allows_it(office: Office) -> None:
+def test_http_webhook_needs_the_operators_setting(office: Office) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         with pytest.raises(NotSent, match="inside"):
@@ -188,7 +188,7 @@ def test_without_tls_only_where_the_operator_allows_it(office: Office) -> None:
             outward.post(office.parts.settings, "http://8.8.8.8/", b"{}", {})
 
 
-def test_a_certificate_nobody_vouches_for_ends_it(office: Office) -> None:
+def test_untrusted_webhook_certificate_is_refused(office: Office) -> None:
     settings = office.parts.settings.model_copy(update={"notice_ca_file": None})
     with pytest.raises(NotSent, match="not trusted"):
         outward.post(settings, office.receiver.url, b"{}", {})
@@ -213,12 +213,12 @@ def test_a_certificate_nobody_vouches_for_ends_it(office: Office) -> None:
         "https://" + "a" * 600,
     ],
 )
-def test_a_target_of_another_form_is_not_bound(office: Office, target: str) -> None:
+def test_malformed_target_is_refused(office: Office, target: str) -> None:
     with pytest.raises(Invalid):
         bind(office, target or " ")
 
 
-def test_target_and_secret_are_nowhere_in_the_records(office: Office) -> None:
+def test_target_and_secret_are_stored_encrypted(office: Office) -> None:
     _, bound = bind(office)
     alarm(office.world)
     office.receiver.answers = [500]
@@ -232,7 +232,7 @@ def test_target_and_secret_are_nowhere_in_the_records(office: Office) -> None:
     assert not [canary for canary in ("path-canary", "query-canary", bound.secret) if canary in dumped]
 
 
-def test_a_removed_channel_gets_nothing_more_and_keeps_no_secret(office: Office) -> None:
+def test_removed_channel_gets_no_messages_and_keeps_no_secret(office: Office) -> None:
     admin, bound = bind(office)
     alarm(office.world)
     with office.world.database.transaction() as tx:
@@ -248,7 +248,7 @@ def test_a_removed_channel_gets_nothing_more_and_keeps_no_secret(office: Office)
     assert office.world.events(bound.channel.id) == ["channel.bound", "channel.tested", "channel.removed"]
 
 
-def test_channels_are_for_admins(office: Office) -> None:
+def test_only_admins_change_channels(office: Office) -> None:
     world = office.world
     _, bound = bind(office)
     auditor, guest = world.person(roles=("auditor",)), world.person(world.vendor(), roles=("lead",))
@@ -283,12 +283,12 @@ DISCORD = "discord://417421629812345678/JHMHI8qBe7bk2ZwO5U711o3dV_js"
         "discord",
     ],
 )
-def test_only_chats_with_a_fixed_host_are_bound(office: Office, target: str) -> None:
+def test_only_chat_services_with_fixed_hosts_are_accepted(office: Office, target: str) -> None:
     with pytest.raises(Invalid):
         bind(office, target, kind="chat")
 
 
-def test_a_chat_hears_it_by_apprise(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chat_message_is_sent_through_apprise(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     from apprise.plugins.discord import NotifyDiscord
 
     # The service itself is out of reach of a test; its host is the one thing replaced.
@@ -299,7 +299,7 @@ def test_a_chat_hears_it_by_apprise(office: Office, monkeypatch: pytest.MonkeyPa
     alarm(office.world)
     office.rounds()
     [(_, body)] = office.receiver.arrived
-    assert b"Guestkey was opened again" in body and b"/installation" in body
+    assert b"Guestkey was reopened" in body and b"/installation" in body
     assert sent(office, bound)[0].state == "delivered"
     office.receiver.answers = [500] * 3
     alarm(office.world)
@@ -307,7 +307,7 @@ def test_a_chat_hears_it_by_apprise(office: Office, monkeypatch: pytest.MonkeyPa
     assert sent(office, bound)[1].last_fault == "The chat service did not take it."
 
 
-def test_a_plugin_that_breaks_is_tried_again_and_given_up(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_chat_plugin_is_retried_and_given_up(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     from apprise.plugins.discord import NotifyDiscord
 
     def breaks(*_: object, **__: object) -> bool:
@@ -325,12 +325,14 @@ def test_a_plugin_that_breaks_is_tried_again_and_given_up(office: Office, monkey
     assert office.world.events(bound.channel.id) == ["channel.bound", "notice.given_up"]
 
 
-def test_every_chat_service_there_is_loads() -> None:
+def test_every_supported_chat_service_loads() -> None:
     for name in chat.SERVICES:
         assert chat.fault_of(f"{name}://") == "This service does not take such an address."
 
 
-def test_nobody_crowds_a_channel_and_an_emergency_comes_first(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_channel_messages_are_limited_and_emergencies_sent_first(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(throttling, "MESSAGES_AN_HOUR", 5)
     world = office.world
     _, guest, dataset = scene(world)
@@ -351,15 +353,15 @@ def test_nobody_crowds_a_channel_and_an_emergency_comes_first(office: Office, mo
     office.round(minutes=11)
     said = sent(office, bound)
     assert [item.kind for item in said].count("request.made") == 5
-    assert [item.title for item in said if item.kind == throttling.LEFT_OUT] == ["3 messages were left out"]
+    assert [item.title for item in said if item.kind == throttling.LEFT_OUT] == ["3 messages were not sent"]
     assert {item.state for item in said} == {"delivered"}
     with world.database.transaction() as tx:
         audit.record(tx, "request.made", actor="system", subject=request.id, now=clock(tx))
     office.rounds()
-    assert sent(office, bound)[-1].title == "1 message was left out"
+    assert sent(office, bound)[-1].title == "1 message was not sent"
 
 
-def test_giving_up_is_one_event_for_a_channel(office: Office) -> None:
+def test_given_up_channel_deliveries_record_one_event(office: Office) -> None:
     _, bound = bind(office)
     alarm(office.world, 5)
     office.receiver.answers = [500] * 20

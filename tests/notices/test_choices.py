@@ -25,7 +25,7 @@ def choose(office: Office, signed: Signed, hour: int = 8, zone: str = "UTC", **w
         choices.set_preferences(tx, signed.caller, wanted, clock(tx), hour=hour, zone=zone)
 
 
-def test_a_digest_is_one_mail_a_day(office: Office) -> None:
+def test_digest_is_one_mail_a_day(office: Office) -> None:
     world = office.world
     owner, guest, dataset = scene(world)
     to = office.address(owner)
@@ -44,7 +44,7 @@ def test_a_digest_is_one_mail_a_day(office: Office) -> None:
     assert len(office.server.to(to)) == 1, "nothing new, no mail"
 
 
-def test_a_notice_told_while_a_digest_is_collected_begins_the_next(office: Office) -> None:
+def test_notice_during_digest_collection_goes_to_the_next_digest(office: Office) -> None:
     world = office.world
     owner, guest, dataset = scene(world)
     office.address(owner)
@@ -66,7 +66,7 @@ def test_a_notice_told_while_a_digest_is_collected_begins_the_next(office: Offic
         assert tx.get_one(NoticeAddress, owner.id).digest_at is not None, "it would wait for ever"
 
 
-def test_who_wants_no_mail_still_finds_it_in_the_portal(office: Office) -> None:
+def test_unmailed_notice_is_in_the_portal(office: Office) -> None:
     world = office.world
     owner, guest, dataset = scene(world)
     to = office.address(owner)
@@ -81,7 +81,7 @@ def test_who_wants_no_mail_still_finds_it_in_the_portal(office: Office) -> None:
         assert choices.unread(tx, owner.id) == 0
 
 
-def test_an_emergency_cannot_be_turned_off(office: Office) -> None:
+def test_emergency_notices_cannot_be_turned_off(office: Office) -> None:
     signed, to = boss(office)
     for choice in ("off", "digest"):
         with pytest.raises(Invalid):
@@ -94,7 +94,7 @@ def test_an_emergency_cannot_be_turned_off(office: Office) -> None:
     assert len(office.server.to(to)) == 1
 
 
-def test_nobody_chooses_what_is_not_theirs(office: Office) -> None:
+def test_topics_of_other_roles_cannot_be_chosen(office: Office) -> None:
     world = office.world
     guest = world.person(world.vendor())
     for wanted in ({"joins": "off"}, {"nothing": "off"}, {"own_requests": "later"}):
@@ -108,7 +108,7 @@ def test_nobody_chooses_what_is_not_theirs(office: Office) -> None:
         choices.preferences(tx, world.service(world.vendor()).caller)
 
 
-def test_a_digest_without_mail_server_waits_for_nothing(office: Office) -> None:
+def test_digest_without_a_mail_server_is_not_kept(office: Office) -> None:
     world = office.world
     owner, guest, dataset = scene(world)
     office.address(owner)
@@ -129,12 +129,12 @@ def test_a_digest_without_mail_server_waits_for_nothing(office: Office) -> None:
         ("2026-11-24T23:00:00", 0, "Pacific/Kiritimati", "2026-11-25T10:00:00"),
     ],
 )
-def test_the_digest_comes_by_the_clocks_of_its_zone(now: str, hour: int, zone: str, due: str) -> None:
+def test_digest_hour_follows_the_time_zone(now: str, hour: int, zone: str, due: str) -> None:
     at = datetime.fromisoformat(now).replace(tzinfo=UTC)
     assert next_digest(at, hour, zone) == datetime.fromisoformat(due).replace(tzinfo=UTC)
 
 
-def test_nobody_fills_a_mailbox_by_asking_and_withdrawing(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_requests_cannot_flood_a_mailbox(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throttling, "MAILS_AN_HOUR", 4)
     world = office.world
     owner, guest, dataset = scene(world)
@@ -149,7 +149,7 @@ def test_nobody_fills_a_mailbox_by_asking_and_withdrawing(office: Office, monkey
     assert states.count("digest") == 6
 
 
-def test_what_is_old_is_deleted(office: Office) -> None:
+def test_old_notices_are_deleted(office: Office) -> None:
     world = office.world
     owner, guest, dataset = scene(world)
     asks(world, guest, dataset)

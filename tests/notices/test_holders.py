@@ -66,7 +66,7 @@ def last(office: Office, signed: Signed) -> Delivery:
 
 
 @pytest.mark.parametrize("holder", ["staff", "team", "service"])
-def test_a_lead_who_asks_for_others_is_never_told_that_they_hold_it(office: Office, holder: str) -> None:
+def test_lead_requesting_for_others_is_not_named_as_holder(office: Office, holder: str) -> None:
     made = Vendors(office.world)
     name, whose = {
         "staff": ("Sam Staff", {"person_id": made.staff.id}),
@@ -78,27 +78,27 @@ def test_a_lead_who_asks_for_others_is_never_told_that_they_hold_it(office: Offi
     request_id = made.asked(role, **whose)
     office.rounds()
     to_owner = last(office, made.owner).body
-    assert f"Lena Lead of {made.vendor.name} asks for the role {role} on Trials for {name}." in to_owner
+    assert f"Lena Lead of {made.vendor.name} requests the role {role} on Trials for {name}." in to_owner
     made.approve(request_id)
     office.rounds()
     given = f"the role {role} on Trials was given to {name}."
     [to_lead] = office.deliveries(made.lead)
     assert (to_lead.kind, to_lead.title) == ("request.approved", "Your request was approved: Trials")
-    assert to_lead.body == f"You asked for it, and {given}"
+    assert to_lead.body == f"You sent the request, and {given}"
     holders = {"staff": [made.staff], "team": [made.member], "service": [made.other_lead]}[holder]
     for who in holders:
         [told] = office.deliveries(who)
         assert told.kind == "grant.made" and told.path.startswith("/grants/")
         given_to = "the service pipeline" if holder == "service" else "you"
         assert f"{role} on Trials was given to {given_to}" in told.body
-        assert (f"as one of {name}" in told.body) == (holder == "team")
+        assert (f"as a member of {name}" in told.body) == (holder == "team")
     others = {made.staff.id, made.member.id, made.other_lead.id} - {who.id for who in holders}
     assert not [who for who in (made.staff, made.member, made.other_lead) if who.id in others and kinds(office, who)]
     in_channel = [item.body for item in sent(office, bound)]
-    assert len(in_channel) == 2 and in_channel[1] == f"Lena Lead asked for it, and {given}"
+    assert len(in_channel) == 2 and in_channel[1] == f"Lena Lead sent the request, and {given}"
 
 
-def test_staff_hear_that_what_was_asked_for_them_was_refused_as_of_a_leads_request(office: Office) -> None:
+def test_staff_get_a_notice_of_a_refused_request_by_their_lead(office: Office) -> None:
     world = office.world
     made = Vendors(world)
     request_id = made.asked(person_id=made.staff.id)
@@ -111,7 +111,7 @@ def test_staff_hear_that_what_was_asked_for_them_was_refused_as_of_a_leads_reque
     )
 
 
-def test_access_given_by_a_file_is_told_to_who_holds_it_and_to_their_leads(office: Office) -> None:
+def test_imported_grants_notify_holders_and_their_leads(office: Office) -> None:
     world = office.world
     made = Vendors(world)
     _, bound = bind(office, topics=["own_grants"])
@@ -126,7 +126,7 @@ def test_access_given_by_a_file_is_told_to_who_holds_it_and_to_their_leads(offic
     assert [item.title for item in sent(office, bound)] == ["Access was given: Trials"] * 2
 
 
-def test_somebody_confirmed_hears_what_to_do_next(office: Office) -> None:
+def test_confirmed_person_gets_a_notice_with_the_next_step(office: Office) -> None:
     world = office.world
     joined, admin = world.person(world.vendor(), status="pending"), world.person(roles=("admin",))
     to = office.address(joined)
@@ -134,4 +134,4 @@ def test_somebody_confirmed_hears_what_to_do_next(office: Office) -> None:
         people.confirm_person(tx, admin.caller, joined.id, clock(tx))
     office.rounds()
     [mail] = office.server.to(to)
-    assert mail["Subject"] == "You are confirmed" and "You may now add your second factor" in mail.as_string()
+    assert mail["Subject"] == "You are confirmed" and "You can now add your second factor" in mail.as_string()

@@ -43,11 +43,11 @@ def scene(world: World) -> tuple[Signed, Signed, Dataset]:
     return owner, world.person(vendor, name="Gita Guest"), world.dataset(vendor, owner=owner)
 
 
-def test_every_kind_that_is_noted_has_somebody_to_tell() -> None:
+def test_every_notice_kind_has_recipients() -> None:
     assert set(TRIGGERS) == NOTICED | set(expiry.KINDS)
 
 
-def test_an_approver_hears_of_a_request_and_the_guest_of_the_decision(office: Office) -> None:
+def test_approver_gets_the_request_and_guest_the_decision(office: Office) -> None:
     world = office.world
     owner, guest, dataset = scene(world)
     to_owner, to_guest = office.address(owner), office.address(guest)
@@ -56,7 +56,7 @@ def test_an_approver_hears_of_a_request_and_the_guest_of_the_decision(office: Of
     [mail] = office.server.to(to_owner)
     text = mail.get_body(("plain",)).get_content()  # type: ignore[union-attr]
     html = mail.get_body(("html",)).get_content()  # type: ignore[union-attr]
-    assert mail["Subject"] == "Your decision is asked for: Trials"
+    assert mail["Subject"] == "A request needs your decision: Trials"
     assert "Gita Guest of Vendor" in text and f"/requests/{request.id}" in text
     assert f'/requests/{request.id}"' in html
     assert "the purpose stays inside" not in mail.as_string()
@@ -70,7 +70,7 @@ def test_an_approver_hears_of_a_request_and_the_guest_of_the_decision(office: Of
     assert delivery.state == "delivered" and told["Message-ID"].startswith(f"<{delivery.id}@")
 
 
-def test_what_is_rolled_back_is_told_to_nobody(office: Office) -> None:
+def test_rolled_back_change_sends_no_notice(office: Office) -> None:
     world = office.world
     owner, guest, dataset = scene(world)
     office.address(owner)
@@ -82,7 +82,7 @@ def test_what_is_rolled_back_is_told_to_nobody(office: Office) -> None:
     assert not office.deliveries(owner)
 
 
-def test_a_request_taken_back_before_it_was_told_is_not_told(office: Office) -> None:
+def test_withdrawn_request_sends_no_pending_notice(office: Office) -> None:
     world = office.world
     owner, guest, dataset = scene(world)
     request = asks(world, guest, dataset)
@@ -92,7 +92,7 @@ def test_a_request_taken_back_before_it_was_told_is_not_told(office: Office) -> 
     assert not office.deliveries(owner) and not office.deliveries(guest)
 
 
-def test_without_owner_the_admins_hear_except_whose_own_it_is(office: Office) -> None:
+def test_without_an_owner_admins_are_notified_except_the_requester(office: Office) -> None:
     world = office.world
     vendor = world.vendor()
     guest, adder, admin = world.person(vendor), world.person(roles=("admin",)), world.person(roles=("admin",))
@@ -140,7 +140,7 @@ def test_two_workers_send_each_mail_once(office: Office) -> None:
     assert len(office.server.to(to)) == len({mail["Message-ID"] for mail in office.server.to(to)}) == 6
 
 
-def test_somebody_suspended_meanwhile_gets_no_mail(office: Office) -> None:
+def test_suspended_person_gets_no_mail(office: Office) -> None:
     world = office.world
     signed, to = boss(office)
     alarm(world)
@@ -152,7 +152,7 @@ def test_somebody_suspended_meanwhile_gets_no_mail(office: Office) -> None:
 
 
 @pytest.mark.parametrize("act", [vendors.suspend_vendor, vendors.offboard_vendor])
-def test_staff_of_a_vendor_that_is_out_get_no_mail(office: Office, act: Callable[..., list[str]]) -> None:
+def test_staff_of_a_suspended_vendor_get_no_mail(office: Office, act: Callable[..., list[str]]) -> None:
     world = office.world
     _, guest, dataset = scene(world)
     to, admin = office.address(guest), world.person(roles=("admin",))
@@ -169,18 +169,18 @@ def test_staff_of_a_vendor_that_is_out_get_no_mail(office: Office, act: Callable
     assert states[0] == "given_up" and set(states[1:]) == {"portal"} and not office.server.to(to)
 
 
-def test_breaking_the_glass_reaches_every_admin(office: Office) -> None:
+def test_emergency_recovery_notifies_every_admin(office: Office) -> None:
     world = office.world
     signed, to = boss(office)
     world.source(None)
     link = bootstrap.recover(world.parts)
     office.rounds()
     [mail] = office.server.to(to)
-    assert "glass was broken" in mail["Subject"] and link.rpartition("/")[2] not in mail.as_string()
+    assert "Emergency recovery" in mail["Subject"] and link.rpartition("/")[2] not in mail.as_string()
     assert office.deliveries(signed)[0].topic == "emergency"
 
 
-def test_a_grant_about_to_lapse_is_told_of_once(office: Office) -> None:
+def test_expiring_grant_sends_one_notice(office: Office) -> None:
     world = office.world
     _, guest, dataset = scene(world)
     to, now = office.address(guest), world.now()
@@ -193,7 +193,7 @@ def test_a_grant_about_to_lapse_is_told_of_once(office: Office) -> None:
     assert mail["Subject"] == "Your access ends soon: Trials"
 
 
-def test_what_nobody_decided_about_is_told_once_before_it_lapses(office: Office) -> None:
+def test_undecided_request_sends_one_notice_before_it_lapses(office: Office) -> None:
     world = office.world
     owner, guest, dataset = scene(world)
     proposer, other = (world.person(roles=("admin",)) for _ in range(2))
@@ -218,15 +218,15 @@ def test_what_nobody_decided_about_is_told_once_before_it_lapses(office: Office)
         expiry.queue_expiring(office.parts)
         office.rounds()
     [to_guest], [to_owner] = office.deliveries(guest), office.deliveries(owner)
-    assert (to_guest.title, to_guest.topic) == ("Your request lapses soon, undecided: Trials", "own_requests")
-    assert (to_owner.title, to_owner.topic) == ("A request lapses soon, undecided: Trials", "to_decide")
+    assert (to_guest.title, to_guest.topic) == ("Your request lapses soon: Trials", "own_requests")
+    assert (to_owner.title, to_owner.topic) == ("A request lapses soon: Trials", "to_decide")
     for admin in (proposer, other):
         assert [item.title for item in office.deliveries(admin)] == [
             "A second admin is still needed: reset a second factor"
         ]
 
 
-def test_what_is_closed_anyway_is_not_said_to_end_soon(office: Office) -> None:
+def test_no_expiry_notice_for_access_that_is_suspended(office: Office) -> None:
     world = office.world
     now = world.now()
     told = []
@@ -241,7 +241,7 @@ def test_what_is_closed_anyway_is_not_said_to_end_soon(office: Office) -> None:
     assert [len(office.deliveries(guest)) for guest in told] == [1, 0, 0]
 
 
-def test_a_lead_hears_that_staff_were_suspended_and_nobody_elsewhere_does(office: Office) -> None:
+def test_suspension_notifies_only_leads_of_the_vendor(office: Office) -> None:
     world = office.world
     vendor, other = world.vendor(), world.vendor()
     lead, foreign = world.person(vendor, roles=("lead",)), world.person(other, roles=("lead",))
@@ -253,7 +253,7 @@ def test_a_lead_hears_that_staff_were_suspended_and_nobody_elsewhere_does(office
     assert not office.deliveries(foreign) and not office.deliveries(guest)
 
 
-def test_hostile_names_are_made_harmless(office: Office) -> None:
+def test_hostile_names_are_sanitised_in_mails(office: Office) -> None:
     world = office.world
     owner, guest, dataset = scene(world)
     to = office.address(owner)
@@ -295,11 +295,11 @@ def test_only_a_verified_address_is_kept(office: Office, claims: dict[str, Any],
         assert row.fetchone() == (kept,)
 
 
-def test_names_keep_their_letters() -> None:
+def test_names_keep_letters_of_all_scripts() -> None:
     assert plain("Zoë O'Brien-Łuk (HR) & 張") == "Zoë O'Brien-Łuk (HR) & 張"
 
 
-def test_a_notice_that_cannot_be_worded_holds_up_no_other_and_is_given_up_in_the_end(office: Office) -> None:
+def test_notice_that_cannot_be_rendered_is_given_up_without_delaying_others(office: Office) -> None:
     world = office.world
     _, to = boss(office)
     new, old = new_id("no"), new_id("no")
@@ -315,7 +315,9 @@ def test_a_notice_that_cannot_be_worded_holds_up_no_other_and_is_given_up_in_the
     assert (world.events(new), world.events(old)) == ([], ["notice.given_up"])
 
 
-def test_what_fails_beside_holds_up_no_mail_and_is_counted(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_part_of_notices_does_not_delay_mail_and_is_counted(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, to = boss(office)
     alarm(office.world)
 

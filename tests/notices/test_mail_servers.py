@@ -18,7 +18,7 @@ from tests.notices.conftest import MailServer, Office
 from tests.notices.test_mail import alarm, boss
 
 
-def test_a_mail_that_is_not_taken_is_tried_again_and_given_up_after_a_day(office: Office) -> None:
+def test_refused_mail_is_retried_and_given_up_after_a_day(office: Office) -> None:
     signed, to = boss(office)
     alarm(office.world)
     office.server.answer = "451 not now"
@@ -40,7 +40,7 @@ def test_a_mail_that_is_not_taken_is_tried_again_and_given_up_after_a_day(office
     assert len(given_up) == 1
 
 
-def test_an_address_that_is_refused_for_good_is_not_asked_again(office: Office) -> None:
+def test_permanently_refused_address_is_not_retried(office: Office) -> None:
     signed, _ = boss(office)
     alarm(office.world)
     office.server.answer = "550 no such mailbox"
@@ -49,7 +49,7 @@ def test_an_address_that_is_refused_for_good_is_not_asked_again(office: Office) 
     assert delivery.state == "given_up" and delivery.attempts == 0
 
 
-def test_a_server_that_hangs_costs_one_time_limit_and_no_more(office: Office) -> None:
+def test_hanging_mail_server_costs_one_time_limit(office: Office) -> None:
     signed, _ = boss(office)
     alarm(office.world, 8)
     with socket.create_server(("localhost", 0)) as silent:
@@ -64,7 +64,7 @@ def test_a_server_that_hangs_costs_one_time_limit_and_no_more(office: Office) ->
     assert {item.state for item in office.deliveries(signed)} == {"delivered"}
 
 
-def test_a_server_nobody_vouches_for_gets_nothing(office: Office) -> None:
+def test_untrusted_mail_server_gets_no_mail(office: Office) -> None:
     signed, to = boss(office)
     alarm(office.world)
     trusting_nobody = office.parts.settings.model_copy(update={"smtp_ca_file": None})
@@ -90,7 +90,7 @@ LOGIN = ("guestkey", "password-canary")
         ("tls", LOGIN, None, "The mail server answered 530 (SMTPSenderRefused)."),
     ],
 )
-def test_a_mail_goes_by_each_way_to_secure_it_and_with_a_log_in(
+def test_mail_is_sent_with_each_security_mode_and_login(
     office: Office,
     tmp_path: Path,
     security: str,

@@ -98,7 +98,7 @@ def everything(world: World) -> Everything:
     return Everything(admin, owner, guest, lead, subjects, secrets)
 
 
-def test_every_kind_has_its_words_for_people_and_channels(office: Office) -> None:
+def test_every_notice_kind_renders_for_people_and_channels(office: Office) -> None:
     world = office.world
     made = everything(world)
     addresses = [office.address(who) for who in (made.admin, made.owner, made.guest, made.lead)]
@@ -164,7 +164,7 @@ def test_every_kind_has_its_words_for_people_and_channels(office: Office) -> Non
     assert "/join/" not in sent and "/enrol/" not in sent
 
 
-def test_nobody_hears_of_what_they_did_themselves(office: Office) -> None:
+def test_people_get_no_notice_of_their_own_actions(office: Office) -> None:
     world = office.world
     made = everything(world)
     with world.database.transaction() as tx:

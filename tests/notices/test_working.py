@@ -31,7 +31,7 @@ def working(parts: Parts) -> Iterator[None]:
         assert not thread.is_alive()
 
 
-def test_a_running_worker_sends_by_itself(office: Office) -> None:
+def test_running_worker_sends_notices(office: Office) -> None:
     _, to = boss(office)
     alarm(office.world)
     with working(office.parts):
@@ -41,7 +41,7 @@ def test_a_running_worker_sends_by_itself(office: Office) -> None:
             time.sleep(0.05)
 
 
-def test_a_mail_server_that_hangs_holds_up_no_ending(office: Office) -> None:
+def test_hanging_mail_server_does_not_delay_ending(office: Office) -> None:
     world = office.world
     boss(office)
     signed, dataset, _ = world.guest()

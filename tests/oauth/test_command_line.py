@@ -26,7 +26,7 @@ def refused(answer: httpx.Response, error: str = "invalid_grant", status: int = 
     assert answer.headers["cache-control"] == "no-store"
 
 
-def test_the_whole_way(line: CommandLine, replica: Replica) -> None:
+def test_authorization_code_flow_for_the_command_line(line: CommandLine, replica: Replica) -> None:
     given = line.allow()
     assert given.keys() == {"code", "state", "iss"}
     assert (given["state"], given["iss"]) == (line.state, replica.url)
@@ -54,7 +54,7 @@ def test_a_token_never_outlives_the_session_that_allowed_it(line: CommandLine, w
         assert tx.get_one(Session, token.session_id).person_id == line.signed.id
 
 
-def test_neither_code_nor_token_is_kept(line: CommandLine, world: World) -> None:
+def test_only_hashes_of_code_and_token_are_stored(line: CommandLine, world: World) -> None:
     code = line.allow()["code"]
     token = line.exchange(code).json()["access_token"]
     with world.database.transaction() as tx:
@@ -68,7 +68,7 @@ def test_neither_code_nor_token_is_kept(line: CommandLine, world: World) -> None
     assert code not in str(rows) and token not in str(rows)
 
 
-def test_the_token_has_a_factor_time_of_its_own(line: CommandLine, world: World, replica: Replica) -> None:
+def test_token_has_its_own_factor_time(line: CommandLine, world: World, replica: Replica) -> None:
     """It starts where the browser stood; what is proven in the browser afterwards proves nothing for the token."""
     token = line.exchange(line.allow()["code"]).json()["access_token"]
     assert line.me(token).json()["factor_at"] is None
@@ -80,14 +80,14 @@ def test_the_token_has_a_factor_time_of_its_own(line: CommandLine, world: World,
     assert line.me(again).json()["factor_method"] == "passkey"
 
 
-def test_saying_no_tells_the_command_line(line: CommandLine, replica: Replica) -> None:
+def test_declining_returns_access_denied(line: CommandLine, replica: Replica) -> None:
     page = line.browser.open(line.address())
     given = parameters_of(line.browser.link(page, "refuse"))
     assert (given["error"], given["state"], given["iss"]) == ("access_denied", line.state, replica.url)
     assert "code" not in given
 
 
-def test_nobody_signed_in_signs_in_first_and_comes_back(line: CommandLine, http: httpx.Client) -> None:
+def test_unauthenticated_authorization_signs_in_and_returns(line: CommandLine, http: httpx.Client) -> None:
     answer = http.get(line.address())
     assert answer.status_code == 303
     target = httpx.URL(answer.headers["location"])
@@ -103,7 +103,7 @@ def test_nobody_signed_in_signs_in_first_and_comes_back(line: CommandLine, http:
         "http://localhost:8400/callback",
     ],
 )
-def test_any_port_of_this_computer_will_do(line: CommandLine, redirect_uri: str) -> None:
+def test_any_loopback_port_is_accepted(line: CommandLine, redirect_uri: str) -> None:
     page = line.browser.open(line.address(redirect_uri=redirect_uri))
     assert page.status_code == 200
     assert line.browser.link(page, "refuse").startswith(f"{redirect_uri}?")
@@ -137,7 +137,7 @@ def test_any_port_of_this_computer_will_do(line: CommandLine, redirect_uri: str)
         "javascript://127.0.0.1:49152/callback",
     ],
 )
-def test_no_code_goes_anywhere_else(line: CommandLine, http: httpx.Client, redirect_uri: str | None) -> None:
+def test_other_redirect_uris_are_refused(line: CommandLine, http: httpx.Client, redirect_uri: str | None) -> None:
     address = line.address(redirect_uri=redirect_uri)
     refused(http.get(address), "invalid_request")
     page = line.browser.open(address)
@@ -156,7 +156,7 @@ def test_no_code_goes_anywhere_else(line: CommandLine, http: httpx.Client, redir
         ({"redirect_uri": "http://127.0.0.1:1/other"}, "invalid_request"),
     ],
 )
-def test_nothing_is_sent_to_an_address_that_may_be_anybodys(
+def test_no_redirect_to_an_unverified_address(
     line: CommandLine, http: httpx.Client, changes: dict[str, str | None], error: str
 ) -> None:
     refused(http.get(line.address(**changes)), error)
@@ -177,7 +177,7 @@ def test_nothing_is_sent_to_an_address_that_may_be_anybodys(
         ({"state": "s" * 513}, "invalid_request"),
     ],
 )
-def test_the_client_is_told_what_is_wrong_with_its_question(
+def test_invalid_authorization_request_returns_an_error(
     line: CommandLine, http: httpx.Client, replica: Replica, changes: dict[str, str | None], error: str
 ) -> None:
     """RFC 6749, 4.1.2.1: at its own address, with its state and our name; whoever looks at it, signed in or not."""
@@ -197,7 +197,7 @@ def asked_in(line: CommandLine, **changes: str | None) -> requests.Response:
     return requests.get(address, headers=headers, allow_redirects=False, timeout=20)
 
 
-def test_the_client_may_name_itself_by_basic(line: CommandLine, http: httpx.Client) -> None:
+def test_client_can_authenticate_with_basic(line: CommandLine, http: httpx.Client) -> None:
     """With an empty secret, as clients do that know one way only."""
     given = line.allow()
     form = {
@@ -224,7 +224,7 @@ def test_the_client_may_name_itself_by_basic(line: CommandLine, http: httpx.Clie
     assert line.me(answer.json()["access_token"]).status_code == 200
 
 
-def test_an_unknown_token_is_named_invalid_and_a_missing_one_is_not(http: httpx.Client) -> None:
+def test_invalid_token_error_only_for_a_sent_token(http: httpx.Client) -> None:
     """RFC 6750, 3.1: programs tell by it whether to ask for a new token."""
     unknown = http.get("/api/v1/me", headers={"Authorization": "Bearer gka_unknown"})
     assert (unknown.status_code, unknown.headers["www-authenticate"]) == (
@@ -234,7 +234,7 @@ def test_an_unknown_token_is_named_invalid_and_a_missing_one_is_not(http: httpx.
     assert http.get("/api/v1/me").headers["www-authenticate"] == 'Bearer realm="guestkey"'
 
 
-def test_no_parameter_comes_twice(line: CommandLine, http: httpx.Client) -> None:
+def test_repeated_parameters_are_refused(line: CommandLine, http: httpx.Client) -> None:
     refused(http.get(f"{line.address()}&redirect_uri=http://127.0.0.1:1/callback"), "invalid_request")
     code = line.allow()["code"]
     body = f"grant_type=authorization_code&code={code}&code=other"
@@ -242,13 +242,13 @@ def test_no_parameter_comes_twice(line: CommandLine, http: httpx.Client) -> None
     refused(http.post("/oauth/token", content=body, headers=form), "invalid_request")
 
 
-def test_the_form_is_checked_as_the_question_was(line: CommandLine) -> None:
+def test_consent_form_is_validated_like_the_request(line: CommandLine) -> None:
     page = line.browser.open(line.address())
     answer = line.browser.submit(page, redirect_uri="http://evil.example:1/callback")
     assert answer.status_code == 422 and "hand-over" not in answer.text
 
 
-def test_saying_yes_needs_the_sessions_own_form(line: CommandLine, world: World, replica: Replica) -> None:
+def test_consent_needs_the_sessions_csrf_token(line: CommandLine, world: World, replica: Replica) -> None:
     other = signed_in(world, replica, world.person(world.vendor()))
     theirs = re.search(r'name="csrf_token" value="([^"]+)"', other.open(line.address()).text)
     assert theirs is not None
@@ -258,7 +258,7 @@ def test_saying_yes_needs_the_sessions_own_form(line: CommandLine, world: World,
         assert answer.status_code == 403 and "hand-over" not in answer.text
 
 
-def test_a_page_ends_it_and_nothing_redirects(line: CommandLine) -> None:
+def test_consent_ends_on_a_page_without_redirect(line: CommandLine) -> None:
     """A redirect to another origin after a form is blocked by our own policy for pages."""
     page = line.browser.submit(line.browser.open(line.address()))
     assert page.status_code == 200 and not page.is_redirect
@@ -278,29 +278,29 @@ def test_a_page_ends_it_and_nothing_redirects(line: CommandLine) -> None:
         {"redirect_uri": None},
     ],
 )
-def test_a_wrong_exchange_uses_the_code_up(line: CommandLine, changes: dict[str, str | None]) -> None:
+def test_failed_exchange_uses_up_the_code(line: CommandLine, changes: dict[str, str | None]) -> None:
     code = line.allow()["code"]
     refused(line.exchange(code, **changes))
     refused(line.exchange(code))
 
 
-def test_the_challenge_itself_proves_nothing(line: CommandLine) -> None:
+def test_code_challenge_is_not_accepted_as_verifier(line: CommandLine) -> None:
     """What `plain` would have accepted."""
     refused(line.exchange(line.allow()["code"], code_verifier=line.asked["code_challenge"]))
 
 
-def test_the_code_of_another_sign_in_is_worth_nothing(line: CommandLine, world: World, replica: Replica) -> None:
+def test_code_of_another_sign_in_is_refused(line: CommandLine, world: World, replica: Replica) -> None:
     other = world.person(world.vendor())
     theirs = CommandLine(line.http, signed_in(world, replica, other), other)
     refused(line.exchange(theirs.allow()["code"]))
 
 
 @pytest.mark.parametrize("code", ["", "made-up", "x" * 4096, "\x00", "ü" * 40])
-def test_made_up_codes(line: CommandLine, code: str) -> None:
+def test_unknown_codes_are_refused(line: CommandLine, code: str) -> None:
     refused(line.exchange(code), "invalid_request" if code == "\x00" else "invalid_grant")
 
 
-def test_a_code_lasts_a_minute(line: CommandLine, world: World) -> None:
+def test_code_expires_after_a_minute(line: CommandLine, world: World) -> None:
     code = line.allow()["code"]
     with world.database.transaction() as tx:
         kept = tx.get_one(AuthorizationCode, digest(code))
@@ -309,7 +309,7 @@ def test_a_code_lasts_a_minute(line: CommandLine, world: World) -> None:
     refused(line.exchange(code))
 
 
-def test_a_code_used_twice_ends_the_token_it_gave(line: CommandLine, world: World) -> None:
+def test_code_reuse_revokes_its_token(line: CommandLine, world: World) -> None:
     code = line.allow()["code"]
     token = line.exchange(code).json()["access_token"]
     assert line.me(token).status_code == 200
@@ -323,7 +323,7 @@ def test_a_code_used_twice_ends_the_token_it_gave(line: CommandLine, world: Worl
     assert world.events(record.id) == ["token.issued", "code.replayed"]
 
 
-def test_of_many_at_once_at_most_one_gets_a_token_and_none_keeps_it(line: CommandLine, world: World) -> None:
+def test_concurrent_code_exchanges_leave_no_token(line: CommandLine, world: World) -> None:
     code = line.allow()["code"]
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: line.exchange(code), range(8)))
@@ -333,7 +333,7 @@ def test_of_many_at_once_at_most_one_gets_a_token_and_none_keeps_it(line: Comman
 
 
 @pytest.mark.parametrize("end", ["session", "person", "vendor"])
-def test_what_ended_since_the_yes_gets_no_token(line: CommandLine, world: World, end: str) -> None:
+def test_code_of_an_ended_session_gets_no_token(line: CommandLine, world: World, end: str) -> None:
     code = line.allow()["code"]
     if end == "session":
         with world.database.transaction() as tx:
@@ -355,12 +355,12 @@ def test_signing_out_ends_the_token(line: CommandLine, http: httpx.Client) -> No
     assert line.me(token).status_code == 401
 
 
-def test_other_grants_are_not_served(line: CommandLine) -> None:
+def test_other_grant_types_are_refused(line: CommandLine) -> None:
     for grant_type in ("password", "refresh_token", "urn:ietf:params:oauth:grant-type:token-exchange", "", None):
         refused(line.exchange(line.allow()["code"], grant_type=grant_type), "unsupported_grant_type")
 
 
-def test_the_metadata_says_what_is_true(http: httpx.Client, replica: Replica) -> None:
+def test_authorization_server_metadata_is_correct(http: httpx.Client, replica: Replica) -> None:
     found = http.get("/.well-known/oauth-authorization-server").json()
     assert found["issuer"] == replica.url
     assert found["code_challenge_methods_supported"] == ["S256"]

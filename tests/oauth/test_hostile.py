@@ -50,7 +50,7 @@ def live_leases(world: World, service_id: str) -> int:
 
 @pytest.mark.parametrize("header", [b"Basic \xfc", b"Basic \xc3\xbc", b"Basic \xff\xfe==", b"Basic YTpi\xa0"])
 @pytest.mark.parametrize("path", ["/oauth/token", "/oauth/introspect"])
-def test_a_header_that_is_not_ascii(http: httpx.Client, path: str, header: bytes) -> None:
+def test_non_ascii_authorization_header_is_refused(http: httpx.Client, path: str, header: bytes) -> None:
     form = {"grant_type": "client_credentials", "token": "x"}
     refused(http.post(path, data=form, headers={b"Authorization": header}), "invalid_client", 401)
 
@@ -77,11 +77,11 @@ def multipart(charset: str) -> tuple[bytes, str]:
         (b"&".join(b"a%d=1" % number for number in range(1500)), FORM["Content-Type"]),
     ],
 )
-def test_a_body_that_is_no_plain_form(http: httpx.Client, path: str, body: bytes, kind: str) -> None:
+def test_body_other_than_a_form_is_refused(http: httpx.Client, path: str, body: bytes, kind: str) -> None:
     refused(http.post(path, content=body, headers={"Content-Type": kind}), "invalid_request")
 
 
-def test_nothing_is_taken_from_the_address(pipeline: Program, http: httpx.Client) -> None:
+def test_query_parameters_are_ignored_by_the_token_endpoint(pipeline: Program, http: httpx.Client) -> None:
     """Addresses are logged on the way; a secret in one is a secret lost (RFC 6749, 2.3.1)."""
     query = {"grant_type": "client_credentials", "client_id": pipeline.id, "client_secret": pipeline.secret}
     refused(http.post("/oauth/token", params=query, headers=FORM), "unsupported_grant_type")
@@ -113,7 +113,7 @@ def test_nothing_is_taken_from_the_address(pipeline: Program, http: httpx.Client
         b'{"alg":"ES256","n":' + b"9" * 2500 + b"}",
     ],
 )
-def test_a_token_with_an_odd_head_is_simply_no_token(guard: Program, http: httpx.Client, header: bytes) -> None:
+def test_token_with_an_odd_header_is_inactive(guard: Program, http: httpx.Client, header: bytes) -> None:
     """Anybody may send one for revocation, and a guard passes on what strangers show it."""
     for text in (f"{encoded(header)}.{encoded(b'{}')}.{encoded(bytes(64))}", f"{encoded(header)}.a.b.c.d"):
         assert guard.introspect(text) == DEAD
@@ -124,7 +124,7 @@ def test_a_token_with_an_odd_head_is_simply_no_token(guard: Program, http: httpx
 # -- names ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_resource_is_named_one_way_only(pipeline: Program) -> None:
+def test_resource_accepts_one_spelling_only(pipeline: Program) -> None:
     """By its slug, to the letter: what is asked for is what the token is made out to."""
     assert pipeline.dataset is not None
     base, slug = pipeline.resource.rpartition("/")[0], pipeline.dataset.slug
@@ -154,7 +154,7 @@ def test_a_resource_is_named_one_way_only(pipeline: Program) -> None:
         refused(pipeline.token(resource=resource), "invalid_target")
 
 
-def test_a_scope_that_no_rule_could_name_is_not_even_recorded(pipeline: Program, world: World) -> None:
+def test_invalid_scope_is_refused_without_an_event(pipeline: Program, world: World) -> None:
     for scope in ("READ", "re*d", "\u202eread", 'read"\\', "read\tslice:full", "slice:", "slice:../full", "x" * 3000):
         refused(pipeline.token(resource=pipeline.resource, scope=scope), "invalid_scope")
     with world.database.transaction() as tx:
@@ -165,7 +165,7 @@ def test_a_scope_that_no_rule_could_name_is_not_even_recorded(pipeline: Program,
 @pytest.mark.parametrize(
     "name", ["", " ", "a\nb", "a\u202eb", "a\u200bb", "a\x00b", " a", "a  b", "e\u0301", "x" * 121]
 )
-def test_services_have_names_that_can_be_read(world: World, http: httpx.Client, name: str) -> None:
+def test_service_names_must_be_printable(world: World, http: httpx.Client, name: str) -> None:
     admin = world.person(roles=("admin",))
     answer = http.post("/api/v1/services", json={"name": name}, headers=admin.headers)
     assert answer.status_code == 422, answer.text
@@ -175,7 +175,7 @@ def test_services_have_names_that_can_be_read(world: World, http: httpx.Client, 
 # -- another vendor -------------------------------------------------------------------------------------------------
 
 
-def test_another_vendor_ends_and_sees_nothing(
+def test_another_vendor_cannot_end_or_see_tokens(
     pipeline: Program, guard: Program, world: World, http: httpx.Client
 ) -> None:
     token = pipeline.signed()["access_token"]
@@ -193,7 +193,7 @@ def test_another_vendor_ends_and_sees_nothing(
     assert world.events(lease_id) == ["lease.issued"]
 
 
-def test_one_services_secret_opens_no_other(pipeline: Program, guard: Program, http: httpx.Client) -> None:
+def test_secret_of_one_service_is_refused_for_another(pipeline: Program, guard: Program, http: httpx.Client) -> None:
     form = {"grant_type": "client_credentials"}
     refused(http.post("/oauth/token", data=form, auth=(guard.id, pipeline.secret)), "invalid_client", 401)
     # Whose grant counts is who proved the secret, whatever else the form names.
@@ -205,7 +205,7 @@ def test_one_services_secret_opens_no_other(pipeline: Program, guard: Program, h
 
 
 @pytest.mark.parametrize("stale", ["ended", "expired", "idle"])
-def test_a_stale_session_allows_nothing(line: CommandLine, world: World, stale: str) -> None:
+def test_ended_session_cannot_authorize(line: CommandLine, world: World, stale: str) -> None:
     page = line.browser.open(line.address())
     with world.database.transaction() as tx:
         now = clock(tx)
@@ -226,7 +226,7 @@ def test_a_stale_session_allows_nothing(line: CommandLine, world: World, stale: 
         assert tx.execute(codes).scalar_one() == 0
 
 
-def test_an_api_token_allows_no_other_token(line: CommandLine) -> None:
+def test_api_token_cannot_authorize_another_token(line: CommandLine) -> None:
     """Whoever stole one cannot make it last longer than it does: saying yes takes the browser's own form."""
     token = line.exchange(line.allow()["code"]).json()["access_token"]
     answer = line.http.post("/oauth/authorize", data=line.asked, headers={"Authorization": f"Bearer {token}"})
@@ -236,7 +236,7 @@ def test_an_api_token_allows_no_other_token(line: CommandLine) -> None:
 # -- two things at once ---------------------------------------------------------------------------------------------
 
 
-def test_the_most_live_leases_hold_for_many_at_once(pipeline: Program, world: World) -> None:
+def test_lease_limit_holds_for_concurrent_token_requests(pipeline: Program, world: World) -> None:
     most = world.settings.max_live_leases
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: pipeline.token(resource=pipeline.resource), range(most + 5)))
@@ -246,7 +246,7 @@ def test_the_most_live_leases_hold_for_many_at_once(pipeline: Program, world: Wo
 
 
 @pytest.mark.parametrize("whom", ["service", "vendor"])
-def test_no_token_outlives_a_suspension_that_comes_meanwhile(
+def test_suspension_during_issue_ends_the_token(
     pipeline: Program, guard: Program, world: World, http: httpx.Client, whom: str
 ) -> None:
     """At several moments of the asking, which takes as long as it takes here."""
@@ -329,7 +329,7 @@ ENDINGS: dict[str, Path] = {
 
 
 @pytest.mark.parametrize("end", ENDINGS)
-def test_a_persons_token_is_inactive_once_what_it_rests_on_ends(
+def test_persons_token_is_inactive_when_its_grant_ends(
     world: World, guard: Program, http: httpx.Client, end: str
 ) -> None:
     vendor, admin = world.vendor(), world.person(roles=("admin",))
@@ -350,7 +350,7 @@ def test_a_persons_token_is_inactive_once_what_it_rests_on_ends(
             assert tx.get(TeamMember, (team.id, signed.id)) is None
 
 
-def test_a_token_that_names_a_lease_of_another_kind_is_none(
+def test_token_naming_a_lease_of_another_kind_is_inactive(
     pipeline: Program, guard: Program, world: World, http: httpx.Client
 ) -> None:
     """Whoever could have our key sign a lease's id would not thereby make a credential of a database a token."""
@@ -371,7 +371,7 @@ def test_a_token_that_names_a_lease_of_another_kind_is_none(
 # -- names of leases instead of tokens ------------------------------------------------------------------------------
 
 
-def test_no_name_of_a_lease_is_taken_for_its_token(
+def test_lease_id_is_not_accepted_as_a_token(
     world: World, http: httpx.Client, guard: Program, pipeline: Program
 ) -> None:
     """Whoever knows an id, a handle or what OpenBao calls it still holds nothing."""

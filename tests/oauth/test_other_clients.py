@@ -43,7 +43,7 @@ def test_requests_oauthlib_signs_a_command_line_in(line: CommandLine) -> None:
     assert token["token_type"] == "Bearer" and "scope" not in token
 
 
-def test_requests_oauthlib_names_the_client_by_basic(line: CommandLine) -> None:
+def test_requests_oauthlib_works_with_basic_authentication(line: CommandLine) -> None:
     """Its default: the client id as the user's name, and an empty password."""
     url = line.browser.portal
     session = OAuth2Session("guestkey-cli", redirect_uri=CALLBACK, pkce="S256", state=secrets.token_urlsafe(16))
@@ -56,7 +56,7 @@ def test_requests_oauthlib_names_the_client_by_basic(line: CommandLine) -> None:
     assert session.get(f"{url}/api/v1/me").json()["id"] == line.signed.id
 
 
-def test_requests_oauthlib_reads_what_is_wrong_with_a_question(line: CommandLine) -> None:
+def test_requests_oauthlib_reads_error_responses(line: CommandLine) -> None:
     """A response type that is not served: the error comes to the client, which raises it by its name."""
     url = line.browser.portal
     session = OAuth2Session(
@@ -113,7 +113,7 @@ def test_authlib_gets_and_introspects_a_services_token(pipeline: Program, guard:
     assert said["active"] and said["scope"] == token["scope"] == "read slice:deidentified"
 
 
-def test_authlib_is_told_of_a_method_that_is_not_served(pipeline: Program, http: httpx.Client) -> None:
+def test_authlib_gets_an_error_for_an_unsupported_method(pipeline: Program, http: httpx.Client) -> None:
     """`client_secret_jwt`, with which Authlib signs an assertion."""
     sent = {
         "grant_type": "client_credentials",

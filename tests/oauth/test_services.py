@@ -56,7 +56,7 @@ def test_a_service_is_made_by_an_admin_and_its_secret_shown_once(world: World, h
     assert world.events(kept.id) == ["service.made"]
 
 
-def test_who_may_make_and_see_services(world: World, http: httpx.Client) -> None:
+def test_only_admins_and_leads_create_and_see_services(world: World, http: httpx.Client) -> None:
     vendor, other = world.vendor(), world.vendor()
     lead, guest = world.person(vendor, roles=("lead",)), world.person(vendor)
     body = {"name": "nightly", "vendor": vendor.id}
@@ -75,7 +75,7 @@ def test_who_may_make_and_see_services(world: World, http: httpx.Client) -> None
     assert made.json()["id"] in http.get("/api/v1/services", headers=lead.headers).text
 
 
-def test_the_secret_gives_an_opaque_token_for_a_quarter_of_an_hour(pipeline: Program, http: httpx.Client) -> None:
+def test_service_secret_gets_an_opaque_token_for_15_minutes(pipeline: Program, http: httpx.Client) -> None:
     answer = pipeline.token()
     assert answer.status_code == 200, answer.text
     assert answer.headers["cache-control"] == "no-store"
@@ -86,7 +86,7 @@ def test_the_secret_gives_an_opaque_token_for_a_quarter_of_an_hour(pipeline: Pro
     assert found.json()["subject"] == f"service:{pipeline.id}"
 
 
-def test_the_secret_may_come_in_the_form(pipeline: Program, http: httpx.Client) -> None:
+def test_service_secret_can_be_sent_in_the_form(pipeline: Program, http: httpx.Client) -> None:
     form = {"grant_type": "client_credentials", "client_id": pipeline.id, "client_secret": pipeline.secret}
     assert http.post("/oauth/token", data=form).status_code == 200
     in_both = http.post("/oauth/token", data=form, auth=(pipeline.id, pipeline.secret))
@@ -96,7 +96,7 @@ def test_the_secret_may_come_in_the_form(pipeline: Program, http: httpx.Client) 
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
 
 
-def test_a_wrong_secret_and_an_unknown_service_read_the_same(pipeline: Program, http: httpx.Client) -> None:
+def test_wrong_secret_and_unknown_service_get_the_same_answer(pipeline: Program, http: httpx.Client) -> None:
     pairs = [
         (pipeline.id, "wrong"),
         (pipeline.id, ""),
@@ -132,7 +132,7 @@ def test_an_unknown_service_takes_as_long_as_a_wrong_secret(pipeline: Program, h
 
 
 @pytest.mark.parametrize("header", ["Basic", "Basic !!!", "Basic /w==", "Digest abc", "Bearer gka_x", "basic ="])
-def test_headers_that_cannot_be_read(http: httpx.Client, header: str) -> None:
+def test_malformed_authorization_headers_are_refused(http: httpx.Client, header: str) -> None:
     answer = http.post("/oauth/token", data={"grant_type": "client_credentials"}, headers={"Authorization": header})
     assert answer.status_code in (400, 401)
     assert answer.json()["error"] in ("invalid_client", "invalid_request")
@@ -158,7 +158,7 @@ def test_a_new_secret_ends_the_old_one_and_its_tokens(pipeline: Program, world: 
     assert me(http, fresh.json()["access_token"]).status_code == 200
 
 
-def test_a_suspended_service_is_out_at_once(pipeline: Program, world: World, http: httpx.Client) -> None:
+def test_suspended_service_is_refused_at_once(pipeline: Program, world: World, http: httpx.Client) -> None:
     token = pipeline.token().json()["access_token"]
     admin = world.person(roles=("admin",))
     path = f"/api/v1/services/{pipeline.id}"
@@ -171,7 +171,7 @@ def test_a_suspended_service_is_out_at_once(pipeline: Program, world: World, htt
     assert pipeline.token().status_code == 200
 
 
-def test_a_suspended_vendors_service_is_out_at_once(pipeline: Program, world: World, http: httpx.Client) -> None:
+def test_service_of_a_suspended_vendor_is_refused_at_once(pipeline: Program, world: World, http: httpx.Client) -> None:
     token = pipeline.token().json()["access_token"]
     vendor_id = pipeline.signed_in.caller.vendor_id
     assert vendor_id is not None
@@ -181,7 +181,7 @@ def test_a_suspended_vendors_service_is_out_at_once(pipeline: Program, world: Wo
 
 
 @pytest.mark.parametrize("change", ["rotated", "suspended"])
-def test_what_changes_while_a_secret_is_checked_counts(pipeline: Program, world: World, change: str) -> None:
+def test_change_during_the_secret_check_is_respected(pipeline: Program, world: World, change: str) -> None:
     """The check takes long enough for an admin to act in between."""
     with world.database.transaction() as tx:
         kept = services.secret_hash_of(tx, pipeline.id)
@@ -195,7 +195,7 @@ def test_what_changes_while_a_secret_is_checked_counts(pipeline: Program, world:
         assert tx.scalars(made).all() == []
 
 
-def test_a_flood_of_secrets_leaves_room_for_others(pipeline: Program, http: httpx.Client) -> None:
+def test_secret_checks_are_limited_per_client(pipeline: Program, http: httpx.Client) -> None:
     """Four are hashed at a time; whoever asks for something else meanwhile does not wait for them."""
 
     def guess(_: int) -> int:

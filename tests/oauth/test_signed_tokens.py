@@ -67,7 +67,7 @@ def encoded(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def test_a_services_token(pipeline: Program, http: httpx.Client, replica: Replica, world: World) -> None:
+def test_signed_token_for_a_service(pipeline: Program, http: httpx.Client, replica: Replica, world: World) -> None:
     given = pipeline.signed(scope="read slice:deidentified")
     assert given["scope"] == "read slice:deidentified" and 0 < given["expires_in"] <= 900
     claims = verified(http, given["access_token"], pipeline.resource, replica.url)
@@ -91,7 +91,7 @@ def test_a_services_token(pipeline: Program, http: httpx.Client, replica: Replic
     assert world.events(lease.id) == ["lease.issued"]
 
 
-def test_a_persons_token(world: World, http: httpx.Client, replica: Replica) -> None:
+def test_signed_token_for_a_person(world: World, http: httpx.Client, replica: Replica) -> None:
     signed, dataset, _ = world.guest()
     given = asked_by(http, signed, dataset.slug)
     audience = f"{replica.url}/datasets/{dataset.slug}"
@@ -99,12 +99,12 @@ def test_a_persons_token(world: World, http: httpx.Client, replica: Replica) -> 
     assert (claims["sub"], claims["jti"]) == (f"person:{signed.id}", given["lease"]["id"])
     assert claims["client_id"] == "guestkey"
     ending = given["lease"]["ending"]
-    assert ending["worst_case"] is None and "accepts the token until it expires" in ending["how"]
+    assert ending["worst_case"] is None and "accept the token until it expires" in ending["how"]
     text = json.dumps(claims)
     assert signed.caller.name not in text and "@" not in text and str(signed.caller.vendor_id) not in text
 
 
-def test_the_keys_are_public_and_only_that(http: httpx.Client) -> None:
+def test_jwks_contains_only_public_keys(http: httpx.Client) -> None:
     answer = http.get("/.well-known/jwks.json")
     assert answer.headers["cache-control"] == "public, max-age=60"
     for key in answer.json()["keys"]:
@@ -112,7 +112,7 @@ def test_the_keys_are_public_and_only_that(http: httpx.Client) -> None:
         assert (key["kty"], key["crv"], key["use"], key["alg"]) == ("EC", "P-256", "sig", "ES256")
 
 
-def test_verified_by_joserfc_too(pipeline: Program, http: httpx.Client) -> None:
+def test_signed_token_verifies_with_joserfc(pipeline: Program, http: httpx.Client) -> None:
     token = pipeline.signed()["access_token"]
     keys = KeySet.import_key_set(http.get("/.well-known/jwks.json").json())
     decoded = jose_jwt.decode(token, keys, algorithms=["ES256"])
@@ -125,7 +125,7 @@ def test_verified_by_joserfc_too(pipeline: Program, http: httpx.Client) -> None:
         elsewhere.validate(decoded.claims)
 
 
-def test_good_for_one_dataset_only(pipeline: Program, http: httpx.Client, replica: Replica) -> None:
+def test_signed_token_audience_is_one_dataset(pipeline: Program, http: httpx.Client, replica: Replica) -> None:
     token = pipeline.signed()["access_token"]
     for audience in (f"{replica.url}/datasets/other", replica.url, pipeline.resource + "/"):
         with pytest.raises(pyjwt.InvalidAudienceError):
@@ -134,7 +134,7 @@ def test_good_for_one_dataset_only(pipeline: Program, http: httpx.Client, replic
         verified(http, token, pipeline.resource, "https://elsewhere.example")
 
 
-def test_a_signed_token_is_no_way_into_the_api(pipeline: Program, http: httpx.Client) -> None:
+def test_signed_token_is_refused_by_the_api(pipeline: Program, http: httpx.Client) -> None:
     token = pipeline.signed()["access_token"]
     assert http.get("/api/v1/me", headers={"Authorization": f"Bearer {token}"}).status_code == 401
 
@@ -184,7 +184,7 @@ def test_forged_tokens_are_refused_here_and_offline(
     assert (too_long.status_code, too_long.json()["error"]) == (400, "invalid_request")
 
 
-def test_our_key_signs_nothing_but_access_tokens(
+def test_signing_key_signs_only_access_tokens(
     pipeline: Program, guard: Program, world: World, http: httpx.Client, replica: Replica
 ) -> None:
     """Another type, or another issuer, under our own signature: a guard who checks as told refuses both."""
@@ -203,13 +203,13 @@ def test_our_key_signs_nothing_but_access_tokens(
             verified(http, text, pipeline.resource, replica.url)
 
 
-def test_introspection_says_what_the_token_says(pipeline: Program, guard: Program) -> None:
+def test_introspection_matches_the_token_claims(pipeline: Program, guard: Program) -> None:
     token = pipeline.signed()["access_token"]
     _, claims = parts_of(token)
     assert guard.introspect(token) == {"active": True, "token_type": "Bearer", **claims}
 
 
-def test_a_guard_may_ask_with_a_token_of_its_own(pipeline: Program, guard: Program, http: httpx.Client) -> None:
+def test_introspection_accepts_a_bearer_token(pipeline: Program, guard: Program, http: httpx.Client) -> None:
     token = pipeline.signed()["access_token"]
     own = guard.token().json()["access_token"]
     answer = http.post("/oauth/introspect", data={"token": token}, headers={"Authorization": f"Bearer {own}"})
@@ -219,7 +219,7 @@ def test_a_guard_may_ask_with_a_token_of_its_own(pipeline: Program, guard: Progr
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
-def test_only_the_organisations_services_introspect(pipeline: Program, world: World, http: httpx.Client) -> None:
+def test_only_organisation_services_can_introspect(pipeline: Program, world: World, http: httpx.Client) -> None:
     token = pipeline.signed()["access_token"]
     answer = pipeline.post("/oauth/introspect", token=token)
     assert (answer.status_code, answer.json()["error"]) == (403, "unauthorized_client")
@@ -254,7 +254,7 @@ def test_revoked_means_inactive_at_once_on_every_replica(
 
 
 @pytest.mark.parametrize("end", ["grant", "service"])
-def test_what_it_rests_on_ends_and_so_does_it(
+def test_signed_token_ends_when_its_grant_ends(
     pipeline: Program, guard: Program, world: World, http: httpx.Client, end: str
 ) -> None:
     token = pipeline.signed()["access_token"]
@@ -269,7 +269,7 @@ def test_what_it_rests_on_ends_and_so_does_it(
     assert (lease.state, lease.confirmed_by) == ("revoked", "introspection: inactive")
 
 
-def test_the_records_say_when_it_ends(pipeline: Program, guard: Program, world: World) -> None:
+def test_introspection_uses_the_recorded_expiry(pipeline: Program, guard: Program, world: World) -> None:
     token = pipeline.signed()["access_token"]
     lease_id, exp = parts_of(token)[1]["jti"], parts_of(token)[1]["exp"]
     shortened = (
@@ -281,7 +281,7 @@ def test_the_records_say_when_it_ends(pipeline: Program, guard: Program, world: 
     assert guard.introspect(token) == DEAD
 
 
-def test_whoever_holds_it_may_give_it_back(pipeline: Program, guard: Program, http: httpx.Client, world: World) -> None:
+def test_token_holder_can_revoke_it(pipeline: Program, guard: Program, http: httpx.Client, world: World) -> None:
     token = pipeline.signed()["access_token"]
     for given in (token, token):
         answer = http.post("/oauth/revoke", data={"token": given})
@@ -304,7 +304,9 @@ def test_whoever_holds_it_may_give_it_back(pipeline: Program, guard: Program, ht
         ({"scope": "write"}, "access_denied", 403),
     ],
 )
-def test_refusals_say_why_in_oauths_form(pipeline: Program, fields: dict[str, str], error: str, status: int) -> None:
+def test_denial_is_returned_in_oauth_form_with_reasons(
+    pipeline: Program, fields: dict[str, str], error: str, status: int
+) -> None:
     answer = pipeline.token(**({"resource": pipeline.resource} | fields))
     assert (answer.status_code, answer.json()["error"]) == (status, error), answer.text
     said = answer.json()["error_description"]
@@ -312,7 +314,7 @@ def test_refusals_say_why_in_oauths_form(pipeline: Program, fields: dict[str, st
     assert "access_token" not in answer.json()
 
 
-def test_no_grant_no_token_and_every_reason(pipeline: Program, world: World) -> None:
+def test_denied_token_request_lists_every_reason(pipeline: Program, world: World) -> None:
     assert pipeline.grant is not None
     world.change(Grant, pipeline.grant.id, ends_at=world.now())
     answer = pipeline.token(resource=pipeline.resource)
@@ -320,7 +322,9 @@ def test_no_grant_no_token_and_every_reason(pipeline: Program, world: World) -> 
     assert "grant" in answer.json()["error_description"]
 
 
-def test_anothers_dataset_reads_like_one_that_is_not(pipeline: Program, world: World, http: httpx.Client) -> None:
+def test_token_for_an_unoffered_dataset_looks_like_a_missing_one(
+    pipeline: Program, world: World, http: httpx.Client
+) -> None:
     theirs = world.dataset(world.vendor())
     base = pipeline.resource.rpartition("/")[0]
     answers = [pipeline.token(resource=f"{base}/{slug}") for slug in (theirs.slug, "nonesuch")]
@@ -329,7 +333,7 @@ def test_anothers_dataset_reads_like_one_that_is_not(pipeline: Program, world: W
     assert answers[0].json()["error"] == "invalid_target"
 
 
-def test_too_many_at_once_is_said_in_oauths_form(pipeline: Program, world: World) -> None:
+def test_rate_limit_is_returned_in_oauth_form(pipeline: Program, world: World) -> None:
     for _ in range(world.settings.max_live_leases):
         pipeline.signed()
     answer = pipeline.token(resource=pipeline.resource)
@@ -342,7 +346,7 @@ def test_a_wrong_secret_gets_no_signed_token(pipeline: Program, http: httpx.Clie
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
 
 
-def test_a_new_key_is_shown_before_it_signs(world: World, pipeline: Program, http: httpx.Client) -> None:
+def test_new_signing_key_is_published_before_use(world: World, pipeline: Program, http: httpx.Client) -> None:
     """A guard that read the keys a minute ago must know the key of every token it meets."""
     old = pipeline.signed()["access_token"]
     seconds = [0.0]

@@ -77,7 +77,7 @@ def as_admin(house: World, act: Callable[..., Any], *arguments: Any, **named: An
         return act(tx, admin.caller, *arguments, house.now(), **named)
 
 
-def test_an_admin_closes_and_opens(house: World) -> None:
+def test_admin_closes_and_opens_the_installation(house: World) -> None:
     signed, dataset, _ = house.guest()
     handed = house.issue(signed, dataset)
     with house.connect(handed) as session:
@@ -100,7 +100,7 @@ def test_an_admin_closes_and_opens(house: World) -> None:
     assert house.issue(signed, dataset).values
 
 
-def test_what_comes_while_it_closes_is_put_out(house: World) -> None:
+def test_sign_ins_and_leases_during_closing_are_ended(house: World) -> None:
     """A decision and the closing lock one row: one waits for the other, so no lease slips through."""
     guests = [house.guest() for _ in range(6)]
 
@@ -177,7 +177,7 @@ def test_everything_ends_without_the_records(house: World) -> None:
     house.wait_sweeping(handed.lease.id, "expired")
 
 
-def test_what_could_not_be_asked_is_never_a_success(house: World, tmp_path: Path) -> None:
+def test_unreachable_backend_is_never_reported_as_success(house: World, tmp_path: Path) -> None:
     """Nobody is told that all is over while a user lives that no backend was asked for."""
     signed, dataset, _ = house.guest()
     handed = house.issue(signed, dataset)
@@ -208,7 +208,7 @@ def test_what_could_not_be_asked_is_never_a_success(house: World, tmp_path: Path
     house.wait_sweeping(handed.lease.id, "expired")
 
 
-def test_a_stray_where_nobody_answers_is_in_the_report(house: World) -> None:
+def test_unreachable_connection_is_in_the_report(house: World) -> None:
     """With the records at hand, too: what they know nothing of may live where the database is silent."""
     signed, dataset, _ = house.guest()
     handed = house.issue(signed, dataset)
@@ -223,7 +223,7 @@ def test_a_stray_where_nobody_answers_is_in_the_report(house: World) -> None:
     assert house.roles_of(handed.lease.id) == 0
 
 
-def test_what_cannot_be_confirmed_is_9_and_exposed_until(house: World) -> None:
+def test_unconfirmed_end_exits_9_and_shows_the_exposure(house: World) -> None:
     signed, dataset, _ = house.guest()
     handed = house.issue(signed, dataset)
     with house.admin() as connection:
@@ -242,14 +242,14 @@ def test_what_cannot_be_confirmed_is_9_and_exposed_until(house: World) -> None:
     house.wait_sweeping(handed.lease.id, "revoked")
 
 
-def test_it_asks_first_and_never_without_a_terminal(house: World) -> None:
+def test_end_everything_asks_first_and_needs_yes_without_a_terminal(house: World) -> None:
     ran = operator(house, "end-everything")
     assert (ran.returncode, ran.stdout) == (1, "")
     assert "--yes" in ran.stderr
     assert "Traceback" not in ran.stderr
 
 
-def test_records_that_went_back_close_the_house(house: World) -> None:
+def test_restored_records_close_the_installation(house: World) -> None:
     """A backup revives what was revoked since: nothing counts until an admin has looked at it."""
     signed, dataset, grant = house.guest()
     other, hers, _ = house.guest()
@@ -277,7 +277,7 @@ def test_records_that_went_back_close_the_house(house: World) -> None:
     assert witness.update(house.ender) == 1, "the next restore does"
 
 
-def test_nobody_confirms_their_own_grant(house: World) -> None:
+def test_own_grant_cannot_be_confirmed(house: World) -> None:
     admin = house.person(roles=("admin",))
     dataset = house.dataset(register=False)
     grant: Grant = house.grant(dataset, admin)
@@ -292,7 +292,7 @@ def test_nobody_confirms_their_own_grant(house: World) -> None:
         closing.held_grants(tx, guest.caller)
 
 
-def test_the_worker_lets_nothing_live_while_closed(house: World) -> None:
+def test_worker_ends_everything_while_closed(house: World) -> None:
     signed, dataset, _ = house.guest()
     handed = house.issue(signed, dataset)
     ran = operator(house, "close", "--reason", "a drill")

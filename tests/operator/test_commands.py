@@ -59,7 +59,7 @@ def start(environment: dict[str, str]) -> Iterator[Start]:
         child.communicate(timeout=10)
 
 
-def test_replicas_serve_count_together_and_stop_gracefully(start: Start, environment: dict[str, str]) -> None:
+def test_replicas_share_metrics_and_stop_gracefully(start: Start, environment: dict[str, str]) -> None:
     port = free_port()
     child = start(["serve", "--port", str(port), "--workers", "2"])
     base = f"http://127.0.0.1:{port}"
@@ -86,7 +86,7 @@ def test_replicas_serve_count_together_and_stop_gracefully(start: Start, environ
     assert '"event": "request"' in log and "canary" not in log
 
 
-def test_the_worker_serves_its_numbers_and_stops_gracefully(start: Start) -> None:
+def test_worker_serves_metrics_and_stops_gracefully(start: Start) -> None:
     port = free_port()
     child = start(["worker", "--metrics-port", str(port)])
     assert "guestkey_strays" in answered(f"http://127.0.0.1:{port}/metrics", child).text
@@ -113,10 +113,10 @@ def test_a_file_of_settings_is_read(environment: dict[str, str], tmp_path: Path)
     assert command(["migrate"], environment).returncode == 2
 
 
-def test_migrating_twice_is_fine_and_needs_the_owner(environment: dict[str, str]) -> None:
+def test_migrate_is_repeatable_and_needs_the_owner(environment: dict[str, str]) -> None:
     for _ in range(2):
         done = command(["migrate"], environment)
-        assert (done.returncode, done.stdout) == (0, "The records are up to date.\n")
+        assert (done.returncode, done.stdout) == (0, "The database is up to date.\n")
     del environment["GUESTKEY_OWNER_DATABASE_URL"]
     assert command(["migrate"], environment).returncode == 2
 
@@ -173,7 +173,7 @@ def test_connecting_without_a_needed_option_and_a_terminal_is_a_usage_error(
     assert error["title"].startswith(said)
 
 
-def test_servers_commands_speak_json_and_no_boxes(environment: dict[str, str], tmp_path: Path) -> None:
+def test_server_commands_print_json(environment: dict[str, str], tmp_path: Path) -> None:
     migrated = command(["migrate", "--json"], environment)
     assert json.loads(migrated.stdout) == {"version": 1, "command": "migrate", "data": {"up_to_date": True}}
     terminal = Terminal(tmp_path, **environment)
@@ -207,7 +207,7 @@ def fresh_installation(parts: Parts) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("fresh_installation")
-def test_the_first_admins_are_invited_once(environment: dict[str, str], tmp_path: Path) -> None:
+def test_bootstrap_invites_the_first_admins_once(environment: dict[str, str], tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("canary-client-secret\n")
     arguments = ["bootstrap", "--issuer", "https://id.example", "--client-id", "guestkey"]

@@ -73,7 +73,7 @@ def login(folder: Path, user: str, password: str) -> tuple[str, ...]:
     return ("--user", user, "--password-file", str(file))
 
 
-def test_an_operator_is_guided_from_an_empty_database_to_a_proven_one(
+def test_guided_connection_of_an_empty_database(
     run: Run, front: Customer, bare: Customer, stack: Stack, world: World, tmp_path: Path
 ) -> None:
     with bare.admin() as session:
@@ -103,7 +103,7 @@ def test_an_operator_is_guided_from_an_empty_database_to_a_proven_one(
             ("Host of the database:", "localhost\n"),
             ("Port [5432]:", f"{front.port}\n"),
             ("Name of the database:", "warehouse\n"),
-            ("What slices will call it:", "warehouse\n"),
+            ("Name that slices use for it:", "warehouse\n"),
             ("CA file [/etc/ssl/certs/ca-certificates.crt]:", f"{front.ca_file}\n"),
             (again, administrator),
             (again, administrator),
@@ -133,7 +133,7 @@ def test_an_operator_is_guided_from_an_empty_database_to_a_proven_one(
     assert world.events("warehouse") == ["backend.connected"]
 
 
-def test_host_and_authority_are_proven_or_nothing_is_said_to_the_server(run: Run, front: Customer) -> None:
+def test_unverified_server_gets_no_password(run: Run, front: Customer) -> None:
     wrong_name = run(front, host="127.0.0.1")
     assert wrong_name.exit_code == 1 and "is not for the name 127.0.0.1" in wrong_name.stderr
     with tls_front(front) as another:
@@ -166,17 +166,17 @@ def test_host_and_authority_are_proven_or_nothing_is_said_to_the_server(run: Run
         ("2001:DB8::1", "2001:db8::1"),
     ],
 )
-def test_hosts_are_taken_as_they_are_called(given: str, meant: str) -> None:
+def test_valid_host_names_are_accepted(given: str, meant: str) -> None:
     assert checked("data", given, 5432, "data", "require", None, unsafe_tls=True).host == meant
 
 
 @pytest.mark.parametrize("given", ["", ".", "a,b", "a b", "a..b", "/tmp", "[::1]", "a" * 64, "-a", "x@y", "ﷺ"])
-def test_what_is_no_host_is_refused(given: str) -> None:
+def test_invalid_host_names_are_refused(given: str) -> None:
     with pytest.raises(Invalid):
         checked("data", given, 5432, "data", "require", None, unsafe_tls=True)
 
 
-def test_debians_server_proves_itself_over_tls_and_must_be_new_enough(run: Run, tmp_path: Path) -> None:
+def test_debian_server_is_verified_over_tls_and_by_version(run: Run, tmp_path: Path) -> None:
     with customer(debian(), tls=True) as server:
         with server.admin() as session:
             session.execute("CREATE ROLE looker LOGIN PASSWORD 'looks'")
@@ -191,7 +191,7 @@ def test_debians_server_proves_itself_over_tls_and_must_be_new_enough(run: Run, 
         assert plain.exit_code == found.exit_code
 
 
-def test_a_login_that_is_no_superuser_prepares_what_it_may(run: Run, tmp_path: Path) -> None:
+def test_non_superuser_login_applies_what_it_can(run: Run, tmp_path: Path) -> None:
     with customer(wheel(), tls=False) as server:
         plain = ("--tls", "disable")
         with server.admin() as session:
@@ -225,7 +225,7 @@ def test_a_login_that_is_no_superuser_prepares_what_it_may(run: Run, tmp_path: P
         assert "enter the database server-log" not in done.stderr
 
 
-def test_what_must_not_be_connected_is_refused(run: Run, stack: Stack, front: Customer, tmp_path: Path) -> None:
+def test_superusers_and_own_records_are_refused(run: Run, stack: Stack, front: Customer, tmp_path: Path) -> None:
     owner = login(tmp_path, "guestkey_owner", stack.postgres.passwords["owner"])
     here, records = Customer(stack.ports.postgres, front.ca_file), Customer(stack.ports.records, front.ca_file)
     plain = ("--tls", "disable")

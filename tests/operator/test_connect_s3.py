@@ -56,7 +56,7 @@ def data(result: Result) -> dict[str, Any]:
     return found
 
 
-def test_a_store_is_proven_and_its_keys_are_kept(run: Run, stack: Stack, settings: Settings) -> None:
+def test_store_is_verified_and_its_keys_stored(run: Run, stack: Stack, settings: Settings) -> None:
     ran = run()
     found = data(ran)
     place = found["s3_connections"]["pictures"]
@@ -72,7 +72,7 @@ def test_a_store_is_proven_and_its_keys_are_kept(run: Run, stack: Stack, setting
     assert "objects" in found["s3_connections"]
 
 
-def test_it_writes_no_policy_while_a_worker_does(run: Run, stack: Stack, settings: Settings) -> None:
+def test_policy_is_not_written_while_a_worker_writes_it(run: Run, stack: Stack, settings: Settings) -> None:
     """Between its reading and its writing a refusal would be lost, and the session it ended would live again."""
     vault, mark = vault_of(settings, "ender"), lock_path(stack.store.address, BUCKET)
     _, version = vault.entry(mark)
@@ -85,7 +85,7 @@ def test_it_writes_no_policy_while_a_worker_does(run: Run, stack: Stack, setting
     assert data(run("--check"))["connected"] is False
 
 
-def test_checking_keeps_nothing_and_leaves_the_policy_as_it_was(run: Run, stack: Stack, settings: Settings) -> None:
+def test_check_stores_nothing_and_restores_the_policy(run: Run, stack: Stack, settings: Settings) -> None:
     owner = stack.store.client()
     theirs = {
         "Sid": "Theirs",
@@ -103,7 +103,7 @@ def test_checking_keeps_nothing_and_leaves_the_policy_as_it_was(run: Run, stack:
     owner.delete_bucket_policy(Bucket=BUCKET)
 
 
-def test_a_key_that_can_do_too_much_is_warned_of(run: Run, tmp_path: Path) -> None:
+def test_overprivileged_key_causes_a_warning(run: Run, tmp_path: Path) -> None:
     ran = run("--check", ender_key_file=str(tmp_path / "owner"))
     assert ran.exit_code == 0
     assert "! The ender's key can list the bucket itself" in ran.stderr
@@ -129,7 +129,7 @@ def kms(stack: Stack) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("kms")
-def test_a_bucket_is_refused_whose_key_no_session_would_have_a_right_to(run: Run) -> None:
+def test_bucket_with_an_unusable_kms_key_is_refused(run: Run) -> None:
     ran = run("--check")
     assert ran.exit_code == 1
     assert f"encrypted with the KMS key {KEY}" in ran.stderr
@@ -139,13 +139,13 @@ def test_a_bucket_is_refused_whose_key_no_session_would_have_a_right_to(run: Run
 
 
 @pytest.mark.usefixtures("kms")
-def test_with_its_key_named_it_is_connected_and_the_setting_says_so(run: Run) -> None:
+def test_kms_key_option_is_stored_in_the_setting(run: Run) -> None:
     ran = run("--check", "--kms-key", KEY)
     assert data(ran)["s3_connections"]["pictures"]["kms_keys"] == [KEY]
     assert "right to the KMS key through the store" in ran.stderr
 
 
-def test_a_key_of_the_stores_own_needs_no_right(run: Run, stack: Stack) -> None:
+def test_store_managed_key_needs_no_option(run: Run, stack: Stack) -> None:
     encrypted(stack, "pictures")
     try:
         ran = run("--check")
@@ -172,13 +172,11 @@ def test_a_key_of_the_stores_own_needs_no_right(run: Run, stack: Stack) -> None:
         ([KEY, "other"], [KEY], True, "other"),
     ],
 )
-def test_which_key_sessions_would_have_no_right_to(
-    keys: list[str], given: list[str], at_aws: bool, unknown: str | None
-) -> None:
+def test_unusable_kms_key_is_identified(keys: list[str], given: list[str], at_aws: bool, unknown: str | None) -> None:
     assert unopened(keys, given, at_aws=at_aws) == unknown
 
 
-def test_what_nobody_aborts_is_warned_of(run: Run, stack: Stack) -> None:
+def test_unfinished_uploads_without_a_lifecycle_rule_cause_a_warning(run: Run, stack: Stack) -> None:
     owner = stack.store.client()
     assert "leaves unfinished stay in this bucket for ever" in run("--check").stderr
     rule = {"ID": "a", "Status": "Enabled", "Filter": {"Prefix": ""}}
@@ -190,7 +188,7 @@ def test_what_nobody_aborts_is_warned_of(run: Run, stack: Stack) -> None:
         owner.delete_bucket_lifecycle(Bucket=BUCKET)
 
 
-def test_names_compared_without_regard_to_case_are_warned_of(run: Run) -> None:
+def test_case_insensitive_store_causes_a_warning(run: Run) -> None:
     assert "a guest of trials/ reaches TRIALS/, too" in run("--check").stderr
 
 
@@ -207,7 +205,7 @@ def test_names_compared_without_regard_to_case_are_warned_of(run: Run) -> None:
         ({"role_arn": "arn:aws:iam::000000000000:role/nobody"}, "refuses to open a session"),
     ],
 )
-def test_what_cannot_be_connected_is_said_in_a_line(run: Run, changed: dict[str, str], said: str) -> None:
+def test_connection_errors_are_one_line(run: Run, changed: dict[str, str], said: str) -> None:
     ran = run("--check", **changed)
     assert ran.exit_code == 1
     assert said in ran.stderr
@@ -234,7 +232,7 @@ def test_a_store_that_heeds_no_session_policy_is_refused(run: Run) -> None:
     assert "could list the whole bucket" in ran.stderr
 
 
-def test_something_else_than_a_store_is_said(run: Run) -> None:
+def test_server_other_than_an_object_store_is_reported(run: Run) -> None:
     with answering(b"<html>hello</html>") as address:
         ran = run("--check", endpoint_url=address)
     assert ran.exit_code == 1

@@ -44,7 +44,7 @@ def run(stack: Stack, sftp: SftpHost, tmp_path: Path) -> Run:
     return connect
 
 
-def test_a_host_that_answers_is_recorded(run: Run, sftp: SftpHost, world: World, tmp_path: Path) -> None:
+def test_responding_host_is_recorded(run: Run, sftp: SftpHost, world: World, tmp_path: Path) -> None:
     done = run()
     assert done.returncode == 0, done.stderr
     name, _, setting = done.stdout.partition("=")
@@ -55,7 +55,7 @@ def test_a_host_that_answers_is_recorded(run: Run, sftp: SftpHost, world: World,
     assert world.events("labels") == ["backend.connected"]
 
 
-def test_one_that_does_not_is_told_what_to_run(run: Run, world: World) -> None:
+def test_unresponsive_host_prints_the_commands_to_run(run: Run, world: World) -> None:
     done = run("--json", port=str(free_port()), name="silent")
     assert done.returncode == 9
     said = json.loads(done.stdout)["data"]
@@ -64,7 +64,7 @@ def test_one_that_does_not_is_told_what_to_run(run: Run, world: World) -> None:
     assert world.events("silent") == []
 
 
-def test_what_cannot_be_a_host_is_refused(run: Run, tmp_path: Path) -> None:
+def test_invalid_host_is_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "private").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n")
     for changes, said in (
         ({"name": "Labels"}, "The connection must be named, in lower case."),
@@ -77,7 +77,7 @@ def test_what_cannot_be_a_host_is_refused(run: Run, tmp_path: Path) -> None:
         assert (done.returncode, json.loads(done.stderr)["error"]["title"]) == (1, said)
 
 
-def test_a_key_store_of_an_earlier_release_gets_an_authority_once(tmp_path: Path) -> None:
+def test_ssh_authority_is_created_once_in_an_earlier_openbao_setup(tmp_path: Path) -> None:
     now = openbao._initial_requests()
     before = [request for request in now if not request[0].startswith("ssh")]
     bao = openbao.OpenBao(tmp_path / "openbao", free_port(), free_port())

@@ -87,7 +87,9 @@ def answer_to(served: Served, sent: bytes) -> bytes:
         ("POST /api/v1/leases", ["Content-Length: 999999999", "Expect: 100-continue"], 413, "too_large"),
     ],
 )
-def test_each_request_has_its_answer(served: Served, start: str, lines: list[str], status: int, code: str) -> None:
+def test_each_malformed_request_gets_its_status(
+    served: Served, start: str, lines: list[str], status: int, code: str
+) -> None:
     head = "\r\n".join([f"{start} HTTP/1.1", f"Host: localhost:{served.port}", LAST, *lines, "", ""])
     is_problem(answer_to(served, head.encode("latin-1")), status, code)
 
@@ -111,13 +113,13 @@ def test_another_host_is_refused(served: Served, hosts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-Host", "X-Host", "Forwarded", "X-Original-URL", "X-Rewrite-URL"])
-def test_no_header_of_strangers_leads_anywhere(served: Served, header: str) -> None:
+def test_forwarded_headers_of_strangers_are_ignored(served: Served, header: str) -> None:
     sent = served.head("GET /sign-in", LAST, f"{header}: host=evil.example")
     answer = answer_to(served, sent)
     assert b" 200 " in answer.split(b"\r\n")[0] and b"evil.example" not in answer
 
 
-def test_an_absolute_address_of_ours_is_ours(served: Served) -> None:
+def test_absolute_request_target_is_accepted_for_our_host(served: Served) -> None:
     start = f"GET http://localhost:{served.port}/sign-in?next=%2F"
     head = f"{start} HTTP/1.1\r\nHost: evil.example\r\n{LAST}\r\n\r\n"
     answer = answer_to(served, head.encode())
@@ -146,7 +148,7 @@ def test_an_absolute_address_of_ours_is_ours(served: Served) -> None:
         "Host: evil.example",
     ],
 )
-def test_where_a_request_ends_is_never_open_to_doubt(served: Served, lines: str) -> None:
+def test_request_smuggling_is_refused(served: Served, lines: str) -> None:
     """What follows is never read as a request of its own: one answer, and the connection ends."""
     smuggled = b"0\r\n\r\n" + served.head("GET /healthz")
     sent = f"POST /oauth/token HTTP/1.1\r\nHost: localhost:{served.port}\r\n{FORM}\r\n{lines}\r\n\r\n"
@@ -155,7 +157,7 @@ def test_where_a_request_ends_is_never_open_to_doubt(served: Served, lines: str)
     is_problem(answer, int(answer.split(b" ")[1]), "malformed" if b" 400 " in answer[:20] else "too_large")
 
 
-def test_requests_in_a_row_are_answered_in_a_row(served: Served) -> None:
+def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
     sent = served.head("GET /healthz") + served.head("GET /nonesuch") + served.head("GET /healthz", LAST)
     answer = answer_to(served, sent)
     assert [part.split(b" ")[0] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"404", b"200"]
@@ -179,7 +181,7 @@ def test_requests_in_a_row_are_answered_in_a_row(served: Served) -> None:
         b'{"dataset": ["x"], "dataset": 1}',
     ],
 )
-def test_odd_json_is_refused(served: Served, world: World, body: bytes) -> None:
+def test_malformed_json_is_refused(served: Served, world: World, body: bytes) -> None:
     token = world.person().headers["Authorization"]
     lines = (LAST, "Content-Type: application/json", f"Content-Length: {len(body)}", f"Authorization: {token}")
     answer = answer_to(served, served.head("POST /api/v1/leases", *lines) + body)
@@ -203,7 +205,7 @@ def test_odd_json_is_refused(served: Served, world: World, body: bytes) -> None:
     ],
 )
 @pytest.mark.parametrize("path", ["/oauth/token", "/security/notices"])
-def test_odd_forms_are_refused(served: Served, cookie: str, path: str, kind: str, body: bytes) -> None:
+def test_malformed_forms_are_refused(served: Served, cookie: str, path: str, kind: str, body: bytes) -> None:
     lines = (LAST, f"Content-Type: {kind}", f"Content-Length: {len(body)}", cookie)
     answer = answer_to(served, served.head(f"POST {path}", *lines) + body)
     status = int(answer.split(b" ")[1])

@@ -43,7 +43,7 @@ def reached_at(settings: Settings, url: str, ca_file: Path) -> Iterator[Parts]:
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_readiness_tells_what_is_wrong_with_its_certificate(
+def test_readiness_reports_an_invalid_openbao_certificate(
     parts: Parts, authority: trustme.CA, tmp_path: Path, wrong: str
 ) -> None:
     behind = parts.settings.bao_addr.port
@@ -57,14 +57,14 @@ def test_readiness_tells_what_is_wrong_with_its_certificate(
     assert (wrong != "name") or "the name in GUESTKEY_BAO_ADDR" in told[0]
 
 
-def test_readiness_tells_that_there_is_no_tls(parts: Parts, authority: trustme.CA, tmp_path: Path) -> None:
+def test_readiness_reports_openbao_without_tls(parts: Parts, authority: trustme.CA, tmp_path: Path) -> None:
     assert authority
     url = f"https://127.0.0.1:{parts.settings.bao_addr.port}"
     with reached_at(parts.settings, url, tmp_path / "ca.pem") as there:
         assert "no TLS comes about (OpenSSL: " in check_all(there)["openbao"]
 
 
-def test_a_certificate_that_is_right_is_taken(parts: Parts, authority: trustme.CA, tmp_path: Path) -> None:
+def test_valid_openbao_certificate_is_accepted(parts: Parts, authority: trustme.CA, tmp_path: Path) -> None:
     with (
         speaking_tls(leaf(authority), parts.settings.bao_addr.port) as url,
         reached_at(parts.settings, url, tmp_path / "ca.pem") as there,
@@ -82,7 +82,7 @@ def _another(folder: Path) -> Path:
     return folder / "other.pem"
 
 
-def test_the_operators_commands_tell_it(authority: trustme.CA, tmp_path: Path) -> None:
+def test_operator_commands_report_openbao_tls_errors(authority: trustme.CA, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("unused")
     with (
         speaking_tls(leaf(authority, "expired")) as url,
@@ -94,7 +94,7 @@ def test_the_operators_commands_tell_it(authority: trustme.CA, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("part", ["BAO", "SMTP", "NOTICE", "SIGN_IN"])
-def test_a_missing_file_of_an_authority_is_told_at_the_start(stack: Stack, part: str) -> None:
+def test_missing_ca_file_is_reported_at_start(stack: Stack, part: str) -> None:
     name = f"GUESTKEY_{part}_CA_FILE"
     refused = command(["close", "--reason", "x"], stack.environment() | {name: "/nowhere/ca.pem"})
     assert refused.returncode == 2 and name in refused.stderr

@@ -64,7 +64,7 @@ def serving_again(house: World) -> None:
 
 
 @pytest.mark.parametrize("scope", ["everything", "--records-only"])
-def test_a_restored_house_starts_closed(house: World, tmp_path: Path, scope: str) -> None:
+def test_restored_installation_starts_closed(house: World, tmp_path: Path, scope: str) -> None:
     signed, dataset, grant = house.guest()
     other, hers, revoked = house.guest()
     old = house.issue(signed, dataset)
@@ -116,7 +116,7 @@ def test_a_restored_house_starts_closed(house: World, tmp_path: Path, scope: str
         house.issue(other, hers)
 
 
-def test_the_operator_brings_policies_up_to_date(house: World) -> None:
+def test_upgrade_script_updates_openbao_policies(house: World) -> None:
     for _ in range(2):
         ran = script(house, "openbao/upgrade")
         assert ran.returncode == 0, ran.stderr

@@ -19,7 +19,7 @@ from tests.support.world import World
 FORM = ("POST /oauth/token", "Content-Type: application/x-www-form-urlencoded")
 
 
-def test_a_dual_stack_server_knows_its_peers(served: Served) -> None:
+def test_dual_stack_server_sees_peer_addresses(served: Served) -> None:
     """Who comes by IPv4 to an IPv6 socket is loopback, a trusted proxy or a stranger as on an IPv4 one."""
     assert httpx.get(f"http://127.0.0.1:{served.port}/metrics").status_code == 200, "this machine, as ::ffff:127.0.0.1"
     with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.2")) as proxy:
@@ -32,7 +32,7 @@ def test_a_dual_stack_server_knows_its_peers(served: Served) -> None:
     assert not any(str(address).startswith("::ffff") for address in seen)
 
 
-def test_a_slow_head_is_cut(served: Served) -> None:
+def test_slow_request_head_times_out(served: Served) -> None:
     with closing(served.connect()) as silent, closing(served.connect()) as slow:
         slow.sendall(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
         began = time.monotonic()
@@ -49,7 +49,7 @@ def test_a_slow_head_is_cut(served: Served) -> None:
         ("POST /api/v1/leases", "application/json", "Content-Length: 200000"),
     ],
 )
-def test_a_byte_every_now_and_then_is_cut(served: Served, start: str, kind: str, length: str) -> None:
+def test_slow_request_body_times_out(served: Served, start: str, kind: str, length: str) -> None:
     with closing(served.connect()) as slow:
         slow.sendall(served.head(start, f"Content-Type: {kind}", length))
         began = time.monotonic()
@@ -65,7 +65,7 @@ def test_a_byte_every_now_and_then_is_cut(served: Served, start: str, kind: str,
         is_problem(answer + read_to_end(slow), 408, "too_slow")
 
 
-def test_slow_clients_keep_nobody_out(served: Served) -> None:
+def test_slow_clients_do_not_block_others(served: Served) -> None:
     """Two hundred slow bodies and heads from one address: others are answered meanwhile, most are not even kept."""
     with ExitStack() as held:
         slow = []
@@ -85,7 +85,7 @@ def test_slow_clients_keep_nobody_out(served: Served) -> None:
     assert told.count(b"408") <= connections.MOST_WITHOUT_HEAD + bodies.MOST_AT_ONCE
 
 
-def test_what_is_sent_after_the_answer_holds_nothing(served: Served) -> None:
+def test_data_after_the_answer_is_discarded(served: Served) -> None:
     """The body of a request that was answered without it: the connection ends all the same."""
     with closing(served.connect()) as raw:
         raw.sendall(served.head("POST /nonesuch", "Content-Length: 100000"))
@@ -109,7 +109,7 @@ def events(parts: Parts) -> int:
         return tx.scalars(select(func.count()).select_from(Event)).one()
 
 
-def test_who_hangs_up_in_mid_body_is_no_fault_of_ours(served: Served, world: World, parts: Parts) -> None:
+def test_client_disconnect_during_the_body_is_not_an_internal_error(served: Served, world: World, parts: Parts) -> None:
     """Neither an error, nor a traceback, nor an event, whoever reads the body and whoever sends it."""
     signed = world.person()
     someone = f"Authorization: {signed.headers['Authorization']}"
@@ -147,15 +147,13 @@ def test_who_hangs_up_in_mid_body_is_no_fault_of_ours(served: Served, world: Wor
         (b"GET / HTTP/1.1\r\n\r\n", 400, "malformed"),
     ],
 )
-def test_what_is_no_http_is_answered_like_every_other_fault(
-    served: Served, sent: bytes, status: int, code: str
-) -> None:
+def test_non_http_input_gets_a_problem_document(served: Served, sent: bytes, status: int, code: str) -> None:
     with closing(served.connect()) as raw:
         raw.sendall(sent)
         is_problem(read_to_end(raw), status, code)
 
 
-def test_a_broken_chunk_in_mid_body_ends_the_request(served: Served) -> None:
+def test_broken_chunked_body_ends_the_request(served: Served) -> None:
     with closing(served.connect()) as raw:
         raw.sendall(served.head("POST /oauth/token", "Transfer-Encoding: chunked") + b"zz\r\n")
         is_problem(read_to_end(raw), 400, "malformed")

@@ -97,7 +97,7 @@ def answering(serve: Serve, authority: trustme.CA, folder: Path) -> tuple[int, s
     return port, child, context
 
 
-def test_it_serves_tls_and_takes_a_renewed_certificate(serve: Serve, authority: trustme.CA, tmp_path: Path) -> None:
+def test_serve_reloads_a_renewed_certificate(serve: Serve, authority: trustme.CA, tmp_path: Path) -> None:
     port, child, context = answering(serve, authority, tmp_path)
     answer = httpx.get(f"https://localhost:{port}/healthz", verify=context)
     assert answer.headers["strict-transport-security"].startswith("max-age=")
@@ -133,7 +133,7 @@ def test_it_serves_tls_and_takes_a_renewed_certificate(serve: Serve, authority: 
     assert child.wait(60) in (0, -signal.SIGTERM)
 
 
-def test_a_handshake_never_finished_is_given_up(serve: Serve, authority: trustme.CA, tmp_path: Path) -> None:
+def test_unfinished_handshake_times_out(serve: Serve, authority: trustme.CA, tmp_path: Path) -> None:
     port, _, context = answering(serve, authority, tmp_path)
     begun = time.monotonic()
     with (
@@ -163,7 +163,7 @@ def ended(connection: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize("wrong", ["missing", "no PEM", "expired", "not yet", "another key", "open key", "no key"])
-def test_what_it_refuses_to_serve_with(stack: Stack, authority: trustme.CA, tmp_path: Path, wrong: str) -> None:
+def test_invalid_tls_files_are_refused(stack: Stack, authority: trustme.CA, tmp_path: Path, wrong: str) -> None:
     now, day = datetime.now(UTC), timedelta(days=1)
     spans = {
         "expired": {"begins": now - 2 * day, "ends": now - day},
@@ -187,7 +187,7 @@ def test_what_it_refuses_to_serve_with(stack: Stack, authority: trustme.CA, tmp_
     assert "TLS" in lines[0]
 
 
-def test_nothing_leaves_this_machine_in_the_clear(stack: Stack) -> None:
+def test_without_tls_only_localhost_is_served(stack: Stack) -> None:
     refused = command(["serve", "--host", EVERYWHERE, "--port", str(free_port())], stack.environment())
     assert refused.returncode == 1
     assert "without TLS" in refused.stderr and "GUESTKEY_TRUSTED_PROXIES" in refused.stderr
@@ -197,7 +197,7 @@ def test_nothing_leaves_this_machine_in_the_clear(stack: Stack) -> None:
     assert "nothing would be answered" in unnamed.stderr and "GUESTKEY_TRUSTED_PROXIES" in unnamed.stderr
 
 
-def test_a_proxy_that_is_named_terminates_it(serve: Serve) -> None:
+def test_trusted_proxy_terminates_tls(serve: Serve) -> None:
     port = free_port()
     child = serve("--host", EVERYWHERE, "--port", str(port), GUESTKEY_TRUSTED_PROXIES='["192.0.2.0/24"]')
     answered(f"http://127.0.0.1:{port}/healthz", child)

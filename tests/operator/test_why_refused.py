@@ -26,7 +26,7 @@ def said(
 
 
 @pytest.mark.parametrize("german", [False, True])
-def test_each_fault_is_told_apart_by_its_code(*, german: bool) -> None:
+def test_each_postgresql_refusal_is_explained_by_its_code(*, german: bool) -> None:
     with customer(debian(), tls=True, german=german) as server:
         with server.admin() as session:
             session.execute("CREATE ROLE looker LOGIN PASSWORD 'looks'; CREATE ROLE barred PASSWORD 'looks'")

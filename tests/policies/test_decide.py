@@ -26,7 +26,7 @@ from broker.policies import (
 from tests.policies.example import GRAMMAR, HERE, NOW, RULE, caller, codes, dataset, facts, grant, rules
 
 
-def test_the_table_beside_the_rules() -> None:
+def test_tests_csv_passes_against_the_rules() -> None:
     shipped = Rules.parse(GRAMMAR, (HERE / "rules.csv").read_text(), (HERE / "networks.csv").read_text(), 1)
     outcomes = run_table(shipped, (HERE / "tests.csv").read_text())
     assert len(outcomes) > 10
@@ -51,7 +51,7 @@ def test_a_rule_that_names_networks_bounds_the_credential_to_them(
     assert decision.bounds.networks == bound
 
 
-def test_allowed_with_bounds() -> None:
+def test_allowed_decision_has_bounds() -> None:
     decision = decide(facts(), rules(RULE), NOW)
     assert decision.allowed
     assert decision.bounds is not None
@@ -86,22 +86,22 @@ def test_every_unmet_reason_is_listed() -> None:
         ({"dataset": None}, "dataset_unknown"),
     ],
 )
-def test_one_thing_wrong(changes: dict[str, object], code: str) -> None:
+def test_each_single_failure_is_denied_with_its_reason(changes: dict[str, object], code: str) -> None:
     assert code in codes(facts(**changes), rules(RULE))
 
 
-def test_no_rules_no_access() -> None:
+def test_without_rules_all_access_is_denied() -> None:
     assert codes(facts(), None) == ["rules_missing"]
 
 
-def test_a_hidden_dataset_reads_like_a_missing_one() -> None:
+def test_unoffered_dataset_is_denied_like_a_missing_one() -> None:
     unoffered = decide(facts(dataset=dataset(offered=False)), rules(RULE), NOW)
     missing = decide(facts(dataset=None), rules(RULE), NOW)
     assert unoffered == missing
     assert (unoffered.visible, unoffered.revision, unoffered.bounds) == (False, 7, None)
 
 
-def test_only_a_stale_factor_asks_for_one_and_nothing_else_does() -> None:
+def test_factor_needed_is_set_only_if_the_factor_alone_is_missing() -> None:
     stale = caller(factor_at=NOW - timedelta(minutes=16))
     assert decide(facts(caller=stale), rules(RULE), NOW).factor_needed == 900
     both = facts(caller=stale, vendor=VendorFacts("v", "suspended"))
@@ -137,7 +137,7 @@ def test_a_denied_network_is_denied_in_every_spelling(listed: str, address: str)
     assert let_in == (address not in ("2002:cb00:7107::1", "not one"))
 
 
-def test_every_time_zone_can_be_named_and_none_of_the_host() -> None:
+def test_hours_accept_every_iana_zone_but_no_local_one() -> None:
     for zone in available_timezones() - {"localtime", "posixrules", "Factory"}:
         assert conditions.parse(f"hours:07-19/{zone}", {}), zone
     for zone in ("localtime", "Factory", "../etc/passwd", "posix/UTC/..", "Europe/Atlantis", "UTC\n"):
@@ -165,7 +165,7 @@ def test_several_open_slices_must_be_named() -> None:
     assert codes(facts(slice=None), rules(RULE)) == []
 
 
-def test_a_grant_narrowed_to_a_slice_and_a_lifetime() -> None:
+def test_grant_bounds_slice_and_lifetime() -> None:
     narrow = grant(slice="full", max_lifetime=60)
     assert "slice_not_granted" in codes(facts(grants=(narrow,)), rules(RULE))
     short = grant(max_lifetime=600)
@@ -185,7 +185,7 @@ def test_a_grant_narrowed_to_a_slice_and_a_lifetime() -> None:
         {"starts_at": NOW + timedelta(seconds=1)},
     ],
 )
-def test_a_grant_that_does_not_cover(changes: dict[str, object]) -> None:
+def test_grant_that_does_not_cover_the_request_is_denied(changes: dict[str, object]) -> None:
     assert codes(facts(grants=(grant(**changes),)), rules(RULE)) != []
 
 
@@ -220,14 +220,14 @@ def test_a_grant_that_does_not_cover(changes: dict[str, object]) -> None:
         "",
     ],
 )
-def test_one_wrong_line_refuses_the_whole(line: str) -> None:
+def test_one_invalid_line_refuses_all_rules(line: str) -> None:
     good = "role:trainer, dataset:trials, full, read, ttl<=1h, allow"
     with pytest.raises(RulesInvalid) as refused:
         rules(line) if not line else rules(good, line)
     assert all(problem.line >= 1 and problem.what for problem in refused.value.errors)
 
 
-def test_a_person_named_like_a_role_gets_nothing_of_it() -> None:
+def test_person_named_like_a_role_gets_no_access() -> None:
     named = CallerFacts("person:role:annotator", "active", "v", NOW, True, "10.1.2.3")
     assert codes(facts(caller=named), rules(RULE)) == ["no_grant"]
 
@@ -300,7 +300,7 @@ UNRELATED = rules("role:steward, dataset:elsewhere, full, read, ttl<=1h, allow")
 
 @settings(max_examples=300, deadline=None)
 @given(any_facts())
-def test_no_facts_allow_what_no_rule_allows(any_: Facts) -> None:
+def test_access_without_a_matching_rule_is_never_allowed(any_: Facts) -> None:
     assert not decide(any_, UNRELATED, NOW).allowed
     assert not decide(any_, None, NOW).allowed
 

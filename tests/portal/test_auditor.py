@@ -12,7 +12,7 @@ from tests.portal.conftest import GuestOf
 from tests.portal.house import House
 
 
-def test_an_auditor_looks_and_takes_out_exactly_what_they_see(house: House, guest_of: GuestOf) -> None:
+def test_auditor_filters_and_exports_events(house: House, guest_of: GuestOf) -> None:
     signed, dataset, _ = house.world.guest()
     lease = house.world.issue(signed, dataset).lease
     auditor = guest_of(house.someone("Aud Itor", None, "auditor"))
@@ -21,7 +21,7 @@ def test_an_auditor_looks_and_takes_out_exactly_what_they_see(house: House, gues
     auditor.look("events")
     auditor.fill("About", lease.id)
     auditor.choose("What happened", "lease.issued")
-    auditor.press("Filter")
+    auditor.press("Filter events")
     assert f"about={lease.id}" in auditor.page.url, "the filter is in the address"
     assert auditor.page.locator("tbody tr").count() == 1
     with auditor.page.expect_download() as started:
@@ -35,13 +35,13 @@ def test_an_auditor_looks_and_takes_out_exactly_what_they_see(house: House, gues
     expect(decision).to_have_attribute("href", f"/events/{lease.decision_id}")
     sequencing.sequence(house.world.ender)
     auditor.page.reload()
-    auditor.says("Place in the log")
+    auditor.says("Position in the log")
     expect(auditor.page.locator("dd", has_text=re.compile(r"^entry \d+ of \d+$"))).to_be_visible()
     auditor.look("event-proven")
     auditor.open(f"/events?about=pe_{'0' * 26}")
     auditor.says("No event matches.")
     auditor.open("/events?about=Nobody+Such")
-    auditor.says("Nothing that you may see is called so.")
+    auditor.says("Nothing that you can see has that name.")
     auditor.open(f"/events?about={dataset.slug}&kind=lease.issued&since=2020-01-01T00:00")
     assert auditor.page.locator("tbody tr").count() == 1, "a short name does as well as an id"
     command = f"guestkey audit list --kind lease.issued --about {dataset.id} --since 2020-01-01T00:00"
@@ -53,14 +53,14 @@ def test_an_auditor_looks_and_takes_out_exactly_what_they_see(house: House, gues
     auditor.open("/access-at")
     auditor.look("access-at-empty")
     auditor.fill("Dataset", dataset.slug)
-    auditor.press("Show")
+    auditor.press("Show access")
     auditor.says("Ada Guest")
     auditor.says(lease.id)
     assert "person:" not in auditor.page.locator("main").inner_text()
     auditor.look("access-at")
     auditor.fill("When (UTC)", "2020-01-01T00:00")
-    auditor.press("Show")
-    auditor.says("No grant covered that day.")
+    auditor.press("Show access")
+    auditor.says("No grant was valid at that time.")
     auditor.look("access-at-nobody")
 
     auditor.open("/policy")
@@ -73,7 +73,7 @@ def test_an_auditor_looks_and_takes_out_exactly_what_they_see(house: House, gues
         expect(auditor.page.get_by_role("main").get_by_role("button")).to_have_count(0)
 
 
-def test_a_guest_sees_their_own_events_only(house: House, guest_of: GuestOf) -> None:
+def test_guest_sees_only_their_own_events(house: House, guest_of: GuestOf) -> None:
     _, source = house.vendor()
     ada = guest_of(house.someone("Ada Engineer", source))
     ada.open("/events")

@@ -24,9 +24,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("oddity", ODD)
-def test_a_passkey_is_added_and_proven_whatever_stands_in_for_the_browser(
-    house: House, guest_of: GuestOf, oddity: str
-) -> None:
+def test_passkey_works_with_password_manager_replacements(house: House, guest_of: GuestOf, oddity: str) -> None:
     ada = house.someone("Ada Engineer", house.vendor()[1])
     secret = house.app(ada)
     guest = guest_of(ada, factor_age=30)
@@ -37,20 +35,20 @@ def test_a_passkey_is_added_and_proven_whatever_stands_in_for_the_browser(
     guest.press("Add passkey")
     guest.fill("Code from your authenticator app", guest.code())
     guest.press("Confirm and add passkey")
-    guest.fill("A name to know it by", "Laptop")
+    guest.fill("Name of this passkey", "Laptop")
     guest.press("Create passkey")
     expect(guest.page.get_by_role("rowheader", name="Laptop")).to_be_visible()
     house.factor(ada, 3600)
     guest.open("/confirm")
     with guest.page.expect_navigation():
-        guest.page.get_by_role("button", name="Confirm with a passkey and go on").click()
+        guest.page.get_by_role("button", name="Confirm with a passkey and continue").click()
     guest.open("/security")
     guest.says("Second factor")
     assert re.search(r"Second factor (\d+ s|1 min) ago", guest.page.locator("main").inner_text())
 
 
 @pytest.mark.parametrize("minutes", [-20, 20, 60 * 24 * 400])
-def test_what_is_left_is_told_by_the_servers_clock(house: House, guest_of: GuestOf, minutes: int) -> None:
+def test_countdowns_follow_the_server_clock(house: House, guest_of: GuestOf, minutes: int) -> None:
     ada = house.someone("Ada Engineer", house.vendor()[1])
     guest = guest_of(ada)
     house.world.change_sessions(ada.id, expires_at=house.world.now() + timedelta(minutes=15))
@@ -62,23 +60,23 @@ def test_what_is_left_is_told_by_the_servers_clock(house: House, guest_of: Guest
     expect(left).to_have_text(re.compile(r"in 1[345] min"))
 
 
-def test_going_back_to_what_was_shown_once_says_so(house: House, guest_of: GuestOf) -> None:
+def test_going_back_to_a_secret_says_it_was_shown(house: House, guest_of: GuestOf) -> None:
     """And shows nothing of it; the browser neither asks to send the form again nor shows an error of its own."""
     ada = house.someone("Ada Engineer", house.vendor()[1])
     secret = house.app(ada)
     guest = guest_of(ada)
     guest.secret = secret
     guest.open("/security")
-    guest.press("Make ten new ones")
+    guest.press("Create ten new codes")
     guest.fill("Code from your authenticator app", guest.code())
-    guest.press("Confirm and make new codes")
+    guest.press("Confirm and create new codes")
     codes = guest.page.locator("#codes").inner_text().split()
-    guest.follow("I have kept them")
+    guest.follow("I have stored the codes")
     guest.page.go_back()
     guest.says("This was already shown")
     guest.look("already-shown")
     assert not [code for code in codes if code in guest.page.content()]
-    guest.follow("Get another")
+    guest.follow("Get a new")
     guest.says("Recovery codes")
 
 
@@ -98,9 +96,9 @@ def test_a_form_written_before_signing_out_elsewhere_is_sent_after_signing_in(ho
     guest.says("which took ten minutes to write")
     guest.look("kept-form")
     guest.arrive(5)
-    guest.press("Send again")
+    guest.press("Send form again")
     guest.says("Send this again?")
     guest.look("kept-form-again")
-    guest.press("Send it")
+    guest.press("Send form")
     guest.says("which took ten minutes to write")
     assert guest.page.url.startswith(f"{house.url}/requests/")

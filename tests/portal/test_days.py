@@ -48,7 +48,7 @@ def leases_of(house: House, guest: Guest) -> int:
         return len(tx.scalars(select(Lease.id).where(Lease.person_id == guest.someone.id)).all())
 
 
-def test_a_day_on_a_phone(house: House, ada: Guest) -> None:
+def test_main_flow_on_a_phone(house: House, ada: Guest) -> None:
     """Denied, mended, confirmed in place, held, shown once, given back, all on a small screen."""
     ada.page.set_viewport_size(PHONE)
     with house.world.database.transaction() as tx:
@@ -56,13 +56,13 @@ def test_a_day_on_a_phone(house: House, ada: Guest) -> None:
     house.world.change(Dataset, dataset_id, status="suspended")
     ada.open("/")
     ada.follow("Get credential")
-    ada.says("As things are, nothing would be issued")
+    ada.says("No credential can be issued now")
     house.world.change(Dataset, dataset_id, status="active")
     ada.page.reload()
     ada.page.get_by_label("deidentified").check()
     ada.fill("Code from your authenticator app", ada.code())
     ada.press("Confirm and get credential")
-    ada.says("Shown this once")
+    ada.says("Shown only once")
     secret = ada.page.locator("#secret-1").text_content() or ""
     assert len(secret) > 10
     ada.page.reload()
@@ -73,23 +73,23 @@ def test_a_day_on_a_phone(house: House, ada: Guest) -> None:
     ada.open("/leases")
     assert ada.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     ada.follow("trials")
-    ada.press("Revoke now")
+    ada.press("Revoke lease")
     expect(ada.page.locator("main")).to_contain_text("confirmed: postgresql")
 
 
-def test_a_token_is_got_with_a_stale_factor(house: House, ada: Guest) -> None:
+def test_token_is_issued_after_confirming_a_stale_factor(house: House, ada: Guest) -> None:
     """Nothing longer than the grant allows is offered; the kind says what is secret; going back shows none of it."""
     ada.open("/")
     ada.follow("Get credential")
     house.world.change(Grant, ada.page.url.split("/")[-2], max_lifetime=300)
     ada.page.reload()
     offered = ada.page.get_by_label("For how long").locator("option")
-    assert offered.all_inner_texts() == ["5 min, as usual"]
+    assert offered.all_inner_texts() == ["5 min (default)"]
     ada.page.get_by_label("token").evaluate("radio => { radio.checked = true; radio.value = 'nonesuch'; }")
     ada.page.get_by_label("deidentified").check()
     ada.press("Confirm and get credential")
-    ada.says("The slice deidentified is not served so.")
-    ada.says("It is as postgres or token.")
+    ada.says("The slice deidentified has no credentials of that kind")
+    ada.says("Choose postgres or token.")
     ada.open(ada.page.url)
     ada.page.get_by_label("token").check()
     ada.fill("Code from your authenticator app", ada.code())
@@ -104,7 +104,7 @@ def test_a_token_is_got_with_a_stale_factor(house: House, ada: Guest) -> None:
     assert leases_of(house, ada) == 1
 
 
-def test_two_tabs_of_one_form_make_one_credential(house: House, ada: Guest) -> None:
+def test_same_form_in_two_tabs_issues_one_credential(house: House, ada: Guest) -> None:
     """The second tab sends the same form again: it hears that it was shown, and nothing more is made."""
     house.factor(ada.someone, 5)
     ada.open("/")
@@ -117,7 +117,7 @@ def test_two_tabs_of_one_form_make_one_credential(house: House, ada: Guest) -> N
         page.get_by_label("deidentified").check()
         with page.expect_navigation():
             page.get_by_role("button", name="Get credential", exact=True).click()
-    ada.says("Shown this once")
+    ada.says("Shown only once")
     expect(other.locator("main")).to_contain_text("already shown")
     assert leases_of(house, ada) == 1
     with ada.page.expect_navigation():
@@ -127,7 +127,7 @@ def test_two_tabs_of_one_form_make_one_credential(house: House, ada: Guest) -> N
     assert other.url == f"{house.url}/sign-in?next=/requests"
 
 
-def test_a_session_that_ended_meanwhile_leads_back_to_the_form(house: House, ada: Guest) -> None:
+def test_ended_session_returns_to_the_form_after_sign_in(house: House, ada: Guest) -> None:
     """What was sent without a session does nothing; after signing in one is where one was, not at an error."""
     ada.open("/")
     ada.follow("Get credential")
@@ -145,7 +145,7 @@ def test_a_session_that_ended_meanwhile_leads_back_to_the_form(house: House, ada
     expect(ada.page).to_have_url(page)
 
 
-def test_a_warning_comes_before_the_session_ends(house: House, ada: Guest) -> None:
+def test_warning_is_shown_before_the_session_ends(house: House, ada: Guest) -> None:
     ada.open("/ask")
     idle = ada.page.locator("#idle")
     expect(idle).to_be_hidden()
@@ -162,7 +162,7 @@ def test_a_warning_comes_before_the_session_ends(house: House, ada: Guest) -> No
     expect(ada.page.get_by_role("button", name="Stay signed in")).to_be_hidden()
 
 
-def test_a_day_without_a_mouse(house: House, ada: Guest) -> None:
+def test_main_flow_with_the_keyboard(house: House, ada: Guest) -> None:
     """Skip the navigation, reach the form, choose, confirm and revoke with the keyboard alone."""
     house.factor(ada.someone, 5)
     ada.open("/")
@@ -177,14 +177,14 @@ def test_a_day_without_a_mouse(house: House, ada: Guest) -> None:
     _tab_to(ada, "Get credential", "button")
     with ada.page.expect_navigation():
         ada.page.keyboard.press("Enter")
-    ada.says("Shown this once")
+    ada.says("Shown only once")
     ways = ada.page.get_by_role("radio")
     ways.first.focus()
     ada.page.keyboard.press("ArrowRight")
     expect(ways.nth(1)).to_be_focused()
     expect(ada.page.locator("#tool")).to_be_visible()
     expect(ada.page.locator("#command-line")).to_be_hidden()
-    _tab_to(ada, "Revoke now", "button")
+    _tab_to(ada, "Revoke credential", "button")
     with ada.page.expect_navigation():
         ada.page.keyboard.press("Enter")
     ada.says("revok")
@@ -193,34 +193,34 @@ def test_a_day_without_a_mouse(house: House, ada: Guest) -> None:
 def test_new_recovery_codes_replace_the_old(house: House, ada: Guest) -> None:
     house.factor(ada.someone, 5)
     ada.open("/security")
-    _change_factors(house, ada, "Make ten new ones", "make new codes")
+    _change_factors(house, ada, "Create ten new codes", "create new codes")
     ada.says("Your recovery codes")
     first = ada.page.locator("main li, main pre").all_inner_texts()
     ada.open("/security")
     ada.says("10 left")
-    _change_factors(house, ada, "Make ten new ones", "make new codes")
+    _change_factors(house, ada, "Create ten new codes", "create new codes")
     assert ada.page.locator("main li, main pre").all_inner_texts() != first
     assert house.world.events(ada.someone.id)[-4:] == ["factor.proven", "recovery_codes.replaced"] * 2
     code = ada.page.locator("#codes").inner_text().split()[0]
     ada.open("/security")
-    _change_factors(house, ada, "Remove app", "remove the app")
+    _change_factors(house, ada, "Remove authenticator app", "remove the app")
     ada.says("This is your last second factor")
     ada.look("security-last-factor")
-    ada.press("Remove app")
+    ada.press("Remove authenticator app")
     ada.says("Confirm it is you")
     assert ada.page.locator(".primary").count() == 1, "one thing to do at a time"
     ada.look("security-confirm")
     ada.page.get_by_text("I have lost my second factor").click()
     ada.fill("Recovery code", code)
     ada.press("Use recovery code")
-    ada.says("This session may add a second factor until")
+    ada.says("You can add a second factor in this session until")
     ada.look("security-recovering")
 
 
 def _change_factors(house: House, guest: Guest, button: str, act: str) -> None:
     """Press a button that changes a second factor, and answer with one: however fresh, each change takes one."""
     guest.press(button)
-    guest.says("Each change of your second factors takes one of them.")
+    guest.says("To change your second factors, confirm with one of them.")
     guest.fill("Code from your authenticator app", guest.code())
     guest.press(f"Confirm and {act}")
     # As if some time had passed: the next code is not waited for.
@@ -238,7 +238,7 @@ def _tab_to(guest: Guest, text: str, selector: str = "a, button") -> None:
     raise AssertionError(f"{text or selector} cannot be reached with the keyboard")
 
 
-def test_a_picture_tells_what_changed() -> None:
+def test_picture_comparison_detects_changes() -> None:
     """The comparison notices what somebody would: it passes a picture against itself, and no other."""
     from PIL import Image
 
@@ -251,7 +251,7 @@ def test_a_picture_tells_what_changed() -> None:
         assert pictures.unlike(one, moved) > 0.02
 
 
-def test_the_dark_look_differs_in_colours_alone() -> None:
+def test_dark_mode_differs_only_in_colours() -> None:
     """That is why screens in the dark are only looked at for what is about colours."""
     style = (Path(static.__file__).parent / "static" / "guestkey.css").read_text()
     dark = re.findall(r"prefers-color-scheme: dark\) \{\s*:root \{([^{}]*)\}\s*\}", style)
@@ -260,7 +260,7 @@ def test_the_dark_look_differs_in_colours_alone() -> None:
     assert len(lines) > 10 and all(re.fullmatch(r"--[a-z-]+: #[0-9a-f]{3,6}", line) for line in lines), lines
 
 
-def test_home_says_what_still_works_while_the_key_store_is_away(house: House, ada: Guest) -> None:
+def test_home_shows_what_still_works_while_openbao_is_down(house: House, ada: Guest) -> None:
     """And by itself that it is back."""
     ada.open("/")
     bao, vault = house.world.stack.bao, house.replica.parts.vault
@@ -271,11 +271,11 @@ def test_home_says_what_still_works_while_the_key_store_is_away(house: House, ad
         ada.follow("Get credential")
         ada.page.get_by_label("deidentified").check()
         ada.press("Get credential")
-        ada.says("The key store does not answer")
-        ada.says("What you hold goes on to its end")
+        ada.says("The key store is not responding")
+        ada.says("Credentials you already have keep working")
         ada.look("credential-key-store-away")
         ada.open("/")
-        ada.says("The key store does not answer")
+        ada.says("The key store is not responding")
         ada.look("home-key-store-away")
     finally:
         bao.signal(signal.SIGCONT)

@@ -34,7 +34,7 @@ def asking(house: House, someone: Someone, address: str) -> str:
         )
 
 
-def test_a_command_line_is_confirmed_or_disowned_in_the_browser(house: House, guest_of: GuestOf) -> None:
+def test_command_line_is_confirmed_or_signed_out_in_the_browser(house: House, guest_of: GuestOf) -> None:
     ada = house.someone("Ada Engineer", house.vendor()[1])
     secret = house.app(ada)
     guest = guest_of(ada, factor_age=30)
@@ -42,33 +42,33 @@ def test_a_command_line_is_confirmed_or_disowned_in_the_browser(house: House, gu
     guest.add_authenticator()
     guest.open("/security")
     guest.press("Add passkey")
-    guest.says("Each change of your second factors takes one of them.")
+    guest.says("To change your second factors, confirm with one of them.")
     guest.fill("Code from your authenticator app", guest.code())
     guest.press("Confirm and add passkey")
-    guest.fill("A name to know it by", "Laptop")
+    guest.fill("Name of this passkey", "Laptop")
     guest.press("Create passkey")
     guest.open(asking(house, ada, "127.0.0.1"))
-    guest.says("where you are now")
+    guest.says("the same as this browser")
     guest.look("confirm-command-line")
     with guest.page.expect_navigation():
-        guest.page.get_by_role("button", name="Confirm with a passkey and go on in the terminal").click()
-    guest.says("Your second factor counts there now")
+        guest.page.get_by_role("button", name="Confirm with a passkey and continue in the terminal").click()
+    guest.says("Your second factor is confirmed there")
     guest.look("confirm-command-line-done")
     guest.page.go_back()
-    guest.says("Nothing waits to be confirmed here")
+    guest.says("nothing to confirm")
     guest.look("confirm-command-line-gone")
     guest.open(asking(house, ada, "198.51.100.7"))
-    guest.says("another address than yours here")
+    guest.says("not the address of this browser")
     guest.fill("Code from your authenticator app", "000 000")
-    guest.press("Confirm and go on in the terminal")
-    guest.says("That code is not right")
+    guest.press("Confirm and continue in the terminal")
+    guest.says("The code is not correct")
     guest.look("confirm-command-line-wrong-code")
-    guest.press("This was not me: sign it out")
+    guest.press("This was not me: sign out that command line")
     guest.says("That command line is signed out")
     guest.look("confirm-command-line-disowned")
 
 
-def test_without_scripts_and_signed_out_the_way_leads_back(house: House, guest_of: GuestOf) -> None:
+def test_confirmation_without_scripts_returns_after_sign_in(house: House, guest_of: GuestOf) -> None:
     ada = house.someone("Ada Engineer", house.vendor()[1])
     house.app(ada)
     path = asking(house, ada, "127.0.0.1")

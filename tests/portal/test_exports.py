@@ -9,7 +9,7 @@ from tests.portal.conftest import GuestOf
 from tests.portal.house import House
 
 
-def test_each_list_is_taken_out_as_it_is_filtered(house: House, guest_of: GuestOf) -> None:
+def test_list_export_matches_the_filter(house: House, guest_of: GuestOf) -> None:
     world = house.world
     signed, dataset, grant = world.guest()
     lease = world.issue(signed, dataset).lease

@@ -19,7 +19,7 @@ def hand_in(guest: Guest, content: str | bytes) -> None:
     """Choose a file on the form and have its lines checked."""
     guest.open("/people/import")
     raw = content.encode() if isinstance(content, str) else content
-    guest.page.get_by_label("The file").set_input_files({"name": "staff.csv", "mimeType": "text/csv", "buffer": raw})
+    guest.page.get_by_label("File").set_input_files({"name": "staff.csv", "mimeType": "text/csv", "buffer": raw})
     guest.press("Check the lines")
 
 
@@ -30,7 +30,7 @@ def made(house: House, vendor_id: str) -> int:
         return tx.execute(query.select_from(Invitation)).scalar_one()
 
 
-def test_a_lead_invites_a_shift_and_sees_each_link_once(house: House, guest_of: GuestOf) -> None:
+def test_lead_imports_people_and_sees_each_link_once(house: House, guest_of: GuestOf) -> None:
     vendor, source = house.vendor()
     house.world.add(Team(id=new_id("te"), vendor_id=vendor.id, name="Night shift"))
     someone = house.someone("Lena Lead", source, "lead")
@@ -38,46 +38,46 @@ def test_a_lead_invites_a_shift_and_sees_each_link_once(house: House, guest_of: 
     lead = guest_of(someone, factor_age=3600)
     lead.secret = secret
     lead.open("/people")
-    lead.follow("Invite many")
+    lead.follow("Invite people from a file")
     lead.look("import")
     people = [f"Löwe Nr {number},guest{number}@labels.example,Night shift" for number in range(3)]
     text = "name,email,team\n" + "\n".join([*people, "<b>Mallory</b>,m@labels.example,Day shift", "=cmd|'/C calc',,"])
     hand_in(lead, text)
-    lead.says("3 invitations would be made")
+    lead.says("3 invitations would be created")
     lead.says("2 lines would be refused")
     lead.says("A spreadsheet would run this as a formula.")
     lead.look("import-check")
     assert made(house, vendor.id) == 0
-    lead.press("Make 3 links without the refused")
-    lead.says("This asks for a second factor")
+    lead.press("Create 3 links without the refused lines")
+    lead.says("This needs a second factor")
     lead.look("import-confirm")
     assert made(house, vendor.id) == 0
     lead.fill("Code from your authenticator app", lead.code())
-    lead.press("Confirm and make the links")
-    lead.says("3 invitations made")
+    lead.press("Confirm and create the links")
+    lead.says("3 invitations created")
     lead.look("import-report")
     report = list(csv.DictReader(io.StringIO(lead.page.locator("#report").inner_text())))
     links = [row["link"] for row in report if row["outcome"] == "invited"]
     assert len(set(links)) == 3 and all(re.search("/join/", link) for link in links)
     assert lead.headers["cache-control"] == "no-store"
     lead.page.reload()
-    lead.says("Everybody in the file was invited before.")
+    lead.says("Everyone in the file was already invited.")
     assert made(house, vendor.id) == 3
     lead.open("/people")
-    lead.follow("Links not used yet")
+    lead.follow("Unused links")
     lead.look("invitations")
-    lead.page.get_by_role("button", name="End this link").first.click()
+    lead.page.get_by_role("button", name="End link").first.click()
     lead.page.wait_for_function("document.querySelectorAll('main form').length === 2")
     lead.open("/grants/import")
     lead.look("grants-import")
     newcomer = guest_of(house.stranger("Nora New", source), signed_in=False)
     newcomer.open(links[2])
-    newcomer.says("This link is not valid any more.")
+    newcomer.says("This link is no longer valid.")
     newcomer.open(links[0])
     newcomer.says(vendor.name)
 
 
-def test_what_is_no_such_file_is_said_beside_the_field(house: House, guest_of: GuestOf) -> None:
+def test_invalid_file_error_is_shown_beside_the_field(house: House, guest_of: GuestOf) -> None:
     _, source = house.vendor()
     lead = guest_of(house.someone("Lena Lead", source, "lead"), factor_age=10)
     for content, says in (
@@ -92,12 +92,12 @@ def test_what_is_no_such_file_is_said_beside_the_field(house: House, guest_of: G
         assert lead.page.locator("#file-wrong").count() == 1
 
 
-def test_others_get_no_such_page_and_no_form_works_from_elsewhere(house: House, guest_of: GuestOf) -> None:
+def test_import_page_is_refused_to_others_and_needs_csrf(house: House, guest_of: GuestOf) -> None:
     _, source = house.vendor()
     other, theirs = house.vendor("Other Labels")
     engineer = guest_of(house.someone("Ada Engineer", source), factor_age=10)
     engineer.open("/people/import")
-    engineer.says("This is for admins, and for a vendor's lead.")
+    engineer.says("Only admins and a vendor's lead can do this.")
     lead = guest_of(house.someone("Lena Lead", source, "lead"), factor_age=10)
     lead.open("/people/import")
     token = lead.page.locator("main input[name=csrf_token]").input_value()

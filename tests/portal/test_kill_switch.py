@@ -13,7 +13,7 @@ from tests.portal.house import House
 from tests.support.world import PICTURES
 
 
-def test_an_admin_pulls_the_plug_and_watches(house: House, guest_of: GuestOf) -> None:
+def test_admin_suspends_a_vendor_and_watches_progress(house: House, guest_of: GuestOf) -> None:
     vendor, source = house.vendor("Acme & <b>Labels</b>")
     owner = house.someone("Olga Owner")
     dataset = house.dataset(owner, vendor)
@@ -27,19 +27,21 @@ def test_an_admin_pulls_the_plug_and_watches(house: House, guest_of: GuestOf) ->
     admin.open(f"/vendors/{vendor.id}")
     admin.follow("Suspend Acme")
     admin.says("Nothing has happened yet")
-    admin.says("At worst, should everything here be down: the last is gone 1 min past its end.")
+    admin.says("At worst, if all of Guestkey were down: the last one ends 1 min after its expiry.")
     admin.says("This account is suspended. Ask the person who invited you.")
-    expect(admin.page.get_by_role("row", name=re.compile("^postgres"))).to_contain_text("past its end")
+    expect(admin.page.get_by_role("row", name=re.compile("^postgres"))).to_contain_text("after its end")
     admin.look("kill-switch-1-dry-run")
-    admin.follow("Go on")
+    admin.follow("Continue")
     act = f"Suspend {vendor.name} and revoke 1 lease"
     admin.fill("Reason", "an incident <script>alert(1)</script>")
-    admin.fill("Message to those shut out", "Please call Olga.")
+    admin.fill("Message to the people affected", "Please call Olga.")
     admin.fill("Type the name", "Acme")
     admin.press(act)
     admin.says("The name does not match")
     assert admin.page.title().startswith("Error:")
-    assert admin.page.get_by_label("Message to those shut out").input_value() == "Please call Olga.", "nothing is lost"
+    assert admin.page.get_by_label("Message to the people affected").input_value() == "Please call Olga.", (
+        "nothing is lost"
+    )
     admin.fill("Type the name", vendor.name)
     admin.look("kill-switch-2-confirm")
     admin.press(act)
@@ -52,13 +54,13 @@ def test_an_admin_pulls_the_plug_and_watches(house: House, guest_of: GuestOf) ->
     admin.follow("Report")
     admin.says("Matches the dry run.")
     admin.says(lease.id)
-    expect(admin.page.get_by_role("row", name=re.compile("^postgres 1 of 1 "))).to_contain_text("1 min past its end")
+    expect(admin.page.get_by_role("row", name=re.compile("^postgres 1 of 1 "))).to_contain_text("1 min after its end")
     outcome = admin.page.get_by_role("row", name=re.compile(f"^{dataset.slug}, deidentified, of Ada Guest"))
     expect(outcome).to_contain_text(
         re.compile(r"\d\d:\d\d:\d\d UTC\s.*postgresql: no such role, no session", re.DOTALL)
     )
     admin.page.evaluate("window.print = () => { document.title = 'printed'; }")
-    admin.page.get_by_role("button", name="Print", exact=True).click()
+    admin.page.get_by_role("button", name="Print report", exact=True).click()
     expect(admin.page).to_have_title("printed")
     admin.page.emulate_media(media="print")
     expect(admin.page.get_by_role("button", name=f"Resume {vendor.name}")).to_be_hidden()
@@ -74,13 +76,13 @@ def test_an_admin_pulls_the_plug_and_watches(house: House, guest_of: GuestOf) ->
     expect(ada.page.locator("main")).to_contain_text("Please call Olga.")
 
     admin.open(f"/vendors/{vendor.id}")
-    admin.says("the suspension and its report")
+    admin.says("see the report")
     admin.look("vendor-suspended")
     admin.open(f"/vendors/{vendor.id}/suspend/confirm")
     admin.fill("Reason", "again, by mistake")
     admin.fill("Type the name", vendor.name)
     admin.press(f"Suspend {vendor.name} and revoke 0 leases")
-    admin.says("It is suspended")
+    admin.says("Already suspended")
     admin.open("/suspensions")
     assert admin.page.get_by_role("link", name=vendor.name).count() == 1, "sent twice, it is one suspension"
     expect(admin.page.get_by_role("img", name=re.compile("^Seconds until the last credential"))).to_be_visible()
@@ -88,13 +90,11 @@ def test_an_admin_pulls_the_plug_and_watches(house: House, guest_of: GuestOf) ->
     admin.follow(vendor.name)
     admin.fill("Reason", "cleared")
     admin.press(f"Resume {vendor.name}")
-    admin.says("no lease came back")
+    admin.says("leases that ended stay ended")
     admin.look("suspension-lifted")
 
 
-def test_closing_everything_takes_a_dry_run_the_name_and_a_factor_and_leaves_a_report(
-    house: House, guest_of: GuestOf
-) -> None:
+def test_closing_the_installation_needs_dry_run_name_and_factor(house: House, guest_of: GuestOf) -> None:
     """Whoever closes is signed out at once, told so on a page that works, and opens Guestkey after signing in again."""
     signed, dataset, _ = house.world.guest()
     lease = house.world.issue(signed, dataset).lease
@@ -103,9 +103,9 @@ def test_closing_everything_takes_a_dry_run_the_name_and_a_factor_and_leaves_a_r
     admin.open("/installation")
     admin.follow("Close everything")
     admin.says("Nothing has happened yet")
-    admin.says("Everybody is signed out, you too")
+    admin.says("Everyone is signed out (you too)")
     admin.look("close-1-dry-run")
-    admin.follow("Go on")
+    admin.follow("Continue")
     admin.fill("Reason", "an incident")
     admin.fill("Type the name", "Guestkey")
     close = re.compile(r"^Close everything and revoke \d+ leases?$")
@@ -123,14 +123,14 @@ def test_closing_everything_takes_a_dry_run_the_name_and_a_factor_and_leaves_a_r
         again = guest_of(house.someone("Omar Admin", None, "admin"), factor_age=10)
         again.open("/suspensions")
         again.follow("everything")
-        again.says("Closing of the whole installation")
+        again.says("Closure of the whole installation")
         again.says("an incident")
         house.world.wait_for(lease.id, "revoked")
         house.world.wait_for(token.id, "revoked")
         again.page.reload()
         for one in (lease.id, token.id):
             again.says(one)
-        again.says("by services that verify tokens without asking Guestkey")
+        again.says("by services that verify tokens offline")
         again.open(again.page.url + "/live")
         again.says("Services that verify tokens offline accept")
         assert "Every credential is confirmed ended" not in again.page.locator("main").inner_text()
@@ -142,11 +142,11 @@ def test_closing_everything_takes_a_dry_run_the_name_and_a_factor_and_leaves_a_r
         house.world.open_again()
     again.open("/suspensions")
     again.follow("everything")
-    again.says("no lease came back")
+    again.says("leases that ended stay ended")
 
 
 @pytest.mark.parametrize("what", ["person", "dataset"])
-def test_a_person_and_a_dataset_are_shut_out_alike(house: House, guest_of: GuestOf, what: str) -> None:
+def test_person_and_dataset_are_suspended_in_the_same_steps(house: House, guest_of: GuestOf, what: str) -> None:
     """From the dry run to the report, with a second factor proven on the way."""
     signed, dataset, _ = house.world.guest()
     lease = house.world.issue(signed, dataset).lease
@@ -160,12 +160,12 @@ def test_a_person_and_a_dataset_are_shut_out_alike(house: House, guest_of: Guest
     admin.follow(f"Suspend {name}…")
     admin.says("People with a live lease" if what == "dataset" else "Sessions ended")
     admin.look(f"suspend-{what}-dry-run")
-    admin.follow("Go on")
-    assert admin.page.get_by_label("Message to those shut out").count() == (what == "person"), "who can be told"
+    admin.follow("Continue")
+    assert admin.page.get_by_label("Message to the people affected").count() == (what == "person"), "who can be told"
     admin.fill("Reason", "an incident")
     admin.fill("Type the name", name)
     admin.press(f"Suspend {name} and revoke 1 lease")
-    admin.says("This asks for a second factor")
+    admin.says("This needs a second factor")
     act = f"Confirm and suspend {name} and revoke 1 lease"
     expect(admin.page.get_by_role("button", name=act)).to_have_class("button danger")
     admin.look(f"suspend-{what}-confirm")
@@ -177,12 +177,12 @@ def test_a_person_and_a_dataset_are_shut_out_alike(house: House, guest_of: Guest
     admin.says("Matches the dry run.")
     admin.says(lease.id)
     admin.open(place)
-    admin.says("the suspension and its report")
+    admin.says("see the report")
     if what == "person":
         admin.look("person-suspended")
 
 
-def test_what_does_not_end_is_on_top_with_a_way_by_hand(house: House, guest_of: GuestOf) -> None:
+def test_leases_not_ended_are_first_with_manual_commands(house: House, guest_of: GuestOf) -> None:
     world = house.world
     signed, dataset, _ = world.guest()
     admin = house.someone("Ines Admin", None, "admin")
@@ -220,7 +220,7 @@ def test_what_does_not_end_is_on_top_with_a_way_by_hand(house: House, guest_of: 
         who.open("/")
         who.says("A credential could not be ended yet.")
     guest.look("home-alarm")
-    guest.follow("See which, and what can be done")
+    guest.follow("See which lease, and what to do")
     guest.says("guestkey_ops.drop_user('gk_")
     vendor = world.vendor()
     signed, pictures = world.person(vendor), world.dataset(vendor, kind="s3", slices={"deidentified": PICTURES})

@@ -29,7 +29,7 @@ def ada(house: House, guest_of: GuestOf) -> Guest:
     guest.open(f"/grants/{grant.id}/credential")
     guest.page.get_by_label("deidentified").check()
     guest.press("Get credential")
-    guest.follow("Follow its lease")
+    guest.follow("See its lease")
     return guest
 
 
@@ -39,10 +39,10 @@ def test_a_lease_is_renewed_only_if_everything_holds(house: House, ada: Guest, m
     monkeypatch.setattr(redeciding, "redecide_all", lambda _parts: 0)
     lease = house.world.lease(ada.page.url.rpartition("/")[2])
     lease_name = ada.page.locator("h1").inner_text().removeprefix("Lease on ")
-    ada.press("Renew")
+    ada.press("Renew lease")
     ada.says("Ada Engineer renewed the lease.")
     house.factor(ada.someone, 3600)
-    ada.press("Renew")
+    ada.press("Renew lease")
     ada.says("Confirm it is you")
     ada.look("lease-renew-confirm")
     ada.fill("Code from your authenticator app", ada.code())
@@ -53,16 +53,18 @@ def test_a_lease_is_renewed_only_if_everything_holds(house: House, ada: Guest, m
     ada.look("home-leases")
     ada.follow(lease_name)
     house.world.change(Dataset, lease.dataset_id, status="suspended")
-    ada.press("Renew")
-    ada.says("It was not renewed.")
-    expect(ada.page.get_by_role("region", name="Somebody else's to fix")).to_contain_text("The dataset is suspended")
+    ada.press("Renew lease")
+    ada.says("The lease was not renewed.")
+    expect(ada.page.get_by_role("region", name="What someone else must fix")).to_contain_text(
+        "The dataset is suspended"
+    )
     ada.look("lease-not-renewed")
 
 
-def test_a_change_is_announced_and_a_countdown_is_not(house: House, ada: Guest) -> None:
+def test_state_changes_are_announced_but_countdowns_are_not(house: House, ada: Guest) -> None:
     """Whoever stands on a button is not moved for a countdown, and not left on one that is gone."""
     lease_id, status = ada.page.url.rpartition("/")[2], ada.page.locator("#page-status")
-    revoke = ada.page.get_by_role("button", name="Revoke now")
+    revoke = ada.page.get_by_role("button", name="Revoke lease")
     revoke.focus()
     ada.page.clock.fast_forward(130_000)
     expect(ada.page.locator("[data-until]").first).to_have_text("in 13 min")
@@ -80,11 +82,11 @@ def test_a_change_is_announced_and_a_countdown_is_not(house: House, ada: Guest) 
     house.world.change(Lease, lease_id, state="revoke_failed")
     ada.page.clock.run_for(2_100)
     expect(status).to_have_text("Now not ended yet")
-    ada.says("It is tried again for ever")
+    ada.says("Guestkey keeps trying")
     ada.look("lease-stuck")
 
 
-def test_what_cannot_be_ended_comes_first_and_silence_is_said(house: House, ada: Guest) -> None:
+def test_leases_not_ended_come_first_and_a_stalled_page_says_so(house: House, ada: Guest) -> None:
     """In red, said plainly, a dot on the page's icon; and where nothing is heard any more, that is said too."""
     lease_id, status = ada.page.url.rpartition("/")[2], ada.page.locator("#page-status")
     later = house.world.now() + timedelta(hours=1)
@@ -113,7 +115,7 @@ def test_what_cannot_be_ended_comes_first_and_silence_is_said(house: House, ada:
     assert ada.page.locator("[data-live]").count() == 0
 
 
-def test_a_request_goes_its_ways(house: House, guest_of: GuestOf) -> None:
+def test_request_page_follows_every_state(house: House, guest_of: GuestOf) -> None:
     """Reminded, lapsed, refused: its page says why, and offers what can be done then."""
     vendor, source = house.vendor()
     engineer = house.someone("Ada Engineer", source)
@@ -127,8 +129,8 @@ def test_a_request_goes_its_ways(house: House, guest_of: GuestOf) -> None:
         guest.page.clock.install()
         guest.open(f"/requests/{request.id}")
     expect(olga.page.get_by_role("button", name="Approve")).to_be_visible()
-    ada.press("Remind those who decide")
-    ada.says("You can remind those who decide from")
+    ada.press("Send a reminder")
+    ada.says("You can remind the people who decide from")
     assert house.world.events(request.id)[-1] == "request.reminded"
     house.world.change(Request, request.id, state="lapsed", decided_at=now)
     ada.page.clock.run_for(10_100)
@@ -138,7 +140,7 @@ def test_a_request_goes_its_ways(house: House, guest_of: GuestOf) -> None:
     ada.page.clock.run_for(20_100)
     olga.page.clock.run_for(10_100)
     expect(olga.page.get_by_role("button", name="Approve")).to_be_hidden()
-    ada.says("Nobody decided within 14 days.")
+    ada.says("No one decided within 14 days.")
     ada.look("request-lapsed")
     assert not asked, "what is final is not asked for again"
     house.world.change(Request, request.id, state="refused", decision_reason="Ask for fewer columns.")

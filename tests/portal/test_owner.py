@@ -9,16 +9,16 @@ from tests.portal.conftest import GuestOf
 from tests.portal.house import House
 
 
-def test_a_vendor_is_taken_in_and_a_dataset_offered_to_it(house: House, guest_of: GuestOf) -> None:
+def test_vendor_is_added_and_offered_a_dataset(house: House, guest_of: GuestOf) -> None:
     owner = house.someone("Olga Owner")
     dataset = house.dataset(owner)
     admin = guest_of(house.someone("Ines Admin", None, "admin"), factor_age=10)
     admin.open("/vendors")
-    admin.follow("Take in a vendor")
+    admin.follow("Add a vendor")
     admin.look("vendor-new")
     name = f"Label \u2014 Works {dataset.slug[-4:]}"
     admin.fill("Name", name)
-    admin.press("Take in")
+    admin.press("Add vendor")
     admin.says(name)
     admin.look("vendor-onboarding")
     admin.fill("Reason", "papers are complete")
@@ -27,31 +27,31 @@ def test_a_vendor_is_taken_in_and_a_dataset_offered_to_it(house: House, guest_of
     admin.open("/vendors?status=suspended")
     assert admin.page.get_by_role("link", name=name).count() == 0, "the filter is in the address"
     admin.open(f"/vendors?cursor=vn_{'0' * 26}")
-    admin.says("No vendor yet. Take in the first one")
+    admin.says("No vendors yet. Add the first one")
     admin.look("vendors-empty")
     admin.open("/vendors/new")
     admin.fill("Name", name.upper())
-    admin.press("Take in")
-    admin.says("There is a vendor of that name already.")
+    admin.press("Add vendor")
+    admin.says("A vendor with that name already exists.")
 
     olga = guest_of(owner, factor_age=10)
     olga.open(f"/datasets/{dataset.slug}")
-    olga.follow("Who may reach it")
-    olga.says("It is offered to no vendor.")
-    olga.choose("Offer it to", name)
-    olga.press("Offer")
+    olga.follow("See who has access")
+    olga.says("Not offered to any vendor yet.")
+    olga.choose("Vendor to offer it to", name)
+    olga.press("Offer dataset")
     expect(olga.page.get_by_role("listitem").filter(has_text=name)).to_be_visible()
     olga.look("who")
     house.grant(dataset, owner)
     olga.page.reload()
     olga.says("role:annotator")
     olga.look("who-table")
-    olga.choose("From", name)
-    olga.press("Withdraw")
-    olga.says("It is offered to no vendor.")
+    olga.choose("Vendor to withdraw it from", name)
+    olga.press("Withdraw offer")
+    olga.says("Not offered to any vendor yet.")
 
 
-def test_a_suspended_dataset_stays_in_sight_and_is_opened_again(house: House, guest_of: GuestOf) -> None:
+def test_suspended_dataset_stays_visible_and_is_resumed(house: House, guest_of: GuestOf) -> None:
     vendor, source = house.vendor()
     owner, ada = house.someone("Olga Owner"), house.someone("Ada Engineer", source)
     dataset = house.dataset(owner, vendor)
@@ -59,7 +59,7 @@ def test_a_suspended_dataset_stays_in_sight_and_is_opened_again(house: House, gu
     olga.open(f"/datasets/{dataset.slug}")
     olga.look("dataset-owner")
     olga.follow("Suspend Clinical trials…")
-    olga.follow("Go on")
+    olga.follow("Continue")
     olga.fill("Reason", "a column too many")
     olga.fill("Type the name", "Clinical trials")
     olga.press("Suspend Clinical trials and revoke 0 leases")
@@ -72,20 +72,20 @@ def test_a_suspended_dataset_stays_in_sight_and_is_opened_again(house: House, gu
     expect(olga.page.get_by_role("listitem").filter(has_text=dataset.slug)).to_contain_text("suspended")
     auditor = guest_of(house.someone("Aud Itor", None, "auditor"))
     auditor.open(f"/datasets/{dataset.slug}")
-    auditor.says("the suspension and its report")
+    auditor.says("see the report")
     assert auditor.page.get_by_role("main").get_by_role("button").count() == 0
     olga.open(f"/datasets/{dataset.slug}")
-    assert olga.page.get_by_role("link", name="Ask for a role").count() == 0
+    assert olga.page.get_by_role("link", name="Request a role").count() == 0
     olga.says("Olga Owner suspended the dataset")
     olga.look("dataset-suspended")
     olga.fill("Reason", "the column is gone")
     olga.press("Resume Clinical trials")
-    expect(olga.page.get_by_role("link", name="Ask for a role")).to_be_visible()
+    expect(olga.page.get_by_role("link", name="Request a role")).to_be_visible()
     auditor.open(f"/datasets/{dataset.slug}")
-    assert auditor.page.get_by_role("link", name="Ask for a role").count() == 0
+    assert auditor.page.get_by_role("link", name="Request a role").count() == 0
 
 
-def test_what_cannot_be_taken_back_wants_its_name_and_a_fresh_factor(house: House, guest_of: GuestOf) -> None:
+def test_permanent_changes_need_the_typed_name_and_a_fresh_factor(house: House, guest_of: GuestOf) -> None:
     vendor, source = house.vendor()
     ada, ines = house.someone("Ada Engineer", source), house.someone("Ines Admin", None, "admin")
     dataset = house.dataset(house.someone("Olga Owner"), vendor)
@@ -114,7 +114,7 @@ def test_what_cannot_be_taken_back_wants_its_name_and_a_fresh_factor(house: Hous
             admin.look("offboard")
             house.factor(ines, 3600)
             admin.press(f"{act} {name}")
-            admin.says("This asks for a second factor")
+            admin.says("This needs a second factor")
             with house.world.database.transaction() as tx:
                 assert tx.get_one(Vendor, vendor.id).status == "active"
             house.factor(ines, 10)
@@ -134,7 +134,7 @@ def test_what_cannot_be_taken_back_wants_its_name_and_a_fresh_factor(house: Hous
         f"/people/{ada.id}/reset-factor",
     ):
         guest.open(path)
-        guest.says("This is for admins.")
+        guest.says("Only admins can do this.")
 
 
 def test_why_says_every_reason_and_the_rule(house: House, guest_of: GuestOf) -> None:
@@ -147,43 +147,43 @@ def test_why_says_every_reason_and_the_rule(house: House, guest_of: GuestOf) -> 
     olga.look("why-empty")
     olga.fill("Dataset", dataset.slug)
     olga.fill("Person", f"{ada.username}@EXAMPLE.org")
-    olga.press("Check")
-    olga.says("Nothing would be issued to Ada Engineer")
-    olga.says("You hold no grant on this dataset.")
-    theirs = olga.page.get_by_role("region", name="Theirs to fix")
+    olga.press("Check access")
+    olga.says("No credential would be issued to Ada Engineer")
+    olga.says("You have no grant on this dataset.")
+    theirs = olga.page.get_by_role("region", name="What they can fix")
     expect(theirs.get_by_role("link")).to_have_count(0)
     house.grant(dataset, ada)
     olga.fill("Slice", "deidentified")
-    olga.press("Check")
+    olga.press("Check access")
     olga.says("line 8: role:annotator, label:classification:internal, deidentified, read")
     olga.look("why")
     olga.choose("Action", "write")
     olga.choose("Kind", "token")
-    olga.press("Check")
-    olga.says("This slice does not serve 'write'.")
+    olga.press("Check access")
+    olga.says("This slice does not allow 'write'.")
     command = f"guestkey why {dataset.slug} --action write --slice deidentified --kind token --person {ada.id}"
     expect(olga.page.locator("#command")).to_have_text(command)
     olga.fill("Person", "Nobody Such")
-    olga.press("Check")
-    olga.says("Nobody that you may see is called so.")
+    olga.press("Check access")
+    olga.says("Nobody that you can see has that name.")
     olga.fill("Person", "")
     house.grant(dataset, owner)
     olga.open(f"/why?dataset={dataset.slug}&slice=deidentified")
-    olga.says("It would be issued")
+    olga.says("A credential would be issued")
     olga.look("why-allowed")
     olga.fill("Dataset", "no-such-dataset")
-    olga.press("Check")
+    olga.press("Check access")
     olga.says("There is no such dataset")
     guest = guest_of(ada)
     guest.open(f"/why?dataset={dataset.slug}&person=Olga+Owner")
-    guest.says("Nobody that you may see is called so.")
+    guest.says("Nobody that you can see has that name.")
     for path in ("/grants", "/leases", "/why", "/events"):
         guest.open(f"{path}?person={owner.id}&about={owner.id}")
         assert "Olga" not in guest.page.content(), "an id tried out tells no name"
     guest.open(f"/why?dataset={dataset.slug}&person={owner.id}")
-    guest.says("Only an admin, an auditor or the dataset's owner may ask about others.")
+    guest.says("Only an admin, an auditor or the dataset's owner can ask about other people.")
     guest.open(f"/datasets/{dataset.slug}/who")
-    assert "may see who reaches a dataset" in guest.page.content() or "Services do not" in guest.page.content()
+    assert "can see who has access to a dataset" in guest.page.content() or "Services cannot" in guest.page.content()
 
 
 def test_leases_show_problems_first_and_grants_are_found(house: House, guest_of: GuestOf) -> None:
@@ -213,12 +213,12 @@ def test_leases_show_problems_first_and_grants_are_found(house: House, guest_of:
     admin.says("No grant matches.")
     admin.look("grants-empty")
     admin.open("/leases?person=Nobody+Such")
-    admin.says("Nobody that you may see is called so.")
+    admin.says("Nobody that you can see has that name.")
     admin.open(f"/leases?dataset={dataset.slug}&state=all&person={signed.id}")
     assert admin.page.get_by_label("Person").input_value() == "Ada Guest"
     admin.look("leases-all")
     world.change(Lease, failing.id, state="revoking", next_attempt_at=world.now())
     world.wait_for(failing.id, "revoked")
     admin.open(f"/leases?dataset={dataset.slug}&kind=token")
-    admin.says("No active lease.")
+    admin.says("No live leases.")
     assert world.lease(fine.id).state == "active"

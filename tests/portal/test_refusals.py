@@ -29,14 +29,16 @@ def test_a_denial_names_every_reason_by_who_can_act(house: House, guest_of: Gues
     guest.press("Get credential")
     expect(guest.page).to_have_title("No credential was issued – Guestkey")
     guest.says("2 of 6 checks did not pass")
-    expect(guest.page.get_by_role("region", name="Yours to fix")).to_contain_text("Confirm it is you")
-    expect(guest.page.get_by_role("region", name="Somebody else's to fix")).to_contain_text("The dataset is suspended")
+    expect(guest.page.get_by_role("region", name="What you can fix")).to_contain_text("Confirm it is you")
+    expect(guest.page.get_by_role("region", name="What someone else must fix")).to_contain_text(
+        "The dataset is suspended"
+    )
     assert guest.page.locator("#code").count() == 0
     way = f"/confirm?next={guest.page.url.removeprefix(house.url)}"
     expect(guest.page.get_by_role("link", name="Confirm it is you")).to_have_attribute("href", way)
     guest.look("denied")
-    guest.page.get_by_text("What the gate looked at").click()
-    guest.says("Guestkey is open, your account is active, your vendor is active, your grant holds now.")
+    guest.page.get_by_text("All checks of this decision").click()
+    guest.says("Guestkey is open, your account is active, your vendor is active, your grant is valid now.")
     guest.look("denied-unfolded")
     guest.page.get_by_role("button", name="Copy message").click()
     expect(guest.page.locator("#page-status")).to_have_text("Copied")
@@ -48,7 +50,7 @@ def test_a_denial_names_every_reason_by_who_can_act(house: House, guest_of: Gues
     expect(guest.page.get_by_role("button", name="Select and copy by hand")).to_be_visible()
     assert sent.startswith(str(guest.page.evaluate("getSelection().toString()"))[:40])
     guest.follow("Try again")
-    guest.says("As things are, nothing would be issued")
+    guest.says("No credential can be issued now")
     expect(guest.page.get_by_role("heading", name="For deidentified")).to_be_visible()
     expect(guest.page.get_by_role("heading", name="For full")).to_be_visible()
     expect(guest.page.get_by_role("button", name="Copy message").nth(1)).to_be_visible()
@@ -66,8 +68,8 @@ def test_a_wrong_code_keeps_the_form_and_says_when_a_new_one_comes(house: House,
     olga.secret = secret
     olga.open(f"/requests/{request.id}")
     olga.choose("For how long", "86400")
-    olga.press("Approve")
-    olga.says("This asks for a second factor proven in the last 15 min.")
+    olga.press("Approve request")
+    olga.says("This needs a second factor confirmed in the last 15 min.")
     expect(olga.page.locator("#confirm-title")).to_be_focused()
     olga.look("approve-confirm")
     olga.fill("Code from your authenticator app", "123 456")
@@ -85,12 +87,12 @@ def test_a_wrong_code_keeps_the_form_and_says_when_a_new_one_comes(house: House,
     house.world.change(Dataset, dataset.id, labels=["classification:confidential"])
     olga.press("Confirm and approve")
     olga.says("The facts changed since you opened this request.")
-    labels = olga.page.get_by_role("region", name="What is different now").locator("dd").first
+    labels = olga.page.get_by_role("region", name="What has changed since you opened this page").locator("dd").first
     olga.says("ttl<=30m: met now")
     expect(labels).to_have_text("was classification:internal, is now classification:confidential")
     expect(olga.page.get_by_label("For how long", exact=True)).to_have_value("86400")
     olga.look("review-changed")
-    olga.press("Approve")
+    olga.press("Approve request")
     olga.says("approved")
 
 
@@ -102,7 +104,7 @@ def test_an_error_takes_the_focus_and_leads_to_its_field(house: House, guest_of:
     olga = guest_of(owner)
     olga.open(f"/requests/{request.id}")
     olga.fill("Reason", "not\u202enow")
-    olga.press("Refuse")
+    olga.press("Refuse request")
     assert olga.page.title().startswith("Error: ")
     summary = olga.page.get_by_role("alert").filter(has_text="There is a problem")
     expect(summary).to_be_focused()
@@ -112,7 +114,7 @@ def test_an_error_takes_the_focus_and_leads_to_its_field(house: House, guest_of:
     expect(olga.page.get_by_label("Reason")).to_have_value("not\u202enow")
 
 
-def test_what_is_not_shown_reads_like_what_does_not_exist(house: House, guest_of: GuestOf) -> None:
+def test_hidden_pages_look_nonexistent(house: House, guest_of: GuestOf) -> None:
     """Another vendor's engineer meets the same page for a stranger's things as for none."""
     vendor, source = house.vendor("Acme Labels")
     _, elsewhere = house.vendor("Borealis")
@@ -132,7 +134,7 @@ def test_what_is_not_shown_reads_like_what_does_not_exist(house: House, guest_of
     bo.look("not-found")
 
 
-def test_somebody_suspended_is_out_at_the_next_click(house: House, guest_of: GuestOf) -> None:
+def test_suspended_person_is_signed_out_at_the_next_request(house: House, guest_of: GuestOf) -> None:
     """Suspending a vendor sends its people to the sign-in page, not to an error."""
     vendor, source = house.vendor()
     ada = guest_of(house.someone("Ada Engineer", source))
@@ -145,7 +147,7 @@ def test_somebody_suspended_is_out_at_the_next_click(house: House, guest_of: Gue
     olga.follow(f"Suspend {vendor.name}…")
     olga.look("suspend-dry-run")
     olga.says("Nothing has happened yet")
-    olga.follow("Go on")
+    olga.follow("Continue")
     olga.fill("Reason", "contract under review")
     olga.fill("Type the name", vendor.name)
     olga.look("suspend-confirm")
@@ -171,7 +173,7 @@ def test_a_form_of_another_site_is_refused(house: House, guest_of: GuestOf, toke
     ada.says("this one")
 
 
-def test_times_read_in_whole_units_with_their_zone(house: House) -> None:
+def test_times_are_shown_in_whole_units_with_zone(house: House) -> None:
     """A time is given with its zone, its day if it is another one, and how far away it is."""
     now = house.world.now()
     assert relative(now + timedelta(hours=9), now) == "in 9 h"

@@ -14,28 +14,28 @@ from tests.portal.house import House
 from tests.support.provider import Provider
 
 
-def test_teams_roles_and_services(house: House, guest_of: GuestOf) -> None:
+def test_admin_manages_teams_roles_and_services(house: House, guest_of: GuestOf) -> None:
     vendor, source = house.vendor()
     engineer = house.someone("Ada Engineer", source)
     ines = guest_of(house.someone("Ines Admin", None, "admin"))
     ines.open(f"/vendors/{vendor.id}")
     ines.follow("Teams")
     ines.look("teams-empty")
-    ines.follow("Make a team")
+    ines.follow("Create a team")
     ines.fill("Name", "night shift")
     ines.look("team-new")
-    ines.press("Make team")
-    ines.choose("Who", engineer.id)
-    ines.press("Put in")
+    ines.press("Create team")
+    ines.choose("Person", engineer.id)
+    ines.press("Add member")
     ines.says("Ada Engineer")
     ines.look("team")
-    ines.press("Take out Ada Engineer")
-    ines.says("Nobody is in it yet.")
+    ines.press("Remove Ada Engineer")
+    ines.says("No members yet.")
     ines.open("/teams")
     ines.look("teams")
 
     ines.open(f"/people?vendor={vendor.id}&status=suspended")
-    ines.says("Nobody matches.")
+    ines.says("No person matches.")
     ines.look("people-empty")
     ines.open(f"/people?vendor={vendor.id}&status=active")
     command = f"guestkey person list --status active --vendor {vendor.id}"
@@ -44,28 +44,28 @@ def test_teams_roles_and_services(house: House, guest_of: GuestOf) -> None:
     ines.look("people-filtered")
     ines.follow("Ada Engineer")
     ines.page.get_by_text("Change roles").click()
-    ines.choose("Give a role", "lead")
-    ines.press("Give role")
+    ines.choose("Assign a role", "lead")
+    ines.press("Assign role")
     ines.page.get_by_text("Change roles").click()
-    ines.press("Take the role lead")
+    ines.press("Remove role lead")
     ines.says("none")
 
     ines.open("/services")
     ines.fill("Name", "nightly export")
-    ines.choose("Of", vendor.id)
-    ines.press("Make service")
-    ines.says("Shown this once")
+    ines.choose("Belongs to", vendor.id)
+    ines.press("Create service")
+    ines.says("Shown only once")
     ines.look("service-secret")
     first = ines.page.locator("#secret").inner_text()
     service_id = ines.page.locator("dd .id").inner_text()
     assert _token(house, service_id, first) == 200
-    ines.follow("I have kept it")
+    ines.follow("I have stored the secret")
     ines.page.get_by_text("Change nightly export").click()
     ines.look("services")
     ines.press("Replace secret of nightly export")
     second = ines.page.locator("#secret").inner_text()
     assert (_token(house, service_id, first), _token(house, service_id, second)) == (401, 200)
-    ines.follow("I have kept it")
+    ines.follow("I have stored the secret")
     ines.page.get_by_text("Change nightly export").click()
     ines.fill("Reason, nightly export", "not needed")
     ines.press("Suspend nightly export")
@@ -78,38 +78,38 @@ def _token(house: House, service_id: str, secret: str) -> int:
     return httpx.post(f"{house.url}/oauth/token", data=asked, auth=(service_id, secret)).status_code
 
 
-def test_sources_are_proposed_tried_and_closed(house: House, guest_of: GuestOf, provider: Provider) -> None:
+def test_sources_are_proposed_tested_and_closed(house: House, guest_of: GuestOf, provider: Provider) -> None:
     vendor, source = house.vendor("Closing Co")
     ines = guest_of(house.someone("Ines Admin", None, "admin"))
     ines.open("/sources")
     ines.says(source.name)
     ines.look("sources")
-    ines.follow("Propose a source")
+    ines.follow("Propose a sign-in source")
     ines.look("source-new")
     ines.fill("Name", "Acme login")
     ines.choose("Whose people sign in there", vendor.id)
     ines.fill("Issuer", "http://not-secure.example")
     ines.fill("Client id", "guestkey")
     ines.fill("Claims required", "hd acme.example")
-    ines.press("Propose")
-    ines.says("Each line is a claim")
+    ines.press("Propose sign-in source")
+    ines.says("Enter one claim per line")
     ines.look("source-wrong")
     ines.fill("Claims required", "hd=acme.example")
-    ines.press("Propose")
+    ines.press("Propose sign-in source")
     ines.says("There is a problem")
     ines.fill("Issuer", f"{provider.issuer}/")
     ines.fill("Client secret", provider.client_secret)
-    ines.press("Propose")
+    ines.press("Propose sign-in source")
     ines.says("mind the last /")
     ines.fill("Issuer", provider.issuer)
     ines.fill("Client secret", provider.client_secret)
-    ines.press("Propose")
+    ines.press("Propose sign-in source")
     ines.says("Another admin must approve this")
     ines.says("hd = acme.example")
     assert provider.client_secret not in ines.page.content()
     ines.open("/sources")
-    ines.press(f"Try {source.name}")
-    ines.says("Tried just now: nothing stands in the way of signing in.")
+    ines.press(f"Test {source.name}")
+    ines.says("Tested just now: people can sign in.")
     ines.look("source-tried")
     ines.page.get_by_text(f"Change {source.name}").click()
     ines.press(f"Close {source.name}")
@@ -117,22 +117,22 @@ def test_sources_are_proposed_tried_and_closed(house: House, guest_of: GuestOf, 
     assert ines.page.get_by_role("button", name=f"Close {source.name}").count() == 0
 
 
-def test_two_person_acts_have_their_own_queue(house: House, guest_of: GuestOf) -> None:
+def test_proposals_have_their_own_queue(house: House, guest_of: GuestOf) -> None:
     ines, omar = house.someone("Ines Admin", None, "admin"), house.someone("Omar Admin", None, "admin")
     whom = house.someone("Una Auditor")
     first = guest_of(ines)
     first.open(f"/people/{whom.id}")
     first.page.get_by_text("Change roles").click()
-    first.choose("Give a role", "auditor")
-    first.press("Give role")
+    first.choose("Assign a role", "auditor")
+    first.press("Assign role")
     first.says("no: you proposed it")
     first.look("proposals-open")
     second = guest_of(omar)
     second.open("/proposals")
     second.says("yes")
-    second.follow("Give a role: Una Auditor")
+    second.follow("Assign a role: Una Auditor")
     second.says("an auditor can see everything")
-    second.press("Approve")
+    second.press("Approve proposal")
     second.open("/proposals?show=decided")
     second.says("Omar Admin")
     second.look("proposals-decided")
@@ -158,7 +158,7 @@ def test_rules_are_shown_as_a_difference(house: House, guest_of: GuestOf) -> Non
     guest.says("+ role:tester")
     guest.look("proposal-rules")
     guest.fill("Reason", "Not needed")
-    guest.press("Refuse")
+    guest.press("Refuse proposal")
     guest.says("refused")
     by: dict[str, Any] = {"proposed_by": ines.id, "approved_by": omar.id, "now": house.world.now()}
     with house.world.database.transaction() as tx:
@@ -170,7 +170,7 @@ def test_rules_are_shown_as_a_difference(house: House, guest_of: GuestOf) -> Non
     guest.look("revision-difference")
 
 
-def test_the_queue_tells_who_decides(house: House, guest_of: GuestOf) -> None:
+def test_queue_shows_who_decides(house: House, guest_of: GuestOf) -> None:
     vendor, source = house.vendor()
     olga, engineer = house.someone("Olga Owner"), house.someone("Ada Engineer", source)
     dataset = house.dataset(olga, vendor)
@@ -185,16 +185,16 @@ def test_the_queue_tells_who_decides(house: House, guest_of: GuestOf) -> None:
     owner.open("/queue")
     owner.follow("Review Ada Engineer")
     owner.fill("Reason", "Not this month")
-    owner.press("Refuse")
+    owner.press("Refuse request")
     owner.open("/queue?show=decided")
     owner.says("refused")
     owner.look("queue-decided")
     owner.open("/queue")
-    owner.says("Nothing waits.")
+    owner.says("No requests to decide.")
     owner.look("queue-empty")
 
 
-def test_guests_keep_nothing_in_order(house: House, guest_of: GuestOf) -> None:
+def test_guests_cannot_manage_the_registry(house: House, guest_of: GuestOf) -> None:
     _, source = house.vendor()
     ada = guest_of(house.someone("Ada Engineer", source))
     for path in ("/teams", "/teams/new", "/services", "/sources", "/sources/new", "/proposals"):
@@ -204,7 +204,7 @@ def test_guests_keep_nothing_in_order(house: House, guest_of: GuestOf) -> None:
         assert ada._document is not None and ada._document.status == 403, path
 
 
-def test_search_finds_what_one_may_see(house: House, guest_of: GuestOf) -> None:
+def test_search_finds_only_what_the_person_can_see(house: House, guest_of: GuestOf) -> None:
     vendor, source = house.vendor("Searched Co")
     olga, engineer = house.someone("Olga Owner"), house.someone("Zuzana Engineer", source)
     dataset = house.dataset(olga, vendor)
@@ -221,12 +221,12 @@ def test_search_finds_what_one_may_see(house: House, guest_of: GuestOf) -> None:
         assert ines.page.url == f"{house.url}{path}"
     ines.fill("Search names and ids", "100%_")
     ines.press("Search")
-    ines.says("Nothing that you may see begins so.")
+    ines.says("No results.")
     ines.look("search-empty")
     stranger = guest_of(house.someone("Stranger", house.vendor("Other Co")[1]))
     for asked in ("zuz", "searched", "clinical", grant.id, engineer.id, dataset.id, vendor.id):
         stranger.open(f"/search?q={asked}")
-        stranger.says("Nothing that you may see begins so.")
+        stranger.says("No results.")
     ada = guest_of(engineer)
     ada.open("/search?q=Clinical")
     ada.says(dataset.slug)

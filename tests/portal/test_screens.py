@@ -15,7 +15,7 @@ from tests.portal.conftest import GuestOf
 from tests.portal.house import House, Someone
 
 
-def test_the_main_job_without_scripts(house: House, guest_of: GuestOf) -> None:
+def test_main_flow_without_scripts(house: House, guest_of: GuestOf) -> None:
     """Asking, confirming with a code and getting a credential need no JavaScript."""
     vendor, source = house.vendor()
     olga, engineer = house.someone("Olga Owner"), house.someone("Ada Engineer", source)
@@ -30,26 +30,26 @@ def test_the_main_job_without_scripts(house: House, guest_of: GuestOf) -> None:
     ada.fill("Purpose", "Compare two labellings")
     ada.choose("For how long", "86400")
     ada.press("Send request")
-    ada.says("This was not done")
+    ada.says("Nothing was changed")
     ada.page.get_by_label("deidentified").check()
     ada.press("Send request")
-    ada.says("Waits for the dataset's owner")
+    ada.says("Waiting for the dataset's owner")
     ada.open("/")
     ada.page.get_by_role("link", name="Get credential").click()
     ada.fill("Code from your authenticator app", ada.code())
     ada.press("Confirm and get credential")
-    ada.says("Shown this once")
+    ada.says("Shown only once")
     ada.page.get_by_text("Show", exact=True).click()
     password = ada.page.locator("#secret-1").inner_text()
     command = ada.page.locator("#tool").inner_text()
     assert "sslmode=" in command and password not in command
     with psycopg.connect(command.removeprefix('psql "').removesuffix('"'), password=password) as session:
         session.execute("SELECT 1")
-    ada.press("Revoke now")
+    ada.press("Revoke credential")
     ada.says("revoking")
 
 
-def test_a_second_admin_agrees(house: House, guest_of: GuestOf) -> None:
+def test_second_admin_approves_a_proposal(house: House, guest_of: GuestOf) -> None:
     """The proposer cannot approve; another admin can, and it happens."""
     olga, omar = house.someone("Olga Admin", None, "admin"), house.someone("Omar Admin", None, "admin")
     ines = house.someone("Ines Auditor")
@@ -67,19 +67,19 @@ def test_a_second_admin_agrees(house: House, guest_of: GuestOf) -> None:
     second = guest_of(omar)
     second.open(f"/proposals/{made.id}")
     second.look("proposal")
-    second.press("Approve")
+    second.press("Approve proposal")
     second.says("approved")
     second.look("proposal-decided")
     second.open(f"/people/{ines.id}")
     second.says("auditor")
     second.page.get_by_text("Change roles").click()
     second.look("person")
-    second.press("Make enrolment link")
-    second.says("Shown this once")
+    second.press("Create enrolment link")
+    second.says("shown only once")
     second.look("enrolment-link")
 
 
-def test_places_of_an_engineer(house: House, guest_of: GuestOf) -> None:
+def test_engineers_pages_open(house: House, guest_of: GuestOf) -> None:
     """Every place can be looked at; what people wrote is text, whatever it holds."""
     vendor, source = house.vendor()
     olga, engineer = house.someone("Olga Owner"), house.someone("Ada Engineer", source)
@@ -106,22 +106,22 @@ def test_places_of_an_engineer(house: House, guest_of: GuestOf) -> None:
     ada.look("request-hostile")
     ada.press("Withdraw request")
     ada.says("withdrawn")
-    ada.follow("Ask again")
+    ada.follow("Send a new request")
     expect(ada.page.get_by_label("Purpose", exact=True)).to_have_value(purpose)
     house.world.change(Grant, grant.id, slice_name="gone")
     ada.open(f"/grants/{grant.id}/credential")
-    ada.says("This dataset has no slice yet.")
+    ada.says("This dataset has no slices yet")
     ada.look("credential-no-slice")
 
 
-def test_places_where_nothing_is(house: House, guest_of: GuestOf) -> None:
+def test_empty_and_missing_pages_say_so(house: House, guest_of: GuestOf) -> None:
     """Somebody new sees what to do first; what is not theirs, or not understood, is a page that says so."""
     ada = guest_of(house.someone("Ada Engineer", house.vendor()[1]))
     for path, name, says in (
         ("/", "home-new", "You need one before your first credential."),
-        ("/ask", "ask-empty", "No dataset is offered to you."),
-        ("/requests", "requests-empty", "You have asked for nothing yet."),
-        ("/access-at", "problem-403", "Only admins and auditors see this."),
+        ("/ask", "ask-empty", "No datasets yet."),
+        ("/requests", "requests-empty", "No requests yet."),
+        ("/access-at", "problem-403", "Only admins and auditors can see this."),
         ("/requests?cursor=nonesuch", "problem-422", "Start without one."),
         ("/problems/too_many_requests", "problem-429", ""),
         ("/problems/backend_down", "problem-503", ""),
@@ -131,7 +131,7 @@ def test_places_where_nothing_is(house: House, guest_of: GuestOf) -> None:
         ada.look(name)
 
 
-def test_home_of_an_auditor(house: House, guest_of: GuestOf) -> None:
+def test_auditors_home_page(house: House, guest_of: GuestOf) -> None:
     """Who only looks finds what happened and ways to take it out, and nothing to ask for."""
     ines = house.someone("Ines Auditor", None, "auditor")
     suspended = {"what": "vendor", "target_id": new_id("vn"), "name": "Borealis", "reason": "an incident"}
@@ -142,11 +142,11 @@ def test_home_of_an_auditor(house: House, guest_of: GuestOf) -> None:
     auditor.open("/")
     auditor.says("Borealis")
     assert auditor.page.locator(".timeline li").count() == 10
-    assert auditor.page.get_by_text("Ask for a dataset").count() == 0
+    assert auditor.page.get_by_text("Request access to a dataset").count() == 0
     auditor.look("home-auditor")
 
 
-def test_a_lead_asks_for_one_of_their_staff(house: House, guest_of: GuestOf) -> None:
+def test_lead_requests_for_a_staff_member(house: House, guest_of: GuestOf) -> None:
     vendor, source = house.vendor()
     lea, ada = house.someone("Lea Lead", source, "lead"), house.someone("Ada Engineer", source)
     dataset = house.dataset(house.someone("Olga Owner"), vendor)
@@ -161,11 +161,11 @@ def test_a_lead_asks_for_one_of_their_staff(house: House, guest_of: GuestOf) -> 
     lead.press("Send request")
     lead.says("by Lea Lead for Ada Engineer")
     lead.press("Withdraw request")
-    lead.follow("Ask again")
+    lead.follow("Send a new request")
     expect(lead.page.get_by_label("For whom", exact=True)).to_have_value(f"person:{ada.id}")
 
 
-def test_the_command_line_asks_in_the_browser(house: House, guest_of: GuestOf) -> None:
+def test_command_line_consent_page(house: House, guest_of: GuestOf) -> None:
     """Consent ends on a page with a link, because a redirect after a form would be blocked."""
     ada = guest_of(house.someone("Ada Engineer"))
     asked = {
@@ -184,7 +184,7 @@ def test_the_command_line_asks_in_the_browser(house: House, guest_of: GuestOf) -
     assert link.startswith("http://127.0.0.1:1/callback?") and "code=" in link
 
 
-def test_signing_in_comes_back_to_where_one_was_going(house: House, guest_of: GuestOf) -> None:
+def test_sign_in_returns_to_the_requested_page(house: House, guest_of: GuestOf) -> None:
     """No error for an ended session: sign in at the real login page, and be there."""
     olga = guest_of(house.someone("Olga Owner"), signed_in=False)
     olga.open("/leases?state=all")

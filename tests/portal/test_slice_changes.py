@@ -24,7 +24,7 @@ def becomes(world: World, slice_id: str, state: str) -> None:
         time.sleep(0.1)
 
 
-def test_an_owner_opens_a_changed_slice_again_and_chooses_its_form(house: House, guest_of: GuestOf) -> None:
+def test_owner_confirms_a_changed_slice_and_sets_it_fast(house: House, guest_of: GuestOf) -> None:
     world, owner = house.world, house.someone("Olga Owner")
     with world.admin() as session:
         session.execute("CREATE TABLE clinic.shelf (id int, site text)")
@@ -41,9 +41,9 @@ def test_an_owner_opens_a_changed_slice_again_and_chooses_its_form(house: House,
     becomes(world, "sl_shelf", "changed")
     olga.open(f"/datasets/{dataset.slug}/slices")
     olga.says("shelf is closed")
-    olga.says("clinic.shelf is another table than it was")
+    olga.says("clinic.shelf is a different table than before")
     olga.look("slices-changed")
-    olga.press("Use shelf as its table is now")
+    olga.press("Accept the table of shelf as it is now")
     becomes(world, "sl_shelf", "ready")
     olga.open(f"/datasets/{dataset.slug}/slices")
     olga.page.get_by_text("Are queries on shelf too slow?").click()
@@ -54,4 +54,4 @@ def test_an_owner_opens_a_changed_slice_again_and_chooses_its_form(house: House,
     olga.says("shelf is read in the faster form")
     auditor = guest_of(house.someone("Uma Auditor", None, "auditor"))
     auditor.open(f"/datasets/{dataset.slug}/slices")
-    assert auditor.page.get_by_role("button", name="Hide that again").count() == 0
+    assert auditor.page.get_by_role("button", name="Hide hidden values again").count() == 0

@@ -32,19 +32,19 @@ def test_a_slice_of_a_bucket_is_registered(house: House, guest_of: GuestOf) -> N
         ("nonesuch", "labels", "labels/", r"There is no such bucket\."),
     ):
         ines.follow("Add a slice")
-        ines.page.get_by_label("Where it lies").select_option(value="s3/objects")
-        ines.press("Go on")
+        ines.page.get_by_label("Where the data is").select_option(value="s3/objects")
+        ines.press("Continue")
         ines.fill("Bucket", bucket)
         ines.fill("Prefix", prefix.removesuffix("/"))
-        ines.press("Go on")
+        ines.press("Continue")
         ines.says("A prefix ends with /")
         assert ines.page.locator("#prefix").get_attribute("aria-invalid") == "true"
         ines.fill("Prefix", prefix)
         ines.page.get_by_label("write").check()
-        ines.press("Go on")
+        ines.press("Continue")
         ines.fill("Name of the slice", name)
-        ines.press("Go on")
-        ines.press("Register")
+        ines.press("Continue")
+        ines.press("Register slice")
         shows(ines, outcome)
     with house.world.database.transaction() as tx:
         made = tx.scalars(select(Slice).where(Slice.dataset_id == dataset.id, Slice.name == "pictures")).one()

@@ -16,7 +16,7 @@ _WIPED = """() => {
 }"""
 
 
-def test_the_main_job(house: House, guest_of: GuestOf) -> None:
+def test_main_flow_from_invitation_to_revoked_credential(house: House, guest_of: GuestOf) -> None:
     """An invited engineer reads one slice for some minutes, after an owner approved; then it is gone."""
     vendor, source = house.vendor()
     olga = guest_of(house.someone("Olga Owner", None, "admin"))
@@ -38,8 +38,8 @@ def _invited(olga: Guest, ada: Guest) -> str:
     olga.open("/invite")
     olga.look("invite")
     olga.choose("Where they sign in", ada.someone.source.name)
-    olga.fill("Who is meant", "Ada, labelling")
-    olga.press("Make invitation link")
+    olga.fill("Who the invitation is for", "Ada, labelling")
+    olga.press("Create invitation link")
     olga.look("invitation-link")
     return olga.page.locator("#link").inner_text()
 
@@ -68,15 +68,15 @@ def _enrolled(ada: Guest, link: str) -> None:
     ada.open("/security")
     ada.look("security-empty")
     ada.press("Add passkey")
-    ada.fill("A name to know it by", "Laptop")
+    ada.fill("Name of this passkey", "Laptop")
     ada.look("passkey")
     ada.press("Create passkey")
     ada.says("Your recovery codes")
     ada.look("recovery-codes")
-    ada.follow("I have kept them")
+    ada.follow("I have stored the codes")
     ada.says("Laptop")
     ada.press("Add authenticator app")
-    ada.says("Each change of your second factors takes one of them.")
+    ada.says("To change your second factors, confirm with one of them.")
     ada.press("Confirm with a passkey and set up the app")
     ada.look("app")
     ada.page.get_by_text("Type the key instead").click()
@@ -84,29 +84,29 @@ def _enrolled(ada: Guest, link: str) -> None:
     assert ada.page.evaluate(_WIPED) == ["", ""], "neither the key nor its image stays in a page that is left"
     ada.fill("Code the app shows now", "000 000")
     ada.press("Add authenticator app")
-    ada.says("not right")
+    ada.says("not correct")
     expect(ada.page.get_by_label("Code the app shows now")).to_have_value("000 000")
     ada.look("app-wrong-code")
     ada.fill("Code the app shows now", ada.code())
     ada.press("Add authenticator app")
-    ada.follow("I have kept them")
+    ada.follow("I have stored the codes")
     ada.look("security")
 
 
 def _asked(ada: Guest, slug: str) -> None:
     ada.open("/")
     ada.look("home-empty")
-    ada.follow("Ask for a dataset")
+    ada.follow("Request access to a dataset")
     ada.look("ask-which")
     ada.choose("Dataset", slug)
-    ada.press("Go on")
+    ada.press("Continue")
     ada.choose("Role", "annotator")
     ada.page.get_by_label("deidentified").check()
     ada.fill("Purpose", "Label the March visits")
     ada.choose("For how long", "604800")
     ada.look("ask")
     ada.press("Send request")
-    ada.says("Waits for the dataset's owner")
+    ada.says("Waiting for the dataset's owner")
     ada.look("request-pending")
     ada.page.clock.install()
     ada.page.reload()
@@ -119,7 +119,7 @@ def _approved(olga: Guest, slug: str) -> None:
     olga.says("Label the March visits")
     olga.look("review")
     olga.choose("For how long", "259200")
-    olga.press("Approve")
+    olga.press("Approve request")
     olga.says("approved")
     olga.look("request-approved")
 
@@ -131,7 +131,7 @@ def _held(house: House, ada: Guest) -> None:
     ada.says("Confirm it is you")
     ada.look("credential-confirm")
     ada.press("Confirm with a passkey and get credential")
-    ada.says("Shown this once")
+    ada.says("Shown only once")
     assert ada.headers["cache-control"] == "no-store"
     ada.look("credential-shown")
     for way in ("Tool", "Values"):
@@ -159,9 +159,9 @@ def _held(house: House, ada: Guest) -> None:
         ada.page.reload()
         ada.says("already shown")
         ada.look("credential-gone")
-        ada.follow("Its lease")
+        ada.follow("See its lease")
         ada.look("lease-active")
-        ada.press("Revoke now")
+        ada.press("Revoke lease")
         expect(ada.page.locator("main")).to_contain_text("confirmed: postgresql")
         ada.look("lease-revoked")
         with pytest.raises(psycopg.OperationalError):

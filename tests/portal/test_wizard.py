@@ -47,8 +47,8 @@ def shows(guest: Guest, words: str, *, gone: bool = False) -> None:
 
 def read_again(guest: Guest, table: str) -> None:
     """Have the database read anew, and look for a table made a moment ago."""
-    shows(guest, "Read again")
-    guest.press("Read again")
+    shows(guest, "Read tables again")
+    guest.press("Read tables again")
     guest.open(guest.page.url + "?part=ward.")
     shows(guest, table)
 
@@ -62,14 +62,14 @@ def test_a_dataset_is_registered_step_by_step(house: House, guest_of: GuestOf, s
     ines.follow("Register a dataset")
     if scripts:
         ines.look("describe-begin")
-    ines.choose("Where it lies", "data")
-    ines.press("Go on")
+    ines.choose("Where the data is", "data")
+    ines.press("Continue")
     read_again(ines, "ward.visits")
     assert "\u202e" not in ines.page.content() and "\\u202e" in ines.page.content()
     if scripts:
         ines.look("describe-table")
     ines.page.get_by_label("ward.visits").check()
-    ines.press("Go on")
+    ines.press("Continue")
     ines.says("Looks like a name: “patient” is in its name")
     ticked = {box.get_attribute("name") for box in ines.page.locator("input:checked").all()}
     assert ticked == {"use-site", "use-at", "use-cost"}
@@ -78,16 +78,16 @@ def test_a_dataset_is_registered_step_by_step(house: House, guest_of: GuestOf, s
     ines.choose("Column 1", "cost")
     ines.choose("Comparison 1", "<=")
     ines.fill("Value 1", "a lot")
-    ines.press("Go on")
+    ines.press("Continue")
     ines.says("A row filter compares cost, which is of type")
     assert ines.page.get_by_label("Value 1").input_value() == "a lot"
     ines.fill("Value 1", "30")
     ines.fill("Value 2", "Ulm")
-    ines.press("Go on")
-    ines.says("A condition has a value and no column.")
+    ines.press("Continue")
+    ines.says("A condition has a value but no column.")
     assert ines.page.get_by_label("Value 2").input_value() == "Ulm"
     ines.fill("Value 2", "")
-    ines.press("Go on")
+    ines.press("Continue")
     ines.says("Step 4 of 5")
     ines.fill("Title", "Visits <script>alert(1)</script>")
     ines.fill("Short name", "new")
@@ -95,12 +95,12 @@ def test_a_dataset_is_registered_step_by_step(house: House, guest_of: GuestOf, s
     ines.choose("Owner", owner.id)
     ines.fill("Kept until", "2030-12-31")
     ines.fill("Name of the slice", "deidentified")
-    ines.press("Go on")
-    ines.says("where new ones are made")
+    ines.press("Continue")
+    ines.says("is reserved")
     ines.fill("Short name", slug)
     if scripts:
         ines.look("describe-describe")
-    ines.press("Go on")
+    ines.press("Continue")
     ines.says("those where cost is at most 30")
     command = ines.page.locator("#command").text_content() or ""
     assert command.endswith("--column site --column at --column cost --where 'cost<=30'"), command
@@ -113,12 +113,12 @@ def test_a_dataset_is_registered_step_by_step(house: House, guest_of: GuestOf, s
     ines.follow("Columns and rows")
     ines.page.locator("#use-at").uncheck()
     assert ines.page.get_by_label("Value 1").input_value() == "30"
-    ines.press("Go on")
+    ines.press("Continue")
     assert ines.page.get_by_label("Short name").input_value() == slug
-    ines.press("Go on")
+    ines.press("Continue")
     review = ines.page.url
     assert "canary" not in ines.page.content()
-    ines.press("Register")
+    ines.press("Register dataset")
     ines.says("Slices of Visits <script>")
     shows(ines, "registering", gone=True)
     ines.says("about 30 rows")
@@ -126,7 +126,7 @@ def test_a_dataset_is_registered_step_by_step(house: House, guest_of: GuestOf, s
         ines.look("describe-slices")
     ines.open(review)
     assert ines.page.url.endswith(f"/datasets/{slug}/slices"), "a finished draft leads to what it made"
-    assert ines.page.get_by_role("link", name="to whom it is offered").count() == 1, "and from there to a vendor"
+    assert ines.page.get_by_role("link", name="See who has access").count() == 1, "and from there to a vendor"
     with house.world.database.transaction() as tx:
         made = tx.scalars(select(Dataset).where(Dataset.slug == slug)).one()
         (slice_,) = tx.scalars(select(Slice).where(Slice.dataset_id == made.id))
@@ -135,7 +135,7 @@ def test_a_dataset_is_registered_step_by_step(house: House, guest_of: GuestOf, s
     assert made.owner_id == owner.id and "canary" not in kept
 
 
-def test_a_slice_is_added_fails_is_tried_again_and_taken_away(house: House, guest_of: GuestOf) -> None:
+def test_slice_is_added_fails_is_retried_and_retired(house: House, guest_of: GuestOf) -> None:
     owner = house.someone("Olga Owner")
     dataset = house.dataset(owner)
     ines = guest_of(house.someone("Ines Admin", None, "admin"), factor_age=10)
@@ -143,19 +143,19 @@ def test_a_slice_is_added_fails_is_tried_again_and_taken_away(house: House, gues
         session.execute("CREATE TABLE ward.soon (id int, code text); GRANT SELECT ON ward.soon TO guestkey_registrar")
     ines.open(f"/datasets/{dataset.slug}/slices")
     ines.follow("Add a slice")
-    ines.choose("Where it lies", "data")
-    ines.press("Go on")
+    ines.choose("Where the data is", "data")
+    ines.press("Continue")
     read_again(ines, "ward.soon")
     ines.page.get_by_label("ward.soon").check()
-    ines.press("Go on")
+    ines.press("Continue")
     ines.page.locator("#use-id").check()
-    ines.press("Go on")
+    ines.press("Continue")
     assert ines.page.get_by_label("Short name").count() == 0, "the dataset has its name"
     ines.fill("Name of the slice", "codes")
-    ines.press("Go on")
+    ines.press("Continue")
     with house.world.admin() as session:
         session.execute("REVOKE SELECT ON ward.soon FROM guestkey_registrar")
-    ines.press("Register")
+    ines.press("Register slice")
     shows(ines, "There is no such table, or the registrar may not read it. GRANT SELECT ON ward.soon")
     ines.look("describe-slices-failed")
     with house.world.admin() as session:
@@ -166,10 +166,10 @@ def test_a_slice_is_added_fails_is_tried_again_and_taken_away(house: House, gues
     olga = guest_of(owner)
     olga.open(f"/datasets/{dataset.slug}/slices")
     olga.says("ward.soon")
-    assert olga.page.get_by_role("button", name="Take away").count() == 0
+    assert olga.page.get_by_role("button", name="Retire slice").count() == 0
     ines.choose("Slice", "codes")
     ines.fill("Reason", "was a trial")
-    ines.press("Take away")
+    ines.press("Retire slice")
     assert ines.page.get_by_role("rowheader", name="codes").count() == 0
 
 
@@ -177,27 +177,27 @@ def test_a_dataset_behind_a_gateway_is_registered_without_tables(house: House, g
     ines = guest_of(house.someone("Ines Admin", None, "admin"), factor_age=10)
     slug = f"gate-{secrets.token_hex(4)}"
     ines.open("/datasets/new")
-    ines.choose("Where it lies", "x509/records")
-    ines.press("Go on")
+    ines.choose("Where the data is", "x509/records")
+    ines.press("Continue")
     ines.says("Step 2 of 4")
     for step in ("table", "columns", "describe", "review"):
         ines.open(ines.page.url.rpartition("/")[0] + f"/{step}")
         assert ines.page.url.endswith("/place"), "no step can be jumped to"
     ines.page.get_by_label("read").uncheck()
-    ines.press("Go on")
-    ines.says("Choose what guests may do there.")
+    ines.press("Continue")
+    ines.says("Choose what guests may do.")
     ines.page.get_by_label("read").check()
     ines.page.get_by_label("write").check()
     ines.look("describe-place")
-    ines.press("Go on")
+    ines.press("Continue")
     ines.fill("Title", "Records")
     ines.fill("Short name", slug)
     ines.fill("Name of the slice", "full")
-    ines.press("Go on")
+    ines.press("Continue")
     ines.says("records (x509)")
     command = ines.page.locator("#command").text_content() or ""
     assert command.endswith(f"slice add {slug} full --connection records --kind x509 --action read --action write")
-    ines.press("Register")
+    ines.press("Register dataset")
     # Other tests' datasets behind the same gateway, with labels of their own, make it an act for two.
     agree_waiting(house.world, slug)
     ines.page.reload()
@@ -210,16 +210,16 @@ def test_a_dataset_behind_a_gateway_is_registered_without_tables(house: House, g
     assert slice_.state == "ready"
 
 
-def test_drafts_and_slices_are_for_those_they_concern(house: House, guest_of: GuestOf) -> None:
+def test_drafts_and_slices_are_visible_only_to_those_concerned(house: House, guest_of: GuestOf) -> None:
     vendor, source = house.vendor()
     dataset = house.dataset(house.someone("Olga Owner"), vendor)
     ines = guest_of(house.someone("Ines Admin", None, "admin"))
     ines.open("/datasets/new")
-    ines.choose("Where it lies", "data")
-    ines.press("Go on")
+    ines.choose("Where the data is", "data")
+    ines.press("Continue")
     mine = ines.page.url
     read_again(ines, "ward.visits")
-    states = {"waiting": "The database is being read", "failed": "It could not be read"}
+    states = {"waiting": "Reading the database", "failed": "The database could not be read"}
     for state, words in states.items():
         until = time.monotonic() + 10
         while words not in ines.open(mine).locator("main").inner_text():
@@ -227,7 +227,7 @@ def test_drafts_and_slices_are_for_those_they_concern(house: House, guest_of: Gu
             with house.world.database.transaction() as tx:
                 tx.execute(update(Catalogue).values(state=state, detail="The database does not answer."))
         ines.look(f"describe-{state}")
-    ines.press("Read again")
+    ines.press("Read tables again")
     read_again(ines, "ward.visits")
     other = guest_of(house.someone("Ivo Admin", None, "admin"))
     other.open(mine)
@@ -235,7 +235,7 @@ def test_drafts_and_slices_are_for_those_they_concern(house: House, guest_of: Gu
     ada = guest_of(house.someone("Ada Engineer", source))
     for path in ("/datasets/new", mine, f"/datasets/{dataset.slug}/slices", "/datasets/nonesuch/slices"):
         ada.open(path)
-        assert ada.page.get_by_role("button", name="Go on").count() == 0
+        assert ada.page.get_by_role("button", name="Continue").count() == 0
         assert "visits" not in ada.page.content() and "clinic" not in ada.page.content(), path
     for step in ("columns", "describe", "review"):
         ines.open(mine.replace("/table", f"/{step}"))

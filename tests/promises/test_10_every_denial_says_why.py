@@ -83,7 +83,7 @@ def test_real_denials_say_why_and_what_to_do(world: World) -> None:
             assert error.advice
 
 
-def test_errors_know_nothing_of_http() -> None:
+def test_errors_do_not_depend_on_http() -> None:
     source = inspect.getsource(errors)
     assert "status" not in source
     assert "fastapi" not in source

@@ -178,7 +178,9 @@ def use_up_binary_log(server: Mariadb, handed: Handed) -> threading.Thread:
     return writing
 
 
-def test_postgresql(sessions: Sessions, world: World, worker: Worker, disk: Path, small_postgres: Postgres) -> None:
+def test_guest_filling_the_postgresql_disk_ends_in_time(
+    sessions: Sessions, world: World, worker: Worker, disk: Path, small_postgres: Postgres
+) -> None:
     signed, dataset = guest_at(world, "postgres")
     handed, elsewhere = world.issue(signed, dataset), world.issue(*world.guest()[:2])
     session, other = sessions.keep(log_in(small_postgres, handed)), sessions.keep(world.connect(elsewhere))
@@ -208,7 +210,9 @@ def test_postgresql(sessions: Sessions, world: World, worker: Worker, disk: Path
         log_in(small_postgres, handed)
 
 
-def test_mariadb(sessions: Sessions, world: World, worker: Worker, disk: Path, small_mariadb: Mariadb) -> None:
+def test_guest_filling_the_mariadb_disk_ends_in_time(
+    sessions: Sessions, world: World, worker: Worker, disk: Path, small_mariadb: Mariadb
+) -> None:
     signed, dataset = guest_at(world, "mariadb")
     handed, elsewhere = world.issue(signed, dataset), world.issue(*world.guest()[:2])
     writer, first = (world.issue(*guest_at(world, "mariadb")) for _ in range(2))
@@ -245,7 +249,7 @@ def test_mariadb(sessions: Sessions, world: World, worker: Worker, disk: Path, s
         small_mariadb.guest(handed.values)
 
 
-def test_without_room_for_its_log_postgresql_stops_and_with_it_every_session(
+def test_full_wal_disk_stops_postgresql_and_every_session(
     sessions: Sessions, world: World, worker: Worker, disk: Path, small_postgres: Postgres
 ) -> None:
     """Nobody is let in, nothing is confirmed, and once it is started again the end goes on."""
@@ -267,7 +271,7 @@ def test_without_room_for_its_log_postgresql_stops_and_with_it_every_session(
 
 
 @pytest.mark.parametrize("kind", ["postgres", "mariadb"])
-def test_whoever_comes_in_again_is_put_out_between_attempts(
+def test_reconnecting_guest_is_ended_between_attempts(
     sessions: Sessions, world: World, kind: str, request: pytest.FixtureRequest
 ) -> None:
     """Of leases whose end failed; nobody else, and it is no end."""

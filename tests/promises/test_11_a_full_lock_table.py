@@ -55,7 +55,7 @@ def kept(world: World) -> Iterator[ExitStack]:
         yield sessions
 
 
-def test_the_workers_standing_session_ends_whoever_filled_it(world: World, kept: ExitStack) -> None:
+def test_standing_session_ends_the_guest_who_filled_the_lock_table(world: World, kept: ExitStack) -> None:
     fighter, other = Fighter(world), Fighter(world)
     innocent = kept.enter_context(other.session())
     # As every five seconds.
@@ -71,7 +71,7 @@ def test_the_workers_standing_session_ends_whoever_filled_it(world: World, kept:
 
 
 @pytest.mark.parametrize("whose", ["whoever filled it", "another"])
-def test_ending_does_not_wait_for_the_next_look(world: World, kept: ExitStack, whose: str) -> None:
+def test_ending_does_not_wait_for_the_next_check(world: World, kept: ExitStack, whose: str) -> None:
     fighter, other = Fighter(world), Fighter(world)
     innocent = kept.enter_context(other.session())
     guest_limits.end_overlong(world.ender)
@@ -83,7 +83,7 @@ def test_ending_does_not_wait_for_the_next_look(world: World, kept: ExitStack, w
     assert not reads(session, ending.view)
 
 
-def test_a_worker_that_was_just_started_says_so_and_goes_on_once_there_is_room(world: World, kept: ExitStack) -> None:
+def test_newly_started_worker_reports_the_full_lock_table_and_recovers(world: World, kept: ExitStack) -> None:
     """It has no session there, and gets none before whoever filled the table is ended at the server."""
     fighter = Fighter(world)
     session = take_every_connection(world, fighter, kept)[0]
@@ -97,7 +97,7 @@ def test_a_worker_that_was_just_started_says_so_and_goes_on_once_there_is_room(w
     until(lambda: end(world, [fighter], fresh)[0] == [CONFIRMED], what="the end")
 
 
-def test_sessions_below_the_limit_do_not_fill_it_together(world: World, kept: ExitStack) -> None:
+def test_sessions_below_the_limit_cannot_fill_the_lock_table(world: World, kept: ExitStack) -> None:
     fighters, patient = [Fighter(world) for _ in range(3)], Fighter(world)
     other = kept.enter_context(patient.session())
     for number in range(9):

@@ -79,7 +79,7 @@ def written(world: World, fighter: Fighter, statements: list[str], first: tuple[
 
 
 @pytest.mark.parametrize("how", WRITING)
-def test_a_guest_writes_nothing_into_the_servers_log(world: World, talkative: None, how: str) -> None:
+def test_guest_cannot_write_to_the_server_log(world: World, talkative: None, how: str) -> None:
     fighter = Fighter(world)
     assert written(world, fighter, WRITING[how]) < 10_000
     # The next session has what a guest changed of its own role in the one before.
@@ -90,14 +90,14 @@ def test_a_guest_writes_nothing_into_the_servers_log(world: World, talkative: No
     assert written(world, fighter, WRITING[how]) > 1_000_000, "without them it would"
 
 
-def test_who_logged_in_stays_in_the_log(world: World, talkative: None) -> None:
+def test_logins_stay_in_the_server_log(world: World, talkative: None) -> None:
     fighter = Fighter(world)
     with fighter.session():
         pass
     assert f"connection authorized: user={fighter.user} " in world.stack.postgres.data.log.read_text(errors="replace")
 
 
-def test_where_nobody_gave_the_right_guests_are_made_and_ended_as_before(world: World) -> None:
+def test_guests_work_without_the_right_to_set_log_parameters(world: World) -> None:
     both = "log_min_messages, log_min_error_statement"
     with world.admin() as admin:
         admin.execute(f"REVOKE SET ON PARAMETER {both} FROM guestkey_minter")

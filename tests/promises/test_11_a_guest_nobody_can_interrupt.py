@@ -80,7 +80,7 @@ def _reading(fighter: Fighter) -> Iterator[Callable[[], float]]:
 
 
 @pytest.mark.parametrize("by", ["the worker", "OpenBao"])
-def test_a_guest_that_cannot_be_interrupted_reads_nothing_more(world: World, by: str) -> None:
+def test_uninterruptible_guest_cannot_read_after_its_end(world: World, by: str) -> None:
     other, fighter = Fighter(world), Fighter(world)
     with _deaf(fighter) as busy, _reading(fighter) as last_read:
         began = time.monotonic()

@@ -119,16 +119,14 @@ def kept(world: World) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("statement", SHUTTING)
-def test_whoever_asks_for_the_database_itself_is_ended_at_the_next_look(
-    world: World, admin: Session, statement: str
-) -> None:
+def test_guest_locking_the_database_is_ended_at_the_next_check(world: World, admin: Session, statement: str) -> None:
     fighter = Fighter(world)
     with closing(watch_session(world.ender.vault, "data")) as watch, shut(fighter, admin, statement):
         assert fighter.user in end_login_blockers(watch)
         watch_session(world.ender.vault, "data").close()
 
 
-def test_a_database_without_the_function_is_left_as_it_was(world: World, admin: Session) -> None:
+def test_database_without_the_check_function_is_unchanged(world: World, admin: Session) -> None:
     """One connected before: every log-in waits, which is said, and nothing else goes wrong."""
     fighter = Fighter(world)
     with closing(watch_session(world.ender.vault, "data")) as watch:
@@ -141,7 +139,7 @@ def test_a_database_without_the_function_is_left_as_it_was(world: World, admin: 
             admin.execute("ALTER FUNCTION guestkey_ops.later(interval) RENAME TO end_login_blockers")
 
 
-def test_both_whoever_shuts_it_and_a_reader_end_in_time(world: World, admin: Session, kept: None) -> None:
+def test_guest_blocking_logins_and_a_reader_end_in_time(world: World, admin: Session, kept: None) -> None:
     fighter, reader = Fighter(world), Fighter(world)
     with reader.session() as session, shut(fighter, admin, again=True):
         for ending in (reader, fighter):
@@ -151,7 +149,7 @@ def test_both_whoever_shuts_it_and_a_reader_end_in_time(world: World, admin: Ses
 
 
 @pytest.mark.parametrize("whose", ["whoever shuts it", "a reader"])
-def test_ending_does_not_wait_for_the_next_look(world: World, admin: Session, whose: str) -> None:
+def test_ending_does_not_wait_for_the_next_check(world: World, admin: Session, whose: str) -> None:
     fighter, reader = Fighter(world), Fighter(world)
     watcher_of(world.ender, PLACE)()
     ending = reader if whose == "a reader" else fighter
@@ -161,7 +159,7 @@ def test_ending_does_not_wait_for_the_next_look(world: World, admin: Session, wh
         assert not reads(session, ending.view)
 
 
-def test_a_reader_ends_in_time_while_a_holder_hears_no_signal(world: World, admin: Session, kept: None) -> None:
+def test_reader_ends_in_time_beside_an_uninterruptible_guest(world: World, admin: Session, kept: None) -> None:
     """Its session is told to end, and does so after its statement: its own end may need another attempt."""
     fighter, reader = Fighter(world), Fighter(world)
     with reader.session() as session, shut(fighter, admin, busy=DEAF, again=True):
@@ -170,7 +168,7 @@ def test_a_reader_ends_in_time_while_a_holder_hears_no_signal(world: World, admi
         assert not reads(session, reader.view)
 
 
-def test_another_guest_is_issued_a_credential_and_gets_in(world: World, admin: Session, kept: None) -> None:
+def test_other_guests_can_log_in_while_logins_are_blocked(world: World, admin: Session, kept: None) -> None:
     fighter, (signed, dataset, _) = Fighter(world), world.guest()
     with shut(fighter, admin, again=True):
         began = time.monotonic()
@@ -185,7 +183,9 @@ def no_session() -> None:
     WORKERS.persistent.close()
 
 
-def test_a_running_worker_looks_from_its_start(world: World, admin: Session, no_session: None, worker: Worker) -> None:
+def test_running_worker_checks_for_login_blockers(
+    world: World, admin: Session, no_session: None, worker: Worker
+) -> None:
     fighter, other = Fighter(world), Fighter(world)
     with other.session() as session:
         until(lambda: standing(admin), what="the worker's session")
@@ -200,7 +200,7 @@ def standing(admin: Session) -> bool:
     return admin.execute(idle).fetchone() != (0,)
 
 
-def test_a_session_that_broke_is_there_again(world: World, admin: Session, kept: None) -> None:
+def test_broken_standing_session_is_reopened(world: World, admin: Session, kept: None) -> None:
     """As after a restart of the server: not only when it is needed."""
     sessions = "SELECT pid FROM pg_stat_activity WHERE usename = 'guestkey_watch' AND state = 'idle in transaction'"
     # The part has a thread for each server that slices are on.
@@ -211,7 +211,7 @@ def test_a_session_that_broke_is_there_again(world: World, admin: Session, kept:
     until(lambda: set(admin.execute(sessions).fetchall()) - set(before), what="another session")
 
 
-def test_a_slice_is_made_while_a_guest_has_changed_the_database_row(world: World, kept: None) -> None:
+def test_slice_is_registered_while_a_guest_holds_the_database_row(world: World, kept: None) -> None:
     fighter = Fighter(world)
     with ExitStack() as open_sessions:
         session = open_sessions.enter_context(fighter.session())
@@ -225,7 +225,7 @@ def test_a_slice_is_made_while_a_guest_has_changed_the_database_row(world: World
         assert (states, time.monotonic() - began < FEW_SECONDS) == ({"ready"}, True)
 
 
-def test_a_guest_that_only_reads_is_left_alone(world: World, kept: None) -> None:
+def test_reading_guest_is_not_ended(world: World, kept: None) -> None:
     guest = Fighter(world)
     with guest.session() as session, closing(watch_session(world.ender.vault, "data")) as watch:
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -235,7 +235,7 @@ def test_a_guest_that_only_reads_is_left_alone(world: World, kept: None) -> None
         session.execute(f"SELECT count(*) FROM {guest.view}")
 
 
-def test_guests_stay_out_while_nobody_watches_where_that_is_set_up(world: World, stack: Stack) -> None:
+def test_guests_cannot_log_in_without_the_watch_if_configured(world: World, stack: Stack) -> None:
     guest = Fighter(world)
     WORKERS.persistent.close()
     watch_log_ins(stack)

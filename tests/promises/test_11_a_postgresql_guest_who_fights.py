@@ -102,7 +102,7 @@ def other(stack: Stack, settings: Settings, parts: Parts, ender: Parts) -> Fight
 
 
 @pytest.mark.parametrize("statement", FORBIDDEN)
-def test_a_guest_may_not(world: World, fighting: Fighter, other: Fighter, statement: str) -> None:
+def test_guest_statement_is_refused(world: World, fighting: Fighter, other: Fighter, statement: str) -> None:
     with fighting.session() as session:
         session.execute("BEGIN")
         with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.FeatureNotSupported, *NOT_HERE)):
@@ -110,7 +110,7 @@ def test_a_guest_may_not(world: World, fighting: Fighter, other: Fighter, statem
 
 
 @pytest.mark.parametrize("held", HELD_OPEN)
-def test_what_a_guest_holds_open_keeps_neither_it_nor_another(world: World, held: str) -> None:
+def test_open_transactions_and_locks_delay_no_end(world: World, held: str) -> None:
     with permissive(world), ExitStack() as open_sessions:
         other = Fighter(world)
         fighter = Fighter(world, other=other.user)
@@ -130,7 +130,7 @@ def test_what_a_guest_holds_open_keeps_neither_it_nor_another(world: World, held
     assert world.roles_of(fighter.handed.lease.id) == world.roles_of(other.handed.lease.id) == 0
 
 
-def test_another_guests_fight_keeps_nobody_in_while_it_goes_on(world: World) -> None:
+def test_fighting_guest_does_not_delay_ending_others(world: World) -> None:
     """Only the innocent one ends; whoever blocks that loses the session it blocks with, and keeps its credential."""
     with permissive(world):
         other = Fighter(world)
@@ -146,7 +146,7 @@ def test_another_guests_fight_keeps_nobody_in_while_it_goes_on(world: World) -> 
 
 
 @pytest.mark.parametrize("held", ["own password", "longer life refused", "default rights for another"])
-def test_reconnecting_in_a_loop_and_locking_again_loses(world: World, held: str) -> None:
+def test_reconnecting_and_locking_in_a_loop_is_ended(world: World, held: str) -> None:
     with permissive(world):
         other = Fighter(world)
         fighter = Fighter(world, other=other.user)
@@ -157,7 +157,7 @@ def test_reconnecting_in_a_loop_and_locking_again_loses(world: World, held: str)
             assert sessions and not any(reads(session, fighter.view) for session in sessions)
 
 
-def test_fifty_others_end_in_time_beside_one_who_fights(world: World) -> None:
+def test_fifty_guests_end_in_time_beside_a_fighting_one(world: World) -> None:
     fighters = [Fighter(world) for _ in range(11)]
     fighters += [Fighter(world, beside=fighters[n % 10 + 1]) for n in range(40)]
     with ExitStack() as open_sessions:
@@ -170,7 +170,7 @@ def test_fifty_others_end_in_time_beside_one_who_fights(world: World) -> None:
         assert not any(reads(session, fighters[0].view) for session in sessions)
 
 
-def test_openbao_ends_a_guest_who_locks_its_own_row_again_and_again(world: World) -> None:
+def test_openbao_ends_a_guest_who_keeps_locking_its_own_row(world: World) -> None:
     fighter = Fighter(world)
     with relocking(fighter.log_in, fighter.statements("own password")) as sessions:
         began = time.monotonic()
@@ -180,7 +180,7 @@ def test_openbao_ends_a_guest_who_locks_its_own_row_again_and_again(world: World
         assert not any(reads(session, fighter.view) for session in sessions)
 
 
-def test_slices_of_an_earlier_version_are_ended_by_the_statements_of_this_one(world: World) -> None:
+def test_guests_of_earlier_slices_are_ended_by_current_statements(world: World) -> None:
     fighter = Fighter(world)
     setup, slice_id = vault_of(world.settings, "setup"), world.slice_id(fighter.dataset)
     earlier = role_definition("data", fighter.names["group"]) | {"revocation_statements": ["SELECT 1"]}
@@ -207,7 +207,7 @@ OVERLONG = {
 
 
 @pytest.mark.parametrize("held", OVERLONG)
-def test_what_runs_or_holds_longer_than_allowed_is_ended(world: World, held: str) -> None:
+def test_long_queries_and_transactions_are_ended(world: World, held: str) -> None:
     fighter, patient = Fighter(world), Fighter(world)
     all_limits: dict[str, dict[str, Any]] = {
         "a statement": {"statement": timedelta(milliseconds=1)},
@@ -225,7 +225,7 @@ def test_what_runs_or_holds_longer_than_allowed_is_ended(world: World, held: str
         assert reads(other, patient.view)
 
 
-def test_the_worker_looks_at_what_guests_hold(
+def test_worker_checks_guest_limits(
     world: World, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fighter = Fighter(world)
@@ -239,7 +239,7 @@ def test_the_worker_looks_at_what_guests_hold(
     assert world.lease(fighter.handed.lease.id).state == "active", "its session, and not its lease"
 
 
-def test_guests_who_hold_every_connection_keep_the_watch_and_openbao_out_of_nothing(world: World) -> None:
+def test_exhausted_connections_do_not_block_watch_and_openbao(world: World) -> None:
     fighters = [Fighter(world)]
     with ExitStack() as open_sessions:
         with world.admin() as admin:

@@ -62,7 +62,7 @@ def _clinging(gate: Gateway, pem: str, what: str, opened: ExitStack) -> Clinging
     return made
 
 
-def test_whatever_a_guest_has_open_ends_and_another_gets_in_meanwhile(
+def test_open_connections_end_and_other_guests_connect(
     world: World, gate: Gateway, admit: Callable[..., Admitted]
 ) -> None:
     one, other = admit(), admit()
@@ -79,7 +79,7 @@ def test_whatever_a_guest_has_open_ends_and_another_gets_in_meanwhile(
         assert gate.get(one.pem, GUEST.key_pem)[0] == 400
 
 
-def test_connecting_in_a_loop_right_at_the_end_gets_nobody_past_it(
+def test_reconnecting_in_a_loop_at_the_end_is_refused(
     world: World, gate: Gateway, admit: Callable[..., Admitted]
 ) -> None:
     one, stopping = admit(), threading.Event()
@@ -108,7 +108,7 @@ def test_connecting_in_a_loop_right_at_the_end_gets_nobody_past_it(
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_session_from_before_the_end_lets_nobody_in_after_it(
+def test_tls_session_from_before_the_end_is_refused(
     world: World, gate: Gateway, admit: Callable[..., Admitted], version: ssl.TLSVersion
 ) -> None:
     one = admit()
@@ -166,7 +166,7 @@ def _aged(gate: Gateway) -> None:
         os.utime(gate.folder / name, (then, then))
 
 
-def test_what_is_open_ends_though_the_broker_is_gone(world: World, gate: Gateway) -> None:
+def test_open_connections_end_without_the_broker(world: World, gate: Gateway) -> None:
     """Nothing gets on the list then; without it nginx goes on with a certificate that has run out."""
     brief, broker = signed(world, ttl="3s"), gate.broker
     with ExitStack() as opened:
@@ -185,7 +185,7 @@ def test_what_is_open_ends_though_the_broker_is_gone(world: World, gate: Gateway
         assert [one.what for one in held if not one.over(last)] == []
 
 
-def test_connecting_in_a_loop_does_not_spend_what_the_gateway_may_ask(
+def test_connection_loop_does_not_exhaust_the_ocsp_limit(
     settings: Settings, parts: Parts, admit: Callable[..., Admitted]
 ) -> None:
     one, other = admit(), admit()
@@ -211,7 +211,7 @@ def vpn(settings: Settings, parts: Parts) -> Iterator[Gateway]:
         yield made
 
 
-def test_a_guest_that_never_renegotiates_is_looked_at_anew(
+def test_connection_without_renegotiation_is_checked_again(
     world: World, vpn: Gateway, admit: Callable[..., Admitted]
 ) -> None:
     one = admit()
@@ -231,7 +231,7 @@ def test_a_guest_that_never_renegotiates_is_looked_at_anew(
         server.says("Connection reset, restarting", "TLS handshake failed")
 
 
-def test_a_handshake_begun_before_the_end_lets_nobody_in_after_it(
+def test_handshake_started_before_the_end_is_refused(
     world: World, vpn: Gateway, admit: Callable[..., Admitted]
 ) -> None:
     """OpenVPN reads its list when it makes ready for a handshake, and a guest may take its time over one."""

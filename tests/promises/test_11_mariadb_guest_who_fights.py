@@ -192,7 +192,7 @@ def _is_over(session: Session) -> bool:
 
 
 @pytest.mark.parametrize("what", HELD)
-def test_held_open_at_the_moment_of_ending(world: World, ward: Mariadb, what: str) -> None:
+def test_open_work_at_the_time_of_ending_delays_no_end(world: World, ward: Mariadb, what: str) -> None:
     handed = _guest(world)
     first, last = HELD[what]
     with _holding(ward, handed, [statement.replace("{row}", "1") for statement in first], last) as held:
@@ -202,7 +202,7 @@ def test_held_open_at_the_moment_of_ending(world: World, ward: Mariadb, what: st
     ward.ask("UPDATE clinic.patients SET age = age WHERE id < 50")
 
 
-def test_everything_at_once_ends_and_others_are_issued_meanwhile(world: World, ward: Mariadb) -> None:
+def test_combined_attacks_end_and_others_are_issued_credentials(world: World, ward: Mariadb) -> None:
     guests = [(_guest(world), what) for what in HELD for _ in range(2)]
     held: list[Held] = []
     with ExitStack() as sessions, ThreadPoolExecutor(8) as pool:
@@ -219,7 +219,7 @@ def test_everything_at_once_ends_and_others_are_issued_meanwhile(world: World, w
     assert _end(world, meanwhile) == CONFIRMED
 
 
-def test_function_that_ignores_being_killed_answers_nobody(world: World, ward: Mariadb) -> None:
+def test_unkillable_function_returns_no_result(world: World, ward: Mariadb) -> None:
     """Its connection is cut, its user gone; the server computes on, which only a restart of it would stop."""
     handed, other = _guest(world), _guest(world)
     with _holding(ward, handed, [FOREVER], UNHEEDING) as held:
@@ -229,7 +229,7 @@ def test_function_that_ignores_being_killed_answers_nobody(world: World, ward: M
     assert not ward.ask("SELECT 1 FROM mysql.global_priv WHERE User LIKE %s", f"gk%{handed.lease.id}")
 
 
-def test_guest_that_kills_its_own_statements_is_not_taken_for_ended(world: World, ward: Mariadb) -> None:
+def test_guest_killing_its_own_statements_is_not_confirmed_ended(world: World, ward: Mariadb) -> None:
     """The server shows it like a connection that was killed."""
     handed = _guest(world)
     assert handed.values is not None
@@ -276,7 +276,7 @@ def test_guest_that_prepared_every_statement_is_ended_and_issuing_goes_on(world:
         ward.ask(f"SET GLOBAL max_prepared_stmt_count = {most}")
 
 
-def test_named_lock_that_two_guests_want_keeps_neither_in(world: World, ward: Mariadb) -> None:
+def test_named_lock_shared_by_two_guests_delays_no_end(world: World, ward: Mariadb) -> None:
     """Names of locks are the whole server's: one has it, the other waits for it, for ever."""
     holder, waiter = _guest(world), _guest(world)
     with _holding(ward, holder, ["SELECT GET_LOCK('wanted', 0)"], "") as held:
@@ -288,7 +288,7 @@ def test_named_lock_that_two_guests_want_keeps_neither_in(world: World, ward: Ma
         assert held.is_over()
 
 
-def test_killing_others_by_name_reaches_nobody(world: World, ward: Mariadb) -> None:
+def test_guest_cannot_kill_others_by_user_name(world: World, ward: Mariadb) -> None:
     """The server takes the statement, and looks only at connections that are the guest's own."""
     handed, other = _guest(world), _guest(world)
     assert handed.values is not None and other.values is not None
@@ -304,7 +304,7 @@ def _being_ended(world: World) -> bool:
         return tx.scalar(select(Lease.id).where(Lease.state == "revoking").limit(1)) is not None
 
 
-def test_openbao_that_hangs_holds_up_nobodys_end(world: World, ward: Mariadb, worker: Worker) -> None:
+def test_hanging_openbao_delays_no_end(world: World, ward: Mariadb, worker: Worker) -> None:
     """More guests than the worker has hands; OpenBao is told of them later."""
     guests = [_guest(world) for _ in range(HANDS + 4)]
     sessions = [ward.guest(one.values) for one in guests if one.values is not None]
@@ -327,7 +327,7 @@ def test_openbao_that_hangs_holds_up_nobodys_end(world: World, ward: Mariadb, wo
             session.close()
 
 
-def test_server_that_hangs_holds_one_hand_of_the_worker(world: World, ward: Mariadb, worker: Worker) -> None:
+def test_hanging_server_blocks_one_worker_thread(world: World, ward: Mariadb, worker: Worker) -> None:
     guests, elsewhere = [_guest(world) for _ in range(3 * HANDS)], world.issue(*world.guest()[:2])
     with ward.frozen(), world.connect(elsewhere) as other:
         for one in guests:
@@ -345,7 +345,7 @@ def test_server_that_hangs_holds_one_hand_of_the_worker(world: World, ward: Mari
         world.wait_for(one.lease.id, "expired", seconds=90)
 
 
-def test_changing_its_own_password_without_pause_hinders_no_ending(world: World, ward: Mariadb) -> None:
+def test_constant_password_changes_delay_no_end(world: World, ward: Mariadb) -> None:
     handed, others = _guest(world), [_guest(world) for _ in range(3)]
     stopping = threading.Event()
 

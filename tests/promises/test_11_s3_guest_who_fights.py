@@ -135,7 +135,9 @@ def status(act: Any) -> int:
 
 
 @pytest.mark.parametrize("action", ["read", "write"])
-def test_of_all_that_s3_knows_a_guest_may_do_this_and_nothing_once_ended(world: World, owner: Any, action: str) -> None:
+def test_guest_can_use_only_the_listed_s3_operations_and_none_after_the_end(
+    world: World, owner: Any, action: str
+) -> None:
     one, s3 = fighter(world, action), world.stack.store.client()
     names = sorted(set(one.s3.meta.service_model.operation_names) - ELSEWHERE)
     assert len(names) > 90
@@ -181,7 +183,7 @@ def send(s3: Any, name: str, url: str) -> int:
         return answer.status_code
 
 
-def test_no_spelling_of_a_key_leads_out_of_the_prefix(world: World, owner: Any) -> None:
+def test_object_keys_cannot_escape_the_prefix(world: World, owner: Any) -> None:
     owner.put_object(Bucket=BUCKET, Key="secret.json", Body=b'{"secret": true}')
     reader, writer = fighter(world), fighter(world, "write")
     before = outside(owner)
@@ -196,7 +198,7 @@ def test_no_spelling_of_a_key_leads_out_of_the_prefix(world: World, owner: Any) 
         assert code == 403, (listing, body)
 
 
-def test_uploads_in_thousands_and_transfers_without_end_delay_nobody(world: World, owner: Any) -> None:
+def test_thousands_of_uploads_and_endless_transfers_delay_no_end(world: World, owner: Any) -> None:
     one, reader, others = fighter(world, "write"), fighter(world), innocents(world)
     with ThreadPoolExecutor(8) as pool:
         uploads = list(pool.map(lambda n: begin_upload(one.s3, f"{PREFIX}never-{n}"), range(400)))
@@ -273,7 +275,7 @@ LOOPS = {
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_loop_that_slows_the_store_delays_neither_ends_nor_issuing(world: World, owner: Any, loop: str) -> None:
+def test_request_loop_delays_neither_ending_nor_issuing(world: World, owner: Any, loop: str) -> None:
     action, operation, of = LOOPS[loop]
     one, others, one_more = fighter(world, action), innocents(world), guest(world, "s3")
     with in_a_loop(method(one.s3, operation), [presigned(one.s3, operation, Bucket=BUCKET, **of)]):
@@ -293,7 +295,7 @@ def listable(values: Mapping[str, str]) -> bool:
     return found > 0
 
 
-def test_a_policy_that_is_nearly_full_of_ended_sessions_delays_nobody(world: World, owner: Any) -> None:
+def test_nearly_full_bucket_policy_delays_no_end(world: World, owner: Any) -> None:
     """Forty of one holder's are remembered at the most, so these are of many; there is room for those that end now."""
     others = innocents(world)
     known, lapse, full = dict[str, Denial](), lapses(time.time() + 900), ""

@@ -83,14 +83,14 @@ def _account(handed: Handed) -> str:
 
 
 @pytest.mark.parametrize("what", FIGHTS)
-def test_held_at_the_moment_of_ending(desk: Desk, what: str) -> None:
+def test_open_work_at_the_time_of_ending_delays_no_end(desk: Desk, what: str) -> None:
     handed = desk.issue("labels", "write")
     with _fighting(desk, handed, what):
         assert _end(desk, handed) == CONFIRMED
         assert running_as(_account(handed)) == []
 
 
-def test_everything_at_once_ends_and_others_are_served_meanwhile(desk: Desk, tmp_path: Path) -> None:
+def test_combined_attacks_end_and_others_are_served(desk: Desk, tmp_path: Path) -> None:
     guests: list[Handed] = []
     with ExitStack() as fights, ThreadPoolExecutor(1) as pool:
         for what in AT_ONCE:
@@ -112,7 +112,7 @@ def test_everything_at_once_ends_and_others_are_served_meanwhile(desk: Desk, tmp
         assert desk.guest(desk.issue()).gets_in()
 
 
-def test_disk_that_does_not_answer_hinders_nobody_else_and_no_end_is_claimed(desk: Desk, tmp_path: Path) -> None:
+def test_hanging_disk_affects_no_other_guest_and_confirms_no_end(desk: Desk, tmp_path: Path) -> None:
     """A process that waits for it can be killed by nobody: until it answers the lease has not ended, and says why."""
     with frozen_disk(desk.path("labels") / "in", tmp_path / "image") as freeze:
         stuck = desk.issue("labels", "write")
@@ -150,7 +150,7 @@ def _states(handed: Handed) -> list[tuple[int, str]]:
     return found
 
 
-def test_full_disk_of_the_slice_keeps_no_session(desk: Desk) -> None:
+def test_full_slice_disk_does_not_prevent_ending(desk: Desk) -> None:
     inbox = desk.path("labels") / "full"
     inbox.mkdir(exist_ok=True)
     inbox.chmod(0o777)
@@ -165,7 +165,7 @@ def test_full_disk_of_the_slice_keeps_no_session(desk: Desk) -> None:
             assert running_as(_account(handed)) == []
 
 
-def test_full_disk_of_bars_ends_sessions_and_says_why_no_end_is_confirmed(desk: Desk) -> None:
+def test_full_bar_disk_ends_sessions_and_reports_why_no_end_is_confirmed(desk: Desk) -> None:
     handed = desk.issue()
     transfer = desk.guest(handed).transfer("big")
     folder = desk.host.prefix / "run/guestkey/barred"
@@ -177,7 +177,7 @@ def test_full_disk_of_bars_ends_sessions_and_says_why_no_end_is_confirmed(desk: 
     assert _end(desk, handed) == CONFIRMED
 
 
-def test_full_disk_of_sessions_lets_nobody_in_unrecorded(desk: Desk) -> None:
+def test_full_session_disk_refuses_unrecorded_logins(desk: Desk) -> None:
     handed = desk.issue()
     guest, folder = desk.guest(handed), desk.host.prefix / "run/guestkey/sessions"
     with small_disk(folder, "size=256k,nr_inodes=1000"):
@@ -194,7 +194,7 @@ def test_full_disk_of_sessions_lets_nobody_in_unrecorded(desk: Desk) -> None:
         assert gone(transfer) < DECLARED
 
 
-def test_connections_of_a_lease_are_bounded_and_nobody_elses(desk: Desk) -> None:
+def test_connection_limit_applies_to_one_lease_only(desk: Desk) -> None:
     handed = desk.issue()
     few = configured(desk.host, "CONNECTION=", "MOST_CONNECTIONS=3\nCONNECTION=")
     with few, Fight(desk.guest(handed)) as fight, ThreadPoolExecutor(5) as pool:
@@ -215,7 +215,7 @@ def _let_in(fight: Fight) -> bool:
     return True
 
 
-def test_connections_that_never_log_in_keep_no_session_alive(desk: Desk) -> None:
+def test_connections_without_login_keep_no_session_open(desk: Desk) -> None:
     """They can use up sshd's places for log-ins; the worker's line to the host is open already."""
     handed = desk.issue()
     transfer = desk.guest(handed).transfer("big")

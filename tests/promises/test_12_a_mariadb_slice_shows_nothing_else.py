@@ -78,7 +78,7 @@ def answers(session: Session, query: str, id_: int) -> str:
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_forty_hidden_ids_are_answered_as_absent_ones(ward: Mariadb, handed: Handed, question: str) -> None:
+def test_hidden_ids_behave_like_absent_ones(ward: Mariadb, handed: Handed, question: str) -> None:
     assert handed.values is not None
     for condition in CONDITIONS:
         query = question.replace("{view}", handed.values["relation"]).replace("{condition}", condition)
@@ -92,7 +92,7 @@ def test_forty_hidden_ids_are_answered_as_absent_ones(ward: Mariadb, handed: Han
         assert len(said) == 1, said
 
 
-def test_no_definition_is_shown(guest: Session, handed: Handed) -> None:
+def test_definitions_are_not_visible(guest: Session, handed: Handed) -> None:
     assert handed.values is not None
     relation = handed.values["relation"]
     with pytest.raises(pymysql.Error):
@@ -116,7 +116,7 @@ def test_no_definition_is_shown(guest: Session, handed: Handed) -> None:
     assert views == ((relation.partition(".")[2], ""),)
 
 
-def test_another_slices_view_is_neither_read_nor_listed(world: World, guest: Session) -> None:
+def test_view_of_another_slice_is_neither_readable_nor_listed(world: World, guest: Session) -> None:
     _, others = ward_guest(world, ORDERS | {"rows": [["customer", "=", "Byron"]]})
     name = view_of(world.slice_id(others))
     with pytest.raises(pymysql.Error):

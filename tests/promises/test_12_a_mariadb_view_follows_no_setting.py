@@ -57,7 +57,7 @@ def setup(world: World, ward: Mariadb) -> Iterator[Vault]:
 
 
 @pytest.mark.parametrize("how", REFUSED)
-def test_a_view_that_a_guest_could_turn_is_refused(ward: Mariadb, setup: Vault, how: str) -> None:
+def test_view_depending_on_session_settings_is_refused(ward: Mariadb, setup: Vault, how: str) -> None:
     query, said = REFUSED[how]
     ward.ask(f"CREATE OR REPLACE VIEW followed.shown AS {query}")
     ward.ask("CREATE OR REPLACE VIEW followed.above AS SELECT a.id FROM followed.shown a")
@@ -67,20 +67,20 @@ def test_a_view_that_a_guest_could_turn_is_refused(ward: Mariadb, setup: Vault, 
 
 
 @pytest.mark.parametrize("query", ALLOWED)
-def test_a_view_that_no_guest_can_turn_is_taken(ward: Mariadb, setup: Vault, query: str) -> None:
+def test_view_independent_of_session_settings_is_accepted(ward: Mariadb, setup: Vault, query: str) -> None:
     ward.ask(f"CREATE OR REPLACE VIEW followed.shown AS {query}")
     slice_id = new_id("sl")
     register(setup, slice_id, SHOWN)
     unregister(setup, slice_id, SHOWN)
 
 
-def test_a_column_that_is_computed_as_the_session_has_it_is_refused(ward: Mariadb, setup: Vault) -> None:
+def test_generated_column_depending_on_the_session_is_refused(ward: Mariadb, setup: Vault) -> None:
     ward.ask("CREATE TABLE followed.computed (id int, late datetime AS (now()) VIRTUAL)")
     with pytest.raises(Invalid, match=r"The column late of followed\.computed calls current_timestamp"):
         register(setup, new_id("sl"), SHOWN | {"table": "computed"})
 
 
-def test_a_view_whose_definition_cannot_be_seen_is_refused(ward: Mariadb, setup: Vault) -> None:
+def test_view_with_an_unreadable_definition_is_refused(ward: Mariadb, setup: Vault) -> None:
     ward.ask("CREATE OR REPLACE VIEW followed.shown AS SELECT id FROM clinic.patients WHERE site = 'berlin'")
     ward.ask("REVOKE SHOW VIEW ON followed.* FROM guestkey_registrar@'%'")
     try:
@@ -90,7 +90,7 @@ def test_a_view_whose_definition_cannot_be_seen_is_refused(ward: Mariadb, setup:
         ward.ask("GRANT SHOW VIEW ON followed.* TO guestkey_registrar@'%'")
 
 
-def test_an_earlier_slice_whose_view_a_guest_does_turn_is_closed(world: World, ward: Mariadb, setup: Vault) -> None:
+def test_existing_slice_depending_on_session_settings_is_closed(world: World, ward: Mariadb, setup: Vault) -> None:
     ward.ask("CREATE OR REPLACE VIEW followed.shown AS SELECT id FROM clinic.patients WHERE site = 'berlin'")
     signed, dataset = ward_guest(world, SHOWN)
     handed = world.issue(signed, dataset)

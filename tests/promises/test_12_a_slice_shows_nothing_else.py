@@ -109,9 +109,7 @@ CONDITIONS = (
         " (SELECT * FROM {view} WHERE {condition}) a JOIN {view} b USING (id)",
     ],
 )
-def test_forty_hidden_ids_are_answered_as_absent_ones(
-    world: World, orders: Dataset, guest: Session, question: str
-) -> None:
+def test_hidden_ids_behave_like_absent_ones(world: World, orders: Dataset, guest: Session, question: str) -> None:
     asked = question.replace("{view}", view(world, orders))
     for condition in CONDITIONS:
         query = asked.replace("{condition}", condition)
@@ -119,7 +117,7 @@ def test_forty_hidden_ids_are_answered_as_absent_ones(
         assert len(said) == 1, said
 
 
-def test_no_definition_shows_a_literal_of_any_slice(world: World, orders: Dataset, guest: Session) -> None:
+def test_definitions_do_not_show_filter_literals(world: World, orders: Dataset, guest: Session) -> None:
     """All that a guest can read of the catalogues, whatever the table, is searched for both customers' names."""
     readable = guest.execute(
         "SELECT format('%I.%I', table_schema, table_name) FROM information_schema.tables"
@@ -146,7 +144,7 @@ def test_no_definition_shows_a_literal_of_any_slice(world: World, orders: Datase
     assert not [text for (text,) in definitions if SECRET in text or OTHER in text]
 
 
-def test_the_literals_are_read_by_the_registrar_alone(world: World, orders: Dataset, guest: Session) -> None:
+def test_only_the_registrar_can_read_filter_literals(world: World, orders: Dataset, guest: Session) -> None:
     with world.admin() as admin:
         tables = admin.execute("SELECT relname FROM pg_class WHERE relname ~ '^f_' AND relkind = 'r'").fetchall()
     assert len(tables) >= 2
@@ -156,7 +154,7 @@ def test_the_literals_are_read_by_the_registrar_alone(world: World, orders: Data
     assert guest.execute("SELECT count(*) FROM pg_stats WHERE schemaname = 'slices_private'").fetchone() == (0,)
 
 
-def test_another_slices_rows_are_not_to_be_had_from_its_function(world: World, orders: Dataset, guest: Session) -> None:
+def test_function_of_another_slice_returns_no_rows(world: World, orders: Dataset, guest: Session) -> None:
     for relation in (
         view(world, orders, "full"),
         view(world, orders, "full").replace("slices.v_", "slices_private.r_") + "()",
@@ -166,7 +164,7 @@ def test_another_slices_rows_are_not_to_be_had_from_its_function(world: World, o
 
 
 @pytest.mark.parametrize("spoil", ["statement_timeout = '1ms'", "work_mem = '64kB'", "row_security = off"])
-def test_an_error_within_names_no_literal(world: World, orders: Dataset, guest: Session, spoil: str) -> None:
+def test_errors_do_not_reveal_filter_literals(world: World, orders: Dataset, guest: Session, spoil: str) -> None:
     """Settings a guest may choose break the reading off; what is said of it holds nothing of the row filter."""
     guest.execute(f"SET {spoil}")
     try:
@@ -179,7 +177,7 @@ def test_an_error_within_names_no_literal(world: World, orders: Dataset, guest: 
 @pytest.mark.parametrize(
     "setting", ["timezone = 'Pacific/Kiritimati'", "datestyle = 'SQL, DMY'", "intervalstyle = 'sql_standard'"]
 )
-def test_no_setting_of_a_guests_moves_the_row_filter(world: World, setting: str) -> None:
+def test_session_settings_do_not_change_the_row_filter(world: World, setting: str) -> None:
     with world.admin() as admin:
         admin.execute(
             "CREATE TABLE IF NOT EXISTS clinic.moments (id int, at timestamptz, day date, lasts interval);"
@@ -198,7 +196,7 @@ def test_no_setting_of_a_guests_moves_the_row_filter(world: World, setting: str)
             assert 0 < len(seen) < 97
 
 
-def test_a_table_that_hides_rows_by_itself_is_read_behind_the_same_barrier(world: World) -> None:
+def test_row_security_tables_use_the_same_barrier(world: World) -> None:
     """Row-level security, and a view in place of a table: no row filter is ours, and rows are hidden all the same."""
     with world.admin() as admin:
         admin.execute(
@@ -220,7 +218,7 @@ def test_a_table_that_hides_rows_by_itself_is_read_behind_the_same_barrier(world
             assert len(said) == 1, said
 
 
-def test_the_faster_form_hides_rows_and_literals_and_tells_of_hidden_rows(world: World) -> None:
+def test_fast_slice_hides_rows_and_literals_but_reveals_existence(world: World) -> None:
     """What docs and portal say of it: this test fails should it ever stop telling, and then they must say so."""
     with world.admin() as admin:
         admin.execute(_TABLE)

@@ -184,7 +184,7 @@ def hand(world: World, binding: dict[str, Any]) -> tuple[Dataset, Handed, str]:
     return dataset, world.issue(signed, dataset), view_of(world.slice_id(dataset))
 
 
-def test_every_parameter_a_user_may_set_is_held_or_changes_nothing(world: World) -> None:
+def test_every_user_parameter_is_pinned_or_harmless(world: World) -> None:
     with world.admin() as admin:
         found = admin.execute("SELECT name, category FROM pg_settings WHERE context = 'user'").fetchall()
     assert len(found) > 100
@@ -195,7 +195,7 @@ def test_every_parameter_a_user_may_set_is_held_or_changes_nothing(world: World)
 
 @pytest.mark.parametrize("how", REFUSED)
 @pytest.mark.parametrize("fast", [False, True])
-def test_a_view_that_a_guest_could_turn_is_refused(world: World, setup: Vault, how: str, *, fast: bool) -> None:
+def test_view_depending_on_session_settings_is_refused(world: World, setup: Vault, how: str, *, fast: bool) -> None:
     query, said = REFUSED[how]
     binding = make_view(world, query)
     with pytest.raises(Invalid, match=re.escape(said)) as refused:
@@ -212,7 +212,7 @@ def test_a_view_that_a_guest_could_turn_is_refused(world: World, setup: Vault, h
 
 
 @pytest.mark.parametrize("how", [*ALLOWED, *FORMATTED])
-def test_a_view_that_no_guest_can_turn_is_taken(world: World, setup: Vault, how: str) -> None:
+def test_view_independent_of_session_settings_is_accepted(world: World, setup: Vault, how: str) -> None:
     binding, slice_id = make_view(world, ({**ALLOWED, **FORMATTED})[how]), new_id("sl")
     register(setup, slice_id, binding)
     unregister(setup, slice_id, binding)
@@ -226,7 +226,7 @@ def test_a_view_that_no_guest_can_turn_is_taken(world: World, setup: Vault, how:
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_policies_count_where_they_apply_to_the_registrar(world: World, setup: Vault, *, fast: bool) -> None:
+def test_only_row_policies_that_apply_to_the_registrar_are_checked(world: World, setup: Vault, *, fast: bool) -> None:
     follows = "USING (tenant = current_setting('app.tenant', true))"
     with world.admin() as admin:
         admin.execute("ALTER TABLE clinic.tenants ENABLE ROW LEVEL SECURITY")
@@ -244,7 +244,7 @@ def test_policies_count_where_they_apply_to_the_registrar(world: World, setup: V
     unregister(setup, slice_id, binding)
 
 
-def test_nothing_a_guest_sets_changes_a_row_or_a_value(world: World, setup: Vault) -> None:
+def test_session_settings_change_no_row_or_value(world: World, setup: Vault) -> None:
     binding = make_view(world, EVERYTHING)
     with world.admin() as admin:
         found = admin.execute("SELECT attname FROM pg_attribute WHERE attrelid = 'followed.shown'::regclass")
@@ -270,7 +270,7 @@ def test_nothing_a_guest_sets_changes_a_row_or_a_value(world: World, setup: Vaul
     assert turned > 9, "the same settings do change the view itself"
 
 
-def test_no_plan_of_what_is_hidden_is_printed(world: World, setup: Vault) -> None:
+def test_plans_of_hidden_parts_are_not_printed(world: World, setup: Vault) -> None:
     with world.admin() as admin:
         oid = admin.execute("SELECT 'clinic.tenants'::regclass::oid::bigint").fetchone()
     assert oid
@@ -288,7 +288,7 @@ def test_no_plan_of_what_is_hidden_is_printed(world: World, setup: Vault) -> Non
 
 
 @pytest.mark.parametrize("what", ["policy", "view", "view below", "function"])
-def test_a_slice_that_begins_to_follow_a_setting_is_closed(world: World, setup: Vault, what: str) -> None:
+def test_slice_that_starts_to_depend_on_a_setting_is_closed(world: World, setup: Vault, what: str) -> None:
     with world.admin() as admin:
         admin.execute(
             "CREATE VIEW followed.below AS SELECT id, tenant FROM clinic.tenants WHERE tenant = followed.first();"
@@ -319,7 +319,7 @@ def test_a_slice_that_begins_to_follow_a_setting_is_closed(world: World, setup: 
         register(setup, slice_id, CLINIC | table | {"columns": ["id"]})
 
 
-def test_a_slice_that_an_earlier_version_registered_is_closed_with_the_reason(world: World, setup: Vault) -> None:
+def test_unsafe_slice_of_an_earlier_version_is_closed_with_the_reason(world: World, setup: Vault) -> None:
     binding = make_view(world, "SELECT id FROM {t} WHERE tenant = 'acme'")
     dataset, _, _ = hand(world, binding)
     slice_id = world.slice_id(dataset)
@@ -333,7 +333,7 @@ def test_a_slice_that_an_earlier_version_registered_is_closed_with_the_reason(wo
     assert closed == "changed" and "The view followed.shown calls current_setting" in said
 
 
-def test_an_owner_vouches_for_a_function_and_its_change_closes_the_slice(world: World, setup: Vault) -> None:
+def test_function_marked_safe_is_accepted_and_its_change_closes_the_slice(world: World, setup: Vault) -> None:
     with world.admin() as admin:
         admin.execute(
             "CREATE FUNCTION followed.vouched() RETURNS text LANGUAGE sql STABLE AS $$SELECT 'acme'$$;"

@@ -137,7 +137,7 @@ def test_a_changed_table_closes_the_slice_until_its_owner_confirms(watched: Watc
     assert watched.world.events(changed.id).count("slice.changed") == 1
 
 
-def test_the_owner_has_one_act_to_open_it_again(watched: Watched) -> None:
+def test_owner_confirms_the_changed_table_in_one_step(watched: Watched) -> None:
     watched.change(CHANGES["dropped and made again"][0])
     watched.look()
     world, slug = watched.world, watched.dataset.slug
@@ -164,7 +164,7 @@ def test_a_running_worker_notices_within_a_minute(watched: Watched, worker: Work
     watched.world.wait_for(watched.handed.lease.id, "revoked", seconds=30)
 
 
-def test_what_an_earlier_version_registered_is_made_again_and_stays_open(watched: Watched) -> None:
+def test_slice_of_an_earlier_version_is_rebuilt_and_stays_open(watched: Watched) -> None:
     watched.world.change(Slice, watched.slice_id, seen=None)
     watched.look()
     again = watched.slice_()
@@ -173,7 +173,7 @@ def test_what_an_earlier_version_registered_is_made_again_and_stays_open(watched
     assert watched.world.lease(watched.handed.lease.id).state == "active"
 
 
-def test_ordinary_work_on_a_table_is_no_change(world: World) -> None:
+def test_ordinary_table_use_is_not_a_change(world: World) -> None:
     """Rows, indexes, statistics, another column: of PostgreSQL's tables, which can be told by more than a time."""
     with world.admin() as admin:
         for statement in _MAKE:
@@ -189,7 +189,7 @@ def test_ordinary_work_on_a_table_is_no_change(world: World) -> None:
         assert tx.get_one(Slice, world.slice_id(dataset)).state == "ready"
 
 
-def test_another_time_zone_of_the_server_is_no_change(watched: Watched, request: pytest.FixtureRequest) -> None:
+def test_server_time_zone_change_is_not_a_table_change(watched: Watched, request: pytest.FixtureRequest) -> None:
     """Moments are shown in the zone that a server, a database or a log-in is set to."""
     if request.node.callspec.params["watched"] == "mariadb":
         elsewhere, back = ["SET GLOBAL time_zone = '+05:30'"], ["SET GLOBAL time_zone = 'SYSTEM'"]
@@ -223,7 +223,7 @@ def test_another_time_zone_of_the_server_is_no_change(watched: Watched, request:
             watched.run(statement)
 
 
-def test_a_view_made_by_an_earlier_version_that_reads_a_table_of_another_name_is_closed(world: World) -> None:
+def test_earlier_slice_reading_a_renamed_table_is_closed(world: World) -> None:
     """Registered before anything was kept of its table: what its view reads is held against the names it should."""
     with world.admin() as admin:
         admin.execute("DROP TABLE IF EXISTS clinic.early_13_old CASCADE")

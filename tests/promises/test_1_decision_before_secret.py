@@ -12,7 +12,7 @@ from broker.models import Event, Lease
 from tests.support.world import World
 
 
-def test_the_decision_and_the_pending_lease_are_committed_before_the_secret_is_made(world: World) -> None:
+def test_decision_and_pending_lease_are_committed_before_the_secret(world: World) -> None:
     signed, dataset, grant = world.guest()
     seen: dict[str, object] = {}
     original = world.parts.vault.database_credential
@@ -35,7 +35,7 @@ def test_the_decision_and_the_pending_lease_are_committed_before_the_secret_is_m
     assert handed.lease.state == "active"
 
 
-def test_a_denial_makes_no_lease_and_asks_no_backend(world: World) -> None:
+def test_denial_creates_no_lease_and_contacts_no_backend(world: World) -> None:
     vendor = world.vendor()
     signed, dataset = world.person(vendor), world.dataset(vendor)
 
@@ -53,7 +53,7 @@ def test_a_denial_makes_no_lease_and_asks_no_backend(world: World) -> None:
         assert event.kind == "decision.denied"
 
 
-def test_an_event_that_cannot_be_written_means_it_does_not_happen(world: World) -> None:
+def test_change_fails_if_its_event_cannot_be_written(world: World) -> None:
     signed, dataset, grant = world.guest()
 
     def full(*_: object, **__: object) -> str:

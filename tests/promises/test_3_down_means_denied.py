@@ -40,7 +40,7 @@ def again(call: Callable[[], object], *, seconds: float = 15) -> None:
             time.sleep(0.3)
 
 
-def test_openbao_down(world: World) -> None:
+def test_openbao_down_denies_and_recovers(world: World) -> None:
     signed, dataset, grant = world.guest()
     # Asked once in a process; from then on it is the issue itself that meets a key store that is gone.
     witness.check_once(world.parts)
@@ -55,7 +55,7 @@ def test_openbao_down(world: World) -> None:
     again(lambda: world.issue(signed, dataset))
 
 
-def test_openbao_hanging_while_many_ask(world: World) -> None:
+def test_hanging_openbao_denies_many_requests_in_time(world: World) -> None:
     """More than there are places to wait at: whose turn does not come is told so in time as well."""
     vendor = world.vendor()
     dataset, guests = world.dataset(vendor), [world.person(vendor) for _ in range(24)]
@@ -73,7 +73,7 @@ def test_openbao_hanging_while_many_ask(world: World) -> None:
     again(lambda: world.issue(guests[1], dataset))
 
 
-def test_postgresql_frozen(world: World) -> None:
+def test_frozen_postgresql_denies_in_time(world: World) -> None:
     signed, dataset, _ = world.guest()
     world.stack.postgres.freeze()
     try:
@@ -83,7 +83,7 @@ def test_postgresql_frozen(world: World) -> None:
     again(lambda: world.issue(signed, dataset))
 
 
-def test_postgresql_gone(world: World) -> None:
+def test_missing_postgresql_denies_in_time(world: World) -> None:
     signed, dataset, _ = world.guest()
     world.stack.postgres.stop()
     try:
@@ -93,7 +93,7 @@ def test_postgresql_gone(world: World) -> None:
     again(lambda: world.issue(signed, dataset))
 
 
-def test_postgresql_freezing_while_openbao_makes_the_user(world: World) -> None:
+def test_postgresql_frozen_during_issue_denies(world: World) -> None:
     signed, dataset, grant = world.guest()
     kind_issue = world.parts.vault.database_credential
 
@@ -119,7 +119,7 @@ def test_postgresql_freezing_while_openbao_makes_the_user(world: World) -> None:
     assert world.roles_of(lease.id) == 0
 
 
-def test_rules_broken(world: World) -> None:
+def test_broken_rules_deny_everything(world: World) -> None:
     signed, dataset, _ = world.guest()
     with world.database.transaction() as tx:
         good = tx.scalars(select(PolicyInForce)).one()

@@ -93,7 +93,7 @@ def test_everything_of_a_suspended_vendor_ends(world: World, worker: Worker) -> 
         open_one.close()
 
 
-def test_what_is_resumed_comes_back_without_credentials(world: World, worker: Worker) -> None:
+def test_resumed_vendor_has_no_live_credentials(world: World, worker: Worker) -> None:
     signed, dataset, _ = world.guest()
     vendor_id = signed.caller.vendor_id or ""
     lease_id = world.issue(signed, dataset).lease.id

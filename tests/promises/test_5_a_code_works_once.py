@@ -38,7 +38,7 @@ def spellings(code: str) -> list[str]:
 
 
 @pytest.mark.parametrize("first", range(7))
-def test_in_any_spelling(world: World, first: int) -> None:
+def test_code_works_once_in_any_spelling(world: World, first: int) -> None:
     signed, secret = with_app(world)
     written = spellings(pyotp.TOTP(secret).at(world.now()))
     totp.prove(world.parts, signed.caller, written[first])
@@ -47,7 +47,7 @@ def test_in_any_spelling(world: World, first: int) -> None:
             totp.prove(world.parts, signed.caller, other)
 
 
-def test_from_two_replicas_at_once(world: World) -> None:
+def test_code_works_once_at_two_replicas(world: World) -> None:
     signed, secret = with_app(world)
     replicas = [Parts.build(world.settings, identity="issuer") for _ in range(2)]
     code = pyotp.TOTP(secret).at(world.now())
@@ -76,7 +76,7 @@ def test_an_older_code_than_the_last_one_used_is_refused(world: World) -> None:
         totp.prove(world.parts, signed.caller, pyotp.TOTP(secret).at(now - timedelta(seconds=30)))
 
 
-def test_wrong_codes_lock_out_and_the_right_one_then_does_not_help(world: World) -> None:
+def test_locked_factor_refuses_the_correct_code(world: World) -> None:
     signed, secret = with_app(world)
     for _ in range(world.settings.factor_max_failures):
         with pytest.raises(Invalid):
@@ -89,7 +89,7 @@ def test_wrong_codes_lock_out_and_the_right_one_then_does_not_help(world: World)
     totp.prove(world.parts, signed.caller, pyotp.TOTP(secret).at(world.now()))
 
 
-def test_the_secret_is_kept_wrapped_for_its_person_only(world: World) -> None:
+def test_totp_secret_is_encrypted_for_its_person(world: World) -> None:
     signed, secret = with_app(world)
     other, _ = with_app(world)
     with world.database.transaction() as tx:

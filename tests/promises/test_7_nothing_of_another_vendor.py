@@ -147,7 +147,7 @@ def _seen(answer: httpx.Response) -> tuple[int, Any]:
 
 
 @pytest.mark.parametrize("who", ["engineer", "lead", "service"])
-def test_what_is_theirs_reads_like_what_is_nobodys(
+def test_objects_of_another_vendor_look_nonexistent(
     sides: Sides, replica: Replica, client_of: ClientOf, who: str
 ) -> None:
     api = client_of(sides.askers[who])
@@ -173,7 +173,7 @@ def test_what_is_theirs_reads_like_what_is_nobodys(
 
 
 @pytest.mark.parametrize("who", ["engineer", "lead", "service"])
-def test_filters_and_lists_show_nothing_of_theirs(sides: Sides, client_of: ClientOf, who: str) -> None:
+def test_filters_and_lists_show_nothing_of_another_vendor(sides: Sides, client_of: ClientOf, who: str) -> None:
     api = client_of(sides.askers[who])
     filters = {
         "/grants": ("dataset", "person"),
@@ -197,7 +197,9 @@ def test_filters_and_lists_show_nothing_of_theirs(sides: Sides, client_of: Clien
         assert not [value for value in theirs if value in text], path
 
 
-def test_asking_for_their_dataset_reads_like_asking_for_none(world: World, sides: Sides, client_of: ClientOf) -> None:
+def test_requesting_another_vendors_dataset_looks_like_a_missing_one(
+    world: World, sides: Sides, client_of: ClientOf
+) -> None:
     api = client_of(sides.askers["lead"])
     for path, body in (
         ("/leases", {"dataset": "{slug}", "slice": "deidentified"}),

@@ -45,14 +45,14 @@ def _is_page(route: APIRoute) -> bool:
     return not route.operation_id
 
 
-def test_every_act_of_the_api_is_listed_once(replica: Replica) -> None:
+def test_every_mutating_api_route_is_listed_once(replica: Replica) -> None:
     acts = [str(route.operation_id) for route in _changing(replica.app) if not _is_page(route)]
     listed = _listed("Acts of the API")
     assert len(acts) > 70 and len(listed) == len(set(listed)), "an act is listed twice"
     assert set(listed) == set(acts)
 
 
-def test_every_form_is_listed_with_the_act_it_does(replica: Replica) -> None:
+def test_every_portal_form_is_listed_with_its_api_route(replica: Replica) -> None:
     forms = {route.path for route in _changing(replica.app) if _is_page(route)}
     assert len(forms) > 50 and set(_listed("Pages")) == forms
     acts = set(_listed("Acts of the API"))
@@ -72,7 +72,7 @@ def test_every_command_of_the_server_is_listed() -> None:
     assert set(_listed("Commands on the server")) == commands | groups
 
 
-def test_every_act_for_two_names_a_test_in_which_one_alone_is_refused() -> None:
+def test_every_two_person_change_names_a_test_refusing_one_person() -> None:
     tests = "".join(file.read_text(encoding="utf-8") for file in Path(__file__).parent.glob("test_9_*.py"))
     for line in _table("Acts of the API"):
         if line[3].startswith("two"):
@@ -81,7 +81,7 @@ def test_every_act_for_two_names_a_test_in_which_one_alone_is_refused() -> None:
             assert all(f"def {name}(" in tests for name in named), (line[0], named)
 
 
-def test_every_act_that_a_second_person_carries_out_is_marked() -> None:
+def test_every_proposed_change_is_marked() -> None:
     """An act that is proposed but not marked as taking two would be one that nobody tested."""
     marked = " ".join(line[0] for line in _table("Acts of the API") if line[3].startswith("two"))
     operations = {

@@ -71,7 +71,7 @@ ACTS: dict[str, Callable[[World, Provider], Act]] = {
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_one_admin_alone_gets_nowhere(world: World, client_of: ClientOf, provider: Provider, name: str) -> None:
+def test_one_admin_alone_cannot_create_access(world: World, client_of: ClientOf, provider: Provider, name: str) -> None:
     first, second = (client_of(world.person(roles=("admin",))) for _ in range(2))
     act = ACTS[name](world, provider)
 
@@ -95,7 +95,7 @@ def _ask(client: httpx.Client, slug: str, **more: Any) -> httpx.Response:
 
 
 @pytest.mark.parametrize("role", [(), ("admin",)])
-def test_nobody_approves_their_own_request(world: World, client_of: ClientOf, role: tuple[str, ...]) -> None:
+def test_own_request_cannot_be_approved(world: World, client_of: ClientOf, role: tuple[str, ...]) -> None:
     owner = world.person(roles=role)
     dataset, client = world.dataset(owner=owner), client_of(owner)
     asked = _ask(client, dataset.slug)
@@ -106,7 +106,7 @@ def test_nobody_approves_their_own_request(world: World, client_of: ClientOf, ro
         assert tx.execute(select(func.count()).where(Grant.dataset_id == dataset.id)).scalar_one() == 0
 
 
-def test_nobody_raises_themselves(world: World, client_of: ClientOf) -> None:
+def test_own_role_cannot_be_raised(world: World, client_of: ClientOf) -> None:
     admin, vendor = world.person(roles=("admin",)), world.vendor()
     lead = world.person(vendor, roles=("lead",))
     team, dataset = world.team(vendor), world.dataset(vendor)

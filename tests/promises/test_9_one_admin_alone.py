@@ -81,7 +81,7 @@ def _patch(scene: Scene, who: Signed, body: Any) -> httpx.Response:
 
 
 @pytest.mark.parametrize("agreeing", ["owner", "second"])
-def test_a_new_owner_takes_the_owner_or_a_second_admin(scene: Scene, agreeing: str) -> None:
+def test_owner_change_needs_the_owner_or_a_second_admin(scene: Scene, agreeing: str) -> None:
     new = scene.world.person()
     proposal = scene.waits(_patch(scene, scene.first, {"owner": new.id}))
     assert scene.kept(Dataset, scene.dataset.id).owner_id == scene.owner.id
@@ -94,13 +94,13 @@ def test_a_new_owner_takes_the_owner_or_a_second_admin(scene: Scene, agreeing: s
         assert scene.told(scene.owner, "dataset.changed"), "whom it was taken from is told"
 
 
-def test_an_admin_who_owns_a_dataset_does_not_give_it_away_alone(scene: Scene) -> None:
+def test_admin_owning_a_dataset_cannot_change_its_owner_alone(scene: Scene) -> None:
     scene.world.change(Dataset, scene.dataset.id, owner_id=scene.first.id)
     scene.waits(_patch(scene, scene.first, {"owner": scene.world.person().id}))
     assert scene.kept(Dataset, scene.dataset.id).owner_id == scene.first.id
 
 
-def test_other_people_decide_nothing_about_a_dataset(scene: Scene) -> None:
+def test_unrelated_people_cannot_approve_dataset_changes(scene: Scene) -> None:
     proposal = scene.waits(_patch(scene, scene.first, {"labels": []}))
     for outsider in (scene.world.person(), scene.guest, scene.world.person(roles=("auditor",))):
         assert scene.agree(outsider, proposal).status_code == 403
@@ -113,7 +113,7 @@ def test_other_people_decide_nothing_about_a_dataset(scene: Scene) -> None:
     assert scene.api(scene.owner).get(f"/proposals/{proposal}").json()["may_approve"]
 
 
-def test_labels_take_two_and_whoever_proposed_them_reads_nothing(scene: Scene) -> None:
+def test_label_change_needs_two_and_its_proposer_cannot_read(scene: Scene) -> None:
     world, dataset = scene.world, scene.world.dataset(owner=scene.owner, labels=CONFIDENTIAL)
     world.grant(dataset, scene.first, "trainer")
     scene.dataset = dataset
@@ -135,7 +135,7 @@ def test_labels_take_two_and_whoever_proposed_them_reads_nothing(scene: Scene) -
     assert scene.kept(Dataset, dataset.id).labelled_by == [scene.second.id]
 
 
-def test_a_live_lease_ends_when_its_holder_relabelled_the_dataset(scene: Scene) -> None:
+def test_lease_ends_when_its_holder_changed_the_labels(scene: Scene) -> None:
     world = scene.world
     admin, dataset = _granted_admin(scene)
     handed = world.issue(admin, dataset)
@@ -150,7 +150,7 @@ def _granted_admin(scene: Scene) -> tuple[Signed, Dataset]:
     return scene.first, dataset
 
 
-def test_a_longer_retention_takes_two_and_a_shorter_one_does_not(scene: Scene) -> None:
+def test_longer_retention_needs_two_and_shorter_does_not(scene: Scene) -> None:
     api = scene.first
     assert _patch(scene, api, {"retention_until": "2031-01-01T00:00:00Z"}).status_code == 200
     assert _patch(scene, api, {"retention_until": "2030-01-01T00:00:00Z"}).status_code == 200
@@ -165,7 +165,7 @@ def _add(scene: Scene, who: Signed, slug: str, name: str = "everything", binding
     return scene.api(who).post(f"/datasets/{slug}/slices", json=body)
 
 
-def test_a_slice_of_a_dataset_that_somebody_holds_takes_two(scene: Scene) -> None:
+def test_slice_of_a_dataset_with_grants_needs_two(scene: Scene) -> None:
     proposal = scene.waits(_add(scene, scene.first, scene.dataset.slug))
     assert _add(scene, scene.first, scene.dataset.slug).json()["code"] == "proposed_already"
     names = {item["name"] for item in scene.api(scene.owner).get(f"/datasets/{scene.dataset.slug}").json()["slices"]}
@@ -177,14 +177,14 @@ def test_a_slice_of_a_dataset_that_somebody_holds_takes_two(scene: Scene) -> Non
     assert scene.world.events(made.id)[0] == "slice.added"
 
 
-def test_a_slice_added_before_anybody_holds_anything_is_told_to_the_owner(scene: Scene) -> None:
+def test_slice_of_a_dataset_without_grants_notifies_the_owner(scene: Scene) -> None:
     quiet = scene.world.dataset(owner=scene.owner, register=False)
     table = f"t{new_id('x')[-8:]}"
     assert _add(scene, scene.first, quiet.slug, table).status_code == 201
     assert scene.told(scene.owner, "slice.added")
 
 
-def test_a_request_that_waits_counts_like_a_grant(scene: Scene) -> None:
+def test_pending_request_counts_like_a_grant(scene: Scene) -> None:
     world, quiet = scene.world, scene.world.dataset(owner=scene.owner)
     body = {"dataset": quiet.slug, "role": "annotator", "slice": "deidentified", "purpose": "x", "period": 3600}
     assert scene.api(scene.first).post("/requests", json=body).status_code == 201
@@ -194,7 +194,7 @@ def test_a_request_that_waits_counts_like_a_grant(scene: Scene) -> None:
 
 @pytest.mark.parametrize("labels", [(), (*CONFIDENTIAL, "classification:internal")])
 @pytest.mark.parametrize("retired", [False, True])
-def test_the_same_table_under_laxer_labels_takes_two(scene: Scene, retired: bool, labels: tuple[str, ...]) -> None:
+def test_same_table_in_another_dataset_needs_two(scene: Scene, retired: bool, labels: tuple[str, ...]) -> None:
     """A new dataset of one's own over another's table would be a way round its owner, also once that is retired."""
     table = {**CLINIC, "table": f"t{new_id('x')[-8:]}", "columns": ["id"]}
     guarded = scene.world.dataset(owner=scene.owner, labels=CONFIDENTIAL, register=False, slices={"all": table})
@@ -215,7 +215,7 @@ def test_the_same_table_under_laxer_labels_takes_two(scene: Scene, retired: bool
     assert scene.agree(scene.second, proposal).status_code == 200
 
 
-def test_whoever_bound_a_slice_does_not_decide_in_an_owners_place(scene: Scene) -> None:
+def test_admin_who_bound_a_slice_cannot_decide_for_the_owner(scene: Scene) -> None:
     """Another admin added the dataset, so that binding it and letting an accomplice in were one's own alone."""
     world, guest = scene.world, scene.guest
     lax = {
@@ -242,7 +242,7 @@ def test_whoever_bound_a_slice_does_not_decide_in_an_owners_place(scene: Scene) 
     assert third.status_code == 201, third.text
 
 
-def test_nobody_but_the_owner_binds_a_slice_in_the_faster_form(scene: Scene) -> None:
+def test_only_the_owner_can_set_a_slice_fast(scene: Scene) -> None:
     quiet = scene.world.dataset(owner=scene.owner, register=False, slices={})
     fast = {**CLINIC, "table": f"t{new_id('x')[-8:]}", "columns": ["id"], "fast": True}
     refused = scene.api(scene.first).post(f"/datasets/{quiet.slug}/slices", json={"name": "all", "binding": fast})
@@ -252,7 +252,7 @@ def test_nobody_but_the_owner_binds_a_slice_in_the_faster_form(scene: Scene) -> 
     assert own.status_code in (201, 202), own.text
 
 
-def test_whoever_bound_a_slice_reads_nothing_of_it(scene: Scene) -> None:
+def test_admin_who_bound_a_slice_cannot_read_it(scene: Scene) -> None:
     admin, dataset = _granted_admin(scene)
     world = scene.world
     world.change(Slice, world.slice_id(dataset), bound_by=admin.id)
@@ -279,7 +279,7 @@ def test_whoever_bound_a_slice_reads_nothing_of_it(scene: Scene) -> None:
     assert "bound_by_you" in {reason.code for reason in denied.value.decision.reasons}, "whoever knows its secret"
 
 
-def test_a_secret_that_opens_something_takes_two(scene: Scene) -> None:
+def test_secret_of_a_service_with_access_needs_two(scene: Scene) -> None:
     world, service = scene.world, scene.world.service(scene.world.vendor())
     world.grant(scene.dataset, service)
     rotate = f"/services/{service.id}/rotate-secret"
@@ -295,14 +295,14 @@ def test_a_secret_that_opens_something_takes_two(scene: Scene) -> None:
     assert scene.told(scene.owner, "service.secret_rotated")
 
 
-def test_the_vendors_lead_replaces_the_secret_of_its_own_service(scene: Scene) -> None:
+def test_lead_can_rotate_the_secret_of_their_vendors_service(scene: Scene) -> None:
     world, vendor = scene.world, scene.world.vendor()
     lead, service = world.person(vendor, roles=("lead",)), world.service(vendor)
     world.grant(scene.dataset, service)
     assert scene.api(lead).post(f"/services/{service.id}/rotate-secret").status_code == 200
 
 
-def test_whoever_was_shown_a_secret_does_not_approve_for_its_service(scene: Scene) -> None:
+def test_person_who_saw_the_secret_cannot_approve_for_the_service(scene: Scene) -> None:
     world, service = scene.world, scene.world.service()
     dataset = world.dataset(owner=scene.first)
     assert scene.api(scene.first).post(f"/services/{service.id}/rotate-secret").status_code == 200
@@ -313,7 +313,7 @@ def test_whoever_was_shown_a_secret_does_not_approve_for_its_service(scene: Scen
     assert refused.json()["code"] == "self_decision"
 
 
-def test_a_team_that_holds_a_grant_takes_two(scene: Scene) -> None:
+def test_member_of_a_team_with_a_grant_needs_two(scene: Scene) -> None:
     world, vendor = scene.world, scene.world.vendor()
     team, joiner = world.team(vendor), world.person(vendor)
     world.grant(scene.dataset, team)
@@ -329,7 +329,7 @@ def test_a_team_that_holds_a_grant_takes_two(scene: Scene) -> None:
     assert scene.agree(scene.first, asked.json()["id"]).status_code == 200
 
 
-def test_whoever_invited_somebody_does_not_confirm_them(scene: Scene) -> None:
+def test_inviting_admin_cannot_confirm_the_person(scene: Scene) -> None:
     world = scene.world
     joined = world.person(status="pending")
     world.change(Person, joined.id, invited_by=scene.first.id)
@@ -338,7 +338,7 @@ def test_whoever_invited_somebody_does_not_confirm_them(scene: Scene) -> None:
     assert scene.api(scene.second).post(f"/people/{joined.id}/confirm").status_code == 200
 
 
-def test_suspending_and_letting_in_again_confirms_nobody(world: World, client_of: ClientOf) -> None:
+def test_suspend_and_resume_does_not_confirm_a_person(world: World, client_of: ClientOf) -> None:
     admin, joined = world.person(roles=("admin",)), world.person(status="pending")
     world.change(Person, joined.id, invited_by=admin.id)
     with world.database.transaction() as tx:
@@ -348,7 +348,7 @@ def test_suspending_and_letting_in_again_confirms_nobody(world: World, client_of
     assert api.post(f"/people/{joined.id}/resume", json={"reason": "x"}).json()["status"] == "pending"
 
 
-def test_whoever_suspended_the_owner_does_not_decide_in_their_place(scene: Scene) -> None:
+def test_admin_who_suspended_the_owner_cannot_decide(scene: Scene) -> None:
     vendor = scene.world.vendor()
     dataset = scene.world.dataset(vendor, owner=scene.owner)
     guest = scene.world.person(vendor)
@@ -364,17 +364,17 @@ def test_whoever_suspended_the_owner_does_not_decide_in_their_place(scene: Scene
         assert tx.scalars(select(Grant.approved_by).where(Grant.request_id == request)).one() == scene.second.id
 
 
-def test_nobody_who_lost_their_part_is_one_of_the_two(scene: Scene) -> None:
+def test_former_owner_or_admin_does_not_count_as_second_person(scene: Scene) -> None:
     new = scene.world.person()
     proposal = scene.waits(_patch(scene, scene.first, {"labels": []}))
     scene.world.change(Dataset, scene.dataset.id, owner_id=new.id)
     assert scene.agree(scene.owner, proposal).status_code == 403, "an owner no longer"
     scene.world.change(Person, scene.first.id, status="suspended")
     gone = scene.agree(scene.second, proposal)
-    assert gone.status_code == 403 and "may not propose it any more" in gone.text
+    assert gone.status_code == 403 and "is no longer allowed to" in gone.text
 
 
-def test_the_reasons_are_in_the_facts(scene: Scene) -> None:
+def test_approval_facts_include_the_reasons(scene: Scene) -> None:
     """What the gate says rests on nothing that is not in its facts."""
     with scene.world.database.transaction() as tx:
         facts = gather(tx, scene.guest.caller, Ask(scene.dataset.slug)).facts
@@ -383,7 +383,7 @@ def test_the_reasons_are_in_the_facts(scene: Scene) -> None:
     assert {item.bound_by for item in facts.dataset.slices} == {None}
 
 
-def test_datasets_made_here_remember_who_labelled_them(scene: Scene) -> None:
+def test_dataset_records_who_chose_its_labels(scene: Scene) -> None:
     body = {"slug": f"own-{new_id('x')[-8:]}", "title": "Own", "labels": ["classification:internal"]}
     made = scene.api(scene.first).post("/datasets", json=body).json()
     assert scene.kept(Dataset, made["id"]).labelled_by == [scene.first.id]

@@ -14,7 +14,7 @@ __all__ = ["asked", "gate"]
 pytestmark = pytest.mark.usefixtures("worker")
 
 
-def test_a_lease_brings_its_key_or_certifies_yours(world: World, replica: Replica, gate: Gateway) -> None:
+def test_lease_creates_a_key_or_certifies_yours(world: World, replica: Replica, gate: Gateway) -> None:
     vendor = world.vendor()
     signed = world.person(vendor)
     dataset = world.dataset(vendor, kind="x509", slices={"deidentified": {"connection": NAME}})

@@ -49,7 +49,7 @@ def client(world: World, way: Way) -> Iterator[tuple[Client, Signed, Dataset]]:
         yield made, signed, dataset
 
 
-def test_a_lease_whose_renewals_answer_was_lost_is_given_back_although_it_was_replaced(
+def test_lease_with_a_lost_renewal_answer_is_revoked(
     world: World, way: Way, client: tuple[Client, Signed, Dataset]
 ) -> None:
     ours, _, dataset = client
@@ -65,7 +65,7 @@ def test_a_lease_whose_renewals_answer_was_lost_is_given_back_although_it_was_re
     assert world.wait_for(first.id, "revoked").expires_at > first.expires_at
 
 
-def test_a_lease_whose_answer_was_lost_is_given_back_once_the_broker_answers(
+def test_lease_with_a_lost_answer_is_revoked_when_the_broker_responds(
     world: World, way: Way, client: tuple[Client, Signed, Dataset]
 ) -> None:
     ours, signed, dataset = client
@@ -81,7 +81,7 @@ def test_a_lease_whose_answer_was_lost_is_given_back_once_the_broker_answers(
     assert world.leases_of(signed) == [made]
 
 
-def test_one_that_cannot_be_ended_keeps_no_other_and_is_tried_again(
+def test_failed_revoke_does_not_block_others_and_is_retried(
     world: World, way: Way, client: tuple[Client, Signed, Dataset]
 ) -> None:
     ours, _, dataset = client
@@ -97,14 +97,14 @@ def test_one_that_cannot_be_ended_keeps_no_other_and_is_tried_again(
     assert not first.owed
 
 
-def test_what_never_reached_anybody_is_not_asked_for_again() -> None:
+def test_request_that_was_never_sent_is_not_retried() -> None:
     with Client("http://127.0.0.1:9", token="gka_x") as client:
         with pytest.raises(guestkey.BackendDown):
             client.lease("trials", kind="postgres")
         assert not client._lost
 
 
-def test_the_first_error_is_raised_once_all_were_tried_and_tells_the_others() -> None:
+def test_first_error_is_raised_after_all_and_lists_the_others() -> None:
     tried = []
 
     def fails(what: str) -> None:

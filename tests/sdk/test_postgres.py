@@ -42,7 +42,7 @@ def test_one_lease_serves_a_pool_and_ends_with_the_client(world: World, replica:
     assert world.roles_of(lease.id) == 0
 
 
-def test_a_connection_is_left_before_its_lease_ends(world: World, client_of: ClientOf) -> None:
+def test_connection_is_replaced_before_its_lease_ends(world: World, client_of: ClientOf) -> None:
     signed, dataset, _ = world.guest()
     client = client_of(signed)
     credentials = client.credentials(dataset.slug, kind="postgres", lifetime=10)
@@ -59,9 +59,7 @@ def test_a_connection_is_left_before_its_lease_ends(world: World, client_of: Cli
     engine.dispose()
 
 
-def test_a_lease_somebody_ended_is_replaced_where_the_gate_allows_and_else_denied(
-    world: World, client_of: ClientOf
-) -> None:
+def test_revoked_lease_is_replaced_if_allowed_and_otherwise_denied(world: World, client_of: ClientOf) -> None:
     signed, dataset, grant = world.guest()
     client = client_of(signed)
     engine = postgres.engine(client, dataset.slug, pool_size=1, max_overflow=0)

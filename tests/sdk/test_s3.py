@@ -43,7 +43,7 @@ def pictures(world: World) -> tuple[Signed, Dataset]:
     return signed, dataset
 
 
-def test_a_boto3_client_works_on_past_the_end_of_its_first_credentials(world: World, client_of: ClientOf) -> None:
+def test_boto3_client_refreshes_expired_credentials(world: World, client_of: ClientOf) -> None:
     signed, dataset = pictures(world)
     place = s3.open_slice(client_of(signed), dataset.slug, slice="deidentified", lifetime=10)
     assert (place.bucket, place.prefix) == ("clinic", "trials/")
@@ -59,7 +59,7 @@ def test_a_boto3_client_works_on_past_the_end_of_its_first_credentials(world: Wo
     assert taken == 2, "one after the other, and not one a call"
 
 
-def test_nothing_of_the_environment_is_used(
+def test_aws_environment_is_ignored(
     world: World, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     config = tmp_path / "config"
@@ -74,7 +74,7 @@ def test_nothing_of_the_environment_is_used(
     assert place.client.list_objects_v2(Bucket=place.bucket, Prefix=place.prefix)["KeyCount"] == HOW_MANY
 
 
-def test_what_is_not_of_the_slice_is_refused_by_the_store(world: World, client_of: ClientOf) -> None:
+def test_store_refuses_objects_outside_the_slice(world: World, client_of: ClientOf) -> None:
     signed, dataset = pictures(world)
     place = s3.open_slice(client_of(signed), dataset.slug, slice="deidentified")
     with pytest.raises(ClientError, match=r"AccessDenied|Forbidden|403"):
@@ -114,7 +114,7 @@ def test_fsspec_lists_and_reads(reading: tuple[Any, str]) -> None:
     assert files.glob(f"{name}/*.json") == files.ls(name, detail=False)
 
 
-def test_fsspec_says_what_is_missing_and_what_is_refused(reading: tuple[Any, str]) -> None:
+def test_fsspec_distinguishes_missing_and_denied(reading: tuple[Any, str]) -> None:
     files, name = reading
     for ask in (files.info, files.ls, files.cat):
         with pytest.raises(FileNotFoundError):
@@ -165,7 +165,7 @@ def test_fsspec_writes_whole_files_or_none(world: World, files: tuple[Any, str])
     assert stored == {"small": 10, "big": len(big), "empty": 0}
 
 
-def test_closing_gives_the_lease_back(world: World, client_of: ClientOf) -> None:
+def test_closing_revokes_the_lease(world: World, client_of: ClientOf) -> None:
     signed, dataset = pictures(world)
     client: Client = client_of(signed)
     files = fsspec.filesystem("guestkey", client=client, slice="deidentified")

@@ -155,9 +155,7 @@ def values_of(world: World, one: Any) -> tuple[Values, Callable[[], None]]:
 
 
 @pytest.mark.parametrize("tool", [minio, pyarrow_, rclone])
-def test_a_guests_tool_lists_reads_writes_and_is_refused_after_the_end(
-    world: World, owner: Any, tool: Callable[[Values], Tool]
-) -> None:
+def test_s3_tools_work_until_the_lease_ends(world: World, owner: Any, tool: Callable[[Values], Tool]) -> None:
     read, end_reading = values_of(world, guest(world, "s3"))
     written, end_writing = values_of(world, labeller(world))
     reader, writer = tool(read), tool(written)
@@ -175,14 +173,14 @@ def test_a_guests_tool_lists_reads_writes_and_is_refused_after_the_end(
             act()
 
 
-def test_minio_without_a_region_asks_for_what_a_guest_may_not(world: World) -> None:
+def test_minio_needs_a_region(world: World) -> None:
     values, _ = values_of(world, guest(world, "s3"))
     client = minio_client(values, None)
     with pytest.raises(S3Error, match="AccessDenied"):
         client.stat_object("clinic", "trials/0.json")
 
 
-def test_pyarrow_reads_a_dataset_from_a_list_of_its_files(world: World) -> None:
+def test_pyarrow_reads_a_dataset_from_a_file_list(world: World) -> None:
     """From the folder it would ask for an object of the prefix' name, which a guest may not."""
     values, _ = values_of(world, guest(world, "s3"))
     files = filesystem(values)
@@ -193,7 +191,7 @@ def test_pyarrow_reads_a_dataset_from_a_list_of_its_files(world: World) -> None:
     assert pyarrow.dataset.dataset(paths, filesystem=files, format="json").count_rows() == len(paths) >= PICTURES
 
 
-def test_rclone_looks_at_what_it_writes_to_unless_told_not_to(world: World, owner: Any) -> None:
+def test_rclone_needs_no_check_option_for_write_only(world: World, owner: Any) -> None:
     values, _ = values_of(world, labeller(world))
     with pytest.raises(Refused):
         rclone(values, "--s3-no-head=false").writes()

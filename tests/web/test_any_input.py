@@ -18,7 +18,7 @@ _EXAMPLES = 6
 UNPROCESSABLE = 422
 
 
-def test_no_input_makes_a_fault(replica: Replica, world: World) -> None:
+def test_no_input_causes_an_internal_error(replica: Replica, world: World) -> None:
     schema = schemathesis.openapi.from_dict(replica.app.openapi())
     # One kept connection for each, as a program has.
     callers = [requests.Session(), requests.Session()]

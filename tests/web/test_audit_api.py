@@ -24,7 +24,7 @@ from tests.support.world import World
 from tests.web.conftest import ClientOf
 
 
-def test_everything_about_something_is_found(world: World, client_of: ClientOf) -> None:
+def test_about_filter_finds_every_event_of_a_thing(world: World, client_of: ClientOf) -> None:
     signed, dataset, grant = world.guest()
     other, _, _ = world.guest()
     lease = world.issue(signed, dataset).lease
@@ -86,7 +86,7 @@ def test_about_a_person_includes_refused_requests_and_how_their_leases_ended(wor
         } <= {(item["kind"], item["subject"]) for item in found}, whom_or_what
 
 
-def test_filters_take_names_and_refuse_those_that_name_nothing(world: World, client_of: ClientOf) -> None:
+def test_event_filters_accept_names_and_refuse_unknown_ones(world: World, client_of: ClientOf) -> None:
     vendor = world.vendor()
     signed, dataset = world.person(vendor, name=f"Ada {secrets.token_hex(4)}"), world.dataset(vendor)
     world.grant(dataset, signed)
@@ -128,7 +128,7 @@ def test_filters_take_names_and_refuse_those_that_name_nothing(world: World, cli
 
 
 @pytest.mark.parametrize("form", ["jsonl", "json", "csv"])
-def test_an_export_is_exactly_the_filter(world: World, client_of: ClientOf, form: str) -> None:
+def test_export_contains_exactly_the_filtered_events(world: World, client_of: ClientOf, form: str) -> None:
     signed, dataset, _ = world.guest()
     for _ in range(3):
         world.issue(signed, dataset)
@@ -147,7 +147,7 @@ def test_an_export_is_exactly_the_filter(world: World, client_of: ClientOf, form
     assert json.loads(items[0]["leaf"])["id"] == items[0]["id"]
 
 
-def test_no_spreadsheet_runs_what_a_guest_wrote(world: World, client_of: ClientOf) -> None:
+def test_exported_cells_cannot_run_as_formulas(world: World, client_of: ClientOf) -> None:
     lead = world.person(world.vendor(), roles=("lead",))
     admin, auditor = world.person(roles=("admin",)), client_of(world.person(roles=("auditor",)))
     reason = 'a; =HYPERLINK("https://evil.example","click")\n=1'
@@ -159,24 +159,24 @@ def test_no_spreadsheet_runs_what_a_guest_wrote(world: World, client_of: ClientO
         assert not any(cell.lstrip(" ").startswith(("=", "+", "@", "\t")) for row in rows[1:] for cell in row)
 
 
-def test_events_are_told_in_words(world: World, client_of: ClientOf) -> None:
+def test_events_have_sentences(world: World, client_of: ClientOf) -> None:
     signed, dataset, _ = world.guest()
     world.issue(signed, dataset)
     for reader in (signed, world.person(roles=("auditor",))):
         api = client_of(reader)
         (event,) = api.get("/events", params={"about": signed.id, "kind": "decision.allowed"}).json()["items"]
-        assert event["sentence"] == f"Ada Guest was allowed to use {dataset.slug}."
+        assert event["sentence"] == f"Ada Guest was allowed access to {dataset.slug}."
         assert api.get(f"/events/{event['id']}").json() == event
 
 
-def test_an_export_is_recorded_and_not_for_everybody(world: World, client_of: ClientOf) -> None:
+def test_export_is_recorded_and_only_for_admins_and_auditors(world: World, client_of: ClientOf) -> None:
     auditor, guest = world.person(roles=("auditor",)), world.person(world.vendor())
     assert client_of(guest).get("/events/export").status_code == 403
     assert client_of(auditor).get("/events/export", params={"kind": "recovery.used"}).text == ""
     assert world.events(auditor.id) == ["audit.exported"]
 
 
-def test_one_event_is_for_those_it_concerns(world: World, client_of: ClientOf) -> None:
+def test_event_is_visible_only_to_those_concerned(world: World, client_of: ClientOf) -> None:
     signed, dataset, _ = world.guest()
     stranger, _, _ = world.guest()
     lease = world.issue(signed, dataset).lease
@@ -191,7 +191,7 @@ def test_one_event_is_for_those_it_concerns(world: World, client_of: ClientOf) -
     assert missing.json()["detail"] == nothing.json()["detail"]
 
 
-def test_access_at_a_moment(world: World, client_of: ClientOf) -> None:
+def test_past_access_lists_grants_and_leases(world: World, client_of: ClientOf) -> None:
     signed, dataset, grant = world.guest()
     handed = world.issue(signed, dataset)
     during = world.now()
@@ -219,7 +219,7 @@ def test_access_at_a_moment(world: World, client_of: ClientOf) -> None:
     assert client_of(signed).get("/access-at", params={"at": then, "person": signed.id}).status_code == 403
 
 
-def test_who_was_shut_out_then_is_said(world: World, client_of: ClientOf) -> None:
+def test_past_access_shows_who_was_suspended(world: World, client_of: ClientOf) -> None:
     signed, _, _ = world.guest()
     admin = client_of(world.person(roles=("admin",)))
     vendor_id = signed.caller.vendor_id
@@ -235,7 +235,7 @@ def test_who_was_shut_out_then_is_said(world: World, client_of: ClientOf) -> Non
         assert tx.get_one(Vendor, vendor_id).status == "active"
 
 
-def test_looking_something_up_walks_no_whole_log(world: World) -> None:
+def test_event_queries_use_an_index(world: World) -> None:
     """Planned as if the log were long: sequential scans are priced out, and none is left."""
     vendor_id = "vn_01k9zq6c5w3m8v4x7r2t1y0b9d"
     queries = (
@@ -257,7 +257,7 @@ def test_every_kind_of_event_has_a_sentence() -> None:
     assert kinds - sentences().keys() == set()
 
 
-def test_every_sentence_names_who_did_it() -> None:
+def test_every_sentence_names_the_actor() -> None:
     assert [kind for kind, said in sentences().items() if not said.startswith("{who} ")] == []
 
 
@@ -275,7 +275,7 @@ def _recorded(file: Path) -> Iterator[str]:
                 yield str(part.value)
 
 
-def test_no_filter_tells_whether_a_dataset_exists(world: World, client_of: ClientOf) -> None:
+def test_filters_do_not_reveal_whether_a_dataset_exists(world: World, client_of: ClientOf) -> None:
     """What is not offered and what is not there leave the same trace."""
     hidden = world.dataset(world.vendor(), register=False)
     for slug in (hidden.slug, "trials-ffffffff"):

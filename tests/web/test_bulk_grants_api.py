@@ -35,7 +35,7 @@ def grants(world: World, dataset: Dataset) -> int:
         return len(tx.scalars(select(Grant).where(Grant.dataset_id == dataset.id)).all())
 
 
-def test_an_owner_gives_a_team_and_people_what_they_need(world: World, client_of: ClientOf) -> None:
+def test_owner_gives_grants_to_teams_and_people(world: World, client_of: ClientOf) -> None:
     vendor, owner = world.vendor(), world.person()
     one, two = world.person(vendor), world.person(vendor)
     team, dataset = world.team(vendor, one), world.dataset(vendor, owner=owner, register=False)
@@ -57,7 +57,7 @@ def test_an_owner_gives_a_team_and_people_what_they_need(world: World, client_of
     assert client_of(two).get(f"/grants/{done[1]['id']}").status_code == 200
 
 
-def test_who_has_no_say_gives_nothing(world: World, client_of: ClientOf) -> None:
+def test_person_who_cannot_decide_gives_no_grants(world: World, client_of: ClientOf) -> None:
     vendor, owner = world.vendor(), world.person()
     guest, dataset = world.person(vendor), world.dataset(vendor, owner=owner, register=False)
     text = HEADING + f"{dataset.slug},annotator,March visits,{day(world)},{guest.id},,\n"
@@ -86,7 +86,7 @@ def test_who_has_no_say_gives_nothing(world: World, client_of: ClientOf) -> None
     assert grants(world, dataset) == 0
 
 
-def test_a_lead_asks_for_staff_and_an_owner_decides(world: World, client_of: ClientOf) -> None:
+def test_lead_requests_for_staff_and_the_owner_decides(world: World, client_of: ClientOf) -> None:
     vendor, owner = world.vendor(), world.person()
     lead, guest = world.person(vendor, roles=("lead",)), world.person(vendor, name="Bo Guest")
     dataset = world.dataset(vendor, owner=owner, register=False)
@@ -116,7 +116,7 @@ def test_a_lead_asks_for_staff_and_an_owner_decides(world: World, client_of: Cli
         assert tx.get_one(Request, request_id).for_person_id == guest.id
 
 
-def test_what_a_file_asks_for_ends_when_it_says_however_late_it_is_approved(
+def test_imported_request_ends_at_its_until_even_if_approved_late(
     world: World, client_of: ClientOf, browser_of: BrowserOf
 ) -> None:
     vendor, owner = world.vendor(), world.person()
@@ -141,7 +141,7 @@ def test_what_a_file_asks_for_ends_when_it_says_however_late_it_is_approved(
     assert datetime.fromisoformat(granted["ends_at"]) < soon - timedelta(hours=22), "narrowed as ever"
 
 
-def test_a_file_tells_nobody_what_others_hold(world: World, client_of: ClientOf) -> None:
+def test_import_does_not_reveal_what_others_hold(world: World, client_of: ClientOf) -> None:
     """Whoever the caller does not see is told of like nobody, whatever they hold; by a lead and by an engineer."""
     vendor, foreign, owner = world.vendor(), world.vendor(), world.person()
     dataset = world.dataset(vendor, foreign, owner=owner, register=False)

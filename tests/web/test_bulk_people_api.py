@@ -38,7 +38,7 @@ def invitations(world: World, lead: Signed) -> int:
         return len(tx.scalars(found).all())
 
 
-def test_a_dry_run_writes_nothing_and_a_second_run_finds_the_first(
+def test_dry_run_writes_nothing_and_a_repeat_finds_the_first_run(
     world: World, lead: Signed, client_of: ClientOf
 ) -> None:
     api = client_of(lead)
@@ -60,7 +60,7 @@ def test_a_dry_run_writes_nothing_and_a_second_run_finds_the_first(
     assert world.events(ended) == ["invitation.made", "invitation.ended"]
 
 
-def test_one_refused_line_stops_all_unless_told_to_keep_going(world: World, lead: Signed, client_of: ClientOf) -> None:
+def test_one_refused_line_stops_all_unless_keep_going(world: World, lead: Signed, client_of: ClientOf) -> None:
     api = client_of(lead)
     text = HEADING + "Ada,ada@example.org,\nBo,bo,\nAda,ADA@example.org,\nCy,cy@example.org,Nowhere\n"
     stopped = send(api, text)
@@ -94,7 +94,7 @@ def test_one_refused_line_stops_all_unless_told_to_keep_going(world: World, lead
         (b"name\n" + b"x\n" * 501, "more than 500"),
     ],
 )
-def test_what_is_no_such_file_is_refused_as_a_whole(
+def test_invalid_file_is_refused_as_a_whole(
     world: World, lead: Signed, client_of: ClientOf, content: bytes, says: str
 ) -> None:
     answer = send(client_of(lead), content, keep_going=True)
@@ -104,7 +104,7 @@ def test_what_is_no_such_file_is_refused_as_a_whole(
     assert invitations(world, lead) == 0
 
 
-def test_hostile_cells_are_refused_one_by_one(world: World, lead: Signed, client_of: ClientOf) -> None:
+def test_hostile_cells_are_refused_individually(world: World, lead: Signed, client_of: ClientOf) -> None:
     lines = [
         "=cmd|' /C calc'!A0,,",
         "@SUM(1+1),,",
@@ -138,7 +138,7 @@ def test_semicolons_and_windows_lines_are_read(lead: Signed, client_of: ClientOf
     assert outcomes(answer) == [(102, "invited", ""), (103, "invited", "")]
 
 
-def test_only_for_ones_own_vendor(world: World, lead: Signed, client_of: ClientOf) -> None:
+def test_lead_can_import_only_for_their_own_vendor(world: World, lead: Signed, client_of: ClientOf) -> None:
     other = world.vendor()
     source = world.source(other)
     text = HEADING + "Ada,,\n"
@@ -159,7 +159,7 @@ def test_only_for_ones_own_vendor(world: World, lead: Signed, client_of: ClientO
     assert send(stale, text, vendor=other.id).status_code == 401
 
 
-def test_the_team_is_joined_when_an_admin_confirms(world: World, lead: Signed, client_of: ClientOf) -> None:
+def test_imported_person_joins_the_team_when_confirmed(world: World, lead: Signed, client_of: ClientOf) -> None:
     team = world.add(Team(id=new_id("te"), vendor_id=lead.caller.vendor_id, name="Night shift"))
     done = send(client_of(lead), HEADING + "Ada,ada@example.org,Night shift\n")
     assert outcomes(done) == [(2, "invited", "")]

@@ -16,12 +16,12 @@ ROW = re.compile(r"^\| `GUESTKEY_([A-Z0-9_]+)` \| (.+?) \| (.+) \|$", re.MULTILI
 NOT_SETTINGS = {"SETTINGS_FILE"}
 
 
-def test_the_page_lists_every_setting_and_no_other() -> None:
+def test_configuration_page_lists_every_setting() -> None:
     documented = {name for name, _, _ in ROW.findall(PAGE.read_text())}
     assert documented - NOT_SETTINGS == {name.upper() for name in AllSettings.model_fields}
 
 
-def test_the_page_tells_the_defaults() -> None:
+def test_configuration_page_shows_the_defaults() -> None:
     told = {name.lower(): default for name, default, _ in ROW.findall(PAGE.read_text())}
     for name, field in AllSettings.model_fields.items():
         assert told[name] == _expected(field), name

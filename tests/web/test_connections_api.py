@@ -62,14 +62,14 @@ def test_connections_of_every_kind_are_listed_without_a_secret(world: World, adm
             assert name in ("host", "region") or len(str(value)) < 8 or str(value) not in shown, name
 
 
-def test_those_of_one_kind_and_of_none_there_is(admin: httpx.Client) -> None:
+def test_connections_can_be_filtered_by_kind(admin: httpx.Client) -> None:
     assert set(listed(admin, kind="s3")) == {("s3", "objects")}
     assert listed(admin, kind="token") == {}
     wrong = admin.get("/connections", params={"kind": "nonesuch"})
     assert (wrong.status_code, wrong.json()["code"]) == (422, "invalid")
 
 
-def test_whether_one_answers_is_said_where_workers_asked(known: World, admin: httpx.Client) -> None:
+def test_connection_state_is_shown_if_workers_check_it(known: World, admin: httpx.Client) -> None:
     assert listed(admin)["postgres", "data"]["healthy"] is True
     assert listed(admin)["s3", "objects"]["healthy"] is None, "stores are not asked by themselves"
     unreachable.note(known.ender, "postgres", (), {"data": WHY})
@@ -80,7 +80,9 @@ def test_whether_one_answers_is_said_where_workers_asked(known: World, admin: ht
     assert (item["healthy"], item["silent_why"], item["silent_since"]) == (True, None, None)
 
 
-def test_nothing_is_known_where_the_broker_failed_or_nobody_asks_any_more(known: World, admin: httpx.Client) -> None:
+def test_connection_state_is_unknown_after_an_internal_error_or_without_workers(
+    known: World, admin: httpx.Client
+) -> None:
     unreachable.note(known.ender, "postgres", (), {BROKER: "It failed."})
     assert listed(admin)["postgres", "data"]["healthy"] is None
     unreachable.note(known.ender, "postgres", (), {})
@@ -91,15 +93,15 @@ def test_nothing_is_known_where_the_broker_failed_or_nobody_asks_any_more(known:
         assert listed(admin)["postgres", "data"]["healthy"] is None
 
 
-def test_what_lies_nowhere_yet_was_not_asked(known: World, admin: httpx.Client) -> None:
+def test_connection_without_slices_is_not_checked(known: World, admin: httpx.Client) -> None:
     with known.database.transaction() as tx:
         tx.execute(update(Slice).where(Slice.kind == "postgres").values(created_at=known.now()))
     assert listed(admin)["postgres", "data"]["healthy"] is None
 
 
-def test_who_registers_a_dataset_sees_what_does_not_answer(known: World, browser_of: BrowserOf) -> None:
+def test_dataset_registration_shows_unresponsive_connections(known: World, browser_of: BrowserOf) -> None:
     admin = browser_of(known.person(roles=("admin",)))
-    assert "data: does not answer" not in admin.get("/datasets/new").text
+    assert "data: not responding" not in admin.get("/datasets/new").text
     unreachable.note(known.ender, "postgres", (), {"data": WHY})
     page = admin.get("/datasets/new").text
-    assert "data: does not answer" in page and "objects (s3)" in page and "records (x509)" in page
+    assert "data: not responding" in page and "objects (s3)" in page and "records (x509)" in page

@@ -34,7 +34,7 @@ def _ask(client_of: ClientOf, who: Signed, dataset: Dataset, **more: object) -> 
     return str(asked.json()["id"])
 
 
-def test_the_approver_sees_what_the_role_writes(
+def test_approver_sees_write_access_of_the_role(
     owned: tuple[Dataset, Signed, Signed], client_of: ClientOf, browser_of: BrowserOf
 ) -> None:
     dataset, owner, guest = owned
@@ -48,7 +48,7 @@ def test_the_approver_sees_what_the_role_writes(
     assert "<strong>labels</strong>, <strong>read and write</strong>" in page
 
 
-def test_no_lifetime_beyond_the_rules_is_offered_or_taken(
+def test_lifetime_beyond_the_rules_is_neither_offered_nor_accepted(
     owned: tuple[Dataset, Signed, Signed], client_of: ClientOf, browser_of: BrowserOf
 ) -> None:
     dataset, owner, guest = owned
@@ -61,7 +61,7 @@ def test_no_lifetime_beyond_the_rules_is_offered_or_taken(
     assert (wide.status_code, wide.json()["errors"][0]["pointer"]) == (422, "/max_lifetime")
 
 
-def test_both_see_afterwards_what_was_approved_for_less(
+def test_narrowed_approval_is_shown_to_both_sides(
     owned: tuple[Dataset, Signed, Signed], client_of: ClientOf, browser_of: BrowserOf
 ) -> None:
     dataset, owner, guest = owned
@@ -73,14 +73,16 @@ def test_both_see_afterwards_what_was_approved_for_less(
         assert (granted["period"], granted["slice"], granted["max_lifetime"]) == (86400, "deidentified", 600)
         assert granted["less"] == ["period", "slice", "lifetime"]
         page = browser_of(who).get(f"/requests/{request}").text
-        assert "Approved for less than was asked." in page and "1 day instead of 7 days" in page
+        assert "Approved for less than was requested." in page and "1 day instead of 7 days" in page
     before = client_of(owner).get(f"/requests/{request}").json()["facts"]["history"]["earlier_grants"]
     assert before == 0, "the one just made is no earlier one"
     again = _ask(client_of, guest, dataset)
     assert client_of(owner).get(f"/requests/{again}").json()["facts"]["history"]["earlier_grants"] == 1
 
 
-def test_what_was_approved_as_asked_is_no_less(owned: tuple[Dataset, Signed, Signed], client_of: ClientOf) -> None:
+def test_unchanged_approval_is_not_shown_as_narrowed(
+    owned: tuple[Dataset, Signed, Signed], client_of: ClientOf
+) -> None:
     dataset, owner, guest = owned
     request = _ask(client_of, guest, dataset, slice="deidentified")
     client_of(owner).post(f"/requests/{request}/approve", json={})
@@ -100,12 +102,12 @@ def test_a_suspended_owners_requests_reach_an_admin(
     assert client_of(guest).get(f"/requests/{request}").json()["waits_for"] == "admin"
     page = browser_of(admin).get(f"/requests/{request}").text
     assert "The dataset’s owner is suspended" in page and f"/datasets/{dataset.slug}/change" in page
-    assert "Waits for an admin" in browser_of(guest).get(f"/requests/{request}").text
+    assert "Waiting for an admin" in browser_of(guest).get(f"/requests/{request}").text
     assert client_of(admin).post(f"/requests/{request}/approve", json={}).status_code == 201
 
 
 @pytest.mark.parametrize("whose", ["the owner's", "a lone steward's", "to be a steward", "for a service of theirs"])
-def test_what_nobody_can_decide_reaches_an_admin(
+def test_request_that_no_one_can_decide_goes_to_admins(
     owned: tuple[Dataset, Signed, Signed], world: World, client_of: ClientOf, browser_of: BrowserOf, whose: str
 ) -> None:
     """Whoever would decide asked for it themselves, or may not decide about that role."""
@@ -127,7 +129,7 @@ def test_what_nobody_can_decide_reaches_an_admin(
     assert {item["id"]: item["waits_for"] for item in queue}.get(request) == "nobody"
     assert client_of(looker).get(f"/requests/{request}").json()["facts"]["somebody_may_decide"] is False
     page = browser_of(looker).get(f"/requests/{request}").text
-    assert "Nobody can decide this now." in page and f"/datasets/{dataset.slug}/change" in page
+    assert "No one can decide this now." in page and f"/datasets/{dataset.slug}/change" in page
     assert client_of(looker).post(f"/requests/{request}/approve", json={}).status_code == 403
     # Somebody else who may decide settles it.
     world.grant(dataset, world.person(), "steward")
@@ -137,7 +139,7 @@ def test_what_nobody_can_decide_reaches_an_admin(
         assert request not in {r["id"] for r in client_of(looker).get("/requests?view=queue&limit=200").json()["items"]}
 
 
-def test_why_says_that_a_request_waits(
+def test_why_mentions_a_pending_request(
     owned: tuple[Dataset, Signed, Signed], client_of: ClientOf, browser_of: BrowserOf
 ) -> None:
     dataset, owner, guest = owned
@@ -155,7 +157,7 @@ def test_why_says_that_a_request_waits(
     assert kinds.partition("<option")[2].startswith(' value=""'), "no kind, unless one is chosen"
 
 
-def test_a_vendor_without_a_sign_in_source_is_said_to_have_none(world: World, browser_of: BrowserOf) -> None:
+def test_vendor_without_a_sign_in_source_is_shown_as_such(world: World, browser_of: BrowserOf) -> None:
     vendor = world.vendor()
     browser = browser_of(world.person(roles=("admin",)))
     for path in ("/invite", f"/vendors/{vendor.id}"):
@@ -165,10 +167,10 @@ def test_a_vendor_without_a_sign_in_source_is_said_to_have_none(world: World, br
     world.source(vendor)
     assert "no sign-in source" not in browser.get(f"/vendors/{vendor.id}").text
     lead = browser_of(world.person(world.vendor(), roles=("lead",))).get("/invite").text
-    assert "Who is meant" in lead and "no sign-in source" not in lead and "Vendors nobody" not in lead
+    assert "Who the invitation is for" in lead and "no sign-in source" not in lead and "Vendors without" not in lead
 
 
-def test_the_policy_page_says_how_rules_change(world: World, browser_of: BrowserOf) -> None:
+def test_policy_page_explains_how_to_change_rules(world: World, browser_of: BrowserOf) -> None:
     page = browser_of(world.person(roles=("admin",))).get("/policy").text
     assert "How rules change" in page and "guestkey policy apply" in page
 
@@ -223,15 +225,15 @@ def test_a_grant_is_given_to_a_team_from_a_page(world: World, browser_of: Browse
         assert client_of(who).post("/grants", json=outsider | {"slice": None}).status_code == status
 
 
-def test_a_wrong_joiner_is_turned_away(world: World, browser_of: BrowserOf, client_of: ClientOf) -> None:
+def test_wrong_person_who_joined_is_refused(world: World, browser_of: BrowserOf, client_of: ClientOf) -> None:
     vendor = world.vendor()
     admin, lead = world.person(roles=("admin",)), world.person(vendor, roles=("lead",))
     joined, second = (world.person(vendor, status="pending") for _ in range(2))
     browser = browser_of(admin)
-    assert "Not who was invited" in browser.get(f"/people/{joined.id}").text
+    assert "Not the person who was invited?" in browser.get(f"/people/{joined.id}").text
     away = browser.post(f"/people/{joined.id}/refuse", data={"csrf_token": browser.csrf, "reason": "Somebody else"})
     assert away.headers["location"] == f"/people/{joined.id}"
-    assert "Turned away" in browser.get(f"/people/{joined.id}").text
+    assert "Refused: this person is not who the invitation was for" in browser.get(f"/people/{joined.id}").text
     assert client_of(joined).get("/me").status_code == 401, "signed out"
     assert client_of(lead).post(f"/people/{second.id}/refuse", json={"reason": "x"}).json()["status"] == "refused"
     assert world.events(second.id) == ["person.refused"]
@@ -241,7 +243,9 @@ def test_a_wrong_joiner_is_turned_away(world: World, browser_of: BrowserOf, clie
     assert client_of(lead).post(f"/people/{stranger.id}/refuse", json={"reason": "x"}).status_code == 404
 
 
-def test_pages_name_what_waits_and_who_must_act(world: World, browser_of: BrowserOf, client_of: ClientOf) -> None:
+def test_pages_show_pending_proposals_and_who_must_act(
+    world: World, browser_of: BrowserOf, client_of: ClientOf
+) -> None:
     vendor, admin = world.vendor(), world.person(roles=("admin",))
     dataset, team = world.dataset(vendor, register=False), world.team(vendor)
     world.grant(dataset, team)
@@ -253,5 +257,5 @@ def test_pages_name_what_waits_and_who_must_act(world: World, browser_of: Browse
     items = client_of(admin).get("/proposals?state=pending&limit=200").json()["items"]
     waiting = next(item for item in items if item["subject"] == team.id)
     assert waiting["somebody_may_approve"] and waiting["may_approve"]
-    assert "Put somebody into a team" in browser_of(admin).get(f"/proposals/{waiting['id']}").text
+    assert "Add a person to a team" in browser_of(admin).get(f"/proposals/{waiting['id']}").text
     assert agree_waiting(world, dataset.slug) == 0

@@ -102,7 +102,7 @@ def test_every_refusal_is_a_problem_document(
         (b"[" * 100_000, JSON),
     ],
 )
-def test_a_malformed_body_is_named_and_never_repeated(
+def test_malformed_body_is_reported_without_its_content(
     world: World, client_of: ClientOf, content: bytes, headers: dict[str, str]
 ) -> None:
     answer = client_of(world.person()).post("/leases", content=content, headers=headers)
@@ -113,18 +113,18 @@ def test_a_malformed_body_is_named_and_never_repeated(
 @pytest.mark.parametrize(
     "query", ["sate=active", "limit=0", "limit=201", "limit=x", "cursor=x", "cursor=%00", "limit=1&limit=2", "state=x"]
 )
-def test_a_mistyped_filter_never_widens_a_list(world: World, client_of: ClientOf, query: str) -> None:
+def test_unknown_query_parameter_is_refused(world: World, client_of: ClientOf, query: str) -> None:
     is_problem(client_of(world.person()).get(f"/leases?{query}"), 422, "invalid")
 
 
 @pytest.mark.parametrize("odd", ["%00", "..", "%2e%2e%2f", "'%20OR%201=1", "*", "é", "x" * 300, "ds_" + "0" * 26])
-def test_odd_names_in_addresses_are_not_found(world: World, client_of: ClientOf, odd: str) -> None:
+def test_malformed_ids_in_paths_are_not_found(world: World, client_of: ClientOf, odd: str) -> None:
     api = client_of(world.person(roles=("admin",)))
     for noun in ("datasets", "vendors", "people", "teams", "requests", "grants", "leases"):
         assert api.get(f"/{noun}/{odd}").status_code == 404, (noun, odd)
 
 
-def test_a_body_without_length_is_counted_as_it_comes(replica: Replica) -> None:
+def test_chunked_body_is_limited_while_it_arrives(replica: Replica) -> None:
     with closing(socket.create_connection(("127.0.0.1", replica.port), timeout=10)) as raw:
         head = f"POST /api/v1/leases HTTP/1.1\r\nHost: localhost:{replica.port}\r\nTransfer-Encoding: chunked\r\n"
         raw.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode())
@@ -172,7 +172,7 @@ def asked(
     return asyncio.run(ask())
 
 
-def test_nothing_is_answered_in_the_clear_where_the_public_address_is_https(
+def test_unencrypted_requests_are_refused_if_the_public_address_is_https(
     settings: Settings, parts: Parts, world: World
 ) -> None:
     """A proxy is trusted; who goes past it to the replica itself is told so, and gets nothing."""
@@ -201,9 +201,7 @@ def test_nothing_is_answered_in_the_clear_where_the_public_address_is_https(
     assert asked(settings, parts, "http", "/metrics", "127.0.0.1").status_code == 200
 
 
-def test_a_fault_of_ours_shows_nothing_of_its_insides(
-    settings: Settings, parts: Parts, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_internal_error_shows_no_details(settings: Settings, parts: Parts, capfd: pytest.CaptureFixture[str]) -> None:
     with running(settings, parts) as replica:
 
         def break_down() -> None:
@@ -217,7 +215,7 @@ def test_a_fault_of_ours_shows_nothing_of_its_insides(
     assert "RuntimeError" in logged and "canary" not in logged
 
 
-def test_rates_are_limited_for_strangers_and_for_callers(settings: Settings, parts: Parts, world: World) -> None:
+def test_rate_limits_apply_to_anonymous_and_known_callers(settings: Settings, parts: Parts, world: World) -> None:
     changes = {"rate_limit_per_minute": 30, "rate_limit_anonymous_per_minute": 5}
     with running(settings, parts, **changes) as replica:
         url = f"{replica.url}/api/v1/kinds"
@@ -250,7 +248,7 @@ def test_forwarded_addresses_count_only_from_trusted_proxies(settings: Settings,
     assert spoofed == [404, 404, 429, 429]
 
 
-def test_an_ipv6_subnet_has_one_rate_and_a_site_a_few(settings: Settings, parts: Parts) -> None:
+def test_ipv6_rate_limits_apply_per_subnet_and_site(settings: Settings, parts: Parts) -> None:
     changes = {"rate_limit_anonymous_per_minute": 2, "trusted_proxies": [ip_network("127.0.0.0/8")]}
 
     def asked_from(replica: Replica, *addresses: str) -> list[int]:
@@ -271,13 +269,13 @@ def test_an_ipv6_subnet_has_one_rate_and_a_site_a_few(settings: Settings, parts:
 
 
 @pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0", "::ffff:0:0/96", "64:ff9b::/96"])
-def test_not_everybody_can_be_a_trusted_proxy(settings: Settings, network: str) -> None:
+def test_trusted_proxies_cannot_be_all_addresses(settings: Settings, network: str) -> None:
     changed = settings.model_dump() | {"trusted_proxies": [network]}
     with pytest.raises(ValidationError, match="every address"):
         load_settings(**changed)
 
 
-def test_gateways_are_checked_at_one_place(settings: Settings) -> None:
+def test_gateway_settings_must_share_one_pki_url(settings: Settings) -> None:
     """OpenBao writes one place into every certificate: of two, the one registered last would win."""
     gateways = {name: {"host": name, "pki_url": f"https://{name}/pki"} for name in ("one", "two")}
     with pytest.raises(ValidationError, match="the same for all gateways"):
@@ -287,7 +285,7 @@ def test_gateways_are_checked_at_one_place(settings: Settings) -> None:
     assert {gateway.pki_url for gateway in made.connections("x509").values()} == {"https://one/pki"}
 
 
-def test_lists_come_in_pages(world: World, client_of: ClientOf) -> None:
+def test_lists_are_paginated(world: World, client_of: ClientOf) -> None:
     vendor = world.vendor()
     made = [world.dataset(vendor, register=False).slug for _ in range(5)]
     api = client_of(world.person(vendor))
@@ -303,7 +301,7 @@ def test_lists_come_in_pages(world: World, client_of: ClientOf) -> None:
     assert seen == made[::-1]
 
 
-def test_a_repeated_request_gets_the_first_answer(world: World, client_of: ClientOf) -> None:
+def test_idempotent_request_gets_the_first_answer(world: World, client_of: ClientOf) -> None:
     admin = client_of(world.person(roles=("admin",)))
     key = {"Idempotency-Key": "the-first-vendor"}
     body = {"name": f"Once {world.person().id[-6:]}"}
@@ -322,7 +320,7 @@ def test_a_repeated_request_gets_the_first_answer(world: World, client_of: Clien
     assert is_problem(odd, 422, "invalid")
 
 
-def test_a_repeated_issue_answers_the_same_lease_without_the_secret(world: World, client_of: ClientOf) -> None:
+def test_idempotent_issue_returns_the_same_lease_without_the_secret(world: World, client_of: ClientOf) -> None:
     guest, dataset, _ = world.guest()
     api, body = client_of(guest), {"dataset": dataset.slug, "slice": "deidentified"}
     first, second = (api.post("/leases", json=body, headers={"Idempotency-Key": "k"}) for _ in range(2))
@@ -344,7 +342,7 @@ def test_a_denial_lists_every_reason(world: World, client_of: ClientOf) -> None:
     assert denied["decision_id"] and denied["policy_revision"]
 
 
-def test_a_stale_factor_is_asked_for_as_rfc_9470_says(world: World, client_of: ClientOf) -> None:
+def test_stale_factor_challenge_follows_rfc_9470(world: World, client_of: ClientOf) -> None:
     dataset, stale = world.dataset(), world.person(None, factor_age=7200)
     world.grant(dataset, stale)
     answer = client_of(stale).post("/leases", json={"dataset": dataset.slug, "slice": "deidentified"})
@@ -354,7 +352,7 @@ def test_a_stale_factor_is_asked_for_as_rfc_9470_says(world: World, client_of: C
     assert 'error="insufficient_user_authentication"' in challenge and "max_age=900" in challenge
 
 
-def test_every_type_has_its_page(replica: Replica) -> None:
+def test_every_problem_type_has_a_page(replica: Replica) -> None:
     for code, entry in CATALOGUE.items():
         page = httpx.get(f"{replica.url}/problems/{code}")
         assert page.status_code == 200 and entry.title in page.text, code
@@ -371,14 +369,14 @@ def test_every_code_raised_is_in_the_catalogue() -> None:
     assert found - {"error"} <= CATALOGUE.keys(), found - CATALOGUE.keys()
 
 
-def test_browsers_get_pages_and_programs_get_documents(replica: Replica) -> None:
+def test_browsers_get_html_and_programs_get_json_errors(replica: Replica) -> None:
     html = {"Accept": "text/html,application/xhtml+xml"}
     page = httpx.get(f"{replica.url}/nonesuch", headers=html)
     assert page.status_code == 404 and page.headers["content-type"].startswith("text/html")
     is_problem(httpx.get(f"{replica.url}/api/v1/nonesuch", headers=html), 404, "not_found")
 
 
-def test_the_description_is_complete(replica: Replica) -> None:
+def test_openapi_description_is_complete(replica: Replica) -> None:
     described = httpx.get(f"{replica.url}/openapi.json", timeout=60).json()
     tags = {tag["name"] for tag in described["tags"] if tag["description"]}
     seen: set[str] = set()

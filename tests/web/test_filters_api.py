@@ -82,7 +82,7 @@ def shows(world: World, made: httpx.Response) -> list[int]:
         ('[["site", "in", ["Ulm, Nord", "Bonn"]]]', [1, 3]),
     ],
 )
-def test_value_means_exactly_what_was_sent(world: World, api: httpx.Client, rows: str, shown: list[int]) -> None:
+def test_filter_value_is_stored_exactly_as_sent(world: World, api: httpx.Client, rows: str, shown: list[int]) -> None:
     assert [number - 9007199254740990 for number in shows(world, add(world, api, rows))] == shown
 
 
@@ -93,7 +93,7 @@ def test_value_means_exactly_what_was_sent(world: World, api: httpx.Client, rows
         '"' + "x" * 1001 + '"',
     ],
 )
-def test_what_is_no_value_is_refused_where_it_stands(world: World, api: httpx.Client, value: str) -> None:
+def test_invalid_filter_value_is_refused_with_its_position(world: World, api: httpx.Client, value: str) -> None:
     for rows in (f'[["site", "=", {value}]]', f'[["site", "in", ["Ulm", {value}]]]'):
         answer = add(world, api, rows)
         assert answer.status_code == 422, answer.text
@@ -103,7 +103,7 @@ def test_what_is_no_value_is_refused_where_it_stands(world: World, api: httpx.Cl
 @pytest.mark.parametrize(
     "row", [["due", ">=", "tomorrow"], ["id", "=", "x"], ["site", "=", 5], ["open", "=", "yes"], ["amount", "=", "NaN"]]
 )
-def test_value_of_another_type_is_refused_at_once_and_the_name_stays_free(
+def test_mistyped_filter_value_is_refused_and_the_slice_name_stays_free(
     world: World, api: httpx.Client, row: list[Any]
 ) -> None:
     dataset, place = world.dataset(), {"connection": "data", "schema": "sums", "table": "bills", "columns": ["id"]}
@@ -115,7 +115,7 @@ def test_value_of_another_type_is_refused_at_once_and_the_name_stays_free(
 
 
 @pytest.mark.parametrize("value", ["12345", '"Paris"', "= Paris", "Ulm, Nord", " x", "a\nb", "\u200b", "true", "'"])
-def test_command_that_the_portal_prints_makes_the_same_slice(value: str) -> None:
+def test_command_shown_in_the_portal_creates_the_same_slice(value: str) -> None:
     rows = [["site", "=", value], ["site", "in", [value, "Bonn"]], ["site", "not_null"]]
     content = {
         "dataset": "bills",

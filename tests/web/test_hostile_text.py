@@ -292,11 +292,11 @@ PAGES = (
 )
 
 
-def test_the_table_knows_every_operation_that_takes_text(replica: Replica) -> None:
+def test_every_operation_with_text_input_is_tested(replica: Replica) -> None:
     assert sorted(step.operation for step in STEPS) == sorted(described(replica))
 
 
-def test_what_hides_is_refused_and_what_is_markup_is_shown_as_text(
+def test_hidden_characters_are_refused_and_markup_is_escaped(
     world: World, replica: Replica, client_of: ClientOf, provider: Provider
 ) -> None:
     scene, texts, turn = Scene(world, replica, client_of, provider), described(replica), cycle(BY_TURNS)

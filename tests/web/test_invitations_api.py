@@ -12,7 +12,7 @@ from tests.support.world import World
 from tests.web.conftest import ClientOf
 
 
-def test_a_link_is_ended_before_somebody_uses_it(world: World, client_of: ClientOf) -> None:
+def test_unused_link_can_be_ended(world: World, client_of: ClientOf) -> None:
     vendor = world.vendor()
     source = world.source(vendor)
     lead = world.person(vendor, roles=("lead",))
@@ -40,7 +40,7 @@ def test_a_link_is_ended_before_somebody_uses_it(world: World, client_of: Client
     assert httpx.get(two["link"]).status_code == 404
 
 
-def test_a_link_ended_while_somebody_signs_in_lets_them_in_no_more(world: World, client_of: ClientOf) -> None:
+def test_link_ended_during_sign_in_is_refused(world: World, client_of: ClientOf) -> None:
     """A sign-in reads its clock and may then wait: what counts is the moment at which the link is used up."""
     vendor = world.vendor()
     api, joiner = client_of(world.person(vendor, roles=("lead",))), world.person(vendor)

@@ -48,7 +48,9 @@ def asked(world: World, dataset: str) -> int:
         return tx.execute(query.where(Dataset.slug == dataset)).scalar_one()
 
 
-def test_a_form_is_kept_over_a_sign_out_elsewhere(world: World, browser_of: BrowserOf, form: dict[str, str]) -> None:
+def test_form_is_kept_after_a_sign_out_in_another_tab(
+    world: World, browser_of: BrowserOf, form: dict[str, str]
+) -> None:
     from broker.models import Vendor
 
     with world.database.transaction() as tx:
@@ -58,7 +60,7 @@ def test_a_form_is_kept_over_a_sign_out_elsewhere(world: World, browser_of: Brow
     world.change_sessions(ada.id, ended_at=world.now(), end_cause="signed_out")
     sent = {"csrf_token": browser.csrf, **form}
     lost = browser.post("/requests", data=sent, headers=OURS)
-    assert lost.status_code == 401 and "What you wrote is kept" in lost.text
+    assert lost.status_code == 401 and "What you wrote stays on this page" in lost.text
     kept = hidden(lost.text)
     assert kept == {name: value for name, value in form.items() if name != "code"}
     assert 'href="/sign-in?next=/requests"' in lost.text and "no-store" in lost.headers["cache-control"]
@@ -77,7 +79,7 @@ def test_a_form_is_kept_over_a_sign_out_elsewhere(world: World, browser_of: Brow
     [{}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Sec-Fetch-Site": "none"}],
     ids=["an old browser", "another site", "a neighbour", "typed"],
 )
-def test_no_other_site_has_a_form_prepared(
+def test_kept_form_from_another_site_is_refused(
     world: World, browser_of: BrowserOf, form: dict[str, str], headers: dict[str, str]
 ) -> None:
     signed = browser_of(world.person())
@@ -102,7 +104,7 @@ def test_no_other_site_has_a_form_prepared(
         ("/grants/gr_x/credential", {"slice": "full", "public_key": "PrivateKey = secret-canary"}),
     ],
 )
-def test_secrets_and_second_factors_are_not_shown_back(
+def test_kept_form_contains_no_secrets_or_codes(
     world: World, browser_of: BrowserOf, path: str, fields: dict[str, str]
 ) -> None:
     signed = world.person(roles=("admin",))

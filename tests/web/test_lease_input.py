@@ -50,7 +50,7 @@ def decided(world: World, caller_id: str) -> int:
         return tx.execute(query.where(Event.kind.like("decision.%"))).scalar_one()
 
 
-def test_another_vendors_lease_reads_like_nonsense_by_any_of_its_names(world: World, client_of: ClientOf) -> None:
+def test_another_vendors_lease_looks_nonexistent_by_every_name(world: World, client_of: ClientOf) -> None:
     theirs, dataset, _ = world.guest()
     lease, token = world.issue(theirs, dataset).lease, world.issue(theirs, dataset, kind="token").lease
     backend = world.lease(lease.id).backend_lease_id or ""
@@ -74,9 +74,7 @@ def test_another_vendors_lease_reads_like_nonsense_by_any_of_its_names(world: Wo
 
 
 @pytest.mark.parametrize("lifetime", LIFETIMES)
-def test_an_impossible_lifetime_is_refused_with_its_reason_and_nothing_is_issued(
-    world: World, client_of: ClientOf, lifetime: str
-) -> None:
+def test_invalid_lifetime_is_refused_and_nothing_is_issued(world: World, client_of: ClientOf, lifetime: str) -> None:
     signed, dataset, _ = world.guest()
     api = client_of(signed)
     lease = world.issue(signed, dataset).lease
@@ -92,10 +90,10 @@ def test_an_impossible_lifetime_is_refused_with_its_reason_and_nothing_is_issued
     assert world.lease(lease.id).expires_at == lease.expires_at
 
 
-def test_a_lifetime_beyond_the_rule_is_denied_with_what_it_allows(world: World, client_of: ClientOf) -> None:
+def test_lifetime_beyond_the_rule_is_denied_with_the_allowed_one(world: World, client_of: ClientOf) -> None:
     signed, dataset, _ = world.guest()
     body = {"dataset": dataset.slug, "slice": "deidentified", "lifetime": 86_400}
     answer = client_of(signed).post("/leases", json=body)
     assert answer.status_code == 403, answer.text
     (reason,) = answer.json()["reasons"]
-    assert (reason["code"], reason["advice"]) == ("lifetime_too_long", "Ask for 1 h or less.")
+    assert (reason["code"], reason["advice"]) == ("lifetime_too_long", "Request 1 h or less.")

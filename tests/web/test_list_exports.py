@@ -23,7 +23,7 @@ def rows(text: str) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("what", ["people", "grants", "leases"])
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
-def test_an_export_is_what_the_list_shows(world: World, client_of: ClientOf, what: str, form: str) -> None:
+def test_export_equals_the_list(world: World, client_of: ClientOf, what: str, form: str) -> None:
     vendor = world.vendor()
     lead, other = world.person(vendor, roles=("lead",)), world.person(vendor, name="Zoë, “Z”\nthe second")
     dataset = world.dataset(vendor)
@@ -45,7 +45,7 @@ def test_an_export_is_what_the_list_shows(world: World, client_of: ClientOf, wha
     assert world.events(lead.id)[-1] == "list.exported"
 
 
-def test_everything_comes_not_only_a_page(world: World, client_of: ClientOf) -> None:
+def test_export_contains_all_pages(world: World, client_of: ClientOf) -> None:
     vendor = world.vendor()
     signed, dataset = world.person(vendor), world.dataset(vendor, register=False)
     now = world.now()
@@ -64,7 +64,7 @@ def test_everything_comes_not_only_a_page(world: World, client_of: ClientOf) -> 
     "name",
     ['=HYPERLINK("https://evil.example")', "+1|cmd", "@SUM(1)", "\tx", "-2+3", "'=1", "＝1", "x;=cmd|' /C calc'!A0"],
 )
-def test_no_spreadsheet_runs_a_name(world: World, client_of: ClientOf, name: str) -> None:
+def test_exported_names_cannot_run_as_formulas(world: World, client_of: ClientOf, name: str) -> None:
     vendor = world.vendor()
     world.person(vendor, name=name)
     admin = client_of(world.person(roles=("admin",)))
@@ -76,7 +76,7 @@ def test_no_spreadsheet_runs_a_name(world: World, client_of: ClientOf, name: str
         assert not [cell for cell in cells if cell[:1] in set("=+-@|%\t＝")], "however a spreadsheet splits it"
 
 
-def test_an_export_tells_nothing_the_list_does_not(world: World, client_of: ClientOf) -> None:
+def test_export_reveals_nothing_beyond_the_list(world: World, client_of: ClientOf) -> None:
     theirs, dataset, grant = world.guest()
     lease = world.issue(theirs, dataset).lease
     lead = client_of(world.person(world.vendor(), roles=("lead",)))

@@ -34,7 +34,7 @@ FIELDS = (
 )
 
 
-def test_no_field_has_a_greatest_length() -> None:
+def test_form_fields_have_no_maxlength() -> None:
     """A browser cuts what is pasted into such a field, a secret or a value of a filter for one."""
     pages = sorted(_TEMPLATES.rglob("*.html"))
     assert len(pages) > 100
@@ -53,7 +53,7 @@ def house(world: World, browser_of: BrowserOf) -> tuple[Browser, dict[str, str]]
 
 
 @pytest.mark.parametrize(("path", "name", "beside"), FIELDS, ids=[f"{path} {name}" for path, name, _ in FIELDS])
-def test_what_is_too_long_is_refused_and_kept(
+def test_too_long_text_is_refused_and_kept_in_the_form(
     house: tuple[Browser, dict[str, str]], path: str, name: str, beside: dict[str, str]
 ) -> None:
     browser, ids = house

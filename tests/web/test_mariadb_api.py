@@ -16,7 +16,7 @@ from tests.support.world import World
 from tests.web.conftest import BrowserOf, ClientOf
 
 
-def test_from_a_binding_to_the_end_of_a_lease(
+def test_mariadb_slice_and_lease_end_to_end(
     world: World, ward: Mariadb, worker: Worker, client_of: ClientOf, browser_of: BrowserOf
 ) -> None:
     vendor = world.vendor()

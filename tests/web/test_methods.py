@@ -14,7 +14,7 @@ from tests.web.conftest import ClientOf, Replica
 @pytest.mark.parametrize(
     "path", ["/healthz", "/readyz", "/metrics", "/sign-in", "/.well-known/jwks.json", "/static/guestkey.css"]
 )
-def test_head_is_answered_as_get_without_the_body(replica: Replica, path: str) -> None:
+def test_head_equals_get_without_the_body(replica: Replica, path: str) -> None:
     got = httpx.get(f"{replica.url}{path}", timeout=20)
     asked = httpx.head(f"{replica.url}{path}", timeout=20)
     assert (asked.status_code, asked.content) == (got.status_code, b"")
@@ -23,12 +23,12 @@ def test_head_is_answered_as_get_without_the_body(replica: Replica, path: str) -
     assert asked.headers["content-type"] == got.headers["content-type"]
 
 
-def test_head_asks_for_a_caller_as_get_does(replica: Replica, world: World, client_of: ClientOf) -> None:
+def test_head_needs_authentication_like_get(replica: Replica, world: World, client_of: ClientOf) -> None:
     assert httpx.head(f"{replica.url}/api/v1/me", timeout=20).status_code == 401
     assert client_of(world.person()).head("/me").status_code == 200
 
 
-def test_a_method_that_is_not_served_names_all_that_are(replica: Replica) -> None:
+def test_unsupported_method_lists_the_allowed_ones(replica: Replica) -> None:
     """Every path of the application."""
     paths: dict[str, set[str]] = {}
     for route in iter_route_contexts(replica.app.routes):
@@ -46,6 +46,6 @@ def test_a_method_that_is_not_served_names_all_that_are(replica: Replica) -> Non
 
 
 @pytest.mark.parametrize(("path", "allow"), [("/api/v1/datasets", "GET, HEAD, POST"), ("/oauth/token", "POST")])
-def test_what_is_allowed_is_named_in_full(replica: Replica, path: str, allow: str) -> None:
+def test_allow_header_is_complete(replica: Replica, path: str, allow: str) -> None:
     answer = httpx.request("PUT", f"{replica.url}{path}", timeout=20)
     assert (answer.status_code, answer.headers["allow"]) == (405, allow)

@@ -26,7 +26,7 @@ def test_lease_is_found_by_the_name_of_its_database_user(
     assert (ended.status_code, ended.json()["id"]) == (202, handed.lease.id)
 
 
-def test_names_of_every_backend_lead_to_the_lease() -> None:
+def test_lease_is_found_by_its_name_at_every_backend() -> None:
     lease = "l01k9zq6c5w3m8v4x7r2t1y0b9d"
     handle = f"ab12cd-{lease}"
     for name in (user_of(handle), handle, f"token-{handle}"):
@@ -35,7 +35,7 @@ def test_names_of_every_backend_lead_to_the_lease() -> None:
         assert lease_of(name) == name
 
 
-def test_purpose_that_is_too_long_is_refused_and_kept(world: World, browser_of: BrowserOf) -> None:
+def test_too_long_purpose_is_refused_and_kept(world: World, browser_of: BrowserOf) -> None:
     """A field with a greatest length would cut what is pasted without a word."""
     vendor = world.vendor()
     dataset = world.dataset(vendor)

@@ -9,7 +9,7 @@ from tests.support.world import World
 from tests.web.conftest import ClientOf
 
 
-def test_notices_are_read_and_chosen_by_their_own_person_only(world: World, client_of: ClientOf) -> None:
+def test_notices_and_choices_belong_to_one_person(world: World, client_of: ClientOf) -> None:
     admin, other = world.person(roles=("admin",)), world.person(world.vendor())
     with world.database.transaction() as tx:
         for _ in range(2):
@@ -20,7 +20,7 @@ def test_notices_are_read_and_chosen_by_their_own_person_only(world: World, clie
     listed = api.get("/notices", params={"limit": 200}).json()
     # An admin may have heard of other things, too.
     titles = [item["title"] for item in listed["items"]]
-    assert listed["unread"] >= 2 and titles.count("Guestkey was opened again") == 2
+    assert listed["unread"] >= 2 and titles.count("Guestkey was reopened") == 2
     assert foreign.get("/notices").json() == {"items": [], "next_cursor": None, "unread": 0}
     newest = listed["items"][0]["id"]
     assert foreign.post("/notices/read", json={"up_to": newest}).json() == {"unread": 0}
@@ -29,7 +29,7 @@ def test_notices_are_read_and_chosen_by_their_own_person_only(world: World, clie
     assert api.post("/notices/read", json={"up_to": "\x00"}).status_code == 422
 
 
-def test_choices_are_kept_and_the_wrong_ones_refused(world: World, client_of: ClientOf) -> None:
+def test_valid_choices_are_stored_and_invalid_ones_refused(world: World, client_of: ClientOf) -> None:
     api = client_of(world.person(roles=("admin",)))
     held = api.get("/notices/choices").json()
     assert {topic["choice"] for topic in held["topics"]} == {"now"} and held["mails"] is False
@@ -51,7 +51,7 @@ def test_choices_are_kept_and_the_wrong_ones_refused(world: World, client_of: Cl
     assert service.get("/notices").status_code == 403
 
 
-def test_admins_bind_try_and_remove_channels(world: World, client_of: ClientOf) -> None:
+def test_admins_add_test_and_remove_channels(world: World, client_of: ClientOf) -> None:
     admin, auditor = client_of(world.person(roles=("admin",))), client_of(world.person(roles=("auditor",)))
     body = {
         "kind": "webhook",
@@ -77,7 +77,7 @@ def test_admins_bind_try_and_remove_channels(world: World, client_of: ClientOf) 
         assert admin.post("/notice-channels", json=body | wrong).status_code == 422, wrong
 
 
-def test_binding_wants_a_fresh_second_factor(world: World, client_of: ClientOf) -> None:
+def test_adding_a_channel_needs_a_fresh_second_factor(world: World, client_of: ClientOf) -> None:
     stale = client_of(world.person(roles=("admin",), factor_age=3600))
     body = {"kind": "webhook", "name": "A", "target": "https://hooks.example.org/", "topics": ["emergency"]}
     answer = stale.post("/notice-channels", json=body)

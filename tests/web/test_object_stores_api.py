@@ -13,7 +13,7 @@ from tests.support.world import PICTURES, World
 from tests.web.conftest import ClientOf
 
 
-def test_a_slice_is_registered_and_a_session_handed_over(client_of: ClientOf, world: World, worker: Worker) -> None:
+def test_s3_slice_is_registered_and_a_session_issued(client_of: ClientOf, world: World, worker: Worker) -> None:
     admin, vendor = world.person(roles=("admin",)), world.vendor()
     dataset, ada = world.dataset(vendor, register=False, slices={}), world.person(vendor)
     body = {"name": "deidentified", "kind": "s3", "actions": ["read"], "binding": PICTURES}
@@ -55,7 +55,7 @@ def test_a_slice_is_registered_and_a_session_handed_over(client_of: ClientOf, wo
         ({"kind": "s4"}, "/kind"),
     ],
 )
-def test_each_mistake_names_its_field(
+def test_each_invalid_field_is_named(
     client_of: ClientOf, world: World, changed: dict[str, object], pointer: str
 ) -> None:
     admin, dataset = world.person(roles=("admin",)), world.dataset(register=False, slices={})

@@ -136,7 +136,7 @@ def _crawl(browser: Browser, forms: dict[str, dict[str, str]]) -> dict[str, int]
     return seen
 
 
-def test_worker_ends_and_decides_again_with_one_connection(one: Settings, world: World) -> None:
+def test_worker_ends_and_rechecks_with_one_connection(one: Settings, world: World) -> None:
     parts = Parts.build(one, identity="ender")
     worker = Worker(parts, vault_of(one, "setup"))
     thread = threading.Thread(target=worker.run, name="worker")

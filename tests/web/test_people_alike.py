@@ -24,7 +24,7 @@ def _choices(page: str) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("called", ["", "Kim Lee"])
-def test_people_alike_are_told_apart_and_shown(
+def test_people_with_the_same_name_are_distinguishable(
     world: World, browser_of: BrowserOf, client_of: ClientOf, called: str
 ) -> None:
     vendor, owner = world.vendor(), world.person(name="Olga Owner")
@@ -60,7 +60,7 @@ def test_people_alike_are_told_apart_and_shown(
         assert not [text for tag in ("a", "h1", "h2") for text in _texts(answer.text, tag) if not text], path
         for choices in _choices(answer.text):
             assert len(set(choices)) == len(choices) and all(choices), (path, choices)
-            offered += len([choice for choice in choices if (called or "Somebody without a name") in choice])
+            offered += len([choice for choice in choices if (called or "Person without a name") in choice])
     # In the grant's form and the dataset's, in the lead's request and team.
     assert offered >= 8, offered
     assert client_of(owner).get(f"/requests/{request}").json()["person"]["name"]

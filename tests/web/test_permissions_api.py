@@ -31,7 +31,7 @@ def test_people_are_confirmed_suspended_and_resumed(world: World, client_of: Cli
     assert world.events(joined.id) == ["person.confirmed", "person.suspended", "person.resumed"]
 
 
-def test_roles_are_given_by_two_and_never_to_oneself(world: World, client_of: ClientOf) -> None:
+def test_roles_need_two_admins_and_never_oneself(world: World, client_of: ClientOf) -> None:
     one = world.person(roles=("admin",))
     colleague, guest = world.person(), world.person(world.vendor())
     api = client_of(one)
@@ -57,7 +57,7 @@ def test_two_admins_always_remain(world: World, client_of: ClientOf) -> None:
     assert api.delete(f"/people/{third.id}/roles/admin").status_code == 409
 
 
-def test_holdings_are_given_up_by_those_they_concern(world: World, client_of: ClientOf) -> None:
+def test_grants_and_leases_are_ended_only_by_those_concerned(world: World, client_of: ClientOf) -> None:
     guest, dataset, grant = world.guest()
     other = client_of(world.person(world.vendor()))
     colleague = client_of(world.person(_vendor_of(world, guest)))
@@ -78,7 +78,7 @@ def test_holdings_are_given_up_by_those_they_concern(world: World, client_of: Cl
     assert world.lease(lease.id).state == "revoked"
 
 
-def test_rules_are_for_admins_and_auditors(world: World, client_of: ClientOf) -> None:
+def test_only_admins_and_auditors_see_the_rules(world: World, client_of: ClientOf) -> None:
     admin, auditor = client_of(world.person(roles=("admin",))), client_of(world.person(roles=("auditor",)))
     rules = auditor.get("/policy").json()
     assert rules["rules"] and rules["revision"] in [
@@ -98,7 +98,7 @@ def test_rules_are_for_admins_and_auditors(world: World, client_of: ClientOf) ->
         assert client_of(world.person()).get(path).status_code == 403
 
 
-def test_everybody_reads_their_own_events_and_auditors_all(world: World, client_of: ClientOf) -> None:
+def test_people_see_their_own_events_and_auditors_all(world: World, client_of: ClientOf) -> None:
     guest, dataset, _ = world.guest()
     lease = world.issue(guest, dataset).lease
     mine = client_of(guest).get("/events").json()["items"]
@@ -112,7 +112,7 @@ def test_everybody_reads_their_own_events_and_auditors_all(world: World, client_
     assert second["items"][0]["number"] < first["items"][0]["number"]
 
 
-def test_why_and_who(world: World, client_of: ClientOf) -> None:
+def test_why_and_who_are_restricted(world: World, client_of: ClientOf) -> None:
     guest, dataset, grant = world.guest()
     api, auditor = client_of(guest), client_of(world.person(roles=("auditor",)))
     may = api.get(f"/datasets/{dataset.slug}/why", params={"slice": "deidentified"}).json()

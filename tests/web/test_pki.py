@@ -48,7 +48,7 @@ def certificate(world: World) -> tuple[x509.Certificate, LeaseToEnd]:
     return x509.load_pem_x509_certificate(one.pem.encode()), one.to_end()
 
 
-def test_anybody_may_fetch_authority_and_list(fresh: Replica, world: World) -> None:
+def test_ca_and_crl_are_public(fresh: Replica, world: World) -> None:
     ca = httpx.get(f"{fresh.url}/pki/ca.pem")
     der, pem = httpx.get(f"{fresh.url}/pki/crl"), httpx.get(f"{fresh.url}/pki/crl.pem")
     assert (ca.status_code, der.status_code, pem.status_code) == (200, 200, 200)
@@ -62,7 +62,7 @@ def test_anybody_may_fetch_authority_and_list(fresh: Replica, world: World) -> N
     assert len(der.content) < 100_000
 
 
-def test_what_a_gateway_has_already_is_not_sent_again(fresh: Replica) -> None:
+def test_unchanged_crl_is_answered_not_modified(fresh: Replica) -> None:
     first = httpx.get(f"{fresh.url}/pki/crl.pem")
     assert first.headers["Cache-Control"] == "no-cache"
     known = httpx.get(f"{fresh.url}/pki/crl.pem", headers={"If-None-Match": first.headers["ETag"]})
@@ -93,17 +93,17 @@ def test_ocsp_answers_by_post_and_by_address(
 
 
 @pytest.mark.parametrize("question", [b"", b"hello", b"\x30\x00", b"x" * (LONGEST_QUESTION + 1)])
-def test_what_is_no_question_is_refused(fresh: Replica, question: bytes) -> None:
+def test_invalid_ocsp_request_is_refused(fresh: Replica, question: bytes) -> None:
     posted = httpx.post(f"{fresh.url}/pki/ocsp", content=question, headers=OCSP)
     is_problem(posted, 422, "invalid")
 
 
 @pytest.mark.parametrize("text", ["%25", "aGVsbG8=", "a", "..", "aGVs bG8="])
-def test_what_is_no_question_in_an_address_is_refused(fresh: Replica, text: str) -> None:
+def test_invalid_ocsp_request_in_the_path_is_refused(fresh: Replica, text: str) -> None:
     assert httpx.get(f"{fresh.url}/pki/ocsp/{text}").status_code in (404, 405, 422)
 
 
-def test_with_openbao_gone_nothing_is_made_up(
+def test_unreachable_openbao_gives_503_for_crl_and_ocsp(
     fresh: Replica, world: World, certificate: tuple[x509.Certificate, LeaseToEnd]
 ) -> None:
     authority = x509.load_pem_x509_certificate(httpx.get(f"{fresh.url}/pki/ca.pem").content)
@@ -119,32 +119,32 @@ def test_with_openbao_gone_nothing_is_made_up(
 
 
 @pytest.mark.parametrize("answer", [b"", b"<html>", b"\x30\x03\x02\x01\x01"])
-def test_a_list_that_is_none_is_not_handed_on(fresh: Replica, answer: bytes) -> None:
+def test_invalid_crl_is_not_passed_on(fresh: Replica, answer: bytes) -> None:
     with patch.object(fresh.parts.vault, "crl", return_value=answer):
         is_problem(httpx.get(f"{fresh.url}/pki/crl"), 503, "backend_down")
 
 
-def test_an_installation_without_an_authority_says_what_makes_it(settings: Settings, parts: Parts) -> None:
+def test_missing_ca_names_the_command_that_creates_it(settings: Settings, parts: Parts) -> None:
     bare = replace(parts, vault=vault_of(settings, "issuer"))
     with patch.object(bare.vault, "ca_certificate", side_effect=VaultRefused), running(settings, bare) as replica:
         problem = is_problem(httpx.get(f"{replica.url}/pki/ca.pem"), 503, "backend_down")
     assert "upgrade" in problem["advice"]
 
 
-def test_a_list_of_another_authority_is_not_handed_on(fresh: Replica) -> None:
+def test_crl_of_another_ca_is_not_passed_on(fresh: Replica) -> None:
     forged = x509.load_pem_x509_crl(Authority().list()).public_bytes(Encoding.DER)
     with patch.object(fresh.parts.vault, "crl", return_value=forged):
         is_problem(httpx.get(f"{fresh.url}/pki/crl"), 503, "backend_down")
 
 
-def test_a_gateway_may_ask_as_often_as_a_caller_and_spends_nobody_elses_rate(settings: Settings, parts: Parts) -> None:
+def test_gateways_have_their_own_rate_limit(settings: Settings, parts: Parts) -> None:
     with running(settings, parts, rate_limit_per_minute=12, rate_limit_anonymous_per_minute=2) as replica:
         seen = [httpx.get(f"{replica.url}/pki/crl.pem").status_code for _ in range(14)]
         assert seen[:12] == [200] * 12 and seen[13] == 429
         assert httpx.get(f"{replica.url}/api/v1/kinds").status_code == 401
 
 
-def test_a_gateway_that_asked_too_often_may_still_fetch_its_list(settings: Settings, parts: Parts) -> None:
+def test_rate_limited_gateway_can_still_fetch_the_crl(settings: Settings, parts: Parts) -> None:
     """Whoever connects to it in a loop makes it ask by OCSP, and must not keep the list from it that ends them."""
     with running(settings, parts, rate_limit_per_minute=3) as replica:
         asked = [httpx.post(f"{replica.url}/pki/ocsp", content=b"x", headers=OCSP).status_code for _ in range(5)]
@@ -152,7 +152,7 @@ def test_a_gateway_that_asked_too_often_may_still_fetch_its_list(settings: Setti
         assert httpx.get(f"{replica.url}/pki/crl.pem").status_code == 200
 
 
-def test_a_list_says_when_leases_are_over_that_nobody_ended(fresh: Replica, world: World) -> None:
+def test_crl_answer_reports_overdue_leases(fresh: Replica, world: World) -> None:
     """A certificate that has run out cannot be put on the list any more, so gateways must end what is open."""
 
     def said() -> bool:
@@ -175,12 +175,12 @@ def test_a_list_says_when_leases_are_over_that_nobody_ended(fresh: Replica, worl
     assert not said()
 
 
-def test_the_relay_lets_nobody_ask_anything_else(world: World) -> None:
+def test_pki_relay_allows_only_crl_and_ocsp(world: World) -> None:
     with pytest.raises(VaultRefused):
         world.parts.vault._fetch("pki/certs?list=true")
 
 
-def test_a_flood_of_questions_while_openbao_hangs_keeps_nobody_else_waiting(
+def test_ocsp_flood_with_hanging_openbao_does_not_delay_others(
     fresh: Replica, world: World, certificate: tuple[x509.Certificate, LeaseToEnd]
 ) -> None:
     """Nobody needs to sign in to ask here; those who have must be able to end leases meanwhile."""

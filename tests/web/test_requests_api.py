@@ -63,7 +63,7 @@ def scene(world: World, client_of: ClientOf) -> Scene:
     )
 
 
-def test_from_asking_to_a_credential(world: World, scene: Scene) -> None:
+def test_request_approval_and_credential(world: World, scene: Scene) -> None:
     made = scene.ask()
     assert made.status_code == 201, made.text
     request, guest, owner = made.json(), scene.api(scene.guest), scene.api(scene.owner)
@@ -100,7 +100,7 @@ def test_from_asking_to_a_credential(world: World, scene: Scene) -> None:
 @pytest.mark.parametrize(
     "wider", [{"period": 30 * 86400}, {"slice": "full"}, {"max_lifetime": 30}, {"period": 1}, {"role": "steward"}]
 )
-def test_an_approval_only_narrows(scene: Scene, wider: dict[str, Any]) -> None:
+def test_approval_can_only_narrow(scene: Scene, wider: dict[str, Any]) -> None:
     request = scene.ask().json()["id"]
     assert scene.api(scene.owner).post(f"/requests/{request}/approve", json=wider).status_code == 422
 
@@ -113,13 +113,13 @@ def test_an_open_request_can_be_narrowed_to_a_slice(scene: Scene) -> None:
     assert grant["slice"] == "deidentified"
 
 
-def test_an_approver_reads_what_the_rules_open_and_no_more(scene: Scene) -> None:
+def test_approver_sees_only_what_the_rules_allow(scene: Scene) -> None:
     request = scene.ask(slice=None).json()["id"]
     facts = scene.api(scene.owner).get(f"/requests/{request}").json()["facts"]
     assert [item["name"] for item in facts["slices"]] == ["deidentified"], "no rule opens the other to annotators"
 
 
-def test_nobody_decides_about_themselves(world: World, scene: Scene) -> None:
+def test_own_request_cannot_be_decided(world: World, scene: Scene) -> None:
     own = scene.api(scene.owner)
     mine = scene.ask(scene.owner, role="steward")
     refused = own.post(f"/requests/{mine.json()['id']}/approve", json={})
@@ -129,7 +129,7 @@ def test_nobody_decides_about_themselves(world: World, scene: Scene) -> None:
     assert own.post(f"/requests/{mine.json()['id']}/withdraw").json()["state"] == "withdrawn"
 
 
-def test_who_asked_reminds_once_a_day(world: World, scene: Scene) -> None:
+def test_requester_can_remind_once_a_day(world: World, scene: Scene) -> None:
     request = scene.ask().json()["id"]
     mine = scene.api(scene.guest)
     early = mine.post(f"/requests/{request}/remind")
@@ -144,10 +144,10 @@ def test_who_asked_reminds_once_a_day(world: World, scene: Scene) -> None:
     assert mine.post(f"/requests/{request}/withdraw").status_code == 200
     world.change(Request, request, reminded_at=None)
     over = mine.post(f"/requests/{request}/remind")
-    assert (over.status_code, "waits for nobody" in over.json()["detail"]) == (409, True)
+    assert (over.status_code, "no longer waiting" in over.json()["detail"]) == (409, True)
 
 
-def test_vendors_people_decide_nothing(scene: Scene) -> None:
+def test_vendor_people_cannot_decide_requests(scene: Scene) -> None:
     request = scene.ask().json()["id"]
     lead = scene.api(scene.lead)
     assert lead.get(f"/requests/{request}").status_code == 200
@@ -155,7 +155,7 @@ def test_vendors_people_decide_nothing(scene: Scene) -> None:
     assert lead.post(f"/requests/{request}/withdraw").json()["state"] == "withdrawn"
 
 
-def test_stewards_decide_but_make_no_stewards(world: World, scene: Scene) -> None:
+def test_stewards_decide_but_cannot_name_stewards(world: World, scene: Scene) -> None:
     steward = world.person(name="Stefan Steward")
     world.grant(scene.dataset, steward, "steward")
     api = scene.api(steward)
@@ -171,7 +171,7 @@ def test_stewards_decide_but_make_no_stewards(world: World, scene: Scene) -> Non
     assert scene.api(guest).post(f"/requests/{other}/approve", json={}).status_code == 404
 
 
-def test_an_admin_decides_only_where_nobody_else_can_and_not_alone(world: World, scene: Scene) -> None:
+def test_admin_decides_only_without_owner_and_steward(world: World, scene: Scene) -> None:
     maker, other = scene.api(scene.admin), scene.api(world.person(roles=("admin",)))
     slug = f"lone-{scene.admin.id[-10:]}"
     assert maker.post(
@@ -214,15 +214,13 @@ def test_a_refusal_needs_a_reason_and_shows_it(scene: Scene) -> None:
         ({"service": "sv_00000000000000000000000000"}, 404),
     ],
 )
-def test_what_could_never_be_or_widen_is_refused_at_the_door(
-    scene: Scene, changes: dict[str, Any], status: int
-) -> None:
+def test_impossible_or_widening_requests_are_refused(scene: Scene, changes: dict[str, Any], status: int) -> None:
     answer = scene.ask(**changes)
     assert answer.status_code == status, answer.text
     assert answer.json()["advice"]
 
 
-def test_facts_that_changed_are_shown_again(world: World, scene: Scene) -> None:
+def test_changed_facts_must_be_reviewed_again(world: World, scene: Scene) -> None:
     request = scene.ask().json()["id"]
     owner = scene.api(scene.owner)
     digest = owner.get(f"/requests/{request}").json()["facts"]["digest"]
@@ -233,7 +231,7 @@ def test_facts_that_changed_are_shown_again(world: World, scene: Scene) -> None:
     assert owner.post(f"/requests/{request}/approve", json={"digest": fresh}).status_code == 201
 
 
-def test_the_gate_is_asked_again_at_approval(world: World, scene: Scene) -> None:
+def test_gate_is_checked_at_approval(world: World, scene: Scene) -> None:
     request = scene.ask().json()["id"]
     world.change(Person, scene.guest.id, status="suspended")
     refused = scene.api(scene.owner).post(f"/requests/{request}/approve", json={})
@@ -246,7 +244,7 @@ def test_a_lapsed_request_cannot_be_approved(world: World, scene: Scene) -> None
     assert scene.api(scene.owner).post(f"/requests/{request}/approve", json={}).status_code == 409
 
 
-def test_leads_ask_for_teams_and_services_others_do_not(world: World, scene: Scene) -> None:
+def test_only_leads_request_for_teams_and_services(world: World, scene: Scene) -> None:
     team, service = world.team(scene.vendor, scene.guest), world.service(scene.vendor)
     assert scene.ask(team=team.id).status_code == 403
     assert scene.ask(scene.lead, team=team.id, service=service.id).status_code == 422
@@ -260,7 +258,7 @@ def test_leads_ask_for_teams_and_services_others_do_not(world: World, scene: Sce
     assert scene.ask(scene.lead, service=world.service(world.vendor()).id, role="pipeline").status_code == 404
 
 
-def test_a_queue_of_several_pages_begins_with_the_oldest(world: World, scene: Scene) -> None:
+def test_queue_pages_start_with_the_oldest(world: World, scene: Scene) -> None:
     asked = [scene.ask(world.person(scene.vendor)).json()["id"] for _ in range(3)]
 
     def queue(cursor: str | None) -> tuple[list[str], str | None]:
@@ -274,7 +272,7 @@ def test_a_queue_of_several_pages_begins_with_the_oldest(world: World, scene: Sc
     assert queue(onward) == (asked[2:], None)
 
 
-def test_an_approver_approves_the_team_they_saw(world: World, scene: Scene) -> None:
+def test_approval_needs_the_team_members_seen(world: World, scene: Scene) -> None:
     """Its lead may change it freely until the grant is made."""
     team, late, owner = world.team(scene.vendor, scene.guest), world.person(scene.vendor), scene.api(scene.owner)
     request = scene.ask(scene.lead, team=team.id).json()["id"]

@@ -13,7 +13,7 @@ from tests.support.world import DEIDENTIFIED, World
 from tests.web.conftest import ClientOf
 
 
-def test_a_slice_that_failed_is_repaired_or_its_name_used_again(world: World, client_of: ClientOf) -> None:
+def test_failed_slice_is_repaired_or_its_name_reused(world: World, client_of: ClientOf) -> None:
     api = client_of(world.person(roles=("admin",)))
     path, name = f"/datasets/{world.dataset(register=False, slices={}).slug}/slices", f"own_{secrets.token_hex(4)}"
     # A table of its own: over one that others' datasets show under other labels, repairing takes two people.
@@ -38,7 +38,7 @@ def test_a_slice_that_failed_is_repaired_or_its_name_used_again(world: World, cl
     assert api.put(f"{path}/part/binding", json={"binding": right}).status_code == 409
 
 
-def test_the_name_of_a_slice_that_was_used_stays_its_own(world: World, client_of: ClientOf) -> None:
+def test_name_of_a_used_slice_cannot_be_reused(world: World, client_of: ClientOf) -> None:
     signed, dataset, _ = world.guest()
     world.issue(signed, dataset)
     api, path = client_of(world.person(roles=("admin",))), f"/datasets/{dataset.slug}/slices"
@@ -68,7 +68,7 @@ def test_the_owner_confirms_a_changed_slice(world: World, client_of: ClientOf) -
     assert world.events(world.slice_id(dataset, "all"))[-3:] == ["slice.changed", "slice.confirmed", "slice.ready"]
 
 
-def test_the_owner_chooses_the_faster_form_and_back(world: World, client_of: ClientOf) -> None:
+def test_owner_sets_a_slice_fast_and_back(world: World, client_of: ClientOf) -> None:
     owner = world.person()
     dataset = world.dataset(owner=owner)
     _setup, path = vault_of(world.settings, "setup"), f"/datasets/{dataset.slug}/slices/deidentified/fast"
@@ -84,7 +84,7 @@ def test_the_owner_chooses_the_faster_form_and_back(world: World, client_of: Cli
         assert client_of(owner).put(path, json={"fast": fast}).status_code == 409
 
 
-def test_a_failed_slice_that_somebody_waits_for_is_not_repaired_by_one_admin(world: World, client_of: ClientOf) -> None:
+def test_failed_slice_with_pending_requests_needs_two_people(world: World, client_of: ClientOf) -> None:
     """Else one admin could bind it to any table behind the owner's back."""
     signed, dataset, _ = world.guest()
     world.change(Slice, world.slice_id(dataset), state="failed")

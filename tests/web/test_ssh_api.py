@@ -18,7 +18,7 @@ LIST = "/ssh/sftp/krl"
 
 
 @pytest.mark.parametrize("path", [ASK, LIST])
-def test_only_services_of_the_organisation_ask(path: str, world: World, client_of: ClientOf) -> None:
+def test_only_organisation_services_call_the_ssh_api(path: str, world: World, client_of: ClientOf) -> None:
     anonymous, guessing = client_of(None).get(path), client_of(None).get(path, auth=("sv_1", "guess"))
     assert {anonymous.status_code, guessing.status_code} == {401}
     assert anonymous.json()["code"] == guessing.json()["code"] == "not_signed_in"
@@ -30,13 +30,13 @@ def test_only_services_of_the_organisation_ask(path: str, world: World, client_o
     assert answered.headers["Cache-Control"] == "no-store"
 
 
-def test_a_host_proves_itself_by_the_secret_of_its_service(world: World, client_of: ClientOf) -> None:
+def test_ssh_host_authenticates_with_its_service_secret(world: World, client_of: ClientOf) -> None:
     service = world.host_service("a-secret-of-the-host")
     assert client_of(None).get(ASK, auth=(service, "a-secret-of-the-host")).json() == {"active": False}
     assert client_of(None).get(ASK, auth=(service, "another")).status_code == 401
 
 
-def test_why_not_is_never_said(world: World, client_of: ClientOf) -> None:
+def test_ssh_refusal_gives_no_reason(world: World, client_of: ClientOf) -> None:
     host = client_of(world.service(None))
     for handle in ("abc123-l01jd0", "x", "abc123-" + "l" * 27, "%00", "a%2Fb"):
         answer = host.get(f"/ssh/sftp/leases/{handle}?account=root&certificate=ssh-ed25519%20AAAA")
@@ -45,7 +45,7 @@ def test_why_not_is_never_said(world: World, client_of: ClientOf) -> None:
     assert host.get("/ssh/sftp/leases/abc123-l01jd0").status_code == 422
 
 
-def test_a_list_is_for_one_host_and_each_is_newer(world: World, client_of: ClientOf) -> None:
+def test_krl_is_for_one_host_and_its_version_increases(world: World, client_of: ClientOf) -> None:
     host = client_of(world.service(None))
     texts = [host.get(LIST).json()["signed"].split("\n") for _ in range(2)]
     assert [text[:2] for text in texts] == [["guestkey-krl/1", "sftp"]] * 2
@@ -56,7 +56,7 @@ def test_a_list_is_for_one_host_and_each_is_newer(world: World, client_of: Clien
     assert b"token-nobody" in shown.stdout, shown.stderr
 
 
-def test_a_guest_asks_with_a_key_and_gets_a_certificate_for_it(
+def test_guest_gets_a_certificate_for_their_key(
     world: World, sftp: SftpHost, client_of: ClientOf, tmp_path: Path
 ) -> None:
     vendor = world.vendor()

@@ -14,7 +14,7 @@ from tests.support.world import World
 from tests.web.conftest import BrowserOf
 
 
-def test_a_guest_brings_a_key_and_is_shown_what_opens_the_directory(
+def test_guest_enters_a_key_and_sees_the_sftp_command(
     world: World, sftp: SftpHost, browser_of: BrowserOf, tmp_path: Path
 ) -> None:
     vendor = world.vendor()
@@ -47,9 +47,7 @@ def test_a_guest_brings_a_key_and_is_shown_what_opens_the_directory(
     assert lease.kind == "ssh" and "SFTP host" not in text.partition("<h2>How it ends")[2]
 
 
-def test_an_admin_makes_a_slice_of_a_directory_step_by_step(
-    world: World, sftp: SftpHost, browser_of: BrowserOf
-) -> None:
+def test_admin_registers_a_directory_slice(world: World, sftp: SftpHost, browser_of: BrowserOf) -> None:
     admin, dataset = browser_of(world.person(roles=("admin",))), world.dataset()
     directory = f"acme/{secrets.token_hex(4)}"
     sftp.directory(directory)
@@ -60,7 +58,7 @@ def test_an_admin_makes_a_slice_of_a_directory_step_by_step(
 
     status, place = step("/datasets/new", connection=f"ssh/{CONNECTION}", dataset=dataset.slug)
     assert status == 303 and place.endswith("/place"), place
-    assert "It is all that guests see." in html.unescape(admin.get(place).text)
+    assert "Guests see only this directory." in html.unescape(admin.get(place).text)
     wrong = step(place, **{"directory": "../etc", "may-read": "1"})
     assert wrong[0] == 422 and 'id="directory-wrong"' in wrong[1]
     status, describe = step(place, **{"directory": directory, "may-read": "1", "may-write": "1"})

@@ -39,7 +39,7 @@ def test_a_dry_run_counts_and_changes_nothing(world: World, client_of: ClientOf)
     assert (same["counts"]["leases"], same["counts"]["sessions"]) == ({"postgres": 2}, 0)
 
 
-def test_newer_leases_are_included_and_the_report_says_so(world: World, client_of: ClientOf) -> None:
+def test_leases_since_the_dry_run_are_included_and_reported(world: World, client_of: ClientOf) -> None:
     signed, dataset, _ = world.guest()
     admin = client_of(world.person(roles=("admin",)))
     seen = admin.get("/suspensions/preview", params={"what": "person", "target": signed.id}).json()["counts"]
@@ -67,7 +67,7 @@ def test_two_admins_at_once_make_one_suspension(world: World, client_of: ClientO
     assert sum(item["target"] == vendor.id for item in listed) == 1
 
 
-def test_who_may_suspend_and_who_sees_the_report(world: World, client_of: ClientOf) -> None:
+def test_suspensions_and_reports_are_restricted(world: World, client_of: ClientOf) -> None:
     vendor = world.vendor()
     guest, lead = world.person(vendor), world.person(vendor, roles=("lead",))
     owner, auditor = world.person(), world.person(roles=("auditor",))
@@ -88,7 +88,7 @@ def test_who_may_suspend_and_who_sees_the_report(world: World, client_of: Client
     assert client_of(owner).get(path).json()["resumed_at"]
 
 
-def test_odd_input_is_refused_with_nothing_changed(world: World, client_of: ClientOf) -> None:
+def test_invalid_input_is_refused_without_changes(world: World, client_of: ClientOf) -> None:
     vendor = world.vendor()
     admin = client_of(world.person(roles=("admin",)))
     path = f"/vendors/{vendor.id}/suspend"
@@ -109,7 +109,7 @@ def test_odd_input_is_refused_with_nothing_changed(world: World, client_of: Clie
     assert admin.get("/suspensions/su_nothing").status_code == 404
 
 
-def test_each_failing_lease_is_shown_with_what_ends_it_at_its_own_backend(world: World, client_of: ClientOf) -> None:
+def test_failing_leases_show_the_manual_command_of_their_backend(world: World, client_of: ClientOf) -> None:
     vendor = world.vendor()
     signed, owner = world.person(vendor), world.person()
     admin = client_of(world.person(roles=("admin",)))
@@ -125,7 +125,7 @@ def test_each_failing_lease_is_shown_with_what_ends_it_at_its_own_backend(world:
     world.wait_sweeping(lease.id, "revoked")
 
 
-def test_each_lease_says_when_it_ended_by_what_or_until_when_it_is_exposed(
+def test_report_shows_end_confirmation_or_exposure_of_each_lease(
     world: World, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three endings of one suspension: confirmed, valid where nobody asks, and one its backend cannot end sooner."""

@@ -84,5 +84,5 @@ def test_every_page_has_unique_ids(world: World, browser_of: BrowserOf) -> None:
     assert len(looked) >= 35, sorted(looked)
 
 
-def test_what_is_there_twice_is_found() -> None:
+def test_duplicate_ids_are_detected() -> None:
     assert twice('<p id="a"></p><p id="a"></p><label for="b">B</label>') == ["a", "b"]

@@ -30,7 +30,7 @@ def scene(world: World) -> tuple[Signed, Dataset, Grant]:
     return signed, dataset, world.grant(dataset, signed)
 
 
-def test_a_certificate_is_handed_over_once_for_the_key_that_was_brought(
+def test_certificate_is_returned_once_for_the_given_key(
     scene: tuple[Signed, Dataset, Grant], client_of: ClientOf, world: World
 ) -> None:
     signed, dataset, _ = scene
@@ -55,7 +55,7 @@ def _revoked(client_of: ClientOf, signed: Signed, lease_id: str) -> str:
     return lease_id
 
 
-def test_what_is_no_signing_request_is_refused_with_its_reason_and_nothing_is_issued(
+def test_invalid_signing_request_is_refused_and_nothing_is_issued(
     scene: tuple[Signed, Dataset, Grant], client_of: ClientOf, capfd: pytest.CaptureFixture[str], world: World
 ) -> None:
     signed, dataset, _ = scene
@@ -71,9 +71,7 @@ def test_what_is_no_signing_request_is_refused_with_its_reason_and_nothing_is_is
     assert client_of(signed).get("/leases").json()["items"] == []
 
 
-def test_in_the_portal_the_certificate_keeps_its_lines(
-    scene: tuple[Signed, Dataset, Grant], browser_of: BrowserOf
-) -> None:
+def test_portal_keeps_the_certificates_line_breaks(scene: tuple[Signed, Dataset, Grant], browser_of: BrowserOf) -> None:
     signed, _, grant = scene
     browser, path = browser_of(signed), f"/grants/{scene[2].id}/credential"
     page = browser.get(path).text
@@ -83,7 +81,7 @@ def test_in_the_portal_the_certificate_keeps_its_lines(
     form = {"form_id": secrets.token_urlsafe(24), "slice": "deidentified", "lifetime": "300", "kind": "x509"}
     private = guest().key_pem.decode()
     refused = browser.post(path, data={**form, "csrf_token": browser.csrf, "public_key": private})
-    assert refused.status_code == 422 and "Throw it away" in html.unescape(refused.text)
+    assert refused.status_code == 422 and "Delete it" in html.unescape(refused.text)
     assert private.splitlines()[1] not in refused.text
     shown = browser.post(path, data={**form, "csrf_token": browser.csrf, "public_key": GUEST.request})
     assert shown.status_code == 200, shown.text
@@ -103,5 +101,5 @@ def test_in_the_portal_the_certificate_keeps_its_lines(
         ("ssh", "guestkey connect trials --slice labels --action write"),
     ],
 )
-def test_the_command_of_a_credential_to_write_writes(kind: str, said: str) -> None:
+def test_command_shown_for_a_write_credential_writes(kind: str, said: str) -> None:
     assert _typed(kinds[kind], "trials", "labels", "write") == said

@@ -49,14 +49,14 @@ DATASET = Noun(
         Column("labels", "labels"),
         Column("owner", "owner"),
         Column("kept until", "retention_until", when=True),
-        Column("roles to ask for", "roles"),
+        Column("roles you can request", "roles"),
     ),
-    none="No dataset is shown to you yet. Ask your contact at the organisation.",
+    none="No datasets yet: none is offered to you. Ask your contact at the organisation.",
     key="slug",
 )
 SLICES = (
     Column("slice", "name"),
-    Column("what it lets you read", "description"),
+    Column("what you can read", "description"),
     Column("kind", "kind"),
     Column("for", "actions"),
     Column("state", "state"),
@@ -86,7 +86,7 @@ REQUEST = Noun(
         Column("until", "until", when=True),
         Column("asked", "created_at", when=True),
         Column("lapses", "lapses_at", when=True),
-        Column("waits for", "waits_for"),
+        Column("waiting for", "waits_for"),
         Column("decided", "decided_at", when=True),
         Column("decided by", "decided_by.name"),
         Column("reason", "decision_reason"),
@@ -95,7 +95,7 @@ REQUEST = Noun(
         Column("approved for", "granted.period", seconds=True),
         Column("approved slice", "granted.slice"),
         Column("longest credential", "granted.max_lifetime", seconds=True),
-        Column("less than asked in", "granted.less"),
+        Column("less than requested in", "granted.less"),
         Column("vendor", "facts.vendor_name"),
         Column("vendor status", "facts.vendor_status"),
         Column("their status", "facts.person_status"),
@@ -162,7 +162,7 @@ State = Annotated[
 ]
 View = Annotated[
     str | None,
-    typer.Option(help="mine, or queue: those you may decide.", autocompletion=completing.words("mine", "queue")),
+    typer.Option(help="mine, or queue: requests you can decide.", autocompletion=completing.words("mine", "queue")),
 ]
 
 
@@ -204,21 +204,23 @@ def new_request(
     cli: Cli,
     dataset: OptionalDataset = None,
     role: Annotated[
-        str | None, typer.Option(help="The role asked for, such as annotator.", autocompletion=completing.ROLES)
+        str | None, typer.Option(help="The role you request, such as annotator.", autocompletion=completing.ROLES)
     ] = None,
-    purpose: Annotated[str | None, typer.Option(help="What for, in a sentence for whoever decides.")] = None,
+    purpose: Annotated[
+        str | None, typer.Option(help="The purpose, in one sentence for the person who decides.")
+    ] = None,
     period: Annotated[str | None, typer.Option(help=f"How long, such as 7d; {guiding.PERIOD} if left out.")] = None,
     slice_: Annotated[
-        str | None, typer.Option("--slice", help="Only this part of it.", autocompletion=completing.SLICES)
+        str | None, typer.Option("--slice", help="Only this slice.", autocompletion=completing.SLICES)
     ] = None,
     for_: Annotated[
-        str | None, typer.Option("--for", metavar="PERSON", help="Ask for one of your staff, by their id; for leads.")
+        str | None, typer.Option("--for", metavar="PERSON", help="For a person of your vendor, by id; for leads.")
     ] = None,
-    team: Annotated[str | None, typer.Option(help="Ask for this team instead of yourself.")] = None,
-    service: Annotated[str | None, typer.Option(help="Ask for this service instead of yourself.")] = None,
+    team: Annotated[str | None, typer.Option(help="For this team instead of yourself.")] = None,
+    service: Annotated[str | None, typer.Option(help="For this service instead of yourself.")] = None,
     wait: Annotated[str | None, typer.Option(help="Wait this long for the decision, such as 10m.")] = None,
 ) -> int | None:
-    """Ask for a role on a dataset; on a terminal, what is left out is asked for."""
+    """Request a role on a dataset; a terminal asks for missing options."""
     wish = guiding.Wish(dataset, role, purpose, period, slice_)
     if wish.missing and cli.can_ask:
         wish = guiding.complete(cli.api, cli.out, wish)
@@ -271,12 +273,12 @@ def show_request(
 
 
 def remind(cli: Cli, id_: RequestId) -> None:
-    """Tell those who decide about your request once more; at most once a day."""
-    cli.out.done(f"Those who decide about {id_} are told again.", cli.api.post(f"/requests/{segment(id_)}/remind"))
+    """Send a reminder to the people who decide your request; at most once a day."""
+    cli.out.done(f"The people who decide {id_} were sent a reminder.", cli.api.post(f"/requests/{segment(id_)}/remind"))
 
 
 def withdraw(cli: Cli, id_: RequestId) -> None:
-    """Take your request back."""
+    """Withdraw your request."""
     cli.out.done(f"Request {id_} withdrawn.", cli.api.post(f"/requests/{segment(id_)}/withdraw"))
 
 
@@ -284,13 +286,13 @@ def approve(
     cli: Cli,
     id_: RequestId,
     period: Annotated[str | None, typer.Option(help="A shorter time, such as 7d.")] = None,
-    slice_: Annotated[str | None, typer.Option("--slice", help="A narrower part.")] = None,
-    max_lifetime: Annotated[str | None, typer.Option(help="Longest credential, such as 10m.")] = None,
+    slice_: Annotated[str | None, typer.Option("--slice", help="Only this slice.")] = None,
+    max_lifetime: Annotated[str | None, typer.Option(help="Longest lifetime of a credential, such as 10m.")] = None,
     digest: Annotated[
-        str | None, typer.Option(help="As `request show` names it: refused if the facts are others by now.")
+        str | None, typer.Option(help="From `request show`; the approval is refused if the facts have changed since.")
     ] = None,
 ) -> None:
-    """Approve a request; you may shorten and narrow it, never widen."""
+    """Approve a request; you can approve less time or fewer slices, never more."""
     body = {
         "period": seconds_of(period) if period else None,
         "slice": slice_,
@@ -301,7 +303,7 @@ def approve(
 
 
 def refuse(cli: Cli, id_: RequestId, reason: Reason) -> None:
-    """Refuse a request; the reason is shown to who asked."""
+    """Refuse a request; the reason is shown to the person who sent it."""
     cli.out.done(f"Request {id_} refused.", cli.api.post(f"/requests/{segment(id_)}/refuse", {"reason": reason}))
 
 
@@ -316,9 +318,9 @@ def list_grants(
 
 
 def import_grants(cli: Cli, file: bulk.File, dry_run: bulk.DryRun = False, keep_going: bulk.KeepGoing = False) -> int:
-    """Give grants by a CSV file: dataset,role,purpose,until,person,team,slice. For a lead each line is a request.
+    """Give grants from a CSV file: dataset,role,purpose,until,person,team,slice. For a lead each line is a request.
 
-    Exit code 3: some lines were refused; without --keep-going nothing was done then.
+    Exit code 3: some lines were refused; without --keep-going no line was processed.
     """
     return bulk.run(cli, file, "/grants/import", {}, dry_run=dry_run, keep_going=keep_going)
 
@@ -329,9 +331,9 @@ def revoke_grant(
     reason: Reason,
     wait: Annotated[str, typer.Option(help="How long to wait for backends to confirm the end of its leases.")] = "30s",
 ) -> int:
-    """End a grant and every lease that rests on it: 7 while an end is not confirmed, 9 if one failed."""
+    """End a grant and all its leases. Exit code 7: an end is not confirmed yet, 9: one failed."""
     ended = cli.api.post(f"/grants/{segment(id_)}/revoke", {"reason": reason})
-    cli.out.remark(f"Grant {id_} revoked: it opens nothing from now on.")
+    cli.out.remark(f"Grant {id_} revoked: it gives no more access.")
     leases = waiting.until_all_ended(cli.api, cli.out, ended.get("leases") or [], seconds=seconds_of(wait))
     for lease in leases:
         cli.out.remark(waiting.outcome(lease))
@@ -341,9 +343,9 @@ def revoke_grant(
 
 
 def who(cli: Cli, dataset: Dataset) -> None:
-    """Who may reach a dataset, and through what; for its owner, admins and auditors."""
+    """Show who has access to a dataset, and why; for its owner, admins and auditors."""
     answer = cli.api.get(f"/datasets/{segment(dataset)}/who")
-    cli.out.items(REACH, answer.get("items") or [], none="Nobody may reach it.")
+    cli.out.items(REACH, answer.get("items") or [], none="No one has access.")
 
 
 def _tell_request(cli: Cli, found: Json) -> None:
@@ -359,6 +361,6 @@ def _tell_decision(cli: Cli, request_id: str, wait: str) -> int:
     _tell_request(cli, found)
     state = found.get("state")
     if state == "pending":
-        cli.out.remark(f"Nobody decided yet. Next: guestkey request show {request_id} --wait 10m")
+        cli.out.remark(f"No decision yet. Next: guestkey request show {request_id} --wait 10m")
         return Code.WAITING
     return Code.DONE if state == "approved" else Code.DENIED

@@ -24,8 +24,8 @@ _LARGEST = 4 * 1024 * 1024
 _BAR = 24
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A CSV file in UTF-8, with a heading.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would come of each line; write nothing.")]
-KeepGoing = Annotated[bool, typer.Option("--keep-going", help="Do the other lines although some are refused.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Report what would happen to each line; write nothing.")]
+KeepGoing = Annotated[bool, typer.Option("--keep-going", help="Process the valid lines even if others are refused.")]
 _COLUMNS = (
     Column("line", "line"),
     Column("outcome", "outcome"),
@@ -58,7 +58,7 @@ def run(cli: Cli, file: Path, path: str, query: Mapping[str, Any], *, dry_run: b
             # What is done is done, and its links are shown only now.
             if done:
                 _report(cli, done, dry_run=False)
-                cli.out.say("Not every line was reached. Send the file again: nothing is done twice.")
+                cli.out.say("Not every line was processed. Send the file again: no line is processed twice.")
             raise
         lines = done
     elif not dry_run:
@@ -81,11 +81,11 @@ def _report(cli: Cli, lines: list[Json], *, dry_run: bool) -> int:
     if cli.as_json:
         cli.out.document({"dry_run": dry_run, "counts": counts, "lines": lines})
     else:
-        cli.out.items(_COLUMNS, [{**line, "said": _said(line)} for line in lines], none="No line.")
+        cli.out.items(_COLUMNS, [{**line, "said": _said(line)} for line in lines], none="No lines.")
     told = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in sorted(counts.items()))
     cli.out.remark(f"{'Dry run, nothing was written: ' if dry_run else ''}{told}.")
     if counts["refused"] and not dry_run and counts["left_out"]:
-        cli.out.remark("Nothing was done. Correct the lines refused, or add --keep-going to do the others.")
+        cli.out.remark("Nothing was saved. Correct the refused lines, or add --keep-going to process the others.")
     if counts["refused"]:
         return Code.DENIED
     return Code.BACKEND if counts["left_out"] else Code.DONE
@@ -129,7 +129,7 @@ def _text(file: Path) -> str:
         number = content.count(b"\n", 0, error.start) + 1
         raise _unusable(f"It is not UTF-8: see its line {number}.", "Save it again as “CSV UTF-8”.") from None
     if "\0" in text:
-        raise _unusable("It holds zero bytes, so it is no text in UTF-8.", "Save it again as “CSV UTF-8”.")
+        raise _unusable("It contains zero bytes, so it is not UTF-8 text.", "Save it again as “CSV UTF-8”.")
     return text
 
 
@@ -138,9 +138,9 @@ def _parts(text: str) -> Iterator[Part]:
     physical = list(io.StringIO(text, newline=""))
     ends = _ends(physical)
     if len(ends) < 2:
-        raise _unusable("There is no line below its heading.", "Write the heading, then a line each.")
+        raise _unusable("It has no lines below its heading.", "Write the heading, then one line for each.")
     if len(ends) - 1 > MOST_LINES:
-        raise _unusable(f"It has {len(ends) - 1} lines; {MOST_LINES} is the most.", "Split it.")
+        raise _unusable(f"It has {len(ends) - 1} lines; at most {MOST_LINES} are allowed.", "Split it.")
     heading = "".join(physical[: ends[0]])
     for at in range(0, len(ends) - 1, PART):
         upto = ends[at : at + PART + 1]

@@ -37,7 +37,8 @@ def waits(cli: Cli, answer: Json, what: str) -> bool:
         return False
     proposal = answer["id"]
     cli.out.done(
-        f"{what} waits for the dataset's owner or another admin. They run: guestkey proposal approve {proposal}", answer
+        f"{what} is waiting for the dataset's owner or another admin. They run: guestkey proposal approve {proposal}",
+        answer,
     )
     return True
 
@@ -45,19 +46,19 @@ def waits(cli: Cli, answer: Json, what: str) -> bool:
 def change_dataset(
     cli: Cli,
     dataset: Dataset,
-    title: Annotated[str | None, typer.Option(help="What people call it.")] = None,
-    description: Annotated[str | None, typer.Option(help="What is in it.")] = None,
+    title: Annotated[str | None, typer.Option(help="The title.")] = None,
+    description: Annotated[str | None, typer.Option(help="The description.")] = None,
     label: Annotated[
-        list[str] | None, typer.Option(help="NAME:VALUE; all that it is to have, the option once for each.")
+        list[str] | None, typer.Option(help="NAME:VALUE; replaces all labels. Repeat the option for each label.")
     ] = None,
-    no_labels: Annotated[bool, typer.Option("--no-labels", help="Take every label away.")] = False,
+    no_labels: Annotated[bool, typer.Option("--no-labels", help="Remove all labels.")] = False,
     owner: Annotated[
         str | None, typer.Option(help="Id of the person who decides about it.", autocompletion=completing.PEOPLE)
     ] = None,
     kept_until: Annotated[str | None, typer.Option(help="Such as 2030-12-31T23:59:59Z.")] = None,
-    kept_forever: Annotated[bool, typer.Option("--kept-forever", help="Without end.")] = False,
+    kept_forever: Annotated[bool, typer.Option("--kept-forever", help="Keep it without end.")] = False,
 ) -> None:
-    """Change a dataset. Owner, labels and a later end wait for its owner or a second admin."""
+    """Change a dataset. Owner, labels and a longer retention need its owner or a second admin."""
     given = {
         "title": title,
         "description": description,
@@ -70,10 +71,10 @@ def change_dataset(
     if kept_forever:
         body["retention_until"] = None
     if not body:
-        raise Fault(Code.USAGE, "Nothing is to be changed.", next_step="guestkey dataset change --help")
+        raise Fault(Code.USAGE, "No change was given.", next_step="guestkey dataset change --help")
     changed = cli.api.patch(f"/datasets/{segment(dataset)}", body)
     if not waits(cli, changed, "The change"):
-        cli.out.done(f"The dataset {dataset} is changed.", changed)
+        cli.out.done(f"The dataset {dataset} was changed.", changed)
 
 
 def new_grant(
@@ -81,18 +82,18 @@ def new_grant(
     dataset: Dataset,
     role: Annotated[str, typer.Option(help="Such as annotator.", autocompletion=completing.ROLES)],
     until: Annotated[str, typer.Option(help="A day like 2030-12-31, or a time like 2030-12-31T18:00Z.")],
-    purpose: Annotated[str, typer.Option(help="What for; the holder is shown it.")],
-    team: Annotated[str | None, typer.Option(help="The team that is to hold it: its id or name.")] = None,
+    purpose: Annotated[str, typer.Option(help="The purpose; the holder sees it.")],
+    team: Annotated[str | None, typer.Option(help="The team that gets the grant: id or name.")] = None,
     person: Annotated[
-        str | None, typer.Option(help="The person who is to hold it, by id.", autocompletion=completing.PEOPLE)
+        str | None, typer.Option(help="The person who gets the grant, by id.", autocompletion=completing.PEOPLE)
     ] = None,
     slice_: Annotated[
-        str | None, typer.Option("--slice", help="Only this part of it.", autocompletion=completing.SLICES)
+        str | None, typer.Option("--slice", help="Only this slice.", autocompletion=completing.SLICES)
     ] = None,
 ) -> None:
-    """Give a grant that nobody asked for, to a team or person of a vendor. For who decides about the dataset."""
+    """Give a grant without a request, to a team or person of a vendor. For people who decide about the dataset."""
     if bool(team) == bool(person):
-        raise Fault(Code.USAGE, "Name a team or a person, one of the two.", next_step="guestkey grant new --help")
+        raise Fault(Code.USAGE, "Name either a team or a person.", next_step="guestkey grant new --help")
     body = {
         "dataset": dataset,
         "role": role,
@@ -103,16 +104,16 @@ def new_grant(
         "slice": slice_,
     }
     made = cli.api.post("/grants", body)
-    cli.out.done(f"{made['holder_name']} holds the role {role} on {dataset}: grant {made['id']}.", made)
+    cli.out.done(f"{made['holder_name']} now has the role {role} on {dataset}: grant {made['id']}.", made)
 
 
 def confirm_person(cli: Cli, person: PersonId) -> None:
-    """Confirm that somebody who joined is who the invitation was meant for. For another admin than who invited."""
+    """Confirm that a person who joined is the one invited. For admins, except the one who invited them."""
     confirmed = cli.api.post(f"/people/{segment(person)}/confirm")
     cli.out.done(f"{confirmed['name'] or person} is confirmed.", confirmed)
 
 
 def refuse_person(cli: Cli, person: PersonId, reason: Reason) -> None:
-    """Turn away somebody who joined and is not who the invitation was meant for. For admins and the vendor's lead."""
+    """Refuse a person who joined but is not the one invited. For admins and the vendor's lead."""
     refused = cli.api.post(f"/people/{segment(person)}/refuse", {"reason": reason})
-    cli.out.done(f"{refused['name'] or person} is turned away; a new invitation lets them try again.", refused)
+    cli.out.done(f"{refused['name'] or person} is refused; they can join with a new invitation.", refused)

@@ -24,7 +24,7 @@ def mount(app: typer.Typer) -> None:
 
 
 def completion(cli: Cli, shell: Annotated[Shell, typer.Argument(help="Yours.")]) -> None:
-    """Print the script that makes TAB complete in your shell; `guestkey help completion` says where it goes."""
+    """Print the completion script for your shell; `guestkey help completion` says where to put it."""
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
     script = get_completion_script(prog_name="guestkey", complete_var="_GUESTKEY_COMPLETE", shell=shell.value)

@@ -71,10 +71,10 @@ def why(
     kind: AnyKind = None,
     person: Annotated[
         str | None,
-        typer.Option(help="Somebody else's id; for owners, admins and auditors.", autocompletion=completing.PEOPLE),
+        typer.Option(help="Another person's id; for owners, admins and auditors.", autocompletion=completing.PEOPLE),
     ] = None,
 ) -> int:
-    """Whether you could get a credential now, and if not, every reason. Issues nothing; exit code 3 means no."""
+    """Explain whether you could get a credential now, with every reason. Issues nothing; exit code 3 means no."""
     query = {"action": action, "slice": slice_, "kind": kind, "person": person}
     decision = cli.api.get(f"/datasets/{segment(dataset)}/why", **query)
     allowed = decision.get("allowed") is True

@@ -39,7 +39,7 @@ PROPOSAL = Noun(
         Column("decided by", "decided_by"),
         Column("reason", "reason"),
     ),
-    none="Nothing waits for a second person.",
+    none="No open proposals.",
 )
 EVENT = Noun(
     "event",
@@ -62,7 +62,7 @@ EVENT = Noun(
         Column("personal", "personal"),
         Column("leaf", "leaf"),
     ),
-    none="No event.",
+    none="No events.",
 )
 
 
@@ -88,7 +88,7 @@ class Form(StrEnum):
 
 def mount(app: typer.Typer) -> None:
     """Add these groups."""
-    proposals = group(app, "proposal", "Acts that wait for a second person: an admin or an owner.")
+    proposals = group(app, "proposal", "Changes that need a second person: an admin or an owner.")
     verb(proposals, "list", of="proposal")(list_proposals)
     mount_show(proposals, PROPOSAL)
     verb(proposals, "approve", of="proposal")(approve)
@@ -110,7 +110,7 @@ def list_proposals(
 
 
 def approve(cli: Cli, id_: ProposalId) -> None:
-    """Approve somebody else's proposal; it is carried out at once."""
+    """Approve another person's proposal; it is carried out at once."""
     cli.out.done(f"Proposal {id_} approved and carried out.", cli.api.post(f"/proposals/{segment(id_)}/approve"))
 
 
@@ -121,15 +121,15 @@ def refuse(cli: Cli, id_: ProposalId, reason: Reason) -> None:
 
 Kind = Annotated[str | None, typer.Option(help="Such as lease.issued.")]
 Actor = Annotated[str | None, typer.Option(help="Who did it: an id, an e-mail or a whole name.")]
-Subject = Annotated[str | None, typer.Option(help="What it was done to.")]
+Subject = Annotated[str | None, typer.Option(help="What was changed: its id.")]
 About = Annotated[
     str | None,
-    typer.Option(help="What it concerns: any id, a name at a backend (gk_…), a dataset, an e-mail or a whole name."),
+    typer.Option(help="About this: any id, a name at a backend (gk_…), a dataset, an e-mail or a whole name."),
 ]
 Vendor = Annotated[
     str | None,
     typer.Option(
-        help="What this vendor's people and services are part of: its id or whole name.",
+        help="Events of this vendor's people and services: its id or whole name.",
         autocompletion=completing.VENDORS,
     ),
 ]
@@ -168,7 +168,7 @@ def export(
     since: Since = None,
     until: Until = None,
 ) -> None:
-    """Write out every event of exactly this filter, oldest first. For admins and auditors."""
+    """Export every event that matches the filter, oldest first. For admins and auditors."""
     asked = {"kind": kind, "actor": actor, "subject": subject, "about": about, "vendor": vendor}
     query = {"format": form.value, **asked, "since": _utc(since), "until": _utc(until)}
     save(cli, "/events/export", output, **query)

@@ -48,7 +48,7 @@ def export_people(
     vendor: OnlyVendor = None,
     status: PersonStatus = None,
 ) -> None:
-    """Write out everybody you may see, with roles and teams."""
+    """Export all people you can see, with roles and teams."""
     save(cli, "/people/export", output, format=form.value, vendor=vendor, status=status)
 
 
@@ -60,7 +60,7 @@ def export_grants(
     dataset: OnlyDataset = None,
     state: State = None,
 ) -> None:
-    """Write out every grant you may see."""
+    """Export every grant you can see."""
     save(cli, "/grants/export", output, format=form.value, person=person, dataset=dataset, state=state)
 
 
@@ -72,5 +72,5 @@ def export_leases(
     dataset: OnlyDataset = None,
     state: LeaseState = None,
 ) -> None:
-    """Write out every lease you may see; never a secret."""
+    """Export every lease you can see, without secrets."""
     save(cli, "/leases/export", output, format=form.value, person=person, dataset=dataset, state=state)

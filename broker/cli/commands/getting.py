@@ -49,15 +49,16 @@ def get(
         typer.Option("--format", help=f"{', '.join(formats.FORMATS)}.", autocompletion=_complete_format),
     ] = None,
     out: Annotated[
-        str | None, typer.Option(help="A new file, or folder, of mode 0600; never over one that is not of its making.")
+        str | None,
+        typer.Option(help="A new file or folder, of mode 0600; only files written by this command are replaced."),
     ] = None,
     public_key: Annotated[
         Path | None,
         typer.Option(help="A public key, or request for a certificate, of your own, for a kind that needs one."),
     ] = None,
-    field: Annotated[str | None, typer.Option(help="Print this one value only.")] = None,
+    field: Annotated[str | None, typer.Option(help="Print only this value.")] = None,
 ) -> None:
-    """Hand a credential over, once; with --format as psql, AWS's tools, OpenSSH or a shell read it."""
+    """Get a credential, once; --format writes it for psql, AWS tools, OpenSSH or a shell."""
     if format_ is None and cli.as_json and field is None:
         format_ = formats.JSON.name
     chosen = formats.named(format_, kind) if format_ is not None else None
@@ -80,15 +81,15 @@ def get(
         # These say how to log in only; there, other slices' names stand beside it.
         cli.out.remark(f"It reads: {safe(credential.values['relation'])}")
     cli.out.remark(borrowing.ending(credential.lease))
-    cli.out.remark(f"End it sooner: guestkey lease revoke {credential.lease_id}")
+    cli.out.remark(f"To end it earlier: guestkey lease revoke {credential.lease_id}")
 
 
 def _check(wanted: Wanted, chosen: Format | None, out: str | None, field: str | None) -> None:
     """Whatever can be wrong with the wish itself, before anything is issued."""
     if field is not None and (chosen is not None or out is not None):
-        raise Fault(Code.USAGE, "--field prints one value as it is.", next_step="Leave --format and --out out.")
+        raise Fault(Code.USAGE, "--field prints one value unchanged.", next_step="Remove --format and --out.")
     if out is not None and chosen is None:
-        raise Fault(Code.USAGE, "--out needs to know what to write.", next_step=_formats_for(wanted))
+        raise Fault(Code.USAGE, "--out needs a format.", next_step=_formats_for(wanted))
     _check_key(wanted, chosen, field)
     if chosen is None:
         return
@@ -97,7 +98,7 @@ def _check(wanted: Wanted, chosen: Format | None, out: str | None, field: str | 
             raise Fault(Code.USAGE, "The agent keeps it in memory: nothing is written.", next_step="Leave --out out.")
         chosen.loader.check()
     elif chosen.folder and out is None:
-        raise Fault(Code.USAGE, f"The format {chosen.name} is several files.", next_step="Add --out FOLDER.")
+        raise Fault(Code.USAGE, f"The format {chosen.name} has several files.", next_step="Add --out FOLDER.")
     elif out is not None:
         check = own_files.check_folder if _is_folder(chosen, out) else own_files.check_file
         check(Path(out))
@@ -108,19 +109,19 @@ def _check_key(wanted: Wanted, chosen: Format | None, field: str | None) -> None
     kind = str(wanted.kind)
     if not client_of(kind).makes_key:
         if wanted.public_key is not None:
-            raise Fault(Code.USAGE, f"Kind {kind} needs no key of yours.", next_step="Leave --public-key out.")
+            raise Fault(Code.USAGE, f"Kind {kind} does not use a public key.", next_step="Remove --public-key.")
         return
     if wanted.public_key is not None and chosen is not None and chosen.own_key:
         raise Fault(
             Code.USAGE,
-            f"The format {chosen.name} makes the key itself.",
-            next_step="Leave --public-key out; or print the certificate for yours: --field certificate",
+            f"The format {chosen.name} creates the key itself.",
+            next_step="Remove --public-key, or print the certificate for your key: --field certificate",
         )
     if wanted.public_key is None and (field is not None or chosen is None):
         raise Fault(
             Code.USAGE,
             f"A credential of kind {kind} is a certificate for a key, and no key was named.",
-            next_step=f"{_formats_for(wanted)} Or name your own: --public-key FILE",
+            next_step=f"{_formats_for(wanted)} Or use your own key: --public-key FILE",
         )
 
 

@@ -17,26 +17,26 @@ INVITATION = Noun(
         Column("for", "label"),
         Column("purpose", "purpose"),
         Column("vendor", "vendor"),
-        Column("works until", "expires_at", when=True),
+        Column("expires", "expires_at", when=True),
     ),
     shown=(),
-    none="Every link was used or is over.",
+    none="No unused links.",
 )
 
 
 def mount(app: typer.Typer) -> None:
     """Add this group."""
-    invitations = group(app, "invitation", "Single-use links to join.")
+    invitations = group(app, "invitation", "Single-use invitation links.")
     verb(invitations, "list", of="invitation")(list_invitations)
     verb(invitations, "end", of="invitation")(end_invitation)
 
 
 def list_invitations(cli: Cli, limit: Limit = 100) -> None:
-    """List the links that nobody has used yet."""
+    """List the unused invitation links."""
     print_list(cli, INVITATION, limit, state="unused")
 
 
 def end_invitation(cli: Cli, id_: Id) -> None:
-    """Make a link that nobody has used worthless."""
+    """End an unused invitation link."""
     ended = cli.api.post(f"/invitations/{segment(id_)}/end")
-    cli.out.done(f"The link for {ended['label'] or ended['person']} is worth nothing any more.", ended)
+    cli.out.done(f"The link for {ended['label'] or ended['person']} no longer works.", ended)

@@ -15,8 +15,8 @@ KIND = Noun(
         # Broken into words it would fill a screen with a column of them.
         Column("about", "about", whole=True),
         Column("actions", "actions"),
-        Column("new refused in", "ending.new_sessions", seconds=True),
-        Column("open ended in", "ending.open_sessions", seconds=True),
+        Column("new refused within", "ending.new_sessions", seconds=True),
+        Column("open ended within", "ending.open_sessions", seconds=True),
         Column("worst case", "ending.worst_case", seconds=True),
     ),
     shown=(
@@ -27,11 +27,11 @@ KIND = Noun(
         Column("you bring", "proof.label"),
         Column("made by", "proof.how"),
         Column("how it ends", "ending.how"),
-        Column("new sessions refused in", "ending.new_sessions", seconds=True),
-        Column("open sessions ended in", "ending.open_sessions", seconds=True),
+        Column("new sessions refused within", "ending.new_sessions", seconds=True),
+        Column("open sessions ended within", "ending.open_sessions", seconds=True),
         Column("worst exposure", "ending.worst_case", seconds=True),
     ),
-    none="No kind of credential.",
+    none="No kinds of credentials.",
     key="name",
 )
 

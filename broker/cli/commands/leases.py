@@ -56,13 +56,13 @@ LEASE = Noun(
         Column("attempts", "attempts"),
         Column("next attempt", "next_attempt_at", when=True),
     ),
-    none="No lease. Next: guestkey connect DATASET",
+    none="No leases. Next: guestkey connect DATASET",
 )
 
 
 def mount(app: typer.Typer) -> None:
     """Add this group."""
-    leases = group(app, "lease", "Credentials: the record of each, never the secret.")
+    leases = group(app, "lease", "Records of credentials, without the secrets.")
     verb(leases, "list", of="lease")(list_leases)
     mount_show(leases, LEASE)
     verb(leases, "renew", of="lease")(renew)
@@ -86,7 +86,7 @@ def renew(
     id_: LeaseId,
     lifetime: Annotated[str | None, typer.Option("--for", help="How long from now, such as 15m.")] = None,
 ) -> None:
-    """Let the same credential live longer, if every condition holds now; else it ends when it would have."""
+    """Extend a credential, if every condition still holds; otherwise it ends as planned."""
     body = {"lifetime": seconds_of(lifetime) if lifetime is not None else None}
     lease = cli.api.post(f"/leases/{segment(id_)}/renew", body)
     cli.out.done(f"Lease {id_} now ends {lease['expires_at']}.", lease)
@@ -98,7 +98,7 @@ def revoke(
     reason: Reason = "no longer needed",
     wait: Annotated[str, typer.Option(help="How long to wait for the backend to confirm.")] = "30s",
 ) -> int:
-    """End a lease now and wait until its backend confirms: 7 while it does not, 9 if it failed and is retried."""
+    """End a lease now and wait until its backend confirms. Exit code 7: not confirmed yet, 9: failed and retried."""
     cli.api.post(f"/leases/{segment(id_)}/revoke", {"reason": reason})
     lease = waiting.until_ended(cli.api, cli.out, id_, seconds=seconds_of(wait))
     cli.out.done(waiting.outcome(lease), lease)

@@ -17,11 +17,11 @@ from broker.log import merkle
 from broker.log.checkpoints import BadCheckpoint, Checkpoint, Key, opened
 
 _NO_KEY = (
-    "The key came with what it signs: compare it with the one you keep, or pass that with --key."
+    "The key came with the file it signs: compare it with the key you keep, or pass that with --key."
     " `guestkey audit checkpoint --json` shows the log's."
 )
 _TELL_EVERY = 10_000
-KeyOption = Annotated[str | None, typer.Option(help="The log's public key as you keep it: guestkey.log/…+…+….")]
+KeyOption = Annotated[str | None, typer.Option(help="The log's public key that you keep: guestkey.log/…+…+….")]
 
 
 def mount(audit: typer.Typer) -> None:
@@ -35,7 +35,7 @@ def verify(
     file: Annotated[Path, typer.Argument(help="What `audit export --format proofs` wrote.")],
     key: KeyOption = None,
 ) -> None:
-    """Check offline that every event of a file is in the log that was signed, unaltered."""
+    """Verify offline that every event of a file is in the signed log, unaltered."""
     pinned = None if key is None else _key(key)
     try:
         with file.open(encoding="utf-8") as lines, Progress(cli.out) as progress:
@@ -43,7 +43,7 @@ def verify(
     except NotProven as error:
         raise Fault(
             Code.FAULT,
-            f"{file} does not hold: line {error.line}.",
+            f"{file} is not valid: line {error.line}.",
             why=f"{error}.".capitalize(),
             next_step="Keep the file and ask the organisation's admins; `audit checkpoint --since` may tell more.",
         ) from None
@@ -73,12 +73,12 @@ def verify(
 def checkpoint(
     cli: Cli,
     since: Annotated[
-        Path | None, typer.Option(help="A checkpoint kept before: prove that the log only grew since.")
+        Path | None, typer.Option(help="An earlier checkpoint that you kept: prove that the log has only grown since.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Keep the checkpoint in a new file.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the checkpoint to a new file.")] = None,
     key: KeyOption = None,
 ) -> None:
-    """Show the log's newest signed checkpoint; keep it outside, and later prove that the log only grew."""
+    """Show the log's newest signed checkpoint; store it elsewhere to prove later that the log has only grown."""
     newest = cli.api.get("/log/checkpoint")
     used = _key(key or newest["key"])
     held = _opened("The broker's checkpoint", newest["note"], used)
@@ -108,11 +108,11 @@ def _grown(cli: Cli, before: Checkpoint, held: Checkpoint) -> None:
     if not same_log or not merkle.consistent(before.size, held.size, proof, before.root, held.root):
         raise Fault(
             Code.FAULT,
-            "The log is not the one it was.",
+            "The log was changed.",
             why=f"What it held at {before.size} entries is not the beginning of what it holds now.",
-            next_step="Unless the records were restored from a backup, somebody rewrote them: keep your checkpoint.",
+            next_step="Unless the records were restored from a backup, someone rewrote them: keep your checkpoint.",
         )
-    cli.out.say(f"The log only grew: from {before.size} entries to {held.size}.")
+    cli.out.say(f"The log has only grown: from {before.size} entries to {held.size}.")
 
 
 def _kept(file: Path, key: Key) -> Checkpoint:
@@ -135,7 +135,7 @@ def _opened(what: str, text: str, key: Key) -> Checkpoint:
     try:
         return opened(text, key)
     except BadCheckpoint as error:
-        raise Fault(Code.FAULT, f"{what} does not hold.", why=str(error)) from None
+        raise Fault(Code.FAULT, f"{what} is not valid.", why=str(error)) from None
 
 
 def _key(text: str) -> Key:

@@ -21,7 +21,7 @@ NOTICE = Noun(
         Column("id", "id", whole=True),
     ),
     shown=(),
-    none="You were told nothing yet.",
+    none="No notices yet.",
 )
 CHANNEL = Noun(
     "channel",
@@ -34,7 +34,7 @@ CHANNEL = Noun(
         Column("topics", "topics"),
     ),
     shown=(),
-    none="No webhook and no chat is bound. Admins bind them in the portal, under Channels.",
+    none="No webhooks or chats yet. Admins add them in the portal, under Channels.",
 )
 DELIVERY = Noun(
     "delivery",
@@ -49,7 +49,7 @@ DELIVERY = Noun(
         Column("channel", "channel_id", whole=True),
     ),
     shown=(),
-    none="Nothing was sent yet.",
+    none="No deliveries yet.",
 )
 _TOPICS = (
     Column("topic", "name"),
@@ -68,7 +68,7 @@ class Choice(StrEnum):
 
 def mount(app: typer.Typer) -> None:
     """Add this group."""
-    notices = group(app, "notice", "What you were told, and what of it is mailed.")
+    notices = group(app, "notice", "Your notices, and which of them are mailed.")
     verb(notices, "list", of="notice")(list_notices)
     verb(notices, "read", of="notice")(read)
     verb(notices, "choices", of="notice")(choices)
@@ -78,37 +78,40 @@ def mount(app: typer.Typer) -> None:
 
 
 def list_notices(cli: Cli, limit: Limit = 30) -> None:
-    """List what you were told, newest first."""
+    """List your notices, newest first."""
     print_list(cli, NOTICE, limit)
 
 
 def read(cli: Cli) -> None:
-    """Mark everything you were told until now as read."""
+    """Mark all your notices as read."""
     newest = cli.api.pages("/notices", 1)
     answer = cli.api.post("/notices/read", {"up_to": newest[0]["id"]}) if newest else {"unread": 0}
-    cli.out.done("All read." if not answer["unread"] else f"{answer['unread']} came meanwhile.", answer)
+    cli.out.done(
+        "All notices are read." if not answer["unread"] else f"{answer['unread']} new notices arrived meanwhile.",
+        answer,
+    )
 
 
 def choices(cli: Cli) -> None:
-    """Show what is mailed to you, where to, and when."""
+    """Show which notices are mailed to you, where, and when."""
     held = cli.api.get("/notices/choices")
     if cli.as_json:
         cli.out.document({"items": held["topics"], **{key: value for key, value in held.items() if key != "topics"}})
         return
-    cli.out.items(_TOPICS, held["topics"], none="No topic concerns you.")
+    cli.out.items(_TOPICS, held["topics"], none="No topics for you.")
     if not held["mails"]:
         cli.out.remark("This installation sends no mail: notices stay in the portal.")
     else:
-        where = held["address"] or "nowhere: your sign-in vouches for no address"
-        cli.out.remark(f"Mails go to {where}. Digest: {held['digest_hour']:02d}:00 {held['digest_zone']}.")
+        where = held["address"] or "nowhere: your identity provider gives no verified address"
+        cli.out.remark(f"Mail goes to {where}. Digest: {held['digest_hour']:02d}:00 {held['digest_zone']}.")
 
 
 def choose(
     cli: Cli,
     topic: Annotated[str, typer.Argument(help="As `guestkey notice choices` lists it.", metavar="TOPIC")],
     choice: Annotated[Choice, typer.Argument(help="At once, in a digest once a day, or not by mail.")],
-    hour: Annotated[int | None, typer.Option(min=0, max=23, help="When the digest comes.")] = None,
-    zone: Annotated[str | None, typer.Option(help="By the clocks of this zone, such as Europe/Berlin.")] = None,
+    hour: Annotated[int | None, typer.Option(min=0, max=23, help="Hour of the digest.")] = None,
+    zone: Annotated[str | None, typer.Option(help="Time zone of the hour, such as Europe/Berlin.")] = None,
 ) -> None:
     """Choose how a topic is mailed to you."""
     body = {"topics": {topic: choice.value}, "digest_hour": hour, "digest_zone": zone}
@@ -121,5 +124,5 @@ def channels(cli: Cli) -> None:
 
 
 def deliveries(cli: Cli, limit: Limit = 30) -> None:
-    """List what was sent or is to be, and the last fault of each. For admins and auditors."""
+    """List deliveries, sent and waiting, with their last error. For admins and auditors."""
     print_list(cli, DELIVERY, limit)

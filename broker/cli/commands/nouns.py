@@ -15,7 +15,9 @@ from broker.cli.output import Column
 from broker.cli.words import safe
 
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")]
-Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it is recorded, and shown to whom it concerns.")]
+Reason = Annotated[
+    str, typer.Option("--reason", "-r", help="The reason; it is recorded and shown to the people affected.")
+]
 Dataset = Annotated[
     str, typer.Argument(help="The dataset's short name.", autocompletion=completing.DATASETS, metavar="DATASET")
 ]
@@ -47,12 +49,12 @@ PersonStatus = Annotated[
         autocompletion=completing.words("pending", "active", "suspended", "refused"),
     ),
 ]
-Slice = Annotated[str | None, typer.Option("--slice", help="Which part of it.", autocompletion=completing.SLICES)]
+Slice = Annotated[str | None, typer.Option("--slice", help="The slice.", autocompletion=completing.SLICES)]
 Lifetime = Annotated[str | None, typer.Option("--for", help="How long, such as 15m; the rule may shorten it.")]
 Kind = Annotated[str, typer.Option("--kind", help="Kind of credential.", autocompletion=completing.KINDS)]
 MaybeKind = Annotated[
     str | None,
-    typer.Option("--kind", help="Kind of credential; the dataset's own if left out.", autocompletion=completing.KINDS),
+    typer.Option("--kind", help="Kind of credential; default: the dataset's own.", autocompletion=completing.KINDS),
 ]
 AnyKind = Annotated[str | None, typer.Option("--kind", help="Kind of credential.", autocompletion=completing.KINDS)]
 Action = Annotated[str, typer.Option("--action", help="read or write.", autocompletion=completing.ACTIONS)]
@@ -98,7 +100,7 @@ def mount_list(app: typer.Typer, noun: Noun) -> None:
     def list_(cli: Cli, limit: Limit = 100) -> None:
         print_list(cli, noun, limit)
 
-    list_.__doc__ = f"List every {noun.name} you may see."
+    list_.__doc__ = f"List every {noun.name} you can see."
     verb(app, "list", of=noun.name)(list_)
 
 

@@ -45,13 +45,13 @@ VENDOR = Noun(
         Column("status", "status"),
         Column("since", "created_at", when=True),
     ),
-    none="No vendor.",
+    none="No vendors yet.",
 )
 
 
 def mount(app: typer.Typer) -> None:
     """Add these groups."""
-    people = group(app, "person", "Humans of the organisation and of vendors.")
+    people = group(app, "person", "People of the organisation and of vendors.")
     verb(people, "list", of="person")(list_people)
     verb(people, "import", of="person")(import_people)
     changing.mount_people(people)
@@ -68,7 +68,7 @@ def list_people(
     status: PersonStatus = None,
     limit: Limit = 100,
 ) -> None:
-    """List the people you may see."""
+    """List the people you can see."""
     print_list(cli, PERSON, limit, vendor=vendor, status=status)
 
 
@@ -79,16 +79,16 @@ def import_people(
     keep_going: bulk.KeepGoing = False,
     vendor: Annotated[
         str | None,
-        typer.Option(help="The vendor's id; a lead's own if left out.", autocompletion=completing.VENDORS),
+        typer.Option(help="The vendor's id; default for a lead: their own vendor.", autocompletion=completing.VENDORS),
     ] = None,
     source: Annotated[str | None, typer.Option(help="The sign-in source's id, if the vendor has several.")] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="New links for those who have not used theirs; the old ones end.")
+        bool, typer.Option("--again", help="New links for people who have not used theirs; the old links stop working.")
     ] = False,
 ) -> int:
-    """Invite people by a CSV file: name,email,team. Each line's link is printed this once.
+    """Invite people from a CSV file: name,email,team. Each link is printed only once.
 
-    Exit code 3: some lines were refused; without --keep-going nothing was done then.
+    Exit code 3: some lines were refused; without --keep-going no line was processed.
     """
     query = {"vendor": vendor, "source": source, "again": again or None}
     return bulk.run(cli, file, "/people/import", query, dry_run=dry_run, keep_going=keep_going)

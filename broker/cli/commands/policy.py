@@ -65,7 +65,7 @@ def test(cli: Cli, folder: Folder = Path("policies")) -> int:
 
 
 def diff(cli: Cli, folder: Folder = Path("policies")) -> None:
-    """What the files would change in the policy in force."""
+    """Show what the files would change in the policy in force."""
     current, texts = cli.api.get("/policy"), _read(folder)
     lines = [line for name in FILES for line in _difference(name, str(current.get(name) or ""), texts[name])]
     if cli.as_json:
@@ -74,11 +74,11 @@ def diff(cli: Cli, folder: Folder = Path("policies")) -> None:
         for line in lines:
             cli.out.value(line)
     else:
-        cli.out.remark(f"The files say what revision {current.get('revision')} says.")
+        cli.out.remark(f"The files are the same as revision {current.get('revision')}.")
 
 
 def apply(cli: Cli, folder: Folder = Path("policies")) -> None:
-    """Propose the files as the next policy; a second admin must approve before they count."""
+    """Propose the files as the next policy; it takes effect once a second admin approves."""
     proposal = cli.api.post("/policy/proposals", _read(folder))
     cli.out.facts(
         (Column("proposal", "id"), Column("state", "state"), Column("lapses", "lapses_at", when=True)), proposal
@@ -87,7 +87,7 @@ def apply(cli: Cli, folder: Folder = Path("policies")) -> None:
 
 
 def show(cli: Cli) -> None:
-    """The policy in force."""
+    """Show the policy in force."""
     policy = cli.api.get("/policy")
     if cli.as_json:
         cli.out.document(policy)
@@ -98,7 +98,7 @@ def show(cli: Cli) -> None:
 
 
 def revisions(cli: Cli, limit: Limit = 100) -> None:
-    """Every policy that was ever in force, newest first."""
+    """List all policy revisions, newest first."""
     print_list(cli, REVISION, limit)
 
 
@@ -113,7 +113,7 @@ def _offline(what: str, folder: Path, texts: Json) -> Json:
     found: Json = getattr(server.operators("policy"), what)({**texts, **own})
     if "errors" in found:
         problem = {"code": "rules_invalid", "errors": [{"detail": said} for said in found["errors"]]}
-        raise Fault(Code.USAGE, "The rules were refused as a whole.", problem=problem)
+        raise Fault(Code.USAGE, "None of the rules was accepted.", problem=problem)
     return found
 
 
@@ -124,7 +124,7 @@ def _read(folder: Path) -> Json:
 def _read_one(file: Path) -> str:
     try:
         if file.stat().st_size > LARGEST_FILE:
-            raise Fault(Code.USAGE, f"{file} is larger than any policy.", next_step="Check the folder.")
+            raise Fault(Code.USAGE, f"{file} is too large for a policy.", next_step="Check the folder.")
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(file, error) from error

@@ -32,7 +32,7 @@ _CONNECTIONS = (
     Column("leads to", "to"),
     Column("a slice is", "slice_is"),
     Column("answers", "healthy"),
-    Column("silent since", "silent_since", when=True),
+    Column("not responding since", "silent_since", when=True),
     Column("because", "silent_why"),
     Column("catalogue", "state"),
     Column("tables", "tables"),
@@ -44,7 +44,7 @@ _TABLES = (
     Column("table", "name"),
     Column("rows, about", "rows"),
     Column("columns", "counted"),
-    Column("looks personal", "personal"),
+    Column("looks like personal data", "personal"),
     Column("notes", "notes"),
 )
 _COLUMNS = (
@@ -67,7 +67,7 @@ def mount(app: typer.Typer, datasets: typer.Typer) -> None:
     verb(slices, "confirm", of="slice")(confirm_slice)
     verb(slices, "fast", of="slice")(set_fast)
     verb(slices, "retire", of="slice")(retire_slice)
-    connections = group(app, "connection", "What is connected, and what databases hold by name; for admins.")
+    connections = group(app, "connection", "Connections, and the names of tables and columns in them; for admins.")
     verb(connections, "list", of="connection")(list_connections)
     verb(connections, "read", of="connection")(read_connection)
     verb(connections, "tables", of="connection")(list_tables)
@@ -80,7 +80,7 @@ def preview(
     slice_: Slice = None,
     rows: Annotated[int, typer.Option(min=1, max=100, help="How many rows.")] = 5,
 ) -> int:
-    """Show a few rows of a dataset, as whoever may read it: with a lease of a minute that is ended at once."""
+    """Show a few rows of a dataset that you can read, with a lease of one minute that is ended at once."""
     wanted = settled(cli, Wanted(dataset, slice_, None, _PREVIEW_SECONDS))
     program = programs.program_for(dataset, wanted.kind, "read") if wanted.kind else ""
     with borrowed(cli, wanted) as credential:
@@ -98,14 +98,14 @@ def preview(
 
 def new_dataset(
     cli: Cli,
-    dataset: Annotated[str, typer.Argument(help="Its short name, never changed.", metavar="DATASET")],
-    title: Annotated[str, typer.Option(help="What people call it.")],
-    description: Annotated[str, typer.Option(help="What is in it.")] = "",
-    label: Annotated[list[str] | None, typer.Option(help="NAME:VALUE; rules go by labels.")] = None,
+    dataset: Annotated[str, typer.Argument(help="The short name; it cannot be changed later.", metavar="DATASET")],
+    title: Annotated[str, typer.Option(help="The title.")],
+    description: Annotated[str, typer.Option(help="The description.")] = "",
+    label: Annotated[list[str] | None, typer.Option(help="NAME:VALUE; rules use labels.")] = None,
     owner: Annotated[str | None, typer.Option(help="Id of the person who decides about it.")] = None,
-    kept_until: Annotated[str | None, typer.Option(help="Such as 2030-12-31T23:59:59Z; left out: for ever.")] = None,
+    kept_until: Annotated[str | None, typer.Option(help="Such as 2030-12-31T23:59:59Z; default: no end.")] = None,
 ) -> None:
-    """Make a dataset; nobody reaches it before it has slices, offers and grants."""
+    """Create a dataset; no one has access until it has slices, offers and grants."""
     body = {
         "slug": dataset,
         "title": title,
@@ -116,7 +116,7 @@ def new_dataset(
     }
     made = cli.api.post("/datasets", body)
     cli.out.done(
-        f"The dataset {made['slug']} is made. Next: guestkey slice add {made['slug']} NAME --connection … --table …",
+        f"The dataset {made['slug']} was created. Next: guestkey slice add {made['slug']} NAME --connection …",
         made,
     )
 
@@ -125,9 +125,9 @@ def add_slice(
     cli: Cli,
     dataset: Dataset,
     slice_: Name,
-    connection: Annotated[str, typer.Option(help="What it lies in, by name.", autocompletion=CONNECTION)],
+    connection: Annotated[str, typer.Option(help="Name of the connection.", autocompletion=CONNECTION)],
     table: Annotated[str | None, typer.Option(help="SCHEMA.TABLE, in a database.")] = None,
-    column: Annotated[list[str] | None, typer.Option(help="A column to show; give it once for each.")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="A column to show; repeat for each column.")] = None,
     where: Annotated[
         list[str] | None,
         typer.Option(help="Only rows like: site=berlin, age>=18, 'site in \"Ulm, Nord\",Bonn', 'x is null'."),
@@ -140,25 +140,25 @@ def add_slice(
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Of other kinds, what else says where it lies.", metavar="NAME=VALUE"),
+        typer.Option("--set", help="For other kinds: where the data is, as NAME=VALUE.", metavar="NAME=VALUE"),
     ] = None,
-    action: Annotated[list[str] | None, typer.Option(help="read (if left out) or write; once for each.")] = None,
-    description: Annotated[str, typer.Option(help="What it shows.")] = "",
+    action: Annotated[list[str] | None, typer.Option(help="read (default) or write; repeat for both.")] = None,
+    description: Annotated[str, typer.Option(help="A description of the slice.")] = "",
     fast: Annotated[
         bool,
         typer.Option(
-            "--fast", help="Indexes serve guests' conditions, and guests can tell which values hidden rows have."
+            "--fast", help="Faster: guests' conditions use indexes, but guests can find out values of hidden rows."
         ),
     ] = False,
 ) -> None:
-    """Register a slice: some columns and rows of a table, or, with --kind, what else a connection leads to."""
+    """Register a slice: columns and rows of a table, or, with --kind, data behind another connection."""
     if kind is None or client_of(kind).of_tables:
         bound = _of_table(table, column or [], where or [])
     elif table or column or where:
         raise Fault(
             Code.USAGE,
             f"A slice of kind {kind} has no table, columns or rows.",
-            next_step="Say where it lies with --set NAME=VALUE.",
+            next_step="Say where the data is with --set NAME=VALUE.",
         )
     else:
         bound = dict(_named(text) for text in set_ or [])
@@ -174,7 +174,7 @@ def add_slice(
         return
     of = cli.api.get(f"/datasets/{segment(dataset)}")
     if made["name"] in of.get("slices_without_rule", []):
-        cli.out.alarm(f"No rule lets anybody use the slice {made['name']}. Next: guestkey policy show")
+        cli.out.alarm(f"No rule allows access to the slice {made['name']}. Next: guestkey policy show")
     cli.out.done(f"The slice {made['name']} is {made['state']}. Next: guestkey dataset show {dataset}", made)
 
 
@@ -192,12 +192,12 @@ def _of_table(table: str | None, columns: list[str], where: list[str]) -> Json:
 def _named(text: str) -> tuple[str, str]:
     name, is_, value = text.partition("=")
     if not name or not is_:
-        raise Fault(Code.USAGE, f"{text!r} names nothing.", next_step="Write --set NAME=VALUE.")
+        raise Fault(Code.USAGE, f"{text!r} has no name.", next_step="Write --set NAME=VALUE.")
     return name, value
 
 
 def retry_slice(cli: Cli, dataset: Dataset, slice_: Name) -> None:
-    """Have a slice that failed registered again, once what kept it from that is mended."""
+    """Register a slice that failed again, once the cause is fixed."""
     made = cli.api.post(f"/datasets/{segment(dataset)}/slices/{segment(slice_)}/retry")
     cli.out.done(f"The slice {made['name']} is {made['state']} again.", made)
 
@@ -206,16 +206,16 @@ def repair_slice(
     cli: Cli,
     dataset: Dataset,
     slice_: Name,
-    connection: Annotated[str, typer.Option(help="What it lies in, by name.", autocompletion=CONNECTION)],
+    connection: Annotated[str, typer.Option(help="Name of the connection.", autocompletion=CONNECTION)],
     table: Annotated[str | None, typer.Option(help="SCHEMA.TABLE, in a database.")] = None,
-    column: Annotated[list[str] | None, typer.Option(help="A column to show; give it once for each.")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="A column to show; repeat for each column.")] = None,
     where: Annotated[list[str] | None, typer.Option(help="Only rows like these; see guestkey slice add.")] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Of other kinds, what else says where it lies.", metavar="NAME=VALUE"),
+        typer.Option("--set", help="For other kinds: where the data is, as NAME=VALUE.", metavar="NAME=VALUE"),
     ] = None,
 ) -> None:
-    """Say anew where a slice that failed lies, and have it registered."""
+    """Correct the binding of a slice that failed, and register it again."""
     bound = dict(_named(text) for text in set_) if set_ else _of_table(table, column or [], where or [])
     path = f"/datasets/{segment(dataset)}/slices/{segment(slice_)}/binding"
     made = cli.api.put(path, {"binding": {"connection": connection, **bound}})
@@ -226,24 +226,25 @@ def set_fast(
     cli: Cli,
     dataset: Dataset,
     slice_: Name,
-    off: Annotated[bool, typer.Option("--off", help="Keep hidden rows from plans and times again.")] = False,
+    off: Annotated[bool, typer.Option("--off", help="Hide values of hidden rows again.")] = False,
 ) -> None:
-    """Let indexes serve guests' conditions on a slice that hides rows; for the dataset's owner.
+    """Make queries on a slice with hidden rows faster, using indexes; for the dataset's owner.
 
-    Guests can then find out whether a value exists in a hidden row, and estimates over all rows. The rows stay hidden.
+    Guests can then find out whether a value exists in a hidden row, and see estimates over all rows. The hidden rows
+    stay hidden.
     """
     made = cli.api.put(f"/datasets/{segment(dataset)}/slices/{segment(slice_)}/fast", {"fast": not off})
     cli.out.done(f"The slice {made['name']} is {made['state']} again.", made)
 
 
 def confirm_slice(cli: Cli, dataset: Dataset, slice_: Name) -> None:
-    """Say that a slice whose table has changed is right as it is now; for the dataset's owner."""
+    """Confirm a slice whose table has changed; for the dataset's owner."""
     made = cli.api.post(f"/datasets/{segment(dataset)}/slices/{segment(slice_)}/confirm")
     cli.out.done(f"The slice {made['name']} is {made['state']} again.", made)
 
 
 def retire_slice(cli: Cli, dataset: Dataset, slice_: Name, reason: Reason) -> None:
-    """Take a slice away; its leases end."""
+    """Retire a slice; its leases end."""
     ended = cli.api.post(f"/datasets/{segment(dataset)}/slices/{segment(slice_)}/retire", {"reason": reason})
     cli.out.done(f"The slice is retired; {len(ended['leases'])} leases are ending.", ended)
 
@@ -252,34 +253,36 @@ def list_connections(
     cli: Cli,
     kind: Annotated[str | None, typer.Option(help="Only of one kind.", autocompletion=completing.KINDS)] = None,
 ) -> None:
-    """List what is connected, of every kind; whether it answers, where workers ask."""
+    """List the connections of every kind, and whether they respond, if workers check that."""
     found = cli.api.get("/connections", kind=kind)["items"]
-    cli.out.items(_CONNECTIONS, found, none="None yet. On the server: guestkey connect-backend --help")
+    cli.out.items(_CONNECTIONS, found, none="No connections yet. On the server: guestkey connect-backend --help")
 
 
 def read_connection(cli: Cli, connection: Connection) -> None:
-    """Have what a database holds read anew, by name."""
+    """Read the names of a database's tables and columns again."""
     asked = cli.api.post(f"/connections/{segment(connection)}/read")
-    cli.out.done(f"It is being read. Next: guestkey connection tables {connection}", asked)
+    cli.out.done(f"The database is being read. Next: guestkey connection tables {connection}", asked)
 
 
 def list_tables(
     cli: Cli,
     connection: Connection,
-    part: Annotated[str, typer.Option(help="What is in SCHEMA.TABLE.")] = "",
+    part: Annotated[str, typer.Option(help="Part of the name SCHEMA.TABLE.")] = "",
     limit: Limit = 100,
 ) -> None:
-    """List the tables and views of a database that slices can be made of."""
+    """List the tables and views of a database that can be used for slices."""
     found = cli.api.pages(f"/connections/{segment(connection)}/tables", limit, part=part or None)
     cli.out.items(
-        _TABLES, [_told(table) for table in found], none="None, or it was never read: guestkey connection read"
+        _TABLES,
+        [_told(table) for table in found],
+        none="No tables, or the database was never read: guestkey connection read",
     )
 
 
 def list_columns(
     cli: Cli, connection: Connection, table: Annotated[str, typer.Argument(help="SCHEMA.TABLE", metavar="TABLE")]
 ) -> None:
-    """List a table's columns, and which look personal. That is guessed from names, types and statistics."""
+    """List a table's columns, and which look like personal data, judged by names, types and statistics."""
     schema, name = _place(table)
     found = cli.api.get(f"/connections/{segment(connection)}/tables/{segment(schema)}/{segment(name)}")
     cli.out.items(_COLUMNS, found["columns"], none="None.")

@@ -12,12 +12,12 @@ from broker.cli.faults import Code, Fault
 OPERATOR = "broker.operator"
 _COMMANDS = {
     "serve": "Run web replicas on this server.",
-    "worker": "Run the worker that ends, sweeps and decides again.",
-    "migrate": "Bring the records' tables up to this version.",
-    "bootstrap": "Make the first two admins' invitations, once.",
-    "connect-backend": "Connect a database that holds data, guided.",
-    "recover": "Break the glass: one admin for one hour, told to all.",
-    "end-everything": "Pull every plug, the broker up or down.",
+    "worker": "Run the worker that ends leases, sweeps backends and rechecks access.",
+    "migrate": "Migrate the database to this version.",
+    "bootstrap": "Create the invitations for the first two admins, once.",
+    "connect-backend": "Connect a database or store that holds data, step by step.",
+    "recover": "Emergency recovery: one admin for one hour; all admins are notified.",
+    "end-everything": "Emergency: end every credential, whether the broker is up or down.",
     "close": "Close the installation until an admin opens it.",
 }
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -40,8 +40,8 @@ def operators(module: str) -> Any:
     except ModuleNotFoundError as error:
         raise Fault(
             Code.FAULT,
-            "This runs on the server, which is not installed here.",
-            why=f"Python finds no module named {error.name}.",
+            "This command runs on the server, and the server is not installed here.",
+            why=f"The Python module {error.name} is missing.",
             next_step="pip install 'guestkey[server]'",
         ) from error
 

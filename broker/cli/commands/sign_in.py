@@ -24,7 +24,7 @@ ME = (
     Column("signed in", "signed_in_at", when=True),
     Column("until", "signed_in_until", when=True),
     Column("second factor", "factor_at", when=True),
-    Column("proven by", "factor_method"),
+    Column("confirmed by", "factor_method"),
     Column("factor enrolled", "factor_enrolled"),
     Column("notices", "notices.sentence"),
 )
@@ -42,7 +42,7 @@ def mount(app: typer.Typer) -> None:
 
 def login(
     cli: Cli,
-    address: Annotated[str | None, typer.Argument(help="The installation, https://…; remembered.")] = None,
+    address: Annotated[str | None, typer.Argument(help="The installation, https://…; it is stored.")] = None,
     browser: Annotated[bool, typer.Option(help="Try to open a browser.")] = True,
     wait: Annotated[int, typer.Option(min=1, max=3600, help="Seconds to wait for the browser.")] = 300,
 ) -> None:
@@ -98,7 +98,7 @@ def _end(cli: Cli, url: str, token: str) -> None:
 def logout(
     cli: Cli,
     everywhere: Annotated[
-        bool, typer.Option("--everywhere", help="End your browsers' sessions and other command lines, too.")
+        bool, typer.Option("--everywhere", help="Also end your browser sessions and other command lines.")
     ] = False,
 ) -> None:
     """End this command line's token, here and on the server."""
@@ -131,12 +131,12 @@ def _end_others(api: Api) -> None:
 
 
 def whoami(cli: Cli) -> None:
-    """Who you are here, until when, and how fresh your second factor is."""
+    """Show who you are signed in as, until when, and how recent your second factor is."""
     cli.out.facts(ME, cli.api.get("/me"))
 
 
 def status(cli: Cli) -> int | None:
-    """Whether the installation answers, who you are there until when, what lives and what waits."""
+    """Show whether the installation responds, your sign-in, your live leases, and what is waiting."""
     ready = _ready(cli)
     token = tokens.load(cli.url)
     facts = {"url": cli.url, "ready": ready["ready"], "missing": ready["missing"], "signed_in": token is not None}
@@ -160,7 +160,7 @@ def status(cli: Cli) -> int | None:
 
 
 def examine(cli: Cli) -> int:
-    """Say what is wrong between this machine and the installation, and how to mend it.
+    """Check the connection between this machine and the installation, and say how to fix problems.
 
     Exits as the first thing that does not work would: 0 all is well, 1 here, 4 not signed in, 8 the server.
     """
@@ -177,11 +177,9 @@ def examine(cli: Cli) -> int:
 def confirm(
     cli: Cli,
     stdin: Annotated[bool, typer.Option("--stdin", help="Read the code from standard input.")] = False,
-    browser: Annotated[
-        bool, typer.Option("--browser", help="With a passkey, in the browser; on any computer's.")
-    ] = False,
+    browser: Annotated[bool, typer.Option("--browser", help="With a passkey, in a browser on any computer.")] = False,
 ) -> None:
-    """Prove your second factor now: with the code of your authenticator, or with a passkey in the browser."""
+    """Confirm your second factor now: with a code of your authenticator app, or with a passkey in the browser."""
     api = cli.api
     api.confirm = None
     if stdin:

@@ -43,26 +43,28 @@ SUSPENSION = Noun(
         Column("longest exposure", "longest", seconds=True),
         Column("accepted offline until", "offline_until", when=True),
     ),
-    none="Nothing was suspended.",
+    none="No suspensions.",
 )
 _PAUSE = 0.3
 _COUNTS = ("people", "services", "sessions", "tokens", "grants", "requests")
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what would end, how fast, and what would not.")]
-Message = Annotated[str, typer.Option("--message", "-m", help="What those shut out are told when they sign in.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would end, how fast, and what would not.")]
+Message = Annotated[
+    str, typer.Option("--message", "-m", help="Message shown to the people affected when they sign in.")
+]
 Wait = Annotated[str, typer.Option(help="How long to wait until backends confirm the end of credentials.")]
-OptionalReason = Annotated[str | None, typer.Option("--reason", "-r", help="Why; kept on record.")]
+OptionalReason = Annotated[str | None, typer.Option("--reason", "-r", help="The reason; recorded in the audit log.")]
 
 
 def mount(app: typer.Typer) -> None:
     """Add the group of reports."""
-    suspensions = group(app, "suspension", "Who and what was shut out, and what became of each credential.")
+    suspensions = group(app, "suspension", "Suspensions, and how each credential ended.")
     verb(suspensions, "list", of="suspension")(list_suspensions)
     show_suspension.__annotations__["id_"] = SUSPENSION.argument
     verb(suspensions, "show", of="suspension")(show_suspension)
 
 
 def show_suspension(cli: Cli, id_: Id) -> None:
-    """Show one suspension: what is not ended, what became of each kind, and what of each credential."""
+    """Show one suspension: what has not ended, and how each kind and each credential ended."""
     report = cli.api.get(f"{SUSPENSION.path}/{segment(id_)}")
     if cli.as_json:
         cli.out.document(report)
@@ -104,17 +106,17 @@ def mount_suspending(app: typer.Typer, noun: Noun) -> None:
             raise Fault(Code.USAGE, "Why? Give --reason.", next_step=f"guestkey {noun.name} suspend {id_} --dry-run")
         body = {"reason": reason, "message": message}
         answer = cli.api.post(f"{noun.path}/{segment(id_)}/suspend", body)
-        cli.out.remark(f"{noun.name.capitalize()} {id_} suspended: new use is refused from now on.")
+        cli.out.remark(f"{noun.name.capitalize()} {id_} suspended: new sessions are refused from now on.")
         return _watch(cli, str(answer["suspension"]), seconds_of(wait))
 
     def resume(cli: Cli, id_: Id, reason: Reason) -> None:
         answer = cli.api.post(f"{noun.path}/{segment(id_)}/resume", {"reason": reason})
-        cli.out.done(f"{noun.name.capitalize()} {id_} is active again; no ended lease comes back.", answer)
+        cli.out.done(f"{noun.name.capitalize()} {id_} is active again; leases that ended stay ended.", answer)
 
     for body in (suspend, resume):
         body.__annotations__["id_"] = noun.argument
-    suspend.__doc__ = f"Suspend a {noun.name}: no new use, every session out, every live lease ended."
-    resume.__doc__ = f"Let a {noun.name} in again."
+    suspend.__doc__ = f"Suspend a {noun.name}: no new credentials; every session and every live lease ends."
+    resume.__doc__ = f"Resume a {noun.name}."
     verb(app, "suspend", of=noun.name)(suspend)
     verb(app, "resume", of=noun.name)(resume)
 
@@ -153,7 +155,9 @@ def _watch(cli: Cli, suspension_id: str, seconds: float) -> int:
                     break
                 time.sleep(_PAUSE)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"It goes on all the same. Next: guestkey suspension show {suspension_id}") from None
+        raise KeyboardInterrupt(
+            f"It continues in the background. Next: guestkey suspension show {suspension_id}"
+        ) from None
     return _tell_outcome(cli, cli.api.get(path))
 
 
@@ -182,9 +186,9 @@ def _tell_open(cli: Cli, report: Json) -> None:
         lease = safe(outcome["lease"])
         if outcome["state"] == "revoke_failed":
             again = f"attempt {outcome['attempts']}, next {cli.out.time(outcome['next_attempt_at'])}"
-            cli.out.alarm(f"Lease {lease} could not be ended yet; it is retried until it is: {again}.")
+            cli.out.alarm(f"Lease {lease} could not be ended yet; Guestkey keeps trying: {again}.")
             if outcome["by_hand"]:
-                cli.out.remark(f"  By hand, at its backend: {safe(outcome['by_hand'])}")
+                cli.out.remark(f"  To end it manually at its backend: {safe(outcome['by_hand'])}")
         else:
             at_most = f"; exposed until {cli.out.time(outcome['exposed_until'])} at the latest"
             cli.out.remark(f"Lease {lease} is not confirmed yet{at_most if outcome['exposed_until'] else ''}.")

@@ -39,8 +39,8 @@ class MariadbKind(DatabaseUserKind):
     bindings = MariadbBinding
     connects = Connects("MariaDB server", "columns and rows of a table", asked=True)
     ending = Ending(
-        how="Connections are killed, the account is locked, connections are killed again, the user is dropped, and"
-        " MariaDB is asked whether user and connections are gone.",
+        how="Connections are killed, the account is locked, connections are killed again, the user is dropped,"
+        " and MariaDB confirms that user and connections are gone.",
         new_sessions=5,
         open_sessions=5,
         worst_case=BACKSTOP_SECONDS,
@@ -49,8 +49,8 @@ class MariadbKind(DatabaseUserKind):
         about="A user and password of MariaDB, for its command line and for programs that speak MySQL's protocol.",
         secrets=frozenset({"password"}),
         command="guestkey connect {dataset} --slice {slice}",
-        command_says="Gets a credential of its own, opens mariadb, and gives it back when that ends. No secret on the"
-        " screen.",
+        command_says="Gets a new credential, opens mariadb, and ends the credential when mariadb exits."
+        " Nothing secret is shown.",
     )
 
     def place(self, lease: LeaseToIssue) -> dict[str, str]:
@@ -70,11 +70,11 @@ class MariadbKind(DatabaseUserKind):
         says = ""
         if authority.NAME in values:
             values = {**values, "ssl_ca": authority.FILE}
-            says = f"Save the value ca_pem as {authority.FILE} first, and be in its folder. "
+            says = f"First save the value ca_pem as {authority.FILE}, and run this in the same folder. "
         options = [f"--{option}={values[value]}" for value, option in places.items() if value in values]
         verified = ["--ssl-verify-server-cert"] if values.get("ssl", "verify") == "verify" else []
         command = " ".join(["mariadb", *options, *verified, "--protocol=tcp", "--password"])
-        return f"{says}mariadb asks for the password: paste it. You can read {values['relation']}.", command
+        return f"{says}When mariadb asks for the password, paste it. You can read {values['relation']}.", command
 
     def register(self, setup: Vault, slice_id: str, bound: BoundSlice) -> int | None:
         """Make the slice's view, and OpenBao's role and policy for it."""

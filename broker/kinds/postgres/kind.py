@@ -64,8 +64,8 @@ class PostgresKind(DatabaseUserKind):
     }
     connects = Connects("PostgreSQL database", "columns and rows of a table", asked=True)
     ending = Ending(
-        how="Log-in is switched off and committed, open sessions are terminated, the user is dropped, and"
-        " PostgreSQL is asked whether user and sessions are gone.",
+        how="Log-in is disabled and committed, open sessions are terminated, the user is dropped, and"
+        " PostgreSQL confirms that user and sessions are gone.",
         new_sessions=5,
         open_sessions=5,
         worst_case=BACKSTOP_SECONDS,
@@ -74,8 +74,8 @@ class PostgresKind(DatabaseUserKind):
         about="A user and password of PostgreSQL, for psql and programs.",
         secrets=frozenset({"password"}),
         command="guestkey connect {dataset} --slice {slice}",
-        command_says="Gets a credential of its own, opens psql, and gives it back when psql ends. No secret on the"
-        " screen.",
+        command_says="Gets a new credential, opens psql, and ends the credential when psql exits. Nothing"
+        " secret is shown.",
     )
 
     def __init__(self) -> None:
@@ -99,11 +99,11 @@ class PostgresKind(DatabaseUserKind):
         says = ""
         if authority.NAME in values:
             known["ca"], places["ca"] = authority.FILE, "sslrootcert"
-            says = f"Save the value ca_pem as {authority.FILE} first, and be in its folder. "
+            says = f"First save the value ca_pem as {authority.FILE}, and run this in the same folder. "
         elif values.get("sslrootcert") == authority.SYSTEM:
             places["sslrootcert"] = "sslrootcert"
         place = " ".join(f"{name}={known[value]}" for value, name in places.items() if value in known)
-        return f"{says}psql asks for the password: paste it. You can read {values['relation']}.", f'psql "{place}"'
+        return f"{says}When psql asks for the password, paste it. You can read {values['relation']}.", f'psql "{place}"'
 
     def register(self, setup: Vault, slice_id: str, bound: BoundSlice) -> int | None:
         """Make the slice's view and group, and OpenBao's role and policy for it."""

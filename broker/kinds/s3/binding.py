@@ -52,7 +52,8 @@ def _bucket(name: object) -> str:
     field = "/binding/bucket"
     if not isinstance(name, str) or _BUCKET.fullmatch(name) is None or ".." in name:
         raise Invalid(
-            "A bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens, a letter or digit at both ends.",
+            "A bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens, and begins and ends with a"
+            " letter or digit.",
             field=field,
         )
     if _ADDRESS.fullmatch(name):
@@ -64,7 +65,7 @@ def _bucket(name: object) -> str:
 
 def _prefix(prefix: object) -> str:
     if not isinstance(prefix, str) or not prefix:
-        raise _refused("The prefix is missing: a slice never is a whole bucket.")
+        raise _refused("The prefix is missing: a slice cannot be a whole bucket.")
     if len(prefix.encode(errors="surrogatepass")) > LONGEST_PREFIX:
         raise _refused(f"A prefix has at most {LONGEST_PREFIX} bytes.")
     for character, why in (

@@ -30,7 +30,7 @@ class S3Client(Client):
     formats = (
         Format(
             "credential-process",
-            "for credential_process in ~/.aws/config: never asks, one line where it fails",
+            "for credential_process in ~/.aws/config: never prompts, one line on failure",
             _credential_process,
             repeated=True,
         ),

@@ -132,7 +132,7 @@ class BucketPolicy:
             fresh = {handle: Denial(lapse, written) for handle, lapse in batch.items() if handle not in denied}
             document, left_out = self._fitting(found, denied, fresh)
             if monotonic() > until:
-                raise down("The object store takes too long.")
+                raise down("The object store took too long.")
             if len(left_out) < len(fresh):
                 self._put(document)
             if not left_out:

@@ -55,12 +55,12 @@ class S3Kind(Kind):
         "binding": {"connection": "objects", "bucket": "labelling", "prefix": "march/labels/"},
     }
     binding_fields = (
-        BindingField("bucket", "Bucket", "Its own name, no alias."),
+        BindingField("bucket", "Bucket", "The bucket's own name, not an alias."),
         BindingField(
             "prefix",
             "Prefix",
-            "What the names of all its objects begin with, as trials/images/. It ends with /, and is never empty."
-            " Who writes can replace what is there, and delete nothing.",
+            "What the names of all its objects begin with, such as trials/images/. It must end with /."
+            " Guests who can write can replace objects, but not delete them.",
         ),
     )
     ending = Ending(
@@ -77,7 +77,7 @@ class S3Kind(Kind):
         about="Temporary keys for S3, good for one prefix of one bucket.",
         secrets=frozenset({"secret_access_key", "session_token"}),
         command="guestkey connect {dataset} --slice {slice}",
-        command_says="Gets a credential of its own, lists the objects with AWS's command line, and gives it back. No"
+        command_says="Gets a new credential, lists the objects with the AWS command line, and ends the credential. No"
         " secret on the screen. Says how to copy.",
         # Who only writes sees nothing that could be listed.
         to_write="guestkey run {dataset} --slice {slice} --kind s3 --action write -- YOUR-TOOL",
@@ -190,7 +190,7 @@ def _until(lease: LeaseToEnd) -> datetime:
     if lease.backend_lease_id:
         return datetime.fromtimestamp(int(lease.backend_lease_id), UTC)
     if lease.expires_at is None:
-        raise down("Nothing is known of this session but its name.")
+        raise down("Only the name of this session is known.")
     return lease.expires_at.astimezone(UTC) + timedelta(seconds=SHORTEST_SESSION)
 
 

@@ -119,7 +119,7 @@ def _not_registered(code: str) -> Invalid:
     if code in ("NoSuchBucket", "404"):
         return Invalid("There is no such bucket.", field="/binding/bucket")
     return Invalid(
-        "The store does not let a session read there.",
+        "The store does not allow a session to read there.",
         field="/binding/bucket",
         advice="Let the connection's role read and list the bucket; see docs/connect-s3.md.",
     )

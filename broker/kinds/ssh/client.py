@@ -110,7 +110,7 @@ def _to_agent(credential: Credential, folder: Path, seconds: int) -> tuple[list[
 
 def _agent_refused(why: str) -> Fault:
     return Fault(
-        Code.FAULT, "The ssh-agent did not take the key.", why=why, next_step="Does it answer? Try: ssh-add -l"
+        Code.FAULT, "The ssh-agent refused the key.", why=why, next_step="Check that it is running: ssh-add -l"
     )
 
 

@@ -146,7 +146,7 @@ def _parsed(text: str) -> dict[str, Any]:
     except ValueError:
         said = None
     if not isinstance(said, dict):
-        raise silent("The SFTP host answered with nonsense.")
+        raise silent("The SFTP host sent an invalid answer.")
     return said
 
 

@@ -70,7 +70,9 @@ class SshKind(Kind):
     connects = Connects("SFTP host", "a directory", asked=True)
     binding_fields = (
         BindingField(
-            "directory", "Directory", "Below the host's /srv/guestkey: acme/batch-7. It is all that guests see."
+            "directory",
+            "Directory",
+            "Below the host's /srv/guestkey, such as acme/batch-7. Guests see only this directory.",
         ),
     )
     ending = Ending(
@@ -85,8 +87,8 @@ class SshKind(Kind):
         about="A certificate for your own SSH key, for sftp and programs that speak it.",
         secrets=frozenset(),
         command="guestkey connect {dataset} --slice {slice}",
-        command_says="Makes a key, has a certificate made for it, opens sftp, and gives it back when that ends. The key"
-        " never leaves your machine.",
+        command_says="Creates a key, gets a certificate for it, opens sftp, and ends the credential when sftp"
+        " exits. The key stays on your machine.",
     )
 
     def __init__(self) -> None:
@@ -260,7 +262,7 @@ class SshKind(Kind):
             raise Invalid(
                 "This is the key of the authority that signs certificates.",
                 field=FIELD,
-                advice="Send the public half of a key that is yours.",
+                advice="Send a public key of your own.",
             )
         return public_key
 
@@ -294,7 +296,7 @@ def role_definition(account: str, action: str, *, networks: bool = False) -> dic
 def _outcome(said: Any) -> str | NotEnded:
     """What a host's answer about one lease confirms, or why it does not say that nothing is left."""
     if not isinstance(said, Mapping):
-        return NotEnded("The SFTP host did not say what became of it.")
+        return NotEnded("The SFTP host did not report the result.")
     if said.get("processes") != 0:
         return NotEnded(
             f"Of its sessions at the SFTP host {said.get('processes')} processes were killed and are still there, as"

@@ -46,7 +46,7 @@ _SECURITY_KEYS = {
     "sk-ecdsa-sha2-nistp256@openssh.com": "ecdsa-sha2-nistp256",
 }
 _MAKE = "ssh-keygen -t ed25519 -f guestkey"
-_ADVICE = f"Make one with `{_MAKE}` and send the line in guestkey.pub."
+_ADVICE = f"Create one with `{_MAKE}` and send the line in guestkey.pub."
 
 
 def check_public_key(text: str) -> str:
@@ -57,8 +57,8 @@ def check_public_key(text: str) -> str:
     """
     if is_private(text):
         raise _refused(
-            "That was a private key. It was not kept, but it has left your hands.",
-            f"Throw it away and make a new one: `{_MAKE}`; then send guestkey.pub.",
+            "That was a private key. It was not stored, but it was sent over the network.",
+            f"Delete it and create a new one: `{_MAKE}`; then send guestkey.pub.",
         )
     lines = [line for line in text.strip("\r\n\t ").splitlines() if line.strip()]
     if len(text) > _MOST_CHARACTERS or not lines or text.lstrip().startswith("----"):
@@ -86,10 +86,10 @@ def _named(line: str) -> tuple[str, str]:
     if name not in TYPES and CERTIFIED not in name:
         # What stands before the key in authorized_keys would be the guest's word on what the key may do.
         if re.search(r"(?:^|[\s,])cert-authority(?:[\s,]|$)", line):
-            raise _refused("An authority's key opens nothing by itself.", _ADVICE)
+            raise _refused("The key of a certificate authority cannot be used here.", _ADVICE)
         if any(f"{known} " in rest for known in TYPES):
             raise _refused("There is something before the key; send the key alone.", _ADVICE)
-        raise _refused(f"This is none of the keys taken: {', '.join(sorted(TYPES))}.", _ADVICE)
+        raise _refused(f"This type of key is not accepted. Use one of: {', '.join(sorted(TYPES))}.", _ADVICE)
     return name, rest.split()[0] if rest.split() else ""
 
 

@@ -66,10 +66,10 @@ class TableBinding:
         connection = connection_of(raw, "schema", "table", "columns", "rows", "fast")
         columns = raw.get("columns")
         if not isinstance(columns, list | tuple) or not columns or len(columns) > 1600:
-            raise Invalid("A slice names its columns, at least one.", field="/binding/columns")
+            raise Invalid("A slice needs at least one column.", field="/binding/columns")
         names = tuple(cls._identifier(column, "/binding/columns") for column in columns)
         if len(set(names)) != len(names):
-            raise Invalid("A column is named twice.", field="/binding/columns")
+            raise Invalid("A column is given twice.", field="/binding/columns")
         rows = raw.get("rows", [])
         if not isinstance(rows, list | tuple) or len(rows) > _MOST_FILTERS:
             raise Invalid(f"A slice has at most {_MOST_FILTERS} row filters.", field="/binding/rows")

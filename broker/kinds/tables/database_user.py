@@ -151,7 +151,7 @@ class DatabaseUserKind(Kind):
         try:
             vault.renew_lease(issued.backend_lease_id, lease.lifetime + BACKSTOP_SECONDS)
         except VaultRefused as error:
-            raise keystore_failed("The key store refused to lengthen the credential.") from error
+            raise keystore_failed("The key store refused to extend the credential.") from error
 
     def renew(self, vault: Vault, lease: LeaseToEnd, seconds: int) -> None:
         """Lengthen OpenBao's lease, and with it the user; what is granted is checked."""

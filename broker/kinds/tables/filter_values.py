@@ -87,7 +87,7 @@ def stored(value: object) -> Stored:
     raise Invalid(
         "A value is a text of up to 1000 characters, a number, or true or false.",
         field=FIELD,
-        advice="Larger numbers are written as text, in quotation marks.",
+        advice="Write larger numbers as text, in quotation marks.",
     )
 
 

@@ -20,7 +20,7 @@ def difference(was: Mapping[str, Any], now: Mapping[str, Any] | None, binding: M
     """
     named = f"{binding.get('schema')}.{binding.get('table')}"
     if now is None:
-        return f"There is no table {named} any more: it was dropped or renamed."
+        return f"The table {named} no longer exists: it was dropped or renamed."
     return _columns(was, now, named) or _rows(was, now, named)
 
 
@@ -30,23 +30,23 @@ def _columns(was: Mapping[str, Any], now: Mapping[str, Any], named: str) -> str:
             return f"The table {named} has no column {name} any more: it was dropped or renamed."
         which_now, type_now, computed_now = now["columns"][name]
         if which_now != which:
-            return f"The column {name} of {named} is another column than it was."
+            return f"The column {name} of {named} is a different column than before."
         if type_now != type_:
             return f"The column {name} of {named} is of type {type_now} now; it was {type_}."
         if computed_now != computed:
-            return f"The column {name} of {named} is computed in another way than it was."
+            return f"The column {name} of {named} is computed differently than before."
     return ""
 
 
 def _rows(was: Mapping[str, Any], now: Mapping[str, Any], named: str) -> str:
     if now.get("table") != was.get("table"):
-        return f"{named} is another table than it was, or was made anew."
+        return f"{named} is a different table than before, or was created again."
     if now.get("definition") != was.get("definition"):
-        return f"Which rows {named} shows is defined in another way than it was."
+        return f"The definition of which rows {named} shows has changed."
     if follows := str(now.get("follows", "")):
         return follows
     if was.get("marked", now.get("marked")) != now.get("marked"):
         return f"A function that decides which rows {named} shows was changed."
     if now.get("reads") != was.get("reads"):
-        return "The slice's own view is gone, or was made to read something else."
+        return "The slice's own view is gone, or was changed."
     return ""

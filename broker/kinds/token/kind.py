@@ -29,8 +29,8 @@ class TokenKind(Kind):
     at_backend = False
     is_access_token = True
     ending = Ending(
-        how="Introspection answers `active: false` at once, on every replica. Whoever verifies the signature alone"
-        " accepts the token until it expires.",
+        how="Introspection answers `active: false` at once, on every replica. Services that verify only the"
+        " signature accept the token until it expires.",
         new_sessions=1,
         open_sessions=1,
         worst_case=None,
@@ -39,7 +39,7 @@ class TokenKind(Kind):
         about="A signed access token, for a service that guards the data itself.",
         secrets=frozenset({"access_token"}),
         command="guestkey get {dataset} --slice {slice} --kind token",
-        command_says="Gets a token of its own and prints it, once.",
+        command_says="Gets a new token and prints it, once.",
     )
 
     def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:

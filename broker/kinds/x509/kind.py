@@ -85,7 +85,7 @@ class X509Kind(Kind):
         about="A client certificate, for gateways that ask for one: mutual TLS and VPN.",
         secrets=frozenset(),
         command="guestkey get {dataset} --slice {slice} --kind x509 --format pem --out tls/",
-        command_says="Makes a key, has a certificate made for it, and writes both into a folder. The key stays there.",
+        command_says="Creates a key, gets a certificate for it, and writes both into a folder. The key stays there.",
     )
 
     def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:

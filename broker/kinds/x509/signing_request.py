@@ -32,7 +32,7 @@ def check(text: str) -> str:
     except (UnsupportedAlgorithm, ValueError) as error:
         raise _refused("Its signature is of a kind that is not accepted.") from error
     if not genuine:
-        raise _refused("Its signature does not fit its key: whoever made it does not hold the private key.")
+        raise _refused("Its signature does not match its key: it was not made with the private key.")
     _check_key(request)
     _check_extensions(request)
     return request.public_bytes(Encoding.PEM).decode()
@@ -42,7 +42,7 @@ def _block(text: str) -> str:
     if is_private(text):
         raise _refused(
             "That was the private key, and it has now been sent over the network.",
-            advice=f"Throw it away and send the request only. {ADVICE}",
+            advice=f"Delete it, create a new key, and send only the request. {ADVICE}",
         )
     if len(text) > LONGEST:
         raise _refused("A signing request is at most 16 KB.")

@@ -157,7 +157,7 @@ class KeyStore:
         try:
             return answer.json() if answer.content else {}
         except ValueError as error:
-            raise BackendDown("The key store answered with nonsense.", backend="openbao") from error
+            raise BackendDown("The key store sent an invalid answer.", backend="openbao") from error
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def reason(
             )
         why = certificate_reason(error, host).why
         return _down(
-            f"The certificate of {where} is not believed by the authority in {ca_file}: {why}.",
+            f"The certificate of {where} is not trusted by the authority in {ca_file}: {why}.",
             "Give the right --ca-file. If it is right, something else answers there: find out what.",
         )
     except (OSError, TimeoutError, asyncpg.InterfaceError) as error:

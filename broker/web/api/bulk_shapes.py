@@ -15,8 +15,8 @@ from broker.web.catalogue import CATALOGUE
 from broker.web.validation import Shown
 
 File = Annotated[bytes, Body(media_type="text/csv", description="A file in UTF-8, with a heading.")]
-DryRun = Annotated[bool, Query(description="Say what would come of each line, and write nothing.")]
-KeepGoing = Annotated[bool, Query(description="Do what can be done although other lines are refused.")]
+DryRun = Annotated[bool, Query(description="Report what would happen to each line, and write nothing.")]
+KeepGoing = Annotated[bool, Query(description="Process the valid lines even if other lines are refused.")]
 After = Annotated[
     int, Query(ge=0, le=1_000_000, description="Lines of the whole file before this part, for the numbers reported.")
 ]

@@ -166,7 +166,7 @@ class SliceBody(Strict):
         """
         for part in sorted(self.binding, key=lambda name: name != "rows"):
             if not is_text(json.dumps([part, self.binding[part]], ensure_ascii=False, default=str)):
-                raise Invalid("This holds half of a character (a lone surrogate).", field=f"/binding/{part}")
+                raise Invalid("This contains a lone surrogate (half of a character).", field=f"/binding/{part}")
         return NewSlice(self.name, self.description, self.kind, self.binding, tuple(self.actions))
 
 

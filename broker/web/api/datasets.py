@@ -112,7 +112,7 @@ def add_slice(
 
 @router.post("/{slug}/slices/{name}/retry", operation_id="retry_slice", status_code=202)
 def retry_slice(slug: str, name: str, caller: FreshCaller, parts: PartsNow) -> SliceShown:
-    """Have a slice that failed registered again, once what kept it from that is mended. For admins."""
+    """Register a slice that failed again, once the cause is fixed. For admins."""
     with parts.database.transaction() as tx:
         return slice_shown(slices.retry_slice(tx, caller, slug, name, clock(tx)), binding=True)
 
@@ -150,7 +150,7 @@ def confirm_slice(slug: str, name: str, caller: FreshCaller, parts: PartsNow) ->
 
 @router.post("/{slug}/slices/{name}/retire", operation_id="retire_slice", status_code=202)
 def retire_slice(slug: str, name: str, body: Reason, caller: FreshCaller, parts: PartsNow) -> Ended:
-    """Take a slice away; its leases end. For admins."""
+    """Retire a slice; its leases end. For admins."""
     with parts.database.transaction() as tx:
         leases = slices.retire_slice(tx, caller, slug, name, body.reason, clock(tx))
     return Ended(id=name, status="retired", leases=leases)
@@ -212,7 +212,7 @@ def why(
     slice_name: Annotated[str | None, Query(alias="slice", max_length=64)] = None,
     kind: Annotated[str | None, Query(max_length=32)] = None,
     lifetime: Annotated[int | None, Query(ge=1, le=86400, description="Seconds.")] = None,
-    person: Annotated[str | None, Query(max_length=64, description="For owner, admin and auditor.")] = None,
+    person: Annotated[str | None, Query(max_length=64, description="Only for owner, admin and auditor.")] = None,
 ) -> Why:
     """What the gate would say now, every reason included; issues nothing. 200 also when it would deny."""
     with parts.database.transaction() as tx:

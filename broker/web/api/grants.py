@@ -52,7 +52,7 @@ add_list(
 def give_grant(at: At, body: GrantBody) -> GrantShown:
     """Give a grant nobody asked for, through what an approval goes through. For who decides about the dataset."""
     if at.caller.vendor_id is not None:
-        raise Forbidden("A vendor's people ask for grants.", advice="`guestkey request new`")
+        raise Forbidden("People of a vendor cannot give grants.", advice="`guestkey request new`")
     fields = {name: value or "" for name, value in body.model_dump().items()}
     return grants_shown(at.tx, [bulk_grants.give(at.parts, at.tx, at.caller, fields, at.now)])[0]
 

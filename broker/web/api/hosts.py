@@ -40,7 +40,7 @@ def host(request: Request, response: Response) -> Caller:
                 advice="Give host.conf the id and secret of a service of the organisation.",
             ) from error
         raise Forbidden(
-            "Only services of the organisation ask this.",
+            "Only services of the organisation can ask this.",
             advice="Give host.conf the id and secret of a service of the organisation.",
         ) from error
 

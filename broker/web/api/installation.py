@@ -70,7 +70,7 @@ class Confirmed(BaseModel):
 def show_installation(caller: CallerNow, parts: PartsNow) -> StandingShown:
     """How the installation stands. For admins and auditors."""
     if not sees_everything(caller):
-        raise Forbidden("Only admins and auditors see this.", advice="Ask an admin of the organisation.")
+        raise Forbidden("Only admins and auditors can see this.", advice="Ask an admin of the organisation.")
     with parts.database.transaction() as tx:
         return StandingShown.model_validate(closing.installation_state(tx))
 

@@ -75,5 +75,5 @@ def invite(at: At, body: InvitationBody) -> LinkMade:
 
 @verb(router, "POST", "/{invitation_id}/end", InvitationShown)
 def end_invitation(at: At, invitation_id: str) -> Invitation:
-    """Make a link that nobody has used worthless. For admins, and a vendor's lead for its own staff."""
+    """End an unused invitation link. For admins, and a vendor's lead for its own staff."""
     return invitations.end_unused(at.tx, at.caller, invitation_id, at.now)

@@ -100,7 +100,7 @@ def list_notices(caller: CallerNow, parts: PartsNow, window: WindowNow) -> Notic
 def read_notices(body: ReadBody, caller: CallerNow, parts: PartsNow) -> Unread:
     """Mark as read all up to one; doing it again changes nothing."""
     if not is_id(body.up_to):
-        raise Invalid("This is no id.", field="/up_to")
+        raise Invalid("This is not an id.", field="/up_to")
     with parts.database.transaction() as tx:
         choices.mark_read(tx, caller, clock(tx), up_to=body.up_to)
         return Unread(unread=choices.unread(tx, caller.id))

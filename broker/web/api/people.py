@@ -106,7 +106,7 @@ def import_people(
     dry_run: bulk_shapes.DryRun = False,
     keep_going: bulk_shapes.KeepGoing = False,
     again: Annotated[
-        bool, Query(description="New links for those who have not used theirs; the old ones end.")
+        bool, Query(description="New links for people who have not used theirs; the old links stop working.")
     ] = False,
     after: bulk_shapes.After = 0,
 ) -> bulk_shapes.ReportShown:

@@ -145,7 +145,9 @@ def propose_policy(body: RulesBody, caller: FreshCaller, parts: PartsNow) -> Pol
 
 def _may_see(caller: Caller) -> None:
     if not sees_everything(caller):
-        raise Forbidden("The rules are for admins and auditors.", advice="`guestkey why` explains those about you.")
+        raise Forbidden(
+            "Only admins and auditors can see the rules.", advice="`guestkey why` explains how the rules apply to you."
+        )
 
 
 def _values(row: PolicyRevision) -> dict[str, object]:
@@ -163,5 +165,5 @@ def _texts(row: PolicyRevision) -> dict[str, str]:
 
 def _number(cursor: str) -> int:
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 10):
-        raise Invalid("This cursor is not one that a list gave out.", field="/query/cursor")
+        raise Invalid("This cursor is not valid.", field="/query/cursor")
     return int(cursor)

@@ -48,7 +48,7 @@ add_show(
 
 @verb(router, "POST", "/{request_id}/remind", RequestShown)
 def remind_request(at: At, request_id: str) -> RequestShown:
-    """Tell those who decide about your request once more; at most once a day."""
+    """Send a reminder to the people who decide your request; at most once a day."""
     return _one(at, requests.remind(at.tx, at.caller, request_id, at.now))
 
 

@@ -85,7 +85,10 @@ class SourceBody(Strict):
     ]
     other_audiences: Annotated[
         list[Text],
-        Field(default_factory=list, description="Whom its ID tokens may be for beside us, if `azp` says: us."),
+        Field(
+            default_factory=list,
+            description="Other client ids its ID tokens may have as audience, if `azp` names this client.",
+        ),
     ]
     vendor: Id | None = None
 
@@ -184,7 +187,7 @@ def disable_source(source_id: str, caller: CallerNow, parts: PartsNow) -> None:
 
 def _plain(text: str, field: str) -> str:
     if not text.isascii() or any(character <= " " for character in text) or "\x7f" in text:
-        raise Invalid("This is plain text without blanks.", field=field)
+        raise Invalid("Enter plain text without spaces.", field=field)
     return text
 
 

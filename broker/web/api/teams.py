@@ -84,5 +84,5 @@ def add_team_member(at: At, team_id: str, person_id: str) -> Proposal | None:
 
 @verb(router, "DELETE", "/{team_id}/members/{person_id}", LeasesEnding)
 def remove_team_member(at: At, team_id: str, person_id: str) -> LeasesEnding:
-    """Take a person out of a team; leases that rest on it end. For admins, the lead, and the person."""
+    """Remove a person from a team; leases that need it end. For admins, the lead, and the person."""
     return LeasesEnding(leases=teams.remove_member(at.tx, at.caller, team_id, person_id, at.now))

@@ -134,9 +134,9 @@ def asked(viewer: Viewer, max_age: int, sent: Mapping[str, str] | None = None, t
         held = factors.listed(tx, viewer.caller.id)
     options = passkeys.proof_options(viewer.parts, viewer.caller) if held.passkeys else None
     return Panel(
-        why=f"This asks for a second factor proven in the last {duration(max_age)}."
+        why=f"This needs a second factor confirmed in the last {duration(max_age)}."
         if max_age
-        else "Each change of your second factors takes one of them.",
+        else "To change your second factors, confirm with one of them.",
         enrolled=viewer.caller.factor_enrolled,
         options=json.dumps(options) if options else None,
         codes=held.totp,
@@ -153,7 +153,7 @@ def go(path: str) -> RedirectResponse:
 def trouble_of(error: GuestkeyError) -> Trouble:
     """An error, as the summary on a page shows it."""
     field = error.field.removeprefix("/") if isinstance(error, Invalid) else ""
-    title = "There is a problem" if field else "This was not done"
+    title = "There is a problem" if field else "Nothing was changed"
     return Trouble(title, error.detail, error.advice, field, status_of(error))
 
 

@@ -47,7 +47,7 @@ _PERSON_ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], o
 def all_people(viewer: MemberNow, cursor: str | None = None, status: str = "", vendor: str = "") -> HTMLResponse:
     """People: first those who joined and wait for confirmation."""
     if not (viewer.caller.is_admin or "lead" in viewer.caller.roles):
-        raise Forbidden("This is for admins, and for a vendor's lead.", advice="Ask an admin of the organisation.")
+        raise Forbidden("Only admins and a vendor's lead can do this.", advice="Ask an admin of the organisation.")
     with viewer.parts.database.transaction() as tx:
         wanted = status if status in PERSON_STATUSES else None
         waits = people.PEOPLE.page(tx, viewer.caller, Window(limit=MOST), status="pending", vendor=vendor or None)
@@ -165,7 +165,7 @@ def _named(
     acts: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], object]], what: str
 ) -> Callable[[Transaction, Caller, str, str, datetime], object]:
     if what not in acts:
-        raise Forbidden("There is no such act here.")
+        raise Forbidden("There is no such action here.")
     return acts[what]
 
 

@@ -118,9 +118,9 @@ def _new(sent: Mapping[str, str]) -> NewRequest:
     if not sent.get("role"):
         raise Invalid("Choose a role.", field="/role")
     if not sent.get("purpose", "").strip():
-        raise Invalid("Say what you need it for.", field="/purpose")
+        raise Invalid("Enter a purpose.", field="/purpose")
     if not sent.get("period", "").isdecimal():
-        raise Invalid("Choose for how long.", field="/period")
+        raise Invalid("Choose a time.", field="/period")
     sort, _, holder = sent.get("holder", "").partition(":")
     return NewRequest(
         dataset=sent.get("dataset", ""),

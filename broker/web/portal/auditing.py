@@ -109,7 +109,7 @@ def _proof(tx: Transaction, viewer: Viewer, event: EventRead) -> tuple[Place | N
 def access_at_page(request: Request, viewer: MemberNow) -> HTMLResponse:
     """Who could reach what at a moment, and who did."""
     if not sees_everything(viewer.caller):
-        raise Forbidden("Only admins and auditors see this.", advice="Ask an auditor of the organisation.")
+        raise Forbidden("Only admins and auditors can see this.", advice="Ask an auditor of the organisation.")
     asked = _asked(request, ("at", "dataset", "person", "vendor"))
     found, trouble = None, None
     with viewer.parts.database.transaction() as tx:
@@ -173,7 +173,9 @@ def one_revision(number: int, viewer: MemberNow, against: int | None = None) -> 
 
 def _may_see_rules(viewer: Viewer) -> None:
     if not sees_everything(viewer.caller):
-        raise Forbidden("The rules are for admins and auditors.", advice="`guestkey why` explains those about you.")
+        raise Forbidden(
+            "Only admins and auditors can see the rules.", advice="`guestkey why` explains how the rules apply to you."
+        )
 
 
 def _asked(request: Request, fields: Iterable[str]) -> dict[str, str]:
@@ -189,7 +191,7 @@ def _moment(asked: Mapping[str, str], name: str) -> datetime | None:
         found = datetime.fromisoformat(asked[name])
     except ValueError:
         raise Invalid(
-            "This is not a date and time.", field=f"/{name}", advice="Write it as 2026-03-01T09:30."
+            "This is not a date and time.", field=f"/{name}", advice="Enter it like 2026-03-01T09:30."
         ) from None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 

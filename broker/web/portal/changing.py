@@ -65,7 +65,7 @@ def _end_of_day(text: str) -> datetime | None:
     try:
         return datetime.combine(datetime.fromisoformat(text).date(), time(23, 59, 59), UTC) if text else None
     except ValueError:
-        raise Invalid("A day is written 2030-12-31.", field="/kept_until") from None
+        raise Invalid("Enter a day like 2030-12-31.", field="/kept_until") from None
 
 
 def _page(back: Setback, slug: str, sent: Mapping[str, str]) -> HTMLResponse:
@@ -77,7 +77,7 @@ def _page(back: Setback, slug: str, sent: Mapping[str, str]) -> HTMLResponse:
         known = each_told_apart(tx.scalars(people.order_by(Person.name, Person.id).limit(_MOST)))
         owners = [item for item in known.items() if item[0] != viewer.caller.id or item[0] == found.owner_id]
         if found.owner_id not in dict(owners):
-            owners.insert(0, ("", "As it is" if found.owner_id else "Nobody yet: admins decide"))
+            owners.insert(0, ("", "No change" if found.owner_id else "None yet: admins decide"))
         filled = sent or {
             "title": found.title,
             "description": found.description,

@@ -79,7 +79,7 @@ def _page(setback: Setback, waiting_id: str) -> HTMLResponse:
         viewer=viewer,
         status=setback.status if setback.trouble or setback.panel else 200,
         trouble=setback.trouble,
-        panel=replace(panel, why="Only if the code above is the one in your terminal."),
+        panel=replace(panel, why="Confirm only if your terminal shows the code above."),
         waiting=waiting,
         from_here=waiting.address == viewer.caller.address,
     )

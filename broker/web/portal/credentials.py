@@ -235,7 +235,7 @@ def _lifetimes(opened: Sequence[Choice]) -> list[tuple[str, str]]:
     longest = max((choice.longest for choice in opened), default=0)
     usual = min(issuing.DEFAULT_LIFETIME, longest)
     others = sorted(seconds for seconds in {*LIFETIMES, longest} if seconds <= longest and seconds != usual)
-    return [("", f"{_length(usual)}, as usual"), *((str(seconds), _length(seconds)) for seconds in others)]
+    return [("", f"{_length(usual)} (default)"), *((str(seconds), _length(seconds)) for seconds in others)]
 
 
 def _length(seconds: int) -> str:
@@ -304,19 +304,23 @@ def _asked(viewer: Viewer, grant_id: str, sent: Mapping[str, str]) -> tuple[Gran
         raise Invalid("Choose a slice.", field="/slice")
     words.word(chosen, "/slice")
     if action not in ("", "read", "write"):
-        raise Invalid("An action is read or write.", field="/slice")
+        raise Invalid("Choose read or write.", field="/slice")
     lifetime = sent.get("lifetime", "")
     if lifetime and not (lifetime.isascii() and lifetime.isdigit() and 0 < len(lifetime) < 7):
-        raise Invalid("This must be a number of seconds.", field="/lifetime")
+        raise Invalid("Enter a number of seconds.", field="/lifetime")
     # Which slices there are is for the gate to say.
     served = serving(slice_kinds[chosen], action or "read") if chosen in slice_kinds else []
     names = [kind.name for kind in served] or list(kinds)
     kind = sent.get("kind") or names[0]
     if kind not in names:
-        raise Invalid(f"The slice {chosen} is not served so.", field="/kind", advice=f"It is as {' or '.join(names)}.")
+        raise Invalid(
+            f"The slice {chosen} has no credentials of that kind.",
+            field="/kind",
+            advice=f"Choose {' or '.join(names)}.",
+        )
     public_key = sent.get("public_key", "").strip() if kinds[kind].proof else ""
     if len(public_key) > _LONGEST_KEY:
-        raise Invalid("This is longer than any public key.", field="/public_key")
+        raise Invalid("This is too long for a public key.", field="/public_key")
     seconds = int(lifetime) if lifetime else None
     return grant, Ask(grant.dataset, action or "read", chosen, kind, seconds, public_key or None)
 
@@ -324,5 +328,5 @@ def _asked(viewer: Viewer, grant_id: str, sent: Mapping[str, str]) -> tuple[Gran
 def _key(sent: Mapping[str, str]) -> str:
     form_id = sent.get("form_id", "")
     if _FORM_ID.fullmatch(form_id) is None:
-        raise Invalid("This form is not one of ours.", advice="Open the page again and send it from there.")
+        raise Invalid("This form is not valid.", advice="Open the page again and send the form from there.")
     return f"form {form_id}"

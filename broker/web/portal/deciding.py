@@ -27,15 +27,15 @@ from broker.web.portal.viewer import MemberNow, Sent, Viewer
 
 router = APIRouter()
 MEANING = {
-    "bind_source": "Everybody who signs in there with these claims can join the party it is bound to, by invitation.",
-    "trust_source_mfa": "A second factor proven at that provider will count here as one proven to us.",
+    "bind_source": "People who sign in there with these claims can join this party, if they have an invitation.",
+    "trust_source_mfa": "Guestkey will accept a second factor that was checked by this identity provider.",
     "give_role": "An admin can change everything here; an auditor can see everything.",
-    "reset_factor": "Their passkeys and apps stop counting, their sessions end; a one-time link lets them add others.",
-    "apply_policy": "These rules decide from then on. Live credentials that no longer qualify end within a minute.",
-    "change_dataset": "The owner decides who gets in; rules go by labels. Live credentials that no longer qualify end.",
-    "add_slice": "Whoever holds a grant on the dataset may read the slice, as far as the rules let their role.",
-    "rotate_secret": "Whoever proposed it is shown a new secret within an hour, and can read whatever the service can.",
-    "add_member": "They may then use whatever the team was granted.",
+    "reset_factor": "Their passkeys and apps stop working and sessions end. A one-time link lets them add new ones.",
+    "apply_policy": "These rules apply once approved. Live credentials that no longer qualify end within a minute.",
+    "change_dataset": "The owner decides who gets access; rules use labels. Credentials that no longer qualify end.",
+    "add_slice": "People with a grant on the dataset can read the slice if a rule allows their role.",
+    "rotate_secret": "The person who proposed it can get the secret for an hour, and read what the service can read.",
+    "add_member": "They can then use the team's grants.",
 }
 
 

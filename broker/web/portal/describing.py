@@ -58,7 +58,7 @@ def begin(viewer: MemberNow, sent: Sent) -> Response:
                 made = drafts.begin(tx, viewer.caller, settings, name, sent.get("dataset") or None, now, kind=kind)
                 return go(path(made.id, "place"))
             if name not in settings.connections(catalogues.KIND.name):
-                raise Invalid("Choose where it lies.", field="/connection")
+                raise Invalid("Choose where the data is.", field="/connection")
             made = drafts.begin(tx, viewer.caller, settings, name, sent.get("dataset") or None, now)
             if catalogues.connection(tx, viewer.caller, settings, name).catalogue is None:
                 catalogues.ask(tx, viewer.caller, settings, name, now)
@@ -172,7 +172,7 @@ def _begin_page(back: Setback, sent: Mapping[str, str]) -> HTMLResponse:
 
 
 def _said(item: Connection, called: str) -> str:
-    return f"{called}: does not answer" if item.healthy is False else called
+    return f"{called}: not responding" if item.healthy is False else called
 
 
 def _table_page(back: Setback, draft_id: str, part: str, after: str) -> Response:
@@ -243,7 +243,7 @@ def _describe_page(back: Setback, draft_id: str, sent: Mapping[str, str]) -> Res
         inside = select(Person).where(*others)
         people = tx.scalars(inside.order_by(Person.name, Person.id).limit(_MOST_OWNERS)).all()
     kept = {**content, "labels": " ".join(content.get("labels", [])), "slice_name": content.get("slice", "")}
-    owners = [("", "Nobody yet: admins decide"), *each_told_apart(people).items()]
+    owners = [("", "None yet: admins decide"), *each_told_apart(people).items()]
     return render_step(
         "describe", back, draft=draft_id, content=content, filled=sent or kept, owners=owners, where=where
     )

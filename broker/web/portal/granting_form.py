@@ -50,7 +50,7 @@ def give(viewer: MemberNow, sent: Sent) -> Response:
 
 def _check_inside(viewer: Viewer) -> None:
     if not viewer.inside:
-        raise Forbidden("A vendor's people ask for grants.", advice="Ask for a role on a dataset.")
+        raise Forbidden("People of a vendor cannot give grants.", advice="Request a role on a dataset.")
 
 
 def _page(back: Setback, sent: Mapping[str, str]) -> HTMLResponse:

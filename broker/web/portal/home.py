@@ -106,7 +106,7 @@ def confirm(viewer: MemberNow, sent: Sent) -> Response:
 
 
 def _confirm(setback: Setback, path: str) -> HTMLResponse:
-    why = f"Confirmed now, you are rarely asked again within {duration(FRESH_SECONDS)}."
+    why = f"If you confirm now, you are rarely asked again within {duration(FRESH_SECONDS)}."
     panel = replace(setback.panel or asked(setback.viewer, FRESH_SECONDS), interrupts=False, why=why)
     status = 422 if panel.trouble else 200
     return render("confirm.html", viewer=setback.viewer, panel=panel, path=safe_path(path), status=status)

@@ -67,9 +67,9 @@ async def _sent(request: Request) -> Sent:
             files = [value for _, value in parts if isinstance(value, UploadFile)]
             content = (await files[0].read() if files else b"") or fields.get("lines", "").encode()
     except (UnicodeError, LookupError):
-        raise Invalid("The form is no text in UTF-8.", advice="Go back, reload the page and send it again.") from None
+        raise Invalid("The form is not valid UTF-8.", advice="Go back, reload the page and send it again.") from None
     if len(fields) + len(files) != len(parts):
-        raise Invalid("A field of the form came twice.", advice="Go back, reload the page and send it again.")
+        raise Invalid("The form contains a field twice.", advice="Go back, reload the page and send it again.")
     return Sent(fields, content)
 
 
@@ -110,7 +110,7 @@ def _grants(viewer: Viewer) -> Files:
         return GIVEN
     if "lead" in viewer.caller.roles:
         return ASKED
-    raise Forbidden("This is for whoever decides about a dataset, and for a vendor's lead.", advice="Ask your lead.")
+    raise Forbidden("Only people who decide about a dataset and a vendor's lead can do this.", advice="Ask your lead.")
 
 
 def _inviting(viewer: Viewer, sent: Sent) -> Task:

@@ -47,7 +47,7 @@ def change_installation(what: str, viewer: MemberNow, sent: Sent) -> Response:
 
 def _act(what: str) -> Act:
     if what not in _ACTS:
-        raise NotFound("There is no such act here.")
+        raise NotFound("There is no such action here.")
     return _ACTS[what]
 
 
@@ -69,7 +69,7 @@ _ACTS: Mapping[str, Act] = {
 def _page(back: Setback, what: str, sent: Mapping[str, str]) -> HTMLResponse:
     viewer = back.viewer
     if not sees_everything(viewer.caller):
-        raise Forbidden("Only admins and auditors see this.", advice="Ask an admin of the organisation.")
+        raise Forbidden("Only admins and auditors can see this.", advice="Ask an admin of the organisation.")
     with viewer.parts.database.transaction() as tx:
         stands = closing.installation_state(tx)
         held = list(closing.held_grants(tx, viewer.caller, limit=_SHOWN))

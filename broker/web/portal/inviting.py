@@ -68,7 +68,7 @@ def end_link(invitation_id: str, viewer: MemberNow, sent: Sent) -> Response:
 def sources_of(tx: Transaction, viewer: Viewer) -> list[tuple[str, str]]:
     """The sources the viewer may invite through; an admin all, a lead those of the own vendor."""
     if not (viewer.caller.is_admin or "lead" in viewer.caller.roles):
-        raise Forbidden("This is for admins, and for a vendor's lead.", advice="Ask an admin of the organisation.")
+        raise Forbidden("Only admins and a vendor's lead can do this.", advice="Ask an admin of the organisation.")
     query = select(SignInSource.id, SignInSource.name).where(SignInSource.status == "active")
     if not viewer.caller.is_admin:
         query = query.where(SignInSource.vendor_id == viewer.caller.vendor_id)

@@ -33,15 +33,15 @@ _BAR_WIDTH = 1000
 _NOTHING: Mapping[str, Any] = {"leases": [], "failing": [], "by_hand": {}}
 # Why a lease was told to end, in words.
 _CAUSES = {
-    "abandoned": "its credential was not handed over in time",
+    "abandoned": "its credential was not delivered in time",
     "closed": "the installation was closed",
     "disqualified": "it no longer qualified",
     "slice_changed": "the table behind its slice changed",
-    "expired": "its time was up",
-    "grant_revoked": "its grant was ended",
+    "expired": "it expired",
+    "grant_revoked": "its grant was revoked",
     "offer_withdrawn": "the dataset is no longer offered",
-    "revoked": "somebody asked for it",
-    "team_left": "its holder left the team",
+    "revoked": "someone revoked it",
+    "team_left": "its holder is no longer in the team",
     "vanished": "its backend no longer showed the credential",
 }
 

@@ -37,7 +37,7 @@ def read_notices(viewer: MemberNow, sent: Sent) -> Response:
     """Mark as read what the page showed, and all before."""
     up_to = sent.get("up_to", "")
     if not is_id(up_to):
-        raise Invalid("This form names no notice.", advice="Reload the page and send it again.")
+        raise Invalid("This form does not name a notice.", advice="Reload the page and send it again.")
     with viewer.parts.database.transaction() as tx:
         choices.mark_read(tx, viewer.caller, clock(tx), up_to=up_to)
     return go("/notices")

@@ -137,7 +137,7 @@ def why(request: Request, viewer: MemberNow) -> HTMLResponse:
         asked=asked,
         names=names,
         theirs=asked["person"] not in ("", viewer.caller.id),
-        kinds=[("", "Whatever the slice is"), *((name, name) for name in sorted(kinds))],
+        kinds=[("", "Any"), *((name, name) for name in sorted(kinds))],
         waiting=waiting,
         actions=[(name, name) for name in ACTIONS],
         grant={"dataset": asked["dataset"]},

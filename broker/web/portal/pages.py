@@ -18,15 +18,15 @@ from broker.base.ids import is_id
 from broker.policies import Reason
 from broker.registry.naming import bare
 
-_WHO = (("you", "Yours to fix"), ("time", "A matter of time"), ("someone", "Somebody else's to fix"))
+_WHO = (("you", "What you can fix"), ("time", "What needs time"), ("someone", "What someone else must fix"))
 # The checks of the gate, as `policies.decide` names them.
 _CHECKS = {
     "open": "Guestkey is open",
     "caller": "your account is active",
     "vendor": "your vendor is active",
     "dataset": "the dataset is active",
-    "grant": "your grant holds now",
-    "rule": "a rule lets your role in",
+    "grant": "your grant is valid now",
+    "rule": "a rule allows your role",
     "conditions": "every condition of the rule is met",
 }
 # The first that matches: browsers name their ancestors too.

@@ -11,15 +11,15 @@ from broker.registry.naming import names_of
 from broker.web.portal.viewer import Viewer
 
 ACTS = {
-    "bind_source": "Bind a sign-in source",
+    "bind_source": "Add a sign-in source",
     "trust_source_mfa": "Trust a source's own second factor",
-    "give_role": "Give a role",
-    "reset_factor": "Reset somebody's second factor",
+    "give_role": "Assign a role",
+    "reset_factor": "Reset a person's second factor",
     "apply_policy": "Put rules in force",
     "change_dataset": "Change a dataset's owner, labels or retention",
     "add_slice": "Add a slice",
     "rotate_secret": "Replace a service's secret",
-    "add_member": "Put somebody into a team",
+    "add_member": "Add a person to a team",
 }
 
 

@@ -121,7 +121,7 @@ def change_service(service_id: str, what: str, viewer: MemberNow, sent: Sent) ->
             elif what == "resume":
                 services.resume_service(tx, viewer.caller, service_id, reason, clock(tx))
             else:
-                raise Invalid("There is no such act here.")
+                raise Invalid("There is no such action here.")
         return go("/services")
 
     filled = {**sent, "what": what, "service": service_id}
@@ -180,7 +180,7 @@ def _form_page(template: str, setback: Setback, **shown: object) -> HTMLResponse
 
 def _looks_after_people(caller: Caller, *, auditors: bool = False) -> None:
     if not (caller.is_admin or "lead" in caller.roles or (auditors and caller.is_auditor)):
-        raise Forbidden("This is for admins, and for a vendor's lead.", advice="Ask an admin of the organisation.")
+        raise Forbidden("Only admins and a vendor's lead can do this.", advice="Ask an admin of the organisation.")
 
 
 def _vendor_choices(tx: Transaction, caller: Caller) -> list[tuple[str, str]]:

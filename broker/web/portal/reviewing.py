@@ -153,7 +153,7 @@ def _narrower(found: RequestFull) -> dict[str, Any]:
     kept = found.facts.retention_until if found.facts else None
     as_asked = longest == found.period or (found.until is not None and (kept is None or found.until <= kept))
     return {
-        "periods": [(longest, f"{duration(longest)}, as asked" if as_asked else duration(longest))]
+        "periods": [(longest, f"{duration(longest)}, as requested" if as_asked else duration(longest))]
         + [(seconds, duration(seconds)) for seconds in shorter],
         "lifetimes": [(seconds, duration(seconds)) for seconds in LIFETIMES if by_rule is None or seconds < by_rule],
         "by_rule": f"As the rule allows: {duration(by_rule)}" if by_rule else "As the rule allows",
@@ -169,5 +169,5 @@ def _narrowing(sent: Mapping[str, str]) -> Narrowing:
 def _number(sent: Mapping[str, str], name: str) -> int | None:
     text = sent.get(name, "")
     if text and not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise Invalid("This must be a number of seconds.", field=f"/{name}")
+        raise Invalid("Enter a number of seconds.", field=f"/{name}")
     return int(text) if text else None

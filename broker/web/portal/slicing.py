@@ -90,7 +90,7 @@ def _shown(viewer: Viewer, slug: str) -> dict[str, Any]:
     with viewer.parts.database.transaction() as tx:
         found = dataset_seen(tx, viewer.caller, slug)
         if not sees_binding(viewer.caller, found):
-            raise Forbidden("This is for the dataset's owner, admins and auditors.", advice="Ask one of them.")
+            raise Forbidden("Only the dataset's owner, admins and auditors can see this.", advice="Ask one of them.")
         held = slices.slices_of(tx, [found.id])[found.id]
         unreached = slices_without_rule(tx, viewer.parts.rulebook, found, held)
         waiting = waiting_acts(tx, viewer, [found.id])

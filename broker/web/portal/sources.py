@@ -85,7 +85,7 @@ def change_source(source_id: str, what: str, viewer: MemberNow, sent: Sent) -> R
             body = _body(MfaBody, {"values": sent.get("values", "").split()})
             return go(f"/proposals/{propose_trust_mfa(source_id, body, viewer.caller, viewer.parts).id}")
         if what != "disable":
-            raise Invalid("There is no such act here.")
+            raise Invalid("There is no such action here.")
         with viewer.parts.database.transaction() as tx:
             sources.disable(tx, viewer.caller, source_id, clock(tx))
         return go("/sources")
@@ -109,10 +109,10 @@ def _sources_page(
 def _new_source(setback: Setback, filled: Mapping[str, str]) -> HTMLResponse:
     viewer = setback.viewer
     if not viewer.caller.is_admin:
-        raise Forbidden("Only an admin proposes this.", advice="Ask an admin of the organisation.")
+        raise Forbidden("Only an admin can propose this.", advice="Ask an admin of the organisation.")
     with viewer.parts.database.transaction() as tx:
         found = vendors.VENDORS.page(tx, viewer.caller, Window(limit=_MOST_VENDORS)).items
-    choices = [("", "The organisation itself"), *((item.id, item.name) for item in found)]
+    choices = [("", "The organisation"), *((item.id, item.name) for item in found)]
     # A secret is never sent back into a page.
     shown = {name: value for name, value in filled.items() if name != "client_secret"}
     return _page("registry/new_source.html", setback, filled=shown, vendors=choices)
@@ -134,9 +134,9 @@ def _claims(text: str) -> dict[str, str]:
         name, parted, value = (part.strip() for part in line.partition("="))
         if not (name and parted and value) or name in found:
             raise Invalid(
-                "Each line is a claim, an equals sign and its value; each claim once.",
+                "Enter one claim per line as name=value, and each claim only once.",
                 field="/required_claims",
-                advice="Such as hd=acme.example.",
+                advice="For example hd=acme.example.",
             )
         found[name] = value
     return found

@@ -98,17 +98,17 @@ class Viewer:
         admin, auditor = self.caller.is_admin, self.caller.is_auditor and not self.caller.is_admin
         lead = "lead" in self.caller.roles
         places = [("/", "Home")]
-        places += [("/events", "Events"), ("/access-at", "Access at a date"), ("/suspensions", "Suspensions")] * auditor
+        places += [("/events", "Events"), ("/access-at", "Past access"), ("/suspensions", "Suspensions")] * auditor
         places += [("/datasets", "Datasets"), ("/requests", "Requests")]
         places += [("/queue", "Queue")] * self.inside
         places += [("/leases", "Leases"), ("/notices", "Notices (unread)" if self.unread else "Notices")]
         places += [("/people", "People")] * (admin or lead)
         places += [("/vendors", "Vendors"), ("/proposals", "Proposals")] * admin
         places += [("/proposals", "Proposals")] * (self.owns and not admin)
-        places += [("/grants", "Grants"), ("/why", "Why?")] * self.inside
+        places += [("/grants", "Grants"), ("/why", "Explain a decision")] * self.inside
         places += [("/teams", "Teams")] * (admin or lead) + [("/services", "Services")] * (admin or lead or auditor)
         places += [("/sources", "Sign-in sources"), ("/policy", "Policy")] * (admin or auditor)
-        places += [("/events", "Events"), ("/access-at", "Access at a date"), ("/suspensions", "Suspensions")] * admin
+        places += [("/events", "Events"), ("/access-at", "Past access"), ("/suspensions", "Suspensions")] * admin
         places += [("/installation", "Installation"), ("/settings/notices", "Channels")] * (admin or auditor)
         return [Place(href, name, _within(here, href), here == href) for href, name in places]
 
@@ -139,7 +139,7 @@ class Viewer:
         """How fresh the second factor is."""
         at = self.caller.factor_at
         if at is None:
-            return "Second factor not proven" if self.caller.factor_enrolled else "No second factor yet"
+            return "Second factor not confirmed" if self.caller.factor_enrolled else "No second factor yet"
         return f"Second factor {duration(max(1.0, (self.now - at).total_seconds()))} ago"
 
 
@@ -176,7 +176,7 @@ def member(viewer: Annotated[Viewer, Depends(anybody)]) -> Viewer:
         Waiting: no admin has confirmed them yet.
     """
     if viewer.found.status != "active":
-        raise Waiting("Your joining has not been confirmed yet.")
+        raise Waiting("An admin has not confirmed you yet.")
     return viewer
 
 
@@ -190,10 +190,10 @@ async def fields(request: Request) -> Mapping[str, str]:
         sent = (await request.form(max_files=0, max_fields=_MOST_FIELDS)).multi_items()
         "".join(value for _, value in sent if isinstance(value, str)).encode()
     except (UnicodeError, LookupError):
-        raise Invalid("The form is no text in UTF-8.", advice="Go back, reload the page and send it again.") from None
+        raise Invalid("The form is not valid UTF-8.", advice="Go back, reload the page and send it again.") from None
     found = {name: value for name, value in sent if not isinstance(value, UploadFile)}
     if len(found) != len(sent):
-        raise Invalid("A field of the form came twice.", advice="Go back, reload the page and send it again.")
+        raise Invalid("The form contains a field twice.", advice="Go back, reload the page and send it again.")
     return {name: value.replace("\r\n", "\n") for name, value in found.items()}
 
 

@@ -110,7 +110,7 @@ if (idle) {
     if (late === !idle.hidden) return;
     document.getElementById("idle-text").textContent = aged
       ? "Your session ends in two minutes. Send or copy what you are writing, then sign in again."
-      : "You will be signed out in two minutes, because nothing happened here.";
+      : "You will be signed out in two minutes because you have been inactive.";
     stay.hidden = aged;
     idle.hidden = !late;
   }, 1000);
