@@ -131,7 +131,7 @@ def test_every_wrong_line_is_named_with_its_file_and_number() -> None:
     with pytest.raises(RulesInvalid) as refused:
         rules("# a comment", RULE, RULE, "two, fields", RULE.replace("allow", "permit"))
     assert str(refused.value) == (
-        "rules.csv line 3: says the same as line 2; "
+        "rules.csv line 3: is the same as line 2; "
         "rules.csv line 4: 2 fields instead of role, target, slice, action, conditions, effect; "
         "rules.csv line 5: effect 'permit' is neither allow nor deny"
     )
