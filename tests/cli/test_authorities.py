@@ -145,5 +145,5 @@ def test_ca_file_is_set_for_the_tools_of_each_kind(
     authorities.settled(kind, carried)
     assert Path(carried[setting]).read_text() == carried["ca_pem"]
     Path(carried[setting]).unlink()
-    with pytest.raises(Fault, match="makes no sense"):
+    with pytest.raises(Fault, match="is not valid"):
         authorities.settled(kind, {"ca_pem": "-----BEGIN PRIVATE KEY-----"})
