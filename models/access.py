@@ -5,12 +5,12 @@ from __future__ import annotations
 from sqlalchemy import CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from .base import Base, CreatedAt, Id, Key, Moment, Prose, Word, one_of
+from .base import Base, CreatedAt, Held, Id, Key, Moment, Prose, Word, one_of
 
 REQUEST_STATES = ("pending", "approved", "refused", "withdrawn", "lapsed")
 
 
-class Request(Base):
+class Request(Held, Base):
     """Someone asks for a role on a dataset, for a purpose and a time. `period` is in seconds from the approval.
 
     `until` ends it sooner, however late the approval comes.
@@ -48,8 +48,18 @@ class Request(Base):
     decided_by: Mapped[Id | None] = mapped_column(ForeignKey("guestkey.person.id"))
     decision_reason: Mapped[Prose] = mapped_column(default="")
 
+    @property
+    def for_id(self) -> str:
+        """The id of the person it is for: one of a lead's staff, or else who asks."""
+        return self.for_person_id or self.person_id
 
-class Grant(Base):
+    @property
+    def holder(self) -> str:
+        """Who would hold the grant, prefixed."""
+        return super().holder if self.team_id or self.service_id else f"person:{self.for_id}"
+
+
+class Grant(Held, Base):
     """An approved role on a dataset for a person, team or service, from-until; a right, not a secret."""
 
     __tablename__ = "grant"

@@ -19,6 +19,23 @@ Word = Annotated[str, mapped_column(String(64))]
 Prose = Annotated[str, mapped_column(Text)]
 
 
+class Held:
+    """What a person, a team or a service holds or asks for; the columns beside each other, of which one is set."""
+
+    @property
+    def holder(self) -> str:
+        """Who holds it, prefixed: `person:…`, `team:…` or `service:…`."""
+        for kind in ("team", "service", "person"):
+            if id_ := getattr(self, f"{kind}_id", None):
+                return f"{kind}:{id_}"
+        return ""
+
+    @property
+    def holder_id(self) -> str:
+        """The same without what it is."""
+        return self.holder.rpartition(":")[2]
+
+
 class Base(DeclarativeBase):
     """The base of every record; constraints get names, so that migrations can address them."""
 

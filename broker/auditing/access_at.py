@@ -9,12 +9,12 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, func, or_, select
 
 from broker.base.database import Transaction
-from broker.base.errors import Forbidden, Invalid
+from broker.base.errors import Invalid
 from broker.base.ids import is_id
 from broker.identity.caller import Caller
-from broker.identity.permissions import sees_everything
-from broker.leases.holdings import holder_names
+from broker.identity.permissions import require_reader
 from broker.models import Dataset, Grant, Lease, Person, PolicyRevision, Service, Suspension, Team, TeamMember
+from broker.registry.naming import names_of
 
 MOST = 500
 
@@ -79,8 +79,7 @@ def access_at(tx: Transaction, caller: Caller, at: datetime, about: About) -> Ac
         Forbidden: the caller is neither admin nor auditor.
         Invalid: nothing is named.
     """
-    if not sees_everything(caller):
-        raise Forbidden("Only admins and auditors can see this.", advice="Ask an auditor of the organisation.")
+    require_reader(caller)
     if about == About():
         raise Invalid("Name a dataset, a person or a vendor.", field="/query/dataset")
     revision = tx.execute(
@@ -109,7 +108,7 @@ def _could(tx: Transaction, at: datetime, about: About) -> list[GrantThen]:
         .limit(MOST)
     ).all()
     grants = [grant for grant, _ in rows]
-    names, shut = holder_names(tx, grants), _suspended(tx, at)
+    names, shut = names_of(tx, [grant.holder_id for grant in grants]), _suspended(tx, at)
     vendors = _vendors_of(tx, grants)
     return [
         GrantThen(
@@ -117,8 +116,8 @@ def _could(tx: Transaction, at: datetime, about: About) -> list[GrantThen]:
             dataset=slug,
             role=grant.role,
             slice=grant.slice_name,
-            holder=_holder(grant),
-            holder_name=names.get(grant.id, ""),
+            holder=grant.holder,
+            holder_name=names.get(grant.holder_id, ""),
             purpose=grant.purpose,
             starts_at=grant.starts_at,
             ends_at=min(grant.ends_at, grant.revoked_at or grant.ends_at),
@@ -142,7 +141,7 @@ def _did(tx: Transaction, at: datetime, about: About) -> list[LeaseThen]:
             lease=lease.id,
             kind=lease.kind,
             dataset=slug,
-            holder=f"person:{lease.person_id}" if lease.person_id else f"service:{lease.service_id}",
+            holder=lease.holder,
             grant=lease.grant_id,
             rule=lease.rule,
             policy_revision=lease.policy_revision,
@@ -197,10 +196,3 @@ def _vendors_of(tx: Transaction, grants: Sequence[Grant]) -> dict[str, str | Non
         )
         found |= dict(rows.all())
     return found
-
-
-def _holder(grant: Grant) -> str:
-    for prefix, id_ in (("person", grant.person_id), ("team", grant.team_id), ("service", grant.service_id)):
-        if id_:
-            return f"{prefix}:{id_}"
-    return ""

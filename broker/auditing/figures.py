@@ -10,9 +10,8 @@ from datetime import UTC, date, datetime, timedelta
 from sqlalchemy import Select, func, select
 
 from broker.base.database import Transaction
-from broker.base.errors import Forbidden
 from broker.identity.caller import Caller
-from broker.identity.permissions import sees_everything
+from broker.identity.permissions import require_reader
 from broker.kinds.discovery import kinds
 from broker.models import LIVE_STATES, Event, Lease, Suspension
 
@@ -54,8 +53,7 @@ def per_day(tx: Transaction, caller: Caller, now: datetime) -> list[Day]:
     Raises:
         Forbidden: the caller does not see everything.
     """
-    if not sees_everything(caller):
-        raise Forbidden("Only admins and auditors can see this.", advice="Ask an auditor of the organisation.")
+    require_reader(caller)
     today = now.astimezone(UTC).date()
     counted: dict[date, dict[str, int]] = defaultdict(dict)
     for day, kind, count in tx.execute(days_query(datetime.combine(today, datetime.min.time(), UTC))):

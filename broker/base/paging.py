@@ -27,6 +27,15 @@ class Page(BaseModel, Generic[T]):
     next_cursor: str | None
 
 
+class Whole(BaseModel, Generic[T]):
+    """A list that is short: there is no second page."""
+
+    model_config = ConfigDict(from_attributes=True, frozen=True, arbitrary_types_allowed=True)
+
+    items: list[T]
+    next_cursor: None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """What page is asked for: at most `limit` rows, made before (oldest first: after) the one the cursor names."""

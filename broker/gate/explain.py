@@ -12,7 +12,7 @@ from broker.base.database import now as clock
 from broker.base.errors import Forbidden, NotFound
 from broker.gate.facts import Ask, gather
 from broker.identity.caller import Caller
-from broker.models import Dataset, Grant, Passkey, Person, Request, Service, Team, TeamMember, TotpFactor
+from broker.models import Dataset, Grant, Passkey, Person, Request, TeamMember, TotpFactor
 from broker.policies import Decision, Reason, Rule, decide
 from broker.registry.naming import names_of
 from broker.runtime.parts import Parts
@@ -150,15 +150,11 @@ def _other(tx: Transaction, person_id: str) -> Caller:
 
 
 def _reach(tx: Transaction, grant: Grant, reaching: tuple[Rule, ...]) -> Reach:
-    holder, name, members = "", "", 1
-    if grant.person_id:
-        holder, name = f"person:{grant.person_id}", names_of(tx, [grant.person_id])[grant.person_id]
-    elif grant.service_id:
-        holder, name = f"service:{grant.service_id}", tx.get_one(Service, grant.service_id).name
-    elif grant.team_id:
-        holder, name = f"team:{grant.team_id}", tx.get_one(Team, grant.team_id).name
-        members = len(tx.scalars(select(TeamMember.person_id).where(TeamMember.team_id == grant.team_id)).all())
+    members = 1
+    if grant.team_id:
+        members = tx.execute(select(func.count()).where(TeamMember.team_id == grant.team_id)).scalar_one()
+    name = names_of(tx, [grant.holder_id]).get(grant.holder_id, "")
     through = tuple(
         rule for rule in reaching if rule.role == f"role:{grant.role}" and grant.slice_name in (None, rule.slice)
     )
-    return Reach(grant.id, holder, name, grant.role, grant.ends_at, members, through)
+    return Reach(grant.id, grant.holder, name, grant.role, grant.ends_at, members, through)

@@ -42,6 +42,7 @@ INVITATIONS = Noun(
     "invitations",
     "in",
     Invitation,
+    about="Single-use invitation links.",
     seen=_seen,
     check=_check,
     called=Invitation.label,

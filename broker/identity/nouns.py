@@ -55,12 +55,20 @@ class Search(Generic[Record]):
     by_id: Callable[[Caller], bool] = lambda _: True
 
 
+@dataclass(frozen=True, slots=True)
+class Menu:
+    """An entry of the portal's navigation, which leads to the noun's list, and who has use for it."""
+
+    title: str
+    for_: Callable[[Caller], bool] = lambda _: True
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Noun(Generic[Record]):
     """A noun. `called`: its name, a column or, for one that is named after others, a query of ids and names.
 
     `seen`: the condition that a caller sees a row. `named_to`: that they may read its name, if that is another.
-    `check` refuses callers who see none at all.
+    `check` refuses callers who see none at all. `about`: what the API's description says of it.
     `plain`: the verbs of events told as "<who> <verb> the <noun> <whom>.". `events`: sentences of those that are not;
     `{who}` did it, to `{whom}`, other names are the event's details.
     """
@@ -75,6 +83,8 @@ class Noun(Generic[Record]):
     check: Callable[[Transaction, Caller], None] | None = None
     filters: tuple[Filter, ...] = ()
     search: Search[Record] | None = None
+    about: str = ""
+    menu: Menu | None = None
     plain: tuple[str, ...] = ()
     events: Mapping[str, str] = field(default_factory=dict)
 

@@ -63,6 +63,11 @@ def everything_or_nothing(caller: Caller) -> Seen:
     return true() if sees_everything(caller) else false()
 
 
+def manages_people(caller: Caller) -> bool:
+    """Admins, and a vendor's lead."""
+    return caller.is_admin or "lead" in caller.roles
+
+
 def looks_after_people(caller: Caller) -> bool:
     """Admins, auditors, and a vendor's lead."""
     return sees_everything(caller) or "lead" in caller.roles

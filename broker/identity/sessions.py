@@ -28,7 +28,7 @@ class SignIn:
     factor_at: datetime | None
     client: str
     current: bool
-    allowed_by: str | None = None
+    allowed_by: str | None
 
 
 def start(

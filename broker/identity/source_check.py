@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from broker.base.errors import BackendDown, Invalid
 from broker.base.resilience import ConcurrencyLimit
@@ -16,6 +17,7 @@ from broker.identity.faults import ProviderDown
 from broker.identity.oidc import Client
 from broker.identity.providers import Provider, Providers
 
+What = Literal["discovery", "keys", "client", "userinfo"]
 _AT_ONCE = 2
 _LONGEST_WAIT = 2.0
 
@@ -24,7 +26,7 @@ _LONGEST_WAIT = 2.0
 class Finding:
     """One thing that was tried: what, whether it is as it must be, and what was found."""
 
-    what: str
+    what: What
     ok: bool
     told: str
 
@@ -81,7 +83,7 @@ _ADVICE = {
 }
 
 
-def _tried(what: str, find: Callable[[], Finding]) -> Finding:
+def _tried(what: What, find: Callable[[], Finding]) -> Finding:
     try:
         return find()
     except ProviderDown as error:

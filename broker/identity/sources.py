@@ -14,8 +14,8 @@ from broker.base.errors import BackendDown, Conflict, Forbidden, Invalid, NotFou
 from broker.base.ids import is_id, new_id
 from broker.identity import provider_http
 from broker.identity.caller import Caller
-from broker.identity.nouns import Noun
-from broker.identity.permissions import everything_or_nothing, require_reader
+from broker.identity.nouns import Menu, Noun
+from broker.identity.permissions import everything_or_nothing, require_reader, sees_everything
 from broker.keystore.vault import Vault, VaultRefused
 from broker.log import audit
 from broker.models import ApiToken, Session, SignInSource, Vendor
@@ -27,6 +27,8 @@ SOURCES = Noun(
     "sources",
     "ss",
     SignInSource,
+    about="Sign-in sources.",
+    menu=Menu("Sign-in sources", sees_everything),
     seen=everything_or_nothing,
     check=lambda _, caller: require_reader(caller),
     called=SignInSource.name,

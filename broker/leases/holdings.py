@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -15,11 +14,11 @@ from broker.base.database import Transaction
 from broker.base.errors import Forbidden
 from broker.base.paging import matching
 from broker.identity.caller import Caller
-from broker.identity.nouns import Filter, Noun, Search
+from broker.identity.nouns import Filter, Menu, Noun, Search
 from broker.identity.permissions import grants_seen, is_lead, leases_seen, looked_after
 from broker.kinds.names import lease_of
 from broker.models import LIVE_STATES, Dataset, Grant, Lease, Person, Service, Slice, Team
-from broker.registry.naming import held_by, names_of, party, person_filter
+from broker.registry.naming import held_by, party, person_filter
 from broker.revocation import ending
 
 MOST_LIVE = 200
@@ -39,6 +38,8 @@ GRANTS = Noun(
     "grants",
     "gr",
     Grant,
+    about="Approved roles, from-until.",
+    menu=Menu("Grants", lambda caller: caller.vendor_id is None),
     seen=grants_seen,
     called=held_by(Grant, type_coerce(Grant.person_id, String)),
     filters=(
@@ -60,6 +61,8 @@ LEASES = Noun(
     "leases",
     "lease",
     Lease,
+    about="Credentials: issuing, looking, ending.",
+    menu=Menu("Leases"),
     seen=leases_seen,
     called=select(Lease.id, Dataset.slug + ", " + Slice.name + ", of " + party(Service.name, "?"))
     .join(Dataset, Dataset.id == Lease.dataset_id)
@@ -158,13 +161,6 @@ def may_end(tx: Transaction, caller: Caller, found: Grant | Lease) -> bool:
         return True
     vendor_id = _vendor_of_grant(tx, found) if isinstance(found, Grant) else _vendor_of_lease(tx, found)
     return _may_end(tx, caller, found.dataset_id, vendor_id)
-
-
-def holder_names(tx: Transaction, found: Sequence[Grant]) -> dict[str, str]:
-    """The name of each grant's holder, by grant id."""
-    holders = {grant.id: grant.person_id or grant.team_id or grant.service_id or "" for grant in found}
-    known = names_of(tx, holders.values())
-    return {grant_id: known.get(holder, "") for grant_id, holder in holders.items()}
 
 
 def _may_end(tx: Transaction, caller: Caller, dataset_id: str, vendor_id: str | None) -> bool:

@@ -52,9 +52,8 @@ def note_use(tx: Transaction, handle: str, connection: str, host: Caller, now: d
     lease = tx.get_one(Lease, handle.rpartition("-")[2])
     lately = select(Event.id).where(Event.subject == lease.id, Event.kind == _USED, Event.at > now - _USE_NOTED_EVERY)
     if tx.execute(lately.limit(1)).first() is None:
-        holder = f"person:{lease.person_id}" if lease.person_id else f"service:{lease.service_id}"
         details = {"kind": lease.kind, "connection": connection, "host": host.subject}
-        audit.record(tx, _USED, actor=holder, subject=lease.id, now=now, details=details)
+        audit.record(tx, _USED, actor=lease.holder, subject=lease.id, now=now, details=details)
 
 
 def revoked(tx: Transaction, kind: Kind, connection: str, now: datetime) -> Sequence[str]:

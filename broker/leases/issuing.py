@@ -287,7 +287,7 @@ def _record_issued(tx: Transaction, lease: Lease, now: datetime) -> None:
     audit.record(
         tx,
         "lease.issued",
-        actor=f"person:{lease.person_id}" if lease.person_id else f"service:{lease.service_id}",
+        actor=lease.holder,
         subject=lease.id,
         now=now,
         details={

@@ -15,11 +15,12 @@ from broker.base.database import Transaction, notify
 from broker.base.errors import Conflict, Forbidden, Invalid
 from broker.base.ids import new_id
 from broker.identity.caller import Caller
-from broker.identity.nouns import Filter, Noun, Search
+from broker.identity.nouns import Filter, Menu, Noun, Search
 from broker.identity.permissions import datasets_seen, missing, require_admin, sees_everything
 from broker.log import audit
 from broker.models import Dataset, Person, Proposal
 from broker.registry import proposals
+from broker.registry.reopening import reopen
 from broker.revocation import ending
 from broker.runtime import chores
 
@@ -58,6 +59,8 @@ DATASETS = Noun(
     "datasets",
     "ds",
     Dataset,
+    about="What is protected: datasets, their slices, and whom they are offered to.",
+    menu=Menu("Datasets"),
     seen=datasets_seen,
     called=Dataset.slug,
     filters=(Filter("status", Literal["active", "suspended", "retired"], Dataset.status),),
@@ -212,17 +215,7 @@ def resume_dataset(tx: Transaction, caller: Caller, slug: str, reason: str, now:
     """Open a suspended dataset again; no lease comes back."""
     found = dataset(tx, caller, slug)
     require_owner_or_admin(caller, found)
-    reason = words.prose(reason, "/reason")
-    changed = tx.scalars(
-        update(Dataset)
-        .where(Dataset.id == found.id, Dataset.status == "suspended")
-        .values(status="active")
-        .returning(Dataset)
-    ).one_or_none()
-    if changed is None:
-        raise Conflict(f"The dataset is {found.status}, not suspended.")
-    audit.record(tx, "dataset.resumed", actor=caller.subject, subject=found.id, now=now, personal={"reason": reason})
-    return changed
+    return reopen(tx, caller, DATASETS, found, "dataset.resumed", words.prose(reason, "/reason"), now)
 
 
 def _changed_values(tx: Transaction, caller: Caller, change: DatasetChange, now: datetime) -> dict[str, Any]:

@@ -12,13 +12,15 @@ from broker.base import words
 from broker.base.database import Transaction
 from broker.base.errors import Conflict, Forbidden, Invalid
 from broker.base.ids import new_id
+from broker.identity import invitations
 from broker.identity.caller import Caller
-from broker.identity.nouns import Filter, Noun, Search
-from broker.identity.permissions import is_lead, looks_after_people, missing, people_seen, require_admin
+from broker.identity.nouns import Filter, Menu, Noun, Search
+from broker.identity.permissions import is_lead, looks_after_people, manages_people, missing, people_seen, require_admin
 from broker.log import audit
 from broker.models import Event, Person, Proposal, RoleHeld
 from broker.registry import proposals
 from broker.registry.naming import party, people_met, vendor_filter
+from broker.registry.reopening import reopen
 from broker.revocation import ending
 
 FEWEST_ADMINS = 2
@@ -31,6 +33,8 @@ PEOPLE = Noun(
     "people",
     "pe",
     Person,
+    about="People of the organisation and of vendors.",
+    menu=Menu("People", manages_people),
     seen=people_seen,
     called=party(Person.id),
     named_to=people_met,
@@ -74,9 +78,10 @@ def confirm_person(tx: Transaction, caller: Caller, person_id: str, now: datetim
             accomplice.
     """
     require_admin(caller)
-    if person(tx, caller, person_id).invited_by == caller.id:
+    found = person(tx, caller, person_id)
+    if found.invited_by == caller.id:
         raise Conflict("You invited this person.", advice="Another admin must confirm them.", code="self_decision")
-    return _reopen(tx, caller, person_id, now, before="pending", kind="person.confirmed", reason="")
+    return reopen(tx, caller, PEOPLE, found, "person.confirmed", "", now, before="pending")
 
 
 def refuse_joiner(tx: Transaction, caller: Caller, person_id: str, reason: str, now: datetime) -> Person:
@@ -96,8 +101,9 @@ def resume_person(tx: Transaction, caller: Caller, person_id: str, reason: str, 
     """Lift a suspension; no session and no lease comes back. Who was never confirmed waits for that again."""
     reason = words.prose(reason, "/reason")
     require_admin(caller)
-    status = "pending" if _never_confirmed(tx, person(tx, caller, person_id)) else "active"
-    return _reopen(tx, caller, person_id, now, before="suspended", kind="person.resumed", reason=reason, status=status)
+    found = person(tx, caller, person_id)
+    status = "pending" if _never_confirmed(tx, found) else "active"
+    return reopen(tx, caller, PEOPLE, found, "person.resumed", reason, now, status=status)
 
 
 def suspend_person(tx: Transaction, caller: Caller, person_id: str, reason: str, now: datetime) -> list[str]:
@@ -154,6 +160,23 @@ def give_role(
     return None
 
 
+def propose_factor_reset(
+    tx: Transaction,
+    caller: Caller,
+    person_id: str,
+    now: datetime,
+    *,
+    lifetime: timedelta = proposals.LIFETIME,
+) -> Proposal:
+    """Propose to remove a person's second factors and end its sessions; a second admin must agree. For admins."""
+    require_admin(caller)
+    person(tx, caller, person_id)
+    if not invitations.has_factor(tx, person_id):
+        raise Conflict("This person has no second factor.", advice="Make an enrolment link instead.")
+    details = {"person_id": person_id}
+    return proposals.propose(tx, "reset_factor", person_id, details, caller, now, lifetime=lifetime)
+
+
 def take_role(tx: Transaction, caller: Caller, person_id: str, role: str, now: datetime) -> None:
     """End a role. One admin may do that, as long as two are left.
 
@@ -174,28 +197,6 @@ def take_role(tx: Transaction, caller: Caller, person_id: str, role: str, now: d
     if not ended:
         raise missing("role")
     _record_role(tx, caller, person_id, "role.taken", role, now)
-
-
-def _reopen(
-    tx: Transaction,
-    caller: Caller,
-    person_id: str,
-    now: datetime,
-    *,
-    before: str,
-    kind: str,
-    reason: str,
-    status: str = "active",
-) -> Person:
-    require_admin(caller)
-    current = person(tx, caller, person_id)
-    changed = tx.scalars(
-        update(Person).where(Person.id == person_id, Person.status == before).values(status=status).returning(Person)
-    ).one_or_none()
-    if changed is None:
-        raise Conflict(f"This person is {current.status}, not {before}.")
-    audit.record(tx, kind, actor=caller.subject, subject=person_id, now=now, personal={"reason": reason})
-    return changed
 
 
 def _never_confirmed(tx: Transaction, found: Person) -> bool:

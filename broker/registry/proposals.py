@@ -18,7 +18,7 @@ from broker.base.database import Transaction
 from broker.base.errors import Conflict, FactorNeeded, Forbidden, Invalid, NotFound
 from broker.base.ids import is_id, new_id
 from broker.identity.caller import Caller
-from broker.identity.nouns import Filter, Noun
+from broker.identity.nouns import Filter, Menu, Noun
 from broker.identity.permissions import everything_or_nothing, sees_everything
 from broker.log import audit
 from broker.models import PROPOSAL_ACTS, Dataset, Person, Proposal, RoleHeld
@@ -53,6 +53,8 @@ PROPOSALS = Noun(
     "proposals",
     "pr",
     Proposal,
+    about="Acts that wait for a second admin.",
+    menu=Menu("Proposals", lambda caller: caller.is_admin),
     seen=_seen,
     named_to=everything_or_nothing,
     check=_check,

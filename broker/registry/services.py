@@ -9,20 +9,21 @@ from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from broker.base import words
 from broker.base.database import Transaction
 from broker.base.errors import BackendDown, Conflict, Forbidden
 from broker.base.ids import new_id
 from broker.identity.caller import Caller
-from broker.identity.nouns import Noun
-from broker.identity.permissions import is_lead, missing, require_admin, services_seen
+from broker.identity.nouns import Menu, Noun
+from broker.identity.permissions import is_lead, looks_after_people, missing, require_admin, services_seen
 from broker.identity.secret_tokens import MOST_CHARACTERS, fresh_token
 from broker.log import audit
 from broker.models import ApiToken, Proposal, Service, Vendor
 from broker.registry import proposals
 from broker.registry.affected_datasets import datasets_of_holder
+from broker.registry.reopening import reopen
 from broker.revocation import ending
 from broker.runtime import chores
 
@@ -41,6 +42,8 @@ SERVICES = Noun(
     "services",
     "sv",
     Service,
+    about="Programs with a secret of their own.",
+    menu=Menu("Services", looks_after_people),
     seen=services_seen,
     called=Service.name,
     plain=("resumed", "suspended"),
@@ -161,24 +164,8 @@ def suspend_service(tx: Transaction, caller: Caller, service_id: str, reason: st
 def resume_service(tx: Transaction, caller: Caller, service_id: str, reason: str, now: datetime) -> Service:
     """Lift a suspension; no lease comes back."""
     require_admin(caller)
-    changed = tx.scalars(
-        update(Service)
-        .where(Service.id == service_id, Service.status == "suspended")
-        .values(status="active")
-        .returning(Service)
-    ).one_or_none()
-    if changed is None:
-        service(tx, caller, service_id)
-        raise Conflict("This service is not suspended.")
-    audit.record(
-        tx,
-        "service.resumed",
-        actor=caller.subject,
-        subject=service_id,
-        now=now,
-        personal={"reason": words.prose(reason, "/reason")},
-    )
-    return changed
+    found = service(tx, caller, service_id)
+    return reopen(tx, caller, SERVICES, found, "service.resumed", words.prose(reason, "/reason"), now)
 
 
 def secret_hash_of(tx: Transaction, service_id: str, *, locking: bool = False) -> str | None:

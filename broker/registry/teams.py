@@ -14,8 +14,8 @@ from broker.base.database import Transaction
 from broker.base.errors import Conflict, Forbidden, Invalid
 from broker.base.ids import is_id, new_id
 from broker.identity.caller import Caller
-from broker.identity.nouns import Noun, Search
-from broker.identity.permissions import is_lead, looks_after_people, missing, teams_seen
+from broker.identity.nouns import Menu, Noun, Search
+from broker.identity.permissions import is_lead, looks_after_people, manages_people, missing, teams_seen
 from broker.log import audit
 from broker.models import Person, Proposal, Team, TeamMember
 from broker.registry import proposals
@@ -33,6 +33,8 @@ TEAMS = Noun(
     "teams",
     "te",
     Team,
+    about="Sets of people of one vendor.",
+    menu=Menu("Teams", manages_people),
     seen=teams_seen,
     called=Team.name,
     filters=(vendor_filter(Team.vendor_id),),

@@ -12,10 +12,11 @@ from broker.base.database import Transaction
 from broker.base.errors import Conflict
 from broker.base.ids import new_id
 from broker.identity.caller import Caller
-from broker.identity.nouns import Filter, Noun, Search
+from broker.identity.nouns import Filter, Menu, Noun, Search
 from broker.identity.permissions import require_admin, vendors_seen
 from broker.log import audit
 from broker.models import Grant, Offer, Person, Request, Service, Team, Vendor
+from broker.registry.reopening import reopen
 from broker.revocation import ending
 
 VENDORS = Noun(
@@ -23,6 +24,8 @@ VENDORS = Noun(
     "vendors",
     "vn",
     Vendor,
+    about="Third parties.",
+    menu=Menu("Vendors", lambda caller: caller.is_admin),
     seen=vendors_seen,
     called=Vendor.name,
     filters=(Filter("status", Literal["onboarding", "active", "suspended", "offboarded"], Vendor.status),),
@@ -88,15 +91,8 @@ def _reopen(
     tx: Transaction, caller: Caller, vendor_id: str, reason: str, now: datetime, *, before: str, kind: str
 ) -> Vendor:
     require_admin(caller)
-    current = vendor(tx, caller, vendor_id)
-    reason = words.prose(reason, "/reason")
-    changed = tx.scalars(
-        update(Vendor).where(Vendor.id == vendor_id, Vendor.status == before).values(status="active").returning(Vendor)
-    ).one_or_none()
-    if changed is None:
-        raise Conflict(f"The vendor is {current.status}, not {before}.")
-    audit.record(tx, kind, actor=caller.subject, subject=vendor_id, now=now, personal={"reason": reason})
-    return changed
+    found = vendor(tx, caller, vendor_id)
+    return reopen(tx, caller, VENDORS, found, kind, words.prose(reason, "/reason"), now, before=before)
 
 
 def _end_rights(tx: Transaction, caller: Caller, vendor_id: str, reason: str, now: datetime) -> None:

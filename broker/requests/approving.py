@@ -20,8 +20,6 @@ from broker.requests.requests import (
     SHORTEST_PERIOD,
     as_caller,
     conclude,
-    holder_of,
-    holding_person,
     party_of,
     refuse_if_pointless,
     request,
@@ -55,7 +53,7 @@ def approve(
     if found.team_id:
         # Orders this grant against people being added by their lead (`broker.registry.teams`).
         tx.execute(select(Team.id).where(Team.id == found.team_id).with_for_update())
-    prospect = ProposedGrant(holder_of(found), found.role, slice_name)
+    prospect = ProposedGrant(found.holder, found.role, slice_name)
     simulation = simulate(
         tx, parts.rulebook, party_of(tx, asker_of(tx, found), found.service_id), found.dataset_id, prospect
     )
@@ -65,7 +63,7 @@ def approve(
     grant = Grant(
         dataset_id=found.dataset_id,
         role=found.role,
-        person_id=None if found.team_id or found.service_id else holding_person(found),
+        person_id=None if found.team_id or found.service_id else found.for_id,
         team_id=found.team_id,
         service_id=found.service_id,
         slice_name=slice_name,
@@ -105,7 +103,7 @@ def refuse(tx: Transaction, caller: Caller, request_id: str, reason: str, now: d
 
 def asker_of(tx: Transaction, found: Request) -> Caller:
     """Who asked, or for whom they asked, as the gate needs to know them."""
-    return as_caller(tx, holding_person(found), found.created_at)
+    return as_caller(tx, found.for_id, found.created_at)
 
 
 def _to_decide(tx: Transaction, caller: Caller, request_id: str) -> Request:

@@ -24,7 +24,7 @@ from broker.registry.deciders import admins_to_decide, why_not
 from broker.registry.naming import names_of
 from broker.registry.slices import slices_of
 from broker.requests.approving import asker_of
-from broker.requests.requests import holder_of, holding_person, party_of, undecidable, untended
+from broker.requests.requests import party_of, undecidable, untended
 from broker.runtime.parts import Parts
 
 LOOK_BACK = timedelta(days=90)
@@ -107,7 +107,7 @@ class Change:
 
 def dossier(parts: Parts, tx: Transaction, caller: Caller, found: Request, now: datetime) -> Dossier:
     """The facts beside a request the caller sees."""
-    person = tx.get_one(Person, holding_person(found))
+    person = tx.get_one(Person, found.for_id)
     of = tx.get_one(Dataset, found.dataset_id)
     simulation = _simulation(parts, tx, found)
     opened = tuple(
@@ -192,7 +192,7 @@ def _shown(state: str) -> Mapping[str, list[str]]:
 
 def _simulation(parts: Parts, tx: Transaction, found: Request) -> Simulation:
     party = party_of(tx, asker_of(tx, found), found.service_id)
-    prospect = ProposedGrant(holder_of(found), found.role, found.slice_name)
+    prospect = ProposedGrant(found.holder, found.role, found.slice_name)
     return simulate(tx, parts.rulebook, party, found.dataset_id, prospect, locking=False)
 
 

@@ -18,7 +18,7 @@ from broker.base.errors import Conflict, Forbidden, Invalid
 from broker.base.ids import is_id, new_id
 from broker.gate.simulation import ProposedGrant, Simulation, simulate
 from broker.identity.caller import Caller
-from broker.identity.nouns import Filter, Noun, Search
+from broker.identity.nouns import Filter, Menu, Noun, Search
 from broker.identity.permissions import STEWARD, is_lead, looked_after, missing, requests_seen, stewards_of
 from broker.log import audit
 from broker.models import Dataset, Grant, Person, Request, Service
@@ -72,6 +72,8 @@ REQUESTS = Noun(
     "requests",
     "rq",
     Request,
+    about="Asking for a role on a dataset, and deciding.",
+    menu=Menu("Requests"),
     seen=requests_seen,
     called=held_by(
         Request,
@@ -264,18 +266,6 @@ def party_of(tx: Transaction, asker: Caller, service_id: str | None) -> Caller:
         how="api_token",
         signed_in_at=asker.signed_in_at,
     )
-
-
-def holder_of(found: Request) -> str:
-    """The prefixed name of whoever a request would give a grant to."""
-    if found.team_id:
-        return f"team:{found.team_id}"
-    return f"service:{found.service_id}" if found.service_id else f"person:{holding_person(found)}"
-
-
-def holding_person(found: Request) -> str:
-    """The id of the person a request is for: one of a lead's staff, or else who asks."""
-    return found.for_person_id or found.person_id
 
 
 def as_caller(tx: Transaction, person_id: str, now: datetime) -> Caller:

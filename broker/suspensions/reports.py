@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Row, func, select, true
 
 from broker.base.database import Transaction
 from broker.identity.caller import Caller
-from broker.identity.nouns import Filter, Noun
+from broker.identity.nouns import Filter, Menu, Noun
 from broker.identity.permissions import everything_or_nothing, sees_everything
 from broker.kinds.discovery import kinds
 from broker.leases import sweeping
@@ -135,6 +135,8 @@ SUSPENSIONS = Noun(
     "suspensions",
     "su",
     Suspension,
+    about="Shutting somebody or something out, and what became of each credential.",
+    menu=Menu("Suspensions", sees_everything),
     seen=_seen,
     named_to=everything_or_nothing,
     called=Suspension.name,

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from broker.identity.nouns import declared
 from broker.kinds.discovery import kinds
 from broker.web.catalogue import CATALOGUE, code_of_status
 from broker.web.openapi_oauth import describe_oauth
@@ -20,23 +21,12 @@ Errors are problem documents (RFC 9457) with a stable `code`; each has a page at
 `{items, next_cursor}`; pass `next_cursor` as `cursor` for more. Times are ISO 8601 in UTC, durations whole seconds.
 A `POST` that makes something takes an `Idempotency-Key`; a repeat within a day gets the first answer, without secrets.
 """
+# Of what is no noun.
 TAGS = {
     "me": "Who you are, your second factor, your sessions and tokens.",
-    "datasets": "What is protected: datasets, their slices, and whom they are offered to.",
     "connections": "What is connected, and what databases hold by name.",
-    "requests": "Asking for a role on a dataset, and deciding.",
-    "grants": "Approved roles, from-until.",
-    "leases": "Credentials: issuing, looking, ending.",
     "kinds": "Kinds of credentials, and how each ends.",
-    "vendors": "Third parties.",
-    "people": "People of the organisation and of vendors.",
-    "teams": "Sets of people of one vendor.",
-    "services": "Programs with a secret of their own.",
-    "sources": "Sign-in sources.",
-    "invitations": "Single-use invitation links.",
-    "proposals": "Acts that wait for a second admin.",
     "policy": "The rules in force, and changing them.",
-    "suspensions": "Shutting somebody or something out, and what became of each credential.",
     "installation": "Whether the whole installation is open, and closing it.",
     "notices": "What you are told, and how; webhooks and chats of the organisation.",
     "events": "The audit log.",
@@ -75,7 +65,7 @@ _PROBLEM = {
         },
     },
 }
-_PAGES = re.compile(r"\bPage_(\w+?)Shown_\b")
+_PAGES = re.compile(r"\b(?:Page|Whole)_(\w+?)Shown_\b")
 _PLURALS = {"Person": "People", "Delivery": "Deliveries"}
 _EVERYWHERE = (400, 401, 403, 404, 409, 413, 414, 422, 429, 431, 503)
 
@@ -92,12 +82,13 @@ def describe(app: FastAPI) -> None:
 
 
 def _build(app: FastAPI) -> dict[str, Any]:
+    nouns = {noun.plural: noun.about for noun in declared() if noun.about}
     described = get_openapi(
         title="Guestkey",
         version=app.version,
         description=DESCRIPTION,
         routes=app.routes,
-        tags=[{"name": name, "description": text} for name, text in TAGS.items()],
+        tags=[{"name": name, "description": text} for name, text in (nouns | TAGS).items()],
         servers=[{"url": app.state.public_url}],
     )
     components = described.setdefault("components", {})

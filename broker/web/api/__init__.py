@@ -2,65 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pkgutil import iter_modules
+
 from fastapi import APIRouter, Depends
 
-from broker.web.api import (
-    access_at,
-    connections,
-    datasets,
-    events,
-    factors,
-    grants,
-    hosts,
-    installation,
-    invitations,
-    kinds,
-    leases,
-    log,
-    me,
-    notice_channels,
-    notices,
-    people,
-    people_factors,
-    policy,
-    proposals,
-    requests,
-    services,
-    sessions,
-    sources,
-    suspensions,
-    teams,
-    vendors,
-)
 from broker.web.validation import only_known_query
 
 api_router = APIRouter(dependencies=[Depends(only_known_query)])
-for _module in (
-    me,
-    factors,
-    sessions,
-    datasets,
-    connections,
-    requests,
-    grants,
-    leases,
-    kinds,
-    vendors,
-    people,
-    people_factors,
-    teams,
-    services,
-    sources,
-    invitations,
-    proposals,
-    policy,
-    installation,
-    suspensions,
-    notices,
-    notice_channels,
-    events,
-    log,
-    access_at,
-    hosts,
-):
-    api_router.include_router(_module.router)
+for _module in iter_modules(__path__, f"{__name__}."):
+    if isinstance(_router := getattr(import_module(_module.name), "router", None), APIRouter):
+        api_router.include_router(_router)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import Body, Query
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from broker.base.bulk_lines import Line, Report
 from broker.base.errors import Invalid
@@ -28,7 +28,7 @@ class LineShown(Shown):
     `key` is the same for lines that mean the same.
     """
 
-    line: int
+    line: Annotated[int, Field(validation_alias="number")]
     outcome: str
     about: str
     key: str
@@ -68,16 +68,5 @@ def report_shown(report: Report, link_of: Callable[[str], str] | None = None) ->
 
 
 def _line(line: Line, link_of: Callable[[str], str] | None) -> LineShown:
-    return LineShown(
-        line=line.number,
-        outcome=line.outcome,
-        about=line.about,
-        key=line.key,
-        id=line.id,
-        link=link_of(line.token) if line.token and link_of else "",
-        expires_at=line.expires_at,
-        code=line.code,
-        column=line.column,
-        detail=line.detail,
-        advice=line.advice or (CATALOGUE[line.code].advice if line.code in CATALOGUE else ""),
-    )
+    usual = CATALOGUE[line.code].advice if line.code in CATALOGUE else ""
+    return LineShown.of(line, link=link_of(line.token) if line.token and link_of else "", advice=line.advice or usual)

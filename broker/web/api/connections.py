@@ -8,13 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from broker.base.database import now as clock
-from broker.base.paging import DEFAULT_LIMIT, MOST
+from broker.base.paging import DEFAULT_LIMIT, MOST, Page
 from broker.models import CatalogueTable
 from broker.registry import catalogues, connections
 from broker.registry import personal_columns as personal
 from broker.registry.connections import Connection
-from broker.web.api.common import CallerNow, PartsNow
+from broker.web.api.verbs import At, verb
 from broker.web.validation import Shown
 
 router = APIRouter(prefix="/connections", tags=["connections"])
@@ -40,13 +39,6 @@ class ConnectionShown(Shown):
     read_at: datetime | None
     tables: int | None
     cut: bool
-
-
-class Connections(BaseModel):
-    """All of them."""
-
-    items: list[ConnectionShown]
-    next_cursor: str | None
 
 
 class ColumnShown(Shown):
@@ -86,60 +78,51 @@ class Tables(BaseModel):
     guessed: str
 
 
-@router.get("", operation_id="list_connections")
+@verb(router, "GET", "", Page[ConnectionShown])
 def list_connections(
-    caller: CallerNow,
-    parts: PartsNow,
-    kind: Annotated[str | None, Query(max_length=64, description="Only those of one kind.")] = None,
-) -> Connections:
+    at: At, kind: Annotated[str | None, Query(max_length=64, description="Only those of one kind.")] = None
+) -> Page[ConnectionShown]:
     """What is connected, of every kind, by kind and name. For admins."""
-    with parts.database.transaction() as tx:
-        found = connections.connections(tx, caller, parts.settings, kind)
-    return Connections(items=[_connection(item) for item in found], next_cursor=None)
+    found = connections.connections(at.tx, at.caller, at.parts.settings, kind)
+    return Page(items=[_connection(item) for item in found], next_cursor=None)
 
 
-@router.post("/{connection}/read", operation_id="read_connection", status_code=202)
-def read_connection(connection: str, caller: CallerNow, parts: PartsNow) -> ConnectionShown:
+@verb(router, "POST", "/{connection}/read", ConnectionShown, status=202)
+def read_connection(at: At, connection: str) -> ConnectionShown:
     """Have the worker read what a database holds, by name; look at its `state` for when it has. For admins."""
-    with parts.database.transaction() as tx:
-        catalogues.ask(tx, caller, parts.settings, connection, clock(tx))
-        found = connections.connections(tx, caller, parts.settings, catalogues.KIND.name)
+    catalogues.ask(at.tx, at.caller, at.parts.settings, connection, at.now)
+    found = connections.connections(at.tx, at.caller, at.parts.settings, catalogues.KIND.name)
     return next(_connection(item) for item in found if item.name == connection)
 
 
-@router.get("/{connection}/tables", operation_id="list_tables")
+@verb(router, "GET", "/{connection}/tables", Tables)
 def list_tables(
+    at: At,
     connection: str,
-    caller: CallerNow,
-    parts: PartsNow,
     part: Annotated[str, Query(max_length=63, description="What is in schema.table.")] = "",
     cursor: Annotated[str | None, Query(max_length=130, description="`next_cursor` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=MOST, description="Most items on a page.")] = DEFAULT_LIMIT,
 ) -> Tables:
     """Tables and views the registrar may read, as they were when the database was last read. For admins."""
-    with parts.database.transaction() as tx:
-        catalogues.connection(tx, caller, parts.settings, connection)
-        page = catalogues.tables(tx, caller, connection, part=part, after=cursor or "", limit=limit)
+    catalogues.connection(at.tx, at.caller, at.parts.settings, connection)
+    page = catalogues.tables(at.tx, at.caller, connection, part=part, after=cursor or "", limit=limit)
     return Tables(items=[_table(item) for item in page.items], next_cursor=page.after, guessed=personal.HOW)
 
 
-@router.get("/{connection}/tables/{schema_name}/{table}", operation_id="show_table")
-def show_table(connection: str, schema_name: str, table: str, caller: CallerNow, parts: PartsNow) -> TableFull:
+@verb(router, "GET", "/{connection}/tables/{schema_name}/{table}", TableFull)
+def show_table(at: At, connection: str, schema_name: str, table: str) -> TableFull:
     """One table. For admins, and for owners of a dataset with a slice made of it."""
-    with parts.database.transaction() as tx:
-        found = _table(catalogues.table(tx, caller, connection, schema_name, table))
+    found = _table(catalogues.table(at.tx, at.caller, connection, schema_name, table))
     return TableFull(**found.model_dump(), guessed=personal.HOW)
 
 
 def _connection(found: Connection) -> ConnectionShown:
     read, silent = found.catalogue, found.silent
     is_read = found.kind == catalogues.KIND.name
-    return ConnectionShown(
-        name=found.name,
-        kind=found.kind,
+    return ConnectionShown.of(
+        found,
         to=found.about.to,
         slice_is=found.about.slice_is,
-        healthy=found.healthy,
         silent_since=silent.since if silent else None,
         silent_why=silent.why if silent else None,
         state=read.state if read else "unread" if is_read else None,
@@ -156,11 +139,4 @@ def _table(found: CatalogueTable) -> TableShown:
         guess = personal.guess(column)
         what, why = (guess.what, guess.why) if guess else (None, None)
         columns.append(ColumnShown(**column, personal=what, why=why))
-    return TableShown(
-        schema_name=found.schema,
-        name=found.name,
-        rows=found.rows,
-        usable=found.usable,
-        notes=found.notes,
-        columns=columns,
-    )
+    return TableShown.of(found, schema_name=found.schema, columns=columns)

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from broker.base.database import Transaction
 from broker.base.errors import Forbidden, Invalid
-from broker.gate.explain import Reach
 from broker.gate.simulation import roles_reaching, slices_without_rule
 from broker.identity.caller import Caller
 from broker.kinds.discovery import kinds
@@ -64,7 +63,7 @@ class OfferShown(Shown):
     """An offer; `vendor` is the vendor's id."""
 
     id: str
-    vendor: str
+    vendor: Annotated[str, Field(validation_alias="vendor_id")]
     made_at: datetime
 
 
@@ -109,15 +108,7 @@ class DatasetBody(Strict):
 
     def new(self) -> NewDataset:
         """As the registry takes it."""
-        return NewDataset(
-            slug=self.slug,
-            title=self.title,
-            description=self.description,
-            nature=self.nature,
-            labels=tuple(self.labels),
-            owner_id=self.owner,
-            retention_until=self.retention_until,
-        )
+        return NewDataset(**self.model_dump(exclude={"owner"}), owner_id=self.owner)
 
 
 class DatasetChangeBody(Strict):
@@ -131,14 +122,8 @@ class DatasetChangeBody(Strict):
 
     def change(self) -> DatasetChange:
         """As the registry takes it."""
-        return DatasetChange(
-            title=self.title,
-            description=self.description,
-            labels=tuple(self.labels) if self.labels is not None else None,
-            owner_id=self.owner,
-            retention_until=self.retention_until,
-            forever="retention_until" in self.model_fields_set and self.retention_until is None,
-        )
+        forever = "retention_until" in self.model_fields_set and self.retention_until is None
+        return DatasetChange(**self.model_dump(exclude={"owner"}), owner_id=self.owner, forever=forever)
 
 
 class SliceBody(Strict):
@@ -188,7 +173,7 @@ class OfferBody(Strict):
     vendor: Id
 
 
-class Why(BaseModel):
+class Why(Shown):
     """A decision; slice, longest lifetime (seconds) and latest end are set if it allows.
 
     `pending_request`: the request that waits for a decision and would give a role.
@@ -198,8 +183,8 @@ class Why(BaseModel):
     reasons: list[dict[str, Any]]
     passed: list[str]
     rules: list[str]
-    policy_revision: int | None
-    factor_max_age: int | None
+    policy_revision: Annotated[int | None, Field(validation_alias="revision")]
+    factor_max_age: Annotated[int | None, Field(validation_alias="factor_needed")]
     slice: str | None
     max_lifetime: int | None
     not_after: datetime | None
@@ -216,10 +201,10 @@ class ReachShown(Shown):
     role: str
     ends_at: datetime
     members: int
-    rules: list[str]
+    rules: list[Annotated[str, BeforeValidator(str)]]
 
 
-class Who(BaseModel):
+class Who(Shown):
     """Everybody who may reach a dataset now."""
 
     items: list[ReachShown]
@@ -229,35 +214,16 @@ class Who(BaseModel):
 def summaries(tx: Transaction, items: Sequence[Dataset]) -> list[DatasetShown]:
     """Datasets, in short."""
     parts = slices.slices_of(tx, [item.id for item in items])
-    return [
-        DatasetShown(
-            id=item.id,
-            slug=item.slug,
-            title=item.title,
-            nature=item.nature,
-            labels=item.labels,
-            status=item.status,
-            slices=[slice_.name for slice_ in parts[item.id]],
-        )
-        for item in items
-    ]
+    return [DatasetShown.of(item, slices=[slice_.name for slice_ in parts[item.id]]) for item in items]
 
 
 def full(parts: Parts, tx: Transaction, caller: Caller, item: Dataset) -> DatasetFull:
     """A dataset in full, as this caller may see it."""
     binding = sees_binding(caller, item)
     found = slices.slices_of(tx, [item.id])[item.id]
-    return DatasetFull(
-        id=item.id,
-        slug=item.slug,
-        title=item.title,
-        description=item.description,
-        nature=item.nature,
-        labels=item.labels,
+    return DatasetFull.of(
+        item,
         owner=item.owner_id if caller.vendor_id is None else None,
-        retention_until=item.retention_until,
-        status=item.status,
-        created_at=item.created_at,
         slices=[slice_shown(slice_, binding=binding) for slice_ in found],
         slices_without_rule=slices_without_rule(tx, parts.rulebook, item, found) if binding else [],
         roles=roles_reaching(tx, parts.rulebook, item.slug, item.labels),
@@ -267,62 +233,25 @@ def full(parts: Parts, tx: Transaction, caller: Caller, item: Dataset) -> Datase
 
 def slice_shown(item: Slice, *, binding: bool) -> SliceShown:
     """A slice; where it lives only if `binding`."""
-    return SliceShown(
-        id=item.id if binding else None,
-        name=item.name,
-        description=item.description,
-        kind=item.kind,
-        actions=item.actions,
-        state=item.state,
-        state_detail=item.state_detail if binding else None,
-        rows_estimate=item.rows_estimate if binding else None,
-        binding=item.binding if binding else None,
-    )
-
-
-def offer_shown(item: Offer) -> OfferShown:
-    """An offer."""
-    return OfferShown(id=item.id, vendor=item.vendor_id, made_at=item.made_at)
+    hidden = () if binding else ("id", "state_detail", "rows_estimate", "binding")
+    return SliceShown.of(item, **dict.fromkeys(hidden))
 
 
 def why_shown(decision: Decision, waiting: Request | None) -> Why:
     """A decision, for whoever may ask."""
     bounds = decision.bounds
-    return Why(
-        allowed=decision.allowed,
+    return Why.of(
+        decision,
         reasons=[reason_shown(reason) for reason in decision.reasons],
-        passed=list(decision.passed),
-        rules=list(decision.rules),
-        policy_revision=decision.revision,
-        factor_max_age=decision.factor_needed,
         slice=bounds.slice if bounds else None,
         max_lifetime=bounds.max_lifetime if bounds else None,
         not_after=bounds.not_after if bounds else None,
-        decided_at=decision.decided_at,
         pending_request=waiting.id if waiting else None,
     )
 
 
-def who_shown(reaches: list[Reach]) -> Who:
-    """Who reaches a dataset."""
-    return Who(
-        items=[
-            ReachShown(
-                grant=reach.grant,
-                holder=reach.holder,
-                holder_name=reach.holder_name,
-                role=reach.role,
-                ends_at=reach.ends_at,
-                members=reach.members,
-                rules=[str(rule) for rule in reach.rules],
-            )
-            for reach in reaches
-        ]
-    )
-
-
-def _offers(tx: Transaction, caller: Caller, item: Dataset) -> list[OfferShown]:
+def _offers(tx: Transaction, caller: Caller, item: Dataset) -> Sequence[Offer]:
     try:
-        return [offer_shown(offer) for offer in offers.offers_of(tx, caller, item)]
+        return offers.offers_of(tx, caller, item)
     except Forbidden:
         return []

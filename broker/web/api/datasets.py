@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from starlette.requests import Request
-from starlette.responses import Response
 
-from broker.base.database import now as clock
 from broker.gate import explain
 from broker.gate.facts import Ask
-from broker.models import Proposal, Slice
+from broker.models import Dataset, Offer, Proposal
 from broker.registry import datasets, offers, slice_changes, slices
 from broker.registry.datasets import DATASETS
 from broker.suspensions import suspending
-from broker.web import proposed
-from broker.web.api.common import CallerNow, Ended, FreshCaller, PartsNow, Reason
+from broker.web.api.common import CallerNow, Ended, PartsNow, Reason
 from broker.web.api.dataset_shapes import (
     BindingBody,
     DatasetBody,
@@ -31,19 +27,21 @@ from broker.web.api.dataset_shapes import (
     Who,
     Why,
     full,
-    offer_shown,
     slice_shown,
     summaries,
-    who_shown,
     why_shown,
 )
 from broker.web.api.reading import add_list
-from broker.web.api.suspensions import SuspendBody, Suspended
+from broker.web.api.suspensions import SuspendBody, Suspended, suspend
+from broker.web.api.verbs import At, verb
 from broker.web.exact_numbers import ExactNumbers
-from broker.web.idempotency import KeyHeader, answer, once
+from broker.web.proposed import Proposed
 
 router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=ExactNumbers)
-Status = Literal["active", "suspended", "retired"]
+
+
+def _full(at: At, found: Dataset) -> DatasetFull:
+    return full(at.parts, at.tx, at.caller, found)
 
 
 add_list(
@@ -55,151 +53,105 @@ add_list(
 )
 
 
-@router.post("", operation_id="add_dataset", status_code=201, response_model=DatasetFull)
-def add_dataset(
-    request: Request, body: DatasetBody, caller: FreshCaller, parts: PartsNow, key: KeyHeader = None
-) -> Response:
+@verb(router, "POST", "", DatasetFull, status=201, fresh=True, repeatable=True)
+def add_dataset(at: At, body: DatasetBody) -> DatasetFull:
     """Make a dataset; nobody reaches it yet. For admins."""
-    return answer(
-        parts,
-        once(request, caller, body, key),
-        lambda tx, now: full(parts, tx, caller, datasets.add_dataset(tx, caller, body.new(), now)),
-    )
+    return _full(at, datasets.add_dataset(at.tx, at.caller, body.new(), at.now))
 
 
-@router.get("/{slug}", operation_id="show_dataset")
-def show_dataset(slug: str, caller: CallerNow, parts: PartsNow) -> DatasetFull:
+@verb(router, "GET", "/{slug}", DatasetFull)
+def show_dataset(at: At, slug: str) -> DatasetFull:
     """One dataset, its slices, and the roles one can ask for."""
-    with parts.database.transaction() as tx:
-        return full(parts, tx, caller, datasets.dataset(tx, caller, slug))
+    return _full(at, datasets.dataset(at.tx, at.caller, slug))
 
 
-@router.patch("/{slug}", operation_id="change_dataset", response_model=DatasetFull, responses=proposed.RESPONSES)
-def change_dataset(slug: str, body: DatasetChangeBody, caller: FreshCaller, parts: PartsNow) -> Any:
+@verb(router, "PATCH", "/{slug}", DatasetFull, fresh=True, proposes=Proposed)
+def change_dataset(at: At, slug: str, body: DatasetChangeBody) -> DatasetFull | Proposal:
     """Describe a dataset anew. For its owner and admins.
 
     The text and an earlier end of the retention count at once. Owner, labels and a later end wait until the owner or
     a second admin agrees (202).
     """
-    with parts.database.transaction() as tx:
-        lifetime = proposed.lifetime_of(parts)
-        changed = datasets.change_dataset(tx, caller, slug, body.change(), clock(tx), lifetime=lifetime)
-        if isinstance(changed, Proposal):
-            return proposed.answer_proposed(changed)
-        return full(parts, tx, caller, changed)
+    changed = datasets.change_dataset(at.tx, at.caller, slug, body.change(), at.now, lifetime=at.lifetime)
+    return changed if isinstance(changed, Proposal) else _full(at, changed)
 
 
-@router.post(
-    "/{slug}/slices",
-    operation_id="add_slice",
-    status_code=201,
-    response_model=SliceShown,
-    responses=proposed.RESPONSES,
-)
-def add_slice(
-    slug: str, request: Request, body: SliceBody, caller: FreshCaller, parts: PartsNow, key: KeyHeader = None
-) -> Response:
+@verb(router, "POST", "/{slug}/slices", SliceShown, status=201, fresh=True, repeatable=True, proposes=Proposed)
+def add_slice(at: At, slug: str, body: SliceBody) -> SliceShown | Proposal:
     """Register a slice; it is `ready` once the worker has made it real at its backend. For admins."""
-    new = body.new()
-    return answer(
-        parts,
-        once(request, caller, body, key),
-        lambda tx, now: _slice_or_proposal(
-            slices.add_slice(tx, caller, slug, new, now, lifetime=proposed.lifetime_of(parts))
-        ),
-    )
+    made = slices.add_slice(at.tx, at.caller, slug, body.new(), at.now, lifetime=at.lifetime)
+    return made if isinstance(made, Proposal) else slice_shown(made, binding=True)
 
 
-@router.post("/{slug}/slices/{name}/retry", operation_id="retry_slice", status_code=202)
-def retry_slice(slug: str, name: str, caller: FreshCaller, parts: PartsNow) -> SliceShown:
+@verb(router, "POST", "/{slug}/slices/{name}/retry", SliceShown, status=202, fresh=True)
+def retry_slice(at: At, slug: str, name: str) -> SliceShown:
     """Register a slice that failed again, once the cause is fixed. For admins."""
-    with parts.database.transaction() as tx:
-        return slice_shown(slices.retry_slice(tx, caller, slug, name, clock(tx)), binding=True)
+    return slice_shown(slices.retry_slice(at.tx, at.caller, slug, name, at.now), binding=True)
 
 
-@router.put("/{slug}/slices/{name}/binding", operation_id="repair_slice", status_code=202)
-def repair_slice(slug: str, name: str, body: BindingBody, caller: FreshCaller, parts: PartsNow) -> SliceShown:
+@verb(router, "PUT", "/{slug}/slices/{name}/binding", SliceShown, status=202, fresh=True)
+def repair_slice(at: At, slug: str, name: str, body: BindingBody) -> SliceShown:
     """Give a slice that failed another binding, and have it registered. For admins."""
-    with parts.database.transaction() as tx:
-        repaired = slice_changes.repair_slice(tx, caller, slug, name, body.binding, clock(tx))
-        return slice_shown(repaired, binding=True)
+    return slice_shown(slice_changes.repair_slice(at.tx, at.caller, slug, name, body.binding, at.now), binding=True)
 
 
-@router.put("/{slug}/slices/{name}/fast", operation_id="set_slice_fast", status_code=202)
-def set_slice_fast(slug: str, name: str, body: FastBody, caller: FreshCaller, parts: PartsNow) -> SliceShown:
+@verb(router, "PUT", "/{slug}/slices/{name}/fast", SliceShown, status=202, fresh=True)
+def set_slice_fast(at: At, slug: str, name: str, body: FastBody) -> SliceShown:
     """Let indexes serve guests' conditions on a slice that hides rows, or not. For the dataset's owner.
 
     With `fast`, guests can find out whether a value exists in a hidden row (by plans and times), and estimates over all
     rows of the table. Without, the slice is filled for each query, and nothing tells of hidden rows.
     """
-    with parts.database.transaction() as tx:
-        changed = slice_changes.set_fast(tx, caller, slug, name, clock(tx), fast=body.fast)
-        return slice_shown(changed, binding=True)
+    return slice_shown(slice_changes.set_fast(at.tx, at.caller, slug, name, at.now, fast=body.fast), binding=True)
 
 
-@router.post("/{slug}/slices/{name}/confirm", operation_id="confirm_slice", status_code=202)
-def confirm_slice(slug: str, name: str, caller: FreshCaller, parts: PartsNow) -> SliceShown:
+@verb(router, "POST", "/{slug}/slices/{name}/confirm", SliceShown, status=202, fresh=True)
+def confirm_slice(at: At, slug: str, name: str) -> SliceShown:
     """Take a slice whose table has changed as it is now; it is registered anew. For the dataset's owner.
 
     While a slice is `changed`, nothing is issued from it; `state_detail` says what has changed. An admin may only where
     the dataset has no active owner.
     """
-    with parts.database.transaction() as tx:
-        return slice_shown(slice_changes.confirm_slice(tx, caller, slug, name, clock(tx)), binding=True)
+    return slice_shown(slice_changes.confirm_slice(at.tx, at.caller, slug, name, at.now), binding=True)
 
 
-@router.post("/{slug}/slices/{name}/retire", operation_id="retire_slice", status_code=202)
-def retire_slice(slug: str, name: str, body: Reason, caller: FreshCaller, parts: PartsNow) -> Ended:
+@verb(router, "POST", "/{slug}/slices/{name}/retire", Ended, status=202, fresh=True)
+def retire_slice(at: At, slug: str, name: str, body: Reason) -> Ended:
     """Retire a slice; its leases end. For admins."""
-    with parts.database.transaction() as tx:
-        leases = slices.retire_slice(tx, caller, slug, name, body.reason, clock(tx))
+    leases = slices.retire_slice(at.tx, at.caller, slug, name, body.reason, at.now)
     return Ended(id=name, status="retired", leases=leases)
 
 
-@router.post("/{slug}/offers", operation_id="make_offer", status_code=201, response_model=OfferShown)
-def make_offer(
-    slug: str, request: Request, body: OfferBody, caller: FreshCaller, parts: PartsNow, key: KeyHeader = None
-) -> Response:
+@verb(router, "POST", "/{slug}/offers", OfferShown, status=201, fresh=True, repeatable=True)
+def make_offer(at: At, slug: str, body: OfferBody) -> Offer:
     """Show a dataset to a vendor. For its owner and admins."""
-    return answer(
-        parts,
-        once(request, caller, body, key),
-        lambda tx, now: offer_shown(offers.make_offer(tx, caller, slug, body.vendor, now)),
-    )
+    return offers.make_offer(at.tx, at.caller, slug, body.vendor, at.now)
 
 
-@router.delete("/{slug}/offers/{vendor_id}", operation_id="withdraw_offer")
-def withdraw_offer(slug: str, vendor_id: str, caller: CallerNow, parts: PartsNow) -> Ended:
+@verb(router, "DELETE", "/{slug}/offers/{vendor_id}", Ended)
+def withdraw_offer(at: At, slug: str, vendor_id: str) -> Ended:
     """Take a dataset out of a vendor's sight; its leases on it end. For the owner and admins."""
-    with parts.database.transaction() as tx:
-        leases = offers.withdraw_offer(tx, caller, slug, vendor_id, clock(tx))
+    leases = offers.withdraw_offer(at.tx, at.caller, slug, vendor_id, at.now)
     return Ended(id=vendor_id, status="withdrawn", leases=leases)
 
 
-@router.post("/{slug}/suspend", operation_id="suspend_dataset", status_code=202)
-def suspend_dataset(slug: str, body: SuspendBody, caller: FreshCaller, parts: PartsNow) -> Suspended:
+@verb(router, "POST", "/{slug}/suspend", Suspended, status=202, fresh=True)
+def suspend_dataset(at: At, slug: str, body: SuspendBody) -> Suspended:
     """Close a dataset to everybody. For its owner and admins."""
-    expected = body.expected.model_dump() if body.expected else None
-    with parts.database.transaction() as tx:
-        begun, leases = suspending.suspend(
-            tx, caller, "dataset", slug, body.reason, clock(tx), message=body.message, expected=expected
-        )
-    return Suspended(id=begun.target_id, status="suspended", leases=leases, suspension=begun.id)
+    return suspend(at, "dataset", slug, body)
 
 
-@router.post("/{slug}/resume", operation_id="resume_dataset")
-def resume_dataset(slug: str, body: Reason, caller: FreshCaller, parts: PartsNow) -> DatasetFull:
+@verb(router, "POST", "/{slug}/resume", DatasetFull, fresh=True)
+def resume_dataset(at: At, slug: str, body: Reason) -> DatasetFull:
     """Open a suspended dataset again; no lease comes back. For its owner and admins."""
-    with parts.database.transaction() as tx:
-        suspending.resume(tx, caller, "dataset", slug, body.reason, clock(tx))
-        return full(parts, tx, caller, datasets.dataset(tx, caller, slug))
+    suspending.resume(at.tx, at.caller, "dataset", slug, body.reason, at.now)
+    return _full(at, datasets.dataset(at.tx, at.caller, slug))
 
 
-@router.post("/{slug}/retire", operation_id="retire_dataset", status_code=202)
-def retire_dataset(slug: str, body: Reason, caller: FreshCaller, parts: PartsNow) -> Ended:
+@verb(router, "POST", "/{slug}/retire", Ended, status=202, fresh=True)
+def retire_dataset(at: At, slug: str, body: Reason) -> Ended:
     """Close a dataset for good. For admins."""
-    with parts.database.transaction() as tx:
-        leases = datasets.retire_dataset(tx, caller, slug, body.reason, clock(tx))
+    leases = datasets.retire_dataset(at.tx, at.caller, slug, body.reason, at.now)
     return Ended(id=slug, status="retired", leases=leases)
 
 
@@ -228,8 +180,4 @@ def who(slug: str, caller: CallerNow, parts: PartsNow) -> Who:
     """Who may reach the dataset now, and through what. For its owner, admins and auditors."""
     with parts.database.transaction() as tx:
         found = datasets.dataset(tx, caller, slug)
-    return who_shown(explain.who_has_access(parts, caller, found.id))
-
-
-def _slice_or_proposal(made: Slice | Proposal) -> SliceShown | proposed.Proposed:
-    return proposed.proposed(made) if isinstance(made, Proposal) else slice_shown(made, binding=True)
+    return Who.model_validate({"items": explain.who_has_access(parts, caller, found.id)})

@@ -20,6 +20,7 @@ from broker.identity import factor_changes, factors, invitations, passkeys, reco
 from broker.identity.callers import Found
 from broker.identity.factors import Proof
 from broker.identity.http import renew_session
+from broker.identity.totp import Enrolment
 from broker.runtime.parts import Parts
 from broker.web.api.common import PartsNow
 from broker.web.api.me import CodeBody, PersonFound
@@ -44,14 +45,6 @@ class FactorsShown(Shown):
     passkeys: list[PasskeyShown]
     recovery_codes_left: int
     enrolment_allowed_until: datetime | None = None
-
-
-class SecretShown(Shown):
-    """A new secret for an authenticator app, shown once: as text, address and image."""
-
-    secret: str
-    uri: str
-    qr_svg: str
 
 
 class CodesShown(BaseModel):
@@ -100,14 +93,13 @@ def list_factors(found: PersonFound, parts: PartsNow) -> FactorsShown:
 @router.post("/totp", operation_id="begin_totp")
 def begin_totp(
     request: Request, response: Response, found: PersonFound, parts: PartsNow, body: ProofBody | None = None
-) -> SecretShown:
+) -> Enrolment:
     """A new secret for an authenticator app; it counts once a code of it is confirmed.
 
     Takes one of your factors in the body, unless this session's window for enrolling is open.
     """
     proof = _proof(request, response, parts, found, body)
-    made = totp.begin(parts, found.caller, found.enrolment_allowed_until, proof)
-    return SecretShown(secret=made.secret, uri=made.uri, qr_svg=made.qr_svg)
+    return totp.begin(parts, found.caller, found.enrolment_allowed_until, proof)
 
 
 @router.post("/totp/confirm", operation_id="confirm_totp_enrolment")

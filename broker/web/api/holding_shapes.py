@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -14,8 +14,8 @@ from broker.base.database import now as clock
 from broker.gate.facts import Ask
 from broker.identity.caller import Caller
 from broker.kinds.discovery import kinds
-from broker.leases.holdings import holder_names, may_end
-from broker.models import Dataset, Grant, Lease, Person, Service, Slice
+from broker.leases.holdings import may_end
+from broker.models import Grant, Lease, Slice
 from broker.registry.naming import names_of
 from broker.web.api.kinds import EndingShown
 from broker.web.validation import Shown, Strict
@@ -31,7 +31,7 @@ class GrantShown(Shown):
     state: Literal["coming", "current", "ended", "revoked"]
     dataset: str
     role: str
-    slice: str | None
+    slice: Annotated[str | None, Field(validation_alias="slice_name")]
     holder: str
     holder_name: str
     purpose: str
@@ -40,7 +40,7 @@ class GrantShown(Shown):
     max_lifetime: int | None
     revoked_at: datetime | None
     revoke_reason: str
-    request: str | None
+    request: Annotated[str | None, Field(validation_alias="request_id")]
 
 
 class LeaseShown(Shown):
@@ -57,7 +57,7 @@ class LeaseShown(Shown):
     action: str
     holder: str
     holder_name: str
-    grant: str
+    grant: Annotated[str, Field(validation_alias="grant_id")]
     handle: str
     rule: str
     policy_revision: int
@@ -99,7 +99,7 @@ class LeaseBody(Strict):
 
     def ask(self) -> Ask:
         """As the gate takes it."""
-        return Ask(self.dataset, self.action, self.slice, self.kind, self.lifetime, self.public_key)
+        return Ask(**self.model_dump())
 
 
 class Issued(BaseModel):
@@ -113,24 +113,13 @@ class Issued(BaseModel):
 def grants_shown(tx: Transaction, items: Sequence[Grant]) -> list[GrantShown]:
     """Grants, with the names they refer to."""
     now = clock(tx)
-    slugs = _slugs(tx, {item.dataset_id for item in items})
-    names = holder_names(tx, items)
+    names = names_of(tx, [id_ for item in items for id_ in (item.dataset_id, item.holder_id)])
     return [
-        GrantShown(
-            id=item.id,
+        GrantShown.of(
+            item,
             state=_grant_state(item, now),
-            dataset=slugs[item.dataset_id],
-            role=item.role,
-            slice=item.slice_name,
-            holder=_holder(item),
-            holder_name=names[item.id],
-            purpose=item.purpose,
-            starts_at=item.starts_at,
-            ends_at=item.ends_at,
-            max_lifetime=item.max_lifetime,
-            revoked_at=item.revoked_at,
-            revoke_reason=item.revoke_reason,
-            request=item.request_id,
+            dataset=names[item.dataset_id],
+            holder_name=names.get(item.holder_id, ""),
         )
         for item in items
     ]
@@ -138,48 +127,23 @@ def grants_shown(tx: Transaction, items: Sequence[Grant]) -> list[GrantShown]:
 
 def leases_shown(tx: Transaction, items: Sequence[Lease]) -> list[LeaseShown]:
     """Leases, with the names they refer to."""
-    slugs = _slugs(tx, {item.dataset_id for item in items})
-    slices = dict(_pairs(tx, Slice, {item.slice_id for item in items}))
-    people = names_of(tx, {item.person_id for item in items if item.person_id})
-    services = dict(_pairs(tx, Service, {item.service_id for item in items if item.service_id}))
-    names = people | services
-    return [_lease(item, slugs, slices, names) for item in items]
+    names = names_of(tx, [id_ for item in items for id_ in (item.dataset_id, item.holder_id)])
+    slices = dict(tx.execute(select(Slice.id, Slice.name).where(Slice.id.in_({item.slice_id for item in items}))).all())
+    return [
+        LeaseShown.of(
+            item,
+            dataset=names[item.dataset_id],
+            slice=slices[item.slice_id],
+            holder_name=names.get(item.holder_id, ""),
+            ending=kinds[item.kind].ending if item.kind in kinds else None,
+        )
+        for item in items
+    ]
 
 
 def lease_full(tx: Transaction, caller: Caller, item: Lease) -> LeaseFull:
     """One lease."""
-    shown = leases_shown(tx, [item])[0]
-    return LeaseFull(**shown.model_dump(), may_revoke=may_end(tx, caller, item))
-
-
-def _lease(item: Lease, slugs: Mapping[str, str], slices: Mapping[str, str], names: Mapping[str, str]) -> LeaseShown:
-    kind = kinds.get(item.kind)
-    return LeaseShown(
-        id=item.id,
-        state=item.state,
-        kind=item.kind,
-        dataset=slugs[item.dataset_id],
-        slice=slices[item.slice_id],
-        action=item.action,
-        holder=_holder(item),
-        holder_name=names.get(item.person_id or item.service_id or "", ""),
-        grant=item.grant_id,
-        handle=item.handle,
-        rule=item.rule,
-        policy_revision=item.policy_revision,
-        decision_id=item.decision_id,
-        created_at=item.created_at,
-        activated_at=item.activated_at,
-        expires_at=item.expires_at,
-        ending_since=item.ending_since,
-        end_cause=item.end_cause,
-        ended_at=item.ended_at,
-        confirmed_by=item.confirmed_by,
-        attempts=item.attempts,
-        next_attempt_at=item.next_attempt_at,
-        exposed_until=item.exposed_until,
-        ending=EndingShown.model_validate(kind.ending) if kind else None,
-    )
+    return LeaseFull(**leases_shown(tx, [item])[0].model_dump(), may_revoke=may_end(tx, caller, item))
 
 
 def _grant_state(item: Grant, now: datetime) -> Literal["coming", "current", "ended", "revoked"]:
@@ -188,19 +152,3 @@ def _grant_state(item: Grant, now: datetime) -> Literal["coming", "current", "en
     if item.starts_at > now:
         return "coming"
     return "current" if item.ends_at > now else "ended"
-
-
-def _holder(item: Grant | Lease) -> str:
-    if item.person_id:
-        return f"person:{item.person_id}"
-    if item.service_id:
-        return f"service:{item.service_id}"
-    return f"team:{item.team_id}" if isinstance(item, Grant) else ""
-
-
-def _slugs(tx: Transaction, ids: set[str]) -> dict[str, str]:
-    return dict(tx.execute(select(Dataset.id, Dataset.slug).where(Dataset.id.in_(ids))).all())
-
-
-def _pairs(tx: Transaction, record: type[Slice] | type[Person] | type[Service], ids: set[str]) -> list[tuple[str, str]]:
-    return list(tx.execute(select(record.id, record.name).where(record.id.in_(ids))).all()) if ids else []

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from fastapi import APIRouter, Depends
 
 from broker.base.errors import NotFound
-from broker.identity.caller import Caller
+from broker.base.paging import Whole
 from broker.identity.http import current_caller
 from broker.kinds.base import Kind
 from broker.kinds.discovery import kinds
+from broker.kinds.values import Proof
 from broker.web.api.common import WindowNow
 from broker.web.validation import Shown
 
@@ -26,14 +25,6 @@ class EndingShown(Shown):
     worst_case: int | None
 
 
-class ProofShown(Shown):
-    """What a guest sends as `public_key` for a credential of this kind, and how it is made."""
-
-    name: str
-    label: str
-    how: str
-
-
 class KindShown(Shown):
     """One kind. With a `proof`, its secret is the guest's own private key, which never leaves the guest."""
 
@@ -41,25 +32,18 @@ class KindShown(Shown):
     about: str
     actions: list[str]
     renewable: bool
-    proof: ProofShown | None
+    proof: Proof | None
     ending: EndingShown
 
 
-class Kinds(Shown):
-    """All kinds."""
-
-    items: list[KindShown]
-    next_cursor: None = None
-
-
-@router.get("", operation_id="list_kinds")
-def list_kinds(_caller: Annotated[Caller, Depends(current_caller)], window: WindowNow) -> Kinds:
+@router.get("", operation_id="list_kinds", dependencies=[Depends(current_caller)])
+def list_kinds(window: WindowNow) -> Whole[KindShown]:
     """Every kind of credential this installation can issue; they fit one page."""
-    return Kinds(items=[kind_shown(kind) for kind in kinds.values()][: window.limit])
+    return Whole(items=[kind_shown(kind) for kind in kinds.values()][: window.limit])
 
 
-@router.get("/{name}", operation_id="show_kind")
-def show_kind(name: str, _caller: Annotated[Caller, Depends(current_caller)]) -> KindShown:
+@router.get("/{name}", operation_id="show_kind", dependencies=[Depends(current_caller)])
+def show_kind(name: str) -> KindShown:
     """One kind of credential."""
     if name not in kinds:
         known = ", ".join(sorted(kinds))
@@ -69,12 +53,4 @@ def show_kind(name: str, _caller: Annotated[Caller, Depends(current_caller)]) ->
 
 def kind_shown(kind: Kind) -> KindShown:
     """A kind, as answered."""
-    ending = EndingShown.model_validate(kind.ending)
-    return KindShown(
-        name=kind.name,
-        about=kind.use.about,
-        actions=sorted(kind.actions),
-        renewable=kind.renewable,
-        proof=ProofShown.model_validate(kind.proof) if kind.proof else None,
-        ending=ending,
-    )
+    return KindShown.of(kind, about=kind.use.about, actions=sorted(kind.actions))

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from broker.auditing import proofs
-from broker.web.api.common import CallerNow, PartsNow
+from broker.models import LogCheckpoint
+from broker.web.api.verbs import At, verb
 from broker.web.validation import Shown
 
 router = APIRouter(prefix="/log", tags=["events"])
@@ -34,27 +35,23 @@ class Consistency(BaseModel):
     hashes: list[str] = Field(description="In base64, in the order of the RFC.")
 
 
-@router.get("/checkpoint", operation_id="show_checkpoint")
+@verb(router, "GET", "/checkpoint", CheckpointShown)
 def show_checkpoint(
-    caller: CallerNow,
-    parts: PartsNow,
+    at: At,
     size: Annotated[
         int | None, Query(ge=1, le=_LARGEST, description="That of this many entries; else the newest.")
     ] = None,
-) -> CheckpointShown:
+) -> LogCheckpoint:
     """A checkpoint of the log: keep some outside, so that nobody can rewrite what came before them."""
-    with parts.database.transaction() as tx:
-        return CheckpointShown.model_validate(proofs.checkpoint(tx, caller, size))
+    return proofs.checkpoint(at.tx, at.caller, size)
 
 
-@router.get("/consistency", operation_id="show_consistency")
+@verb(router, "GET", "/consistency", Consistency)
 def show_consistency(
-    caller: CallerNow,
-    parts: PartsNow,
+    at: At,
     first: Annotated[int, Query(ge=1, le=_LARGEST, description="Entries of the older checkpoint.")],
     second: Annotated[int, Query(ge=1, le=_LARGEST, description="Entries of the newer one.")],
 ) -> Consistency:
     """That nothing was taken out or altered between two checkpoints."""
-    with parts.database.transaction() as tx:
-        hashes = proofs.grown(tx, caller, first, second)
+    hashes = proofs.grown(at.tx, at.caller, first, second)
     return Consistency(first=first, second=second, hashes=[base64.b64encode(hash_).decode() for hash_ in hashes])

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,7 +19,7 @@ from broker.identity.callers import Found
 from broker.identity.http import find_caller, found_caller, renew_session
 from broker.models import Person
 from broker.runtime.parts import Parts
-from broker.web.api.common import CallerNow, PartsNow
+from broker.web.api.common import CallerNow, PartsNow, VendorId
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(tags=["me"])
@@ -44,7 +44,7 @@ class Notice(Shown):
     sentence: str
 
 
-class Me(BaseModel):
+class Me(Shown):
     """Who is asking. `csrf_token` is for the browser's session only; `factor_at` is this session's or token's.
 
     `signed_in_until`: when it ends by itself; null where only the token itself says so.
@@ -54,7 +54,7 @@ class Me(BaseModel):
     id: str
     name: str
     email: str
-    vendor: str | None
+    vendor: VendorId
     status: str
     roles: list[str]
     how: str
@@ -141,22 +141,14 @@ def _me(parts: Parts, found: Found) -> Me:
     with parts.database.transaction() as tx:
         email = _email(tx, caller.id)
         told = notices.for_caller(tx, caller, found.now)
-    return Me(
-        subject=caller.subject,
-        id=caller.id,
-        name=caller.name,
+    return Me.of(
+        caller,
         email=email,
-        vendor=caller.vendor_id,
         status=found.status,
         roles=sorted(caller.roles),
-        how=caller.how,
-        signed_in_at=caller.signed_in_at,
         signed_in_until=found.ends_at,
-        factor_at=caller.factor_at,
-        factor_method=caller.factor_method,
-        factor_enrolled=caller.factor_enrolled,
         csrf_token=found.csrf_token or None,
-        notices=[Notice.model_validate(item) for item in told],
+        notices=told,
     )
 
 

@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from broker.base.paging import Page
+from broker.base.paging import Page, Whole
 from broker.models import Delivery, NoticeChannel
 from broker.notices import channels
 from broker.notices.channels import NewChannel
-from broker.web.api.common import CallerNow, FreshCaller, Name, PartsNow, WindowNow
+from broker.web.api.common import FreshCaller, Name, PartsNow, WindowNow
 from broker.web.api.verbs import At, verb
 from broker.web.validation import Shown, Strict
 
@@ -36,13 +36,6 @@ class ChannelBound(ChannelShown):
     """A channel just bound. `secret`: what its webhooks are signed with, shown this once; empty for chats."""
 
     secret: str
-
-
-class Channels(BaseModel):
-    """The channels in use."""
-
-    items: list[ChannelShown]
-    next_cursor: None = None
 
 
 class ChannelBody(Strict):
@@ -82,17 +75,16 @@ class DeliveryShown(Shown):
     ended_at: datetime | None
 
 
-@router.get("/notice-channels", operation_id="list_notice_channels")
-def list_notice_channels(caller: CallerNow, parts: PartsNow) -> Channels:
+@verb(router, "GET", "/notice-channels", Whole[ChannelShown])
+def list_notice_channels(at: At) -> Whole[NoticeChannel]:
     """The channels in use. For admins and auditors."""
-    with parts.database.transaction() as tx:
-        return Channels(items=[ChannelShown.model_validate(item) for item in channels.list_channels(tx, caller)])
+    return Whole(items=list(channels.list_channels(at.tx, at.caller)))
 
 
 @router.post("/notice-channels", operation_id="bind_notice_channel", status_code=201)
 def bind_notice_channel(body: ChannelBody, caller: FreshCaller, parts: PartsNow) -> ChannelBound:
     """Bind a channel. Its target is never shown again, its secret only in this answer. For admins."""
-    bound = channels.bind(parts, caller, NewChannel(body.kind, body.name, body.target, body.topics))
+    bound = channels.bind(parts, caller, NewChannel(**body.model_dump()))
     return ChannelBound.of(bound.channel, secret=bound.secret)
 
 

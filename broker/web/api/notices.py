@@ -8,13 +8,13 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from broker.base.database import now as clock
 from broker.base.errors import Invalid
 from broker.base.ids import is_id
 from broker.notices import choices
 from broker.notices.choices import NoticePreferences
 from broker.runtime.parts import Parts
-from broker.web.api.common import CallerNow, Id, PartsNow, WindowNow
+from broker.web.api.common import Id, WindowNow
+from broker.web.api.verbs import At, verb
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/notices", tags=["notices"])
@@ -33,7 +33,7 @@ class NoticeShown(Shown):
     read_at: datetime | None
 
 
-class Notices(BaseModel):
+class Notices(Shown):
     """A page of them, and how many are unread (counted up to 100)."""
 
     items: list[NoticeShown]
@@ -53,7 +53,7 @@ class Unread(BaseModel):
     unread: int
 
 
-class TopicShown(BaseModel):
+class TopicShown(Shown):
     """A topic and what is chosen: `now`, `digest` or `off`. `mandatory`: it always comes at once."""
 
     name: str
@@ -63,7 +63,7 @@ class TopicShown(BaseModel):
     choice: str
 
 
-class ChoicesShown(BaseModel):
+class ChoicesShown(Shown):
     """What you chose. `address`: where mails go; empty: nowhere. `mails`: whether this installation sends any."""
 
     address: str
@@ -87,50 +87,36 @@ class ChoicesBody(Strict):
     )
 
 
-@router.get("", operation_id="list_notices")
-def list_notices(caller: CallerNow, parts: PartsNow, window: WindowNow) -> Notices:
+@verb(router, "GET", "", Notices)
+def list_notices(at: At, window: WindowNow) -> Notices:
     """What you were told, newest first, whether it was mailed or not."""
-    with parts.database.transaction() as tx:
-        found = choices.list_notices(tx, caller, window)
-        items = [NoticeShown.model_validate(item) for item in found.items]
-        return Notices(items=items, next_cursor=found.next_cursor, unread=choices.unread(tx, caller.id))
+    return Notices.of(choices.list_notices(at.tx, at.caller, window), unread=choices.unread(at.tx, at.caller.id))
 
 
-@router.post("/read", operation_id="read_notices")
-def read_notices(body: ReadBody, caller: CallerNow, parts: PartsNow) -> Unread:
+@verb(router, "POST", "/read", Unread)
+def read_notices(at: At, body: ReadBody) -> Unread:
     """Mark as read all up to one; doing it again changes nothing."""
     if not is_id(body.up_to):
         raise Invalid("This is not an id.", field="/up_to")
-    with parts.database.transaction() as tx:
-        choices.mark_read(tx, caller, clock(tx), up_to=body.up_to)
-        return Unread(unread=choices.unread(tx, caller.id))
+    choices.mark_read(at.tx, at.caller, at.now, up_to=body.up_to)
+    return Unread(unread=choices.unread(at.tx, at.caller.id))
 
 
-@router.get("/choices", operation_id="show_notice_choices")
-def show_notice_choices(caller: CallerNow, parts: PartsNow) -> ChoicesShown:
+@verb(router, "GET", "/choices", ChoicesShown)
+def show_notice_choices(at: At) -> ChoicesShown:
     """Which notices are mailed to you, when, and where to."""
-    with parts.database.transaction() as tx:
-        return _shown(parts, choices.preferences(tx, caller))
+    return _shown(at.parts, choices.preferences(at.tx, at.caller))
 
 
-@router.post("/choices", operation_id="change_notice_choices")
-def change_notice_choices(body: ChoicesBody, caller: CallerNow, parts: PartsNow) -> ChoicesShown:
+@verb(router, "POST", "/choices", ChoicesShown)
+def change_notice_choices(at: At, body: ChoicesBody) -> ChoicesShown:
     """Choose for each topic: at once, in a digest once a day, or not by mail."""
-    with parts.database.transaction() as tx:
-        held = choices.preferences(tx, caller)
-        hour = held.digest_hour if body.digest_hour is None else body.digest_hour
-        zone = held.digest_zone if body.digest_zone is None else body.digest_zone
-        return _shown(parts, choices.set_preferences(tx, caller, body.topics, clock(tx), hour=hour, zone=zone))
+    held = choices.preferences(at.tx, at.caller)
+    hour = held.digest_hour if body.digest_hour is None else body.digest_hour
+    zone = held.digest_zone if body.digest_zone is None else body.digest_zone
+    return _shown(at.parts, choices.set_preferences(at.tx, at.caller, body.topics, at.now, hour=hour, zone=zone))
 
 
 def _shown(parts: Parts, held: NoticePreferences) -> ChoicesShown:
-    return ChoicesShown(
-        address=held.address,
-        mails=parts.settings.smtp_host is not None,
-        digest_hour=held.digest_hour,
-        digest_zone=held.digest_zone,
-        topics=[
-            TopicShown(name=topic.name, title=topic.title, about=topic.about, mandatory=topic.mandatory, choice=choice)
-            for topic, choice in held.topics
-        ],
-    )
+    topics = [TopicShown.of(topic, choice=choice) for topic, choice in held.topics]
+    return ChoicesShown.of(held, mails=parts.settings.smtp_host is not None, topics=topics)

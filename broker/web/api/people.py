@@ -22,7 +22,6 @@ from broker.web.api.common import FreshCaller, PartsNow, Reason, VendorId
 from broker.web.api.reading import File, add_list, add_show
 from broker.web.api.suspensions import SuspendBody, Suspended, suspend
 from broker.web.api.verbs import At, verb
-from broker.web.proposed import lifetime_of
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/people", tags=["people"])
@@ -159,8 +158,7 @@ def resume_person(at: At, person_id: str, body: Reason) -> PersonShown:
 @verb(router, "POST", "/{person_id}/roles", PersonShown, status=201, fresh=True, proposes=RoleProposed)
 def give_role(at: At, person_id: str, body: RoleBody) -> PersonShown | Proposal:
     """Give a role: `lead` to a vendor's person at once, `admin` and `auditor` once a second admin agrees."""
-    lifetime = lifetime_of(at.parts)
-    waiting = people.give_role(at.tx, at.caller, person_id, body.role, at.now, lifetime=lifetime)
+    waiting = people.give_role(at.tx, at.caller, person_id, body.role, at.now, lifetime=at.lifetime)
     return waiting or _one(at, PEOPLE.one(at.tx, at.caller, person_id))
 
 

@@ -11,10 +11,10 @@ from sqlalchemy import select
 
 from broker.base.database import Transaction
 from broker.identity.caller import Caller
-from broker.models import Dataset, Grant, Request
+from broker.models import Grant, Request
 from broker.registry.naming import names_of
 from broker.requests.approving import Narrowing
-from broker.requests.dossier import Dossier
+from broker.requests.dossier import Dossier, History
 from broker.requests.requests import LONGEST_PERIOD, SHORTEST_PERIOD, NewRequest, may_remind_from, undecidable, untended
 from broker.web.api.common import Id, Prose
 from broker.web.api.dataset_shapes import SliceShown, slice_shown
@@ -38,7 +38,7 @@ class GrantedShown(Shown):
 
     ends_at: datetime
     period: int
-    slice: str | None
+    slice: Annotated[str | None, Field(validation_alias="slice_name")]
     max_lifetime: int | None
     less: list[str]
 
@@ -55,11 +55,11 @@ class RequestShown(Shown):
     state: str
     person: Named
     for_person: Named | None
-    team: str | None
-    service: str | None
+    team: Annotated[str | None, Field(validation_alias="team_id")]
+    service: Annotated[str | None, Field(validation_alias="service_id")]
     dataset: str
     role: str
-    slice: str | None
+    slice: Annotated[str | None, Field(validation_alias="slice_name")]
     purpose: str
     period: int
     until: datetime | None
@@ -90,15 +90,6 @@ class HolderShown(Shown):
     people: list[str]
 
 
-class HistoryShown(Shown):
-    """What was before."""
-
-    earlier_grants: int
-    earlier_refusals: int
-    leases_in_90_days: int
-    grants_at_vendor: int
-
-
 class Facts(Shown):
     """What an approver needs to see, in order. Quote `digest` when approving.
 
@@ -119,9 +110,9 @@ class Facts(Shown):
     rules: list[str]
     unmet_now: list[dict[str, Any]]
     lasting: list[dict[str, Any]]
-    history: HistoryShown
+    history: History
     endings: dict[str, EndingShown]
-    policy_revision: int | None
+    policy_revision: Annotated[int | None, Field(validation_alias="revision")]
     digest: str
     may_decide: bool
     why_not: str | None
@@ -163,16 +154,8 @@ class RequestBody(Strict):
 
     def new(self) -> NewRequest:
         """As the registry takes it."""
-        return NewRequest(
-            dataset=self.dataset,
-            role=self.role,
-            purpose=self.purpose,
-            period=self.period,
-            slice=self.slice,
-            team_id=self.team,
-            service_id=self.service,
-            person_id=self.person,
-        )
+        renamed = {f"{name}_id": getattr(self, name) for name in ("person", "team", "service")}
+        return NewRequest(**self.model_dump(exclude={"person", "team", "service"}), **renamed)
 
 
 class ApprovalBody(Strict):
@@ -190,91 +173,60 @@ class ApprovalBody(Strict):
 
 def shown(tx: Transaction, caller: Caller, items: Sequence[Request]) -> list[RequestShown]:
     """Requests, with the names they refer to; who decided is named to the organisation's people only."""
-    inside = caller.vendor_id is None
-    return [RequestShown.model_validate(values) for values in _values(tx, items, inside=inside)]
+    named = {id_ for item in items for id_ in (item.person_id, item.for_person_id, item.decided_by, item.dataset_id)}
+    names = names_of(tx, filter(None, named))
+    pending = [item for item in items if item.state == "pending"]
+    left = untended(tx, {item.dataset_id for item in pending})
+    stuck = undecidable(tx, {item.id for item in pending})
+    made = tx.scalars(select(Grant).where(Grant.request_id.in_({item.id for item in items})))
+    grants = {grant.request_id: grant for grant in made}
+
+    def person(id_: str | None) -> Named | None:
+        return Named(id=id_, name=names[id_]) if id_ else None
+
+    return [
+        RequestShown.of(
+            item,
+            person=person(item.person_id),
+            for_person=person(item.for_person_id),
+            dataset=names[item.dataset_id],
+            remind_from=may_remind_from(item),
+            decided_by=person(item.decided_by) if caller.vendor_id is None else None,
+            waits_for=_waits_for(item, left, stuck),
+            grant=grant.id if (grant := grants.get(item.id)) else None,
+            granted=_granted(item, grant) if grant else None,
+        )
+        for item in items
+    ]
 
 
-def full(tx: Transaction, item: Request, beside: Dossier | None) -> RequestFull:
+def full(tx: Transaction, caller: Caller, item: Request, beside: Dossier | None) -> RequestFull:
     """One request, with the facts beside it where the reader may see them."""
-    facts = facts_shown(beside) if beside is not None else None
-    inside = beside is not None
-    return RequestFull.model_validate({**_values(tx, [item], inside=inside)[0], "facts": facts})
+    found = shown(tx, caller, [item])[0]
+    return RequestFull(**found.model_dump(), facts=facts_shown(beside) if beside else None)
 
 
 def facts_shown(beside: Dossier) -> Facts:
     """The facts beside a request."""
     vendor = beside.vendor
-    return Facts(
+    return Facts.of(
+        beside,
         person_status=beside.person.status,
         issuer=beside.person.issuer,
         vendor=vendor.id if vendor else None,
         vendor_name=vendor.name if vendor else None,
         vendor_status=vendor.status if vendor else None,
-        holder=HolderShown.model_validate(beside.holder),
         labels=beside.dataset.labels,
         retention_until=beside.dataset.retention_until,
         slices=[
             SliceOpened(**slice_shown(item, binding=True).model_dump(), role_may=list(beside.doing[item.name]))
             for item in beside.slices
         ],
-        longest_period=beside.longest_period,
-        longest_lifetime=beside.longest_lifetime,
-        rules=list(beside.rules),
         unmet_now=[reason_shown(reason) for reason in beside.unmet_now],
         lasting=[reason_shown(reason) for reason in beside.lasting],
-        history=HistoryShown.model_validate(beside.history),
-        endings={kind: EndingShown.model_validate(ending) for kind, ending in beside.endings.items()},
-        policy_revision=beside.revision,
-        digest=beside.digest,
         may_decide=beside.refusal is None,
         why_not=beside.refusal.detail if beside.refusal else None,
-        owner_suspended=beside.owner_suspended,
-        somebody_may_decide=beside.somebody_may_decide,
     )
-
-
-def _decider(item: Request, people: dict[str, str]) -> dict[str, str] | None:
-    return {"id": item.decided_by, "name": people[item.decided_by]} if item.decided_by else None
-
-
-def _for(item: Request, people: dict[str, str]) -> dict[str, str] | None:
-    return {"id": item.for_person_id, "name": people[item.for_person_id]} if item.for_person_id else None
-
-
-def _values(tx: Transaction, items: Sequence[Request], *, inside: bool) -> list[dict[str, Any]]:
-    ids = {id_ for item in items for id_ in (item.person_id, item.for_person_id, item.decided_by) if id_}
-    people = names_of(tx, ids)
-    slugs = dict(_pairs(tx, select(Dataset.id, Dataset.slug).where(Dataset.id.in_({i.dataset_id for i in items}))))
-    left = untended(tx, {item.dataset_id for item in items if item.state == "pending"})
-    stuck = undecidable(tx, {item.id for item in items if item.state == "pending"})
-    made = tx.scalars(select(Grant).where(Grant.request_id.in_({i.id for i in items})))
-    grants = {grant.request_id: grant for grant in made}
-    return [
-        {
-            "id": item.id,
-            "state": item.state,
-            "person": {"id": item.person_id, "name": people[item.person_id]},
-            "for_person": _for(item, people),
-            "team": item.team_id,
-            "service": item.service_id,
-            "dataset": slugs[item.dataset_id],
-            "role": item.role,
-            "slice": item.slice_name,
-            "purpose": item.purpose,
-            "period": item.period,
-            "until": item.until,
-            "created_at": item.created_at,
-            "lapses_at": item.lapses_at,
-            "remind_from": may_remind_from(item),
-            "decided_at": item.decided_at,
-            "decided_by": _decider(item, people) if inside else None,
-            "decision_reason": item.decision_reason,
-            "waits_for": _waits_for(item, left, stuck),
-            "grant": grants[item.id].id if item.id in grants else None,
-            "granted": _granted(item, grants[item.id]) if item.id in grants else None,
-        }
-        for item in items
-    ]
 
 
 def _waits_for(item: Request, left: set[str], stuck: set[str]) -> str | None:
@@ -283,7 +235,7 @@ def _waits_for(item: Request, left: set[str], stuck: set[str]) -> str | None:
     return "admin" if item.dataset_id in left else "nobody" if item.id in stuck else "owner"
 
 
-def _granted(item: Request, grant: Grant) -> dict[str, Any]:
+def _granted(item: Request, grant: Grant) -> GrantedShown:
     """What came of a request; a grant never lasts beyond `until`, nor is that shorter than was asked for."""
     period = int((grant.ends_at - grant.starts_at).total_seconds())
     wanted = min(filter(None, (grant.starts_at + timedelta(seconds=item.period), item.until)))
@@ -292,14 +244,4 @@ def _granted(item: Request, grant: Grant) -> dict[str, Any]:
         "slice": grant.slice_name != item.slice_name,
         "lifetime": grant.max_lifetime is not None,
     }
-    return {
-        "ends_at": grant.ends_at,
-        "period": period,
-        "slice": grant.slice_name,
-        "max_lifetime": grant.max_lifetime,
-        "less": [name for name, is_less in less.items() if is_less],
-    }
-
-
-def _pairs(tx: Transaction, query: Any) -> list[tuple[str, str]]:
-    return [(str(key), str(value)) for key, value in tx.execute(query)]
+    return GrantedShown.of(grant, period=period, less=[name for name, is_less in less.items() if is_less])

@@ -23,7 +23,7 @@ def _one(at: At, found: Request) -> RequestShown:
 
 def _full(at: At, found: Request) -> RequestFull:
     beside = dossier(at.parts, at.tx, at.caller, found, at.now) if at.caller.vendor_id is None else None
-    return full(at.tx, found, beside)
+    return full(at.tx, at.caller, found, beside)
 
 
 add_list(

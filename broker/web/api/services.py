@@ -13,7 +13,7 @@ from broker.registry.services import SERVICES
 from broker.web.api.common import Ended, Id, Name, Reason, VendorId
 from broker.web.api.reading import add_list
 from broker.web.api.verbs import At, verb
-from broker.web.proposed import Proposed, lifetime_of
+from broker.web.proposed import Proposed
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/services", tags=["services"])
@@ -58,8 +58,7 @@ def rotate_service_secret(at: At, service_id: str) -> ServiceSecret | Proposal:
     An admin, where the service holds grants or is asked for some, first waits for the owner or a second admin (202).
     Sent again within an hour of their agreeing, it is done.
     """
-    lifetime = lifetime_of(at.parts)
-    rotated = services.rotate_secret(at.tx, at.caller, service_id, at.now, lifetime=lifetime)
+    rotated = services.rotate_secret(at.tx, at.caller, service_id, at.now, lifetime=at.lifetime)
     return rotated if isinstance(rotated, Proposal) else _with_secret(*rotated)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -13,34 +12,17 @@ from starlette.responses import Response
 from broker.base.database import now as clock
 from broker.identity import sessions
 from broker.identity.http import SESSION_COOKIE, drop_cookie
+from broker.identity.sessions import SignIn
 from broker.web.api.common import PartsNow
 from broker.web.api.me import PersonFound
-from broker.web.validation import Shown
 
 router = APIRouter(prefix="/sessions", tags=["me"])
-
-
-class SessionShown(Shown):
-    """A live session or API token; `sort` is `browser` or `command line`, `current` is the one that asks.
-
-    `allowed_by`: the session through which a command line was signed in.
-    """
-
-    id: str
-    sort: str
-    client: str
-    created_at: datetime
-    last_seen_at: datetime
-    expires_at: datetime
-    factor_at: datetime | None
-    current: bool
-    allowed_by: str | None
 
 
 class Sessions(BaseModel):
     """All of them; there is no second page."""
 
-    items: list[SessionShown]
+    items: list[SignIn]
     next_cursor: str | None = None
 
 
@@ -49,7 +31,7 @@ def list_sessions(found: PersonFound, parts: PartsNow) -> Sessions:
     """Where you are signed in, newest first."""
     with parts.database.transaction() as tx:
         held = sessions.list_sign_ins(tx, found.caller, found.now)
-    return Sessions(items=[SessionShown.model_validate(item) for item in held])
+    return Sessions(items=held)
 
 
 @router.delete("/{session_id}", operation_id="end_session", status_code=204)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import Annotated, Literal
+from datetime import datetime
+from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -15,12 +15,14 @@ from broker.base.errors import Invalid
 from broker.identity import login, source_check, source_failures, sources
 from broker.identity.oidc import Client
 from broker.identity.permissions import require_admin
+from broker.identity.source_check import Finding
 from broker.identity.sources import SOURCES
 from broker.models import Proposal, SignInSource
 from broker.registry import proposals, vendors
 from broker.web.api.common import CallerNow, FreshCaller, Id, Name, PartsNow, VendorId
 from broker.web.api.reading import add_list
-from broker.web.api.verbs import At
+from broker.web.api.verbs import At, verb
+from broker.web.proposed import lifetime_of
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/sources", tags=["sources"])
@@ -54,20 +56,12 @@ class SourceShown(Shown):
     last_failure: Failure | None
 
 
-class FindingShown(Shown):
-    """One thing that was tried."""
-
-    what: Literal["discovery", "keys", "client", "userinfo"]
-    ok: bool
-    told: str
-
-
 class Checked(BaseModel):
     """What a provider answered just now. `ok`: nothing stands in the way of signing in."""
 
     id: str
     ok: bool
-    findings: list[FindingShown]
+    findings: list[Finding]
 
 
 class SourceBody(Strict):
@@ -149,22 +143,9 @@ def propose_source(body: SourceBody, caller: FreshCaller, parts: PartsNow) -> Pr
     secret = body.client_secret
     details["wrapped_client_secret"] = sources.wrap_client_secret(parts.vault, source_id, secret) if secret else None
     with parts.database.transaction() as tx:
-        lifetime = timedelta(seconds=parts.settings.proposal_lifetime)
+        lifetime = lifetime_of(parts)
         made = proposals.propose(tx, "bind_source", source_id, details, caller, clock(tx), lifetime=lifetime)
-    return _proposed(made)
-
-
-@router.post("/{source_id}/trust-mfa", operation_id="propose_trust_mfa", status_code=202)
-def propose_trust_mfa(source_id: str, body: MfaBody, caller: FreshCaller, parts: PartsNow) -> Proposed:
-    """Propose to count this source's own second factor when it answers one of these values. For admins."""
-    require_admin(caller)
-    values = [_plain(value, f"/values/{at}") for at, value in enumerate(body.values)]
-    with parts.database.transaction() as tx:
-        sources.active(tx, source_id)
-        lifetime = timedelta(seconds=parts.settings.proposal_lifetime)
-        details = {"source_id": source_id, "mfa_values": values}
-        made = proposals.propose(tx, "trust_source_mfa", source_id, details, caller, clock(tx), lifetime=lifetime)
-    return _proposed(made)
+    return Proposed.model_validate(made)
 
 
 @router.post("/{source_id}/check", operation_id="check_source")
@@ -174,22 +155,26 @@ def check_source(source_id: str, caller: CallerNow, parts: PartsNow) -> Checked:
     with parts.database.transaction() as tx:
         source = sources.active(tx, source_id)
     found = source_check.check(parts.settings, login.client_of(parts, source))
-    shown = [FindingShown.model_validate(finding) for finding in found]
-    return Checked(id=source.id, ok=all(finding.ok for finding in found), findings=shown)
+    return Checked(id=source.id, ok=all(finding.ok for finding in found), findings=list(found))
 
 
-@router.post("/{source_id}/disable", operation_id="disable_source", status_code=204)
-def disable_source(source_id: str, caller: CallerNow, parts: PartsNow) -> None:
+@verb(router, "POST", "/{source_id}/trust-mfa", Proposed, status=202, fresh=True)
+def propose_trust_mfa(at: At, source_id: str, body: MfaBody) -> Proposal:
+    """Propose to count this source's own second factor when it answers one of these values. For admins."""
+    require_admin(at.caller)
+    values = [_plain(value, f"/values/{place}") for place, value in enumerate(body.values)]
+    sources.active(at.tx, source_id)
+    details = {"source_id": source_id, "mfa_values": values}
+    return proposals.propose(at.tx, "trust_source_mfa", source_id, details, at.caller, at.now, lifetime=at.lifetime)
+
+
+@verb(router, "POST", "/{source_id}/disable", status=204)
+def disable_source(at: At, source_id: str) -> None:
     """Close a source at once and end what was signed in through it. For admins."""
-    with parts.database.transaction() as tx:
-        sources.disable(tx, caller, source_id, clock(tx))
+    sources.disable(at.tx, at.caller, source_id, at.now)
 
 
 def _plain(text: str, field: str) -> str:
     if not text.isascii() or any(character <= " " for character in text) or "\x7f" in text:
         raise Invalid("Enter plain text without spaces.", field=field)
     return text
-
-
-def _proposed(proposal: Proposal) -> Proposed:
-    return Proposed(id=proposal.id, state=proposal.state, lapses_at=proposal.lapses_at)

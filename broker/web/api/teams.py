@@ -14,7 +14,7 @@ from broker.registry.teams import TEAMS
 from broker.web.api.common import Id, Name
 from broker.web.api.reading import add_list, add_show
 from broker.web.api.verbs import At, verb
-from broker.web.proposed import Proposed, lifetime_of
+from broker.web.proposed import Proposed
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/teams", tags=["teams"])
@@ -78,8 +78,7 @@ def add_team_member(at: At, team_id: str, person_id: str) -> Proposal | None:
 
     While the team holds a grant, the owner of what was granted or another admin must agree (202).
     """
-    lifetime = lifetime_of(at.parts)
-    return teams.add_member(at.tx, at.caller, team_id, person_id, at.now, lifetime=lifetime)
+    return teams.add_member(at.tx, at.caller, team_id, person_id, at.now, lifetime=at.lifetime)
 
 
 @verb(router, "DELETE", "/{team_id}/members/{person_id}", LeasesEnding)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from inspect import Parameter
 from typing import Any
@@ -26,7 +26,7 @@ from broker.models import Proposal
 from broker.runtime.parts import Parts
 from broker.web.api.common import CallerNow, FreshCaller, PartsNow
 from broker.web.idempotency import KeyHeader, answer, once
-from broker.web.proposed import PROPOSED, Proposed
+from broker.web.proposed import PROPOSED, Proposed, lifetime_of
 
 Act = Callable[..., Any]
 _WAITS = "It waits for a second admin or, if it concerns datasets, for their owner."
@@ -39,6 +39,11 @@ class At:
     parts: Parts
     caller: Caller
     tx: Transaction
+
+    @property
+    def lifetime(self) -> timedelta:
+        """How long what is proposed waits for a second person."""
+        return lifetime_of(self.parts)
 
     @cached_property
     def now(self) -> datetime:

@@ -17,13 +17,13 @@ from broker.base.database import now as clock
 from broker.base.errors import Invalid
 from broker.identity.caller import Caller
 from broker.identity.permissions import require_admin
-from broker.registry import datasets, vendors
+from broker.registry import datasets, people, vendors
 from broker.revocation.counts import What
 from broker.suspensions import suspending
-from broker.web.api.people_factors import propose_factor_reset
 from broker.web.portal.acting import Setback, act, fresh, go
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
+from broker.web.proposed import lifetime_of
 
 router = APIRouter()
 _WHAT: Mapping[str, What] = {"offboard": "vendor", "retire": "dataset", "reset-factor": "person"}
@@ -56,7 +56,9 @@ def part(key: str, viewer: MemberNow, sent: Sent) -> Response:
             if name in _AT_ONCE:
                 _AT_ONCE[name](tx, viewer.caller, key, sent.get("reason", ""), clock(tx))
                 return go(viewer.request.url.path.rpartition("/")[0])
-        return go(f"/proposals/{propose_factor_reset(key, viewer.caller, viewer.parts).id}")
+            lifetime = lifetime_of(viewer.parts)
+            waiting = people.propose_factor_reset(tx, viewer.caller, key, clock(tx), lifetime=lifetime)
+            return go(f"/proposals/{waiting.id}")
 
     return act(viewer, sent, do, lambda back: _page(back, key, sent), needs=fresh)
 

@@ -142,7 +142,7 @@ def _found(viewer: Viewer, request_id: str) -> tuple[RequestFull, Dossier | None
     with viewer.parts.database.transaction() as tx:
         found = requests.request(tx, viewer.caller, request_id)
         beside = dossier(viewer.parts, tx, viewer.caller, found, clock(tx)) if viewer.inside else None
-        return full(tx, found, beside), beside
+        return full(tx, viewer.caller, found, beside), beside
 
 
 def _narrower(found: RequestFull) -> dict[str, Any]:

@@ -83,7 +83,9 @@ def change_source(source_id: str, what: str, viewer: MemberNow, sent: Sent) -> R
     def do(viewer: Viewer) -> Response:
         if what == "trust-mfa":
             body = _body(MfaBody, {"values": sent.get("values", "").split()})
-            return go(f"/proposals/{propose_trust_mfa(source_id, body, viewer.caller, viewer.parts).id}")
+            with viewer.parts.database.transaction() as tx:
+                waiting = propose_trust_mfa(At(viewer.parts, viewer.caller, tx), source_id, body)
+            return go(f"/proposals/{waiting.id}")
         if what != "disable":
             raise Invalid("There is no such action here.")
         with viewer.parts.database.transaction() as tx:

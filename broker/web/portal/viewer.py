@@ -20,7 +20,8 @@ from broker.identity.callers import Found
 from broker.identity.factors import Proof
 from broker.identity.http import check_own_form, find_caller
 from broker.identity.login import safe_path
-from broker.identity.permissions import leases_seen
+from broker.identity.nouns import declared
+from broker.identity.permissions import leases_seen, sees_everything
 from broker.models import Dataset, Delivery, Lease, PolicyInForce
 from broker.runtime.parts import Parts
 from broker.web.portal.pages import duration
@@ -39,6 +40,12 @@ class Place:
     exact: bool
 
 
+_OF_AUDITORS = ("/events", "/access-at", "/suspensions")
+# What is not among them comes last.
+_ORDER = (
+    *("/", "/datasets", "/requests", "/queue", "/leases", "/notices", "/people", "/vendors", "/proposals", "/grants"),
+    *("/why", "/teams", "/services", "/sources", "/policy", *_OF_AUDITORS, "/installation", "/settings/notices"),
+)
 # More would push a page's beginning down on a small screen; the rest is one press away.
 MOST_PLACES = 8
 
@@ -94,23 +101,20 @@ class Viewer:
         """The navigation, as far as they have use for it."""
         if self.found.status != "active":
             return []
-        here = self.request.url.path
-        admin, auditor = self.caller.is_admin, self.caller.is_auditor and not self.caller.is_admin
-        lead = "lead" in self.caller.roles
-        places = [("/", "Home")]
-        places += [("/events", "Events"), ("/access-at", "Past access"), ("/suspensions", "Suspensions")] * auditor
-        places += [("/datasets", "Datasets"), ("/requests", "Requests")]
-        places += [("/queue", "Queue")] * self.inside
-        places += [("/leases", "Leases"), ("/notices", "Notices (unread)" if self.unread else "Notices")]
-        places += [("/people", "People")] * (admin or lead)
-        places += [("/vendors", "Vendors"), ("/proposals", "Proposals")] * admin
-        places += [("/proposals", "Proposals")] * (self.owns and not admin)
-        places += [("/grants", "Grants"), ("/why", "Explain a decision")] * self.inside
-        places += [("/teams", "Teams")] * (admin or lead) + [("/services", "Services")] * (admin or lead or auditor)
-        places += [("/sources", "Sign-in sources"), ("/policy", "Policy")] * (admin or auditor)
-        places += [("/events", "Events"), ("/access-at", "Past access"), ("/suspensions", "Suspensions")] * admin
-        places += [("/installation", "Installation"), ("/settings/notices", "Channels")] * (admin or auditor)
-        return [Place(href, name, _within(here, href), here == href) for href, name in places]
+        here, caller = self.request.url.path, self.caller
+        places = {f"/{noun.plural}": noun.menu.title for noun in declared() if noun.menu and noun.menu.for_(caller)}
+        places |= {"/": "Home", "/notices": "Notices (unread)" if self.unread else "Notices"}
+        if self.inside:
+            places |= {"/queue": "Queue", "/why": "Explain a decision"}
+        if self.owns:
+            places["/proposals"] = "Proposals"
+        if sees_everything(caller):
+            places |= {"/policy": "Policy", "/events": "Events", "/access-at": "Past access"}
+            places |= {"/installation": "Installation", "/settings/notices": "Channels"}
+        order = _ORDER if caller.is_admin else ("/", *_OF_AUDITORS, *_ORDER)
+        known = {href: order.index(href) for href in places if href in order}
+        in_order = sorted(places, key=lambda href: known.get(href, len(order)))
+        return [Place(href, places[href], _within(here, href), here == href) for href in in_order]
 
     @property
     def idle_seconds(self) -> int:
