@@ -21,13 +21,10 @@ NOT_ASKED = {
     # Seeds an example with one slice of each.
     "embedded": "the example has some of each",
     "migrations": "what was recorded keeps its name",
-    # Set-up of connections, and what clients do: they have folders of their own to move into.
-    "operator": "the operator's commands name what they connect",
-    "cli": "the command line opens each kind's own tool",
     "static": "no code of ours",
 }
 # Libraries and constants of others that are called like a kind.
-OF_OTHERS = {"base/tls_reasons.py", "base/private_keys.py", "base/settings.py"}
+OF_OTHERS = {"base/tls_reasons.py", "base/private_keys.py", "operator/tls.py"}
 
 
 def files() -> list[Path]:

@@ -177,7 +177,7 @@ def load_tables(stack: Stack) -> None:
 def watch_log_ins(stack: Stack) -> None:
     """Let guests into the database `data` only while a worker watches over it."""
     with psycopg.connect(stack.postgres.url("postgres", "data"), autocommit=True) as connection:
-        connection.execute((files("broker.embedded") / "watched_log_ins.sql").read_text().encode())
+        connection.execute((files("broker.kinds.postgres") / "watched_log_ins.sql").read_text().encode())
 
 
 def _load(connection: psycopg.Connection[Any], table: Table) -> None:

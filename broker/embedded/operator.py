@@ -1,23 +1,18 @@
 """The operator's hands on the embedded OpenBao: connecting what holds data, and accounts of the example provider.
 
-Uses the `guestkey-operator` identity, which no running part of the broker holds. Speaks HTTP itself, because the
-broker's own `vault.py` deliberately offers none of this.
+Uses the `guestkey-operator` identity, which no running part of the broker holds.
 """
 
 from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import requests
 
 from broker.embedded.openbao import OpenBao
 from broker.embedded.postgres import Postgres
 from broker.embedded.seaweedfs import CONNECTION, SeaweedFS
-from broker.operator.connecting.keystore import USERNAME_TEMPLATE
+from broker.keystore.operator import OperatorStore
 
 PROVIDER = "guestkey"
 _ALPHABET = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
@@ -40,47 +35,38 @@ class MadeAccount:
     password: str = field(repr=False)
 
 
-class Operator:
+class Operator(OperatorStore):
     """A log-in of the operator identity."""
 
     def __init__(self, bao: OpenBao) -> None:
-        self._bao = bao
-        self._token = ""
-        secret_id = bao.secret_id_file("guestkey-operator").read_text()
-        login = self._call("POST", "auth/approle/login", {"role_id": "guestkey-operator", "secret_id": secret_id})
-        self._token = login["auth"]["client_token"]
+        super().__init__(bao.address, None)
+        self._address = bao.address
+        self._log_in(bao.secret_id_file("guestkey-operator").read_text())
 
     def connect_database(self, postgres: Postgres, name: str = "data") -> None:
         """Connect a server's `data`: the minter's password becomes OpenBao's alone, the others go to its store."""
-        self._call(
-            "POST",
-            f"database/config/{name}",
-            {
-                "plugin_name": "postgresql-database-plugin",
-                "allowed_roles": ["gk-*"],
-                "connection_url": "postgresql://{{username}}:{{password}}@127.0.0.1:"
-                f"{postgres.port}/data?sslmode=disable",
-                "username": "guestkey_minter",
-                "password": postgres.passwords["minter"],
-                "password_authentication": "scram-sha-256",
-                "username_template": USERNAME_TEMPLATE,
-                "max_open_connections": 8,
-            },
-        )
-        self._call("POST", f"database/rotate-root/{name}", {})
+        plugin = {
+            "plugin_name": "postgresql-database-plugin",
+            "connection_url": f"postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{postgres.port}/data?sslmode=disable",
+            "username": "guestkey_minter",
+            "password": postgres.passwords["minter"],
+            "password_authentication": "scram-sha-256",
+        }
+        self.configure(name, plugin)
+        self.rotate(name)
         for login in ("registrar", "watch"):
             self.let_in(name, login, postgres.url(login, "data"))
 
     def let_in(self, connection: str, login: str, url: str) -> None:
         """Tell the key store how the broker logs in to a connection, as its registrar or watch."""
-        self._call("POST", f"guestkey/data/connections/{connection}/{login}", {"data": {"url": url}})
+        self.keep(f"{connection}/{login}", {"url": url})
 
     def connect_store(self, store: SeaweedFS) -> None:
         """Connect the object store: the two long-term keys go to OpenBao's store."""
         for identity in ("issuer", "ender"):
             key = store.key(identity)
             kept = {"access_key_id": key.access_key_id, "secret_access_key": key.secret_access_key}
-            self._call("POST", f"guestkey/data/connections/{CONNECTION}/s3-{identity}", {"data": kept})
+            self.keep(f"{CONNECTION}/s3-{identity}", kept)
 
     def rotate_key(self, name: str) -> None:
         """Give a transit key a new version; older ones go on decrypting and verifying."""
@@ -110,12 +96,12 @@ class Operator:
             "POST",
             f"identity/oidc/provider/{PROVIDER}",
             {
-                "issuer": self._bao.address,
+                "issuer": self._address,
                 "allowed_client_ids": [client["client_id"]],
                 "scopes_supported": ["email", "profile"],
             },
         )
-        issuer = f"{self._bao.address}/v1/identity/oidc/provider/{PROVIDER}"
+        issuer = f"{self._address}/v1/identity/oidc/provider/{PROVIDER}"
         return OidcClient(issuer, client["client_id"], client["client_secret"])
 
     def set_password(self, username: str) -> str:
@@ -144,13 +130,6 @@ class Operator:
     def _scope(self, name: str, template: str) -> None:
         encoded = base64.b64encode(template.encode()).decode()
         self._call("POST", f"identity/oidc/scope/{name}", {"template": encoded})
-
-    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        headers = {"X-Vault-Token": self._token} if self._token else {}
-        answer = requests.request(method, f"{self._bao.address}/v1/{path}", json=body, headers=headers, timeout=10)
-        if not answer.ok:
-            raise RuntimeError(f"OpenBao refused {method} {path}: {answer.status_code} {answer.text[:300]}")
-        return answer.json() if answer.content else {}
 
 
 def _password() -> str:

@@ -15,6 +15,8 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,16 +48,18 @@ class Purpose:
 
     name: str
     database: str
-    script: str
+    script: Traversable
     logins: tuple[str, ...]
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-RECORDS = Purpose("The records' PostgreSQL", "guestkey", "records_database.sql", ("owner", "app"))
+RECORDS = Purpose(
+    "The records' PostgreSQL", "guestkey", files("broker.embedded") / "records_database.sql", ("owner", "app")
+)
 DATA = Purpose(
     "The datasets' PostgreSQL",
     "data",
-    "data_database.sql",
+    files("broker.kinds.postgres") / "data_database.sql",
     ("registrar", "minter", "watch"),
     # What only a server's settings can hold guests to: docs/guests-who-fight.md.
     {
@@ -189,7 +193,7 @@ class Postgres(children.Server):
     def _make_database(self) -> None:
         with psycopg.connect(self.url("postgres", "postgres"), autocommit=True) as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.purpose.database)))
-        text = (Path(__file__).parent / self.purpose.script).read_text()
+        text = self.purpose.script.read_text()
         passwords = {name: sql.Literal(self.passwords[name]) for name in self.purpose.logins}
         with psycopg.connect(self.url("postgres", self.purpose.database)) as connection:
             connection.execute(sql.SQL(_escape(text, self.purpose.logins)).format(**passwords))

@@ -44,7 +44,8 @@ def end_everything(
     _agreed(yes)
     _log_to_errors()
     settings = load()
-    known = [_login(text, {*settings.connections("postgres"), *settings.connections("mariadb")}) for text in logins]
+    connections = {name for kind in kinds for name in settings.connections(kind)}
+    known = [_login(text, connections) for text in logins]
     parts = Parts.build(settings, identity="ender")
     try:
         for name, url in known:

@@ -9,7 +9,7 @@ import typer
 
 from broker import migrations
 from broker.base.errors import Invalid
-from broker.operator import configuring, connect_backend, connect_s3
+from broker.operator import configuring, connect_backend
 from broker.operator.configuring import AsJson, plainly
 
 app = typer.Typer(
@@ -19,7 +19,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_show_locals=False,
 )
-connect_backend.app.command()(connect_s3.s3)
 app.add_typer(connect_backend.app, name="connect-backend")
 
 

@@ -21,7 +21,7 @@ import requests
 
 from broker.embedded import children, openbao
 from broker.embedded.postgres import binary
-from broker.operator.connecting.keystore import USERNAME_TEMPLATE
+from broker.keystore.operator import USERNAME_TEMPLATE
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -245,7 +245,7 @@ def _init_scripts(state: Path) -> Path:
     """The folder /guestkey as docker-compose.yml mounts it together."""
     scripts = state / "scripts"
     scripts.mkdir()
-    for source in ("broker/embedded/records_database.sql", "broker/embedded/data_database.sql"):
+    for source in ("broker/embedded/records_database.sql", "broker/kinds/postgres/data_database.sql"):
         (scripts / Path(source).name).symlink_to(ROOT / source)
     (scripts / "keycloak_database.sql").symlink_to(DEPLOY / "postgresql/keycloak_database.sql")
     return scripts

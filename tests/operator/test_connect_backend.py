@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from broker.base.errors import Invalid
 from broker.embedded.stack import Stack
-from broker.operator.connecting.place import OLDEST, checked
+from broker.kinds.postgres.address import OLDEST, checked
 from broker.operator.main import app
 from broker.runtime.parts import Parts
 from tests.cli.terminal import Terminal

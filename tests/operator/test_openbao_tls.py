@@ -13,7 +13,7 @@ from pydantic import HttpUrl
 from broker.base.errors import BackendDown
 from broker.base.settings import Settings
 from broker.embedded.stack import Stack
-from broker.operator.connecting.keystore import operator
+from broker.keystore.operator import operator
 from broker.runtime.parts import Parts
 from broker.web.health import check_all
 from tests.operator.conftest import command

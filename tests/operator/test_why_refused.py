@@ -7,8 +7,8 @@ import pytest
 
 from broker.base.errors import BackendDown
 from broker.embedded.children import free_port
-from broker.operator.connecting.place import Place, open_session
-from broker.operator.connecting.why_refused import LoginRefused
+from broker.kinds.postgres.address import Address, open_session
+from broker.kinds.postgres.why_refused import LoginRefused
 from tests.support.servers import Customer, customer, debian
 
 
@@ -18,7 +18,7 @@ def said(
     """What the command tells of a log-in."""
     port = int(changes.get("port", server.port))
     tls = changes.get("tls", "verify-full")
-    place = Place("warehouse", host, port, dbname, tls, None if tls == "disable" else server.ca_file)
+    place = Address("warehouse", host, port, dbname, tls, None if tls == "disable" else server.ca_file)
     with pytest.raises((LoginRefused, BackendDown)) as refused:
         open_session(place, user, changes.get("password", "looks")).close()
     error = refused.value

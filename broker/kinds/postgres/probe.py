@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from broker.base.errors import BackendDown, Conflict
+from broker.keystore.operator import OperatorStore
 from broker.keystore.vault import Vault
 from broker.kinds.postgres import kind as postgres
 from broker.kinds.postgres import slices
+from broker.kinds.postgres.address import Address, open_session
 from broker.kinds.postgres.user_statements import role_definition
-from broker.operator.connecting.keystore import KeyStore
-from broker.operator.connecting.place import Place, open_session
-from broker.operator.connecting.why_refused import LoginRefused
+from broker.kinds.postgres.why_refused import LoginRefused
 
 
-def probe(store: KeyStore, setup: Vault, ender: Vault, place: Place) -> str:
+def probe(store: OperatorStore, setup: Vault, ender: Vault, place: Address) -> str:
     """Walk the whole way of a lease, with a group and a user that can see nothing. Returns the name it had.
 
     What a probe that died half-way left behind ends by itself within a minute, and is taken away first.
@@ -41,7 +41,7 @@ def probe(store: KeyStore, setup: Vault, ender: Vault, place: Place) -> str:
 _PROBE_USER = "gk_approle"
 
 
-def _log_in(place: Place, user: str, password: str) -> None:
+def _log_in(place: Address, user: str, password: str) -> None:
     try:
         open_session(place, user, password).close()
     except LoginRefused as error:

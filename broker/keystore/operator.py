@@ -1,4 +1,4 @@
-"""The operator's identity at OpenBao, for connecting databases. No running part of the broker holds it.
+"""The operator's identity at OpenBao, for connecting what holds data. No running part of the broker holds it.
 
 Speaks HTTP itself: `broker.keystore.vault` deliberately offers the running broker none of this.
 """
@@ -15,7 +15,6 @@ import requests
 
 from broker.base.errors import BackendDown, Conflict, Invalid
 from broker.keystore.responses import why_down
-from broker.operator.connecting.place import Place
 
 ROLE_ID = "guestkey-operator"
 # Names of guests' users carry the lease: OpenBao takes them from the display name of the lease's own token.
@@ -26,7 +25,7 @@ _SECONDS = 15
 
 
 @dataclass(frozen=True, slots=True)
-class Credential:
+class MintedUser:
     """A database user that OpenBao made."""
 
     username: str
@@ -34,7 +33,7 @@ class Credential:
     lease_id: str
 
 
-class KeyStore:
+class OperatorStore:
     """A log-in of the operator identity; use `operator`."""
 
     def __init__(self, addr: str, ca_file: Path | None) -> None:
@@ -52,67 +51,41 @@ class KeyStore:
             found[str(name)] = str(config.get("data", {}).get("connection_details", {}).get("connection_url", ""))
         return found
 
-    def configure(self, place: Place, password: str) -> None:
-        """Give OpenBao the minter's login; it tries it at once.
+    def configure(self, name: str, plugin: Mapping[str, str]) -> None:
+        """Give OpenBao the login of a database that makes users; it tries it at once.
+
+        Args:
+            plugin: name, address and login, as the database engine's plugin takes them.
 
         Raises:
             Conflict: it cannot log in there.
         """
-        self._call(
-            "POST",
-            f"database/config/{place.name}",
-            {
-                "plugin_name": "postgresql-database-plugin",
-                "allowed_roles": ["gk-*"],
-                "connection_url": place.template,
-                "username": "guestkey_minter",
-                "password": password,
-                "password_authentication": "scram-sha-256",
-                "username_template": USERNAME_TEMPLATE,
-                "max_open_connections": 8,
-            },
-        )
+        shared = {"allowed_roles": ["gk-*"], "username_template": USERNAME_TEMPLATE, "max_open_connections": 8}
+        self._call("POST", f"database/config/{name}", {**shared, **plugin})
 
     def rotate(self, name: str) -> None:
         """Have OpenBao change the minter's password: from then on nobody else knows it."""
         self._call("POST", f"database/rotate-root/{name}", {})
 
-    def keep(self, place: Place, login: str, password: str) -> None:
-        """Put the address of another login into the store, where only the worker's identities read it."""
-        address = place.address(f"guestkey_{login}", password)
-        self._call("POST", f"guestkey/data/connections/{place.name}/{login}", {"data": {"url": address}})
-
-    def keep_entry(self, path: str, content: Mapping[str, str]) -> None:
+    def keep(self, path: str, content: Mapping[str, str]) -> None:
         """Put what a connection needs into the store, where only identities that must read it do."""
         self._call("POST", f"guestkey/data/connections/{path}", {"data": dict(content)})
 
-    def credential(self, role: str) -> Credential:
+    def credential(self, role: str) -> MintedUser:
         """Have a database user made."""
         answer = self._call("GET", f"database/creds/{role}")
         try:
             made = answer["data"]
-            return Credential(str(made["username"]), str(made["password"]), str(answer["lease_id"]))
+            return MintedUser(str(made["username"]), str(made["password"]), str(answer["lease_id"]))
         except (TypeError, KeyError) as error:
             raise BackendDown("The key store answered without a database user.", backend="openbao") from error
 
-    def ssh_authority(self) -> str:
-        """The public key of the SSH authority, `<type> <base64>`.
+    def known(self, path: str, *keys: str) -> str:
+        """A value that the key store has since it was set up.
 
         Raises:
-            Conflict: there is none.
+            Conflict: it has none.
         """
-        return self._known("ssh/config/ca", "public_key").strip()
-
-    def ssh_lists_key(self) -> str:
-        """The public key that checks lists of revoked leases: 32 bytes in base64.
-
-        Raises:
-            Conflict: there is none.
-        """
-        newest = self._known("transit/keys/ssh-lists", "latest_version")
-        return self._known("transit/keys/ssh-lists", "keys", newest, "public_key")
-
-    def _known(self, path: str, *keys: str) -> str:
         found = (self._call("GET", path) or {}).get("data", {})
         try:
             for key in keys:
@@ -161,14 +134,14 @@ class KeyStore:
 
 
 @contextmanager
-def operator(addr: str, ca_file: Path | None, secret_id_file: Path) -> Iterator[KeyStore]:
+def operator(addr: str, ca_file: Path | None, secret_id_file: Path) -> Iterator[OperatorStore]:
     """The operator, logged in; its token is given back afterwards.
 
     Raises:
         Invalid: the secret id is wrong.
         BackendDown: OpenBao does not answer.
     """
-    store = KeyStore(addr, ca_file)
+    store = OperatorStore(addr, ca_file)
     store._log_in(secret_id_file.read_text().strip())
     try:
         yield store

@@ -15,10 +15,10 @@ from typing import Any
 
 from broker.base.errors import Conflict, Invalid
 from broker.kinds.s3.binding import S3Binding
+from broker.kinds.s3.buckets import readable, tidied
 from broker.kinds.s3.policy import Denial, denied_in, lapses, with_denied
 from broker.kinds.s3.prefix_check import SHORTEST_SESSION, folds_case, opens
 from broker.kinds.s3.store import Key, Store, StoreRefused
-from broker.operator.connecting.buckets import readable, tidied
 
 KEYS = ("aws:userid", "aws:username")
 _POLL_SECONDS = 0.25

@@ -13,8 +13,8 @@ from importlib.resources import files
 
 from psycopg import sql
 
-from broker.operator.connecting.passwords import LOGINS, Passwords
-from broker.operator.connecting.place import Session
+from broker.kinds.postgres.address import Session
+from broker.kinds.postgres.login_passwords import LOGINS, Passwords
 
 _PART = re.compile(r"^-- \[([a-z-]+)\]\n", re.MULTILINE)
 # Attributes a login of ours must have and, negated, must not have; BYPASSRLS and the like would be more than a right.
@@ -226,7 +226,7 @@ def _revokes(kind: str, names: list[str]) -> str:
 
 def _scripts(dbname: str) -> dict[str, str]:
     """The parts of the script, for the database of this name."""
-    text = (files("broker.embedded") / "data_database.sql").read_text()
+    text = (files("broker.kinds.postgres") / "data_database.sql").read_text()
     pieces = _PART.split(text)[1:]
     named = f"DATABASE {sql.Identifier(dbname).as_string()}"
     return {

@@ -19,8 +19,8 @@ import psycopg
 from broker.base.database import bounded
 from broker.base.errors import Invalid
 from broker.base.settings import is_loopback
-from broker.operator.asking import OptionMissing
-from broker.operator.connecting.why_refused import reason
+from broker.kinds.connecting import OptionMissing, checked_name
+from broker.kinds.postgres.why_refused import reason
 
 STRICT = "verify-full"
 WEAKER = ("verify-ca", "require")
@@ -28,14 +28,13 @@ NONE = "disable"
 OLDEST = 16
 _CONNECT_SECONDS = 5
 _STATEMENT_SECONDS = 20
-_NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})(?:\.[A-Za-z0-9_-]{1,63})*")
 _Bounded = bounded(_STATEMENT_SECONDS + 1)
 Session = psycopg.Connection[tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Address:
     """A database under the name slices will call it by. `ca_file` is read by this process, OpenBao and the worker."""
 
     name: str
@@ -45,7 +44,7 @@ class Place:
     tls: str = STRICT
     ca_file: Path | None = None
 
-    def address(self, user: str, password: str) -> str:
+    def url(self, user: str, password: str) -> str:
         """`postgresql://…` for libpq, everything quoted."""
         return f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@{self.tail}"
 
@@ -62,18 +61,9 @@ class Place:
         return f"{host}:{self.port}/{quote(self.dbname, safe='')}?sslmode={self.tls}{ca_file}"
 
 
-def checked_name(name: str) -> str:
-    """A connection's name, if it is one.
-
-    Raises:
-        Invalid: it is not.
-    """
-    if _NAME.fullmatch(name) is None:
-        raise Invalid("A connection's name is lower case letters, digits and -, up to 32.", field="/name")
-    return name
-
-
-def checked(name: str, host: str, port: int, dbname: str, tls: str, ca_file: Path | None, *, unsafe_tls: bool) -> Place:
+def checked(
+    name: str, host: str, port: int, dbname: str, tls: str, ca_file: Path | None, *, unsafe_tls: bool
+) -> Address:
     """A place whose every part is well-formed and whose TLS is strict, or knowingly weaker.
 
     Raises:
@@ -86,7 +76,7 @@ def checked(name: str, host: str, port: int, dbname: str, tls: str, ca_file: Pat
     if not 1 <= len(dbname.encode()) <= 63 or not dbname.isprintable() or "{" in dbname or "}" in dbname:
         raise Invalid("A database's name has 1 to 63 bytes, all of them printable, and no braces.", field="/dbname")
     _check_tls(host, tls, ca_file, unsafe_tls=unsafe_tls)
-    return Place(name, host, port, dbname, tls, None if tls in (NONE, "require") else ca_file)
+    return Address(name, host, port, dbname, tls, None if tls in (NONE, "require") else ca_file)
 
 
 def _check_tls(host: str, tls: str, ca_file: Path | None, *, unsafe_tls: bool) -> None:
@@ -130,7 +120,7 @@ def _check_tls(host: str, tls: str, ca_file: Path | None, *, unsafe_tls: bool) -
         raise Invalid(f"No certificates can be read from {ca_file}.", field="/ca_file") from error
 
 
-def open_session(place: Place, user: str, password: str) -> Session:
+def open_session(place: Address, user: str, password: str) -> Session:
     """Log in, over TLS as the place demands it.
 
     Raises:
@@ -139,7 +129,7 @@ def open_session(place: Place, user: str, password: str) -> Session:
     """
     try:
         return _Bounded.connect(
-            place.address(user, password),
+            place.url(user, password),
             connect_timeout=_CONNECT_SECONDS,
             autocommit=True,
             application_name="guestkey",

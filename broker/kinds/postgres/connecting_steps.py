@@ -1,0 +1,241 @@
+"""Connecting a database, step by step, so that each run completes what the one before left and nothing is half open.
+
+Until the minter's password is rotated everything can be run again; from then on only OpenBao knows it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psycopg
+from pydantic import PostgresDsn
+
+from broker.base.errors import BackendDown, Conflict, Invalid
+from broker.keystore.operator import OperatorStore
+from broker.kinds.connecting import Desk
+from broker.kinds.postgres import required_parts
+from broker.kinds.postgres.address import OLDEST, Address, Session, open_session
+from broker.kinds.postgres.login_passwords import LOGINS, Passwords
+from broker.kinds.postgres.probe import probe
+from broker.kinds.postgres.required_parts import Item
+from broker.kinds.postgres.sessions import watch_session
+from broker.kinds.postgres.why_refused import LoginRefused
+
+_RECORDS = """SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname = 'guestkey' AND c.relname IN ('installation', 'lease', 'event')"""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A login of the customer's that looks, and where asked mends. Never kept."""
+
+    user: str
+    password: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the operator asked for."""
+
+    address: Address
+    passwords: Passwords
+    login: Login | None = None
+    left_open: frozenset[str] = frozenset()
+    reset_logins: bool = False
+
+
+def look(asked: Asked, desk: Desk) -> list[Item]:
+    """What is there and what is missing. Without a login that gets in, everything counts as missing.
+
+    Raises:
+        Invalid, Conflict: the database must not be connected at all.
+        BackendDown: it cannot be reached, or its TLS proves nothing.
+    """
+    opened = _enter(asked, desk)
+    if opened is None:
+        return required_parts.whole(asked.address.dbname, asked.passwords)
+    session, user = opened
+    with session:
+        _unfit(session, asked.address, user, desk.settings.database_url.get_secret_value())
+        items = required_parts.check(session, asked.passwords, left_open=asked.left_open)
+    return [*items, *_resets(asked, items)]
+
+
+def mend(asked: Asked, items: list[Item]) -> list[str]:
+    """Run what is missing with the customer's login; returns what it was not allowed to, each with a reason.
+
+    Raises:
+        Invalid: no login was given.
+    """
+    if asked.login is None:
+        raise Invalid("To change the database a login is needed.", field="/user", advice="Give --user.")
+    refused = []
+    with open_session(asked.address, asked.login.user, asked.login.password) as session:
+        for item in items:
+            if not item.ok:
+                try:
+                    _run(session, item.sql)
+                except psycopg.Error as error:
+                    reason = error.diag.message_primary or type(error).__name__
+                    refused.append(f"{item.what}: {reason}")
+    return refused
+
+
+def give(asked: Asked, desk: Desk, store: OperatorStore) -> bool:
+    """Give the database to OpenBao and prove that it works. Returns whether anything was new.
+
+    Raises:
+        Conflict: the name or the server is taken, a login's password is not known, or a step did not work.
+        BackendDown: a part of it does not answer.
+    """
+    address, passwords = asked.address, asked.passwords
+    begun = _begun(address, store.connections())
+    works = {login: _lets_in(address, login, passwords) for login in LOGINS}
+    if not begun and not all(works.values()):
+        raise _unknown(passwords, [login for login in LOGINS if not works[login]])
+    if works["minter"]:
+        # Not rotated yet: this is the first time, or one that broke off.
+        plugin = {
+            "plugin_name": "postgresql-database-plugin",
+            "connection_url": address.template,
+            "username": "guestkey_minter",
+            "password": passwords.made("minter"),
+            "password_authentication": "scram-sha-256",
+        }
+        store.configure(address.name, plugin)
+        desk.say("OpenBao has logged in as the minter.")
+    for login in ("registrar", "watch"):
+        if works[login]:
+            url = address.url(f"guestkey_{login}", passwords.made(login))
+            store.keep(f"{address.name}/{login}", {"url": url})
+    if works["minter"]:
+        store.rotate(address.name)
+        desk.say("OpenBao has changed the minter's password; nobody else knows it.")
+    try:
+        user = probe(store, desk.setup(), desk.ender(), address)
+    except BackendDown as error:
+        if begun and not (works["registrar"] and works["watch"]):
+            raise Conflict(error.detail, advice="Run it again with --reset-logins.") from error
+        raise
+    desk.say(f"A probe's user, {user}, was made, logged in, was ended, and is confirmed gone.")
+    passwords.forget()
+    return any(works.values())
+
+
+def _unfit(session: Session, address: Address, user: str, records: PostgresDsn) -> None:
+    """Refuse what makes a database unfit to be connected, whatever else is right with it.
+
+    Raises:
+        Invalid: the server is too old, or the login is a superuser.
+        Conflict: these are the broker's own records.
+    """
+    version = session.info.server_version // 10000
+    if version < OLDEST:
+        raise Invalid(
+            f"This is PostgreSQL {version}; Guestkey needs {OLDEST} or newer.",
+            advice="Older versions let a guest take on a slice's role and outlive its own. Upgrade the server.",
+        )
+    row = session.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
+    if row is None or row[0]:
+        raise Invalid(
+            f"{user} is a superuser, and connecting needs none.",
+            field="/user",
+            advice="Give a login that is none. What only a superuser may do is printed for them to run.",
+        )
+    same = [host for host in records.hosts() if (host["host"], host["port"] or 5432) == (address.host, address.port)]
+    own = same and (records.path or "").lstrip("/") == address.dbname
+    if own or session.execute(_RECORDS).fetchone() is not None:
+        raise Conflict(
+            "These are the broker's own records.",
+            advice="Guests must never be able to enter that database. Connect the one that holds the datasets.",
+        )
+
+
+def _enter(asked: Asked, desk: Desk) -> tuple[Session, str] | None:
+    """A session to look with: the customer's login, or else the watch if its password is still at hand."""
+    if asked.login is not None:
+        try:
+            return open_session(asked.address, asked.login.user, asked.login.password), asked.login.user
+        except LoginRefused as error:
+            raise Invalid(str(error), field="/user", advice="Check user, password and pg_hba.conf.") from error
+    password = asked.passwords.known("watch")
+    # Also a wrong password proves host and TLS.
+    try:
+        return open_session(asked.address, "guestkey_watch", password or "not made yet"), "guestkey_watch"
+    except LoginRefused:
+        return _as_connected(asked.address, desk)
+
+
+def _as_connected(address: Address, desk: Desk) -> tuple[Session, str] | None:
+    """The watch's own session, where this very database is connected already."""
+    if desk.settings.bao_ender is None:
+        return None
+    try:
+        session = watch_session(desk.ender(), address.name)
+    except BackendDown:
+        return None
+    info = session.info
+    if (info.host, info.port, info.dbname) != (address.host, address.port, address.dbname):
+        session.close()
+        return None
+    return session, info.user
+
+
+def _resets(asked: Asked, items: list[Item]) -> list[Item]:
+    """New passwords for logins that exist and do not work, where the operator wants that."""
+    if not asked.reset_logins:
+        return []
+    there = {item.part for item in items if item.ok}
+    return [
+        Item(f"{login}-password", f"The {login}'s password is the one made here", ok=False, needed=True, sql=mended)
+        for login in LOGINS
+        if login in there and not _lets_in(asked.address, login, asked.passwords)
+        for mended in [required_parts.new_password(login, asked.passwords)]
+    ]
+
+
+def _lets_in(address: Address, login: str, passwords: Passwords) -> bool:
+    password = passwords.known(login)
+    if password is None:
+        return False
+    try:
+        open_session(address, f"guestkey_{login}", password).close()
+    except LoginRefused:
+        return False
+    return True
+
+
+def _run(session: Session, script: str) -> None:
+    with session.transaction():
+        session.execute("SET LOCAL createrole_self_grant = 'set, inherit'")
+        session.execute(script)
+
+
+def _begun(address: Address, connections: dict[str, str]) -> bool:
+    """Whether this very database is under this very name already.
+
+    Raises:
+        Conflict: the name stands for another database, or another name for one of this server.
+    """
+    here = f"@{address.tail.partition('/')[0]}/"
+    for name, url in connections.items():
+        if name == address.name:
+            if address.template.partition("?")[0] == url.partition("?")[0]:
+                continue
+            raise Conflict(
+                f"The name {name} stands for another database already.", advice="Choose another name with --name."
+            )
+        if here in url:
+            raise Conflict(
+                f"This server is connected already, as {name}.",
+                advice="Its users belong to the whole server, so one of its databases can be connected, not two.",
+            )
+    return address.name in connections
+
+
+def _unknown(passwords: Passwords, logins: list[str]) -> Conflict:
+    names = ", ".join(f"guestkey_{login}" for login in logins)
+    return Conflict(
+        f"The database does not let in {names} with the passwords in {passwords.folder}.",
+        advice="If no other Guestkey uses this server, run it again with --reset-logins: it makes new ones.",
+    )
