@@ -60,7 +60,9 @@ class Settings(BaseSettings):
         default=None, description="The same database as its owner; for `guestkey migrate` only."
     )
     database_pool_size: int = Field(default=20, ge=2, le=200, description="Connections a process keeps open.")
-    database_timeout: float = Field(default=2.0, gt=0, le=30, description="Wait for a connection, lock or statement.")
+    database_timeout: float = Field(
+        default=2.0, gt=0, le=30, description="Longest wait for a connection, lock or statement."
+    )
 
     bao_addr: HttpUrl = Field(description="OpenBao's or Vault's address.")
     bao_ca_file: FilePath | None = Field(default=None, description="CA certificate of OpenBao's TLS listener.")
@@ -70,15 +72,17 @@ class Settings(BaseSettings):
     bao_ender: BaoIdentity | None = Field(default=None, description="Worker: revokes, lists, sweeps.")
     bao_setup: BaoIdentity | None = Field(default=None, description="Worker: registers slices.")
 
-    session_idle: int = Field(default=1800, ge=60, description="A session ends after this long unused.")
-    session_lifetime: int = Field(default=28800, ge=300, description="A session ends after this long, used or not.")
-    api_token_lifetime: int = Field(default=28800, ge=300, le=28800, description="A command line's token.")
+    session_idle: int = Field(default=1800, ge=60, description="A session ends after this many seconds without use.")
+    session_lifetime: int = Field(
+        default=28800, ge=300, description="A session ends after this many seconds, used or not."
+    )
+    api_token_lifetime: int = Field(default=28800, ge=300, le=28800, description="Lifetime of a command line's token.")
     login_max_age: int = Field(default=600, ge=60, description="Oldest sign-in at the provider accepted.")
     factor_max_failures: int = Field(default=5, ge=1, le=20, description="Wrong codes before a lockout.")
     factor_lockout: int = Field(default=900, ge=1, description="How long a lockout lasts.")
-    invitation_lifetime: int = Field(default=72 * 3600, ge=300, description="A joining link's life.")
-    request_lifetime: int = Field(default=14 * 86400, ge=3600, description="An undecided request lapses.")
-    proposal_lifetime: int = Field(default=86400, ge=300, description="An act waiting for a second person lapses.")
+    invitation_lifetime: int = Field(default=72 * 3600, ge=300, description="Lifetime of an invitation link.")
+    request_lifetime: int = Field(default=14 * 86400, ge=3600, description="When an undecided request lapses.")
+    proposal_lifetime: int = Field(default=86400, ge=300, description="When an undecided proposal lapses.")
 
     max_live_leases: int = Field(default=5, ge=1, le=1000, description="Live leases per grant and person.")
     issue_deadline: float = Field(default=4.0, gt=0, le=30, description="Longest time for issuing at a backend.")
@@ -89,14 +93,16 @@ class Settings(BaseSettings):
         default=None, description="Where signed checkpoints of the log are written too; best on another machine's disk."
     )
 
-    smtp_host: str | None = Field(default=None, description="Mail server for notices; none: they stay in the portal.")
+    smtp_host: str | None = Field(
+        default=None, description="Mail server for notices; without one they are only in the portal."
+    )
     smtp_port: int = Field(default=587, ge=1, le=65535, description="Its port.")
     smtp_security: Literal["starttls", "tls", "none"] = Field(
         default="starttls", description="How the connection is encrypted; the certificate is always checked."
     )
     smtp_username: str | None = Field(default=None, description="Log-in at the mail server.")
     smtp_password: SecretStr | None = Field(default=None, description="Its password.")
-    smtp_from: str | None = Field(default=None, description="Whom mails come from: an address, or `Name <address>`.")
+    smtp_from: str | None = Field(default=None, description="Sender of mails: an address, or `Name <address>`.")
     smtp_ca_file: FilePath | None = Field(default=None, description="CA certificate of the mail server.")
     smtp_timeout: float = Field(default=10.0, gt=0, le=30, description="Longest time for one mail.")
     notice_timeout: float = Field(default=10.0, gt=0, le=30, description="Longest time for one webhook or chat call.")
@@ -108,18 +114,20 @@ class Settings(BaseSettings):
     )
 
     sign_in_networks: list[IPv4Network | IPv6Network] = Field(
-        default_factory=list, description="Inner networks that identity providers may lie in."
+        default_factory=list, description="Inner networks that identity providers may be in."
     )
     sign_in_ca_file: FilePath | None = Field(
         default=None, description="CA certificate of identity providers with one of their own."
     )
 
     trusted_proxies: list[IPv4Network | IPv6Network] = Field(
-        default_factory=list, description="Addresses whose X-Forwarded-* headers are believed."
+        default_factory=list, description="Addresses whose X-Forwarded-* headers are trusted."
     )
     body_limit: int = Field(default=256 * 1024, ge=1024, description="Longest request body, in bytes.")
     rate_limit_per_minute: int = Field(default=600, ge=1, description="Requests per caller and minute.")
-    rate_limit_anonymous_per_minute: int = Field(default=120, ge=1, description="The same without a caller.")
+    rate_limit_anonymous_per_minute: int = Field(
+        default=120, ge=1, description="Requests per address and minute without a caller."
+    )
     metrics_token: SecretStr | None = Field(default=None, description="Bearer token for /metrics; none: loopback only.")
     log_level: str = Field(default="INFO", description="Least severe level logged.")
 

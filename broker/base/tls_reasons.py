@@ -14,13 +14,13 @@ _OTHER_NAME, _OTHER_ADDRESS = 62, 64
 _SENTENCES = {
     _NOT_YET: "it is not valid yet",
     _EXPIRED: "it has expired",
-    _SELF_SIGNED: "it is signed by itself, and nobody this machine trusts vouches for it",
-    _SELF_SIGNED_ABOVE: "the authority that signed it is not one that this machine trusts",
-    _UNKNOWN_ISSUER: "nobody this machine trusts has signed it",
-    _UNKNOWN_SIGNER: "nobody this machine trusts has signed it",
+    _SELF_SIGNED: "it is self-signed, and this machine does not trust it",
+    _SELF_SIGNED_ABOVE: "this machine does not trust the authority that signed it",
+    _UNKNOWN_ISSUER: "it is not signed by a trusted authority",
+    _UNKNOWN_SIGNER: "it is not signed by a trusted authority",
     _REVOKED: "its authority has revoked it",
-    _INVALID_CA: "what signed it is no authority",
-    _PURPOSE: "it is not meant for servers",
+    _INVALID_CA: "its signer is not a certificate authority",
+    _PURPOSE: "it is not a server certificate",
     _OTHER_NAME: "it is not for {host}",
     _OTHER_ADDRESS: "it is not for {host}",
 }
@@ -50,7 +50,7 @@ def untrusted_certificate_in(error: BaseException | None) -> ssl.SSLCertVerifica
 def explain_handshake_error(error: BaseException | None) -> str:
     """OpenSSL's own word for why no TLS came about at all, as the end of a sentence; empty: that was not it."""
     failed = next((one for one in causes(error) if isinstance(one, ssl.SSLError) and one.reason), None)
-    return f"no TLS comes about (OpenSSL: {failed.reason.lower().replace('_', ' ')})" if failed else ""
+    return f"no TLS connection could be made (OpenSSL: {failed.reason.lower().replace('_', ' ')})" if failed else ""
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -73,5 +73,5 @@ def _mend(code: int) -> str:
     if code in (_OTHER_NAME, _OTHER_ADDRESS):
         return "Use the name the installation goes by."
     if code in (_REVOKED, _PURPOSE, _INVALID_CA):
-        return "Do not go on. The operator has a certificate for servers made (extendedKeyUsage serverAuth)."
-    return "If it is your organisation's own: SSL_CERT_FILE=/path/to/ca.pem. Otherwise somebody may be in between."
+        return "Do not continue. The operator must get a server certificate (extendedKeyUsage serverAuth)."
+    return "If it is your organisation's own: SSL_CERT_FILE=/path/to/ca.pem. Otherwise someone may be in between."

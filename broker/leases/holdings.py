@@ -61,7 +61,7 @@ LEASES = Noun(
     "leases",
     "lease",
     Lease,
-    about="Credentials: issuing, looking, ending.",
+    about="Credentials: issuing, showing, ending.",
     menu=Menu("Leases"),
     seen=leases_seen,
     called=select(Lease.id, Dataset.slug + ", " + Slice.name + ", of " + party(Service.name, "?"))

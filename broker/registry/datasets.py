@@ -59,7 +59,7 @@ DATASETS = Noun(
     "datasets",
     "ds",
     Dataset,
-    about="What is protected: datasets, their slices, and whom they are offered to.",
+    about="Datasets, their slices, and the vendors to whom they are offered.",
     menu=Menu("Datasets"),
     seen=datasets_seen,
     called=Dataset.slug,

@@ -53,7 +53,7 @@ PROPOSALS = Noun(
     "proposals",
     "pr",
     Proposal,
-    about="Acts that wait for a second admin.",
+    about="Changes that need a second admin.",
     menu=Menu("Proposals", lambda caller: caller.is_admin),
     seen=_seen,
     named_to=everything_or_nothing,

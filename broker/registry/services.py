@@ -42,7 +42,7 @@ SERVICES = Noun(
     "services",
     "sv",
     Service,
-    about="Programs with a secret of their own.",
+    about="Programs with their own secret.",
     menu=Menu("Services", looks_after_people),
     seen=services_seen,
     called=Service.name,

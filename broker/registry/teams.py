@@ -33,7 +33,7 @@ TEAMS = Noun(
     "teams",
     "te",
     Team,
-    about="Sets of people of one vendor.",
+    about="Groups of people of one vendor.",
     menu=Menu("Teams", manages_people),
     seen=teams_seen,
     called=Team.name,

@@ -72,7 +72,7 @@ REQUESTS = Noun(
     "requests",
     "rq",
     Request,
-    about="Asking for a role on a dataset, and deciding.",
+    about="Requests for a role on a dataset, and deciding them.",
     menu=Menu("Requests"),
     seen=requests_seen,
     called=held_by(

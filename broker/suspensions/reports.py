@@ -135,7 +135,7 @@ SUSPENSIONS = Noun(
     "suspensions",
     "su",
     Suspension,
-    about="Shutting somebody or something out, and what became of each credential.",
+    about="Suspending vendors, people, services and datasets, and how each credential ended.",
     menu=Menu("Suspensions", sees_everything),
     seen=_seen,
     named_to=everything_or_nothing,

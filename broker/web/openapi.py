@@ -23,12 +23,12 @@ A `POST` that makes something takes an `Idempotency-Key`; a repeat within a day 
 """
 # Of what is no noun.
 TAGS = {
-    "me": "Who you are, your second factor, your sessions and tokens.",
-    "connections": "What is connected, and what databases hold by name.",
+    "me": "Your account, your second factor, your sessions and tokens.",
+    "connections": "Connections, and the names of tables and columns in databases.",
     "kinds": "Kinds of credentials, and how each ends.",
     "policy": "The rules in force, and changing them.",
     "installation": "Whether the whole installation is open, and closing it.",
-    "notices": "What you are told, and how; webhooks and chats of the organisation.",
+    "notices": "Your notices and how you get them; webhooks and chats of the organisation.",
     "events": "The audit log.",
     **{kind.name: kind.asked_by_hosts for kind in kinds.values() if kind.asked_by_hosts},
     "oauth": "The authorization server: tokens, keys, metadata. Errors come in OAuth's own form (RFC 6749).",
@@ -50,14 +50,14 @@ _PROBLEM = {
         },
         "reasons": {
             "type": "array",
-            "description": "Of a denial: every condition that does not hold.",
+            "description": "For a denial: every condition that is not met.",
             "items": {
                 "type": "object",
                 "properties": {
                     "code": {"type": "string"},
                     "sentence": {"type": "string"},
                     "advice": {"type": "string"},
-                    "who": {"type": "string", "description": "Who can act: you, time, or someone."},
+                    "who": {"type": "string", "description": "Who can fix it: you, time, or someone."},
                     "rule": {"type": ["string", "null"]},
                     "opens_at": {"type": ["string", "null"], "format": "date-time"},
                 },

@@ -48,4 +48,4 @@ def test_valid_provider_certificate_is_accepted(door: Door, world: World, author
 
 def test_provider_without_tls_is_reported(door: Door, world: World) -> None:
     issuer = door.provider.issuer.replace("http://", "https://")
-    assert "no TLS comes about (OpenSSL: " in told(door, world, issuer)
+    assert "no TLS connection could be made (OpenSSL: " in told(door, world, issuer)

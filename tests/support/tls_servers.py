@@ -28,10 +28,9 @@ WRONG = {
     "expired": "it has expired (OpenSSL: certificate has expired, 10)",
     "early": "it is not valid yet (OpenSSL: certificate is not yet valid, 9)",
     "name": "(OpenSSL: hostname mismatch, 62)",
-    "authority": "nobody this machine trusts has signed it (OpenSSL: unable to get local issuer certificate, 20)",
-    "self-signed": "it is signed by itself, and nobody this machine trusts vouches for it "
-    "(OpenSSL: self-signed certificate, 18)",
-    "purpose": "it is not meant for servers (OpenSSL: unsuitable certificate purpose, 26)",
+    "authority": "it is not signed by a trusted authority (OpenSSL: unable to get local issuer certificate, 20)",
+    "self-signed": "it is self-signed, and this machine does not trust it (OpenSSL: self-signed certificate, 18)",
+    "purpose": "it is not a server certificate (OpenSSL: unsuitable certificate purpose, 26)",
 }
 _HERE = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
 

@@ -174,7 +174,7 @@ def mount(app: typer.Typer) -> None:
     mount_suspending(datasets, DATASET)
     changing.mount_datasets(datasets)
     registering.mount(app, datasets)
-    requests = group(app, "request", "Asking for a role on a dataset, and deciding.")
+    requests = group(app, "request", "Requests for a role on a dataset, and deciding them.")
     verb(requests, "new", of="request")(new_request)
     verb(requests, "list", of="request")(list_requests)
     verb(requests, "show", of="request")(show_request)

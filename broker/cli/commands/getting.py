@@ -95,7 +95,7 @@ def _check(wanted: Wanted, chosen: Format | None, out: str | None, field: str | 
         return
     if chosen.loader is not None:
         if out is not None:
-            raise Fault(Code.USAGE, "The agent keeps it in memory: nothing is written.", next_step="Leave --out out.")
+            raise Fault(Code.USAGE, "The agent keeps it in memory: nothing is written.", next_step="Remove --out.")
         chosen.loader.check()
     elif chosen.folder and out is None:
         raise Fault(Code.USAGE, f"The format {chosen.name} has several files.", next_step="Add --out FOLDER.")

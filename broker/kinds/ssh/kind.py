@@ -63,7 +63,7 @@ class SshKind(Kind):
     name = "ssh"
     position = 40
     needs_child_token = True
-    asked_by_hosts = "What SFTP hosts ask: who may come in, and who may not any more."
+    asked_by_hosts = "For SFTP hosts: who may log in, and which leases are revoked."
     proof = Proof(
         name="public_key", label="SSH public key", how="ssh-keygen -t ed25519 -f guestkey, then send guestkey.pub"
     )
