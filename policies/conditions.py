@@ -21,18 +21,18 @@ from .facts import Facts
 
 Networks = Mapping[str, tuple[IPv4Network | IPv6Network, ...]]
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-# Part of a zone's name: `Europe`, `Porto-Novo`, `GMT+5`. Those of the host mean another zone on every machine.
+# Part of a zone's name: `Europe`, `Porto-Novo`, `GMT+5`. Names set by the host mean another zone on each machine.
 _ZONE = r"[A-Za-z][A-Za-z0-9_+-]{0,30}"
-_OF_THE_HOST = frozenset({"localtime", "posixrules", "Factory"})
+_HOST_ZONES = frozenset({"localtime", "posixrules", "Factory"})
 _DURATION = r"([1-9][0-9]{0,5})([smhd])"
-LONGEST = 86400
+MAX_SECONDS = 86400
 
 
 Ranges = tuple[IPv4Network | IPv6Network, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ConditionResult:
     """The result for one condition: `reason` None means met. The bounds it sets hold while it is met."""
 
     reason: Reason | None = None
@@ -46,7 +46,7 @@ class Held:
 class Condition(Protocol):
     """One named requirement of a rule."""
 
-    def check(self, facts: Facts, now: datetime) -> Held:
+    def check(self, facts: Facts, now: datetime) -> ConditionResult:
         """Whether the facts meet it at `now`."""
 
 
@@ -56,12 +56,12 @@ class FactorFresh:
 
     max_age: int
 
-    def check(self, facts: Facts, now: datetime) -> Held:
+    def check(self, facts: Facts, now: datetime) -> ConditionResult:
         """Met by a factor time that is neither missing, nor old, nor in the future."""
         caller = facts.caller
         if caller is None or not caller.subject.startswith("person:"):
-            return Held(
-                _someone(
+            return ConditionResult(
+                _for_others(
                     "factor_impossible",
                     "This rule needs a second factor, which only people have.",
                     "Request a role for services.",
@@ -74,25 +74,25 @@ class FactorFresh:
                 "You have no second factor yet.",
                 "Add a passkey or an authenticator app under Security, then try again.",
             )
-            return Held(reason, unknown=True, factor_max_age=self.max_age)
+            return ConditionResult(reason, unknown=True, factor_max_age=self.max_age)
         if caller.factor_at is None:
             reason = _factor(
                 "factor_missing",
                 "No second factor was confirmed in this session.",
                 "Confirm your second factor, then try again.",
             )
-            return Held(reason, unknown=True, factor_max_age=self.max_age)
+            return ConditionResult(reason, unknown=True, factor_max_age=self.max_age)
         age = (now - caller.factor_at).total_seconds()
-        # A few seconds of grace: two clocks of one second of skew must not lock people out.
+        # 5 s of tolerance: the clocks of two servers may differ by a second or two.
         if -5 <= age <= self.max_age:
-            return Held()
+            return ConditionResult()
         reason = _factor(
             "factor_stale",
             f"Your second factor was confirmed {_duration(int(max(age, 0)))} ago; this rule allows at most"
             f" {_duration(self.max_age)}.",
             "Confirm your second factor, then try again.",
         )
-        return Held(reason, factor_max_age=self.max_age)
+        return ConditionResult(reason, factor_max_age=self.max_age)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +101,16 @@ class LifetimeAtMost:
 
     seconds: int
 
-    def check(self, facts: Facts, now: datetime) -> Held:
+    def check(self, facts: Facts, now: datetime) -> ConditionResult:
         """Met if nothing longer is asked for."""
         if facts.lifetime is not None and facts.lifetime > self.seconds:
-            reason = _you(
+            reason = _for_caller(
                 "lifetime_too_long",
                 f"{_duration(facts.lifetime)} was requested; this rule allows {_duration(self.seconds)}.",
                 f"Request {_duration(self.seconds)} or less.",
             )
-            return Held(reason, max_lifetime=self.seconds)
-        return Held(max_lifetime=self.seconds)
+            return ConditionResult(reason, max_lifetime=self.seconds)
+        return ConditionResult(max_lifetime=self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +123,13 @@ class Hours:
     first_day: int = 0
     last_day: int = 6
 
-    def check(self, facts: Facts, now: datetime) -> Held:
+    def check(self, facts: Facts, now: datetime) -> ConditionResult:
         """Met inside the window, which then bounds the credential; outside, says when it opens."""
         zone = ZoneInfo(self.zone)
         local = now.astimezone(zone)
         opens, closes = self._window(local, zone)
         if self._day_counts(local) and opens <= now < closes:
-            return Held(not_after=closes)
+            return ConditionResult(not_after=closes)
         next_open = self._next_opening(local, zone, now)
         reason = Reason(
             "outside_hours",
@@ -139,7 +139,7 @@ class Hours:
             opens_at=next_open,
             temporary=True,
         )
-        return Held(reason)
+        return ConditionResult(reason)
 
     def _window(self, local: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
         opens = datetime.combine(local.date(), time(self.start), zone)
@@ -170,11 +170,11 @@ class FromNetwork:
     name: str
     ranges: Ranges
 
-    def check(self, facts: Facts, now: datetime) -> Held:
+    def check(self, facts: Facts, now: datetime) -> ConditionResult:
         """Met if the caller's address lies in a range, however either is spelled (`addresses.lies_in`)."""
         inside = lies_in(facts.caller.address if facts.caller else None, self.ranges)
         if inside:
-            return Held(networks=self.ranges)
+            return ConditionResult(networks=self.ranges)
         reason = Reason(
             "outside_network",
             f"Your request does not come from the network {self.name!r}.",
@@ -182,7 +182,7 @@ class FromNetwork:
             "you",
             temporary=True,
         )
-        return Held(reason, unknown=inside is None)
+        return ConditionResult(reason, unknown=inside is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,14 +192,14 @@ class EvidenceHeld:
     sort: str
     name: str
 
-    def check(self, facts: Facts, now: datetime) -> Held:
+    def check(self, facts: Facts, now: datetime) -> ConditionResult:
         """Unknowable, hence a denial where a rule allows."""
-        reason = _someone(
+        reason = _for_others(
             f"{self.sort}_missing",
             f"The vendor has no valid {self.sort} {self.name!r} on file.",
             "Ask your vendor's lead to have it added.",
         )
-        return Held(reason, unknown=True)
+        return ConditionResult(reason, unknown=True)
 
 
 class UnknownCondition(ValueError):
@@ -225,7 +225,7 @@ _DAY = "|".join(_DAYS)
 
 def _seconds(number: str, unit: str) -> int:
     seconds = int(number) * _UNITS[unit]
-    if seconds > LONGEST:
+    if seconds > MAX_SECONDS:
         raise UnknownCondition(f"{number}{unit} is longer than a day")
     return seconds
 
@@ -233,7 +233,7 @@ def _seconds(number: str, unit: str) -> int:
 def _hours(match: re.Match[str], networks: Networks) -> Condition:
     first, last, start, end, zone = match.groups()
     try:
-        if zone in _OF_THE_HOST:
+        if zone in _HOST_ZONES:
             raise ValueError(zone)
         ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
@@ -267,7 +267,7 @@ _VOCABULARY: tuple[tuple[re.Pattern[str], _Builder], ...] = (
 )
 
 
-def _you(code: str, sentence: str, advice: str) -> Reason:
+def _for_caller(code: str, sentence: str, advice: str) -> Reason:
     return Reason(code, sentence, advice, "you")
 
 
@@ -275,7 +275,7 @@ def _factor(code: str, sentence: str, advice: str) -> Reason:
     return Reason(code, sentence, advice, "you", temporary=True, factor=True)
 
 
-def _someone(code: str, sentence: str, advice: str) -> Reason:
+def _for_others(code: str, sentence: str, advice: str) -> Reason:
     return Reason(code, sentence, advice, "someone")
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import reduce
 from ipaddress import IPv4Network, IPv6Network
 
-from .conditions import Held, Ranges
+from .conditions import ConditionResult, Ranges
 from .decision import Bounds, Decision, Reason
 from .facts import DatasetFacts, Facts, GrantFacts
 from .rules import Rule, Rules, Verdict
@@ -40,9 +40,9 @@ def decide(facts: Facts, rules: Rules | None, now: datetime) -> Decision:
         raise ValueError("now must carry a time zone")
     passed: list[str] = []
     reasons = [
-        *_section("open", _closed_reasons(facts), passed),
-        *_section("caller", _caller_reasons(facts), passed),
-        *_section("vendor", _vendor_reasons(facts), passed),
+        *_record_check("open", _closed_reasons(facts), passed),
+        *_record_check("caller", _caller_reasons(facts), passed),
+        *_record_check("vendor", _vendor_reasons(facts), passed),
     ]
     revision = rules.revision if rules else None
     dataset = facts.dataset
@@ -54,19 +54,20 @@ def decide(facts: Facts, rules: Rules | None, now: datetime) -> Decision:
             "someone",
         )
         return Decision(False, (*reasons, unknown), tuple(passed), (), revision, now, visible=False)
-    reasons += _section("dataset", _dataset_reasons(facts, dataset, now), passed)
-    grants, grant_reasons = _covering(facts, now)
-    reasons += _section("grant", grant_reasons, passed)
+    reasons += _record_check("dataset", _dataset_reasons(facts, dataset, now), passed)
+    grants, grant_reasons = _covering_grants(facts, now)
+    reasons += _record_check("grant", grant_reasons, passed)
     if rules is None:
         reasons.append(_rules_missing())
         return Decision(False, tuple(reasons), tuple(passed), (), None, now)
-    attempts = [_attempt(facts, dataset, grant, name, rules, now) for grant in grants for name in _slices(facts, grant)]
-    return _conclude(facts, dataset, rules, attempts, reasons, passed, now)
+    attempts = [
+        _attempt(facts, dataset, grant, name, rules, now) for grant in grants for name in _slices_to_try(facts, grant)
+    ]
+    return _conclude(facts, rules, attempts, reasons, passed, now)
 
 
 def _conclude(
     facts: Facts,
-    dataset: DatasetFacts,
     rules: Rules,
     attempts: list[_Attempt],
     reasons: list[Reason],
@@ -81,7 +82,7 @@ def _conclude(
         reasons.append(Reason("slice_unnamed", sentence, "Name one of them.", "you", temporary=True))
     elif good:
         # The longest bound wins; the grant's id breaks ties, so that equal questions get equal answers.
-        chosen = max(good, key=lambda attempt: (_length(attempt, now), attempt.grant.id))
+        chosen = max(good, key=lambda attempt: (_seconds_granted(attempt, now), attempt.grant.id))
         passed += ["rule", "conditions"]
     elif attempts:
         chosen = min(attempts, key=lambda attempt: (len(attempt.reasons), attempt.slice, attempt.grant.id))
@@ -103,13 +104,13 @@ def _conclude(
     )
 
 
-def _length(attempt: _Attempt, now: datetime) -> float:
+def _seconds_granted(attempt: _Attempt, now: datetime) -> float:
     if attempt.bounds is None:
         return 0.0
     return min(float(attempt.bounds.max_lifetime), (attempt.bounds.not_after - now).total_seconds())
 
 
-def _section(name: str, reasons: list[Reason], passed: list[str]) -> list[Reason]:
+def _record_check(name: str, reasons: list[Reason], passed: list[str]) -> list[Reason]:
     if not reasons:
         passed.append(name)
     return reasons
@@ -189,9 +190,9 @@ def _person_behind(facts: Facts) -> str:
     return (facts.caller.person if facts.caller else None) or ""
 
 
-def _covering(facts: Facts, now: datetime) -> tuple[list[GrantFacts], list[Reason]]:
+def _covering_grants(facts: Facts, now: datetime) -> tuple[list[GrantFacts], list[Reason]]:
     """Grants that hold at `now`, or why none does."""
-    named = [grant for grant in facts.grants if _names(grant, facts)]
+    named = [grant for grant in facts.grants if _is_held_by_caller(grant, facts)]
     held = [grant for grant in named if grant.status == "active"]
     covering = [grant for grant in held if grant.starts_at <= now < grant.ends_at]
     if covering:
@@ -218,7 +219,7 @@ def _covering(facts: Facts, now: datetime) -> tuple[list[GrantFacts], list[Reaso
     return [], [Reason("no_grant", "You have no grant on this dataset.", advice, "you")]
 
 
-def _names(grant: GrantFacts, facts: Facts) -> bool:
+def _is_held_by_caller(grant: GrantFacts, facts: Facts) -> bool:
     """Whether the grant's holder can be the caller; whether a team has it as a member was read with the facts."""
     if facts.caller is None or not grant.role.startswith("role:"):
         return False
@@ -227,7 +228,7 @@ def _names(grant: GrantFacts, facts: Facts) -> bool:
     return grant.holder == facts.caller.subject
 
 
-def _slices(facts: Facts, grant: GrantFacts) -> list[str]:
+def _slices_to_try(facts: Facts, grant: GrantFacts) -> list[str]:
     if facts.slice is not None:
         return [facts.slice]
     if grant.slice is not None:
@@ -239,8 +240,8 @@ def _attempt(
     facts: Facts, dataset: DatasetFacts, grant: GrantFacts, name: str, rules: Rules, now: datetime
 ) -> _Attempt:
     reasons = _slice_reasons(facts, dataset, grant, name)
-    verdict = rules.ask(grant.role, name, facts, now)
-    rule, held, rule_reasons = _judge(facts, verdict, now)
+    verdict = rules.evaluate(grant.role, name, facts, now)
+    rule, held, rule_reasons = _decisive_rule(facts, verdict)
     reasons += rule_reasons
     ages = [result.factor_max_age for result in held if result.factor_max_age is not None]
     lifetime = _max_lifetime(held, grant)
@@ -262,22 +263,22 @@ def _attempt(
     return _Attempt(grant, name, (), rule, bounds)
 
 
-def _networks(held: tuple[Held, ...]) -> tuple[str, ...]:
+def _networks(held: tuple[ConditionResult, ...]) -> tuple[str, ...]:
     """The ranges that every condition on networks holds the caller to; of two that overlap, one lies in the other."""
     bounds = [result.networks for result in held if result.networks]
-    common = reduce(_common, bounds) if bounds else ()
+    common = reduce(_intersection, bounds) if bounds else ()
     return tuple(sorted(map(str, common)))
 
 
-def _common(ones: Ranges, others: Ranges) -> Ranges:
-    return tuple({max(one, other, key=_narrowness) for one in ones for other in others if one.overlaps(other)})
+def _intersection(ones: Ranges, others: Ranges) -> Ranges:
+    return tuple({max(one, other, key=_prefix_length) for one in ones for other in others if one.overlaps(other)})
 
 
-def _narrowness(range_: IPv4Network | IPv6Network) -> int:
+def _prefix_length(range_: IPv4Network | IPv6Network) -> int:
     return range_.prefixlen
 
 
-def _max_lifetime(held: tuple[Held, ...], grant: GrantFacts) -> int | None:
+def _max_lifetime(held: tuple[ConditionResult, ...], grant: GrantFacts) -> int | None:
     bounds = [result.max_lifetime for result in held if result.max_lifetime is not None]
     if not bounds:
         return None
@@ -332,7 +333,7 @@ def _slice_reasons(facts: Facts, dataset: DatasetFacts, grant: GrantFacts, name:
     return reasons
 
 
-def _judge(facts: Facts, verdict: Verdict, now: datetime) -> tuple[Rule | None, tuple[Held, ...], list[Reason]]:
+def _decisive_rule(facts: Facts, verdict: Verdict) -> tuple[Rule | None, tuple[ConditionResult, ...], list[Reason]]:
     """The rule that speaks for the caller, what its conditions said, and what keeps it from allowing."""
     if verdict.denying:
         rule = verdict.denying[0]
@@ -342,20 +343,20 @@ def _judge(facts: Facts, verdict: Verdict, now: datetime) -> tuple[Rule | None, 
         return rule, (), [reason]
     if verdict.allowed and verdict.allowing:
         held_of = dict(verdict.candidates)
-        rule = max(verdict.allowing, key=lambda rule: (_ttl(held_of[rule]), -rule.line))
+        rule = max(verdict.allowing, key=lambda rule: (_longest_lifetime(held_of[rule]), -rule.line))
         return rule, held_of[rule], []
     if not verdict.candidates:
         return None, (), [_no_rule(facts)]
-    rule, held = min(verdict.candidates, key=lambda pair: (_unmet(pair[1]), pair[0].line))
+    rule, held = min(verdict.candidates, key=lambda pair: (_count_unmet(pair[1]), pair[0].line))
     unmet = [result.reason for result in held if result.reason is not None]
     return rule, held, unmet or [_no_rule(facts)]
 
 
-def _ttl(held: tuple[Held, ...]) -> int:
+def _longest_lifetime(held: tuple[ConditionResult, ...]) -> int:
     return min((result.max_lifetime for result in held if result.max_lifetime is not None), default=0)
 
 
-def _unmet(held: tuple[Held, ...]) -> int:
+def _count_unmet(held: tuple[ConditionResult, ...]) -> int:
     return sum(result.reason is not None for result in held)
 
 

@@ -1,6 +1,6 @@
 """The rules: parsed as a whole or refused as a whole, then answered by small Casbin enforcers.
 
-Casbin decides over exactly the rules that could speak to a question: those naming its role, action, slice and one
+Casbin decides over exactly the rules that could apply to a question: those naming its role, action, slice and one
 of the dataset's targets. That bucket is a handful of lines however long the rule file is.
 """
 
@@ -21,7 +21,7 @@ from casbin.model import Model
 
 from broker.base.addresses import parse_network
 
-from .conditions import Condition, Held, LifetimeAtMost, Networks, UnknownCondition, parse
+from .conditions import Condition, ConditionResult, LifetimeAtMost, Networks, UnknownCondition, parse
 from .facts import Facts
 
 FIELDS = ("role", "target", "slice", "action", "conditions", "effect")
@@ -66,17 +66,17 @@ class Rule:
     effect: str
     line: int = field(compare=False, default=0)
 
-    def opens(self, slice_name: str) -> bool:
+    def allows(self, slice_name: str) -> bool:
         """Whether it allows something on a slice of that name."""
-        return self.effect == "allow" and self.names(slice_name)
+        return self.effect == "allow" and self.applies_to(slice_name)
 
-    def names(self, slice_name: str) -> bool:
-        """Whether it speaks of a slice of that name."""
+    def applies_to(self, slice_name: str) -> bool:
+        """Whether it is about a slice of that name."""
         return self.slice in (ANY, slice_name)
 
     @property
     def actions(self) -> tuple[str, ...]:
-        """The actions it speaks of."""
+        """The actions it is about."""
         return ACTIONS if self.action == ANY else (self.action,)
 
     def __str__(self) -> str:
@@ -85,12 +85,12 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the rules say to one question: Casbin's answer, the rules that spoke, and what each candidate lacked."""
+    """What the rules say to one question: Casbin's answer, the rules that apply, and what each candidate lacked."""
 
     allowed: bool
     allowing: tuple[Rule, ...]
     denying: tuple[Rule, ...]
-    candidates: tuple[tuple[Rule, tuple[Held, ...]], ...]
+    candidates: tuple[tuple[Rule, tuple[ConditionResult, ...]], ...]
 
 
 class Rules:
@@ -129,7 +129,7 @@ class Rules:
             raise RulesInvalid(problems)
         return cls(grammar, tuple(rules), networks, revision)
 
-    def ask(self, role: str, slice_: str, facts: Facts, now: datetime) -> Verdict:
+    def evaluate(self, role: str, slice_: str, facts: Facts, now: datetime) -> Verdict:
         """What the rules say for one role and slice, given the facts."""
         if facts.dataset is None:
             return Verdict(False, (), (), ())
@@ -137,14 +137,14 @@ class Rules:
         held = {
             text: tuple(condition.check(facts, now) for condition in self._conditions[text]) for text in bucket.texts
         }
-        return bucket.ask(role, facts.dataset.targets, slice_, facts.action, held)
+        return bucket.evaluate(role, facts.dataset.targets, slice_, facts.action, held)
 
-    def reaching(self, slug: str, labels: Iterable[str]) -> tuple[Rule, ...]:
-        """Every rule that speaks of a dataset, by its slug or one of its labels."""
+    def for_dataset(self, slug: str, labels: Iterable[str]) -> tuple[Rule, ...]:
+        """Every rule that is about a dataset, by its slug or one of its labels."""
         targets = {f"dataset:{slug}", *(f"label:{label}" for label in labels)}
         return tuple(rule for rule in self.rules if rule.target in targets)
 
-    def checked(self, rule: Rule, facts: Facts, now: datetime) -> tuple[tuple[str, Held], ...]:
+    def check_conditions(self, rule: Rule, facts: Facts, now: datetime) -> tuple[tuple[str, ConditionResult], ...]:
         """Each condition of one of these rules, as it is written, and whether the facts meet it."""
         words = zip(rule.conditions.split(), self._conditions[rule.conditions], strict=True)
         return tuple((word, condition.check(facts, now)) for word, condition in words)
@@ -177,7 +177,7 @@ class Rules:
 
 
 class _Bucket:
-    """The few rules that could speak to one question, and the enforcer that decides over them."""
+    """The few rules that could apply to one question, and the enforcer that decides over them."""
 
     def __init__(self, grammar: str, rules: tuple[Rule, ...]) -> None:
         self.rules = rules
@@ -185,8 +185,13 @@ class _Bucket:
         self._enforcer = _enforcer(grammar, rules) if rules else None
         self._answers: dict[tuple[bool, ...], bool] = {}
 
-    def ask(
-        self, role: str, targets: frozenset[str], slice_: str, action: str, held: Mapping[str, tuple[Held, ...]]
+    def evaluate(
+        self,
+        role: str,
+        targets: frozenset[str],
+        slice_: str,
+        action: str,
+        held: Mapping[str, tuple[ConditionResult, ...]],
     ) -> Verdict:
         if self._enforcer is None:
             return Verdict(False, (), (), ())
@@ -197,11 +202,11 @@ class _Bucket:
             allowed = self._enforcer.enforce(role, targets, slice_, action, held) is True
             if len(self._answers) < _ANSWERS_KEPT:
                 self._answers[holding] = allowed
-        speaking = [rule for rule, holds in zip(self.rules, holding, strict=True) if holds]
+        applying = [rule for rule, holds in zip(self.rules, holding, strict=True) if holds]
         return Verdict(
             allowed,
-            tuple(rule for rule in speaking if rule.effect == "allow"),
-            tuple(rule for rule in speaking if rule.effect == "deny"),
+            tuple(rule for rule in applying if rule.effect == "allow"),
+            tuple(rule for rule in applying if rule.effect == "deny"),
             tuple((rule, held[rule.conditions]) for rule in self.rules if rule.effect == "allow"),
         )
 
@@ -219,7 +224,7 @@ def _enforcer(grammar: str, rules: tuple[Rule, ...]) -> casbin.Enforcer:
     return enforcer
 
 
-def _holds(held: Mapping[str, tuple[Held, ...]], conditions: str, effect: str) -> bool:
+def _holds(held: Mapping[str, tuple[ConditionResult, ...]], conditions: str, effect: str) -> bool:
     results = held[conditions]
     if effect == "deny":
         return all(result.reason is None or result.unknown for result in results)
@@ -235,7 +240,7 @@ def _parse_rules(text: str, networks: Networks, problems: list[Problem]) -> list
             continue
         role, target, slice_, action, conditions, effect = fields
         rule = Rule(role, target, slice_, action, conditions, effect, line)
-        wrong = _wrong(rule, networks)
+        wrong = _mistakes(rule, networks)
         if rule in seen:
             wrong.append(f"is the same as line {seen[rule]}")
         seen.setdefault(rule, line)
@@ -246,7 +251,7 @@ def _parse_rules(text: str, networks: Networks, problems: list[Problem]) -> list
     return rules
 
 
-def _wrong(rule: Rule, networks: Networks) -> list[str]:
+def _mistakes(rule: Rule, networks: Networks) -> list[str]:
     wrong = []
     any_allowed = (ANY,) if rule.effect == "deny" else ()
     if _ROLE.fullmatch(rule.role) is None:
@@ -259,10 +264,10 @@ def _wrong(rule: Rule, networks: Networks) -> list[str]:
         wrong.append(f"action {rule.action!r} is not one of {', '.join(ACTIONS)} (`*` only where the effect is deny)")
     if rule.effect not in ("allow", "deny"):
         wrong.append(f"effect {rule.effect!r} is neither allow nor deny")
-    return wrong + _wrong_conditions(rule, networks)
+    return wrong + _mistakes_in_conditions(rule, networks)
 
 
-def _wrong_conditions(rule: Rule, networks: Networks) -> list[str]:
+def _mistakes_in_conditions(rule: Rule, networks: Networks) -> list[str]:
     wrong, parsed = [], []
     words = rule.conditions.split(" ") if rule.conditions else []
     for word in words:

@@ -15,7 +15,7 @@ COLUMNS = ("name", "role", "labels", "slice", "action", "factor_age", "lifetime"
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TableResult:
     """One line's result: what was expected and what the gate said (`allow`, or reason codes joined by `+`)."""
 
     name: str
@@ -29,7 +29,7 @@ class Outcome:
         return self.expected == self.actual
 
 
-def run_table(rules: Rules, table: str) -> list[Outcome]:
+def run_table(rules: Rules, table: str) -> list[TableResult]:
     """Decide every line of a table; everything the columns do not name is in order.
 
     Columns: name; role without prefix; labels separated by blanks; slice; action; factor_age in seconds (empty: no
@@ -38,7 +38,7 @@ def run_table(rules: Rules, table: str) -> list[Outcome]:
     Raises:
         ValueError: a line is malformed; the text names it.
     """
-    outcomes = []
+    results = []
     reader = csv.DictReader(StringIO("\n".join(_content(table))), skipinitialspace=True)
     if tuple(reader.fieldnames or ()) != COLUMNS:
         raise ValueError(f"the columns are: {', '.join(COLUMNS)}")
@@ -49,8 +49,8 @@ def run_table(rules: Rules, table: str) -> list[Outcome]:
             raise ValueError(f"test {number - 1} ({row.get('name')!r}): {error}") from error
         decision = decide(facts, rules, now)
         actual = "allow" if decision.allowed else "+".join(sorted(reason.code for reason in decision.reasons))
-        outcomes.append(Outcome(row["name"], number, row["expected"], actual))
-    return outcomes
+        results.append(TableResult(row["name"], number, row["expected"], actual))
+    return results
 
 
 def _content(table: str) -> list[str]:

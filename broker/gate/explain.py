@@ -112,7 +112,7 @@ def who_has_access(parts: Parts, caller: Caller, dataset: str) -> list[Reach]:
             raise NotFound("There is no such dataset.")
         now = clock(tx)
         rules = parts.rulebook.at(tx, in_force(tx).number)
-        reaching = rules.reaching(record.slug, record.labels) if rules else ()
+        reaching = rules.for_dataset(record.slug, record.labels) if rules else ()
         grants = tx.scalars(
             select(Grant)
             .where(Grant.dataset_id == record.id, Grant.revoked_at.is_(None), Grant.ends_at > now)

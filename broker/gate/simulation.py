@@ -15,7 +15,7 @@ from broker.base.database import Transaction
 from broker.gate.facts import Ask, Gathered, gather
 from broker.identity.caller import Caller
 from broker.models import Dataset, PolicyInForce, Slice
-from broker.policies import Decision, Facts, GrantFacts, Held, Reason, Rule, decide
+from broker.policies import ConditionResult, Decision, Facts, GrantFacts, Reason, Rule, decide
 from broker.runtime.rulebook import Rulebook
 
 _ACTIONS = ("read", "write")
@@ -72,12 +72,12 @@ def simulate(
     best = min(decisions, key=lambda decision: len(_lasting(decision)))
     slug = str(gathered.dataset["slug"]) if gathered.dataset else ""
     labels = gathered.dataset["labels"] if gathered.dataset else ()
-    reaching = rules.reaching(slug, labels) if rules else ()
+    reaching = rules.for_dataset(slug, labels) if rules else ()
     # A rule for slices this dataset does not have says nothing to whoever decides.
     speaking = tuple(
-        rule for rule in reaching if rule.role == f"role:{prospect.role}" and any(map(rule.names, gathered.slices))
+        rule for rule in reaching if rule.role == f"role:{prospect.role}" and any(map(rule.applies_to, gathered.slices))
     )
-    checked = [rules.checked(rule, gathered.facts, gathered.now) for rule in speaking] if rules else []
+    checked = [rules.check_conditions(rule, gathered.facts, gathered.now) for rule in speaking] if rules else []
     return Simulation(
         gathered=gathered,
         lasting=_lasting(best),
@@ -90,13 +90,13 @@ def simulate(
 
 
 def _longest_lifetime(
-    speaking: Sequence[Rule], checked: Sequence[tuple[tuple[str, Held], ...]], slice_name: str | None
+    speaking: Sequence[Rule], checked: Sequence[tuple[tuple[str, ConditionResult], ...]], slice_name: str | None
 ) -> int | None:
     """The longest that one of the rules that allow something lets a credential live."""
     longest = [
         min((held.max_lifetime for _, held in conditions if held.max_lifetime is not None), default=None)
         for rule, conditions in zip(speaking, checked, strict=True)
-        if rule.effect == "allow" and (slice_name is None or rule.opens(slice_name))
+        if rule.effect == "allow" and (slice_name is None or rule.allows(slice_name))
     ]
     return max((seconds for seconds in longest if seconds is not None), default=None)
 
@@ -107,18 +107,18 @@ def roles_reaching(tx: Transaction, rulebook: Rulebook, slug: str, labels: list[
     rules = rulebook.at(tx, revision)
     if rules is None:
         return []
-    allowed = {rule.role for rule in rules.reaching(slug, labels) if rule.effect == "allow"}
+    allowed = {rule.role for rule in rules.for_dataset(slug, labels) if rule.effect == "allow"}
     return sorted(role.removeprefix("role:") for role in allowed)
 
 
 def slices_without_rule(tx: Transaction, rulebook: Rulebook, of: Dataset, slices: Sequence[Slice]) -> list[str]:
     """The names of a dataset's slices of which no rule in force lets any role do what they are for."""
     rules = rulebook.at(tx, tx.execute(select(PolicyInForce.revision)).scalar_one_or_none())
-    reaching = rules.reaching(of.slug, of.labels) if rules else ()
+    reaching = rules.for_dataset(of.slug, of.labels) if rules else ()
     return [
         slice_.name
         for slice_ in slices
-        if not any(rule.opens(slice_.name) and set(rule.actions) & set(slice_.actions) for rule in reaching)
+        if not any(rule.allows(slice_.name) and set(rule.actions) & set(slice_.actions) for rule in reaching)
     ]
 
 

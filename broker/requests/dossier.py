@@ -113,7 +113,7 @@ def dossier(parts: Parts, tx: Transaction, caller: Caller, found: Request, now: 
     opened = tuple(
         slice_
         for slice_ in slices_of(tx, [of.id])[of.id]
-        if found.slice_name in (None, slice_.name) and any(rule.opens(slice_.name) for rule in simulation.rules)
+        if found.slice_name in (None, slice_.name) and any(rule.allows(slice_.name) for rule in simulation.rules)
     )
     vendor = tx.get(Vendor, person.vendor_id) if person.vendor_id else None
     holder = _holder(tx, found, person)
@@ -198,7 +198,7 @@ def _simulation(parts: Parts, tx: Transaction, found: Request) -> Simulation:
 
 def _doing(slice_: Slice, simulation: Simulation) -> tuple[str, ...]:
     """What the role may do with a slice, as far as the slice serves it."""
-    allowed = {action for rule in simulation.rules if rule.opens(slice_.name) for action in rule.actions}
+    allowed = {action for rule in simulation.rules if rule.allows(slice_.name) for action in rule.actions}
     return tuple(sorted(allowed & set(slice_.actions)))
 
 

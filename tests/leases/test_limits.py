@@ -11,8 +11,8 @@ from sqlalchemy import select
 
 from broker.base.errors import Conflict, Denied, Invalid
 from broker.base.ids import new_lease_id
-from broker.kinds.base import Issued
 from broker.kinds.discovery import kinds
+from broker.kinds.values import Issued
 from broker.leases import caps, issuing, renewing
 from broker.leases.renewing import renew
 from broker.models import LIVE_STATES, Grant, Lease
@@ -64,8 +64,9 @@ def test_idempotency_key_is_one_holders_and_for_one_request(world: World) -> Non
         world.grant(other, signed)
     first = world.issue(one, dataset, kind="token", idempotency_key="once").lease
     assert world.issue(two, dataset, kind="token", idempotency_key="once").lease.id != first.id
-    with pytest.raises(Conflict, match="different request"):
-        world.issue(one, other, kind="token", idempotency_key="once")
+    for name in ("deidentified", None):
+        with pytest.raises(Conflict, match="different request"):
+            world.issue(one, other, kind="token", idempotency_key="once", slice=name)
 
 
 def test_slice_is_served_as_its_own_kind_only(world: World) -> None:

@@ -113,12 +113,23 @@ def test_of_two_grants_the_one_that_lasts_longest_is_taken() -> None:
 def test_of_two_rules_the_one_with_the_longest_lifetime_sets_the_bounds() -> None:
     short = RULE.replace("ttl<=1h", "ttl<=10m").replace("label:classification:internal", "dataset:trials")
     for lines in ((RULE, short), (short, RULE)):
-        decision = decide(facts(), rules(*lines), NOW)
+        decision = decide(facts(lifetime=60), rules(*lines), NOW)
         assert decision.rules == (RULE,) and decision.bounds is not None and decision.bounds.max_lifetime == 3600
     stale = caller(factor_at=NOW - timedelta(hours=1))
     lax = short.replace("mfa<=15m ", "")
     decision = decide(facts(caller=stale, lifetime=60), rules(RULE, lax), NOW)
     assert decision.rules == (lax,) and decision.bounds is not None and decision.bounds.max_lifetime == 600
+
+
+def test_of_several_rules_that_deny_the_nearest_to_allowing_gives_the_reasons() -> None:
+    stale = caller(factor_at=None, address="192.0.2.1")
+    stricter = RULE.replace("mfa<=15m", "mfa<=5m network:office").replace(
+        "label:classification:internal", "dataset:trials"
+    )
+    for lines in ((RULE, stricter), (stricter, RULE)):
+        assert codes(facts(caller=stale), rules(*lines)) == ["factor_missing"]
+    deny = "role:annotator, dataset:trials, *, *, , deny"
+    assert decide(facts(), rules(RULE, deny), NOW).rules == (deny,)
 
 
 def test_rules_of_other_roles_slices_actions_and_datasets_open_nothing() -> None:
