@@ -10,7 +10,7 @@ PORT ?= 8200
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help up down status passwords demo test test-faults check format docs screenshots bench clean
+.PHONY: help up down status passwords demo test test-faults mutants check format docs screenshots bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -37,6 +37,9 @@ test: $(VENV)/.dev ## Run the tests, on real servers
 test-faults: $(VENV)/.dev ## Kill, cut, fill and race everything, at every step; takes an hour
 	$(BIN)/pytest tests/faults -m 'whole or not whole' -n 2 --dist loadfile
 	$(BIN)/pytest tests --ignore=tests/faults -m whole -n 2 --dist loadfile
+
+mutants: $(VENV)/.dev ## Change code on purpose and see that a test notices each change (docs/testing.md)
+	$(BIN)/pytest -q -p tests.mutation.plugin --timeout 60
 
 check: $(VENV)/.dev ## Lint, formatting, types, directions of imports
 	$(BIN)/ruff check .

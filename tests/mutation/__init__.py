@@ -1,0 +1,1 @@
+"""Mutation testing: code changed on purpose, which tests must notice; see docs/testing.md."""
