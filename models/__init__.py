@@ -3,11 +3,11 @@
 from .access import REQUEST_STATES, Grant, Request
 from .base import SCHEMA, Base
 from .catalogue import CATALOGUE_STATES, Catalogue, CatalogueTable, DatasetDraft
-from .chore import Chore, SilentPlace
+from .chore import Chore, UnreachablePlace
 from .dataset import DATASET_STATUSES, SLICE_STATES, Dataset, Offer, Slice
 from .event import Event, EventPersonal
 from .factor import FactorChallenge, Passkey, RecoveryCode, TotpFactor
-from .installation import PROPOSAL_ACTS, Installation, KeptAnswer, Proposal
+from .installation import PROPOSAL_ACTS, Installation, Proposal, StoredResponse
 from .lease import LEASE_STATES, LIVE_STATES, Lease
 from .log import TILE_LEVELS, LogCheckpoint, LogEntry, LogNode
 from .notice import (
@@ -65,7 +65,6 @@ __all__ = [
     "Grant",
     "Installation",
     "Invitation",
-    "KeptAnswer",
     "Lease",
     "LogCheckpoint",
     "LogEntry",
@@ -87,12 +86,13 @@ __all__ = [
     "Session",
     "SignInAttempt",
     "SignInSource",
-    "SilentPlace",
     "Slice",
     "SourceFailure",
+    "StoredResponse",
     "Suspension",
     "Team",
     "TeamMember",
     "TotpFactor",
+    "UnreachablePlace",
     "Vendor",
 ]

@@ -19,7 +19,7 @@ class Chore(Base):
     due_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
-class SilentPlace(Base):
+class UnreachablePlace(Base):
     """A place that could not be asked which credentials it holds, since when and why; gone once it answers."""
 
     __tablename__ = "silent_place"

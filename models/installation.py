@@ -58,7 +58,7 @@ class Proposal(Base):
     reason: Mapped[Prose] = mapped_column(default="")
 
 
-class KeptAnswer(Base):
+class StoredResponse(Base):
     """The answer to a request made with an idempotency key, for repeats within a day. Never holds a secret."""
 
     __tablename__ = "kept_answer"

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.log import audit
-from broker.models import SilentPlace
+from broker.models import UnreachablePlace
 from broker.runtime.parts import Parts
 
 log = structlog.get_logger(__name__)
@@ -29,22 +29,24 @@ def note(parts: Parts, kind: str, asked: Collection[str], unasked: Mapping[str, 
     """
     with parts.database.transaction() as tx:
         now = clock(tx)
-        known = dict(tx.execute(select(SilentPlace.place, SilentPlace.why).where(SilentPlace.kind == kind)).all())
+        known = dict(
+            tx.execute(select(UnreachablePlace.place, UnreachablePlace.why).where(UnreachablePlace.kind == kind)).all()
+        )
         for place, why in unasked.items():
             log.error("place.silent", kind=kind, place=place, why=why[:200])
-            new = insert(SilentPlace).values(kind=kind, place=place, why=why).on_conflict_do_nothing()
-            if tx.execute(new.returning(SilentPlace.place)).one_or_none() is not None:
+            new = insert(UnreachablePlace).values(kind=kind, place=place, why=why).on_conflict_do_nothing()
+            if tx.execute(new.returning(UnreachablePlace.place)).one_or_none() is not None:
                 _event(tx, "place.silent", now, kind, place, why=why)
         # A place no slice lives at any more is forgotten without a word.
         for place in sorted(known.keys() - unasked.keys()):
-            over = delete(SilentPlace).where(SilentPlace.kind == kind, SilentPlace.place == place)
-            if tx.execute(over.returning(SilentPlace.place)).one_or_none() is not None and place in asked:
+            over = delete(UnreachablePlace).where(UnreachablePlace.kind == kind, UnreachablePlace.place == place)
+            if tx.execute(over.returning(UnreachablePlace.place)).one_or_none() is not None and place in asked:
                 _event(tx, "place.answered", now, kind, place)
 
 
 def counted(tx: Transaction) -> dict[str, int]:
     """How many places of each kind were silent when last asked."""
-    query = select(SilentPlace.kind, func.count()).group_by(SilentPlace.kind)
+    query = select(UnreachablePlace.kind, func.count()).group_by(UnreachablePlace.kind)
     return dict(tx.execute(query).all())
 
 

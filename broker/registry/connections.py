@@ -19,7 +19,7 @@ from broker.identity.caller import Caller
 from broker.identity.permissions import require_admin
 from broker.kinds.discovery import kinds
 from broker.kinds.values import BROKER, Connects
-from broker.models import Catalogue, Chore, SilentPlace, Slice
+from broker.models import Catalogue, Chore, Slice, UnreachablePlace
 from broker.runtime.chores import RECONCILE, RECONCILE_SECONDS
 
 _ROUND = timedelta(seconds=RECONCILE_SECONDS)
@@ -37,7 +37,7 @@ class Connection:
     name: str
     about: Connects
     catalogue: Catalogue | None
-    silent: SilentPlace | None
+    silent: UnreachablePlace | None
     heard: bool
 
     @property
@@ -59,7 +59,7 @@ def connections(tx: Transaction, caller: Caller, settings: Settings, kind: str |
         raise Invalid("There is no such kind of credential.", field="/kind", advice="See: guestkey kind list")
     places = [(of, name) for of in kinds if kind in (None, of) for name in sorted(settings.connections(of))]
     catalogues = {found.connection: found for found in tx.scalars(select(Catalogue))}
-    silent = {(found.kind, found.place): found for found in tx.scalars(select(SilentPlace))}
+    silent = {(found.kind, found.place): found for found in tx.scalars(select(UnreachablePlace))}
     heard = _heard(tx, [place for place in places if (place[0], BROKER) not in silent], clock(tx))
     return [
         Connection(

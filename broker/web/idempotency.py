@@ -24,7 +24,7 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import Conflict, Invalid
 from broker.identity.caller import Caller
-from broker.models import KeptAnswer
+from broker.models import StoredResponse
 from broker.runtime.parts import Parts
 from broker.web.proposed import PROPOSED, Proposed
 
@@ -88,24 +88,26 @@ def answer(parts: Parts, this: Once, act: Act, *, status: int = 201) -> JSONResp
         status = PROPOSED if isinstance(shown, Proposed) else status
         body: dict[str, Any] = shown.model_dump(mode="json")
         if this.key_hash is not None:
-            tx.execute(update(KeptAnswer).where(KeptAnswer.key_hash == this.key_hash).values(status=status, body=body))
+            tx.execute(
+                update(StoredResponse).where(StoredResponse.key_hash == this.key_hash).values(status=status, body=body)
+            )
     return JSONResponse(body, status)
 
 
-def _claim(tx: Transaction, this: Once, now: datetime) -> KeptAnswer | None:
+def _claim(tx: Transaction, this: Once, now: datetime) -> StoredResponse | None:
     if this.key_hash is None:
         return None
     fresh = {"request_hash": this.request_hash, "status": 0, "body": None, "created_at": now, "expires_at": now + KEPT}
-    row = insert(KeptAnswer).values(key_hash=this.key_hash, **fresh)
+    row = insert(StoredResponse).values(key_hash=this.key_hash, **fresh)
     # A repeat under way waits here for the first to commit; an expired key starts anew.
     claimed = tx.execute(
         row.on_conflict_do_update(
-            index_elements=["key_hash"], set_=fresh, where=KeptAnswer.expires_at <= now
-        ).returning(KeptAnswer.key_hash)
+            index_elements=["key_hash"], set_=fresh, where=StoredResponse.expires_at <= now
+        ).returning(StoredResponse.key_hash)
     ).first()
     if claimed is not None:
         return None
-    kept = tx.scalars(select(KeptAnswer).where(KeptAnswer.key_hash == this.key_hash)).one()
+    kept = tx.scalars(select(StoredResponse).where(StoredResponse.key_hash == this.key_hash)).one()
     if kept.request_hash != this.request_hash:
         raise Conflict(
             "This idempotency key was used for a different request.",

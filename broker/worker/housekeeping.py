@@ -9,7 +9,15 @@ from sqlalchemy import delete, update
 from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.log import audit
-from broker.models import AuthorizationCode, DatasetDraft, FactorChallenge, KeptAnswer, Proposal, Request, SignInAttempt
+from broker.models import (
+    AuthorizationCode,
+    DatasetDraft,
+    FactorChallenge,
+    Proposal,
+    Request,
+    SignInAttempt,
+    StoredResponse,
+)
 from broker.runtime.parts import Parts
 
 
@@ -18,7 +26,7 @@ def tidy(parts: Parts) -> int:
     with parts.database.transaction() as tx:
         now = clock(tx)
         lapsed = _lapse(tx, now)
-        for record in (SignInAttempt, FactorChallenge, KeptAnswer, DatasetDraft):
+        for record in (SignInAttempt, FactorChallenge, StoredResponse, DatasetDraft):
             tx.execute(delete(record).where(record.expires_at < now))
         # Kept for a while after their minute, because a replayed code must still be recognised as one.
         tx.execute(delete(AuthorizationCode).where(AuthorizationCode.expires_at < now - timedelta(days=1)))

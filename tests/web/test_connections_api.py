@@ -13,7 +13,7 @@ from sqlalchemy import delete, update
 from broker.kinds.discovery import kinds
 from broker.kinds.values import BROKER
 from broker.leases import reconciling, unreachable
-from broker.models import Chore, SilentPlace, Slice
+from broker.models import Chore, Slice, UnreachablePlace
 from broker.runtime import chores
 from tests.support.world import World
 from tests.web.conftest import BrowserOf, ClientOf
@@ -37,7 +37,7 @@ def known(world: World) -> Iterator[World]:
     reconciling.reconcile(world.ender)
     yield world
     with world.database.transaction() as tx:
-        tx.execute(delete(SilentPlace))
+        tx.execute(delete(UnreachablePlace))
 
 
 def listed(api: httpx.Client, **query: str) -> dict[tuple[str, str], Any]:
