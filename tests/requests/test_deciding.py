@@ -11,6 +11,7 @@ from sqlalchemy import select
 from broker.base.database import Transaction
 from broker.base.errors import Conflict, FactorNeeded, Forbidden, GuestkeyError, NotFound
 from broker.base.ids import new_id
+from broker.gate.simulation import simulate
 from broker.leases import holdings
 from broker.log import audit
 from broker.models import Dataset, Request, Slice, Team
@@ -117,14 +118,13 @@ def test_nobody_joins_a_team_while_its_grant_is_approved(world: World, monkeypat
     lead = world.person(vendor, roles=("lead",))
     team, dataset = world.team(vendor, world.person(vendor)), dataset_on_record(world, vendor, owner=owner)
     found = request_of(world, lead, dataset, team_id=team.id)
-    foresee = approving.foresee  # type: ignore[attr-defined]
 
     def meanwhile(tx: Transaction, *arguments: Any) -> object:
         with pytest.raises(Conflict, match="under way"), world.database.transaction() as other:
             other.execute(select(Team).where(Team.id == team.id).with_for_update(nowait=True)).all()
-        return foresee(tx, *arguments)
+        return simulate(tx, *arguments)
 
-    monkeypatch.setattr(approving, "foresee", meanwhile)
+    monkeypatch.setattr(approving, "simulate", meanwhile)
     with world.database.transaction() as tx:
         grant = approving.approve(world.parts, tx, owner.caller, found.id, approving.Narrowing(), world.now())
     assert grant.team_id == team.id
