@@ -95,7 +95,7 @@ def test_guided_connection_of_an_empty_database(
             session.execute(scripts[-1])
         return "y\n"
 
-    again = "Look again [y/N]:"
+    again = "Check again [y/N]:"
     secret_id = stack.bao.secret_id_file("guestkey-operator")
     done = Terminal(tmp_path, **stack.environment()).type(
         *("connect-backend", "postgres", "--secrets", str(tmp_path / "secrets")),
