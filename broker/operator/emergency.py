@@ -85,7 +85,7 @@ def _end(parts: Parts, reason: str, installation: str | None, seconds: float) ->
         )
     typer.echo("The database is not responding: ending what the backends show. Run it again later.", err=True)
     if not any(parts.settings.connections(name) for name in kinds):
-        raise Invalid("No connection is configured.", advice="Set GUESTKEY_POSTGRES_CONNECTIONS.")
+        raise Invalid("No connection is configured.", advice="Set GUESTKEY_<KIND>_CONNECTIONS.")
     return end_shown(parts, installation, told=_told)
 
 
