@@ -136,7 +136,7 @@ def test_database_without_the_check_function_is_unchanged(world: World, admin: S
             with shut(fighter, admin), pytest.raises(BackendDown, match="leaves log-ins waiting"):
                 watch_session(world.ender.vault, "data")
         finally:
-            admin.execute("ALTER FUNCTION guestkey_ops.later(interval) RENAME TO end_login_blockers")
+            admin.execute("ALTER FUNCTION guestkey_ops.later(interval) RENAME TO keep_door_open")
 
 
 def test_guest_blocking_logins_and_a_reader_end_in_time(world: World, admin: Session, kept: None) -> None:
