@@ -186,7 +186,7 @@ def test_unreachable_backend_is_never_reported_as_success(house: World, tmp_path
     ends = ("end-everything", "--yes", "--installation")
     silent = operator(house, *ends, house.parts.tag, **no_records, **no_key_store)
     assert silent.returncode == 8, silent.stderr
-    assert "! connection data\tpostgres\tnot asked" in silent.stdout
+    assert "! connection data\tpostgres\tnot reached: credentials there stay valid" in silent.stdout
     assert "0 ended, 1 not confirmed." in silent.stderr
     wrong = operator(house, *ends, "zzzzzz", "--json", **no_records)
     assert wrong.returncode == 9, wrong.stderr
