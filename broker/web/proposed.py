@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel
-
-from broker.models import Proposal
 from broker.runtime.parts import Parts
+from broker.web.validation import Shown
 
 PROPOSED = 202
 
 
-class Proposed(BaseModel):
-    """An act that a second person must agree to: the dataset's owner or another admin."""
+class ProposalMade(Shown):
+    """The act waits for a second admin."""
 
     id: str
-    act: str
     state: str
     lapses_at: datetime
 
 
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    PROPOSED: {"model": Proposed, "description": "It is waiting for the dataset's owner or a second admin."}
-}
+class Proposed(ProposalMade):
+    """An act that a second person must agree to: the dataset's owner or another admin."""
 
-
-def proposed(item: Proposal) -> Proposed:
-    """A proposal, as whoever made it is told of it."""
-    return Proposed(id=item.id, act=item.act, state=item.state, lapses_at=item.lapses_at)
-
-
-def answer_proposed(item: Proposal) -> JSONResponse:
-    """The whole answer."""
-    return JSONResponse(proposed(item).model_dump(mode="json"), PROPOSED)
+    act: str
 
 
 def lifetime_of(parts: Parts) -> timedelta:

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel
 from sqlalchemy import select
 
 from broker.base import bulk_lines, csv_lines
@@ -22,6 +21,7 @@ from broker.web.api.common import FreshCaller, PartsNow, Reason, VendorId
 from broker.web.api.reading import File, add_list, add_show
 from broker.web.api.suspensions import SuspendBody, Suspended, suspend
 from broker.web.api.verbs import At, verb
+from broker.web.proposed import ProposalMade
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/people", tags=["people"])
@@ -45,14 +45,6 @@ class RoleBody(Strict):
     """A role to give."""
 
     role: Role
-
-
-class RoleProposed(BaseModel):
-    """The role waits for a second admin."""
-
-    id: str
-    state: str
-    lapses_at: datetime
 
 
 def _shown(at: At, rows: Sequence[Person]) -> list[PersonShown]:
@@ -155,7 +147,7 @@ def resume_person(at: At, person_id: str, body: Reason) -> PersonShown:
     return _one(at, PEOPLE.one(at.tx, at.caller, person_id))
 
 
-@verb(router, "POST", "/{person_id}/roles", PersonShown, status=201, fresh=True, proposes=RoleProposed)
+@verb(router, "POST", "/{person_id}/roles", PersonShown, status=201, fresh=True, proposes=ProposalMade)
 def give_role(at: At, person_id: str, body: RoleBody) -> PersonShown | Proposal:
     """Give a role: `lead` to a vendor's person at once, `admin` and `auditor` once a second admin agrees."""
     waiting = people.give_role(at.tx, at.caller, person_id, body.role, at.now, lifetime=at.lifetime)

@@ -11,8 +11,8 @@ from broker.models import Proposal
 from broker.registry import people
 from broker.registry.people import PEOPLE
 from broker.web.api.invitations import LinkMade
-from broker.web.api.sources import Proposed
 from broker.web.api.verbs import At, verb
+from broker.web.proposed import ProposalMade
 
 router = APIRouter(prefix="/people", tags=["people"])
 
@@ -27,7 +27,7 @@ def invite_to_enrol(at: At, person_id: str) -> LinkMade:
     return LinkMade(id=made.id, link=enrol_link(at.parts, token), expires_at=made.expires_at)
 
 
-@verb(router, "POST", "/{person_id}/reset-factor", Proposed, status=202, fresh=True)
+@verb(router, "POST", "/{person_id}/reset-factor", ProposalMade, status=202, fresh=True)
 def propose_factor_reset(at: At, person_id: str) -> Proposal:
     """Propose to remove a person's second factors and end its sessions; a second admin must agree. For admins."""
     return people.propose_factor_reset(at.tx, at.caller, person_id, at.now, lifetime=at.lifetime)

@@ -18,6 +18,7 @@ from broker.registry import proposals
 from broker.runtime import rulebook
 from broker.web.api.common import WindowNow
 from broker.web.api.verbs import At, verb
+from broker.web.proposed import ProposalMade
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/policy", tags=["policy"])
@@ -72,12 +73,9 @@ class Checked(BaseModel):
     removed: list[str]
 
 
-class PolicyProposed(Shown):
+class PolicyProposed(ProposalMade):
     """The rules wait for a second admin."""
 
-    id: str
-    state: str
-    lapses_at: datetime
     added: list[str]
     removed: list[str]
 

@@ -22,7 +22,7 @@ from broker.registry import proposals, vendors
 from broker.web.api.common import CallerNow, FreshCaller, Id, Name, PartsNow, VendorId
 from broker.web.api.reading import add_list
 from broker.web.api.verbs import At, verb
-from broker.web.proposed import lifetime_of
+from broker.web.proposed import ProposalMade, lifetime_of
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/sources", tags=["sources"])
@@ -93,14 +93,6 @@ class MfaBody(Strict):
     values: Annotated[list[Text], Field(min_length=1, max_length=_MOST_VALUES, examples=[["phr"]])]
 
 
-class Proposed(Shown):
-    """The act waits for a second admin."""
-
-    id: str
-    state: str
-    lapses_at: datetime
-
-
 def sources_shown(at: At, rows: Sequence[SignInSource]) -> list[SourceShown]:
     """Sources, with the links to them and why the last sign-in failed."""
     failed, public_url = (
@@ -117,7 +109,7 @@ add_list(router, SOURCES, SourceShown, "Sign-in sources, newest first. For admin
 
 
 @router.post("", operation_id="propose_source", status_code=202)
-def propose_source(body: SourceBody, caller: FreshCaller, parts: PartsNow) -> Proposed:
+def propose_source(body: SourceBody, caller: FreshCaller, parts: PartsNow) -> ProposalMade:
     """Propose to bind a source to a vendor, or (`vendor` left out) to the organisation. For admins.
 
     Its provider is tried first: one that would let nobody in is refused with what it says.
@@ -145,7 +137,7 @@ def propose_source(body: SourceBody, caller: FreshCaller, parts: PartsNow) -> Pr
     with parts.database.transaction() as tx:
         lifetime = lifetime_of(parts)
         made = proposals.propose(tx, "bind_source", source_id, details, caller, clock(tx), lifetime=lifetime)
-    return Proposed.model_validate(made)
+    return ProposalMade.model_validate(made)
 
 
 @router.post("/{source_id}/check", operation_id="check_source")
@@ -158,7 +150,7 @@ def check_source(source_id: str, caller: CallerNow, parts: PartsNow) -> Checked:
     return Checked(id=source.id, ok=all(finding.ok for finding in found), findings=list(found))
 
 
-@verb(router, "POST", "/{source_id}/trust-mfa", Proposed, status=202, fresh=True)
+@verb(router, "POST", "/{source_id}/trust-mfa", ProposalMade, status=202, fresh=True)
 def propose_trust_mfa(at: At, source_id: str, body: MfaBody) -> Proposal:
     """Propose to count this source's own second factor when it answers one of these values. For admins."""
     require_admin(at.caller)
