@@ -38,6 +38,16 @@ class Column:
     whole: bool = False
 
 
+def columns(text: str) -> tuple[Column, ...]:
+    """Columns from a short text: `heading=path` or just `path`, then `!` for whole, `@` for a time, `#` for seconds."""
+    found = []
+    for written in text.split(", "):
+        bare = written.rstrip("!@#")
+        marks, (heading, _, path) = written[len(bare) :], bare.partition("=")
+        found.append(Column(heading, path or heading, when="@" in marks, seconds="#" in marks, whole="!" in marks))
+    return tuple(found)
+
+
 class Output:
     """The two streams of one command."""
 

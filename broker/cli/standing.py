@@ -6,26 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from broker.cli.api import Api, Json
-from broker.cli.output import Column
+from broker.cli.output import columns
 
 _MOST = 100
-COLUMNS = (
-    Column("installation", "url"),
-    Column("ready", "ready"),
-    Column("missing", "missing"),
-    Column("closed since", "installation.closed_at", when=True),
-    Column("closed because", "installation.why"),
-    Column("signed in", "signed_in"),
-    Column("as", "me.name"),
-    Column("until", "me.signed_in_until", when=True),
-    Column("second factor", "me.factor_at", when=True),
-    Column("live leases", "leases.live"),
-    Column("not ended yet", "leases.failing"),
-    Column("next to end", "leases.next", when=True),
-    Column("your requests waiting", "requests.waiting"),
-    Column("waiting for you", "requests.queue"),
-    Column("proposals waiting for a second admin", "proposals.waiting"),
-    Column("notices", "me.notices.sentence"),
+COLUMNS = columns(
+    "installation=url, ready, missing, closed since=installation.closed_at@, closed because=installation.why, "
+    "signed in=signed_in, as=me.name, until=me.signed_in_until@, second factor=me.factor_at@, "
+    "live leases=leases.live, not ended yet=leases.failing, next to end=leases.next@, "
+    "your requests waiting=requests.waiting, waiting for you=requests.queue, "
+    "proposals waiting for a second admin=proposals.waiting, notices=me.notices.sentence"
 )
 
 

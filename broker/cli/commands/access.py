@@ -27,130 +27,50 @@ from broker.cli.commands.nouns import (
 )
 from broker.cli.commands.suspending import mount_suspending
 from broker.cli.faults import Code, Fault
-from broker.cli.output import Column
+from broker.cli.output import columns
 from broker.cli.words import safe, seconds_of
 
 DATASET = Noun(
     "dataset",
     "/datasets",
-    listed=(
-        Column("dataset", "slug", whole=True),
-        Column("title", "title"),
-        Column("status", "status"),
-        Column("labels", "labels"),
-    ),
-    shown=(
-        Column("dataset", "slug"),
-        Column("id", "id"),
-        Column("title", "title"),
-        Column("description", "description"),
-        Column("nature", "nature"),
-        Column("status", "status"),
-        Column("labels", "labels"),
-        Column("owner", "owner"),
-        Column("kept until", "retention_until", when=True),
-        Column("roles you can request", "roles"),
+    listed=columns("dataset=slug!, title, status, labels"),
+    shown=columns(
+        "dataset=slug, id, title, description, nature, status, labels, owner, kept until=retention_until@, "
+        "roles you can request=roles"
     ),
     none="No datasets yet: none is offered to you. Ask your contact at the organisation.",
     key="slug",
 )
-SLICES = (
-    Column("slice", "name"),
-    Column("what you can read", "description"),
-    Column("kind", "kind"),
-    Column("for", "actions"),
-    Column("state", "state"),
-    Column("why", "state_detail"),
-)
+SLICES = columns("slice=name, what you can read=description, kind, for=actions, state, why=state_detail")
 REQUEST = Noun(
     "request",
     "/requests",
-    listed=(
-        Column("id", "id", whole=True),
-        Column("state", "state"),
-        Column("dataset", "dataset", whole=True),
-        Column("role", "role"),
-        Column("who", "person.name"),
-        Column("lapses", "lapses_at", when=True),
-    ),
-    shown=(
-        Column("id", "id"),
-        Column("state", "state"),
-        Column("dataset", "dataset"),
-        Column("role", "role"),
-        Column("slice", "slice"),
-        Column("who", "person.name"),
-        Column("for", "for_person.name"),
-        Column("purpose", "purpose"),
-        Column("period", "period", seconds=True),
-        Column("until", "until", when=True),
-        Column("asked", "created_at", when=True),
-        Column("lapses", "lapses_at", when=True),
-        Column("waiting for", "waits_for"),
-        Column("decided", "decided_at", when=True),
-        Column("decided by", "decided_by.name"),
-        Column("reason", "decision_reason"),
-        Column("grant", "grant"),
-        Column("approved until", "granted.ends_at", when=True),
-        Column("approved for", "granted.period", seconds=True),
-        Column("approved slice", "granted.slice"),
-        Column("longest credential", "granted.max_lifetime", seconds=True),
-        Column("less than requested in", "granted.less"),
-        Column("vendor", "facts.vendor_name"),
-        Column("vendor status", "facts.vendor_status"),
-        Column("their status", "facts.person_status"),
-        Column("issuer", "facts.issuer"),
-        Column("labels", "facts.labels"),
-        Column("kept until", "facts.retention_until", when=True),
-        Column("longest period", "facts.longest_period", seconds=True),
-        Column("longest by rule", "facts.longest_lifetime", seconds=True),
-        Column("rules", "facts.rules"),
-        Column("earlier grants", "facts.history.earlier_grants"),
-        Column("earlier refusals", "facts.history.earlier_refusals"),
-        Column("leases in 90 days", "facts.history.leases_in_90_days"),
-        Column("held at this vendor", "facts.history.grants_at_vendor"),
-        Column("you may decide", "facts.may_decide"),
-        Column("why not", "facts.why_not"),
+    listed=columns("id!, state, dataset!, role, who=person.name, lapses=lapses_at@"),
+    shown=columns(
+        "id, state, dataset, role, slice, who=person.name, for=for_person.name, purpose, period#, until@, "
+        "asked=created_at@, lapses=lapses_at@, waiting for=waits_for, decided=decided_at@, "
+        "decided by=decided_by.name, reason=decision_reason, grant, approved until=granted.ends_at@, "
+        "approved for=granted.period#, approved slice=granted.slice, longest credential=granted.max_lifetime#, "
+        "less than requested in=granted.less, vendor=facts.vendor_name, vendor status=facts.vendor_status, "
+        "their status=facts.person_status, issuer=facts.issuer, labels=facts.labels, "
+        "kept until=facts.retention_until@, longest period=facts.longest_period#, "
+        "longest by rule=facts.longest_lifetime#, rules=facts.rules, earlier grants=facts.history.earlier_grants, "
+        "earlier refusals=facts.history.earlier_refusals, leases in 90 days=facts.history.leases_in_90_days, "
+        "held at this vendor=facts.history.grants_at_vendor, you may decide=facts.may_decide, why not=facts.why_not"
     ),
     none="No request. Next: guestkey request new DATASET --role ROLE --purpose WHY",
 )
 GRANT = Noun(
     "grant",
     "/grants",
-    listed=(
-        Column("id", "id", whole=True),
-        Column("dataset", "dataset", whole=True),
-        Column("role", "role"),
-        Column("holder", "holder_name"),
-        Column("state", "state"),
-        Column("ends", "ends_at", when=True),
-    ),
-    shown=(
-        Column("id", "id"),
-        Column("dataset", "dataset"),
-        Column("role", "role"),
-        Column("holder", "holder_name"),
-        Column("holder id", "holder"),
-        Column("slice", "slice"),
-        Column("state", "state"),
-        Column("longest lifetime", "max_lifetime", seconds=True),
-        Column("purpose", "purpose"),
-        Column("starts", "starts_at", when=True),
-        Column("ends", "ends_at", when=True),
-        Column("revoked", "revoked_at", when=True),
-        Column("reason", "revoke_reason"),
+    listed=columns("id!, dataset!, role, holder=holder_name, state, ends=ends_at@"),
+    shown=columns(
+        "id, dataset, role, holder=holder_name, holder id=holder, slice, state, longest lifetime=max_lifetime#, "
+        "purpose, starts=starts_at@, ends=ends_at@, revoked=revoked_at@, reason=revoke_reason"
     ),
     none="No grant. Next: guestkey request new DATASET --role ROLE --purpose WHY",
 )
-REACH = (
-    Column("who", "holder_name"),
-    Column("holder", "holder", whole=True),
-    Column("people", "members"),
-    Column("role", "role"),
-    Column("grant", "grant", whole=True),
-    Column("until", "ends_at", when=True),
-    Column("rules", "rules"),
-)
+REACH = columns("who=holder_name, holder!, people=members, role, grant!, until=ends_at@, rules")
 
 
 State = Annotated[

@@ -15,7 +15,7 @@ import typer
 from broker.cli.api import Json
 from broker.cli.command import Cli
 from broker.cli.faults import Code, Fault, unreadable
-from broker.cli.output import Column, Progress
+from broker.cli.output import Progress, columns
 from broker.cli.signals import Held, handled
 
 MOST_LINES = 5000
@@ -26,12 +26,7 @@ _BAR = 24
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A CSV file in UTF-8, with a heading.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report what would happen to each line; write nothing.")]
 KeepGoing = Annotated[bool, typer.Option("--keep-going", help="Process the valid lines even if others are refused.")]
-_COLUMNS = (
-    Column("line", "line"),
-    Column("outcome", "outcome"),
-    Column("about", "about"),
-    Column("link or reason", "said", whole=True),
-)
+_COLUMNS = columns("line, outcome, about, link or reason=said!")
 
 
 @dataclass(frozen=True, slots=True)

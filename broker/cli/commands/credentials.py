@@ -15,7 +15,7 @@ from broker.cli.command import Cli, verb
 from broker.cli.commands import getting
 from broker.cli.commands.nouns import Action, AnyKind, Dataset, Lifetime, MaybeKind, Slice
 from broker.cli.faults import Code
-from broker.cli.output import Column, mappings
+from broker.cli.output import columns, mappings
 from broker.cli.problems import filled
 from broker.cli.words import safe
 
@@ -93,11 +93,6 @@ def why(
     return Code.DONE if allowed else Code.DENIED
 
 
-_DECISION = (
-    Column("allowed", "allowed"),
-    Column("slice", "slice"),
-    Column("longest lifetime", "max_lifetime", seconds=True),
-    Column("rule", "rules"),
-    Column("policy revision", "policy_revision"),
-    Column("passed", "passed"),
+_DECISION = columns(
+    "allowed, slice, longest lifetime=max_lifetime#, rule=rules, policy revision=policy_revision, passed"
 )

@@ -13,55 +13,24 @@ from broker.cli.api import segment
 from broker.cli.command import Cli, verb
 from broker.cli.commands import log
 from broker.cli.commands.nouns import Limit, Noun, Reason, group, mount_show, print_list
-from broker.cli.output import Column
+from broker.cli.output import columns
 from broker.cli.saving import Output, save
 
 PROPOSAL = Noun(
     "proposal",
     "/proposals",
-    listed=(
-        Column("id", "id", whole=True),
-        Column("state", "state"),
-        Column("act", "act"),
-        Column("about", "subject", whole=True),
-        Column("proposed by", "proposed_by", whole=True),
-        Column("lapses", "lapses_at", when=True),
-    ),
-    shown=(
-        Column("id", "id"),
-        Column("state", "state"),
-        Column("act", "act"),
-        Column("about", "subject"),
-        Column("details", "details"),
-        Column("proposed by", "proposed_by"),
-        Column("proposed", "created_at", when=True),
-        Column("lapses", "lapses_at", when=True),
-        Column("decided by", "decided_by"),
-        Column("reason", "reason"),
+    listed=columns("id!, state, act, about=subject!, proposed by=proposed_by!, lapses=lapses_at@"),
+    shown=columns(
+        "id, state, act, about=subject, details, proposed by=proposed_by, proposed=created_at@, lapses=lapses_at@, "
+        "decided by=decided_by, reason"
     ),
     none="No open proposals.",
 )
 EVENT = Noun(
     "event",
     "/events",
-    listed=(
-        Column("at", "at", when=True),
-        Column("kind", "kind"),
-        Column("what happened", "sentence"),
-        Column("id", "id", whole=True),
-    ),
-    shown=(
-        Column("id", "id"),
-        Column("number", "number"),
-        Column("at", "at", when=True),
-        Column("what happened", "sentence"),
-        Column("kind", "kind"),
-        Column("actor", "actor"),
-        Column("subject", "subject"),
-        Column("details", "details"),
-        Column("personal", "personal"),
-        Column("leaf", "leaf"),
-    ),
+    listed=columns("at@, kind, what happened=sentence, id!"),
+    shown=columns("id, number, at@, what happened=sentence, kind, actor, subject, details, personal, leaf"),
     none="No events.",
 )
 

@@ -7,18 +7,12 @@ import typer
 from broker.cli.api import segment
 from broker.cli.command import Cli, verb
 from broker.cli.commands.nouns import Id, Limit, Noun, group, print_list
-from broker.cli.output import Column
+from broker.cli.output import columns
 
 INVITATION = Noun(
     "invitation",
     "/invitations",
-    listed=(
-        Column("id", "id"),
-        Column("for", "label"),
-        Column("purpose", "purpose"),
-        Column("vendor", "vendor"),
-        Column("expires", "expires_at", when=True),
-    ),
+    listed=columns("id, for=label, purpose, vendor, expires=expires_at@"),
     shown=(),
     none="No unused links.",
 )

@@ -5,31 +5,19 @@ from __future__ import annotations
 import typer
 
 from broker.cli.commands.nouns import Noun, group, mount_list, mount_show
-from broker.cli.output import Column
+from broker.cli.output import columns
 
 KIND = Noun(
     "kind",
     "/kinds",
-    listed=(
-        Column("name", "name", whole=True),
-        # Broken into words it would fill a screen with a column of them.
-        Column("about", "about", whole=True),
-        Column("actions", "actions"),
-        Column("new refused within", "ending.new_sessions", seconds=True),
-        Column("open ended within", "ending.open_sessions", seconds=True),
-        Column("worst case", "ending.worst_case", seconds=True),
+    listed=columns(
+        "name!, about!, actions, new refused within=ending.new_sessions#, open ended within=ending.open_sessions#, "
+        "worst case=ending.worst_case#"
     ),
-    shown=(
-        Column("name", "name"),
-        Column("about", "about"),
-        Column("actions", "actions"),
-        Column("renewable", "renewable"),
-        Column("you bring", "proof.label"),
-        Column("made by", "proof.how"),
-        Column("how it ends", "ending.how"),
-        Column("new sessions refused within", "ending.new_sessions", seconds=True),
-        Column("open sessions ended within", "ending.open_sessions", seconds=True),
-        Column("worst exposure", "ending.worst_case", seconds=True),
+    shown=columns(
+        "name, about, actions, renewable, you bring=proof.label, made by=proof.how, how it ends=ending.how, "
+        "new sessions refused within=ending.new_sessions#, open sessions ended within=ending.open_sessions#, "
+        "worst exposure=ending.worst_case#"
     ),
     none="No kinds of credentials.",
     key="name",

@@ -22,39 +22,17 @@ from broker.cli.commands.nouns import (
     mount_show,
     print_list,
 )
-from broker.cli.output import Column
+from broker.cli.output import columns
 from broker.cli.words import seconds_of
 
 LEASE = Noun(
     "lease",
     "/leases",
-    listed=(
-        Column("id", "id", whole=True),
-        Column("state", "state"),
-        Column("kind", "kind"),
-        Column("dataset", "dataset", whole=True),
-        Column("slice", "slice"),
-        Column("expires", "expires_at", when=True),
-    ),
-    shown=(
-        Column("id", "id"),
-        Column("state", "state"),
-        Column("kind", "kind"),
-        Column("handle", "handle"),
-        Column("dataset", "dataset"),
-        Column("slice", "slice"),
-        Column("action", "action"),
-        Column("holder", "holder_name"),
-        Column("issued", "created_at", when=True),
-        Column("expires", "expires_at", when=True),
-        Column("ended", "ended_at", when=True),
-        Column("cause", "end_cause"),
-        Column("confirmed by", "confirmed_by"),
-        Column("how it ends", "ending.how"),
-        Column("worst exposure", "ending.worst_case", seconds=True),
-        Column("exposed until", "exposed_until", when=True),
-        Column("attempts", "attempts"),
-        Column("next attempt", "next_attempt_at", when=True),
+    listed=columns("id!, state, kind, dataset!, slice, expires=expires_at@"),
+    shown=columns(
+        "id, state, kind, handle, dataset, slice, action, holder=holder_name, issued=created_at@, "
+        "expires=expires_at@, ended=ended_at@, cause=end_cause, confirmed by=confirmed_by, how it ends=ending.how, "
+        "worst exposure=ending.worst_case#, exposed until=exposed_until@, attempts, next attempt=next_attempt_at@"
     ),
     none="No leases. Next: guestkey connect DATASET",
 )

@@ -9,53 +9,33 @@ import typer
 
 from broker.cli.command import Cli, verb
 from broker.cli.commands.nouns import Limit, Noun, group, print_list
-from broker.cli.output import Column
+from broker.cli.output import columns
 
 NOTICE = Noun(
     "notice",
     "/notices",
-    listed=(
-        Column("at", "created_at", when=True),
-        Column("title", "title"),
-        Column("read", "read_at", when=True),
-        Column("id", "id", whole=True),
-    ),
+    listed=columns("at=created_at@, title, read=read_at@, id!"),
     shown=(),
     none="No notices yet.",
 )
 CHANNEL = Noun(
     "channel",
     "/notice-channels",
-    listed=(
-        Column("id", "id", whole=True),
-        Column("kind", "kind"),
-        Column("name", "name"),
-        Column("goes to", "shown"),
-        Column("topics", "topics"),
-    ),
+    listed=columns("id!, kind, name, goes to=shown, topics"),
     shown=(),
     none="No webhooks or chats yet. Admins add them in the portal, under Channels.",
 )
 DELIVERY = Noun(
     "delivery",
     "/notice-deliveries",
-    listed=(
-        Column("at", "created_at", when=True),
-        Column("about", "kind"),
-        Column("state", "state"),
-        Column("tries", "attempts"),
-        Column("last fault", "last_fault"),
-        Column("person", "person_id", whole=True),
-        Column("channel", "channel_id", whole=True),
+    listed=columns(
+        "at=created_at@, about=kind, state, tries=attempts, last fault=last_fault, person=person_id!, "
+        "channel=channel_id!"
     ),
     shown=(),
     none="No deliveries yet.",
 )
-_TOPICS = (
-    Column("topic", "name"),
-    Column("mail", "choice"),
-    Column("about", "about"),
-)
+_TOPICS = columns("topic=name, mail=choice, about")
 
 
 class Choice(StrEnum):

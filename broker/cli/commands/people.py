@@ -11,40 +11,20 @@ from broker.cli.command import Cli, verb
 from broker.cli.commands import bulk, changing, exporting
 from broker.cli.commands.nouns import Limit, Noun, OnlyVendor, PersonStatus, group, mount_list, mount_show, print_list
 from broker.cli.commands.suspending import mount_suspending
-from broker.cli.output import Column
+from broker.cli.output import columns
 
 PERSON = Noun(
     "person",
     "/people",
-    listed=(
-        Column("id", "id", whole=True),
-        Column("name", "name"),
-        Column("vendor", "vendor", whole=True),
-        Column("status", "status"),
-        Column("roles", "roles"),
-    ),
-    shown=(
-        Column("id", "id"),
-        Column("name", "name"),
-        Column("e-mail", "email"),
-        Column("vendor", "vendor"),
-        Column("status", "status"),
-        Column("roles", "roles"),
-        Column("issuer", "issuer"),
-        Column("since", "created_at", when=True),
-    ),
+    listed=columns("id!, name, vendor!, status, roles"),
+    shown=columns("id, name, e-mail=email, vendor, status, roles, issuer, since=created_at@"),
     none="Nobody.",
 )
 VENDOR = Noun(
     "vendor",
     "/vendors",
-    listed=(Column("id", "id", whole=True), Column("name", "name"), Column("status", "status")),
-    shown=(
-        Column("id", "id"),
-        Column("name", "name"),
-        Column("status", "status"),
-        Column("since", "created_at", when=True),
-    ),
+    listed=columns("id!, name, status"),
+    shown=columns("id, name, status, since=created_at@"),
     none="No vendors yet.",
 )
 

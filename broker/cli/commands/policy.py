@@ -15,7 +15,7 @@ from broker.cli.command import Cli, verb
 from broker.cli.commands import server
 from broker.cli.commands.nouns import Limit, Noun, group, print_list
 from broker.cli.faults import Code, Fault, unreadable
-from broker.cli.output import Column
+from broker.cli.output import columns
 from broker.cli.words import safe
 
 FILES = ("rules", "networks")
@@ -24,12 +24,7 @@ Folder = Annotated[Path, typer.Argument(help="The folder that holds rules.csv, n
 REVISION = Noun(
     "revision",
     "/policy/revisions",
-    listed=(
-        Column("revision", "number"),
-        Column("since", "created_at", when=True),
-        Column("proposed by", "proposed_by", whole=True),
-        Column("approved by", "approved_by"),
-    ),
+    listed=columns("revision=number, since=created_at@, proposed by=proposed_by!, approved by=approved_by"),
     shown=(),
     none="No policy is in force yet.",
 )
@@ -80,9 +75,7 @@ def diff(cli: Cli, folder: Folder = Path("policies")) -> None:
 def apply(cli: Cli, folder: Folder = Path("policies")) -> None:
     """Propose the files as the next policy; it takes effect once a second admin approves."""
     proposal = cli.api.post("/policy/proposals", _read(folder))
-    cli.out.facts(
-        (Column("proposal", "id"), Column("state", "state"), Column("lapses", "lapses_at", when=True)), proposal
-    )
+    cli.out.facts(columns("proposal=id, state, lapses=lapses_at@"), proposal)
     cli.out.remark(f"Another admin must approve it. Next, for them: guestkey proposal approve {proposal.get('id')}")
 
 

@@ -19,40 +19,21 @@ from broker.cli.command import Cli, verb
 from broker.cli.commands.changing import waits
 from broker.cli.commands.nouns import Dataset, Limit, Reason, Slice, group
 from broker.cli.faults import Code, Fault
-from broker.cli.output import Column
+from broker.cli.output import columns
 
 CONNECTION = completing.names("/connections", "name", "to")
 Connection = Annotated[
     str, typer.Argument(help="The connected database's name.", metavar="CONNECTION", autocompletion=CONNECTION)
 ]
 Name = Annotated[str, typer.Argument(help="The slice's name.", metavar="SLICE")]
-_CONNECTIONS = (
-    Column("connection", "name", whole=True),
-    Column("kind", "kind", whole=True),
-    Column("leads to", "to"),
-    Column("a slice is", "slice_is"),
-    Column("answers", "healthy"),
-    Column("not responding since", "silent_since", when=True),
-    Column("because", "silent_why"),
-    Column("catalogue", "state"),
-    Column("tables", "tables"),
-    Column("read", "read_at", when=True),
-    Column("detail", "detail"),
+_CONNECTIONS = columns(
+    "connection=name!, kind!, leads to=to, a slice is=slice_is, answers=healthy, "
+    "not responding since=silent_since@, because=silent_why, catalogue=state, tables, read=read_at@, detail"
 )
-_TABLES = (
-    Column("schema", "schema_name"),
-    Column("table", "name"),
-    Column("rows, about", "rows"),
-    Column("columns", "counted"),
-    Column("looks like personal data", "personal"),
-    Column("notes", "notes"),
+_TABLES = columns(
+    "schema=schema_name, table=name, rows (about)=rows, columns=counted, looks like personal data=personal, notes"
 )
-_COLUMNS = (
-    Column("column", "name"),
-    Column("type", "type"),
-    Column("looks like", "personal"),
-    Column("because", "why"),
-)
+_COLUMNS = columns("column=name, type, looks like=personal, because=why")
 _PREVIEW_SECONDS = "60s"
 
 

@@ -12,48 +12,25 @@ from broker.cli.command import Cli, verb
 from broker.cli.commands.changing import waits
 from broker.cli.commands.nouns import Limit, Noun, OnlyVendor, group, mount_list, print_list
 from broker.cli.faults import Code, Fault
-from broker.cli.output import Column
+from broker.cli.output import columns
 
 TEAM = Noun(
     "team",
     "/teams",
-    listed=(
-        Column("id", "id", whole=True),
-        Column("name", "name"),
-        Column("vendor", "vendor", whole=True),
-        Column("since", "created_at", when=True),
-    ),
-    shown=(
-        Column("id", "id"),
-        Column("name", "name"),
-        Column("vendor", "vendor"),
-        Column("since", "created_at", when=True),
-    ),
+    listed=columns("id!, name, vendor!, since=created_at@"),
+    shown=columns("id, name, vendor, since=created_at@"),
     none="No teams. Next: guestkey team new NAME",
 )
-MEMBERS = (Column("person", "id", whole=True), Column("name", "name"), Column("status", "status"))
+MEMBERS = columns("person=id!, name, status")
 SERVICE = Noun(
     "service",
     "/services",
-    listed=(
-        Column("id", "id", whole=True),
-        Column("name", "name"),
-        Column("vendor", "vendor", whole=True),
-        Column("status", "status"),
-    ),
+    listed=columns("id!, name, vendor!, status"),
     shown=(),
     none="No services yet. Admins and leads create them in the portal.",
 )
-SOURCES = (
-    Column("id", "id", whole=True),
-    Column("name", "name"),
-    Column("vendor", "vendor", whole=True),
-    Column("status", "status"),
-    Column("issuer", "issuer", whole=True),
-    Column("trusts its second factor", "trusts_mfa"),
-    Column("sign in at", "sign_in_link", whole=True),
-)
-FINDINGS = (Column("tried", "what"), Column("as required", "ok"), Column("found", "told", whole=True))
+SOURCES = columns("id!, name, vendor!, status, issuer!, trusts its second factor=trusts_mfa, sign in at=sign_in_link!")
+FINDINGS = columns("tried=what, as required=ok, found=told!")
 SourceId = Annotated[
     str,
     typer.Argument(

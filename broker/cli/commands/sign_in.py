@@ -11,22 +11,13 @@ from broker.cli import config, doctor, loopback, standing, stepup, tokens
 from broker.cli.api import Api, Json
 from broker.cli.command import Cli, verb
 from broker.cli.faults import Code, Fault
-from broker.cli.output import Column
+from broker.cli.output import columns
 from broker.cli.words import safe
 
-ME = (
-    Column("name", "name"),
-    Column("id", "id"),
-    Column("e-mail", "email"),
-    Column("vendor", "vendor"),
-    Column("roles", "roles"),
-    Column("status", "status"),
-    Column("signed in", "signed_in_at", when=True),
-    Column("until", "signed_in_until", when=True),
-    Column("second factor", "factor_at", when=True),
-    Column("confirmed by", "factor_method"),
-    Column("factor enrolled", "factor_enrolled"),
-    Column("notices", "notices.sentence"),
+ME = columns(
+    "name, id, e-mail=email, vendor, roles, status, signed in=signed_in_at@, until=signed_in_until@, "
+    "second factor=factor_at@, confirmed by=factor_method, factor enrolled=factor_enrolled, "
+    "notices=notices.sentence"
 )
 
 

@@ -13,35 +13,17 @@ from broker.cli.api import Json, segment
 from broker.cli.command import Cli, verb
 from broker.cli.commands.nouns import Id, Limit, Noun, Reason, group, print_list
 from broker.cli.faults import Code, Fault
-from broker.cli.output import Column, Progress
+from broker.cli.output import Progress, columns
 from broker.cli.words import safe, seconds_of
 
 SUSPENSION = Noun(
     "suspension",
     "/suspensions",
-    listed=(
-        Column("id", "id", whole=True),
-        Column("what", "what"),
-        Column("name", "name"),
-        Column("since", "started_at", when=True),
-        Column("lifted", "resumed_at", when=True),
-    ),
-    shown=(
-        Column("id", "id"),
-        Column("what", "what"),
-        Column("name", "name"),
-        Column("target", "target"),
-        Column("reason", "reason"),
-        Column("message", "message"),
-        Column("since", "started_at", when=True),
-        Column("lifted", "resumed_at", when=True),
-        Column("leases", "total"),
-        Column("confirmed ended", "confirmed"),
-        Column("failing", "failing"),
-        Column("cannot end sooner", "exposed"),
-        Column("exposed until", "exposed_until", when=True),
-        Column("longest exposure", "longest", seconds=True),
-        Column("accepted offline until", "offline_until", when=True),
+    listed=columns("id!, what, name, since=started_at@, lifted=resumed_at@"),
+    shown=columns(
+        "id, what, name, target, reason, message, since=started_at@, lifted=resumed_at@, leases=total, "
+        "confirmed ended=confirmed, failing, cannot end sooner=exposed, exposed until=exposed_until@, "
+        "longest exposure=longest#, accepted offline until=offline_until@"
     ),
     none="No suspensions.",
 )
