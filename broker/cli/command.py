@@ -88,6 +88,8 @@ class Cli:
 
 
 Body = Callable[..., int | None]
+# The groups of commands there are, by noun.
+Groups = dict[str, typer.Typer]
 
 
 def verb(

@@ -7,15 +7,16 @@ from typing import Annotated
 import typer
 
 from broker.cli import helping
+from broker.cli.command import Groups
 from broker.cli.commands import (
     access,
     completion,
     credentials,
     decisions,
     invitations,
-    kinds,
     leases,
     notices,
+    nouns,
     people,
     policy,
     registry,
@@ -58,12 +59,13 @@ def options(
     """Options before any command."""
 
 
+_groups: Groups = {}
+nouns.mount(app, _groups, special=frozenset({"dataset", "request", "team", "suspension"}))
 for _commands in (
     sign_in,
     credentials,
     access,
     leases,
-    kinds,
     people,
     invitations,
     registry,
@@ -75,4 +77,4 @@ for _commands in (
     completion,
     server,
 ):
-    _commands.mount(app)
+    _commands.mount(app, _groups)

@@ -8,114 +8,48 @@ import typer
 
 from broker.cli import completing, dossier, guiding, waiting
 from broker.cli.api import Json, segment
-from broker.cli.command import Cli, verb
-from broker.cli.commands import bulk, changing, exporting, registering
+from broker.cli.command import Cli, Groups, verb
+from broker.cli.commands import bulk, changing, registering
 from broker.cli.commands.nouns import (
     Dataset,
     GrantId,
-    Limit,
-    Noun,
-    OnlyDataset,
-    OnlyPerson,
     OptionalDataset,
     Reason,
     RequestId,
-    group,
-    mount_list,
-    mount_show,
-    print_list,
 )
 from broker.cli.commands.suspending import mount_suspending
 from broker.cli.faults import Code, Fault
+from broker.cli.nouns import NOUNS
 from broker.cli.output import columns
 from broker.cli.words import safe, seconds_of
 
-DATASET = Noun(
-    "dataset",
-    "/datasets",
-    listed=columns("dataset=slug!, title, status, labels"),
-    shown=columns(
-        "dataset=slug, id, title, description, nature, status, labels, owner, kept until=retention_until@, "
-        "roles you can request=roles"
-    ),
-    none="No datasets yet: none is offered to you. Ask your contact at the organisation.",
-    key="slug",
-)
 SLICES = columns("slice=name, what you can read=description, kind, for=actions, state, why=state_detail")
-REQUEST = Noun(
-    "request",
-    "/requests",
-    listed=columns("id!, state, dataset!, role, who=person.name, lapses=lapses_at@"),
-    shown=columns(
-        "id, state, dataset, role, slice, who=person.name, for=for_person.name, purpose, period#, until@, "
-        "asked=created_at@, lapses=lapses_at@, waiting for=waits_for, decided=decided_at@, "
-        "decided by=decided_by.name, reason=decision_reason, grant, approved until=granted.ends_at@, "
-        "approved for=granted.period#, approved slice=granted.slice, longest credential=granted.max_lifetime#, "
-        "less than requested in=granted.less, vendor=facts.vendor_name, vendor status=facts.vendor_status, "
-        "their status=facts.person_status, issuer=facts.issuer, labels=facts.labels, "
-        "kept until=facts.retention_until@, longest period=facts.longest_period#, "
-        "longest by rule=facts.longest_lifetime#, rules=facts.rules, earlier grants=facts.history.earlier_grants, "
-        "earlier refusals=facts.history.earlier_refusals, leases in 90 days=facts.history.leases_in_90_days, "
-        "held at this vendor=facts.history.grants_at_vendor, you may decide=facts.may_decide, why not=facts.why_not"
-    ),
-    none="No request. Next: guestkey request new DATASET --role ROLE --purpose WHY",
-)
-GRANT = Noun(
-    "grant",
-    "/grants",
-    listed=columns("id!, dataset!, role, holder=holder_name, state, ends=ends_at@"),
-    shown=columns(
-        "id, dataset, role, holder=holder_name, holder id=holder, slice, state, longest lifetime=max_lifetime#, "
-        "purpose, starts=starts_at@, ends=ends_at@, revoked=revoked_at@, reason=revoke_reason"
-    ),
-    none="No grant. Next: guestkey request new DATASET --role ROLE --purpose WHY",
-)
 REACH = columns("who=holder_name, holder!, people=members, role, grant!, until=ends_at@, rules")
 
 
-State = Annotated[
-    str | None,
-    typer.Option(
-        help="pending, approved, refused, withdrawn or lapsed.",
-        autocompletion=completing.words("pending", "approved", "refused", "withdrawn", "lapsed"),
-    ),
-]
-View = Annotated[
-    str | None,
-    typer.Option(help="mine, or queue: requests you can decide.", autocompletion=completing.words("mine", "queue")),
-]
-
-
-def mount(app: typer.Typer) -> None:
-    """Add these groups."""
-    datasets = group(app, "dataset", "What is protected, as far as it is shown to you.")
-    mount_list(datasets, DATASET)
+def mount(app: typer.Typer, groups: Groups) -> None:
+    """Add what is special about these nouns, and `who`."""
+    datasets, requests, grants = groups["dataset"], groups["request"], groups["grant"]
     verb(datasets, "show", of="dataset")(show_dataset)
-    mount_suspending(datasets, DATASET)
+    mount_suspending(datasets, NOUNS["dataset"])
     changing.mount_datasets(datasets)
     registering.mount(app, datasets)
-    requests = group(app, "request", "Requests for a role on a dataset, and deciding them.")
     verb(requests, "new", of="request")(new_request)
-    verb(requests, "list", of="request")(list_requests)
     verb(requests, "show", of="request")(show_request)
     verb(requests, "withdraw", of="request")(withdraw)
     verb(requests, "remind", of="request")(remind)
     verb(requests, "approve", of="request")(approve)
     verb(requests, "refuse", of="request")(refuse)
-    grants = group(app, "grant", "Approved roles.")
-    verb(grants, "list", of="grant")(list_grants)
-    mount_show(grants, GRANT)
     changing.mount_grants(grants)
     verb(grants, "import", of="grant")(import_grants)
     verb(grants, "revoke", of="grant")(revoke_grant)
-    exporting.mount_grants(grants)
     verb(app, "who")(who)
 
 
 def show_dataset(cli: Cli, dataset: Dataset) -> None:
     """Show one dataset and its slices."""
     found = cli.api.get(f"/datasets/{segment(dataset)}")
-    cli.out.facts(DATASET.shown, found)
+    cli.out.facts(NOUNS["dataset"].shown, found)
     if not cli.as_json and found.get("slices"):
         cli.out.items(SLICES, found["slices"], none="")
 
@@ -159,21 +93,11 @@ def new_request(
     }
     made = cli.api.post("/requests", body)
     if wait is None:
-        cli.out.facts(REQUEST.shown, made)
+        cli.out.facts(NOUNS["request"].shown, made)
         cli.out.remark(f"Sent. Next: guestkey request show {made.get('id')}")
         return None
     cli.out.remark(f"Sent as {made.get('id')}; waiting for the decision.")
     return _tell_decision(cli, str(made.get("id")), wait)
-
-
-def list_requests(
-    cli: Cli,
-    state: State = None,
-    view: View = None,
-    limit: Limit = 100,
-) -> None:
-    """List requests."""
-    print_list(cli, REQUEST, limit, state=state, view=view)
 
 
 def show_request(
@@ -227,16 +151,6 @@ def refuse(cli: Cli, id_: RequestId, reason: Reason) -> None:
     cli.out.done(f"Request {id_} refused.", cli.api.post(f"/requests/{segment(id_)}/refuse", {"reason": reason}))
 
 
-def list_grants(
-    cli: Cli,
-    person: OnlyPerson = None,
-    dataset: OnlyDataset = None,
-    limit: Limit = 100,
-) -> None:
-    """List grants."""
-    print_list(cli, GRANT, limit, person=person, dataset=dataset)
-
-
 def import_grants(cli: Cli, file: bulk.File, dry_run: bulk.DryRun = False, keep_going: bulk.KeepGoing = False) -> int:
     """Give grants from a CSV file: dataset,role,purpose,until,person,team,slice. For a lead each line is a request.
 
@@ -273,7 +187,7 @@ def _tell_request(cli: Cli, found: Json) -> None:
         cli.out.document(found)
         return
     columns, told = dossier.told(found.get("facts") or {})
-    cli.out.facts((*REQUEST.shown, *columns), {**found, "told": told})
+    cli.out.facts((*NOUNS["request"].shown, *columns), {**found, "told": told})
 
 
 def _tell_decision(cli: Cli, request_id: str, wait: str) -> int:

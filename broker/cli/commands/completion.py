@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from broker.cli.command import Cli, verb
+from broker.cli.command import Cli, Groups, verb
 
 
 class Shell(StrEnum):
@@ -18,7 +18,7 @@ class Shell(StrEnum):
     FISH = "fish"
 
 
-def mount(app: typer.Typer) -> None:
+def mount(app: typer.Typer, _groups: Groups) -> None:
     """Add this command."""
     verb(app, "completion")(completion)
 

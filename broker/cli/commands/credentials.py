@@ -11,7 +11,7 @@ from broker.cli import children, completing, programs, reasons, variables
 from broker.cli.api import segment
 from broker.cli.borrowing import Wanted, borrowed, settled
 from broker.cli.clients import client_of
-from broker.cli.command import Cli, verb
+from broker.cli.command import Cli, Groups, verb
 from broker.cli.commands import getting
 from broker.cli.commands.nouns import Action, AnyKind, Dataset, Lifetime, MaybeKind, Slice
 from broker.cli.faults import Code
@@ -20,7 +20,7 @@ from broker.cli.problems import filled
 from broker.cli.words import safe
 
 
-def mount(app: typer.Typer) -> None:
+def mount(app: typer.Typer, _groups: Groups) -> None:
     """Add these commands."""
     verb(app, "connect", own_code=Code.CHILD_NOT_RUN)(connect)
     verb(app, "run", own_code=Code.CHILD_NOT_RUN)(run)

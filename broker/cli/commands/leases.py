@@ -8,55 +8,19 @@ import typer
 
 from broker.cli import waiting
 from broker.cli.api import segment
-from broker.cli.command import Cli, verb
-from broker.cli.commands import exporting
+from broker.cli.command import Cli, Groups, verb
 from broker.cli.commands.nouns import (
     LeaseId,
-    LeaseState,
-    Limit,
-    Noun,
-    OnlyDataset,
-    OnlyPerson,
     Reason,
-    group,
-    mount_show,
-    print_list,
 )
-from broker.cli.output import columns
 from broker.cli.words import seconds_of
 
-LEASE = Noun(
-    "lease",
-    "/leases",
-    listed=columns("id!, state, kind, dataset!, slice, expires=expires_at@"),
-    shown=columns(
-        "id, state, kind, handle, dataset, slice, action, holder=holder_name, issued=created_at@, "
-        "expires=expires_at@, ended=ended_at@, cause=end_cause, confirmed by=confirmed_by, how it ends=ending.how, "
-        "worst exposure=ending.worst_case#, exposed until=exposed_until@, attempts, next attempt=next_attempt_at@"
-    ),
-    none="No leases. Next: guestkey connect DATASET",
-)
 
-
-def mount(app: typer.Typer) -> None:
-    """Add this group."""
-    leases = group(app, "lease", "Records of credentials, without the secrets.")
-    verb(leases, "list", of="lease")(list_leases)
-    mount_show(leases, LEASE)
+def mount(app: typer.Typer, groups: Groups) -> None:
+    """Add what is special about leases."""
+    leases = groups["lease"]
     verb(leases, "renew", of="lease")(renew)
     verb(leases, "revoke", of="lease")(revoke)
-    exporting.mount_leases(leases)
-
-
-def list_leases(
-    cli: Cli,
-    state: LeaseState = None,
-    dataset: OnlyDataset = None,
-    person: OnlyPerson = None,
-    limit: Limit = 100,
-) -> None:
-    """List leases."""
-    print_list(cli, LEASE, limit, state=state, dataset=dataset, person=person)
 
 
 def renew(

@@ -7,34 +7,9 @@ from typing import Annotated
 
 import typer
 
-from broker.cli.command import Cli, verb
-from broker.cli.commands.nouns import Limit, Noun, group, print_list
+from broker.cli.command import Cli, Groups, verb
 from broker.cli.output import columns
 
-NOTICE = Noun(
-    "notice",
-    "/notices",
-    listed=columns("at=created_at@, title, read=read_at@, id!"),
-    shown=(),
-    none="No notices yet.",
-)
-CHANNEL = Noun(
-    "channel",
-    "/notice-channels",
-    listed=columns("id!, kind, name, goes to=shown, topics"),
-    shown=(),
-    none="No webhooks or chats yet. Admins add them in the portal, under Channels.",
-)
-DELIVERY = Noun(
-    "delivery",
-    "/notice-deliveries",
-    listed=columns(
-        "at=created_at@, about=kind, state, tries=attempts, last fault=last_fault, person=person_id!, "
-        "channel=channel_id!"
-    ),
-    shown=(),
-    none="No deliveries yet.",
-)
 _TOPICS = columns("topic=name, mail=choice, about")
 
 
@@ -46,20 +21,12 @@ class Choice(StrEnum):
     OFF = "off"
 
 
-def mount(app: typer.Typer) -> None:
-    """Add this group."""
-    notices = group(app, "notice", "Your notices, and which of them are mailed.")
-    verb(notices, "list", of="notice")(list_notices)
+def mount(app: typer.Typer, groups: Groups) -> None:
+    """Add what is special about notices."""
+    notices = groups["notice"]
     verb(notices, "read", of="notice")(read)
     verb(notices, "choices", of="notice")(choices)
     verb(notices, "choose", of="notice")(choose)
-    verb(notices, "channels", of="notice")(channels)
-    verb(notices, "deliveries", of="notice")(deliveries)
-
-
-def list_notices(cli: Cli, limit: Limit = 30) -> None:
-    """List your notices, newest first."""
-    print_list(cli, NOTICE, limit)
 
 
 def read(cli: Cli) -> None:
@@ -96,13 +63,3 @@ def choose(
     """Choose how a topic is mailed to you."""
     body = {"topics": {topic: choice.value}, "digest_hour": hour, "digest_zone": zone}
     cli.out.done(f"{topic}: {choice.value}.", cli.api.post("/notices/choices", body))
-
-
-def channels(cli: Cli) -> None:
-    """List the organisation's webhooks and chats. For admins and auditors."""
-    cli.out.items(CHANNEL.listed, cli.api.get(CHANNEL.path)["items"], none=CHANNEL.none)
-
-
-def deliveries(cli: Cli, limit: Limit = 30) -> None:
-    """List deliveries, sent and waiting, with their last error. For admins and auditors."""
-    print_list(cli, DELIVERY, limit)

@@ -1,17 +1,21 @@
-"""`list` and `show` of every noun: the same shape each time, so described as data."""
+"""`list`, `show` and `export` of every noun, made from data (`broker.cli.nouns`); options that commands share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import inspect
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from broker.cli import completing, helping
 from broker.cli.api import segment
-from broker.cli.command import Cli, verb
-from broker.cli.output import Column
+from broker.cli.command import Cli, Groups, verb
+from broker.cli.nouns import NOUNS, Noun
+from broker.cli.saving import Output, save
 from broker.cli.words import safe
 
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")]
@@ -28,27 +32,6 @@ OptionalDataset = Annotated[
 Id = Annotated[str, typer.Argument(metavar="ID", help="Its id.")]
 RequestId = Annotated[str, typer.Argument(metavar="ID", help="Its id.", autocompletion=completing.REQUESTS)]
 GrantId = Annotated[str, typer.Argument(metavar="ID", help="Its id.", autocompletion=completing.GRANTS)]
-OnlyDataset = Annotated[str | None, typer.Option(help="Only on this dataset.", autocompletion=completing.DATASETS)]
-OnlyPerson = Annotated[
-    str | None, typer.Option(help="Only this person's: id, e-mail or whole name.", autocompletion=completing.PEOPLE)
-]
-OnlyVendor = Annotated[
-    str | None, typer.Option(help="Only this vendor's: id or whole name.", autocompletion=completing.VENDORS)
-]
-LeaseState = Annotated[
-    str | None,
-    typer.Option(
-        help="live, pending, active, revoking, revoked, expired, revoke_failed.",
-        autocompletion=completing.words("live", "pending", "active", "revoking", "revoked", "expired", "revoke_failed"),
-    ),
-]
-PersonStatus = Annotated[
-    str | None,
-    typer.Option(
-        help="pending, active, suspended, refused.",
-        autocompletion=completing.words("pending", "active", "suspended", "refused"),
-    ),
-]
 Slice = Annotated[str | None, typer.Option("--slice", help="The slice.", autocompletion=completing.SLICES)]
 Lifetime = Annotated[str | None, typer.Option("--for", help="How long, such as 15m; the rule may shorten it.")]
 Kind = Annotated[str, typer.Option("--kind", help="Kind of credential.", autocompletion=completing.KINDS)]
@@ -64,51 +47,100 @@ LeaseId = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Noun:
-    """A thing of the API that can be listed and shown."""
-
-    name: str
-    path: str
-    listed: Sequence[Column]
-    shown: Sequence[Column]
-    none: str
-
-    key: str = "id"
-
-    @property
-    def argument(self) -> Any:
-        """The annotation of an argument that names one of them."""
-        complete = completing.names(self.path, self.key)
-        return Annotated[str, typer.Argument(metavar="ID", help="Its id.", autocompletion=complete)]
+# Arguments and options that complete with what the installation has, by the API's name of what they hold.
+_COMPLETIONS: Mapping[str, Any] = {
+    "dataset": completing.DATASETS,
+    "person": completing.PEOPLE,
+    "vendor": completing.VENDORS,
+}
+_MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
+_FORMS = {"csv": "a table", "jsonl": "a JSON document a line", "json": "one document", "proofs": "for `audit verify`"}
 
 
-def mount_show(app: typer.Typer, noun: Noun, *, of: str = "") -> None:
-    """Add `show`; `of` is the group's name if it is not the noun's."""
+def mount(app: typer.Typer, groups: Groups, *, special: frozenset[str]) -> None:
+    """Add `list`, `show` and `export` of every noun; `show` of those that are `special` is written by hand."""
+    for noun in NOUNS.values():
+        if noun.group not in groups:
+            groups[noun.group] = group(app, noun.group, noun.about)
+        commands = groups[noun.group]
+        _mount_list(commands, noun)
+        if noun.show and noun.name not in special:
+            _mount_show(commands, noun)
+        if noun.export_filters is not None:
+            _mount_export(commands, noun, noun.export_filters)
 
+
+def argument_of(noun: Noun) -> Any:
+    """The annotation of an argument that names one of them."""
+    complete = completing.names(noun.path, noun.key)
+    return Annotated[str, typer.Argument(metavar="ID", help="Its id.", autocompletion=complete)]
+
+
+def _mount_show(app: typer.Typer, noun: Noun) -> None:
     def show(cli: Cli, id_: Id) -> None:
         cli.out.facts(noun.shown, cli.api.get(f"{noun.path}/{segment(id_)}"))
 
-    show.__annotations__["id_"] = noun.argument
+    show.__annotations__["id_"] = LeaseId if noun.name == "lease" else argument_of(noun)
     show.__doc__ = f"Show one {noun.name}."
-    verb(app, "show", of=of or noun.name)(show)
+    verb(app, "show", of=noun.group)(show)
 
 
-def mount_list(app: typer.Typer, noun: Noun) -> None:
-    """Add `list` without filters."""
+def _mount_list(app: typer.Typer, noun: Noun) -> None:
+    defaults = {filter_["name"]: filter_.get("default") for filter_ in noun.filters}
 
-    def list_(cli: Cli, limit: Limit = 100) -> None:
-        print_list(cli, noun, limit)
+    def list_(cli: Cli, limit: int, **given: Any) -> None:
+        query = _query(given)
+        asked = {name: value for name, value in query.items() if value not in (None, defaults.get(name))}
+        filters = " ".join(f"--{name} {value}" for name, value in asked.items())
+        # That a filter left nothing is not that there is nothing.
+        none = f"Nothing matches {safe(filters)}." if filters else noun.none
+        cli.out.items(noun.listed, cli.api.pages(noun.path, limit, **query), none=none)
 
-    list_.__doc__ = f"List every {noun.name} you can see."
-    verb(app, "list", of=noun.name)(list_)
+    list_.__doc__ = noun.list_about
+    _sign(list_, [*_options(noun.filters), _option("limit", Limit, 100)])
+    verb(app, noun.list_as, of=noun.group)(list_)
 
 
-def print_list(cli: Cli, noun: Noun, limit: int, **query: str | None) -> None:
-    """List a noun, filtered; that a filter left nothing is not that there is nothing."""
-    filters = " ".join(f"--{name} {value}" for name, value in query.items() if value is not None)
-    none = f"Nothing matches {safe(filters)}." if filters else noun.none
-    cli.out.items(noun.listed, cli.api.pages(noun.path, limit, **query), none=none)
+def _mount_export(app: typer.Typer, noun: Noun, filters: Sequence[Mapping[str, Any]]) -> None:
+    forms = StrEnum("forms", {form.upper(): form for form in noun.formats})  # type: ignore[misc]
+
+    def export(cli: Cli, output: Path | None, form: StrEnum, **given: Any) -> None:
+        save(cli, f"{noun.path}/export", output, format=form.value, **_query(given))
+
+    export.__doc__ = noun.export_about
+    about = "; ".join(f"`{form}`: {_FORMS.get(form, form)}" for form in noun.formats)
+    chosen = _option("form", Annotated[forms, typer.Option("--format", help=f"{about}.")], next(iter(forms)))
+    _sign(export, [_option("output", Output), chosen, *_options(filters)])
+    verb(app, "export", of=noun.group)(export)
+
+
+def _options(filters: Sequence[Mapping[str, Any]]) -> list[inspect.Parameter]:
+    return [_option(str(filter_["name"]), _annotation(filter_), filter_.get("default")) for filter_ in filters]
+
+
+def _annotation(filter_: Mapping[str, Any]) -> Any:
+    about = filter_["about"]
+    if filter_["type"] == "date-time":
+        return Annotated[datetime | None, typer.Option(help=about, formats=_MOMENTS)]
+    known = completing.words(*filter_["words"]) if filter_["words"] else _COMPLETIONS.get(filter_["name"])
+    return Annotated[str | None, typer.Option(help=about, autocompletion=known)]
+
+
+def _option(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _sign(body: Any, options: Sequence[inspect.Parameter]) -> None:
+    """Give a command made from data the parameters that Typer reads."""
+    cli = inspect.Parameter("cli", inspect.Parameter.POSITIONAL_ONLY, annotation=Cli)
+    body.__signature__ = inspect.Signature([cli, *options])
+
+
+def _query(given: Mapping[str, Any]) -> dict[str, str | None]:
+    return {
+        name: value.replace(tzinfo=UTC).isoformat() if isinstance(value, datetime) else value
+        for name, value in given.items()
+    }
 
 
 def group(app: typer.Typer, noun: str, help_: str) -> typer.Typer:

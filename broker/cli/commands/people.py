@@ -7,49 +7,19 @@ from typing import Annotated
 import typer
 
 from broker.cli import completing
-from broker.cli.command import Cli, verb
-from broker.cli.commands import bulk, changing, exporting
-from broker.cli.commands.nouns import Limit, Noun, OnlyVendor, PersonStatus, group, mount_list, mount_show, print_list
+from broker.cli.command import Cli, Groups, verb
+from broker.cli.commands import bulk, changing
 from broker.cli.commands.suspending import mount_suspending
-from broker.cli.output import columns
-
-PERSON = Noun(
-    "person",
-    "/people",
-    listed=columns("id!, name, vendor!, status, roles"),
-    shown=columns("id, name, e-mail=email, vendor, status, roles, issuer, since=created_at@"),
-    none="Nobody.",
-)
-VENDOR = Noun(
-    "vendor",
-    "/vendors",
-    listed=columns("id!, name, status"),
-    shown=columns("id, name, status, since=created_at@"),
-    none="No vendors yet.",
-)
+from broker.cli.nouns import NOUNS
 
 
-def mount(app: typer.Typer) -> None:
-    """Add these groups."""
-    people = group(app, "person", "People of the organisation and of vendors.")
-    verb(people, "list", of="person")(list_people)
+def mount(app: typer.Typer, groups: Groups) -> None:
+    """Add what is special about people and vendors."""
+    people = groups["person"]
     verb(people, "import", of="person")(import_people)
     changing.mount_people(people)
-    _mount_status(people, PERSON)
-    exporting.mount_people(people)
-    vendors = group(app, "vendor", "Third parties.")
-    mount_list(vendors, VENDOR)
-    _mount_status(vendors, VENDOR)
-
-
-def list_people(
-    cli: Cli,
-    vendor: OnlyVendor = None,
-    status: PersonStatus = None,
-    limit: Limit = 100,
-) -> None:
-    """List the people you can see."""
-    print_list(cli, PERSON, limit, vendor=vendor, status=status)
+    mount_suspending(people, NOUNS["person"])
+    mount_suspending(groups["vendor"], NOUNS["vendor"])
 
 
 def import_people(
@@ -72,8 +42,3 @@ def import_people(
     """
     query = {"vendor": vendor, "source": source, "again": again or None}
     return bulk.run(cli, file, "/people/import", query, dry_run=dry_run, keep_going=keep_going)
-
-
-def _mount_status(app: typer.Typer, noun: Noun) -> None:
-    mount_show(app, noun)
-    mount_suspending(app, noun)

@@ -11,9 +11,8 @@ from typing import Annotated
 import typer
 
 from broker.cli.api import Json
-from broker.cli.command import Cli, verb
+from broker.cli.command import Cli, Groups, verb
 from broker.cli.commands import server
-from broker.cli.commands.nouns import Limit, Noun, group, print_list
 from broker.cli.faults import Code, Fault, unreadable
 from broker.cli.output import columns
 from broker.cli.words import safe
@@ -21,24 +20,16 @@ from broker.cli.words import safe
 FILES = ("rules", "networks")
 LARGEST_FILE = 1024 * 1024
 Folder = Annotated[Path, typer.Argument(help="The folder that holds rules.csv, networks.csv and tests.csv.")]
-REVISION = Noun(
-    "revision",
-    "/policy/revisions",
-    listed=columns("revision=number, since=created_at@, proposed by=proposed_by!, approved by=approved_by"),
-    shown=(),
-    none="No policy is in force yet.",
-)
 
 
-def mount(app: typer.Typer) -> None:
-    """Add this group."""
-    policies = group(app, "policy", "The rules: files in git, put in force by two admins.")
+def mount(app: typer.Typer, groups: Groups) -> None:
+    """Add what is done with rules."""
+    policies = groups["policy"]
     verb(policies, "check", of="policy")(check)
     verb(policies, "test", of="policy")(test)
     verb(policies, "diff", of="policy")(diff)
     verb(policies, "apply", of="policy")(apply)
     verb(policies, "show", of="policy")(show)
-    verb(policies, "revisions", of="policy")(revisions)
 
 
 def check(cli: Cli, folder: Folder = Path("policies")) -> None:
@@ -88,11 +79,6 @@ def show(cli: Cli) -> None:
     cli.out.remark(f"Revision {policy.get('revision')}")
     for name in FILES:
         cli.out.value(f"# {name}.csv\n{str(policy.get(name) or '').rstrip()}")
-
-
-def revisions(cli: Cli, limit: Limit = 100) -> None:
-    """List all policy revisions, newest first."""
-    print_list(cli, REVISION, limit)
 
 
 def _offline(what: str, folder: Path, texts: Json) -> Json:

@@ -8,28 +8,13 @@ import typer
 
 from broker.cli import completing
 from broker.cli.api import segment
-from broker.cli.command import Cli, verb
+from broker.cli.command import Cli, Groups, verb
 from broker.cli.commands.changing import waits
-from broker.cli.commands.nouns import Limit, Noun, OnlyVendor, group, mount_list, print_list
 from broker.cli.faults import Code, Fault
+from broker.cli.nouns import NOUNS
 from broker.cli.output import columns
 
-TEAM = Noun(
-    "team",
-    "/teams",
-    listed=columns("id!, name, vendor!, since=created_at@"),
-    shown=columns("id, name, vendor, since=created_at@"),
-    none="No teams. Next: guestkey team new NAME",
-)
 MEMBERS = columns("person=id!, name, status")
-SERVICE = Noun(
-    "service",
-    "/services",
-    listed=columns("id!, name, vendor!, status"),
-    shown=(),
-    none="No services yet. Admins and leads create them in the portal.",
-)
-SOURCES = columns("id!, name, vendor!, status, issuer!, trusts its second factor=trusts_mfa, sign in at=sign_in_link!")
 FINDINGS = columns("tried=what, as required=ok, found=told!")
 SourceId = Annotated[
     str,
@@ -43,29 +28,20 @@ TeamId = Annotated[
 PersonId = Annotated[str, typer.Argument(metavar="PERSON", help="The person's id.", autocompletion=completing.PEOPLE)]
 
 
-def mount(app: typer.Typer) -> None:
-    """Add these groups."""
-    teams = group(app, "team", "Groups of people of one vendor; a grant can name a team.")
-    verb(teams, "list", of="team")(list_teams)
+def mount(app: typer.Typer, groups: Groups) -> None:
+    """Add what is special about teams and sources."""
+    teams = groups["team"]
     verb(teams, "show", of="team")(show_team)
     verb(teams, "new", of="team")(new_team)
     verb(teams, "add", of="team")(add)
     verb(teams, "remove", of="team")(remove)
-    mount_list(group(app, "service", "Programs with their own secret."), SERVICE)
-    sources = group(app, "source", "Where people sign in; added in the portal by two admins.")
-    verb(sources, "list", of="source")(list_sources)
-    verb(sources, "check", of="source")(check_source)
-
-
-def list_teams(cli: Cli, vendor: OnlyVendor = None, limit: Limit = 100) -> None:
-    """List the teams you can see."""
-    print_list(cli, TEAM, limit, vendor=vendor)
+    verb(groups["source"], "check", of="source")(check_source)
 
 
 def show_team(cli: Cli, team: TeamId) -> None:
     """Show one team and its members."""
     found = cli.api.get(f"/teams/{segment(team)}")
-    cli.out.facts(TEAM.shown, found)
+    cli.out.facts(NOUNS["team"].shown, found)
     if not cli.as_json:
         cli.out.items(MEMBERS, found["members"], none="No members yet. Next: guestkey team add TEAM PERSON")
 
@@ -94,11 +70,6 @@ def remove(cli: Cli, team: TeamId, person: PersonId) -> None:
     """Remove a person from a team; leases that need it end. For admins, the lead, and the person."""
     ended = cli.api.delete(f"/teams/{segment(team)}/members/{segment(person)}")
     cli.out.done(f"{person} was removed from {team}; {len(ended['leases'])} leases are ending.", ended)
-
-
-def list_sources(cli: Cli) -> None:
-    """List every sign-in source. For admins and auditors."""
-    cli.out.items(SOURCES, cli.api.get("/sources")["items"], none="No sign-in sources yet.")
 
 
 def check_source(cli: Cli, source: SourceId) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from broker.cli.command import Groups
 from broker.cli.faults import Code, Fault
 
 OPERATOR = "broker.operator"
@@ -23,7 +24,7 @@ _COMMANDS = {
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-def mount(app: typer.Typer) -> None:
+def mount(app: typer.Typer, _groups: Groups) -> None:
     """Add these commands."""
     for name, help_ in _COMMANDS.items():
         _mount_one(app, name, help_)

@@ -9,7 +9,7 @@ import typer
 
 from broker.cli import config, doctor, loopback, standing, stepup, tokens
 from broker.cli.api import Api, Json
-from broker.cli.command import Cli, verb
+from broker.cli.command import Cli, Groups, verb
 from broker.cli.faults import Code, Fault
 from broker.cli.output import columns
 from broker.cli.words import safe
@@ -21,7 +21,7 @@ ME = columns(
 )
 
 
-def mount(app: typer.Typer) -> None:
+def mount(app: typer.Typer, _groups: Groups) -> None:
     """Add these commands."""
     verb(app, "login")(login)
     verb(app, "logout")(logout)

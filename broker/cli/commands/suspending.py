@@ -8,25 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from broker.cli import completing
 from broker.cli.api import Json, segment
-from broker.cli.command import Cli, verb
-from broker.cli.commands.nouns import Id, Limit, Noun, Reason, group, print_list
+from broker.cli.command import Cli, Groups, verb
+from broker.cli.commands.nouns import Id, Reason, argument_of
 from broker.cli.faults import Code, Fault
-from broker.cli.output import Progress, columns
+from broker.cli.nouns import NOUNS, Noun
+from broker.cli.output import Progress
 from broker.cli.words import safe, seconds_of
 
-SUSPENSION = Noun(
-    "suspension",
-    "/suspensions",
-    listed=columns("id!, what, name, since=started_at@, lifted=resumed_at@"),
-    shown=columns(
-        "id, what, name, target, reason, message, since=started_at@, lifted=resumed_at@, leases=total, "
-        "confirmed ended=confirmed, failing, cannot end sooner=exposed, exposed until=exposed_until@, "
-        "longest exposure=longest#, accepted offline until=offline_until@"
-    ),
-    none="No suspensions.",
-)
 _PAUSE = 0.3
 _COUNTS = ("people", "services", "sessions", "tokens", "grants", "requests")
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would end, how fast, and what would not.")]
@@ -37,38 +26,24 @@ Wait = Annotated[str, typer.Option(help="How long to wait until backends confirm
 OptionalReason = Annotated[str | None, typer.Option("--reason", "-r", help="The reason; recorded in the audit log.")]
 
 
-def mount(app: typer.Typer) -> None:
-    """Add the group of reports."""
-    suspensions = group(app, "suspension", "Suspensions, and how each credential ended.")
-    verb(suspensions, "list", of="suspension")(list_suspensions)
-    show_suspension.__annotations__["id_"] = SUSPENSION.argument
-    verb(suspensions, "show", of="suspension")(show_suspension)
+def mount(app: typer.Typer, groups: Groups) -> None:
+    """Add the report of a suspension."""
+    show_suspension.__annotations__["id_"] = argument_of(NOUNS["suspension"])
+    verb(groups["suspension"], "show", of="suspension")(show_suspension)
 
 
 def show_suspension(cli: Cli, id_: Id) -> None:
     """Show one suspension: what has not ended, and how each kind and each credential ended."""
-    report = cli.api.get(f"{SUSPENSION.path}/{segment(id_)}")
+    report = cli.api.get(f"{NOUNS['suspension'].path}/{segment(id_)}")
     if cli.as_json:
         cli.out.document(report)
         return
     _tell_open(cli, report)
-    cli.out.facts(SUSPENSION.shown, report)
+    cli.out.facts(NOUNS["suspension"].shown, report)
     for line in _by_kind(cli, report):
         cli.out.value(line)
     for outcome in report["outcomes"]:
         cli.out.value(_came_of(cli, outcome))
-
-
-def list_suspensions(
-    cli: Cli,
-    state: Annotated[
-        str | None, typer.Option(help="open or lifted.", autocompletion=completing.words("open", "lifted"))
-    ] = None,
-    what: Annotated[str | None, typer.Option(help="vendor, person, dataset or installation.")] = None,
-    limit: Limit = 100,
-) -> None:
-    """List suspensions."""
-    print_list(cli, SUSPENSION, limit, state=state, what=what)
 
 
 def mount_suspending(app: typer.Typer, noun: Noun) -> None:
@@ -96,7 +71,7 @@ def mount_suspending(app: typer.Typer, noun: Noun) -> None:
         cli.out.done(f"{noun.name.capitalize()} {id_} is active again; leases that ended stay ended.", answer)
 
     for body in (suspend, resume):
-        body.__annotations__["id_"] = noun.argument
+        body.__annotations__["id_"] = argument_of(noun)
     suspend.__doc__ = f"Suspend a {noun.name}: no new credentials; every session and every live lease ends."
     resume.__doc__ = f"Resume a {noun.name}."
     verb(app, "suspend", of=noun.name)(suspend)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from broker.cli.clients import CLIENTS
-from broker.cli.command import Cli, verb
+from broker.cli.command import Cli, Groups, verb
 from broker.cli.faults import Code, Fault
 from broker.cli.formats import FORMATS
 from broker.cli.output import Column
@@ -55,7 +55,7 @@ def _variables() -> str:
     return "\n".join(lines)
 
 
-def mount(app: typer.Typer) -> None:
+def mount(app: typer.Typer, _groups: Groups) -> None:
     """Add this command."""
     verb(app, "help")(help_)
 

@@ -1,0 +1,51 @@
+"""The nouns of the API as the commands show them: `nouns.json`, made from the OpenAPI document by `make docs`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from typing import Any
+
+from broker.cli.output import Column, columns
+
+
+@dataclass(frozen=True)
+class Noun:
+    """A thing of the API that can be listed and shown.
+
+    `group` and `list_as` are the command's words; `show` is empty where one alone is never shown. `filters` and
+    `export_filters` are parameters of the API as OpenAPI has them; None: the list cannot be exported.
+    """
+
+    name: str
+    group: str
+    list_as: str
+    about: str
+    path: str
+    key: str
+    list: str
+    show: str
+    none: str
+    list_about: str
+    export_about: str
+    filters: Sequence[Mapping[str, Any]]
+    export_filters: Sequence[Mapping[str, Any]] | None
+    formats: Sequence[str]
+
+    @cached_property
+    def listed(self) -> tuple[Column, ...]:
+        """The columns of its list."""
+        return columns(self.list)
+
+    @cached_property
+    def shown(self) -> tuple[Column, ...]:
+        """The facts shown of one."""
+        return columns(self.show)
+
+
+NOUNS: Mapping[str, Noun] = {
+    noun["name"]: Noun(**noun) for noun in json.loads((files("broker.cli") / "nouns.json").read_text())
+}
