@@ -52,6 +52,7 @@ format: $(VENV)/.dev ## Format the code and put imports in order
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.dev ## Make the pages that are made from the code
+	$(BIN)/python -m broker.web.client_nouns > broker/cli/nouns.new && mv broker/cli/nouns.new broker/cli/nouns.json
 	$(BIN)/python -m broker.cli.reference > docs/commands.md
 	$(BIN)/python -m broker.kinds.reference
 

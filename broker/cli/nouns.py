@@ -9,14 +9,15 @@ from functools import cached_property
 from importlib.resources import files
 from typing import Any
 
-from broker.cli.output import Column, columns
+from broker.cli.output import Column
+from broker.cli.output import columns as columns_of
 
 
 @dataclass(frozen=True)
 class Noun:
     """A thing of the API that can be listed and shown.
 
-    `group` and `list_as` are the command's words; `show` is empty where one alone is never shown. `filters` and
+    `group` and `list_as` are the command's words; `details` is empty where one alone is never shown. `filters` and
     `export_filters` are parameters of the API as OpenAPI has them; None: the list cannot be exported.
     """
 
@@ -26,8 +27,8 @@ class Noun:
     about: str
     path: str
     key: str
-    list: str
-    show: str
+    columns: str
+    details: str
     none: str
     list_about: str
     export_about: str
@@ -38,12 +39,12 @@ class Noun:
     @cached_property
     def listed(self) -> tuple[Column, ...]:
         """The columns of its list."""
-        return columns(self.list)
+        return columns_of(self.columns)
 
     @cached_property
     def shown(self) -> tuple[Column, ...]:
         """The facts shown of one."""
-        return columns(self.show)
+        return columns_of(self.details)
 
 
 NOUNS: Mapping[str, Noun] = {

@@ -11,7 +11,7 @@ from broker.base.database import Transaction
 from broker.base.errors import Conflict, Forbidden, Invalid, NotFound
 from broker.base.ids import is_id, new_id
 from broker.identity.caller import Caller
-from broker.identity.nouns import Filter, Noun
+from broker.identity.nouns import Display, Filter, Noun
 from broker.identity.permissions import is_lead, looks_after_people, sees_everything
 from broker.identity.secret_tokens import MOST_CHARACTERS, digest, fresh_token
 from broker.log import audit
@@ -43,6 +43,10 @@ INVITATIONS = Noun(
     "in",
     Invitation,
     about="Single-use invitation links.",
+    display=Display(
+        columns="id, for=label, purpose, vendor, expires=expires_at@",
+        none="No unused links.",
+    ),
     seen=_seen,
     check=_check,
     called=Invitation.label,

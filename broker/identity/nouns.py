@@ -7,7 +7,7 @@ and the API's pages are made of that. Whatever is special about one stays a func
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 from sqlalchemy import ColumnElement, Select, select
@@ -63,6 +63,26 @@ class Menu:
     for_: Callable[[Caller], bool] = lambda _: True
 
 
+@dataclass(frozen=True, slots=True)
+class Display:
+    """How clients show a noun, such as the command line: given to them in the API's description.
+
+    `columns` of its list, `details` of one: `heading=field` or `field`, separated by `, `, then `!` for what is never
+    broken (ids, links), `@` for a time, `#` for seconds. `none`: what an empty list says. `key`: the field that names
+    one. `command`: the words that list it, if they are not `NAME list`.
+    """
+
+    columns: str
+    none: str
+    details: str = ""
+    key: str = "id"
+    command: str = ""
+
+    def described(self, name: str) -> dict[str, Any]:
+        """What the operation that lists it carries in OpenAPI."""
+        return {"x-noun": {"name": name, "command": f"{name} list", **{k: v for k, v in asdict(self).items() if v}}}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Noun(Generic[Record]):
     """A noun. `called`: its name, a column or, for one that is named after others, a query of ids and names.
@@ -85,6 +105,7 @@ class Noun(Generic[Record]):
     search: Search[Record] | None = None
     about: str = ""
     menu: Menu | None = None
+    display: Display | None = None
     plain: tuple[str, ...] = ()
     events: Mapping[str, str] = field(default_factory=dict)
 

@@ -14,7 +14,7 @@ from broker.base.errors import BackendDown, Conflict, Forbidden, Invalid, NotFou
 from broker.base.ids import is_id, new_id
 from broker.identity import provider_http
 from broker.identity.caller import Caller
-from broker.identity.nouns import Menu, Noun
+from broker.identity.nouns import Display, Menu, Noun
 from broker.identity.permissions import everything_or_nothing, require_reader, sees_everything
 from broker.keystore.vault import Vault, VaultRefused
 from broker.log import audit
@@ -29,6 +29,10 @@ SOURCES = Noun(
     SignInSource,
     about="Sign-in sources.",
     menu=Menu("Sign-in sources", sees_everything),
+    display=Display(
+        columns="id!, name, vendor!, status, issuer!, trusts its second factor=trusts_mfa, sign in at=sign_in_link!",
+        none="No sources.",
+    ),
     seen=everything_or_nothing,
     check=lambda _, caller: require_reader(caller),
     called=SignInSource.name,

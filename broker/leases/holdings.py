@@ -14,7 +14,7 @@ from broker.base.database import Transaction
 from broker.base.errors import Forbidden
 from broker.base.paging import matching
 from broker.identity.caller import Caller
-from broker.identity.nouns import Filter, Menu, Noun, Search
+from broker.identity.nouns import Display, Filter, Menu, Noun, Search
 from broker.identity.permissions import grants_seen, is_lead, leases_seen, looked_after
 from broker.kinds.names import lease_of
 from broker.models import LIVE_STATES, Dataset, Grant, Lease, Person, Service, Slice, Team
@@ -26,7 +26,7 @@ Text = Annotated[str, Field(max_length=64)]
 
 
 def _of_dataset(column: InstrumentedAttribute[str]) -> Filter:
-    return Filter("dataset", Text, lambda _, __, named: column.in_(_named(named)))
+    return Filter("dataset", Text, lambda _, __, named: column.in_(_named(named)), "A dataset's short name or id.")
 
 
 def _current() -> ColumnElement[bool]:
@@ -40,6 +40,15 @@ GRANTS = Noun(
     Grant,
     about="Approved roles, from-until.",
     menu=Menu("Grants", lambda caller: caller.vendor_id is None),
+    display=Display(
+        columns="id!, dataset!, role, holder=holder_name, state, ends=ends_at@",
+        none="No grant. Next: guestkey request new DATASET --role ROLE --purpose WHY",
+        details=(
+            "id, dataset, role, holder=holder_name, holder id=holder, slice, state, longest "
+            "lifetime=max_lifetime#, purpose, starts=starts_at@, ends=ends_at@, revoked=revoked_at@, "
+            "reason=revoke_reason"
+        ),
+    ),
     seen=grants_seen,
     called=held_by(Grant, type_coerce(Grant.person_id, String)),
     filters=(
@@ -63,6 +72,16 @@ LEASES = Noun(
     Lease,
     about="Credentials: issuing, showing, ending.",
     menu=Menu("Leases"),
+    display=Display(
+        columns="id!, state, kind, dataset!, slice, expires=expires_at@",
+        none="No leases. Next: guestkey connect DATASET",
+        details=(
+            "id, state, kind, handle, dataset, slice, action, holder=holder_name, issued=created_at@, "
+            "expires=expires_at@, ended=ended_at@, cause=end_cause, confirmed by=confirmed_by, how it "
+            "ends=ending.how, worst exposure=ending.worst_case#, exposed until=exposed_until@, attempts, next "
+            "attempt=next_attempt_at@"
+        ),
+    ),
     seen=leases_seen,
     called=select(Lease.id, Dataset.slug + ", " + Slice.name + ", of " + party(Service.name, "?"))
     .join(Dataset, Dataset.id == Lease.dataset_id)

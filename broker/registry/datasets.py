@@ -15,7 +15,7 @@ from broker.base.database import Transaction, notify
 from broker.base.errors import Conflict, Forbidden, Invalid
 from broker.base.ids import new_id
 from broker.identity.caller import Caller
-from broker.identity.nouns import Filter, Menu, Noun, Search
+from broker.identity.nouns import Display, Filter, Menu, Noun, Search
 from broker.identity.permissions import datasets_seen, missing, require_admin, sees_everything
 from broker.log import audit
 from broker.models import Dataset, Person, Proposal
@@ -61,6 +61,15 @@ DATASETS = Noun(
     Dataset,
     about="Datasets, their slices, and the vendors to whom they are offered.",
     menu=Menu("Datasets"),
+    display=Display(
+        columns="dataset=slug!, title, status, labels",
+        none="No datasets yet: none is offered to you. Ask your contact at the organisation.",
+        details=(
+            "dataset=slug, id, title, description, nature, status, labels, owner, kept until=retention_until@, "
+            "roles you can request=roles"
+        ),
+        key="slug",
+    ),
     seen=datasets_seen,
     called=Dataset.slug,
     filters=(Filter("status", Literal["active", "suspended", "retired"], Dataset.status),),

@@ -14,7 +14,7 @@ from broker.base.errors import Conflict, Forbidden, Invalid
 from broker.base.ids import new_id
 from broker.identity import invitations
 from broker.identity.caller import Caller
-from broker.identity.nouns import Filter, Menu, Noun, Search
+from broker.identity.nouns import Display, Filter, Menu, Noun, Search
 from broker.identity.permissions import is_lead, looks_after_people, manages_people, missing, people_seen, require_admin
 from broker.log import audit
 from broker.models import Event, Person, Proposal, RoleHeld
@@ -35,6 +35,11 @@ PEOPLE = Noun(
     Person,
     about="People of the organisation and of vendors.",
     menu=Menu("People", manages_people),
+    display=Display(
+        columns="id!, name, vendor!, status, roles",
+        none="Nobody.",
+        details="id, name, e-mail=email, vendor, status, roles, issuer, since=created_at@",
+    ),
     seen=people_seen,
     called=party(Person.id),
     named_to=people_met,

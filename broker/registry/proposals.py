@@ -18,7 +18,7 @@ from broker.base.database import Transaction
 from broker.base.errors import Conflict, FactorNeeded, Forbidden, Invalid, NotFound
 from broker.base.ids import is_id, new_id
 from broker.identity.caller import Caller
-from broker.identity.nouns import Filter, Menu, Noun
+from broker.identity.nouns import Display, Filter, Menu, Noun
 from broker.identity.permissions import everything_or_nothing, sees_everything
 from broker.log import audit
 from broker.models import PROPOSAL_ACTS, Dataset, Person, Proposal, RoleHeld
@@ -55,6 +55,14 @@ PROPOSALS = Noun(
     Proposal,
     about="Changes that need a second admin.",
     menu=Menu("Proposals", lambda caller: caller.is_admin),
+    display=Display(
+        columns="id!, state, act, about=subject!, proposed by=proposed_by!, lapses=lapses_at@",
+        none="No open proposals.",
+        details=(
+            "id, state, act, about=subject, details, proposed by=proposed_by, proposed=created_at@, "
+            "lapses=lapses_at@, decided by=decided_by, reason"
+        ),
+    ),
     seen=_seen,
     named_to=everything_or_nothing,
     check=_check,

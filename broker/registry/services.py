@@ -16,7 +16,7 @@ from broker.base.database import Transaction
 from broker.base.errors import BackendDown, Conflict, Forbidden
 from broker.base.ids import new_id
 from broker.identity.caller import Caller
-from broker.identity.nouns import Menu, Noun
+from broker.identity.nouns import Display, Menu, Noun
 from broker.identity.permissions import is_lead, looks_after_people, missing, require_admin, services_seen
 from broker.identity.secret_tokens import MOST_CHARACTERS, fresh_token
 from broker.log import audit
@@ -44,6 +44,10 @@ SERVICES = Noun(
     Service,
     about="Programs with their own secret.",
     menu=Menu("Services", looks_after_people),
+    display=Display(
+        columns="id!, name, vendor!, status",
+        none="No services yet. Admins and leads create them in the portal.",
+    ),
     seen=services_seen,
     called=Service.name,
     plain=("resumed", "suspended"),

@@ -14,7 +14,7 @@ from broker.base.database import Transaction
 from broker.base.errors import Conflict, Forbidden, Invalid
 from broker.base.ids import is_id, new_id
 from broker.identity.caller import Caller
-from broker.identity.nouns import Menu, Noun, Search
+from broker.identity.nouns import Display, Menu, Noun, Search
 from broker.identity.permissions import is_lead, looks_after_people, manages_people, missing, teams_seen
 from broker.log import audit
 from broker.models import Person, Proposal, Team, TeamMember
@@ -35,6 +35,11 @@ TEAMS = Noun(
     Team,
     about="Groups of people of one vendor.",
     menu=Menu("Teams", manages_people),
+    display=Display(
+        columns="id!, name, vendor!, since=created_at@",
+        none="No teams. Next: guestkey team new NAME",
+        details="id, name, vendor, since=created_at@",
+    ),
     seen=teams_seen,
     called=Team.name,
     filters=(vendor_filter(Team.vendor_id),),

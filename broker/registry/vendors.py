@@ -12,7 +12,7 @@ from broker.base.database import Transaction
 from broker.base.errors import Conflict
 from broker.base.ids import new_id
 from broker.identity.caller import Caller
-from broker.identity.nouns import Filter, Menu, Noun, Search
+from broker.identity.nouns import Display, Filter, Menu, Noun, Search
 from broker.identity.permissions import require_admin, vendors_seen
 from broker.log import audit
 from broker.models import Grant, Offer, Person, Request, Service, Team, Vendor
@@ -26,6 +26,11 @@ VENDORS = Noun(
     Vendor,
     about="Third parties.",
     menu=Menu("Vendors", lambda caller: caller.is_admin),
+    display=Display(
+        columns="id!, name, status",
+        none="No vendors yet.",
+        details="id, name, status, since=created_at@",
+    ),
     seen=vendors_seen,
     called=Vendor.name,
     filters=(Filter("status", Literal["onboarding", "active", "suspended", "offboarded"], Vendor.status),),

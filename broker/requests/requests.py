@@ -18,7 +18,7 @@ from broker.base.errors import Conflict, Forbidden, Invalid
 from broker.base.ids import is_id, new_id
 from broker.gate.simulation import ProposedGrant, Simulation, simulate
 from broker.identity.caller import Caller
-from broker.identity.nouns import Filter, Menu, Noun, Search
+from broker.identity.nouns import Display, Filter, Menu, Noun, Search
 from broker.identity.permissions import STEWARD, is_lead, looked_after, missing, requests_seen, stewards_of
 from broker.log import audit
 from broker.models import Dataset, Grant, Person, Request, Service
@@ -74,6 +74,23 @@ REQUESTS = Noun(
     Request,
     about="Requests for a role on a dataset, and deciding them.",
     menu=Menu("Requests"),
+    display=Display(
+        columns="id!, state, dataset!, role, who=person.name, lapses=lapses_at@",
+        none="No request. Next: guestkey request new DATASET --role ROLE --purpose WHY",
+        details=(
+            "id, state, dataset, role, slice, who=person.name, for=for_person.name, purpose, period#, until@, "
+            "asked=created_at@, lapses=lapses_at@, waiting for=waits_for, decided=decided_at@, decided "
+            "by=decided_by.name, reason=decision_reason, grant, approved until=granted.ends_at@, approved "
+            "for=granted.period#, approved slice=granted.slice, longest credential=granted.max_lifetime#, "
+            "less than requested in=granted.less, vendor=facts.vendor_name, vendor status=facts.vendor_status, "
+            "their status=facts.person_status, issuer=facts.issuer, labels=facts.labels, kept "
+            "until=facts.retention_until@, longest period=facts.longest_period#, longest by "
+            "rule=facts.longest_lifetime#, rules=facts.rules, earlier grants=facts.history.earlier_grants, "
+            "earlier refusals=facts.history.earlier_refusals, leases in 90 days=facts.history.leases_in_90_days, "
+            "held at this vendor=facts.history.grants_at_vendor, you may decide=facts.may_decide, why "
+            "not=facts.why_not"
+        ),
+    ),
     seen=requests_seen,
     called=held_by(
         Request,

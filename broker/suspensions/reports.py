@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Row, func, select, true
 
 from broker.base.database import Transaction
 from broker.identity.caller import Caller
-from broker.identity.nouns import Filter, Menu, Noun
+from broker.identity.nouns import Display, Filter, Menu, Noun
 from broker.identity.permissions import everything_or_nothing, sees_everything
 from broker.kinds.discovery import kinds
 from broker.leases import sweeping
@@ -137,6 +137,15 @@ SUSPENSIONS = Noun(
     Suspension,
     about="Suspending vendors, people, services and datasets, and how each credential ended.",
     menu=Menu("Suspensions", sees_everything),
+    display=Display(
+        columns="id!, what, name, since=started_at@, lifted=resumed_at@",
+        none="No suspensions.",
+        details=(
+            "id, what, name, target, reason, message, since=started_at@, lifted=resumed_at@, leases=total, "
+            "confirmed ended=confirmed, failing, cannot end sooner=exposed, exposed until=exposed_until@, "
+            "longest exposure=longest#, accepted offline until=offline_until@"
+        ),
+    ),
     seen=_seen,
     named_to=everything_or_nothing,
     called=Suspension.name,

@@ -81,14 +81,18 @@ def describe(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
+def tags() -> dict[str, str]:
+    """What is said of each group of operations."""
+    return {noun.plural: noun.about for noun in declared() if noun.about} | TAGS
+
+
 def _build(app: FastAPI) -> dict[str, Any]:
-    nouns = {noun.plural: noun.about for noun in declared() if noun.about}
     described = get_openapi(
         title="Guestkey",
         version=app.version,
         description=DESCRIPTION,
         routes=app.routes,
-        tags=[{"name": name, "description": text} for name, text in (nouns | TAGS).items()],
+        tags=[{"name": name, "description": text} for name, text in tags().items()],
         servers=[{"url": app.state.public_url}],
     )
     components = described.setdefault("components", {})

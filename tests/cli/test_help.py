@@ -18,6 +18,7 @@ from broker.cli.commands import topics
 from broker.cli.commands.server import operators
 from broker.cli.reference import page
 from broker.cli.tree import app
+from broker.web import client_nouns
 from tests.cli import broken
 from tests.cli.conftest import TerminalOf
 from tests.cli.terminal import PROGRAM, Terminal
@@ -175,3 +176,8 @@ def test_completion_is_silent_and_quick_without_a_server(tmp_path: Path) -> None
             assert completed(terminal, "guestkey connect ") == set()
             assert time.monotonic() - began < 8
     assert completed(Terminal(tmp_path), "guestkey connect ") == set()
+
+
+def test_nouns_of_the_client_are_those_of_the_api() -> None:
+    shipped = json.loads((ROOT / "broker" / "cli" / "nouns.json").read_text())
+    assert shipped == client_nouns.nouns(), "run `make docs`"

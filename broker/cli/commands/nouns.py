@@ -64,7 +64,7 @@ def mount(app: typer.Typer, groups: Groups, *, special: frozenset[str]) -> None:
             groups[noun.group] = group(app, noun.group, noun.about)
         commands = groups[noun.group]
         _mount_list(commands, noun)
-        if noun.show and noun.name not in special:
+        if noun.details and noun.name not in special:
             _mount_show(commands, noun)
         if noun.export_filters is not None:
             _mount_export(commands, noun, noun.export_filters)
@@ -121,7 +121,7 @@ def _options(filters: Sequence[Mapping[str, Any]]) -> list[inspect.Parameter]:
 def _annotation(filter_: Mapping[str, Any]) -> Any:
     about = filter_["about"]
     if filter_["type"] == "date-time":
-        return Annotated[datetime | None, typer.Option(help=about, formats=_MOMENTS)]
+        return Annotated[datetime | None, typer.Option(help=f"{about} UTC.", formats=_MOMENTS)]
     known = completing.words(*filter_["words"]) if filter_["words"] else _COMPLETIONS.get(filter_["name"])
     return Annotated[str | None, typer.Option(help=about, autocompletion=known)]
 

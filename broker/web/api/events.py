@@ -18,6 +18,7 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.paging import Page
 from broker.identity.caller import Caller
+from broker.identity.nouns import Display
 from broker.web import exporting
 from broker.web.api.common import CallerNow, PartsNow, VendorFilter, WindowNow
 from broker.web.api.verbs import At, verb
@@ -48,7 +49,7 @@ class EventShown(Shown):
 
 
 def filters_of(
-    kind: Annotated[str | None, Query(max_length=64, examples=["lease.issued"])] = None,
+    kind: Annotated[str | None, Query(max_length=64, description="Such as `lease.issued`.")] = None,
     actor: Annotated[
         str | None, Query(max_length=200, description="Who did it: id, e-mail or name; `system`, `operator`.")
     ] = None,
@@ -75,7 +76,15 @@ def _shown(tx: Transaction, caller: Caller, events: Sequence[EventRead]) -> list
     return [EventShown.of(event, sentence=sentence) for event, sentence in told(tx, caller, events)]
 
 
-@verb(router, "GET", "", Page[EventShown])
+_DISPLAY = Display(
+    columns="at@, kind, what happened=sentence, id!",
+    none="No events.",
+    details="id, number, at@, what happened=sentence, kind, actor, subject, details, personal, leaf",
+    command="audit list",
+)
+
+
+@verb(router, "GET", "", Page[EventShown], listed=_DISPLAY.described("event"))
 def list_events(at: At, window: WindowNow, filters: FiltersNow) -> Page[EventShown]:
     """Events, newest first: all for admins and auditors, for others what they did or what was done to them."""
     filters = reading_events.with_ids(at.tx, at.caller, filters)

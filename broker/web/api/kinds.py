@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends
 from broker.base.errors import NotFound
 from broker.base.paging import Whole
 from broker.identity.http import current_caller
+from broker.identity.nouns import Display
 from broker.kinds.base import Kind
 from broker.kinds.discovery import kinds
 from broker.kinds.values import Proof
@@ -36,7 +37,24 @@ class KindShown(Shown):
     ending: EndingShown
 
 
-@router.get("", operation_id="list_kinds", dependencies=[Depends(current_caller)])
+_DISPLAY = Display(
+    columns=(
+        "name!, about!, actions, new refused within=ending.new_sessions#, "
+        "open ended within=ending.open_sessions#, worst case=ending.worst_case#"
+    ),
+    none="No kinds of credentials.",
+    details=(
+        "name, about, actions, renewable, you bring=proof.label, made by=proof.how, how it ends=ending.how, "
+        "new sessions refused within=ending.new_sessions#, open sessions ended within=ending.open_sessions#, "
+        "worst exposure=ending.worst_case#"
+    ),
+    key="name",
+)
+
+
+@router.get(
+    "", operation_id="list_kinds", dependencies=[Depends(current_caller)], openapi_extra=_DISPLAY.described("kind")
+)
 def list_kinds(window: WindowNow) -> Whole[KindShown]:
     """Every kind of credential this installation can issue; they fit one page."""
     return Whole(items=[kind_shown(kind) for kind in kinds.values()][: window.limit])

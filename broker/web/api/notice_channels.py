@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from pydantic import ConfigDict, Field
 
 from broker.base.paging import Page, Whole
+from broker.identity.nouns import Display
 from broker.models import Delivery, NoticeChannel
 from broker.notices import channels
 from broker.notices.channels import NewChannel
@@ -75,10 +76,17 @@ class DeliveryShown(Shown):
     ended_at: datetime | None
 
 
-@verb(router, "GET", "/notice-channels", Whole[ChannelShown])
-def list_notice_channels(at: At) -> Whole[NoticeChannel]:
+_CHANNELS = Display(
+    columns="id!, kind, name, goes to=shown, topics",
+    none="No webhooks or chats yet. Admins add them in the portal, under Channels.",
+    command="notice channels",
+)
+
+
+@verb(router, "GET", "/notice-channels", Whole[ChannelShown], listed=_CHANNELS.described("channel"))
+def list_notice_channels(at: At, window: WindowNow) -> Whole[NoticeChannel]:
     """The channels in use. For admins and auditors."""
-    return Whole(items=list(channels.list_channels(at.tx, at.caller)))
+    return Whole(items=list(channels.list_channels(at.tx, at.caller))[: window.limit])
 
 
 @router.post("/notice-channels", operation_id="bind_notice_channel", status_code=201)
@@ -100,7 +108,17 @@ def test_notice_channel(at: At, channel_id: str) -> Delivery:
     return channels.test(at.parts, at.tx, at.caller, channel_id, at.now)
 
 
-@verb(router, "GET", "/notice-deliveries", Page[DeliveryShown])
+_DELIVERIES = Display(
+    columns=(
+        "at=created_at@, about=kind, state, tries=attempts, last fault=last_fault, person=person_id!, "
+        "channel=channel_id!"
+    ),
+    none="No deliveries yet.",
+    command="notice deliveries",
+)
+
+
+@verb(router, "GET", "/notice-deliveries", Page[DeliveryShown], listed=_DELIVERIES.described("delivery"))
 def list_notice_deliveries(at: At, window: WindowNow) -> Page[Delivery]:
     """What was sent or is to be, newest first, with the last fault. For admins and auditors."""
     return channels.deliveries(at.tx, at.caller, window)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from broker.base.errors import Invalid
 from broker.base.ids import is_id
+from broker.identity.nouns import Display
 from broker.notices import choices
 from broker.notices.choices import NoticePreferences
 from broker.runtime.parts import Parts
@@ -87,7 +88,10 @@ class ChoicesBody(Strict):
     )
 
 
-@verb(router, "GET", "", Notices)
+_DISPLAY = Display(columns="at=created_at@, title, read=read_at@, id!", none="No notices yet.")
+
+
+@verb(router, "GET", "", Notices, listed=_DISPLAY.described("notice"))
 def list_notices(at: At, window: WindowNow) -> Notices:
     """What you were told, newest first, whether it was mailed or not."""
     return Notices.of(choices.list_notices(at.tx, at.caller, window), unread=choices.unread(at.tx, at.caller.id))

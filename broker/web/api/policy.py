@@ -12,6 +12,7 @@ from sqlalchemy import select
 from broker.base.errors import Forbidden, Invalid
 from broker.base.paging import Page
 from broker.identity.caller import Caller
+from broker.identity.nouns import Display
 from broker.identity.permissions import require_admin, sees_everything
 from broker.models import PolicyInForce, PolicyRevision
 from broker.registry import proposals
@@ -87,7 +88,14 @@ def show_policy(at: At) -> PolicyRevision:
     return rulebook.in_force(at.tx)
 
 
-@verb(router, "GET", "/revisions", Page[RevisionShown])
+_REVISIONS = Display(
+    columns="revision=number, since=created_at@, proposed by=proposed_by!, approved by=approved_by",
+    none="No policy is in force yet.",
+    command="policy revisions",
+)
+
+
+@verb(router, "GET", "/revisions", Page[RevisionShown], listed=_REVISIONS.described("revision"))
 def list_policy_revisions(at: At, window: WindowNow) -> Page[RevisionShown]:
     """Every revision, newest first; the cursor is a revision's number. For admins and auditors."""
     _check_sees(at.caller)

@@ -49,9 +49,9 @@ def add_list(
             found = noun.page(tx, caller, window, **narrowed)
             return Page(items=list(render(At(parts, caller, tx), found.items)), next_cursor=found.next_cursor)
 
-    _add(
-        router, "", f"list_{noun.plural}", about, list_, _parameters(noun, window=WindowNow), response_model=Page[shown]
-    )
+    display = noun.display.described(noun.name) if noun.display else None
+    described = {"response_model": Page[shown], "openapi_extra": display}
+    _add(router, "", f"list_{noun.plural}", about, list_, _parameters(noun, window=WindowNow), **described)
     if file is not None:
         _add_file(router, noun, file)
 

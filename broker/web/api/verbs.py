@@ -7,7 +7,7 @@ factor, whether a repeat gets the first answer, and how an act that waits for a 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -62,6 +62,7 @@ def verb(
     repeatable: bool = False,
     proposes: type[BaseModel] | None = None,
     no_store: bool = False,
+    listed: Mapping[str, Any] | None = None,
 ) -> Callable[[Act], Act]:
     """Make a route of a function that takes an `At` and, by name, what the request brings. Its name is the operation's.
 
@@ -71,6 +72,7 @@ def verb(
         repeatable: a repeat with the same `Idempotency-Key` gets the first answer.
         proposes: what its result is answered as, with 202, if it is a proposal.
         no_store: the answer holds a secret, which no cache keeps.
+        listed: of a list, how clients show it (`Display.described`).
     """
 
     def register(act: Act) -> Act:
@@ -110,6 +112,7 @@ def verb(
             operation_id=act.__name__,
             status_code=status,
             response_model=shown,
+            openapi_extra=dict(listed) if listed else None,
             responses={PROPOSED: {"model": proposes, "description": _WAITS}} if proposes else None,
         )
         return act

@@ -1,0 +1,84 @@
+"""The nouns as the command line is told of them: `broker/cli/nouns.json`, made from the OpenAPI document (`make docs`).
+
+Shipped with the client, so that `list`, `show` and `export` need neither a file there nor a question to the server.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI
+
+from broker.web.api import api_router
+from broker.web.openapi import tags
+
+_PAGING = ("cursor", "limit", "format")
+Operation = Mapping[str, Any]
+
+
+def nouns() -> list[dict[str, Any]]:
+    """Each noun that the API lists, in the order of its pages."""
+    app = FastAPI()
+    app.include_router(api_router)
+    paths: Mapping[str, Mapping[str, Operation]] = app.openapi()["paths"]
+    return [
+        _noun(path, operations["get"], paths.get(f"{path}/export", {}).get("get"))
+        for path, operations in paths.items()
+        if "x-noun" in operations.get("get", {})
+    ]
+
+
+def _noun(path: str, listing: Operation, export: Operation | None) -> dict[str, Any]:
+    display = listing["x-noun"]
+    group, _, list_as = display["command"].partition(" ")
+    return {
+        "name": display["name"],
+        "group": group,
+        "list_as": list_as,
+        "about": tags()[listing["tags"][0]],
+        "path": path,
+        "key": display["key"],
+        "columns": display["columns"],
+        "details": display.get("details", ""),
+        "none": display["none"],
+        "list_about": _sentence("List", listing),
+        "filters": _filters(listing),
+        "export_about": _sentence("Export", export) if export else "",
+        "export_filters": _filters(export) if export else None,
+        "formats": _formats(export) if export else [],
+    }
+
+
+def _sentence(verb: str, operation: Operation) -> str:
+    about = str(operation["description"])
+    return f"{verb} {about[0].lower()}{about[1:]}"
+
+
+def _filters(operation: Operation) -> list[dict[str, Any]]:
+    return [_filter(given) for given in operation.get("parameters", ()) if given["name"] not in _PAGING]
+
+
+def _filter(given: Mapping[str, Any]) -> dict[str, Any]:
+    types: Sequence[Mapping[str, Any]] = given["schema"].get("anyOf", [given["schema"]])
+    words = [word for type_ in types for word in type_.get("enum", ())]
+    formats = [type_["format"] for type_ in types if "format" in type_]
+    filter_ = {
+        "name": given["name"],
+        "about": " ".join(filter(None, [f"{', '.join(words)}." if words else "", given.get("description")])),
+        "type": formats[0] if formats else "string",
+        "words": words,
+    }
+    return filter_ | ({"default": given["schema"]["default"]} if "default" in given["schema"] else {})
+
+
+def _formats(operation: Operation) -> list[str]:
+    schema = next(given["schema"] for given in operation["parameters"] if given["name"] == "format")
+    first = schema["default"]
+    return [first, *(form for form in schema["enum"] if form != first)]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(nouns(), indent=1, ensure_ascii=False) + "\n")
