@@ -59,7 +59,7 @@ def test_factor_table_lists_every_place_that_sets_freshness() -> None:
     assert writers == {
         "sessions.start",
         "factors.mark_proven",
-        "elsewhere.confirm",
+        "terminal_confirmation.confirm",
         "codes.redeem",
         "invitations.allow_enrolment",
         # Notes in a renewed lease what its caller had proven; makes nothing fresh.

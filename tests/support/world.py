@@ -28,6 +28,7 @@ from broker.identity.caller import Caller
 from broker.kinds.values import LeaseToEnd
 from broker.leases.issuing import Handed, issue
 from broker.leases.sweeping import end_marked, mark_expired, to_end
+from broker.log import audit
 from broker.models import (
     ApiToken,
     Dataset,
@@ -254,6 +255,10 @@ class World:
         self.add(made, *cuts, *(Offer(id=new_id("of"), dataset_id=made.id, vendor_id=to.id) for to in offered_to))
         if register and not stock:
             register_slices(self, made)
+        if stock:
+            with self.database.transaction() as tx:
+                for cut in cuts:
+                    audit.record(tx, "slice.ready", actor=audit.SYSTEM, subject=cut.id, now=clock(tx))
         return made
 
     def team(self, vendor: Vendor, *members: Signed) -> Team:
