@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 
 class StartFailed(Exception):
@@ -23,6 +25,7 @@ class Server(ABC):
     """One server of the stack: a child process, its log, and whether it serves yet."""
 
     name: str
+    stop_signal = signal.SIGTERM
 
     def __init__(self, log: Path) -> None:
         self.log = log
@@ -60,6 +63,11 @@ class Server(ABC):
             raise StartFailed(f"{self.name} was not launched.")
         wait_until(self._healthy, self._child, seconds=30, name=self.name, log=self.log)
 
+    def stop(self) -> None:
+        """Stop it; its state stays."""
+        if self._child is not None:
+            stop(self._child, self.stop_signal)
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, for tests that freeze it."""
         if self._child is not None:
@@ -68,6 +76,32 @@ class Server(ABC):
     @abstractmethod
     def _healthy(self) -> bool:
         """Whether it serves now."""
+
+
+def program(name: str, called: str) -> Path:
+    """A program that a wheel of ours brings: beside this Python, or on the path.
+
+    Raises:
+        StartFailed: it is not installed.
+    """
+    beside = Path(sys.executable).with_name(name)
+    found = beside if beside.exists() else shutil.which(name)
+    if not found:
+        raise StartFailed(f"{called} is not installed. Install guestkey[embedded].")
+    return Path(found)
+
+
+def write_private(file: Path, content: str) -> None:
+    """Write a file that nobody else can read, not even for an instant."""
+    file.touch(mode=0o600)
+    file.write_text(content)
+
+
+def made_once(file: Path, make: Callable[[], Any]) -> Any:
+    """What a JSON file holds that only we can read; on the first time, what `make` returns."""
+    if not file.exists():
+        write_private(file, json.dumps(make()))
+    return json.loads(file.read_text())
 
 
 def free_port() -> int:
@@ -139,13 +173,9 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env={**_without(without), **(environment or {})},
+            env={**{name: value for name, value in os.environ.items() if name not in without}, **(environment or {})},
             start_new_session=True,
         )
-
-
-def _without(names: Set[str]) -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in names}
 
 
 def open_log(file: Path) -> IO[bytes]:

@@ -8,7 +8,8 @@ Everything is written through the broker's own records, with events, as an opera
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
@@ -39,23 +40,23 @@ HOST = "organisation"
 
 
 @dataclass(frozen=True, slots=True)
-class Someone:
+class ExamplePerson:
     """An example person: account name, full name, party, and role there."""
 
     username: str
     name: str
     party: str
     role: str | None
-    what: str
+    description: str
 
 
 PEOPLE = (
-    Someone("olga", "Olga Owner", HOST, "admin", "admin; owns the datasets"),
-    Someone("omar", "Omar Admin", HOST, "admin", "the second admin"),
-    Someone("ines", "Ines Auditor", HOST, "auditor", "auditor"),
-    Someone("ada", "Ada Annotator", "acme-labels", None, "engineer of the vendor Acme Labels"),
-    Someone("lev", "Lev Lead", "acme-labels", "lead", "lead of the vendor Acme Labels"),
-    Someone("bo", "Bo Other", "borealis", None, "engineer of the vendor Borealis, who is offered one dataset"),
+    ExamplePerson("olga", "Olga Owner", HOST, "admin", "admin; owns the datasets"),
+    ExamplePerson("omar", "Omar Admin", HOST, "admin", "the second admin"),
+    ExamplePerson("ines", "Ines Auditor", HOST, "auditor", "auditor"),
+    ExamplePerson("ada", "Ada Annotator", "acme-labels", None, "engineer of the vendor Acme Labels"),
+    ExamplePerson("lev", "Lev Lead", "acme-labels", "lead", "lead of the vendor Acme Labels"),
+    ExamplePerson("bo", "Bo Other", "borealis", None, "engineer of the vendor Borealis, who is offered one dataset"),
 )
 VENDORS = {"acme-labels": "Acme Labels", "borealis": "Borealis"}
 
@@ -118,14 +119,13 @@ def seed(stack: Stack, settings: Settings, redirect_uri: str) -> list[Account]:
     operator = Operator(stack.bao)
     client = operator.make_provider([redirect_uri])
     made = {
-        someone.username: operator.make_account(
-            someone.username, someone.name, f"{someone.username}@{someone.party}.example", someone.party
+        example.username: operator.make_account(
+            example.username, example.name, f"{example.username}@{example.party}.example", example.party
         )
-        for someone in PEOPLE
+        for example in PEOPLE
     }
     subjects = {username: account.subject for username, account in made.items()}
-    parts = Parts.build(settings, identity="issuer")
-    try:
+    with closing(Parts.build(settings, identity="issuer")) as parts:
         with parts.database.transaction() as tx:
             now = clock(tx)
             install(tx, now)
@@ -134,31 +134,30 @@ def seed(stack: Stack, settings: Settings, redirect_uri: str) -> list[Account]:
             _make_datasets(tx, now)
         register_waiting(parts, vault_of(settings, "setup"))
         watch_log_ins(stack)
-    finally:
-        parts.close()
     return [
-        Account(someone.username, made[someone.username].password, someone.what, links[someone.username])
-        for someone in PEOPLE
+        Account(example.username, made[example.username].password, example.description, links[example.username])
+        for example in PEOPLE
     ]
 
 
-def renew(stack: Stack, settings: Settings) -> list[Account]:
+def new_passwords(stack: Stack, settings: Settings) -> list[Account]:
     """New passwords for the example's people, and new links for those without a second factor."""
     operator = Operator(stack.bao)
-    parts = Parts.build(settings, identity="issuer")
-    accounts = []
-    try:
-        for someone in PEOPLE:
-            password = operator.set_password(someone.username)
-            accounts.append(Account(someone.username, password, someone.what, _new_link(parts, someone)))
-    finally:
-        parts.close()
-    return accounts
+    with closing(Parts.build(settings, identity="issuer")) as parts:
+        return [
+            Account(
+                example.username,
+                operator.set_password(example.username),
+                example.description,
+                _new_link(parts, example),
+            )
+            for example in PEOPLE
+        ]
 
 
-def _new_link(parts: Parts, someone: Someone) -> str | None:
+def _new_link(parts: Parts, example: ExamplePerson) -> str | None:
     with parts.database.transaction() as tx:
-        person_id = tx.scalars(select(Person.id).where(Person.name == someone.name)).first()
+        person_id = tx.scalars(select(Person.id).where(Person.name == example.name)).first()
         if person_id is None or has_factor(tx, person_id):
             return None
         _, token = invite_to_enrol(tx, audit.SYSTEM, person_id, parts.settings.invitation_lifetime, clock(tx))
@@ -207,10 +206,8 @@ def _make_parties(
     vendors: dict[str, str | None] = {HOST: None}
     for party, name in VENDORS.items():
         vendor = Vendor(id=new_id("vn"), name=name, status="active")
-        tx.add(vendor)
+        _add(tx, vendor, "vendor.made", now, personal={"name": name})
         vendors[party] = vendor.id
-        audit.record(tx, "vendor.made", actor=audit.SYSTEM, subject=vendor.id, now=now, personal={"name": name})
-    tx.flush()
     sources = {}
     for party, vendor_id in vendors.items():
         source_id = new_id("ss")
@@ -224,113 +221,75 @@ def _make_parties(
             vendor_id=vendor_id,
             mfa_values=[],
         )
-        tx.add(sources[party])
-        audit.record(tx, "source.bound", actor=audit.SYSTEM, subject=source_id, now=now, details={"vendor": vendor_id})
-    tx.flush()
+        _add(tx, sources[party], "source.bound", now, details={"vendor": vendor_id})
     links = {}
-    lifetime = parts.settings.invitation_lifetime
-    for someone in PEOPLE:
-        person = _make_person(tx, someone, sources[someone.party], subjects[someone.username], now)
-        _, token = invite_to_enrol(tx, audit.SYSTEM, person.id, lifetime, now)
-        links[someone.username] = enrol_link(parts, token)
+    for example in PEOPLE:
+        person = _make_person(tx, example, sources[example.party], subjects[example.username], now)
+        _, token = invite_to_enrol(tx, audit.SYSTEM, person.id, parts.settings.invitation_lifetime, now)
+        links[example.username] = enrol_link(parts, token)
     return links
 
 
-def _make_person(tx: Transaction, someone: Someone, source: SignInSource, subject: str, now: datetime) -> Person:
+def _make_person(tx: Transaction, example: ExamplePerson, source: SignInSource, subject: str, now: datetime) -> Person:
     person = Person(
         id=new_id("pe"),
         issuer=source.issuer,
         subject=subject,
         source_id=source.id,
         vendor_id=source.vendor_id,
-        name=someone.name,
-        email=f"{someone.username}@{someone.party}.example",
+        name=example.name,
+        email=f"{example.username}@{example.party}.example",
         status="active",
     )
-    tx.add(person)
-    tx.flush()
-    if someone.role:
-        tx.add(RoleHeld(id=new_id("rh"), person_id=person.id, role=someone.role))
-    audit.record(
-        tx,
-        "person.joined",
-        actor=audit.SYSTEM,
-        subject=person.id,
-        now=now,
-        details={"vendor": source.vendor_id, "role": someone.role},
-        personal={"name": someone.name},
-    )
+    details = {"vendor": source.vendor_id, "role": example.role}
+    _add(tx, person, "person.joined", now, details=details, personal={"name": example.name})
+    if example.role:
+        tx.add(RoleHeld(id=new_id("rh"), person_id=person.id, role=example.role))
     return person
 
 
 def _make_datasets(tx: Transaction, now: datetime) -> None:
-    owner = tx.scalars(select(Person.id).where(Person.name == PEOPLE[0].name)).one()
-    vendors = {row.name: row.id for row in tx.scalars(select(Vendor))}
     for table in TABLES:
-        dataset = Dataset(
-            id=new_id("ds"),
-            slug=table.slug,
-            title=table.title,
-            description=table.about,
-            labels=[f"classification:{table.classification}"],
-            owner_id=owner,
-        )
-        _make_dataset(tx, dataset, now)
-        _make_slices(tx, dataset, table)
-        for party in table.offered_to:
-            _offer(tx, dataset, vendors[VENDORS[party]], now)
+        labels = [f"classification:{table.classification}"]
+        dataset = Dataset(slug=table.slug, title=table.title, description=table.about, labels=labels)
+        _make_dataset(tx, dataset, table.offered_to, now, _slices(table))
     shapes = Dataset(
-        id=new_id("ds"),
         slug=pictures.SLUG,
         title=pictures.TITLE,
         description=pictures.ABOUT,
         labels=["classification:internal"],
-        owner_id=owner,
     )
-    _make_dataset(tx, shapes, now)
-    for name, (binding, actions, about) in pictures.slices().items():
-        tx.add(
-            Slice(
-                id=new_id("sl"),
-                dataset_id=shapes.id,
-                name=name,
-                description=about,
-                kind="s3",
-                binding=binding,
-                actions=actions,
-            )
-        )
-    _offer(tx, shapes, vendors[VENDORS["acme-labels"]], now)
+    _make_dataset(tx, shapes, ("acme-labels",), now, pictures.slices())
 
 
-def _make_dataset(tx: Transaction, dataset: Dataset, now: datetime) -> None:
-    tx.add(dataset)
-    audit.record(tx, "dataset.made", actor=audit.SYSTEM, subject=dataset.id, now=now)
-    tx.flush()
+def _make_dataset(
+    tx: Transaction, dataset: Dataset, offered_to: tuple[str, ...], now: datetime, slices: Iterable[Slice]
+) -> None:
+    dataset.id = new_id("ds")
+    dataset.owner_id = tx.scalars(select(Person.id).where(Person.name == PEOPLE[0].name)).one()
+    _add(tx, dataset, "dataset.made", now)
+    for made in slices:
+        made.id, made.dataset_id = new_id("sl"), dataset.id
+        tx.add(made)
+    for party in offered_to:
+        vendor_id = tx.scalars(select(Vendor.id).where(Vendor.name == VENDORS[party])).one()
+        offer = Offer(id=new_id("of"), dataset_id=dataset.id, vendor_id=vendor_id)
+        _add(tx, offer, "offer.made", now, details={"dataset": dataset.id})
 
 
-def _offer(tx: Transaction, dataset: Dataset, vendor_id: str, now: datetime) -> None:
-    offer = Offer(id=new_id("of"), dataset_id=dataset.id, vendor_id=vendor_id)
-    tx.add(offer)
-    audit.record(tx, "offer.made", actor=audit.SYSTEM, subject=offer.id, now=now, details={"dataset": dataset.id})
-
-
-def _make_slices(tx: Transaction, dataset: Dataset, table: Table) -> None:
+def _slices(table: Table) -> Iterator[Slice]:
     place = {"connection": "data", "schema": "example", "table": table.name}
     header = next(_rows(table.package_file))
-    slices = {
-        "deidentified": (list(table.deidentified), [list(row) for row in table.rows], "Fewer columns and rows."),
-        "full": (["id", *header], [], "Every column of every row."),
-    }
-    for name, (columns, rows, about) in slices.items():
-        tx.add(
-            Slice(
-                id=new_id("sl"),
-                dataset_id=dataset.id,
-                name=name,
-                description=about,
-                kind="postgres",
-                binding=place | {"columns": columns, "rows": rows},
-                actions=["read"],
-            )
-        )
+    for name, columns, rows, about in (
+        ("deidentified", list(table.deidentified), [list(row) for row in table.rows], "Fewer columns and rows."),
+        ("full", ["id", *header], [], "Every column of every row."),
+    ):
+        binding = place | {"columns": columns, "rows": rows}
+        yield Slice(name=name, description=about, kind="postgres", binding=binding, actions=["read"])
+
+
+def _add(tx: Transaction, record: Any, kind: str, now: datetime, **more: Any) -> None:
+    """Insert a record, and the event that it was made by the installation itself."""
+    tx.add(record)
+    tx.flush()
+    audit.record(tx, kind, actor=audit.SYSTEM, subject=record.id, now=now, **more)

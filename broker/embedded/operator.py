@@ -55,9 +55,9 @@ class Operator(OperatorStore):
         self.configure(name, plugin)
         self.rotate(name)
         for login in ("registrar", "watch"):
-            self.let_in(name, login, postgres.url(login, "data"))
+            self.set_login_url(name, login, postgres.url(login, "data"))
 
-    def let_in(self, connection: str, login: str, url: str) -> None:
+    def set_login_url(self, connection: str, login: str, url: str) -> None:
         """Tell the key store how the broker logs in to a connection, as its registrar or watch."""
         self.keep(f"{connection}/{login}", {"url": url})
 

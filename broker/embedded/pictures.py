@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from broker.embedded.seaweedfs import CONNECTION, SeaweedFS
+from broker.models import Slice
 
 BUCKET = "example"
 SLUG = "shapes"
@@ -28,13 +29,15 @@ _SHAPES: Mapping[str, _Inside] = {
 }
 
 
-def slices() -> dict[str, tuple[dict[str, str], list[str], str]]:
-    """Binding, actions and description of each slice, by name."""
+def slices() -> Iterator[Slice]:
+    """The slices of the dataset, without ids."""
     place = {"connection": CONNECTION, "bucket": BUCKET}
-    return {
-        "deidentified": (place | {"prefix": "shapes/pictures/"}, ["read"], "The pictures, and a list of them."),
-        "labels": (place | {"prefix": "shapes/labels/"}, ["read", "write"], "What was labelled so far."),
-    }
+    for name, prefix, actions, about in (
+        ("deidentified", "shapes/pictures/", ["read"], "The pictures, and a list of them."),
+        ("labels", "shapes/labels/", ["read", "write"], "What was labelled so far."),
+    ):
+        binding = place | {"prefix": prefix}
+        yield Slice(name=name, description=about, kind="s3", binding=binding, actions=actions)
 
 
 def load(store: SeaweedFS) -> None:

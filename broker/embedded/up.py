@@ -11,9 +11,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ def start(state: Path, port: int) -> int:
                 start_new_session=True,
             )
         _await_running(state, supervisor)
-    status = _status(state)
-    _introduce(state, status, time.monotonic() - began)
+    status = _read_status(state)
+    _print_summary(state, status, time.monotonic() - began)
     return 0
 
 
@@ -75,11 +76,11 @@ def passwords(state: Path) -> int:
     """
     if _running(state) is None:
         raise StartFailed("Nothing is running. `make up` starts it.")
-    from broker.embedded.example import renew
+    from broker.embedded.example import new_passwords
     from broker.kinds.settings import load_settings
 
     settings = load_settings(state / "environment")
-    _print_accounts([asdict(account) for account in renew(Stack(state), settings)])
+    _print_accounts([asdict(account) for account in new_passwords(Stack(state), settings)])
     return 0
 
 
@@ -88,46 +89,35 @@ def show(state: Path) -> int:
     if _running(state) is None:
         print("Nothing is running. `make up` starts it.")
         return 1
-    print(json.dumps(_status(state), indent=2))
+    print(json.dumps(_read_status(state), indent=2))
     return 0
 
 
 def supervise(state: Path, port: int) -> int:
     """Be the supervisor: start in order, watch, restart what dies, stop on SIGTERM."""
-    stopping = _Stopping()
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
     (state / "supervisor.pid").write_text(str(os.getpid()))
     supervisor = _Supervisor(state, port)
     try:
         supervisor.start()
-        while not stopping.asked:
+        while not stopping.wait(0.2):
             supervisor.watch()
-            time.sleep(0.2)
     except StartFailed as error:
-        _say(state, {"state": "failed", "detail": str(error)})
+        _write_status(state, {"state": "failed", "detail": str(error)})
         return 1
     finally:
         supervisor.stop()
         (state / "supervisor.pid").unlink(missing_ok=True)
-    _say(state, {"state": "stopped"})
+    _write_status(state, {"state": "stopped"})
     return 0
-
-
-class _Stopping:
-    """Remembers that SIGTERM or SIGINT came."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        signal.signal(signal.SIGTERM, self._note)
-        signal.signal(signal.SIGINT, self._note)
-
-    def _note(self, *_: object) -> None:
-        self.asked = True
 
 
 class _Supervisor:
     def __init__(self, state: Path, port: int) -> None:
         kept = (state / "ports.json").exists()
-        ports = None if kept else Ports(port, *(children.free_port() for _ in range(4)))
+        ports = None if kept else replace(Ports.free(), web=port)
         self._state = state
         self._stack = Stack(state, ports)
         self._first = not kept
@@ -138,16 +128,17 @@ class _Supervisor:
 
     def start(self) -> None:
         """Bring everything up in order; the example is made on the first start only."""
-        _say(self._state, {"state": "starting"})
+        _write_status(self._state, {"state": "starting"})
         self._require_port()
         self._stack.start()
         self._environment = self._stack.environment()
-        _write_environment(self._state / "environment", self._environment)
+        lines = "".join(f"{key}={value}\n" for key, value in self._environment.items())
+        children.write_private(self._state / "environment", lines)
         self._prepare_records()
         for name in ("worker", "web"):
             self._launch(name)
         children.wait_until(self._ready, self._processes["web"], seconds=90, name="The portal", log=self._log("web"))
-        _say(self._state, self._describe())
+        _write_status(self._state, self._describe())
 
     def _require_port(self) -> None:
         """Whether the portal's port is free; where it was never served at, another may be chosen the next time."""
@@ -170,12 +161,12 @@ class _Supervisor:
                 pause = min(_LONGEST_BACKOFF, 0.5 * 2 ** self._deaths[name])
                 self._restart_at[name] = time.monotonic() + pause
                 detail = f"{name} died (exit {process.returncode}): {children.last_line(self._log(name))}"
-                _say(self._state, {**self._describe(), "state": "degraded", "detail": detail})
+                _write_status(self._state, {**self._describe(), "state": "degraded", "detail": detail})
                 print(f"{detail}; again in {pause:.1f} s", flush=True)
             elif time.monotonic() >= self._restart_at[name]:
                 del self._restart_at[name]
                 self._launch(name)
-                _say(self._state, self._describe())
+                _write_status(self._state, self._describe())
         stack = self._stack
         for server in (stack.bao, stack.postgres.records, stack.postgres.data, stack.store):
             if server.pid is None:
@@ -207,9 +198,7 @@ class _Supervisor:
                 f"{self._stack.public_url}/sign-in/callback",
             )
             # Handed to whoever waits for the start, who shows it once and removes it.
-            fresh = self._state / _ACCOUNTS
-            fresh.touch(mode=0o600)
-            fresh.write_text(json.dumps([asdict(account) for account in accounts]))
+            children.write_private(self._state / _ACCOUNTS, json.dumps([asdict(account) for account in accounts]))
             seeded.touch()
 
     def _launch(self, name: str) -> None:
@@ -248,7 +237,7 @@ def for_process(name: str, variables: Mapping[str, str]) -> tuple[dict[str, str]
 def _await_running(state: Path, supervisor: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + _START_SECONDS
     while time.monotonic() < end:
-        status = _status(state)
+        status = _read_status(state)
         if status.get("state") == "running":
             return
         if status.get("state") == "failed":
@@ -260,7 +249,7 @@ def _await_running(state: Path, supervisor: subprocess.Popen[bytes]) -> None:
     raise StartFailed(f"Nothing answered within {_START_SECONDS} s. See the logs in {state}.")
 
 
-def _introduce(state: Path, status: Mapping[str, Any], seconds: float) -> None:
+def _print_summary(state: Path, status: Mapping[str, Any], seconds: float) -> None:
     print(f"Guestkey answers at {status.get('url')}  (after {seconds:.1f} s)\n")
     fresh = state / _ACCOUNTS
     if fresh.exists():
@@ -296,7 +285,7 @@ def _running(state: Path) -> int | None:
     return pid
 
 
-def _status(state: Path) -> dict[str, Any]:
+def _read_status(state: Path) -> dict[str, Any]:
     try:
         status: dict[str, Any] = json.loads((state / "status.json").read_text())
     except (OSError, ValueError):
@@ -304,13 +293,8 @@ def _status(state: Path) -> dict[str, Any]:
     return status
 
 
-def _say(state: Path, status: Mapping[str, Any]) -> None:
+def _write_status(state: Path, status: Mapping[str, Any]) -> None:
     """Replace the status in one step, so that nobody reads half of it."""
     fresh = state / "status.json.new"
     fresh.write_text(json.dumps(status))
     fresh.replace(state / "status.json")
-
-
-def _write_environment(file: Path, variables: Mapping[str, str]) -> None:
-    file.touch(mode=0o600)
-    file.write_text("".join(f"{key}={value}\n" for key, value in variables.items()))

@@ -1,10 +1,12 @@
-"""The first admins, and the way back in. Both are done on the server, by whoever can read its settings."""
+"""`guestkey bootstrap` and `guestkey recover`: the first admins, and the way back in. Run by hand on the server."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select, update
@@ -18,6 +20,7 @@ from broker.identity.oidc import Client
 from broker.identity.source_check import Finding
 from broker.log import audit
 from broker.models import Installation, SignInSource
+from broker.operator.console import CommandOutput, load
 from broker.runtime.installation import install
 from broker.runtime.parts import Parts
 
@@ -37,14 +40,44 @@ class FirstSource:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class BootstrapResult:
     """The two admins' joining links, and what the provider was found to be; nothing if it was not asked."""
 
     links: list[str] = field(repr=False)
     found: list[Finding]
 
 
-def bootstrap(parts: Parts, first: FirstSource, *, unchecked: bool = False) -> Begun:
+def bootstrap_and_print(out: CommandOutput, first: FirstSource, *, unchecked: bool) -> None:
+    """Set the installation up and print what its provider says and the two admins' joining links, once."""
+    with closing(Parts.build(load(), identity="issuer")) as parts:
+        result = bootstrap(parts, first, unchecked=unchecked)
+    found = [finding.told for finding in result.found] or [
+        "The provider was not tested. Once it is running: guestkey source check"
+    ]
+    said = "Two admins join with these links. Each works once; give each link to a different person:"
+    told = [{"what": finding.what, "ok": finding.ok, "told": finding.told} for finding in result.found]
+    out.result([*found, said, *result.links], {"links": result.links, "findings": told})
+
+
+def recover_and_print(out: CommandOutput, source_id: str | None) -> None:
+    """Print one joining link for an admin of one hour; every admin is told."""
+    with closing(Parts.build(load(), identity="issuer")) as parts:
+        link = recover(parts, source_id)
+    said = "The person who opens this link within an hour is an admin for that hour. All admins are notified:"
+    out.result([said, link], {"link": link})
+
+
+def first_source(name: str, issuer: str, client_id: str, secret_file: Path | None, claims: list[str]) -> FirstSource:
+    """The organisation's first source, from the options that name it.
+
+    Raises:
+        Invalid: a claim is not NAME=VALUE.
+    """
+    secret = secret_file.read_text().strip() if secret_file else None
+    return FirstSource(name, issuer, client_id, secret, _claims(claims))
+
+
+def bootstrap(parts: Parts, first: FirstSource, *, unchecked: bool = False) -> BootstrapResult:
     """Set the installation up: tag, rules, the organisation's source, and two single-use invitations for admins.
 
     Works once. The source's provider is tried before anything is written.
@@ -61,7 +94,7 @@ def bootstrap(parts: Parts, first: FirstSource, *, unchecked: bool = False) -> B
     with parts.database.transaction() as tx:
         if tx.execute(select(Installation.bootstrapped_at)).scalar_one_or_none() is not None:
             raise _done_before()
-    found = [] if unchecked else _tried(parts, first)
+    found = [] if unchecked else _check_provider(parts, first)
     wrapped = sources.wrap_client_secret(parts.vault, source_id, first.client_secret) if first.client_secret else None
     with parts.database.transaction() as tx:
         now = clock(tx)
@@ -94,10 +127,10 @@ def bootstrap(parts: Parts, first: FirstSource, *, unchecked: bool = False) -> B
             )
             for label in ("first admin", "second admin")
         ]
-    return Begun(links, found)
+    return BootstrapResult(links, found)
 
 
-def _tried(parts: Parts, first: FirstSource) -> list[Finding]:
+def _check_provider(parts: Parts, first: FirstSource) -> list[Finding]:
     client = Client(first.issuer, first.client_id, first.client_secret, login.callback(parts.settings))
     try:
         return source_check.require(parts.settings, client)
@@ -143,3 +176,10 @@ def _own_source(tx: Transaction, source_id: str | None) -> SignInSource:
     if source is None:
         raise NotFound("The organisation has no active sign-in source.", advice="Name one with --source, or add one.")
     return source
+
+
+def _claims(texts: list[str]) -> dict[str, str]:
+    claims = dict(text.partition("=")[::2] for text in texts)
+    if len(claims) != len(texts) or not all(name and value for name, value in claims.items()):
+        raise Invalid("A required claim is NAME=VALUE, each name once.", field="/claim")
+    return claims

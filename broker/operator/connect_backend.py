@@ -28,7 +28,7 @@ from broker.kinds import folders
 from broker.kinds.connecting import Connected, Desk
 from broker.log import audit
 from broker.models import Event
-from broker.operator.configuring import AsJson, Told, load, plainly
+from broker.operator.console import AsJson, CommandOutput, load, reporting
 from broker.runtime.parts import vault_of
 
 PARTLY = 9
@@ -48,7 +48,7 @@ def _mount(kind: str, connect: Callable[..., Connected]) -> None:
     """Register a kind's `connect` as a command: with its own options, and those that all have."""
 
     def run(operator_secret_id_file: Path | None, yes: bool, as_json: bool, **own: Any) -> None:
-        with plainly(f"connect-backend {kind}", as_json=as_json) as out, _unlogged():
+        with reporting(f"connect-backend {kind}", as_json=as_json) as out, _unlogged():
             settings = load()
             desk = Desk(
                 settings,
@@ -95,7 +95,7 @@ def _record(settings: Settings, kind: str, found: Connected) -> bool:
         database.close()
 
 
-def _tell(out: Told, settings: Settings, kind: str, found: Connected, *, new: bool) -> None:
+def _tell(out: CommandOutput, settings: Settings, kind: str, found: Connected, *, new: bool) -> None:
     data: dict[str, Any] = {"connection": found.name, "connected": found.connected, **found.document}
     if found.connected:
         data["new"] = new
@@ -105,7 +105,7 @@ def _tell(out: Told, settings: Settings, kind: str, found: Connected, *, new: bo
         setting = {name: one.model_dump(exclude_none=True, mode="json") for name, one in known.items()}
         data[f"{kind}_connections"] = setting
     if out.as_json:
-        out.told([], data)
+        out.result([], data)
         return
     if found.missing or not setting:
         return
@@ -114,7 +114,7 @@ def _tell(out: Told, settings: Settings, kind: str, found: Connected, *, new: bo
         typer.echo("Set this for web and worker; hosts and files as guests reach them:", err=True)
     else:
         typer.echo("Nothing was stored. Without --check it is connected, and this is the setting:", err=True)
-    out.told([f"GUESTKEY_{kind.upper()}_CONNECTIONS={json.dumps(setting)}"], data)
+    out.result([f"GUESTKEY_{kind.upper()}_CONNECTIONS={json.dumps(setting)}"], data)
     for line in found.advice:
         typer.echo(line, err=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,18 @@ import typer
 
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, Invalid
+from broker.cli.faults import Code
 from broker.kinds.discovery import kinds
-from broker.operator.asking import agreed
-from broker.operator.configuring import Told, load
-from broker.revocation import closing
+from broker.operator.console import CommandOutput, confirm, load
+from broker.revocation.closing import close as close_installation
 from broker.runtime.parts import Parts
 from broker.suspensions.emergency_end import UNASKED, BackendOutcome, EmergencyReport, end_recorded, end_shown
 
-PARTLY = 9
-BACKEND_DOWN = 8
 _TAG = re.compile(r"[a-z0-9]{6}")
 
 
 def end_everything(
-    out: Told, reason: str, *, yes: bool, installation: str | None, logins: list[str], seconds: float
+    out: CommandOutput, reason: str, *, yes: bool, installation: str | None, logins: list[str], seconds: float
 ) -> None:
     """Close, end every credential, say what became of each.
 
@@ -41,40 +40,34 @@ def end_everything(
             field="/installation",
             advice="It is the six characters after gk_ in the names of its database users.",
         )
-    _agreed(yes)
-    _log_to_errors()
+    _confirm(yes)
+    _log_errors_to_stderr()
     settings = load()
     connections = {name for kind in kinds for name in settings.connections(kind)}
     known = [_login(text, connections) for text in logins]
-    parts = Parts.build(settings, identity="ender")
-    try:
+    with closing(Parts.build(settings, identity="ender")) as parts:
         for name, url in known:
             parts.vault.remember(f"connections/{name}/watch", {"url": url})
-        ended = _end(parts, reason, installation, seconds)
-    finally:
-        parts.close()
+        ended = _end_all(parts, reason, installation, seconds)
     _report(out, ended)
     if ended.unheard:
-        raise typer.Exit(BACKEND_DOWN)
+        raise typer.Exit(Code.BACKEND)
     if not ended.confirmed:
-        raise typer.Exit(PARTLY)
+        raise typer.Exit(Code.PARTLY)
 
 
-def close(out: Told, reason: str, *, hold_grants: bool) -> None:
+def close(out: CommandOutput, reason: str, *, hold_grants: bool) -> None:
     """Close the installation; the worker ends what is live."""
-    parts = Parts.build(load(), identity="ender")
-    try:
-        with parts.database.transaction() as tx:
-            was_open = closing.close(tx, reason, actor="operator", now=clock(tx), hold_grants=hold_grants) is not None
-    finally:
-        parts.close()
+    with closing(Parts.build(load(), identity="ender")) as parts, parts.database.transaction() as tx:
+        closed_at = close_installation(tx, reason, actor="operator", now=clock(tx), hold_grants=hold_grants)
+    was_open = closed_at is not None
     said = "Closed: no more credentials are issued." if was_open else "It was already closed."
-    out.told([said, "An admin opens it again under /installation in the portal."], {"was_open": was_open})
+    out.result([said, "An admin opens it again under /installation in the portal."], {"was_open": was_open})
 
 
-def _end(parts: Parts, reason: str, installation: str | None, seconds: float) -> EmergencyReport:
+def _end_all(parts: Parts, reason: str, installation: str | None, seconds: float) -> EmergencyReport:
     try:
-        return end_recorded(parts, reason, seconds=seconds, told=_told)
+        return end_recorded(parts, reason, seconds=seconds, told=_show_progress)
     except BackendDown as error:
         if error.backend != "postgresql":
             raise
@@ -86,10 +79,10 @@ def _end(parts: Parts, reason: str, installation: str | None, seconds: float) ->
     typer.echo("The database is not responding: ending what the backends show. Run it again later.", err=True)
     if not any(parts.settings.connections(name) for name in kinds):
         raise Invalid("No connection is configured.", advice="Set GUESTKEY_<KIND>_CONNECTIONS.")
-    return end_shown(parts, installation, told=_told)
+    return end_shown(parts, installation, told=_show_progress)
 
 
-def _told(total: int, confirmed: int, failed: int) -> None:
+def _show_progress(total: int, confirmed: int, failed: int) -> None:
     line = f"{confirmed} of {total} confirmed by their backend" + (f", {failed} failed so far" if failed else "")
     if sys.stderr.isatty():
         typer.echo(f"\r{line}", err=True, nl=confirmed == total)
@@ -97,10 +90,10 @@ def _told(total: int, confirmed: int, failed: int) -> None:
         typer.echo(line, err=True)
 
 
-def _report(out: Told, ended: EmergencyReport) -> None:
+def _report(out: CommandOutput, ended: EmergencyReport) -> None:
     # What failed first: that is what somebody must look at.
     lines = [_line(outcome) for outcome in sorted(ended.outcomes, key=lambda outcome: outcome.confirmed)]
-    out.told(lines, {"items": [_shown(outcome) for outcome in ended.outcomes], "doubt": ended.doubt})
+    out.result(lines, {"items": [_as_json(outcome) for outcome in ended.outcomes], "doubt": ended.doubt})
     failed = sum(not outcome.confirmed for outcome in ended.outcomes)
     typer.echo(f"{len(ended.outcomes) - failed} ended, {failed} not confirmed.", err=True)
     if ended.doubt:
@@ -120,17 +113,17 @@ def _line(outcome: BackendOutcome) -> str:
     return f"! {outcome.lease}\t{outcome.kind}\t{until}\t{outcome.error}"
 
 
-def _shown(outcome: BackendOutcome) -> dict[str, Any]:
+def _as_json(outcome: BackendOutcome) -> dict[str, Any]:
     values = dataclasses.asdict(outcome)
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
 
 
-def _agreed(yes: bool) -> None:
+def _confirm(yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
         raise Invalid("This ends every credential.", advice="Add --yes to run it without a question.")
-    if not agreed("End every credential, sign everyone out and close Guestkey?"):
+    if not confirm("End every credential, sign everyone out and close Guestkey?"):
         raise typer.Abort
 
 
@@ -147,7 +140,7 @@ def _login(text: str, connections: set[str]) -> tuple[str, str]:
     return name, Path(file).read_text().strip()
 
 
-def _log_to_errors() -> None:
+def _log_errors_to_stderr() -> None:
     """Warnings of single attempts are told in the report; standard output is the result's alone."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(50), logger_factory=structlog.PrintLoggerFactory(sys.stderr)

@@ -9,8 +9,8 @@ import typer
 
 from broker import migrations
 from broker.base.errors import Invalid
-from broker.operator import configuring, connect_backend
-from broker.operator.configuring import AsJson, plainly
+from broker.operator import connect_backend, console
+from broker.operator.console import AsJson, reporting
 
 app = typer.Typer(
     help="Commands that run on the server.",
@@ -36,7 +36,7 @@ def serve(
 
     Without TLS it listens on this machine only, unless GUESTKEY_TRUSTED_PROXIES names the proxy that terminates it.
     """
-    with plainly("serve"):
+    with reporting("serve"):
         from broker.operator.serve import serve as run
         from broker.operator.tls import CertificateFiles
 
@@ -51,7 +51,7 @@ def worker(
     metrics_host: Annotated[str, typer.Option(help="Address of the metrics.")] = "127.0.0.1",
 ) -> None:
     """Run the worker that ends leases, sweeps backends, rechecks access and registers slices."""
-    with plainly("worker"):
+    with reporting("worker"):
         from broker.operator.worker import work
 
         work(metrics_host, metrics_port)
@@ -60,9 +60,9 @@ def worker(
 @app.command()
 def migrate(as_json: AsJson = False) -> None:
     """Migrate the database to this version; safe to repeat."""
-    with plainly("migrate", as_json=as_json) as out:
-        migrations.upgrade(str(configuring.load_owner().owner_database_url.get_secret_value()))
-        out.told(["The database is up to date."], {"up_to_date": True})
+    with reporting("migrate", as_json=as_json) as out:
+        migrations.upgrade(str(console.load_owner().owner_database_url.get_secret_value()))
+        out.result(["The database is up to date."], {"up_to_date": True})
 
 
 @app.command()
@@ -81,10 +81,11 @@ def bootstrap(
 
     The source is tried first, as `guestkey source check` does: a source through which no one can sign in is refused.
     """
-    with plainly("bootstrap", as_json=as_json) as out:
-        from broker.operator.admitting import admit_first, first_source
+    with reporting("bootstrap", as_json=as_json) as out:
+        from broker.operator.bootstrap import bootstrap_and_print, first_source
 
-        admit_first(out, first_source(name, issuer, client_id, client_secret_file, claim or []), unchecked=unchecked)
+        first = first_source(name, issuer, client_id, client_secret_file, claim or [])
+        bootstrap_and_print(out, first, unchecked=unchecked)
 
 
 @app.command()
@@ -93,10 +94,10 @@ def recover(
     as_json: AsJson = False,
 ) -> None:
     """Emergency recovery: make one admin for one hour. Recorded as an event; all admins are notified."""
-    with plainly("recover", as_json=as_json) as out:
-        from broker.operator.admitting import readmit
+    with reporting("recover", as_json=as_json) as out:
+        from broker.operator.bootstrap import recover_and_print
 
-        readmit(out, source)
+        recover_and_print(out, source)
 
 
 @app.command("end-everything")
@@ -118,7 +119,7 @@ def end_everything(
     Exit code 9 where a backend did not confirm an end, 8 where none answered; run it again, or start the worker,
     which never gives up.
     """
-    with plainly("end-everything", as_json=as_json) as out:
+    with reporting("end-everything", as_json=as_json) as out:
         from broker.operator import emergency
 
         emergency.end_everything(out, reason, yes=yes, installation=installation, logins=login or [], seconds=seconds)
@@ -133,7 +134,7 @@ def close(
     as_json: AsJson = False,
 ) -> None:
     """Close the installation, after a restore for one: nothing is issued until an admin opens it in the portal."""
-    with plainly("close", as_json=as_json) as out:
+    with reporting("close", as_json=as_json) as out:
         from broker.operator import emergency
 
         emergency.close(out, reason, hold_grants=restored)

@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 from contextlib import suppress
+from datetime import UTC, datetime
 from ipaddress import ip_address
 
 import uvicorn
@@ -14,8 +15,8 @@ from uvicorn.supervisors import Multiprocess
 
 from broker.base.errors import Invalid
 from broker.operator import tls
-from broker.operator.configuring import load
-from broker.operator.tls import CertificateFiles
+from broker.operator.console import load
+from broker.operator.tls import CertificateFiles, ContextFactory
 from broker.web import connections
 from broker.web.observability import configure_logging
 
@@ -36,9 +37,10 @@ def serve(host: str, port: int, workers: int, files: CertificateFiles | None) ->
     settings = load()
     configure_logging(settings.log_level)
     if files is not None:
-        tls.check(files, settings.public_url.host or "", tls.today())
+        # This machine's clock: no database has been asked yet.
+        tls.check(files, settings.public_url.host or "", datetime.now(UTC))
     elif not settings.trusted_proxies:
-        _refuse_in_the_clear(host, settings.public_url.scheme)
+        _require_tls(host, settings.public_url.scheme)
     if workers == 1:
         _run(host, port, workers, files)
         return
@@ -58,8 +60,8 @@ def application() -> FastAPI:
     return create_app(settings)
 
 
-def _refuse_in_the_clear(host: str, public_scheme: str) -> None:
-    if not _only_here(host):
+def _require_tls(host: str, public_scheme: str) -> None:
+    if not _is_loopback(host):
         wrong = f"Serving on {host} without TLS would send credentials in the clear."
     elif public_scheme == "https":
         wrong = "The public address is https, so without TLS or a named proxy nothing would be answered."
@@ -71,7 +73,7 @@ def _refuse_in_the_clear(host: str, public_scheme: str) -> None:
     )
 
 
-def _only_here(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -85,7 +87,7 @@ def _run(host: str, port: int, workers: int, files: CertificateFiles | None) -> 
         host=host,
         port=port,
         workers=workers,
-        ssl_context_factory=tls.context_factory(files) if files else None,
+        ssl_context_factory=ContextFactory(files) if files else None,
         **connections.options(),
         timeout_graceful_shutdown=GRACE_SECONDS,
     )

@@ -6,7 +6,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from ipaddress import ip_address
 from pathlib import Path
 from time import sleep
@@ -19,7 +19,7 @@ from broker.base.errors import Invalid
 
 log = structlog.get_logger(__name__)
 LOOK_EVERY_SECONDS = 2.0
-_OTHERS = 0o077
+_GROUP_AND_OTHERS = 0o077
 # For TLS 1.2: authenticated encryption and forward secrecy, Mozilla's intermediate configuration without DHE, which
 # needs parameters of its own (https://wiki.mozilla.org/Security/Server_Side_TLS). TLS 1.3 has no others.
 _CIPHERS = ":".join(
@@ -36,7 +36,7 @@ class CertificateFiles:
     certificate: Path
     key: Path
 
-    def changed(self) -> tuple[float, float]:
+    def modified_at(self) -> tuple[float, float]:
         """When the files were last written, in seconds since 1970.
 
         Raises:
@@ -57,7 +57,7 @@ def check(files: CertificateFiles, host: str, now: datetime) -> None:
     """
     try:
         chain = x509.load_pem_x509_certificates(files.certificate.read_bytes())
-        readable = files.key.stat().st_mode & _OTHERS
+        readable = files.key.stat().st_mode & _GROUP_AND_OTHERS
     except OSError as error:
         raise _unusable(f"{error.filename}: {error.strerror}.") from error
     except ValueError as error:
@@ -69,34 +69,29 @@ def check(files: CertificateFiles, host: str, now: datetime) -> None:
         span = f"{own.not_valid_before_utc:%Y-%m-%d %H:%M} to {own.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
         raise _unusable(f"{files.certificate} is valid from {span} only.", "Renew it.")
     _new_context(files)
-    if not _names(own, host):
+    if not _is_for_host(own, host):
         log.warning("tls.other_name", host=host, advice="Browsers refuse a certificate that does not name it.")
 
 
-def context_factory(
-    files: CertificateFiles,
-) -> Callable[[uvicorn.Config, Callable[[], ssl.SSLContext]], ssl.SSLContext]:
-    """What uvicorn makes each process's context with; can be sent to a process."""
-    return _Factory(files)
-
-
 @dataclass(frozen=True, slots=True)
-class _Factory:
+class ContextFactory:
+    """What uvicorn makes each process's context with; can be sent to a process."""
+
     files: CertificateFiles
 
     def __call__(self, _config: uvicorn.Config, _default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
         context = _new_context(self.files)
-        threading.Thread(target=_keep_current, args=(context, self.files), name="tls", daemon=True).start()
+        threading.Thread(target=_reload_when_changed, args=(context, self.files), name="tls", daemon=True).start()
         return context
 
 
-def _keep_current(context: ssl.SSLContext, files: CertificateFiles) -> None:
+def _reload_when_changed(context: ssl.SSLContext, files: CertificateFiles) -> None:
     """New connections get what the files hold; a half-written or wrong pair leaves the one before in use."""
-    seen = files.changed()
+    seen = files.modified_at()
     while True:
         sleep(LOOK_EVERY_SECONDS)
         try:
-            latest = files.changed()
+            latest = files.modified_at()
             if latest == seen:
                 continue
             # Tried on a context of its own: a wrong key would otherwise leave ours with half of a pair.
@@ -125,7 +120,7 @@ def _no_password() -> str:
     return ""
 
 
-def _names(certificate: x509.Certificate, host: str) -> bool:
+def _is_for_host(certificate: x509.Certificate, host: str) -> bool:
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -139,8 +134,3 @@ def _names(certificate: x509.Certificate, host: str) -> bool:
 
 def _unusable(what: str, advice: str = "Give a certificate chain and its key in PEM.") -> Invalid:
     return Invalid(f"TLS cannot be served: {what}", advice=advice)
-
-
-def today() -> datetime:
-    """This machine's clock: certificates are checked before any database is asked."""
-    return datetime.now(UTC)

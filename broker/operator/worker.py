@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 from prometheus_client import start_http_server
 
-from broker.operator.configuring import load
+from broker.operator.console import load
 from broker.runtime.parts import Parts, vault_of
 from broker.web.observability import configure_logging
 from broker.worker.worker import Worker

@@ -1,5 +1,5 @@
 # OpenBao for Guestkey: TLS, raft, a seal key and an audit file of its own. Nobody is ever handed a root token;
-# initialize.hcl, in the same folder, sets everything up on the first start.
+# broker/embedded/initialize.hcl, mounted beside this file, sets everything up on the first start.
 ui           = false
 api_addr     = "https://openbao:8200"
 cluster_addr = "https://openbao:8201"

@@ -191,7 +191,7 @@ def test_silent_backend_is_reported_once_until_it_responds(world: World) -> None
         told = select(func.count()).select_from(Notice).where(Notice.kind == "place.silent", Notice.subject == subject)
         assert tx.execute(told).scalar_one() == 1
     operator = Operator(world.stack.bao)
-    operator.let_in(place, "watch", world.stack.postgres.url("watch", "data"))
+    operator.set_login_url(place, "watch", world.stack.postgres.url("watch", "data"))
     for _ in range(2):
         assert place in reconciling.reconcile(world.ender).shown["postgres"].asked
     assert named(world, "place.answered", subject) == 1

@@ -54,12 +54,12 @@ def unreachable(world: World, lease: Lease) -> Iterator[None]:
     """The worker's way to the lease's database leads nowhere for a while."""
     place, operator = f"away-{secrets.token_hex(4)}", Operator(world.stack.bao)
     there = world.stack.postgres.url("watch", "data")
-    operator.let_in(place, "watch", there.replace(f":{world.stack.ports.postgres}/", f":{free_port()}/"))
+    operator.set_login_url(place, "watch", there.replace(f":{world.stack.ports.postgres}/", f":{free_port()}/"))
     world.change(Slice, lease.slice_id, binding={**CLINIC, "connection": place})
     try:
         yield
     finally:
-        operator.let_in(place, "watch", there)
+        operator.set_login_url(place, "watch", there)
 
 
 @contextmanager
@@ -69,10 +69,10 @@ def silent(world: World, lease: Lease) -> Iterator[None]:
     there = world.stack.postgres.url("watch", "data")
     with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:
         port = mute.getsockname()[1]
-        operator.let_in(place, "watch", there.replace(f":{world.stack.ports.postgres}/", f":{port}/"))
+        operator.set_login_url(place, "watch", there.replace(f":{world.stack.ports.postgres}/", f":{port}/"))
         world.change(Slice, lease.slice_id, binding={**CLINIC, "connection": place})
         yield
-    operator.let_in(place, "watch", there)
+    operator.set_login_url(place, "watch", there)
 
 
 def due(world: World, chore: str) -> datetime:

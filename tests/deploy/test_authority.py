@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from broker.embedded import children, openbao
+from tests.support.key_store_setup import requests_for, setup_without
 
 UPGRADE = Path(__file__).parents[2] / "deploy/openbao/upgrade"
 _BEFORE = """
@@ -22,9 +23,9 @@ path "transit/keys/+"                  { capabilities = ["create", "update"] }
 
 
 @pytest.fixture
-def older(monkeypatch: pytest.MonkeyPatch) -> Iterator[openbao.OpenBao]:
+def older(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[openbao.OpenBao]:
     """OpenBao as it was set up without an authority, its custodian as little able as then."""
-    monkeypatch.setattr(openbao, "_AUTHORITY", ())
+    monkeypatch.setattr(openbao, "INITIALIZE", setup_without("pki", tmp_path))
     custodian = ("custodian-before", "sys/policies/acl/guestkey-custodian", {"policy": _BEFORE})
     with TemporaryDirectory(prefix="guestkey-older-", ignore_cleanup_errors=True) as folder:
         made = openbao.OpenBao(Path(folder), children.free_port(), children.free_port(), more=[custodian])
@@ -58,7 +59,9 @@ def test_older_installation_gets_a_ca_once(older: openbao.OpenBao) -> None:
 
 def test_upgrade_script_matches_a_new_installation() -> None:
     script = " ".join(UPGRADE.read_text().replace("\\\n", " ").split())
-    for _, path, data in openbao._AUTHORITY[1:]:
+    configured = {path: data for path, data in requests_for("pki").items() if path != "sys/mounts/pki"}
+    assert len(configured) == 3
+    for path, data in configured.items():
         line = script[script.index(f"bao write {path} ") :].partition(">")[0]
         said = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in data.items()}
         for key, value in said.items():

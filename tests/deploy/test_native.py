@@ -175,18 +175,6 @@ def test_database_user_gets_the_chosen_name(connected: House) -> None:
     assert made.json()["data"]["username"] == "gk_abc123_l1"
 
 
-def test_both_openbao_setups_are_equal() -> None:
-    text = (DEPLOY / "openbao/initialize.hcl").read_text()
-    deployed = {name: (path, body) for name, path, body in _requests_in(text)}
-    embedded = {name: (path, data) for name, path, data in openbao._initial_requests(example_provider=False)}
-    assert list(deployed) == list(embedded)
-    for name, (path, data) in embedded.items():
-        assert deployed[name][0] == path
-        for key, value in data.items():
-            if key not in {"policy", "secret_id"}:
-                assert f"{key} = {openbao._hcl(value)}" in re.sub(r" +", " ", deployed[name][1]), name
-
-
 def test_both_setups_name_database_users_alike() -> None:
     assert f"username_template={USERNAME_TEMPLATE}" in (DEPLOY / "openbao/connect-database").read_text()
 
@@ -256,13 +244,13 @@ def _start_bao(state: Path, secrets: Path, running: list[Any]) -> str:
     for folder in (state, config, state / "file", state / "logs"):
         folder.mkdir()
     port, cluster = children.free_port(), children.free_port()
-    for name in ("openbao.hcl", "initialize.hcl"):
-        text = (DEPLOY / "openbao" / name).read_text()
+    for file in (DEPLOY / "openbao" / "openbao.hcl", openbao.INITIALIZE):
+        text = file.read_text()
         text = text.replace("/run/secrets/", f"{secrets}/").replace("/openbao/policies", str(openbao.POLICIES))
         text = text.replace("/openbao/file", f"{state}/file").replace("/openbao/logs", f"{state}/logs")
         text = text.replace("0.0.0.0:8200", f"127.0.0.1:{port}").replace("0.0.0.0:8201", f"127.0.0.1:{cluster}")
         text = text.replace("openbao:8200", f"localhost:{port}").replace("openbao:8201", f"localhost:{cluster}")
-        (config / name).write_text(text)
+        (config / file.name).write_text(text)
     child = children.start([openbao.binary(), "server", f"-config={config}"], log=state / "log")
     running.append(child)
     url = f"https://localhost:{port}"
@@ -295,14 +283,3 @@ def _connect_database(house: House) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
     )
-
-
-def _requests_in(text: str) -> list[tuple[str, str, str]]:
-    """Name, path and data of each request of an `initialize` stanza."""
-    blocks = re.split(r'^  request "', text, flags=re.MULTILINE)[1:]
-    found = []
-    for block in blocks:
-        path = re.search(r'^    path +=? *= "(.+)"$', block, re.MULTILINE)
-        assert path is not None
-        found.append((block.split('"')[0], path[1], block))
-    return found

@@ -34,17 +34,16 @@ def test_seaweedfs_listens_only_on_localhost(store: SeaweedFS) -> None:
 
 
 def test_internal_servers_refuse_unauthenticated_requests(store: SeaweedFS) -> None:
-    ports = store._ports
-    assert ports is not None
+    filer, volume, master = (store._ports[f"{server}.port"] for server in ("filer", "volume", "master"))
     for path in ("", "buckets/clinic/secret.json", "buckets/", "etc/"):
-        assert requests.get(f"http://127.0.0.1:{ports.filer}/{path}", timeout=5).status_code == 401, path
-    assert requests.post(f"http://127.0.0.1:{ports.filer}/buckets/clinic/x", data=b"x", timeout=5).status_code == 401
-    assert requests.get(f"http://127.0.0.1:{ports.volume}/1,01637037d6", timeout=5).status_code == 401
+        assert requests.get(f"http://127.0.0.1:{filer}/{path}", timeout=5).status_code == 401, path
+    assert requests.post(f"http://127.0.0.1:{filer}/buckets/clinic/x", data=b"x", timeout=5).status_code == 401
+    assert requests.get(f"http://127.0.0.1:{volume}/1,01637037d6", timeout=5).status_code == 401
     # The master signs for the others: plain HTTP is refused, and TLS without the certificate too.
-    assert requests.get(f"http://127.0.0.1:{ports.master}/dir/assign", timeout=5).status_code == 400
+    assert requests.get(f"http://127.0.0.1:{master}/dir/assign", timeout=5).status_code == 400
     own = str(store.state / "certificate.pem")
     with pytest.raises((requests.exceptions.SSLError, requests.exceptions.ConnectionError)):
-        requests.get(f"https://127.0.0.1:{ports.master}/dir/assign", verify=own, timeout=5)
+        requests.get(f"https://127.0.0.1:{master}/dir/assign", verify=own, timeout=5)
 
 
 def greeted(port: int, context: ssl.SSLContext) -> bytes:
@@ -60,9 +59,9 @@ def greeted(port: int, context: ssl.SSLContext) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("server", ["s3_grpc", "master_grpc", "volume_grpc", "filer_grpc"])
+@pytest.mark.parametrize("server", ["s3", "master", "volume", "filer"])
 def test_grpc_requires_the_client_certificate(store: SeaweedFS, server: str) -> None:
-    port = getattr(store._ports, server)
+    port = store._ports[f"{server}.port.grpc"]
     context = ssl.create_default_context(cafile=str(store.state / "certificate.pem"))
     context.set_alpn_protocols(["h2"])
     assert greeted(port, context) == b""

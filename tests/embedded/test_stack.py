@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,8 +15,7 @@ import psycopg
 import pytest
 
 from broker.embedded.children import StartFailed, free_port, require_free
-from broker.embedded.postgres import DATA, RECORDS, Postgres
-from broker.embedded.postgres_servers import PostgresServers
+from broker.embedded.postgres import PostgresServers
 from broker.embedded.stack import Stack
 from tests.support.world import World
 
@@ -150,48 +148,13 @@ def test_records_and_datasets_are_on_separate_servers(world: World) -> None:
     ]
 
 
-def test_single_server_of_an_earlier_version_is_split() -> None:
-    with TemporaryDirectory(prefix="guestkey-test-", ignore_cleanup_errors=True) as folder:
-        state = Path(folder)
-        state.chmod(0o711)
-        ports = free_port(), free_port()
-        everything = replace(DATA, logins=(*DATA.logins, *RECORDS.logins))
-        shared = Postgres(state / "postgresql", ports[1], everything)
-        shared.start()
-        with psycopg.connect(shared.url("postgres", "postgres"), autocommit=True) as admin:
-            admin.execute("CREATE DATABASE guestkey")
-        for database, statements in (
-            ("guestkey", ["CREATE ROLE guestkey_owner", "CREATE ROLE guestkey_app", "CREATE TABLE kept AS SELECT 1"]),
-            ("data", ["CREATE ROLE gks_a", "CREATE ROLE gk_t_l1 IN ROLE gks_a", "CREATE TABLE rows AS SELECT 2"]),
-        ):
-            with psycopg.connect(shared.url("postgres", database)) as admin:
-                for statement in statements:
-                    admin.execute(statement)
-        shared.stop()
-
-        servers = PostgresServers(state, records_port=ports[0], data_port=ports[1])
-        for _ in range(2):
-            servers.start()
-            try:
-                assert _what_is_there(servers, "guestkey", "kept") == (1, ["guestkey"], {"owner", "app"})
-                assert _what_is_there(servers, "data", "rows") == (
-                    2,
-                    ["data"],
-                    {"registrar", "minter", "watch", "reaper"},
-                )
-                assert not {"app", "owner"} & set(servers.data.passwords)
-            finally:
-                servers.stop()
-
-
-def _what_is_there(servers: PostgresServers, database: str, table: str) -> tuple[int, list[str], set[str]]:
-    server = servers.records if database == "guestkey" else servers.data
-    with psycopg.connect(server.url("postgres", database)) as admin:
-        row = admin.execute(f"SELECT * FROM {table}").fetchone()
-        names = admin.execute("SELECT datname FROM pg_database WHERE datname IN ('guestkey', 'data')").fetchall()
-        roles = admin.execute("SELECT rolname FROM pg_roles WHERE rolname ~ '^guestkey_'").fetchall()
-    assert row is not None
-    return row[0], [name for (name,) in names], {name.removeprefix("guestkey_") for (name,) in roles}
+def test_state_folder_with_one_server_for_everything_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "postgresql").mkdir()
+    (tmp_path / "postgresql" / "passwords.json").write_text('{"postgres": "x", "owner": "y", "app": "z"}')
+    servers = PostgresServers(tmp_path, records_port=free_port(), data_port=free_port())
+    with pytest.raises(StartFailed, match=r"one server for everything.*choose another STATE"):
+        servers.start()
+    assert [file.name for file in tmp_path.rglob("*")] == ["postgresql", "passwords.json"]
 
 
 def test_another_port_can_be_chosen_if_the_default_is_taken(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def ward_reached_by(world: World, port: int, other: int) -> Iterator[None]:
     def tell(now: int) -> None:
         url = f"{{{{username}}}}:{{{{password}}}}@tcp(127.0.0.1:{now})/?timeout=3s&readTimeout=10s&writeTimeout=10s"
         operator._call("POST", f"database/config/{WARD_NAME}", {"connection_url": url})
-        operator.let_in(WARD_NAME, "watch", watch.replace(f":{port}?", f":{now}?"))
+        operator.set_login_url(WARD_NAME, "watch", watch.replace(f":{port}?", f":{now}?"))
 
     tell(other)
     yield

@@ -17,6 +17,7 @@ from broker.embedded.stack import Stack
 from broker.keystore.vault import Vault, VaultRefused
 from broker.kinds.ssh.public_keys import Certificate
 from tests.operator.conftest import Ran, command
+from tests.support.key_store_setup import setup_without
 from tests.support.sshd import SftpHost, key_pair
 from tests.support.world import World
 
@@ -78,10 +79,8 @@ def test_invalid_host_is_refused(run: Run, tmp_path: Path) -> None:
 
 
 def test_ssh_authority_is_created_once_in_an_earlier_openbao_setup(tmp_path: Path) -> None:
-    now = openbao._initial_requests()
-    before = [request for request in now if not request[0].startswith("ssh")]
     bao = openbao.OpenBao(tmp_path / "openbao", free_port(), free_port())
-    with patch.object(openbao, "_initial_requests", lambda: before):
+    with patch.object(openbao, "INITIALIZE", setup_without("ssh", tmp_path)):
         bao.start()
     try:
         variables = {

@@ -1,5 +1,5 @@
 # What the broker needs of OpenBao, made on the first start and never again. Policies and secret ids come from files.
-# The embedded server of `make up` is set up the same way; a test compares the two.
+# docker-compose.yml mounts this file; the embedded server of `make up` reads it with the paths of its state folder.
 initialize "guestkey" {
   request "approle" {
     operation = "update"
@@ -67,6 +67,8 @@ initialize "guestkey" {
       exportable = false
     }
   }
+  # The authority of guests' certificates. Revoking does not rebuild the list each time: the worker has it made anew once
+  # for all it revoked (docs/decisions/0091-one-list-for-many-endings.md).
   request "pki" {
     operation = "update"
     path      = "sys/mounts/pki"
@@ -75,6 +77,7 @@ initialize "guestkey" {
       config = { max_lease_ttl = "87600h" }
     }
   }
+  # Before the authority: the first list, made with it, is to be good for an hour, too.
   request "pki-crl" {
     operation = "update"
     path      = "pki/config/crl"
@@ -115,6 +118,7 @@ initialize "guestkey" {
       disallowed_policies = ["root"]
       orphan = true
       renewable = false
+      # Batch tokens are written nowhere: docs/decisions/0003-batch-tokens.md.
       token_type = "batch"
       token_no_default_policy = true
     }
@@ -142,6 +146,7 @@ initialize "guestkey" {
       key_type = "ed25519"
     }
   }
+  # What OpenBao certifies for two of the broker's identities at SFTP hosts: their own name, for an hour.
   request "ssh-guestkey-ender" {
     operation = "update"
     path      = "ssh/roles/guestkey-ender"

@@ -1,10 +1,11 @@
-"""Reading the settings for a command, and saying in one line each what is wrong with them."""
+"""What the server's commands have in common: their settings, what they ask at a terminal and what they say there."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Annotated, Any
 
 import typer
@@ -40,14 +41,20 @@ def load_owner() -> OwnerSettings:
     return OwnerSettings(_env_file=os.environ.get(FILE_VARIABLE))
 
 
-class Told:
+def confirm(what: str) -> bool:
+    """Ask on standard error, as the result alone goes to standard output; no unless said."""
+    with redirect_stdout(sys.stderr):
+        return typer.confirm(what)
+
+
+class CommandOutput:
     """What a command says that ends: lines for people, or with `--json` the one document every command prints."""
 
     def __init__(self, command: str, *, as_json: bool) -> None:
         self.as_json = as_json
         self._out = Output(command, as_json=as_json)
 
-    def told(self, lines: Iterable[str], data: Mapping[str, Any]) -> None:
+    def result(self, lines: Iterable[str], data: Mapping[str, Any]) -> None:
         """The result."""
         if self.as_json:
             self._out.document(data)
@@ -55,7 +62,7 @@ class Told:
         for line in lines:
             typer.echo(line)
 
-    def refused(
+    def failure(
         self, code: Code, what: str, next_step: str, lines: Iterable[str], problem: Mapping[str, Any]
     ) -> typer.Exit:
         """What could not be done, as the exit to raise."""
@@ -68,12 +75,12 @@ class Told:
 
 
 @contextmanager
-def plainly(command: str, *, as_json: bool = False) -> Iterator[Told]:
+def reporting(command: str, *, as_json: bool = False) -> Iterator[CommandOutput]:
     """Turn what a command cannot do into lines on standard error and an exit code, without a traceback.
 
     Never shows the values of settings: they hold secrets.
     """
-    out = Told(command, as_json=as_json)
+    out = CommandOutput(command, as_json=as_json)
     try:
         yield out
     except ValidationError as error:
@@ -83,11 +90,11 @@ def plainly(command: str, *, as_json: bool = False) -> Iterator[Told]:
         ]
         listed = "docs/configuration.md lists every setting."
         lines = [*(f"{item['pointer']}: {item['detail']}" for item in found), listed]
-        raise out.refused(Code.USAGE, "A setting is missing or wrong.", listed, lines, {"errors": found}) from None
+        raise out.failure(Code.USAGE, "A setting is missing or wrong.", listed, lines, {"errors": found}) from None
     except GuestkeyError as error:
         lines = [f"{error.detail} {error.advice}".rstrip()]
         code = Code.USAGE if isinstance(error, OptionMissing) else Code.FAULT
-        raise out.refused(code, error.detail, error.advice, lines, {"code": error.code}) from None
+        raise out.failure(code, error.detail, error.advice, lines, {"code": error.code}) from None
     except OSError as error:
         said = f"{error.strerror or type(error).__name__}: {error.filename or ''}".rstrip(": ")
-        raise out.refused(Code.FAULT, said, "", [said], {}) from None
+        raise out.failure(Code.FAULT, said, "", [said], {}) from None
