@@ -34,10 +34,10 @@ BINDING = {"table": TABLE, "columns": ["id", "age"], "rows": [["site", "=", "ber
 CHANGES = {
     "replaced": (
         [f"ALTER TABLE clinic.{TABLE} RENAME TO {TABLE}_old", *(text for text in _MAKE[1:])],
-        "another table",
+        "a different table",
     ),
-    "dropped and made again": (list(_MAKE), "another table"),
-    "renamed away": ([f"ALTER TABLE clinic.{TABLE} RENAME TO {TABLE}_old"], "no table"),
+    "dropped and made again": (list(_MAKE), "a different table"),
+    "renamed away": ([f"ALTER TABLE clinic.{TABLE} RENAME TO {TABLE}_old"], "no longer exists"),
     "column renamed and replaced": (
         [
             f"ALTER TABLE clinic.{TABLE} RENAME COLUMN age TO coarse",
@@ -245,4 +245,4 @@ def test_earlier_slice_reading_a_renamed_table_is_closed(world: World) -> None:
     slice_checks.recheck_slices(world.ender, vault_of(world.settings, "setup"))
     with world.database.transaction() as tx:
         found = tx.get_one(Slice, id_)
-    assert found.state == "changed" and "another table" in found.state_detail
+    assert found.state == "changed" and "a different table" in found.state_detail
