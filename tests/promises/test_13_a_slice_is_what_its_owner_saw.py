@@ -245,4 +245,4 @@ def test_earlier_slice_reading_a_renamed_table_is_closed(world: World) -> None:
     slice_checks.recheck_slices(world.ender, vault_of(world.settings, "setup"))
     with world.database.transaction() as tx:
         found = tx.get_one(Slice, id_)
-    assert found.state == "changed" and "a different table" in found.state_detail
+    assert found.state == "changed" and "another table" in found.state_detail
