@@ -27,11 +27,11 @@ from urllib.request import urlopen
 from sqlalchemy import update
 
 from broker.base.database import now as clock
+from broker.base.settings import Settings
 from broker.embedded.children import free_port
 from broker.embedded.openbao import InitialRequest, OpenBao
 from broker.embedded.stack import Ports, Stack
 from broker.kinds.names import policy_of, role_of
-from broker.kinds.settings import load_settings
 from broker.leases.sweeping import end_marked
 from broker.migrations import upgrade
 from broker.models import Lease
@@ -86,7 +86,7 @@ def running(more: Sequence[InitialRequest] = ()) -> Iterator[tuple[World, str]]:
                 GUESTKEY_MAX_LIVE_LEASES="1000",
                 GUESTKEY_LOG_LEVEL="WARNING",
             )
-            settings = load_settings()
+            settings = Settings()
             parts = Parts.build(settings, identity="issuer")
             with parts.database.transaction() as tx:
                 install(tx, clock(tx))
@@ -195,7 +195,8 @@ def _decision_time(world: World, signed: Signed, slug: str) -> float:
     times = []
     for _ in range(PAIRS):
         began = perf_counter()
-        explain_access(world.parts, signed.caller, Ask(slug, slice="deidentified"))
+        with world.database.transaction() as tx:
+            explain_access(world.parts, tx, signed.caller, Ask(slug, slice="deidentified"))
         times.append((perf_counter() - began) * 1000)
     return median(times)
 

@@ -33,7 +33,7 @@ class Reach:
 
 
 def explain_access(
-    parts: Parts, caller: Caller, ask: Ask, *, person_id: str | None = None, proven: bool = False
+    parts: Parts, tx: Transaction, caller: Caller, ask: Ask, *, person_id: str | None = None, proven: bool = False
 ) -> Decision:
     """The decision for the caller, or for another person, as it would be now; issues and records nothing.
 
@@ -44,17 +44,16 @@ def explain_access(
         Forbidden: asking about somebody else takes an admin, an auditor or the dataset's owner.
         NotFound: there is no such person.
     """
-    with parts.database.transaction() as tx:
-        if person_id is not None and person_id != caller.id:
-            if not may_ask_about_others(tx, caller, ask.dataset):
-                raise Forbidden("Only an admin, an auditor or the dataset's owner can ask about other people.")
-            caller = _other(tx, person_id)
-        if proven:
-            caller = replace(caller, factor_at=clock(tx), factor_enrolled=True)
-        gathered = gather(tx, caller, ask, locking=False)
-        decision = decide(gathered.facts, parts.rulebook.at(tx, gathered.revision), gathered.now)
-        waiting = _pending(tx, caller, ask.dataset, gathered.now) if decision.visible else None
-        return replace(decision, reasons=tuple(_as_asked(reason, waiting) for reason in decision.reasons))
+    if person_id is not None and person_id != caller.id:
+        if not may_ask_about_others(tx, caller, ask.dataset):
+            raise Forbidden("Only an admin, an auditor or the dataset's owner can ask about other people.")
+        caller = _other(tx, person_id)
+    if proven:
+        caller = replace(caller, factor_at=clock(tx), factor_enrolled=True)
+    gathered = gather(tx, caller, ask, locking=False)
+    decision = decide(gathered.facts, parts.rulebook.at(tx, gathered.revision), gathered.now)
+    waiting = _pending(tx, caller, ask.dataset, gathered.now) if decision.visible else None
+    return replace(decision, reasons=tuple(_as_asked(reason, waiting) for reason in decision.reasons))
 
 
 def pending_request(tx: Transaction, caller: Caller, dataset: str, *, person_id: str | None = None) -> Request | None:
@@ -97,28 +96,27 @@ def _as_asked(reason: Reason, waiting: Request | None) -> Reason:
     return replace(reason, advice=advice, who="someone")
 
 
-def who_has_access(parts: Parts, caller: Caller, dataset: str) -> list[Reach]:
+def who_has_access(parts: Parts, tx: Transaction, caller: Caller, dataset: str) -> list[Reach]:
     """Every grant that holds on a dataset now, and the rules that let its role in.
 
     Raises:
         NotFound: there is no such dataset for this caller.
         Forbidden: this takes an admin, an auditor or the dataset's owner.
     """
-    with parts.database.transaction() as tx:
-        if not may_ask_about_others(tx, caller, dataset):
-            raise Forbidden("Only an admin, an auditor or the dataset's owner can see who has access to a dataset.")
-        record = tx.scalars(select(Dataset).where((Dataset.id == dataset) | (Dataset.slug == dataset))).one_or_none()
-        if record is None:
-            raise NotFound("There is no such dataset.")
-        now = clock(tx)
-        rules = parts.rulebook.at(tx, in_force(tx).number)
-        reaching = rules.for_dataset(record.slug, record.labels) if rules else ()
-        grants = tx.scalars(
-            select(Grant)
-            .where(Grant.dataset_id == record.id, Grant.revoked_at.is_(None), Grant.ends_at > now)
-            .order_by(Grant.id)
-        ).all()
-        return [_reach(tx, grant, reaching) for grant in grants]
+    if not may_ask_about_others(tx, caller, dataset):
+        raise Forbidden("Only an admin, an auditor or the dataset's owner can see who has access to a dataset.")
+    record = tx.scalars(select(Dataset).where((Dataset.id == dataset) | (Dataset.slug == dataset))).one_or_none()
+    if record is None:
+        raise NotFound("There is no such dataset.")
+    now = clock(tx)
+    rules = parts.rulebook.at(tx, in_force(tx).number)
+    reaching = rules.for_dataset(record.slug, record.labels) if rules else ()
+    grants = tx.scalars(
+        select(Grant)
+        .where(Grant.dataset_id == record.id, Grant.revoked_at.is_(None), Grant.ends_at > now)
+        .order_by(Grant.id)
+    ).all()
+    return [_reach(tx, grant, reaching) for grant in grants]
 
 
 def may_ask_about_others(tx: Transaction, caller: Caller, dataset: str) -> bool:

@@ -46,6 +46,19 @@ def find_caller(request: Request) -> Found:
     return found
 
 
+def find_session(request: Request) -> Found:
+    """Who is behind a page.
+
+    Raises:
+        NotSignedIn: nobody.
+        Forbidden: the page was asked for with an API token.
+    """
+    found = find_caller(request)
+    if found.caller.how != "session":
+        raise Forbidden("Pages are for browsers.", advice="Programs use the API under /api/v1.")
+    return found
+
+
 def found_caller(request: Request) -> Found:
     """Like `find_caller`; a changing request that comes with a cookie must also carry the session's CSRF token.
 
@@ -80,9 +93,23 @@ def signed_in_person(caller: Annotated[Caller, Depends(current_caller)]) -> Call
     Raises:
         Forbidden: it is a service.
     """
+    _require_person(caller)
+    return caller
+
+
+def found_person(found: Annotated[Found, Depends(found_caller)]) -> Found:
+    """The person behind the request, confirmed or still waiting; services have no factor and no session.
+
+    Raises:
+        Forbidden: it is a service.
+    """
+    _require_person(found.caller)
+    return found
+
+
+def _require_person(caller: Caller) -> None:
     if caller.kind != "person":
         raise Forbidden("Only people can do this.")
-    return caller
 
 
 def fresh_factor(max_age: int) -> Callable[..., Caller]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -10,9 +11,10 @@ from sqlalchemy import ColumnElement, and_, false, func, select, true, update
 from broker.base.database import Transaction
 from broker.base.errors import Conflict, Forbidden, Invalid, NotFound
 from broker.base.ids import is_id, new_id
+from broker.base.paging import Page, Window, page
 from broker.identity.caller import Caller
 from broker.identity.nouns import Display, Filter, Noun
-from broker.identity.permissions import is_lead, looks_after_people, sees_everything
+from broker.identity.permissions import is_lead, looks_after_people, require_looks_after_people, sees_everything
 from broker.identity.secret_tokens import MOST_CHARACTERS, digest, fresh_token
 from broker.log import audit
 from broker.models import Invitation, Passkey, Person, Session, SignInSource, TotpFactor
@@ -218,6 +220,33 @@ def pending(tx: Transaction, token: str, purpose: str, now: datetime) -> Invitat
             "This link is no longer valid.", advice="Ask the person who sent it for a new one.", code="link_invalid"
         )
     return found
+
+
+def labels(tx: Transaction, people: Collection[str]) -> dict[str, str]:
+    """Whom each invitation was meant for, by the person who joined with it: what confirming them is about."""
+    query = select(Invitation.redeemed_by, Invitation.label).where(
+        Invitation.redeemed_by.in_(people), Invitation.purpose == "join"
+    )
+    return {row.redeemed_by: row.label for row in tx.execute(query.order_by(Invitation.redeemed_at))}
+
+
+def list_unused(tx: Transaction, caller: Caller, window: Window, now: datetime) -> Page[Invitation]:
+    """The joining links the caller sees that nobody has used yet, newest first."""
+    query = INVITATIONS.query(tx, caller).where(Invitation.purpose == "join", unused(now))
+    return page(tx, query, Invitation.id, window)
+
+
+def source_choices(tx: Transaction, caller: Caller) -> list[tuple[str, str]]:
+    """The sources the caller may invite through, id and name: an admin all, a lead those of the own vendor.
+
+    Raises:
+        Forbidden: for anybody else.
+    """
+    require_looks_after_people(caller)
+    query = select(SignInSource.id, SignInSource.name).where(SignInSource.status == "active")
+    if not caller.is_admin:
+        query = query.where(SignInSource.vendor_id == caller.vendor_id)
+    return [(row.id, row.name) for row in tx.execute(query.order_by(SignInSource.name))]
 
 
 def redeem_join(tx: Transaction, invitation: Invitation, person: Person, now: datetime) -> None:

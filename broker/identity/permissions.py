@@ -86,6 +86,31 @@ def require_admin(caller: Caller) -> None:
         raise Forbidden("Only admins can do this.", advice="Ask an admin of the organisation.")
 
 
+def require_looks_after_people(caller: Caller, *, auditors: bool = False) -> None:
+    """Refuse everybody but admins and leads (and auditors, where they may look)."""
+    if not (manages_people(caller) or (auditors and caller.is_auditor)):
+        raise Forbidden("Only admins and a vendor's lead can do this.", advice="Ask an admin of the organisation.")
+
+
+def require_sees_rules(caller: Caller) -> None:
+    """Refuse everybody but admins and auditors, who read the rules whole."""
+    if not sees_everything(caller):
+        raise Forbidden(
+            "Only admins and auditors can see the rules.", advice="`guestkey why` explains how the rules apply to you."
+        )
+
+
+def is_own_service(caller: Caller) -> bool:
+    """Whether the caller is a service of the organisation."""
+    return caller.kind == "service" and caller.vendor_id is None
+
+
+def require_own_service(caller: Caller, advice: str) -> None:
+    """Refuse everybody but services of the organisation."""
+    if not is_own_service(caller):
+        raise Forbidden("Only services of the organisation can ask this.", advice=advice)
+
+
 def missing(noun: str) -> NotFound:
     """The one answer for what does not exist and for what is not shown: never varied, or it would tell them apart."""
     return NotFound(f"There is no such {noun} here.")

@@ -12,6 +12,7 @@ from sqlalchemy import func, select, update
 from broker.base.database import Transaction
 from broker.base.errors import BackendDown, Conflict, Forbidden, Invalid, NotFound
 from broker.base.ids import is_id, new_id
+from broker.base.settings import Settings
 from broker.identity import provider_http
 from broker.identity.caller import Caller
 from broker.identity.nouns import Display, Menu, Noun
@@ -147,6 +148,11 @@ def shown_to_strangers(tx: Transaction) -> list[SignInSource]:
     ).all()
     distinct = {(source.issuer, source.client_id): source for source in own}
     return list(distinct.values())
+
+
+def sign_in_link(settings: Settings, source_id: str) -> str:
+    """What a source's people open or bookmark: no page lists vendors' sources."""
+    return f"{str(settings.public_url).rstrip('/')}/sign-in/{source_id}"
 
 
 def find_active(tx: Transaction, source_id: str) -> SignInSource | None:

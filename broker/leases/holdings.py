@@ -12,12 +12,12 @@ from sqlalchemy.orm import InstrumentedAttribute
 from broker.base import words
 from broker.base.database import Transaction
 from broker.base.errors import Forbidden
-from broker.base.paging import matching
+from broker.base.paging import Window, matching
 from broker.identity.caller import Caller
 from broker.identity.nouns import Display, Filter, Menu, Noun, Search
 from broker.identity.permissions import grants_seen, is_lead, leases_seen, looked_after
 from broker.kinds.names import lease_of
-from broker.models import LIVE_STATES, Dataset, Grant, Lease, Person, Service, Slice, Team
+from broker.models import LIVE_STATES, Dataset, Grant, Lease, Person, Service, Slice, Team, TeamMember
 from broker.registry.naming import held_by, party, person_filter
 from broker.revocation import ending
 
@@ -117,6 +117,30 @@ LEASES = Noun(
     },
 )
 grant = GRANTS.one
+
+
+def own_grants(tx: Transaction, caller: Caller) -> list[Grant]:
+    """The current grants the caller holds, alone or through a team."""
+    found = GRANTS.page(tx, caller, Window(limit=100), state="current").items
+    teams = set(tx.scalars(select(TeamMember.team_id).where(TeamMember.person_id == caller.id)))
+    return [item for item in found if item.person_id == caller.id or item.team_id in teams]
+
+
+def may_use(caller: Caller, found: Grant) -> bool:
+    """Whether a credential from a current grant would be the caller's own; a team's is shown to its members only."""
+    return found.person_id == caller.id or found.team_id is not None
+
+
+def live_until(tx: Transaction, lease_id: str, kind: str, now: datetime) -> datetime | None:
+    """Until when a lease of this kind is active; None if it is not now."""
+    live = (Lease.kind == kind, Lease.state == "active", Lease.expires_at > now)
+    return tx.execute(select(Lease.expires_at).where(Lease.id == lease_id, *live)).scalar_one_or_none()
+
+
+def count_live(tx: Transaction) -> dict[str, int]:
+    """How many leases there are in each state before the end: over a partial index, ended ones cost nothing."""
+    query = select(Lease.state, func.count()).where(Lease.state.in_(LIVE_STATES)).group_by(Lease.state)
+    return dict(tx.execute(query).all())
 
 
 def revoke_grant(tx: Transaction, caller: Caller, grant_id: str, reason: str, now: datetime) -> list[str]:

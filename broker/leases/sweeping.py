@@ -99,6 +99,18 @@ def _jobs(claimed: Sequence[_Claimed]) -> list[list[_Claimed]]:
     return list(together.values())
 
 
+def by_hand(parts: Parts, tx: Transaction, leases: Sequence[Lease], now: datetime) -> dict[str, str]:
+    """What an operator would type, by lease id, for each that its backend does not let go of."""
+    failing = [lease for lease in leases if lease.state == "revoke_failed"]
+    if not failing:
+        return {}
+    wanted = select(Slice.id, Slice.binding).where(Slice.id.in_({lease.slice_id for lease in failing}))
+    bindings: dict[str, dict[str, Any]] = dict(tx.execute(wanted).all())
+    return {
+        lease.id: kinds[lease.kind].by_hand(to_end(parts, lease, bindings[lease.slice_id], now)) for lease in failing
+    }
+
+
 def to_end(parts: Parts, lease: Lease, binding: Mapping[str, Any], now: datetime) -> LeaseToEnd:
     """What a kind needs to know to end a lease."""
     return LeaseToEnd(

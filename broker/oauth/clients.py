@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from datetime import timedelta
 from urllib.parse import unquote_plus
 
-from sqlalchemy import select
 from starlette.requests import Request
 
 from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import NotSignedIn
-from broker.base.ids import is_id, new_id
+from broker.base.ids import is_id
+from broker.identity import api_tokens
 from broker.identity.caller import Caller
 from broker.identity.callers import Found
 from broker.identity.http import find_caller
-from broker.identity.secret_tokens import API_TOKEN_PREFIX, digest, fresh_token
-from broker.log import audit
-from broker.models import ApiToken, Event, Service
+from broker.identity.permissions import is_own_service
 from broker.oauth.refusals import OAuthRefused
 from broker.registry import services
 from broker.runtime.parts import Parts
 
 TOKEN_LIFETIME = 900
-REFUSALS_RECORDED_EVERY = timedelta(minutes=1)
 _METHODS = "Use HTTP Basic (client_secret_basic) or form fields (client_secret_post)."
 
 
@@ -49,10 +45,11 @@ def authenticated(parts: Parts, request: Request, form: dict[str, str]) -> Authe
     with parts.database.transaction() as tx:
         kept = services.secret_hash_of(tx, known)
     if not services.verify_secret(kept, secret) or kept is None:
-        _note_refused(parts, known, request)
+        with parts.database.transaction() as tx:
+            services.note_secret_refused(tx, known, request.client.host if request.client else "", clock(tx))
         raise _unknown_client()
     with parts.database.transaction() as tx:
-        service, now = tx.get_one(Service, known), clock(tx)
+        service, now = services.recognised(tx, known), clock(tx)
     caller = Caller(
         kind="service",
         id=service.id,
@@ -83,23 +80,31 @@ def public_client(request: Request, form: dict[str, str]) -> str:
 
 
 def introspecting(parts: Parts, request: Request, form: dict[str, str]) -> Caller:
-    """Who asks about tokens: a service of the organisation, by its secret or by an API token it got for it.
-
-    A token costs a look-up where a secret costs an argon2 hash: who introspects often brings a token (RFC 7662, 2.1).
+    """Who asks about tokens: a service of the organisation.
 
     Raises:
         OAuthRefused: it is nobody known, a person, or a vendor's service.
     """
-    if request.headers.get("authorization", "").lower().startswith("bearer "):
-        try:
-            caller = find_caller(request).caller
-        except NotSignedIn as error:
-            raise OAuthRefused("invalid_token", "The token is unknown, or has ended.", status=401) from error
-    else:
-        caller = authenticated(parts, request, form).caller
-    if caller.kind != "service" or caller.vendor_id is not None:
+    caller = recognised(parts, request, form)
+    if not is_own_service(caller):
         raise OAuthRefused("unauthorized_client", "Only services of the organisation introspect.", status=403)
     return caller
+
+
+def recognised(parts: Parts, request: Request, form: dict[str, str]) -> Caller:
+    """Who asks, by a service's secret or by an API token it got for it.
+
+    A token costs a look-up where a secret costs an argon2 hash: who introspects often brings a token (RFC 7662, 2.1).
+
+    Raises:
+        OAuthRefused: it is nobody known.
+    """
+    if request.headers.get("authorization", "").lower().startswith("bearer "):
+        try:
+            return find_caller(request).caller
+        except NotSignedIn as error:
+            raise OAuthRefused("invalid_token", "The token is unknown, or has ended.", status=401) from error
+    return authenticated(parts, request, form).caller
 
 
 def issue_api_token(tx: Transaction, proven: AuthenticatedService) -> tuple[str, int]:
@@ -111,21 +116,7 @@ def issue_api_token(tx: Transaction, proven: AuthenticatedService) -> tuple[str,
     caller = proven.caller
     if services.secret_hash_of(tx, caller.id, locking=True) != proven.secret_hash:
         raise _unknown_client()
-    token, now = fresh_token(API_TOKEN_PREFIX), clock(tx)
-    record = ApiToken(
-        id=new_id("at"),
-        token_hash=digest(token),
-        service_id=caller.id,
-        client_id=caller.id,
-        last_seen_at=now,
-        expires_at=now + timedelta(seconds=TOKEN_LIFETIME),
-    )
-    tx.add(record)
-    tx.flush()
-    audit.record(
-        tx, "token.issued", actor=caller.subject, subject=record.id, now=now, personal={"address": caller.address or ""}
-    )
-    return token, TOKEN_LIFETIME
+    return api_tokens.issue_to_service(tx, caller, TOKEN_LIFETIME, clock(tx)), TOKEN_LIFETIME
 
 
 def _unknown_client() -> OAuthRefused:
@@ -151,17 +142,3 @@ def _credentials(request: Request, form: dict[str, str]) -> tuple[str, str]:
     if form.get("client_id", client_id) != client_id:
         raise OAuthRefused("invalid_request", "The form names another client than the Authorization header.")
     return client_id, secret
-
-
-def _note_refused(parts: Parts, service_id: str, request: Request) -> None:
-    """Record a wrong secret of a service that exists; once a minute, so that strangers cannot fill the log."""
-    with parts.database.transaction() as tx:
-        if tx.get(Service, service_id) is None:
-            return
-        now, kind = clock(tx), "service.secret_refused"
-        lately = select(Event.id).where(
-            Event.subject == service_id, Event.kind == kind, Event.at > now - REFUSALS_RECORDED_EVERY
-        )
-        if tx.execute(lately.limit(1)).first() is None:
-            address = request.client.host if request.client else ""
-            audit.record(tx, kind, actor=audit.SYSTEM, subject=service_id, now=now, personal={"address": address})

@@ -8,16 +8,15 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
-from sqlalchemy import update
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from broker.base.database import now as clock
-from broker.identity.secret_tokens import API_TOKEN_PREFIX, digest
+from broker.identity import api_tokens
+from broker.identity.api_tokens import GivenCode
+from broker.identity.secret_tokens import API_TOKEN_PREFIX
 from broker.kinds.access_tokens import signing_keys
-from broker.log import audit
-from broker.models import ApiToken
-from broker.oauth import clients, codes, signed
+from broker.oauth import clients, signed
 from broker.oauth.refusals import OAuthRefused, form_of, no_store
 from broker.runtime.parts import Parts
 
@@ -68,10 +67,13 @@ def token(request: Request, form: Form) -> JSONResponse:
         # First, so that a client that fails leaves the code as it is.
         client_id = clients.public_client(request, form)
         with parts.database.transaction() as tx:
-            outcome = codes.redeem(tx, client_id, form, parts.settings.api_token_lifetime, clock(tx))
-        if isinstance(outcome, OAuthRefused):
-            raise outcome
-        return _bearer(*outcome)
+            given = GivenCode(
+                form.get("code", ""), client_id, form.get("redirect_uri", ""), form.get("code_verifier", "")
+            )
+            issued = api_tokens.redeem_code(tx, given, parts.settings.api_token_lifetime, clock(tx))
+        if issued is None:
+            raise OAuthRefused("invalid_grant", "The code is not valid, or was used.")
+        return _bearer(*issued)
     if grant_type != "client_credentials":
         raise OAuthRefused("unsupported_grant_type", "Use authorization_code or client_credentials.")
     proven = clients.authenticated(parts, request, form)
@@ -88,7 +90,8 @@ def revoke(request: Request, form: Form) -> JSONResponse:
     parts: Parts = request.app.state.parts
     given = form.get("token", "")
     if given.startswith(API_TOKEN_PREFIX):
-        _end_api_token(parts, given)
+        with parts.database.transaction() as tx:
+            api_tokens.end_token(tx, given, clock(tx))
     else:
         signed.revoke_signed_token(parts, request.app.state.public_url, given)
     return JSONResponse({}, headers=no_store())
@@ -106,20 +109,6 @@ def introspect(request: Request, form: Form) -> JSONResponse:
     if claims is None:
         return JSONResponse({"active": False}, headers=no_store())
     return JSONResponse({"active": True, "token_type": "Bearer", **claims}, headers=no_store())
-
-
-def _end_api_token(parts: Parts, given: str) -> None:
-    with parts.database.transaction() as tx:
-        now = clock(tx)
-        ended = tx.execute(
-            update(ApiToken)
-            .where(ApiToken.token_hash == digest(given), ApiToken.ended_at.is_(None))
-            .values(ended_at=now, end_cause="revoked")
-            .returning(ApiToken.id, ApiToken.person_id, ApiToken.service_id)
-        ).one_or_none()
-        if ended is not None:
-            actor = f"person:{ended.person_id}" if ended.person_id else f"service:{ended.service_id}"
-            audit.record(tx, "token.revoked", actor=actor, subject=ended.id, now=now)
 
 
 def _bearer(access_token: str, seconds: int, **more: str) -> JSONResponse:

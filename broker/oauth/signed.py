@@ -12,7 +12,6 @@ from typing import Any
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
-from sqlalchemy import select
 
 from broker.base import words
 from broker.base.database import now as clock
@@ -21,6 +20,7 @@ from broker.gate.facts import Ask
 from broker.identity.caller import Caller
 from broker.kinds.access_tokens import ALGORITHM, HEADER_TYPE, audience_of, scope_of, signing_keys
 from broker.kinds.discovery import the_kind
+from broker.leases import holdings
 from broker.leases.issuing import issue
 from broker.models import Lease
 from broker.oauth.refusals import OAuthRefused
@@ -75,13 +75,7 @@ def claims_of_live(parts: Parts, issuer: str, token: str) -> dict[str, Any] | No
     if claims is None:
         return None
     with parts.database.transaction() as tx:
-        live = select(Lease.expires_at).where(
-            Lease.id == str(claims.get("jti")),
-            Lease.kind == _KIND,
-            Lease.state == "active",
-            Lease.expires_at > clock(tx),
-        )
-        expires_at = tx.execute(live).scalar_one_or_none()
+        expires_at = holdings.live_until(tx, str(claims.get("jti")), _KIND, clock(tx))
     # A lease can be shortened after its token was signed; whoever keeps our answer must not keep it for longer.
     return None if expires_at is None else claims | {"exp": int(expires_at.timestamp())}
 

@@ -108,9 +108,20 @@ def sees_binding(caller: Caller, found: Dataset) -> bool:
     return sees_everything(caller) or is_owner(caller, found)
 
 
+def require_sees_binding(caller: Caller, found: Dataset) -> None:
+    """Refuse everybody but the owner, admins and auditors."""
+    if not sees_binding(caller, found):
+        raise Forbidden("Only the dataset's owner, admins and auditors can see this.", advice="Ask one of them.")
+
+
+def may_change(caller: Caller, found: Dataset) -> bool:
+    """Whether the caller is the owner or an admin."""
+    return caller.is_admin or is_owner(caller, found)
+
+
 def require_owner_or_admin(caller: Caller, found: Dataset) -> None:
     """Refuse everybody but the owner and admins."""
-    if not (caller.is_admin or is_owner(caller, found)):
+    if not may_change(caller, found):
         raise Forbidden("Only the dataset's owner and admins can do this.", advice="Ask one of them.")
 
 

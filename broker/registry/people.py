@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -17,15 +17,17 @@ from broker.identity.caller import Caller
 from broker.identity.nouns import Display, Filter, Menu, Noun, Search
 from broker.identity.permissions import is_lead, looks_after_people, manages_people, missing, people_seen, require_admin
 from broker.log import audit
-from broker.models import Event, Person, Proposal, RoleHeld
+from broker.models import Event, Person, Proposal, RoleHeld, Vendor
 from broker.registry import proposals
-from broker.registry.naming import party, people_met, vendor_filter
+from broker.registry.naming import each_told_apart, party, people_met, vendor_filter
 from broker.registry.reopening import reopen
 from broker.revocation import ending
 
 FEWEST_ADMINS = 2
 # Two people must give these, so they go through a proposal; `lead` is one vendor's affair.
 TWO_PERSON_ROLES = ("admin", "auditor")
+# More than one chooses from in a list.
+MOST_CHOICES = 500
 
 
 PEOPLE = Noun(
@@ -72,6 +74,19 @@ def roles_of(tx: Transaction, people: Sequence[str]) -> dict[str, list[str]]:
     for person_id, role in tx.execute(query.order_by(RoleHeld.role)):
         held[person_id].append(role)
     return held
+
+
+def vendor_names(tx: Transaction, people: Collection[str]) -> dict[str, str]:
+    """What the vendor of each of these people is called; the organisation's own are left out."""
+    query = select(Person.id, Vendor.name).join(Vendor, Vendor.id == Person.vendor_id)
+    return {row.id: row.name for row in tx.execute(query.where(Person.id.in_(people)))}
+
+
+def choices(tx: Transaction, vendor_ids: Collection[str] | None = None) -> dict[str, str]:
+    """Active people to choose from, by id: those of these vendors, or else the organisation's own."""
+    of = Person.vendor_id.is_(None) if vendor_ids is None else Person.vendor_id.in_(vendor_ids)
+    query = select(Person).where(of, Person.status == "active").order_by(Person.name, Person.id)
+    return each_told_apart(tx.scalars(query.limit(MOST_CHOICES)))
 
 
 def confirm_person(tx: Transaction, caller: Caller, person_id: str, now: datetime) -> Person:
@@ -155,6 +170,8 @@ def give_role(
     lifetime: timedelta = proposals.LIFETIME,
 ) -> Proposal | None:
     """Make somebody a lead of their vendor; `admin` and `auditor` become a proposal to a second admin."""
+    if role not in (*TWO_PERSON_ROLES, "lead"):
+        raise Invalid("Choose a role.", field="/role")
     check_role(tx, caller, person_id, role)
     if role in TWO_PERSON_ROLES:
         details = {"person_id": person_id, "role": role}

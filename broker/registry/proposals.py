@@ -17,6 +17,7 @@ from broker.base import canonical
 from broker.base.database import Transaction
 from broker.base.errors import Conflict, FactorNeeded, Forbidden, Invalid, NotFound
 from broker.base.ids import is_id, new_id
+from broker.base.paging import Page, Window, page
 from broker.identity.caller import Caller
 from broker.identity.nouns import Display, Filter, Menu, Noun
 from broker.identity.permissions import everything_or_nothing, sees_everything
@@ -75,6 +76,14 @@ PROPOSALS = Noun(
         "proposal.made": "{who} proposed {whom}, which needs a second admin.",
     },
 )
+
+
+def list_proposals(
+    tx: Transaction, caller: Caller, window: Window, now: datetime, *, decided: bool = False
+) -> Page[Proposal]:
+    """Those that wait for a second person, or those that no longer do."""
+    waits = (Proposal.state == "pending") & (Proposal.lapses_at > now)
+    return page(tx, PROPOSALS.query(tx, caller).where(~waits if decided else waits), Proposal.id, window)
 
 
 def propose(

@@ -20,13 +20,14 @@ from broker.identity.nouns import Display, Menu, Noun
 from broker.identity.permissions import is_lead, looks_after_people, missing, require_admin, services_seen
 from broker.identity.secret_tokens import MOST_CHARACTERS, fresh_token
 from broker.log import audit
-from broker.models import ApiToken, Proposal, Service, Vendor
+from broker.models import ApiToken, Event, Proposal, Service, Vendor
 from broker.registry import proposals
 from broker.registry.affected_datasets import datasets_of_holder
 from broker.registry.reopening import reopen
 from broker.revocation import ending
 from broker.runtime import chores
 
+REFUSALS_RECORDED_EVERY = timedelta(minutes=1)
 SECRET_PREFIX = "gks_"  # noqa: S105  recognisable to scanners for leaked secrets
 # How long whoever proposed a rotation may carry it out once it was agreed to.
 _AGREED_FOR = timedelta(hours=1)
@@ -170,6 +171,22 @@ def resume_service(tx: Transaction, caller: Caller, service_id: str, reason: str
     require_admin(caller)
     found = service(tx, caller, service_id)
     return reopen(tx, caller, SERVICES, found, "service.resumed", words.prose(reason, "/reason"), now)
+
+
+def recognised(tx: Transaction, service_id: str) -> Service:
+    """The service that has just shown its secret."""
+    return tx.get_one(Service, service_id)
+
+
+def note_secret_refused(tx: Transaction, service_id: str, address: str, now: datetime) -> None:
+    """Record a wrong secret of a service that exists; once a minute, so that strangers cannot fill the log."""
+    if tx.get(Service, service_id) is None:
+        return
+    kind = "service.secret_refused"
+    since = now - REFUSALS_RECORDED_EVERY
+    lately = select(Event.id).where(Event.subject == service_id, Event.kind == kind, Event.at > since)
+    if tx.execute(lately.limit(1)).first() is None:
+        audit.record(tx, kind, actor=audit.SYSTEM, subject=service_id, now=now, personal={"address": address})
 
 
 def secret_hash_of(tx: Transaction, service_id: str, *, locking: bool = False) -> str | None:

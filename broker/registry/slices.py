@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -70,6 +70,11 @@ def slices_of(tx: Transaction, dataset_ids: Sequence[str]) -> dict[str, list[Sli
     for slice_ in tx.scalars(query):
         found[slice_.dataset_id].append(slice_)
     return found
+
+
+def slice_names(tx: Transaction, ids: Collection[str]) -> dict[str, str]:
+    """What these slices are called within their datasets, by id."""
+    return dict(tx.execute(select(Slice.id, Slice.name).where(Slice.id.in_(ids))).all())
 
 
 def add_slice(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,7 +21,7 @@ from broker.models import Person, Proposal, Team, TeamMember
 from broker.registry import proposals
 from broker.registry.affected_datasets import datasets_of_holder
 from broker.registry.naming import vendor_filter
-from broker.registry.people import person
+from broker.registry.people import MOST_CHOICES, person
 from broker.registry.vendors import vendor
 from broker.revocation import ending
 
@@ -52,6 +52,24 @@ TEAMS = Noun(
     },
 )
 team = TEAMS.one
+
+
+def choices(tx: Transaction, vendor_ids: Collection[str]) -> list[Team]:
+    """The teams of these vendors to choose from, by name."""
+    query = select(Team).where(Team.vendor_id.in_(vendor_ids)).order_by(Team.name)
+    return list(tx.scalars(query.limit(MOST_CHOICES)))
+
+
+def teams_of(tx: Transaction, people: Collection[str]) -> dict[str, list[str]]:
+    """The ids of the teams each of these people is in."""
+    found: dict[str, list[str]] = {id_: [] for id_ in people}
+    for person_id, team_id in tx.execute(
+        select(TeamMember.person_id, TeamMember.team_id)
+        .where(TeamMember.person_id.in_(found))
+        .order_by(TeamMember.team_id)
+    ):
+        found[person_id].append(team_id)
+    return found
 
 
 def members_of(tx: Transaction, found: Team) -> list[Person]:

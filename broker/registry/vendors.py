@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import exists, func, select, text, update
 
 from broker.base import words
 from broker.base.database import Transaction
 from broker.base.errors import Conflict
 from broker.base.ids import new_id
+from broker.base.paging import MOST
 from broker.identity.caller import Caller
 from broker.identity.nouns import Display, Filter, Menu, Noun, Search
 from broker.identity.permissions import require_admin, vendors_seen
 from broker.log import audit
-from broker.models import Grant, Offer, Person, Request, Service, Team, Vendor
+from broker.models import VENDOR_STATUSES, Grant, Offer, Person, Request, Service, SignInSource, Team, Vendor
 from broker.registry.reopening import reopen
 from broker.revocation import ending
 
@@ -44,6 +46,20 @@ VENDORS = Noun(
     events={"vendor.made": "{who} added the vendor {whom}."},
 )
 vendor = VENDORS.one
+
+
+def choices(tx: Transaction, statuses: Collection[str] = VENDOR_STATUSES) -> list[tuple[str, str]]:
+    """Vendors of these statuses to choose from, id and name."""
+    query = select(Vendor.id, Vendor.name).where(Vendor.status.in_(statuses)).order_by(Vendor.name)
+    return [(row.id, row.name) for row in tx.execute(query)]
+
+
+def without_source(tx: Transaction, vendor_id: str | None = None) -> list[tuple[str, str]]:
+    """The vendors nobody can be invited for, id and name: no sign-in source of theirs is active."""
+    bound = exists().where(SignInSource.vendor_id == Vendor.id, SignInSource.status == "active")
+    query = select(Vendor.id, Vendor.name).where(Vendor.status != "offboarded", ~bound).order_by(Vendor.name)
+    query = query.where(Vendor.id == vendor_id) if vendor_id else query
+    return [(row.id, row.name) for row in tx.execute(query.limit(MOST))]
 
 
 def add_vendor(tx: Transaction, caller: Caller, name: str, now: datetime) -> Vendor:

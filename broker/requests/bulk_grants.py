@@ -17,15 +17,17 @@ from broker.base import words
 from broker.base.bulk_lines import Line, Task
 from broker.base.csv_lines import Columns, Row
 from broker.base.database import Transaction
-from broker.base.errors import Conflict, Invalid, NotFound
+from broker.base.errors import Conflict, Forbidden, Invalid, NotFound
 from broker.base.ids import is_id
 from broker.gate.simulation import ProposedGrant, simulate
 from broker.identity.caller import Caller
 from broker.identity.permissions import missing, teams_seen
 from broker.models import Dataset, Grant, Offer, Person, Team
-from broker.registry import people
+from broker.registry import people, teams
 from broker.registry.datasets import dataset
 from broker.registry.deciders import not_decider
+from broker.registry.naming import names_of
+from broker.registry.offers import offers_of
 from broker.requests import requests
 from broker.requests.approving import begin_grant, capped
 from broker.requests.requests import NewRequest, as_caller, refuse_if_pointless
@@ -57,6 +59,37 @@ def task(parts: Parts, caller: Caller) -> Task:
     return Task(_key, lambda tx, row, now: act(parts, tx, caller, row, now))
 
 
+def gives(caller: Caller) -> bool:
+    """Whether a file of the caller's gives grants; otherwise it asks for them.
+
+    Raises:
+        Forbidden: neither, for a vendor's people except its lead.
+    """
+    if caller.vendor_id is not None and "lead" not in caller.roles:
+        raise Forbidden(
+            "Only people who decide about a dataset and a vendor's lead can do this.", advice="Ask your lead."
+        )
+    return caller.vendor_id is None
+
+
+def require_giver(caller: Caller) -> None:
+    """Refuse a vendor's people: they ask for grants."""
+    if caller.vendor_id is not None:
+        raise Forbidden(
+            "People of a vendor cannot give grants.", advice="Request a role on a dataset: `guestkey request new`."
+        )
+
+
+def possible_holders(tx: Transaction, caller: Caller, of: Dataset) -> list[tuple[str, str]]:
+    """Whom the dataset can be granted to, as prefixed id and name: teams and people of vendors it is offered to."""
+    ids = [offer.vendor_id for offer in offers_of(tx, caller, of)]
+    vendors = names_of(tx, ids)
+    found = [(f"team:{team.id}", f"Team {team.name} ({vendors[team.vendor_id]})") for team in teams.choices(tx, ids)]
+    named = people.choices(tx, ids)
+    theirs = people.vendor_names(tx, named)
+    return found + [(f"person:{id_}", f"{name} ({theirs[id_]})") for id_, name in named.items()]
+
+
 def give(parts: Parts, tx: Transaction, caller: Caller, fields: Mapping[str, str], now: datetime) -> Grant:
     """Give one grant to one of a vendor's people or teams, as a line of a file does.
 
@@ -68,6 +101,7 @@ def give(parts: Parts, tx: Transaction, caller: Caller, fields: Mapping[str, str
         Invalid: a field is unusable.
         NotFound: no such dataset, person or team, or the dataset is not offered to their vendor.
     """
+    require_giver(caller)
     row = Row(1, {name: text.strip() for name, text in fields.items()})
     _key(row)
     line = _give(parts, tx, caller, row, now)

@@ -116,6 +116,11 @@ REQUESTS = Noun(
 request = REQUESTS.one
 
 
+def grants_made(tx: Transaction, request_ids: Collection[str]) -> dict[str | None, Grant]:
+    """What came of these requests, by the request's id."""
+    return {grant.request_id: grant for grant in tx.scalars(select(Grant).where(Grant.request_id.in_(request_ids)))}
+
+
 def ask(parts: Parts, tx: Transaction, caller: Caller, new: NewRequest, now: datetime) -> Request:
     """Ask for a role on a dataset.
 

@@ -16,10 +16,10 @@ from sqlalchemy import ColumnElement, func, select, update
 from broker.base import words
 from broker.base.database import Transaction, notify
 from broker.base.database import now as clock
-from broker.base.errors import Conflict, Forbidden, Invalid
+from broker.base.errors import Conflict, Invalid
 from broker.base.ids import new_id
 from broker.identity.caller import Caller
-from broker.identity.permissions import require_admin
+from broker.identity.permissions import require_admin, require_reader
 from broker.log import audit
 from broker.models import LIVE_STATES, ApiToken, Grant, Lease, Person, PolicyInForce, Service, Session, Suspension, Team
 from broker.revocation import ending
@@ -190,8 +190,7 @@ def held_grants(tx: Transaction, caller: Caller, *, after: str = "", limit: int 
     Raises:
         Forbidden: the caller is neither admin nor auditor.
     """
-    if not (caller.is_admin or caller.is_auditor):
-        raise Forbidden("Only admins and auditors can see this.", advice="Ask an admin of the organisation.")
+    require_reader(caller)
     held_before = _row(tx).held_before
     if held_before is None:
         return []

@@ -7,7 +7,7 @@ revision loads it before it answers, so no decision uses a stale rule.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
@@ -18,7 +18,7 @@ from sqlalchemy import select, update
 
 from broker import policies
 from broker.base.database import Transaction, notify
-from broker.base.errors import Invalid
+from broker.base.errors import Invalid, NotFound
 from broker.log import audit
 from broker.models import PolicyInForce, PolicyRevision
 from broker.policies import Rules, RulesInvalid
@@ -71,6 +71,29 @@ def in_force(tx: Transaction) -> PolicyRevision:
     ).one_or_none()
     if row is None:
         raise Invalid("No policy is in force yet.", advice="Run `guestkey bootstrap` on the server.")
+    return row
+
+
+def number_in_force(tx: Transaction) -> int | None:
+    """The number of the revision in force, or None where there is none yet."""
+    return tx.execute(select(PolicyInForce.revision)).scalar_one_or_none()
+
+
+def revisions(tx: Transaction, limit: int = 100, *, before: int | None = None) -> Sequence[PolicyRevision]:
+    """The revisions of the rules, newest first; only those before one if it is named."""
+    query = select(PolicyRevision).order_by(PolicyRevision.number.desc()).limit(limit)
+    return tx.scalars(query if before is None else query.where(PolicyRevision.number < before)).all()
+
+
+def revision(tx: Transaction, number: int) -> PolicyRevision:
+    """One revision.
+
+    Raises:
+        NotFound: there is none of that number.
+    """
+    row = tx.get(PolicyRevision, number) if 0 < number < 2**31 else None
+    if row is None:
+        raise NotFound("There is no such revision.")
     return row
 
 

@@ -15,7 +15,6 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
-from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from broker import migrations
@@ -24,9 +23,9 @@ from broker.base.database import now as clock
 from broker.base.errors import BackendDown, Invalid, NotFound
 from broker.keystore.vault import VaultRefused
 from broker.kinds.discovery import kinds
-from broker.leases import unreachable
-from broker.models import LIVE_STATES, Lease, PolicyInForce
-from broker.runtime import chores
+from broker.leases import holdings, unreachable
+from broker.models import LIVE_STATES
+from broker.runtime import chores, rulebook
 from broker.runtime.parts import Parts
 
 log = structlog.get_logger(__name__)
@@ -125,7 +124,7 @@ def _clock(parts: Parts) -> None:
 
 def _rules(parts: Parts) -> None:
     with parts.database.transaction() as tx:
-        revision = tx.execute(select(PolicyInForce.revision)).scalar_one_or_none()
+        revision = rulebook.number_in_force(tx)
         if revision is None:
             raise NotReady("No policy is in force: run `guestkey bootstrap`.")
         if parts.rulebook.at(tx, revision) is None:
@@ -187,8 +186,7 @@ class _LeaseStates:
         """See `prometheus_client.registry.Collector`."""
         family = GaugeMetricFamily("guestkey_leases", "Leases that have not ended, by state.", labels=["state"])
         with self._parts.database.transaction() as tx:
-            query = select(Lease.state, func.count()).where(Lease.state.in_(LIVE_STATES)).group_by(Lease.state)
-            counted: dict[str, int] = dict(tx.execute(query).all())
+            counted = holdings.count_live(tx)
             silent = unreachable.counted(tx)
         for state in LIVE_STATES:
             family.add_metric([state], counted.get(state, 0))

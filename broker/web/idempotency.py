@@ -10,25 +10,22 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Header
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from sqlalchemy import select, update
-from sqlalchemy.dialects.postgresql import insert
 from starlette.requests import Request
 
 from broker.base.database import Transaction
 from broker.base.database import now as clock
-from broker.base.errors import Conflict, Invalid
+from broker.base.errors import Invalid
 from broker.identity.caller import Caller
-from broker.models import StoredResponse
+from broker.runtime import stored_responses
 from broker.runtime.parts import Parts
 from broker.web.proposed import PROPOSED, Proposed
 
-KEPT = timedelta(days=1)
 _KEY = re.compile(r"[!-~]{1,200}")
 KeyHeader = Annotated[
     str | None,
@@ -81,37 +78,12 @@ def answer(parts: Parts, this: Once, act: Act, *, status: int = 201) -> JSONResp
     """
     with parts.database.transaction() as tx:
         now = clock(tx)
-        kept = _claim(tx, this, now)
+        kept = stored_responses.claim(tx, this.key_hash, this.request_hash, now) if this.key_hash else None
         if kept is not None:
             return JSONResponse(kept.body, kept.status, headers={"Idempotent-Replayed": "true"})
         shown = act(tx, now)
         status = PROPOSED if isinstance(shown, Proposed) else status
         body: dict[str, Any] = shown.model_dump(mode="json")
         if this.key_hash is not None:
-            tx.execute(
-                update(StoredResponse).where(StoredResponse.key_hash == this.key_hash).values(status=status, body=body)
-            )
+            stored_responses.keep(tx, this.key_hash, status, body)
     return JSONResponse(body, status)
-
-
-def _claim(tx: Transaction, this: Once, now: datetime) -> StoredResponse | None:
-    if this.key_hash is None:
-        return None
-    fresh = {"request_hash": this.request_hash, "status": 0, "body": None, "created_at": now, "expires_at": now + KEPT}
-    row = insert(StoredResponse).values(key_hash=this.key_hash, **fresh)
-    # A repeat under way waits here for the first to commit; an expired key starts anew.
-    claimed = tx.execute(
-        row.on_conflict_do_update(
-            index_elements=["key_hash"], set_=fresh, where=StoredResponse.expires_at <= now
-        ).returning(StoredResponse.key_hash)
-    ).first()
-    if claimed is not None:
-        return None
-    kept = tx.scalars(select(StoredResponse).where(StoredResponse.key_hash == this.key_hash)).one()
-    if kept.request_hash != this.request_hash:
-        raise Conflict(
-            "This idempotency key was used for a different request.",
-            advice="Use a new key.",
-            code="idempotency_key_reused",
-        )
-    return kept

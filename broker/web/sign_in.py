@@ -23,7 +23,7 @@ from broker.base.database import now as clock
 from broker.identity import invitations, login, sources
 from broker.identity.http import SESSION_COOKIE, SIGN_IN_COOKIE, drop_cookie, set_cookie
 from broker.identity.login import AuthorizationRedirect, BrowserInfo, StartedSession
-from broker.models import Vendor
+from broker.registry.naming import names_of
 from broker.runtime.parts import Parts
 from broker.web.api.common import PartsNow, parts_of
 from broker.web.portal.pages import render
@@ -83,11 +83,12 @@ def invited(token: Token, parts: PartsNow) -> Response:
     """What an invitation to join means. Looking uses nothing up: programs follow links in messages."""
     with parts.database.transaction() as tx:
         invitation = invitations.pending(tx, token, "join", clock(tx))
-        vendor = tx.get(Vendor, invitation.vendor_id) if invitation.vendor_id else None
+        of = invitation.vendor_id
+        party = names_of(tx, [of]).get(of) if of else None
     return render(
         "sign_in/invited.html",
         purpose="join",
-        party=vendor.name if vendor else None,
+        party=party,
         role=invitation.org_role,
         used=invitation.redeemed_at is not None,
         href=f"/join/{token}/sign-in",

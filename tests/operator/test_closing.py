@@ -265,7 +265,7 @@ def test_restored_records_close_the_installation(house: World) -> None:
     as_admin(house, closing.reopen, "looked through")
     assert refused(house, signed, dataset) == {"grant_held"}
     with house.database.transaction() as tx:
-        reasons = explain_access(house.parts, signed.caller, Ask(dataset.slug, slice="deidentified")).reasons
+        reasons = explain_access(house.parts, tx, signed.caller, Ask(dataset.slug, slice="deidentified")).reasons
     assert [reason.code for reason in reasons] == ["grant_held"]
     assert as_admin(house, closing.confirm_grants, grants=[grant.id]) == 1
     assert house.issue(signed, dataset).values

@@ -169,9 +169,8 @@ def why(
     """What the gate would say now, every reason included; issues nothing. 200 also when it would deny."""
     with parts.database.transaction() as tx:
         found = datasets.dataset(tx, caller, slug)
-    ask = Ask(found.id, action, slice_name, kind, lifetime)
-    decision = explain.explain_access(parts, caller, ask, person_id=person)
-    with parts.database.transaction() as tx:
+        ask = Ask(found.id, action, slice_name, kind, lifetime)
+        decision = explain.explain_access(parts, tx, caller, ask, person_id=person)
         return why_shown(decision, explain.pending_request(tx, caller, found.id, person_id=person))
 
 
@@ -180,4 +179,4 @@ def who(slug: str, caller: CallerNow, parts: PartsNow) -> Who:
     """Who may reach the dataset now, and through what. For its owner, admins and auditors."""
     with parts.database.transaction() as tx:
         found = datasets.dataset(tx, caller, slug)
-    return Who.model_validate({"items": explain.who_has_access(parts, caller, found.id)})
+        return Who.model_validate({"items": explain.who_has_access(parts, tx, caller, found.id)})

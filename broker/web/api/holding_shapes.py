@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import select
 
 from broker.base.database import Transaction
 from broker.base.database import now as clock
@@ -15,8 +14,9 @@ from broker.gate.facts import Ask
 from broker.identity.caller import Caller
 from broker.kinds.discovery import kinds
 from broker.leases.holdings import may_end
-from broker.models import Grant, Lease, Slice
+from broker.models import Grant, Lease
 from broker.registry.naming import names_of
+from broker.registry.slices import slice_names
 from broker.web.api.kinds import EndingShown
 from broker.web.validation import Shown, Strict
 
@@ -128,7 +128,7 @@ def grants_shown(tx: Transaction, items: Sequence[Grant]) -> list[GrantShown]:
 def leases_shown(tx: Transaction, items: Sequence[Lease]) -> list[LeaseShown]:
     """Leases, with the names they refer to."""
     names = names_of(tx, [id_ for item in items for id_ in (item.dataset_id, item.holder_id)])
-    slices = dict(tx.execute(select(Slice.id, Slice.name).where(Slice.id.in_({item.slice_id for item in items}))).all())
+    slices = slice_names(tx, {item.slice_id for item in items})
     return [
         LeaseShown.of(
             item,

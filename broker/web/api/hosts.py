@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from broker.base.database import now as clock
-from broker.base.errors import Forbidden, NotSignedIn
+from broker.base.errors import NotSignedIn
 from broker.identity.caller import Caller
+from broker.identity.permissions import require_own_service
 from broker.kinds.base import Kind
 from broker.kinds.discovery import kinds
 from broker.leases import host_log_ins
@@ -21,6 +22,7 @@ from broker.oauth.refusals import OAuthRefused
 from broker.web.api.common import PartsNow, parts_of
 
 Connection = Annotated[str, Path(max_length=32, description="The host, as slices call it.")]
+_ADVICE = "Give host.conf the id and secret of a service of the organisation."
 
 
 def host(request: Request, response: Response) -> Caller:
@@ -32,17 +34,11 @@ def host(request: Request, response: Response) -> Caller:
     """
     response.headers["Cache-Control"] = "no-store"
     try:
-        return clients.introspecting(parts_of(request), request, {})
+        caller = clients.recognised(parts_of(request), request, {})
     except OAuthRefused as error:
-        if error.status == 401:
-            raise NotSignedIn(
-                "The client is unknown, or its secret is wrong.",
-                advice="Give host.conf the id and secret of a service of the organisation.",
-            ) from error
-        raise Forbidden(
-            "Only services of the organisation can ask this.",
-            advice="Give host.conf the id and secret of a service of the organisation.",
-        ) from error
+        raise NotSignedIn("The client is unknown, or its secret is wrong.", advice=_ADVICE) from error
+    require_own_service(caller, _ADVICE)
+    return caller
 
 
 router = APIRouter()

@@ -12,11 +12,10 @@ from starlette.responses import Response
 
 from broker.base.database import Transaction
 from broker.base.database import now as clock
-from broker.base.errors import Forbidden
 from broker.identity import passkeys, terminal_confirmation, totp
 from broker.identity import recovery_notices as notices
 from broker.identity.callers import Found
-from broker.identity.http import find_caller, found_caller, renew_session
+from broker.identity.http import find_caller, found_caller, found_person, renew_session
 from broker.models import Person
 from broker.runtime.parts import Parts
 from broker.web.api.common import CallerNow, PartsNow, VendorId
@@ -24,16 +23,7 @@ from broker.web.validation import Shown, Strict
 
 router = APIRouter(tags=["me"])
 FoundNow = Annotated[Found, Depends(found_caller)]
-
-
-def person_found(found: FoundNow) -> Found:
-    """The person behind the request, confirmed or still waiting; services have no factor and no session."""
-    if found.caller.kind != "person":
-        raise Forbidden("Only people can do this.")
-    return found
-
-
-PersonFound = Annotated[Found, Depends(person_found)]
+PersonFound = Annotated[Found, Depends(found_person)]
 
 
 class Notice(Shown):

@@ -7,12 +7,11 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from sqlalchemy import select
 
 from broker.base import bulk_lines, csv_lines
 from broker.identity.invitations import join_link
-from broker.models import Person, Proposal, Team, TeamMember
-from broker.registry import bulk_invitations, people
+from broker.models import Person, Proposal
+from broker.registry import bulk_invitations, people, teams
 from broker.registry.naming import names_of
 from broker.registry.people import PEOPLE
 from broker.suspensions import suspending
@@ -58,15 +57,12 @@ def _one(at: At, person: Person) -> PersonShown:
 
 def _written(at: At, rows: Sequence[Person]) -> list[Mapping[str, Any]]:
     names = names_of(at.tx, {row.vendor_id for row in rows if row.vendor_id})
-    teams: dict[str, list[str]] = {row.id: [] for row in rows}
-    membership = select(TeamMember.person_id, Team.id).join(Team).where(TeamMember.person_id.in_(teams))
-    for person_id, team_id in at.tx.execute(membership.order_by(Team.id)):
-        teams[person_id].append(team_id)
+    joined = teams.teams_of(at.tx, [row.id for row in rows])
     return [
         {
             **shown.model_dump(mode="json"),
             "vendor_name": names.get(shown.vendor or ""),
-            "teams": teams[shown.id],
+            "teams": joined[shown.id],
             "created_at": shown.created_at.isoformat(),
         }
         for shown in _shown(at, rows)

@@ -7,14 +7,12 @@ from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import select
 
-from broker.base.errors import Forbidden, Invalid
+from broker.base.errors import Invalid
 from broker.base.paging import Page
-from broker.identity.caller import Caller
 from broker.identity.nouns import Display
-from broker.identity.permissions import require_admin, sees_everything
-from broker.models import PolicyInForce, PolicyRevision
+from broker.identity.permissions import require_admin, require_sees_rules
+from broker.models import PolicyRevision
 from broker.registry import proposals
 from broker.runtime import rulebook
 from broker.web.api.common import WindowNow
@@ -84,7 +82,7 @@ class PolicyProposed(ProposalMade):
 @verb(router, "GET", "", PolicyShown)
 def show_policy(at: At) -> PolicyRevision:
     """The rules in force. For admins and auditors."""
-    _check_sees(at.caller)
+    require_sees_rules(at.caller)
     return rulebook.in_force(at.tx)
 
 
@@ -98,12 +96,10 @@ _REVISIONS = Display(
 @verb(router, "GET", "/revisions", Page[RevisionShown], listed=_REVISIONS.described("revision"))
 def list_policy_revisions(at: At, window: WindowNow) -> Page[RevisionShown]:
     """Every revision, newest first; the cursor is a revision's number. For admins and auditors."""
-    _check_sees(at.caller)
-    query = select(PolicyRevision).order_by(PolicyRevision.number.desc()).limit(window.limit + 1)
-    if window.cursor is not None:
-        query = query.where(PolicyRevision.number < _number(window.cursor))
-    rows = list(at.tx.scalars(query))
-    current = at.tx.execute(select(PolicyInForce.revision)).scalar_one_or_none()
+    require_sees_rules(at.caller)
+    before = _number(window.cursor) if window.cursor is not None else None
+    rows = rulebook.revisions(at.tx, window.limit + 1, before=before)
+    current = rulebook.number_in_force(at.tx)
     kept = rows[: window.limit]
     items = [RevisionShown.of(row, in_force=row.number == current) for row in kept]
     return Page(items=items, next_cursor=str(kept[-1].number) if len(rows) > window.limit else None)
@@ -112,7 +108,7 @@ def list_policy_revisions(at: At, window: WindowNow) -> Page[RevisionShown]:
 @verb(router, "POST", "/check", Checked)
 def check_policy(at: At, body: RulesBody) -> Checked:
     """Whether rules are well-formed, and what they would change. Nothing is put in force. For admins and auditors."""
-    _check_sees(at.caller)
+    require_sees_rules(at.caller)
     parsed = rulebook.check(body.rules, body.networks)
     current = at.parts.rulebook.at(at.tx, rulebook.in_force(at.tx).number)
     removed, added = current.diff(parsed) if current else ((), parsed.rules)
@@ -127,13 +123,6 @@ def propose_policy(at: At, body: RulesBody) -> PolicyProposed:
     details = {"rules": body.rules, "networks": body.networks}
     made = proposals.propose(at.tx, "apply_policy", "policy", details, at.caller, at.now, lifetime=at.lifetime)
     return PolicyProposed.of(made, added=checked.added, removed=checked.removed)
-
-
-def _check_sees(caller: Caller) -> None:
-    if not sees_everything(caller):
-        raise Forbidden(
-            "Only admins and auditors can see the rules.", advice="`guestkey why` explains how the rules apply to you."
-        )
 
 
 def _number(cursor: str) -> int:

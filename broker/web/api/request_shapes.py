@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
-from sqlalchemy import select
 
 from broker.base.database import Transaction
 from broker.identity.caller import Caller
@@ -15,7 +14,15 @@ from broker.models import Grant, Request
 from broker.registry.naming import names_of
 from broker.requests.approving import Narrowing
 from broker.requests.dossier import Dossier, History
-from broker.requests.requests import LONGEST_PERIOD, SHORTEST_PERIOD, NewRequest, may_remind_from, undecidable, untended
+from broker.requests.requests import (
+    LONGEST_PERIOD,
+    SHORTEST_PERIOD,
+    NewRequest,
+    grants_made,
+    may_remind_from,
+    undecidable,
+    untended,
+)
 from broker.web.api.common import Id, Prose
 from broker.web.api.dataset_shapes import SliceShown, slice_shown
 from broker.web.api.kinds import EndingShown
@@ -178,8 +185,7 @@ def shown(tx: Transaction, caller: Caller, items: Sequence[Request]) -> list[Req
     pending = [item for item in items if item.state == "pending"]
     left = untended(tx, {item.dataset_id for item in pending})
     stuck = undecidable(tx, {item.id for item in pending})
-    made = tx.scalars(select(Grant).where(Grant.request_id.in_({item.id for item in items})))
-    grants = {grant.request_id: grant for grant in made}
+    grants = grants_made(tx, {item.id for item in items})
 
     def person(id_: str | None) -> Named | None:
         return Named(id=id_, name=names[id_]) if id_ else None

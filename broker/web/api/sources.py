@@ -9,20 +9,16 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from broker.base import words
-from broker.base.database import now as clock
-from broker.base.errors import Invalid
-from broker.identity import login, source_check, source_failures, sources
-from broker.identity.oidc import Client
-from broker.identity.permissions import require_admin
+from broker.identity import source_failures, sources
 from broker.identity.source_check import Finding
 from broker.identity.sources import SOURCES
 from broker.models import Proposal, SignInSource
-from broker.registry import proposals, vendors
+from broker.registry import source_proposals
+from broker.registry.source_proposals import NewSource
 from broker.web.api.common import CallerNow, FreshCaller, Id, Name, PartsNow, VendorId
 from broker.web.api.reading import add_list
 from broker.web.api.verbs import At, verb
-from broker.web.proposed import ProposalMade, lifetime_of
+from broker.web.proposed import ProposalMade
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/sources", tags=["sources"])
@@ -86,6 +82,18 @@ class SourceBody(Strict):
     ]
     vendor: Id | None = None
 
+    def new(self) -> NewSource:
+        """The same, for the room that proposes it."""
+        return NewSource(
+            name=self.name,
+            issuer=self.issuer,
+            client_id=self.client_id,
+            client_secret=self.client_secret,
+            required_claims=self.required_claims,
+            other_audiences=self.other_audiences,
+            vendor_id=self.vendor,
+        )
+
 
 class MfaBody(Strict):
     """The `acr` or `amr` values by which this source says that it asked for a second factor itself."""
@@ -95,12 +103,9 @@ class MfaBody(Strict):
 
 def sources_shown(at: At, rows: Sequence[SignInSource]) -> list[SourceShown]:
     """Sources, with the links to them and why the last sign-in failed."""
-    failed, public_url = (
-        source_failures.last_failures(at.tx, [row.id for row in rows]),
-        str(at.parts.settings.public_url).rstrip("/"),
-    )
+    failed, settings = source_failures.last_failures(at.tx, [row.id for row in rows]), at.parts.settings
     return [
-        SourceShown.of(row, sign_in_link=f"{public_url}/sign-in/{row.id}", last_failure=failed.get(row.id))
+        SourceShown.of(row, sign_in_link=sources.sign_in_link(settings, row.id), last_failure=failed.get(row.id))
         for row in rows
     ]
 
@@ -114,59 +119,23 @@ def propose_source(body: SourceBody, caller: FreshCaller, parts: PartsNow) -> Pr
 
     Its provider is tried first: one that would let nobody in is refused with what it says.
     """
-    require_admin(caller)
-    source_id = sources.new_source_id()
-    details = {
-        "id": source_id,
-        "name": words.name(body.name, "/name"),
-        "issuer": sources.check_issuer(body.issuer),
-        "client_id": _plain(body.client_id, "/client_id"),
-        "required_claims": sources.check_claims(body.required_claims),
-        "other_audiences": sources.check_audiences(body.other_audiences, body.client_id),
-        "vendor_id": body.vendor,
-    }
-    with parts.database.transaction() as tx:
-        if body.vendor is not None:
-            vendors.vendor(tx, caller, body.vendor)
-        sources.check_alone(tx, body.issuer, body.client_id, body.required_claims)
-    client = Client(body.issuer, body.client_id, body.client_secret, login.callback(parts.settings))
-    source_check.require(parts.settings, client)
-    # Wrapped before it is kept anywhere, a proposal included; bound to the id the source will have.
-    secret = body.client_secret
-    details["wrapped_client_secret"] = sources.wrap_client_secret(parts.vault, source_id, secret) if secret else None
-    with parts.database.transaction() as tx:
-        lifetime = lifetime_of(parts)
-        made = proposals.propose(tx, "bind_source", source_id, details, caller, clock(tx), lifetime=lifetime)
-    return ProposalMade.model_validate(made)
+    return ProposalMade.model_validate(source_proposals.propose_source(parts, caller, body.new()))
 
 
 @router.post("/{source_id}/check", operation_id="check_source")
 def check_source(source_id: str, caller: CallerNow, parts: PartsNow) -> Checked:
     """Try a source as it is: its provider's metadata and keys, and whether it takes our client. For admins."""
-    require_admin(caller)
-    with parts.database.transaction() as tx:
-        source = sources.active(tx, source_id)
-    found = source_check.check(parts.settings, login.client_of(parts, source))
-    return Checked(id=source.id, ok=all(finding.ok for finding in found), findings=list(found))
+    found = source_proposals.check_source(parts, caller, source_id)
+    return Checked(id=source_id, ok=all(finding.ok for finding in found), findings=found)
 
 
 @verb(router, "POST", "/{source_id}/trust-mfa", ProposalMade, status=202, fresh=True)
 def propose_trust_mfa(at: At, source_id: str, body: MfaBody) -> Proposal:
     """Propose to count this source's own second factor when it answers one of these values. For admins."""
-    require_admin(at.caller)
-    values = [_plain(value, f"/values/{place}") for place, value in enumerate(body.values)]
-    sources.active(at.tx, source_id)
-    details = {"source_id": source_id, "mfa_values": values}
-    return proposals.propose(at.tx, "trust_source_mfa", source_id, details, at.caller, at.now, lifetime=at.lifetime)
+    return source_proposals.propose_trust_mfa(at.tx, at.caller, source_id, body.values, at.now, lifetime=at.lifetime)
 
 
 @verb(router, "POST", "/{source_id}/disable", status=204)
 def disable_source(at: At, source_id: str) -> None:
     """Close a source at once and end what was signed in through it. For admins."""
     sources.disable(at.tx, at.caller, source_id, at.now)
-
-
-def _plain(text: str, field: str) -> str:
-    if not text.isascii() or any(character <= " " for character in text) or "\x7f" in text:
-        raise Invalid("Enter plain text without spaces.", field=field)
-    return text

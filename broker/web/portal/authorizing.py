@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from broker.base.database import now as clock
 from broker.base.errors import NotSignedIn
-from broker.identity import short_codes
+from broker.identity import api_tokens, short_codes
 from broker.oauth import codes
 from broker.oauth.refusals import AuthorizationRefused, OAuthRefused, query_of
 from broker.web.portal.pages import render
@@ -28,28 +28,28 @@ Query = Annotated[dict[str, str], Depends(query_of)]
 @router.get("/authorize")
 def authorize(request: Request, parameters: Query) -> Response:
     """Ask the person in the browser whether the command line on this computer may act for them."""
-    wish = codes.check_request(parameters, request.app.state.public_url)
+    asked = codes.check_request(parameters, request.app.state.public_url)
     try:
         viewer = anybody(request)
     except NotSignedIn:
         here = f"{request.url.path}?{request.url.query}"
         return RedirectResponse(f"/sign-in?next={quote(here, safe='')}", 303)
-    no = codes.denial_redirect(wish, request.app.state.public_url)
-    code = short_codes.short_code_of(wish.code_challenge)
-    return render("authorize.html", viewer=viewer, wish=wish, parameters=parameters, no=no, code=code)
+    no = codes.denial_redirect(asked, request.app.state.public_url)
+    code = short_codes.short_code_of(asked.code_challenge)
+    return render("authorize.html", viewer=viewer, asked=asked, parameters=parameters, no=no, code=code)
 
 
 @router.post("/authorize")
 def allow(request: Request, viewer: MemberNow, sent: Sent) -> HTMLResponse:
     """Make the code and show the link that hands it over."""
     try:
-        wish = codes.check_request(dict(sent), request.app.state.public_url)
+        asked = codes.check_request(dict(sent), request.app.state.public_url)
     except AuthorizationRefused as error:
         # Nothing redirects after a form (see above), and our own page asked rightly.
         raise OAuthRefused(error.error, error.description) from error
     with viewer.parts.database.transaction() as tx:
-        now = clock(tx)
-        link = codes.make_code(tx, wish, viewer.caller.holder_id, viewer.caller, request.app.state.public_url, now)
+        code = api_tokens.make_code(tx, viewer.caller, asked.redirect_uri, asked.code_challenge, clock(tx))
+    link = codes.handing_over(asked, request.app.state.public_url, code)
     answer = render("authorized.html", viewer=viewer, link=link)
     answer.headers["Cache-Control"] = "no-store"
     return answer

@@ -5,81 +5,61 @@ The page shows the terminal's code and where the question came from, so that nob
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 
 from fastapi import APIRouter
-from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
 from broker.base.database import now as clock
 from broker.base.errors import NotFound
 from broker.identity import terminal_confirmation
-from broker.web.portal.acting import Setback, act, asked, go
+from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.pages import render
-from broker.web.portal.viewer import MemberNow, Sent, Viewer
+from broker.web.portal.viewer import Viewer
 
 router = APIRouter(prefix="/confirm/command-line")
 
 
-@router.get("")
-def confirmed(viewer: MemberNow, signed_out: bool = False) -> Response:
+@page(router, "", template="elsewhere/answered.html")
+def confirmed(req: PortalRequest) -> Context:
     """Where answering leads: back to the terminal."""
-    return render("elsewhere/answered.html", viewer=viewer, signed_out=signed_out)
+    return {"signed_out": req.asked("signed_out") == "true"}
 
 
-@router.get("/{waiting_id}")
-def look(waiting_id: str, viewer: MemberNow) -> Response:
+@page(router, "/{waiting_id}", template="elsewhere/confirm.html")
+def look(req: PortalRequest, waiting_id: str) -> Context | Response:
     """The code to compare, where the question came from, and the second factor that answers it."""
-    return _page(Setback(viewer), waiting_id)
-
-
-@router.post("/{waiting_id}")
-def confirm(waiting_id: str, viewer: MemberNow, sent: Sent) -> Response:
-    """Prove a second factor here, for that command line."""
-
-    def do(viewer: Viewer) -> Response:
-        with viewer.parts.database.transaction() as tx:
-            terminal_confirmation.confirm(tx, viewer.caller, waiting_id, clock(tx))
-        return go("/confirm/command-line")
-
-    # First, so that nobody proves a factor for nothing.
-    with viewer.parts.database.transaction() as tx:
-        terminal_confirmation.pending_confirmation(tx, viewer.caller, waiting_id, clock(tx))
-    # However fresh the browser's factor is: what counts there was proven for the browser, not for a terminal.
-    return act(
-        viewer, sent, do, lambda setback: _page(setback, waiting_id), needs=lambda _: terminal_confirmation.SECONDS
-    )
-
-
-@router.post("/{waiting_id}/disown")
-def disown(waiting_id: str, viewer: MemberNow, sent: Sent) -> Response:
-    """It was not this person who asked: sign that command line out."""
-
-    def do(viewer: Viewer) -> Response:
-        with viewer.parts.database.transaction() as tx:
-            terminal_confirmation.reject(tx, viewer.caller, waiting_id, clock(tx))
-        return go("/confirm/command-line?signed_out=true")
-
-    return act(viewer, sent, do, lambda setback: _page(setback, waiting_id))
-
-
-def _page(setback: Setback, waiting_id: str) -> HTMLResponse:
-    viewer = setback.viewer
     try:
-        with viewer.parts.database.transaction() as tx:
-            waiting = terminal_confirmation.pending_confirmation(tx, viewer.caller, waiting_id, clock(tx))
+        waiting = terminal_confirmation.pending_confirmation(req.tx, req.caller, waiting_id, req.now)
     except NotFound:
-        if setback.trouble is None:
+        if req.failure is None or req.failure.trouble is None or req.viewer.proof is None:
             raise
         # It went while the factor was proven: a page, so that this browser's session is renewed with it.
-        return render("elsewhere/gone.html", viewer=viewer, status=404, trouble=setback.trouble)
-    panel = setback.panel or replace(asked(viewer, terminal_confirmation.SECONDS), interrupts=False)
-    return render(
-        "elsewhere/confirm.html",
-        viewer=viewer,
-        status=setback.status if setback.trouble or setback.panel else 200,
-        trouble=setback.trouble,
-        panel=replace(panel, why="Confirm only if your terminal shows the code above."),
-        waiting=waiting,
-        from_here=waiting.address == viewer.caller.address,
-    )
+        return render("elsewhere/gone.html", viewer=req.viewer, status=404, trouble=req.failure.trouble)
+    why = "Confirm only if your terminal shows the code above."
+    from_here = waiting.address == req.caller.address
+    return {"waiting": waiting, "from_here": from_here, "ahead": terminal_confirmation.SECONDS, "why": why}
+
+
+def _proof_for_a_terminal(viewer: Viewer, _sent: Mapping[str, str]) -> int:
+    """However fresh the browser's factor is: what counts there was proven for the browser, not for a terminal."""
+    # First, so that nobody proves a factor for nothing.
+    with viewer.parts.database.transaction() as tx:
+        terminal_confirmation.pending_confirmation(
+            tx, viewer.caller, viewer.request.path_params["waiting_id"], clock(tx)
+        )
+    return terminal_confirmation.SECONDS
+
+
+@form(router, "/{waiting_id}", rerender=look, needs=_proof_for_a_terminal)
+def confirm(req: PortalRequest, waiting_id: str) -> str:
+    """Prove a second factor here, for that command line."""
+    terminal_confirmation.confirm(req.tx, req.caller, waiting_id, req.now)
+    return "/confirm/command-line"
+
+
+@form(router, "/{waiting_id}/disown", rerender=look, needs=None)
+def disown(req: PortalRequest, waiting_id: str) -> str:
+    """It was not this person who asked: sign that command line out."""
+    terminal_confirmation.reject(req.tx, req.caller, waiting_id, req.now)
+    return "/confirm/command-line?signed_out=true"

@@ -1,4 +1,4 @@
-"""A grant's page, getting a credential from it, and the page that shows one once.
+"""Getting a credential from a grant, and the page that shows one once.
 
 The POST that gets a credential answers with it directly, never stored. Its form carries an id of its own: sent
 again, by a reload or a second press, it finds the lease it made and shows no secret.
@@ -10,7 +10,7 @@ import re
 import secrets
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -21,9 +21,7 @@ from starlette.responses import Response
 
 from broker.base import words
 from broker.base.database import Transaction
-from broker.base.database import now as clock
 from broker.base.errors import Denied, Invalid
-from broker.base.paging import Window
 from broker.base.private_keys import is_private
 from broker.gate import explain
 from broker.gate.facts import Ask
@@ -35,9 +33,9 @@ from broker.models import Grant, Slice
 from broker.policies import Decision
 from broker.registry.slices import slices_of
 from broker.web.api.holding_shapes import GrantShown, grants_shown, leases_shown
-from broker.web.portal.acting import Panel, Setback, act, asked, go
+from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.pages import by_whom, duration, render
-from broker.web.portal.viewer import MemberNow, Sent, Viewer
+from broker.web.portal.viewer import Viewer
 
 router = APIRouter()
 LIFETIMES = (300, 900, 1800, 3600, 7200, 14400)
@@ -70,95 +68,67 @@ class Choice:
         return self.decision.allowed or self.decision.factor_needed is not None
 
 
-@router.get("/grants/{grant_id}")
-def one_grant(grant_id: str, viewer: MemberNow) -> HTMLResponse:
-    """One grant: what it lets its holder do, until when, and the leases it carries."""
-    return _grant_page(Setback(viewer), grant_id, {})
-
-
-@router.post("/grants/{grant_id}/revoke")
-def revoke(grant_id: str, viewer: MemberNow, sent: Sent) -> Response:
-    """End a grant and every lease it carries."""
-
-    def do(viewer: Viewer) -> Response:
-        with viewer.parts.database.transaction() as tx:
-            holdings.revoke_grant(tx, viewer.caller, grant_id, sent.get("reason", ""), clock(tx))
-        return go(f"/grants/{grant_id}")
-
-    return act(viewer, sent, do, lambda setback: _grant_page(setback, grant_id, sent))
-
-
-@router.get("/grants/{grant_id}/credential")
-def credential_page(grant_id: str, viewer: MemberNow) -> HTMLResponse:
+@page(router, "/grants/{grant_id}/credential", template="credential.html")
+def credential_page(req: PortalRequest, grant_id: str) -> Context:
     """Choose a slice and a lifetime; what is checked is checked before the button is pressed."""
-    return _credential_page(Setback(viewer), grant_id, {})
-
-
-@router.post("/grants/{grant_id}/credential")
-def get_credential(grant_id: str, viewer: MemberNow, sent: Sent) -> Response:
-    """Get a credential and see it once, or every reason why there is none."""
-
-    def do(viewer: Viewer) -> Response:
-        grant, ask = _asked(viewer, grant_id, sent)
-        try:
-            handed = issuing.issue(viewer.parts, viewer.caller, ask, idempotency_key=_key(sent))
-        except Denied as error:
-            return _denied(viewer, grant, ask, error)
-        with viewer.parts.database.transaction() as tx:
-            lease = leases_shown(tx, [handed.lease])[0]
-        kind = kinds[lease.kind]
-        typed = _typed(kind, lease.dataset, lease.slice, lease.action)
-        if handed.values is None:
-            return render("credential_gone.html", viewer=viewer, lease=lease, again=grant_id, typed=typed)
-        return render(
-            "credential_shown.html",
-            viewer=viewer,
-            lease=lease,
-            again=grant_id,
-            values=handed.values,
-            use=kind.use,
-            command_line=typed,
-            tool=kind.tool(handed.values),
-        )
-
-    def needs(viewer: Viewer) -> int | None:
-        return explain.explain_access(viewer.parts, viewer.caller, _asked(viewer, grant_id, sent)[1]).factor_needed
-
-    return act(viewer, sent, do, lambda setback: _credential_page(setback, grant_id, sent), needs=needs)
-
-
-def _credential_page(setback: Setback, grant_id: str, filled: Mapping[str, str]) -> HTMLResponse:
-    viewer = setback.viewer
+    filled = dict(req.sent)
     if is_private(filled.get("public_key", "")):
         # Pasted in error, and refused; it is not sent about once more.
-        filled = {**filled, "public_key": ""}
-    with viewer.parts.database.transaction() as tx:
-        found = holdings.grant(tx, viewer.caller, grant_id)
-        grant = grants_shown(tx, [found])[0]
-        slices = _slices(tx, found)
-    choices = [_foreseen(viewer, grant, one, action) for one in slices for action in sorted(one.actions)]
+        filled["public_key"] = ""
+    found = holdings.grant(req.tx, req.caller, grant_id)
+    grant = grants_shown(req.tx, [found])[0]
+    choices = [_foreseen(req, grant, one, action) for one in _slices(req.tx, found) for action in sorted(one.actions)]
     opened = [choice for choice in choices if choice.open]
     offered = _kinds(opened)
     chosen = filled.get("slice") or (opened[0].value if opened else "")
     wanted = kinds.get(filled.get("kind") or (offered[0][0] if offered else ""))
     name, _, action = chosen.partition(_ACTION)
+    return {
+        "grant": grant,
+        "choices": choices,
+        "chosen": chosen,
+        "typed": _typed(wanted, grant.dataset, name, action) if wanted and chosen else f"guestkey why {grant.dataset}",
+        "closed": _closed(req, grant, choices),
+        "kinds": offered,
+        "proofs": _proofs(opened),
+        "lifetimes": _lifetimes(opened),
+        "filled": filled,
+        "form_id": secrets.token_urlsafe(24),
+        "may_use": grant.state == "current" and holdings.may_use(req.caller, found),
+        "ahead": None if req.failure and req.failure.trouble else _factor_ahead(opened),
+    }
+
+
+def _factor_missing(viewer: Viewer, sent: Mapping[str, str]) -> int | None:
+    with PortalRequest(viewer, sent) as req:
+        ask = _asked(req, viewer.request.path_params["grant_id"])[1]
+        return explain.explain_access(req.parts, req.tx, req.caller, ask).factor_needed
+
+
+@form(router, "/grants/{grant_id}/credential", rerender=credential_page, needs=_factor_missing)
+def get_credential(req: PortalRequest, grant_id: str) -> Response:
+    """Get a credential and see it once, or every reason why there is none."""
+    with PortalRequest(req.viewer, req.sent) as before:
+        grant, ask = _asked(before, grant_id)
+    # The gate has transactions of its own, and none is held while the backend issues.
+    try:
+        handed = issuing.issue(req.parts, req.caller, ask, idempotency_key=_key(req))
+    except Denied as error:
+        return _denied(req, grant, ask, error)
+    lease = leases_shown(req.tx, [handed.lease])[0]
+    kind = kinds[lease.kind]
+    typed = _typed(kind, lease.dataset, lease.slice, lease.action)
+    if handed.values is None:
+        return render("credential_gone.html", viewer=req.viewer, lease=lease, again=grant_id, typed=typed)
     return render(
-        "credential.html",
-        viewer=viewer,
-        status=setback.status if setback.trouble or setback.panel else 200,
-        trouble=setback.trouble,
-        panel=setback.panel or (None if setback.trouble else _panel_ahead(viewer, opened)),
-        grant=grant,
-        choices=choices,
-        chosen=chosen,
-        typed=_typed(wanted, grant.dataset, name, action) if wanted and chosen else f"guestkey why {grant.dataset}",
-        closed=_closed(viewer, grant, choices),
-        kinds=offered,
-        proofs=_proofs(opened),
-        lifetimes=_lifetimes(opened),
-        filled=filled,
-        form_id=secrets.token_urlsafe(24),
-        may_use=_may_use(viewer, grant),
+        "credential_shown.html",
+        viewer=req.viewer,
+        lease=lease,
+        again=grant_id,
+        values=handed.values,
+        use=kind.use,
+        command_line=typed,
+        tool=kind.tool(handed.values),
     )
 
 
@@ -170,12 +140,12 @@ def _typed(kind: Kind, dataset: str, slice_name: str, action: str) -> str:
     return said.format(dataset=shlex.quote(dataset), slice=shlex.quote(slice_name))
 
 
-def _foreseen(viewer: Viewer, grant: GrantShown, one: Slice, action: str) -> Choice:
+def _foreseen(req: PortalRequest, grant: GrantShown, one: Slice, action: str) -> Choice:
     ask = Ask(grant.dataset, action, one.name)
-    decision = explain.explain_access(viewer.parts, viewer.caller, ask)
+    decision = explain.explain_access(req.parts, req.tx, req.caller, ask)
     asks_factor = decision.factor_needed is not None
-    then = explain.explain_access(viewer.parts, viewer.caller, ask, proven=True) if asks_factor else decision
-    return Choice(one, action, decision, _longest(then, viewer.now))
+    then = explain.explain_access(req.parts, req.tx, req.caller, ask, proven=True) if asks_factor else decision
+    return Choice(one, action, decision, _longest(then, req.viewer.now))
 
 
 def _longest(decision: Decision, now: datetime) -> int:
@@ -183,7 +153,7 @@ def _longest(decision: Decision, now: datetime) -> int:
     return int(min(bounds.max_lifetime, (bounds.not_after - now).total_seconds())) if bounds else 0
 
 
-def _closed(viewer: Viewer, grant: GrantShown, choices: Sequence[Choice]) -> list[dict[str, Any]]:
+def _closed(req: PortalRequest, grant: GrantShown, choices: Sequence[Choice]) -> list[dict[str, Any]]:
     """Why each slice is closed; slices that are so for the same reasons are told together."""
     found: dict[tuple[str, ...], list[Choice]] = {}
     for choice in choices:
@@ -192,19 +162,19 @@ def _closed(viewer: Viewer, grant: GrantShown, choices: Sequence[Choice]) -> lis
         {
             "slices": sorted({choice.slice.name for choice in alike}),
             "groups": by_whom(alike[0].decision.reasons),
-            "message": _message(viewer, grant, alike[0].slice.name),
+            "message": _message(req, grant, alike[0].slice.name),
         }
         for alike in found.values()
     ]
 
 
-def _message(viewer: Viewer, grant: GrantShown, slice_name: str | None, decision_id: str = "") -> dict[str, str]:
+def _message(req: PortalRequest, grant: GrantShown, slice_name: str | None, decision_id: str = "") -> dict[str, str]:
     """What to send to who can help: what was wanted, and where they see why it is not to be had."""
-    asked = {"dataset": grant.dataset, "person": viewer.caller.id, "slice": slice_name or ""}
+    asked = {"dataset": grant.dataset, "person": req.caller.id, "slice": slice_name or ""}
     decided = f" Decision {decision_id}:" if decision_id else ""
     return {
         "says": f"I could not get a credential for {grant.dataset} ({slice_name}, as {grant.role}).{decided}",
-        "link": f"{str(viewer.parts.settings.public_url).rstrip('/')}/why?{urlencode(asked)}",
+        "link": f"{str(req.parts.settings.public_url).rstrip('/')}/why?{urlencode(asked)}",
     }
 
 
@@ -222,13 +192,11 @@ def _served(opened: Sequence[Choice]) -> list[Kind]:
     return list(found.values())
 
 
-def _panel_ahead(viewer: Viewer, opened: Sequence[Choice]) -> Panel | None:
-    """The question for a second factor, if it is the only thing missing for every slice that is open."""
+def _factor_ahead(opened: Sequence[Choice]) -> int | None:
+    """How fresh a second factor to ask for at once: it is the only thing missing for every slice that is open."""
     ages = [choice.decision.factor_needed for choice in opened]
     needed = [age for age in ages if age is not None]
-    if not needed or len(needed) < len(ages):
-        return None
-    return replace(asked(viewer, min(needed)), interrupts=False)
+    return min(needed) if needed and len(needed) == len(ages) else None
 
 
 def _lifetimes(opened: Sequence[Choice]) -> list[tuple[str, str]]:
@@ -245,42 +213,21 @@ def _length(seconds: int) -> str:
     return f"{seconds // 60} min" if seconds % 3600 else duration(seconds)
 
 
-def _denied(viewer: Viewer, grant: GrantShown, ask: Ask, error: Denied) -> HTMLResponse:
+def _denied(req: PortalRequest, grant: GrantShown, ask: Ask, error: Denied) -> HTMLResponse:
     """Every reason, grouped by who can do something about it."""
     decision = error.decision
     return render(
         "denied.html",
-        viewer=viewer,
+        viewer=req.viewer,
         status=403,
         grant=grant,
         slice=ask.slice,
         decision=decision,
         decision_id=error.decision_id,
         groups=by_whom(decision.reasons),
-        message=_message(viewer, grant, ask.slice, error.decision_id),
+        message=_message(req, grant, ask.slice, error.decision_id),
         checks=len(decision.passed) + len(decision.reasons),
     )
-
-
-def _grant_page(setback: Setback, grant_id: str, filled: Mapping[str, str]) -> HTMLResponse:
-    viewer = setback.viewer
-    with viewer.parts.database.transaction() as tx:
-        found = holdings.grant(tx, viewer.caller, grant_id)
-        held = holdings.LEASES.page(tx, viewer.caller, Window(limit=100), dataset=found.dataset_id)
-        context: dict[str, Any] = {
-            "grant": grants_shown(tx, [found])[0],
-            "leases": leases_shown(tx, [lease for lease in held.items if lease.grant_id == grant_id]),
-            "may_end": holdings.may_end(tx, viewer.caller, found),
-        }
-    context["may_use"] = _may_use(viewer, context["grant"])
-    status = setback.status if setback.trouble else 200
-    return render("grant.html", viewer=viewer, status=status, trouble=setback.trouble, filled=filled, **context)
-
-
-def _may_use(viewer: Viewer, grant: GrantShown) -> bool:
-    """Whether a credential from this grant would be the viewer's own; a team's grant is shown to members only."""
-    own = grant.holder == viewer.caller.subject
-    return grant.state == "current" and (own or grant.holder.startswith("team:"))
 
 
 def _slices(tx: Transaction, grant: Grant) -> list[Slice]:
@@ -289,44 +236,43 @@ def _slices(tx: Transaction, grant: Grant) -> list[Slice]:
     return [one for one in found if grant.slice_name in (None, one.name)]
 
 
-def _asked(viewer: Viewer, grant_id: str, sent: Mapping[str, str]) -> tuple[GrantShown, Ask]:
+def _asked(req: PortalRequest, grant_id: str) -> tuple[GrantShown, Ask]:
     """The grant, and what a form asks of it.
 
     Raises:
         Invalid: no slice was chosen, or one that is not served as the kind that was.
     """
-    with viewer.parts.database.transaction() as tx:
-        found = holdings.grant(tx, viewer.caller, grant_id)
-        grant = grants_shown(tx, [found])[0]
-        slice_kinds = {one.name: one.kind for one in _slices(tx, found)}
-    chosen, _, action = (sent.get("slice") or grant.slice or "").partition(_ACTION)
+    found = holdings.grant(req.tx, req.caller, grant_id)
+    grant = grants_shown(req.tx, [found])[0]
+    slice_kinds = {one.name: one.kind for one in _slices(req.tx, found)}
+    chosen, _, action = (req.field("slice") or grant.slice or "").partition(_ACTION)
     if not chosen:
         raise Invalid("Choose a slice.", field="/slice")
     words.word(chosen, "/slice")
     if action not in ("", "read", "write"):
         raise Invalid("Choose read or write.", field="/slice")
-    lifetime = sent.get("lifetime", "")
+    lifetime = req.field("lifetime")
     if lifetime and not (lifetime.isascii() and lifetime.isdigit() and 0 < len(lifetime) < 7):
         raise Invalid("Enter a number of seconds.", field="/lifetime")
     # Which slices there are is for the gate to say.
     served = serving(slice_kinds[chosen], action or "read") if chosen in slice_kinds else []
     names = [kind.name for kind in served] or list(kinds)
-    kind = sent.get("kind") or names[0]
+    kind = req.field("kind") or names[0]
     if kind not in names:
         raise Invalid(
             f"The slice {chosen} has no credentials of that kind.",
             field="/kind",
             advice=f"Choose {' or '.join(names)}.",
         )
-    public_key = sent.get("public_key", "").strip() if kinds[kind].proof else ""
+    public_key = req.field("public_key").strip() if kinds[kind].proof else ""
     if len(public_key) > _LONGEST_KEY:
         raise Invalid("This is too long for a public key.", field="/public_key")
     seconds = int(lifetime) if lifetime else None
     return grant, Ask(grant.dataset, action or "read", chosen, kind, seconds, public_key or None)
 
 
-def _key(sent: Mapping[str, str]) -> str:
-    form_id = sent.get("form_id", "")
+def _key(req: PortalRequest) -> str:
+    form_id = req.field("form_id")
     if _FORM_ID.fullmatch(form_id) is None:
         raise Invalid("This form is not valid.", advice="Open the page again and send the form from there.")
     return f"form {form_id}"

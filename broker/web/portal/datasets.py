@@ -1,74 +1,111 @@
-"""Datasets: those one may see, and one of them: what it is, how it stands, and opening it again."""
+"""Datasets: those one may see, one of them, changing what it is, and opening it again after a suspension."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from datetime import UTC, datetime, time
 
 from fastapi import APIRouter
-from fastapi.responses import HTMLResponse
-from starlette.responses import Response
 
-from broker.base.database import now as clock
-from broker.base.paging import Window
-from broker.models import DATASET_STATUSES, Person, Vendor
-from broker.registry.datasets import DATASETS, dataset, is_owner, sees_binding
-from broker.suspensions.suspending import resume
+from broker.base.errors import Invalid
+from broker.models import DATASET_STATUSES, Dataset, Proposal
+from broker.registry import people
+from broker.registry.datasets import (
+    DATASETS,
+    DatasetChange,
+    change_dataset,
+    dataset,
+    may_change,
+    require_owner_or_admin,
+    sees_binding,
+)
+from broker.registry.naming import names_of
+from broker.suspensions import suspending
 from broker.web.api.dataset_shapes import full, summaries
-from broker.web.portal.acting import Setback, act, fresh, go
+from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.history import history
-from broker.web.portal.pages import render
 from broker.web.portal.proposed_acts import waiting_acts
-from broker.web.portal.viewer import MemberNow, Sent, Viewer
+from broker.web.proposed import lifetime_of
 
 router = APIRouter()
 
 
-@router.get("/datasets")
-def datasets(viewer: MemberNow, cursor: str | None = None, status: str = "") -> HTMLResponse:
+@page(router, "/datasets", template="datasets.html")
+def all_datasets(req: PortalRequest) -> Context:
     """Every dataset the person may see; to vendors' people those they could use."""
-    wanted = status if status in DATASET_STATUSES else None
-    with viewer.parts.database.transaction() as tx:
-        page = DATASETS.page(tx, viewer.caller, Window(cursor), status=wanted if viewer.inside else "active")
-        shown = summaries(tx, page.items)
-    return render("datasets.html", viewer=viewer, page=page, datasets=shown, chosen=wanted or "")
+    wanted = req.asked("status") if req.asked("status") in DATASET_STATUSES else None
+    found = DATASETS.page(req.tx, req.caller, req.window(), status=wanted if req.viewer.inside else "active")
+    return {"page": found, "datasets": summaries(req.tx, found.items), "chosen": wanted or ""}
 
 
-@router.get("/datasets/{slug}")
-def one_dataset(slug: str, viewer: MemberNow) -> HTMLResponse:
+@page(router, "/datasets/{slug}", template="dataset.html")
+def one_dataset(req: PortalRequest, slug: str) -> Context:
     """One dataset: what it is, its slices, and the roles one can ask for."""
-    return _page(Setback(viewer), slug, {})
+    found = dataset(req.tx, req.caller, slug)
+    shown = full(req.parts, req.tx, req.caller, found)
+    insight = sees_binding(req.caller, found)
+    return {
+        "dataset": shown,
+        "owner": names_of(req.tx, [shown.owner]).get(shown.owner, "") if shown.owner else "",
+        "vendors": names_of(req.tx, [offer.vendor for offer in shown.offers]),
+        "insight": insight,
+        "tends": may_change(req.caller, found),
+        "history": history(req, "dataset", found.id) if insight else None,
+        **waiting_acts(req, [found.id] if insight else []),
+    }
 
 
-@router.post("/datasets/{slug}/resume")
-def resume_dataset(slug: str, viewer: MemberNow, sent: Sent) -> Response:
+@form(router, "/datasets/{slug}/resume", rerender=one_dataset)
+def resume(req: PortalRequest, slug: str) -> str:
     """Open a suspended one again; no lease comes back."""
-
-    def do(viewer: Viewer) -> Response:
-        with viewer.parts.database.transaction() as tx:
-            resume(tx, viewer.caller, "dataset", slug, sent.get("reason", ""), clock(tx))
-        return go(f"/datasets/{slug}")
-
-    return act(viewer, sent, do, lambda back: _page(back, slug, sent), needs=fresh)
+    suspending.resume(req.tx, req.caller, "dataset", slug, req.field("reason"), req.now)
+    return f"/datasets/{slug}"
 
 
-def _page(back: Setback, slug: str, sent: Mapping[str, str]) -> HTMLResponse:
-    viewer = back.viewer
-    with viewer.parts.database.transaction() as tx:
-        found = dataset(tx, viewer.caller, slug)
-        shown = full(viewer.parts, tx, viewer.caller, found)
-        insight = sees_binding(viewer.caller, found)
-        return render(
-            "dataset.html",
-            viewer=viewer,
-            status=back.status if back.trouble or back.panel else 200,
-            trouble=back.trouble,
-            panel=back.panel,
-            filled=sent,
-            dataset=shown,
-            owner=tx.get(Person, shown.owner) if shown.owner else None,
-            vendors={offer.vendor: tx.get_one(Vendor, offer.vendor).name for offer in shown.offers},
-            insight=insight,
-            tends=viewer.caller.is_admin or is_owner(viewer.caller, found),
-            history=history(tx, viewer, "dataset", found.id) if insight else None,
-            **(waiting_acts(tx, viewer, [found.id]) if insight else {"proposed": []}),
-        )
+@page(router, "/datasets/{slug}/change", template="owner/change_dataset.html")
+def change_page(req: PortalRequest, slug: str) -> Context:
+    """The form, filled with what the dataset is now."""
+    found = dataset(req.tx, req.caller, slug)
+    require_owner_or_admin(req.caller, found)
+    others = people.choices(req.tx)
+    owners = [item for item in others.items() if item[0] != req.caller.id or item[0] == found.owner_id]
+    if found.owner_id not in dict(owners):
+        owners.insert(0, ("", "No change" if found.owner_id else "None yet: admins decide"))
+    now = {
+        "title": found.title,
+        "description": found.description,
+        "labels": ", ".join(found.labels),
+        "owner": found.owner_id or "",
+        "kept_until": found.retention_until.date().isoformat() if found.retention_until else "",
+    }
+    return {"dataset": found, "filled": req.sent or now, "owners": owners}
+
+
+@form(router, "/datasets/{slug}/change", rerender=change_page)
+def change(req: PortalRequest, slug: str) -> str:
+    """Change what is different from now; what takes two becomes a proposal."""
+    asked = _different(req, dataset(req.tx, req.caller, slug))
+    changed = change_dataset(req.tx, req.caller, slug, asked, req.now, lifetime=lifetime_of(req.parts))
+    return f"/proposals/{changed.id}" if isinstance(changed, Proposal) else f"/datasets/{slug}"
+
+
+def _different(req: PortalRequest, found: Dataset) -> DatasetChange:
+    """What the form says otherwise than the records; what it does not hold stays."""
+    title, description = req.field("title").strip(), req.field("description").strip()
+    labels = req.field("labels").replace(",", " ").split()
+    owner, until = req.field("owner"), _end_of_day(req.field("kept_until").strip())
+    kept = found.retention_until.date() if found.retention_until else None
+    return DatasetChange(
+        title=title if title != found.title else None,
+        description=description if description != found.description else None,
+        labels=tuple(labels) if set(labels) != set(found.labels) else None,
+        owner_id=owner if owner not in ("", found.owner_id) else None,
+        retention_until=until if until and until.date() != kept else None,
+        forever=until is None and kept is not None,
+    )
+
+
+def _end_of_day(text: str) -> datetime | None:
+    try:
+        return datetime.combine(datetime.fromisoformat(text).date(), time(23, 59, 59), UTC) if text else None
+    except ValueError:
+        raise Invalid("Enter a day like 2030-12-31.", field="/kept_until") from None

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from fastapi import APIRouter
-from fastapi.responses import HTMLResponse
-from sqlalchemy import not_
-from starlette.responses import Response
 
 from broker.base import words
 from broker.base.database import Transaction
-from broker.base.database import now as clock
 from broker.base.errors import Invalid
-from broker.base.paging import Window, page
-from broker.models import Proposal
 from broker.registry import proposals
 from broker.registry.naming import names_of
 from broker.runtime import rulebook
 from broker.web.api.proposals import ProposalShown, proposal_shown
 from broker.web.performers import PERFORMERS
-from broker.web.portal.acting import Setback, act, fresh, go
-from broker.web.portal.pages import render
+from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.proposed_acts import ACTS
-from broker.web.portal.viewer import MemberNow, Sent, Viewer
 
 router = APIRouter()
 MEANING = {
@@ -39,78 +29,46 @@ MEANING = {
 }
 
 
-@router.get("/proposals")
-def all_proposals(viewer: MemberNow, cursor: str | None = None, show: str = "open") -> HTMLResponse:
+@page(router, "/proposals", template="admin/proposals.html")
+def all_proposals(req: PortalRequest) -> Context:
     """What waits for a second person, oldest first; or what was decided."""
-    waits = (Proposal.state == "pending") & (Proposal.lapses_at > viewer.now)
-    with viewer.parts.database.transaction() as tx:
-        query = proposals.PROPOSALS.query(tx, viewer.caller).where(not_(waits) if show == "decided" else waits)
-        found = page(tx, query, Proposal.id, Window(cursor, oldest_first=show != "decided"))
-        shown = [proposal_shown(tx, item, viewer.caller, viewer.now) for item in found.items]
-        return render(
-            "admin/proposals.html",
-            viewer=viewer,
-            page=found,
-            proposals=shown,
-            acts=ACTS,
-            names=_names(tx, shown),
-            decided=show == "decided",
-        )
+    decided, now = req.asked("show") == "decided", req.viewer.now
+    window = req.window(oldest_first=not decided)
+    found = proposals.list_proposals(req.tx, req.caller, window, now, decided=decided)
+    shown = [proposal_shown(req.tx, item, req.caller, now) for item in found.items]
+    return {"page": found, "proposals": shown, "acts": ACTS, "names": _names(req.tx, shown), "decided": decided}
 
 
-@router.get("/proposals/{proposal_id}")
-def one_proposal(proposal_id: str, viewer: MemberNow) -> HTMLResponse:
+@page(router, "/proposals/{proposal_id}", template="admin/proposal.html")
+def one_proposal(req: PortalRequest, proposal_id: str) -> Context:
     """One act: what exactly would happen, and who proposes it."""
-    return _page(Setback(viewer), proposal_id, "", {})
+    found = proposals.PROPOSALS.one(req.tx, req.caller, proposal_id)
+    shown = proposal_shown(req.tx, found, req.caller, req.viewer.now)
+    return {
+        "proposal": shown,
+        "meaning": MEANING[shown.act],
+        "difference": _difference(req, shown),
+        "acts": ACTS,
+        "who_else": proposals.who_else(shown.act),
+        "names": _names(req.tx, [shown]),
+    }
 
 
-@router.post("/proposals/{proposal_id}/approve")
-def approve(proposal_id: str, viewer: MemberNow, sent: Sent) -> Response:
+@form(router, "/proposals/{proposal_id}/approve", rerender=one_proposal)
+def approve(req: PortalRequest, proposal_id: str) -> str:
     """Agree; it happens at once."""
-
-    def do(viewer: Viewer) -> Response:
-        with viewer.parts.database.transaction() as tx:
-            proposals.approve(tx, proposal_id, viewer.caller, clock(tx), PERFORMERS)
-        return go(f"/proposals/{proposal_id}")
-
-    return act(viewer, sent, do, lambda setback: _page(setback, proposal_id, "approve", sent), needs=fresh)
+    proposals.approve(req.tx, proposal_id, req.caller, req.now, PERFORMERS)
+    return f"/proposals/{proposal_id}"
 
 
-@router.post("/proposals/{proposal_id}/refuse")
-def refuse(proposal_id: str, viewer: MemberNow, sent: Sent) -> Response:
+@form(router, "/proposals/{proposal_id}/refuse", rerender=one_proposal, needs=None)
+def refuse(req: PortalRequest, proposal_id: str) -> str:
     """Turn it down, or take one's own back."""
-
-    def do(viewer: Viewer) -> Response:
-        reason = words.prose(sent.get("reason", ""), "/reason")
-        with viewer.parts.database.transaction() as tx:
-            proposals.refuse(tx, proposal_id, viewer.caller, reason, clock(tx))
-        return go(f"/proposals/{proposal_id}")
-
-    return act(viewer, sent, do, lambda setback: _page(setback, proposal_id, "refuse", sent))
+    proposals.refuse(req.tx, proposal_id, req.caller, words.prose(req.field("reason"), "/reason"), req.now)
+    return f"/proposals/{proposal_id}"
 
 
-def _page(setback: Setback, proposal_id: str, asked_for: str, filled: Mapping[str, str]) -> HTMLResponse:
-    viewer = setback.viewer
-    with viewer.parts.database.transaction() as tx:
-        shown = proposal_shown(tx, proposals.PROPOSALS.one(tx, viewer.caller, proposal_id), viewer.caller, viewer.now)
-        return render(
-            "admin/proposal.html",
-            viewer=viewer,
-            status=setback.status if setback.trouble or setback.panel else 200,
-            trouble=setback.trouble,
-            panel=setback.panel,
-            asked_for=asked_for,
-            filled=filled,
-            proposal=shown,
-            meaning=MEANING[shown.act],
-            difference=_difference(tx, viewer, shown),
-            acts=ACTS,
-            who_else=proposals.who_else(shown.act),
-            names=_names(tx, [shown]),
-        )
-
-
-def _difference(tx: Transaction, viewer: Viewer, shown: ProposalShown) -> tuple[list[str], list[str]] | None:
+def _difference(req: PortalRequest, shown: ProposalShown) -> tuple[list[str], list[str]] | None:
     """The rules that would go and come, against those in force now; None for other acts and decided ones."""
     if shown.act != "apply_policy" or shown.state != "pending":
         return None
@@ -119,7 +77,7 @@ def _difference(tx: Transaction, viewer: Viewer, shown: ProposalShown) -> tuple[
     except Invalid:
         # Approving it will say what is wrong.
         return None
-    current = viewer.parts.rulebook.at(tx, rulebook.in_force(tx).number)
+    current = req.parts.rulebook.at(req.tx, rulebook.in_force(req.tx).number)
     removed, added = current.diff(proposed) if current else ((), proposed.rules)
     return [str(rule) for rule in removed], [str(rule) for rule in added]
 

@@ -6,22 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.responses import HTMLResponse
-from sqlalchemy import select
 from starlette.responses import Response
 
-from broker.base.database import Transaction
-from broker.base.database import now as clock
 from broker.base.errors import Invalid
 from broker.kinds.tables.binding import OPERATORS
-from broker.models import CatalogueTable, Person
-from broker.registry import catalogues, connections, drafts, personal_columns
+from broker.models import CatalogueTable
+from broker.registry import catalogues, connections, drafts, people, personal_columns
 from broker.registry.connections import Connection
 from broker.registry.drafts import Described
-from broker.registry.naming import each_told_apart
-from broker.web.portal.acting import Setback, act, fresh, go
-from broker.web.portal.drafting import commands, path, render_step, step, typed, visible
-from broker.web.portal.viewer import MemberNow, Sent, Viewer
+from broker.registry.naming import names_of
+from broker.web.portal.drafting import STEP, commands, path, typed, visible
+from broker.web.portal.forms import Context, PortalRequest, form, page
+from broker.web.portal.submitting import go
 
 router = APIRouter()
 _OPERATORS = {
@@ -36,248 +32,184 @@ _OPERATORS = {
     "not_null": "is not empty",
 }
 _CONDITIONS = 3
-_MOST_OWNERS = 500
-_STEPS = ("table", "columns", "describe", "review")
 
 
-@router.get("/datasets/new")
-def begin_page(viewer: MemberNow, dataset: str = "") -> HTMLResponse:
+@page(router, "/datasets/new", template="describe/begin.html")
+def begin_page(req: PortalRequest) -> Context:
     """Where the data lies."""
-    return _begin_page(Setback(viewer), {"dataset": dataset})
-
-
-@router.post("/datasets/new")
-def begin(viewer: MemberNow, sent: Sent) -> Response:
-    """Begin a draft; a database nobody has looked into yet is read."""
-
-    def do(viewer: Viewer) -> Response:
-        kind, _, name = sent.get("connection", "").rpartition("/")
-        with viewer.parts.database.transaction() as tx:
-            now, settings = clock(tx), viewer.parts.settings
-            if kind:
-                made = drafts.begin(tx, viewer.caller, settings, name, sent.get("dataset") or None, now, kind=kind)
-                return go(path(made.id, "place"))
-            if name not in settings.connections(catalogues.KIND.name):
-                raise Invalid("Choose where the data is.", field="/connection")
-            made = drafts.begin(tx, viewer.caller, settings, name, sent.get("dataset") or None, now)
-            if catalogues.connection(tx, viewer.caller, settings, name).catalogue is None:
-                catalogues.ask(tx, viewer.caller, settings, name, now)
-            return go(path(made.id, "table"))
-
-    return act(viewer, sent, do, lambda back: _begin_page(back, sent))
-
-
-@router.get("/datasets/new/{draft_id}/table")
-def table_page(draft_id: str, viewer: MemberNow, part: str = "", after: str = "") -> Response:
-    """Which table or view."""
-    return _table_page(Setback(viewer), draft_id, part[:63], after[:130])
-
-
-@router.post("/datasets/new/{draft_id}/table")
-def choose_table(draft_id: str, viewer: MemberNow, sent: Sent) -> Response:
-    """Take the table."""
-
-    def do(tx: Transaction, viewer: Viewer) -> None:
-        drafts.choose_table(tx, viewer.caller, draft_id, sent.get("table", ""))
-
-    return step(viewer, sent, do, path(draft_id, "columns"), lambda back: _table_page(back, draft_id, "", ""))
-
-
-@router.post("/datasets/new/{draft_id}/read")
-def read_again(draft_id: str, viewer: MemberNow, sent: Sent) -> Response:
-    """Have the database read again."""
-
-    def do(tx: Transaction, viewer: Viewer) -> None:
-        held = drafts.draft(tx, viewer.caller, draft_id)
-        catalogues.ask(tx, viewer.caller, viewer.parts.settings, held.content["connection"], clock(tx))
-
-    return step(viewer, sent, do, path(draft_id, "table"), lambda back: _table_page(back, draft_id, "", ""))
-
-
-@router.get("/datasets/new/{draft_id}/columns")
-def columns_page(draft_id: str, viewer: MemberNow) -> Response:
-    """Which columns and rows; those that look personal are left out until somebody takes them in."""
-    return _columns_page(Setback(viewer), draft_id, {})
-
-
-@router.post("/datasets/new/{draft_id}/columns")
-def choose_columns(draft_id: str, viewer: MemberNow, sent: Sent) -> Response:
-    """Take columns and conditions."""
-
-    def do(tx: Transaction, viewer: Viewer) -> None:
-        chosen = [name.removeprefix("use-") for name in sent if name.startswith("use-")]
-        drafts.choose_columns(tx, viewer.caller, draft_id, chosen, _conditions(sent))
-
-    return step(viewer, sent, do, path(draft_id, "describe"), lambda back: _columns_page(back, draft_id, sent))
-
-
-@router.get("/datasets/new/{draft_id}/describe")
-def describe_page(draft_id: str, viewer: MemberNow) -> Response:
-    """What it is called, what rules go by, whose it is."""
-    return _describe_page(Setback(viewer), draft_id, {})
-
-
-@router.post("/datasets/new/{draft_id}/describe")
-def describe(draft_id: str, viewer: MemberNow, sent: Sent) -> Response:
-    """Take the description."""
-    said = Described(
-        title=sent.get("title", "").strip(),
-        slug=sent.get("slug", "").strip(),
-        description=sent.get("description", ""),
-        labels=sent.get("labels", "").replace(",", " ").split(),
-        owner_id=sent.get("owner", ""),
-        kept_until=sent.get("kept_until", "").strip(),
-        slice_name=sent.get("slice_name", "").strip(),
-        slice_description=sent.get("slice_description", ""),
-    )
-
-    def do(tx: Transaction, viewer: Viewer) -> None:
-        drafts.describe(tx, viewer.caller, draft_id, said, clock(tx))
-
-    return step(viewer, sent, do, path(draft_id, "review"), lambda back: _describe_page(back, draft_id, sent))
-
-
-@router.get("/datasets/new/{draft_id}/review")
-def review_page(draft_id: str, viewer: MemberNow) -> Response:
-    """Everything once more, and what guests will see."""
-    return _review_page(Setback(viewer), draft_id)
-
-
-@router.post("/datasets/new/{draft_id}/review")
-def register(draft_id: str, viewer: MemberNow, sent: Sent) -> Response:
-    """Register it; the worker makes the slice real."""
-
-    def do(viewer: Viewer) -> Response:
-        with viewer.parts.database.transaction() as tx:
-            slug = drafts.finish(tx, viewer.caller, draft_id, clock(tx))
-        return go(f"/datasets/{slug}/slices")
-
-    return act(viewer, sent, do, lambda back: _review_page(back, draft_id), needs=fresh)
-
-
-def _begin_page(back: Setback, sent: Mapping[str, str]) -> HTMLResponse:
-    viewer = back.viewer
-    with viewer.parts.database.transaction() as tx:
-        found = connections.connections(tx, viewer.caller, viewer.parts.settings)
-    placed = drafts.elsewhere(viewer.parts.settings)
+    found = connections.connections(req.tx, req.caller, req.parts.settings)
+    placed = drafts.elsewhere(req.parts.settings)
     choices = [(item.name, _said(item, item.name)) for item in found if item.kind == catalogues.KIND.name]
     choices += [
         (f"{item.kind}/{item.name}", _said(item, f"{item.name} ({item.kind})"))
         for item in found
         if (item.kind, item.name) in placed
     ]
-    return render_step(
-        "begin", back, choices=choices, chosen=sent.get("connection", ""), of=sent.get("dataset", "")[:64]
+    of = req.prefilled("dataset").get("dataset", "")[:64]
+    return {"choices": choices, "chosen": req.field("connection"), "of": of}
+
+
+@form(router, "/datasets/new", rerender=begin_page, needs=None)
+def begin(req: PortalRequest) -> str:
+    """Begin a draft; a database nobody has looked into yet is read."""
+    kind, _, name = req.field("connection").rpartition("/")
+    settings, of = req.parts.settings, req.field("dataset") or None
+    if kind:
+        made = drafts.begin(req.tx, req.caller, settings, name, of, req.now, kind=kind)
+        return path(made.id, "place")
+    if name not in settings.connections(catalogues.KIND.name):
+        raise Invalid("Choose where the data is.", field="/connection")
+    made = drafts.begin(req.tx, req.caller, settings, name, of, req.now)
+    if catalogues.connection(req.tx, req.caller, settings, name).catalogue is None:
+        catalogues.ask(req.tx, req.caller, settings, name, req.now)
+    return path(made.id, "table")
+
+
+@page(router, f"{STEP}/table", template="describe/table.html")
+def table_page(req: PortalRequest, draft_id: str) -> Context | Response:
+    """Which table or view."""
+    content = drafts.draft(req.tx, req.caller, draft_id).content
+    if done := content.get("done"):
+        return go(f"/datasets/{done}/slices")
+    if "kind" in content:
+        return go(path(draft_id, "place"))
+    name, part, after = content["connection"], req.asked("part")[:63], req.asked("after")[:130]
+    found = catalogues.tables(req.tx, req.caller, name, part=part, after=after)
+    return {
+        "draft": draft_id,
+        "content": content,
+        "catalogue": catalogues.connection(req.tx, req.caller, req.parts.settings, name).catalogue,
+        "tables": [(f"{item.schema}.{item.name}", visible(f"{item.schema}.{item.name}"), item) for item in found.items],
+        "after": found.after,
+        "part": part,
+        "chosen": ".".join(content.get("table", [])),
+        "kind": catalogues.KIND.name,
+    }
+
+
+@form(router, f"{STEP}/table", rerender=table_page, needs=None)
+def choose_table(req: PortalRequest, draft_id: str) -> str:
+    """Take the table."""
+    drafts.choose_table(req.tx, req.caller, draft_id, req.field("table"))
+    return path(draft_id, "columns")
+
+
+@form(router, f"{STEP}/read", rerender=table_page, needs=None)
+def read_again(req: PortalRequest, draft_id: str) -> str:
+    """Have the database read again."""
+    held = drafts.draft(req.tx, req.caller, draft_id)
+    catalogues.ask(req.tx, req.caller, req.parts.settings, held.content["connection"], req.now)
+    return path(draft_id, "table")
+
+
+@page(router, f"{STEP}/columns", template="describe/columns.html")
+def columns_page(req: PortalRequest, draft_id: str) -> Context | Response:
+    """Which columns and rows; those that look personal are left out until somebody takes them in."""
+    content = drafts.draft(req.tx, req.caller, draft_id).content
+    table = _table(req, content)
+    if table is None:
+        return go(path(draft_id, "table"))
+    columns = _columns(table)
+    proposed = content.get("columns", [column["name"] for column in columns if column["guess"] is None])
+    return {
+        "draft": draft_id,
+        "content": content,
+        "table": table,
+        "columns": columns,
+        "unusable": [visible(column["name"]) for column in table.columns if not column["usable"]],
+        "chosen": set(req.ticked("use-") if req.sent else proposed),
+        "rows": _slots(req.sent, content.get("rows", [])),
+        "choices": [(column["name"], column["name"]) for column in columns],
+        "operators": [(operator, _OPERATORS[operator]) for operator in OPERATORS],
+        "how": personal_columns.HOW,
+    }
+
+
+@form(router, f"{STEP}/columns", rerender=columns_page, needs=None)
+def choose_columns(req: PortalRequest, draft_id: str) -> str:
+    """Take columns and conditions."""
+    drafts.choose_columns(req.tx, req.caller, draft_id, req.ticked("use-"), _conditions(req.sent))
+    return path(draft_id, "describe")
+
+
+@page(router, f"{STEP}/describe", template="describe/describe.html")
+def describe_page(req: PortalRequest, draft_id: str) -> Context | Response:
+    """What it is called, what rules go by, whose it is."""
+    content = drafts.draft(req.tx, req.caller, draft_id).content
+    where = "place" if "kind" in content else "columns"
+    if ("binding" if "kind" in content else "columns") not in content:
+        return go(path(draft_id, drafts.step_missing(content) or "review"))
+    kept = {**content, "labels": " ".join(content.get("labels", [])), "slice_name": content.get("slice", "")}
+    others = [item for item in people.choices(req.tx).items() if item[0] != req.caller.id]
+    return {
+        "draft": draft_id,
+        "content": content,
+        "filled": req.sent or kept,
+        "owners": [("", "None yet: admins decide"), *others],
+        "where": where,
+    }
+
+
+@form(router, f"{STEP}/describe", rerender=describe_page, needs=None)
+def describe(req: PortalRequest, draft_id: str) -> str:
+    """Take the description."""
+    said = Described(
+        title=req.field("title").strip(),
+        slug=req.field("slug").strip(),
+        description=req.field("description"),
+        labels=req.field("labels").replace(",", " ").split(),
+        owner_id=req.field("owner"),
+        kept_until=req.field("kept_until").strip(),
+        slice_name=req.field("slice_name").strip(),
+        slice_description=req.field("slice_description"),
     )
+    drafts.describe(req.tx, req.caller, draft_id, said, req.now)
+    return path(draft_id, "review")
+
+
+@page(router, f"{STEP}/review", template="describe/review.html")
+def review_page(req: PortalRequest, draft_id: str) -> Context | Response:
+    """Everything once more, and what guests will see."""
+    content = drafts.draft(req.tx, req.caller, draft_id).content
+    if done := content.get("done"):
+        return go(f"/datasets/{done}/slices")
+    if step := drafts.step_missing(content):
+        return go(path(draft_id, step))
+    owner = content.get("owner")
+    shown = {
+        "draft": draft_id,
+        "content": content,
+        "owner": names_of(req.tx, [owner]).get(owner) if owner else None,
+        "commands": commands(content),
+    }
+    if "kind" in content:
+        return shown
+    table = _table(req, content)
+    if table is None:
+        return go(path(draft_id, "table"))
+    chosen = [column for column in _columns(table) if column["name"] in content["columns"]]
+    conditions = [condition_said(row) for row in content["rows"]]
+    return {**shown, "table": table, "columns": chosen, "conditions": conditions}
+
+
+@form(router, f"{STEP}/review", rerender=review_page)
+def register(req: PortalRequest, draft_id: str) -> str:
+    """Register it; the worker makes the slice real."""
+    return f"/datasets/{drafts.finish(req.tx, req.caller, draft_id, req.now)}/slices"
 
 
 def _said(item: Connection, called: str) -> str:
     return f"{called}: not responding" if item.healthy is False else called
 
 
-def _table_page(back: Setback, draft_id: str, part: str, after: str) -> Response:
-    viewer = back.viewer
-    with viewer.parts.database.transaction() as tx:
-        content = drafts.draft(tx, viewer.caller, draft_id).content
-        if done := content.get("done"):
-            return go(f"/datasets/{done}/slices")
-        if "kind" in content:
-            return go(path(draft_id, "place"))
-        name = content["connection"]
-        catalogue = catalogues.connection(tx, viewer.caller, viewer.parts.settings, name).catalogue
-        page = catalogues.tables(tx, viewer.caller, name, part=part, after=after)
-    return render_step(
-        "table",
-        back,
-        draft=draft_id,
-        content=content,
-        catalogue=catalogue,
-        kind=catalogues.KIND.name,
-        tables=[(f"{item.schema}.{item.name}", visible(f"{item.schema}.{item.name}"), item) for item in page.items],
-        after=page.after,
-        part=part,
-        chosen=".".join(content.get("table", [])),
-    )
-
-
-def _columns_page(back: Setback, draft_id: str, sent: Mapping[str, str]) -> Response:
-    viewer = back.viewer
-    with viewer.parts.database.transaction() as tx:
-        content = drafts.draft(tx, viewer.caller, draft_id).content
-        if "table" not in content:
-            return go(path(draft_id, "table"))
-        try:
-            table = drafts.table_of(tx, viewer.caller, content)
-        except Invalid:
-            return go(path(draft_id, "table"))
-    columns = _columns(table)
-    if sent:
-        chosen = {name.removeprefix("use-") for name in sent if name.startswith("use-")}
-    else:
-        chosen = set(content.get("columns", [column["name"] for column in columns if column["guess"] is None]))
-    rows = _slots(sent, content.get("rows", []))
-    return render_step(
-        "columns",
-        back,
-        draft=draft_id,
-        content=content,
-        table=table,
-        columns=columns,
-        unusable=[visible(column["name"]) for column in table.columns if not column["usable"]],
-        chosen=chosen,
-        rows=rows,
-        choices=[(column["name"], column["name"]) for column in columns],
-        operators=[(operator, _OPERATORS[operator]) for operator in OPERATORS],
-        how=personal_columns.HOW,
-    )
-
-
-def _describe_page(back: Setback, draft_id: str, sent: Mapping[str, str]) -> Response:
-    viewer = back.viewer
-    with viewer.parts.database.transaction() as tx:
-        content = drafts.draft(tx, viewer.caller, draft_id).content
-        where = "place" if "kind" in content else "columns"
-        if ("binding" if "kind" in content else "columns") not in content:
-            return go(path(draft_id, drafts.step_missing(content) or "review"))
-        others = (Person.vendor_id.is_(None), Person.status == "active", Person.id != viewer.caller.id)
-        inside = select(Person).where(*others)
-        people = tx.scalars(inside.order_by(Person.name, Person.id).limit(_MOST_OWNERS)).all()
-    kept = {**content, "labels": " ".join(content.get("labels", [])), "slice_name": content.get("slice", "")}
-    owners = [("", "None yet: admins decide"), *each_told_apart(people).items()]
-    return render_step(
-        "describe", back, draft=draft_id, content=content, filled=sent or kept, owners=owners, where=where
-    )
-
-
-def _review_page(back: Setback, draft_id: str) -> Response:
-    viewer = back.viewer
-    with viewer.parts.database.transaction() as tx:
-        content = drafts.draft(tx, viewer.caller, draft_id).content
-        if done := content.get("done"):
-            return go(f"/datasets/{done}/slices")
-        if step := drafts.step_missing(content):
-            return go(path(draft_id, step))
-        owner = tx.get(Person, content["owner"]) if content.get("owner") else None
-        if "kind" in content:
-            return render_step(
-                "review_place", back, draft=draft_id, content=content, owner=owner, commands=commands(content)
-            )
-        try:
-            table = drafts.table_of(tx, viewer.caller, content)
-        except Invalid:
-            return go(path(draft_id, "table"))
-    chosen = [column for column in _columns(table) if column["name"] in content["columns"]]
-    return render_step(
-        "review",
-        back,
-        draft=draft_id,
-        content=content,
-        table=table,
-        columns=chosen,
-        conditions=[condition_said(row) for row in content["rows"]],
-        owner=owner,
-        commands=commands(content),
-    )
+def _table(req: PortalRequest, content: Mapping[str, Any]) -> CatalogueTable | None:
+    """The table of a draft, as it was last read; None if none was chosen, or it is gone."""
+    if "table" not in content:
+        return None
+    try:
+        return drafts.table_of(req.tx, req.caller, content)
+    except Invalid:
+        return None
 
 
 def condition_said(row: list[Any]) -> str:

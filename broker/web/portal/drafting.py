@@ -1,37 +1,15 @@
-"""What the pages of a draft share: taking a step, showing a page, and the commands that do the same."""
+"""What the pages of a draft share: the addresses of its steps, and the commands that do the same."""
 
 from __future__ import annotations
 
 import shlex
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from fastapi.responses import HTMLResponse
-from starlette.responses import Response
-
 from broker.base import filter_text
-from broker.base.database import Transaction
-from broker.web.portal.acting import Setback, act, go
-from broker.web.portal.pages import render
-from broker.web.portal.viewer import Viewer
 
-
-def step(
-    viewer: Viewer,
-    sent: Mapping[str, str],
-    do: Callable[[Transaction, Viewer], None],
-    onward: str,
-    again: Callable[[Setback], Response],
-) -> Response:
-    """Do one step in one transaction and go on, or show its page again."""
-
-    def done(viewer: Viewer) -> Response:
-        with viewer.parts.database.transaction() as tx:
-            do(tx, viewer)
-        return go(onward)
-
-    return act(viewer, sent, done, again)
+STEP = "/datasets/new/{draft_id}"
 
 
 def commands(content: Mapping[str, Any]) -> str:
@@ -79,16 +57,4 @@ def typed(row: list[Any]) -> str:
 
 def path(draft_id: str, step: str) -> str:
     """The address of a step."""
-    return f"/datasets/new/{draft_id}/{step}"
-
-
-def render_step(name: str, back: Setback, **context: Any) -> HTMLResponse:
-    """The page of a step, or of what went wrong at it."""
-    return render(
-        f"describe/{name}.html",
-        viewer=back.viewer,
-        status=back.status if back.trouble or back.panel else 200,
-        trouble=back.trouble,
-        panel=back.panel,
-        **context,
-    )
+    return f"{STEP.format(draft_id=draft_id)}/{step}"

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from broker.auditing.reading_events import EventFilters, EventRead, list_events
 from broker.auditing.telling import told
-from broker.base.database import Transaction
 from broker.base.paging import Window
 from broker.models import Suspension
 from broker.revocation.counts import What
 from broker.suspensions.reports import open_suspension
-from broker.web.portal.viewer import Viewer
+from broker.web.portal.forms import PortalRequest
 
 _LATEST = 5
 
@@ -26,8 +25,8 @@ class History:
     suspension: Suspension | None
 
 
-def history(tx: Transaction, viewer: Viewer, what: What, id_: str) -> History:
+def history(req: PortalRequest, what: What, id_: str) -> History:
     """What happened to something lately."""
     filters = EventFilters(vendor=id_) if what == "vendor" else EventFilters(about=id_)
-    items = list_events(tx, viewer.caller, Window(limit=_LATEST), filters).items
-    return History(id_, told(tx, viewer.caller, items), open_suspension(tx, viewer.caller, what, id_))
+    items = list_events(req.tx, req.caller, Window(limit=_LATEST), filters).items
+    return History(id_, told(req.tx, req.caller, items), open_suspension(req.tx, req.caller, what, id_))

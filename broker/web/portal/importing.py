@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from fastapi.responses import HTMLResponse
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,15 +19,16 @@ from starlette.responses import Response
 from broker.base import bulk_lines, csv_lines
 from broker.base.bulk_lines import Task
 from broker.base.csv_lines import Columns
-from broker.base.errors import Forbidden, GuestkeyError, Invalid
+from broker.base.errors import GuestkeyError, Invalid
+from broker.identity import invitations
 from broker.identity.http import check_own_form
 from broker.identity.invitations import join_link
 from broker.registry import bulk_invitations
 from broker.requests import bulk_grants
 from broker.web.api.bulk_shapes import LineShown, ReportShown, report_shown
-from broker.web.portal.acting import Setback, act, fresh, trouble_of
-from broker.web.portal.inviting import sources_of
+from broker.web.portal.forms import Context, PortalRequest, page
 from broker.web.portal.pages import render
+from broker.web.portal.submitting import FormFailure, fresh, submit, trouble_of
 from broker.web.portal.viewer import MemberNow, Viewer
 
 router = APIRouter()
@@ -81,10 +81,10 @@ def _own_form(request: Request, sent: Annotated[Sent, Depends(_sent)]) -> Sent:
 SentFile = Annotated[Sent, Depends(_own_form)]
 
 
-@router.get("/people/import")
-def choose_people(viewer: MemberNow, source: str = "") -> HTMLResponse:
+@page(router, "/people/import", template="bulk/choose.html")
+def choose_people(req: PortalRequest) -> Context:
     """The form that takes a file of people."""
-    return _choose(Setback(viewer), PEOPLE, {"source": source})
+    return _chooses(PEOPLE, req.prefilled("source"), invitations.source_choices(req.tx, req.caller))
 
 
 @router.post("/people/import")
@@ -93,10 +93,10 @@ def import_people(viewer: MemberNow, sent: SentFile) -> Response:
     return _import(viewer, PEOPLE, sent)
 
 
-@router.get("/grants/import")
-def choose_grants(viewer: MemberNow) -> HTMLResponse:
+@page(router, "/grants/import", template="bulk/choose.html")
+def choose_grants(req: PortalRequest) -> Context:
     """The form that takes a file of grants: given by who decides, asked for by a vendor's lead."""
-    return _choose(Setback(viewer), _grants(viewer), {})
+    return _chooses(_grants(req.viewer), req.sent, [])
 
 
 @router.post("/grants/import")
@@ -106,11 +106,7 @@ def import_grants(viewer: MemberNow, sent: SentFile) -> Response:
 
 
 def _grants(viewer: Viewer) -> Files:
-    if viewer.inside:
-        return GIVEN
-    if "lead" in viewer.caller.roles:
-        return ASKED
-    raise Forbidden("Only people who decide about a dataset and a vendor's lead can do this.", advice="Ask your lead.")
+    return GIVEN if bulk_grants.gives(viewer.caller) else ASKED
 
 
 def _inviting(viewer: Viewer, sent: Sent) -> Task:
@@ -131,21 +127,21 @@ ASKED = Files("asked", bulk_grants.COLUMNS, "asked", _granting)
 
 def _import(viewer: Viewer, files: Files, sent: Sent) -> Response:
     if sent.fields.get("do") != "yes":
-        return _checked(Setback(viewer), files, sent)
+        return _checked(FormFailure(viewer), files, sent)
 
     def do(viewer: Viewer) -> Response:
         report = _run(viewer, files, sent, dry_run=False)
-        return render(
-            "bulk/report.html",
-            viewer=viewer,
-            kind=files.kind,
-            report=report,
-            done=report.counts.get(files.made, 0),
-            refused=_refused(report),
-            table=_table(report),
-        )
+        done, refused = report.counts.get(files.made, 0), _refused(report)
+        shown: Context = {
+            "kind": files.kind,
+            "report": report,
+            "done": done,
+            "refused": refused,
+            "table": _table(report),
+        }
+        return render("bulk/report.html", viewer=viewer, **shown)
 
-    return act(viewer, sent.fields, do, lambda setback: _checked(setback, files, sent), needs=fresh)
+    return submit(viewer, sent.fields, do, lambda failure: _checked(failure, files, sent), needs=fresh)
 
 
 def _run(viewer: Viewer, files: Files, sent: Sent, *, dry_run: bool) -> ReportShown:
@@ -160,22 +156,23 @@ def _run(viewer: Viewer, files: Files, sent: Sent, *, dry_run: bool) -> ReportSh
     return report_shown(report, lambda token: join_link(viewer.parts, token))
 
 
-def _checked(setback: Setback, files: Files, sent: Sent) -> HTMLResponse:
+def _checked(failure: FormFailure, files: Files, sent: Sent) -> Response:
     """What would become of each line now; what the file as a whole lacks is said on the form that took it."""
-    viewer = setback.viewer
+    viewer = failure.viewer
     try:
         report = _run(viewer, files, sent, dry_run=True)
     except GuestkeyError as error:
         # The one field of that form that can be mended, whatever of the file it is about.
         about_source = files is PEOPLE and error.code != "file_unusable"
         trouble = replace(trouble_of(error), field="source" if about_source else "file")
-        return _choose(replace(setback, trouble=trouble), files, sent.fields)
+        chosen = choose_people if files is PEOPLE else choose_grants
+        return chosen.answer(viewer, sent.fields, replace(failure, trouble=trouble))
     return render(
         "bulk/check.html",
         viewer=viewer,
-        status=setback.status if setback.trouble or setback.panel else 200,
-        trouble=setback.trouble,
-        panel=setback.panel,
+        status=failure.status if failure.trouble or failure.panel else 200,
+        trouble=failure.trouble,
+        panel=failure.panel,
         kind=files.kind,
         report=report,
         refused=_refused(report),
@@ -185,23 +182,14 @@ def _checked(setback: Setback, files: Files, sent: Sent) -> HTMLResponse:
     )
 
 
-def _choose(setback: Setback, files: Files, filled: Mapping[str, str]) -> HTMLResponse:
-    viewer = setback.viewer
-    sources: list[tuple[str, str]] = []
-    if files is PEOPLE:
-        with viewer.parts.database.transaction() as tx:
-            sources = sources_of(tx, viewer)
-    return render(
-        "bulk/choose.html",
-        viewer=viewer,
-        status=setback.status if setback.trouble else 200,
-        trouble=setback.trouble,
-        kind=files.kind,
-        filled=filled,
-        sources=sources,
-        heading=str(files.columns),
-        most=csv_lines.MOST_LINES,
-    )
+def _chooses(files: Files, filled: Mapping[str, str], sources: list[tuple[str, str]]) -> Context:
+    return {
+        "kind": files.kind,
+        "filled": filled,
+        "sources": sources,
+        "heading": str(files.columns),
+        "most": csv_lines.MOST_LINES,
+    }
 
 
 def _refused(report: ReportShown) -> list[LineShown]:

@@ -5,32 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from fastapi import APIRouter
-from fastapi.responses import HTMLResponse
-from sqlalchemy import select
 from starlette.responses import Response
 
 from broker.auditing.reading_events import Told, of_lease
 from broker.auditing.sentences import sentences
 from broker.base.database import Transaction
-from broker.base.database import now as clock
 from broker.base.errors import Denied, Invalid
-from broker.base.paging import Page, Window
+from broker.base.paging import Page
 from broker.kinds.discovery import kinds
 from broker.leases import holdings, renewing, sweeping
-from broker.leases.holdings import LEASES
-from broker.models import LIVE_STATES, Lease, Slice
+from broker.models import LIVE_STATES
 from broker.registry.naming import LONGEST, names_of, names_seen, person_meant
 from broker.web.api.holding_shapes import LeaseFull, lease_full, leases_shown
-from broker.web.portal.acting import Setback, act, go, trouble_of
-from broker.web.portal.pages import by_whom, render
-from broker.web.portal.viewer import MemberNow, Sent, Viewer
+from broker.web.portal.forms import Context, PortalRequest, form, page
+from broker.web.portal.pages import by_whom
+from broker.web.portal.submitting import trouble_of
+from broker.web.portal.viewer import Viewer
 
 router = APIRouter()
 _BAR_WIDTH = 1000
-_NOTHING: Mapping[str, Any] = {"leases": [], "failing": [], "by_hand": {}}
+_FIELDS = ("dataset", "person", "kind")
 # Why a lease was told to end, in words.
 _CAUSES = {
     "abandoned": "its credential was not delivered in time",
@@ -55,111 +51,85 @@ class Happening:
     event: str = ""
 
 
-@router.get("/leases")
-def leases(
-    viewer: MemberNow,
-    cursor: str | None = None,
-    state: str = "live",
-    dataset: str = "",
-    person: str = "",
-    kind: str = "",
-) -> HTMLResponse:
+@page(router, "/leases", template="leases.html")
+def all_leases(req: PortalRequest) -> Context:
     """Leases: those that could not be ended first, then the others, ending soonest first; or all, newest first."""
-    asked = {"state": state, "dataset": dataset.strip(), "person": person[:LONGEST], "kind": kind}
-    with viewer.parts.database.transaction() as tx:
-        try:
-            asked["person"] = person_meant(tx, viewer.caller, asked["person"]) or ""
-            trouble = None
-        except Invalid as error:
-            trouble = trouble_of(error)
-        names = names_seen(tx, viewer.caller, [asked["person"]])
+    asked = {"state": req.asked("state") or "live", **{name: req.asked(name)[:LONGEST] for name in _FIELDS}}
+    shown: Context = {
+        "page": Page(items=[], next_cursor=None),
+        "leases": [],
+        "failing": [],
+        "by_hand": {},
+        "trouble": None,
+    }
+    try:
+        asked["person"] = person_meant(req.tx, req.caller, asked["person"]) or ""
+        shown |= _all(req, asked) if asked["state"] == "all" else _live(req, asked)
+    except Invalid as error:
+        shown["trouble"] = trouble_of(error)
+    names = names_seen(req.tx, req.caller, [asked["person"]])
     choices = [("", "Any"), *((name, name) for name in sorted(kinds))]
-    context: dict[str, Any] = {"asked": asked, "state": state, "kinds": choices, "names": names, "trouble": trouble}
-    if trouble:
-        return render(
-            "leases.html",
-            viewer=viewer,
-            status=trouble.status,
-            page=Page(items=[], next_cursor=None),
-            **context,
-            **_NOTHING,
-        )
-    if state != "all":
-        return render(
-            "leases.html", viewer=viewer, page=Page(items=[], next_cursor=None), **context, **_live(viewer, asked)
-        )
-    with viewer.parts.database.transaction() as tx:
-        page = LEASES.page(
-            tx, viewer.caller, Window(cursor), dataset=asked["dataset"] or None, person=asked["person"] or None
-        )
-        found = leases_shown(tx, page.items)
-    return render("leases.html", viewer=viewer, page=page, leases=found, **context)
+    return {**shown, "asked": asked, "kinds": choices, "names": names}
 
 
-@router.get("/live/leases")
-def live_leases(viewer: MemberNow, dataset: str = "", person: str = "", kind: str = "") -> HTMLResponse:
+def _all(req: PortalRequest, asked: Mapping[str, str]) -> Context:
+    dataset, person = asked["dataset"] or None, asked["person"] or None
+    found = holdings.LEASES.page(req.tx, req.caller, req.window(), dataset=dataset, person=person)
+    return {"page": found, "leases": leases_shown(req.tx, found.items)}
+
+
+@page(router, "/live/leases", template="parts/live_leases.html")
+def live_leases(req: PortalRequest) -> Context:
     """Live leases, as they change by themselves."""
-    asked = {"dataset": dataset, "person": person, "kind": kind}
-    return render("parts/live_leases.html", viewer=viewer, **_live(viewer, asked))
+    return _live(req, {name: req.asked(name) for name in _FIELDS})
 
 
-def _live(viewer: Viewer, asked: Mapping[str, str]) -> dict[str, Any]:
-    with viewer.parts.database.transaction() as tx:
-        items = holdings.live_leases(
-            tx,
-            viewer.caller,
-            dataset=asked["dataset"] or None,
-            person=asked["person"] or None,
-            kind=asked["kind"] or None,
-        )
-        found = leases_shown(tx, items)
-        by_hand = _by_hand(viewer, tx, items)
+def _live(req: PortalRequest, asked: Mapping[str, str]) -> Context:
+    items = holdings.live_leases(req.tx, req.caller, **{name: asked[name] or None for name in _FIELDS})
+    found = leases_shown(req.tx, items)
     return {
         "leases": found,
         "failing": [lease for lease in found if lease.state == "revoke_failed"],
-        "by_hand": by_hand,
+        "by_hand": sweeping.by_hand(req.parts, req.tx, items, req.viewer.now),
     }
 
 
-@router.get("/leases/{lease_id}")
-def one_lease(lease_id: str, viewer: MemberNow) -> HTMLResponse:
+@page(router, "/leases/{lease_id}", template="lease.html", live=("/live/leases/{lease_id}", "parts/lease_state.html"))
+def one_lease(req: PortalRequest, lease_id: str) -> Context:
     """One lease: its bar, its state, how it ends, and what happened to it."""
-    return _page(Setback(viewer), lease_id)
+    found = holdings.lease(req.tx, req.caller, lease_id)
+    lease = lease_full(req.tx, req.caller, found)
+    confirming = req.failure is not None and req.failure.panel is not None
+    return {
+        "lease": lease,
+        "live": lease.state in LIVE_STATES,
+        "may_renew": req.caller.subject == lease.holder and kinds[lease.kind].renewable,
+        "bar": bar(lease, req.viewer.now),
+        "happened": _happened(req.tx, lease, of_lease(req.tx, req.caller, found)),
+        "confirming": confirming or req.asked("confirming").lower() == "true",
+        "refused": None,
+    }
 
 
-@router.get("/live/leases/{lease_id}")
-def live_lease(lease_id: str, viewer: MemberNow, confirming: bool = False) -> HTMLResponse:
-    """The part of a lease's page that changes by itself."""
-    return render("parts/lease_state.html", viewer=viewer, confirming=confirming, **_looked_at(viewer, lease_id))
+def _factor_missing(viewer: Viewer, _sent: Mapping[str, str]) -> int | None:
+    return renewing.preview(viewer.parts, viewer.caller, viewer.request.path_params["lease_id"]).factor_needed
 
 
-@router.post("/leases/{lease_id}/renew")
-def renew(lease_id: str, viewer: MemberNow, sent: Sent) -> Response:
+@form(router, "/leases/{lease_id}/renew", rerender=one_lease, needs=_factor_missing)
+def renew(req: PortalRequest, lease_id: str) -> str | Response:
     """Let the same credential live longer, if everything holds now."""
-
-    def do(viewer: Viewer) -> Response:
-        try:
-            renewing.renew(viewer.parts, viewer.caller, lease_id)
-        except Denied as denied:
-            return _page(Setback(viewer), lease_id, refused=by_whom(denied.decision.reasons))
-        return go(f"/leases/{lease_id}")
-
-    def needs(viewer: Viewer) -> int | None:
-        return renewing.preview(viewer.parts, viewer.caller, lease_id).factor_needed
-
-    return act(viewer, sent, do, lambda setback: _page(setback, lease_id), needs=needs)
+    try:
+        renewing.renew(req.parts, req.caller, lease_id)
+    except Denied as denied:
+        return one_lease.answer(req.viewer, refused=by_whom(denied.decision.reasons), status=403)
+    return f"/leases/{lease_id}"
 
 
-@router.post("/leases/{lease_id}/revoke")
-def revoke(lease_id: str, viewer: MemberNow, sent: Sent) -> Response:
+@form(router, "/leases/{lease_id}/revoke", rerender=one_lease, needs=None)
+def revoke(req: PortalRequest, lease_id: str) -> str:
     """Ask for the end of a lease; its page shows when the backend has confirmed it."""
-
-    def do(viewer: Viewer) -> Response:
-        with viewer.parts.database.transaction() as tx:
-            holdings.revoke_lease(tx, viewer.caller, lease_id, sent.get("reason", ""), clock(tx))
-        return go(f"/leases/{lease_id}")
-
-    return act(viewer, sent, do, lambda setback: _page(setback, lease_id))
+    holdings.revoke_lease(req.tx, req.caller, lease_id, req.field("reason"), req.now)
+    return f"/leases/{lease_id}"
 
 
 def bar(lease: LeaseFull, now: datetime) -> dict[str, int]:
@@ -168,47 +138,6 @@ def bar(lease: LeaseFull, now: datetime) -> dict[str, int]:
     until = min(now, lease.ended_at or lease.ending_since or now)
     spent = min(1.0, max(0.0, (until - lease.created_at).total_seconds() / whole))
     return {"width": _BAR_WIDTH, "spent": round(spent * _BAR_WIDTH)}
-
-
-def _by_hand(viewer: Viewer, tx: Transaction, leases: Sequence[Lease]) -> dict[str, str]:
-    """What an operator would type, by lease id, for each that its backend does not let go of."""
-    failing = [lease for lease in leases if lease.state == "revoke_failed"]
-    if not failing:
-        return {}
-    wanted = select(Slice.id, Slice.binding).where(Slice.id.in_({lease.slice_id for lease in failing}))
-    bindings: dict[str, dict[str, Any]] = dict(tx.execute(wanted).all())
-    return {
-        lease.id: kinds[lease.kind].by_hand(sweeping.to_end(viewer.parts, lease, bindings[lease.slice_id], viewer.now))
-        for lease in failing
-    }
-
-
-def _page(setback: Setback, lease_id: str, refused: Any = None) -> HTMLResponse:
-    viewer = setback.viewer
-    return render(
-        "lease.html",
-        viewer=viewer,
-        status=403 if refused else setback.status if setback.trouble or setback.panel else 200,
-        trouble=setback.trouble,
-        panel=setback.panel,
-        refused=refused,
-        confirming=setback.panel is not None,
-        **_looked_at(viewer, lease_id),
-    )
-
-
-def _looked_at(viewer: Viewer, lease_id: str) -> dict[str, Any]:
-    with viewer.parts.database.transaction() as tx:
-        found = holdings.lease(tx, viewer.caller, lease_id)
-        lease = lease_full(tx, viewer.caller, found)
-        happened = _happened(tx, lease, of_lease(tx, viewer.caller, found))
-    return {
-        "lease": lease,
-        "live": lease.state in LIVE_STATES,
-        "may_renew": viewer.caller.subject == lease.holder and kinds[lease.kind].renewable,
-        "bar": bar(lease, viewer.now),
-        "happened": happened,
-    }
 
 
 def _happened(tx: Transaction, lease: LeaseFull, events: Sequence[Told]) -> list[Happening]:

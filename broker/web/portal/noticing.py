@@ -2,83 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from zoneinfo import available_timezones
 
 from fastapi import APIRouter
-from fastapi.responses import HTMLResponse
-from starlette.responses import Response
 
-from broker.base.database import now as clock
 from broker.base.errors import Invalid
 from broker.base.ids import is_id
-from broker.base.paging import Window
 from broker.notices import choices
-from broker.web.portal.acting import Setback, act, go
-from broker.web.portal.pages import render
-from broker.web.portal.viewer import MemberNow, Sent, Viewer
+from broker.web.portal.forms import Context, PortalRequest, form, page
 
 router = APIRouter()
 _ZONES = sorted(name for name in available_timezones() if "/" in name and not name.startswith(("Etc/", "posix/")))
 _PAGE = 30
 
 
-@router.get("/notices")
-def notices(viewer: MemberNow, cursor: str | None = None) -> HTMLResponse:
+@page(router, "/notices", template="notices/list.html")
+def notices(req: PortalRequest) -> Context:
     """What the person was told, newest first."""
-    with viewer.parts.database.transaction() as tx:
-        found = choices.list_notices(tx, viewer.caller, Window(cursor, _PAGE))
-        unread = choices.unread(tx, viewer.caller.id)
-    return render("notices/list.html", viewer=viewer, page=found, unread=unread)
+    found = choices.list_notices(req.tx, req.caller, req.window(_PAGE))
+    return {"page": found, "unread": choices.unread(req.tx, req.caller.id)}
 
 
-@router.post("/notices/read")
-def read_notices(viewer: MemberNow, sent: Sent) -> Response:
+@form(router, "/notices/read", rerender=notices, needs=None)
+def read_notices(req: PortalRequest) -> str:
     """Mark as read what the page showed, and all before."""
-    up_to = sent.get("up_to", "")
-    if not is_id(up_to):
+    if not is_id(req.field("up_to")):
         raise Invalid("This form does not name a notice.", advice="Reload the page and send it again.")
-    with viewer.parts.database.transaction() as tx:
-        choices.mark_read(tx, viewer.caller, clock(tx), up_to=up_to)
-    return go("/notices")
+    choices.mark_read(req.tx, req.caller, req.now, up_to=req.field("up_to"))
+    return "/notices"
 
 
-@router.get("/security/notices")
-def notice_choices(viewer: MemberNow, saved: str | None = None) -> HTMLResponse:
+@page(router, "/security/notices", template="notices/choices.html")
+def notice_choices(req: PortalRequest) -> Context:
     """Which of them are mailed, and when."""
-    return _choices(Setback(viewer), {}, saved=saved is not None)
+    return {
+        "held": choices.preferences(req.tx, req.caller),
+        "mails": req.parts.settings.smtp_host is not None,
+        "zones": _ZONES,
+        "saved": bool(req.asked("saved")),
+    }
 
 
-@router.post("/security/notices")
-def choose(viewer: MemberNow, sent: Sent) -> Response:
+@form(router, "/security/notices", rerender=notice_choices, needs=None)
+def choose(req: PortalRequest) -> str:
     """Keep what was chosen."""
-
-    def do(viewer: Viewer) -> Response:
-        wanted = {name.removeprefix("topic-"): value for name, value in sent.items() if name.startswith("topic-")}
-        hour = sent.get("digest_hour", "")
-        if not (hour.isascii() and hour.isdigit() and len(hour) <= 2):
-            raise Invalid("Choose an hour.", field="/digest_hour")
-        with viewer.parts.database.transaction() as tx:
-            choices.set_preferences(
-                tx, viewer.caller, wanted, clock(tx), hour=int(hour), zone=sent.get("digest_zone", "").strip()
-            )
-        return go("/security/notices?saved=yes")
-
-    return act(viewer, sent, do, lambda back: _choices(back, sent))
-
-
-def _choices(back: Setback, sent: Mapping[str, str], *, saved: bool = False) -> HTMLResponse:
-    viewer = back.viewer
-    with viewer.parts.database.transaction() as tx:
-        held = choices.preferences(tx, viewer.caller)
-    return render(
-        "notices/choices.html",
-        status=back.status if back.trouble else 200,
-        viewer=viewer,
-        held=held,
-        mails=viewer.parts.settings.smtp_host is not None,
-        zones=_ZONES,
-        filled=sent,
-        saved=saved,
-        trouble=back.trouble,
-    )
+    wanted = {name: req.field(f"topic-{name}") for name in req.ticked("topic-")}
+    hour, zone = req.field("digest_hour"), req.field("digest_zone").strip()
+    if not (hour.isascii() and hour.isdigit() and len(hour) <= 2):
+        raise Invalid("Choose an hour.", field="/digest_hour")
+    choices.set_preferences(req.tx, req.caller, wanted, req.now, hour=int(hour), zone=zone)
+    return "/security/notices?saved=yes"

@@ -43,11 +43,10 @@ _WEB = Path(__file__).parents[1]
 
 
 def render(template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
-    """A page. `viewer` is None in the context where nobody is signed in."""
-    context.setdefault("viewer", None)
-    context.setdefault("trouble", None)
-    context.setdefault("panel", None)
-    return HTMLResponse(_pages.get_template(template).render(context), status)
+    """A page. `viewer` is None in the context where nobody is signed in; every macro is there."""
+    context = {"viewer": None, "trouble": None, "panel": None, "sent_to": "", "filled": {}, **context}
+    macros = _pages.get_template("macros.html").make_module(context)
+    return HTMLResponse(_pages.get_template(template).render({**vars(macros), **context}), status)
 
 
 def iso(at: datetime) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from broker.base.database import Transaction
 from broker.registry import proposals
 from broker.registry.naming import names_of
-from broker.web.portal.viewer import Viewer
+from broker.web.portal.forms import Context, PortalRequest
 
 ACTS = {
     "bind_source": "Add a sign-in source",
@@ -23,8 +21,8 @@ ACTS = {
 }
 
 
-def waiting_acts(tx: Transaction, viewer: Viewer, subjects: Sequence[str]) -> dict[str, Any]:
+def waiting_acts(req: PortalRequest, subjects: Sequence[str]) -> Context:
     """What `parts/waiting_acts.html` shows."""
-    found = proposals.waiting_on(tx, subjects, viewer.now)
+    found = proposals.waiting_on(req.tx, subjects, req.viewer.now)
     people = {text for item in found for text in (item.proposed_by, item.details.get("person")) if text}
-    return {"proposed": found, "proposer": names_of(tx, people), "proposed_acts": ACTS}
+    return {"proposed": found, "proposer": names_of(req.tx, people), "proposed_acts": ACTS}

@@ -7,17 +7,16 @@ ask to send the form again, or show an error of the browser's.
 from __future__ import annotations
 
 from fastapi import APIRouter
-from fastapi.responses import HTMLResponse
 
 from broker.base.ids import is_id
 from broker.identity.login import safe_path
-from broker.web.portal.pages import render
-from broker.web.portal.viewer import MemberNow
+from broker.web.portal.forms import Context, PortalRequest, page
 
 router = APIRouter()
 
 
-@router.get("/already-shown")
-def already_shown(viewer: MemberNow, again: str = "/", lease: str = "") -> HTMLResponse:
+@page(router, "/already-shown", template="already_shown.html")
+def already_shown(req: PortalRequest) -> Context:
     """What was here was shown once; a credential's lease can be looked at, and revoked, all the same."""
-    return render("already_shown.html", viewer=viewer, again=safe_path(again), lease=lease if is_id(lease) else "")
+    lease = req.asked("lease")
+    return {"again": safe_path(req.asked("again") or "/"), "lease": lease if is_id(lease) else ""}

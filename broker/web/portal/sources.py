@@ -6,123 +6,77 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from fastapi import APIRouter
-from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
-from broker.base.database import now as clock
-from broker.base.errors import Forbidden, Invalid
-from broker.base.paging import Window
-from broker.identity import sources
+from broker.base.errors import Invalid, NotFound
+from broker.identity import source_failures, sources
+from broker.identity.permissions import require_admin
 from broker.identity.sources import SOURCES
-from broker.registry import vendors
-from broker.web.api.sources import (
-    Checked,
-    MfaBody,
-    SourceBody,
-    check_source,
-    propose_source,
-    propose_trust_mfa,
-    sources_shown,
-)
-from broker.web.api.verbs import At
-from broker.web.portal.acting import Setback, act, fresh, go
-from broker.web.portal.pages import render
-from broker.web.portal.viewer import MemberNow, Sent, Viewer
+from broker.registry import source_proposals, vendors
+from broker.web.api.sources import MfaBody, SourceBody
+from broker.web.portal.forms import Context, PortalRequest, form, page
+from broker.web.proposed import lifetime_of
 
 router = APIRouter()
-_MOST_VENDORS = 500
 Body = TypeVar("Body", bound=BaseModel)
 
 
-@router.get("/sources")
-def all_sources(viewer: MemberNow, cursor: str | None = None) -> HTMLResponse:
+@page(router, "/sources", template="registry/sources.html")
+def all_sources(req: PortalRequest) -> Context:
     """Sign-in sources, newest first, with the link their people open."""
-    return _sources_page(Setback(viewer), cursor, {})
+    window = req.window()
+    found = SOURCES.page(req.tx, req.caller, window)
+    return {
+        "page": found,
+        "cursor": window.cursor,
+        "failures": source_failures.last_failures(req.tx, [item.id for item in found.items]),
+        "links": {item.id: sources.sign_in_link(req.parts.settings, item.id) for item in found.items},
+        "checked": None,
+    }
 
 
-@router.get("/sources/new")
-def new_source(viewer: MemberNow, vendor: str = "") -> HTMLResponse:
+@page(router, "/sources/new", template="registry/new_source.html")
+def new_source(req: PortalRequest) -> Context:
     """The form that proposes a source."""
-    return _new_source(Setback(viewer), {"vendor": vendor})
-
-
-@router.post("/sources/new")
-def add_source(viewer: MemberNow, sent: Sent) -> Response:
-    """Propose a source; a second admin binds it."""
-
-    def do(viewer: Viewer) -> Response:
-        said = {name: sent[name] for name in ("name", "issuer", "client_id") if name in sent}
-        optional = {name: sent[name] for name in ("client_secret", "vendor") if sent.get(name)}
-        lists = {
-            "required_claims": _claims(sent.get("required_claims", "")),
-            "other_audiences": sent.get("other_audiences", "").split(),
-        }
-        body = _body(SourceBody, {**said, **optional, **lists})
-        return go(f"/proposals/{propose_source(body, viewer.caller, viewer.parts).id}")
-
-    return act(viewer, sent, do, lambda back: _new_source(back, sent), needs=fresh)
-
-
-@router.post("/sources/{source_id}/check")
-def try_source(source_id: str, viewer: MemberNow, sent: Sent) -> Response:
-    """Try a source; the page says what was found."""
-
-    def do(viewer: Viewer) -> Response:
-        found = check_source(source_id, viewer.caller, viewer.parts)
-        return _sources_page(Setback(viewer), sent.get("cursor") or None, {}, found)
-
-    filled = {**sent, "source": source_id, "what": "check"}
-    return act(viewer, sent, do, lambda back: _sources_page(back, sent.get("cursor") or None, filled))
-
-
-@router.post("/sources/{source_id}/{what}")
-def change_source(source_id: str, what: str, viewer: MemberNow, sent: Sent) -> Response:
-    """Propose to count a source's own second factor, or close the source at once."""
-
-    def do(viewer: Viewer) -> Response:
-        if what == "trust-mfa":
-            body = _body(MfaBody, {"values": sent.get("values", "").split()})
-            with viewer.parts.database.transaction() as tx:
-                waiting = propose_trust_mfa(At(viewer.parts, viewer.caller, tx), source_id, body)
-            return go(f"/proposals/{waiting.id}")
-        if what != "disable":
-            raise Invalid("There is no such action here.")
-        with viewer.parts.database.transaction() as tx:
-            sources.disable(tx, viewer.caller, source_id, clock(tx))
-        return go("/sources")
-
-    filled = {**sent, "source": source_id, "what": what}
-    return act(viewer, sent, do, lambda back: _sources_page(back, sent.get("cursor") or None, filled), needs=fresh)
-
-
-def _sources_page(
-    setback: Setback, cursor: str | None, filled: Mapping[str, str], checked: Checked | None = None
-) -> HTMLResponse:
-    viewer = setback.viewer
-    with viewer.parts.database.transaction() as tx:
-        found = SOURCES.page(tx, viewer.caller, Window(cursor))
-        shown = sources_shown(At(viewer.parts, viewer.caller, tx), found.items)
-    return _page(
-        "registry/sources.html", setback, page=found, sources=shown, cursor=cursor, filled=filled, checked=checked
-    )
-
-
-def _new_source(setback: Setback, filled: Mapping[str, str]) -> HTMLResponse:
-    viewer = setback.viewer
-    if not viewer.caller.is_admin:
-        raise Forbidden("Only an admin can propose this.", advice="Ask an admin of the organisation.")
-    with viewer.parts.database.transaction() as tx:
-        found = vendors.VENDORS.page(tx, viewer.caller, Window(limit=_MOST_VENDORS)).items
-    choices = [("", "The organisation"), *((item.id, item.name) for item in found)]
+    require_admin(req.caller)
     # A secret is never sent back into a page.
-    shown = {name: value for name, value in filled.items() if name != "client_secret"}
-    return _page("registry/new_source.html", setback, filled=shown, vendors=choices)
+    filled = {name: value for name, value in req.prefilled("vendor").items() if name != "client_secret"}
+    return {"vendors": [("", "The organisation"), *vendors.choices(req.tx)], "filled": filled}
 
 
-def _page(template: str, setback: Setback, **shown: object) -> HTMLResponse:
-    status = setback.status if setback.trouble or setback.panel else 200
-    return render(template, viewer=setback.viewer, status=status, trouble=setback.trouble, panel=setback.panel, **shown)
+@form(router, "/sources/new", rerender=new_source)
+def add_source(req: PortalRequest) -> str:
+    """Propose a source; a second admin binds it."""
+    said = {name: req.sent[name] for name in ("name", "issuer", "client_id") if name in req.sent}
+    optional = {name: req.sent[name] for name in ("client_secret", "vendor") if req.field(name)}
+    lists = {
+        "required_claims": _claims(req.field("required_claims")),
+        "other_audiences": req.field("other_audiences").split(),
+    }
+    body = _body(SourceBody, {**said, **optional, **lists})
+    return f"/proposals/{source_proposals.propose_source(req.parts, req.caller, body.new()).id}"
+
+
+@form(router, "/sources/{source_id}/check", rerender=all_sources, needs=None)
+def try_source(req: PortalRequest, source_id: str) -> Response:
+    """Try a source; the page says what was found."""
+    checked = source_proposals.check_source(req.parts, req.caller, source_id)
+    return all_sources.answer(req.viewer, req.sent, checked=(source_id, checked))
+
+
+@form(router, "/sources/{source_id}/{what}", rerender=all_sources)
+def change_source(req: PortalRequest, source_id: str, what: str) -> str:
+    """Propose to count a source's own second factor, or close the source at once."""
+    if what == "trust-mfa":
+        values = _body(MfaBody, {"values": req.field("values").split()}).values
+        lifetime = lifetime_of(req.parts)
+        made = source_proposals.propose_trust_mfa(req.tx, req.caller, source_id, values, req.now, lifetime=lifetime)
+        return f"/proposals/{made.id}"
+    if what != "disable":
+        raise NotFound("There is no such action here.")
+    sources.disable(req.tx, req.caller, source_id, req.now)
+    return "/sources"
 
 
 def _claims(text: str) -> dict[str, str]:

@@ -9,7 +9,6 @@ from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import Depends
-from sqlalchemy import exists, select
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.routing import Match
@@ -18,16 +17,24 @@ from broker.base.errors import Forbidden, Invalid
 from broker.identity.caller import Caller
 from broker.identity.callers import Found
 from broker.identity.factors import Proof
-from broker.identity.http import check_own_form, find_caller
+from broker.identity.http import check_own_form, find_session
 from broker.identity.login import safe_path
 from broker.identity.nouns import declared
-from broker.identity.permissions import leases_seen, sees_everything
-from broker.models import Dataset, Delivery, Lease, PolicyInForce
+from broker.identity.permissions import sees_everything
+from broker.notices.attention import Attention, attention
 from broker.runtime.parts import Parts
 from broker.web.portal.pages import duration
 
 # A table has up to 1,600 columns, each a box to tick.
 _MOST_FIELDS = 1800
+_OF_AUDITORS = ("/events", "/access-at", "/suspensions")
+# What is not among them comes last.
+_ORDER = (
+    *("/", "/datasets", "/requests", "/queue", "/leases", "/notices", "/people", "/vendors", "/proposals", "/grants"),
+    *("/why", "/teams", "/services", "/sources", "/policy", *_OF_AUDITORS, "/installation", "/settings/notices"),
+)
+# More would push a page's beginning down on a small screen; the rest is one press away.
+MOST_PLACES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +47,6 @@ class Place:
     exact: bool
 
 
-_OF_AUDITORS = ("/events", "/access-at", "/suspensions")
-# What is not among them comes last.
-_ORDER = (
-    *("/", "/datasets", "/requests", "/queue", "/leases", "/notices", "/people", "/vendors", "/proposals", "/grants"),
-    *("/why", "/teams", "/services", "/sources", "/policy", *_OF_AUDITORS, "/installation", "/settings/notices"),
-)
 # More would push a page's beginning down on a small screen; the rest is one press away.
 MOST_PLACES = 8
 
@@ -54,18 +55,13 @@ MOST_PLACES = 8
 class Viewer:
     """The signed-in person behind a page.
 
-    `alarm`: a lease they may see could not be ended yet. `closed`: the whole installation is closed.
-    `unread`: there are notices they have not marked as read. `owns`: a dataset is theirs.
     `proof`: of the second factor that came with this form.
     """
 
     request: Request
     parts: Parts
     found: Found
-    alarm: bool
-    closed: bool = False
-    unread: bool = False
-    owns: bool = False
+    attention: Attention
     proof: Proof | None = None
 
     @property
@@ -103,10 +99,10 @@ class Viewer:
             return []
         here, caller = self.request.url.path, self.caller
         places = {f"/{noun.plural}": noun.menu.title for noun in declared() if noun.menu and noun.menu.for_(caller)}
-        places |= {"/": "Home", "/notices": "Notices (unread)" if self.unread else "Notices"}
+        places |= {"/": "Home", "/notices": "Notices (unread)" if self.attention.unread else "Notices"}
         if self.inside:
             places |= {"/queue": "Queue", "/why": "Explain a decision"}
-        if self.owns:
+        if self.attention.owns:
             places["/proposals"] = "Proposals"
         if sees_everything(caller):
             places |= {"/policy": "Policy", "/events": "Events", "/access-at": "Past access"}
@@ -154,17 +150,10 @@ def anybody(request: Request) -> Viewer:
         NotSignedIn: nobody.
         Forbidden: the page was asked for with an API token.
     """
-    found = find_caller(request)
-    if found.caller.how != "session":
-        raise Forbidden("Pages are for browsers.", advice="Programs use the API under /api/v1.")
+    found = find_session(request)
     parts: Parts = request.app.state.parts
     with parts.database.transaction() as tx:
-        failed = exists().where(Lease.state == "revoke_failed", leases_seen(found.caller))
-        closed = exists().where(PolicyInForce.closed_at.is_not(None))
-        unread = exists().where(Delivery.person_id == found.caller.id, Delivery.read_at.is_(None))
-        owns = exists().where(Dataset.owner_id == found.caller.id, Dataset.status != "retired")
-        alarm, shut, untold, own = tx.execute(select(failed, closed, unread, owns)).one()
-    return Viewer(request, parts, found, bool(alarm), bool(shut), bool(untold), bool(own))
+        return Viewer(request, parts, found, attention(tx, found.caller))
 
 
 class Waiting(Forbidden):

@@ -32,7 +32,7 @@ from broker.web.problems import status_of
 FRESH_SECONDS = 900
 _SHOWN_IN_PLACE = (Invalid, Conflict, Forbidden, NotFound, TooMany, BackendDown)
 _MOST_ANSWER = 16 * 1024
-Needs = Callable[["Viewer"], int | None]
+Needs = Callable[["Viewer", Mapping[str, str]], int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True)
-class Setback:
+class FormFailure:
     """What is shown when a form was not done: an error, or the question for a second factor."""
 
     viewer: Viewer
@@ -77,11 +77,11 @@ class Setback:
         return found.status if found else 401
 
 
-def act(
+def submit(
     viewer: Viewer,
     sent: Mapping[str, str],
     do: Callable[[Viewer], Response],
-    again: Callable[[Setback], Response],
+    rerender: Callable[[FormFailure], Response],
     *,
     needs: Needs | None = None,
 ) -> Response:
@@ -92,38 +92,38 @@ def act(
     Args:
         sent: the form's fields.
         do: does it.
-        again: renders the form's page with the setback.
+        rerender: answers with the form's page and the failure.
         needs: how fresh a second factor, in seconds, the act still lacks; None: it lacks none.
     """
     proven = False
     try:
-        missing = needs(viewer) if needs else None
+        missing = needs(viewer, sent) if needs else None
         if missing is not None:
             if not _answered(sent):
-                return again(Setback(viewer, panel=asked(viewer, missing)))
+                return rerender(FormFailure(viewer, panel=asked(viewer, missing)))
             viewer = _proven(viewer, sent)
             proven = True
         answer = do(viewer)
     except FactorNotProven as error:
         lacking = FRESH_SECONDS if missing is None else missing
-        return again(Setback(viewer, panel=asked(viewer, lacking, sent, error.trouble)))
+        return rerender(FormFailure(viewer, panel=asked(viewer, lacking, sent, error.trouble)))
     except FactorNeeded as error:
-        answer = again(Setback(viewer, panel=asked(viewer, error.max_age)))
+        answer = rerender(FormFailure(viewer, panel=asked(viewer, error.max_age)))
     except _SHOWN_IN_PLACE as error:
-        answer = again(Setback(viewer, trouble=trouble_of(error)))
+        answer = rerender(FormFailure(viewer, trouble=trouble_of(error)))
     if proven:
         renew_session(viewer.request, answer)
     return answer
 
 
-def fresh(viewer: Viewer) -> int | None:
-    """What acts lack that open something or close much: see `act`."""
+def fresh(viewer: Viewer, _sent: Mapping[str, str]) -> int | None:
+    """What acts lack that open something or close much: see `submit`."""
     at = viewer.caller.factor_at
     stale = at is None or (viewer.now - at).total_seconds() > FRESH_SECONDS
     return FRESH_SECONDS if stale else None
 
 
-def with_this_form(_viewer: Viewer) -> int | None:
+def with_this_form(_viewer: Viewer, _sent: Mapping[str, str]) -> int | None:
     """What changing one's own factors lacks: one of them with this very form, however fresh the session is."""
     return 0
 

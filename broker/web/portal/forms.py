@@ -1,0 +1,197 @@
+"""Pages and forms: what a page shows and what a form does, each said in one short function.
+
+A page's function gathers what its template shows. A form's function does what was asked, in one transaction, and says
+where to go then. If it was not done, the form's page is shown again with every field as it was sent, and the error
+beside its field or the question for a second factor in its form (`broker.web.portal.submitting`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import datetime
+from functools import cached_property
+from types import TracebackType
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from broker.base.database import Transaction
+from broker.base.database import now as clock
+from broker.base.paging import DEFAULT_LIMIT, Window
+from broker.identity.caller import Caller
+from broker.runtime.parts import Parts
+from broker.web.portal.pages import render
+from broker.web.portal.submitting import FormFailure, Needs, asked, fresh, go, submit
+from broker.web.portal.viewer import MemberNow, Sent, Viewer
+
+Context = dict[str, Any]
+_NOTHING: Mapping[str, str] = {}
+
+
+class PortalRequest:
+    """What a page or a form works with: who asks, one transaction, and what was sent.
+
+    `sent`: the form's fields; empty where a page is opened. `failure`: why the page is shown again.
+    """
+
+    def __init__(self, viewer: Viewer, sent: Mapping[str, str] = _NOTHING, failure: FormFailure | None = None) -> None:
+        self.viewer = viewer
+        self.sent = sent
+        self.failure = failure
+        self._open = ExitStack()
+
+    def __enter__(self) -> PortalRequest:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+
+    @cached_property
+    def tx(self) -> Transaction:
+        """The transaction of the whole page or form, begun when first asked for and committed at its end."""
+        return self._open.enter_context(self.parts.database.transaction())
+
+    @cached_property
+    def now(self) -> datetime:
+        """PostgreSQL's clock in that transaction."""
+        return clock(self.tx)
+
+    @property
+    def caller(self) -> Caller:
+        """The person, as this session proved them."""
+        return self.viewer.caller
+
+    @property
+    def parts(self) -> Parts:
+        """What this replica works with."""
+        return self.viewer.parts
+
+    def field(self, name: str) -> str:
+        """A field of the form; empty if it was not sent."""
+        return self.sent.get(name, "")
+
+    def ticked(self, prefix: str) -> list[str]:
+        """What was ticked of boxes that are called alike."""
+        return [name.removeprefix(prefix) for name in self.sent if name.startswith(prefix)]
+
+    def asked(self, name: str) -> str:
+        """What the page's address asks for; empty if it does not."""
+        return self.viewer.request.query_params.get(name, "").strip()
+
+    def prefilled(self, *names: str) -> Mapping[str, str]:
+        """The form as it was sent; where its page is just opened, these fields as the address gives them."""
+        return self.sent or {name: self.asked(name)[:64] for name in names}
+
+    def window(self, limit: int = DEFAULT_LIMIT, *, oldest_first: bool = False) -> Window:
+        """Which part of a list is asked for."""
+        return Window(self.sent.get("cursor") or self.viewer.request.query_params.get("cursor"), limit, oldest_first)
+
+
+class PortalPage:
+    """A template, and the function that gathers what it shows, or leads elsewhere."""
+
+    def __init__(self, template: str, gather: Callable[..., Context | Response]) -> None:
+        self._template = template
+        self.gather = gather
+        self._named = list(inspect.signature(gather).parameters)[1:]
+
+    def answer(
+        self, viewer: Viewer, sent: Mapping[str, str] = _NOTHING, failure: FormFailure | None = None, **more: Any
+    ) -> Response:
+        """Render the page.
+
+        Args:
+            failure: why a form of this page was not done; its fields are `sent`.
+            more: what else the template shows, put before what the page itself gathers.
+        """
+        path = viewer.request.path_params
+        with PortalRequest(viewer, sent, failure) as req:
+            shown = self.gather(req, **{name: path[name] for name in self._named})
+        if isinstance(shown, Response):
+            return shown
+        context = _of_failure(viewer, failure) | {"filled": sent} | shown | more
+        if context["panel"] is None and (seconds := context.get("ahead")) is not None:
+            # Asked for with the page itself, after its transaction: a passkey's question has one of its own.
+            context["panel"] = replace(asked(viewer, seconds), interrupts=False)
+        if context["panel"] and context.get("why"):
+            context["panel"] = replace(context["panel"], why=context["why"])
+        if failure is None and context["trouble"]:
+            context.setdefault("status", context["trouble"].status)
+        return render(self._template, viewer=viewer, **context)
+
+
+def _of_failure(viewer: Viewer, failure: FormFailure | None) -> Context:
+    if failure is None:
+        return {"trouble": None, "panel": None, "sent_to": ""}
+    return {
+        "trouble": failure.trouble,
+        "panel": failure.panel,
+        "status": failure.status,
+        # Of several forms on a page, the one that was sent.
+        "sent_to": viewer.request.url.path,
+    }
+
+
+def page(
+    router: APIRouter, *paths: str, template: str, live: tuple[str, str] | None = None
+) -> Callable[[Callable[..., Context | Response]], PortalPage]:
+    """Declare a page: what it shows, given a `PortalRequest` and the parts of its path by name.
+
+    What it shows may hold `ahead`, how fresh a second factor its form asks for at once, and `why`, the words for that.
+
+    Args:
+        live: the address and the template of the part of it that the script keeps current.
+    """
+
+    def declare(gather: Callable[..., Context | Response]) -> PortalPage:
+        made = PortalPage(template, gather)
+        for path in paths:
+            _serve(router, path, made, gather.__name__)
+        if live:
+            _serve(router, live[0], PortalPage(live[1], gather), f"live_{gather.__name__}")
+        return made
+
+    return declare
+
+
+def _serve(router: APIRouter, path: str, made: PortalPage, name: str) -> None:
+    def show(viewer: MemberNow) -> Response:
+        return made.answer(viewer)
+
+    router.get(path, name=name)(show)
+
+
+def form(
+    router: APIRouter, *paths: str, rerender: PortalPage, needs: Needs | None = fresh
+) -> Callable[[Callable[..., str | Response]], Callable[..., str | Response]]:
+    """Declare a form: what it does, given a `PortalRequest` and the parts of its path by name.
+
+    It answers with the address to go to, or with a page that is shown once.
+
+    Args:
+        rerender: the page to show again if it was not done.
+        needs: how fresh a second factor it lacks; None if it takes none.
+    """
+
+    def declare(do: Callable[..., str | Response]) -> Callable[..., str | Response]:
+        def endpoint(viewer: MemberNow, sent: Sent) -> Response:
+            def done(viewer: Viewer) -> Response:
+                with PortalRequest(viewer, sent) as req:
+                    answer = do(req, **viewer.request.path_params)
+                return go(answer) if isinstance(answer, str) else answer
+
+            return submit(
+                viewer, sent, done, lambda failure: rerender.answer(failure.viewer, sent, failure), needs=needs
+            )
+
+        for path in paths:
+            router.post(path, name=do.__name__)(endpoint)
+        return do
+
+    return declare

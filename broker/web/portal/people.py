@@ -1,0 +1,134 @@
+"""People, for admins and vendors' leads: who joined and waits, their roles, and the links by which people join."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from broker.base import words
+from broker.base.database import Transaction
+from broker.base.errors import NotFound
+from broker.base.paging import MOST, Window
+from broker.identity import invitations
+from broker.identity.caller import Caller
+from broker.identity.permissions import require_admin, require_looks_after_people
+from broker.models import PERSON_STATUSES
+from broker.registry import bulk_invitations, people, proposals, vendors
+from broker.registry.naming import names_of, told_apart
+from broker.suspensions.suspending import resume
+from broker.web.portal.forms import Context, PortalRequest, form, page
+from broker.web.portal.history import history
+from broker.web.portal.pages import render
+from broker.web.proposed import lifetime_of
+
+router = APIRouter()
+ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], object]] = {
+    "confirm": lambda tx, caller, person_id, _, now: bulk_invitations.confirm_person(tx, caller, person_id, now),
+    "refuse": people.refuse_joiner,
+    "resume": lambda tx, caller, person_id, reason, now: resume(tx, caller, "person", person_id, reason, now),
+}
+
+
+@page(router, "/people", template="admin/people.html")
+def all_people(req: PortalRequest) -> Context:
+    """People: first those who joined and wait for confirmation."""
+    require_looks_after_people(req.caller)
+    tx, window, vendor = req.tx, req.window(), req.asked("vendor")
+    status = req.asked("status") if req.asked("status") in PERSON_STATUSES else None
+    waits = people.PEOPLE.page(tx, req.caller, Window(limit=MOST), status="pending", vendor=vendor or None)
+    waiting = waits.items if status in (None, "pending") and window.cursor is None else []
+    found = people.PEOPLE.page(tx, req.caller, window, status=status, vendor=vendor or None)
+    known = [person for person in found.items if person.status != "pending"]
+    return {
+        "page": found,
+        "waiting": waiting,
+        "people": known,
+        "roles": people.roles_of(tx, [person.id for person in known]),
+        "vendors": names_of(tx, {person.vendor_id for person in [*waiting, *known] if person.vendor_id}),
+        "labels": invitations.labels(tx, [person.id for person in waiting]),
+        "asked": {"status": status or "", "vendor": vendor},
+        "choices": vendors.choices(tx) if req.caller.is_admin else [],
+    }
+
+
+@page(router, "/people/{person_id}", template="admin/person.html")
+def one_person(req: PortalRequest, person_id: str) -> Context:
+    """One person: who they are here, and what can be done about them."""
+    tx = req.tx
+    person = people.person(tx, req.caller, person_id)
+    return {
+        "person": person,
+        "roles": people.roles_of(tx, [person_id])[person_id],
+        "vendor": vendors.vendor(tx, req.caller, person.vendor_id) if person.vendor_id else None,
+        "label": invitations.labels(tx, [person_id]).get(person_id, ""),
+        "joins": bulk_invitations.team_to_join(tx, person_id) if person.status == "pending" else None,
+        "has_factor": invitations.has_factor(tx, person_id),
+        "others": proposals.other_admins(tx, req.caller.id, req.viewer.now),
+        "history": history(req, "person", person_id),
+    }
+
+
+@form(router, "/people/{person_id}/enrolment-link", rerender=one_person)
+def make_enrolment_link(req: PortalRequest, person_id: str) -> Response:
+    """A one-time link for somebody without a second factor; shown once."""
+    require_admin(req.caller)
+    person = people.person(req.tx, req.caller, person_id)
+    lifetime = req.parts.settings.invitation_lifetime
+    made, token = invitations.invite_to_enrol(req.tx, req.caller.subject, person_id, lifetime, req.now)
+    link, whom = invitations.enrol_link(req.parts, token), told_apart(person.id, person.name, person.email)
+    return render("admin/link.html", viewer=req.viewer, link=link, made=made, whom=whom, joining=False)
+
+
+@form(router, "/people/{person_id}/roles", rerender=one_person)
+def change_roles(req: PortalRequest, person_id: str) -> str:
+    """Take a role at once, or give one: a lead's at once, an admin's or auditor's once a second admin agrees."""
+    if taken := req.field("take"):
+        people.take_role(req.tx, req.caller, person_id, taken, req.now)
+        return f"/people/{person_id}"
+    lifetime = lifetime_of(req.parts)
+    waits = people.give_role(req.tx, req.caller, person_id, req.field("role"), req.now, lifetime=lifetime)
+    return "/proposals" if waits else f"/people/{person_id}"
+
+
+@form(router, "/people/{person_id}/{what}", rerender=one_person)
+def change_person(req: PortalRequest, person_id: str, what: str) -> str:
+    """Confirm, turn away or resume somebody."""
+    if what not in ACTS:
+        raise NotFound("There is no such action here.")
+    ACTS[what](req.tx, req.caller, person_id, req.field("reason"), req.now)
+    return f"/people/{person_id}"
+
+
+@page(router, "/invite", template="admin/invite.html")
+def invite_page(req: PortalRequest) -> Context:
+    """The form for inviting somebody to join."""
+    sources = invitations.source_choices(req.tx, req.caller)
+    without = vendors.without_source(req.tx) if req.caller.is_admin else []
+    return {"sources": sources, "without": without, "filled": req.prefilled("source")}
+
+
+@form(router, "/invite", rerender=invite_page)
+def invite(req: PortalRequest) -> Response:
+    """Make the link, shown once."""
+    label = words.name(req.field("label"), "/label", longest=200)
+    lifetime = req.parts.settings.invitation_lifetime
+    made, token = invitations.invite_to_join(req.tx, req.caller, req.field("source"), label, lifetime, req.now)
+    link = invitations.join_link(req.parts, token)
+    return render("admin/link.html", viewer=req.viewer, link=link, made=made, whom=label, joining=True)
+
+
+@page(router, "/invitations", template="admin/invitations.html")
+def unused_links(req: PortalRequest) -> Context:
+    """The joining links that nobody has used yet."""
+    found = invitations.list_unused(req.tx, req.caller, req.window(), req.viewer.now)
+    return {"page": found, "sources": names_of(req.tx, {item.source_id for item in found.items if item.source_id})}
+
+
+@form(router, "/invitations/{invitation_id}/end", rerender=unused_links, needs=None)
+def end_link(req: PortalRequest, invitation_id: str) -> str:
+    """Make a link worthless."""
+    invitations.end_unused(req.tx, req.caller, invitation_id, req.now)
+    return "/invitations"
