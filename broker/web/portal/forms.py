@@ -21,11 +21,13 @@ from starlette.responses import Response
 
 from broker.base.database import Transaction
 from broker.base.database import now as clock
-from broker.base.paging import DEFAULT_LIMIT, Window
+from broker.base.errors import Invalid
+from broker.base.paging import DEFAULT_LIMIT, Page, Window
 from broker.identity.caller import Caller
+from broker.identity.nouns import Noun, Record
 from broker.runtime.parts import Parts
 from broker.web.portal.pages import render
-from broker.web.portal.submitting import FormFailure, Needs, asked, fresh, go, submit
+from broker.web.portal.submitting import FormFailure, Needs, Trouble, asked, fresh, go, submit, trouble_of
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
 
 Context = dict[str, Any]
@@ -91,6 +93,16 @@ class PortalRequest:
     def window(self, limit: int = DEFAULT_LIMIT, *, oldest_first: bool = False) -> Window:
         """Which part of a list is asked for."""
         return Window(self.sent.get("cursor") or self.viewer.request.query_params.get("cursor"), limit, oldest_first)
+
+    def listed(
+        self, noun: Noun[Record], window: Window | None = None, **narrowed: Any
+    ) -> tuple[Page[Record], Trouble | None]:
+        """A page of a noun's list; an empty one, and what is wrong, where a filter in the address names nothing."""
+        try:
+            return noun.page(self.tx, self.caller, window or self.window(), **narrowed), None
+        except Invalid as error:
+            trouble = trouble_of(error)
+            return Page(items=[], next_cursor=None), replace(trouble, field=trouble.field.rpartition("/")[2])
 
 
 class PortalPage:

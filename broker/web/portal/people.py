@@ -38,11 +38,12 @@ def all_people(req: PortalRequest) -> Context:
     require_looks_after_people(req.caller)
     tx, window, vendor = req.tx, req.window(), req.asked("vendor")
     status = req.asked("status") if req.asked("status") in PERSON_STATUSES else None
-    waits = people.PEOPLE.page(tx, req.caller, Window(limit=MOST), status="pending", vendor=vendor or None)
+    waits, _ = req.listed(people.PEOPLE, Window(limit=MOST), status="pending", vendor=vendor or None)
     waiting = waits.items if status in (None, "pending") and window.cursor is None else []
-    found = people.PEOPLE.page(tx, req.caller, window, status=status, vendor=vendor or None)
+    found, trouble = req.listed(people.PEOPLE, status=status, vendor=vendor or None)
     known = [person for person in found.items if person.status != "pending"]
     return {
+        "trouble": trouble,
         "page": found,
         "waiting": waiting,
         "people": known,

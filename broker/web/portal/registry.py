@@ -23,8 +23,13 @@ def all_teams(req: PortalRequest) -> Context:
     """Teams, newest first."""
     require_looks_after_people(req.caller)
     vendor = req.asked("vendor")
-    found = teams.TEAMS.page(req.tx, req.caller, req.window(), vendor=vendor or None)
-    return {"page": found, "vendors": names_of(req.tx, {team.vendor_id for team in found.items}), "vendor": vendor}
+    found, trouble = req.listed(teams.TEAMS, vendor=vendor or None)
+    return {
+        "page": found,
+        "trouble": trouble,
+        "vendors": names_of(req.tx, {team.vendor_id for team in found.items}),
+        "vendor": vendor,
+    }
 
 
 @page(router, "/teams/new", template="registry/new_team.html")
