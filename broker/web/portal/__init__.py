@@ -2,71 +2,24 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from importlib import import_module
+from pkgutil import iter_modules
 
-from broker.web.portal import (
-    access,
-    asking,
-    auditing,
-    authorizing,
-    channels,
-    confirming_elsewhere,
-    credentials,
-    datasets,
-    deciding,
-    describing,
-    grants,
-    home,
-    importing,
-    installation,
-    leases,
-    noticing,
-    offboarding,
-    people,
-    placing,
-    registry,
-    reviewing,
-    searching,
-    security,
-    shown_once,
-    slices,
-    sources,
-    suspending,
-    vendors,
-)
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 
-router = APIRouter(include_in_schema=False)
-for _module in (
-    home,
-    shown_once,
-    security,
-    authorizing,
-    confirming_elsewhere,
-    # Before a dataset's own page: `/datasets/new` is no dataset.
-    describing,
-    placing,
-    slices,
-    datasets,
-    asking,
-    reviewing,
-    searching,
-    # Before `/people/{person_id}` and `/grants/{grant_id}`, which would take `import` for one.
-    importing,
-    credentials,
-    grants,
-    leases,
-    suspending,
-    auditing,
-    access,
-    registry,
-    sources,
-    # Before `/people/{person_id}/{what}` and its like.
-    offboarding,
-    people,
-    vendors,
-    installation,
-    deciding,
-    noticing,
-    channels,
-):
-    router.include_router(_module.router)
+from broker.web.portal.forms import router
+
+__all__ = ["router"]
+
+for _module in iter_modules(__path__, f"{__name__}."):
+    import_module(_module.name)
+
+
+def _named_last(route: BaseRoute) -> list[bool]:
+    """Words before names, part by part: `/datasets/new` is no dataset, and `/people/import` nobody."""
+    assert isinstance(route, APIRoute)  # pages and forms are nothing else
+    return [part.startswith("{") for part in route.path.split("/")]
+
+
+router.routes.sort(key=_named_last)

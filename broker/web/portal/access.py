@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from broker.base.errors import Forbidden, Invalid, NotFound
 from broker.gate import explain
 from broker.gate.facts import Ask
@@ -16,12 +14,11 @@ from broker.registry.naming import LONGEST, names_seen, person_meant
 from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.submitting import trouble_of
 
-router = APIRouter()
 _OFFERABLE = tuple(status for status in VENDOR_STATUSES if status != "offboarded")
 _FIELDS = ("dataset", "person", "slice", "kind", "action")
 
 
-@page(router, "/datasets/{slug}/who", template="owner/who.html")
+@page("/datasets/{slug}/who", template="owner/who.html")
 def who(req: PortalRequest, slug: str) -> Context:
     """Who may reach a dataset now, and to whom it is offered."""
     found = dataset(req.tx, req.caller, slug)
@@ -36,7 +33,7 @@ def who(req: PortalRequest, slug: str) -> Context:
     }
 
 
-@form(router, "/datasets/{slug}/offers", rerender=who)
+@form("/datasets/{slug}/offers", rerender=who)
 def offer(req: PortalRequest, slug: str) -> str:
     """Show a dataset to a vendor, or take it out of its sight."""
     if withdrawn := req.field("withdraw"):
@@ -46,7 +43,7 @@ def offer(req: PortalRequest, slug: str) -> str:
     return f"/datasets/{slug}/who"
 
 
-@page(router, "/why", template="owner/why.html")
+@page("/why", template="owner/why.html")
 def why(req: PortalRequest) -> Context:
     """What the gate would say to somebody now, by which rule, and who can change it. Issues nothing."""
     asked = {name: req.asked(name)[:LONGEST] for name in _FIELDS}

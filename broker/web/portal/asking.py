@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fastapi import APIRouter
-
 from broker.base.errors import Invalid
 from broker.base.paging import MOST, Window
 from broker.identity.permissions import is_lead
@@ -18,12 +16,11 @@ from broker.web.api.request_shapes import shown
 from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.pages import duration
 
-router = APIRouter()
 DAY = 86400
 PERIODS = (DAY, 3 * DAY, 7 * DAY, 14 * DAY, 30 * DAY, 90 * DAY)
 
 
-@page(router, "/ask", template="ask.html")
+@page("/ask", template="ask.html")
 def ask_page(req: PortalRequest) -> Context:
     """The form for asking; filled from an earlier request if `again` names one."""
     filled = req.sent or (_as_before(req) if req.asked("again") else {"dataset": req.asked("dataset")})
@@ -38,13 +35,13 @@ def ask_page(req: PortalRequest) -> Context:
     }
 
 
-@form(router, "/requests", rerender=ask_page, needs=None)
+@form("/requests", rerender=ask_page, needs=None)
 def ask(req: PortalRequest) -> str:
     """Ask."""
     return f"/requests/{requests.ask(req.parts, req.tx, req.caller, _new(req), req.now).id}"
 
 
-@page(router, "/requests", template="requests.html")
+@page("/requests", template="requests.html")
 def own_requests(req: PortalRequest) -> Context:
     """What the person asked for."""
     found = requests.REQUESTS.page(req.tx, req.caller, req.window(), view="mine")

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from urllib.parse import urlencode
 
-from fastapi import APIRouter
-
 from broker.auditing import proofs, reading_events
 from broker.auditing.access_at import About, access_at
 from broker.auditing.figures import per_day
@@ -25,12 +23,11 @@ from broker.web.portal.forms import Context, PortalRequest, page
 from broker.web.portal.submitting import trouble_of
 from broker.web.portal.telling import details_of, part
 
-router = APIRouter()
 _MOMENTS = ("since", "until")
 _FIELDS = ("kind", "actor", "subject", "about", "vendor", *_MOMENTS)
 
 
-@page(router, "/events", template="audit/events.html")
+@page("/events", template="audit/events.html")
 def events(req: PortalRequest) -> Context:
     """Events, newest first, narrowed by what the address says."""
     asked, window = _asked(req, _FIELDS), req.window()
@@ -59,7 +56,7 @@ def events(req: PortalRequest) -> Context:
     }
 
 
-@page(router, "/events/{event_id}", template="audit/event.html")
+@page("/events/{event_id}", template="audit/event.html")
 def one_event(req: PortalRequest, event_id: str) -> Context:
     """One event: a sentence, what it says, and its canonical form."""
     event = reading_events.one_event(req.tx, req.caller, event_id)
@@ -87,7 +84,7 @@ def _proof(req: PortalRequest, event: EventRead) -> tuple[Place | None, LogCheck
     return proofs.place(req.tx, req.caller, event.number, tree, newest.size), newest
 
 
-@page(router, "/access-at", template="audit/access_at.html")
+@page("/access-at", template="audit/access_at.html")
 def access_at_page(req: PortalRequest) -> Context:
     """Who could reach what at a moment, and who did."""
     require_reader(req.caller)
@@ -104,7 +101,7 @@ def access_at_page(req: PortalRequest) -> Context:
     return {"trouble": trouble, "found": found, "asked": asked, "names": names_of(req.tx, [*holders, *asked.values()])}
 
 
-@page(router, "/policy", template="audit/revisions.html")
+@page("/policy", template="audit/revisions.html")
 def revisions(req: PortalRequest) -> Context:
     """The revisions of the rules, newest first."""
     require_sees_rules(req.caller)
@@ -113,7 +110,7 @@ def revisions(req: PortalRequest) -> Context:
     return {"revisions": rows, "current": rulebook.number_in_force(req.tx), "names": names}
 
 
-@page(router, "/policy/{number}", template="audit/revision.html")
+@page("/policy/{number}", template="audit/revision.html")
 def one_revision(req: PortalRequest, number: str) -> Context:
     """One revision: its text, and its difference from another (the one before, unless named)."""
     require_sees_rules(req.caller)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,14 +18,14 @@ from broker.base.errors import NotSignedIn
 from broker.identity import api_tokens, short_codes
 from broker.oauth import codes
 from broker.oauth.refusals import AuthorizationRefused, OAuthRefused, query_of
+from broker.web.portal.forms import router
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow, Sent, anybody
 
-router = APIRouter(prefix="/oauth", include_in_schema=False)
 Query = Annotated[dict[str, str], Depends(query_of)]
 
 
-@router.get("/authorize")
+@router.get("/oauth/authorize")
 def authorize(request: Request, parameters: Query) -> Response:
     """Ask the person in the browser whether the command line on this computer may act for them."""
     asked = codes.check_request(parameters, request.app.state.public_url)
@@ -39,7 +39,7 @@ def authorize(request: Request, parameters: Query) -> Response:
     return render("authorize.html", viewer=viewer, asked=asked, parameters=parameters, no=no, code=code)
 
 
-@router.post("/authorize")
+@router.post("/oauth/authorize")
 def allow(request: Request, viewer: MemberNow, sent: Sent) -> HTMLResponse:
     """Make the code and show the link that hands it over."""
     try:

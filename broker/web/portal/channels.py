@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from broker.notices import channels
@@ -12,11 +11,10 @@ from broker.registry.naming import names_of
 from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.pages import render
 
-router = APIRouter()
 _PAGE = 30
 
 
-@page(router, "/settings/notices", template="notices/channels.html")
+@page("/settings/notices", template="notices/channels.html")
 def notice_channels(req: PortalRequest) -> Context:
     """The channels, and the log of deliveries."""
     bound = channels.list_channels(req.tx, req.caller)
@@ -30,7 +28,7 @@ def notice_channels(req: PortalRequest) -> Context:
     }
 
 
-@form(router, "/settings/notices", rerender=notice_channels)
+@form("/settings/notices", rerender=notice_channels)
 def bind_channel(req: PortalRequest) -> str | Response:
     """Bind a channel; a webhook's secret is shown on the page this answers with, and never again."""
     topics = [topic.name for topic in every_topic() if req.field(f"topic-{topic.name}")]
@@ -39,14 +37,14 @@ def bind_channel(req: PortalRequest) -> str | Response:
     return render("notices/bound.html", viewer=req.viewer, bound=bound) if bound.secret else "/settings/notices"
 
 
-@form(router, "/settings/notices/{channel_id}/remove", rerender=notice_channels, needs=None)
+@form("/settings/notices/{channel_id}/remove", rerender=notice_channels, needs=None)
 def remove_channel(req: PortalRequest, channel_id: str) -> str:
     """Remove a channel."""
     channels.remove(req.tx, req.caller, channel_id, req.now)
     return "/settings/notices"
 
 
-@form(router, "/settings/notices/{channel_id}/test", rerender=notice_channels, needs=None)
+@form("/settings/notices/{channel_id}/test", rerender=notice_channels, needs=None)
 def test_channel(req: PortalRequest, channel_id: str) -> str:
     """Have a test sent."""
     channels.test(req.parts, req.tx, req.caller, channel_id, req.now)

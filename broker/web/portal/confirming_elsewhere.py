@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from broker.base.database import now as clock
@@ -17,16 +16,16 @@ from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import Viewer
 
-router = APIRouter(prefix="/confirm/command-line")
+ADDRESS = "/confirm/command-line"
 
 
-@page(router, "", template="elsewhere/answered.html")
+@page(ADDRESS, template="elsewhere/answered.html")
 def confirmed(req: PortalRequest) -> Context:
     """Where answering leads: back to the terminal."""
     return {"signed_out": req.asked("signed_out") == "true"}
 
 
-@page(router, "/{waiting_id}", template="elsewhere/confirm.html")
+@page(f"{ADDRESS}/{{waiting_id}}", template="elsewhere/confirm.html")
 def look(req: PortalRequest, waiting_id: str) -> Context | Response:
     """The code to compare, where the question came from, and the second factor that answers it."""
     try:
@@ -51,15 +50,15 @@ def _proof_for_a_terminal(viewer: Viewer, _sent: Mapping[str, str]) -> int:
     return terminal_confirmation.SECONDS
 
 
-@form(router, "/{waiting_id}", rerender=look, needs=_proof_for_a_terminal)
+@form(f"{ADDRESS}/{{waiting_id}}", rerender=look, needs=_proof_for_a_terminal)
 def confirm(req: PortalRequest, waiting_id: str) -> str:
     """Prove a second factor here, for that command line."""
     terminal_confirmation.confirm(req.tx, req.caller, waiting_id, req.now)
-    return "/confirm/command-line"
+    return ADDRESS
 
 
-@form(router, "/{waiting_id}/disown", rerender=look, needs=None)
+@form(f"{ADDRESS}/{{waiting_id}}/disown", rerender=look, needs=None)
 def disown(req: PortalRequest, waiting_id: str) -> str:
     """It was not this person who asked: sign that command line out."""
     terminal_confirmation.reject(req.tx, req.caller, waiting_id, req.now)
-    return "/confirm/command-line?signed_out=true"
+    return f"{ADDRESS}?signed_out=true"

@@ -15,7 +15,6 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
@@ -37,7 +36,6 @@ from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.pages import by_whom, duration, render
 from broker.web.portal.viewer import Viewer
 
-router = APIRouter()
 LIFETIMES = (300, 900, 1800, 3600, 7200, 14400)
 # Between a slice and an action in a form's answer; no slice's name has it.
 _ACTION = "/"
@@ -68,7 +66,7 @@ class Choice:
         return self.decision.allowed or self.decision.factor_needed is not None
 
 
-@page(router, "/grants/{grant_id}/credential", template="credential.html")
+@page("/grants/{grant_id}/credential", template="credential.html")
 def credential_page(req: PortalRequest, grant_id: str) -> Context:
     """Choose a slice and a lifetime; what is checked is checked before the button is pressed."""
     filled = dict(req.sent)
@@ -105,7 +103,7 @@ def _factor_missing(viewer: Viewer, sent: Mapping[str, str]) -> int | None:
         return explain.explain_access(req.parts, req.tx, req.caller, ask).factor_needed
 
 
-@form(router, "/grants/{grant_id}/credential", rerender=credential_page, needs=_factor_missing)
+@form("/grants/{grant_id}/credential", rerender=credential_page, needs=_factor_missing)
 def get_credential(req: PortalRequest, grant_id: str) -> Response:
     """Get a credential and see it once, or every reason why there is none."""
     with PortalRequest(req.viewer, req.sent) as before:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, time
 
-from fastapi import APIRouter
-
 from broker.base.errors import Invalid
 from broker.models import DATASET_STATUSES, Dataset, Proposal
 from broker.registry import people
@@ -26,10 +24,8 @@ from broker.web.portal.history import history
 from broker.web.portal.proposed_acts import waiting_acts
 from broker.web.proposed import lifetime_of
 
-router = APIRouter()
 
-
-@page(router, "/datasets", template="datasets.html")
+@page("/datasets", template="datasets.html")
 def all_datasets(req: PortalRequest) -> Context:
     """Every dataset the person may see; to vendors' people those they could use."""
     wanted = req.asked("status") if req.asked("status") in DATASET_STATUSES else None
@@ -37,7 +33,7 @@ def all_datasets(req: PortalRequest) -> Context:
     return {"page": found, "datasets": summaries(req.tx, found.items), "chosen": wanted or ""}
 
 
-@page(router, "/datasets/{slug}", template="dataset.html")
+@page("/datasets/{slug}", template="dataset.html")
 def one_dataset(req: PortalRequest, slug: str) -> Context:
     """One dataset: what it is, its slices, and the roles one can ask for."""
     found = dataset(req.tx, req.caller, slug)
@@ -54,14 +50,14 @@ def one_dataset(req: PortalRequest, slug: str) -> Context:
     }
 
 
-@form(router, "/datasets/{slug}/resume", rerender=one_dataset)
+@form("/datasets/{slug}/resume", rerender=one_dataset)
 def resume(req: PortalRequest, slug: str) -> str:
     """Open a suspended one again; no lease comes back."""
     suspending.resume(req.tx, req.caller, "dataset", slug, req.field("reason"), req.now)
     return f"/datasets/{slug}"
 
 
-@page(router, "/datasets/{slug}/change", template="owner/change_dataset.html")
+@page("/datasets/{slug}/change", template="owner/change_dataset.html")
 def change_page(req: PortalRequest, slug: str) -> Context:
     """The form, filled with what the dataset is now."""
     found = dataset(req.tx, req.caller, slug)
@@ -80,7 +76,7 @@ def change_page(req: PortalRequest, slug: str) -> Context:
     return {"dataset": found, "filled": req.sent or now, "owners": owners}
 
 
-@form(router, "/datasets/{slug}/change", rerender=change_page)
+@form("/datasets/{slug}/change", rerender=change_page)
 def change(req: PortalRequest, slug: str) -> str:
     """Change what is different from now; what takes two becomes a proposal."""
     asked = _different(req, dataset(req.tx, req.caller, slug))

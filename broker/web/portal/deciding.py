@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from broker.base import words
 from broker.base.database import Transaction
 from broker.base.errors import Invalid
@@ -15,7 +13,6 @@ from broker.web.performers import PERFORMERS
 from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.proposed_acts import ACTS
 
-router = APIRouter()
 MEANING = {
     "bind_source": "People who sign in there with these claims can join this party, if they have an invitation.",
     "trust_source_mfa": "Guestkey will accept a second factor that was checked by this identity provider.",
@@ -29,7 +26,7 @@ MEANING = {
 }
 
 
-@page(router, "/proposals", template="admin/proposals.html")
+@page("/proposals", template="admin/proposals.html")
 def all_proposals(req: PortalRequest) -> Context:
     """What waits for a second person, oldest first; or what was decided."""
     decided, now = req.asked("show") == "decided", req.viewer.now
@@ -39,7 +36,7 @@ def all_proposals(req: PortalRequest) -> Context:
     return {"page": found, "proposals": shown, "acts": ACTS, "names": _names(req.tx, shown), "decided": decided}
 
 
-@page(router, "/proposals/{proposal_id}", template="admin/proposal.html")
+@page("/proposals/{proposal_id}", template="admin/proposal.html")
 def one_proposal(req: PortalRequest, proposal_id: str) -> Context:
     """One act: what exactly would happen, and who proposes it."""
     found = proposals.PROPOSALS.one(req.tx, req.caller, proposal_id)
@@ -54,14 +51,14 @@ def one_proposal(req: PortalRequest, proposal_id: str) -> Context:
     }
 
 
-@form(router, "/proposals/{proposal_id}/approve", rerender=one_proposal)
+@form("/proposals/{proposal_id}/approve", rerender=one_proposal)
 def approve(req: PortalRequest, proposal_id: str) -> str:
     """Agree; it happens at once."""
     proposals.approve(req.tx, proposal_id, req.caller, req.now, PERFORMERS)
     return f"/proposals/{proposal_id}"
 
 
-@form(router, "/proposals/{proposal_id}/refuse", rerender=one_proposal, needs=None)
+@form("/proposals/{proposal_id}/refuse", rerender=one_proposal, needs=None)
 def refuse(req: PortalRequest, proposal_id: str) -> str:
     """Turn it down, or take one's own back."""
     proposals.refuse(req.tx, proposal_id, req.caller, words.prose(req.field("reason"), "/reason"), req.now)

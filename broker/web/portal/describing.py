@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from broker.base.errors import Invalid
@@ -19,7 +18,6 @@ from broker.web.portal.drafting import STEP, commands, path, typed, visible
 from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.submitting import go
 
-router = APIRouter()
 _OPERATORS = {
     "=": "is",
     "<>": "is not",
@@ -34,7 +32,7 @@ _OPERATORS = {
 _CONDITIONS = 3
 
 
-@page(router, "/datasets/new", template="describe/begin.html")
+@page("/datasets/new", template="describe/begin.html")
 def begin_page(req: PortalRequest) -> Context:
     """Where the data lies."""
     found = connections.connections(req.tx, req.caller, req.parts.settings)
@@ -49,7 +47,7 @@ def begin_page(req: PortalRequest) -> Context:
     return {"choices": choices, "chosen": req.field("connection"), "of": of}
 
 
-@form(router, "/datasets/new", rerender=begin_page, needs=None)
+@form("/datasets/new", rerender=begin_page, needs=None)
 def begin(req: PortalRequest) -> str:
     """Begin a draft; a database nobody has looked into yet is read."""
     kind, _, name = req.field("connection").rpartition("/")
@@ -65,7 +63,7 @@ def begin(req: PortalRequest) -> str:
     return path(made.id, "table")
 
 
-@page(router, f"{STEP}/table", template="describe/table.html")
+@page(f"{STEP}/table", template="describe/table.html")
 def table_page(req: PortalRequest, draft_id: str) -> Context | Response:
     """Which table or view."""
     content = drafts.draft(req.tx, req.caller, draft_id).content
@@ -87,14 +85,14 @@ def table_page(req: PortalRequest, draft_id: str) -> Context | Response:
     }
 
 
-@form(router, f"{STEP}/table", rerender=table_page, needs=None)
+@form(f"{STEP}/table", rerender=table_page, needs=None)
 def choose_table(req: PortalRequest, draft_id: str) -> str:
     """Take the table."""
     drafts.choose_table(req.tx, req.caller, draft_id, req.field("table"))
     return path(draft_id, "columns")
 
 
-@form(router, f"{STEP}/read", rerender=table_page, needs=None)
+@form(f"{STEP}/read", rerender=table_page, needs=None)
 def read_again(req: PortalRequest, draft_id: str) -> str:
     """Have the database read again."""
     held = drafts.draft(req.tx, req.caller, draft_id)
@@ -102,7 +100,7 @@ def read_again(req: PortalRequest, draft_id: str) -> str:
     return path(draft_id, "table")
 
 
-@page(router, f"{STEP}/columns", template="describe/columns.html")
+@page(f"{STEP}/columns", template="describe/columns.html")
 def columns_page(req: PortalRequest, draft_id: str) -> Context | Response:
     """Which columns and rows; those that look personal are left out until somebody takes them in."""
     content = drafts.draft(req.tx, req.caller, draft_id).content
@@ -125,14 +123,14 @@ def columns_page(req: PortalRequest, draft_id: str) -> Context | Response:
     }
 
 
-@form(router, f"{STEP}/columns", rerender=columns_page, needs=None)
+@form(f"{STEP}/columns", rerender=columns_page, needs=None)
 def choose_columns(req: PortalRequest, draft_id: str) -> str:
     """Take columns and conditions."""
     drafts.choose_columns(req.tx, req.caller, draft_id, req.ticked("use-"), _conditions(req.sent))
     return path(draft_id, "describe")
 
 
-@page(router, f"{STEP}/describe", template="describe/describe.html")
+@page(f"{STEP}/describe", template="describe/describe.html")
 def describe_page(req: PortalRequest, draft_id: str) -> Context | Response:
     """What it is called, what rules go by, whose it is."""
     content = drafts.draft(req.tx, req.caller, draft_id).content
@@ -150,7 +148,7 @@ def describe_page(req: PortalRequest, draft_id: str) -> Context | Response:
     }
 
 
-@form(router, f"{STEP}/describe", rerender=describe_page, needs=None)
+@form(f"{STEP}/describe", rerender=describe_page, needs=None)
 def describe(req: PortalRequest, draft_id: str) -> str:
     """Take the description."""
     said = Described(
@@ -167,7 +165,7 @@ def describe(req: PortalRequest, draft_id: str) -> str:
     return path(draft_id, "review")
 
 
-@page(router, f"{STEP}/review", template="describe/review.html")
+@page(f"{STEP}/review", template="describe/review.html")
 def review_page(req: PortalRequest, draft_id: str) -> Context | Response:
     """Everything once more, and what guests will see."""
     content = drafts.draft(req.tx, req.caller, draft_id).content
@@ -192,7 +190,7 @@ def review_page(req: PortalRequest, draft_id: str) -> Context | Response:
     return {**shown, "table": table, "columns": chosen, "conditions": conditions}
 
 
-@form(router, f"{STEP}/review", rerender=review_page)
+@form(f"{STEP}/review", rerender=review_page)
 def register(req: PortalRequest, draft_id: str) -> str:
     """Register it; the worker makes the slice real."""
     return f"/datasets/{drafts.finish(req.tx, req.caller, draft_id, req.now)}/slices"

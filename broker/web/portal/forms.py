@@ -30,6 +30,8 @@ from broker.web.portal.pages import render
 from broker.web.portal.submitting import FormFailure, Needs, Trouble, asked, fresh, go, submit, trouble_of
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
 
+# Every page and form of the portal; `broker.web.portal` puts them into an order that does not depend on the files'.
+router = APIRouter(include_in_schema=False)
 Context = dict[str, Any]
 _NOTHING: Mapping[str, str] = {}
 
@@ -151,7 +153,7 @@ def _of_failure(viewer: Viewer, failure: FormFailure | None) -> Context:
 
 
 def page(
-    router: APIRouter, *paths: str, template: str, live: tuple[str, str] | None = None
+    *paths: str, template: str, live: tuple[str, str] | None = None
 ) -> Callable[[Callable[..., Context | Response]], PortalPage]:
     """Declare a page: what it shows, given a `PortalRequest` and the parts of its path by name.
 
@@ -164,15 +166,15 @@ def page(
     def declare(gather: Callable[..., Context | Response]) -> PortalPage:
         made = PortalPage(template, gather)
         for path in paths:
-            _serve(router, path, made, gather.__name__)
+            _serve(path, made, gather.__name__)
         if live:
-            _serve(router, live[0], PortalPage(live[1], gather), f"live_{gather.__name__}")
+            _serve(live[0], PortalPage(live[1], gather), f"live_{gather.__name__}")
         return made
 
     return declare
 
 
-def _serve(router: APIRouter, path: str, made: PortalPage, name: str) -> None:
+def _serve(path: str, made: PortalPage, name: str) -> None:
     def show(viewer: MemberNow) -> Response:
         return made.answer(viewer)
 
@@ -180,7 +182,7 @@ def _serve(router: APIRouter, path: str, made: PortalPage, name: str) -> None:
 
 
 def form(
-    router: APIRouter, *paths: str, rerender: PortalPage, needs: Needs | None = fresh
+    *paths: str, rerender: PortalPage, needs: Needs | None = fresh
 ) -> Callable[[Callable[..., str | Response]], Callable[..., str | Response]]:
     """Declare a form: what it does, given a `PortalRequest` and the parts of its path by name.
 

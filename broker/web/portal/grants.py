@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from broker.base.errors import Invalid
 from broker.base.paging import Page, Window
 from broker.gate.simulation import roles_reaching
@@ -17,12 +15,11 @@ from broker.web.api.holding_shapes import grants_shown, leases_shown
 from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.submitting import Trouble, trouble_of
 
-router = APIRouter()
 _MOST_DATASETS = 500
 _FIELDS = ("dataset", "role", "slice", "purpose", "until")
 
 
-@page(router, "/grants", template="owner/grants.html")
+@page("/grants", template="owner/grants.html")
 def all_grants(req: PortalRequest) -> Context:
     """Grants, newest first, narrowed by what the address says."""
     state = req.asked("state") or "current"
@@ -47,7 +44,7 @@ def all_grants(req: PortalRequest) -> Context:
     }
 
 
-@page(router, "/grants/new", template="owner/new_grant.html")
+@page("/grants/new", template="owner/new_grant.html")
 def new_grant(req: PortalRequest) -> Context:
     """The form: first the dataset, then who is to hold what on it."""
     bulk_grants.require_giver(req.caller)
@@ -66,7 +63,7 @@ def new_grant(req: PortalRequest) -> Context:
     }
 
 
-@form(router, "/grants/new", rerender=new_grant)
+@form("/grants/new", rerender=new_grant)
 def give(req: PortalRequest) -> str:
     """Give it."""
     kind, _, id_ = req.field("holder").partition(":")
@@ -74,7 +71,7 @@ def give(req: PortalRequest) -> str:
     return f"/grants/{bulk_grants.give(req.parts, req.tx, req.caller, fields, req.now).id}"
 
 
-@page(router, "/grants/{grant_id}", template="grant.html")
+@page("/grants/{grant_id}", template="grant.html")
 def one_grant(req: PortalRequest, grant_id: str) -> Context:
     """One grant: what it lets its holder do, until when, and the leases it carries."""
     found = holdings.grant(req.tx, req.caller, grant_id)
@@ -88,7 +85,7 @@ def one_grant(req: PortalRequest, grant_id: str) -> Context:
     }
 
 
-@form(router, "/grants/{grant_id}/revoke", rerender=one_grant, needs=None)
+@form("/grants/{grant_id}/revoke", rerender=one_grant, needs=None)
 def revoke(req: PortalRequest, grant_id: str) -> str:
     """End a grant and every lease it carries."""
     holdings.revoke_grant(req.tx, req.caller, grant_id, req.field("reason"), req.now)

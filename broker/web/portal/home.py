@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from broker.auditing import reading_events
@@ -21,16 +20,15 @@ from broker.suspensions import reports
 from broker.web.api.dataset_shapes import summaries
 from broker.web.api.holding_shapes import grants_shown, leases_shown
 from broker.web.api.request_shapes import shown
-from broker.web.portal.forms import Context, PortalRequest, form, page
+from broker.web.portal.forms import Context, PortalRequest, form, page, router
 from broker.web.portal.pages import duration, render
 from broker.web.portal.submitting import FRESH_SECONDS, go
 from broker.web.portal.viewer import AnybodyNow, Viewer
 
-router = APIRouter()
 _FEW = Window(limit=10)
 
 
-@page(router, "/", template="home.html")
+@page("/", template="home.html")
 def home(req: PortalRequest) -> Context | Response:
     """What is held now, what was asked for, and what there is; to an auditor, what happened."""
     if req.caller.is_auditor and not req.caller.is_admin:
@@ -42,7 +40,7 @@ def home(req: PortalRequest) -> Context | Response:
     }
 
 
-@page(router, "/live/home", template="parts/own.html")
+@page("/live/home", template="parts/own.html")
 def live_home(req: PortalRequest) -> Context:
     """The part of the home page that changes by itself."""
     return _own(req)
@@ -85,7 +83,7 @@ def waiting(viewer: AnybodyNow) -> Response:
     return render("waiting.html", viewer=viewer, vendor=vendor)
 
 
-@page(router, "/confirm", template="confirm.html")
+@page("/confirm", template="confirm.html")
 def confirm_page(req: PortalRequest) -> Context:
     """Prove the second factor ahead of need."""
     why = f"If you confirm now, you are rarely asked again within {duration(FRESH_SECONDS)}."
@@ -96,7 +94,7 @@ def _always(_viewer: Viewer, _sent: Mapping[str, str]) -> int:
     return FRESH_SECONDS
 
 
-@form(router, "/confirm", rerender=confirm_page, needs=_always)
+@form("/confirm", rerender=confirm_page, needs=_always)
 def confirm(req: PortalRequest) -> str:
     """Prove it, and go back to where one was."""
     return safe_path(req.field("next") or "/")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,12 +26,11 @@ from broker.identity.invitations import join_link
 from broker.registry import bulk_invitations
 from broker.requests import bulk_grants
 from broker.web.api.bulk_shapes import LineShown, ReportShown, report_shown
-from broker.web.portal.forms import Context, PortalRequest, page
+from broker.web.portal.forms import Context, PortalRequest, page, router
 from broker.web.portal.pages import render
 from broker.web.portal.submitting import FormFailure, fresh, submit, trouble_of
 from broker.web.portal.viewer import MemberNow, Viewer
 
-router = APIRouter()
 _MOST_FIELDS = 12
 _REPORT = ("line", "outcome", "about", "link", "column", "detail", "advice")
 
@@ -81,7 +80,7 @@ def _own_form(request: Request, sent: Annotated[Sent, Depends(_sent)]) -> Sent:
 SentFile = Annotated[Sent, Depends(_own_form)]
 
 
-@page(router, "/people/import", template="bulk/choose.html")
+@page("/people/import", template="bulk/choose.html")
 def choose_people(req: PortalRequest) -> Context:
     """The form that takes a file of people."""
     return _chooses(PEOPLE, req.prefilled("source"), invitations.source_choices(req.tx, req.caller))
@@ -93,7 +92,7 @@ def import_people(viewer: MemberNow, sent: SentFile) -> Response:
     return _import(viewer, PEOPLE, sent)
 
 
-@page(router, "/grants/import", template="bulk/choose.html")
+@page("/grants/import", template="bulk/choose.html")
 def choose_grants(req: PortalRequest) -> Context:
     """The form that takes a file of grants: given by who decides, asked for by a vendor's lead."""
     return _chooses(_grants(req.viewer), req.sent, [])

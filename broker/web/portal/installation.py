@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from broker.base.errors import NotFound
 from broker.registry import vendors
 from broker.revocation import closing
 from broker.web.api.holding_shapes import grants_shown
 from broker.web.portal.forms import Context, PortalRequest, form, page
 
-router = APIRouter()
 
-
-@page(router, "/installation", template="admin/installation.html")
+@page("/installation", template="admin/installation.html")
 def installation(req: PortalRequest) -> Context:
     """How the installation stands."""
     held = closing.held_grants(req.tx, req.caller)
@@ -24,7 +20,7 @@ def installation(req: PortalRequest) -> Context:
     }
 
 
-@form(router, "/installation/{what}", rerender=installation)
+@form("/installation/{what}", rerender=installation)
 def change_installation(req: PortalRequest, what: str) -> str:
     """Open, or confirm grants."""
     if what not in ("open", "confirm"):

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from broker.auditing.reading_events import Told, of_lease
@@ -24,7 +23,6 @@ from broker.web.portal.pages import by_whom
 from broker.web.portal.submitting import trouble_of
 from broker.web.portal.viewer import Viewer
 
-router = APIRouter()
 _BAR_WIDTH = 1000
 _FIELDS = ("dataset", "person", "kind")
 # Why a lease was told to end, in words.
@@ -51,7 +49,7 @@ class Happening:
     event: str = ""
 
 
-@page(router, "/leases", template="leases.html")
+@page("/leases", template="leases.html")
 def all_leases(req: PortalRequest) -> Context:
     """Leases: those that could not be ended first, then the others, ending soonest first; or all, newest first."""
     asked = {"state": req.asked("state") or "live", **{name: req.asked(name)[:LONGEST] for name in _FIELDS}}
@@ -78,7 +76,7 @@ def _all(req: PortalRequest, asked: Mapping[str, str]) -> Context:
     return {"page": found, "leases": leases_shown(req.tx, found.items)}
 
 
-@page(router, "/live/leases", template="parts/live_leases.html")
+@page("/live/leases", template="parts/live_leases.html")
 def live_leases(req: PortalRequest) -> Context:
     """Live leases, as they change by themselves."""
     return _live(req, {name: req.asked(name) for name in _FIELDS})
@@ -94,7 +92,7 @@ def _live(req: PortalRequest, asked: Mapping[str, str]) -> Context:
     }
 
 
-@page(router, "/leases/{lease_id}", template="lease.html", live=("/live/leases/{lease_id}", "parts/lease_state.html"))
+@page("/leases/{lease_id}", template="lease.html", live=("/live/leases/{lease_id}", "parts/lease_state.html"))
 def one_lease(req: PortalRequest, lease_id: str) -> Context:
     """One lease: its bar, its state, how it ends, and what happened to it."""
     found = holdings.lease(req.tx, req.caller, lease_id)
@@ -115,7 +113,7 @@ def _factor_missing(viewer: Viewer, _sent: Mapping[str, str]) -> int | None:
     return renewing.preview(viewer.parts, viewer.caller, viewer.request.path_params["lease_id"]).factor_needed
 
 
-@form(router, "/leases/{lease_id}/renew", rerender=one_lease, needs=_factor_missing)
+@form("/leases/{lease_id}/renew", rerender=one_lease, needs=_factor_missing)
 def renew(req: PortalRequest, lease_id: str) -> str | Response:
     """Let the same credential live longer, if everything holds now."""
     try:
@@ -125,7 +123,7 @@ def renew(req: PortalRequest, lease_id: str) -> str | Response:
     return f"/leases/{lease_id}"
 
 
-@form(router, "/leases/{lease_id}/revoke", rerender=one_lease, needs=None)
+@form("/leases/{lease_id}/revoke", rerender=one_lease, needs=None)
 def revoke(req: PortalRequest, lease_id: str) -> str:
     """Ask for the end of a lease; its page shows when the backend has confirmed it."""
     holdings.revoke_lease(req.tx, req.caller, lease_id, req.field("reason"), req.now)

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from zoneinfo import available_timezones
 
-from fastapi import APIRouter
-
 from broker.base.errors import Invalid
 from broker.base.ids import is_id
 from broker.notices import choices
 from broker.web.portal.forms import Context, PortalRequest, form, page
 
-router = APIRouter()
 _ZONES = sorted(name for name in available_timezones() if "/" in name and not name.startswith(("Etc/", "posix/")))
 _PAGE = 30
 
 
-@page(router, "/notices", template="notices/list.html")
+@page("/notices", template="notices/list.html")
 def notices(req: PortalRequest) -> Context:
     """What the person was told, newest first."""
     found = choices.list_notices(req.tx, req.caller, req.window(_PAGE))
     return {"page": found, "unread": choices.unread(req.tx, req.caller.id)}
 
 
-@form(router, "/notices/read", rerender=notices, needs=None)
+@form("/notices/read", rerender=notices, needs=None)
 def read_notices(req: PortalRequest) -> str:
     """Mark as read what the page showed, and all before."""
     if not is_id(req.field("up_to")):
@@ -32,7 +29,7 @@ def read_notices(req: PortalRequest) -> str:
     return "/notices"
 
 
-@page(router, "/security/notices", template="notices/choices.html")
+@page("/security/notices", template="notices/choices.html")
 def notice_choices(req: PortalRequest) -> Context:
     """Which of them are mailed, and when."""
     return {
@@ -43,7 +40,7 @@ def notice_choices(req: PortalRequest) -> Context:
     }
 
 
-@form(router, "/security/notices", rerender=notice_choices, needs=None)
+@form("/security/notices", rerender=notice_choices, needs=None)
 def choose(req: PortalRequest) -> str:
     """Keep what was chosen."""
     wanted = {name: req.field(f"topic-{name}") for name in req.ticked("topic-")}

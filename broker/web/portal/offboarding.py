@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fastapi import APIRouter
-
 from broker.base.errors import Invalid
 from broker.identity.permissions import require_admin
 from broker.registry import datasets, people, vendors
@@ -17,12 +15,11 @@ from broker.suspensions import suspending
 from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.proposed import lifetime_of
 
-router = APIRouter()
 ADDRESSES = ("/vendors/{key}/offboard", "/datasets/{key}/retire", "/people/{key}/reset-factor")
 _WHAT: Mapping[str, What] = {"offboard": "vendor", "retire": "dataset", "reset-factor": "person"}
 
 
-@page(router, *ADDRESSES, template="admin/parting.html")
+@page(*ADDRESSES, template="admin/parting.html")
 def look_before(req: PortalRequest, key: str) -> Context:
     """What would happen, and the form that does it."""
     require_admin(req.caller)
@@ -30,7 +27,7 @@ def look_before(req: PortalRequest, key: str) -> Context:
     return {"act": _act(req), "run": run, "path": req.viewer.request.url.path}
 
 
-@form(router, *ADDRESSES, rerender=look_before)
+@form(*ADDRESSES, rerender=look_before)
 def offboard_or_retire(req: PortalRequest, key: str) -> str:
     """Do it, or for a second factor propose it."""
     act, reason = _act(req), req.field("reason")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from broker.base import words
@@ -24,7 +23,6 @@ from broker.web.portal.history import history
 from broker.web.portal.pages import render
 from broker.web.proposed import lifetime_of
 
-router = APIRouter()
 ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], object]] = {
     "confirm": lambda tx, caller, person_id, _, now: bulk_invitations.confirm_person(tx, caller, person_id, now),
     "refuse": people.refuse_joiner,
@@ -32,7 +30,7 @@ ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], object]] 
 }
 
 
-@page(router, "/people", template="admin/people.html")
+@page("/people", template="admin/people.html")
 def all_people(req: PortalRequest) -> Context:
     """People: first those who joined and wait for confirmation."""
     require_looks_after_people(req.caller)
@@ -55,7 +53,7 @@ def all_people(req: PortalRequest) -> Context:
     }
 
 
-@page(router, "/people/{person_id}", template="admin/person.html")
+@page("/people/{person_id}", template="admin/person.html")
 def one_person(req: PortalRequest, person_id: str) -> Context:
     """One person: who they are here, and what can be done about them."""
     tx = req.tx
@@ -72,7 +70,7 @@ def one_person(req: PortalRequest, person_id: str) -> Context:
     }
 
 
-@form(router, "/people/{person_id}/enrolment-link", rerender=one_person)
+@form("/people/{person_id}/enrolment-link", rerender=one_person)
 def make_enrolment_link(req: PortalRequest, person_id: str) -> Response:
     """A one-time link for somebody without a second factor; shown once."""
     require_admin(req.caller)
@@ -83,7 +81,7 @@ def make_enrolment_link(req: PortalRequest, person_id: str) -> Response:
     return render("admin/link.html", viewer=req.viewer, link=link, made=made, whom=whom, joining=False)
 
 
-@form(router, "/people/{person_id}/roles", rerender=one_person)
+@form("/people/{person_id}/roles", rerender=one_person)
 def change_roles(req: PortalRequest, person_id: str) -> str:
     """Take a role at once, or give one: a lead's at once, an admin's or auditor's once a second admin agrees."""
     if taken := req.field("take"):
@@ -94,7 +92,7 @@ def change_roles(req: PortalRequest, person_id: str) -> str:
     return "/proposals" if waits else f"/people/{person_id}"
 
 
-@form(router, "/people/{person_id}/{what}", rerender=one_person)
+@form("/people/{person_id}/{what}", rerender=one_person)
 def change_person(req: PortalRequest, person_id: str, what: str) -> str:
     """Confirm, turn away or resume somebody."""
     if what not in ACTS:
@@ -103,7 +101,7 @@ def change_person(req: PortalRequest, person_id: str, what: str) -> str:
     return f"/people/{person_id}"
 
 
-@page(router, "/invite", template="admin/invite.html")
+@page("/invite", template="admin/invite.html")
 def invite_page(req: PortalRequest) -> Context:
     """The form for inviting somebody to join."""
     sources = invitations.source_choices(req.tx, req.caller)
@@ -111,7 +109,7 @@ def invite_page(req: PortalRequest) -> Context:
     return {"sources": sources, "without": without, "filled": req.prefilled("source")}
 
 
-@form(router, "/invite", rerender=invite_page)
+@form("/invite", rerender=invite_page)
 def invite(req: PortalRequest) -> Response:
     """Make the link, shown once."""
     label = words.name(req.field("label"), "/label", longest=200)
@@ -121,14 +119,14 @@ def invite(req: PortalRequest) -> Response:
     return render("admin/link.html", viewer=req.viewer, link=link, made=made, whom=label, joining=True)
 
 
-@page(router, "/invitations", template="admin/invitations.html")
+@page("/invitations", template="admin/invitations.html")
 def unused_links(req: PortalRequest) -> Context:
     """The joining links that nobody has used yet."""
     found = invitations.list_unused(req.tx, req.caller, req.window(), req.viewer.now)
     return {"page": found, "sources": names_of(req.tx, {item.source_id for item in found.items if item.source_id})}
 
 
-@form(router, "/invitations/{invitation_id}/end", rerender=unused_links, needs=None)
+@form("/invitations/{invitation_id}/end", rerender=unused_links, needs=None)
 def end_link(req: PortalRequest, invitation_id: str) -> str:
     """Make a link worthless."""
     invitations.end_unused(req.tx, req.caller, invitation_id, req.now)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from broker.kinds.discovery import kinds
@@ -11,10 +10,8 @@ from broker.web.portal.drafting import STEP, path
 from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.submitting import go
 
-router = APIRouter()
 
-
-@page(router, f"{STEP}/place", template="describe/place.html")
+@page(f"{STEP}/place", template="describe/place.html")
 def place_page(req: PortalRequest, draft_id: str) -> Context | Response:
     """Where exactly."""
     content = drafts.draft(req.tx, req.caller, draft_id).content
@@ -34,7 +31,7 @@ def place_page(req: PortalRequest, draft_id: str) -> Context | Response:
     }
 
 
-@form(router, f"{STEP}/place", rerender=place_page, needs=None)
+@form(f"{STEP}/place", rerender=place_page, needs=None)
 def choose_place(req: PortalRequest, draft_id: str) -> str:
     """Take it."""
     drafts.choose_place(req.tx, req.caller, draft_id, req.sent, req.ticked("may-"))

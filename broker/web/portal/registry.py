@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from broker.base.errors import NotFound
@@ -15,10 +14,8 @@ from broker.web.portal.pages import render
 from broker.web.portal.proposed_acts import waiting_acts
 from broker.web.proposed import lifetime_of
 
-router = APIRouter()
 
-
-@page(router, "/teams", template="registry/teams.html")
+@page("/teams", template="registry/teams.html")
 def all_teams(req: PortalRequest) -> Context:
     """Teams, newest first."""
     require_looks_after_people(req.caller)
@@ -32,7 +29,7 @@ def all_teams(req: PortalRequest) -> Context:
     }
 
 
-@page(router, "/teams/new", template="registry/new_team.html")
+@page("/teams/new", template="registry/new_team.html")
 def new_team(req: PortalRequest) -> Context:
     """The form that makes a team."""
     require_looks_after_people(req.caller)
@@ -40,14 +37,14 @@ def new_team(req: PortalRequest) -> Context:
     return {"vendors": vendors.choices(req.tx) if req.caller.is_admin else [], "filled": req.prefilled("vendor")}
 
 
-@form(router, "/teams/new", rerender=new_team)
+@form("/teams/new", rerender=new_team)
 def add_team(req: PortalRequest) -> str:
     """Make a team, and go on to put people into it."""
     vendor = req.field("vendor") or req.caller.vendor_id or ""
     return f"/teams/{teams.add_team(req.tx, req.caller, vendor, req.field('name'), req.now).id}"
 
 
-@page(router, "/teams/{team_id}", template="registry/team.html")
+@page("/teams/{team_id}", template="registry/team.html")
 def one_team(req: PortalRequest, team_id: str) -> Context:
     """One team, and who is in it."""
     team = teams.team(req.tx, req.caller, team_id)
@@ -65,7 +62,7 @@ def one_team(req: PortalRequest, team_id: str) -> Context:
     }
 
 
-@form(router, "/teams/{team_id}/members", rerender=one_team)
+@form("/teams/{team_id}/members", rerender=one_team)
 def change_members(req: PortalRequest, team_id: str) -> str:
     """Put somebody into a team, or take them out; what rests on it then ends."""
     if leaving := req.field("remove"):
@@ -77,7 +74,7 @@ def change_members(req: PortalRequest, team_id: str) -> str:
     return f"/proposals/{waiting.id}" if waiting is not None and req.viewer.inside else f"/teams/{team_id}"
 
 
-@page(router, "/services", template="registry/services.html")
+@page("/services", template="registry/services.html")
 def all_services(req: PortalRequest) -> Context:
     """Services, newest first, and the form that makes one."""
     require_looks_after_people(req.caller, auditors=True)
@@ -90,14 +87,14 @@ def all_services(req: PortalRequest) -> Context:
     }
 
 
-@form(router, "/services", rerender=all_services)
+@form("/services", rerender=all_services)
 def make_service(req: PortalRequest) -> Response:
     """Make a service; its secret is on the page that answers, and nowhere else."""
     vendor = req.field("vendor") or req.caller.vendor_id
     return _secret_page(req, *services.make_service(req.tx, req.caller, req.field("name"), vendor, req.now))
 
 
-@form(router, "/services/{service_id}/{what}", rerender=all_services)
+@form("/services/{service_id}/{what}", rerender=all_services)
 def change_service(req: PortalRequest, service_id: str, what: str) -> str | Response:
     """Replace a service's secret, shut it out, or let it in again."""
     if what == "rotate":

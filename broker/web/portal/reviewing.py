@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fastapi import APIRouter
-
 from broker.base.errors import Invalid
 from broker.registry import people
 from broker.registry.naming import names_of
@@ -17,12 +15,11 @@ from broker.web.portal.asking import PERIODS
 from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.pages import duration
 
-router = APIRouter()
 _VIEWS: Mapping[str, requests.View] = {"queue": "queue", "decided": "decided", "others": "others"}
 LIFETIMES = (300, 900, 1800, 3600, 7200, 14400)
 
 
-@page(router, "/queue", template="queue.html", live=("/live/queue", "parts/queue_table.html"))
+@page("/queue", template="queue.html", live=("/live/queue", "parts/queue_table.html"))
 def queue(req: PortalRequest) -> Context:
     """What waits for this person's decision, oldest first; what was decided; what others decide."""
     view = _VIEWS.get(req.asked("show"), "queue")
@@ -34,7 +31,6 @@ def queue(req: PortalRequest) -> Context:
 
 
 @page(
-    router,
     "/requests/{request_id}",
     template="request.html",
     live=("/live/requests/{request_id}", "parts/request_state.html"),
@@ -57,21 +53,21 @@ def one_request(req: PortalRequest, request_id: str) -> Context:
     }
 
 
-@form(router, "/requests/{request_id}/withdraw", rerender=one_request, needs=None)
+@form("/requests/{request_id}/withdraw", rerender=one_request, needs=None)
 def withdraw(req: PortalRequest, request_id: str) -> str:
     """Take one's request back."""
     requests.withdraw(req.tx, req.caller, request_id, req.now)
     return f"/requests/{request_id}"
 
 
-@form(router, "/requests/{request_id}/remind", rerender=one_request, needs=None)
+@form("/requests/{request_id}/remind", rerender=one_request, needs=None)
 def remind(req: PortalRequest, request_id: str) -> str:
     """Tell those who decide once more."""
     requests.remind(req.tx, req.caller, request_id, req.now)
     return f"/requests/{request_id}"
 
 
-@form(router, "/requests/{request_id}/approve", rerender=one_request)
+@form("/requests/{request_id}/approve", rerender=one_request)
 def approve(req: PortalRequest, request_id: str) -> str:
     """Approve, as asked or narrower, if the facts are still those the approver saw."""
     narrowing = Narrowing(_number(req, "period"), req.field("slice") or None, _number(req, "max_lifetime"))
@@ -81,7 +77,7 @@ def approve(req: PortalRequest, request_id: str) -> str:
     return f"/requests/{request_id}"
 
 
-@form(router, "/requests/{request_id}/refuse", rerender=one_request, needs=None)
+@form("/requests/{request_id}/refuse", rerender=one_request, needs=None)
 def refuse(req: PortalRequest, request_id: str) -> str:
     """Refuse, with a reason that is shown to who asked."""
     approving.refuse(req.tx, req.caller, request_id, req.field("reason"), req.now)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from broker.auditing.searching import Hit, search
@@ -12,10 +11,8 @@ from broker.registry.naming import bare
 from broker.web.portal.forms import Context, PortalRequest, page
 from broker.web.portal.submitting import go
 
-router = APIRouter()
 
-
-@page(router, "/search", template="search.html")
+@page("/search", template="search.html")
 def search_page(req: PortalRequest) -> Context | Response:
     """What was found; an id leads straight to what it names."""
     asked = req.asked("q")

@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from broker.base import words
 from broker.identity import factor_changes, factors, passkeys, recovery_codes, sessions, totp
 from broker.identity.http import renew_session
-from broker.web.portal.forms import Context, PortalPage, PortalRequest, form, page
+from broker.web.portal.forms import Context, PortalPage, PortalRequest, form, page, router
 from broker.web.portal.pages import render
 from broker.web.portal.signing_out import ask_about_allowed, end_session
 from broker.web.portal.submitting import credential_of, go, with_this_form
 from broker.web.portal.viewer import MemberNow, Viewer, seen_again
 
-router = APIRouter()
 
-
-@page(router, "/security", template="security.html")
+@page("/security", template="security.html")
 def security(req: PortalRequest) -> Context:
     """Passkeys, authenticator app, recovery codes and sessions."""
     until = req.viewer.found.enrolment_allowed_until
@@ -45,7 +42,7 @@ def _enrolment(viewer: Viewer, sent: Mapping[str, str]) -> int | None:
     return with_this_form(viewer, sent)
 
 
-@form(router, "/security/passkey", rerender=security, needs=_enrolment)
+@form("/security/passkey", rerender=security, needs=_enrolment)
 def begin_passkey(req: PortalRequest) -> Response:
     """The page on which the browser makes a passkey."""
     until = req.viewer.found.enrolment_allowed_until
@@ -53,7 +50,7 @@ def begin_passkey(req: PortalRequest) -> Response:
     return render("passkey.html", viewer=req.viewer, options=json.dumps(options))
 
 
-@form(router, "/security/passkeys", rerender=security, needs=None)
+@form("/security/passkeys", rerender=security, needs=None)
 def add_passkey(req: PortalRequest) -> Response:
     """Keep the passkey the browser made."""
     name = words.name(req.field("name").strip() or "Passkey", "/name", longest=80)
@@ -62,35 +59,35 @@ def add_passkey(req: PortalRequest) -> Response:
     return _enrolled(req.viewer, passkeys.register(req.parts, req.caller, until, credential, name))
 
 
-@form(router, "/security/passkeys/{passkey_id}/remove", rerender=security, needs=with_this_form)
+@form("/security/passkeys/{passkey_id}/remove", rerender=security, needs=with_this_form)
 def remove_passkey(req: PortalRequest, passkey_id: str) -> str:
     """Remove a passkey; the last factor stays."""
     factor_changes.remove_passkey(req.tx, req.caller, passkey_id, req.viewer.proof, req.now)
     return "/security"
 
 
-@form(router, "/security/app", rerender=security, needs=_enrolment)
+@form("/security/app", rerender=security, needs=_enrolment)
 def begin_app(req: PortalRequest) -> Response:
     """The page with the new secret for an authenticator app, as image and as text."""
     made = totp.begin(req.parts, req.caller, req.viewer.found.enrolment_allowed_until, req.viewer.proof)
     return render("app.html", viewer=req.viewer, made=made, code="")
 
 
-@form(router, "/security/app/confirm", rerender=_ANOTHER_CODE, needs=None)
+@form("/security/app/confirm", rerender=_ANOTHER_CODE, needs=None)
 def confirm_app(req: PortalRequest) -> Response:
     """Put the new secret in force with a first code."""
     until = req.viewer.found.enrolment_allowed_until
     return _enrolled(req.viewer, totp.confirm_enrolment(req.parts, req.caller, until, req.field("code")))
 
 
-@form(router, "/security/app/remove", rerender=security, needs=with_this_form)
+@form("/security/app/remove", rerender=security, needs=with_this_form)
 def remove_app(req: PortalRequest) -> str:
     """Remove the authenticator app; the last factor stays."""
     factor_changes.remove_totp(req.tx, req.caller, req.viewer.proof, req.now)
     return "/security"
 
 
-@form(router, "/security/recover", rerender=security, needs=None)
+@form("/security/recover", rerender=security, needs=None)
 def recover(req: PortalRequest) -> Response:
     """Use up a recovery code: this session may then add a new factor."""
     recovery_codes.use(req.parts, req.caller, req.field("recovery_code"))
@@ -99,7 +96,7 @@ def recover(req: PortalRequest) -> Response:
     return answer
 
 
-@form(router, "/security/recovery-codes", rerender=security, needs=with_this_form)
+@form("/security/recovery-codes", rerender=security, needs=with_this_form)
 def replace_recovery_codes(req: PortalRequest) -> Response:
     """Ten new recovery codes, shown once; the old ones stop working."""
     codes = recovery_codes.replace(req.tx, req.caller, req.viewer.proof, req.now)
@@ -112,7 +109,7 @@ def here(viewer: MemberNow) -> Response:
     return Response(status_code=204)
 
 
-@form(router, "/security/sessions/{holder_id}/end", rerender=security, needs=None)
+@form("/security/sessions/{holder_id}/end", rerender=security, needs=None)
 def end_one_session(req: PortalRequest, holder_id: str) -> str | Response:
     """End one of one's sessions or command lines."""
     asked = ask_about_allowed(req.viewer, holder_id, f"/security/sessions/{holder_id}/end", req.sent)

@@ -6,16 +6,12 @@ ask to send the form again, or show an error of the browser's.
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from broker.base.ids import is_id
 from broker.identity.login import safe_path
 from broker.web.portal.forms import Context, PortalRequest, page
 
-router = APIRouter()
 
-
-@page(router, "/already-shown", template="already_shown.html")
+@page("/already-shown", template="already_shown.html")
 def already_shown(req: PortalRequest) -> Context:
     """What was here was shown once; a credential's lease can be looked at, and revoked, all the same."""
     lease = req.asked("lease")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from broker.gate.simulation import slices_without_rule
 from broker.kinds.discovery import kinds
 from broker.registry import slice_changes, slices
@@ -12,11 +10,10 @@ from broker.web.portal.describing import condition_said
 from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.proposed_acts import waiting_acts
 
-router = APIRouter()
 PAGE = "/datasets/{slug}/slices"
 
 
-@page(router, PAGE, template="describe/slices.html", live=(f"/live{PAGE}", "describe/slice_table.html"))
+@page(PAGE, template="describe/slices.html", live=(f"/live{PAGE}", "describe/slice_table.html"))
 def all_slices(req: PortalRequest, slug: str) -> Context:
     """The slices of a dataset."""
     found = dataset(req.tx, req.caller, slug)
@@ -35,28 +32,28 @@ def all_slices(req: PortalRequest, slug: str) -> Context:
     }
 
 
-@form(router, f"{PAGE}/{{name}}/retry", rerender=all_slices)
+@form(f"{PAGE}/{{name}}/retry", rerender=all_slices)
 def retry(req: PortalRequest, slug: str, name: str) -> str:
     """Have one that failed registered again."""
     slices.retry_slice(req.tx, req.caller, slug, name, req.now)
     return PAGE.format(slug=slug)
 
 
-@form(router, f"{PAGE}/{{name}}/confirm", rerender=all_slices)
+@form(f"{PAGE}/{{name}}/confirm", rerender=all_slices)
 def confirm(req: PortalRequest, slug: str, name: str) -> str:
     """Take one whose table has changed as it is now; its owner has looked."""
     slice_changes.confirm_slice(req.tx, req.caller, slug, name, req.now)
     return PAGE.format(slug=slug)
 
 
-@form(router, f"{PAGE}/{{name}}/fast", rerender=all_slices)
+@form(f"{PAGE}/{{name}}/fast", rerender=all_slices)
 def fast(req: PortalRequest, slug: str, name: str) -> str:
     """Let guests' conditions be planned together with its row filter, or keep them apart again."""
     slice_changes.set_fast(req.tx, req.caller, slug, name, req.now, fast=req.field("fast") == "yes")
     return PAGE.format(slug=slug)
 
 
-@form(router, f"{PAGE}/retire", rerender=all_slices)
+@form(f"{PAGE}/retire", rerender=all_slices)
 def retire(req: PortalRequest, slug: str) -> str:
     """Take one away; its leases end."""
     slices.retire_slice(req.tx, req.caller, slug, req.field("slice"), req.field("reason"), req.now)

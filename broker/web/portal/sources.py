@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
@@ -18,11 +17,10 @@ from broker.web.api.sources import MfaBody, SourceBody
 from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.proposed import lifetime_of
 
-router = APIRouter()
 Body = TypeVar("Body", bound=BaseModel)
 
 
-@page(router, "/sources", template="registry/sources.html")
+@page("/sources", template="registry/sources.html")
 def all_sources(req: PortalRequest) -> Context:
     """Sign-in sources, newest first, with the link their people open."""
     window = req.window()
@@ -36,7 +34,7 @@ def all_sources(req: PortalRequest) -> Context:
     }
 
 
-@page(router, "/sources/new", template="registry/new_source.html")
+@page("/sources/new", template="registry/new_source.html")
 def new_source(req: PortalRequest) -> Context:
     """The form that proposes a source."""
     require_admin(req.caller)
@@ -45,7 +43,7 @@ def new_source(req: PortalRequest) -> Context:
     return {"vendors": [("", "The organisation"), *vendors.choices(req.tx)], "filled": filled}
 
 
-@form(router, "/sources/new", rerender=new_source)
+@form("/sources/new", rerender=new_source)
 def add_source(req: PortalRequest) -> str:
     """Propose a source; a second admin binds it."""
     said = {name: req.sent[name] for name in ("name", "issuer", "client_id") if name in req.sent}
@@ -58,14 +56,14 @@ def add_source(req: PortalRequest) -> str:
     return f"/proposals/{source_proposals.propose_source(req.parts, req.caller, body.new()).id}"
 
 
-@form(router, "/sources/{source_id}/check", rerender=all_sources, needs=None)
+@form("/sources/{source_id}/check", rerender=all_sources, needs=None)
 def try_source(req: PortalRequest, source_id: str) -> Response:
     """Try a source; the page says what was found."""
     checked = source_proposals.check_source(req.parts, req.caller, source_id)
     return all_sources.answer(req.viewer, req.sent, checked=(source_id, checked))
 
 
-@form(router, "/sources/{source_id}/{what}", rerender=all_sources)
+@form("/sources/{source_id}/{what}", rerender=all_sources)
 def change_source(req: PortalRequest, source_id: str, what: str) -> str:
     """Propose to count a source's own second factor, or close the source at once."""
     if what == "trust-mfa":

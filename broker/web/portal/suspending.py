@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
-from fastapi import APIRouter
 from pydantic import ValidationError
 from starlette.responses import Response
 
@@ -21,7 +20,6 @@ from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.offboarding import check_typed_name
 from broker.web.portal.pages import render, to_the_second
 
-router = APIRouter()
 _WHAT: Mapping[str, What] = {"vendors": "vendor", "people": "person", "datasets": "dataset"}
 _DRY_RUN = ("/{place}/{key}/suspend", "/installation/close")
 _CONFIRM = tuple(f"{path}/confirm" for path in _DRY_RUN)
@@ -29,7 +27,7 @@ _SHOWN = 200
 _CHARTED = 30
 
 
-@page(router, "/suspensions", template="suspend/list.html")
+@page("/suspensions", template="suspend/list.html")
 def all_suspensions(req: PortalRequest) -> Context:
     """Suspensions, newest first."""
     state = req.asked("state") if req.asked("state") in ("open", "lifted") else None
@@ -38,13 +36,13 @@ def all_suspensions(req: PortalRequest) -> Context:
     return {"page": found, "chosen": state or "", "confirmed": ended}
 
 
-@page(router, *_DRY_RUN, template="suspend/dry_run.html")
+@page(*_DRY_RUN, template="suspend/dry_run.html")
 def dry_run(req: PortalRequest) -> Context:
     """What suspending, or closing the whole installation, would end, how and how fast, and what it would not."""
     return _dry_run(req)
 
 
-@page(router, *_CONFIRM, template="suspend/confirm.html")
+@page(*_CONFIRM, template="suspend/confirm.html")
 def agree(req: PortalRequest) -> Context:
     """Agreeing: reason, what those shut out are told, the name typed."""
     shown = _dry_run(req)
@@ -53,7 +51,7 @@ def agree(req: PortalRequest) -> Context:
     return {**shown, "expected": req.sent.get("expected", counts)}
 
 
-@form(router, *_CONFIRM, rerender=agree)
+@form(*_CONFIRM, rerender=agree)
 def suspend(req: PortalRequest, **_named: str) -> str | Response:
     """Suspend, and go where it can be watched. Closing everything signs out whoever does it, too."""
     what, key = _target(req)
@@ -66,7 +64,6 @@ def suspend(req: PortalRequest, **_named: str) -> str | Response:
 
 
 @page(
-    router,
     "/suspensions/{suspension_id}/live",
     template="suspend/live.html",
     live=("/live/suspensions/{suspension_id}", "suspend/progress.html"),
@@ -79,7 +76,7 @@ def live(req: PortalRequest, suspension_id: str) -> Context:
     return {**_shown(found), "failing": failing, "names": names}
 
 
-@page(router, "/suspensions/{suspension_id}", template="suspend/report.html")
+@page("/suspensions/{suspension_id}", template="suspend/report.html")
 def report(req: PortalRequest, suspension_id: str) -> Context:
     """The report: each credential's outcome, the longest exposure, how it differs from the dry run."""
     found = reports.report(req.parts, req.tx, req.caller, suspension_id, req.now)
@@ -89,7 +86,7 @@ def report(req: PortalRequest, suspension_id: str) -> Context:
     return {**_shown(found), **shown}
 
 
-@form(router, "/suspensions/{suspension_id}/resume", rerender=report)
+@form("/suspensions/{suspension_id}/resume", rerender=report)
 def resume(req: PortalRequest, suspension_id: str) -> str:
     """Lift it. No session and no lease comes back."""
     item = reports.report(req.parts, req.tx, req.caller, suspension_id, req.now).suspension

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from fastapi import APIRouter
-
 from broker.base.database import Transaction
 from broker.base.errors import NotFound
 from broker.base.paging import MOST, Window
@@ -18,14 +16,13 @@ from broker.suspensions.suspending import resume
 from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.history import history
 
-router = APIRouter()
 ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], object]] = {
     "activate": vendors.activate_vendor,
     "resume": lambda tx, caller, vendor_id, reason, now: resume(tx, caller, "vendor", vendor_id, reason, now),
 }
 
 
-@page(router, "/vendors", template="admin/vendors.html")
+@page("/vendors", template="admin/vendors.html")
 def all_vendors(req: PortalRequest) -> Context:
     """The vendors."""
     require_admin(req.caller)
@@ -33,20 +30,20 @@ def all_vendors(req: PortalRequest) -> Context:
     return {"page": vendors.VENDORS.page(req.tx, req.caller, req.window(), status=status), "chosen": status or ""}
 
 
-@page(router, "/vendors/new", template="owner/new_vendor.html")
+@page("/vendors/new", template="owner/new_vendor.html")
 def new_vendor(req: PortalRequest) -> Context:
     """The form that adds a vendor."""
     require_admin(req.caller)
     return {}
 
 
-@form(router, "/vendors/new", rerender=new_vendor)
+@form("/vendors/new", rerender=new_vendor)
 def add_vendor(req: PortalRequest) -> str:
     """Add a vendor, and go on to its page."""
     return f"/vendors/{vendors.add_vendor(req.tx, req.caller, req.field('name'), req.now).id}"
 
 
-@page(router, "/vendors/{vendor_id}", template="admin/vendor.html")
+@page("/vendors/{vendor_id}", template="admin/vendor.html")
 def one_vendor(req: PortalRequest, vendor_id: str) -> Context:
     """One vendor, its people, and what can be done about it."""
     require_admin(req.caller)
@@ -58,7 +55,7 @@ def one_vendor(req: PortalRequest, vendor_id: str) -> Context:
     }
 
 
-@form(router, "/vendors/{vendor_id}/{what}", rerender=one_vendor)
+@form("/vendors/{vendor_id}/{what}", rerender=one_vendor)
 def change_vendor(req: PortalRequest, vendor_id: str, what: str) -> str:
     """Activate or resume a vendor."""
     if what not in ACTS:
