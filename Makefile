@@ -9,8 +9,13 @@ STATE ?= .state
 PORT ?= 8200
 VENV := .venv
 BIN := $(VENV)/bin
+# Servers for each worker of pytest; what shares a server of its own stays with one of them.
+WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help up down status passwords demo test test-faults mutants check format docs screenshots bench clean
+# Compiled code is kept: a stack is a dozen processes that import the same.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help up down status passwords demo test test-fast test-faults mutants check format docs screenshots bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -31,12 +36,15 @@ passwords: $(VENV)/.embedded ## New passwords and enrolment links for the exampl
 demo: $(VENV)/.embedded ## Walk the whole story unattended on a throw-away stack
 	@$(BIN)/python -m examples.demo
 
-test: $(VENV)/.dev ## Run the tests, on real servers
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/.dev ## Run the tests, on real servers; prints what they cost beside the demo
+	$(BIN)/python -m tests.cost $(WORKERS)
+
+test-fast: $(VENV)/.dev ## What one runs while writing: pure parts, and one path through each room
+	$(BIN)/pytest -q -m fast $(WORKERS)
 
 test-faults: $(VENV)/.dev ## Kill, cut, fill and race everything, at every step; takes an hour
-	$(BIN)/pytest tests/faults -m 'whole or not whole' -n 2 --dist loadfile
-	$(BIN)/pytest tests --ignore=tests/faults -m whole -n 2 --dist loadfile
+	$(BIN)/pytest tests/faults -m 'whole or not whole' $(WORKERS)
+	$(BIN)/pytest tests --ignore=tests/faults -m whole $(WORKERS)
 
 mutants: $(VENV)/.dev ## Change code on purpose and see that a test notices each change (docs/testing.md)
 	$(BIN)/pytest -q -p tests.mutation.plugin --timeout 60
@@ -57,7 +65,7 @@ docs: $(VENV)/.dev ## Make the pages that are made from the code
 	$(BIN)/python -m broker.kinds.reference
 
 screenshots: $(VENV)/.dev ## Take the pictures of the documentation anew; look at them before they are kept
-	GUESTKEY_APPROVE=1 $(BIN)/pytest -q -n 2 --dist loadfile tests/portal
+	GUESTKEY_APPROVE=1 $(BIN)/pytest -q tests/portal
 
 bench: $(VENV)/.dev ## Measure, on real servers, and print ratios
 	$(BIN)/python -m benchmarks

@@ -6,6 +6,7 @@ import json
 import os
 import ssl
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -33,6 +34,25 @@ from tests.support.sshd import CONNECTION, SftpHost, sftp_host
 from tests.support.stacks import be_durable, running_stack
 from tests.support.stock import Stock
 from tests.support.world import CLINIC, World
+
+# Files that share what takes long to start: each set of them stays with one worker of pytest.
+_TOGETHER = ("notices", "operator", "portal")
+_SERVERS = {"ward": "mariadb", "sftp": "sshd"}
+_PURE = ("tests", "policies")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file together, and files that share their own servers; pure parts are fast."""
+    asked: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        asked[item.path.name] |= {_SERVERS[name] for name in getattr(item, "fixturenames", ()) if name in _SERVERS}
+    for item in items:
+        folder = item.path.parent.name
+        group = folder if folder in _TOGETHER else min(asked[item.path.name], default=item.path.name)
+        item.add_marker(pytest.mark.xdist_group(group))
+        if folder in _PURE:
+            item.add_marker(pytest.mark.fast)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -78,7 +98,7 @@ def settings(stack: Stack) -> Settings:
     variables = stack.environment() | {
         "GUESTKEY_RATE_LIMIT_PER_MINUTE": "100000",
         "GUESTKEY_RATE_LIMIT_ANONYMOUS_PER_MINUTE": "100000",
-        "GUESTKEY_SWEEP_INTERVAL": "0.5",
+        "GUESTKEY_SWEEP_INTERVAL": "2",
         "GUESTKEY_REDECIDE_INTERVAL": "1",
         "GUESTKEY_X509_CONNECTIONS": json.dumps({"records": {"host": "localhost", "port": free_port()}}),
     }

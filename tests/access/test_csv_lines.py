@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from broker.base import csv_lines
 from broker.base.csv_lines import Columns
 
+pytestmark = pytest.mark.fast
+
 TRIGGERS = "=+-@|%＝＋－＠"
 TEXTS = st.text(st.sampled_from("=+-@|%＝－;,\t\r\n\"' aé"), max_size=12)
 

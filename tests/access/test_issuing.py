@@ -21,6 +21,7 @@ from tests.support.data import BERLIN
 from tests.support.world import World
 
 
+@pytest.mark.fast
 def test_guest_reads_exactly_the_slice(world: World) -> None:
     signed, dataset, _ = world.guest()
     handed = world.issue(signed, dataset)

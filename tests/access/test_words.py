@@ -7,6 +7,8 @@ import pytest
 from broker.base import words
 from broker.base.errors import Invalid
 
+pytestmark = pytest.mark.fast
+
 ZWNJ, ZWJ = "\u200c", "\u200d"
 
 

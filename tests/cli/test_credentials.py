@@ -37,6 +37,7 @@ def wait_for_file(file: Path, seconds: float = 20) -> str:
     return file.read_text()
 
 
+@pytest.mark.fast
 def test_run_sets_a_credential_and_ends_it(world: World, terminal_of: TerminalOf) -> None:
     signed, dataset, _ = world.guest()
     terminal = terminal_of(signed)

@@ -32,6 +32,7 @@ def ask(terminal: Terminal, slug: str, *more: str) -> Ran:
     return terminal.run("request", "new", slug, *words, *more)
 
 
+@pytest.mark.fast
 def test_request_becomes_a_grant(world: World, terminal_of: TerminalOf) -> None:
     vendor, owner = world.vendor(), world.person(roles=("admin",), name="Olga Owner")
     guest, dataset = world.person(vendor), world.dataset(vendor, owner=owner)

@@ -62,6 +62,7 @@ def session(world: World, handed: Handed) -> Iterator[Session]:
         yield opened
 
 
+@pytest.mark.fast
 def test_guest_reads_only_columns_and_rows_of_the_slice(session: Session, handed: Handed) -> None:
     assert handed.values is not None
     rows = session.execute(f"SELECT * FROM {handed.values['relation']}").fetchall()

@@ -75,6 +75,7 @@ def writer(world: World) -> dict[str, str]:
 # -- what a session may do ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fast
 def test_reader_can_read_its_prefix_with_the_calls_of_common_tools(reader: dict[str, str]) -> None:
     s3 = opened(reader)
     assert readable(reader)

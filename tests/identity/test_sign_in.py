@@ -17,6 +17,7 @@ from tests.support.browser import Browser
 from tests.support.world import World
 
 
+@pytest.mark.fast
 def test_sign_in_succeeds(door: Door, browser: Browser, world: World) -> None:
     source = door.bind(world.vendor())
     link = door.invite(source)

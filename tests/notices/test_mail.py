@@ -47,6 +47,7 @@ def test_every_notice_kind_has_recipients() -> None:
     assert set(TRIGGERS) == NOTICED | set(expiry.KINDS)
 
 
+@pytest.mark.fast
 def test_approver_gets_the_request_and_guest_the_decision(office: Office) -> None:
     world = office.world
     owner, guest, dataset = scene(world)

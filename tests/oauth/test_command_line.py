@@ -26,6 +26,7 @@ def refused(answer: httpx.Response, error: str = "invalid_grant", status: int = 
     assert answer.headers["cache-control"] == "no-store"
 
 
+@pytest.mark.fast
 def test_authorization_code_flow_for_the_command_line(line: CommandLine, replica: Replica) -> None:
     given = line.allow()
     assert given.keys() == {"code", "state", "iss"}

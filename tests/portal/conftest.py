@@ -18,6 +18,7 @@ from broker.runtime.parts import Parts, vault_of
 from broker.worker.worker import Worker
 from tests.portal.guests import Guest
 from tests.portal.house import House, Someone
+from tests.support.stock import Stock
 from tests.support.world import World
 from tests.web.conftest import Replica
 
@@ -34,7 +35,7 @@ GuestOf = Callable[..., Guest]
 
 
 @pytest.fixture(scope="package")
-def house(stack: Stack, settings: Settings, parts: Parts, ender: Parts) -> Iterator[House]:
+def house(stack: Stack, settings: Settings, parts: Parts, ender: Parts, stock: Stock) -> Iterator[House]:
     """A replica, a worker, and OpenBao as the identity provider, with accounts for everybody."""
     replica = Replica(settings, parts)
     replica.start()
@@ -42,7 +43,7 @@ def house(stack: Stack, settings: Settings, parts: Parts, ender: Parts) -> Itera
     thread = threading.Thread(target=worker.run, name="portal-worker")
     thread.start()
     try:
-        yield House(World(stack, settings, replica.parts, ender), replica)
+        yield House(World(stack, settings, replica.parts, ender, stock), replica)
     finally:
         worker.stop()
         thread.join(20)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -14,7 +13,7 @@ from broker.base.ids import new_id
 from broker.embedded.operator import Operator
 from broker.identity import callers, sessions, totp
 from broker.identity.sources import new_source_id, wrap_client_secret
-from broker.models import Dataset, Grant, Person, Request, RoleHeld, Session, SignInSource, Slice, Vendor
+from broker.models import Dataset, Grant, Person, Request, RoleHeld, Session, SignInSource, Vendor
 from tests.support.world import World
 from tests.web.conftest import Replica
 
@@ -71,13 +70,9 @@ class House:
 
     def dataset(self, owner: Someone, *offered_to: Vendor) -> Dataset:
         """A dataset of the owner's with two slices, both real."""
-        made = self.world.dataset(*offered_to, register=False)
+        made = self.world.dataset(*offered_to)
         about = {"title": "Clinical trials", "description": "Visits of patients, one row each.", "owner_id": owner.id}
         self.world.change(Dataset, made.id, **about)
-        end = time.monotonic() + 10
-        while not self._ready(made.id):
-            assert time.monotonic() < end, "the worker registers no slices"
-            time.sleep(0.05)
         return made
 
     def grant(self, dataset: Dataset, someone: Someone, role: str = "annotator") -> Grant:
@@ -139,10 +134,6 @@ class House:
         with self.world.database.transaction() as tx:
             person = select(Person.id).where(Person.email == f"{someone.username}@example.org").scalar_subquery()
             tx.execute(update(Session).where(Session.person_id == person).values(factor_at=at, factor_method="totp"))
-
-    def _ready(self, dataset_id: str) -> bool:
-        with self.world.database.transaction() as tx:
-            return set(tx.scalars(select(Slice.state).where(Slice.dataset_id == dataset_id))) == {"ready"}
 
     def _account(self, name: str, source: SignInSource) -> tuple[Someone, str]:
         username = f"{name.split()[0].lower()}{secrets.token_hex(3)}"

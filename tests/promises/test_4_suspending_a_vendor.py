@@ -37,6 +37,7 @@ def signed_in(world: World, signed: Signed) -> bool:
     return True
 
 
+@pytest.mark.fast
 def test_everything_of_a_suspended_vendor_ends(world: World, worker: Worker) -> None:
     vendor = world.vendor()
     dataset = world.dataset(vendor)

@@ -76,6 +76,7 @@ def test_an_older_code_than_the_last_one_used_is_refused(world: World) -> None:
         totp.prove(world.parts, signed.caller, pyotp.TOTP(secret).at(now - timedelta(seconds=30)))
 
 
+@pytest.mark.fast
 def test_locked_factor_refuses_the_correct_code(world: World) -> None:
     signed, secret = with_app(world)
     for _ in range(world.settings.factor_max_failures):

@@ -44,6 +44,7 @@ def test_sdk_imports_with_the_plain_install() -> None:
     assert json.loads(ran.stdout) == []
 
 
+@pytest.mark.fast
 def test_lease_is_ended_after_its_with_block(world: World, client_of: ClientOf) -> None:
     signed, dataset, _ = world.guest()
     with client_of(signed).lease(dataset.slug, lifetime=120) as lease:

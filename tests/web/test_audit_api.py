@@ -24,6 +24,7 @@ from tests.support.world import World
 from tests.web.conftest import ClientOf
 
 
+@pytest.mark.fast
 def test_about_filter_finds_every_event_of_a_thing(world: World, client_of: ClientOf) -> None:
     signed, dataset, grant = world.guest()
     other, _, _ = world.guest()

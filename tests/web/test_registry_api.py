@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from broker.models import Team
 from tests.support.agreeing import agree_waiting
 from tests.support.world import DEIDENTIFIED, World
 from tests.web.conftest import ClientOf
 
 
+@pytest.mark.fast
 def test_vendor_is_added_activated_suspended_resumed_and_offboarded(world: World, client_of: ClientOf) -> None:
     admin = client_of(world.person(roles=("admin",)))
     made = admin.post("/vendors", json={"name": "Acme Annotation é"})

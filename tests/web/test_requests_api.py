@@ -63,6 +63,7 @@ def scene(world: World, client_of: ClientOf) -> Scene:
     )
 
 
+@pytest.mark.fast
 def test_request_approval_and_credential(world: World, scene: Scene) -> None:
     made = scene.ask()
     assert made.status_code == 201, made.text

@@ -17,6 +17,7 @@ from tests.support.world import PICTURES, World
 from tests.web.conftest import ClientOf
 
 
+@pytest.mark.fast
 def test_a_dry_run_counts_and_changes_nothing(world: World, client_of: ClientOf) -> None:
     signed, dataset, _ = world.guest()
     for _ in range(2):
