@@ -29,7 +29,7 @@ def table(heading: str) -> dict[str, list[str]]:
 
 
 CHANGES = table("Changing factors")
-FRESHNESS = table("Freshness, and windows that somebody else opens")
+FRESHNESS = table("Freshness, and windows opened by others")
 
 
 class Owner:

@@ -253,13 +253,12 @@ class World:
         if stock:
             cuts = [stock.take(cut.binding).record(cut) for cut in cuts]
         self.add(made, *cuts, *(Offer(id=new_id("of"), dataset_id=made.id, vendor_id=to.id) for to in offered_to))
-        with self.database.transaction() as tx:
-            for cut in cuts if stock else ():
-                audit.record(
-                    tx, "slice.ready", actor=audit.SYSTEM, subject=cut.id, now=clock(tx), details={"detail": ""}
-                )
         if register and not stock:
             register_slices(self, made)
+        if stock:
+            with self.database.transaction() as tx:
+                for cut in cuts:
+                    audit.record(tx, "slice.ready", actor=audit.SYSTEM, subject=cut.id, now=clock(tx))
         return made
 
     def team(self, vendor: Vendor, *members: Signed) -> Team:
