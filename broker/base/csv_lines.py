@@ -170,7 +170,7 @@ def _row(number: int, heading: Sequence[str], cells: Sequence[str]) -> Row:
             continue
         cell = cell.strip(" ")
         if len(cell) > LONGEST_CELL:
-            return Row(number, fault=_wrong(f"This may be {LONGEST_CELL} characters long at most.", field=f"/{name}"))
+            return Row(number, fault=_wrong(f"This can have {LONGEST_CELL} characters at most.", field=f"/{name}"))
         if cell[:1] and cell[0] in f"{_FORMULA}\t\r" and not _number(cell):
             detail = "A spreadsheet would run this as a formula."
             advice = "If the text is meant literally, put an apostrophe (') in front of it."

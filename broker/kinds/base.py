@@ -118,7 +118,7 @@ class Kind(ABC):
         Raises:
             Invalid: it is malformed, too weak, not what it should be, or the kind takes none.
         """
-        raise Invalid(f"A credential of kind {self.name} takes no public key.", field="/public_key")
+        raise Invalid(f"A credential of kind {self.name} does not use a public key.", field="/public_key")
 
     def policies(self, slice_id: str, action: str) -> list[str]:
         """The names of the OpenBao policies a child token for this slice and action needs."""

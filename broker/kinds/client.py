@@ -117,7 +117,7 @@ class Program:
         if named:
             raise Fault(
                 Code.CHILD_NOT_RUN,
-                f"{self.variable} names no program: {named}.",
+                f"{self.variable} does not name a program: {named}.",
                 next_step=f"Correct it, or unset it to use the {self.name} that is installed.",
             )
         raise Fault(

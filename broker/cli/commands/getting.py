@@ -79,7 +79,7 @@ def get(
         raise
     if chosen not in (None, formats.ENV, formats.JSON) and credential.values.get("relation"):
         # These say how to log in only; there, other slices' names stand beside it.
-        cli.out.remark(f"It reads: {safe(credential.values['relation'])}")
+        cli.out.remark(f"It can read: {safe(credential.values['relation'])}")
     cli.out.remark(borrowing.ending(credential.lease))
     cli.out.remark(f"To end it earlier: guestkey lease revoke {credential.lease_id}")
 
