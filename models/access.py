@@ -5,12 +5,12 @@ from __future__ import annotations
 from sqlalchemy import CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from .base import Base, CreatedAt, Held, Id, Key, Moment, Prose, Word, one_of
+from .base import Base, CreatedAt, HolderColumns, Id, Key, Moment, Prose, Word, one_of
 
 REQUEST_STATES = ("pending", "approved", "refused", "withdrawn", "lapsed")
 
 
-class Request(Held, Base):
+class Request(HolderColumns, Base):
     """Someone asks for a role on a dataset, for a purpose and a time. `period` is in seconds from the approval.
 
     `until` ends it sooner, however late the approval comes.
@@ -59,7 +59,7 @@ class Request(Held, Base):
         return super().holder if self.team_id or self.service_id else f"person:{self.for_id}"
 
 
-class Grant(Held, Base):
+class Grant(HolderColumns, Base):
     """An approved role on a dataset for a person, team or service, from-until; a right, not a secret."""
 
     __tablename__ = "grant"

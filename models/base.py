@@ -19,7 +19,7 @@ Word = Annotated[str, mapped_column(String(64))]
 Prose = Annotated[str, mapped_column(Text)]
 
 
-class Held:
+class HolderColumns:
     """What a person, a team or a service holds or asks for; the columns beside each other, of which one is set."""
 
     @property

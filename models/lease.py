@@ -5,14 +5,14 @@ from __future__ import annotations
 from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from .base import Base, CreatedAt, Held, Id, Key, Moment, Prose, Word, one_of
+from .base import Base, CreatedAt, HolderColumns, Id, Key, Moment, Prose, Word, one_of
 
 LEASE_STATES = ("pending", "active", "revoking", "revoked", "expired", "revoke_failed")
 LIVE_STATES = ("pending", "active", "revoking", "revoke_failed")
 _LIVE = one_of("state", *LIVE_STATES)
 
 
-class Lease(Held, Base):
+class Lease(HolderColumns, Base):
     """One credential: `pending` before its secret exists, `active` when handed over, then on to its end.
 
     `attempts` and `next_attempt_at` belong to ending; `claimed_until` is the deadline of the worker at it.

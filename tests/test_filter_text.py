@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.base.filter_text import Unreadable, read_condition, read_value, read_values, write_condition, write_value
+from broker.base.filter_text import (
+    FilterSyntaxError,
+    read_condition,
+    read_value,
+    read_values,
+    write_condition,
+    write_value,
+)
 
 HARD = [
     "12345",
@@ -66,5 +73,5 @@ def test_values_with_commas_are_quoted() -> None:
     ],
 )
 def test_text_other_than_one_condition_is_refused(text: str) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(FilterSyntaxError):
         read_condition(text)

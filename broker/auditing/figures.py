@@ -29,7 +29,7 @@ class Day:
 
 
 @dataclass(frozen=True, slots=True)
-class Confirmed:
+class ConfirmedEnds:
     """How long a suspension's slowest credential took until its backend confirmed the end.
 
     `promised`: what the kinds declare. `waiting`: how many are not confirmed yet; then `seconds` still grows.
@@ -74,7 +74,7 @@ def days_query(midnight: datetime) -> Select[datetime, str, int]:
     )
 
 
-def confirmed(tx: Transaction, suspensions: Sequence[Suspension], now: datetime) -> list[Confirmed]:
+def confirmed(tx: Transaction, suspensions: Sequence[Suspension], now: datetime) -> list[ConfirmedEnds]:
     """How soon these suspensions were confirmed, in their order; those that ended no credential are left out."""
     live = func.count().filter(Lease.state.in_(LIVE_STATES))
     rows = tx.execute(
@@ -90,7 +90,7 @@ def confirmed(tx: Transaction, suspensions: Sequence[Suspension], now: datetime)
         ends = [now if waiting or ended is None else ended for _, _, _, waiting, ended in mine]
         endings = [kinds[kind].ending for _, kind, *_ in mine if kind in kinds]
         found.append(
-            Confirmed(
+            ConfirmedEnds(
                 suspension=item,
                 leases=sum(row[2] for row in mine),
                 seconds=(max(ends) - item.started_at).total_seconds(),

@@ -18,7 +18,7 @@ _TILES_REMEMBERED = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class LogPosition:
     """Where an event stands in the log, and the hashes that prove it, each 32 bytes, from the leaf upwards."""
 
     index: int
@@ -76,7 +76,7 @@ def checkpoint(tx: Transaction, caller: Caller, size: int | None = None) -> LogC
     return found
 
 
-def place(tx: Transaction, caller: Caller, number: int, tree: Tree, size: int) -> Place | None:
+def place(tx: Transaction, caller: Caller, number: int, tree: Tree, size: int) -> LogPosition | None:
     """Where the event of a number stands among the first `size` entries; None if it does not yet.
 
     Raises:
@@ -86,7 +86,7 @@ def place(tx: Transaction, caller: Caller, number: int, tree: Tree, size: int) -
     index = tx.execute(select(LogEntry.index).where(LogEntry.event_number == number)).scalar_one_or_none()
     if index is None or index >= size:
         return None
-    return Place(index, merkle.inclusion(tree.subtree, index, size))
+    return LogPosition(index, merkle.inclusion(tree.subtree, index, size))
 
 
 def grown(tx: Transaction, caller: Caller, first: int, size: int) -> list[bytes]:

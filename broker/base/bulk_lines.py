@@ -44,7 +44,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class BulkReport:
     """A line for each line; `dry_run`: nothing was written."""
 
     lines: Sequence[Line]
@@ -73,7 +73,7 @@ class _Undone(Exception):
     """A dry run: the transaction is rolled back."""
 
 
-def run(database: Database, rows: Sequence[Row], task: Task, *, dry_run: bool, keep_going: bool) -> Report:
+def run(database: Database, rows: Sequence[Row], task: Task, *, dry_run: bool, keep_going: bool) -> BulkReport:
     """Do every line, or say what doing it would come to.
 
     Args:
@@ -82,13 +82,13 @@ def run(database: Database, rows: Sequence[Row], task: Task, *, dry_run: bool, k
     """
     checked = _done(database, rows, task, dry_run=True) if dry_run or not keep_going else None
     if checked is None:
-        return Report(_done(database, rows, task, dry_run=False), dry_run=False)
-    report = Report(checked, dry_run)
+        return BulkReport(_done(database, rows, task, dry_run=False), dry_run=False)
+    report = BulkReport(checked, dry_run)
     if dry_run:
         return report
     if report.refused:
-        return Report([_left_out(line) for line in checked], dry_run=False)
-    return Report(_done(database, rows, task, dry_run=False), dry_run=False)
+        return BulkReport([_left_out(line) for line in checked], dry_run=False)
+    return BulkReport(_done(database, rows, task, dry_run=False), dry_run=False)
 
 
 def _done(database: Database, rows: Sequence[Row], task: Task, *, dry_run: bool) -> list[Line]:

@@ -25,7 +25,7 @@ _QUOTE = '"'
 _JSON = json.JSONDecoder(strict=False)
 
 
-class Unreadable(ValueError):
+class FilterSyntaxError(ValueError):
     """A text that is no filter; its message is one sentence for whoever wrote it."""
 
 
@@ -37,16 +37,16 @@ def read_condition(text: str) -> list[Any]:
     """
     found = _CONDITION.fullmatch(text)
     if found is None:
-        raise Unreadable(f"{text!r} is no condition.")
+        raise FilterSyntaxError(f"{text!r} is no condition.")
     column, operator, value = found.groups()
     if operator.startswith("is"):
         if value:
-            raise Unreadable(f"Nothing can follow “{operator}”.")
+            raise FilterSyntaxError(f"Nothing can follow “{operator}”.")
         return [column, "not_null" if "not" in operator else "is_null"]
     if operator == "in":
         return [column, operator, read_values(value)]
     if value[:1] in ("=", "<", ">"):
-        raise Unreadable(f"Put the value in quotation marks, since it begins with {value[0]!r}.")
+        raise FilterSyntaxError(f"Put the value in quotation marks, since it begins with {value[0]!r}.")
     return [column, operator, read_value(value)]
 
 
@@ -61,7 +61,7 @@ def read_value(text: str) -> str:
         return _bare(text)
     value, end = _quoted(text, 0)
     if end != len(text):
-        raise Unreadable("Something follows the closing quotation mark.")
+        raise FilterSyntaxError("Something follows the closing quotation mark.")
     return value
 
 
@@ -79,7 +79,7 @@ def read_values(text: str) -> list[str]:
             value, end = _quoted(text, at)
             rest = text[end:].lstrip()
             if rest and not rest.startswith(","):
-                raise Unreadable("Something other than a comma follows a closing quotation mark.")
+                raise FilterSyntaxError("Something other than a comma follows a closing quotation mark.")
             comma = text.find(",", end)
         else:
             comma = text.find(",", at)
@@ -119,7 +119,7 @@ def _invisible(character: str) -> bool:
 def _bare(text: str) -> str:
     text = text.strip()
     if not text:
-        raise Unreadable('A value is missing; write "" for the empty text.')
+        raise FilterSyntaxError('A value is missing; write "" for the empty text.')
     return text
 
 
@@ -127,5 +127,7 @@ def _quoted(text: str, at: int) -> tuple[str, int]:
     try:
         value, end = _JSON.raw_decode(text, at)
     except ValueError:
-        raise Unreadable("A quotation mark is not closed, or a backslash in it starts no escape of JSON.") from None
+        raise FilterSyntaxError(
+            "A quotation mark is not closed, or a backslash in it starts no escape of JSON."
+        ) from None
     return str(value), end

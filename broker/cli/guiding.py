@@ -21,7 +21,7 @@ Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RequestDraft:
     """What is asked for, as far as it was said."""
 
     dataset: str | None
@@ -37,7 +37,7 @@ class Wish:
         return [name for name, value in needed.items() if not value]
 
 
-def complete(api: Api, out: Output, wish: Wish) -> Wish:
+def complete(api: Api, out: Output, wish: RequestDraft) -> RequestDraft:
     """Ask for everything that was left out, and whether to send it.
 
     Raises:
@@ -128,7 +128,7 @@ def _until(out: Output, prompt: str, read: Callable[[str], Read]) -> Read:
     raise AssertionError("the loop returns or raises")
 
 
-def _summary(wish: Wish) -> str:
+def _summary(wish: RequestDraft) -> str:
     part = f", {safe(wish.slice)}" if wish.slice else ""
     length = duration(seconds_of(wish.period or PERIOD))
     return f"You request {safe(wish.role)} on {safe(wish.dataset)}{part}, for {length}, for this: {safe(wish.purpose)}"

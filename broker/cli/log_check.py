@@ -25,7 +25,7 @@ class NotProven(Exception):
 
 
 @dataclass(slots=True)
-class Verdict:
+class LogVerdict:
     """What was proven."""
 
     checkpoint: Checkpoint
@@ -37,7 +37,7 @@ class Verdict:
     kinds: dict[str, int] = field(default_factory=dict)
 
 
-def check(lines: Iterable[str], key: Key | None) -> Verdict:
+def check(lines: Iterable[str], key: Key | None) -> LogVerdict:
     """Check every line of a file that `audit export --format proofs` wrote.
 
     Args:
@@ -57,18 +57,18 @@ def check(lines: Iterable[str], key: Key | None) -> Verdict:
     raise NotProven(last, "the file was cut off: its last line, which counts the events, is missing")
 
 
-def _head(line: str, key: Key | None) -> Verdict:
+def _head(line: str, key: Key | None) -> LogVerdict:
     said = _object(1, line)
     if said.get("version") != _VERSION or not isinstance(said.get("checkpoint"), str):
         raise NotProven(1, "this is not a file of proofs, or it was written by a newer release")
     try:
         used = key or Key.parse(str(said.get("key", "")))
-        return Verdict(opened(said["checkpoint"], used), str(used))
+        return LogVerdict(opened(said["checkpoint"], used), str(used))
     except BadCheckpoint as error:
         raise NotProven(1, str(error)) from None
 
 
-def _entry(number: int, said: Mapping[str, Any], verdict: Verdict) -> None:
+def _entry(number: int, said: Mapping[str, Any], verdict: LogVerdict) -> None:
     leaf, index, size = said.get("leaf"), said.get("index"), verdict.checkpoint.size
     if not isinstance(leaf, str) or type(index) is not int:
         raise NotProven(number, "there is no event in this line")
@@ -88,7 +88,7 @@ def _entry(number: int, said: Mapping[str, Any], verdict: Verdict) -> None:
     verdict.kinds[kind] = verdict.kinds.get(kind, 0) + 1
 
 
-def _end(number: int, said: Mapping[str, Any], verdict: Verdict, rest: Iterable[tuple[int, str]]) -> Verdict:
+def _end(number: int, said: Mapping[str, Any], verdict: LogVerdict, rest: Iterable[tuple[int, str]]) -> LogVerdict:
     if said["events"] != verdict.events:
         raise NotProven(number, f"{said['events']} events were written, {verdict.events} are here")
     if any(line.strip() for _, line in rest):

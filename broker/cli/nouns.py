@@ -14,7 +14,7 @@ from broker.cli.output import columns as columns_of
 
 
 @dataclass(frozen=True)
-class Noun:
+class ClientNoun:
     """A thing of the API that can be listed and shown.
 
     `group` and `list_as` are the command's words; `details` is empty where one alone is never shown. `filters` and
@@ -47,6 +47,6 @@ class Noun:
         return columns_of(self.details)
 
 
-NOUNS: Mapping[str, Noun] = {
-    noun["name"]: Noun(**noun) for noun in json.loads((files("broker.cli") / "nouns.json").read_text())
+NOUNS: Mapping[str, ClientNoun] = {
+    noun["name"]: ClientNoun(**noun) for noun in json.loads((files("broker.cli") / "nouns.json").read_text())
 }

@@ -23,7 +23,7 @@ def handled(handler: Handler, names: tuple[str, ...] = _MEANT_FOR_US) -> Iterato
             signal.signal(number, previous)
 
 
-class Held:
+class HeldSignals:
     """Being told to go waits until what is under way is done; being told twice does not."""
 
     def __init__(self) -> None:

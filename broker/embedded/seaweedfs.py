@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from broker.embedded import children
-from broker.kinds.s3.store import Key, client_for
+from broker.kinds.s3.store import AccessKey, client_for
 
 CONNECTION = "objects"
 ROLE_ARN = "arn:aws:iam::000000000000:role/guestkey-guest"
@@ -84,12 +84,12 @@ class SeaweedFS(children.Server):
         for file in self._sockets():
             file.unlink(missing_ok=True)
 
-    def key(self, identity: str) -> Key:
+    def key(self, identity: str) -> AccessKey:
         """The long-term key of `owner`, `issuer` or `ender`."""
         kept = self._keys()[identity]
-        return Key(kept["id"], kept["secret"])
+        return AccessKey(kept["id"], kept["secret"])
 
-    def client(self, key: Key | None = None) -> Any:
+    def client(self, key: AccessKey | None = None) -> Any:
         """An S3 client, the owner's unless another key is given."""
         return client_for("s3", self.address, REGION, None, key or self.key("owner"))
 

@@ -54,7 +54,7 @@ _SEEN = {
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundCaller:
     """A caller, and what only its own session is told: the CSRF token, and whether it may enrol a first factor.
 
     `ends_at` is when this session or token ends by itself, if that is on record here.
@@ -68,7 +68,7 @@ class Found:
     ends_at: datetime | None = None
 
 
-def by_session(tx: Transaction, token: str, address: str | None, *, idle: int) -> Found:
+def by_session(tx: Transaction, token: str, address: str | None, *, idle: int) -> FoundCaller:
     """Who is behind a session cookie. `idle` is the longest pause between requests, in seconds.
 
     Raises:
@@ -77,7 +77,7 @@ def by_session(tx: Transaction, token: str, address: str | None, *, idle: int) -
     return _found(tx, (_SESSION,), token, address, idle=idle)
 
 
-def by_token(tx: Transaction, token: str, address: str | None) -> Found:
+def by_token(tx: Transaction, token: str, address: str | None) -> FoundCaller:
     """Who is behind an opaque API token; people's and services' alike.
 
     Raises:
@@ -86,7 +86,7 @@ def by_token(tx: Transaction, token: str, address: str | None) -> Found:
     return _found(tx, (_PERSON_TOKEN, _SERVICE_TOKEN), token, address)
 
 
-def _found(tx: Transaction, queries: tuple[Any, ...], token: str, address: str | None, **bounds: int) -> Found:
+def _found(tx: Transaction, queries: tuple[Any, ...], token: str, address: str | None, **bounds: int) -> FoundCaller:
     if 0 < len(token) <= MOST_CHARACTERS:
         for query in queries:
             row = tx.execute(query, {"hash": digest(token), **bounds}).mappings().one_or_none()
@@ -104,7 +104,7 @@ def _note_seen(tx: Transaction, row: RowMapping) -> None:
         tx.execute(_SEEN[row["how"]], {"now": row["now"], "id": row["holder_id"]})
 
 
-def _as_found(row: RowMapping, address: str | None) -> Found:
+def _as_found(row: RowMapping, address: str | None) -> FoundCaller:
     how: Literal["session", "api_token"] = row["how"]
     caller = Caller(
         kind=row["kind"],
@@ -120,6 +120,6 @@ def _as_found(row: RowMapping, address: str | None) -> Found:
         roles=frozenset(row["roles"]),
         address=address,
     )
-    return Found(
+    return FoundCaller(
         caller, row["status"], row["csrf_token"], row["enrolment_allowed_until"], row["now"], row["expires_at"]
     )

@@ -15,7 +15,7 @@ from broker.base.errors import Conflict, FactorNeeded, Forbidden, NotFound
 from broker.base.ids import is_id
 from broker.identity import factors, sessions
 from broker.identity.caller import Caller
-from broker.identity.factors import Proof
+from broker.identity.factors import FactorProof
 from broker.identity.invitations import allow_enrolment, has_factor
 from broker.log import audit
 from broker.models import FactorChallenge, Passkey, Person, Session, TotpFactor
@@ -41,7 +41,7 @@ def require_browser(caller: Caller) -> None:
         )
 
 
-def require_proof(tx: Transaction, caller: Caller, proof: Proof | None, now: datetime) -> None:
+def require_proof(tx: Transaction, caller: Caller, proof: FactorProof | None, now: datetime) -> None:
     """Check that one of the caller's factors came with this request; until commit no other change happens.
 
     Raises:
@@ -61,7 +61,7 @@ def require_proof(tx: Transaction, caller: Caller, proof: Proof | None, now: dat
 
 
 def require_enrolment_right(
-    tx: Transaction, caller: Caller, allowed_until: datetime | None, proof: Proof | None, now: datetime
+    tx: Transaction, caller: Caller, allowed_until: datetime | None, proof: FactorProof | None, now: datetime
 ) -> str:
     """Check that this session may begin to add or replace a factor.
 
@@ -126,7 +126,7 @@ def note_change(tx: Transaction, caller: Caller, kind: str, now: datetime, **det
     )
 
 
-def remove_passkey(tx: Transaction, caller: Caller, passkey_id: str, proof: Proof | None, now: datetime) -> None:
+def remove_passkey(tx: Transaction, caller: Caller, passkey_id: str, proof: FactorProof | None, now: datetime) -> None:
     """Remove a passkey, unless it is the last factor.
 
     Raises:
@@ -145,7 +145,7 @@ def remove_passkey(tx: Transaction, caller: Caller, passkey_id: str, proof: Proo
     note_change(tx, caller, "factor.removed", now, method="passkey")
 
 
-def remove_totp(tx: Transaction, caller: Caller, proof: Proof | None, now: datetime) -> None:
+def remove_totp(tx: Transaction, caller: Caller, proof: FactorProof | None, now: datetime) -> None:
     """Remove the authenticator app, unless it is the last factor.
 
     Raises:
@@ -189,7 +189,7 @@ def lock_session(tx: Transaction, caller: Caller, now: datetime) -> None:
         raise NotFound("Your session has ended.", advice="Sign in again.")
 
 
-def _is_good(proof: Proof | None, caller: Caller, now: datetime) -> bool:
+def _is_good(proof: FactorProof | None, caller: Caller, now: datetime) -> bool:
     if proof is None or proof.holder_id != caller.holder_id:
         return False
     return abs(now - proof.at) <= timedelta(seconds=PROOF_SECONDS)

@@ -30,7 +30,7 @@ class Factors:
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class FactorProof:
     """That a session or token has just proven a factor. Only `mark_proven` makes one, for the request it serves."""
 
     holder_id: str
@@ -48,7 +48,7 @@ def listed(tx: Transaction, person_id: str) -> Factors:
     return Factors(totp is not None and totp.confirmed_at is not None, passkeys, left)
 
 
-def mark_proven(tx: Transaction, caller: Caller, method: str, now: datetime) -> Proof:
+def mark_proven(tx: Transaction, caller: Caller, method: str, now: datetime) -> FactorProof:
     """Note that this very session or token has just proven a second factor.
 
     Raises:
@@ -72,7 +72,7 @@ def mark_proven(tx: Transaction, caller: Caller, method: str, now: datetime) -> 
         details={"method": method, "holder": caller.holder_id},
         personal={"address": caller.address or ""},
     )
-    return Proof(caller.holder_id, method, now)
+    return FactorProof(caller.holder_id, method, now)
 
 
 def reset_factor(

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from broker.base.errors import FactorNeeded, Forbidden, NotSignedIn
 from broker.identity import callers, sessions
 from broker.identity.caller import Caller
-from broker.identity.callers import Found
+from broker.identity.callers import FoundCaller
 from broker.runtime.parts import Parts
 
 SESSION_COOKIE = "__Host-guestkey"
@@ -22,13 +22,13 @@ CSRF_HEADER = "x-csrf-token"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def find_caller(request: Request) -> Found:
+def find_caller(request: Request) -> FoundCaller:
     """Who is behind the request, by bearer token or session cookie; pending people included. No CSRF check.
 
     Raises:
         NotSignedIn: nobody.
     """
-    kept: Found | None = getattr(request.state, "found", None)
+    kept: FoundCaller | None = getattr(request.state, "found", None)
     if kept is not None:
         return kept
     parts: Parts = request.app.state.parts
@@ -46,7 +46,7 @@ def find_caller(request: Request) -> Found:
     return found
 
 
-def find_session(request: Request) -> Found:
+def find_session(request: Request) -> FoundCaller:
     """Who is behind a page.
 
     Raises:
@@ -59,7 +59,7 @@ def find_session(request: Request) -> Found:
     return found
 
 
-def found_caller(request: Request) -> Found:
+def found_caller(request: Request) -> FoundCaller:
     """Like `find_caller`; a changing request that comes with a cookie must also carry the session's CSRF token.
 
     Raises:
@@ -72,7 +72,7 @@ def found_caller(request: Request) -> Found:
     return found
 
 
-def current_caller(found: Annotated[Found, Depends(found_caller)]) -> Caller:
+def current_caller(found: Annotated[FoundCaller, Depends(found_caller)]) -> Caller:
     """The caller of this request, confirmed.
 
     Raises:
@@ -97,7 +97,7 @@ def signed_in_person(caller: Annotated[Caller, Depends(current_caller)]) -> Call
     return caller
 
 
-def found_person(found: Annotated[Found, Depends(found_caller)]) -> Found:
+def found_person(found: Annotated[FoundCaller, Depends(found_caller)]) -> FoundCaller:
     """The person behind the request, confirmed or still waiting; services have no factor and no session.
 
     Raises:
@@ -115,7 +115,7 @@ def _require_person(caller: Caller) -> None:
 def fresh_factor(max_age: int) -> Callable[..., Caller]:
     """A dependency: the caller, whose second factor was proven in this session at most `max_age` seconds ago."""
 
-    def dependency(found: Annotated[Found, Depends(found_caller)]) -> Caller:
+    def dependency(found: Annotated[FoundCaller, Depends(found_caller)]) -> Caller:
         caller = signed_in_person(current_caller(found))
         require_fresh(caller, found, max_age)
         return caller
@@ -123,7 +123,7 @@ def fresh_factor(max_age: int) -> Callable[..., Caller]:
     return dependency
 
 
-def require_fresh(caller: Caller, found: Found, max_age: int) -> None:
+def require_fresh(caller: Caller, found: FoundCaller, max_age: int) -> None:
     """Check that the second factor is fresh enough.
 
     Raises:

@@ -16,7 +16,7 @@ from broker.base.errors import Invalid
 from broker.base.settings import Settings
 from broker.identity import invitations, oidc, sign_in_admission, source_failures, sources
 from broker.identity.faults import SignInRefused, quoted
-from broker.identity.oidc import Client, ExpectedResponse, Providers
+from broker.identity.oidc import ExpectedResponse, OidcClient, Providers
 from broker.identity.secret_tokens import digest, fresh_token, is_token
 from broker.identity.sign_in_admission import BrowserInfo, StartedSession
 from broker.models import Person, SignInAttempt, SignInSource
@@ -203,14 +203,14 @@ def _unknown_attempt() -> SignInRefused:
     return error
 
 
-def client_of(parts: Parts, source: SignInSource) -> Client:
+def client_of(parts: Parts, source: SignInSource) -> OidcClient:
     """Our registration at a source's provider.
 
     Raises:
         BackendDown: the key store does not answer.
     """
     secret, back = sources.client_secret(parts.vault, source), callback(parts.settings)
-    return Client(source.issuer, source.client_id, secret, back, tuple(source.other_audiences))
+    return OidcClient(source.issuer, source.client_id, secret, back, tuple(source.other_audiences))
 
 
 def callback(settings: Settings) -> str:

@@ -24,8 +24,8 @@ from broker.identity.provider_http import ProviderUnusable
 from broker.identity.providers import Provider, Providers
 
 __all__ = [
-    "Client",
     "ExpectedResponse",
+    "OidcClient",
     "Providers",
     "authorization_url",
     "check_callback_issuer",
@@ -42,7 +42,7 @@ _BARE = "client_secret_basic, as it is"
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class OidcClient:
     """Our registration at one provider. `others`: audiences its ID tokens may be for beside us."""
 
     issuer: str
@@ -62,7 +62,7 @@ class ExpectedResponse:
 
 
 def authorization_url(
-    providers: Providers, client: Client, expected: ExpectedResponse, state: str, *, acr_values: str | None = None
+    providers: Providers, client: OidcClient, expected: ExpectedResponse, state: str, *, acr_values: str | None = None
 ) -> str:
     """Where to send the browser: code flow, PKCE S256, state, nonce, and always `max_age`.
 
@@ -96,7 +96,7 @@ def check_callback_issuer(providers: Providers, issuer: str, answered: str | Non
 
 def exchange(
     providers: Providers,
-    client: Client,
+    client: OidcClient,
     expected: ExpectedResponse,
     code: str,
     now: datetime,
@@ -122,7 +122,7 @@ def exchange(
     return userinfo.with_userinfo(providers, provider, claims, answer.get("access_token"), wanted)
 
 
-def try_client(providers: Providers, client: Client, provider: Provider) -> str:
+def try_client(providers: Providers, client: OidcClient, provider: Provider) -> str:
     """Ask the token endpoint with a code that nobody was given. Returns what is wrong with the client; empty: nothing.
 
     Raises:
@@ -144,7 +144,7 @@ class ClientRefused(SignInRefused):
 
 
 def _fetch_token(
-    providers: Providers, client: Client, provider: Provider, expected: ExpectedResponse, code: str
+    providers: Providers, client: OidcClient, provider: Provider, expected: ExpectedResponse, code: str
 ) -> Mapping[str, Any]:
     if len(code) > _LONGEST_CODE or not all(" " <= letter <= "~" for letter in code):
         raise SignInRefused("The browser came back with an invalid code.")
@@ -165,7 +165,7 @@ def _fetch_token(
 
 
 def _ask_for_token(
-    providers: Providers, client: Client, provider: Provider, expected: ExpectedResponse, code: str, method: str
+    providers: Providers, client: OidcClient, provider: Provider, expected: ExpectedResponse, code: str, method: str
 ) -> Mapping[str, Any]:
     endpoint = provider.token_endpoint
     try:
@@ -185,7 +185,7 @@ def _ask_for_token(
 
 
 def _answered(
-    providers: Providers, client: Client, provider: Provider, expected: ExpectedResponse, code: str, method: str
+    providers: Providers, client: OidcClient, provider: Provider, expected: ExpectedResponse, code: str, method: str
 ) -> requests.Response:
     kept: list[requests.Response] = []
 
@@ -223,7 +223,7 @@ def _empty() -> requests.Response:
 _EMPTY = _empty()
 
 
-def _session(providers: Providers, client: Client, method: str = "none") -> Any:
+def _session(providers: Providers, client: OidcClient, method: str = "none") -> Any:
     session = OAuth2Session(
         client.client_id,
         client.client_secret,
@@ -237,7 +237,7 @@ def _session(providers: Providers, client: Client, method: str = "none") -> Any:
     return providers.wire.bound(session)
 
 
-def _methods(client: Client, provider: Provider) -> list[str]:
+def _methods(client: OidcClient, provider: Provider) -> list[str]:
     """How the secret may be shown, as the provider offers.
 
     Raises:

@@ -25,7 +25,7 @@ from broker.base.errors import Conflict, Invalid
 from broker.base.ids import new_id
 from broker.identity import factor_changes, factors, lockout, recovery_codes
 from broker.identity.caller import Caller
-from broker.identity.factors import Proof
+from broker.identity.factors import FactorProof
 from broker.models import FactorChallenge, Passkey, RecoveryCode
 from broker.runtime.parts import Parts
 
@@ -35,7 +35,7 @@ _REGISTER, _PROVE = "passkey_register", "passkey_prove"
 
 
 def registration_options(
-    parts: Parts, caller: Caller, allowed_until: datetime | None, proof: Proof | None = None
+    parts: Parts, caller: Caller, allowed_until: datetime | None, proof: FactorProof | None = None
 ) -> dict[str, Any]:
     """What the browser needs to make a passkey.
 
@@ -130,7 +130,7 @@ def proof_options(parts: Parts, caller: Caller) -> dict[str, Any]:
     return dict(json.loads(options_to_json(options)))
 
 
-def prove(parts: Parts, caller: Caller, credential: Mapping[str, Any]) -> Proof:
+def prove(parts: Parts, caller: Caller, credential: Mapping[str, Any]) -> FactorProof:
     """Prove the second factor for this session with a passkey.
 
     Raises:

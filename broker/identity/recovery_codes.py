@@ -13,7 +13,7 @@ from broker.base.errors import Conflict
 from broker.base.ids import new_id
 from broker.identity import factor_changes, lockout
 from broker.identity.caller import Caller
-from broker.identity.factors import Proof
+from broker.identity.factors import FactorProof
 from broker.identity.invitations import allow_enrolment
 from broker.identity.secret_tokens import digest
 from broker.models import RecoveryCode
@@ -34,7 +34,7 @@ def make(tx: Transaction, caller: Caller, now: datetime) -> list[str]:
     return codes
 
 
-def replace(tx: Transaction, caller: Caller, proof: Proof | None, now: datetime) -> list[str]:
+def replace(tx: Transaction, caller: Caller, proof: FactorProof | None, now: datetime) -> list[str]:
     """Replace the caller's recovery codes because they asked for that; the old ones stop working.
 
     Raises:

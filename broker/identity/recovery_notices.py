@@ -20,7 +20,7 @@ _MOST = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class RecoveryNotice:
     """One of them; `subject` is the event's."""
 
     at: datetime
@@ -29,10 +29,10 @@ class Notice:
     sentence: str
 
 
-def for_caller(tx: Transaction, caller: Caller, now: datetime) -> list[Notice]:
+def for_caller(tx: Transaction, caller: Caller, now: datetime) -> list[RecoveryNotice]:
     """The notices of the last days, newest first; for admins and auditors, nobody else has any."""
     if not (caller.is_admin or caller.is_auditor):
         return []
     query = select(Event.at, Event.kind, Event.subject).where(Event.kind.in_(_SENTENCES), Event.at > now - SHOWN_FOR)
     rows = tx.execute(query.order_by(Event.number.desc()).limit(_MOST))
-    return [Notice(row.at, row.kind, row.subject, _SENTENCES[row.kind]) for row in rows]
+    return [RecoveryNotice(row.at, row.kind, row.subject, _SENTENCES[row.kind]) for row in rows]

@@ -14,7 +14,7 @@ from broker.base.resilience import ConcurrencyLimit
 from broker.base.settings import Settings
 from broker.identity import id_token, oidc
 from broker.identity.faults import ProviderDown
-from broker.identity.oidc import Client
+from broker.identity.oidc import OidcClient
 from broker.identity.providers import Provider, Providers
 
 What = Literal["discovery", "keys", "client", "userinfo"]
@@ -23,7 +23,7 @@ _LONGEST_WAIT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class SourceFinding:
     """One thing that was tried: what, whether it is as it must be, and what was found."""
 
     what: What
@@ -41,7 +41,7 @@ def _busy() -> BackendDown:
 _ENTRANCE = ConcurrencyLimit(_AT_ONCE, _busy)
 
 
-def check(settings: Settings, client: Client) -> list[Finding]:
+def check(settings: Settings, client: OidcClient) -> list[SourceFinding]:
     """Try a provider as this client, step by step, until one fails that the next need.
 
     Raises:
@@ -52,17 +52,17 @@ def check(settings: Settings, client: Client) -> list[Finding]:
         try:
             provider = providers.discover(client.issuer)
         except ProviderDown as error:
-            return [Finding("discovery", False, error.reason)]
+            return [SourceFinding("discovery", False, error.reason)]
         said = f"It signs ID tokens with {', '.join(provider.algorithms)}."
         return [
-            Finding("discovery", True, said),
+            SourceFinding("discovery", True, said),
             _tried("keys", lambda: _keys(providers, provider)),
             _tried("client", lambda: _client(providers, client, provider)),
             _userinfo(provider),
         ]
 
 
-def require(settings: Settings, client: Client) -> list[Finding]:
+def require(settings: Settings, client: OidcClient) -> list[SourceFinding]:
     """Refuse a source that would let nobody in, with what its provider says; else what was found.
 
     Raises:
@@ -83,31 +83,33 @@ _ADVICE = {
 }
 
 
-def _tried(what: What, find: Callable[[], Finding]) -> Finding:
+def _tried(what: What, find: Callable[[], SourceFinding]) -> SourceFinding:
     try:
         return find()
     except ProviderDown as error:
-        return Finding(what, False, error.reason)
+        return SourceFinding(what, False, error.reason)
 
 
-def _keys(providers: Providers, provider: Provider) -> Finding:
+def _keys(providers: Providers, provider: Provider) -> SourceFinding:
     keys = providers.keys(provider)
     usable = sum(any(id_token.key_fits(key, {"alg": name}) for name in provider.algorithms) for key in keys)
     if not usable:
-        return Finding("keys", False, f"None of its {len(keys)} keys fits the algorithms that it signs ID tokens with.")
-    return Finding("keys", True, f"{usable} of its {len(keys)} keys can sign ID tokens.")
+        return SourceFinding(
+            "keys", False, f"None of its {len(keys)} keys fits the algorithms that it signs ID tokens with."
+        )
+    return SourceFinding("keys", True, f"{usable} of its {len(keys)} keys can sign ID tokens.")
 
 
-def _client(providers: Providers, client: Client, provider: Provider) -> Finding:
+def _client(providers: Providers, client: OidcClient, provider: Provider) -> SourceFinding:
     wrong = oidc.try_client(providers, client, provider)
     if wrong:
-        return Finding("client", False, wrong)
-    return Finding("client", True, "Its token endpoint does not refuse our client id and secret.")
+        return SourceFinding("client", False, wrong)
+    return SourceFinding("client", True, "Its token endpoint does not refuse our client id and secret.")
 
 
-def _userinfo(provider: Provider) -> Finding:
+def _userinfo(provider: Provider) -> SourceFinding:
     if provider.userinfo_endpoint is None:
-        return Finding(
+        return SourceFinding(
             "userinfo", True, "It has no UserInfo: name, e-mail and required claims must be in the ID token."
         )
-    return Finding("userinfo", True, "Claims that its ID tokens lack are read from its UserInfo.")
+    return SourceFinding("userinfo", True, "Claims that its ID tokens lack are read from its UserInfo.")

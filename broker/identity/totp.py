@@ -19,7 +19,7 @@ from broker.base.errors import Conflict
 from broker.base.ids import new_id
 from broker.identity import factor_changes, factors, lockout, recovery_codes
 from broker.identity.caller import Caller
-from broker.identity.factors import Proof
+from broker.identity.factors import FactorProof
 from broker.keystore.vault import VaultRefused
 from broker.models import FactorChallenge, TotpFactor
 from broker.runtime.parts import Parts
@@ -60,7 +60,7 @@ def matching_step(secret: str, code: str, now: datetime) -> int | None:
     return matched
 
 
-def begin(parts: Parts, caller: Caller, allowed_until: datetime | None, proof: Proof | None = None) -> Enrolment:
+def begin(parts: Parts, caller: Caller, allowed_until: datetime | None, proof: FactorProof | None = None) -> Enrolment:
     """Make a new secret, kept wrapped until a code confirms it; an existing one stays in force till then.
 
     Args:
@@ -128,7 +128,7 @@ def confirm_enrolment(parts: Parts, caller: Caller, allowed_until: datetime | No
     raise lockout.wrong_code(left)
 
 
-def prove(parts: Parts, caller: Caller, code: str) -> Proof:
+def prove(parts: Parts, caller: Caller, code: str) -> FactorProof:
     """Prove the second factor for this session or token with a code, which is used up by it.
 
     Raises:

@@ -162,7 +162,7 @@ class Format:
     loader: Loader | None = None
 
 
-class Client:
+class KindClient:
     """How credentials of a kind are used. A kind that says nothing is had as `env` or `json`, and used with `run`.
 
     `program` is what `connect` opens. `makes_key`: a credential is a certificate for a key of the guest's.

@@ -52,7 +52,7 @@ class Connected:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class ConnectingContext:
     """The operator at the terminal, the settings, and the identities that connecting needs.
 
     `asks`: somebody sits there and may be asked. `as_json`: standard output is for the one document. `log_in` takes the

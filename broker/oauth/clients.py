@@ -14,7 +14,7 @@ from broker.base.errors import NotSignedIn
 from broker.base.ids import is_id
 from broker.identity import api_tokens
 from broker.identity.caller import Caller
-from broker.identity.callers import Found
+from broker.identity.callers import FoundCaller
 from broker.identity.http import find_caller
 from broker.identity.permissions import is_own_service
 from broker.oauth.refusals import OAuthRefused
@@ -61,7 +61,7 @@ def authenticated(parts: Parts, request: Request, form: dict[str, str]) -> Authe
         address=request.client.host if request.client else None,
     )
     # From now on these Basic credentials spend the service's own rate, not its address's.
-    request.state.found = Found(caller, service.status, "", None, now)
+    request.state.found = FoundCaller(caller, service.status, "", None, now)
     return AuthenticatedService(caller, kept)
 
 

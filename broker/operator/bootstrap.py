@@ -16,8 +16,8 @@ from broker.base.database import now as clock
 from broker.base.errors import Conflict, Invalid, NotFound
 from broker.base.ids import new_id
 from broker.identity import invitations, login, source_check, sources
-from broker.identity.oidc import Client
-from broker.identity.source_check import Finding
+from broker.identity.oidc import OidcClient
+from broker.identity.source_check import SourceFinding
 from broker.log import audit
 from broker.models import Installation, SignInSource
 from broker.operator.console import CommandOutput, load
@@ -44,7 +44,7 @@ class BootstrapResult:
     """The two admins' joining links, and what the provider was found to be; nothing if it was not asked."""
 
     links: list[str] = field(repr=False)
-    found: list[Finding]
+    found: list[SourceFinding]
 
 
 def bootstrap_and_print(out: CommandOutput, first: FirstSource, *, unchecked: bool) -> None:
@@ -130,8 +130,8 @@ def bootstrap(parts: Parts, first: FirstSource, *, unchecked: bool = False) -> B
     return BootstrapResult(links, found)
 
 
-def _check_provider(parts: Parts, first: FirstSource) -> list[Finding]:
-    client = Client(first.issuer, first.client_id, first.client_secret, login.callback(parts.settings))
+def _check_provider(parts: Parts, first: FirstSource) -> list[SourceFinding]:
+    client = OidcClient(first.issuer, first.client_id, first.client_secret, login.callback(parts.settings))
     try:
         return source_check.require(parts.settings, client)
     except Invalid as error:

@@ -25,7 +25,7 @@ from broker.base.settings import Settings
 from broker.cli.command import describe
 from broker.keystore.operator import operator
 from broker.kinds import folders
-from broker.kinds.connecting import Connected, Desk
+from broker.kinds.connecting import Connected, ConnectingContext
 from broker.log import audit
 from broker.models import Event
 from broker.operator.console import AsJson, CommandOutput, load, reporting
@@ -50,7 +50,7 @@ def _mount(kind: str, connect: Callable[..., Connected]) -> None:
     def run(operator_secret_id_file: Path | None, yes: bool, as_json: bool, **own: Any) -> None:
         with reporting(f"connect-backend {kind}", as_json=as_json) as out, _unlogged():
             settings = load()
-            desk = Desk(
+            desk = ConnectingContext(
                 settings,
                 sys.stdin.isatty() and not yes and not as_json,
                 as_json,

@@ -31,7 +31,7 @@ _AGAIN = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class CatalogueConnection:
     """A connected database, and its catalogue if one was ever asked for."""
 
     name: str
@@ -39,14 +39,14 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True)
-class Tables:
+class CatalogueTables:
     """A page of tables by name; `after` is where the next one begins, None on the last."""
 
     items: Sequence[CatalogueTable]
     after: str | None
 
 
-def connection(tx: Transaction, caller: Caller, settings: Settings, name: str) -> Connection:
+def connection(tx: Transaction, caller: Caller, settings: Settings, name: str) -> CatalogueConnection:
     """A connected database. For admins.
 
     Raises:
@@ -55,7 +55,7 @@ def connection(tx: Transaction, caller: Caller, settings: Settings, name: str) -
     require_admin(caller)
     if name not in settings.connections(KIND.name):
         raise missing("connection")
-    return Connection(name, tx.get(Catalogue, name))
+    return CatalogueConnection(name, tx.get(Catalogue, name))
 
 
 def ask(tx: Transaction, caller: Caller, settings: Settings, name: str, now: datetime) -> Catalogue:
@@ -72,7 +72,9 @@ def ask(tx: Transaction, caller: Caller, settings: Settings, name: str, now: dat
     return made
 
 
-def tables(tx: Transaction, caller: Caller, name: str, *, part: str = "", after: str = "", limit: int = PAGE) -> Tables:
+def tables(
+    tx: Transaction, caller: Caller, name: str, *, part: str = "", after: str = "", limit: int = PAGE
+) -> CatalogueTables:
     """Tables and views of a connection by schema and name, those whose name has `part` in it. For admins.
 
     Raises:
@@ -92,7 +94,7 @@ def tables(tx: Transaction, caller: Caller, name: str, *, part: str = "", after:
         query = query.where(tuple_(CatalogueTable.schema, CatalogueTable.name) > tuple_(schema, table))
     rows = list(tx.scalars(query.order_by(CatalogueTable.schema, CatalogueTable.name).limit(limit + 1)))
     last = rows[limit - 1] if len(rows) > limit else None
-    return Tables(rows[:limit], f"{last.schema}.{last.name}" if last else None)
+    return CatalogueTables(rows[:limit], f"{last.schema}.{last.name}" if last else None)
 
 
 def table(tx: Transaction, caller: Caller, name: str, schema: str, table_name: str) -> CatalogueTable:

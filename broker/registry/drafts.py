@@ -263,7 +263,7 @@ def _condition(column: str, operator: str, text: str) -> list[Any]:
         return [column, operator]
     try:
         return [column, operator, (filter_text.read_values if operator == "in" else filter_text.read_value)(text)]
-    except filter_text.Unreadable as error:
+    except filter_text.FilterSyntaxError as error:
         raise Invalid(str(error), field="/rows") from None
 
 

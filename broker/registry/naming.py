@@ -32,7 +32,7 @@ LONGEST = 200
 _Named = Annotated[str, Field(max_length=LONGEST)]
 
 
-class Named(Protocol):
+class NamedRecord(Protocol):
     """A person's record, or what was read of one."""
 
     @property
@@ -55,7 +55,7 @@ def told_apart(person_id: str, name: str, email: str) -> str:
     return name or email or f"Person without a name ({person_id})"
 
 
-def each_told_apart(people: Iterable[Named]) -> dict[str, str]:
+def each_told_apart(people: Iterable[NamedRecord]) -> dict[str, str]:
     """The same for a whole list, by id: whoever would read like another is told by the id, too."""
     said = {person.id: told_apart(person.id, person.name, person.email) for person in people}
     alike = Counter(said.values())

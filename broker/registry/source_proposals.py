@@ -13,9 +13,9 @@ from broker.base.database import now as clock
 from broker.base.errors import Invalid
 from broker.identity import login, source_check, sources
 from broker.identity.caller import Caller
-from broker.identity.oidc import Client
+from broker.identity.oidc import OidcClient
 from broker.identity.permissions import require_admin
-from broker.identity.source_check import Finding
+from broker.identity.source_check import SourceFinding
 from broker.models import Proposal
 from broker.registry import proposals, vendors
 from broker.runtime.parts import Parts
@@ -52,7 +52,7 @@ def propose_source(parts: Parts, caller: Caller, new: NewSource) -> Proposal:
             vendors.vendor(tx, caller, new.vendor_id)
         sources.check_alone(tx, new.issuer, new.client_id, new.required_claims)
     secret = new.client_secret
-    source_check.require(parts.settings, Client(new.issuer, new.client_id, secret, login.callback(parts.settings)))
+    source_check.require(parts.settings, OidcClient(new.issuer, new.client_id, secret, login.callback(parts.settings)))
     # Wrapped before it is kept anywhere, a proposal included; bound to the id the source will have.
     details["wrapped_client_secret"] = sources.wrap_client_secret(parts.vault, source_id, secret) if secret else None
     lifetime = timedelta(seconds=parts.settings.proposal_lifetime)
@@ -71,7 +71,7 @@ def propose_trust_mfa(
     return proposals.propose(tx, "trust_source_mfa", source_id, details, caller, now, lifetime=lifetime)
 
 
-def check_source(parts: Parts, caller: Caller, source_id: str) -> list[Finding]:
+def check_source(parts: Parts, caller: Caller, source_id: str) -> list[SourceFinding]:
     """Try a source as it is: its provider's metadata and keys, and whether it takes our client."""
     require_admin(caller)
     with parts.database.transaction() as tx:

@@ -40,7 +40,7 @@ COLUMNS = Columns(
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class GrantHolder:
     """Who is to hold a grant: one of a vendor's people or teams."""
 
     person_id: str | None
@@ -180,18 +180,18 @@ def _give(parts: Parts, tx: Transaction, caller: Caller, row: Row, now: datetime
     return Line(row.number, "granted", id=grant.id, expires_at=grant.ends_at)
 
 
-def _holder(tx: Transaction, caller: Caller, of: Dataset, row: Row) -> Holder:
+def _holder(tx: Transaction, caller: Caller, of: Dataset, row: Row) -> GrantHolder:
     """Who is to hold the grant; who decides about a dataset may name whom it is offered to."""
     offered = select(Offer.vendor_id).where(Offer.dataset_id == of.id, Offer.ended_at.is_(None))
     if row["team"]:
         found = _team(tx, caller, row["team"], Team.vendor_id.in_(offered))
         # Orders this grant against people being added by their lead (`broker.registry.teams`).
         tx.execute(select(Team.id).where(Team.id == found.id).with_for_update())
-        return Holder(None, found.id, found.vendor_id)
+        return GrantHolder(None, found.id, found.vendor_id)
     person = tx.scalars(select(Person).where(Person.id == row["person"], Person.vendor_id.in_(offered))).one_or_none()
     if person is None or person.vendor_id is None:
         raise _nobody("person")
-    return Holder(person.id, None, person.vendor_id)
+    return GrantHolder(person.id, None, person.vendor_id)
 
 
 def _team(tx: Transaction, caller: Caller, named: str, where: ColumnElement[bool]) -> Team:
@@ -211,7 +211,7 @@ def _nobody(noun: str) -> NotFound:
     return found
 
 
-def _party(tx: Transaction, holder: Holder, now: datetime) -> Caller:
+def _party(tx: Transaction, holder: GrantHolder, now: datetime) -> Caller:
     """Who the gate is asked about: the person, or for a team anybody of its vendor."""
     if holder.person_id:
         return as_caller(tx, holder.person_id, now)

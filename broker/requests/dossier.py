@@ -31,7 +31,7 @@ LOOK_BACK = timedelta(days=90)
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class HolderFacts:
     """Whoever would hold the grant; `members` counts a team's people, who are named in `people`; else it is 1."""
 
     kind: str
@@ -43,7 +43,7 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class HolderHistory:
     """What was before: of this holder on this dataset, and of the same vendor now."""
 
     earlier_grants: int
@@ -66,7 +66,7 @@ class Dossier:
     request: Request
     person: Person
     vendor: Vendor | None
-    holder: Holder
+    holder: HolderFacts
     dataset: Dataset
     slices: tuple[Slice, ...]
     doing: Mapping[str, tuple[str, ...]]
@@ -76,7 +76,7 @@ class Dossier:
     conditions: tuple[tuple[tuple[str, Reason | None], ...], ...]
     unmet_now: tuple[Reason, ...]
     lasting: tuple[Reason, ...]
-    history: History
+    history: HolderHistory
     endings: dict[str, Ending]
     revision: int | None
     state: str
@@ -202,17 +202,17 @@ def _doing(slice_: Slice, simulation: Simulation) -> tuple[str, ...]:
     return tuple(sorted(allowed & set(slice_.actions)))
 
 
-def _holder(tx: Transaction, found: Request, person: Person) -> Holder:
+def _holder(tx: Transaction, found: Request, person: Person) -> HolderFacts:
     if found.team_id:
         of = tx.get_one(Team, found.team_id)
         query = select(Person).join(TeamMember, TeamMember.person_id == Person.id).where(TeamMember.team_id == of.id)
         people = tx.scalars(query.order_by(Person.name, Person.id)).all()
         names = tuple(member.name or member.email or member.id for member in people)
-        return Holder("team", of.id, of.name, len(people), names, tuple(member.id for member in people))
+        return HolderFacts("team", of.id, of.name, len(people), names, tuple(member.id for member in people))
     if found.service_id:
         service = tx.get_one(Service, found.service_id)
-        return Holder("service", service.id, service.name, 1)
-    return Holder("person", person.id, names_of(tx, [person.id])[person.id], 1)
+        return HolderFacts("service", service.id, service.name, 1)
+    return HolderFacts("person", person.id, names_of(tx, [person.id])[person.id], 1)
 
 
 def _longest(found: Request, of: Dataset, now: datetime) -> int:
@@ -220,7 +220,7 @@ def _longest(found: Request, of: Dataset, now: datetime) -> int:
     return max(0, min([found.period, *(int((end - now).total_seconds()) for end in ends)]))
 
 
-def _history(tx: Transaction, found: Request, person: Person, now: datetime) -> History:
+def _history(tx: Transaction, found: Request, person: Person, now: datetime) -> HolderHistory:
     same = Grant.dataset_id == found.dataset_id
     if found.team_id:
         held = Grant.team_id == found.team_id
@@ -234,7 +234,7 @@ def _history(tx: Transaction, found: Request, person: Person, now: datetime) -> 
         Request.state == "refused",
     )
     used = select(func.count()).where(lessee, Lease.dataset_id == found.dataset_id, Lease.created_at > now - LOOK_BACK)
-    return History(
+    return HolderHistory(
         earlier_grants=_count(tx, select(func.count()).where(same, held, Grant.request_id.is_distinct_from(found.id))),
         earlier_refusals=_count(tx, refused),
         leases_in_90_days=_count(tx, used),
@@ -261,7 +261,7 @@ def _count(tx: Transaction, query: Any) -> int:
 
 def _state(
     tx: Transaction,
-    holder: Holder,
+    holder: HolderFacts,
     person: Person,
     vendor: Vendor | None,
     of: Dataset,

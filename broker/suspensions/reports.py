@@ -67,7 +67,7 @@ class KindOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class SuspensionReport:
     """A suspension and its outcomes, problems first.
 
     `differences` compares with the dry run: name to (expected, found). `events` are the ids of the events it is
@@ -176,7 +176,7 @@ def open_suspension(tx: Transaction, caller: Caller, what: str, target_id: str) 
 
 def report(
     parts: Parts, tx: Transaction, caller: Caller, suspension_id: str, now: datetime, *, only_open: bool = False
-) -> Report:
+) -> SuspensionReport:
     """How far a suspension is, or was.
 
     Args:
@@ -198,7 +198,7 @@ def report(
     ).all()
     by_hand = _by_hand(parts, rows, now) if sees_everything(caller) else None
     outcomes = [_outcome(suspension, lease, by_hand) for lease, _ in rows]
-    return Report(
+    return SuspensionReport(
         suspension=suspension,
         outcomes=outcomes,
         by_kind=_by_kind(tx, suspension, now),

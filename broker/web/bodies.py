@@ -22,7 +22,7 @@ LONGEST_SECONDS = 60.0
 MOST_AT_ONCE = 64
 
 
-class Refused(BaseException):
+class BodyRefused(BaseException):
     """Not an Exception: no handler on the way may turn it into another answer. `code` is the problem's."""
 
     def __init__(self, code: str, status: int, wait: int = 0) -> None:
@@ -82,7 +82,7 @@ class Body:
             raise HungUp
         self._seen += len(message.get("body", b""))
         if self._seen > self._limit:
-            raise Refused("too_large", 413)
+            raise BodyRefused("too_large", 413)
         if not message.get("more_body", False):
             self.close()
             self._whole = True
@@ -99,7 +99,7 @@ class Body:
     def _begin(self) -> None:
         if self._began is None:
             if self._open[self._address] >= MOST_AT_ONCE:
-                raise Refused("too_many_requests", 429, wait=int(FIRST_SECONDS))
+                raise BodyRefused("too_many_requests", 429, wait=int(FIRST_SECONDS))
             self._open[self._address] += 1
             self._began = monotonic()
 
@@ -112,4 +112,4 @@ class Body:
         except TimeoutError:
             if self.answering:
                 return await self._receive()
-            raise Refused("too_slow", 408) from None
+            raise BodyRefused("too_slow", 408) from None

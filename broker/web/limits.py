@@ -15,7 +15,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.base.addresses import counted_as
-from broker.web.bodies import Bodies, HungUp, Refused
+from broker.web.bodies import Bodies, BodyRefused, HungUp
 from broker.web.headers import WITHOUT_HOST
 
 LONGEST_TARGET = 4096
@@ -84,7 +84,7 @@ class SizeLimits:
             await self._app(scope, body.receive, noted)
         except HungUp:
             return
-        except Refused as refused:
+        except BodyRefused as refused:
             if not body.answering:
                 if refused.wait:
                     scope.setdefault("state", {})["retry_after"] = refused.wait

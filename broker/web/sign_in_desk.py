@@ -26,7 +26,7 @@ LONGEST_WAIT = 3.0
 _THREADS = 24
 
 
-class Desk:
+class SignInQueue:
     """The sign-ins of one replica that are at a provider, and what it knows of providers."""
 
     def __init__(self, settings: Settings) -> None:
@@ -61,12 +61,12 @@ async def _enter(places: CapacityLimiter) -> None:
         raise _busy() from error
 
 
-def desk_of(request: Request) -> Desk:
+def desk_of(request: Request) -> SignInQueue:
     """The desk of this replica."""
     state = request.app.state
     if not hasattr(state, "sign_in_desk"):
-        state.sign_in_desk = Desk(state.settings)
-    desk: Desk = state.sign_in_desk
+        state.sign_in_desk = SignInQueue(state.settings)
+    desk: SignInQueue = state.sign_in_desk
     return desk
 
 

@@ -19,7 +19,7 @@ from broker.kinds.discovery import kinds
 from broker.kinds.s3 import ending as s3_ending
 from broker.kinds.s3.binding import LONGEST_PREFIX, S3Binding
 from broker.kinds.s3.policy import LONGEST_SESSION_POLICY, Denial, session_policy, with_denied
-from broker.kinds.s3.store import Key, Store
+from broker.kinds.s3.store import AccessKey, Store
 from broker.kinds.values import BoundSlice, LeaseToEnd, LeaseToIssue
 from broker.models import Slice
 from broker.runtime.parts import vault_of
@@ -325,7 +325,7 @@ def test_session_policy_matches_exactly_the_prefix(prefix: str) -> None:
 def test_policies_name_buckets_in_the_partition_of_the_role(partition: str) -> None:
     """A bucket of China or GovCloud has no name that begins with arn:aws: it would open and refuse nothing."""
     role = f"arn:{partition}:iam::111122223333:role/guestkey-guest"
-    store = Store({"role_arn": role, "region": "cn-north-1"}, Key("id", "secret"))
+    store = Store({"role_arn": role, "region": "cn-north-1"}, AccessKey("id", "secret"))
     assert store.partition == partition
     opened = session_policy(S3Binding.parse(BINDING), "read", partition=store.partition)
     refused = with_denied("", "clinic", "aws:userid", {"gk-a": Denial(900)}, partition=store.partition)

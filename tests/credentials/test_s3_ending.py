@@ -19,7 +19,7 @@ from broker.base.errors import BackendDown
 from broker.kinds.discovery import kinds
 from broker.kinds.s3.ending import CONFIRMED, LET_IN, OVER
 from broker.kinds.s3.kind import S3Kind
-from broker.kinds.s3.policy import LONGEST_BUCKET_POLICY, Denial, Unreadable, denied_in, lapses, with_denied
+from broker.kinds.s3.policy import LONGEST_BUCKET_POLICY, Denial, UnreadablePolicy, denied_in, lapses, with_denied
 from broker.kinds.values import Exposed, Issued, LeaseToEnd, LeaseToIssue, NotEnded
 from tests.credentials.test_s3 import lease_for
 from tests.support.data import BUCKET
@@ -367,7 +367,7 @@ def test_invalid_store_key_is_reported(world: World) -> None:
 
 def test_policy_that_cannot_be_preserved_is_not_changed() -> None:
     for broken in ("nonsense", "[]", "{}", '{"Statement": "x"}', '{"Statement": ["x"]}'):
-        with pytest.raises(Unreadable):
+        with pytest.raises(UnreadablePolicy):
             with_denied(broken, BUCKET, "aws:username", {"gk-a": Denial(900)})
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from broker.base.errors import FactorNeeded
 from broker.identity.caller import Caller
-from broker.identity.callers import Found, by_token
+from broker.identity.callers import FoundCaller, by_token
 from broker.identity.factors import mark_proven
 from broker.identity.http import require_fresh
 from broker.models import ApiToken
@@ -23,7 +23,7 @@ NOW = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)
 def test_a_factor_counts_from_5_s_ahead_to_its_longest_age(age: int | None, fresh: bool) -> None:
     proven = None if age is None else NOW - timedelta(seconds=age)
     caller = Caller("person", "pe_x", "", None, "se_x", "session", NOW, factor_at=proven)
-    found = Found(caller, "active", "", None, NOW)
+    found = FoundCaller(caller, "active", "", None, NOW)
     if fresh:
         require_fresh(caller, found, 900)
         return

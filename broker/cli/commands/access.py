@@ -75,7 +75,7 @@ def new_request(
     wait: Annotated[str | None, typer.Option(help="Wait this long for the decision, such as 10m.")] = None,
 ) -> int | None:
     """Request a role on a dataset; a terminal asks for missing options."""
-    wish = guiding.Wish(dataset, role, purpose, period, slice_)
+    wish = guiding.RequestDraft(dataset, role, purpose, period, slice_)
     if wish.missing and cli.can_ask:
         wish = guiding.complete(cli.api, cli.out, wish)
     elif wish.missing:

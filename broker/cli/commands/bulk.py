@@ -16,7 +16,7 @@ from broker.cli.api import Json
 from broker.cli.command import Cli
 from broker.cli.faults import Code, Fault, unreadable
 from broker.cli.output import Progress, columns
-from broker.cli.signals import Held, handled
+from broker.cli.signals import HeldSignals, handled
 
 MOST_LINES = 5000
 PART = 100
@@ -30,7 +30,7 @@ _COLUMNS = columns("line, outcome, about, link or reason=said!")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class FilePart:
     """Some lines of the file under its heading; `after` lines of the file come before, less the heading."""
 
     content: bytes
@@ -61,10 +61,10 @@ def run(cli: Cli, file: Path, path: str, query: Mapping[str, Any], *, dry_run: b
     return _report(cli, lines, dry_run=dry_run)
 
 
-def _send(cli: Cli, parts: list[Part], path: str, query: Mapping[str, Any], verb: str, lines: list[Json]) -> None:
+def _send(cli: Cli, parts: list[FilePart], path: str, query: Mapping[str, Any], verb: str, lines: list[Json]) -> None:
     total = sum(part.lines for part in parts)
     # A link is shown once: what was sent is heard to its end, whoever presses Ctrl-C meanwhile.
-    with Progress(cli.out) as progress, handled(held := Held()):
+    with Progress(cli.out) as progress, handled(held := HeldSignals()):
         for part in parts:
             lines += cli.api.send(path, part.content, after=part.after, **query).get("lines") or []
             progress.tell(f"{verb} {_bar(cli, len(lines), total)}{len(lines)} of {total} lines")
@@ -128,7 +128,7 @@ def _text(file: Path) -> str:
     return text
 
 
-def _parts(text: str) -> Iterator[Part]:
+def _parts(text: str) -> Iterator[FilePart]:
     """The file, cut between its lines; a line may go on over several where it is in quotation marks."""
     physical = list(io.StringIO(text, newline=""))
     ends = _ends(physical)
@@ -141,7 +141,7 @@ def _parts(text: str) -> Iterator[Part]:
         upto = ends[at : at + PART + 1]
         body = "".join(physical[upto[0] : upto[-1]])
         if body.strip():
-            yield Part((heading + body).encode(), upto[0] - ends[0], len(upto) - 1)
+            yield FilePart((heading + body).encode(), upto[0] - ends[0], len(upto) - 1)
 
 
 def _ends(physical: list[str]) -> list[int]:

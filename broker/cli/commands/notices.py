@@ -13,7 +13,7 @@ from broker.cli.output import columns
 _TOPICS = columns("topic=name, mail=choice, about")
 
 
-class Choice(StrEnum):
+class MailChoice(StrEnum):
     """How a topic is mailed."""
 
     NOW = "now"
@@ -56,7 +56,7 @@ def choices(cli: Cli) -> None:
 def choose(
     cli: Cli,
     topic: Annotated[str, typer.Argument(help="As `guestkey notice choices` lists it.", metavar="TOPIC")],
-    choice: Annotated[Choice, typer.Argument(help="At once, in a digest once a day, or not by mail.")],
+    choice: Annotated[MailChoice, typer.Argument(help="At once, in a digest once a day, or not by mail.")],
     hour: Annotated[int | None, typer.Option(min=0, max=23, help="Hour of the digest.")] = None,
     zone: Annotated[str | None, typer.Option(help="Time zone of the hour, such as Europe/Berlin.")] = None,
 ) -> None:

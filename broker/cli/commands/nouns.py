@@ -14,7 +14,7 @@ import typer
 from broker.cli import completing, helping
 from broker.cli.api import segment
 from broker.cli.command import Cli, Groups, verb
-from broker.cli.nouns import NOUNS, Noun
+from broker.cli.nouns import NOUNS, ClientNoun
 from broker.cli.saving import Output, save
 from broker.cli.words import safe
 
@@ -70,13 +70,13 @@ def mount(app: typer.Typer, groups: Groups, *, special: frozenset[str]) -> None:
             _mount_export(commands, noun, noun.export_filters)
 
 
-def argument_of(noun: Noun) -> Any:
+def argument_of(noun: ClientNoun) -> Any:
     """The annotation of an argument that names one of them."""
     complete = completing.names(noun.path, noun.key)
     return Annotated[str, typer.Argument(metavar="ID", help="Its id.", autocompletion=complete)]
 
 
-def _mount_show(app: typer.Typer, noun: Noun) -> None:
+def _mount_show(app: typer.Typer, noun: ClientNoun) -> None:
     def show(cli: Cli, id_: Id) -> None:
         cli.out.facts(noun.shown, cli.api.get(f"{noun.path}/{segment(id_)}"))
 
@@ -85,7 +85,7 @@ def _mount_show(app: typer.Typer, noun: Noun) -> None:
     verb(app, "show", of=noun.group)(show)
 
 
-def _mount_list(app: typer.Typer, noun: Noun) -> None:
+def _mount_list(app: typer.Typer, noun: ClientNoun) -> None:
     defaults = {filter_["name"]: filter_.get("default") for filter_ in noun.filters}
 
     def list_(cli: Cli, limit: int, **given: Any) -> None:
@@ -101,7 +101,7 @@ def _mount_list(app: typer.Typer, noun: Noun) -> None:
     verb(app, noun.list_as, of=noun.group)(list_)
 
 
-def _mount_export(app: typer.Typer, noun: Noun, filters: Sequence[Mapping[str, Any]]) -> None:
+def _mount_export(app: typer.Typer, noun: ClientNoun, filters: Sequence[Mapping[str, Any]]) -> None:
     forms = StrEnum("forms", {form.upper(): form for form in noun.formats})  # type: ignore[misc]
 
     def export(cli: Cli, output: Path | None, form: StrEnum, **given: Any) -> None:

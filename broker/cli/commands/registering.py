@@ -274,7 +274,7 @@ def condition(text: str) -> list[Any]:
     """A condition on rows as a binding has it; its values stay text, which the server reads as their column's type."""
     try:
         return filter_text.read_condition(text)
-    except filter_text.Unreadable as error:
+    except filter_text.FilterSyntaxError as error:
         raise Fault(
             Code.USAGE,
             str(error),

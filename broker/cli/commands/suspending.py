@@ -12,7 +12,7 @@ from broker.cli.api import Json, segment
 from broker.cli.command import Cli, Groups, verb
 from broker.cli.commands.nouns import Id, Reason, argument_of
 from broker.cli.faults import Code, Fault
-from broker.cli.nouns import NOUNS, Noun
+from broker.cli.nouns import NOUNS, ClientNoun
 from broker.cli.output import Progress
 from broker.cli.words import safe, seconds_of
 
@@ -46,7 +46,7 @@ def show_suspension(cli: Cli, id_: Id) -> None:
         cli.out.value(_came_of(cli, outcome))
 
 
-def mount_suspending(app: typer.Typer, noun: Noun) -> None:
+def mount_suspending(app: typer.Typer, noun: ClientNoun) -> None:
     """Add `suspend` and `resume` to a noun."""
 
     def suspend(
@@ -78,7 +78,7 @@ def mount_suspending(app: typer.Typer, noun: Noun) -> None:
     verb(app, "resume", of=noun.name)(resume)
 
 
-def _tell_dry_run(cli: Cli, noun: Noun, id_: str) -> int:
+def _tell_dry_run(cli: Cli, noun: ClientNoun, id_: str) -> int:
     run = cli.api.get("/suspensions/preview", what=noun.name, target=id_)
     if cli.as_json:
         cli.out.document(run)

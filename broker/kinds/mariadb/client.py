@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from broker.kinds.client import Client, Credential, Files, Format, Program, unusable
+from broker.kinds.client import Credential, Files, Format, KindClient, Program, unusable
 
 _FILE, _VARIABLE = "my.cnf", "GUESTKEY_OPTION_FILE"
 _OPTIONS = {"host": "host", "port": "port", "user": "username", "password": "password", "ssl-ca": "ssl_ca"}
@@ -53,7 +53,7 @@ def _files(credential: Credential, _folder: Path) -> Files:
     return {_FILE: option_file(credential.values)}
 
 
-class MariadbClient(Client):
+class MariadbClient(KindClient):
     """See `Client`."""
 
     program = Program("mariadb", "MariaDB's client")

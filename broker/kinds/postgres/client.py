@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from broker.kinds.client import Client, Credential, Files, Format, Program, unusable
+from broker.kinds.client import Credential, Files, Format, KindClient, Program, unusable
 
 _AUTHORITY = "ca.pem"
 _RELATION = re.compile(r"[a-z_][a-z0-9_]*(?:\.[a-z_][a-z0-9_]*)?")
@@ -41,7 +41,7 @@ def _service_file(credential: Credential, folder: Path) -> Files:
     return {**_password_file(credential, folder), **authority, "pg_service.conf": service}
 
 
-class PostgresClient(Client):
+class PostgresClient(KindClient):
     """See `Client`."""
 
     program = Program("psql", "PostgreSQL's client", "GUESTKEY_PSQL", _bundled)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from broker.base.errors import Invalid
-from broker.kinds.connecting import Connected, Desk, OptionMissing
+from broker.kinds.connecting import Connected, ConnectingContext, OptionMissing
 from broker.kinds.postgres import required_parts
 from broker.kinds.postgres.address import NONE, STRICT, Address, checked
 from broker.kinds.postgres.connecting_steps import Asked, Login, give, look, mend
@@ -19,7 +19,7 @@ from broker.kinds.postgres.required_parts import Item
 
 
 def connect(
-    desk: Desk,
+    desk: ConnectingContext,
     name: Annotated[str | None, typer.Option(help="The name that slices use for it: lower case.")] = None,
     host: Annotated[str | None, typer.Option(help="Its host's name, as in its certificate.")] = None,
     port: Annotated[int | None, typer.Option(help="Its port; 5432 if left out.")] = None,
@@ -93,7 +93,7 @@ def connect(
 
 
 def _address(
-    desk: Desk,
+    desk: ConnectingContext,
     name: str | None,
     host: str | None,
     port: int | None,
@@ -118,7 +118,7 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _login(desk: Desk, user: str | None, password_file: Path | None) -> Login | None:
+def _login(desk: ConnectingContext, user: str | None, password_file: Path | None) -> Login | None:
     if user is None:
         return None
     if password_file is not None:
@@ -128,7 +128,7 @@ def _login(desk: Desk, user: str | None, password_file: Path | None) -> Login | 
     return Login(user, desk.ask_secret(f"Password of {user}"))
 
 
-def _warn(desk: Desk, asked: Asked) -> None:
+def _warn(desk: ConnectingContext, asked: Asked) -> None:
     """Say aloud what was chosen to be unsafe."""
     address = asked.address
     if address.tls not in (STRICT, NONE):
@@ -147,7 +147,7 @@ def _missing(items: list[Item]) -> bool:
     return any(item.needed and not item.ok for item in items)
 
 
-def _until_mended(desk: Desk, asked: Asked, items: list[Item]) -> list[Item]:
+def _until_mended(desk: ConnectingContext, asked: Asked, items: list[Item]) -> list[Item]:
     """Where somebody sits at the terminal: show what to run, wait, look again."""
     while desk.asks and _missing(items):
         _show(desk, items)
@@ -158,7 +158,7 @@ def _until_mended(desk: Desk, asked: Asked, items: list[Item]) -> list[Item]:
     return items
 
 
-def _show(desk: Desk, items: list[Item]) -> None:
+def _show(desk: ConnectingContext, items: list[Item]) -> None:
     """What is there and what is missing; the SQL on standard output."""
     if desk.as_json:
         return

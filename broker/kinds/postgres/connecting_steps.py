@@ -12,7 +12,7 @@ from pydantic import PostgresDsn
 
 from broker.base.errors import BackendDown, Conflict, Invalid
 from broker.keystore.operator import OperatorStore
-from broker.kinds.connecting import Desk
+from broker.kinds.connecting import ConnectingContext
 from broker.kinds.postgres import required_parts
 from broker.kinds.postgres.address import OLDEST, Address, Session, open_session
 from broker.kinds.postgres.login_passwords import LOGINS, Passwords
@@ -44,7 +44,7 @@ class Asked:
     reset_logins: bool = False
 
 
-def look(asked: Asked, desk: Desk) -> list[Item]:
+def look(asked: Asked, desk: ConnectingContext) -> list[Item]:
     """What is there and what is missing. Without a login that gets in, everything counts as missing.
 
     Raises:
@@ -81,7 +81,7 @@ def mend(asked: Asked, items: list[Item]) -> list[str]:
     return refused
 
 
-def give(asked: Asked, desk: Desk, store: OperatorStore) -> bool:
+def give(asked: Asked, desk: ConnectingContext, store: OperatorStore) -> bool:
     """Give the database to OpenBao and prove that it works. Returns whether anything was new.
 
     Raises:
@@ -151,7 +151,7 @@ def _unfit(session: Session, address: Address, user: str, records: PostgresDsn) 
         )
 
 
-def _enter(asked: Asked, desk: Desk) -> tuple[Session, str] | None:
+def _enter(asked: Asked, desk: ConnectingContext) -> tuple[Session, str] | None:
     """A session to look with: the customer's login, or else the watch if its password is still at hand."""
     if asked.login is not None:
         try:
@@ -166,7 +166,7 @@ def _enter(asked: Asked, desk: Desk) -> tuple[Session, str] | None:
         return _as_connected(asked.address, desk)
 
 
-def _as_connected(address: Address, desk: Desk) -> tuple[Session, str] | None:
+def _as_connected(address: Address, desk: ConnectingContext) -> tuple[Session, str] | None:
     """The watch's own session, where this very database is connected already."""
     if desk.settings.bao_ender is None:
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from broker.base.faults import Code, Fault
-from broker.kinds.client import Client, Credential, Files, Format, Program
+from broker.kinds.client import Credential, Files, Format, KindClient, Program
 
 
 def _credential_process(credential: Credential, _folder: Path) -> Files:
@@ -23,7 +23,7 @@ def _credential_process(credential: Credential, _folder: Path) -> Files:
     return {"credential.json": json.dumps(document) + "\n"}
 
 
-class S3Client(Client):
+class S3Client(KindClient):
     """See `Client`."""
 
     program = Program("aws", "AWS's command line")

@@ -12,18 +12,18 @@ from pydantic import ValidationError
 
 from broker.base.errors import Invalid
 from broker.base.settings import said
-from broker.kinds.connecting import Connected, Desk, checked_name
+from broker.kinds.connecting import Connected, ConnectingContext, checked_name
 from broker.kinds.s3.connection import S3Connection
 from broker.kinds.s3.ending import policy_lock
 from broker.kinds.s3.proving import prove, read_key
-from broker.kinds.s3.store import Key, Store
+from broker.kinds.s3.store import AccessKey, Store
 
 _WAIT_SECONDS = 20.0
 _AWS_WAIT_SECONDS = 120.0
 
 
 def connect(
-    desk: Desk,
+    desk: ConnectingContext,
     name: Annotated[str | None, typer.Option(help="The name that slices use for it: lower case.")] = None,
     bucket: Annotated[str | None, typer.Option(help="A bucket for slices; the connection is tested with it.")] = None,
     role_arn: Annotated[str | None, typer.Option(help="The role whose sessions guests get.")] = None,
@@ -80,7 +80,7 @@ def connect(
     return Connected(name, "object store", place, connected=not only_check, details=details)
 
 
-def _alone(desk: Desk, bucket: str) -> Callable[[Store], AbstractContextManager[object]]:
+def _alone(desk: ConnectingContext, bucket: str) -> Callable[[Store], AbstractContextManager[object]]:
     """What keeps workers from writing a bucket's policy meanwhile; nothing where no worker's identity is known."""
     if desk.settings.bao_ender is None:
         return lambda _: nullcontext()
@@ -98,9 +98,9 @@ def _place(**given: Any) -> S3Connection:
         raise Invalid(f"--{option.replace('_', '-')}: {why}.", field=f"/{option}") from error
 
 
-def _key(desk: Desk, identity: str, file: Path | None) -> Key:
+def _key(desk: ConnectingContext, identity: str, file: Path | None) -> AccessKey:
     option = f"{identity}_key_file"
     if file is not None:
         return read_key(file.read_text(), option)
     access_key_id = desk.ask(f"Access key id of the {identity}", f"--{option.replace('_', '-')}")
-    return Key(access_key_id, desk.ask_secret(f"Its secret access key ({identity})"))
+    return AccessKey(access_key_id, desk.ask_secret(f"Its secret access key ({identity})"))

@@ -27,12 +27,12 @@ from broker.kinds.s3.policy import (
     LONGEST_BUCKET_POLICY,
     Denial,
     Denied,
-    Unreadable,
+    UnreadablePolicy,
     denied_in,
     lapses,
     with_denied,
 )
-from broker.kinds.s3.store import Found, Store, StoreRefused, down
+from broker.kinds.s3.store import FoundObject, Store, StoreRefused, down
 from broker.kinds.values import Exposed, NotEnded
 
 log = structlog.get_logger(__name__)
@@ -103,7 +103,7 @@ class BucketPolicy:
         denied = self._denied(found)
         return {handle: self._confirmed(found, denied.get(handle)) for handle in sessions}
 
-    def _confirmed(self, found: Found, denial: Denial | None) -> Outcome:
+    def _confirmed(self, found: FoundObject, denial: Denial | None) -> Outcome:
         if denial is None:
             return NotEnded("the bucket's policy was written, and does not hold the session")
         in_force = datetime.fromtimestamp(denial.written, UTC) + timedelta(seconds=self.settles)
@@ -142,7 +142,7 @@ class BucketPolicy:
             first = min((denial.until for denial in (denied | fresh).values()), default=now)
             return dict.fromkeys(left_out, datetime.fromtimestamp(first, UTC) + 2 * SKEW)
 
-    def _fitting(self, found: Found, denied: Denied, fresh: Denied) -> tuple[str, list[str]]:
+    def _fitting(self, found: FoundObject, denied: Denied, fresh: Denied) -> tuple[str, list[str]]:
         """The policy with as many of the fresh as there is room for, and who is left out."""
         kept, left_out = dict(fresh), list[str]()
         while True:
@@ -151,19 +151,19 @@ class BucketPolicy:
                 return document, left_out
             left_out.append(kept.popitem()[0])
 
-    def _document(self, found: Found, denied: Mapping[str, Denial]) -> str:
+    def _document(self, found: FoundObject, denied: Mapping[str, Denial]) -> str:
         try:
             return with_denied(found.document, self.bucket, self.key, denied, partition=self.store.partition)
-        except Unreadable as error:
+        except UnreadablePolicy as error:
             raise NotEnded(str(error)) from error
 
-    def _denied(self, found: Found) -> dict[str, Denial]:
+    def _denied(self, found: FoundObject) -> dict[str, Denial]:
         try:
             return denied_in(found.document)
-        except Unreadable as error:
+        except UnreadablePolicy as error:
             raise NotEnded(str(error)) from error
 
-    def _look(self) -> Found:
+    def _look(self) -> FoundObject:
         try:
             return self.store.policy(self.bucket)
         except StoreRefused as error:

@@ -31,7 +31,7 @@ class Denial:
     written: int = 0
 
 
-class Unreadable(Exception):
+class UnreadablePolicy(Exception):
     """A bucket's policy is not a document whose statements we could keep as they are."""
 
 
@@ -183,9 +183,9 @@ def _document(document: str) -> dict[str, Any]:
     try:
         whole = json.loads(document)
     except ValueError as error:
-        raise Unreadable("the bucket's policy is no JSON") from error
+        raise UnreadablePolicy("the bucket's policy is no JSON") from error
     if not isinstance(whole, dict) or "Statement" not in whole:
-        raise Unreadable("the bucket's policy has no statements")
+        raise UnreadablePolicy("the bucket's policy has no statements")
     return whole
 
 
@@ -193,5 +193,5 @@ def _statements(document: str) -> list[dict[str, Any]]:
     found = _document(document)["Statement"]
     listed = [found] if isinstance(found, dict) else found
     if not isinstance(listed, list) or not all(isinstance(statement, dict) for statement in listed):
-        raise Unreadable("the bucket's policy has statements of another shape")
+        raise UnreadablePolicy("the bucket's policy has statements of another shape")
     return listed

@@ -8,7 +8,7 @@ from typing import Any
 from broker.base.errors import Invalid
 from broker.kinds.s3.binding import S3Binding
 from broker.kinds.s3.policy import listing_policy
-from broker.kinds.s3.store import Key, Store, StoreRefused
+from broker.kinds.s3.store import AccessKey, Store, StoreRefused
 
 # What AWS and SeaweedFS open at the least, in seconds.
 SHORTEST_SESSION = 900
@@ -20,7 +20,7 @@ _PAGES = 20
 _NOT_NOW = ("InvalidObjectState", "NoSuchKey")
 
 
-def check_prefix(place: Mapping[str, str], issuer: Key, binding: S3Binding, name: str) -> int | None:
+def check_prefix(place: Mapping[str, str], issuer: AccessKey, binding: S3Binding, name: str) -> int | None:
     """How many objects lie under a prefix that a session can list and read; None for more than a thousand.
 
     Args:

@@ -18,7 +18,7 @@ from broker.kinds.s3.binding import S3Binding
 from broker.kinds.s3.buckets import readable, tidied
 from broker.kinds.s3.policy import Denial, denied_in, lapses, with_denied
 from broker.kinds.s3.prefix_check import SHORTEST_SESSION, folds_case, opens
-from broker.kinds.s3.store import Key, Store, StoreRefused
+from broker.kinds.s3.store import AccessKey, Store, StoreRefused
 
 KEYS = ("aws:userid", "aws:username")
 _POLL_SECONDS = 0.25
@@ -39,8 +39,8 @@ class Proven:
 def prove(
     place: Mapping[str, str],
     bucket: str,
-    issuer: Key,
-    ender: Key,
+    issuer: AccessKey,
+    ender: AccessKey,
     *,
     seconds: float,
     told: Callable[[str], None],
@@ -87,7 +87,7 @@ def _narrow(identity: str, store: Store, bucket: str, told: Callable[[str], None
         told(f"! The {identity}'s key can list the bucket itself. It needs no right to data: take that away.")
 
 
-def _open(place: Mapping[str, str], issuer: Key, binding: S3Binding) -> tuple[Store, str]:
+def _open(place: Mapping[str, str], issuer: AccessKey, binding: S3Binding) -> tuple[Store, str]:
     name = f"guestkey-probe-{secrets.token_hex(6)}"
     try:
         opened = Store(place, issuer).open(name, binding, "read", SHORTEST_SESSION)
@@ -169,7 +169,7 @@ def _refused_within(
         ) from error
 
 
-def read_key(text: str, option: str) -> Key:
+def read_key(text: str, option: str) -> AccessKey:
     """A long-term key as a file holds it: the id on the first line, the secret on the second.
 
     Raises:
@@ -178,4 +178,4 @@ def read_key(text: str, option: str) -> Key:
     lines = text.split()
     if len(lines) != 2:
         raise Invalid("A key's file has two lines: the access key id, and the secret access key.", field=f"/{option}")
-    return Key(lines[0], lines[1])
+    return AccessKey(lines[0], lines[1])

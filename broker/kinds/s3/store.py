@@ -41,7 +41,7 @@ _making = Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class AccessKey:
     """A long-term key of ours at a store, or a session's; `token` is empty for the former."""
 
     access_key_id: str
@@ -53,7 +53,7 @@ class Key:
 class OpenedSession:
     """What AssumeRole answered."""
 
-    key: Key
+    key: AccessKey
     expires_at: datetime
     name: str
 
@@ -68,7 +68,7 @@ class StoreRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundObject:
     """A bucket's policy as text, "" for none, and what the store's clock said then."""
 
     document: str
@@ -128,7 +128,7 @@ class Store:
         place: what the settings say of the connection.
     """
 
-    def __init__(self, place: Mapping[str, str], key: Key) -> None:
+    def __init__(self, place: Mapping[str, str], key: AccessKey) -> None:
         self._place = place
         self._key = key
         self._gate = _gates[place.get("endpoint_url") or place["region"]]
@@ -156,7 +156,7 @@ class Store:
                 RoleArn=self._place["role_arn"], RoleSessionName=name, DurationSeconds=seconds, Policy=policy
             )
             made, who = answer["Credentials"], str(answer["AssumedRoleUser"]["Arn"])
-            key = Key(_text(made["AccessKeyId"]), _text(made["SecretAccessKey"]), _text(made["SessionToken"]))
+            key = AccessKey(_text(made["AccessKeyId"]), _text(made["SecretAccessKey"]), _text(made["SessionToken"]))
             expires_at = made["Expiration"]
             if not isinstance(expires_at, datetime) or expires_at.tzinfo is None:
                 raise ValueError("no time of expiry")
@@ -174,7 +174,7 @@ class Store:
         policy = session_policy(binding, action, networks, partition=self.partition, kms_keys=keys)
         return self.assume(name, policy, seconds)
 
-    def policy(self, bucket: str) -> Found:
+    def policy(self, bucket: str) -> FoundObject:
         """The bucket's policy."""
         with self._gate.answering():
             try:
@@ -184,7 +184,7 @@ class Store:
                 if _code(error) != "NoSuchBucketPolicy":
                     raise
                 answer, document = error.response, ""
-            return Found(document, _date(answer))
+            return FoundObject(document, _date(answer))
 
     def put_policy(self, bucket: str, document: str) -> None:
         """Replace the bucket's policy; an empty one removes it."""
@@ -288,7 +288,7 @@ class Store:
             return make(service, endpoint, self._place["region"], self._place.get("ca_file"), self._key)
 
 
-def key_of(vault: Vault, connection: str, identity: str, *, remembered: bool = False) -> Key:
+def key_of(vault: Vault, connection: str, identity: str, *, remembered: bool = False) -> AccessKey:
     """The connection's long-term key of `issuer` or `ender`, from the key store.
 
     Raises:
@@ -296,7 +296,7 @@ def key_of(vault: Vault, connection: str, identity: str, *, remembered: bool = F
     """
     try:
         kept = vault.secret(f"connections/{connection}/s3-{identity}", remembered=remembered)
-        return Key(kept["access_key_id"], kept["secret_access_key"])
+        return AccessKey(kept["access_key_id"], kept["secret_access_key"])
     except (VaultRefused, KeyError) as error:
         raise down("The object store's key is not known to the key store.") from error
 
@@ -307,7 +307,7 @@ def down(detail: str = "The object store does not answer.") -> BackendDown:
 
 
 @lru_cache(maxsize=64)
-def client_for(service: str, endpoint: str | None, region: str, ca_file: str | None, key: Key) -> Any:
+def client_for(service: str, endpoint: str | None, region: str, ca_file: str | None, key: AccessKey) -> Any:
     """A client of botocore for a service (`s3`, `sts`) at an address; None: AWS's own."""
     config = Config(
         connect_timeout=_CONNECT_SECONDS,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from broker.base.faults import Code, Fault
-from broker.kinds.client import Client, Credential, Files, Format, KeyPair, Loader, Program, unusable
+from broker.kinds.client import Credential, Files, Format, KeyPair, KindClient, Loader, Program, unusable
 
 HOST = "guestkey"
 KEY, CERTIFICATE, KNOWN_HOSTS, CONFIG = "id", "id-cert.pub", "known_hosts", "config"
@@ -114,7 +114,7 @@ def _agent_refused(why: str) -> Fault:
     )
 
 
-class SshClient(Client):
+class SshClient(KindClient):
     """See `Client`."""
 
     program = Program("sftp", _OPENSSH)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from broker.base.errors import BackendDown, Invalid
 from broker.base.settings import said
-from broker.kinds.connecting import Connected, Desk
+from broker.kinds.connecting import Connected, ConnectingContext
 from broker.kinds.ssh import host_connection
 from broker.kinds.ssh.connection import SshConnection
 from broker.kinds.ssh.host_connection import ENDER, SETUP, HostRefused
@@ -22,7 +22,7 @@ from broker.kinds.ssh.kind import KIND
 
 
 def connect(
-    desk: Desk,
+    desk: ConnectingContext,
     name: Annotated[str, typer.Option(help="The name that slices use for it: lower case.")],
     host: Annotated[str, typer.Option(help="The name under which guests and the worker connect to it.")],
     host_key_file: Annotated[
@@ -72,7 +72,7 @@ def _connection(name: str, host: str, port: int, host_key_file: Path) -> SshConn
         ) from error
 
 
-def _write_keys(desk: Desk, folder: Path) -> None:
+def _write_keys(desk: ConnectingContext, folder: Path) -> None:
     """The authority's public key, and the one that checks lists of revoked leases."""
     with desk.keystore() as store:
         authority = store.known("ssh/config/ca", "public_key").strip()
@@ -84,7 +84,7 @@ def _write_keys(desk: Desk, folder: Path) -> None:
     (folder / "krl.pem").write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
 
 
-def _commands(desk: Desk, name: str, service: str, folder: Path) -> list[str]:
+def _commands(desk: ConnectingContext, name: str, service: str, folder: Path) -> list[str]:
     broker = str(desk.settings.public_url).rstrip("/")
     words = ["sshd/install", name, broker, service, "secret", "ca.pub"]
     return [
@@ -99,7 +99,7 @@ def _commands(desk: Desk, name: str, service: str, folder: Path) -> list[str]:
     ]
 
 
-def _missing(desk: Desk, shown: SshConnection) -> list[str]:
+def _missing(desk: ConnectingContext, shown: SshConnection) -> list[str]:
     """Why each of the broker's hands gets no answer, if it gets none."""
     missing = []
     for identity, vault, role in (("ender", desk.ender(), ENDER), ("setup", desk.setup(), SETUP)):

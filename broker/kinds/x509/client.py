@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from broker.kinds.client import Client, Credential, Files, Format, KeyPair
+from broker.kinds.client import Credential, Files, Format, KeyPair, KindClient
 
 _FILES = {"private_key": "key.pem", "certificate": "cert.pem", "chain": "chain.pem"}
 _VARIABLES = {f"GUESTKEY_{name.upper()}_FILE": file for name, file in _FILES.items()}
@@ -18,7 +18,7 @@ def _files(credential: Credential, _folder: Path) -> Files:
     return {file: credential.value(name).strip() + "\n" for name, file in there.items()}
 
 
-class X509Client(Client):
+class X509Client(KindClient):
     """See `Client`."""
 
     makes_key = True

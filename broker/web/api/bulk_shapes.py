@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import Body, Query
 from pydantic import BaseModel, Field
 
-from broker.base.bulk_lines import Line, Report
+from broker.base.bulk_lines import BulkReport, Line
 from broker.base.errors import Invalid
 from broker.web.catalogue import CATALOGUE
 from broker.web.validation import Shown
@@ -41,7 +41,7 @@ class LineShown(Shown):
     advice: str
 
 
-class ReportShown(BaseModel):
+class BulkReportShown(BaseModel):
     """A line for each line; `counts` by outcome. `dry_run`: nothing was written."""
 
     dry_run: bool
@@ -60,9 +60,9 @@ def content_of(body: bytes) -> bytes:
     return body
 
 
-def report_shown(report: Report, link_of: Callable[[str], str] | None = None) -> ReportShown:
+def report_shown(report: BulkReport, link_of: Callable[[str], str] | None = None) -> BulkReportShown:
     """The report, with its links."""
-    return ReportShown(
+    return BulkReportShown(
         dry_run=report.dry_run, counts=dict(report.counts), lines=[_line(line, link_of) for line in report.lines]
     )
 

@@ -47,7 +47,7 @@ Prose = Annotated[str, Field(min_length=1, max_length=2000)]
 VendorId = Annotated[str | None, Field(validation_alias="vendor_id")]
 
 
-class Reason(Strict):
+class ReasonBody(Strict):
     """Why something is done; kept, and shown to those it concerns."""
 
     reason: Prose

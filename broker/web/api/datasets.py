@@ -12,7 +12,7 @@ from broker.models import Dataset, Offer, Proposal
 from broker.registry import datasets, offers, slice_changes, slices
 from broker.registry.datasets import DATASETS
 from broker.suspensions import suspending
-from broker.web.api.common import CallerNow, Ended, PartsNow, Reason
+from broker.web.api.common import CallerNow, Ended, PartsNow, ReasonBody
 from broker.web.api.dataset_shapes import (
     BindingBody,
     DatasetBody,
@@ -116,7 +116,7 @@ def confirm_slice(at: At, slug: str, name: str) -> SliceShown:
 
 
 @verb(router, "POST", "/{slug}/slices/{name}/retire", Ended, status=202, fresh=True)
-def retire_slice(at: At, slug: str, name: str, body: Reason) -> Ended:
+def retire_slice(at: At, slug: str, name: str, body: ReasonBody) -> Ended:
     """Retire a slice; its leases end. For admins."""
     leases = slices.retire_slice(at.tx, at.caller, slug, name, body.reason, at.now)
     return Ended(id=name, status="retired", leases=leases)
@@ -142,14 +142,14 @@ def suspend_dataset(at: At, slug: str, body: SuspendBody) -> Suspended:
 
 
 @verb(router, "POST", "/{slug}/resume", DatasetFull, fresh=True)
-def resume_dataset(at: At, slug: str, body: Reason) -> DatasetFull:
+def resume_dataset(at: At, slug: str, body: ReasonBody) -> DatasetFull:
     """Open a suspended dataset again; no lease comes back. For its owner and admins."""
     suspending.resume(at.tx, at.caller, "dataset", slug, body.reason, at.now)
     return _full(at, datasets.dataset(at.tx, at.caller, slug))
 
 
 @verb(router, "POST", "/{slug}/retire", Ended, status=202, fresh=True)
-def retire_dataset(at: At, slug: str, body: Reason) -> Ended:
+def retire_dataset(at: At, slug: str, body: ReasonBody) -> Ended:
     """Close a dataset for good. For admins."""
     leases = datasets.retire_dataset(at.tx, at.caller, slug, body.reason, at.now)
     return Ended(id=slug, status="retired", leases=leases)

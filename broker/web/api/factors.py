@@ -17,8 +17,8 @@ from broker.base import words
 from broker.base.database import now as clock
 from broker.base.errors import Invalid
 from broker.identity import factor_changes, factors, invitations, passkeys, recovery_codes, totp
-from broker.identity.callers import Found
-from broker.identity.factors import Proof
+from broker.identity.callers import FoundCaller
+from broker.identity.factors import FactorProof
 from broker.identity.http import renew_session
 from broker.identity.totp import Enrolment
 from broker.runtime.parts import Parts
@@ -75,7 +75,7 @@ class LinkBody(Strict):
     token: Annotated[str, Field(min_length=1, max_length=64)]
 
 
-class Window(BaseModel):
+class EnrolmentWindow(BaseModel):
     """This session may add a factor until then."""
 
     enrolment_allowed_until: datetime | None
@@ -170,25 +170,29 @@ def replace_recovery_codes(
 @router.post("/recover", operation_id="use_recovery_code")
 def use_recovery_code(
     request: Request, response: Response, body: CodeBody, found: PersonFound, parts: PartsNow
-) -> Window:
+) -> EnrolmentWindow:
     """Use up a recovery code: this session may enrol a new factor for ten minutes, every other one ends."""
     recovery_codes.use(parts, found.caller, body.code)
     renew_session(request, response)
-    return Window(enrolment_allowed_until=found.now + recovery_codes.WINDOW)
+    return EnrolmentWindow(enrolment_allowed_until=found.now + recovery_codes.WINDOW)
 
 
 @router.post("/enrolment", operation_id="open_enrolment")
-def open_enrolment(request: Request, response: Response, body: LinkBody, found: PersonFound, parts: PartsNow) -> Window:
+def open_enrolment(
+    request: Request, response: Response, body: LinkBody, found: PersonFound, parts: PartsNow
+) -> EnrolmentWindow:
     """Use up an enrolment link made for you: this session may enrol a first factor."""
     factor_changes.require_browser(found.caller)
     with parts.database.transaction() as tx:
         now = clock(tx)
         invitations.open_enrolment(tx, body.token, found.caller, now)
     renew_session(request, response)
-    return Window(enrolment_allowed_until=now + invitations.ENROLMENT_WINDOW)
+    return EnrolmentWindow(enrolment_allowed_until=now + invitations.ENROLMENT_WINDOW)
 
 
-def _proof(request: Request, response: Response, parts: Parts, found: Found, body: ProofBody | None) -> Proof | None:
+def _proof(
+    request: Request, response: Response, parts: Parts, found: FoundCaller, body: ProofBody | None
+) -> FactorProof | None:
     """Prove the factor that came with the request; None if none came. Refused to tokens before anything is used up."""
     factor_changes.require_browser(found.caller)
     if body is None or (body.code is None and body.passkey is None):

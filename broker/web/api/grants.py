@@ -12,7 +12,7 @@ from broker.leases import holdings
 from broker.leases.holdings import GRANTS
 from broker.requests import bulk_grants
 from broker.web.api import bulk_shapes
-from broker.web.api.common import Ended, FreshCaller, Id, PartsNow, Prose, Reason
+from broker.web.api.common import Ended, FreshCaller, Id, PartsNow, Prose, ReasonBody
 from broker.web.api.holding_shapes import GrantShown, grants_shown
 from broker.web.api.reading import File, add_list, add_show
 from broker.web.api.verbs import At, verb
@@ -62,7 +62,7 @@ def import_grants(
     dry_run: bulk_shapes.DryRun = False,
     keep_going: bulk_shapes.KeepGoing = False,
     after: bulk_shapes.After = 0,
-) -> bulk_shapes.ReportShown:
+) -> bulk_shapes.BulkReportShown:
     """Give grants by the lines of a file: `dataset,role,purpose,until` and `person` or `team`, perhaps `slice`.
 
     For who decides about the dataset: each line goes through what an approval goes through. A vendor's lead asks by the
@@ -80,7 +80,7 @@ add_show(router, GRANTS, GrantShown, "One grant.", render=lambda at, grant: gran
 
 
 @verb(router, "POST", "/{grant_id}/revoke", Ended, status=202)
-def revoke_grant(at: At, grant_id: str, body: Reason) -> Ended:
+def revoke_grant(at: At, grant_id: str, body: ReasonBody) -> Ended:
     """End a grant and every lease it carries."""
     leases = holdings.revoke_grant(at.tx, at.caller, grant_id, body.reason, at.now)
     return Ended(id=grant_id, status="revoked", leases=leases)

@@ -102,7 +102,7 @@ class LeaseBody(Strict):
         return Ask(**self.model_dump())
 
 
-class Issued(BaseModel):
+class IssuedShown(BaseModel):
     """The lease and, this once, the credential. A repeat answers the same lease without it."""
 
     lease: LeaseShown

@@ -12,7 +12,7 @@ from broker.base.paging import Page
 from broker.identity.permissions import require_reader
 from broker.revocation import closing
 from broker.revocation.closing import InstallationState
-from broker.web.api.common import Id, Reason, WindowNow
+from broker.web.api.common import Id, ReasonBody, WindowNow
 from broker.web.api.holding_shapes import GrantShown, grants_shown
 from broker.web.api.suspensions import CountsShown
 from broker.web.api.verbs import At, verb
@@ -21,7 +21,7 @@ from broker.web.validation import Shown, Strict
 router = APIRouter(prefix="/installation", tags=["installation"])
 
 
-class CloseBody(Reason):
+class CloseBody(ReasonBody):
     """Why, and the dry run's counts for the report's comparison (`/suspensions/preview?what=installation`)."""
 
     expected: CountsShown | None = None
@@ -53,7 +53,7 @@ class ConfirmBody(Strict):
         return self
 
 
-class Confirmed(BaseModel):
+class GrantsConfirmed(BaseModel):
     """How many grants this request confirmed, and how many still wait."""
 
     confirmed: int
@@ -76,7 +76,7 @@ def close_installation(at: At, body: CloseBody) -> ClosedShown:
 
 
 @verb(router, "POST", "/open", InstallationState, fresh=True)
-def open_installation(at: At, body: Reason) -> InstallationState:
+def open_installation(at: At, body: ReasonBody) -> InstallationState:
     """Open again; no session and no lease comes back, held grants stay held. For admins."""
     return closing.reopen(at.tx, at.caller, body.reason, at.now)
 
@@ -89,8 +89,8 @@ def list_held_grants(at: At, window: WindowNow) -> Page[GrantShown]:
     return Page(items=grants_shown(at.tx, held[: window.limit]), next_cursor=more)
 
 
-@verb(router, "POST", "/confirm-grants", Confirmed, fresh=True)
-def confirm_grants(at: At, body: ConfirmBody) -> Confirmed:
+@verb(router, "POST", "/confirm-grants", GrantsConfirmed, fresh=True)
+def confirm_grants(at: At, body: ConfirmBody) -> GrantsConfirmed:
     """Let held grants count again, 500 at most in a request; one's own wait for another admin. For admins."""
     done = closing.confirm_grants(at.tx, at.caller, at.now, vendor=body.vendor, grants=body.grants)
-    return Confirmed(confirmed=done, held=closing.installation_state(at.tx).held)
+    return GrantsConfirmed(confirmed=done, held=closing.installation_state(at.tx).held)

@@ -10,7 +10,7 @@ from pydantic import Field
 from broker.leases import holdings, issuing, renewing
 from broker.leases.holdings import LEASES
 from broker.web.api.common import CallerNow, PartsNow
-from broker.web.api.holding_shapes import Issued, LeaseBody, LeaseFull, LeaseShown, lease_full, leases_shown
+from broker.web.api.holding_shapes import IssuedShown, LeaseBody, LeaseFull, LeaseShown, lease_full, leases_shown
 from broker.web.api.reading import File, add_list
 from broker.web.api.verbs import At, verb
 from broker.web.idempotency import KeyHeader, checked_key
@@ -47,14 +47,16 @@ add_list(
 
 
 @router.post("", operation_id="issue", status_code=201)
-def issue(body: LeaseBody, caller: CallerNow, parts: PartsNow, response: Response, key: KeyHeader = None) -> Issued:
+def issue(
+    body: LeaseBody, caller: CallerNow, parts: PartsNow, response: Response, key: KeyHeader = None
+) -> IssuedShown:
     """Get a credential, if every condition holds at this moment. It is handed over once and stored nowhere."""
     handed = issuing.issue(parts, caller, body.ask(), idempotency_key=checked_key(key))
     response.headers["Cache-Control"] = "no-store"
     with parts.database.transaction() as tx:
         shown = leases_shown(tx, [handed.lease])[0]
     values = dict(handed.values) if handed.values is not None else None
-    return Issued(lease=shown, credential=values, secret_available=values is not None)
+    return IssuedShown(lease=shown, credential=values, secret_available=values is not None)
 
 
 @verb(router, "GET", "/{lease_id}", LeaseFull)

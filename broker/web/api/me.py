@@ -14,7 +14,7 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.identity import passkeys, terminal_confirmation, totp
 from broker.identity import recovery_notices as notices
-from broker.identity.callers import Found
+from broker.identity.callers import FoundCaller
 from broker.identity.http import find_caller, found_caller, found_person, renew_session
 from broker.models import Person
 from broker.runtime.parts import Parts
@@ -22,11 +22,11 @@ from broker.web.api.common import CallerNow, PartsNow, VendorId
 from broker.web.validation import Shown, Strict
 
 router = APIRouter(tags=["me"])
-FoundNow = Annotated[Found, Depends(found_caller)]
-PersonFound = Annotated[Found, Depends(found_person)]
+FoundNow = Annotated[FoundCaller, Depends(found_caller)]
+PersonFound = Annotated[FoundCaller, Depends(found_person)]
 
 
-class Notice(Shown):
+class AccountNotice(Shown):
     """Something every admin must have seen."""
 
     at: datetime
@@ -54,7 +54,7 @@ class Me(Shown):
     factor_method: str | None
     factor_enrolled: bool
     csrf_token: str | None
-    notices: list[Notice]
+    notices: list[AccountNotice]
 
 
 class CodeBody(Strict):
@@ -126,7 +126,7 @@ def _proven(request: Request, response: Response, parts: Parts) -> Me:
     return me
 
 
-def _me(parts: Parts, found: Found) -> Me:
+def _me(parts: Parts, found: FoundCaller) -> Me:
     caller = found.caller
     with parts.database.transaction() as tx:
         email = _email(tx, caller.id)

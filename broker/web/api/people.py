@@ -16,7 +16,7 @@ from broker.registry.naming import names_of
 from broker.registry.people import PEOPLE
 from broker.suspensions import suspending
 from broker.web.api import bulk_shapes
-from broker.web.api.common import FreshCaller, PartsNow, Reason, VendorId
+from broker.web.api.common import FreshCaller, PartsNow, ReasonBody, VendorId
 from broker.web.api.reading import File, add_list, add_show
 from broker.web.api.suspensions import SuspendBody, Suspended, suspend
 from broker.web.api.verbs import At, verb
@@ -96,7 +96,7 @@ def import_people(
         bool, Query(description="New links for people who have not used theirs; the old links stop working.")
     ] = False,
     after: bulk_shapes.After = 0,
-) -> bulk_shapes.ReportShown:
+) -> bulk_shapes.BulkReportShown:
     """Invite people by the lines of a file: `name,email,team`. For admins, and a vendor's lead for its own staff.
 
     At most 500 lines at once, each a transaction of its own; without `keep_going`, one refused line stops them all.
@@ -125,7 +125,7 @@ def confirm_person(at: At, person_id: str) -> PersonShown:
 
 
 @verb(router, "POST", "/{person_id}/refuse", PersonShown)
-def refuse_person(at: At, person_id: str, body: Reason) -> PersonShown:
+def refuse_person(at: At, person_id: str, body: ReasonBody) -> PersonShown:
     """Turn away somebody who joined and is not who was meant. For admins and the lead of the same vendor."""
     return _one(at, people.refuse_joiner(at.tx, at.caller, person_id, body.reason, at.now))
 
@@ -137,7 +137,7 @@ def suspend_person(at: At, person_id: str, body: SuspendBody) -> Suspended:
 
 
 @verb(router, "POST", "/{person_id}/resume", PersonShown, fresh=True)
-def resume_person(at: At, person_id: str, body: Reason) -> PersonShown:
+def resume_person(at: At, person_id: str, body: ReasonBody) -> PersonShown:
     """Lift a suspension; no session and no lease comes back. For admins."""
     suspending.resume(at.tx, at.caller, "person", person_id, body.reason, at.now)
     return _one(at, PEOPLE.one(at.tx, at.caller, person_id))

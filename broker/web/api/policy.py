@@ -64,7 +64,7 @@ class RulesBody(Strict):
     )
 
 
-class Checked(BaseModel):
+class RulesChecked(BaseModel):
     """The rules are well-formed; what would change against those in force."""
 
     rules: int
@@ -105,14 +105,14 @@ def list_policy_revisions(at: At, window: WindowNow) -> Page[RevisionShown]:
     return Page(items=items, next_cursor=str(kept[-1].number) if len(rows) > window.limit else None)
 
 
-@verb(router, "POST", "/check", Checked)
-def check_policy(at: At, body: RulesBody) -> Checked:
+@verb(router, "POST", "/check", RulesChecked)
+def check_policy(at: At, body: RulesBody) -> RulesChecked:
     """Whether rules are well-formed, and what they would change. Nothing is put in force. For admins and auditors."""
     require_sees_rules(at.caller)
     parsed = rulebook.check(body.rules, body.networks)
     current = at.parts.rulebook.at(at.tx, rulebook.in_force(at.tx).number)
     removed, added = current.diff(parsed) if current else ((), parsed.rules)
-    return Checked(rules=len(parsed.rules), added=list(map(str, added)), removed=list(map(str, removed)))
+    return RulesChecked(rules=len(parsed.rules), added=list(map(str, added)), removed=list(map(str, removed)))
 
 
 @verb(router, "POST", "/proposals", PolicyProposed, status=202, fresh=True)

@@ -14,7 +14,7 @@ from broker.identity.caller import Caller
 from broker.models import Proposal
 from broker.registry import proposals
 from broker.registry.proposals import PROPOSALS
-from broker.web.api.common import Reason
+from broker.web.api.common import ReasonBody
 from broker.web.api.reading import add_list, add_show
 from broker.web.api.verbs import At, verb
 from broker.web.performers import PERFORMERS
@@ -73,7 +73,7 @@ def approve_proposal(at: At, proposal_id: str) -> ProposalShown:
 
 
 @verb(router, "POST", "/{proposal_id}/refuse", ProposalShown)
-def refuse_proposal(at: At, proposal_id: str, body: Reason) -> ProposalShown:
+def refuse_proposal(at: At, proposal_id: str, body: ReasonBody) -> ProposalShown:
     """Turn it down, or take back your own. For admins, and owners of what it is about."""
     return _shown(at, proposals.refuse(at.tx, proposal_id, at.caller, words.prose(body.reason, "/reason"), at.now))
 

@@ -13,7 +13,7 @@ from broker.identity.caller import Caller
 from broker.models import Grant, Request
 from broker.registry.naming import names_of
 from broker.requests.approving import Narrowing
-from broker.requests.dossier import Dossier, History
+from broker.requests.dossier import Dossier, HolderHistory
 from broker.requests.requests import (
     LONGEST_PERIOD,
     SHORTEST_PERIOD,
@@ -97,7 +97,7 @@ class HolderShown(Shown):
     people: list[str]
 
 
-class Facts(Shown):
+class RequestFacts(Shown):
     """What an approver needs to see, in order. Quote `digest` when approving.
 
     `owner_suspended`: the dataset's owner cannot decide. `somebody_may_decide`: whether anybody active could now.
@@ -117,7 +117,7 @@ class Facts(Shown):
     rules: list[str]
     unmet_now: list[dict[str, Any]]
     lasting: list[dict[str, Any]]
-    history: History
+    history: HolderHistory
     endings: dict[str, EndingShown]
     policy_revision: Annotated[int | None, Field(validation_alias="revision")]
     digest: str
@@ -130,7 +130,7 @@ class Facts(Shown):
 class RequestFull(RequestShown):
     """A request and, for the organisation's people, the facts beside it."""
 
-    facts: Facts | None
+    facts: RequestFacts | None
 
 
 class RequestBody(Strict):
@@ -212,10 +212,10 @@ def full(tx: Transaction, caller: Caller, item: Request, beside: Dossier | None)
     return RequestFull(**found.model_dump(), facts=facts_shown(beside) if beside else None)
 
 
-def facts_shown(beside: Dossier) -> Facts:
+def facts_shown(beside: Dossier) -> RequestFacts:
     """The facts beside a request."""
     vendor = beside.vendor
-    return Facts.of(
+    return RequestFacts.of(
         beside,
         person_status=beside.person.status,
         issuer=beside.person.issuer,

@@ -8,7 +8,7 @@ from broker.models import Request
 from broker.requests import approving, requests
 from broker.requests.dossier import check_unchanged, dossier
 from broker.requests.requests import REQUESTS
-from broker.web.api.common import Reason
+from broker.web.api.common import ReasonBody
 from broker.web.api.holding_shapes import GrantShown, grants_shown
 from broker.web.api.reading import add_list, add_show
 from broker.web.api.request_shapes import ApprovalBody, RequestBody, RequestFull, RequestShown, full, shown
@@ -72,6 +72,6 @@ def approve_request(at: At, request_id: str, body: ApprovalBody) -> GrantShown:
 
 
 @verb(router, "POST", "/{request_id}/refuse", RequestShown)
-def refuse_request(at: At, request_id: str, body: Reason) -> RequestShown:
+def refuse_request(at: At, request_id: str, body: ReasonBody) -> RequestShown:
     """Refuse; who asked is shown the reason."""
     return _one(at, approving.refuse(at.tx, at.caller, request_id, body.reason, at.now))

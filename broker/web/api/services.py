@@ -10,7 +10,7 @@ from pydantic import Field
 from broker.models import Proposal, Service
 from broker.registry import services
 from broker.registry.services import SERVICES
-from broker.web.api.common import Ended, Id, Name, Reason, VendorId
+from broker.web.api.common import Ended, Id, Name, ReasonBody, VendorId
 from broker.web.api.reading import add_list
 from broker.web.api.verbs import At, verb
 from broker.web.proposed import Proposed
@@ -63,14 +63,14 @@ def rotate_service_secret(at: At, service_id: str) -> ServiceSecret | Proposal:
 
 
 @verb(router, "POST", "/{service_id}/suspend", Ended)
-def suspend_service(at: At, service_id: str, body: Reason) -> Ended:
+def suspend_service(at: At, service_id: str, body: ReasonBody) -> Ended:
     """Shut a service out at once."""
     leases = services.suspend_service(at.tx, at.caller, service_id, body.reason, at.now)
     return Ended(id=service_id, status="suspended", leases=leases)
 
 
 @verb(router, "POST", "/{service_id}/resume", ServiceShown, fresh=True)
-def resume_service(at: At, service_id: str, body: Reason) -> Service:
+def resume_service(at: At, service_id: str, body: ReasonBody) -> Service:
     """Let a suspended service in again; no lease comes back."""
     return services.resume_service(at.tx, at.caller, service_id, body.reason, at.now)
 

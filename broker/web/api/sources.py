@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from broker.identity import source_failures, sources
-from broker.identity.source_check import Finding
+from broker.identity.source_check import SourceFinding
 from broker.identity.sources import SOURCES
 from broker.models import Proposal, SignInSource
 from broker.registry import source_proposals
@@ -52,12 +52,12 @@ class SourceShown(Shown):
     last_failure: Failure | None
 
 
-class Checked(BaseModel):
+class SourceChecked(BaseModel):
     """What a provider answered just now. `ok`: nothing stands in the way of signing in."""
 
     id: str
     ok: bool
-    findings: list[Finding]
+    findings: list[SourceFinding]
 
 
 class SourceBody(Strict):
@@ -123,10 +123,10 @@ def propose_source(body: SourceBody, caller: FreshCaller, parts: PartsNow) -> Pr
 
 
 @router.post("/{source_id}/check", operation_id="check_source")
-def check_source(source_id: str, caller: CallerNow, parts: PartsNow) -> Checked:
+def check_source(source_id: str, caller: CallerNow, parts: PartsNow) -> SourceChecked:
     """Try a source as it is: its provider's metadata and keys, and whether it takes our client. For admins."""
     found = source_proposals.check_source(parts, caller, source_id)
-    return Checked(id=source_id, ok=all(finding.ok for finding in found), findings=found)
+    return SourceChecked(id=source_id, ok=all(finding.ok for finding in found), findings=found)
 
 
 @verb(router, "POST", "/{source_id}/trust-mfa", ProposalMade, status=202, fresh=True)

@@ -12,7 +12,7 @@ from broker.models import Vendor
 from broker.registry import vendors
 from broker.registry.vendors import VENDORS
 from broker.suspensions import suspending
-from broker.web.api.common import Ended, Name, Reason
+from broker.web.api.common import Ended, Name, ReasonBody
 from broker.web.api.reading import add_list, add_show
 from broker.web.api.suspensions import SuspendBody, Suspended, suspend
 from broker.web.api.verbs import At, verb
@@ -49,13 +49,13 @@ def add_vendor(at: At, body: VendorBody) -> Vendor:
 
 
 @verb(router, "POST", "/{vendor_id}/activate", VendorShown, fresh=True)
-def activate_vendor(at: At, vendor_id: str, body: Reason) -> Vendor:
+def activate_vendor(at: At, vendor_id: str, body: ReasonBody) -> Vendor:
     """Activate an onboarding vendor. For admins."""
     return vendors.activate_vendor(at.tx, at.caller, vendor_id, body.reason, at.now)
 
 
 @verb(router, "POST", "/{vendor_id}/resume", VendorShown, fresh=True)
-def resume_vendor(at: At, vendor_id: str, body: Reason) -> Vendor:
+def resume_vendor(at: At, vendor_id: str, body: ReasonBody) -> Vendor:
     """Lift a suspension; no session and no lease comes back. For admins."""
     suspending.resume(at.tx, at.caller, "vendor", vendor_id, body.reason, at.now)
     return VENDORS.one(at.tx, at.caller, vendor_id)
@@ -68,7 +68,7 @@ def suspend_vendor(at: At, vendor_id: str, body: SuspendBody) -> Suspended:
 
 
 @verb(router, "POST", "/{vendor_id}/offboard", Ended, status=202, fresh=True)
-def offboard_vendor(at: At, vendor_id: str, body: Reason) -> Ended:
+def offboard_vendor(at: At, vendor_id: str, body: ReasonBody) -> Ended:
     """Part from a vendor for good: its grants, offers and open requests end too. For admins."""
     leases = vendors.offboard_vendor(at.tx, at.caller, vendor_id, body.reason, at.now)
     return Ended(id=vendor_id, status="offboarded", leases=leases)

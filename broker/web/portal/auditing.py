@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from broker.auditing import proofs, reading_events
 from broker.auditing.access_at import About, access_at
 from broker.auditing.figures import per_day
-from broker.auditing.proofs import Place
+from broker.auditing.proofs import LogPosition
 from broker.auditing.reading_events import EventFilters, EventRead
 from broker.auditing.sentences import sentences
 from broker.auditing.telling import names_in, said
@@ -73,7 +73,7 @@ def one_event(req: PortalRequest, event_id: str) -> Context:
     }
 
 
-def _proof(req: PortalRequest, event: EventRead) -> tuple[Place | None, LogCheckpoint | None]:
+def _proof(req: PortalRequest, event: EventRead) -> tuple[LogPosition | None, LogCheckpoint | None]:
     if not sees_everything(req.caller):
         return None, None
     try:

@@ -25,7 +25,7 @@ from broker.identity.http import check_own_form
 from broker.identity.invitations import join_link
 from broker.registry import bulk_invitations
 from broker.requests import bulk_grants
-from broker.web.api.bulk_shapes import LineShown, ReportShown, report_shown
+from broker.web.api.bulk_shapes import BulkReportShown, LineShown, report_shown
 from broker.web.portal.forms import Context, PortalRequest, page, router
 from broker.web.portal.pages import render
 from broker.web.portal.submitting import FormFailure, fresh, submit, trouble_of
@@ -143,7 +143,7 @@ def _import(viewer: Viewer, files: Files, sent: Sent) -> Response:
     return submit(viewer, sent.fields, do, lambda failure: _checked(failure, files, sent), needs=fresh)
 
 
-def _run(viewer: Viewer, files: Files, sent: Sent, *, dry_run: bool) -> ReportShown:
+def _run(viewer: Viewer, files: Files, sent: Sent, *, dry_run: bool) -> BulkReportShown:
     rows = csv_lines.read(sent.content, files.columns)
     report = bulk_lines.run(
         viewer.parts.database,
@@ -191,11 +191,11 @@ def _chooses(files: Files, filled: Mapping[str, str], sources: list[tuple[str, s
     }
 
 
-def _refused(report: ReportShown) -> list[LineShown]:
+def _refused(report: BulkReportShown) -> list[LineShown]:
     return [line for line in report.lines if line.outcome == bulk_lines.REFUSED]
 
 
-def _table(report: ReportShown) -> str:
+def _table(report: BulkReportShown) -> str:
     """The report as a file: with the links, of which there is no other copy."""
     written = io.StringIO()
     written.write(csv_lines.line(_REPORT))

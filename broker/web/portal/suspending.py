@@ -14,7 +14,7 @@ from broker.base.errors import NotFound
 from broker.registry.naming import names_of
 from broker.revocation.counts import INSTALLATION, What
 from broker.suspensions import reports, suspending
-from broker.suspensions.reports import LeaseOutcome, Report
+from broker.suspensions.reports import LeaseOutcome, SuspensionReport
 from broker.web.api.suspensions import CountsShown, dry_run_shown
 from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.offboarding import check_typed_name
@@ -110,11 +110,11 @@ def _dry_run(req: PortalRequest) -> Context:
     return {"path": path, "run": suspending.dry_run(req.tx, req.caller, *_target(req))}
 
 
-def _failing(found: Report) -> list[LeaseOutcome]:
+def _failing(found: SuspensionReport) -> list[LeaseOutcome]:
     return [outcome for outcome in found.outcomes if outcome.state == "revoke_failed"][:_SHOWN]
 
 
-def _shown(found: Report) -> Context:
+def _shown(found: SuspensionReport) -> Context:
     return {"report": found, "item": found.suspension, "refused_since": to_the_second(found.suspension.started_at)}
 
 

@@ -13,7 +13,7 @@ from broker.registry.naming import bare
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SentencePart:
     """One value: a text, perhaps with a page behind it, or a time."""
 
     text: str
@@ -21,7 +21,7 @@ class Part:
     at: datetime | None = None
 
 
-def details_of(details: Mapping[str, Any], names: Mapping[str, str]) -> list[tuple[str, list[Part]]]:
+def details_of(details: Mapping[str, Any], names: Mapping[str, str]) -> list[tuple[str, list[SentencePart]]]:
     """Details by name, those that say nothing left out."""
     return [
         (name.replace("_", " ").capitalize(), [part(text, names) for text in texts(value)])
@@ -30,13 +30,15 @@ def details_of(details: Mapping[str, Any], names: Mapping[str, str]) -> list[tup
     ]
 
 
-def part(value: str, names: Mapping[str, str]) -> Part:
+def part(value: str, names: Mapping[str, str]) -> SentencePart:
     """One value, as a page shows it."""
     id_ = bare(value)
     if is_id(id_):
-        return Part(names.get(id_, value), f"/events/{id_}" if id_.startswith("ev_") else f"/events?about={id_}")
+        return SentencePart(
+            names.get(id_, value), f"/events/{id_}" if id_.startswith("ev_") else f"/events?about={id_}"
+        )
     try:
         at = datetime.fromisoformat(value) if "T" in value else None
     except ValueError:
         at = None
-    return Part(value, at=at if at and at.tzinfo else None)
+    return SentencePart(value, at=at if at and at.tzinfo else None)

@@ -15,8 +15,8 @@ from starlette.routing import Match
 
 from broker.base.errors import Forbidden, Invalid
 from broker.identity.caller import Caller
-from broker.identity.callers import Found
-from broker.identity.factors import Proof
+from broker.identity.callers import FoundCaller
+from broker.identity.factors import FactorProof
 from broker.identity.http import check_own_form, find_session
 from broker.identity.login import safe_path
 from broker.identity.nouns import declared
@@ -38,7 +38,7 @@ MOST_PLACES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class NavigationItem:
     """One entry of the navigation; `exact` if this very page is it, `here` also for the pages below."""
 
     href: str
@@ -60,9 +60,9 @@ class Viewer:
 
     request: Request
     parts: Parts
-    found: Found
+    found: FoundCaller
     attention: Attention
-    proof: Proof | None = None
+    proof: FactorProof | None = None
 
     @property
     def caller(self) -> Caller:
@@ -93,7 +93,7 @@ class Viewer:
         return self.caller.vendor_id is None
 
     @property
-    def places(self) -> list[Place]:
+    def places(self) -> list[NavigationItem]:
         """The navigation, as far as they have use for it."""
         if self.found.status != "active":
             return []
@@ -110,7 +110,7 @@ class Viewer:
         order = _ORDER if caller.is_admin else ("/", *_OF_AUDITORS, *_ORDER)
         known = {href: order.index(href) for href in places if href in order}
         in_order = sorted(places, key=lambda href: known.get(href, len(order)))
-        return [Place(href, places[href], _within(here, href), here == href) for href in in_order]
+        return [NavigationItem(href, places[href], _within(here, href), here == href) for href in in_order]
 
     @property
     def idle_seconds(self) -> int:
@@ -124,13 +124,13 @@ class Viewer:
         return self.parts.settings.session_lifetime if ends is None else int((ends - self.now).total_seconds())
 
     @property
-    def first_places(self) -> list[Place]:
+    def first_places(self) -> list[NavigationItem]:
         """The places always in sight."""
         places = self.places
         return places if len(places) <= MOST_PLACES + 1 else places[:MOST_PLACES]
 
     @property
-    def more_places(self) -> list[Place]:
+    def more_places(self) -> list[NavigationItem]:
         """The places behind "More"."""
         return self.places[len(self.first_places) :]
 
