@@ -325,7 +325,7 @@ def test_failing_part_of_notices_does_not_delay_mail_and_is_counted(
     def fails(*_: object) -> int:
         raise RuntimeError
 
-    for module, name in ((expiry, "note"), (outbox, "tidy"), (digests, "collect")):
+    for module, name in ((expiry, "queue_expiring"), (outbox, "delete_older"), (digests, "collect")):
         monkeypatch.setattr(module, name, fails)
     counted = [REGISTRY.get_sample_value("guestkey_notice_faults_total", {"part": part}) or 0 for part in PARTS]
     NoticeSender(office.parts).round()

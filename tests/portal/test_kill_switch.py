@@ -82,7 +82,7 @@ def test_admin_suspends_a_vendor_and_watches_progress(house: House, guest_of: Gu
     admin.fill("Reason", "again, by mistake")
     admin.fill("Type the name", vendor.name)
     admin.press(f"Suspend {vendor.name} and revoke 0 leases")
-    admin.says("Already suspended")
+    admin.says("It is suspended, so")
     admin.open("/suspensions")
     assert admin.page.get_by_role("link", name=vendor.name).count() == 1, "sent twice, it is one suspension"
     expect(admin.page.get_by_role("img", name=re.compile("^Seconds until the last credential"))).to_be_visible()
