@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import pytest
@@ -28,32 +28,40 @@ def test_unneeded_public_key_is_refused_and_nothing_is_issued(world: World) -> N
     assert world.events(dataset.id)[-1] == "decision.allowed"
 
 
+class Stubborn:
+    """A backend that cannot end what it issued before `until`; the test moves that moment."""
+
+    def __init__(self, until: datetime) -> None:
+        self.until = until
+
+
 @pytest.fixture
-def stubborn(monkeypatch: pytest.MonkeyPatch, world: World) -> Iterator[datetime]:
-    """A backend that cannot end what it issued before a moment it names."""
-    until = world.now() + timedelta(seconds=2)
-    real = kinds["token"].end_many
+def stubborn(monkeypatch: pytest.MonkeyPatch, world: World) -> Stubborn:
+    """The backend of tokens, for an hour."""
+    made, real = Stubborn(world.now() + timedelta(hours=1)), kinds["token"].end_many
 
     def end_many(vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
-        if world.now() < until:
-            exposed = Exposed(until, "the store ends a session only by its own expiry")
+        if world.now() < made.until:
+            exposed = Exposed(made.until, "the store ends a session only by its own expiry")
             return dict.fromkeys((lease.id for lease in leases), exposed)
         return real(vault, leases)
 
     monkeypatch.setattr(kinds["token"], "end_many", end_many)
-    yield until
+    return made
 
 
 def test_credential_that_cannot_be_ended_early_is_shown_as_exposed_until_it_expires(
-    world: World, stubborn: datetime
+    world: World, stubborn: Stubborn
 ) -> None:
     signed, dataset, _ = world.guest()
     lease = world.issue(signed, dataset, kind="token").lease
     world.change(Lease, lease.id, expires_at=world.now())
     world.sweep()
     waiting = world.lease(lease.id)
-    assert (waiting.state, waiting.exposed_until, waiting.attempts) == ("revoking", stubborn, 0)
+    assert (waiting.state, waiting.exposed_until, waiting.attempts) == ("revoking", stubborn.until, 0)
     world.sweep()
     assert world.events(lease.id).count("lease.exposed") == 1
     assert "lease.revoke_failed" not in world.events(lease.id)
+    stubborn.until = world.now()
+    world.change(Lease, lease.id, next_attempt_at=stubborn.until)
     world.wait_sweeping(lease.id, "expired")
