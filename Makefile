@@ -47,7 +47,7 @@ test-faults: $(VENV)/.dev ## Kill, cut, fill and race everything, at every step;
 	$(BIN)/pytest tests --ignore=tests/faults -m whole $(WORKERS)
 
 mutants: $(VENV)/.dev ## Change code on purpose and see that a test notices each change (docs/testing.md)
-	$(BIN)/pytest -q -p tests.mutation.plugin --timeout 60
+	$(BIN)/pytest -q -rfE -p tests.mutation.plugin --timeout 60
 
 check: $(VENV)/.dev ## Lint, formatting, types, directions of imports
 	$(BIN)/ruff check .

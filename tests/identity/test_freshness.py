@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from broker.base.errors import FactorNeeded
+from broker.base.errors import Conflict, FactorNeeded
 from broker.identity.caller import Caller
 from broker.identity.callers import FoundCaller, by_token
 from broker.identity.factors import mark_proven
 from broker.identity.http import require_fresh
+from broker.identity.terminal_confirmation import confirm, request_confirmation
 from broker.models import ApiToken
 from tests.support.world import World
 
@@ -41,3 +43,22 @@ def test_proving_a_factor_makes_no_other_token_of_the_person_fresh(world: World)
         assert by_token(tx, signed.token, None).caller.factor_at is not None
         assert by_token(tx, other.token, None).caller.factor_at is None
         assert tx.get_one(ApiToken, other.caller.holder_id).person_id == signed.id
+
+
+@pytest.mark.parametrize(("seconds", "counts"), [(-1, False), (1, True)])
+def test_a_command_line_is_confirmed_by_a_factor_proven_since_it_asked(
+    world: World, seconds: int, counts: bool
+) -> None:
+    signed, now = world.person(), world.now()
+    with world.database.transaction() as tx:
+        waiting = request_confirmation(tx, signed.caller, now)
+    proven = now + timedelta(seconds=seconds)
+    session = replace(signed.caller, how="session", factor_at=proven)
+    with world.database.transaction() as tx:
+        if counts:
+            confirm(tx, session, waiting.id, now)
+        else:
+            with pytest.raises(Conflict):
+                confirm(tx, session, waiting.id, now)
+    with world.database.transaction() as tx:
+        assert (by_token(tx, signed.token, None).caller.factor_at == proven) == counts

@@ -16,7 +16,7 @@ from broker.kinds.values import Issued
 from broker.leases import caps, issuing, renewing
 from broker.leases.renewing import renew
 from broker.models import LIVE_STATES, Grant, Lease
-from broker.revocation import ending
+from broker.revocation import ending, witness
 from tests.support.records import dataset_on_record, guest_on_record
 from tests.support.world import Signed, World
 
@@ -74,6 +74,19 @@ def test_slice_is_served_as_its_own_kind_only(world: World) -> None:
     with pytest.raises(Invalid) as refused:
         world.issue(signed, dataset, kind="s3")
     assert refused.value.field == "/kind"
+
+
+def test_records_that_may_have_gone_back_issue_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the witness does about them is tested with `guestkey` itself; here, that issuing asks it first."""
+    signed, dataset, _ = guest_on_record(world)
+
+    def gone_back(*_: object) -> None:
+        raise Conflict("the records are older than their witness")
+
+    monkeypatch.setattr(witness, "check_once", gone_back)
+    with pytest.raises(Conflict, match="witness"):
+        world.issue(signed, dataset, kind="token")
+    assert world.leases_of(signed) == []
 
 
 def pending(world: World, **changes: Any) -> Lease:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import tomllib
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -116,14 +117,14 @@ def read() -> list[Mutant]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--mutants TEXT`: only those whose name or change has the text in it."""
-    parser.addoption("--mutants", default="", help="only mutants whose name or change has this text in it")
+    """`--mutants PATTERN`: only those in whose name or `opens` it is."""
+    parser.addoption("--mutants", default="", help="only mutants in whose name or `opens` this regular expression is")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the session's run, and collect the files it needs."""
-    text = config.getoption("--mutants")
-    mutants = [mutant for mutant in read() if text in mutant.name or text in mutant.was]
+    pattern = re.compile(config.getoption("--mutants"))
+    mutants = [mutant for mutant in read() if pattern.search(f"{mutant.name}: {mutant.opens}")]
     if not mutants:
         raise pytest.UsageError("no mutant is called so")
     for mutant in mutants:

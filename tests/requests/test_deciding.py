@@ -113,6 +113,15 @@ def test_a_grant_ends_with_the_retention_at_the_latest(world: World) -> None:
         assert grant.ends_at == soon
 
 
+def test_a_grant_ends_when_the_request_says_however_late_it_is_approved(world: World) -> None:
+    vendor, owner = world.vendor(), world.person()
+    until = world.now() + timedelta(hours=1)
+    found = request_of(world, world.person(vendor), dataset_on_record(world, vendor, owner=owner), until=until)
+    with world.database.transaction() as tx:
+        grant = approving.approve(world.parts, tx, owner.caller, found.id, approving.Narrowing(), world.now())
+        assert grant.ends_at == until
+
+
 def test_nobody_joins_a_team_while_its_grant_is_approved(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     vendor, owner = world.vendor(), world.person()
     lead = world.person(vendor, roles=("lead",))
@@ -141,6 +150,18 @@ def test_grants_and_leases_of_others_read_like_none(world: World) -> None:
             holdings.grant(tx, other.caller, grant.id)
         with pytest.raises(NotFound):
             holdings.lease(tx, other.caller, lease.id)
+
+
+def test_an_auditor_sees_grants_and_leases_and_ends_none(world: World) -> None:
+    signed, dataset, grant = guest_on_record(world)
+    lease = world.issue(signed, dataset, kind="token").lease
+    auditor, colleague = world.person(roles=("auditor",)).caller, world.person().caller
+    for end, id_ in ((holdings.revoke_grant, grant.id), (holdings.revoke_lease, lease.id)):
+        with pytest.raises(Forbidden), world.database.transaction() as tx:
+            end(tx, auditor, id_, "a reason", world.now())
+        with pytest.raises(NotFound), world.database.transaction() as tx:
+            end(tx, colleague, id_, "a reason", world.now())
+    assert world.lease(lease.id).state == "active"
 
 
 @pytest.mark.parametrize("age", [None, proposals.APPROVER_FACTOR_AGE + 5])
