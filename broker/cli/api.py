@@ -59,6 +59,10 @@ class Api:
         headers = {"Idempotency-Key": key} if key else {}
         return self._call("POST", PREFIX + path, body=without_none(body or {}), headers=headers)
 
+    def change(self, method: str, path: str, body: Mapping[str, Any] | None) -> Json:
+        """Change something by any method; None in the body is left out."""
+        return self._call(method, PREFIX + path, body=without_none(body or {}))
+
     def patch(self, path: str, body: Mapping[str, Any]) -> Json:
         """Change some fields of something; None is sent as it is."""
         return self._call("PATCH", PREFIX + path, body=body)

@@ -47,6 +47,23 @@ class ClientNoun:
         return columns_of(self.details)
 
 
-NOUNS: Mapping[str, ClientNoun] = {
-    noun["name"]: ClientNoun(**noun) for noun in json.loads((files("broker.cli") / "nouns.json").read_text())
-}
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One thing that can be done to a noun: a command whose arguments are the address's, and its options the body's.
+
+    `said`: what is told when it worked; `{name}` is a field of the answer.
+    """
+
+    group: str
+    name: str
+    about: str
+    method: str
+    path: str
+    arguments: Sequence[str]
+    options: Sequence[Mapping[str, Any]]
+    said: str
+
+
+_SHIPPED: Mapping[str, Any] = json.loads((files("broker.cli") / "nouns.json").read_text())
+NOUNS: Mapping[str, ClientNoun] = {noun["name"]: ClientNoun(**noun) for noun in _SHIPPED["nouns"]}
+ACTS: Sequence[Act] = tuple(Act(**act) for act in _SHIPPED["acts"])

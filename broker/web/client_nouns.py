@@ -1,6 +1,7 @@
 """The nouns as the command line is told of them: `broker/cli/nouns.json`, made from the OpenAPI document (`make docs`).
 
-Shipped with the client, so that `list`, `show` and `export` need neither a file there nor a question to the server.
+Shipped with the client, so that `list`, `show`, `export` and plain acts need neither a file there nor a question to the
+server.
 """
 
 from __future__ import annotations
@@ -19,16 +20,44 @@ _PAGING = ("cursor", "limit", "format")
 Operation = Mapping[str, Any]
 
 
-def nouns() -> list[dict[str, Any]]:
-    """Each noun that the API lists, in the order of its pages."""
+def nouns() -> dict[str, list[dict[str, Any]]]:
+    """Each noun that the API lists, in the order of its pages, and each act that is a command."""
     app = FastAPI()
     app.include_router(api_router)
-    paths: Mapping[str, Mapping[str, Operation]] = app.openapi()["paths"]
-    return [
+    described = app.openapi()
+    paths: Mapping[str, Mapping[str, Operation]] = described["paths"]
+    listed = [
         _noun(path, operations["get"], paths.get(f"{path}/export", {}).get("get"))
         for path, operations in paths.items()
         if "x-noun" in operations.get("get", {})
     ]
+    acts = [
+        _act(path, method, operation, described["components"]["schemas"])
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        if "x-command" in operation
+    ]
+    return {"nouns": listed, "acts": acts}
+
+
+def _act(path: str, method: str, operation: Operation, schemas: Mapping[str, Any]) -> dict[str, Any]:
+    words, said = operation["x-command"]
+    group, _, name = words.partition(" ")
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    fields = schemas[body["$ref"].rpartition("/")[2]] if body else {"properties": {}}
+    return {
+        "group": group,
+        "name": name,
+        "about": operation["description"],
+        "method": method.upper(),
+        "path": path,
+        "arguments": [given["name"] for given in operation.get("parameters", ()) if given["in"] == "path"],
+        "options": [
+            {"name": name, "about": field.get("description", ""), "required": name in fields.get("required", ())}
+            for name, field in fields["properties"].items()
+        ],
+        "said": said,
+    }
 
 
 def _noun(path: str, listing: Operation, export: Operation | None) -> dict[str, Any]:

@@ -36,10 +36,7 @@ def mount(app: typer.Typer, groups: Groups) -> None:
     registering.mount(app, datasets)
     verb(requests, "new", of="request")(new_request)
     verb(requests, "show", of="request")(show_request)
-    verb(requests, "withdraw", of="request")(withdraw)
-    verb(requests, "remind", of="request")(remind)
     verb(requests, "approve", of="request")(approve)
-    verb(requests, "refuse", of="request")(refuse)
     changing.mount_grants(grants)
     verb(grants, "import", of="grant")(import_grants)
     verb(grants, "revoke", of="grant")(revoke_grant)
@@ -116,16 +113,6 @@ def show_request(
     return None
 
 
-def remind(cli: Cli, id_: RequestId) -> None:
-    """Send a reminder to the people who decide your request; at most once a day."""
-    cli.out.done(f"The people who decide {id_} were sent a reminder.", cli.api.post(f"/requests/{segment(id_)}/remind"))
-
-
-def withdraw(cli: Cli, id_: RequestId) -> None:
-    """Withdraw your request."""
-    cli.out.done(f"Request {id_} withdrawn.", cli.api.post(f"/requests/{segment(id_)}/withdraw"))
-
-
 def approve(
     cli: Cli,
     id_: RequestId,
@@ -144,11 +131,6 @@ def approve(
         "digest": digest,
     }
     cli.out.done(f"Request {id_} approved.", cli.api.post(f"/requests/{segment(id_)}/approve", body))
-
-
-def refuse(cli: Cli, id_: RequestId, reason: Reason) -> None:
-    """Refuse a request; the reason is shown to the person who sent it."""
-    cli.out.done(f"Request {id_} refused.", cli.api.post(f"/requests/{segment(id_)}/refuse", {"reason": reason}))
 
 
 def import_grants(cli: Cli, file: bulk.File, dry_run: bulk.DryRun = False, keep_going: bulk.KeepGoing = False) -> int:

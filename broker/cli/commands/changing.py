@@ -1,4 +1,4 @@
-"""`dataset change`, `grant new`, `person confirm`, `person refuse`: changes that one person proposes or decides."""
+"""`dataset change`, `grant new`: changes that one person proposes or decides."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from broker.cli import completing
 from broker.cli.api import Json, segment
 from broker.cli.command import Cli, verb
-from broker.cli.commands.nouns import Dataset, Reason
+from broker.cli.commands.nouns import Dataset
 from broker.cli.faults import Code, Fault
 
 PersonId = Annotated[str, typer.Argument(metavar="PERSON", help="The person's id.", autocompletion=completing.PEOPLE)]
@@ -23,12 +23,6 @@ def mount_datasets(app: typer.Typer) -> None:
 def mount_grants(app: typer.Typer) -> None:
     """Add `grant new`."""
     verb(app, "new", of="grant")(new_grant)
-
-
-def mount_people(app: typer.Typer) -> None:
-    """Add `person confirm` and `person refuse`."""
-    verb(app, "confirm", of="person")(confirm_person)
-    verb(app, "refuse", of="person")(refuse_person)
 
 
 def waits(cli: Cli, answer: Json, what: str) -> bool:
@@ -105,15 +99,3 @@ def new_grant(
     }
     made = cli.api.post("/grants", body)
     cli.out.done(f"{made['holder_name']} now has the role {role} on {dataset}: grant {made['id']}.", made)
-
-
-def confirm_person(cli: Cli, person: PersonId) -> None:
-    """Confirm that a person who joined is the one invited. For admins, except the one who invited them."""
-    confirmed = cli.api.post(f"/people/{segment(person)}/confirm")
-    cli.out.done(f"{confirmed['name'] or person} is confirmed.", confirmed)
-
-
-def refuse_person(cli: Cli, person: PersonId, reason: Reason) -> None:
-    """Refuse a person who joined but is not the one invited. For admins and the vendor's lead."""
-    refused = cli.api.post(f"/people/{segment(person)}/refuse", {"reason": reason})
-    cli.out.done(f"{refused['name'] or person} is refused; they can join with a new invitation.", refused)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from broker.cli.command import Cli, verb
+from broker.cli.command import Cli, Groups, verb
 from broker.cli.faults import Code, Fault, unreadable, unwritable
 from broker.cli.log_check import NotProven, check
 from broker.cli.output import Progress
@@ -24,8 +24,9 @@ _TELL_EVERY = 10_000
 KeyOption = Annotated[str | None, typer.Option(help="The log's public key that you keep: guestkey.log/…+…+….")]
 
 
-def mount(audit: typer.Typer) -> None:
+def mount(app: typer.Typer, groups: Groups) -> None:
     """Add these commands to `audit`."""
+    audit = groups["audit"]
     verb(audit, "verify", of="audit")(verify)
     verb(audit, "checkpoint", of="audit")(checkpoint)
 

@@ -14,7 +14,7 @@ import typer
 from broker.cli import completing, helping
 from broker.cli.api import segment
 from broker.cli.command import Cli, Groups, verb
-from broker.cli.nouns import NOUNS, ClientNoun
+from broker.cli.nouns import ACTS, NOUNS, Act, ClientNoun
 from broker.cli.saving import Output, save
 from broker.cli.words import safe
 
@@ -68,6 +68,8 @@ def mount(app: typer.Typer, groups: Groups, *, special: frozenset[str]) -> None:
             _mount_show(commands, noun)
         if noun.export_filters is not None:
             _mount_export(commands, noun, noun.export_filters)
+    for act in ACTS:
+        _mount_act(groups[act.group], act)
 
 
 def argument_of(noun: ClientNoun) -> Any:
@@ -112,6 +114,26 @@ def _mount_export(app: typer.Typer, noun: ClientNoun, filters: Sequence[Mapping[
     chosen = _option("form", Annotated[forms, typer.Option("--format", help=f"{about}.")], next(iter(forms)))
     _sign(export, [_option("output", Output), chosen, *_options(filters)])
     verb(app, "export", of=noun.group)(export)
+
+
+def _mount_act(app: typer.Typer, act: Act) -> None:
+    def do(cli: Cli, **given: str | None) -> None:
+        path = act.path.format_map({name: segment(str(given.pop(name))) for name in act.arguments})
+        answer = cli.api.change(act.method, path, given or None)
+        cli.out.done(act.said.format_map(answer), answer)
+
+    do.__doc__ = act.about
+    noun = next(noun for noun in NOUNS.values() if noun.group == act.group)
+    arguments = [_option(name, argument_of(noun), inspect.Parameter.empty) for name in act.arguments]
+    _sign(do, [*arguments, *(_body_option(option) for option in act.options)])
+    verb(app, act.name, of=act.group)(do)
+
+
+def _body_option(option: Mapping[str, Any]) -> inspect.Parameter:
+    if option["name"] == "reason":
+        return _option("reason", Reason, inspect.Parameter.empty)
+    default = inspect.Parameter.empty if option["required"] else None
+    return _option(option["name"], Annotated[str | None, typer.Option(help=option["about"])], default)
 
 
 def _options(filters: Sequence[Mapping[str, Any]]) -> list[inspect.Parameter]:

@@ -8,7 +8,7 @@ import typer
 
 from broker.cli import completing
 from broker.cli.command import Cli, Groups, verb
-from broker.cli.commands import bulk, changing
+from broker.cli.commands import bulk
 from broker.cli.commands.suspending import mount_suspending
 from broker.cli.nouns import NOUNS
 
@@ -17,7 +17,6 @@ def mount(app: typer.Typer, groups: Groups) -> None:
     """Add what is special about people and vendors."""
     people = groups["person"]
     verb(people, "import", of="person")(import_people)
-    changing.mount_people(people)
     mount_suspending(people, NOUNS["person"])
     mount_suspending(groups["vendor"], NOUNS["vendor"])
 

@@ -73,7 +73,13 @@ def invite(at: At, body: InvitationBody) -> LinkMade:
     return LinkMade(id=made.id, link=join_link(at.parts, token), expires_at=made.expires_at)
 
 
-@verb(router, "POST", "/{invitation_id}/end", InvitationShown)
+@verb(
+    router,
+    "POST",
+    "/{invitation_id}/end",
+    InvitationShown,
+    command=("invitation end", "The invitation link {id} no longer works."),
+)
 def end_invitation(at: At, invitation_id: str) -> Invitation:
     """End an unused invitation link. For admins, and a vendor's lead for its own staff."""
     return invitations.end_unused(at.tx, at.caller, invitation_id, at.now)

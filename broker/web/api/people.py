@@ -115,18 +115,31 @@ def import_people(
 add_show(router, PEOPLE, PersonShown, "One person.", render=_one)
 
 
-@verb(router, "POST", "/{person_id}/confirm", PersonShown, fresh=True)
+@verb(
+    router,
+    "POST",
+    "/{person_id}/confirm",
+    PersonShown,
+    fresh=True,
+    command=("person confirm", "{name} is confirmed."),
+)
 def confirm_person(at: At, person_id: str) -> PersonShown:
-    """Say that somebody who joined is who the invitation was meant for; they join the team it names.
+    """Confirm that a person who joined is the one invited; they join the team the invitation names.
 
-    For another admin than the one who invited them.
+    For admins, except the one who invited them.
     """
     return _one(at, bulk_invitations.confirm_person(at.tx, at.caller, person_id, at.now))
 
 
-@verb(router, "POST", "/{person_id}/refuse", PersonShown)
+@verb(
+    router,
+    "POST",
+    "/{person_id}/refuse",
+    PersonShown,
+    command=("person refuse", "{name} is refused; they can join with a new invitation."),
+)
 def refuse_person(at: At, person_id: str, body: ReasonBody) -> PersonShown:
-    """Turn away somebody who joined and is not who was meant. For admins and the lead of the same vendor."""
+    """Refuse a person who joined but is not the one invited. For admins and the vendor's lead."""
     return _one(at, people.refuse_joiner(at.tx, at.caller, person_id, body.reason, at.now))
 
 

@@ -66,15 +66,22 @@ add_show(
 )
 
 
-@verb(router, "POST", "/{proposal_id}/approve", ProposalShown, fresh=True)
+@verb(
+    router,
+    "POST",
+    "/{proposal_id}/approve",
+    ProposalShown,
+    fresh=True,
+    command=("proposal approve", "Proposal {id} approved and carried out."),
+)
 def approve_proposal(at: At, proposal_id: str) -> ProposalShown:
-    """Agree, and let it happen at once. For another admin than the proposer, or the owner of what it is about."""
+    """Approve another person's proposal; it is carried out at once. For another admin, or the owner concerned."""
     return _shown(at, proposals.approve(at.tx, proposal_id, at.caller, at.now, PERFORMERS))
 
 
-@verb(router, "POST", "/{proposal_id}/refuse", ProposalShown)
+@verb(router, "POST", "/{proposal_id}/refuse", ProposalShown, command=("proposal refuse", "Proposal {id} refused."))
 def refuse_proposal(at: At, proposal_id: str, body: ReasonBody) -> ProposalShown:
-    """Turn it down, or take back your own. For admins, and owners of what it is about."""
+    """Refuse a proposal, or withdraw your own. For admins, and owners of what it is about."""
     return _shown(at, proposals.refuse(at.tx, proposal_id, at.caller, words.prose(body.reason, "/reason"), at.now))
 
 

@@ -46,15 +46,21 @@ add_show(
 )
 
 
-@verb(router, "POST", "/{request_id}/remind", RequestShown)
+@verb(
+    router,
+    "POST",
+    "/{request_id}/remind",
+    RequestShown,
+    command=("request remind", "The people who decide {id} were sent a reminder."),
+)
 def remind_request(at: At, request_id: str) -> RequestShown:
     """Send a reminder to the people who decide your request; at most once a day."""
     return _one(at, requests.remind(at.tx, at.caller, request_id, at.now))
 
 
-@verb(router, "POST", "/{request_id}/withdraw", RequestShown)
+@verb(router, "POST", "/{request_id}/withdraw", RequestShown, command=("request withdraw", "Request {id} withdrawn."))
 def withdraw_request(at: At, request_id: str) -> RequestShown:
-    """Take your own request back."""
+    """Withdraw your request."""
     return _one(at, requests.withdraw(at.tx, at.caller, request_id, at.now))
 
 
@@ -71,7 +77,7 @@ def approve_request(at: At, request_id: str, body: ApprovalBody) -> GrantShown:
     return grants_shown(at.tx, [grant])[0]
 
 
-@verb(router, "POST", "/{request_id}/refuse", RequestShown)
+@verb(router, "POST", "/{request_id}/refuse", RequestShown, command=("request refuse", "Request {id} refused."))
 def refuse_request(at: At, request_id: str, body: ReasonBody) -> RequestShown:
-    """Refuse; who asked is shown the reason."""
+    """Refuse a request; the reason is shown to the person who sent it."""
     return _one(at, approving.refuse(at.tx, at.caller, request_id, body.reason, at.now))

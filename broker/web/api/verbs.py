@@ -63,6 +63,7 @@ def verb(
     proposes: type[BaseModel] | None = None,
     no_store: bool = False,
     listed: Mapping[str, Any] | None = None,
+    command: tuple[str, str] | None = None,
 ) -> Callable[[Act], Act]:
     """Make a route of a function that takes an `At` and, by name, what the request brings. Its name is the operation's.
 
@@ -73,6 +74,8 @@ def verb(
         proposes: what its result is answered as, with 202, if it is a proposal.
         no_store: the answer holds a secret, which no cache keeps.
         listed: of a list, how clients show it (`Display.described`).
+        command: the words of the command line that do it, and what is then said; `{name}` is a field of the answer.
+            Its arguments are the address's, its options those of the body: texts only.
     """
 
     def register(act: Act) -> Act:
@@ -112,7 +115,7 @@ def verb(
             operation_id=act.__name__,
             status_code=status,
             response_model=shown,
-            openapi_extra=dict(listed) if listed else None,
+            openapi_extra=dict(listed or {}) | ({"x-command": command} if command else {}) or None,
             responses={PROPOSED: {"model": proposes, "description": _WAITS}} if proposes else None,
         )
         return act
