@@ -14,6 +14,7 @@ from ipaddress import IPv4Network, IPv6Network
 from .conditions import ConditionResult, Ranges
 from .decision import Bounds, Decision, Reason
 from .facts import DatasetFacts, Facts, GrantFacts
+from .reasons import reason
 from .rules import Rule, Rules, Verdict
 
 
@@ -47,18 +48,13 @@ def decide(facts: Facts, rules: Rules | None, now: datetime) -> Decision:
     revision = rules.revision if rules else None
     dataset = facts.dataset
     if dataset is None or (not dataset.offered and _vendor_of(facts) is not False):
-        unknown = Reason(
-            "dataset_unknown",
-            "There is no such dataset, or it is not offered to you.",
-            "Check the name, or ask the person who invited you to have it offered.",
-            "someone",
-        )
+        unknown = reason("dataset_unknown")
         return Decision(False, (*reasons, unknown), tuple(passed), (), revision, now, visible=False)
     reasons += _record_check("dataset", _dataset_reasons(facts, dataset, now), passed)
     grants, grant_reasons = _covering_grants(facts, now)
     reasons += _record_check("grant", grant_reasons, passed)
     if rules is None:
-        reasons.append(_rules_missing())
+        reasons.append(reason("rules_missing"))
         return Decision(False, tuple(reasons), tuple(passed), (), None, now)
     attempts = [
         _attempt(facts, dataset, grant, name, rules, now) for grant in grants for name in _slices_to_try(facts, grant)
@@ -78,8 +74,7 @@ def _conclude(
     chosen: _Attempt | None = None
     if len({attempt.slice for attempt in good}) > 1:
         names = ", ".join(sorted({attempt.slice for attempt in good}))
-        sentence = f"You can use several slices: {names}."
-        reasons.append(Reason("slice_unnamed", sentence, "Name one of them.", "you", temporary=True))
+        reasons.append(reason("slice_unnamed", slices=names))
     elif good:
         # The longest bound wins; the grant's id breaks ties, so that equal questions get equal answers.
         chosen = max(good, key=lambda attempt: (_seconds_granted(attempt, now), attempt.grant.id))
@@ -126,25 +121,18 @@ def _vendor_of(facts: Facts) -> str | bool | None:
 def _closed_reasons(facts: Facts) -> list[Reason]:
     if facts.closed_at is None:
         return []
-    return [Reason("closed", "Guestkey is closed.", "Ask an admin of the organisation to open it.", "someone")]
+    return [reason("closed")]
 
 
 def _caller_reasons(facts: Facts) -> list[Reason]:
     caller = facts.caller
     if caller is None or not caller.subject.startswith(("person:", "service:")):
-        return [Reason("caller_unknown", "You are not signed in.", "Sign in first.", "you")]
+        return [reason("caller_unknown")]
     if caller.status == "active":
         return []
     if caller.status == "pending":
-        return [
-            Reason(
-                "person_pending",
-                "An admin has not confirmed you yet.",
-                "Ask an admin of the organisation to confirm it.",
-                "someone",
-            )
-        ]
-    return [Reason("caller_suspended", "This account is suspended.", "Ask an admin of the organisation.", "someone")]
+        return [reason("person_pending")]
+    return [reason("caller_suspended")]
 
 
 def _vendor_reasons(facts: Facts) -> list[Reason]:
@@ -152,36 +140,22 @@ def _vendor_reasons(facts: Facts) -> list[Reason]:
         return []
     vendor = facts.vendor
     if vendor is None or facts.caller is None or vendor.id != facts.caller.vendor:
-        return [Reason("vendor_unknown", "Your vendor is not known.", "Ask an admin of the organisation.", "someone")]
+        return [reason("vendor_unknown")]
     if vendor.status == "active":
         return []
     known = vendor.status if vendor.status in ("onboarding", "suspended", "offboarded") else "suspended"
-    sentences = {
-        "onboarding": "Your vendor has not been activated yet.",
-        "suspended": "Your vendor is suspended.",
-        "offboarded": "Your vendor was offboarded.",
-    }
-    return [Reason(f"vendor_{known}", sentences[known], "Ask an admin of the organisation.", "someone")]
+    return [reason(f"vendor_{known}")]
 
 
 def _dataset_reasons(facts: Facts, dataset: DatasetFacts, now: datetime) -> list[Reason]:
     reasons = []
     if _person_behind(facts) in dataset.labelled_by:
-        reasons.append(
-            Reason(
-                "labelled_by_you",
-                "You chose this dataset's labels, which decide who has access, so you cannot read it.",
-                "Ask someone else to read it, or ask two other people to propose and approve its labels again.",
-                "someone",
-            )
-        )
+        reasons.append(reason("labelled_by_you"))
     if dataset.status != "active":
         word = dataset.status if dataset.status in ("suspended", "retired") else "suspended"
-        reasons.append(Reason(f"dataset_{word}", f"The dataset is {word}.", "Ask the dataset's owner.", "someone"))
+        reasons.append(reason(f"dataset_{word}"))
     if dataset.retention_until is not None and now >= dataset.retention_until:
-        reasons.append(
-            Reason("retention_over", "The dataset's retention has ended.", "Ask the dataset's owner.", "someone")
-        )
+        reasons.append(reason("retention_over"))
     return reasons
 
 
@@ -198,25 +172,13 @@ def _covering_grants(facts: Facts, now: datetime) -> tuple[list[GrantFacts], lis
     if covering:
         return covering, []
     if any(grant.status == "held" and grant.starts_at <= now < grant.ends_at for grant in named):
-        return [], [
-            Reason(
-                "grant_held",
-                "Your grant must be confirmed first, because the records were restored from a backup.",
-                "Ask an admin of the organisation to confirm it.",
-                "someone",
-            )
-        ]
+        return [], [reason("grant_held")]
     coming = sorted(grant.starts_at for grant in held if grant.starts_at > now)
     if coming:
-        return [], [
-            Reason(
-                "grant_not_started", "Your grant has not started.", "Wait until it starts.", "time", opens_at=coming[0]
-            )
-        ]
-    advice = "Request a role on it: `guestkey request new`."
+        return [], [reason("grant_not_started", opens_at=coming[0])]
     if held:
-        return [], [Reason("grant_ended", "Your grant has ended.", advice, "you")]
-    return [], [Reason("no_grant", "You have no grant on this dataset.", advice, "you")]
+        return [], [reason("grant_ended")]
+    return [], [reason("no_grant")]
 
 
 def _is_held_by_caller(grant: GrantFacts, facts: Facts) -> bool:
@@ -246,16 +208,9 @@ def _attempt(
     ages = [result.factor_max_age for result in held if result.factor_max_age is not None]
     lifetime = _max_lifetime(held, grant)
     if facts.lifetime is not None and facts.lifetime <= 0:
-        reasons.append(Reason("lifetime_invalid", "A lifetime is a positive number of seconds.", "Ask again.", "you"))
+        reasons.append(reason("lifetime_invalid"))
     if not reasons and lifetime is not None and facts.lifetime is not None and facts.lifetime > lifetime:
-        reasons.append(
-            Reason(
-                "lifetime_too_long",
-                f"{facts.lifetime} s was requested; your grant allows {lifetime} s.",
-                f"Request {lifetime} s or less.",
-                "you",
-            )
-        )
+        reasons.append(reason("lifetime_too_long", asked=facts.lifetime, allowed=lifetime))
     if reasons or lifetime is None:
         return _Attempt(grant, name, tuple(reasons or [_no_rule(facts)]), rule, None, min(ages, default=None))
     ends = [moment for moment in (grant.ends_at, dataset.retention_until, *(r.not_after for r in held)) if moment]
@@ -288,48 +243,18 @@ def _max_lifetime(held: tuple[ConditionResult, ...], grant: GrantFacts) -> int |
 def _slice_reasons(facts: Facts, dataset: DatasetFacts, grant: GrantFacts, name: str) -> list[Reason]:
     slice_ = next((slice_ for slice_ in dataset.slices if slice_.name == name), None)
     if slice_ is None:
-        return [
-            Reason(
-                "slice_unknown", "The dataset has no such slice.", "`guestkey dataset show` lists its slices.", "you"
-            )
-        ]
+        return [reason("slice_unknown")]
     reasons = []
     if slice_.bound_by is not None and slice_.bound_by == _person_behind(facts):
-        reasons.append(
-            Reason(
-                "bound_by_you",
-                f"You bound the slice {name!r} to its data, so you cannot read it.",
-                "Ask someone else to read it, or use another slice.",
-                "someone",
-            )
-        )
+        reasons.append(reason("bound_by_you", name=name))
     if grant.slice is not None and grant.slice != name:
-        reasons.append(
-            Reason("slice_not_granted", f"Your grant covers only the slice {grant.slice!r}.", "Use that slice.", "you")
-        )
+        reasons.append(reason("slice_not_granted", granted=grant.slice))
     if slice_.changed:
-        reasons.append(
-            Reason(
-                "slice_changed",
-                "The table behind this slice has changed since its owner checked it.",
-                "Ask the dataset's owner to check the table and confirm the slice.",
-                "someone",
-            )
-        )
+        reasons.append(reason("slice_changed"))
     elif not slice_.ready:
-        reasons.append(
-            Reason(
-                "slice_not_ready",
-                "The slice is still being prepared.",
-                "Try again in a minute.",
-                "time",
-                temporary=True,
-            )
-        )
+        reasons.append(reason("slice_not_ready"))
     if facts.action not in slice_.actions:
-        reasons.append(
-            Reason("action_not_served", f"This slice does not allow {facts.action!r}.", "Ask its owner.", "someone")
-        )
+        reasons.append(reason("action_not_served", action=facts.action))
     return reasons
 
 
@@ -337,10 +262,7 @@ def _decisive_rule(facts: Facts, verdict: Verdict) -> tuple[Rule | None, tuple[C
     """The rule that speaks for the caller, what its conditions said, and what keeps it from allowing."""
     if verdict.denying:
         rule = verdict.denying[0]
-        reason = Reason(
-            "rule_denies", "A rule forbids this.", "Ask the dataset's owner why.", "someone", rule=str(rule)
-        )
-        return rule, (), [reason]
+        return rule, (), [reason("rule_denies", rule=str(rule))]
     if verdict.allowed and verdict.allowing:
         held_of = dict(verdict.candidates)
         rule = max(verdict.allowing, key=lambda rule: (_longest_lifetime(held_of[rule]), -rule.line))
@@ -361,18 +283,4 @@ def _count_unmet(held: tuple[ConditionResult, ...]) -> int:
 
 
 def _no_rule(facts: Facts) -> Reason:
-    return Reason(
-        "no_rule",
-        f"No rule allows your role to {facts.action} this slice.",
-        "Request another slice or role.",
-        "someone",
-    )
-
-
-def _rules_missing() -> Reason:
-    return Reason(
-        "rules_missing",
-        "The rules cannot be loaded, so all access is denied.",
-        "Tell the operator: /readyz shows what is missing.",
-        "someone",
-    )
+    return reason("no_rule", action=facts.action)
