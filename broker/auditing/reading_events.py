@@ -116,7 +116,7 @@ def list_events(tx: Transaction, caller: Caller, window: Window, filters: EventF
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class EventText:
     """What happened to a lease, without anything personal; `open` says whether the reader may open the event."""
 
     id: str
@@ -127,11 +127,11 @@ class Told:
     open: bool
 
 
-def of_lease(tx: Transaction, caller: Caller, found: Lease) -> list[Told]:
+def of_lease(tx: Transaction, caller: Caller, found: Lease) -> list[EventText]:
     """The newest events of a lease that the caller sees, oldest first."""
     query = select(Event).where(Event.subject == found.id).order_by(Event.number.desc()).limit(_MOST_TOLD)
     return [
-        Told(
+        EventText(
             event.id,
             event.at,
             event.kind,

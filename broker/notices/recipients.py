@@ -10,7 +10,7 @@ from broker.base.database import Transaction
 from broker.identity.caller import Caller
 from broker.identity.permissions import stewards_of
 from broker.models import Dataset, Grant, Person, Request, RoleHeld, Service, Team, TeamMember
-from broker.registry.deciders import barred, why_not
+from broker.registry.approvers import barred, why_not
 
 
 def with_role(tx: Transaction, *roles: str, now: datetime, vendor_id: str | None = None) -> list[str]:

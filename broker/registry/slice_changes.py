@@ -16,8 +16,8 @@ from broker.kinds.discovery import kinds
 from broker.log import audit
 from broker.models import Dataset, Slice
 from broker.registry import affected_datasets, filter_check
+from broker.registry.approvers import not_decider
 from broker.registry.datasets import dataset, is_owner
-from broker.registry.deciders import not_decider
 from broker.registry.slices import REGISTERING_CHANNEL, refuse_fast, slice_of
 
 

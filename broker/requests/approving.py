@@ -15,7 +15,7 @@ from broker.gate.simulation import ProposedGrant, simulate
 from broker.identity.caller import Caller
 from broker.log import audit
 from broker.models import Dataset, Grant, Request, Team
-from broker.registry.deciders import why_not
+from broker.registry.approvers import why_not
 from broker.requests.requests import (
     SHORTEST_PERIOD,
     as_caller,

@@ -24,8 +24,8 @@ from broker.identity.caller import Caller
 from broker.identity.permissions import missing, teams_seen
 from broker.models import Dataset, Grant, Offer, Person, Team
 from broker.registry import people, teams
+from broker.registry.approvers import not_decider
 from broker.registry.datasets import dataset
-from broker.registry.deciders import not_decider
 from broker.registry.naming import names_of
 from broker.registry.offers import offers_of
 from broker.requests import requests

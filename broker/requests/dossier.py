@@ -20,7 +20,7 @@ from broker.kinds.discovery import serving
 from broker.kinds.values import Ending
 from broker.models import Dataset, Grant, Lease, Person, Request, Service, Slice, Team, TeamMember, Vendor
 from broker.policies import Reason
-from broker.registry.deciders import admins_to_decide, why_not
+from broker.registry.approvers import admins_to_decide, why_not
 from broker.registry.naming import names_of
 from broker.registry.slices import slices_of
 from broker.requests.approving import asker_of

@@ -15,9 +15,9 @@ from broker.base.database import now as clock
 from broker.base.errors import GuestkeyError
 from broker.keystore.vault import Vault
 from broker.leases import reconciling, redeciding, sweeping
-from broker.notices.sending import NoticeSender
+from broker.notices.delivery_retries import NoticeSender
 from broker.registry.slices import REGISTERING_CHANNEL
-from broker.revocation import closing, witness
+from broker.revocation import closing, rollback_witness
 from broker.revocation.ending import ENDING_CHANNEL
 from broker.runtime import chores
 from broker.runtime.chores import RECONCILE_SECONDS
@@ -84,7 +84,7 @@ class Worker:
 
     def _step(self, pool: ThreadPoolExecutor, others: ThreadPoolExecutor) -> float:
         settings = self._parts.settings
-        self._every("witness", WITNESS_SECONDS, lambda: witness.update(self._parts))
+        self._every("witness", WITNESS_SECONDS, lambda: rollback_witness.update(self._parts))
         closing.end_sessions_batch(self._parts)
         sweeping.mark_expired(self._parts)
         while sweeping.end_marked(self._parts, pool) == sweeping.BATCH and not self._stopping.is_set():

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from broker.auditing.figures import DAYS, confirmed, days_query, per_day
+from broker.auditing.statistics import DAYS, confirmed, days_query, per_day
 from broker.base.errors import Denied, Forbidden
 from broker.models import Lease, Suspension
 from broker.suspensions import suspending

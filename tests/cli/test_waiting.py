@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 
-from broker.cli import standing
+from broker.cli import status_summary
 from broker.cli.commands import log
 from broker.cli.output import Output, Progress
 from tests.cli.broken import answering, http
@@ -79,7 +79,7 @@ def test_empty_filtered_list_says_so(terminal: Terminal) -> None:
 
 def test_status_shows_a_closed_installation_first() -> None:
     facts = {"url": "https://x", "installation": {"closed_at": "2026-11-02T10:00:00Z"}, "me": {"status": "pending"}}
-    assert standing.remark(facts).startswith("The installation is closed: no credentials are issued.")
+    assert status_summary.remark(facts).startswith("The installation is closed: no credentials are issued.")
 
 
 def test_verifying_a_long_proof_file_shows_progress(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy import select, update
 from broker.base.database import now as clock
 from broker.embedded.children import free_port
 from broker.models import Delivery, Notice, NoticeAddress, NoticeChannel
-from broker.notices import outbox, sending
+from broker.notices import delivery_retries, outbox
 from broker.runtime.parts import Parts
 from tests.notices.receiver import Receiver
 from tests.support.world import Signed, World
@@ -144,7 +144,7 @@ class Office:
         parts = parts or self.parts
         outbox.deliver_outbox(parts)
         at = self.world.now() + timedelta(minutes=minutes)
-        return sending.send_due(parts, "mail", at) + sending.send_due(parts, "channel", at)
+        return delivery_retries.send_due(parts, "mail", at) + delivery_retries.send_due(parts, "channel", at)
 
     def rounds(self) -> None:
         """Tell and send until nothing is due."""

@@ -20,7 +20,7 @@ from broker.base.ids import new_id
 from broker.base.paging import Window
 from broker.log import audit
 from broker.models import Delivery, NoticeChannel
-from broker.notices import channels, chat, outbox, sending, throttling
+from broker.notices import channels, chat, delivery_retries, outbox, throttling
 from broker.notices.channels import Bound, NewChannel
 from broker.outbound import http_client as outward
 from broker.outbound.smtp import NotSent
@@ -348,7 +348,7 @@ def test_channel_messages_are_limited_and_emergencies_sent_first(
     alarm(world)
     office.round()
     kinds = [json.loads(body)["type"] for _, body in office.receiver.arrived]
-    assert len(kinds) == sending.HANDS and kinds.count("installation.opened") == 2
+    assert len(kinds) == delivery_retries.HANDS and kinds.count("installation.opened") == 2
     office.rounds()
     office.round(minutes=11)
     said = sent(office, bound)

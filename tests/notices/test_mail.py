@@ -17,8 +17,8 @@ from broker.log import audit
 from broker.log.audit import NOTICED
 from broker.models import Dataset, Notice, Proposal, Request, Vendor
 from broker.notices import digests, expiry, outbox
+from broker.notices.delivery_retries import NoticeSender
 from broker.notices.rendering import plain
-from broker.notices.sending import NoticeSender
 from broker.notices.triggers import TRIGGERS
 from broker.operator import bootstrap
 from broker.registry import vendors

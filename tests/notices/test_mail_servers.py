@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from broker.models import Event
-from broker.notices import sending
+from broker.notices import delivery_retries
 from tests.notices.conftest import MailServer, Office
 from tests.notices.test_mail import alarm, boss
 
@@ -56,7 +56,7 @@ def test_hanging_mail_server_costs_one_time_limit(office: Office) -> None:
         changes: dict[str, Any] = {"smtp_port": silent.getsockname()[1], "smtp_timeout": 0.5}
         parts = replace(office.parts, settings=office.parts.settings.model_copy(update=changes))
         began = time.monotonic()
-        assert office.round(parts=parts) == sending.HANDS
+        assert office.round(parts=parts) == delivery_retries.HANDS
         assert office.round(parts=parts) == 0, "the others would meet the same silence"
         assert time.monotonic() - began < 4
     assert {item.state for item in office.deliveries(signed)} == {"waiting"}

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from broker.base.errors import BackendDown, Denied
 from broker.models import Lease, PolicyInForce, PolicyRevision
-from broker.revocation import witness
+from broker.revocation import rollback_witness
 from tests.support.world import World
 
 MOST_SECONDS = 5.0
@@ -43,7 +43,7 @@ def again(call: Callable[[], object], *, seconds: float = 15) -> None:
 def test_openbao_down_denies_and_recovers(world: World) -> None:
     signed, dataset, grant = world.guest()
     # Asked once in a process; from then on it is the issue itself that meets a key store that is gone.
-    witness.check_once(world.parts)
+    rollback_witness.check_once(world.parts)
     world.stack.bao.stop()
     try:
         assert refused_in_time(lambda: world.issue(signed, dataset)).backend == "openbao"

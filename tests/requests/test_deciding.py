@@ -16,7 +16,7 @@ from broker.leases import holdings
 from broker.log import audit
 from broker.models import Dataset, Request, Slice, Team
 from broker.registry import proposals
-from broker.registry.deciders import not_decider, why_not
+from broker.registry.approvers import not_decider, why_not
 from broker.requests import approving
 from broker.requests.requests import conclude
 from tests.support.records import dataset_on_record, guest_on_record

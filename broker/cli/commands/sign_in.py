@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from broker.cli import config, doctor, loopback, standing, stepup, tokens
+from broker.cli import config, doctor, loopback, status_summary, stepup, tokens
 from broker.cli.api import Api, Json
 from broker.cli.command import Cli, Groups, verb
 from broker.cli.faults import Code, Fault
@@ -135,14 +135,14 @@ def status(cli: Cli) -> int | None:
         try:
             api = cli.api_as(token)
             facts["me"] = api.get("/me")
-            facts.update(standing.of(api, facts["me"]))
+            facts.update(status_summary.status_summary(api, facts["me"]))
         except Fault as fault:
             if fault.code is Code.SIGN_IN:
                 facts["signed_in"] = False
             elif ready["ready"]:
                 raise
-    cli.out.facts(standing.COLUMNS, facts)
-    for line in (standing.remark(facts), f"Next: {said}" if (said := standing.next_command(facts)) else ""):
+    cli.out.facts(status_summary.COLUMNS, facts)
+    for line in (status_summary.remark(facts), f"Next: {said}" if (said := status_summary.next_command(facts)) else ""):
         if line:
             cli.out.remark(line)
     if not ready["ready"]:

@@ -20,7 +20,7 @@ from broker.base.database import bounded
 from broker.base.errors import Invalid
 from broker.base.settings import is_loopback
 from broker.kinds.connecting import OptionMissing, checked_name
-from broker.kinds.postgres.why_refused import reason
+from broker.kinds.postgres.connection_errors import reason
 
 STRICT = "verify-full"
 WEAKER = ("verify-ca", "require")

@@ -15,11 +15,11 @@ from broker.keystore.operator import OperatorStore
 from broker.kinds.connecting import ConnectingContext
 from broker.kinds.postgres import required_parts
 from broker.kinds.postgres.address import OLDEST, Address, Session, open_session
+from broker.kinds.postgres.connection_errors import LoginRefused
 from broker.kinds.postgres.login_passwords import LOGINS, Passwords
 from broker.kinds.postgres.probe import probe
 from broker.kinds.postgres.required_parts import Item
 from broker.kinds.postgres.sessions import watch_session
-from broker.kinds.postgres.why_refused import LoginRefused
 
 _RECORDS = """SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE n.nspname = 'guestkey' AND c.relname IN ('installation', 'lease', 'event')"""

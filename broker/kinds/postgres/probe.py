@@ -8,8 +8,8 @@ from broker.keystore.vault import Vault
 from broker.kinds.postgres import kind as postgres
 from broker.kinds.postgres import slices
 from broker.kinds.postgres.address import Address, open_session
+from broker.kinds.postgres.connection_errors import LoginRefused
 from broker.kinds.postgres.user_statements import role_definition
-from broker.kinds.postgres.why_refused import LoginRefused
 
 
 def probe(store: OperatorStore, setup: Vault, ender: Vault, place: Address) -> str:

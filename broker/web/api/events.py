@@ -12,8 +12,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime
 
 from broker.auditing import bundles, proofs, reading_events
+from broker.auditing.event_texts import told
 from broker.auditing.reading_events import EventFilters, EventRead
-from broker.auditing.telling import told
 from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.paging import Page

@@ -17,7 +17,7 @@ from broker.registry.proposals import PROPOSALS
 from broker.web.api.common import ReasonBody
 from broker.web.api.reading import add_list, add_show
 from broker.web.api.verbs import At, verb
-from broker.web.performers import PERFORMERS
+from broker.web.approved_acts import PERFORMERS
 from broker.web.validation import Shown
 
 router = APIRouter(prefix="/proposals", tags=["proposals"])

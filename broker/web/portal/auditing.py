@@ -8,20 +8,20 @@ from urllib.parse import urlencode
 
 from broker.auditing import proofs, reading_events
 from broker.auditing.access_at import About, access_at
-from broker.auditing.figures import per_day
+from broker.auditing.event_texts import names_in, said
 from broker.auditing.proofs import LogPosition
 from broker.auditing.reading_events import EventFilters, EventRead
 from broker.auditing.sentences import sentences
-from broker.auditing.telling import names_in, said
+from broker.auditing.statistics import per_day
 from broker.base.errors import Invalid, NotFound
 from broker.base.paging import Page
 from broker.identity.permissions import require_reader, require_sees_rules, sees_everything
 from broker.models import LogCheckpoint
 from broker.registry.naming import anything_meant, bare, names_of, names_seen, person_meant, vendor_meant
 from broker.runtime import rulebook
+from broker.web.portal.event_details import details_of, part
 from broker.web.portal.forms import Context, PortalRequest, page
 from broker.web.portal.submitting import trouble_of
-from broker.web.portal.telling import details_of, part
 
 _MOMENTS = ("since", "until")
 _FIELDS = ("kind", "actor", "subject", "about", "vendor", *_MOMENTS)

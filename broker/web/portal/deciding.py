@@ -9,7 +9,7 @@ from broker.registry import proposals
 from broker.registry.naming import names_of
 from broker.runtime import rulebook
 from broker.web.api.proposals import ProposalShown, proposal_shown
-from broker.web.performers import PERFORMERS
+from broker.web.approved_acts import PERFORMERS
 from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.proposed_acts import ACTS
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from broker.auditing.event_texts import told
 from broker.auditing.reading_events import EventFilters, EventRead, list_events
-from broker.auditing.telling import told
 from broker.base.paging import Window
 from broker.models import Suspension
 from broker.revocation.counts import What

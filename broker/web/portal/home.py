@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from starlette.responses import Response
 
 from broker.auditing import reading_events
+from broker.auditing.event_texts import told
 from broker.auditing.reading_events import EventFilters
-from broker.auditing.telling import told
 from broker.base.paging import Window
 from broker.identity import recovery_notices
 from broker.identity.login import safe_path

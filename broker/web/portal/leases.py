@@ -8,7 +8,7 @@ from datetime import datetime
 
 from starlette.responses import Response
 
-from broker.auditing.reading_events import Told, of_lease
+from broker.auditing.reading_events import EventText, of_lease
 from broker.auditing.sentences import sentences
 from broker.base.database import Transaction
 from broker.base.errors import Denied, Invalid
@@ -138,7 +138,7 @@ def bar(lease: LeaseFull, now: datetime) -> dict[str, int]:
     return {"width": _BAR_WIDTH, "spent": round(spent * _BAR_WIDTH)}
 
 
-def _happened(tx: Transaction, lease: LeaseFull, events: Sequence[Told]) -> list[Happening]:
+def _happened(tx: Transaction, lease: LeaseFull, events: Sequence[EventText]) -> list[Happening]:
     ids = {event.actor.removeprefix("person:") for event in events}
     names = {f"person:{id_}": name for id_, name in names_of(tx, ids).items()}
     names |= {lease.holder: lease.holder_name, "system": "Guestkey"}
@@ -148,7 +148,7 @@ def _happened(tx: Transaction, lease: LeaseFull, events: Sequence[Told]) -> list
     ]
 
 
-def _said(event: Told, who: str) -> str:
+def _said(event: EventText, who: str) -> str:
     # On the lease's own page its name would say nothing.
     said = sentences().get(event.kind, event.kind).replace(" {whom}", "").replace(" ({cause})", "").format(who=who)
     if event.kind != "lease.ending" or not event.cause:

@@ -9,7 +9,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from broker.auditing.figures import confirmed
+from broker.auditing.statistics import confirmed
 from broker.base.errors import NotFound
 from broker.registry.naming import names_of
 from broker.revocation.counts import INSTALLATION, What

@@ -18,7 +18,7 @@ COLUMNS = columns(
 )
 
 
-def of(api: Api, me: Json) -> Json:
+def status_summary(api: Api, me: Json) -> Json:
     """Counts of what concerns the person behind `me`; each stops at a hundred.
 
     Raises:

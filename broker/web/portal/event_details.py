@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from broker.auditing.telling import texts
+from broker.auditing.event_texts import texts
 from broker.base.ids import is_id
 from broker.registry.naming import bare
 
