@@ -19,7 +19,7 @@ ADDRESSES = ("/vendors/{key}/offboard", "/datasets/{key}/retire", "/people/{key}
 _WHAT: Mapping[str, What] = {"offboard": "vendor", "retire": "dataset", "reset-factor": "person"}
 
 
-@page(*ADDRESSES, template="admin/parting.html")
+@page(*ADDRESSES, template="admin/offboard.html")
 def look_before(req: PortalRequest, key: str) -> Context:
     """What would happen, and the form that does it."""
     require_admin(req.caller)
