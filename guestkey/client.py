@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from broker.cli import authorities, choosing, config, keypairs, tokens
+from broker.cli import authorities, config, keypairs, kind_choice, tokens
 from broker.cli.api import Api, Json, segment
 from broker.cli.faults import Code, Fault
 from guestkey.closing import Closing, all_of
@@ -102,7 +102,7 @@ class Client(Closing):
         """
         with typed():
             if wish.kind is None:
-                wish = replace(wish, kind=choosing.kind_of(self._api(), wish.dataset, wish.slice, wish.action))
+                wish = replace(wish, kind=kind_choice.kind_of(self._api(), wish.dataset, wish.slice, wish.action))
             pair = keypairs.made(wish.kind) if wish.public_key is None else None
             if pair:
                 wish = replace(wish, public_key=pair.public)

@@ -35,8 +35,8 @@ def _run(arguments: list[str]) -> int:
     import typer
 
     from broker.cli import helping
+    from broker.cli.command_tree import app
     from broker.cli.output import Output
-    from broker.cli.tree import app
 
     if COMPLETING in os.environ:
         from typer.completion import completion_init  # type: ignore[attr-defined]

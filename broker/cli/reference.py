@@ -12,8 +12,8 @@ from typing import Any
 
 import typer.main
 
+from broker.cli.command_tree import app
 from broker.cli.commands import server, topics
-from broker.cli.tree import app
 
 _SHARED = {"as_json", "plain", "url", "help"}
 

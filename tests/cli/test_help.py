@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import typer.main
 
+from broker.cli.command_tree import app
 from broker.cli.commands import topics
 from broker.cli.commands.server import operators
 from broker.cli.reference import page
-from broker.cli.tree import app
 from broker.web import client_nouns
 from tests.cli import broken
 from tests.cli.conftest import TerminalOf

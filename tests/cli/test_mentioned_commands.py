@@ -14,7 +14,7 @@ from jinja2 import Environment, Undefined
 
 from broker.cli import formats
 from broker.cli.clients import client_of
-from broker.cli.tree import app
+from broker.cli.command_tree import app
 from broker.kinds.base import Kind
 from broker.kinds.discovery import kinds
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from broker.cli.command_tree import app
 from broker.cli.problems import ANSWERS, next_command
 from broker.cli.reasons import COMMANDS
-from broker.cli.tree import app
 from broker.web.catalogue import CATALOGUE
 from tests.cli.broken import answering, http, problem
 from tests.cli.terminal import Terminal

@@ -93,7 +93,7 @@ def test_keyring_stores_the_token_and_no_file_remains(tmp_path: Path) -> None:
 
 def test_traceback_shows_no_local_variables() -> None:
     script = """
-from broker.cli.tree import app
+from broker.cli.command_tree import app
 @app.command("crash")
 def crash() -> None:
     password = "canary-" + "of-a-secret"

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import typer.main
 
+from broker.cli.command_tree import app
 from broker.cli.commands.server import _COMMANDS as ON_THE_SERVER
-from broker.cli.tree import app
 from tests.cli.broken import answering, http
 from tests.cli.terminal import Terminal
 

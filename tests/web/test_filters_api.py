@@ -15,7 +15,7 @@ import pytest
 from broker.cli.commands.registering import condition
 from broker.embedded.stack import Stack
 from broker.runtime.parts import vault_of
-from broker.web.portal.drafting import commands
+from broker.web.portal.draft_steps import commands
 from broker.worker import catalogue_refresh
 from tests.support.registering import register_waiting
 from tests.support.world import World

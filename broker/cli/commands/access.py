@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from broker.cli import completing, dossier, guiding, waiting
+from broker.cli import completing, dossier, request_prompts, waiting
 from broker.cli.api import Json, segment
 from broker.cli.command import Cli, Groups, verb
 from broker.cli.commands import bulk, changing, registering
@@ -60,7 +60,9 @@ def new_request(
     purpose: Annotated[
         str | None, typer.Option(help="The purpose, in one sentence for the person who decides.")
     ] = None,
-    period: Annotated[str | None, typer.Option(help=f"How long, such as 7d; {guiding.PERIOD} if left out.")] = None,
+    period: Annotated[
+        str | None, typer.Option(help=f"How long, such as 7d; {request_prompts.PERIOD} if left out.")
+    ] = None,
     slice_: Annotated[
         str | None, typer.Option("--slice", help="Only this slice.", autocompletion=completing.SLICES)
     ] = None,
@@ -72,9 +74,9 @@ def new_request(
     wait: Annotated[str | None, typer.Option(help="Wait this long for the decision, such as 10m.")] = None,
 ) -> int | None:
     """Request a role on a dataset; a terminal asks for missing options."""
-    wish = guiding.RequestDraft(dataset, role, purpose, period, slice_)
+    wish = request_prompts.RequestDraft(dataset, role, purpose, period, slice_)
     if wish.missing and cli.can_ask:
-        wish = guiding.complete(cli.api, cli.out, wish)
+        wish = request_prompts.complete(cli.api, cli.out, wish)
     elif wish.missing:
         missing = ", ".join(wish.missing)
         raise Fault(Code.USAGE, f"Missing: {missing}.", next_step="guestkey request new --help")
@@ -83,7 +85,7 @@ def new_request(
         "role": wish.role,
         "slice": wish.slice,
         "purpose": wish.purpose,
-        "period": seconds_of(wish.period or guiding.PERIOD),
+        "period": seconds_of(wish.period or request_prompts.PERIOD),
         "person": for_,
         "team": team,
         "service": service,

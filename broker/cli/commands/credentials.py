@@ -9,7 +9,6 @@ import typer
 
 from broker.cli import children, completing, programs, reasons, variables
 from broker.cli.api import segment
-from broker.cli.borrowing import Wanted, borrowed, settled
 from broker.cli.clients import client_of
 from broker.cli.command import Cli, Groups, verb
 from broker.cli.commands import getting
@@ -17,6 +16,7 @@ from broker.cli.commands.nouns import Action, AnyKind, Dataset, Lifetime, MaybeK
 from broker.cli.faults import Code
 from broker.cli.output import columns, mappings
 from broker.cli.problems import filled
+from broker.cli.temporary_credential import Wanted, borrowed, settled
 from broker.cli.words import safe
 
 

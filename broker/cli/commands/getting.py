@@ -1,4 +1,4 @@
-"""`get`: a credential credential over once, in the form its tools read."""
+"""`get`: a credential, handed over once, in the form its tools read."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Annotated
 
 import typer
 
-from broker.cli import authorities, borrowing, completing, formats, keypairs, own_files, remembering
-from broker.cli.borrowing import Wanted
+from broker.cli import authorities, completing, credential_cache, formats, keypairs, own_files, temporary_credential
 from broker.cli.clients import client_of
 from broker.cli.command import Cli, verb
 from broker.cli.commands.nouns import Action, Dataset, Kind, Lifetime, Slice
 from broker.cli.faults import Code, Fault
 from broker.cli.output import Column
+from broker.cli.temporary_credential import Wanted
 from broker.cli.words import safe
 from broker.kinds.client import Credential, Format, Loader
 
@@ -70,17 +70,17 @@ def get(
     if chosen is not None and chosen.repeated and out is None:
         _remembered(cli, wanted, chosen)
         return
-    credential = borrowing.issue(cli, wanted)
+    credential = temporary_credential.issue(cli, wanted)
     try:
         _hand_over(cli, credential, chosen, out, field)
     except (Fault, OSError, KeyboardInterrupt):
         # Nobody got it, so nobody shall have it.
-        borrowing.end(cli, credential.lease_id)
+        temporary_credential.end(cli, credential.lease_id)
         raise
     if chosen not in (None, formats.ENV, formats.JSON) and credential.values.get("relation"):
         # These say how to log in only; there, other slices' names stand beside it.
         cli.out.remark(f"It can read: {safe(credential.values['relation'])}")
-    cli.out.remark(borrowing.ending(credential.lease))
+    cli.out.remark(temporary_credential.ending(credential.lease))
     cli.out.remark(f"To end it earlier: guestkey lease revoke {credential.lease_id}")
 
 
@@ -189,16 +189,16 @@ def _load(cli: Cli, credential: Credential, chosen: Format, loader: Loader) -> N
 
 def _remembered(cli: Cli, wanted: Wanted, chosen: Format) -> None:
     """What AWS's tools ask for at every call near its end: the same again, while it lives."""
-    with remembering.slot(cli, wanted) as file:
-        credential = remembering.kept(cli, file, wanted)
+    with credential_cache.slot(cli, wanted) as file:
+        credential = credential_cache.kept(cli, file, wanted)
         fresh = credential is None
         if credential is None:
-            credential = borrowing.issue(cli, wanted)
+            credential = temporary_credential.issue(cli, wanted)
         try:
             _write(cli, credential, chosen, None)
             if fresh:
-                remembering.keep(file, credential)
+                credential_cache.keep(file, credential)
         except (Fault, OSError, KeyboardInterrupt):
             if fresh:
-                borrowing.end(cli, credential.lease_id)
+                temporary_credential.end(cli, credential.lease_id)
             raise

@@ -14,8 +14,8 @@ import typer
 from broker.cli import completing, helping
 from broker.cli.api import segment
 from broker.cli.command import Cli, Groups, verb
+from broker.cli.export_file import Output, save
 from broker.cli.nouns import ACTS, NOUNS, Act, ClientNoun
-from broker.cli.saving import Output, save
 from broker.cli.words import safe
 
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")]

@@ -13,13 +13,13 @@ import typer
 from broker.base import filter_text
 from broker.cli import children, completing, programs, variables
 from broker.cli.api import Json, segment
-from broker.cli.borrowing import Wanted, borrowed, settled
 from broker.cli.clients import client_of
 from broker.cli.command import Cli, verb
 from broker.cli.commands.changing import waits
 from broker.cli.commands.nouns import Dataset, Limit, Reason, Slice, group
 from broker.cli.faults import Code, Fault
 from broker.cli.output import columns
+from broker.cli.temporary_credential import Wanted, borrowed, settled
 
 CONNECTION = completing.names("/connections", "name", "to")
 Connection = Annotated[

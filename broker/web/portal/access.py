@@ -11,8 +11,8 @@ from broker.policies import ACTIONS, Decision
 from broker.registry import offers, vendors
 from broker.registry.datasets import dataset, may_change
 from broker.registry.naming import LONGEST, names_seen, person_meant
+from broker.web.portal.form_submission import trouble_of
 from broker.web.portal.forms import Context, PortalRequest, form, page
-from broker.web.portal.submitting import trouble_of
 
 _OFFERABLE = tuple(status for status in VENDOR_STATUSES if status != "offboarded")
 _FIELDS = ("dataset", "person", "slice", "kind", "action")

@@ -20,8 +20,8 @@ from broker.models import LogCheckpoint
 from broker.registry.naming import anything_meant, bare, names_of, names_seen, person_meant, vendor_meant
 from broker.runtime import rulebook
 from broker.web.portal.event_details import details_of, part
+from broker.web.portal.form_submission import trouble_of
 from broker.web.portal.forms import Context, PortalRequest, page
-from broker.web.portal.submitting import trouble_of
 
 _MOMENTS = ("since", "until")
 _FIELDS = ("kind", "actor", "subject", "about", "vendor", *_MOMENTS)

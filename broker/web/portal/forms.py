@@ -2,7 +2,7 @@
 
 A page's function gathers what its template shows. A form's function does what was asked, in one transaction, and says
 where to go then. If it was not done, the form's page is shown again with every field as it was sent, and the error
-beside its field or the question for a second factor in its form (`broker.web.portal.submitting`).
+beside its field or the question for a second factor in its form (`broker.web.portal.form_submission`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from broker.base.paging import DEFAULT_LIMIT, Page, Window
 from broker.identity.caller import Caller
 from broker.identity.nouns import Noun, Record
 from broker.runtime.parts import Parts
+from broker.web.portal.form_submission import FormFailure, Needs, Trouble, asked, fresh, go, submit, trouble_of
 from broker.web.portal.pages import render
-from broker.web.portal.submitting import FormFailure, Needs, Trouble, asked, fresh, go, submit, trouble_of
 from broker.web.portal.viewer import MemberNow, Sent, Viewer
 
 # Every page and form of the portal; `broker.web.portal` puts them into an order that does not depend on the files'.

@@ -20,9 +20,9 @@ from broker.suspensions import reports
 from broker.web.api.dataset_shapes import summaries
 from broker.web.api.holding_shapes import grants_shown, leases_shown
 from broker.web.api.request_shapes import shown
+from broker.web.portal.form_submission import FRESH_SECONDS, go
 from broker.web.portal.forms import Context, PortalRequest, form, page, router
 from broker.web.portal.pages import duration, render
-from broker.web.portal.submitting import FRESH_SECONDS, go
 from broker.web.portal.viewer import AnybodyNow, Viewer
 
 _FEW = Window(limit=10)

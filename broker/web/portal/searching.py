@@ -8,8 +8,8 @@ from broker.auditing.searching import Hit, search
 from broker.base.ids import is_id
 from broker.kinds.names import lease_of
 from broker.registry.naming import bare
+from broker.web.portal.form_submission import go
 from broker.web.portal.forms import Context, PortalRequest, page
-from broker.web.portal.submitting import go
 
 
 @page("/search", template="search.html")

@@ -10,10 +10,10 @@ from starlette.responses import Response
 from broker.base import words
 from broker.identity import factor_changes, factors, passkeys, recovery_codes, sessions, totp
 from broker.identity.http import renew_session
+from broker.web.portal.form_submission import credential_of, go, with_this_form
 from broker.web.portal.forms import Context, PortalPage, PortalRequest, form, page, router
 from broker.web.portal.pages import render
 from broker.web.portal.signing_out import ask_about_allowed, end_session
-from broker.web.portal.submitting import credential_of, go, with_this_form
 from broker.web.portal.viewer import MemberNow, Viewer, seen_again
 
 

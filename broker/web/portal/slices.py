@@ -6,7 +6,7 @@ from broker.gate.simulation import slices_without_rule
 from broker.kinds.discovery import kinds
 from broker.registry import slice_changes, slices
 from broker.registry.datasets import dataset, require_sees_binding
-from broker.web.portal.describing import condition_said
+from broker.web.portal.dataset_wizard import condition_said
 from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.proposed_acts import waiting_acts
 

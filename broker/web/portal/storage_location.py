@@ -6,9 +6,9 @@ from starlette.responses import Response
 
 from broker.kinds.discovery import kinds
 from broker.registry import drafts
-from broker.web.portal.drafting import STEP, path
+from broker.web.portal.draft_steps import STEP, path
+from broker.web.portal.form_submission import go
 from broker.web.portal.forms import Context, PortalRequest, form, page
-from broker.web.portal.submitting import go
 
 
 @page(f"{STEP}/place", template="describe/place.html")

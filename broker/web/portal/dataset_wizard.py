@@ -14,9 +14,9 @@ from broker.registry import catalogues, connections, drafts, people, personal_co
 from broker.registry.connections import Connection
 from broker.registry.drafts import Described
 from broker.registry.naming import names_of
-from broker.web.portal.drafting import STEP, commands, path, typed, visible
+from broker.web.portal.draft_steps import STEP, commands, path, typed, visible
+from broker.web.portal.form_submission import go
 from broker.web.portal.forms import Context, PortalRequest, form, page
-from broker.web.portal.submitting import go
 
 _OPERATORS = {
     "=": "is",

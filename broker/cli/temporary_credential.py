@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from broker.base.moments import moment
-from broker.cli import authorities, choosing, keypairs, waiting
+from broker.cli import authorities, keypairs, kind_choice, waiting
 from broker.cli.api import Json, segment
 from broker.cli.command import Cli
 from broker.cli.faults import Code, Fault
@@ -52,7 +52,7 @@ def settled(cli: Cli, wanted: Wanted) -> Wanted:
     """
     if wanted.kind is not None:
         return wanted
-    return replace(wanted, kind=choosing.kind_of(cli.api, wanted.dataset, wanted.slice, wanted.action))
+    return replace(wanted, kind=kind_choice.kind_of(cli.api, wanted.dataset, wanted.slice, wanted.action))
 
 
 @contextmanager

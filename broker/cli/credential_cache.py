@@ -22,9 +22,9 @@ from platformdirs import user_cache_path
 
 from broker.cli import own_files, tokens
 from broker.cli.api import segment
-from broker.cli.borrowing import Wanted
 from broker.cli.command import Cli
 from broker.cli.faults import Code, Fault
+from broker.cli.temporary_credential import Wanted
 from broker.kinds.client import Credential
 
 # Less is left than a slow transfer's next call may take to be signed and sent.

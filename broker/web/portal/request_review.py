@@ -11,9 +11,9 @@ from broker.requests import approving, requests
 from broker.requests.approving import Narrowing
 from broker.requests.dossier import changes, check_unchanged, digest_of, dossier
 from broker.web.api.request_shapes import RequestFull, full, shown
-from broker.web.portal.asking import PERIODS
 from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.pages import duration
+from broker.web.portal.request_form import PERIODS
 
 _VIEWS: Mapping[str, requests.View] = {"queue": "queue", "decided": "decided", "others": "others"}
 LIFETIMES = (300, 900, 1800, 3600, 7200, 14400)

@@ -1,4 +1,4 @@
-"""Asking for a role on a dataset, and following what one asked for. Deciding is `reviewing`."""
+"""Asking for a role on a dataset, and following what one asked for. Deciding is `request_review`."""
 
 from __future__ import annotations
 
