@@ -183,7 +183,7 @@ def test_guest_is_ended_while_openbao_is_down(world: World, handed: Handed) -> N
     try:
         assert KIND.end(ender, to_end(world, handed)) == CONFIRMED
         assert not _reads(session)
-        with pytest.raises(NotEnded, match="key store does not answer"):
+        with pytest.raises(NotEnded, match="key store is not responding"):
             KIND.end(vault_of(world.settings, "ender"), stranger)
     finally:
         world.stack.bao.start()
