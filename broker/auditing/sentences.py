@@ -19,7 +19,7 @@ _OTHERS: Mapping[str, str] = {
     "decision.allowed": "{who} was allowed access to {whom}.",
     "decision.denied": "{who} was denied access to {whom}.",
     "factor.enrolled": "{who} enrolled a second factor ({method}).",
-    "factor.enrolment_opened": "{who} may enrol a first second factor for a limited time.",
+    "factor.enrolment_opened": "{who} can enrol a first second factor within 15 minutes.",
     "factor.locked_out": "{who} was locked out of their second factor after wrong codes.",
     "factor.proven": "{who} confirmed a second factor.",
     "factor.proven_elsewhere": "{who} confirmed their command line in the browser.",
