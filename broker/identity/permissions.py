@@ -1,4 +1,6 @@
-"""Who sees what, and who may do what: the whole table, once. `access.registry`, requests and the web rest on it.
+"""Who sees what, and who may do what, of the nouns that rooms ask about each other: the rooms and the web rest on it.
+
+A noun that no other room asks about says who sees it in its own declaration (`seen`), and its functions who may act.
 
 ======== ================================================== ==================================================
 noun     seen by                                            changed by
