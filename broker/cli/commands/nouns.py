@@ -133,7 +133,10 @@ def _body_option(option: Mapping[str, Any]) -> inspect.Parameter:
     if option["name"] == "reason":
         return _option("reason", Reason, inspect.Parameter.empty)
     default = inspect.Parameter.empty if option["required"] else None
-    return _option(option["name"], Annotated[str | None, typer.Option(help=option["about"])], default)
+    known = _COMPLETIONS.get(option["name"])
+    return _option(
+        option["name"], Annotated[str | None, typer.Option(help=option["about"], autocompletion=known)], default
+    )
 
 
 def _options(filters: Sequence[Mapping[str, Any]]) -> list[inspect.Parameter]:
