@@ -59,7 +59,7 @@ def _ask_browser(owner: Owner, _browser_of: BrowserOf) -> None:
 def _confirm_page(owner: Owner, browser_of: BrowserOf) -> None:
     other = browser_of()
     assert owner.ada.door.sign_in(other, owner.ada.source) == 303
-    assert owner.send("POST /confirm", other, next="/").status_code == 200 and not _fresh(other), "asked again"
+    assert owner.send("POST /confirm", other, next="/").status_code == 401 and not _fresh(other), "asked again"
     assert owner.send("POST /confirm", other, next="/", code=owner.ada.code()).status_code == 303 and _fresh(other)
 
 
