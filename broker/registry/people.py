@@ -27,7 +27,7 @@ FEWEST_ADMINS = 2
 # Two people must give these, so they go through a proposal; `lead` is one vendor's affair.
 TWO_PERSON_ROLES = ("admin", "auditor")
 # More than one chooses from in a list.
-MOST_CHOICES = 500
+MOST_CHOICES = 2000
 
 
 PEOPLE = Noun(
