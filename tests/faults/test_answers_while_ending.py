@@ -44,8 +44,10 @@ def end_through(world: World, ender: Parts, way: TcpProxy, name: str, when: byte
         handed = one.issue(world)
         assert handed.values is not None
         world.change(Lease, handed.lease.id, expires_at=world.now())
-        # Connections that lie open would spare the messages that open one.
+        # Connections that lie open would spare the messages that open one; one cut a moment ago is not asked
+        # whether it lives, and a sweep that fails on it meets no fault at all.
         way.cut_all()
+        ender.database.close()
         with way.faulty(when, fault, skip=n):
             # As the worker's loop does: what is out of reach is tried again in the next round.
             with suppress(GuestkeyError):
