@@ -85,6 +85,8 @@ class PersistentSessions:
             if place.session is None or not _answers(place.session):
                 place.session = None
                 place.session = watch_session(vault, connection_name)
+                # A prepared statement locks the indexes it uses alone, an unprepared one all that may be used later.
+                place.session.prepare_threshold = None
                 _hold(place.session)
             yield from _used(place, place.session)
         finally:
