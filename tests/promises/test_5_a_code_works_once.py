@@ -97,5 +97,5 @@ def test_totp_secret_is_encrypted_for_its_person(world: World) -> None:
         mine, theirs = tx.get_one(TotpFactor, signed.id), tx.get_one(TotpFactor, other.id)
         assert secret not in mine.wrapped_secret
         theirs.wrapped_secret = mine.wrapped_secret
-    with pytest.raises(Conflict, match="cannot be checked"):
+    with pytest.raises(Conflict, match="can no longer be checked"):
         totp.prove(world.parts, other.caller, pyotp.TOTP(secret).at(world.now()))
