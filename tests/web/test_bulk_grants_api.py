@@ -133,7 +133,7 @@ def test_imported_request_ends_at_its_until_even_if_approved_late(
     assert datetime.fromisoformat(shown["lapses_at"]) == soon, "nobody approves what would be over"
     assert shown["facts"]["longest_period"] <= 4 * 3600 < shown["period"]
     page = browser_of(owner).get(f"/requests/{request_id}").text
-    assert "at the latest" in page and "h, as asked</option>" in page
+    assert "at the latest" in page and "h, as requested</option>" in page
     granted = client_of(owner).post(f"/requests/{request_id}/approve", json={}).json()
     assert datetime.fromisoformat(granted["ends_at"]) == until
     shorter = send(client_of(lead), text.replace(guest.id, lead.id))[0]["id"]

@@ -97,7 +97,7 @@ def test_invalid_filter_value_is_refused_with_its_position(world: World, api: ht
     for rows in (f'[["site", "=", {value}]]', f'[["site", "in", ["Ulm", {value}]]]'):
         answer = add(world, api, rows)
         assert answer.status_code == 422, answer.text
-        assert answer.json()["errors"][0]["pointer"] == "/binding/rows", answer.text
+        assert answer.json().get("errors", [{}])[0].get("pointer") == "/binding/rows", answer.text
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_the_owner_confirms_a_changed_slice(world: World, client_of: ClientOf) -
     assert client_of(owner).post(path).status_code == 409
     slice_checks.recheck_slices(world.ender, setup)
     (shown,) = client_of(owner).get(f"/datasets/{dataset.slug}").json()["slices"]
-    assert shown["state"] == "changed" and "another table" in shown["state_detail"]
+    assert shown["state"] == "changed" and "a different table" in shown["state_detail"]
     admin, other = client_of(world.person(roles=("admin",))), client_of(world.person())
     assert (admin.post(path).status_code, other.post(path).status_code) == (403, 403)
     assert client_of(owner).post(path).json()["state"] == "registering"

@@ -94,6 +94,9 @@ def verb(
             if no_store:
                 response.headers["Cache-Control"] = "no-store"
             if repeatable:
+                if new := getattr(given["body"], "new", None):
+                    # What is wrong with a field is said of that field, before the body is compared with earlier ones.
+                    new()
                 this = once(request, caller, given["body"], given.pop("key"))
                 return answer(
                     parts, this, lambda tx, _: _shown(shown, act(At(parts, caller, tx), **given)), status=status
