@@ -85,8 +85,6 @@ class PersistentSessions:
             if place.session is None or not _answers(place.session):
                 place.session = None
                 place.session = watch_session(vault, connection_name)
-                # A prepared statement locks the indexes it uses alone, an unprepared one all that may be used later.
-                place.session.prepare_threshold = None
                 _hold(place.session)
             yield from _used(place, place.session)
         finally:
@@ -131,6 +129,8 @@ class PersistentSessions:
 
 def _used(place: _Place, session: psycopg.Connection[tuple[Any, ...]]) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
     try:
+        # PostgreSQL hears of new roles where it takes a lock that it does not hold yet: this one needs no shared table.
+        session.execute("SELECT FROM pg_namespace LIMIT 0", prepare=False)
         yield session
         # A new transaction, so that nobody who needs the catalogues for itself waits for long.
         session.execute("COMMIT")
@@ -144,7 +144,8 @@ def _used(place: _Place, session: psycopg.Connection[tuple[Any, ...]]) -> Iterat
 def _hold(session: psycopg.Connection[tuple[Any, ...]]) -> None:
     session.execute("SET idle_in_transaction_session_timeout = 0")
     session.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-    session.execute(_HOLD)
+    # Never prepared: a prepared statement locks the indexes it uses alone, an unprepared one all that may be used later.
+    session.execute(_HOLD, prepare=False)
 
 
 def _answers(session: psycopg.Connection[tuple[Any, ...]]) -> bool:
