@@ -144,7 +144,7 @@ def _used(place: _Place, session: psycopg.Connection[tuple[Any, ...]]) -> Iterat
 def _hold(session: psycopg.Connection[tuple[Any, ...]]) -> None:
     session.execute("SET idle_in_transaction_session_timeout = 0")
     session.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-    # Never prepared: a prepared statement locks the indexes it uses alone, an unprepared one all that may be used later.
+    # Never prepared: then only the indexes it uses would be locked, and not all that may be used later.
     session.execute(_HOLD, prepare=False)
 
 
