@@ -135,16 +135,7 @@ def _other(tx: Transaction, person_id: str) -> Caller:
         raise NotFound("There is no such person.")
     totp = select(TotpFactor.person_id).where(TotpFactor.person_id == person_id, TotpFactor.confirmed_at.is_not(None))
     enrolled = tx.execute(totp.union_all(select(Passkey.person_id).where(Passkey.person_id == person_id))).first()
-    return Caller(
-        kind="person",
-        id=person.id,
-        name=person.name,
-        vendor_id=person.vendor_id,
-        holder_id="",
-        how="session",
-        signed_in_at=clock(tx),
-        factor_enrolled=enrolled is not None,
-    )
+    return Caller.not_asking(person, clock(tx), factor_enrolled=enrolled is not None)
 
 
 def _reach(tx: Transaction, grant: Grant, reaching: tuple[Rule, ...]) -> Reach:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from broker.models import Person
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -27,6 +29,20 @@ class Caller:
     factor_enrolled: bool = False
     roles: frozenset[str] = field(default_factory=frozenset)
     address: str | None = None
+
+    @classmethod
+    def not_asking(cls, person: Person, now: datetime, *, factor_enrolled: bool = False) -> Caller:
+        """A person who is not asking now, as decisions about them know them: by no session, with no factor proven."""
+        return cls(
+            kind="person",
+            id=person.id,
+            name=person.name,
+            vendor_id=person.vendor_id,
+            holder_id="",
+            how="session",
+            signed_in_at=now,
+            factor_enrolled=factor_enrolled,
+        )
 
     @property
     def subject(self) -> str:

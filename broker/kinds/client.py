@@ -184,7 +184,7 @@ class KindClient:
 
     def key(self) -> KeyPair:
         """A fresh key for one lease; only asked where `makes_key`."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} makes no key")
 
     def fixed_variables(self, values: Mapping[str, Any]) -> dict[str, str]:
         """Variables beside `variables` that keep its tools from going elsewhere."""

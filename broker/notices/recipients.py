@@ -39,7 +39,7 @@ def approvers(tx: Transaction, request: Request, now: datetime) -> list[str]:
         own = barred(tx, request)
         return [admin for admin in admins if admin not in own] or admins
     people = tx.scalars(select(Person).where(Person.id.in_(tending), Person.status == "active"))
-    may = [person.id for person in people if why_not(tx, _as_caller(person, now), request) is None]
+    may = [person.id for person in people if why_not(tx, Caller.not_asking(person, now), request) is None]
     return sorted(may) or admins
 
 
@@ -63,16 +63,3 @@ def leads_of(tx: Transaction, grant: Grant, now: datetime) -> list[str]:
     else:
         vendor_id = tx.get_one(Person, grant.person_id).vendor_id
     return with_role(tx, "lead", now=now, vendor_id=vendor_id) if vendor_id is not None else []
-
-
-def _as_caller(person: Person, now: datetime) -> Caller:
-    """A person as the rules about deciding see them."""
-    return Caller(
-        kind="person",
-        id=person.id,
-        name=person.name,
-        vendor_id=person.vendor_id,
-        holder_id="",
-        how="session",
-        signed_in_at=now,
-    )

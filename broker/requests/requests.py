@@ -292,16 +292,7 @@ def party_of(tx: Transaction, asker: Caller, service_id: str | None) -> Caller:
 
 def as_caller(tx: Transaction, person_id: str, now: datetime) -> Caller:
     """A person as the gate needs to know them beforehand; it reads their state from the records."""
-    person = tx.get_one(Person, person_id)
-    return Caller(
-        kind="person",
-        id=person.id,
-        name=person.name,
-        vendor_id=person.vendor_id,
-        holder_id="",
-        how="session",
-        signed_in_at=now,
-    )
+    return Caller.not_asking(tx.get_one(Person, person_id), now)
 
 
 def same_pending(tx: Transaction, caller: Caller, dataset_id: str, new: NewRequest) -> str | None:
