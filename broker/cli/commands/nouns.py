@@ -118,9 +118,12 @@ def _mount_export(app: typer.Typer, noun: ClientNoun, filters: Sequence[Mapping[
 
 def _mount_act(app: typer.Typer, act: Act) -> None:
     def do(cli: Cli, **given: str | None) -> None:
-        path = act.path.format_map({name: segment(str(given.pop(name))) for name in act.arguments})
+        typed = {name: str(given.pop(name)) for name in act.arguments}
+        path = act.path.format_map({name: segment(value) for name, value in typed.items()})
         answer = cli.api.change(act.method, path, given or None)
-        cli.out.done(act.said.format_map(answer), answer)
+        # What others wrote is made harmless; somebody without a name is called as they were typed.
+        blank = safe(next(iter(typed.values()), ""))
+        cli.out.done(act.said.format_map({name: safe(value) or blank for name, value in answer.items()}), answer)
 
     do.__doc__ = act.about
     noun = next(noun for noun in NOUNS.values() if noun.group == act.group)
