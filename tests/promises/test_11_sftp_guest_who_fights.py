@@ -58,6 +58,17 @@ def _end(desk: Desk, handed: Handed) -> str:
     return said
 
 
+def _end_as_the_worker_does(desk: Desk, handed: Handed) -> str:
+    """End a lease, again at once where something is left, and hold it all to what the kind declares."""
+    latest = time.monotonic() + DECLARED
+    while True:
+        try:
+            return _end(desk, handed)
+        except NotEnded:
+            # A killed process is gone once it was given a processor again.
+            assert time.monotonic() < latest, "It did not end within what is declared"
+
+
 def _on_record(desk: Desk, handed: Handed) -> set[str]:
     """The sshd processes that the host has on record for a lease."""
     found = set()
@@ -86,7 +97,7 @@ def _account(handed: Handed) -> str:
 def test_open_work_at_the_time_of_ending_delays_no_end(desk: Desk, what: str) -> None:
     handed = desk.issue("labels", "write")
     with _fighting(desk, handed, what):
-        assert _end(desk, handed) == CONFIRMED
+        assert _end_as_the_worker_does(desk, handed) == CONFIRMED
         assert running_as(_account(handed)) == []
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import structlog
@@ -21,7 +21,10 @@ from broker.kinds.tables.database_user import delete_role, write_role
 
 log = structlog.get_logger(__name__)
 Session = psycopg.Connection[tuple[Any, ...]]
+T = TypeVar("T")
 _PROBE = "gks_probe"
+# As many may be registering or unregistering at the same moment.
+_OTHERS = 8
 _TEMP_MEGABYTES_UNKNOWN = 64 * 1024
 
 # Literals are read beforehand: this is for what only PostgreSQL knows, such as a year that its dates do not reach.
@@ -62,8 +65,9 @@ def lend_again(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> N
 
 
 def _lend(vault: Vault, slice_id: str, binding: PostgresBinding) -> None:
-    with _registrar(vault, binding.connection, slice_id) as connection:
-        temp_megabytes = views.temp_megabytes(connection, binding)
+    temp_megabytes = _as_registrar(
+        vault, binding.connection, slice_id, lambda connection: views.temp_megabytes(connection, binding)
+    )
     write_role(vault, slice_id, role_definition(binding.connection, f"gks_{short(slice_id)}", temp_megabytes))
 
 
@@ -78,9 +82,12 @@ def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> N
     binding = PostgresBinding.parse(raw_binding)
     delete_role(vault, slice_id)
     group_name = f"gks_{short(slice_id)}"
-    with _registrar(vault, binding.connection, slice_id) as connection:
+
+    def drop(connection: Session) -> None:
         views.drop(connection, slice_id)
         _drop_group(connection, group_name)
+
+    _as_registrar(vault, binding.connection, slice_id, drop)
 
 
 @contextmanager
@@ -90,21 +97,18 @@ def probe_group(vault: Vault, connection_name: str) -> Iterator[str]:
     Raises:
         BackendDown: PostgreSQL does not answer, or does not let the registrar do what registering needs.
     """
-    with _registrar(vault, connection_name, "probe") as connection:
-        _make_group(connection, _PROBE)
+    _as_registrar(vault, connection_name, "probe", lambda connection: _make_group(connection, _PROBE))
     try:
         yield _PROBE
     finally:
-        with _registrar(vault, connection_name, "probe") as connection:
-            _drop_group(connection, _PROBE)
+        _as_registrar(vault, connection_name, "probe", lambda connection: _drop_group(connection, _PROBE))
 
 
-@contextmanager
-def _registrar(vault: Vault, connection_name: str, slice_id: str) -> Iterator[Session]:
+def _as_registrar(vault: Vault, connection_name: str, slice_id: str, work: Callable[[Session], T]) -> T:
     """One transaction of the registrar; what PostgreSQL says against it becomes an error of ours."""
     try:
-        with registrar_session_as_server_writes(vault, connection_name) as connection, connection.transaction():
-            yield connection
+        with registrar_session_as_server_writes(vault, connection_name) as connection:
+            return _despite_others(connection, work)
     except _MISMATCHES as error:
         raise Invalid(
             "A row filter compares a column with a literal of another type.", field="/binding/rows"
@@ -123,11 +127,29 @@ def _registrar(vault: Vault, connection_name: str, slice_id: str) -> Iterator[Se
         raise silent() from error
 
 
+def _despite_others(connection: Session, work: Callable[[Session], T]) -> T:
+    """Run the transaction again where another one changed the rights of the same schema or database meanwhile.
+
+    PostgreSQL makes neither wait for such a row of its catalogue: whoever comes second is refused once the first is done.
+    """
+    for _ in range(_OTHERS):
+        try:
+            with connection.transaction():
+                return work(connection)
+        except psycopg.errors.InternalError_ as error:
+            log.info("slice.changed_beside_another", error=str(error))
+    with connection.transaction():
+        return work(connection)
+
+
 def _make_view(vault: Vault, slice_id: str, binding: PostgresBinding) -> int | None:
     group_name = f"gks_{short(slice_id)}"
-    with _registrar(vault, binding.connection, slice_id) as connection:
+
+    def make(connection: Session) -> int | None:
         _make_group(connection, group_name)
         return views.make(connection, slice_id, binding, sql.Identifier(group_name))
+
+    return _as_registrar(vault, binding.connection, slice_id, make)
 
 
 def _make_group(connection: Session, group_name: str) -> None:
