@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from broker.base.database import now as clock
 from broker.base.errors import Invalid
+from broker.base.ids import new_id
 from broker.kinds.discovery import kinds
 from broker.kinds.names import role_of, user_of
 from broker.kinds.postgres.binding import PostgresBinding
@@ -339,3 +341,21 @@ def test_impossible_slice_fails_with_the_reason(world: World, change: dict[str, 
     binding = CLINIC | {"columns": ["id"], "rows": []} | change
     with pytest.raises(Invalid, match=said):
         register(vault_of(world.settings, "setup"), "sl_01aaaaaaaaaaaaaaaaaaaaaaaa", binding)
+
+
+def test_slices_registered_at_the_same_moment_do_not_refuse_each_other(world: World) -> None:
+    """Each changes the rights of the same schema and database; PostgreSQL refuses the second and lets nobody wait."""
+    from broker.kinds.postgres.slices import register, unregister
+
+    binding = CLINIC | {"columns": ["id"], "rows": []}
+    together = threading.Barrier(4)
+
+    def come_and_go(_: int) -> None:
+        vault, id_ = vault_of(world.settings, "setup"), new_id("sl")
+        for _ in range(6):
+            together.wait(30)
+            register(vault, id_, binding)
+            unregister(vault, id_, binding)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(come_and_go, range(4))) == [None] * 4

@@ -130,7 +130,7 @@ def _as_registrar(vault: Vault, connection_name: str, slice_id: str, work: Calla
 def _despite_others(connection: Session, work: Callable[[Session], T]) -> T:
     """Run the transaction again where another one changed the rights of the same schema or database meanwhile.
 
-    PostgreSQL makes neither wait for such a row of its catalogue: whoever comes second is refused once the first is done.
+    PostgreSQL makes neither wait for such a row of its catalogue: who comes second is refused once the first is done.
     """
     for _ in range(_OTHERS):
         try:
