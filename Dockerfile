@@ -6,6 +6,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY policies policies
 COPY broker broker
+COPY guestkey guestkey
 RUN python -m venv /opt/guestkey \
  && /opt/guestkey/bin/pip install --no-cache-dir --disable-pip-version-check '.[server]' \
  && /opt/guestkey/bin/pip uninstall --yes pip

@@ -60,8 +60,8 @@ format: $(VENV)/.dev ## Format the code and put imports in order
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.dev ## Make the pages that are made from the code
-	$(BIN)/python -m broker.web.client_nouns > broker/cli/nouns.new && mv broker/cli/nouns.new broker/cli/nouns.json
-	$(BIN)/python -m broker.cli.reference > docs/commands.md
+	$(BIN)/python -m broker.web.client_nouns > guestkey/cli/nouns.new && mv guestkey/cli/nouns.new guestkey/cli/nouns.json
+	$(BIN)/python -m guestkey.cli.reference > docs/commands.md
 	$(BIN)/python -m broker.kinds.reference
 
 screenshots: $(VENV)/.dev ## Take the pictures of the documentation anew; look at them before they are kept

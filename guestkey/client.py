@@ -10,13 +10,14 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from broker.cli import authorities, config, keypairs, kind_choice, tokens
-from broker.cli.api import Api, Json, segment
-from broker.cli.faults import Code, Fault
+from guestkey.cli import authorities, config, keypairs, tokens
+from guestkey.cli.api import Api, Json, segment
+from guestkey.cli.faults import Code, Fault
+from guestkey.cli.wanted import Wanted, settled
 from guestkey.closing import Closing, all_of
 from guestkey.credentials import Credentials
 from guestkey.errors import BackendDown, Error, typed
-from guestkey.leases import Lease, Wish
+from guestkey.leases import Lease
 from guestkey.renewing import Renewing
 
 # A service's token is replaced with so much of its time left.
@@ -45,7 +46,7 @@ class Client(Closing):
         self._lock = threading.Lock()
         self._leases: dict[str, Lease] = {}
         # By idempotency key what was asked for without an answer, and when that is over (monotonic).
-        self._lost: dict[str, tuple[Wish, float]] = {}
+        self._lost: dict[str, tuple[Wanted, float]] = {}
         self._renewing = Renewing()
         self._token_ends = float("inf")
         with typed():
@@ -80,7 +81,7 @@ class Client(Closing):
             FactorNeeded: a person must confirm first.
             Error: none could be had.
         """
-        return self.take(Wish(dataset, kind, slice, action, lifetime, public_key))
+        return self.take(Wanted(dataset, kind, slice, action, lifetime, public_key))
 
     def credentials(
         self,
@@ -92,26 +93,25 @@ class Client(Closing):
         lifetime: int | None = None,
     ) -> Credentials:
         """Credentials for as long as the program runs, one lease after the other; the first when it is needed."""
-        return Credentials(self, Wish(dataset, kind, slice, action, lifetime))
+        return Credentials(self, Wanted(dataset, kind, slice, action, lifetime))
 
-    def take(self, wish: Wish, *, instead_of: Lease | None = None) -> Lease:
-        """The same as `lease`, for a wish as a whole; the lease it is taken `instead_of` is renewed no longer.
+    def take(self, wanted: Wanted, *, instead_of: Lease | None = None) -> Lease:
+        """The same as `lease`, for all that is wanted at once; the lease it is taken `instead_of` is renewed no longer.
 
         Raises:
             Error: as `lease`.
         """
         with typed():
-            if wish.kind is None:
-                wish = replace(wish, kind=kind_choice.kind_of(self._api(), wish.dataset, wish.slice, wish.action))
-            pair = keypairs.made(wish.kind) if wish.public_key is None else None
+            wanted = settled(self._api(), wanted)
+            pair = keypairs.made(wanted.kind) if wanted.public_key is None else None
             if pair:
-                wish = replace(wish, public_key=pair.public)
+                wanted = replace(wanted, public_key=pair.public)
             asked_at = time.monotonic()
-            answer = self._issue(wish)
+            answer = self._issue(wanted)
             values = {name: str(value) for name, value in answer["credential"].items()}
             if pair:
                 values["private_key"] = pair.private
-            authorities.settled(str(answer["lease"].get("kind") or wish.kind), values)
+            authorities.settled(str(answer["lease"].get("kind") or wanted.kind), values)
             lease = Lease(self._api, answer, values, asked_at)
         lease.on_end = self._forget
         with self._lock:
@@ -146,16 +146,16 @@ class Client(Closing):
             left = list(self._lost)
         all_of(partial(self._end_lost, key) for key in left)
 
-    def _issue(self, wish: Wish) -> Json:
+    def _issue(self, wanted: Wanted) -> Json:
         key, api = str(uuid.uuid4()), self._api()
         try:
-            answer = api.post("/leases", wish.body(), key=key)
+            answer = api.post("/leases", wanted.body(), key=key)
         except Fault as fault:
             if fault.code is Code.BACKEND and not fault.problem and not _never_sent(fault):
-                self._lose(wish, key)
+                self._lose(wanted, key)
             raise
         except KeyboardInterrupt:
-            self._lose(wish, key)
+            self._lose(wanted, key)
             raise
         if not isinstance(answer.get("credential"), dict):
             raise Fault(
@@ -163,11 +163,11 @@ class Client(Closing):
             )
         return answer
 
-    def _lose(self, wish: Wish, key: str) -> None:
+    def _lose(self, wanted: Wanted, key: str) -> None:
         """The answer was lost on its way: what it held nobody can use, so it must not live on."""
-        over = time.monotonic() + (wish.lifetime or _LIFETIME_SECONDS) + _LOST_SPARE_SECONDS
+        over = time.monotonic() + (wanted.lifetime or _LIFETIME_SECONDS) + _LOST_SPARE_SECONDS
         with self._lock:
-            self._lost[key] = (wish, over)
+            self._lost[key] = (wanted, over)
         with suppress(Error):
             self._end_lost(key)
 

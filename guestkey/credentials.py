@@ -10,8 +10,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from guestkey.cli.wanted import Wanted
 from guestkey.closing import Closing, all_of
-from guestkey.leases import Lease, Wish
+from guestkey.leases import Lease
 
 if TYPE_CHECKING:
     from guestkey.client import Client
@@ -21,11 +22,11 @@ _SHARE, _SPARE_SECONDS = 0.2, 60.0
 
 
 class Credentials(Closing):
-    """Leases of one wish, one after the other. Thread-safe; used in `with`, all are ended after the block."""
+    """Leases of the same, one after the other. Thread-safe; used in `with`, all are ended after the block."""
 
-    def __init__(self, client: Client, wish: Wish) -> None:
+    def __init__(self, client: Client, wanted: Wanted) -> None:
         self._client = client
-        self._wish = wish
+        self._wanted = wanted
         self._lock = threading.Lock()
         self._lease: Lease | None = None
         self._before: list[Lease] = []
@@ -55,7 +56,7 @@ class Credentials(Closing):
             if lease is not None and not self.worn(lease) and (not checked or lease.alive()):
                 return lease
             # The one before is left to its end, or until all is closed: what was begun with it may still be at it.
-            fresh = self._client.take(self._wish, instead_of=lease)
+            fresh = self._client.take(self._wanted, instead_of=lease)
             self._before = [one for one in (*self._before, lease) if one is not None and one.owed]
             self._lease = fresh
             self._life = fresh.seconds_left()

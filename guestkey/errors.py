@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from broker.cli.faults import Code, Fault
-from broker.cli.output import mappings
+from guestkey.cli.faults import Code, Fault
+from guestkey.cli.output import mappings
 
 
 @dataclass(frozen=True, slots=True)

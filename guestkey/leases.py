@@ -5,42 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
 from broker.base.moments import moment
-from broker.cli.api import Api, Json, segment
-from broker.cli.faults import Code, Fault
+from guestkey.cli.api import Api, Json, segment
+from guestkey.cli.faults import Code, Fault
 from guestkey.closing import Closing
 from guestkey.errors import BackendDown, Error, typed
 
 _PAUSE = 0.2
 _OVER = frozenset({"revoked", "expired", "revoke_failed"})
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What is asked for; `lifetime` is in seconds, None as the rule allows."""
-
-    dataset: str
-    kind: str | None = None
-    slice: str | None = None
-    action: str = "read"
-    lifetime: int | None = None
-    public_key: str | None = field(default=None, repr=False)
-
-    def body(self) -> Json:
-        """As the API takes it."""
-        return {
-            "dataset": self.dataset,
-            "kind": self.kind,
-            "slice": self.slice,
-            "action": self.action,
-            "lifetime": self.lifetime,
-            "public_key": self.public_key,
-        }
 
 
 class Lease(Closing):

@@ -24,9 +24,9 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 from broker.base.errors import Invalid
 from broker.base.private_keys import is_private
-from broker.cli import keypairs
-from broker.cli.faults import Code, Fault
 from broker.kinds.discovery import kinds
+from guestkey.cli import keypairs
+from guestkey.cli.faults import Code, Fault
 
 KEYS: dict[str, Any] = {
     "ed25519": ed25519.Ed25519PrivateKey.generate(),

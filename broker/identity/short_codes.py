@@ -16,7 +16,7 @@ def new_short_code() -> str:
 
 
 def short_code_of(text: str) -> str:
-    """The one of a text that both sides know; the command line makes it the same way (`broker.cli.loopback`)."""
+    """The one of a text that both sides know; the command line makes it the same way (`guestkey.cli.loopback`)."""
     return _spelled(int.from_bytes(hashlib.sha256(text.encode()).digest()))
 
 

@@ -22,7 +22,6 @@ from sqlalchemy import exists, select
 from broker.base.database import Database
 from broker.base.database import now as clock
 from broker.base.settings import Settings
-from broker.cli.command import describe
 from broker.keystore.operator import operator
 from broker.kinds import folders
 from broker.kinds.connecting import Connected, ConnectingContext
@@ -30,6 +29,7 @@ from broker.log import audit
 from broker.models import Event
 from broker.operator.console import AsJson, CommandOutput, load, reporting
 from broker.runtime.parts import vault_of
+from guestkey.cli.command import describe
 
 PARTLY = 9
 CONNECTED = "backend.connected"

@@ -14,10 +14,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from broker.base.errors import GuestkeyError
 from broker.base.settings import Settings
-from broker.cli.faults import Code, Fault
-from broker.cli.output import Output
 from broker.kinds.connecting import OptionMissing
 from broker.kinds.settings import load_settings
+from guestkey.cli.faults import Code, Fault
+from guestkey.cli.output import Output
 
 FILE_VARIABLE = "GUESTKEY_SETTINGS_FILE"
 AsJson = Annotated[bool, typer.Option("--json", help="One versioned JSON document; never asks anything.")]

@@ -1,4 +1,4 @@
-"""The nouns as the command line is told of them: `broker/cli/nouns.json`, made from the OpenAPI document (`make docs`).
+"""The nouns as the client is told of them: `guestkey/cli/nouns.json`, made from the OpenAPI document (`make docs`).
 
 Shipped with the client, so that `list`, `show`, `export` and plain acts need neither a file there nor a question to the
 server.

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from unittest.mock import patch
 
-from broker.cli import main
+from guestkey.cli import main
 from tests.support import forking
 
 CTRL_C = "\x03"

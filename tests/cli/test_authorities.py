@@ -14,13 +14,13 @@ import trustme
 from psycopg.conninfo import make_conninfo
 
 from broker.base.settings import Settings
-from broker.cli import authorities, variables
-from broker.cli.faults import Fault
 from broker.embedded.stack import Stack
 from broker.kinds import authority
 from broker.kinds.postgres.connection import PostgresConnection
 from broker.runtime.parts import Parts
 from guestkey import Client
+from guestkey.cli import authorities, variables
+from guestkey.cli.faults import Fault
 from tests.cli.terminal import Terminal
 from tests.support.data import BERLIN
 from tests.support.servers import Customer, tls_front

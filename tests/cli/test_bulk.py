@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import pytest
 
-from broker.cli.api import Api, Json
+from guestkey.cli.api import Api, Json
 from tests.cli.conftest import TerminalOf
 from tests.cli.terminal import Terminal
 from tests.support.world import World

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from broker.cli.faults import Fault
-from broker.cli.programs import program_for
 from broker.models import Dataset, Lease
+from guestkey.cli.faults import Fault
+from guestkey.cli.programs import program_for
 from tests.cli.conftest import TerminalOf
 from tests.cli.test_credentials import wait_for_file
 from tests.credentials.conftest import asked, gate

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import pytest
 
-from broker.cli import network
+from guestkey.cli import network
 from tests.cli.broken import answering, http
 from tests.cli.terminal import PROGRAM, Ran, Terminal
 
@@ -140,7 +140,7 @@ def test_failing_keyring_is_treated_as_missing(terminal: Terminal, backend: str)
 @pytest.mark.parametrize(
     ("first", "rest", "code"), [("whoami", [], 1), ("run", ["x", "--", "true"], 125), ("connect", ["x"], 125)]
 )
-@pytest.mark.parametrize("place", ["broker.cli.tokens.load", "broker.cli.command.Cli.__init__"])
+@pytest.mark.parametrize("place", ["guestkey.cli.tokens.load", "guestkey.cli.command.Cli.__init__"])
 def test_internal_error_is_one_line(terminal: Terminal, first: str, rest: list[str], code: int, place: str) -> None:
     with patch(place, side_effect=ValueError("canary")):
         ran = terminal.call(first, *rest, GUESTKEY_URL="http://localhost:1")
@@ -180,7 +180,7 @@ def test_browser_output_and_delay_do_not_affect_the_command(terminal: Terminal, 
     program = terminal.home / "browser"
     program.write_text("#!/bin/sh\necho spoiled\necho spoiled >&2\nexec sleep 8\n")
     program.chmod(0o755)
-    script = "from broker.cli.browsers import try_open; try_open('http://localhost:1/'); print('on')"
+    script = "from guestkey.cli.browsers import try_open; try_open('http://localhost:1/'); print('on')"
     environment = terminal.variables | {"BROWSER": browser.format(home=terminal.home)}
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=7, check=True
@@ -194,7 +194,7 @@ def test_hanging_desktop_does_not_block_the_command(terminal: Terminal) -> None:
     for name, script in (("xdg-settings", f"touch {asked}; exec sleep 8"), ("firefox", f"touch {opened}")):
         (terminal.home / name).write_text(f"#!/bin/sh\n{script}\n")
         (terminal.home / name).chmod(0o755)
-    script = "from broker.cli.browsers import try_open; try_open('http://localhost:1/'); print('on')"
+    script = "from guestkey.cli.browsers import try_open; try_open('http://localhost:1/'); print('on')"
     path = f"{terminal.home}:{terminal.variables['PATH']}"
     environment = terminal.variables | {"DISPLAY": ":9", "PATH": path}
     environment.pop("BROWSER", None)

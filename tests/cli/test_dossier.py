@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.cli.dossier import told
+from guestkey.cli.dossier import told
 
 FACTS = {
     "holder": {"kind": "team", "name": "Night\x1b shift", "members": 12},

@@ -13,9 +13,9 @@ import pytest
 from pydantic import HttpUrl
 
 from broker.base.settings import Settings
-from broker.cli.faults import Code
 from broker.models import Lease, TotpFactor
 from broker.runtime.parts import Parts, vault_of
+from guestkey.cli.faults import Code
 from tests.cli.conftest import TerminalOf
 from tests.cli.terminal import PROGRAM, Ran
 from tests.support.world import Signed, World

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from broker.cli import formats, own_files, variables
-from broker.cli.commands import topics
-from broker.cli.faults import Fault
 from broker.kinds.client import Credential
 from broker.kinds.ssh.client import ssh_files
+from guestkey.cli import formats, own_files, variables
+from guestkey.cli.commands import topics
+from guestkey.cli.faults import Fault
 from tests.cli import broken
 from tests.cli.conftest import TerminalOf
 from tests.cli.terminal import PROGRAM, Terminal

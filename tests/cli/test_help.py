@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import typer.main
 
-from broker.cli.command_tree import app
-from broker.cli.commands import topics
-from broker.cli.commands.server import operators
-from broker.cli.reference import page
 from broker.web import client_nouns
+from guestkey.cli.command_tree import app
+from guestkey.cli.commands import topics
+from guestkey.cli.commands.server import operators
+from guestkey.cli.reference import page
 from tests.cli import broken
 from tests.cli.conftest import TerminalOf
 from tests.cli.terminal import PROGRAM, Terminal
@@ -179,5 +179,5 @@ def test_completion_is_silent_and_quick_without_a_server(tmp_path: Path) -> None
 
 
 def test_nouns_of_the_client_are_those_of_the_api() -> None:
-    shipped = json.loads((ROOT / "broker" / "cli" / "nouns.json").read_text())
+    shipped = json.loads((ROOT / "guestkey" / "cli" / "nouns.json").read_text())
     assert shipped == json.loads(json.dumps(client_nouns.nouns())), "run `make docs`"

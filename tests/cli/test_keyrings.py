@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.cli import keyrings, tokens
+from guestkey.cli import keyrings, tokens
 from tests.cli.broken import answering, http
 from tests.cli.terminal import Terminal
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pymysql.optionfile import Parser
 
-from broker.cli.faults import Fault
 from broker.kinds.mariadb.client import option_file
+from guestkey.cli.faults import Fault
 from tests.cli.conftest import TerminalOf
 from tests.support.data import BERLIN
 from tests.support.mariadb import WARD_DEIDENTIFIED, Mariadb

@@ -12,11 +12,11 @@ import pytest
 import typer.main
 from jinja2 import Environment, Undefined
 
-from broker.cli import formats
-from broker.cli.clients import client_of
-from broker.cli.command_tree import app
 from broker.kinds.base import Kind
 from broker.kinds.discovery import kinds
+from guestkey.cli import formats
+from guestkey.cli.clients import client_of
+from guestkey.cli.command_tree import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("*.md", "docs/**/*.md", "broker/**/*.py", "broker/**/*.html", "policies/*.csv", "deploy/**/*.hcl")
@@ -51,7 +51,7 @@ def test_commands_shown_on_pages_can_be_parsed() -> None:
 
 def test_advice_names_commands_that_exist() -> None:
     commands, wrong = _commands(), []
-    for file in sorted((ROOT / "broker").rglob("*.py")):
+    for file in sorted(path for top in ("broker", "guestkey") for path in (ROOT / top).rglob("*.py")):
         for text in _said(ast.parse(file.read_text(encoding="utf-8"))):
             for noun, act in ADVICE.findall(text):
                 if noun not in commands or (act and commands[noun] and act not in commands[noun]):

@@ -8,11 +8,11 @@ import secrets
 import pytest
 
 from broker.base.ids import new_id
-from broker.cli.commands.registering import condition
-from broker.cli.faults import Fault
 from broker.models import Dataset, Lease, Offer, Slice
 from broker.runtime.parts import vault_of
 from broker.worker import catalogue_refresh
+from guestkey.cli.commands.registering import condition
+from guestkey.cli.faults import Fault
 from tests.cli.conftest import TerminalOf
 from tests.support.agreeing import agree_waiting
 from tests.support.registering import register_waiting

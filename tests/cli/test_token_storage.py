@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from keyring.core import load_keyring
 
-from broker.cli import tokens
-from broker.cli.faults import Fault
+from guestkey.cli import tokens
+from guestkey.cli.faults import Fault
 
 URL = "https://guestkey.example.com"
 TOKEN = "gka_" + "t" * 43
@@ -30,7 +30,7 @@ class Memory(KeyringBackend):
         all = self._all(); del all[service + username]; self._keep(all)
 """
 _SAVE_LOAD_FORGET = """
-from broker.cli import tokens
+from guestkey.cli import tokens
 print(tokens.save({url!r}, {token!r})); print(tokens.load({url!r})); print(tokens.tokens_file().exists())
 tokens.forget({url!r}); print(tokens.load({url!r}))
 """
@@ -93,7 +93,7 @@ def test_keyring_stores_the_token_and_no_file_remains(tmp_path: Path) -> None:
 
 def test_traceback_shows_no_local_variables() -> None:
     script = """
-from broker.cli.command_tree import app
+from guestkey.cli.command_tree import app
 @app.command("crash")
 def crash() -> None:
     password = "canary-" + "of-a-secret"

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import typer.main
 
-from broker.cli.command_tree import app
-from broker.cli.commands.server import _COMMANDS as ON_THE_SERVER
+from guestkey.cli.command_tree import app
+from guestkey.cli.commands.server import _COMMANDS as ON_THE_SERVER
 from tests.cli.broken import answering, http
 from tests.cli.terminal import Terminal
 
@@ -145,7 +145,7 @@ def test_help_starts_quickly() -> None:
     used = "used = resource.getrusage(resource.RUSAGE_SELF); print(used.ru_utime + used.ru_stime, file=sys.stderr)"
     helping = """
 import resource, sys
-from broker.cli.main import run
+from guestkey.cli.main import run
 code = run(["--help"])
 slow = {"httpx", "rich", "keyring", "pydantic", "asyncio", "fastapi", "sqlalchemy"} & set(sys.modules)
 assert not slow and code == 0, (slow, code)

@@ -9,9 +9,9 @@ from unittest.mock import patch
 
 import pytest
 
-from broker.cli import status_summary
-from broker.cli.commands import log
-from broker.cli.output import Output, Progress
+from guestkey.cli import status_summary
+from guestkey.cli.commands import log
+from guestkey.cli.output import Output, Progress
 from tests.cli.broken import answering, http
 from tests.cli.terminal import CTRL_C, Terminal
 

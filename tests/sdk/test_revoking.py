@@ -9,9 +9,9 @@ from functools import partial
 import pytest
 
 import guestkey
-from broker.cli.faults import Code, Fault
 from broker.models import Dataset
 from guestkey import Client
+from guestkey.cli.faults import Code, Fault
 from guestkey.closing import all_of
 from tests.faults.proxy import Answer, HttpProxy, lost
 from tests.support.world import Signed, World

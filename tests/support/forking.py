@@ -32,8 +32,8 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any, cast
 from unittest.mock import patch
 
-import broker.cli
-import broker.cli.main
+import guestkey.cli
+import guestkey.cli.main
 
 _AT_START = ("PYTHON", "LC_", "LANG", "LD_")
 _HARMLESS = frozenset({"PYTHON_KEYRING_BACKEND"})
@@ -170,12 +170,12 @@ def _as_if_started(wish: dict[str, Any]) -> None:
 
 
 def _import_all() -> None:
-    for module in walk_packages(broker.cli.__path__, "broker.cli."):
+    for module in walk_packages(guestkey.cli.__path__, "guestkey.cli."):
         import_module(module.name)
     for name in _LATER:
         import_module(name)
     with patch.dict(os.environ, GUESTKEY_TOKEN="gka_nobody"), redirect_stderr(io.StringIO()):
-        broker.cli.main.run(_FOR_NOTHING)
+        guestkey.cli.main.run(_FOR_NOTHING)
     # What is never collected is never copied either.
     gc.freeze()
 
@@ -186,7 +186,7 @@ def _main() -> int:
     if wish is None:
         return 0
     _as_if_started(wish)
-    broker.cli.main.main()
+    guestkey.cli.main.main()
     return 0
 
 

@@ -12,11 +12,11 @@ import httpx
 import psycopg
 import pytest
 
-from broker.cli.commands.registering import condition
 from broker.embedded.stack import Stack
 from broker.runtime.parts import vault_of
 from broker.web.portal.draft_steps import commands
 from broker.worker import catalogue_refresh
+from guestkey.cli.commands.registering import condition
 from tests.support.registering import register_waiting
 from tests.support.world import World
 from tests.web.conftest import ClientOf
