@@ -88,7 +88,7 @@ def test_every_optional_file_of_the_recipe_is_one_that_some_kind_has() -> None:
 
 def test_the_recipe_names_every_module_that_is_looked_for_in_a_folder() -> None:
     asked = set()
-    for file in (ROOT / "broker").rglob("*.py"):
+    for file in (path for top in ("broker", "guestkey") for path in (ROOT / top).rglob("*.py")):
         asked |= set(re.findall(r"folders\.modules\(\"(\w+)\"\)", file.read_text())) - {"KIND"}
     named = {Path(path).stem for path, _ in recipe() if "<kind>" in path}
     assert asked | {folders.KIND, "__init__"} == named
