@@ -46,7 +46,7 @@ class MariadbKind(DatabaseUserKind):
         worst_case=BACKSTOP_SECONDS,
     )
     use = Use(
-        about="A user and password of MariaDB, for its command line and for programs that speak MySQL's protocol.",
+        about="A user and password of MariaDB, for its command line and for programs that use MySQL's protocol.",
         secrets=frozenset({"password"}),
         command="guestkey connect {dataset} --slice {slice}",
         command_says="Gets a new credential, opens mariadb, and ends the credential when mariadb exits."

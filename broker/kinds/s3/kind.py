@@ -64,17 +64,17 @@ class S3Kind(Kind):
         ),
     )
     ending = Ending(
-        how="The bucket's policy refuses the session by its name, in force once the store applies it, and is read back:"
-        " within a second or two on SeaweedFS, within minutes on AWS, and the lease says until when. A session lives"
-        " 15 minutes at the least; where a store has no means to refuse one, until its own end. A store checks each"
-        " request once: a download or an upload in one piece begun before may still finish.",
+        how="The bucket's policy refuses the session by its name and is read back. A store applies it within a second"
+        " or two (SeaweedFS) or within minutes (AWS); the lease says until when it is exposed. A session lasts at least"
+        " 15 minutes; a store that cannot refuse one accepts it to its own end. A store checks each request once: a"
+        " download or an upload in one piece that began before may still finish.",
         new_sessions=5,
         open_sessions=5,
         worst_case=SHORTEST_SESSION,
         remembered=SHORTEST_SESSION + GROUP_SECONDS,
     )
     use = Use(
-        about="Temporary keys for S3, good for one prefix of one bucket.",
+        about="Temporary keys for S3, for one prefix of one bucket.",
         secrets=frozenset({"secret_access_key", "session_token"}),
         command="guestkey connect {dataset} --slice {slice}",
         command_says="Gets a new credential, lists the objects with the AWS command line, and ends the credential. No"

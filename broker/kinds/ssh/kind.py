@@ -76,15 +76,15 @@ class SshKind(Kind):
         ),
     )
     ending = Ending(
-        how="The host, which asks at every log-in, is told no; the lease is barred there, every process of its sessions"
-        " is stopped and killed, and the host is asked whether any is left. A host that only fetches a list of revoked"
-        " leases is told to bar it all the same.",
+        how="The broker answers no to the host, which asks at every log-in. The host bars the lease, stops and kills"
+        " every process of its sessions, and says whether any is left. A host that only fetches a list of revoked"
+        " leases is told to bar it, too.",
         new_sessions=5,
         open_sessions=5,
         worst_case=BACKSTOP_SECONDS + _HOST_SECONDS,
     )
     use = Use(
-        about="A certificate for your own SSH key, for sftp and programs that speak it.",
+        about="A certificate for your own SSH key, for sftp and programs that use SFTP.",
         secrets=frozenset(),
         command="guestkey connect {dataset} --slice {slice}",
         command_says="Creates a key, gets a certificate for it, opens sftp, and ends the credential when sftp"

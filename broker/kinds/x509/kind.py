@@ -74,8 +74,8 @@ class X509Kind(Kind):
         " -out guest.csr -subj /CN=guest",
     )
     ending = Ending(
-        how="The certificate is revoked: gateways that ask by OCSP refuse it within 2 s, those that fetch the"
-        " revocation list as in deploy/ within ten seconds, and end what is open. A gateway that does neither"
+        how="The certificate is revoked. Gateways that ask by OCSP refuse it within 2 s, those that fetch the"
+        " revocation list as in deploy/ refuse it within 15 s and end open connections. A gateway that does neither"
         " accepts it until it expires, a minute after its lease.",
         new_sessions=15,
         open_sessions=45,
