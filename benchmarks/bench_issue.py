@@ -35,8 +35,7 @@ from broker.kinds.names import policy_of, role_of
 from broker.leases.sweeping import end_marked
 from broker.migrations import upgrade
 from broker.models import Lease
-from broker.runtime.installation import install
-from broker.runtime.parts import Parts
+from broker.runtime.parts import Parts, install
 from tests.support.data import make_clinic
 from tests.support.world import Signed, World
 

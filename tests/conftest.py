@@ -24,8 +24,7 @@ from broker.embedded.stack import Stack
 from broker.kinds.mariadb.connection import MariadbConnection
 from broker.kinds.settings import load_settings
 from broker.kinds.ssh.connection import SshConnection
-from broker.runtime.installation import install
-from broker.runtime.parts import Parts, vault_of
+from broker.runtime.parts import Parts, install, vault_of
 from broker.worker.worker import Worker
 from tests.support.mariadb import NAME as WARD_NAME
 from tests.support.mariadb import Mariadb, mariadb

@@ -32,8 +32,7 @@ from broker.identity.invitations import enrol_link, has_factor, invite_to_enrol
 from broker.identity.sources import wrap_client_secret
 from broker.log import audit
 from broker.models import Dataset, Installation, Offer, Person, RoleHeld, SignInSource, Slice, Vendor
-from broker.runtime.installation import install
-from broker.runtime.parts import Parts, vault_of
+from broker.runtime.parts import Parts, install, vault_of
 from broker.worker.slice_registration import register_waiting
 
 HOST = "organisation"

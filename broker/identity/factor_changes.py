@@ -2,28 +2,37 @@
 
 Whoever holds a session or a token, however fresh, holds no factor: a change takes one that comes with the very request,
 in a browser. The first factor takes an opened window instead (an invitation, a trusted provider, a recovery code).
+Recovery codes: ten, shown once, kept hashed. One lets a session enrol a new factor, and nothing else.
 """
 
 from __future__ import annotations
 
+import secrets
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
 from broker.base.database import Transaction
+from broker.base.database import now as clock
 from broker.base.errors import Conflict, FactorNeeded, Forbidden, NotFound
-from broker.base.ids import is_id
+from broker.base.ids import is_id, new_id
 from broker.identity import factors, sessions
 from broker.identity.caller import Caller
 from broker.identity.factors import FactorProof
 from broker.identity.invitations import allow_enrolment, has_factor
+from broker.identity.secret_tokens import digest
 from broker.log import audit
-from broker.models import FactorChallenge, Passkey, Person, Session, TotpFactor
+from broker.models import FactorChallenge, Passkey, Person, RecoveryCode, Session, TotpFactor
+from broker.runtime.parts import Parts
 
 # A proof allows the request it came with; a handler that is slower than this has something wrong with it.
 PROOF_SECONDS = 60
 # Appended to the purpose of a challenge that a proven factor allowed; one without it needs its window still open.
 PROVEN = "_proven"
+RECOVERY_CODES = 10
+RECOVERY_WINDOW = timedelta(minutes=10)
+# No letters or digits that are mistaken for each other; 20 of 31 characters are 99 bits.
+_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
 def require_browser(caller: Caller) -> None:
@@ -197,3 +206,67 @@ def _is_good(proof: FactorProof | None, caller: Caller, now: datetime) -> bool:
 
 def _last() -> Conflict:
     return Conflict("This is your last second factor.", advice="Add another one first.", code="last_factor")
+
+
+def make_recovery_codes(tx: Transaction, caller: Caller, now: datetime) -> list[str]:
+    """Replace the caller's recovery codes by new ones and return them."""
+    tx.execute(delete(RecoveryCode).where(RecoveryCode.person_id == caller.id))
+    codes = [_new_code() for _ in range(RECOVERY_CODES)]
+    for code in codes:
+        tx.add(RecoveryCode(id=new_id("rc"), person_id=caller.id, code_hash=_hash(caller.id, code), created_at=now))
+    return codes
+
+
+def replace_recovery_codes(tx: Transaction, caller: Caller, proof: FactorProof | None, now: datetime) -> list[str]:
+    """Replace the caller's recovery codes because they asked for that; the old ones stop working.
+
+    Raises:
+        Forbidden, FactorNeeded, NotFound: see `factor_changes.require_proof`.
+        Conflict: there is no second factor yet that they could stand in for.
+    """
+    require_browser(caller)
+    if not caller.factor_enrolled:
+        raise Conflict(
+            "You have no second factor yet.",
+            advice="Add a second factor; recovery codes are created with the first one.",
+        )
+    require_proof(tx, caller, proof, now)
+    codes = make_recovery_codes(tx, caller, now)
+    note_change(tx, caller, "recovery_codes.replaced", now)
+    return codes
+
+
+def use_recovery_code(parts: Parts, caller: Caller, code: str) -> None:
+    """Use up a recovery code: this session may enrol a new factor for ten minutes. It proves no factor.
+
+    Raises:
+        Invalid: the code is wrong or was used. TooMany: locked out. Forbidden: not in a browser's session.
+    """
+    require_browser(caller)
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        person = factors.locked_person(tx, caller, now)
+        used = tx.execute(
+            update(RecoveryCode)
+            .where(RecoveryCode.code_hash == _hash(caller.id, code), RecoveryCode.used_at.is_(None))
+            .values(used_at=now)
+            .returning(RecoveryCode.id)
+        ).first()
+        if used is not None:
+            lock_session(tx, caller, now)
+            factors.note_success(person)
+            allow_enrolment(tx, caller.holder_id, now + RECOVERY_WINDOW)
+            # Who lost a factor may have lost what is signed in on the same device.
+            note_change(tx, caller, "recovery_code.used", now)
+            return
+        left = factors.note_failure(tx, person, caller, parts.settings, now)
+    raise factors.wrong_code(left)
+
+
+def _new_code() -> str:
+    return "-".join("".join(secrets.choice(_ALPHABET) for _ in range(5)) for _ in range(4))
+
+
+def _hash(person_id: str, code: str) -> bytes:
+    typed = "".join(character for character in code[:64].lower() if character.isalnum())
+    return digest(f"{person_id}:{typed}")

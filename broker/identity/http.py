@@ -11,9 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from broker.base.errors import FactorNeeded, Forbidden, NotSignedIn
-from broker.identity import callers, sessions
-from broker.identity.caller import Caller
-from broker.identity.callers import FoundCaller
+from broker.identity import sessions
+from broker.identity.caller import Caller, FoundCaller, by_session, by_token
 from broker.runtime.parts import Parts
 
 SESSION_COOKIE = "__Host-guestkey"
@@ -36,10 +35,10 @@ def find_caller(request: Request) -> FoundCaller:
     token = bearer_token(request)
     with parts.database.transaction() as tx:
         if token is not None:
-            found = callers.by_token(tx, token, address)
+            found = by_token(tx, token, address)
         else:
             cookie = request.cookies.get(SESSION_COOKIE, "")
-            found = callers.by_session(tx, cookie, address, idle=parts.settings.session_idle)
+            found = by_session(tx, cookie, address, idle=parts.settings.session_idle)
     request.state.found = found
     # From now on this caller spends its own rate, not its address's.
     request.state.holder = found.caller.holder_id

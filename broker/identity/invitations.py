@@ -1,8 +1,12 @@
-"""Single-use links: to join a party through a source, and to enrol a first second factor."""
+"""Single-use links: to join a party through a source, and to enrol a first second factor.
+
+And what every admin must see wherever they look first: that the glass was broken, and by which invitation.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -17,10 +21,16 @@ from broker.identity.nouns import Display, Filter, Noun
 from broker.identity.permissions import is_lead, looks_after_people, require_looks_after_people, sees_everything
 from broker.identity.secret_tokens import MOST_CHARACTERS, digest, fresh_token
 from broker.log import audit
-from broker.models import Invitation, Passkey, Person, Session, SignInSource, TotpFactor
+from broker.models import Event, Invitation, Passkey, Person, Session, SignInSource, TotpFactor
 from broker.runtime.parts import Parts
 
 ENROLMENT_WINDOW = timedelta(minutes=15)
+SHOWN_FOR = timedelta(days=7)
+_SENTENCES = {
+    "recovery.begun": "`guestkey recover` created an admin invitation on the server.",
+    "recovery.used": "Someone used a recovery invitation and is an admin for an hour.",
+}
+_MOST = 20
 
 
 def unused(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
@@ -355,3 +365,22 @@ def join_link(parts: Parts, token: str) -> str:
 def enrol_link(parts: Parts, token: str) -> str:
     """The link an enrolment invitation is sent as."""
     return f"{str(parts.settings.public_url).rstrip('/')}/enrol/{token}"
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryNotice:
+    """One of them; `subject` is the event's."""
+
+    at: datetime
+    kind: str
+    subject: str
+    sentence: str
+
+
+def recovery_notices(tx: Transaction, caller: Caller, now: datetime) -> list[RecoveryNotice]:
+    """The notices of the last days, newest first; for admins and auditors, nobody else has any."""
+    if not (caller.is_admin or caller.is_auditor):
+        return []
+    query = select(Event.at, Event.kind, Event.subject).where(Event.kind.in_(_SENTENCES), Event.at > now - SHOWN_FOR)
+    rows = tx.execute(query.order_by(Event.number.desc()).limit(_MOST))
+    return [RecoveryNotice(row.at, row.kind, row.subject, _SENTENCES[row.kind]) for row in rows]

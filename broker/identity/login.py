@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, delete, select
 from broker.base.database import now as clock
 from broker.base.errors import Invalid
 from broker.base.settings import Settings
-from broker.identity import invitations, oidc, sign_in_admission, source_failures, sources
+from broker.identity import faults, invitations, oidc, sign_in_admission, sources
 from broker.identity.faults import SignInRefused, quoted
 from broker.identity.oidc import ExpectedResponse, OidcClient, Providers
 from broker.identity.secret_tokens import digest, fresh_token, is_token
@@ -109,7 +109,7 @@ def begin_sign_in(
     state, browser_token = fresh_token(), browser_token if is_token(browser_token) else fresh_token()
     expected = _expected_response(parts, browser_token, state)
     acr_values = " ".join(source.mfa_values) if source.trusts_mfa else None
-    with source_failures.recording_failures(parts, source):
+    with faults.recording_failures(parts, source):
         url = oidc.authorization_url(providers, client_of(parts, source), expected, state, acr_values=acr_values)
     with parts.database.transaction() as tx:
         tx.add(
@@ -142,7 +142,7 @@ def complete_sign_in(
     with parts.database.transaction() as tx:
         source = tx.get_one(SignInSource, attempt.source_id)
         wanted = sources.claims_that_decide(tx, source)
-    with source_failures.recording_failures(parts, source):
+    with faults.recording_failures(parts, source):
         oidc.check_callback_issuer(providers, source.issuer, answer.get("iss"))
         if "error" in answer or not answer.get("code"):
             raise _provider_refusal(answer)

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 
-from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy import ColumnElement, Select, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.elements import SQLCoreOperations
 
 from broker.base.database import Transaction
+from broker.base.errors import Conflict
 from broker.base.ids import is_id
 from broker.base.paging import Page, Window, page
 from broker.identity.caller import Caller
 from broker.identity.permissions import missing
+from broker.log import audit
 from broker.models import Base
 
 Record = TypeVar("Record", bound=Base)
@@ -152,6 +155,31 @@ class Noun(Generic[Record]):
         if found is None:
             raise missing(self.name)
         return found
+
+    def reopen(
+        self,
+        tx: Transaction,
+        caller: Caller,
+        found: Record,
+        event: str,
+        reason: str,
+        now: datetime,
+        *,
+        before: str = "suspended",
+        status: str = "active",
+    ) -> Record:
+        """Let one in again that was shut out, or for the first time; who may is decided by the caller of this.
+
+        Raises:
+            Conflict: its status is not the one `before`.
+        """
+        record, held = cast(Any, self.record), cast(Any, found)
+        change = update(record).where(self.key == held.id, record.status == before).values(status=status)
+        changed: Record | None = tx.scalars(change.returning(record)).one_or_none()
+        if changed is None:
+            raise Conflict(f"This {self.name} is {held.status}, not {before}.")
+        audit.record(tx, event, actor=caller.subject, subject=held.id, now=now, personal={"reason": reason})
+        return changed
 
     def page(self, tx: Transaction, caller: Caller, window: Window, **narrowed: Any) -> Page[Record]:
         """Those the caller sees, narrowed by its filters; None leaves one out.

@@ -1,7 +1,8 @@
 """One sign-in at an OIDC provider: the address to go to, the code that comes back, the claims behind it.
 
 Authlib runs the OAuth client over `wire`; `providers` knows the provider, `id_token` holds its token to what was
-asked, `userinfo` fetches what the token leaves out. Nothing here touches our records.
+asked. What the token leaves out is asked of UserInfo (OpenID Connect Core 1.0, section 5.3), because some providers put
+nothing but the subject into it; who signed in, when and how, the token alone says. Nothing here touches our records.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import requests
 import structlog
 from authlib.integrations.requests_client import OAuth2Session
 
-from broker.identity import id_token, provider_http, userinfo
+from broker.identity import id_token, provider_http
 from broker.identity.faults import ProviderDown, SignInRefused, quoted
 from broker.identity.provider_http import ProviderUnusable
 from broker.identity.providers import Provider, Providers
@@ -39,6 +40,11 @@ _LONGEST_CODE = 4096
 _METHODS = ("client_secret_basic", "client_secret_post")
 # Basic without the encoding that RFC 6749 wants: what many providers take, since most secrets are the same either way.
 _BARE = "client_secret_basic, as it is"
+_NAMES = ("name", "preferred_username", "given_name", "family_name", "nickname")
+_ADDRESS = ("email", "email_verified")
+_OF_THE_TOKEN = frozenset(
+    ("iss", "sub", "aud", "azp", "exp", "iat", "nbf", "nonce", "auth_time", "acr", "amr", "at_hash", "c_hash", "sid")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,7 @@ def exchange(
         id_token.check(claims, provider, asked, now)
     except id_token.TokenRefused as error:
         raise SignInRefused(f"The provider's ID token is refused: {error}.") from error
-    return userinfo.with_userinfo(providers, provider, claims, answer.get("access_token"), wanted)
+    return with_userinfo(providers, provider, claims, answer.get("access_token"), wanted)
 
 
 def try_client(providers: Providers, client: OidcClient, provider: Provider) -> str:
@@ -266,3 +272,55 @@ def _basic(
     pair = ":".join(encode(part) for part in (client.client_id, client.client_secret))
     headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
     return uri, headers, body
+
+
+def with_userinfo(
+    providers: Providers, provider: Provider, claims: dict[str, Any], access_token: Any, wanted: Collection[str]
+) -> dict[str, Any]:
+    """The claims, with those that the ID token lacks.
+
+    Args:
+        wanted: names of claims that decide which source a person belongs to.
+
+    Raises:
+        SignInRefused: UserInfo speaks of somebody else.
+        ProviderDown: a claim that decides is missing, and UserInfo does not answer usefully.
+    """
+    decides = [name for name in wanted if name not in claims]
+    if not decides and all(name in claims for name in ("name", *_ADDRESS)):
+        return claims
+    endpoint = provider.userinfo_endpoint
+    if endpoint is None or not _is_token(access_token):
+        return claims
+    try:
+        told = providers.faults.guarded(endpoint, lambda: _object(providers.wire.get_json(endpoint, access_token)))
+    except ProviderUnusable as error:
+        log.warning("userinfo.unusable", issuer=provider.issuer, why=error.why)
+        if decides:
+            lacks = quoted(", ".join(decides))
+            raise ProviderDown(
+                f"The ID token lacks {lacks}, and UserInfo ({endpoint}) cannot be used: {error.why}."
+            ) from error
+        return claims
+    # The one thing that makes it the same person's (section 5.3.2).
+    if told.get("sub") != claims["sub"]:
+        raise SignInRefused("The provider's UserInfo is about another person (its sub differs from the ID token's).")
+    return _merged(claims, told, wanted)
+
+
+def _merged(claims: Mapping[str, Any], told: Mapping[str, Any], wanted: Collection[str]) -> dict[str, Any]:
+    names = [name for name in (*_NAMES, *wanted) if name not in (*_ADDRESS, *_OF_THE_TOKEN, *claims)]
+    # An address and whether it is verified are one statement: never half of it from either.
+    if told.get("email") == claims.get("email", told.get("email")):
+        names += [name for name in _ADDRESS if name not in claims]
+    return {**claims, **{name: told[name] for name in names if name in told}}
+
+
+def _object(told: Any) -> dict[str, Any]:
+    if not isinstance(told, dict):
+        raise ProviderUnusable("it answers something else than a JSON object (signed answers are not read)")
+    return told
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 8192 and all("!" <= letter <= "~" for letter in value)

@@ -23,7 +23,7 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import Conflict, Invalid
 from broker.base.ids import new_id
-from broker.identity import factor_changes, factors, lockout, recovery_codes
+from broker.identity import factor_changes, factors
 from broker.identity.caller import Caller
 from broker.identity.factors import FactorProof
 from broker.models import FactorChallenge, Passkey, RecoveryCode
@@ -106,7 +106,7 @@ def register(
         )
         factor_changes.record_enrolled(tx, caller, "passkey", now)
         has_codes = tx.scalars(select(RecoveryCode.id).where(RecoveryCode.person_id == caller.id)).first()
-        return [] if has_codes else recovery_codes.make(tx, caller, now)
+        return [] if has_codes else factor_changes.make_recovery_codes(tx, caller, now)
 
 
 def proof_options(parts: Parts, caller: Caller) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def prove(parts: Parts, caller: Caller, credential: Mapping[str, Any]) -> Factor
     """
     with parts.database.transaction() as tx:
         now = clock(tx)
-        lockout.locked_person(tx, caller, now)
+        factors.locked_person(tx, caller, now)
         challenge, _ = _take(tx, caller, _PROVE, now)
         passkey = _named(tx, caller, credential)
     try:
@@ -148,11 +148,11 @@ def prove(parts: Parts, caller: Caller, credential: Mapping[str, Any]) -> Factor
         new_count = -1
     with parts.database.transaction() as tx:
         now = clock(tx)
-        person = lockout.locked_person(tx, caller, now)
+        person = factors.locked_person(tx, caller, now)
         if passkey is not None and new_count >= 0 and _count_use(tx, passkey, new_count, now):
-            lockout.note_success(person)
+            factors.note_success(person)
             return factors.mark_proven(tx, caller, "passkey", now)
-        lockout.note_failure(tx, person, caller, parts.settings, now)
+        factors.note_failure(tx, person, caller, parts.settings, now)
     raise refusal if new_count < 0 else _refused("used meanwhile")
 
 

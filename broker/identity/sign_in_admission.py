@@ -18,8 +18,8 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import NotSignedIn
 from broker.base.ids import new_id
-from broker.identity import invitations, mail_addresses, sessions, sources
-from broker.identity.claims import display_address, display_name, still_shown
+from broker.identity import invitations, sessions, sources
+from broker.identity.claims import display_address, display_name, remember_address, still_shown
 from broker.identity.faults import SignInRefused
 from broker.log import audit
 from broker.models import Invitation, Person, PolicyInForce, RoleHeld, SignInAttempt, SignInSource, Suspension, Vendor
@@ -73,7 +73,7 @@ def start_session_for(
     source = matching[0]
     invitation = tx.get(Invitation, attempt.invitation_id) if attempt.invitation_id else None
     person, enrolment_until = _person(tx, source, invitation, claims, now)
-    mail_addresses.remember(tx, person.id, claims)
+    remember_address(tx, person.id, claims)
     factor_at = _provider_factor(source, attempt, claims, now)
     if factor_at is not None and source.vendor_id is None and not invitations.has_factor(tx, person.id):
         enrolment_until = now + invitations.ENROLMENT_WINDOW

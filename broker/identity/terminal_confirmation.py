@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, and_, delete, select, update
 from broker.base.database import Transaction
 from broker.base.errors import Conflict, FactorNeeded, Forbidden, NotFound
 from broker.base.ids import is_id, new_id
-from broker.identity import sessions, short_codes
+from broker.identity import secret_tokens, sessions
 from broker.identity.caller import Caller
 from broker.log import audit
 from broker.models import ApiToken, FactorChallenge
@@ -57,7 +57,7 @@ def request_confirmation(tx: Transaction, caller: Caller, now: datetime) -> Pend
             advice="Add a passkey or an authenticator app under Security first.",
         )
     tx.execute(delete(FactorChallenge).where(_of_token(caller.holder_id)))
-    code = short_codes.new_short_code()
+    code = secret_tokens.new_short_code()
     made = FactorChallenge(
         id=new_id("fc"),
         holder_id=caller.holder_id,

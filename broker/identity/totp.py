@@ -17,7 +17,7 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import Conflict
 from broker.base.ids import new_id
-from broker.identity import factor_changes, factors, lockout, recovery_codes
+from broker.identity import factor_changes, factors
 from broker.identity.caller import Caller
 from broker.identity.factors import FactorProof
 from broker.keystore.vault import VaultRefused
@@ -51,11 +51,11 @@ def canonical(code: str) -> str | None:
 
 def matching_step(secret: str, code: str, now: datetime) -> int | None:
     """The time step the code belongs to, one before or after now included; None if it is wrong."""
-    totp = pyotp.TOTP(secret, digits=DIGITS, interval=lockout.CODE_SECONDS)
-    current = int(now.timestamp()) // lockout.CODE_SECONDS
+    totp = pyotp.TOTP(secret, digits=DIGITS, interval=factors.CODE_SECONDS)
+    current = int(now.timestamp()) // factors.CODE_SECONDS
     matched = None
     for step in (current - 1, current, current + 1):
-        if hmac.compare_digest(totp.at(step * lockout.CODE_SECONDS), code):
+        if hmac.compare_digest(totp.at(step * factors.CODE_SECONDS), code):
             matched = step
     return matched
 
@@ -116,16 +116,16 @@ def confirm_enrolment(parts: Parts, caller: Caller, allowed_until: datetime | No
     secret = _unwrap(parts, caller, waiting.challenge.decode())
     with parts.database.transaction() as tx:
         now = clock(tx)
-        person = lockout.locked_person(tx, caller, now)
+        person = factors.locked_person(tx, caller, now)
         typed = canonical(code)
         step = matching_step(secret, typed, now) if typed else None
         if step is not None:
-            lockout.note_success(person)
+            factors.note_success(person)
             factor_changes.require_begun(tx, caller, allowed_until, waiting.purpose, now)
             _put_in_force(tx, caller, waiting, step, now)
-            return recovery_codes.make(tx, caller, now)
-        left = lockout.note_failure(tx, person, caller, parts.settings, now)
-    raise lockout.wrong_code(left)
+            return factor_changes.make_recovery_codes(tx, caller, now)
+        left = factors.note_failure(tx, person, caller, parts.settings, now)
+    raise factors.wrong_code(left)
 
 
 def prove(parts: Parts, caller: Caller, code: str) -> FactorProof:
@@ -138,21 +138,21 @@ def prove(parts: Parts, caller: Caller, code: str) -> FactorProof:
         BackendDown: the key store, which unwraps the secret, does not answer.
     """
     with parts.database.transaction() as tx:
-        lockout.locked_person(tx, caller, clock(tx))
+        factors.locked_person(tx, caller, clock(tx))
         kept = tx.get(TotpFactor, caller.id)
     if kept is None or kept.confirmed_at is None:
         raise Conflict("You have no authenticator app.", advice="Use a passkey, or add an app under Security.")
     secret = _unwrap(parts, caller, kept.wrapped_secret)
     with parts.database.transaction() as tx:
         now = clock(tx)
-        person = lockout.locked_person(tx, caller, now)
+        person = factors.locked_person(tx, caller, now)
         typed = canonical(code)
         step = matching_step(secret, typed, now) if typed else None
         if step is not None and _use_up(tx, caller.id, kept.wrapped_secret, step):
-            lockout.note_success(person)
+            factors.note_success(person)
             return factors.mark_proven(tx, caller, "totp", now)
-        left = lockout.note_failure(tx, person, caller, parts.settings, now)
-    raise lockout.wrong_code(left)
+        left = factors.note_failure(tx, person, caller, parts.settings, now)
+    raise factors.wrong_code(left)
 
 
 def _unwrap(parts: Parts, caller: Caller, wrapped: str) -> str:

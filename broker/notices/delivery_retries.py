@@ -21,7 +21,7 @@ from broker.base import metrics
 from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, GuestkeyError
-from broker.identity import mail_addresses
+from broker.identity import claims
 from broker.log import audit
 from broker.models import URGENT_TOPICS, Delivery
 from broker.notices import channels, digests, expiry, outbox
@@ -162,7 +162,7 @@ def _fault_of_sending(
 
 def _mail(parts: Parts, delivery: Delivery, _now: datetime) -> None:
     with parts.database.transaction() as tx:
-        found = mail_addresses.deliverable(tx, [str(delivery.person_id)])
+        found = claims.deliverable_addresses(tx, [str(delivery.person_id)])
     if not found:
         raise NotSent("The person or their vendor is suspended, or they no longer have an address.", for_good=True)
     to = found[0].address

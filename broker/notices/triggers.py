@@ -17,7 +17,7 @@ from broker.notices import expiry
 from broker.notices.recipients import approvers, holders, leads_of, with_role
 from broker.notices.rendering import format_time, plain
 from broker.registry import proposals
-from broker.registry.affected_datasets import datasets_of_holder
+from broker.registry.approvers import datasets_of_holder
 
 ACTS = {
     "apply_policy": "put new rules in force",

@@ -13,8 +13,7 @@ from broker.base.database import now as clock
 from broker.base.errors import NotSignedIn
 from broker.base.ids import is_id
 from broker.identity import api_tokens
-from broker.identity.caller import Caller
-from broker.identity.callers import FoundCaller
+from broker.identity.caller import Caller, FoundCaller
 from broker.identity.http import find_caller
 from broker.identity.permissions import is_own_service
 from broker.oauth.refusals import OAuthRefused

@@ -15,14 +15,14 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import Conflict, Invalid, NotFound
 from broker.base.ids import new_id
-from broker.identity import invitations, login, source_check, sources
+from broker.identity import invitations, login, sources
 from broker.identity.oidc import OidcClient
-from broker.identity.source_check import SourceFinding
 from broker.log import audit
 from broker.models import Installation, SignInSource
 from broker.operator.console import CommandOutput, load
-from broker.runtime.installation import install
-from broker.runtime.parts import Parts
+from broker.registry import source_proposals
+from broker.registry.source_proposals import SourceFinding
+from broker.runtime.parts import Parts, install
 
 ADMINS = 2
 RECOVERED_FOR = timedelta(hours=1)
@@ -133,7 +133,7 @@ def bootstrap(parts: Parts, first: FirstSource, *, unchecked: bool = False) -> B
 def _check_provider(parts: Parts, first: FirstSource) -> list[SourceFinding]:
     client = OidcClient(first.issuer, first.client_id, first.client_secret, login.callback(parts.settings))
     try:
-        return source_check.require(parts.settings, client)
+        return source_proposals.require_usable(parts.settings, client)
     except Invalid as error:
         way_past = "If it is not running yet, use --unchecked now and `guestkey source check` later."
         raise Invalid(error.detail, field=error.field, advice=f"{error.advice} {way_past}") from error

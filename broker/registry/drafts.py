@@ -23,7 +23,7 @@ from broker.identity.caller import Caller
 from broker.identity.permissions import missing, require_admin
 from broker.kinds.discovery import kinds
 from broker.models import CatalogueTable, Dataset, DatasetDraft
-from broker.registry import catalogues
+from broker.registry import connections
 from broker.registry.datasets import NewDataset, add_dataset, dataset
 from broker.registry.slices import NewSlice, add_slice
 
@@ -52,7 +52,7 @@ def begin(
     of: str | None,
     now: datetime,
     *,
-    kind: str = catalogues.KIND.name,
+    kind: str = connections.CATALOGUE_KIND.name,
 ) -> DatasetDraft:
     """Start describing a dataset, or one more slice of the dataset `of`. For admins.
 
@@ -60,8 +60,8 @@ def begin(
         Invalid: that kind has no such connection, or no form asks for its slices.
     """
     content: dict[str, Any] = {"connection": connection}
-    if kind == catalogues.KIND.name:
-        catalogues.connection(tx, caller, settings, connection)
+    if kind == connections.CATALOGUE_KIND.name:
+        connections.catalogue_connection(tx, caller, settings, connection)
     else:
         require_admin(caller)
         if (kind, connection) not in elsewhere(settings):
@@ -173,8 +173,8 @@ def choose_columns(
         raise Invalid("Choose at least one column.", field="/columns")
     rows = [_condition(*condition) for condition in conditions]
     try:
-        binding = catalogues.KIND.check_binding(_binding(held.content, list(columns), rows))
-        bound = catalogues.KIND.with_column_types(binding, table.columns)
+        binding = connections.CATALOGUE_KIND.check_binding(_binding(held.content, list(columns), rows))
+        bound = connections.CATALOGUE_KIND.with_column_types(binding, table.columns)
     except Invalid as error:
         raise Invalid(error.detail, field=error.field.removeprefix("/binding"), advice=error.advice) from error
     held.content = {**held.content, "columns": bound["columns"], "rows": bound["rows"]}
@@ -249,7 +249,7 @@ def _slice(content: Mapping[str, Any]) -> NewSlice:
     if "kind" in content:
         return NewSlice(name, description, content["kind"], content["binding"], tuple(content["actions"]))
     binding = _binding(content, content["columns"], content["rows"])
-    return NewSlice(name, description, catalogues.KIND.name, binding, ("read",))
+    return NewSlice(name, description, connections.CATALOGUE_KIND.name, binding, ("read",))
 
 
 def _binding(content: Mapping[str, Any], columns: list[str], rows: list[Any]) -> dict[str, Any]:

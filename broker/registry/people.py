@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, func, or_, select, text, update
 
 from broker.base import words
 from broker.base.database import Transaction
-from broker.base.errors import Conflict, Forbidden, Invalid
+from broker.base.errors import Conflict, Forbidden, Invalid, NotFound
 from broker.base.ids import new_id
 from broker.identity import invitations
 from broker.identity.caller import Caller
@@ -20,7 +20,6 @@ from broker.log import audit
 from broker.models import Event, Person, Proposal, RoleHeld, Vendor
 from broker.registry import proposals
 from broker.registry.naming import each_told_apart, party, people_met, vendor_filter
-from broker.registry.reopening import reopen
 from broker.revocation import ending
 
 FEWEST_ADMINS = 2
@@ -101,7 +100,7 @@ def confirm_person(tx: Transaction, caller: Caller, person_id: str, now: datetim
     found = person(tx, caller, person_id)
     if found.invited_by == caller.id:
         raise Conflict("You invited this person.", advice="Another admin must confirm them.", code="self_decision")
-    return reopen(tx, caller, PEOPLE, found, "person.confirmed", "", now, before="pending")
+    return PEOPLE.reopen(tx, caller, found, "person.confirmed", "", now, before="pending")
 
 
 def refuse_joiner(tx: Transaction, caller: Caller, person_id: str, reason: str, now: datetime) -> Person:
@@ -123,7 +122,7 @@ def resume_person(tx: Transaction, caller: Caller, person_id: str, reason: str, 
     require_admin(caller)
     found = person(tx, caller, person_id)
     status = "pending" if _never_confirmed(tx, found) else "active"
-    return reopen(tx, caller, PEOPLE, found, "person.resumed", reason, now, status=status)
+    return PEOPLE.reopen(tx, caller, found, "person.resumed", reason, now, status=status)
 
 
 def suspend_person(tx: Transaction, caller: Caller, person_id: str, reason: str, now: datetime) -> list[str]:
@@ -252,3 +251,44 @@ def _held_now() -> ColumnElement[bool]:
 
 def _record_role(tx: Transaction, caller: Caller, person_id: str, kind: str, role: str, now: datetime) -> None:
     audit.record(tx, kind, actor=caller.subject, subject=person_id, now=now, details={"role": role})
+
+
+def perform_give_role(
+    tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime
+) -> None:
+    """The performer of the two-person act `give_role`; details hold `person_id` and `role`.
+
+    Raises:
+        Conflict: what was so at the proposal is so no longer: not active, not the organisation's, or holds it.
+    """
+    person_id, role = details["person_id"], details["role"]
+    if role not in TWO_PERSON_ROLES:
+        raise Invalid("There is no such role of the organisation.", field="/role")
+    person = tx.scalars(select(Person).where(Person.id == person_id).with_for_update()).one_or_none()
+    if person is None:
+        raise NotFound("There is no such person here.")
+    if person.status != "active" or person.vendor_id is not None:
+        raise Conflict("Only active people of the organisation can have this role.")
+    _end_lapsed(tx, person_id, role, now)
+    tx.add(RoleHeld(id=new_id("rh"), person_id=person_id, role=role, given_by=approver_id, given_at=now))
+    tx.flush()
+    audit.record(
+        tx,
+        "role.given",
+        actor=f"person:{approver_id}",
+        subject=person_id,
+        now=now,
+        details={"role": role, "proposed_by": proposer_id},
+    )
+
+
+def _end_lapsed(tx: Transaction, person_id: str, role: str, now: datetime) -> None:
+    """Close a role held for a time only, whether that is over or not: what two admins give holds without end."""
+    held = tx.scalars(
+        select(RoleHeld).where(RoleHeld.person_id == person_id, RoleHeld.role == role, RoleHeld.ended_at.is_(None))
+    ).one_or_none()
+    if held is not None and held.until is None:
+        raise Conflict(f"This person already has the role {role}.")
+    if held is not None:
+        held.ended_at = now
+        tx.flush()

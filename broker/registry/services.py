@@ -22,8 +22,7 @@ from broker.identity.secret_tokens import MOST_CHARACTERS, fresh_token
 from broker.log import audit
 from broker.models import ApiToken, Event, Proposal, Service, Vendor
 from broker.registry import proposals
-from broker.registry.affected_datasets import datasets_of_holder
-from broker.registry.reopening import reopen
+from broker.registry.approvers import datasets_of_holder
 from broker.revocation import ending
 from broker.runtime import chores
 
@@ -170,7 +169,7 @@ def resume_service(tx: Transaction, caller: Caller, service_id: str, reason: str
     """Lift a suspension; no lease comes back."""
     require_admin(caller)
     found = service(tx, caller, service_id)
-    return reopen(tx, caller, SERVICES, found, "service.resumed", words.prose(reason, "/reason"), now)
+    return SERVICES.reopen(tx, caller, found, "service.resumed", words.prose(reason, "/reason"), now)
 
 
 def recognised(tx: Transaction, service_id: str) -> Service:

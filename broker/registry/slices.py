@@ -1,4 +1,7 @@
-"""Slices: naming a part of a dataset and where it lives. The worker makes it real, with the setup identity."""
+"""Slices: naming a part of a dataset and where it lives, and changing what is there: confirmed, repaired, made faster.
+
+The worker makes a slice real, with the setup identity.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,9 @@ from broker.identity.nouns import Noun
 from broker.identity.permissions import everything_or_nothing, missing, require_admin
 from broker.kinds.discovery import kinds
 from broker.log import audit
-from broker.models import Dataset, Lease, Proposal, Slice
-from broker.registry import affected_datasets, filter_check, proposals
+from broker.models import CatalogueTable, Dataset, Lease, Proposal, Slice
+from broker.registry import proposals
+from broker.registry.approvers import datasets_opened, not_decider
 from broker.registry.datasets import dataset, is_owner
 from broker.revocation import ending
 
@@ -89,7 +93,7 @@ def add_slice(
     """Register a slice. It is `registering` until the worker has made it real, then `ready`, or `failed` and why.
 
     Admins only: a binding can name any table its connection reaches, also another dataset's. Where that could open
-    something to somebody at once (`opening.datasets_opened`), it becomes a proposal for the owner or a second admin.
+    something to somebody at once (`approvers.datasets_opened`), it becomes a proposal for the owner or a second admin.
 
     Raises:
         Invalid: something in it is unknown, malformed, or could widen what it shows.
@@ -101,7 +105,7 @@ def add_slice(
     refuse_fast(caller, of, values["binding"])
     # Grants, requests and slices of the dataset that come meanwhile wait for this, or are seen below.
     tx.execute(select(Dataset.id).where(Dataset.id == of.id).with_for_update())
-    concerned = affected_datasets.datasets_opened(tx, of, new.kind, values["binding"])
+    concerned = datasets_opened(tx, of, new.kind, values["binding"])
     if not concerned:
         return _insert(tx, caller.subject, values | {"bound_by": caller.id}, now)
     if tx.execute(select(Slice.id).where(Slice.dataset_id == of.id, Slice.name == values["name"])).first():
@@ -153,7 +157,7 @@ def _checked(tx: Transaction, of: Dataset, new: NewSlice) -> dict[str, Any]:
         "name": words.word(new.name, "/name"),
         "description": words.prose(new.description, "/description", needed=False),
         "kind": kind.name,
-        "binding": filter_check.checked(tx, kind.name, kind.check_binding(new.binding)),
+        "binding": checked_filters(tx, kind.name, kind.check_binding(new.binding)),
         "actions": sorted(set(new.actions)),
     }
 
@@ -224,3 +228,121 @@ def slice_of(tx: Transaction, dataset_id: str, name: str) -> Slice:
     if found is None or found.state == "retired":
         raise missing("slice")
     return found
+
+
+def checked_filters(tx: Transaction, kind: str, binding: Mapping[str, Any]) -> dict[str, Any]:
+    """A binding with its filters' values as their columns' types say, where its table was read.
+
+    Elsewhere they are judged when the slice is registered, and it fails.
+
+    Raises:
+        Invalid: a value means nothing, or not one thing exactly, beside its column.
+    """
+    if not kinds[kind].has_catalogue or not binding["rows"]:
+        return dict(binding)
+    found = tx.get(CatalogueTable, (binding["connection"], binding["schema"], binding["table"]))
+    return dict(kinds[kind].with_column_types(binding, found.columns) if found else binding)
+
+
+def may_confirm(tx: Transaction, caller: Caller, of: Dataset) -> bool:
+    """Whether the caller says of a dataset's slices what they may show.
+
+    Its owner or a steward; an admin where there is neither, but not whoever added the dataset or suspended its owner.
+    """
+    return not_decider(tx, caller, of.id, "") is None
+
+
+def confirm_slice(tx: Transaction, caller: Caller, slug: str, name: str, now: datetime) -> Slice:
+    """Take a slice whose table has changed as it is now: its owner has looked. It is registered anew.
+
+    An admin may only where nobody owns the dataset, or its owner is not active; never whoever bound the slice.
+
+    Raises:
+        Conflict: nothing has changed behind it.
+        Forbidden: the caller is not its owner.
+    """
+    of = dataset(tx, caller, slug)
+    found = slice_of(tx, of.id, name)
+    _require_say(tx, caller, of, found)
+    if of.status == "retired" or found.state != "changed":
+        raise Conflict(
+            "The table behind this slice has not changed.", advice="Reload the page to see its current state."
+        )
+    details = {"dataset": of.id, "was": found.state_detail}
+    return _register_again(tx, caller, found, "slice.confirmed", details, now)
+
+
+def repair_slice(
+    tx: Transaction, caller: Caller, slug: str, name: str, binding: Mapping[str, Any], now: datetime
+) -> Slice:
+    """Give a slice that could not be registered another binding, and have it registered. For admins.
+
+    Raises:
+        Invalid: something in the binding is unknown, malformed, or could widen what it shows.
+        Conflict: it has not failed.
+    """
+    require_admin(caller)
+    of = dataset(tx, caller, slug)
+    found = slice_of(tx, of.id, name)
+    if of.status == "retired" or found.state != "failed":
+        raise Conflict("Only a slice that failed can be repaired.", advice="Retire it and add another.")
+    checked = checked_filters(tx, found.kind, kinds[found.kind].check_binding(binding))
+    refuse_fast(caller, of, checked)
+    # Grants, requests and slices of the dataset that come meanwhile wait for this, or are seen below.
+    tx.execute(select(Dataset.id).where(Dataset.id == of.id).with_for_update())
+    if datasets_opened(tx, of, found.kind, checked):
+        raise Conflict(
+            "This could give people access at once, so it needs the owner or a second admin.",
+            advice="Retire the slice and add it again; that creates a proposal for them.",
+        )
+    tx.execute(update(Slice).where(Slice.id == found.id).values(bound_by=caller.id))
+    details = {"dataset": of.id, "binding": checked}
+    return _register_again(tx, caller, found, "slice.repaired", details, now, binding=checked)
+
+
+def set_fast(tx: Transaction, caller: Caller, slug: str, name: str, now: datetime, *, fast: bool) -> Slice:
+    """Let guests' conditions be planned together with a slice's row filter, or keep them apart again.
+
+    The owner's affair, because the faster form tells of hidden rows. Nothing is issued until it is registered anew.
+
+    Raises:
+        Conflict: it is not ready, or is so already.
+        Forbidden: the caller is not its owner.
+    """
+    of = dataset(tx, caller, slug)
+    found = slice_of(tx, of.id, name)
+    _require_say(tx, caller, of, found)
+    if not kinds[found.kind].has_fast_form:
+        raise Invalid("Only slices of tables have a faster form.", field="/fast")
+    if of.status == "retired" or found.state != "ready" or bool(found.binding.get("fast")) == fast:
+        raise Conflict(
+            "The slice is not ready, or already has this form.", advice="Reload the page to see its current state."
+        )
+    binding = {**found.binding, "fast": fast} if fast else {k: v for k, v in found.binding.items() if k != "fast"}
+    details = {"dataset": of.id, "fast": fast}
+    return _register_again(tx, caller, found, "slice.fast_set", details, now, binding=binding)
+
+
+def _require_say(tx: Transaction, caller: Caller, of: Dataset, found: Slice) -> None:
+    if error := not_decider(tx, caller, of.id, ""):
+        raise error
+    if found.bound_by == caller.id and not is_owner(caller, of):
+        raise Conflict("You defined this slice, so someone else must confirm it.", code="self_decision")
+
+
+def _register_again(
+    tx: Transaction,
+    caller: Caller,
+    found: Slice,
+    kind: str,
+    details: Mapping[str, Any],
+    now: datetime,
+    *,
+    binding: Mapping[str, Any] | None = None,
+) -> Slice:
+    values = {"state": "registering", "state_detail": "", **({} if binding is None else {"binding": dict(binding)})}
+    again = update(Slice).where(Slice.id == found.id, Slice.state == found.state)
+    taken = tx.scalars(again.values(values).returning(Slice)).one()
+    audit.record(tx, kind, actor=caller.subject, subject=found.id, now=now, details=details)
+    notify(tx, REGISTERING_CHANNEL, found.id)
+    return taken

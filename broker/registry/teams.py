@@ -19,7 +19,7 @@ from broker.identity.permissions import is_lead, looks_after_people, manages_peo
 from broker.log import audit
 from broker.models import Person, Proposal, Team, TeamMember
 from broker.registry import proposals
-from broker.registry.affected_datasets import datasets_of_holder
+from broker.registry.approvers import datasets_of_holder
 from broker.registry.naming import vendor_filter
 from broker.registry.people import MOST_CHOICES, person
 from broker.registry.vendors import vendor

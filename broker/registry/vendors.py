@@ -18,7 +18,6 @@ from broker.identity.nouns import Display, Filter, Menu, Noun, Search
 from broker.identity.permissions import require_admin, vendors_seen
 from broker.log import audit
 from broker.models import VENDOR_STATUSES, Grant, Offer, Person, Request, Service, SignInSource, Team, Vendor
-from broker.registry.reopening import reopen
 from broker.revocation import ending
 
 VENDORS = Noun(
@@ -113,7 +112,7 @@ def _reopen(
 ) -> Vendor:
     require_admin(caller)
     found = vendor(tx, caller, vendor_id)
-    return reopen(tx, caller, VENDORS, found, kind, words.prose(reason, "/reason"), now, before=before)
+    return VENDORS.reopen(tx, caller, found, kind, words.prose(reason, "/reason"), now, before=before)
 
 
 def _end_rights(tx: Transaction, caller: Caller, vendor_id: str, reason: str, now: datetime) -> None:

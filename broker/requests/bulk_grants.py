@@ -25,9 +25,8 @@ from broker.identity.permissions import missing, teams_seen
 from broker.models import Dataset, Grant, Offer, Person, Team
 from broker.registry import people, teams
 from broker.registry.approvers import not_decider
-from broker.registry.datasets import dataset
+from broker.registry.datasets import dataset, offers_of
 from broker.registry.naming import names_of
-from broker.registry.offers import offers_of
 from broker.requests import requests
 from broker.requests.approving import begin_grant, capped
 from broker.requests.requests import NewRequest, as_caller, refuse_if_pointless

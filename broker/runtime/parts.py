@@ -1,11 +1,19 @@
-"""The parts one process works with, put together from its settings. Web replicas and the worker differ in identity."""
+"""The parts one process works with, put together from its settings. Web replicas and the worker differ in identity.
+
+And the first rows of an installation: its tag, which every handle carries, and the shipped rules as revision 1.
+"""
 
 from __future__ import annotations
 
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from queue import SimpleQueue
 from typing import Literal
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
 
 from broker.base.database import Database, Transaction
 from broker.base.errors import Invalid
@@ -13,10 +21,13 @@ from broker.base.settings import BaoIdentity, Settings
 from broker.keystore.vault import Vault
 from broker.kinds.base import Kind
 from broker.kinds.values import LeaseToEnd
-from broker.runtime.installation import installation_tag
+from broker.log import audit
+from broker.models import Installation, PolicyInForce
+from broker.runtime import rulebook
 from broker.runtime.rulebook import Rulebook
 
 IdentityName = Literal["issuer", "ender", "setup"]
+_TAG_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 
 
 @dataclass
@@ -86,3 +97,29 @@ def vault_of(settings: Settings, identity: IdentityName) -> Vault:
         concurrency=settings.bao_concurrency,
         ca_file=settings.bao_ca_file,
     )
+
+
+def install(tx: Transaction, now: datetime) -> str:
+    """Make sure the installation has a tag and a policy in force; twice is fine. Returns the tag."""
+    tag = "".join(secrets.choice(_TAG_ALPHABET) for _ in range(6))
+    made = tx.execute(
+        insert(Installation).values(singleton=1, tag=tag).on_conflict_do_nothing().returning(Installation.tag)
+    ).scalar_one_or_none()
+    if made is not None:
+        audit.record(tx, "installation.made", actor=audit.SYSTEM, subject=f"installation:{made}", now=now)
+    if tx.execute(select(PolicyInForce.revision)).first() is None:
+        _, rules, networks = rulebook.shipped()
+        rulebook.put_in_force(tx, rules=rules, networks=networks, proposed_by=None, approved_by=None, now=now)
+    return installation_tag(tx)
+
+
+def installation_tag(tx: Transaction) -> str:
+    """The tag of this installation.
+
+    Raises:
+        Invalid: there is none yet.
+    """
+    tag = tx.execute(select(Installation.tag)).scalar_one_or_none()
+    if tag is None:
+        raise Invalid("This installation has not been set up.", advice="Run `guestkey bootstrap` on the server.")
+    return tag

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from broker.identity.factors import reset_factor
 from broker.identity.sources import bind_source, trust_source_mfa
 from broker.registry.datasets import perform_change
-from broker.registry.org_roles import give_role
+from broker.registry.people import perform_give_role
 from broker.registry.proposals import Performer
 from broker.registry.services import perform_rotation
 from broker.registry.slices import perform_add
@@ -19,7 +19,7 @@ PERFORMERS: Mapping[str, Performer] = MappingProxyType(
     {
         "bind_source": bind_source,
         "trust_source_mfa": trust_source_mfa,
-        "give_role": give_role,
+        "give_role": perform_give_role,
         "reset_factor": reset_factor,
         "apply_policy": apply_policy,
         "change_dataset": perform_change,

@@ -1,4 +1,4 @@
-"""Reading what connected databases hold, by the worker with the registrar's login. Asking for it is `catalogues`."""
+"""Reading what connected databases hold, by the worker as registrar. Asked for in `broker.registry.connections`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from broker.keystore.vault import Vault, VaultRefused
 from broker.kinds.values import FoundTable
 from broker.log import audit
 from broker.models import Catalogue, CatalogueTable
-from broker.registry import catalogues
+from broker.registry import connections
 from broker.runtime.parts import Parts
 
 log = structlog.get_logger(__name__)
@@ -25,7 +25,7 @@ def read_waiting(parts: Parts, setup: Vault) -> int:
     read = 0
     for name in waiting:
         try:
-            tables, cut = catalogues.KIND.read_catalogue(setup, name)
+            tables, cut = connections.CATALOGUE_KIND.read_catalogue(setup, name)
         except (BackendDown, VaultRefused) as error:
             log.warning("catalogue.failed", connection=name, error=type(error).__name__)
             _fail(parts, name)

@@ -167,7 +167,7 @@ def _challenge(verifier: str) -> str:
 
 
 def _short_code(challenge: str) -> str:
-    """What the page shows, too, to be compared by eye; made as `broker.identity.short_codes` makes it there."""
+    """What the page shows, too, to be compared by eye; made as `broker.identity.secret_tokens` makes it there."""
     number, letters = int.from_bytes(hashlib.sha256(challenge.encode()).digest(), "big"), ""
     for _ in range(8):
         number, at = divmod(number, len(_LETTERS))

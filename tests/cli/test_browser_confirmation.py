@@ -17,7 +17,8 @@ import requests
 from sqlalchemy import func, select, update
 
 from broker.base.errors import Conflict, NotFound
-from broker.identity import callers, sessions, terminal_confirmation
+from broker.identity import sessions, terminal_confirmation
+from broker.identity.caller import by_session, by_token
 from broker.identity.http import SESSION_COOKIE
 from broker.models import ApiToken, Event, FactorChallenge, Person
 from examples.demo.browser import Browser
@@ -80,7 +81,7 @@ class Desk:
     def ask(self) -> str:
         """Let the command line ask, without the program; returns the id."""
         with self.world.database.transaction() as tx:
-            caller = callers.by_token(tx, self.signed.token, "127.0.0.1").caller
+            caller = by_token(tx, self.signed.token, "127.0.0.1").caller
             return terminal_confirmation.request_confirmation(tx, caller, self.world.now()).id
 
     def factor_at(self) -> Any:
@@ -172,7 +173,7 @@ def test_only_a_later_proof_confirms_and_a_new_request_replaces_the_old(desk: De
     waiting = desk.ask()
     assert desk.browser.open(f"/confirm/command-line/{earlier}").status_code == 404
     with pytest.raises(Conflict, match="before this was requested"), desk.world.database.transaction() as tx:
-        caller = callers.by_session(tx, desk.browser.cookies[SESSION_COOKIE], None, idle=600).caller
+        caller = by_session(tx, desk.browser.cookies[SESSION_COOKIE], None, idle=600).caller
         terminal_confirmation.confirm(tx, caller, waiting, desk.world.now())
     page = desk.browser.open(f"/confirm/command-line/{waiting}")
     again = desk.browser.submit(page)
@@ -186,7 +187,7 @@ def test_concurrent_confirmations_count_once(desk: Desk) -> None:
     desk.prove(page)
     waiting, now = desk.ask(), desk.world.now()
     with desk.world.database.transaction() as tx:
-        caller = callers.by_session(tx, desk.browser.cookies[SESSION_COOKIE], None, idle=600).caller
+        caller = by_session(tx, desk.browser.cookies[SESSION_COOKIE], None, idle=600).caller
     fresh = replace(caller, factor_at=now + timedelta(seconds=1))
 
     def confirm(_: int) -> str:

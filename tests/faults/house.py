@@ -20,8 +20,7 @@ from broker.embedded.stack import Stack
 from broker.kinds.access_tokens import signing_keys
 from broker.kinds.settings import load_settings
 from broker.migrations import upgrade
-from broker.runtime.installation import install
-from broker.runtime.parts import Parts
+from broker.runtime.parts import Parts, install
 from tests.support.data import make_clinic, make_pictures
 from tests.support.world import World
 

@@ -8,8 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from broker.base.errors import Conflict, FactorNeeded
-from broker.identity.caller import Caller
-from broker.identity.callers import FoundCaller, by_token
+from broker.identity.caller import Caller, FoundCaller, by_token
 from broker.identity.factors import mark_proven
 from broker.identity.http import require_fresh
 from broker.identity.terminal_confirmation import confirm, request_confirmation

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from broker.base.ids import new_id
-from broker.identity import callers, permissions
+from broker.identity import caller, permissions
 from broker.identity.caller import Caller
 from broker.models import Dataset, Grant, Person, RoleHeld, Vendor
 from tests.support.world import Signed, World
@@ -102,4 +102,4 @@ def test_a_role_counts_until_it_ends(world: World, ends: dict[str, int], holds: 
     values = {name: world.now() + timedelta(seconds=seconds) for name, seconds in ends.items()}
     world.add(RoleHeld(id=new_id("rh"), person_id=signed.id, role="admin", **values))
     with world.database.transaction() as tx:
-        assert callers.by_token(tx, signed.token, None).caller.is_admin == holds
+        assert caller.by_token(tx, signed.token, None).caller.is_admin == holds

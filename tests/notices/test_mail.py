@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from broker.base.database import now as clock
 from broker.base.ids import new_id
-from broker.identity import mail_addresses
+from broker.identity.claims import remember_address
 from broker.log import audit
 from broker.log.audit import NOTICED
 from broker.models import Dataset, Notice, Proposal, Request, Vendor
@@ -290,7 +290,7 @@ def test_only_a_verified_address_is_kept(office: Office, claims: dict[str, Any],
     signed = world.person()
     office.address(signed)
     with world.database.transaction() as tx:
-        mail_addresses.remember(tx, signed.id, claims)
+        remember_address(tx, signed.id, claims)
     with world.admin("guestkey") as connection:
         row = connection.execute("SELECT address FROM guestkey.notice_address WHERE person_id = %s", (signed.id,))
         assert row.fetchone() == (kept,)

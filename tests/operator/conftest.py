@@ -20,8 +20,7 @@ from broker.embedded.stack import Stack
 from broker.kinds.settings import load_settings
 from broker.operator.main import app
 from broker.revocation import closing
-from broker.runtime.installation import install
-from broker.runtime.parts import Parts
+from broker.runtime.parts import Parts, install
 from broker.web.observability import TOO_TALKATIVE
 from tests.support.serving import Served
 from tests.support.stacks import running_stack

@@ -18,7 +18,7 @@ import pytest
 from broker.base.errors import Conflict, Denied, Forbidden, NotSignedIn
 from broker.gate.explain import explain_access
 from broker.gate.facts import Ask
-from broker.identity import callers
+from broker.identity import caller
 from broker.leases import reconciling
 from broker.models import LIVE_STATES, Dataset, Grant, Lease
 from broker.revocation import closing, rollback_witness
@@ -64,7 +64,7 @@ def refused(house: World, signed: Signed, dataset: Dataset) -> set[str]:
 def signed_in(house: World, signed: Signed) -> bool:
     with house.database.transaction() as tx:
         try:
-            callers.by_token(tx, signed.token, "127.0.0.1")
+            caller.by_token(tx, signed.token, "127.0.0.1")
         except NotSignedIn:
             return False
         return True

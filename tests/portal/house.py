@@ -11,7 +11,8 @@ from sqlalchemy import select, update
 
 from broker.base.ids import new_id
 from broker.embedded.operator import Operator
-from broker.identity import callers, sessions, totp
+from broker.identity import sessions, totp
+from broker.identity.caller import by_session
 from broker.identity.sources import new_source_id, wrap_client_secret
 from broker.models import Dataset, Grant, Person, Request, RoleHeld, Session, SignInSource, Vendor
 from tests.support.world import World
@@ -111,7 +112,7 @@ class House:
         """Give the person an authenticator app; returns its key."""
         parts, cookie = self.world.parts, self.session(someone, None)
         with parts.database.transaction() as tx:
-            caller = callers.by_session(tx, cookie, None, idle=60).caller
+            caller = by_session(tx, cookie, None, idle=60).caller
         until = self.world.now() + timedelta(minutes=5)
         secret = totp.begin(parts, caller, until).secret
         totp.confirm_enrolment(parts, caller, until, pyotp.TOTP(secret).now())

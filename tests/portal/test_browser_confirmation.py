@@ -7,7 +7,7 @@ import secrets
 from datetime import timedelta
 
 from broker.base.ids import new_id
-from broker.identity import callers, terminal_confirmation
+from broker.identity import caller, terminal_confirmation
 from broker.models import ApiToken
 from tests.portal.conftest import GuestOf
 from tests.portal.house import House, Someone
@@ -30,7 +30,7 @@ def asking(house: House, someone: Someone, address: str) -> str:
     with house.world.database.transaction() as tx:
         return (
             "/confirm/command-line/"
-            + terminal_confirmation.request_confirmation(tx, callers.by_token(tx, token, address).caller, now).id
+            + terminal_confirmation.request_confirmation(tx, caller.by_token(tx, token, address).caller, now).id
         )
 
 

@@ -15,7 +15,7 @@ from broker.kinds.mariadb.slices import view_of as view_of_ward
 from broker.kinds.postgres.sessions import view_of
 from broker.leases.issuing import Handed
 from broker.models import Dataset, Notice, Slice
-from broker.registry import slice_changes
+from broker.registry import slices
 from broker.runtime.parts import vault_of
 from broker.worker import slice_checks
 from broker.worker.worker import Worker
@@ -143,11 +143,11 @@ def test_owner_confirms_the_changed_table_in_one_step(watched: Watched) -> None:
     world, slug = watched.world, watched.dataset.slug
     admin = world.person(roles=("admin",))
     with world.database.transaction() as tx, pytest.raises(Forbidden):
-        slice_changes.confirm_slice(tx, admin.caller, slug, "deidentified", clock(tx))
+        slices.confirm_slice(tx, admin.caller, slug, "deidentified", clock(tx))
     with world.database.transaction() as tx:
-        slice_changes.confirm_slice(tx, watched.owner.caller, slug, "deidentified", clock(tx))
+        slices.confirm_slice(tx, watched.owner.caller, slug, "deidentified", clock(tx))
     with world.database.transaction() as tx, pytest.raises(Conflict):
-        slice_changes.confirm_slice(tx, watched.owner.caller, slug, "deidentified", clock(tx))
+        slices.confirm_slice(tx, watched.owner.caller, slug, "deidentified", clock(tx))
     register_waiting(world)
     assert watched.slice_().state == "ready"
     watched.look()
@@ -202,7 +202,7 @@ def test_server_time_zone_change_is_not_a_table_change(watched: Watched, request
         )
         watched.look()
         with watched.world.database.transaction() as tx:
-            slice_changes.confirm_slice(tx, watched.owner.caller, watched.dataset.slug, "deidentified", clock(tx))
+            slices.confirm_slice(tx, watched.owner.caller, watched.dataset.slug, "deidentified", clock(tx))
         register_waiting(watched.world)
         of = "ALTER ROLE guestkey_registrar"
         elsewhere = [

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from broker.base.errors import Denied, NotSignedIn
-from broker.identity import callers
+from broker.identity import caller
 from broker.kinds.discovery import kinds
 from broker.models import Vendor
 from broker.suspensions import reports, suspending
@@ -31,7 +31,7 @@ def suspend(world: World, vendor_id: str) -> str:
 def signed_in(world: World, signed: Signed) -> bool:
     with world.database.transaction() as tx:
         try:
-            callers.by_token(tx, signed.token, None)
+            caller.by_token(tx, signed.token, None)
         except NotSignedIn:
             return False
     return True

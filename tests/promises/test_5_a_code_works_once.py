@@ -11,7 +11,7 @@ import pyotp
 import pytest
 
 from broker.base.errors import Conflict, Invalid, TooMany
-from broker.identity import callers, totp
+from broker.identity import caller, totp
 from broker.models import Person, TotpFactor
 from broker.runtime.parts import Parts
 from tests.support.world import Signed, World
@@ -22,7 +22,7 @@ def with_app(world: World) -> tuple[Signed, str]:
     signed = world.person(world.vendor(), factor_age=None)
     cookie = world.session(signed)
     with world.database.transaction() as tx:
-        signed = replace(signed, caller=callers.by_session(tx, cookie, "127.0.0.1", idle=600).caller)
+        signed = replace(signed, caller=caller.by_session(tx, cookie, "127.0.0.1", idle=600).caller)
     later = world.now() + timedelta(minutes=5)
     begun = totp.begin(world.parts, signed.caller, later)
     codes = totp.confirm_enrolment(world.parts, signed.caller, later, pyotp.TOTP(begun.secret).now())

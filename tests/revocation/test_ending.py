@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from broker.base.database import Transaction
 from broker.base.errors import Conflict, NotSignedIn
-from broker.identity import callers
+from broker.identity import caller
 from broker.identity.caller import Caller
 from broker.models import ApiToken, Dataset, Lease, Person, Session, Vendor
 from broker.revocation import ending
@@ -145,7 +145,7 @@ def test_vendor_that_was_offboarded_is_not_suspended_afterwards(scene: Scene) ->
 def test_token_of_somebody_shut_out_names_nobody(world: World, status: str) -> None:
     signed = world.person(world.vendor())
     with world.database.transaction() as tx:
-        assert callers.by_token(tx, signed.token, None).caller.id == signed.id
+        assert caller.by_token(tx, signed.token, None).caller.id == signed.id
     world.change(Person, signed.id, status=status)
     with pytest.raises(NotSignedIn), world.database.transaction() as tx:
-        callers.by_token(tx, signed.token, None)
+        caller.by_token(tx, signed.token, None)

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from broker.base.paging import DEFAULT_LIMIT, MOST, Page
 from broker.models import CatalogueTable
-from broker.registry import catalogues, connections
+from broker.registry import connections
 from broker.registry import personal_columns as personal
 from broker.registry.connections import Connection
 from broker.web.api.verbs import At, verb
@@ -90,8 +90,8 @@ def list_connections(
 @verb(router, "POST", "/{connection}/read", ConnectionShown, status=202)
 def read_connection(at: At, connection: str) -> ConnectionShown:
     """Have the worker read what a database holds, by name; look at its `state` for when it has. For admins."""
-    catalogues.ask(at.tx, at.caller, at.parts.settings, connection, at.now)
-    found = connections.connections(at.tx, at.caller, at.parts.settings, catalogues.KIND.name)
+    connections.read_catalogue(at.tx, at.caller, at.parts.settings, connection, at.now)
+    found = connections.connections(at.tx, at.caller, at.parts.settings, connections.CATALOGUE_KIND.name)
     return next(_connection(item) for item in found if item.name == connection)
 
 
@@ -104,21 +104,21 @@ def list_tables(
     limit: Annotated[int, Query(ge=1, le=MOST, description="Most items on a page.")] = DEFAULT_LIMIT,
 ) -> Tables:
     """Tables and views the registrar may read, as they were when the database was last read. For admins."""
-    catalogues.connection(at.tx, at.caller, at.parts.settings, connection)
-    page = catalogues.tables(at.tx, at.caller, connection, part=part, after=cursor or "", limit=limit)
+    connections.catalogue_connection(at.tx, at.caller, at.parts.settings, connection)
+    page = connections.catalogue_tables(at.tx, at.caller, connection, part=part, after=cursor or "", limit=limit)
     return Tables(items=[_table(item) for item in page.items], next_cursor=page.after, guessed=personal.HOW)
 
 
 @verb(router, "GET", "/{connection}/tables/{schema_name}/{table}", TableFull)
 def show_table(at: At, connection: str, schema_name: str, table: str) -> TableFull:
     """One table. For admins, and for owners of a dataset with a slice made of it."""
-    found = _table(catalogues.table(at.tx, at.caller, connection, schema_name, table))
+    found = _table(connections.catalogue_table(at.tx, at.caller, connection, schema_name, table))
     return TableFull(**found.model_dump(), guessed=personal.HOW)
 
 
 def _connection(found: Connection) -> ConnectionShown:
     read, silent = found.catalogue, found.silent
-    is_read = found.kind == catalogues.KIND.name
+    is_read = found.kind == connections.CATALOGUE_KIND.name
     return ConnectionShown.of(
         found,
         to=found.about.to,

@@ -17,7 +17,7 @@ from broker.kinds.discovery import kinds
 from broker.kinds.tables.filter_values import is_text
 from broker.models import Dataset, Offer, Request, Slice
 from broker.policies import Decision
-from broker.registry import offers, slices
+from broker.registry import datasets, slices
 from broker.registry.datasets import DatasetChange, NewDataset, sees_binding
 from broker.registry.slices import NewSlice
 from broker.runtime.parts import Parts
@@ -252,6 +252,6 @@ def why_shown(decision: Decision, waiting: Request | None) -> Why:
 
 def _offers(tx: Transaction, caller: Caller, item: Dataset) -> Sequence[Offer]:
     try:
-        return offers.offers_of(tx, caller, item)
+        return datasets.offers_of(tx, caller, item)
     except Forbidden:
         return []

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from broker.gate import explain
 from broker.gate.facts import Ask
 from broker.models import Dataset, Offer, Proposal
-from broker.registry import datasets, offers, slice_changes, slices
+from broker.registry import datasets, slices
 from broker.registry.datasets import DATASETS
 from broker.suspensions import suspending
 from broker.web.api.common import CallerNow, Ended, PartsNow, ReasonBody
@@ -92,7 +92,7 @@ def retry_slice(at: At, slug: str, name: str) -> SliceShown:
 @verb(router, "PUT", "/{slug}/slices/{name}/binding", SliceShown, status=202, fresh=True)
 def repair_slice(at: At, slug: str, name: str, body: BindingBody) -> SliceShown:
     """Give a slice that failed another binding, and have it registered. For admins."""
-    return slice_shown(slice_changes.repair_slice(at.tx, at.caller, slug, name, body.binding, at.now), binding=True)
+    return slice_shown(slices.repair_slice(at.tx, at.caller, slug, name, body.binding, at.now), binding=True)
 
 
 @verb(router, "PUT", "/{slug}/slices/{name}/fast", SliceShown, status=202, fresh=True)
@@ -102,7 +102,7 @@ def set_slice_fast(at: At, slug: str, name: str, body: FastBody) -> SliceShown:
     With `fast`, guests can find out whether a value exists in a hidden row (by plans and times), and estimates over all
     rows of the table. Without, the slice is filled for each query, and nothing tells of hidden rows.
     """
-    return slice_shown(slice_changes.set_fast(at.tx, at.caller, slug, name, at.now, fast=body.fast), binding=True)
+    return slice_shown(slices.set_fast(at.tx, at.caller, slug, name, at.now, fast=body.fast), binding=True)
 
 
 @verb(router, "POST", "/{slug}/slices/{name}/confirm", SliceShown, status=202, fresh=True)
@@ -112,7 +112,7 @@ def confirm_slice(at: At, slug: str, name: str) -> SliceShown:
     While a slice is `changed`, nothing is issued from it; `state_detail` says what has changed. An admin may only where
     the dataset has no active owner.
     """
-    return slice_shown(slice_changes.confirm_slice(at.tx, at.caller, slug, name, at.now), binding=True)
+    return slice_shown(slices.confirm_slice(at.tx, at.caller, slug, name, at.now), binding=True)
 
 
 @verb(router, "POST", "/{slug}/slices/{name}/retire", Ended, status=202, fresh=True)
@@ -125,13 +125,13 @@ def retire_slice(at: At, slug: str, name: str, body: ReasonBody) -> Ended:
 @verb(router, "POST", "/{slug}/offers", OfferShown, status=201, fresh=True, repeatable=True)
 def make_offer(at: At, slug: str, body: OfferBody) -> Offer:
     """Show a dataset to a vendor. For its owner and admins."""
-    return offers.make_offer(at.tx, at.caller, slug, body.vendor, at.now)
+    return datasets.make_offer(at.tx, at.caller, slug, body.vendor, at.now)
 
 
 @verb(router, "DELETE", "/{slug}/offers/{vendor_id}", Ended)
 def withdraw_offer(at: At, slug: str, vendor_id: str) -> Ended:
     """Take a dataset out of a vendor's sight; its leases on it end. For the owner and admins."""
-    leases = offers.withdraw_offer(at.tx, at.caller, slug, vendor_id, at.now)
+    leases = datasets.withdraw_offer(at.tx, at.caller, slug, vendor_id, at.now)
     return Ended(id=vendor_id, status="withdrawn", leases=leases)
 
 

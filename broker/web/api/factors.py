@@ -16,8 +16,8 @@ from starlette.responses import Response
 from broker.base import words
 from broker.base.database import now as clock
 from broker.base.errors import Invalid
-from broker.identity import factor_changes, factors, invitations, passkeys, recovery_codes, totp
-from broker.identity.callers import FoundCaller
+from broker.identity import factor_changes, factors, invitations, passkeys, totp
+from broker.identity.caller import FoundCaller
 from broker.identity.factors import FactorProof
 from broker.identity.http import renew_session
 from broker.identity.totp import Enrolment
@@ -164,7 +164,7 @@ def replace_recovery_codes(
     response.headers["Cache-Control"] = "no-store"
     proof = _proof(request, response, parts, found, body)
     with parts.database.transaction() as tx:
-        return CodesShown(recovery_codes=recovery_codes.replace(tx, found.caller, proof, clock(tx)))
+        return CodesShown(recovery_codes=factor_changes.replace_recovery_codes(tx, found.caller, proof, clock(tx)))
 
 
 @router.post("/recover", operation_id="use_recovery_code")
@@ -172,9 +172,9 @@ def use_recovery_code(
     request: Request, response: Response, body: CodeBody, found: PersonFound, parts: PartsNow
 ) -> EnrolmentWindow:
     """Use up a recovery code: this session may enrol a new factor for ten minutes, every other one ends."""
-    recovery_codes.use(parts, found.caller, body.code)
+    factor_changes.use_recovery_code(parts, found.caller, body.code)
     renew_session(request, response)
-    return EnrolmentWindow(enrolment_allowed_until=found.now + recovery_codes.WINDOW)
+    return EnrolmentWindow(enrolment_allowed_until=found.now + factor_changes.RECOVERY_WINDOW)
 
 
 @router.post("/enrolment", operation_id="open_enrolment")

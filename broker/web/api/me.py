@@ -13,9 +13,9 @@ from starlette.responses import Response
 from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.identity import passkeys, terminal_confirmation, totp
-from broker.identity import recovery_notices as notices
-from broker.identity.callers import FoundCaller
+from broker.identity.caller import FoundCaller
 from broker.identity.http import find_caller, found_caller, found_person, renew_session
+from broker.identity.invitations import recovery_notices
 from broker.models import Person
 from broker.runtime.parts import Parts
 from broker.web.api.common import CallerNow, PartsNow, VendorId
@@ -130,7 +130,7 @@ def _me(parts: Parts, found: FoundCaller) -> Me:
     caller = found.caller
     with parts.database.transaction() as tx:
         email = _email(tx, caller.id)
-        told = notices.for_caller(tx, caller, found.now)
+        told = recovery_notices(tx, caller, found.now)
     return Me.of(
         caller,
         email=email,

@@ -9,12 +9,11 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from broker.identity import source_failures, sources
-from broker.identity.source_check import SourceFinding
+from broker.identity import faults, sources
 from broker.identity.sources import SOURCES
 from broker.models import Proposal, SignInSource
 from broker.registry import source_proposals
-from broker.registry.source_proposals import NewSource
+from broker.registry.source_proposals import NewSource, SourceFinding
 from broker.web.api.common import CallerNow, FreshCaller, Id, Name, PartsNow, VendorId
 from broker.web.api.reading import add_list
 from broker.web.api.verbs import At, verb
@@ -103,7 +102,7 @@ class MfaBody(Strict):
 
 def sources_shown(at: At, rows: Sequence[SignInSource]) -> list[SourceShown]:
     """Sources, with the links to them and why the last sign-in failed."""
-    failed, settings = source_failures.last_failures(at.tx, [row.id for row in rows]), at.parts.settings
+    failed, settings = faults.last_failures(at.tx, [row.id for row in rows]), at.parts.settings
     return [
         SourceShown.of(row, sign_in_link=sources.sign_in_link(settings, row.id), last_failure=failed.get(row.id))
         for row in rows

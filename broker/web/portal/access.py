@@ -8,7 +8,7 @@ from broker.gate.facts import Ask
 from broker.kinds.discovery import kinds
 from broker.models import VENDOR_STATUSES
 from broker.policies import ACTIONS, Decision
-from broker.registry import offers, vendors
+from broker.registry import datasets, vendors
 from broker.registry.datasets import dataset, may_change
 from broker.registry.naming import LONGEST, names_seen, person_meant
 from broker.web.portal.form_submission import trouble_of
@@ -22,7 +22,7 @@ _FIELDS = ("dataset", "person", "slice", "kind", "action")
 def who(req: PortalRequest, slug: str) -> Context:
     """Who may reach a dataset now, and to whom it is offered."""
     found = dataset(req.tx, req.caller, slug)
-    offered = {item.vendor_id for item in offers.offers_of(req.tx, req.caller, found)}
+    offered = {item.vendor_id for item in datasets.offers_of(req.tx, req.caller, found)}
     known = vendors.choices(req.tx, _OFFERABLE)
     return {
         "dataset": found,
@@ -37,9 +37,9 @@ def who(req: PortalRequest, slug: str) -> Context:
 def offer(req: PortalRequest, slug: str) -> str:
     """Show a dataset to a vendor, or take it out of its sight."""
     if withdrawn := req.field("withdraw"):
-        offers.withdraw_offer(req.tx, req.caller, slug, withdrawn, req.now)
+        datasets.withdraw_offer(req.tx, req.caller, slug, withdrawn, req.now)
     else:
-        offers.make_offer(req.tx, req.caller, slug, req.field("vendor"), req.now)
+        datasets.make_offer(req.tx, req.caller, slug, req.field("vendor"), req.now)
     return f"/datasets/{slug}/who"
 
 

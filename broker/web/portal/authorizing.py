@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from broker.base.database import now as clock
 from broker.base.errors import NotSignedIn
-from broker.identity import api_tokens, short_codes
+from broker.identity import api_tokens, secret_tokens
 from broker.oauth import codes
 from broker.oauth.refusals import AuthorizationRefused, OAuthRefused, query_of
 from broker.web.portal.forms import router
@@ -35,7 +35,7 @@ def authorize(request: Request, parameters: Query) -> Response:
         here = f"{request.url.path}?{request.url.query}"
         return RedirectResponse(f"/sign-in?next={quote(here, safe='')}", 303)
     no = codes.denial_redirect(asked, request.app.state.public_url)
-    code = short_codes.short_code_of(asked.code_challenge)
+    code = secret_tokens.short_code_of(asked.code_challenge)
     return render("authorize.html", viewer=viewer, asked=asked, parameters=parameters, no=no, code=code)
 
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from broker.base.errors import Invalid
 from broker.kinds.tables.binding import OPERATORS
 from broker.models import CatalogueTable
-from broker.registry import catalogues, connections, drafts, people, personal_columns
+from broker.registry import connections, drafts, people, personal_columns
 from broker.registry.connections import Connection
 from broker.registry.drafts import Described
 from broker.registry.naming import names_of
@@ -37,7 +37,7 @@ def begin_page(req: PortalRequest) -> Context:
     """Where the data lies."""
     found = connections.connections(req.tx, req.caller, req.parts.settings)
     placed = drafts.elsewhere(req.parts.settings)
-    choices = [(item.name, _said(item, item.name)) for item in found if item.kind == catalogues.KIND.name]
+    choices = [(item.name, _said(item, item.name)) for item in found if item.kind == connections.CATALOGUE_KIND.name]
     choices += [
         (f"{item.kind}/{item.name}", _said(item, f"{item.name} ({item.kind})"))
         for item in found
@@ -55,11 +55,11 @@ def begin(req: PortalRequest) -> str:
     if kind:
         made = drafts.begin(req.tx, req.caller, settings, name, of, req.now, kind=kind)
         return path(made.id, "place")
-    if name not in settings.connections(catalogues.KIND.name):
+    if name not in settings.connections(connections.CATALOGUE_KIND.name):
         raise Invalid("Choose where the data is.", field="/connection")
     made = drafts.begin(req.tx, req.caller, settings, name, of, req.now)
-    if catalogues.connection(req.tx, req.caller, settings, name).catalogue is None:
-        catalogues.ask(req.tx, req.caller, settings, name, req.now)
+    if connections.catalogue_connection(req.tx, req.caller, settings, name).catalogue is None:
+        connections.read_catalogue(req.tx, req.caller, settings, name, req.now)
     return path(made.id, "table")
 
 
@@ -72,16 +72,16 @@ def table_page(req: PortalRequest, draft_id: str) -> Context | Response:
     if "kind" in content:
         return go(path(draft_id, "place"))
     name, part, after = content["connection"], req.asked("part")[:63], req.asked("after")[:130]
-    found = catalogues.tables(req.tx, req.caller, name, part=part, after=after)
+    found = connections.catalogue_tables(req.tx, req.caller, name, part=part, after=after)
     return {
         "draft": draft_id,
         "content": content,
-        "catalogue": catalogues.connection(req.tx, req.caller, req.parts.settings, name).catalogue,
+        "catalogue": connections.catalogue_connection(req.tx, req.caller, req.parts.settings, name).catalogue,
         "tables": [(f"{item.schema}.{item.name}", visible(f"{item.schema}.{item.name}"), item) for item in found.items],
         "after": found.after,
         "part": part,
         "chosen": ".".join(content.get("table", [])),
-        "kind": catalogues.KIND.name,
+        "kind": connections.CATALOGUE_KIND.name,
     }
 
 
@@ -96,7 +96,7 @@ def choose_table(req: PortalRequest, draft_id: str) -> str:
 def read_again(req: PortalRequest, draft_id: str) -> str:
     """Have the database read again."""
     held = drafts.draft(req.tx, req.caller, draft_id)
-    catalogues.ask(req.tx, req.caller, req.parts.settings, held.content["connection"], req.now)
+    connections.read_catalogue(req.tx, req.caller, req.parts.settings, held.content["connection"], req.now)
     return path(draft_id, "table")
 
 

@@ -10,7 +10,7 @@ from broker.auditing import reading_events
 from broker.auditing.event_texts import told
 from broker.auditing.reading_events import EventFilters
 from broker.base.paging import Window
-from broker.identity import recovery_notices
+from broker.identity import invitations
 from broker.identity.login import safe_path
 from broker.leases import holdings
 from broker.registry.datasets import DATASETS
@@ -36,7 +36,7 @@ def home(req: PortalRequest) -> Context | Response:
     return {
         **_own(req),
         "datasets": summaries(req.tx, DATASETS.page(req.tx, req.caller, _FEW, status="active").items),
-        "notices": recovery_notices.for_caller(req.tx, req.caller, req.viewer.now),
+        "notices": invitations.recovery_notices(req.tx, req.caller, req.viewer.now),
     }
 
 
@@ -68,7 +68,7 @@ def _of_auditor(req: PortalRequest) -> Response:
         viewer=req.viewer,
         events=told(req.tx, req.caller, happened),
         suspensions=reports.SUSPENSIONS.page(req.tx, req.caller, _FEW, state="open").items,
-        notices=recovery_notices.for_caller(req.tx, req.caller, req.viewer.now),
+        notices=invitations.recovery_notices(req.tx, req.caller, req.viewer.now),
     )
 
 

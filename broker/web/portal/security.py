@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from starlette.responses import Response
 
 from broker.base import words
-from broker.identity import factor_changes, factors, passkeys, recovery_codes, sessions, totp
+from broker.identity import factor_changes, factors, passkeys, sessions, totp
 from broker.identity.http import renew_session
 from broker.web.portal.form_submission import credential_of, go, with_this_form
 from broker.web.portal.forms import Context, PortalPage, PortalRequest, form, page, router
@@ -90,7 +90,7 @@ def remove_app(req: PortalRequest) -> str:
 @form("/security/recover", rerender=security, needs=None)
 def recover(req: PortalRequest) -> Response:
     """Use up a recovery code: this session may then add a new factor."""
-    recovery_codes.use(req.parts, req.caller, req.field("recovery_code"))
+    factor_changes.use_recovery_code(req.parts, req.caller, req.field("recovery_code"))
     answer = go("/security")
     renew_session(req.viewer.request, answer)
     return answer
@@ -99,7 +99,7 @@ def recover(req: PortalRequest) -> Response:
 @form("/security/recovery-codes", rerender=security, needs=with_this_form)
 def replace_recovery_codes(req: PortalRequest) -> Response:
     """Ten new recovery codes, shown once; the old ones stop working."""
-    codes = recovery_codes.replace(req.tx, req.caller, req.viewer.proof, req.now)
+    codes = factor_changes.replace_recovery_codes(req.tx, req.caller, req.viewer.proof, req.now)
     return render("recovery_codes.html", viewer=req.viewer, codes=codes)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from broker.gate.simulation import slices_without_rule
 from broker.kinds.discovery import kinds
-from broker.registry import slice_changes, slices
+from broker.registry import slices
 from broker.registry.datasets import dataset, require_sees_binding
 from broker.web.portal.dataset_wizard import condition_said
 from broker.web.portal.forms import Context, PortalRequest, form, page
@@ -25,7 +25,7 @@ def all_slices(req: PortalRequest, slug: str) -> Context:
         "names": [(item.name, item.name) for item in held],
         "conditions": {item.id: [condition_said(row) for row in item.binding.get("rows", [])] for item in held},
         "with_id": {item.id for item in held if kinds[item.kind].names_slices_by_id},
-        "confirms": slice_changes.may_confirm(req.tx, req.caller, found),
+        "confirms": slices.may_confirm(req.tx, req.caller, found),
         "unreached": slices_without_rule(req.tx, req.parts.rulebook, found, held),
         "waiting": any(item.state == "registering" for item in held),
         **waiting_acts(req, [found.id]),
@@ -42,14 +42,14 @@ def retry(req: PortalRequest, slug: str, name: str) -> str:
 @form(f"{PAGE}/{{name}}/confirm", rerender=all_slices)
 def confirm(req: PortalRequest, slug: str, name: str) -> str:
     """Take one whose table has changed as it is now; its owner has looked."""
-    slice_changes.confirm_slice(req.tx, req.caller, slug, name, req.now)
+    slices.confirm_slice(req.tx, req.caller, slug, name, req.now)
     return PAGE.format(slug=slug)
 
 
 @form(f"{PAGE}/{{name}}/fast", rerender=all_slices)
 def fast(req: PortalRequest, slug: str, name: str) -> str:
     """Let guests' conditions be planned together with its row filter, or keep them apart again."""
-    slice_changes.set_fast(req.tx, req.caller, slug, name, req.now, fast=req.field("fast") == "yes")
+    slices.set_fast(req.tx, req.caller, slug, name, req.now, fast=req.field("fast") == "yes")
     return PAGE.format(slug=slug)
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
 from broker.base.errors import Invalid, NotFound
-from broker.identity import source_failures, sources
+from broker.identity import faults, sources
 from broker.identity.permissions import require_admin
 from broker.identity.sources import SOURCES
 from broker.registry import source_proposals, vendors
@@ -28,7 +28,7 @@ def all_sources(req: PortalRequest) -> Context:
     return {
         "page": found,
         "cursor": window.cursor,
-        "failures": source_failures.last_failures(req.tx, [item.id for item in found.items]),
+        "failures": faults.last_failures(req.tx, [item.id for item in found.items]),
         "links": {item.id: sources.sign_in_link(req.parts.settings, item.id) for item in found.items},
         "checked": None,
     }

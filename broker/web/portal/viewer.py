@@ -14,8 +14,7 @@ from starlette.requests import Request
 from starlette.routing import Match
 
 from broker.base.errors import Forbidden, Invalid
-from broker.identity.caller import Caller
-from broker.identity.callers import FoundCaller
+from broker.identity.caller import Caller, FoundCaller
 from broker.identity.factors import FactorProof
 from broker.identity.http import check_own_form, find_session
 from broker.identity.login import safe_path
