@@ -24,16 +24,13 @@ from broker.oauth import routes as oauth
 from broker.runtime.parts import Parts
 from broker.web import health, pki, portal, problem_pages, problems, sign_in
 from broker.web.api import api_router
+from broker.web.api.common import render_invalid
 from broker.web.catalogue import code_of_status
-from broker.web.headers import HostCheck, SecurityHeaders, TlsCheck
 from broker.web.limits import RateLimits, SizeLimits
-from broker.web.methods import HeadRequests, allowed_methods
+from broker.web.middleware import HeadRequests, HostCheck, Peers, SecurityHeaders, TlsCheck, allowed_methods
 from broker.web.observability import RequestLog
 from broker.web.openapi import describe
-from broker.web.peers import Peers
-from broker.web.portal import kept_forms
 from broker.web.portal.pages import StaticParts
-from broker.web.validation import render_invalid
 
 log = structlog.get_logger(__name__)
 # After these a body, or what else there is, may still be on its way.
@@ -128,7 +125,7 @@ def _ours(request: Request, error: Exception) -> Response:
 async def _or_kept(request: Request, error: Exception) -> Response:
     """The same, but a form of the portal is shown back, to be sent again after sign-in."""
     assert isinstance(error, GuestkeyError)  # registered for nothing else
-    if problem_pages.wants_page(request) and (kept := await kept_forms.offer(request, error)) is not None:
+    if problem_pages.wants_page(request) and (kept := await problem_pages.offer_kept_form(request, error)) is not None:
         return kept
     answer: Response = await run_in_threadpool(_ours, request, error)
     return answer

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from broker.base import metrics
 from broker.base.addresses import counted_as
 from broker.web.catalogue import CATALOGUE
-from broker.web.headers import security_headers
+from broker.web.middleware import security_headers
 
 log = structlog.get_logger("guestkey.request")
 # From opening, or from the first byte of a further request, to the end of the head.

@@ -3,16 +3,20 @@
 Which sources exist is nobody's business: strangers are shown the organisation's, a browser also the one it used
 last, and everybody else follows the link they were sent. Cookies are this file's affair, decisions are
 `broker.identity.login`'s.
+
+Sign-ins wait for identity providers in threads of their own, so many for each provider, and not for long: whoever signs
+in is a stranger, and who answers them is somebody else's server. A flood of sign-ins at a provider that hangs holds the
+few threads which that provider may have; everybody else's requests, and other providers' people, have theirs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 from urllib.parse import quote, urlencode
 
-from anyio import to_thread
+from anyio import CapacityLimiter, fail_after, to_thread
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import RedirectResponse
 from starlette.requests import Request
@@ -20,16 +24,79 @@ from starlette.responses import Response
 
 from broker.base.database import Transaction
 from broker.base.database import now as clock
+from broker.base.errors import BackendDown
+from broker.base.settings import Settings
 from broker.identity import invitations, login, sources
 from broker.identity.http import SESSION_COOKIE, SIGN_IN_COOKIE, drop_cookie, set_cookie
 from broker.identity.login import AuthorizationRedirect, BrowserInfo, StartedSession
+from broker.identity.oidc import Providers
 from broker.registry.naming import names_of
 from broker.runtime.parts import Parts
 from broker.web.api.common import PartsNow, parts_of
 from broker.web.portal.pages import render
-from broker.web.portal.signing_out import ask_about_allowed, end_session
+from broker.web.portal.security import ask_about_allowed, end_session
 from broker.web.portal.viewer import Sent, anybody
-from broker.web.sign_in_desk import desk_of
+
+T = TypeVar("T")
+# Sign-ins under way at one provider, how many more may wait for their turn, and for how many seconds.
+_AT_ONCE = 4
+_WAITING = 32
+LONGEST_WAIT = 3.0
+# Threads for all providers together.
+_THREADS = 24
+
+
+class SignInQueue:
+    """The sign-ins of one replica that are at a provider, and what it knows of providers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.providers = Providers(settings)
+        self._threads = CapacityLimiter(_THREADS)
+        self._places: dict[str, CapacityLimiter] = {}
+
+    async def apart(self, issuer: str, work: Callable[[], T]) -> T:
+        """What the work returns, done by a thread that nobody but sign-ins needs.
+
+        Args:
+            issuer: whose provider the work asks; one from the records, so that there are not many.
+
+        Raises:
+            BackendDown: too many are at this provider already.
+        """
+        places = self._places.setdefault(issuer, CapacityLimiter(_AT_ONCE))
+        await _enter(places)
+        try:
+            return await to_thread.run_sync(work, limiter=self._threads)
+        finally:
+            places.release()
+
+
+async def _enter(places: CapacityLimiter) -> None:
+    if places.statistics().tasks_waiting >= _WAITING:
+        raise _busy()
+    try:
+        with fail_after(LONGEST_WAIT):
+            await places.acquire()
+    except TimeoutError as error:
+        raise _busy() from error
+
+
+def desk_of(request: Request) -> SignInQueue:
+    """The desk of this replica."""
+    state = request.app.state
+    if not hasattr(state, "sign_in_desk"):
+        state.sign_in_desk = SignInQueue(state.settings)
+    desk: SignInQueue = state.sign_in_desk
+    return desk
+
+
+def _busy() -> BackendDown:
+    return BackendDown(
+        "Too many people are signing in through this identity provider now, or it is slow.",
+        backend="identity_provider",
+        advice="Try again in ten seconds: reload this page.",
+    )
+
 
 router = APIRouter(include_in_schema=False)
 SOURCE_COOKIE = "__Host-guestkey-source"

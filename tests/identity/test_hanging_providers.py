@@ -15,7 +15,7 @@ import pytest
 from broker.identity import provider_http, providers
 from broker.identity.provider_http import ProviderHttp, ProviderUnusable
 from broker.identity.providers import Faults
-from broker.web import sign_in_desk
+from broker.web import sign_in
 from tests.identity.conftest import BrowserOf, Door
 from tests.support.browser import Browser
 from tests.support.provider import Answer, Provider
@@ -77,7 +77,7 @@ def test_sign_in_continues_after_being_told_to_wait(
 ) -> None:
     source = door.bind()
     door.known(source)
-    monkeypatch.setattr(sign_in_desk, "LONGEST_WAIT", 0.2)
+    monkeypatch.setattr(sign_in, "LONGEST_WAIT", 0.2)
     monkeypatch.setattr(provider_http, "SECONDS", 45.0)
     callback = door.provider.approve(browser.leave(f"/sign-in/{source.id}"))
     crowd = [browser_of() for _ in range(4)]

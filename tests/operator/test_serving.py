@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from broker.identity.http import SESSION_COOKIE
 from broker.models import Event
 from broker.runtime.parts import Parts
-from broker.web import bodies, connections
+from broker.web import connections, limits
 from tests.support.serving import PATIENCE, Served, is_problem, read_to_end
 from tests.support.world import World
 
@@ -61,7 +61,7 @@ def test_slow_request_body_times_out(served: Served, start: str, kind: str, leng
                 answer = slow.recv(65536)
             except TimeoutError:
                 continue
-        assert time.monotonic() - began >= bodies.FIRST_SECONDS - 1
+        assert time.monotonic() - began >= limits.FIRST_SECONDS - 1
         is_problem(answer + read_to_end(slow), 408, "too_slow")
 
 
@@ -82,7 +82,7 @@ def test_slow_clients_do_not_block_others(served: Served) -> None:
         answers = [read_to_end(raw) for raw in slow]
     told = [answer.split(b" ")[1] for answer in answers if answer]
     assert told.count(b"408") and told.count(b"429"), "some waited in vain, the rest were too many at once"
-    assert told.count(b"408") <= connections.MOST_WITHOUT_HEAD + bodies.MOST_AT_ONCE
+    assert told.count(b"408") <= connections.MOST_WITHOUT_HEAD + limits.MOST_AT_ONCE
 
 
 def test_data_after_the_answer_is_discarded(served: Served) -> None:

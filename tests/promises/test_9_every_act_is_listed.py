@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 
 from broker.operator.main import app as operator
 from broker.registry.proposals import OWNER_ACTS
-from broker.web.approved_acts import PERFORMERS
+from broker.web.api.proposals import PERFORMERS
 from tests.web.conftest import Replica, replica
 
 __all__ = ["replica"]

@@ -6,7 +6,7 @@ from sqlalchemy import select
 
 from broker.models import Dataset, Proposal
 from broker.registry import proposals
-from broker.web.approved_acts import PERFORMERS
+from broker.web.api.proposals import PERFORMERS
 from tests.support.world import World
 
 

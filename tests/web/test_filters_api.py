@@ -14,7 +14,7 @@ import pytest
 
 from broker.embedded.stack import Stack
 from broker.runtime.parts import vault_of
-from broker.web.portal.draft_steps import commands
+from broker.web.portal.dataset_wizard import commands
 from broker.worker import catalogue_refresh
 from guestkey.cli.commands.registering import condition
 from tests.support.registering import register_waiting

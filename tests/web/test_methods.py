@@ -6,7 +6,7 @@ import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from broker.web.methods import allowed_methods
+from broker.web.middleware import allowed_methods
 from tests.support.world import World
 from tests.web.conftest import ClientOf, Replica
 

@@ -7,7 +7,7 @@ from pkgutil import iter_modules
 
 from fastapi import APIRouter, Depends
 
-from broker.web.validation import only_known_query
+from broker.web.api.common import only_known_query
 
 api_router = APIRouter(dependencies=[Depends(only_known_query)])
 for _module in iter_modules(__path__, f"{__name__}."):

@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 
 from broker.base.bulk_lines import BulkReport, Line
 from broker.base.errors import Invalid
+from broker.web.api.common import Shown
 from broker.web.catalogue import CATALOGUE
-from broker.web.validation import Shown
 
 File = Annotated[bytes, Body(media_type="text/csv", description="A file in UTF-8, with a heading.")]
 DryRun = Annotated[bool, Query(description="Report what would happen to each line, and write nothing.")]

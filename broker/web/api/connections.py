@@ -13,8 +13,8 @@ from broker.models import CatalogueTable
 from broker.registry import connections
 from broker.registry import personal_columns as personal
 from broker.registry.connections import Connection
+from broker.web.api.common import Shown
 from broker.web.api.verbs import At, verb
-from broker.web.validation import Shown
 
 router = APIRouter(prefix="/connections", tags=["connections"])
 

@@ -22,9 +22,8 @@ from broker.identity.factors import FactorProof
 from broker.identity.http import renew_session
 from broker.identity.totp import Enrolment
 from broker.runtime.parts import Parts
-from broker.web.api.common import PartsNow
+from broker.web.api.common import PartsNow, Shown, Strict
 from broker.web.api.me import CodeBody, PersonFound
-from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/factors", tags=["me"])
 

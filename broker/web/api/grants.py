@@ -2,21 +2,68 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
 
 from broker.base import bulk_lines, csv_lines
+from broker.base.database import Transaction
+from broker.base.database import now as clock
 from broker.leases import holdings
 from broker.leases.holdings import GRANTS
+from broker.models import Grant
+from broker.registry.naming import names_of
 from broker.requests import bulk_grants
 from broker.web.api import bulk_shapes
-from broker.web.api.common import Ended, FreshCaller, Id, PartsNow, Prose, ReasonBody
-from broker.web.api.holding_shapes import GrantShown, grants_shown
+from broker.web.api.common import Ended, FreshCaller, Id, PartsNow, Prose, ReasonBody, Shown, Strict
 from broker.web.api.reading import File, add_list, add_show
 from broker.web.api.verbs import At, verb
-from broker.web.validation import Strict
+
+
+class GrantShown(Shown):
+    """A grant: a right, not a secret. `holder` is prefixed; `max_lifetime` is in seconds."""
+
+    id: str
+    state: Literal["coming", "current", "ended", "revoked"]
+    dataset: str
+    role: str
+    slice: Annotated[str | None, Field(validation_alias="slice_name")]
+    holder: str
+    holder_name: str
+    purpose: str
+    starts_at: datetime
+    ends_at: datetime
+    max_lifetime: int | None
+    revoked_at: datetime | None
+    revoke_reason: str
+    request: Annotated[str | None, Field(validation_alias="request_id")]
+
+
+def grants_shown(tx: Transaction, items: Sequence[Grant]) -> list[GrantShown]:
+    """Grants, with the names they refer to."""
+    now = clock(tx)
+    names = names_of(tx, [id_ for item in items for id_ in (item.dataset_id, item.holder_id)])
+    return [
+        GrantShown.of(
+            item,
+            state=_grant_state(item, now),
+            dataset=names[item.dataset_id],
+            holder_name=names.get(item.holder_id, ""),
+        )
+        for item in items
+    ]
+
+
+def _grant_state(item: Grant, now: datetime) -> Literal["coming", "current", "ended", "revoked"]:
+    if item.revoked_at is not None:
+        return "revoked"
+    if item.starts_at > now:
+        return "coming"
+    return "current" if item.ends_at > now else "ended"
+
 
 router = APIRouter(prefix="/grants", tags=["grants"])
 

@@ -12,11 +12,10 @@ from broker.base.paging import Page
 from broker.identity.permissions import require_reader
 from broker.revocation import closing
 from broker.revocation.closing import InstallationState
-from broker.web.api.common import Id, ReasonBody, WindowNow
-from broker.web.api.holding_shapes import GrantShown, grants_shown
+from broker.web.api.common import Id, ReasonBody, Shown, Strict, WindowNow
+from broker.web.api.grants import GrantShown, grants_shown
 from broker.web.api.suspensions import CountsShown
 from broker.web.api.verbs import At, verb
-from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/installation", tags=["installation"])
 

@@ -13,10 +13,9 @@ from broker.base.errors import Invalid
 from broker.identity import invitations
 from broker.identity.invitations import INVITATIONS, join_link
 from broker.models import Invitation
-from broker.web.api.common import Id, VendorId
+from broker.web.api.common import Id, Shown, Strict, VendorId
 from broker.web.api.reading import add_list
 from broker.web.api.verbs import At, verb
-from broker.web.validation import Shown, Strict
 
 router = APIRouter(prefix="/invitations", tags=["invitations"])
 

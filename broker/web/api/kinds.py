@@ -11,8 +11,7 @@ from broker.identity.nouns import Display
 from broker.kinds.base import Kind
 from broker.kinds.discovery import kinds
 from broker.kinds.values import Proof
-from broker.web.api.common import WindowNow
-from broker.web.validation import Shown
+from broker.web.api.common import Shown, WindowNow
 
 router = APIRouter(prefix="/kinds", tags=["kinds"])
 

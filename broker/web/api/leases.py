@@ -2,19 +2,118 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Response
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from broker.base.database import Transaction
+from broker.gate.facts import Ask
+from broker.identity.caller import Caller
+from broker.kinds.discovery import kinds
 from broker.leases import holdings, issuing, renewing
-from broker.leases.holdings import LEASES
-from broker.web.api.common import CallerNow, PartsNow
-from broker.web.api.holding_shapes import IssuedShown, LeaseBody, LeaseFull, LeaseShown, lease_full, leases_shown
+from broker.leases.holdings import LEASES, may_end
+from broker.models import Lease
+from broker.registry.naming import names_of
+from broker.registry.slices import slice_names
+from broker.web.api.common import CallerNow, PartsNow, Shown, Strict
+from broker.web.api.kinds import EndingShown
 from broker.web.api.reading import File, add_list
-from broker.web.api.verbs import At, verb
-from broker.web.idempotency import KeyHeader, checked_key
-from broker.web.validation import Strict
+from broker.web.api.verbs import At, KeyHeader, checked_key, verb
+
+# What no name is made of is kept out of the log, too, which shows for ever what was asked for.
+_PRINTED = r"^[!-~]+$"
+
+
+class LeaseShown(Shown):
+    """A lease: the record of one credential, never the secret. `ending` says how its kind ends.
+
+    `exposed_until`: its backend said that it cannot end the credential sooner.
+    """
+
+    id: str
+    state: str
+    kind: str
+    dataset: str
+    slice: str
+    action: str
+    holder: str
+    holder_name: str
+    grant: Annotated[str, Field(validation_alias="grant_id")]
+    handle: str
+    rule: str
+    policy_revision: int
+    decision_id: str
+    created_at: datetime
+    activated_at: datetime | None
+    expires_at: datetime
+    ending_since: datetime | None
+    end_cause: str | None
+    ended_at: datetime | None
+    confirmed_by: str
+    attempts: int
+    next_attempt_at: datetime | None
+    exposed_until: datetime | None
+    ending: EndingShown | None
+
+
+class LeaseFull(LeaseShown):
+    """One lease, and whether the reader may end it."""
+
+    may_revoke: bool
+
+
+class LeaseBody(Strict):
+    """What credential is wanted. `lifetime` is in seconds; left out, as the rule allows, 15 minutes at most.
+
+    `kind` left out is the slice's own. `public_key` is for kinds with a `proof` (see `/kinds`), which says what to
+    make; its private half never comes here.
+    """
+
+    dataset: Annotated[str, Field(max_length=64, pattern=_PRINTED)]
+    action: Literal["read", "write"] = "read"
+    slice: Annotated[str, Field(max_length=32, pattern=_PRINTED)] | None = None
+    kind: Annotated[str, Field(max_length=32, pattern=_PRINTED)] | None = None
+    lifetime: Annotated[int, Field(ge=1, le=86400)] | None = None
+    public_key: Annotated[str, Field(min_length=1, max_length=16_384)] | None = None
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"dataset": "trials", "slice": "deidentified"}]})
+
+    def ask(self) -> Ask:
+        """As the gate takes it."""
+        return Ask(**self.model_dump())
+
+
+class IssuedShown(BaseModel):
+    """The lease and, this once, the credential. A repeat answers the same lease without it."""
+
+    lease: LeaseShown
+    credential: dict[str, str] | None
+    secret_available: bool
+
+
+def leases_shown(tx: Transaction, items: Sequence[Lease]) -> list[LeaseShown]:
+    """Leases, with the names they refer to."""
+    names = names_of(tx, [id_ for item in items for id_ in (item.dataset_id, item.holder_id)])
+    slices = slice_names(tx, {item.slice_id for item in items})
+    return [
+        LeaseShown.of(
+            item,
+            dataset=names[item.dataset_id],
+            slice=slices[item.slice_id],
+            holder_name=names.get(item.holder_id, ""),
+            ending=kinds[item.kind].ending if item.kind in kinds else None,
+        )
+        for item in items
+    ]
+
+
+def lease_full(tx: Transaction, caller: Caller, item: Lease) -> LeaseFull:
+    """One lease."""
+    return LeaseFull(**leases_shown(tx, [item])[0].model_dump(), may_revoke=may_end(tx, caller, item))
+
 
 router = APIRouter(prefix="/leases", tags=["leases"])
 

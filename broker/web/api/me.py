@@ -1,25 +1,25 @@
-"""`/me` and `/confirm`: who is asking, and proving the second factor in place."""
+"""`/me`, `/confirm` and `/sessions`: who is asking, proving the second factor, and where one is signed in."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
-from pydantic import Field
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from broker.base.database import Transaction
 from broker.base.database import now as clock
-from broker.identity import passkeys, terminal_confirmation, totp
+from broker.identity import passkeys, sessions, terminal_confirmation, totp
 from broker.identity.caller import FoundCaller
-from broker.identity.http import find_caller, found_caller, found_person, renew_session
+from broker.identity.http import SESSION_COOKIE, drop_cookie, find_caller, found_caller, found_person, renew_session
 from broker.identity.invitations import recovery_notices
+from broker.identity.sessions import SignIn
 from broker.models import Person
 from broker.runtime.parts import Parts
-from broker.web.api.common import CallerNow, PartsNow, VendorId
-from broker.web.validation import Shown, Strict
+from broker.web.api.common import CallerNow, PartsNow, Shown, Strict, VendorId
 
 router = APIRouter(tags=["me"])
 FoundNow = Annotated[FoundCaller, Depends(found_caller)]
@@ -145,3 +145,35 @@ def _me(parts: Parts, found: FoundCaller) -> Me:
 def _email(tx: Transaction, person_id: str) -> str:
     person = tx.get(Person, person_id)
     return person.email if person else ""
+
+
+class Sessions(BaseModel):
+    """All of them; there is no second page."""
+
+    items: list[SignIn]
+    next_cursor: str | None = None
+
+
+@router.get("/sessions", operation_id="list_sessions")
+def list_sessions(found: PersonFound, parts: PartsNow) -> Sessions:
+    """Where you are signed in, newest first."""
+    with parts.database.transaction() as tx:
+        held = sessions.list_sign_ins(tx, found.caller, found.now)
+    return Sessions(items=held)
+
+
+@router.delete("/sessions/{session_id}", operation_id="end_session", status_code=204)
+def end_session(
+    session_id: str,
+    request: Request,
+    response: Response,
+    found: PersonFound,
+    parts: PartsNow,
+    and_allowed: Annotated[bool, Query(description="End the command lines signed in through it, too.")] = False,
+) -> None:
+    """End one of your sessions or API tokens at once."""
+    end = sessions.end_with_allowed if and_allowed else sessions.end
+    with parts.database.transaction() as tx:
+        end(tx, found.caller, session_id, clock(tx))
+    if session_id == found.caller.holder_id and SESSION_COOKIE in request.cookies:
+        drop_cookie(response, SESSION_COOKIE)

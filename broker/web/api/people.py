@@ -1,4 +1,4 @@
-"""`/people`: humans of the organisation and of vendors, and the roles they hold."""
+"""`/people`: humans of the organisation and of vendors, their roles, and their way to a first or new factor."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 
 from broker.base import bulk_lines, csv_lines
-from broker.identity.invitations import join_link
+from broker.identity import invitations
+from broker.identity.invitations import enrol_link, join_link
+from broker.identity.permissions import require_admin
 from broker.models import Person, Proposal
 from broker.registry import bulk_invitations, people, teams
 from broker.registry.naming import names_of
 from broker.registry.people import PEOPLE
 from broker.suspensions import suspending
 from broker.web.api import bulk_shapes
-from broker.web.api.common import FreshCaller, PartsNow, ReasonBody, VendorId
+from broker.web.api.common import FreshCaller, PartsNow, ReasonBody, Shown, Strict, VendorId
+from broker.web.api.invitations import LinkMade
 from broker.web.api.reading import File, add_list, add_show
 from broker.web.api.suspensions import SuspendBody, Suspended, suspend
-from broker.web.api.verbs import At, verb
-from broker.web.proposed import ProposalMade
-from broker.web.validation import Shown, Strict
+from broker.web.api.verbs import At, ProposalMade, verb
 
 router = APIRouter(prefix="/people", tags=["people"])
 Role = Literal["admin", "auditor", "lead"]
@@ -167,3 +168,19 @@ def give_role(at: At, person_id: str, body: RoleBody) -> PersonShown | Proposal:
 def take_role(at: At, person_id: str, role: Role) -> None:
     """End a role; two admins always remain. For admins."""
     people.take_role(at.tx, at.caller, person_id, role, at.now)
+
+
+@verb(router, "POST", "/{person_id}/enrolment-invitations", LinkMade, status=201, fresh=True)
+def invite_to_enrol(at: At, person_id: str) -> LinkMade:
+    """Make a one-time link by which somebody without a second factor enrols the first. For admins."""
+    require_admin(at.caller)
+    PEOPLE.one(at.tx, at.caller, person_id)
+    lifetime = at.parts.settings.invitation_lifetime
+    made, token = invitations.invite_to_enrol(at.tx, at.caller.subject, person_id, lifetime, at.now)
+    return LinkMade(id=made.id, link=enrol_link(at.parts, token), expires_at=made.expires_at)
+
+
+@verb(router, "POST", "/{person_id}/reset-factor", ProposalMade, status=202, fresh=True)
+def propose_factor_reset(at: At, person_id: str) -> Proposal:
+    """Propose to remove a person's second factors and end its sessions; a second admin must agree. For admins."""
+    return people.propose_factor_reset(at.tx, at.caller, person_id, at.now, lifetime=at.lifetime)

@@ -15,10 +15,8 @@ from broker.identity.permissions import require_admin, require_sees_rules
 from broker.models import PolicyRevision
 from broker.registry import proposals
 from broker.runtime import rulebook
-from broker.web.api.common import WindowNow
-from broker.web.api.verbs import At, verb
-from broker.web.proposed import ProposalMade
-from broker.web.validation import Shown, Strict
+from broker.web.api.common import Shown, Strict, WindowNow
+from broker.web.api.verbs import At, ProposalMade, verb
 
 router = APIRouter(prefix="/policy", tags=["policy"])
 _LONGEST = 200_000

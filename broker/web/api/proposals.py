@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Literal
 
 from fastapi import APIRouter
@@ -11,14 +12,35 @@ from fastapi import APIRouter
 from broker.base import words
 from broker.base.database import Transaction
 from broker.identity.caller import Caller
+from broker.identity.factors import reset_factor
+from broker.identity.sources import bind_source, trust_source_mfa
 from broker.models import Proposal
 from broker.registry import proposals
-from broker.registry.proposals import PROPOSALS
-from broker.web.api.common import ReasonBody
+from broker.registry.datasets import perform_change
+from broker.registry.people import perform_give_role
+from broker.registry.proposals import PROPOSALS, Performer
+from broker.registry.services import perform_rotation
+from broker.registry.slices import perform_add
+from broker.registry.teams import perform_join
+from broker.runtime.rulebook import apply_policy
+from broker.web.api.common import ReasonBody, Shown
 from broker.web.api.reading import add_list, add_show
 from broker.web.api.verbs import At, verb
-from broker.web.approved_acts import PERFORMERS
-from broker.web.validation import Shown
+
+PERFORMERS: Mapping[str, Performer] = MappingProxyType(
+    {
+        "bind_source": bind_source,
+        "trust_source_mfa": trust_source_mfa,
+        "give_role": perform_give_role,
+        "reset_factor": reset_factor,
+        "apply_policy": apply_policy,
+        "change_dataset": perform_change,
+        "add_slice": perform_add,
+        "rotate_secret": perform_rotation,
+        "add_member": perform_join,
+    }
+)
+
 
 router = APIRouter(prefix="/proposals", tags=["proposals"])
 State = Literal["pending", "approved", "refused", "lapsed"]

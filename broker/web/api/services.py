@@ -10,11 +10,9 @@ from pydantic import Field
 from broker.models import Proposal, Service
 from broker.registry import services
 from broker.registry.services import SERVICES
-from broker.web.api.common import Ended, Id, Name, ReasonBody, VendorId
+from broker.web.api.common import Ended, Id, Name, ReasonBody, Shown, Strict, VendorId
 from broker.web.api.reading import add_list
-from broker.web.api.verbs import At, verb
-from broker.web.proposed import Proposed
-from broker.web.validation import Shown, Strict
+from broker.web.api.verbs import At, Proposed, verb
 
 router = APIRouter(prefix="/services", tags=["services"])
 

@@ -14,11 +14,9 @@ from broker.identity.sources import SOURCES
 from broker.models import Proposal, SignInSource
 from broker.registry import source_proposals
 from broker.registry.source_proposals import NewSource, SourceFinding
-from broker.web.api.common import CallerNow, FreshCaller, Id, Name, PartsNow, VendorId
+from broker.web.api.common import CallerNow, FreshCaller, Id, Name, PartsNow, Shown, Strict, VendorId
 from broker.web.api.reading import add_list
-from broker.web.api.verbs import At, verb
-from broker.web.proposed import ProposalMade
-from broker.web.validation import Shown, Strict
+from broker.web.api.verbs import At, ProposalMade, verb
 
 router = APIRouter(prefix="/sources", tags=["sources"])
 _MOST_VALUES = 10

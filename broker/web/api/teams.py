@@ -11,11 +11,9 @@ from pydantic import BaseModel, Field
 from broker.models import Proposal, Team
 from broker.registry import teams
 from broker.registry.teams import TEAMS
-from broker.web.api.common import Id, Name
+from broker.web.api.common import Id, Name, Shown, Strict
 from broker.web.api.reading import add_list, add_show
-from broker.web.api.verbs import At, verb
-from broker.web.proposed import Proposed
-from broker.web.validation import Shown, Strict
+from broker.web.api.verbs import At, Proposed, verb
 
 router = APIRouter(prefix="/teams", tags=["teams"])
 

@@ -1,27 +1,64 @@
-"""For auditors, who only look: events, one event, who had access at a moment, and the revisions of the rules."""
+"""Events, one event, what happened to something lately, who had access at a moment, and the revisions of the rules."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlencode
 
 from broker.auditing import proofs, reading_events
 from broker.auditing.access_at import About, access_at
-from broker.auditing.event_texts import names_in, said
+from broker.auditing.event_texts import names_in, said, texts, told
 from broker.auditing.proofs import LogPosition
-from broker.auditing.reading_events import EventFilters, EventRead
+from broker.auditing.reading_events import EventFilters, EventRead, list_events
 from broker.auditing.sentences import sentences
 from broker.auditing.statistics import per_day
 from broker.base.errors import Invalid, NotFound
-from broker.base.paging import Page
+from broker.base.ids import is_id
+from broker.base.paging import Page, Window
 from broker.identity.permissions import require_reader, require_sees_rules, sees_everything
-from broker.models import LogCheckpoint
+from broker.models import LogCheckpoint, Suspension
 from broker.registry.naming import anything_meant, bare, names_of, names_seen, person_meant, vendor_meant
+from broker.revocation.counts import What
 from broker.runtime import rulebook
-from broker.web.portal.event_details import details_of, part
+from broker.suspensions.reports import open_suspension
 from broker.web.portal.form_submission import trouble_of
 from broker.web.portal.forms import Context, PortalRequest, page
+
+
+@dataclass(frozen=True, slots=True)
+class SentencePart:
+    """One value: a text, perhaps with a page behind it, or a time."""
+
+    text: str
+    href: str = ""
+    at: datetime | None = None
+
+
+def details_of(details: Mapping[str, Any], names: Mapping[str, str]) -> list[tuple[str, list[SentencePart]]]:
+    """Details by name, those that say nothing left out."""
+    return [
+        (name.replace("_", " ").capitalize(), [part(text, names) for text in texts(value)])
+        for name, value in details.items()
+        if value not in (None, "", [], {})
+    ]
+
+
+def part(value: str, names: Mapping[str, str]) -> SentencePart:
+    """One value, as a page shows it."""
+    id_ = bare(value)
+    if is_id(id_):
+        return SentencePart(
+            names.get(id_, value), f"/events/{id_}" if id_.startswith("ev_") else f"/events?about={id_}"
+        )
+    try:
+        at = datetime.fromisoformat(value) if "T" in value else None
+    except ValueError:
+        at = None
+    return SentencePart(value, at=at if at and at.tzinfo else None)
+
 
 _MOMENTS = ("since", "until")
 _FIELDS = ("kind", "actor", "subject", "about", "vendor", *_MOMENTS)
@@ -172,3 +209,22 @@ def _meant(req: PortalRequest, asked: dict[str, str]) -> None:
     for field, meant in (("about", anything_meant), ("person", person_meant), ("vendor", vendor_meant)):
         if field in asked:
             asked[field] = meant(req.tx, req.caller, asked[field], field) or ""
+
+
+_LATEST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The latest events with their sentences, and the open suspension as far as the viewer sees it."""
+
+    id: str
+    events: Sequence[tuple[EventRead, str]]
+    suspension: Suspension | None
+
+
+def history(req: PortalRequest, what: What, id_: str) -> History:
+    """What happened to something lately."""
+    filters = EventFilters(vendor=id_) if what == "vendor" else EventFilters(about=id_)
+    items = list_events(req.tx, req.caller, Window(limit=_LATEST), filters).items
+    return History(id_, told(req.tx, req.caller, items), open_suspension(req.tx, req.caller, what, id_))

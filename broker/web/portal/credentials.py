@@ -1,7 +1,9 @@
 """Getting a credential from a grant, and the page that shows one once.
 
 The POST that gets a credential answers with it directly, never stored. Its form carries an id of its own: sent
-again, by a reload or a second press, it finds the lease it made and shows no secret.
+again, by a reload or a second press, it finds the lease it made and shows no secret. The script of pages shown once
+puts `/already-shown` in their place in the browser's history; going back would otherwise ask to send the form again, or
+show an error of the browser's.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from starlette.responses import Response
 from broker.base import words
 from broker.base.database import Transaction
 from broker.base.errors import Denied, Invalid
+from broker.base.ids import is_id
 from broker.base.private_keys import is_private
 from broker.gate import explain
 from broker.gate.facts import Ask
+from broker.identity.login import safe_path
 from broker.kinds.base import Kind
 from broker.kinds.discovery import kinds, serving
 from broker.kinds.values import Proof
@@ -31,7 +35,8 @@ from broker.leases import holdings, issuing
 from broker.models import Grant, Slice
 from broker.policies import Decision
 from broker.registry.slices import slices_of
-from broker.web.api.holding_shapes import GrantShown, grants_shown, leases_shown
+from broker.web.api.grants import GrantShown, grants_shown
+from broker.web.api.leases import leases_shown
 from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.pages import by_whom, duration, render
 from broker.web.portal.viewer import Viewer
@@ -274,3 +279,10 @@ def _key(req: PortalRequest) -> str:
     if _FORM_ID.fullmatch(form_id) is None:
         raise Invalid("This form is not valid.", advice="Open the page again and send the form from there.")
     return f"form {form_id}"
+
+
+@page("/already-shown", template="already_shown.html")
+def already_shown(req: PortalRequest) -> Context:
+    """What was here was shown once; a credential's lease can be looked at, and revoked, all the same."""
+    lease = req.asked("lease")
+    return {"again": safe_path(req.asked("again") or "/"), "lease": lease if is_id(lease) else ""}

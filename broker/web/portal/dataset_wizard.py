@@ -2,21 +2,75 @@
 
 from __future__ import annotations
 
+import shlex
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import Response
 
+from broker.base import filter_text
 from broker.base.errors import Invalid
+from broker.kinds.discovery import kinds
 from broker.kinds.tables.binding import OPERATORS
 from broker.models import CatalogueTable
 from broker.registry import connections, drafts, people, personal_columns
 from broker.registry.connections import Connection
 from broker.registry.drafts import Described
 from broker.registry.naming import names_of
-from broker.web.portal.draft_steps import STEP, commands, path, typed, visible
 from broker.web.portal.form_submission import go
 from broker.web.portal.forms import Context, PortalRequest, form, page
+
+STEP = "/datasets/new/{draft_id}"
+
+
+def commands(content: Mapping[str, Any]) -> str:
+    """What registers the same from a terminal."""
+    lines = []
+    if "dataset" not in content:
+        optional = (("description", content["description"]), ("owner", content["owner"]))
+        said = [("title", content["title"]), *(("label", label) for label in content["labels"]), *optional]
+        if content["kept_until"]:
+            said.append(("kept-until", f"{content['kept_until']}T23:59:59Z"))
+        lines.append(_command("dataset new", [content["slug"]], said))
+    said = [("connection", content["connection"]), *_place(content), ("description", content["slice_description"])]
+    lines.append(_command("slice add", [content.get("dataset") or content["slug"], content["slice"]], said))
+    return "\n".join(lines)
+
+
+def _place(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if "kind" in content:
+        bound = [("set", f"{key}={value}") for key, value in content["binding"].items() if key != "connection"]
+        return [("kind", content["kind"]), *bound, *(("action", action) for action in content["actions"])]
+    said = [("table", ".".join(content["table"])), *(("column", column) for column in content["columns"])]
+    return said + [("where", filter_text.write_condition(row)) for row in content["rows"]]
+
+
+def _command(words: str, names: list[str], options: list[tuple[str, str]]) -> str:
+    given = [f"--{name} {shlex.quote(visible(value))}" for name, value in options if value]
+    return " ".join(["guestkey", words, *map(shlex.quote, names), *given])
+
+
+def visible(text: str) -> str:
+    """A name from somebody's database with what cannot be seen, or turns the line about, written out."""
+    return "".join(
+        character if not unicodedata.category(character).startswith(("C", "Z")) or character == " "
+        else f"\\u{ord(character):04x}"
+        for character in text
+    )  # fmt: skip
+
+
+def typed(row: list[Any]) -> str:
+    """What a condition compares with, as somebody would type it."""
+    if len(row) < 3 or row[2] is None:
+        return ""
+    return filter_text.write_values(row[2]) if isinstance(row[2], list) else filter_text.write_value(row[2])
+
+
+def path(draft_id: str, step: str) -> str:
+    """The address of a step."""
+    return f"{STEP.format(draft_id=draft_id)}/{step}"
+
 
 _OPERATORS = {
     "=": "is",
@@ -236,3 +290,30 @@ def _slots(sent: Mapping[str, str], rows: list[Any]) -> list[tuple[str, str, str
     """The conditions as fields: those there are, and a few empty ones."""
     kept = _conditions(sent) if sent else [(row[0], row[1], typed(row)) for row in rows]
     return kept + [("", "=", "")] * max(1, _CONDITIONS - len(kept))
+
+
+@page(f"{STEP}/place", template="describe/place.html")
+def place_page(req: PortalRequest, draft_id: str) -> Context | Response:
+    """Where exactly."""
+    content = drafts.draft(req.tx, req.caller, draft_id).content
+    if done := content.get("done"):
+        return go(f"/datasets/{done}/slices")
+    if "kind" not in content:
+        return go(path(draft_id, "table"))
+    kind = kinds[content["kind"]]
+    chosen = content.get("actions", ["read"] if "read" in kind.actions else [])
+    return {
+        "draft": draft_id,
+        "content": content,
+        "fields": kind.binding_fields or (),
+        "filled": req.sent or content.get("binding", {}),
+        "actions": sorted(kind.actions),
+        "chosen": req.ticked("may-") if req.sent else chosen,
+    }
+
+
+@form(f"{STEP}/place", rerender=place_page, needs=None)
+def choose_place(req: PortalRequest, draft_id: str) -> str:
+    """Take it."""
+    drafts.choose_place(req.tx, req.caller, draft_id, req.sent, req.ticked("may-"))
+    return path(draft_id, "describe")

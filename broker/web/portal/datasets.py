@@ -1,12 +1,14 @@
-"""Datasets: those one may see, one of them, changing what it is, and opening it again after a suspension."""
+"""Datasets: those one may see, one of them, changing it, resuming it after a suspension, and its slices."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, time
 
 from broker.base.errors import Invalid
+from broker.gate.simulation import slices_without_rule
+from broker.kinds.discovery import kinds
 from broker.models import DATASET_STATUSES, Dataset, Proposal
-from broker.registry import people
+from broker.registry import people, slices
 from broker.registry.datasets import (
     DATASETS,
     DatasetChange,
@@ -14,15 +16,17 @@ from broker.registry.datasets import (
     dataset,
     may_change,
     require_owner_or_admin,
+    require_sees_binding,
     sees_binding,
 )
 from broker.registry.naming import names_of
 from broker.suspensions import suspending
-from broker.web.api.dataset_shapes import full, summaries
+from broker.web.api.datasets import dataset_full, datasets_shown
+from broker.web.api.verbs import lifetime_of
+from broker.web.portal.auditing import history
+from broker.web.portal.dataset_wizard import condition_said
 from broker.web.portal.forms import Context, PortalRequest, form, page
-from broker.web.portal.history import history
-from broker.web.portal.proposed_acts import waiting_acts
-from broker.web.proposed import lifetime_of
+from broker.web.portal.proposals import waiting_acts
 
 
 @page("/datasets", template="datasets.html")
@@ -30,14 +34,14 @@ def all_datasets(req: PortalRequest) -> Context:
     """Every dataset the person may see; to vendors' people those they could use."""
     wanted = req.asked("status") if req.asked("status") in DATASET_STATUSES else None
     found = DATASETS.page(req.tx, req.caller, req.window(), status=wanted if req.viewer.inside else "active")
-    return {"page": found, "datasets": summaries(req.tx, found.items), "chosen": wanted or ""}
+    return {"page": found, "datasets": datasets_shown(req.tx, found.items), "chosen": wanted or ""}
 
 
 @page("/datasets/{slug}", template="dataset.html")
 def one_dataset(req: PortalRequest, slug: str) -> Context:
     """One dataset: what it is, its slices, and the roles one can ask for."""
     found = dataset(req.tx, req.caller, slug)
-    shown = full(req.parts, req.tx, req.caller, found)
+    shown = dataset_full(req.parts, req.tx, req.caller, found)
     insight = sees_binding(req.caller, found)
     return {
         "dataset": shown,
@@ -105,3 +109,53 @@ def _end_of_day(text: str) -> datetime | None:
         return datetime.combine(datetime.fromisoformat(text).date(), time(23, 59, 59), UTC) if text else None
     except ValueError:
         raise Invalid("Enter a day like 2030-12-31.", field="/kept_until") from None
+
+
+PAGE = "/datasets/{slug}/slices"
+
+
+@page(PAGE, template="describe/slices.html", live=(f"/live{PAGE}", "describe/slice_table.html"))
+def all_slices(req: PortalRequest, slug: str) -> Context:
+    """The slices of a dataset."""
+    found = dataset(req.tx, req.caller, slug)
+    require_sees_binding(req.caller, found)
+    held = slices.slices_of(req.tx, [found.id])[found.id]
+    return {
+        "dataset": found,
+        "slices": held,
+        "names": [(item.name, item.name) for item in held],
+        "conditions": {item.id: [condition_said(row) for row in item.binding.get("rows", [])] for item in held},
+        "with_id": {item.id for item in held if kinds[item.kind].names_slices_by_id},
+        "confirms": slices.may_confirm(req.tx, req.caller, found),
+        "unreached": slices_without_rule(req.tx, req.parts.rulebook, found, held),
+        "waiting": any(item.state == "registering" for item in held),
+        **waiting_acts(req, [found.id]),
+    }
+
+
+@form(f"{PAGE}/{{name}}/retry", rerender=all_slices)
+def retry(req: PortalRequest, slug: str, name: str) -> str:
+    """Have one that failed registered again."""
+    slices.retry_slice(req.tx, req.caller, slug, name, req.now)
+    return PAGE.format(slug=slug)
+
+
+@form(f"{PAGE}/{{name}}/confirm", rerender=all_slices)
+def confirm(req: PortalRequest, slug: str, name: str) -> str:
+    """Take one whose table has changed as it is now; its owner has looked."""
+    slices.confirm_slice(req.tx, req.caller, slug, name, req.now)
+    return PAGE.format(slug=slug)
+
+
+@form(f"{PAGE}/{{name}}/fast", rerender=all_slices)
+def fast(req: PortalRequest, slug: str, name: str) -> str:
+    """Let guests' conditions be planned together with its row filter, or keep them apart again."""
+    slices.set_fast(req.tx, req.caller, slug, name, req.now, fast=req.field("fast") == "yes")
+    return PAGE.format(slug=slug)
+
+
+@form(f"{PAGE}/retire", rerender=all_slices)
+def retire(req: PortalRequest, slug: str) -> str:
+    """Take one away; its leases end."""
+    slices.retire_slice(req.tx, req.caller, slug, req.field("slice"), req.field("reason"), req.now)
+    return PAGE.format(slug=slug)

@@ -11,7 +11,8 @@ from broker.registry.datasets import DATASETS, dataset
 from broker.registry.naming import LONGEST, names_seen, person_meant
 from broker.registry.slices import slices_of
 from broker.requests import bulk_grants
-from broker.web.api.holding_shapes import grants_shown, leases_shown
+from broker.web.api.grants import grants_shown
+from broker.web.api.leases import leases_shown
 from broker.web.portal.form_submission import Trouble, trouble_of
 from broker.web.portal.forms import Context, PortalRequest, form, page
 

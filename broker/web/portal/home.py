@@ -1,4 +1,4 @@
-"""Home: what the person holds, has asked for and may ask for; the page of those who still wait; and confirming."""
+"""Home: what the person holds, asked for and may ask for; the page of those who still wait; confirming; search."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from starlette.responses import Response
 from broker.auditing import reading_events
 from broker.auditing.event_texts import told
 from broker.auditing.reading_events import EventFilters
+from broker.auditing.searching import Hit, search
+from broker.base.ids import is_id
 from broker.base.paging import Window
 from broker.identity import invitations
 from broker.identity.login import safe_path
+from broker.kinds.names import lease_of
 from broker.leases import holdings
 from broker.registry.datasets import DATASETS
-from broker.registry.naming import names_of
+from broker.registry.naming import bare, names_of
 from broker.requests import requests
 from broker.suspensions import reports
-from broker.web.api.dataset_shapes import summaries
-from broker.web.api.holding_shapes import grants_shown, leases_shown
-from broker.web.api.request_shapes import shown
+from broker.web.api.datasets import datasets_shown
+from broker.web.api.grants import grants_shown
+from broker.web.api.leases import leases_shown
+from broker.web.api.requests import requests_shown
 from broker.web.portal.form_submission import FRESH_SECONDS, go
 from broker.web.portal.forms import Context, PortalRequest, form, page, router
 from broker.web.portal.pages import duration, render
@@ -35,7 +39,7 @@ def home(req: PortalRequest) -> Context | Response:
         return _of_auditor(req)
     return {
         **_own(req),
-        "datasets": summaries(req.tx, DATASETS.page(req.tx, req.caller, _FEW, status="active").items),
+        "datasets": datasets_shown(req.tx, DATASETS.page(req.tx, req.caller, _FEW, status="active").items),
         "notices": invitations.recovery_notices(req.tx, req.caller, req.viewer.now),
     }
 
@@ -55,7 +59,7 @@ def _own(req: PortalRequest) -> Context:
     return {
         "leases": leases_shown(req.tx, leases),
         "grants": grants_shown(req.tx, holdings.own_grants(req.tx, req.caller)),
-        "requests": shown(req.tx, req.caller, mine),
+        "requests": requests_shown(req.tx, req.caller, mine),
         "queued": inside and bool(requests.REQUESTS.page(req.tx, req.caller, Window(limit=1), view="queue").items),
         "key_store": answers,
     }
@@ -98,3 +102,17 @@ def _always(_viewer: Viewer, _sent: Mapping[str, str]) -> int:
 def confirm(req: PortalRequest) -> str:
     """Prove it, and go back to where one was."""
     return safe_path(req.field("next") or "/")
+
+
+@page("/search", template="search.html")
+def search_page(req: PortalRequest) -> Context | Response:
+    """What was found; an id leads straight to what it names."""
+    asked = req.asked("q")
+    hits = search(req.tx, req.caller, asked)
+    if len(hits) == 1 and is_id(lease_of(bare(asked.lower()))):
+        return go(_path(hits[0]))
+    return {"asked": asked[:100], "hits": [(hit, _path(hit)) for hit in hits]}
+
+
+def _path(hit: Hit) -> str:
+    return f"/{hit.place}/{hit.id}"

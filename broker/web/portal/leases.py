@@ -17,7 +17,7 @@ from broker.kinds.discovery import kinds
 from broker.leases import holdings, renewing, sweeping
 from broker.models import LIVE_STATES
 from broker.registry.naming import LONGEST, names_of, names_seen, person_meant
-from broker.web.api.holding_shapes import LeaseFull, lease_full, leases_shown
+from broker.web.api.leases import LeaseFull, lease_full, leases_shown
 from broker.web.portal.form_submission import trouble_of
 from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.pages import by_whom

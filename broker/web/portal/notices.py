@@ -1,13 +1,19 @@
-"""Notices in the portal: one's own list, and how one wants them."""
+"""Notices: one's own list, how one wants them, and the channels where admins bind webhooks and chats."""
 
 from __future__ import annotations
 
 from zoneinfo import available_timezones
 
+from starlette.responses import Response
+
 from broker.base.errors import Invalid
 from broker.base.ids import is_id
-from broker.notices import choices
+from broker.notices import channels, choices
+from broker.notices.channels import NewChannel
+from broker.notices.choices import every_topic
+from broker.registry.naming import names_of
 from broker.web.portal.forms import Context, PortalRequest, form, page
+from broker.web.portal.pages import render
 
 _ZONES = sorted(name for name in available_timezones() if "/" in name and not name.startswith(("Etc/", "posix/")))
 _PAGE = 30
@@ -49,3 +55,40 @@ def choose(req: PortalRequest) -> str:
         raise Invalid("Choose an hour.", field="/digest_hour")
     choices.set_preferences(req.tx, req.caller, wanted, req.now, hour=int(hour), zone=zone)
     return "/security/notices?saved=yes"
+
+
+@page("/settings/notices", template="notices/channels.html")
+def notice_channels(req: PortalRequest) -> Context:
+    """The channels, and the log of deliveries."""
+    bound = channels.list_channels(req.tx, req.caller)
+    log = channels.deliveries(req.tx, req.caller, req.window(_PAGE))
+    return {
+        "channels": bound,
+        "log": log,
+        "names": names_of(req.tx, {id_ for item in log.items for id_ in (item.person_id, item.channel_id) if id_}),
+        "topics": every_topic(),
+        "smtp": req.parts.settings.smtp_host,
+    }
+
+
+@form("/settings/notices", rerender=notice_channels)
+def bind_channel(req: PortalRequest) -> str | Response:
+    """Bind a channel; a webhook's secret is shown on the page this answers with, and never again."""
+    topics = [topic.name for topic in every_topic() if req.field(f"topic-{topic.name}")]
+    new = NewChannel(req.field("kind"), req.field("name").strip(), req.field("target").strip(), topics)
+    bound = channels.bind(req.parts, req.caller, new)
+    return render("notices/bound.html", viewer=req.viewer, bound=bound) if bound.secret else "/settings/notices"
+
+
+@form("/settings/notices/{channel_id}/remove", rerender=notice_channels, needs=None)
+def remove_channel(req: PortalRequest, channel_id: str) -> str:
+    """Remove a channel."""
+    channels.remove(req.tx, req.caller, channel_id, req.now)
+    return "/settings/notices"
+
+
+@form("/settings/notices/{channel_id}/test", rerender=notice_channels, needs=None)
+def test_channel(req: PortalRequest, channel_id: str) -> str:
+    """Have a test sent."""
+    channels.test(req.parts, req.tx, req.caller, channel_id, req.now)
+    return "/settings/notices"

@@ -18,10 +18,10 @@ from broker.models import PERSON_STATUSES
 from broker.registry import bulk_invitations, people, proposals, vendors
 from broker.registry.naming import names_of, told_apart
 from broker.suspensions.suspending import resume
+from broker.web.api.verbs import lifetime_of
+from broker.web.portal.auditing import history
 from broker.web.portal.forms import Context, PortalRequest, form, page
-from broker.web.portal.history import history
 from broker.web.portal.pages import render
-from broker.web.proposed import lifetime_of
 
 ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], object]] = {
     "confirm": lambda tx, caller, person_id, _, now: bulk_invitations.confirm_person(tx, caller, person_id, now),

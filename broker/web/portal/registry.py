@@ -9,10 +9,10 @@ from broker.identity.permissions import is_lead, require_looks_after_people
 from broker.models import Proposal, Service
 from broker.registry import people, services, teams, vendors
 from broker.registry.naming import names_of
+from broker.web.api.verbs import lifetime_of
 from broker.web.portal.forms import Context, PortalRequest, form, page
 from broker.web.portal.pages import render
-from broker.web.portal.proposed_acts import waiting_acts
-from broker.web.proposed import lifetime_of
+from broker.web.portal.proposals import waiting_acts
 
 
 @page("/teams", template="registry/teams.html")

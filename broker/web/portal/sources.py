@@ -14,8 +14,8 @@ from broker.identity.permissions import require_admin
 from broker.identity.sources import SOURCES
 from broker.registry import source_proposals, vendors
 from broker.web.api.sources import MfaBody, SourceBody
+from broker.web.api.verbs import lifetime_of
 from broker.web.portal.forms import Context, PortalRequest, form, page
-from broker.web.proposed import lifetime_of
 
 Body = TypeVar("Body", bound=BaseModel)
 

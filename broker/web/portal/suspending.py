@@ -1,4 +1,8 @@
-"""The kill switch, each step a page: what it would end, agreeing to it, watching it happen, the report."""
+"""The kill switch, each step a page: what it would end, agreeing to it, watching it happen, the report.
+
+Beside it what is done for good, or takes somebody's key away, with the name typed: offboarding a vendor and retiring a
+dataset happen at once; resetting a second factor waits for a second admin. And opening the installation again.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,58 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from broker.auditing.statistics import confirmed
-from broker.base.errors import NotFound
+from broker.base.errors import Invalid, NotFound
+from broker.identity.permissions import require_admin
+from broker.registry import datasets, people, vendors
 from broker.registry.naming import names_of
+from broker.revocation import closing
 from broker.revocation.counts import INSTALLATION, What
 from broker.suspensions import reports, suspending
 from broker.suspensions.reports import LeaseOutcome, SuspensionReport
+from broker.web.api.grants import grants_shown
 from broker.web.api.suspensions import CountsShown, dry_run_shown
+from broker.web.api.verbs import lifetime_of
 from broker.web.portal.forms import Context, PortalRequest, form, page
-from broker.web.portal.offboarding import check_typed_name
 from broker.web.portal.pages import render, to_the_second
+
+ADDRESSES = ("/vendors/{key}/offboard", "/datasets/{key}/retire", "/people/{key}/reset-factor")
+_WHAT_ENDS: Mapping[str, What] = {"offboard": "vendor", "retire": "dataset", "reset-factor": "person"}
+
+
+@page(*ADDRESSES, template="admin/offboard.html")
+def look_before(req: PortalRequest, key: str) -> Context:
+    """What would happen, and the form that does it."""
+    require_admin(req.caller)
+    run = suspending.dry_run(req.tx, req.caller, _WHAT_ENDS[_act(req)], key)
+    return {"act": _act(req), "run": run, "path": req.viewer.request.url.path}
+
+
+@form(*ADDRESSES, rerender=look_before)
+def offboard_or_retire(req: PortalRequest, key: str) -> str:
+    """Do it, or for a second factor propose it."""
+    act, reason = _act(req), req.field("reason")
+    check_typed_name(req, suspending.find(req.tx, req.caller, _WHAT_ENDS[act], key).name)
+    if act == "reset-factor":
+        waits = people.propose_factor_reset(req.tx, req.caller, key, req.now, lifetime=lifetime_of(req.parts))
+        return f"/proposals/{waits.id}"
+    end = vendors.offboard_vendor if act == "offboard" else datasets.retire_dataset
+    end(req.tx, req.caller, key, reason, req.now)
+    return req.viewer.request.url.path.rpartition("/")[0]
+
+
+def check_typed_name(req: PortalRequest, name: str) -> None:
+    """Check that whoever ends something for good has typed what it is called.
+
+    Raises:
+        Invalid: it is another name.
+    """
+    if req.field("typed").strip() != name:
+        raise Invalid("The name does not match.", field="/typed", advice=f"Type {name} exactly.")
+
+
+def _act(req: PortalRequest) -> str:
+    return req.viewer.request.url.path.rpartition("/")[2]
+
 
 _WHAT: Mapping[str, What] = {"vendors": "vendor", "people": "person", "datasets": "dataset"}
 _DRY_RUN = ("/{place}/{key}/suspend", "/installation/close")
@@ -124,3 +171,34 @@ def _expected(req: PortalRequest) -> Mapping[str, Any] | None:
     except (ValueError, ValidationError):
         # Only the report's comparison rests on it.
         return None
+
+
+@page("/installation", template="admin/installation.html")
+def installation(req: PortalRequest) -> Context:
+    """How the installation stands."""
+    held = closing.held_grants(req.tx, req.caller)
+    return {
+        "stands": closing.installation_state(req.tx),
+        "grants": grants_shown(req.tx, held),
+        "vendors": vendors.choices(req.tx, ["active"]) if held else [],
+    }
+
+
+@form("/installation/{what}", rerender=installation)
+def change_installation(req: PortalRequest, what: str) -> str:
+    """Open, or confirm grants."""
+    if what not in ("open", "confirm"):
+        raise NotFound("There is no such action here.")
+    if what == "open":
+        closing.reopen(req.tx, req.caller, req.field("reason"), req.now)
+    else:
+        _confirm(req, req.field("which"))
+    return "/installation"
+
+
+def _confirm(req: PortalRequest, which: str) -> None:
+    if not which.startswith("vn_"):
+        closing.confirm_grants(req.tx, req.caller, req.now, grants=[which])
+        return
+    while closing.confirm_grants(req.tx, req.caller, req.now, vendor=which) == closing.BATCH:
+        continue

@@ -13,8 +13,8 @@ from broker.identity.permissions import require_admin
 from broker.models import VENDOR_STATUSES
 from broker.registry import people, vendors
 from broker.suspensions.suspending import resume
+from broker.web.portal.auditing import history
 from broker.web.portal.forms import Context, PortalRequest, form, page
-from broker.web.portal.history import history
 
 ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], object]] = {
     "activate": vendors.activate_vendor,

@@ -1,4 +1,7 @@
-"""Security headers on every answer, and the checks that a request came to us, as itself (Host) and in secret (TLS)."""
+"""Every request passes here: where it is from, whether it came to us and in secret, HEAD, and security headers.
+
+How much and how often somebody may ask is `broker.web.limits`.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,13 @@ import re
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 from starlette.datastructures import MutableHeaders
+from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from broker.base.addresses import Proxies
 
 _ABSOLUTE = re.compile(r"(?i)https?://([^/]*)(/.*)?", re.DOTALL)
 # Probes and scrapers address a replica by its own name, so Host says nothing there.
@@ -121,3 +129,55 @@ class TlsCheck:
             await self._app(scope, receive, send)
         else:
             await self._refuse(scope, receive, send, "tls_needed", 403)
+
+
+class Peers:
+    """ASGI middleware: `scope["client"]` is the client in one spelling, or None; `scope["scheme"]` is how it came."""
+
+    def __init__(self, app: ASGIApp, proxies: Proxies) -> None:
+        self._app = app
+        self._proxies = proxies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http":
+            peer, port = scope.get("client") or (None, 0)
+            seen = self._proxies.seen(peer, scope["scheme"], scope["headers"])
+            scope["client"] = None if seen.address is None else (seen.address, port)
+            scope["scheme"] = seen.scheme
+        await self._app(scope, receive, send)
+
+
+def allowed_methods(app: FastAPI, path: str) -> list[str]:
+    """The methods that something at this path answers, over all routes; HEAD comes with GET."""
+    found: set[str] = set()
+    for route in iter_route_contexts(app.routes):
+        if isinstance(route.original_route, Mount):
+            if path.startswith(f"{route.path}/"):
+                found.add("GET")
+        elif route.methods and route.path_regex.match(path):
+            found |= route.methods
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
+
+
+class HeadRequests:
+    """ASGI middleware: HEAD is answered as GET would be, without the body (RFC 9110, 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        scope["method"] = "GET"
+        try:
+            await self._app(scope, receive, send_without_body)
+        finally:
+            # The log of requests says what was asked.
+            scope["method"] = "HEAD"
