@@ -39,7 +39,7 @@ demo: $(VENV)/.embedded ## Walk the whole story unattended on a throw-away stack
 test: $(VENV)/.dev ## Run the tests, on real servers; prints what they cost beside the demo
 	$(BIN)/python -m tests.cost $(WORKERS)
 
-test-fast: $(VENV)/.dev ## What one runs while writing: pure parts, and one path through each room
+test-fast: $(VENV)/.dev ## What one runs while writing: pure parts, and one path through each package
 	$(BIN)/pytest -q -m fast $(WORKERS)
 
 test-faults: $(VENV)/.dev ## Kill, cut, fill and race everything, at every step; takes an hour
