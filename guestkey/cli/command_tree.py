@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
@@ -76,3 +77,9 @@ for _commands in (
     server,
 ):
     _commands.mount(app, _groups)
+
+
+@cache
+def tree() -> Any:
+    """The commands as they are run; to put them together takes a while, and once is enough for a process."""
+    return typer.main.get_command(app)

@@ -35,7 +35,7 @@ def _run(arguments: list[str]) -> int:
     import typer
 
     from guestkey.cli import helping
-    from guestkey.cli.command_tree import app
+    from guestkey.cli.command_tree import tree
     from guestkey.cli.output import Output
 
     if COMPLETING in os.environ:
@@ -46,7 +46,7 @@ def _run(arguments: list[str]) -> int:
     # Where nothing was read of it yet, whether JSON is wanted is not known otherwise.
     out = Output("guestkey", as_json="--json" in own)
     try:
-        code = app(arguments, prog_name="guestkey", standalone_mode=False)
+        code = tree()(arguments, prog_name="guestkey", standalone_mode=False)
     except typer.TyperException as error:
         if helping.is_only_help(error):
             typer.echo(error.format_message(), err=True)

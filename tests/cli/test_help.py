@@ -15,7 +15,7 @@ import pytest
 import typer.main
 
 from broker.web import client_nouns
-from guestkey.cli.command_tree import app
+from guestkey.cli.command_tree import tree
 from guestkey.cli.commands import topics
 from guestkey.cli.commands.server import operators
 from guestkey.cli.reference import page
@@ -35,7 +35,7 @@ def commands(command: Any, name: str = "guestkey") -> Iterator[tuple[str, Any]]:
 
 
 def test_every_command_and_option_is_explained() -> None:
-    found = [*commands(typer.main.get_command(app)), *commands(typer.main.get_command(operators("main").app))]
+    found = [*commands(tree()), *commands(typer.main.get_command(operators("main").app))]
     silent = [f"{name} {part.name}" for name, command in found for part in [*command.params, command] if not part.help]
     assert len(found) > 50
     assert silent == []

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 from jinja2 import Environment, Undefined
 
 from broker.kinds.base import Kind
 from broker.kinds.discovery import kinds
 from guestkey.cli import formats
 from guestkey.cli.clients import client_of
-from guestkey.cli.command_tree import app
+from guestkey.cli.command_tree import tree
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("*.md", "docs/**/*.md", "broker/**/*.py", "broker/**/*.html", "policies/*.csv", "deploy/**/*.hcl")
@@ -109,7 +108,7 @@ def _printed() -> Iterator[tuple[str, str]]:
 
 def _misread(words: list[str]) -> str:
     """What of a command line the real tree of commands does not know."""
-    command: Any = typer.main.get_command(app)
+    command: Any = tree()
     assert words.pop(0) == "guestkey", words
     while words and getattr(command, "commands", None) and not words[0].startswith("--"):
         # Nouns that a page fills in are those that can be suspended.
@@ -131,7 +130,7 @@ def _texts() -> list[Path]:
 
 def _commands() -> dict[str, set[str]]:
     """Each command; for a group, its own commands."""
-    root = typer.main.get_group(app)
+    root = tree()
     return {name: set(getattr(command, "commands", {})) for name, command in root.commands.items()}
 
 

@@ -8,10 +8,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-import typer.main
 
 from broker.web.catalogue import CATALOGUE
-from guestkey.cli.command_tree import app
+from guestkey.cli.command_tree import tree
 from guestkey.cli.problems import ANSWERS, next_command
 from guestkey.cli.reasons import COMMANDS
 from tests.cli.broken import answering, http, problem
@@ -199,7 +198,7 @@ def test_arguments_are_quoted_in_the_next_command() -> None:
 
 
 def test_next_command_for_every_noun_exists() -> None:
-    root = typer.main.get_group(app)
+    root = tree()
     for noun, group in root.commands.items():
         for verb in getattr(group, "commands", {}):
             said = next_command({"code": "conflict"}, f"{noun} {verb}", {"dataset": "trials"}).split()
@@ -209,7 +208,7 @@ def test_next_command_for_every_noun_exists() -> None:
 
 
 def test_every_next_command_exists() -> None:
-    root = typer.main.get_group(app)
+    root = tree()
     blanks = {"{command}": "guestkey status", "{list}": "guestkey lease list"}
     texts = [text for answer in ANSWERS.values() for text in answer.next] + list(COMMANDS.values())
     for text in texts:

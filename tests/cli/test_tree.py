@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 
-from guestkey.cli.command_tree import app
+from guestkey.cli.command_tree import tree
 from guestkey.cli.commands.server import _COMMANDS as ON_THE_SERVER
 from tests.cli.broken import answering, http
 from tests.cli.terminal import Terminal
@@ -63,9 +62,7 @@ def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield from leaves(found, f"{name} {child}".strip())
 
 
-LEAVES = {
-    name: command for name, command in leaves(typer.main.get_command(app)) if name.split()[0] not in ON_THE_SERVER
-}
+LEAVES = {name: command for name, command in leaves(tree()) if name.split()[0] not in ON_THE_SERVER}
 SIGNED_IN = sorted(set(LEAVES) - _WITHOUT_SIGN_IN)
 
 
