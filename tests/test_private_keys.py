@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ KEYS: dict[str, Any] = {
     "ed25519": ed25519.Ed25519PrivateKey.generate(),
     "ec": ec.generate_private_key(ec.SECP256R1()),
     "rsa": rsa.generate_private_key(65537, 2048),
-    "dsa": dsa.generate_private_key(2048),
+    # Of the shortest length there is: its form is that of every other, and a longer one takes seconds to find.
+    "dsa": dsa.generate_private_key(1024),  # noqa: S505  nothing is signed with it
 }
 PUTTY = "PuTTY-User-Key-File-{version}: ssh-ed25519\nEncryption: none\nPublic-Lines: 1\nAAAA\nPrivate-Lines: 1\nAA\n"
 TEXTS = [
@@ -136,3 +138,14 @@ def test_public_keys_are_not_detected_as_private(tmp_path: Path) -> None:
     public += [json.dumps(ECKey.generate_key("P-256").as_dict(private=False)).encode()]
     public += [base64.encodebytes(item) for item in public if item[:1] == b"0"]
     assert [item for item in public if is_private(item)] == []
+
+
+_BEGINNINGS = ("\n", " ", "M", "BEGIN", "AGE-PLUGIN-", '"kty"', '"d":', "<RSAKeyValue>", "untrusted comment:", "0\x80")
+
+
+@pytest.mark.parametrize("beginning", _BEGINNINGS)
+def test_no_text_takes_long_to_look_at(beginning: str) -> None:
+    """Anybody may send one: it is looked at before it is known who asks."""
+    began = time.thread_time()
+    assert not is_private(beginning * (128 * 1024 // len(beginning)))
+    assert time.thread_time() - began < 1

@@ -10,16 +10,21 @@ import base64
 import binascii
 import re
 
+# No pattern may take longer than a text is long, whoever wrote it: nothing repeats without bound before what it seeks.
 _TEXTS = (
     # PEM of every kind (RFC 7468, OpenSSH, OpenPGP, sigstore), SSH.com's with four dashes, and SSH 1's binary file.
-    re.compile(r"PRIVATE KEY|BEGIN[A-Z0-9 ]*private key"),
+    re.compile(r"PRIVATE KEY|BEGIN[A-Z0-9 ]{0,99}private key"),
     re.compile(r"PuTTY-User-Key-File-\d|^Private-(?:Lines|MAC|Hash):", re.MULTILINE | re.IGNORECASE),
     re.compile(r"openssh-key-v1|b3BlbnNzaC1rZXktdjE"),
-    re.compile(r"\bAGE-(?:SECRET-KEY|PLUGIN-[A-Z0-9-]+)-1", re.IGNORECASE),
-    re.compile(r"untrusted comment:[^\n]*secret key", re.IGNORECASE),
-    re.compile(r"^\s*Private-?Key(?:-format)?\s*[=:]", re.MULTILINE | re.IGNORECASE),
-    re.compile(r"<RSAKeyValue>.*<D>", re.DOTALL),
-    re.compile(r"\"kty\".*\"(?:d|k|p|q|priv)\"\s*:|\"(?:d|k|p|q|priv)\"\s*:.*\"kty\"", re.DOTALL),
+    re.compile(r"\bAGE-(?:SECRET-KEY|PLUGIN-[A-Z0-9-]{1,99}?)-1", re.IGNORECASE),
+    # Both programs that write such comments read no longer ones.
+    re.compile(r"untrusted comment:[^\n]{0,1024}secret key", re.IGNORECASE),
+    re.compile(r"^[^\S\n]*Private-?Key(?:-format)?\s*[=:]", re.MULTILINE | re.IGNORECASE),
+)
+# What is a private key where both are found.
+_PAIRS = (
+    (re.compile(r"<RSAKeyValue>"), re.compile(r"<D>")),
+    (re.compile(r"\"kty\""), re.compile(r"\"(?:d|k|p|q|priv)\"\s*:")),
 )
 _STORES = (b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce")
 # A sequence of DER in base64, also without the lines around it, as somebody copies it from a page.
@@ -36,7 +41,7 @@ def is_private(content: str | bytes) -> bool:
     raw = raw[:_MOST]
     # UTF-16 is ASCII with zero bytes between.
     text = raw.replace(b"\x00", b"").lstrip(b"\xff\xfe\xef\xbb\xbf").decode("latin-1")
-    if any(pattern.search(text) for pattern in _TEXTS):
+    if any(one.search(text) for one in _TEXTS) or any(one.search(text) and two.search(text) for one, two in _PAIRS):
         return True
     return _is_binary(raw) or any(_is_binary(_decoded(part)) for part in _BASE64.findall(text))
 
