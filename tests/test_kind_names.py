@@ -23,7 +23,7 @@ NOT_ASKED = (
     # An engine of OpenBao's is called so.
     "keystore/ssh.py",
     # A module of cryptography's is called so.
-    "operator/tls.py",
+    "operator/serve.py",
 )
 
 

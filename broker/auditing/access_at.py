@@ -12,7 +12,7 @@ from broker.base.database import Transaction
 from broker.base.errors import Invalid
 from broker.base.ids import is_id
 from broker.identity.caller import Caller
-from broker.identity.permissions import require_reader
+from broker.identity.permissions import held_by_vendor, require_reader
 from broker.models import Dataset, Grant, Lease, Person, PolicyRevision, Service, Suspension, Team, TeamMember
 from broker.registry.naming import names_of
 
@@ -103,7 +103,7 @@ def _could(tx: Transaction, at: datetime, about: About) -> list[GrantThen]:
     rows = tx.execute(
         select(Grant, Dataset.slug)
         .join(Dataset, Dataset.id == Grant.dataset_id)
-        .where(holds, *_grants_about(about))
+        .where(holds, *_about(Grant, about))
         .order_by(Grant.id)
         .limit(MOST)
     ).all()
@@ -132,7 +132,7 @@ def _did(tx: Transaction, at: datetime, about: About) -> list[LeaseThen]:
     rows = tx.execute(
         select(Lease, Dataset.slug, over)
         .join(Dataset, Dataset.id == Lease.dataset_id)
-        .where(Lease.activated_at.is_not(None), Lease.created_at <= at, over > at, *_leases_about(about))
+        .where(Lease.activated_at.is_not(None), Lease.created_at <= at, over > at, *_about(Lease, about))
         .order_by(Lease.id)
         .limit(MOST)
     ).all()
@@ -152,31 +152,16 @@ def _did(tx: Transaction, at: datetime, about: About) -> list[LeaseThen]:
     ]
 
 
-def _grants_about(about: About) -> list[ColumnElement[bool]]:
+def _about(record: type[Grant] | type[Lease], about: About) -> list[ColumnElement[bool]]:
     given = []
     if about.dataset is not None:
         given.append(Dataset.id == about.dataset if is_id(about.dataset) else Dataset.slug == about.dataset)
     if about.person is not None:
         teams = select(TeamMember.team_id).where(TeamMember.person_id == about.person)
-        given.append(or_(Grant.person_id == about.person, Grant.team_id.in_(teams)))
+        own = record.person_id == about.person
+        given.append(own | Grant.team_id.in_(teams) if record is Grant else own)
     if about.vendor is not None:
-        of = {record: select(record.id).where(record.vendor_id == about.vendor) for record in (Person, Team, Service)}
-        given.append(
-            or_(Grant.person_id.in_(of[Person]), Grant.team_id.in_(of[Team]), Grant.service_id.in_(of[Service]))
-        )
-    return given
-
-
-def _leases_about(about: About) -> list[ColumnElement[bool]]:
-    given = []
-    if about.dataset is not None:
-        given.append(Dataset.id == about.dataset if is_id(about.dataset) else Dataset.slug == about.dataset)
-    if about.person is not None:
-        given.append(Lease.person_id == about.person)
-    if about.vendor is not None:
-        people = select(Person.id).where(Person.vendor_id == about.vendor)
-        services = select(Service.id).where(Service.vendor_id == about.vendor)
-        given.append(or_(Lease.person_id.in_(people), Lease.service_id.in_(services)))
+        given.append(held_by_vendor(record, about.vendor))
     return given
 
 

@@ -1,20 +1,35 @@
-"""Proofs from the log: that an event is in it, and that it only ever grew. For admins and auditors."""
+"""Proofs from the log: that an event is in it, and that it only ever grew. For admins and auditors.
+
+A bundle is events with everything needed to check them offline: `guestkey audit verify` reads it. JSON lines: the first
+names the checkpoint and the key; each following one holds an event's leaf, its place, the hashes that prove it and,
+where it was not erased, the clear text behind its commitments; the last one counts them, so that a file that was cut
+off is noticed.
+"""
 
 from __future__ import annotations
 
+import base64
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
+from typing import Any
 
 from sqlalchemy import select
 
+from broker.auditing.sentences import EventRead
 from broker.base.database import Transaction
 from broker.base.errors import Invalid, NotFound
 from broker.identity.caller import Caller
 from broker.identity.permissions import require_reader
 from broker.log import merkle
-from broker.models import TILE_LEVELS, LogCheckpoint, LogEntry, LogNode
+from broker.models import TILE_LEVELS, EventPersonal, LogCheckpoint, LogEntry, LogNode
+from broker.runtime.parts import Parts
 
 _TILES_REMEMBERED = 64
+VERSION = 1
+_BATCH = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +79,7 @@ def checkpoint(tx: Transaction, caller: Caller, size: int | None = None) -> LogC
         Forbidden: only admins and auditors see the log.
         NotFound: there is none.
     """
-    _may_see(caller)
+    require_reader(caller)
     query = select(LogCheckpoint).order_by(LogCheckpoint.size.desc()).limit(1)
     if size is not None:
         query = query.where(LogCheckpoint.size == size)
@@ -82,7 +97,7 @@ def place(tx: Transaction, caller: Caller, number: int, tree: Tree, size: int) -
     Raises:
         Forbidden: only admins and auditors see the log.
     """
-    _may_see(caller)
+    require_reader(caller)
     index = tx.execute(select(LogEntry.index).where(LogEntry.event_number == number)).scalar_one_or_none()
     if index is None or index >= size:
         return None
@@ -96,7 +111,7 @@ def grown(tx: Transaction, caller: Caller, first: int, size: int) -> list[bytes]
         Forbidden: only admins and auditors see the log.
         Invalid: the log never had these sizes.
     """
-    _may_see(caller)
+    require_reader(caller)
     newest = tx.execute(select(LogEntry.index).order_by(LogEntry.index.desc()).limit(1)).scalar_one_or_none()
     if newest is None or not 0 < first <= size <= newest + 1:
         raise Invalid(
@@ -105,5 +120,55 @@ def grown(tx: Transaction, caller: Caller, first: int, size: int) -> list[bytes]
     return merkle.consistency(Tree(tx, size).subtree, first, size)
 
 
-def _may_see(caller: Caller) -> None:
-    require_reader(caller)
+def bundle(parts: Parts, caller: Caller, events: Iterable[EventRead]) -> Iterator[str]:
+    """The bundle of these events under the newest checkpoint, line by line.
+
+    Raises:
+        Forbidden: only admins and auditors check the log.
+        NotFound: no checkpoint was signed yet.
+    """
+    with parts.database.transaction() as tx:
+        newest = checkpoint(tx, caller)
+        head = {"version": VERSION, "checkpoint": newest.note, "key": newest.key}
+        size = newest.size
+    yield _line(head)
+    proven = later = 0
+    rest = iter(events)
+    while batch := list(islice(rest, _BATCH)):
+        with parts.database.transaction() as tx:
+            found = _proven_lines(tx, caller, batch, size)
+        proven, later = proven + len(found), later + len(batch) - len(found)
+        yield from found
+    yield _line({"events": proven, "not_in_the_log_yet": later})
+
+
+def _proven_lines(tx: Transaction, caller: Caller, events: Sequence[EventRead], size: int) -> list[str]:
+    tree = Tree(tx, size)
+    personal = _personal_with_salts(tx, events)
+    found = []
+    for event in events:
+        found_at = place(tx, caller, event.number, tree, size)
+        if found_at is not None:
+            said = {
+                "leaf": event.leaf,
+                "index": found_at.index,
+                "hashes": [_base64(hash_) for hash_ in found_at.hashes],
+                "personal": personal.get(event.id, {}),
+            }
+            found.append(_line(said))
+    return found
+
+
+def _personal_with_salts(tx: Transaction, events: Sequence[EventRead]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for row in tx.scalars(select(EventPersonal).where(EventPersonal.event_id.in_([event.id for event in events]))):
+        found.setdefault(row.event_id, {})[row.field] = {"value": row.value, "salt": _base64(row.salt)}
+    return found
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _line(said: dict[str, Any]) -> str:
+    return json.dumps(said, ensure_ascii=False, separators=(",", ":")) + "\n"

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, String, cast, func, literal, or_, select, union, union_all
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from broker.auditing.sentences import sentences
+from broker.auditing.sentences import EventRead, sentences
 from broker.base.database import Transaction
 from broker.base.errors import Forbidden, Invalid, NotFound
 from broker.base.ids import is_id
@@ -50,21 +50,6 @@ class EventFilters:
     vendor: str | None = None
     since: datetime | None = None
     until: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EventRead:
-    """One event as the reader may see it. `personal` holds clear text that has not been erased."""
-
-    number: int
-    id: str
-    at: datetime
-    kind: str
-    actor: str
-    subject: str
-    details: dict[str, Any]
-    personal: dict[str, str]
-    leaf: str | None
 
 
 def with_ids(tx: Transaction, caller: Caller, filters: EventFilters) -> EventFilters:
@@ -110,9 +95,8 @@ def list_events(tx: Transaction, caller: Caller, window: Window, filters: EventF
     query = query.order_by(Event.number.desc()).limit(window.limit + 1)
     rows = list(tx.scalars(query))
     kept = rows[: window.limit]
-    personal = _personal(tx, kept)
-    items = [_read(tx, caller, event, personal.get(event.id, {})) for event in kept]
-    return Page(items=items, next_cursor=str(kept[-1].number) if len(rows) > window.limit else None)
+    next_cursor = str(kept[-1].number) if len(rows) > window.limit else None
+    return Page(items=_read_all(tx, caller, kept), next_cursor=next_cursor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +139,7 @@ def one_event(tx: Transaction, caller: Caller, event_id: str) -> EventRead:
     event = tx.scalars(query).one_or_none() if is_id(event_id) else None
     if event is None:
         raise missing("event")
-    return _read(tx, caller, event, _personal(tx, [event]).get(event.id, {}))
+    return _read_all(tx, caller, [event])[0]
 
 
 def begin_export(tx: Transaction, caller: Caller, filters: EventFilters, form: str, now: datetime) -> EventFilters:
@@ -185,9 +169,7 @@ def in_order(tx: Transaction, caller: Caller, filters: EventFilters, after: int,
     if not sees_everything(caller):
         raise Forbidden("Only admins and auditors can export events.", advice="Ask an auditor of the organisation.")
     query = select(Event).where(*_conditions(filters), Event.number > after).order_by(Event.number).limit(limit)
-    events = tx.scalars(query).all()
-    personal = _personal(tx, events)
-    return [_read(tx, caller, event, personal.get(event.id, {})) for event in events]
+    return _read_all(tx, caller, tx.scalars(query).all())
 
 
 def _conditions(filters: EventFilters) -> list[ColumnElement[bool]]:
@@ -233,6 +215,11 @@ def _of_vendor(vendor: str) -> ColumnElement[list[str]]:
 def _newest(window: Window, conditions: list[ColumnElement[bool]]) -> Select[int]:
     found = select(Event.number).where(*conditions).order_by(Event.number.desc()).limit(window.limit + 1)
     return select(found.subquery().c.number)
+
+
+def _read_all(tx: Transaction, caller: Caller, events: Sequence[Event]) -> list[EventRead]:
+    personal = _personal(tx, events)
+    return [_read(tx, caller, event, personal.get(event.id, {})) for event in events]
 
 
 def _read(tx: Transaction, caller: Caller, event: Event, personal: dict[str, str]) -> EventRead:

@@ -91,10 +91,10 @@ def program(name: str, called: str) -> Path:
     return Path(found)
 
 
-def write_private(file: Path, content: str) -> None:
+def write_private(file: Path, content: str | bytes) -> None:
     """Write a file that nobody else can read, not even for an instant."""
     file.touch(mode=0o600)
-    file.write_text(content)
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def made_once(file: Path, make: Callable[[], Any]) -> Any:

@@ -1,14 +1,17 @@
 """The example that `make up` seeds: an organisation, two vendors, real public data in two datasets, pictures in one.
 
-The data ships inside statsmodels (BSD): the RAND health insurance experiment and Fair's survey of marriages. The
-pictures are drawn by `broker.embedded.pictures`.
-Everything is written through the broker's own records, with events, as an operator on the server would.
+The data ships inside statsmodels (BSD): the RAND health insurance experiment and Fair's survey of marriages. A few
+pictures of shapes to label are drawn here, so that nothing need be shipped or fetched. Everything is written through
+the broker's own records, with events, as an operator on the server would.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+import json
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,8 +28,8 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.ids import new_id
 from broker.base.settings import Settings
-from broker.embedded import pictures
-from broker.embedded.operator import OidcClient, Operator
+from broker.embedded.openbao import OidcClient, Operator
+from broker.embedded.seaweedfs import CONNECTION, SeaweedFS
 from broker.embedded.stack import Stack
 from broker.identity.invitations import enrol_link, has_factor, invite_to_enrol
 from broker.identity.sources import wrap_client_secret
@@ -36,6 +39,21 @@ from broker.runtime.parts import Parts, install, vault_of
 from broker.worker.slice_registration import register_waiting
 
 HOST = "organisation"
+BUCKET = "example"
+PICTURES_SLUG = "shapes"
+PICTURES_TITLE = "Pictures of shapes"
+PICTURES_ABOUT = (
+    "Twelve made-up pictures of shapes, and the labels they were given so far. They are in an object store."
+)
+_SIDE = 48
+_COLOURS = {"red": (200, 40, 40), "green": (40, 150, 60), "blue": (40, 70, 200)}
+_Inside = Callable[[float, float], bool]
+_SHAPES: Mapping[str, _Inside] = {
+    "circle": lambda x, y: x * x + y * y < 0.6,
+    "square": lambda x, y: max(abs(x), abs(y)) < 0.65,
+    "triangle": lambda x, y: -0.7 < y < 0.7 and abs(x) < (0.7 + y) / 2,
+    "ring": lambda x, y: 0.25 < x * x + y * y < 0.6,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +65,11 @@ class ExamplePerson:
     party: str
     role: str | None
     description: str
+
+    @property
+    def email(self) -> str:
+        """Where nobody reads mail."""
+        return f"{self.username}@{self.party}.example"
 
 
 PEOPLE = (
@@ -114,13 +137,11 @@ class Account:
 def seed(stack: Stack, settings: Settings, redirect_uri: str) -> list[Account]:
     """Make the example. Returns the accounts with their generated passwords, which are kept nowhere else."""
     load_tables(stack)
-    pictures.load(stack.store)
+    load_pictures(stack.store)
     operator = Operator(stack.bao)
     client = operator.make_provider([redirect_uri])
     made = {
-        example.username: operator.make_account(
-            example.username, example.name, f"{example.username}@{example.party}.example", example.party
-        )
+        example.username: operator.make_account(example.username, example.name, example.email, example.party)
         for example in PEOPLE
     }
     subjects = {username: account.subject for username, account in made.items()}
@@ -143,13 +164,9 @@ def new_passwords(stack: Stack, settings: Settings) -> list[Account]:
     """New passwords for the example's people, and new links for those without a second factor."""
     operator = Operator(stack.bao)
     with closing(Parts.build(settings, identity="issuer")) as parts:
+        passwords = {example.username: operator.set_password(example.username) for example in PEOPLE}
         return [
-            Account(
-                example.username,
-                operator.set_password(example.username),
-                example.description,
-                _new_link(parts, example),
-            )
+            Account(example.username, passwords[example.username], example.description, _new_link(parts, example))
             for example in PEOPLE
         ]
 
@@ -237,7 +254,7 @@ def _make_person(tx: Transaction, example: ExamplePerson, source: SignInSource, 
         source_id=source.id,
         vendor_id=source.vendor_id,
         name=example.name,
-        email=f"{example.username}@{example.party}.example",
+        email=example.email,
         status="active",
     )
     details = {"vendor": source.vendor_id, "role": example.role}
@@ -253,12 +270,12 @@ def _make_datasets(tx: Transaction, now: datetime) -> None:
         dataset = Dataset(slug=table.slug, title=table.title, description=table.about, labels=labels)
         _make_dataset(tx, dataset, table.offered_to, now, _slices(table))
     shapes = Dataset(
-        slug=pictures.SLUG,
-        title=pictures.TITLE,
-        description=pictures.ABOUT,
+        slug=PICTURES_SLUG,
+        title=PICTURES_TITLE,
+        description=PICTURES_ABOUT,
         labels=["classification:internal"],
     )
-    _make_dataset(tx, shapes, ("acme-labels",), now, pictures.slices())
+    _make_dataset(tx, shapes, ("acme-labels",), now, _picture_slices())
 
 
 def _make_dataset(
@@ -292,3 +309,51 @@ def _add(tx: Transaction, record: Any, kind: str, now: datetime, **more: Any) ->
     tx.add(record)
     tx.flush()
     audit.record(tx, kind, actor=audit.SYSTEM, subject=record.id, now=now, **more)
+
+
+def _picture_slices() -> Iterator[Slice]:
+    """The slices of the dataset, without ids."""
+    place = {"connection": CONNECTION, "bucket": BUCKET}
+    for name, prefix, actions, about in (
+        ("deidentified", "shapes/pictures/", ["read"], "The pictures, and a list of them."),
+        ("labels", "shapes/labels/", ["read", "write"], "What was labelled so far."),
+    ):
+        binding = place | {"prefix": prefix}
+        yield Slice(name=name, description=about, kind="s3", binding=binding, actions=actions)
+
+
+def load_pictures(store: SeaweedFS) -> None:
+    """Put the pictures into the example's bucket, beside something no slice shows."""
+    s3 = store.client()
+    s3.create_bucket(Bucket=BUCKET)
+    listed = []
+    for number, (shape, colour) in enumerate((shape, colour) for shape in _SHAPES for colour in _COLOURS):
+        key = f"shapes/pictures/{number:02}.png"
+        s3.put_object(Bucket=BUCKET, Key=key, Body=picture(shape, colour), ContentType="image/png")
+        listed.append({"file": key.rpartition("/")[2], "ask": "Which shape is it?"})
+    lines = "".join(json.dumps(line) + "\n" for line in listed)
+    _put_text(s3, "shapes/pictures/tasks.jsonl", lines)
+    _put_text(s3, "shapes/labels/00.json", json.dumps({"file": "00.png", "shape": "circle"}))
+    _put_text(s3, "shapes/answers.json", json.dumps({"secret": "what every picture shows"}))
+
+
+def _put_text(s3: Any, key: str, text: str) -> None:
+    s3.put_object(Bucket=BUCKET, Key=key, Body=text.encode(), ContentType="application/json")
+
+
+def picture(shape: str, colour: str) -> bytes:
+    """A PNG of one shape (PNG specification, third edition: signature, IHDR, IDAT, IEND)."""
+    inside, paint = _SHAPES[shape], bytes(_COLOURS[colour])
+    rows = []
+    for row in range(_SIDE):
+        pixels = (
+            paint if inside(2 * column / _SIDE - 1, 2 * row / _SIDE - 1) else b"\xff\xff\xff" for column in range(_SIDE)
+        )
+        rows.append(b"\x00" + b"".join(pixels))
+    header = struct.pack(">IIBBBBB", _SIDE, _SIDE, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"".join(rows))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

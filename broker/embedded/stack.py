@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from broker.embedded.children import free_port
-from broker.embedded.openbao import OpenBao
-from broker.embedded.operator import Operator
+from broker.embedded.children import free_port, made_once
+from broker.embedded.openbao import OpenBao, Operator
 from broker.embedded.postgres import PostgresServers
 from broker.embedded.seaweedfs import CONNECTION, SeaweedFS
 
@@ -40,7 +39,7 @@ class Stack:
         self.state = state
         state.mkdir(parents=True, exist_ok=True)
         state.chmod(0o711)
-        self.ports = _kept_ports(state / "ports.json", ports)
+        self.ports = Ports(**made_once(state / "ports.json", lambda: asdict(ports or Ports.free())))
         self.bao = OpenBao(state / "openbao", self.ports.openbao, self.ports.openbao_cluster)
         self.postgres = PostgresServers(state, records_port=self.ports.records, data_port=self.ports.postgres)
         self.store = SeaweedFS(state / "seaweedfs", self.ports.s3)
@@ -97,11 +96,3 @@ class Stack:
             file = self.bao.secret_id_file(f"guestkey-{identity}")
             variables[f"BAO_{identity.upper()}__SECRET_ID_FILE"] = str(file)
         return {f"GUESTKEY_{key}": str(value) for key, value in variables.items()}
-
-
-def _kept_ports(file: Path, wanted: Ports | None) -> Ports:
-    if wanted is None and file.exists():
-        return Ports(**json.loads(file.read_text()))
-    ports = wanted or Ports.free()
-    file.write_text(json.dumps(asdict(ports)))
-    return ports

@@ -178,13 +178,7 @@ def grants_seen(caller: Caller) -> Seen:
         return true()
     held = or_(Grant.person_id == caller.id, Grant.service_id == caller.id, Grant.team_id.in_(_teams_of(caller)))
     if is_lead(caller, caller.vendor_id):
-        teams = select(Team.id).where(Team.vendor_id == caller.vendor_id)
-        return or_(
-            held,
-            Grant.person_id.in_(_people_of(caller)),
-            Grant.service_id.in_(_services_of(caller)),
-            Grant.team_id.in_(teams),
-        )
+        return or_(held, held_by_vendor(Grant, caller.vendor_id))
     return or_(held, Grant.dataset_id.in_(looked_after(caller))) if caller.vendor_id is None else held
 
 
@@ -194,8 +188,20 @@ def leases_seen(caller: Caller) -> Seen:
         return true()
     held = or_(Lease.person_id == caller.id, Lease.service_id == caller.id)
     if is_lead(caller, caller.vendor_id):
-        return or_(held, Lease.person_id.in_(_people_of(caller)), Lease.service_id.in_(_services_of(caller)))
+        return or_(held, held_by_vendor(Lease, caller.vendor_id))
     return or_(held, Lease.dataset_id.in_(looked_after(caller))) if caller.vendor_id is None else held
+
+
+def held_by_vendor(record: type[Grant] | type[Lease], vendor_id: str | None) -> Seen:
+    """Whether a grant or lease is held by a person, team or service of a vendor."""
+    holders = ((Person, "person_id"), (Team, "team_id"), (Service, "service_id"))
+    return or_(
+        *(
+            getattr(record, column).in_(select(holder.id).where(holder.vendor_id == vendor_id))
+            for holder, column in holders
+            if hasattr(record, column)
+        )
+    )
 
 
 def looked_after(caller: Caller) -> Select[str]:
@@ -223,7 +229,3 @@ def _teams_of(caller: Caller) -> Select[str]:
 
 def _people_of(caller: Caller) -> Select[str]:
     return select(Person.id).where(Person.vendor_id == caller.vendor_id)
-
-
-def _services_of(caller: Caller) -> Select[str]:
-    return select(Service.id).where(Service.vendor_id == caller.vendor_id)

@@ -22,6 +22,7 @@ from broker.registry.naming import held_by, party, person_filter
 from broker.revocation import ending
 
 MOST_LIVE = 200
+_MAY_END = "Only the holder, the dataset's owner or stewards, the vendor's lead and admins can end"
 Text = Annotated[str, Field(max_length=64)]
 
 
@@ -151,11 +152,8 @@ def revoke_grant(tx: Transaction, caller: Caller, grant_id: str, reason: str, no
         Conflict: it has ended already.
     """
     found = grant(tx, caller, grant_id)
-    alone = caller.id in (found.person_id, found.service_id)
-    if not (alone or _may_end(tx, caller, found.dataset_id, _vendor_of_grant(tx, found))):
-        raise Forbidden(
-            "Only the holder, the dataset's owner or stewards, the vendor's lead and admins can end a grant."
-        )
+    if not may_end(tx, caller, found):
+        raise Forbidden(f"{_MAY_END} a grant.")
     return ending.revoke_grant(tx, found.id, caller, words.prose(reason, "/reason"), now)
 
 
@@ -187,40 +185,23 @@ def revoke_lease(tx: Transaction, caller: Caller, lease_id: str, reason: str, no
         Forbidden: it is not the caller's to end.
     """
     found = lease(tx, caller, lease_id)
-    alone = caller.id in (found.person_id, found.service_id)
-    if not (alone or _may_end(tx, caller, found.dataset_id, _vendor_of_lease(tx, found))):
-        raise Forbidden(
-            "Only the holder, the dataset's owner or stewards, the vendor's lead and admins can end a lease."
-        )
-    reason = words.prose(reason, "/reason", needed=False)
-    ending.revoke_lease(tx, found, caller, reason, now)
+    if not may_end(tx, caller, found):
+        raise Forbidden(f"{_MAY_END} a lease.")
+    ending.revoke_lease(tx, found, caller, words.prose(reason, "/reason", needed=False), now)
     tx.refresh(found)
     return found
 
 
 def may_end(tx: Transaction, caller: Caller, found: Grant | Lease) -> bool:
-    """Whether the caller may end this grant or lease, so that a page shows the button."""
-    if caller.id in (found.person_id, found.service_id):
+    """Whether the caller may end this grant or lease; a page shows the button then."""
+    if caller.is_admin or caller.id in (found.person_id, found.service_id) or is_lead(caller, _vendor_of(tx, found)):
         return True
-    vendor_id = _vendor_of_grant(tx, found) if isinstance(found, Grant) else _vendor_of_lease(tx, found)
-    return _may_end(tx, caller, found.dataset_id, vendor_id)
+    return tx.execute(looked_after(caller).where(Dataset.id == found.dataset_id)).first() is not None
 
 
-def _may_end(tx: Transaction, caller: Caller, dataset_id: str, vendor_id: str | None) -> bool:
-    if caller.is_admin or is_lead(caller, vendor_id):
-        return True
-    return tx.execute(looked_after(caller).where(Dataset.id == dataset_id)).first() is not None
-
-
-def _vendor_of_grant(tx: Transaction, found: Grant) -> str | None:
-    if found.team_id:
+def _vendor_of(tx: Transaction, found: Grant | Lease) -> str | None:
+    if isinstance(found, Grant) and found.team_id:
         return tx.get_one(Team, found.team_id).vendor_id
-    if found.service_id:
-        return tx.get_one(Service, found.service_id).vendor_id
-    return tx.get_one(Person, found.person_id).vendor_id
-
-
-def _vendor_of_lease(tx: Transaction, found: Lease) -> str | None:
     if found.service_id:
         return tx.get_one(Service, found.service_id).vendor_id
     return tx.get_one(Person, found.person_id).vendor_id

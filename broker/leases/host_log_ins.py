@@ -9,19 +9,23 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 
 from broker.base.database import Transaction
 from broker.identity.caller import Caller
 from broker.kinds.base import Kind
 from broker.log import audit
-from broker.models import Event, Lease, Slice
+from broker.models import LIVE_STATES, Event, Lease, Slice
 
 # A certificate may outlive its lease by a minute, and clocks of hosts and OpenBao may differ by the rest, before a
 # revoked one leaves the list too early.
 _SLACK = timedelta(seconds=360)
 _USED = "lease.used"
 _USE_NOTED_EVERY = timedelta(minutes=1)
+# A worker that works ends a lease within seconds.
+_GRACE = timedelta(seconds=30)
+# By then whoever was told has ended what was open, and one that cannot be ended must not be told of for ever.
+_TOLD = timedelta(minutes=5)
 
 
 def lets_in(
@@ -70,3 +74,9 @@ def revoked(tx: Transaction, kind: Kind, connection: str, now: datetime) -> Sequ
         .order_by(Lease.handle)
     )
     return list(tx.scalars(query))
+
+
+def some_overdue(tx: Transaction, kind: str, now: datetime) -> bool:
+    """Whether leases of a kind ran out lately, and are not ended half a minute later."""
+    late = Lease.expires_at.between(now - _GRACE - _TOLD, now - _GRACE)
+    return bool(tx.scalar(select(exists().where(Lease.kind == kind, Lease.state.in_(LIVE_STATES), late))))

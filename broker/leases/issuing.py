@@ -27,7 +27,7 @@ from broker.keystore.vault import ChildToken
 from broker.kinds.base import Kind
 from broker.kinds.discovery import kinds
 from broker.kinds.values import Issued, LeaseToIssue
-from broker.leases import caps, idempotency
+from broker.leases import limits
 from broker.log import audit
 from broker.models import Lease
 from broker.policies import Decision, decide
@@ -69,13 +69,13 @@ def issue(parts: Parts, caller: Caller, ask: Ask, *, idempotency_key: str | None
     """
     if ask.kind is not None:
         _kind(ask.kind)
-    key_hash = idempotency.key_hash_of(caller, idempotency_key) if idempotency_key else None
+    key_hash = limits.key_hash_of(caller, idempotency_key) if idempotency_key else None
     rollback_witness.check_once(parts)
     # Steps 1 to 4: facts, decision, its event and the pending lease, in one transaction.
     with parts.database.transaction() as tx:
         gathered = gather(tx, caller, ask)
         # After gathering, which locked the holder's row: a repeat that comes meanwhile waits for the first.
-        if key_hash and (repeated := idempotency.repeated(tx, key_hash, ask, gathered)):
+        if key_hash and (repeated := limits.repeated(tx, key_hash, ask, gathered)):
             return Handed(repeated, None)
         outcome = _decide_and_record(parts, tx, caller, ask, gathered, key_hash)
         # Step 5 begins while the record is being committed: a child token is written nowhere, and opens nothing that
@@ -92,12 +92,7 @@ def issue(parts: Parts, caller: Caller, ask: Ask, *, idempotency_key: str | None
 
 
 def _decide_and_record(
-    parts: Parts,
-    tx: Transaction,
-    caller: Caller,
-    ask: Ask,
-    gathered: Gathered,
-    key_hash: bytes | None,
+    parts: Parts, tx: Transaction, caller: Caller, ask: Ask, gathered: Gathered, key_hash: bytes | None
 ) -> _Plan | Exception:
     decision = decide(gathered.facts, parts.rulebook.at(tx, gathered.revision), gathered.now)
     decision_id = record_decision(tx, caller, ask, gathered, decision)
@@ -112,10 +107,10 @@ def _decide_and_record(
     except Invalid as error:
         return error
     most = parts.settings.max_live_leases
-    if refused := caps.reached(tx, decision.grant, caller, kind, most, gathered.now):
+    if refused := limits.reached(tx, decision.grant, caller, kind, most, gathered.now):
         return refused
     lease = _pending(parts, tx, caller, kind, ask, gathered, decision, decision_id)
-    lease.holder_hash, lease.key_hash = key_hash, idempotency.digest(public_key)
+    lease.holder_hash, lease.key_hash = key_hash, limits.digest(public_key)
     tx.add(lease)
     tx.flush()
     if not kind.at_backend:
@@ -361,10 +356,7 @@ def _to_issue(parts: Parts, lease: Lease, caller: Caller, gathered: Gathered) ->
 
 
 def _kind(name: str) -> Kind:
-    try:
-        return kinds[name]
-    except KeyError:
-        known = ", ".join(sorted(kinds))
-        raise Invalid(
-            f"There is no kind of credential called {name!r}.", field="/kind", advice=f"Use one of: {known}."
-        ) from None
+    if name not in kinds:
+        advice = f"Use one of: {', '.join(sorted(kinds))}."
+        raise Invalid(f"There is no kind of credential called {name!r}.", field="/kind", advice=advice)
+    return kinds[name]

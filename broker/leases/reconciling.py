@@ -1,28 +1,30 @@
 """Finding what nobody recorded, and what is recorded and gone: every backend is asked what it shows with our tag.
 
-Only handles of this installation are looked at; whatever else a backend holds is never touched. A place that does not
-answer is named and alerted (`broker.leases.unreachable`): of what lives there nothing is known meanwhile.
+Only handles of this installation are looked at; whatever else a backend holds is never touched. A place that could not
+be asked is said once when it begins, remembered, and said when it ends: while it is silent nothing is known of what
+lives there, so that is an alarm and never a clean bill.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
 
 from broker.base import metrics
+from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, GuestkeyError
 from broker.keystore.vault import VaultRefused
 from broker.kinds.discovery import kinds
 from broker.kinds.values import BROKER, BackendListing, BoundSlice, Exposed, LeaseToEnd, ListedCredential, NotEnded
-from broker.leases import unreachable
 from broker.log import audit
-from broker.models import LIVE_STATES, Lease, Slice
+from broker.models import LIVE_STATES, Lease, Slice, UnreachablePlace
 from broker.revocation import ending
 from broker.runtime.parts import Parts
 
@@ -81,7 +83,7 @@ def reconcile(parts: Parts) -> Reconciled:
         except Exception as error:  # a fault of ours in one kind must not hide what the others' backends show
             log.exception("reconcile.unforeseen", kind=name, error=type(error).__name__)
             found.shown[name] = BackendListing(unasked={BROKER: _failed(error)})
-            unreachable.note(parts, name, frozenset(), found.shown[name].unasked)
+            note_silent(parts, name, frozenset(), found.shown[name].unasked)
     return found
 
 
@@ -108,7 +110,7 @@ def _reconcile_kind(
     found.strays.extend(_end_orphan(parts, name, handle, handles[handle]) for handle in unaccounted)
     found.vanished.extend(_end_vanished(parts, name, shown, kept, began))
     found.forgotten.extend(_forget(parts, name, kept or frozenset(), began))
-    unreachable.note(parts, name, shown.asked | ({KEY_STORE} if not untold else set()), {**shown.unasked, **untold})
+    note_silent(parts, name, shown.asked | ({KEY_STORE} if not untold else set()), {**shown.unasked, **untold})
 
 
 def _kept(parts: Parts, name: str, slice_ids: frozenset[str]) -> tuple[frozenset[str] | None, Mapping[str, str]]:
@@ -228,3 +230,39 @@ def _end_orphan(parts: Parts, kind: str, handle: str, seen: ListedCredential) ->
     metrics.strays.labels(kind).inc()
     log.error("stray.ended", handle=handle, kind=kind)
     return stray
+
+
+def note_silent(parts: Parts, kind: str, asked: Collection[str], unasked: Mapping[str, str]) -> None:
+    """What the places of a kind answered in one round. One that is silent still is no new event.
+
+    Args:
+        unasked: by place, why it could not be asked.
+    """
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        known = dict(
+            tx.execute(select(UnreachablePlace.place, UnreachablePlace.why).where(UnreachablePlace.kind == kind)).all()
+        )
+        for place, why in unasked.items():
+            log.error("place.silent", kind=kind, place=place, why=why[:200])
+            new = insert(UnreachablePlace).values(kind=kind, place=place, why=why).on_conflict_do_nothing()
+            if tx.execute(new.returning(UnreachablePlace.place)).one_or_none() is not None:
+                _place_event(tx, "place.silent", now, kind, place, why=why)
+        # A place no slice lives at any more is forgotten without a word.
+        for place in sorted(known.keys() - unasked.keys()):
+            over = delete(UnreachablePlace).where(UnreachablePlace.kind == kind, UnreachablePlace.place == place)
+            if tx.execute(over.returning(UnreachablePlace.place)).one_or_none() is not None and place in asked:
+                _place_event(tx, "place.answered", now, kind, place)
+
+
+def count_silent(tx: Transaction) -> dict[str, int]:
+    """How many places of each kind were silent when last asked."""
+    query = select(UnreachablePlace.kind, func.count()).group_by(UnreachablePlace.kind)
+    return dict(tx.execute(query).all())
+
+
+def _place_event(tx: Transaction, event: str, now: datetime, kind: str, place: str, **more: str) -> None:
+    subject = f"{kind}:{place}"[:80]
+    audit.record(
+        tx, event, actor=audit.SYSTEM, subject=subject, now=now, details={"kind": kind, "place": place, **more}
+    )

@@ -1,7 +1,11 @@
-"""Renewing a lease: the gate decides anew, as of now, on the very grant the lease rests on.
+"""Deciding live leases again: to renew one, and so that no right that is gone lives on in a credential.
 
-What no longer qualifies is not renewed and ends when it would have ended, with an event. Nothing is handed over: the
-credential stays the same and lives longer. The record is lengthened before its backend, so that it is never too short.
+The gate decides anew, as of now, on the very grant the lease rests on. What no longer qualifies is not renewed and ends
+when it would have ended, with an event. Nothing is handed over: the credential stays the same and lives longer. The
+record is lengthened before its backend, so that it is never too short.
+
+All are decided again after any change of rules or facts, and at intervals for what changes with time alone; there the
+age of the second factor counts as it was when the lease was issued.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from broker.base.database import Transaction
 from broker.base.database import now as clock
@@ -25,9 +29,11 @@ from broker.leases.issuing import DEFAULT_LIFETIME, RENEWABLE_FOR, record_decisi
 from broker.log import audit
 from broker.models import Lease, Slice
 from broker.policies import Bounds, Decision, decide
+from broker.revocation import ending
 from broker.runtime.parts import Parts
 
 log = structlog.get_logger(__name__)
+BATCH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +84,11 @@ def preview(parts: Parts, caller: Caller, lease_id: str) -> Decision:
     """
     with parts.database.transaction() as tx:
         lease = _own(tx, caller, lease_id)
-        gathered = gather(tx, caller, _ask(tx, lease, None), locking=False)
+        gathered = gather(tx, caller, _ask(tx, lease), locking=False)
         return _evaluate(parts, tx, lease, gathered)
 
 
-def _ask(tx: Transaction, lease: Lease, lifetime: int | None) -> Ask:
+def _ask(tx: Transaction, lease: Lease, lifetime: int | None = None) -> Ask:
     return Ask(lease.dataset_id, lease.action, tx.get_one(Slice, lease.slice_id).name, lease.kind, lifetime)
 
 
@@ -103,13 +109,12 @@ def _decide(parts: Parts, tx: Transaction, caller: Caller, lease_id: str, lifeti
     decision_id = record_decision(tx, caller, ask, gathered, decision)
     if not decision.allowed or decision.bounds is None:
         codes = [reason.code for reason in decision.reasons]
-        _note(tx, "lease.not_renewed", caller, lease, gathered.now, {"reasons": codes, "decision": decision_id})
+        _note(tx, "lease.not_renewed", caller.subject, lease, gathered.now, reasons=codes, decision=decision_id)
         return refusal(decision, decision_id)
     until = _until(lease, decision.bounds, gathered.now, lifetime or min(first, DEFAULT_LIFETIME))
     if until <= lease.expires_at:
-        _note(
-            tx, "lease.not_renewed", caller, lease, gathered.now, {"reasons": ["not_longer"], "decision": decision_id}
-        )
+        why = ["not_longer"]
+        _note(tx, "lease.not_renewed", caller.subject, lease, gathered.now, reasons=why, decision=decision_id)
         return Conflict(
             "The lease cannot be extended any further.",
             advice="Get a new credential when it has ended.",
@@ -130,7 +135,7 @@ def _decide(parts: Parts, tx: Transaction, caller: Caller, lease_id: str, lifeti
     ).one_or_none()
     if changed is None:
         return _over()
-    _note(tx, "lease.renewed", caller, lease, gathered.now, {"until": until.isoformat(), "decision": decision_id})
+    _note(tx, "lease.renewed", caller.subject, lease, gathered.now, until=until.isoformat(), decision=decision_id)
     tx.refresh(lease)
     to_end = sweeping.to_end(parts, lease, tx.get_one(Slice, lease.slice_id).binding, gathered.now)
     return _Renewed(lease, before, int((until - gathered.now).total_seconds()), to_end)
@@ -168,15 +173,69 @@ def _restore_expiry(parts: Parts, outcome: _Renewed, caller: Caller) -> None:
                 .where(Lease.id == outcome.lease.id, Lease.expires_at == outcome.lease.expires_at)
                 .values(expires_at=outcome.before)
             )
-            _note(tx, "lease.not_renewed", caller, outcome.lease, now, {"reasons": ["backend_down"]})
+            _note(tx, "lease.not_renewed", caller.subject, outcome.lease, now, reasons=["backend_down"])
     except BackendDown:
         # The backend ends it at the old time all the same; the record's later end only makes the worker look later.
         log.warning("lease.renewal_not_taken_back", lease=outcome.lease.id)
 
 
-def _note(tx: Transaction, kind: str, caller: Caller, lease: Lease, now: datetime, details: dict[str, object]) -> None:
-    audit.record(tx, kind, actor=caller.subject, subject=lease.id, now=now, details=details)
+def _note(tx: Transaction, kind: str, actor: str, lease: Lease, now: datetime, **details: object) -> None:
+    audit.record(tx, kind, actor=actor, subject=lease.id, now=now, details=details)
 
 
 def _over() -> Conflict:
     return Conflict("This lease is ending or has ended.", advice="Get a new credential.", code="lease_over")
+
+
+def redecide_all(parts: Parts) -> int:
+    """Decide every active lease again, in batches. Returns how many no longer qualify and are ending now."""
+    ended, after = 0, ""
+    while True:
+        with parts.database.transaction() as tx:
+            active = select(Lease.id).where(Lease.state == "active", Lease.id > after)
+            ids = list(tx.scalars(active.order_by(Lease.id).limit(BATCH)))
+        for lease_id in ids:
+            ended += _redecide(parts, lease_id)
+        if len(ids) < BATCH:
+            return ended
+        after = ids[-1]
+
+
+def _redecide(parts: Parts, lease_id: str) -> int:
+    with parts.database.transaction() as tx:
+        lease = tx.scalars(select(Lease).where(Lease.id == lease_id, Lease.state == "active")).one_or_none()
+        if lease is None:
+            return 0
+        decision, now = _decide_again(parts, tx, lease)
+        if not decision.allowed or decision.bounds is None:
+            codes = [reason.code for reason in decision.reasons]
+            _note(tx, "lease.disqualified", audit.SYSTEM, lease, now, reasons=codes, revision=decision.revision)
+            ending.mark(tx, Lease.id == lease.id, cause="disqualified", by=audit.SYSTEM, now=now)
+            return 1
+        since = lease.renewed_at or lease.created_at
+        latest = min(decision.bounds.not_after, since + timedelta(seconds=decision.bounds.max_lifetime))
+        if latest < lease.expires_at:
+            tx.execute(update(Lease).where(Lease.id == lease.id).values(expires_at=latest))
+            expires_at, revision = latest.isoformat(), decision.revision
+            _note(tx, "lease.shortened", audit.SYSTEM, lease, now, expires_at=expires_at, revision=revision)
+        return 0
+
+
+def _decide_again(parts: Parts, tx: Transaction, lease: Lease) -> tuple[Decision, datetime]:
+    caller = Caller(
+        kind="person" if lease.person_id else "service",
+        id=lease.person_id or lease.service_id or "",
+        name="",
+        vendor_id=None,
+        holder_id=lease.id,
+        how="api_token",
+        signed_in_at=lease.created_at,
+        factor_at=lease.factor_at,
+        factor_enrolled=lease.factor_at is not None,
+        address=lease.address or None,
+    )
+    gathered = gather(tx, caller, _ask(tx, lease))
+    facts, age = gathered.facts, gathered.now - (lease.renewed_at or lease.created_at)
+    if facts.caller is not None and lease.factor_at is not None:
+        facts = replace(facts, caller=replace(facts.caller, factor_at=lease.factor_at + age))
+    return _evaluate(parts, tx, lease, replace(gathered, facts=facts)), gathered.now

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, Select, String, cast, func, insert, select
+from sqlalchemy import ARRAY, ColumnElement, String, cast, func, insert, select
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -118,9 +118,9 @@ def record(
     event_id = new_id("ev")
     commitments = [_commit(event_id, field, value) for field, value in (personal or {}).items() if value]
     row = _row(event_id, kind, actor, subject, now, details or {}, commitments)
-    if (record_of := _record_of(subject)) is not None:
+    if (sort := _sort(subject)) is not None:
         # In the same statement: the gate's own events cost no second round trip.
-        named = record_of.scalar_subquery()
+        named = select(_named(sort)).where(_NAMED_BY[sort][0] == subject).scalar_subquery()
         row["about"] = func.array_cat(cast(row["about"], _IDS), func.coalesce(named, cast([], _IDS)))
     entry = insert(Event).inline().values(row)
     if commitments:
@@ -181,14 +181,6 @@ def _row(
     }
 
 
-def _record_of(subject: str) -> Select[Any] | None:
-    """The query for the ids that the record of a subject names, as one array."""
-    if (sort := _sort(subject)) is None:
-        return None
-    id_, _ = _NAMED_BY[sort]
-    return select(_named(sort)).where(id_ == subject)
-
-
 def _named_by_records(tx: Transaction, subjects: Sequence[str]) -> dict[str, list[str]]:
     """What the records of many subjects name, by subject."""
     sorts: dict[str, list[str]] = {}
@@ -231,12 +223,6 @@ def commitment_of(salt: bytes, value: str) -> str:
 
 
 def _commit(event_id: str, field: str, value: str) -> dict[str, Any]:
-    salt = secrets.token_bytes(32)
-    value = value[:2000]
-    return {
-        "commitment": commitment_of(salt, value),
-        "event_id": event_id,
-        "field": field,
-        "salt": salt,
-        "value": value,
-    }
+    salt, value = secrets.token_bytes(32), value[:2000]
+    commitment = commitment_of(salt, value)
+    return {"commitment": commitment, "event_id": event_id, "field": field, "salt": salt, "value": value}

@@ -1,4 +1,7 @@
-"""What people choose about their notices, and their own list of them. What must reach somebody cannot be turned off."""
+"""What people choose about their notices, their own list of them, and what calls for attention on every page.
+
+What must reach somebody cannot be turned off.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select, update
+from sqlalchemy import exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from broker.base.database import Transaction
 from broker.base.errors import Forbidden, Invalid
 from broker.base.paging import Page, Window, page
 from broker.identity.caller import Caller
+from broker.identity.permissions import leases_seen
 from broker.log import audit
-from broker.models import CHOICES, TOPICS, Delivery, NoticeAddress, NoticeChoice
+from broker.models import CHOICES, TOPICS, Dataset, Delivery, Lease, NoticeAddress, NoticeChoice, PolicyInForce
 from broker.notices.digests import KIND as DIGEST
 from broker.notices.digests import next_digest, zone_of
 
@@ -89,6 +93,10 @@ _ALL = {
         mandatory=True,
     ),
 }
+
+
+# What nobody may turn off: it comes at once, to everybody it concerns.
+MANDATORY = frozenset(name for name, topic in _ALL.items() if topic.mandatory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,3 +218,25 @@ def mark_read(tx: Transaction, caller: Caller, now: datetime, *, up_to: str) -> 
 def _check_person(caller: Caller) -> None:
     if caller.kind != "person":
         raise Forbidden("Only people have notices.")
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """`alarm`: a lease they may see could not be ended yet. `closed`: the whole installation is closed.
+
+    `unread`: there are notices they have not marked as read. `owns`: a dataset is theirs.
+    """
+
+    alarm: bool
+    closed: bool
+    unread: bool
+    owns: bool
+
+
+def attention(tx: Transaction, caller: Caller) -> Attention:
+    """What calls for the caller's attention now."""
+    alarm = exists().where(Lease.state == "revoke_failed", leases_seen(caller))
+    closed = exists().where(PolicyInForce.closed_at.is_not(None))
+    unread = exists().where(Delivery.person_id == caller.id, Delivery.read_at.is_(None))
+    owns = exists().where(Dataset.owner_id == caller.id, Dataset.status != "retired")
+    return Attention(*tx.execute(select(alarm, closed, unread, owns)).one())

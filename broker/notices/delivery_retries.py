@@ -24,7 +24,7 @@ from broker.base.errors import BackendDown, GuestkeyError
 from broker.identity import claims
 from broker.log import audit
 from broker.models import URGENT_TOPICS, Delivery
-from broker.notices import channels, digests, expiry, outbox
+from broker.notices import channels, digests, outbox
 from broker.outbound import smtp
 from broker.outbound.smtp import NotSent
 from broker.runtime.parts import Parts
@@ -67,7 +67,7 @@ class NoticeSender:
         # Last: what waits to be sent is worth more than what time brings, and than what may be deleted.
         if monotonic() >= self._keeping_due:
             self._keeping_due = monotonic() + _KEEPING_SECONDS
-            _guarded("lapsing", expiry.queue_expiring, self._parts)
+            _guarded("lapsing", outbox.queue_expiring, self._parts)
             _guarded("tidying", outbox.delete_older, self._parts, KEPT)
         return done
 
@@ -173,39 +173,28 @@ def _mail(parts: Parts, delivery: Delivery, _now: datetime) -> None:
 def _note_fault(parts: Parts, delivery: Delivery, fault: NotSent, now: datetime) -> None:
     log.warning("notice.not_sent", delivery=delivery.id, fault=str(fault), attempts=delivery.attempts + 1)
     metrics.notices.labels(_channel_key(delivery), "fault").inc()
-    overdue = Delivery.created_at <= now - GIVEN_UP_AFTER
-    if fault.for_good:
-        _give_up(parts, Delivery.id == delivery.id, str(fault), now)
-        return
-    if delivery.created_at <= now - GIVEN_UP_AFTER:
-        _give_up(
-            parts, _same_channel(delivery) & overdue if fault.whole else Delivery.id == delivery.id, str(fault), now
-        )
+    overdue = _same_channel(delivery) & (Delivery.created_at <= now - GIVEN_UP_AFTER)
+    if fault.for_good or delivery.created_at <= now - GIVEN_UP_AFTER:
+        all_overdue = fault.whole and not fault.for_good
+        _give_up(parts, overdue if all_overdue else Delivery.id == delivery.id, str(fault), now)
         return
     wait = min(_SLOWEST_WHOLE_RETRY if fault.whole else _SLOWEST_RETRY, _FIRST_RETRY * 2 ** min(delivery.attempts, 10))
     # Jitter, so that what failed together does not come back together.
     again = now + timedelta(seconds=wait * random.uniform(0.75, 1.25))  # noqa: S311
-    _note(
-        parts,
-        delivery,
-        attempts=delivery.attempts + 1,
-        next_attempt_at=again,
-        claimed_until=None,
-        last_fault=str(fault)[:200],
-    )
+    values = {"attempts": delivery.attempts + 1, "last_fault": str(fault)[:200]}
+    _note(parts, delivery, **values, next_attempt_at=again, claimed_until=None)
     if not fault.whole:
         return
-    same = _same_channel(delivery)
     with parts.database.transaction() as tx:
         # The rest of this way would meet the same fault: one try at a time finds out whether it is over.
-        others = same & (Delivery.id != delivery.id) & (Delivery.next_attempt_at < again)
+        others = _same_channel(delivery) & (Delivery.id != delivery.id) & (Delivery.next_attempt_at < again)
         tx.execute(
             update(Delivery)
             .where(_lock_waiting(others))
             .values(next_attempt_at=again, attempts=func.greatest(Delivery.attempts, delivery.attempts + 1))
             .execution_options(synchronize_session=False)
         )
-    _give_up(parts, same & overdue, str(fault), now)
+    _give_up(parts, overdue, str(fault), now)
 
 
 def _channel_key(delivery: Delivery) -> str:

@@ -1,15 +1,16 @@
 """From the outbox to deliveries: who is told, in which words, and how they want it. Sends nothing.
 
-Each notice is one transaction. One that cannot be worded is tried again later and holds up no other.
+Each notice is one transaction. One that cannot be worded is tried again later and holds up no other. What time alone
+brings about is put into the outbox here: grants, requests and proposals in the last quarter of their time, each once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from broker.base.database import Transaction
@@ -18,19 +19,49 @@ from broker.base.ids import new_id
 from broker.identity import claims
 from broker.log import audit
 from broker.models import URGENT_TOPICS, Delivery, Notice, NoticeAddress, NoticeChannel, NoticeChoice
-from broker.notices import throttling
+from broker.notices import digests
+from broker.notices.choices import MANDATORY
 from broker.notices.digests import next_digest
 from broker.notices.rendering import RenderedNotice, render_notice
-from broker.notices.triggers import TRIGGERS, Audience
+from broker.notices.triggers import GRANT_LAPSING, PROPOSAL_LAPSING, REQUEST_LAPSING, TRIGGERS, Audience
 from broker.runtime.parts import Parts
 
 log = structlog.get_logger(__name__)
-# What nobody may turn off: it comes at once, to everybody it concerns.
-MANDATORY = frozenset({"emergency", "own_account"})
 _URGENT = tuple(kind for kind, cause in TRIGGERS.items() if cause.topic in URGENT_TOPICS)
 _MOST_ATTEMPTS = 20
 _SLOWEST_RETRY = 3600
 _MOST_TIDIED = 5000
+_GRANTS_SOON = timedelta(days=3)
+_UNTOLD = "NOT EXISTS (SELECT FROM guestkey.notice n WHERE n.once = :kind || ' ' || due.id)"
+# Whoever asked for less than a day knows when it ends.
+_GRANTS = """
+    SELECT due.id FROM guestkey."grant" due
+      JOIN guestkey.dataset d ON d.id = due.dataset_id AND d.status = 'active'
+      LEFT JOIN guestkey.person p ON p.id = due.person_id
+      LEFT JOIN guestkey.team t ON t.id = due.team_id
+      LEFT JOIN guestkey.service s ON s.id = due.service_id
+      LEFT JOIN guestkey.vendor v ON v.id = coalesce(p.vendor_id, t.vendor_id, s.vendor_id)
+     WHERE due.revoked_at IS NULL AND due.ends_at > :now AND due.ends_at <= :soon
+       AND due.ends_at - due.starts_at >= interval '1 day'
+       AND due.ends_at - :now <= (due.ends_at - due.starts_at) / 4
+       AND (v.id IS NULL OR v.status IN ('onboarding', 'active'))
+"""
+_REQUESTS = """
+    SELECT due.id FROM guestkey.request due
+      JOIN guestkey.dataset d ON d.id = due.dataset_id AND d.status = 'active'
+      JOIN guestkey.person p ON p.id = due.person_id
+      LEFT JOIN guestkey.vendor v ON v.id = p.vendor_id
+     WHERE due.state = 'pending' AND due.lapses_at > :now
+       AND due.lapses_at - :now <= (due.lapses_at - due.created_at) / 4
+       AND (v.id IS NULL OR v.status IN ('onboarding', 'active'))
+"""
+_PROPOSALS = """
+    SELECT due.id FROM guestkey.proposal due
+     WHERE due.state = 'pending' AND due.lapses_at > :now
+       AND due.lapses_at - :now <= (due.lapses_at - due.created_at) / 4
+"""
+KINDS: Mapping[str, str] = {GRANT_LAPSING: _GRANTS, REQUEST_LAPSING: _REQUESTS, PROPOSAL_LAPSING: _PROPOSALS}
+_MOST = 500
 
 
 def deliver_outbox(parts: Parts, *, most: int = 200) -> int:
@@ -101,7 +132,7 @@ def _deliver(tx: Transaction, notice: Notice, now: datetime, *, mails: bool) -> 
     takers = _channels(tx, {cause.topic, beside_topic}) if told.channels else []
     rows += [
         _row(notice, told, beside, now, topic=cause.topic, state="waiting", channel_id=channel)
-        for channel in throttling.channels_below_limit(tx, takers, cause.topic, now)
+        for channel in digests.channels_below_limit(tx, takers, cause.topic, now)
     ]
     if rows:
         tx.execute(insert(Delivery).on_conflict_do_nothing(), rows)
@@ -132,7 +163,7 @@ def _states(tx: Transaction, people: Sequence[str], topic: str, now: datetime, *
     chosen = {row.person_id: row.choice for row in tx.scalars(choices)}
     for address in claims.deliverable_addresses(tx, people):
         choice = "now" if topic in MANDATORY else chosen.get(address.person_id, "now")
-        if choice == "now" and topic not in MANDATORY and throttling.mailbox_full(tx, address.person_id, now):
+        if choice == "now" and topic not in MANDATORY and digests.mailbox_full(tx, address.person_id, now):
             choice = "digest"
         states[address.person_id] = {"now": "waiting", "digest": "digest", "off": "portal"}[choice]
         if choice == "digest":
@@ -165,3 +196,21 @@ def delete_older(parts: Parts, kept: timedelta) -> int:
         past = select(Notice.id).where(Notice.told_at < before).limit(_MOST_TIDIED)
         tx.execute(delete(Notice).where(Notice.id.in_(past)))
         return len(gone)
+
+
+def queue_expiring(parts: Parts) -> int:
+    """Put what is about to lapse into the outbox. Returns how many."""
+    with parts.database.transaction() as tx:
+        return sum(_queue(tx, kind, due) for kind, due in KINDS.items())
+
+
+def _queue(tx: Transaction, kind: str, due: str) -> int:
+    now = clock(tx)
+    given = {"kind": kind, "now": now, "most": _MOST} | ({"soon": now + _GRANTS_SOON} if ":soon" in due else {})
+    found = tx.scalars(text(f"{due} AND {_UNTOLD} LIMIT :most"), given)
+    rows = [
+        {"id": new_id("no"), "kind": kind, "actor": "system", "subject": id_, "once": f"{kind} {id_}"} for id_ in found
+    ]
+    if rows:
+        tx.execute(insert(Notice).on_conflict_do_nothing(), rows)
+    return len(rows)

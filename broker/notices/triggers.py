@@ -1,6 +1,7 @@
 """What is told of what: for each kind its topic, whom it concerns, and the facts its words are made of.
 
-The kinds are those of `broker.log.audit.NOTICED`, and those of `broker.notices.expiry`, which time alone brings about.
+The kinds are those of `broker.log.audit.NOTICED`, and those that time alone brings about (`broker.notices.outbox`).
+Who is told is what the records say at this moment; ids only.
 """
 
 from __future__ import annotations
@@ -9,16 +10,33 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from broker.base.database import Transaction
-from broker.models import Dataset, Grant, Lease, Notice, Offer, Person, Proposal, Request, Service, Slice, Team, Vendor
-from broker.notices import expiry
-from broker.notices.recipients import approvers, holders, leads_of, with_role
+from broker.identity.caller import Caller
+from broker.identity.permissions import stewards_of
+from broker.models import (
+    Dataset,
+    Grant,
+    Lease,
+    Notice,
+    Offer,
+    Person,
+    Proposal,
+    Request,
+    RoleHeld,
+    Service,
+    Slice,
+    Team,
+    TeamMember,
+    Vendor,
+)
 from broker.notices.rendering import format_time, plain
 from broker.registry import proposals
-from broker.registry.approvers import datasets_of_holder
+from broker.registry.approvers import barred, datasets_of_holder, why_not
 
+# What time alone brings about.
+GRANT_LAPSING, REQUEST_LAPSING, PROPOSAL_LAPSING = "grant.lapsing", "request.lapsing", "proposal.lapsing"
 ACTS = {
     "apply_policy": "put new rules in force",
     "bind_source": "add a sign-in source",
@@ -52,12 +70,15 @@ class Audience:
     channels: bool = True
 
 
+_Told = Callable[[Transaction, Notice, datetime], Audience | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Trigger:
     """One kind. `to_actor`: whoever did it is told too."""
 
     topic: str
-    told: Callable[[Transaction, Notice, datetime], Audience | None]
+    told: _Told
     to_actor: bool = False
 
 
@@ -99,7 +120,7 @@ def _given(tx: Transaction, notice: Notice, now: datetime) -> Audience | None:
 
 def _grant(tx: Transaction, notice: Notice, now: datetime) -> Audience | None:
     grant = tx.get_one(Grant, notice.subject)
-    if notice.kind == expiry.GRANT and grant.revoked_at is not None:
+    if notice.kind == GRANT_LAPSING and grant.revoked_at is not None:
         return None
     return _to_holders(tx, grant, now)
 
@@ -119,16 +140,11 @@ def _to_holders(tx: Transaction, grant: Grant, now: datetime) -> Audience:
     return Audience(concerned, facts, path, you=True)
 
 
-def _confirmed(tx: Transaction, notice: Notice, _now: datetime) -> Audience | None:
+def _own_account(tx: Transaction, notice: Notice, _now: datetime) -> Audience | None:
+    """What became of somebody's account: told to them whoever did it, because it may have been a thief."""
     person = tx.get_one(Person, notice.subject)
-    if person.status != "active":
+    if notice.kind == "person.confirmed" and person.status != "active":
         return None
-    return Audience([person.id], _of_person(tx, person), "/security", you=True)
-
-
-def _own_account(tx: Transaction, notice: Notice, _now: datetime) -> Audience:
-    """What became of somebody's second factors: told to them whoever did it, because it may have been a thief."""
-    person = tx.get_one(Person, notice.subject)
     return Audience([person.id], _of_person(tx, person), "/security", you=True)
 
 
@@ -175,20 +191,15 @@ def _changed(tx: Transaction, notice: Notice, _now: datetime) -> Audience | None
     return _to_owners(tx, notice, [dataset.id], f"/datasets/{dataset.slug}", others=[before] if before else [])
 
 
-def _resumed(tx: Transaction, notice: Notice, _now: datetime) -> Audience | None:
-    slug = tx.get_one(Dataset, notice.subject).slug
-    return _to_owners(tx, notice, [notice.subject], f"/datasets/{slug}")
+def _of_dataset(record: type[Dataset] | type[Offer] | type[Slice], page: str) -> _Told:
+    """What owners are told of a dataset, or of something of its, with the page of the dataset to open."""
 
+    def told(tx: Transaction, notice: Notice, _now: datetime) -> Audience | None:
+        about = tx.get_one(record, notice.subject)
+        dataset = about if isinstance(about, Dataset) else tx.get_one(Dataset, about.dataset_id)
+        return _to_owners(tx, notice, [dataset.id], f"/datasets/{dataset.slug}{page}")
 
-def _offered(tx: Transaction, notice: Notice, _now: datetime) -> Audience | None:
-    dataset = tx.get_one(Dataset, tx.get_one(Offer, notice.subject).dataset_id)
-    return _to_owners(tx, notice, [dataset.id], f"/datasets/{dataset.slug}/who")
-
-
-def _slice_added(tx: Transaction, notice: Notice, _now: datetime) -> Audience | None:
-    added = tx.get_one(Slice, notice.subject)
-    slug = tx.get_one(Dataset, added.dataset_id).slug
-    return _to_owners(tx, notice, [added.dataset_id], f"/datasets/{slug}/slices")
+    return told
 
 
 def _secret_rotated(tx: Transaction, notice: Notice, _now: datetime) -> Audience | None:
@@ -245,47 +256,43 @@ def _slice_changed(tx: Transaction, notice: Notice, now: datetime) -> Audience |
     return Audience(people, facts, f"/datasets/{dataset.slug}/slices")
 
 
-TRIGGERS: Mapping[str, Trigger] = {
-    expiry.GRANT: Trigger("own_grants", _grant),
-    expiry.PROPOSAL: Trigger("two_person", _proposed),
-    expiry.REQUEST: Trigger("own_requests", _undecided),
-    "dataset.changed": Trigger("own_datasets", _changed),
-    "dataset.resumed": Trigger("own_datasets", _resumed),
-    "factor.enrolled": Trigger("own_account", _own_account, to_actor=True),
-    "factor.removed": Trigger("own_account", _own_account, to_actor=True),
-    "factor.replaced": Trigger("own_account", _own_account, to_actor=True),
-    "factor.reset": Trigger("own_account", _own_account, to_actor=True),
-    "grant.made": Trigger("own_grants", _given),
-    "grant.revoked": Trigger("own_grants", _grant),
-    "installation.closed": Trigger("emergency", _alarm, to_actor=True),
-    "installation.opened": Trigger("emergency", _alarm, to_actor=True),
-    "lease.revoke_failed": Trigger("failures", _failed, to_actor=True),
-    "lease.stray_ended": Trigger("failures", _found),
-    "lease.vanished": Trigger("failures", _failed, to_actor=True),
-    "offer.made": Trigger("own_datasets", _offered),
-    "person.confirmed": Trigger("own_grants", _confirmed),
-    "person.joined": Trigger("joins", _joined),
-    "person.suspended": Trigger("staff", _staff),
-    "place.silent": Trigger("failures", _found),
-    "proposal.approved": Trigger("two_person", _agreed),
-    "proposal.lapsed": Trigger("two_person", _agreed),
-    "proposal.made": Trigger("two_person", _proposed),
-    "proposal.refused": Trigger("two_person", _agreed),
-    "recovery.begun": Trigger("emergency", _alarm, to_actor=True),
-    "recovery.used": Trigger("emergency", _alarm, to_actor=True),
-    "recovery_code.used": Trigger("own_account", _own_account, to_actor=True),
-    "recovery_codes.replaced": Trigger("own_account", _own_account, to_actor=True),
-    "request.approved": Trigger("own_requests", _decided),
-    "request.lapsed": Trigger("own_requests", _decided),
-    "request.made": Trigger("to_decide", _asked),
-    "request.refused": Trigger("own_requests", _decided),
-    "request.reminded": Trigger("to_decide", _asked),
-    "request.withdrawn": Trigger("own_requests", _decided),
-    "service.secret_rotated": Trigger("own_datasets", _secret_rotated),
-    "slice.added": Trigger("own_datasets", _slice_added),
-    "slice.changed": Trigger("own_datasets", _slice_changed),
-    "team.member_added": Trigger("own_datasets", _member_added),
-}
+_KINDS: Sequence[tuple[Trigger, Sequence[str]]] = (
+    (Trigger("own_grants", _grant), (GRANT_LAPSING, "grant.revoked")),
+    (Trigger("two_person", _proposed), (PROPOSAL_LAPSING, "proposal.made")),
+    (Trigger("own_requests", _undecided), (REQUEST_LAPSING,)),
+    (Trigger("own_datasets", _changed), ("dataset.changed",)),
+    (Trigger("own_datasets", _of_dataset(Dataset, "")), ("dataset.resumed",)),
+    (
+        Trigger("own_account", _own_account, to_actor=True),
+        (
+            "factor.enrolled",
+            "factor.removed",
+            "factor.replaced",
+            "factor.reset",
+            "recovery_code.used",
+            "recovery_codes.replaced",
+        ),
+    ),
+    (Trigger("own_grants", _given), ("grant.made",)),
+    (
+        Trigger("emergency", _alarm, to_actor=True),
+        ("installation.closed", "installation.opened", "recovery.begun", "recovery.used"),
+    ),
+    (Trigger("failures", _failed, to_actor=True), ("lease.revoke_failed", "lease.vanished")),
+    (Trigger("failures", _found), ("lease.stray_ended", "place.silent")),
+    (Trigger("own_datasets", _of_dataset(Offer, "/who")), ("offer.made",)),
+    (Trigger("own_grants", _own_account), ("person.confirmed",)),
+    (Trigger("joins", _joined), ("person.joined",)),
+    (Trigger("staff", _staff), ("person.suspended",)),
+    (Trigger("two_person", _agreed), ("proposal.approved", "proposal.lapsed", "proposal.refused")),
+    (Trigger("own_requests", _decided), ("request.approved", "request.lapsed", "request.refused", "request.withdrawn")),
+    (Trigger("to_decide", _asked), ("request.made", "request.reminded")),
+    (Trigger("own_datasets", _secret_rotated), ("service.secret_rotated",)),
+    (Trigger("own_datasets", _of_dataset(Slice, "/slices")), ("slice.added",)),
+    (Trigger("own_datasets", _slice_changed), ("slice.changed",)),
+    (Trigger("own_datasets", _member_added), ("team.member_added",)),
+)
+TRIGGERS: Mapping[str, Trigger] = {kind: trigger for trigger, kinds in _KINDS for kind in kinds}
 
 
 def _of_request(tx: Transaction, request: Request) -> Mapping[str, object]:
@@ -330,3 +337,51 @@ def _dataset(tx: Transaction, dataset_id: str) -> str:
 def _name(tx: Transaction, person_id: str) -> str:
     person = tx.get(Person, person_id)
     return plain(person.name) if person is not None else "Somebody"
+
+
+def with_role(tx: Transaction, *roles: str, now: datetime, vendor_id: str | None = None) -> list[str]:
+    """The active people who hold one of these roles now; of the organisation unless a vendor is named."""
+    query = (
+        select(Person.id)
+        .join(RoleHeld, RoleHeld.person_id == Person.id)
+        .where(
+            RoleHeld.role.in_(roles),
+            RoleHeld.ended_at.is_(None),
+            or_(RoleHeld.until.is_(None), RoleHeld.until > now),
+            Person.status == "active",
+            Person.vendor_id.is_not_distinct_from(vendor_id),
+        )
+    )
+    return sorted(set(tx.scalars(query)))
+
+
+def approvers(tx: Transaction, request: Request, now: datetime) -> list[str]:
+    """Whoever may decide about a request; if nobody may, the admins, who can change that."""
+    dataset = tx.get_one(Dataset, request.dataset_id)
+    named = {dataset.owner_id, *tx.scalars(stewards_of().where(Grant.dataset_id == dataset.id))} - {None}
+    tending = tx.scalars(select(Person).where(Person.id.in_(named), Person.status == "active")).all()
+    admins = with_role(tx, "admin", now=now)
+    if not tending:
+        own = barred(tx, request)
+        return [admin for admin in admins if admin not in own] or admins
+    may = [person.id for person in tending if why_not(tx, Caller.not_asking(person, now), request) is None]
+    return sorted(may) or admins
+
+
+def holders(tx: Transaction, grant: Grant, now: datetime) -> list[str]:
+    """Who holds a grant; for a service its vendor's leads, and for the organisation's own whoever made it."""
+    if grant.person_id is not None:
+        return [grant.person_id]
+    if grant.team_id is not None:
+        return sorted(tx.scalars(select(TeamMember.person_id).where(TeamMember.team_id == grant.team_id)))
+    service = tx.get_one(Service, grant.service_id)
+    if service.vendor_id is not None:
+        return with_role(tx, "lead", now=now, vendor_id=service.vendor_id)
+    made_by = tx.get(Person, service.created_by)
+    return [made_by.id] if made_by is not None else []
+
+
+def leads_of(tx: Transaction, grant: Grant, now: datetime) -> list[str]:
+    """The leads of the vendor whose person or team holds a grant, beside those who hold it; nobody's for our own."""
+    holder: Team | Person = tx.get_one(Team, grant.team_id) if grant.team_id else tx.get_one(Person, grant.person_id)
+    return with_role(tx, "lead", now=now, vendor_id=holder.vendor_id) if holder.vendor_id is not None else []

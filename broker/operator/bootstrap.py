@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select, update
@@ -65,16 +64,6 @@ def recover_and_print(out: CommandOutput, source_id: str | None) -> None:
         link = recover(parts, source_id)
     said = "The person who opens this link within an hour is an admin for that hour. All admins are notified:"
     out.result([said, link], {"link": link})
-
-
-def first_source(name: str, issuer: str, client_id: str, secret_file: Path | None, claims: list[str]) -> FirstSource:
-    """The organisation's first source, from the options that name it.
-
-    Raises:
-        Invalid: a claim is not NAME=VALUE.
-    """
-    secret = secret_file.read_text().strip() if secret_file else None
-    return FirstSource(name, issuer, client_id, secret, _claims(claims))
 
 
 def bootstrap(parts: Parts, first: FirstSource, *, unchecked: bool = False) -> BootstrapResult:
@@ -157,14 +146,8 @@ def recover(parts: Parts, source_id: str | None = None) -> str:
         until = now + RECOVERED_FOR
         lifetime = int(RECOVERED_FOR.total_seconds())
         token = invitations.invite_admin(tx, source, lifetime, now, label="recovery", role_until=until)
-        audit.record(
-            tx,
-            "recovery.begun",
-            actor=audit.SYSTEM,
-            subject=new_id("re"),
-            now=now,
-            details={"source": source.id, "until": until.isoformat()},
-        )
+        details = {"source": source.id, "until": until.isoformat()}
+        audit.record(tx, "recovery.begun", actor=audit.SYSTEM, subject=new_id("re"), now=now, details=details)
         return invitations.join_link(parts, token)
 
 
@@ -178,7 +161,12 @@ def _own_source(tx: Transaction, source_id: str | None) -> SignInSource:
     return source
 
 
-def _claims(texts: list[str]) -> dict[str, str]:
+def required_claims(texts: list[str]) -> dict[str, str]:
+    """What every sign-in must carry, from the options that say so.
+
+    Raises:
+        Invalid: one is not NAME=VALUE.
+    """
     claims = dict(text.partition("=")[::2] for text in texts)
     if len(claims) != len(texts) or not all(name and value for name, value in claims.items()):
         raise Invalid("A required claim is NAME=VALUE, each name once.", field="/claim")

@@ -37,8 +37,8 @@ def serve(
     Without TLS it listens on this machine only, unless GUESTKEY_TRUSTED_PROXIES names the proxy that terminates it.
     """
     with reporting("serve"):
+        from broker.operator.serve import CertificateFiles
         from broker.operator.serve import serve as run
-        from broker.operator.tls import CertificateFiles
 
         if (tls_cert is None) != (tls_key is None):
             raise Invalid("TLS needs both a certificate and its key.", advice="Give --tls-cert and --tls-key.")
@@ -52,7 +52,7 @@ def worker(
 ) -> None:
     """Run the worker that ends leases, sweeps backends, rechecks access and registers slices."""
     with reporting("worker"):
-        from broker.operator.worker import work
+        from broker.operator.serve import work
 
         work(metrics_host, metrics_port)
 
@@ -82,9 +82,10 @@ def bootstrap(
     The source is tried first, as `guestkey source check` does: a source through which no one can sign in is refused.
     """
     with reporting("bootstrap", as_json=as_json) as out:
-        from broker.operator.bootstrap import bootstrap_and_print, first_source
+        from broker.operator.bootstrap import FirstSource, bootstrap_and_print, required_claims
 
-        first = first_source(name, issuer, client_id, client_secret_file, claim or [])
+        secret = client_secret_file.read_text().strip() if client_secret_file else None
+        first = FirstSource(name, issuer, client_id, secret, required_claims(claim or []))
         bootstrap_and_print(out, first, unchecked=unchecked)
 
 

@@ -1,6 +1,6 @@
 """Requests: asking for a role on a dataset, for a purpose and a time, and taking that back.
 
-Deciding about one is `broker.requests.approving`; one that nobody decides lapses (`broker.worker.housekeeping`).
+Deciding about one is `broker.requests.approving`; one that nobody decides lapses (`broker.worker.worker`).
 """
 
 from __future__ import annotations

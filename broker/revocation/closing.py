@@ -19,9 +19,9 @@ from broker.base.database import now as clock
 from broker.base.errors import Conflict, Invalid
 from broker.base.ids import new_id
 from broker.identity.caller import Caller
-from broker.identity.permissions import require_admin, require_reader
+from broker.identity.permissions import held_by_vendor, require_admin, require_reader
 from broker.log import audit
-from broker.models import LIVE_STATES, ApiToken, Grant, Lease, Person, PolicyInForce, Service, Session, Suspension, Team
+from broker.models import LIVE_STATES, ApiToken, Grant, Lease, PolicyInForce, Session, Suspension
 from broker.revocation import ending
 from broker.revocation.counts import INSTALLATION, Counts, Target, count
 from broker.runtime.parts import Parts
@@ -79,7 +79,8 @@ def close(
     was_open = row.closed_at is None
     if not was_open and (row.held_before is not None or not hold_grants):
         return None
-    counted = count(tx, target(tx)) if was_open else None
+    whole = target(tx)
+    counted = count(tx, whole) if was_open else None
     row.closed_at = row.closed_at or now
     row.closed_why = why
     if hold_grants:
@@ -89,7 +90,9 @@ def close(
         tx, "installation.closed", actor=actor, subject=SUBJECT, now=now, details=details, personal={"reason": why}
     )
     notify(tx, ending.ENDING_CHANNEL)
-    return _record_suspension(tx, why, actor, counted, expected, now) if counted is not None else None
+    if counted is None:
+        return None
+    return begin_suspension(tx, whole, counted, why, counted.all_leases, actor=actor, now=now, expected=expected)
 
 
 def target(tx: Transaction) -> Target:
@@ -97,23 +100,34 @@ def target(tx: Transaction) -> Target:
     return Target(INSTALLATION, SUBJECT, SUBJECT, NAME, "suspended" if _row(tx).closed_at else "active")
 
 
-def _record_suspension(
-    tx: Transaction, why: str, actor: str, counted: Counts, expected: Mapping[str, Any] | None, now: datetime
+def begin_suspension(
+    tx: Transaction,
+    target: Target,
+    found: Counts,
+    reason: str,
+    leases: int,
+    *,
+    actor: str,
+    now: datetime,
+    message: str = "",
+    expected: Mapping[str, Any] | None = None,
 ) -> Suspension:
+    """Record that something is suspended from now on: the report on what becomes of each credential is kept by it."""
     begun = Suspension(
         id=new_id("su"),
-        what=INSTALLATION,
-        target_id=SUBJECT,
-        name=NAME,
-        reason=why,
+        what=target.what,
+        target_id=target.id,
+        name=target.name[:200],
+        reason=reason,
+        message=message,
         expected=dict(expected) if expected else None,
-        found=asdict(counted),
+        found=asdict(found),
         suspended_by=actor.rpartition(":")[2],
         started_at=now,
     )
     tx.add(begun)
     tx.flush()
-    details = {"what": INSTALLATION, "target": SUBJECT, "leases": counted.all_leases}
+    details = {"what": target.what, "target": target.id, "leases": leases}
     audit.record(tx, "suspension.begun", actor=actor, subject=begun.id, now=now, details=details)
     return begun
 
@@ -215,32 +229,23 @@ def confirm_grants(
     held_before = _row(tx).held_before
     if held_before is None:
         return 0
-    named = _of_vendor(vendor) if vendor is not None else Grant.id.in_(grants)
+    named = held_by_vendor(Grant, vendor) if vendor is not None else Grant.id.in_(grants)
     chosen = (
         select(Grant.id)
         .where(is_held(held_before), named, Grant.person_id.is_distinct_from(caller.id))
         .order_by(Grant.id)
         .limit(BATCH)
     )
-    done = tx.execute(
-        update(Grant).where(Grant.id.in_(chosen)).values(confirmed_at=now, confirmed_by=caller.id).returning(Grant.id)
-    ).scalars()
-    count = 0
-    for grant_id in done:
-        audit.record(tx, "grant.confirmed", actor=caller.subject, subject=grant_id, now=now)
-        count += 1
-    return count
+    confirmed = update(Grant).where(Grant.id.in_(chosen)).values(confirmed_at=now, confirmed_by=caller.id)
+    done = tx.scalars(confirmed.returning(Grant.id)).all()
+    audit.record_many(tx, "grant.confirmed", actor=caller.subject, now=now, about=[(id_, {}) for id_ in done])
+    return len(done)
 
 
 def is_held(held_before: datetime) -> ColumnElement[bool]:
     """Whether a grant is one that would count, were it not held."""
     stands_since = func.coalesce(Grant.confirmed_at, Grant.created_at)
     return Grant.revoked_at.is_(None) & (Grant.ends_at > func.clock_timestamp()) & (stands_since < held_before)
-
-
-def _of_vendor(vendor: str) -> ColumnElement[bool]:
-    of = {record: select(record.id).where(record.vendor_id == vendor) for record in (Person, Team, Service)}
-    return Grant.person_id.in_(of[Person]) | Grant.team_id.in_(of[Team]) | Grant.service_id.in_(of[Service])
 
 
 def _sign_out(tx: Transaction, closed_at: datetime, now: datetime) -> int:

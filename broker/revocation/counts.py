@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, Select, func, or_, select, true
+from sqlalchemy import ColumnElement, Select, false, func, or_, select, true
 
 from broker.base.database import Transaction
-from broker.models import ApiToken, Grant, Lease, Person, Request, Service, Session, Team
+from broker.identity.permissions import held_by_vendor
+from broker.models import ApiToken, Grant, Lease, Person, Request, Service, Session
 
 What = Literal["vendor", "person", "dataset", "installation"]
 INSTALLATION: Final = "installation"
@@ -48,97 +49,61 @@ class Counts:
 
 def count(tx: Transaction, target: Target) -> Counts:
     """What suspending the target now ends, or stops from being used."""
-    staff, services = _members(target)
-    of_staff = _in(staff)
 
     def number(query: Select[Any]) -> int:
         return tx.execute(select(func.count()).select_from(query.subquery())).scalar_one()
 
-    signed_in = target.what != "dataset"
-    by_kind = tx.execute(
-        select(Lease.kind, func.count()).where(_leases(target), Lease.state.in_(_LIVE)).group_by(Lease.kind)
-    ).all()
+    staff, services = _members(target)
+    sessions = select(Session.id).where(Session.person_id.in_(staff), Session.ended_at.is_(None))
+    of_either = or_(ApiToken.person_id.in_(staff), ApiToken.service_id.in_(services))
+    tokens = select(ApiToken.id).where(of_either, ApiToken.ended_at.is_(None))
+    grants = select(Grant.id).where(_about(Grant, target), Grant.revoked_at.is_(None), Grant.ends_at > func.now())
+    # Whoever uses a dataset stays signed in.
+    signs_out = target.what != "dataset"
     return Counts(
-        people=number(staff) if signed_in else number(select(Lease.person_id).where(_live(target)).distinct()),
-        services=number(services) if signed_in else 0,
-        sessions=number(select(Session.id).where(of_staff(Session.person_id), Session.ended_at.is_(None)))
-        if signed_in
-        else 0,
-        tokens=number(
-            select(ApiToken.id).where(
-                or_(of_staff(ApiToken.person_id), ApiToken.service_id.in_(services)), ApiToken.ended_at.is_(None)
-            )
-        )
-        if signed_in
-        else 0,
-        grants=number(select(Grant.id).where(_grants(target), Grant.revoked_at.is_(None), Grant.ends_at > func.now())),
-        requests=number(select(Request.id).where(_requests(target), Request.state == "pending")),
-        leases=dict(sorted((kind, count) for kind, count in by_kind)),
+        people=number(staff),
+        services=number(services),
+        sessions=number(sessions) if signs_out else 0,
+        tokens=number(tokens) if signs_out else 0,
+        grants=number(grants),
+        requests=number(select(Request.id).where(_about(Request, target), Request.state == "pending")),
+        leases=dict(sorted(_by_kind(tx, target, func.count()).items())),
     )
 
 
 def latest(tx: Transaction, target: Target) -> dict[str, datetime]:
     """By kind, when the last of the live credentials expires by itself."""
-    live = select(Lease.kind, func.max(Lease.expires_at)).where(_leases(target), Lease.state.in_(_LIVE))
-    return dict(tx.execute(live.group_by(Lease.kind)).all())
+    return _by_kind(tx, target, func.max(Lease.expires_at))
 
 
-def _members(target: Target) -> tuple[Select[str], Select[str]]:
-    """The people and services it is about."""
-    if target.what == INSTALLATION:
-        return (
-            select(Person.id).where(Person.status != "suspended"),
-            select(Service.id).where(Service.status == "active"),
-        )
+def _by_kind(tx: Transaction, target: Target, figure: ColumnElement[Any]) -> dict[str, Any]:
+    """One figure of the live leases of each kind."""
+    query = select(Lease.kind, figure).where(_about(Lease, target), Lease.state.in_(_LIVE))
+    return dict(tx.execute(query.group_by(Lease.kind)).all())
+
+
+def _members(target: Target) -> tuple[Select[Any], Select[Any]]:
+    """The people and services it is about; of a dataset the people who use it."""
+    people, services = select(Person.id), select(Service.id)
+    if target.what == "dataset":
+        live = (_about(Lease, target), Lease.state.in_(_LIVE), Lease.person_id.is_not(None))
+        return select(Lease.person_id).where(*live).distinct(), services.where(false())
     if target.what == "person":
-        return select(Person.id).where(Person.id == target.id), select(Service.id).where(Service.id == "")
-    return (
-        select(Person.id).where(Person.vendor_id == target.id, Person.status != "suspended"),
-        select(Service.id).where(Service.vendor_id == target.id, Service.status == "active"),
-    )
+        return people.where(Person.id == target.id), services.where(false())
+    people, services = people.where(Person.status != "suspended"), services.where(Service.status == "active")
+    if target.what == INSTALLATION:
+        return people, services
+    return people.where(Person.vendor_id == target.id), services.where(Service.vendor_id == target.id)
 
 
-def _in(ids: Select[str]) -> Callable[[Any], ColumnElement[bool]]:
-    return lambda column: cast("ColumnElement[bool]", column.in_(ids))
-
-
-def _live(target: Target) -> ColumnElement[bool]:
-    return _leases(target) & Lease.state.in_(_LIVE) & Lease.person_id.is_not(None)
-
-
-def _leases(target: Target) -> ColumnElement[bool]:
+def _about(record: type[Lease] | type[Grant] | type[Request], target: Target) -> ColumnElement[bool]:
+    """Whether a lease, grant or request is one that the target's suspension ends, or keeps from being used."""
     if target.what == INSTALLATION:
         return true()
     if target.what == "dataset":
-        return Lease.dataset_id == target.id
+        return record.dataset_id == target.id
     if target.what == "person":
-        return Lease.person_id == target.id
-    return Lease.person_id.in_(_of(Person, target)) | Lease.service_id.in_(_of(Service, target))
-
-
-def _grants(target: Target) -> ColumnElement[bool]:
-    if target.what == INSTALLATION:
-        return true()
-    if target.what == "dataset":
-        return Grant.dataset_id == target.id
-    if target.what == "person":
-        return Grant.person_id == target.id
-    return (
-        Grant.person_id.in_(_of(Person, target))
-        | Grant.team_id.in_(_of(Team, target))
-        | Grant.service_id.in_(_of(Service, target))
-    )
-
-
-def _requests(target: Target) -> ColumnElement[bool]:
-    if target.what == INSTALLATION:
-        return true()
-    if target.what == "dataset":
-        return Request.dataset_id == target.id
-    if target.what == "person":
-        return Request.person_id == target.id
-    return Request.person_id.in_(_of(Person, target))
-
-
-def _of(record: type[Person] | type[Team] | type[Service], target: Target) -> Select[str]:
-    return select(record.id).where(record.vendor_id == target.id)
+        return record.person_id == target.id
+    if record is Request:
+        return Request.person_id.in_(select(Person.id).where(Person.vendor_id == target.id))
+    return held_by_vendor(record, target.id)

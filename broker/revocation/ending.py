@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, ScalarSelect, select, update
 from broker.base.database import Transaction, notify
 from broker.base.errors import Conflict, NotFound
 from broker.identity.caller import Caller
+from broker.identity.permissions import held_by_vendor
 from broker.log import audit
 from broker.models import Dataset, Grant, Lease, Offer, Person, Service, Session, Slice, Suspension, TeamMember, Vendor
 from broker.models.oauth import ApiToken
@@ -57,17 +58,10 @@ def _closing() -> ScalarSelect[str]:
 
 def revoke_lease(tx: Transaction, lease: Lease, caller: Caller, reason: str, now: datetime) -> None:
     """Mark one lease for ending; doing it again changes nothing. Whether the caller may is the caller's affair."""
-    if lease.state in ("pending", "active"):
-        marked = mark(tx, Lease.id == lease.id, cause="revoked", by=caller.subject, now=now)
-        if marked:
-            audit.record(
-                tx,
-                "lease.revocation_asked",
-                actor=caller.subject,
-                subject=lease.id,
-                now=now,
-                personal={"reason": reason},
-            )
+    asked = lease.state in ("pending", "active")
+    if asked and mark(tx, Lease.id == lease.id, cause="revoked", by=caller.subject, now=now):
+        actor, personal = caller.subject, {"reason": reason}
+        audit.record(tx, "lease.revocation_asked", actor=actor, subject=lease.id, now=now, personal=personal)
 
 
 def revoke_grant(tx: Transaction, grant_id: str, caller: Caller, reason: str, now: datetime) -> list[str]:
@@ -80,32 +74,14 @@ def revoke_grant(tx: Transaction, grant_id: str, caller: Caller, reason: str, no
     ).one_or_none()
     if changed is None:
         raise Conflict("This grant has already ended.")
-    return _ended(
-        tx,
-        "grant.revoked",
-        grant_id,
-        Lease.grant_id == grant_id,
-        "grant_revoked",
-        caller=caller,
-        reason=reason,
-        now=now,
-    )
+    return _ended(tx, "grant.revoked", grant_id, Lease.grant_id == grant_id, caller, reason, now)
 
 
 def suspend_person(tx: Transaction, person_id: str, caller: Caller, reason: str, now: datetime) -> list[str]:
     """Shut a person out: no new credential, every session out, every lease ending."""
     _set_status(tx, Person, person_id, "suspended", ("pending", "active"))
     _end_sign_ins(tx, [person_id], "person_suspended", now)
-    return _ended(
-        tx,
-        "person.suspended",
-        person_id,
-        Lease.person_id == person_id,
-        "person_suspended",
-        caller=caller,
-        reason=reason,
-        now=now,
-    )
+    return _ended(tx, "person.suspended", person_id, Lease.person_id == person_id, caller, reason, now)
 
 
 def refuse_joiner(tx: Transaction, person: Person, caller: Caller, reason: str, now: datetime) -> Person:
@@ -127,16 +103,7 @@ def suspend_service(tx: Transaction, service_id: str, caller: Caller, reason: st
     """Shut a service out, its tokens and leases with it."""
     _set_status(tx, Service, service_id, "suspended", ("active",))
     end_tokens(tx, ApiToken.service_id == service_id, "service_suspended", now)
-    return _ended(
-        tx,
-        "service.suspended",
-        service_id,
-        Lease.service_id == service_id,
-        "service_suspended",
-        caller=caller,
-        reason=reason,
-        now=now,
-    )
+    return _ended(tx, "service.suspended", service_id, Lease.service_id == service_id, caller, reason, now)
 
 
 def suspend_vendor(
@@ -149,16 +116,8 @@ def suspend_vendor(
     services = list(tx.scalars(select(Service.id).where(Service.vendor_id == vendor_id)))
     _end_sign_ins(tx, people, f"vendor_{status}", now)
     end_tokens(tx, ApiToken.service_id.in_(services), f"vendor_{status}", now)
-    return _ended(
-        tx,
-        f"vendor.{status}",
-        vendor_id,
-        Lease.person_id.in_(people) | Lease.service_id.in_(services),
-        f"vendor_{status}",
-        caller=caller,
-        reason=reason,
-        now=now,
-    )
+    leases = Lease.person_id.in_(people) | Lease.service_id.in_(services)
+    return _ended(tx, f"vendor.{status}", vendor_id, leases, caller, reason, now)
 
 
 def suspend_dataset(
@@ -166,16 +125,7 @@ def suspend_dataset(
 ) -> list[str]:
     """Close a dataset to everybody (`suspended`, or for good: `retired`)."""
     _set_status(tx, Dataset, dataset_id, status, ("active",) if status == "suspended" else ("active", "suspended"))
-    return _ended(
-        tx,
-        f"dataset.{status}",
-        dataset_id,
-        Lease.dataset_id == dataset_id,
-        f"dataset_{status}",
-        caller=caller,
-        reason=reason,
-        now=now,
-    )
+    return _ended(tx, f"dataset.{status}", dataset_id, Lease.dataset_id == dataset_id, caller, reason, now)
 
 
 def retire_slice(tx: Transaction, slice_id: str, caller: Caller, reason: str, now: datetime) -> list[str]:
@@ -185,16 +135,7 @@ def retire_slice(tx: Transaction, slice_id: str, caller: Caller, reason: str, no
     ).one_or_none()
     if changed is None:
         raise NotFound("There is no such slice.")
-    return _ended(
-        tx,
-        "slice.retired",
-        slice_id,
-        Lease.slice_id == slice_id,
-        "slice_retired",
-        caller=caller,
-        reason=reason,
-        now=now,
-    )
+    return _ended(tx, "slice.retired", slice_id, Lease.slice_id == slice_id, caller, reason, now)
 
 
 def withdraw_offer(tx: Transaction, dataset_id: str, vendor_id: str, caller: Caller, now: datetime) -> list[str]:
@@ -207,19 +148,8 @@ def withdraw_offer(tx: Transaction, dataset_id: str, vendor_id: str, caller: Cal
     ).one_or_none()
     if changed is None:
         raise NotFound("This dataset is not offered to that vendor.")
-    people = select(Person.id).where(Person.vendor_id == vendor_id)
-    services = select(Service.id).where(Service.vendor_id == vendor_id)
-    holders = Lease.person_id.in_(people) | Lease.service_id.in_(services)
-    return _ended(
-        tx,
-        "offer.withdrawn",
-        changed.id,
-        (Lease.dataset_id == dataset_id) & holders,
-        "offer_withdrawn",
-        caller=caller,
-        reason="",
-        now=now,
-    )
+    leases = (Lease.dataset_id == dataset_id) & held_by_vendor(Lease, vendor_id)
+    return _ended(tx, "offer.withdrawn", changed.id, leases, caller, "", now)
 
 
 def leave_team(tx: Transaction, team_id: str, person_id: str, caller: Caller, now: datetime) -> list[str]:
@@ -230,17 +160,8 @@ def leave_team(tx: Transaction, team_id: str, person_id: str, caller: Caller, no
     tx.delete(member)
     tx.flush()
     of_team = Lease.grant_id.in_(select(Grant.id).where(Grant.team_id == team_id))
-    return _ended(
-        tx,
-        "team.member_removed",
-        team_id,
-        (Lease.person_id == person_id) & of_team,
-        "team_left",
-        caller=caller,
-        reason="",
-        now=now,
-        details={"person": person_id},
-    )
+    leases, about = (Lease.person_id == person_id) & of_team, {"person": person_id}
+    return _ended(tx, "team.member_removed", team_id, leases, caller, "", now, cause="team_left", **about)
 
 
 def _ended(
@@ -248,23 +169,17 @@ def _ended(
     kind: str,
     subject: str,
     leases: ColumnElement[bool],
-    cause: str,
-    *,
     caller: Caller,
     reason: str,
     now: datetime,
-    details: dict[str, Any] | None = None,
+    *,
+    cause: str = "",
+    **details: str,
 ) -> list[str]:
-    marked = mark(tx, leases, cause=cause, by=caller.subject, now=now)
-    audit.record(
-        tx,
-        kind,
-        actor=caller.subject,
-        subject=subject,
-        now=now,
-        details={**(details or {}), "leases_ending": len(marked)},
-        personal={"reason": reason},
-    )
+    """Mark the leases of a right that has just ended, and record that it has; the cause is the event's name."""
+    marked = mark(tx, leases, cause=cause or kind.replace(".", "_"), by=caller.subject, now=now)
+    told, personal = {**details, "leases_ending": len(marked)}, {"reason": reason}
+    audit.record(tx, kind, actor=caller.subject, subject=subject, now=now, details=told, personal=personal)
     return marked
 
 

@@ -86,7 +86,8 @@ def end_recorded(parts: Parts, why: str, *, seconds: float, told: Told) -> Emerg
     with parts.database.transaction() as tx:
         closing.close(tx, why, actor="operator", now=clock(tx))
     closing.end_sessions_batch(parts)
-    ids = _live_ids(parts)
+    with parts.database.transaction() as tx:
+        ids = tx.scalars(select(Lease.id).where(Lease.state.in_(LIVE_STATES)).order_by(Lease.id)).all()
     until = monotonic() + seconds
     with ThreadPoolExecutor(sweeping.HANDS) as pool:
         while True:
@@ -143,11 +144,6 @@ def _doubt(tag: str, others: frozenset[str]) -> str:
         return ""
     listed = ", ".join(sorted(others))
     return f"No database user carries the tag {tag}, but users of these tags are there: {listed}."
-
-
-def _live_ids(parts: Parts) -> Sequence[str]:
-    with parts.database.transaction() as tx:
-        return tx.scalars(select(Lease.id).where(Lease.state.in_(LIVE_STATES)).order_by(Lease.id)).all()
 
 
 def _outcomes(parts: Parts, ids: Sequence[str]) -> list[BackendOutcome]:

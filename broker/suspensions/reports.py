@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
-from sqlalchemy import ColumnElement, Row, func, select, true
+from sqlalchemy import ColumnElement, func, select, true
 
 from broker.base.database import Transaction
 from broker.identity.caller import Caller
@@ -15,7 +15,7 @@ from broker.identity.nouns import Display, Filter, Menu, Noun
 from broker.identity.permissions import everything_or_nothing, sees_everything
 from broker.kinds.discovery import kinds
 from broker.leases import sweeping
-from broker.models import Event, Lease, Slice, Suspension
+from broker.models import Event, Lease, Suspension
 from broker.revocation.counts import What
 from broker.runtime.parts import Parts
 
@@ -189,21 +189,17 @@ def report(
     wanted = Lease.suspension_id == suspension.id
     if only_open:
         wanted &= Lease.state.not_in(_ENDED)
-    rows = tx.execute(
-        select(Lease, Slice.binding)
-        .join(Slice, Slice.id == Lease.slice_id)
-        .where(wanted)
-        .order_by(Lease.state != "revoke_failed", Lease.exposed_until.is_(None), Lease.state.in_(_ENDED), Lease.id)
-        .limit(MOST_OPEN if only_open else MOST_LEASES)
-    ).all()
-    by_hand = _by_hand(parts, rows, now) if sees_everything(caller) else None
-    outcomes = [_outcome(suspension, lease, by_hand) for lease, _ in rows]
+    problems_first = (Lease.state != "revoke_failed", Lease.exposed_until.is_(None), Lease.state.in_(_ENDED), Lease.id)
+    most = MOST_OPEN if only_open else MOST_LEASES
+    leases = tx.scalars(select(Lease).where(wanted).order_by(*problems_first).limit(most)).all()
+    by_hand = sweeping.by_hand(parts, tx, leases, now) if sees_everything(caller) else None
+    outcomes = [_outcome(suspension, lease, by_hand) for lease in leases]
     return SuspensionReport(
         suspension=suspension,
         outcomes=outcomes,
         by_kind=_by_kind(tx, suspension, now),
         differences=_differences(suspension),
-        events=[] if only_open else _events(tx, suspension, [outcome.lease for outcome in outcomes]),
+        events=[] if only_open else _events(tx, suspension, [lease.id for lease in leases]),
     )
 
 
@@ -245,15 +241,6 @@ def _by_kind(tx: Transaction, suspension: Suspension, now: datetime) -> list[Kin
             )
         )
     return found
-
-
-def _by_hand(parts: Parts, rows: Sequence[Row[Lease, dict[str, Any]]], now: datetime) -> Mapping[str, str]:
-    """What would be typed at a backend, by lease id, for each that its backend does not let go of."""
-    return {
-        lease.id: kinds[lease.kind].by_hand(sweeping.to_end(parts, lease, binding, now))
-        for lease, binding in rows
-        if lease.state == "revoke_failed"
-    }
 
 
 def _outcome(suspension: Suspension, lease: Lease, by_hand: Mapping[str, str] | None) -> LeaseOutcome:

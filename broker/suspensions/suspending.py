@@ -6,7 +6,7 @@ What became of each credential is told by `broker.suspensions.reports`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
@@ -15,12 +15,10 @@ from sqlalchemy import select, update
 from broker.base import words
 from broker.base.database import Transaction
 from broker.base.errors import Forbidden
-from broker.base.ids import new_id
 from broker.identity.caller import Caller
 from broker.identity.permissions import is_lead, require_admin
 from broker.kinds.discovery import kinds
 from broker.kinds.values import Ending
-from broker.log import audit
 from broker.models import Dataset, Lease, Suspension
 from broker.registry import datasets, people, vendors
 from broker.registry.datasets import require_owner_or_admin
@@ -114,29 +112,18 @@ def suspend(
     found = count(tx, target)
     act = cast("Callable[[Transaction, Caller, str, str, datetime], list[str]]", _ACTS[what])
     leases = act(tx, caller, target.key, reason, now)
-    suspension = Suspension(
-        id=new_id("su"),
-        what=what,
-        target_id=target.id,
-        name=target.name[:200],
-        reason=words.prose(reason, "/reason"),
-        message=words.prose(message, "/message", needed=False),
-        expected=dict(expected) if expected else None,
-        found=asdict(found),
-        suspended_by=caller.id,
-        started_at=now,
-    )
-    tx.add(suspension)
-    tx.flush()
-    tx.execute(update(Lease).where(Lease.id.in_(leases)).values(suspension_id=suspension.id))
-    audit.record(
+    suspension = closing.begin_suspension(
         tx,
-        "suspension.begun",
+        target,
+        found,
+        words.prose(reason, "/reason"),
+        len(leases),
         actor=caller.subject,
-        subject=suspension.id,
         now=now,
-        details={"what": what, "target": target.id, "leases": len(leases)},
+        message=words.prose(message, "/message", needed=False),
+        expected=expected,
     )
+    tx.execute(update(Lease).where(Lease.id.in_(leases)).values(suspension_id=suspension.id))
     return suspension, leases
 
 

@@ -23,7 +23,7 @@ from broker.base.database import now as clock
 from broker.base.errors import BackendDown, Invalid, NotFound
 from broker.keystore.vault import VaultRefused
 from broker.kinds.discovery import kinds
-from broker.leases import holdings, unreachable
+from broker.leases import holdings, reconciling
 from broker.models import LIVE_STATES
 from broker.runtime import chores, rulebook
 from broker.runtime.parts import Parts
@@ -187,7 +187,7 @@ class _LeaseStates:
         family = GaugeMetricFamily("guestkey_leases", "Leases that have not ended, by state.", labels=["state"])
         with self._parts.database.transaction() as tx:
             counted = holdings.count_live(tx)
-            silent = unreachable.counted(tx)
+            silent = reconciling.count_silent(tx)
         for state in LIVE_STATES:
             family.add_metric([state], counted.get(state, 0))
         yield family

@@ -28,7 +28,7 @@ from broker.keystore.responses import down
 from broker.keystore.vault import VaultRefused
 from broker.kinds.discovery import the_kind
 from broker.kinds.values import Authority
-from broker.leases.overdue import some_overdue
+from broker.leases.host_log_ins import some_overdue
 from broker.runtime.parts import Parts
 
 router = APIRouter(prefix="/pki", include_in_schema=False)

@@ -1,17 +1,23 @@
-"""Making slices real at their backends and removing retired ones, by the worker with the setup identity.
+"""What the worker does with the setup identity: making slices real, looking at them again, reading tables' names.
 
-Any number of workers may, one at a time at each connection: what is granted there at once collides. Slices are claimed
-with a deadline column, as leases are in `broker.leases.sweeping`.
+Any number of workers may register, one at a time at each connection: what is granted there at once collides. Slices
+are claimed with a deadline column, as leases are in `broker.leases.sweeping`; retired ones are removed.
+
+A slice is what its owner saw, or nothing is issued from it: a table that was renamed, replaced or changed is noticed
+within a minute. The slice is `changed` from then on, its leases end, and its owner is told; by
+`broker.registry.slices.confirm_slice` the owner says that it is right as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, exists, func, or_, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Select, delete, exists, func, insert, or_, select, text, tuple_, update
 from sqlalchemy.orm import aliased
 
 from broker.base.database import Transaction
@@ -19,9 +25,11 @@ from broker.base.database import now as clock
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import Vault, VaultRefused
 from broker.kinds.discovery import kinds
-from broker.kinds.values import BoundSlice
+from broker.kinds.values import BoundSlice, FoundTable
 from broker.log import audit
-from broker.models import LIVE_STATES, Dataset, Lease, Slice
+from broker.models import LIVE_STATES, Catalogue, CatalogueTable, Dataset, Lease, Slice
+from broker.registry import connections
+from broker.revocation import ending
 from broker.runtime import chores
 from broker.runtime.parts import Parts
 
@@ -32,6 +40,9 @@ CLAIM = timedelta(seconds=60)
 _ROUND = 20
 # Kind and connection.
 Place = tuple[str, str]
+# A round begins every so many seconds and takes one question for each connection: within a minute all are asked.
+LOOK_SECONDS = 20.0
+_AT_ONCE = 5
 
 
 def register_waiting(parts: Parts, setup: Vault) -> int:
@@ -91,11 +102,7 @@ def rebuild(parts: Parts, setup: Vault, slice_id: str) -> None:
             log.warning("slice.not_remade", slice=slice_.id, error=type(error).__name__)
             _release(parts, slice_)
             continue
-        with parts.database.transaction() as tx:
-            again = update(Slice).where(Slice.id == slice_.id, Slice.state == "ready")
-            if tx.execute(again.values(seen=seen, rows_estimate=rows).returning(Slice.id)).first() is not None:
-                audit.record(tx, "slice.remade", actor=audit.SYSTEM, subject=slice_.id, now=clock(tx))
-            _release_claim(tx, slice_)
+        _note(parts, slice_, "slice.remade", Slice.state == "ready", seen=seen, rows_estimate=rows)
 
 
 def _seen(setup: Vault, slice_: Slice) -> dict[str, Any] | None:
@@ -141,11 +148,7 @@ def refresh_statements(parts: Parts, setup: Vault, stopping: Callable[[], bool] 
         if not kind.statements:
             continue
         name = f"lend-{kind.name}-{kind.statements}"
-        query = (
-            select(Slice)
-            .join(Dataset)
-            .where(Slice.kind == kind.name, Slice.state == "ready", Dataset.status != "retired")
-        )
+        query = _in_use(Slice.kind == kind.name)
         with parts.database.transaction() as tx:
             slices = [] if chores.is_done(tx, name) else list(tx.scalars(query.order_by(Slice.id)))
         for slice_ in slices:
@@ -163,6 +166,10 @@ def refresh_statements(parts: Parts, setup: Vault, stopping: Callable[[], bool] 
     return done
 
 
+def _in_use(which: ColumnElement[bool]) -> Select[Slice]:
+    return select(Slice).join(Dataset).where(which, Slice.state == "ready", Dataset.status != "retired")
+
+
 def _bound(parts: Parts, slice_: Slice) -> BoundSlice:
     return BoundSlice(slice_.binding, parts.settings.place(slice_.kind, slice_.binding))
 
@@ -173,25 +180,28 @@ def _release(parts: Parts, slice_: Slice) -> None:
 
 
 def _finish(
+    parts: Parts, slice_: Slice, state: str, detail: str, rows: int | None = None, seen: dict[str, Any] | None = None
+) -> None:
+    values = {"state": state, "state_detail": detail, "rows_estimate": rows, "seen": seen}
+    _note(parts, slice_, f"slice.{state}", Slice.state == "registering", {"detail": detail}, **values)
+
+
+def _note(
     parts: Parts,
     slice_: Slice,
-    state: str,
-    detail: str,
-    rows: int | None = None,
-    seen: dict[str, Any] | None = None,
-) -> None:
+    event: str,
+    still: ColumnElement[bool],
+    details: Mapping[str, str] | None = None,
+    **values: object,
+) -> bool:
+    """Record what became of a claimed slice, if it is `still` what it was claimed as, and let others in."""
     with parts.database.transaction() as tx:
-        changed = tx.execute(
-            update(Slice)
-            .where(Slice.id == slice_.id, Slice.state == "registering")
-            .values(state=state, state_detail=detail, rows_estimate=rows, seen=seen)
-            .returning(Slice.id)
-        ).one_or_none()
-        if changed is not None:
-            audit.record(
-                tx, f"slice.{state}", actor=audit.SYSTEM, subject=slice_.id, now=clock(tx), details={"detail": detail}
-            )
+        noted = update(Slice).where(Slice.id == slice_.id, still).values(**values).returning(Slice.id)
+        changed = tx.execute(noted).first() is not None
+        if changed:
+            audit.record(tx, event, actor=audit.SYSTEM, subject=slice_.id, now=clock(tx), details=details)
         _release_claim(tx, slice_)
+    return changed
 
 
 def remove_retired(parts: Parts, setup: Vault) -> int:
@@ -213,14 +223,96 @@ def _remove(parts: Parts, setup: Vault, slice_: Slice) -> bool:
         log.warning("slice.not_removed", slice=slice_.id, error=type(error).__name__)
         _release(parts, slice_)
         return False
+    gone = {"state": "retired", "state_detail": REMOVED}
+    return _note(parts, slice_, "slice.removed", Slice.state_detail != REMOVED, **gone)
+
+
+def recheck_slices(parts: Parts, setup: Vault) -> int:
+    """Compare what lies behind each slice with what did when it was registered. Returns how many have changed.
+
+    A connection that does not answer is passed over: see `broker.leases.reconciling`; it gives no credentials.
+    """
+    of = [name for name, kind in kinds.items() if kind.inspects_sources]
     with parts.database.transaction() as tx:
-        removed = tx.execute(
-            update(Slice)
-            .where(Slice.id == slice_.id, Slice.state_detail != REMOVED)
-            .values(state="retired", state_detail=REMOVED)
-            .returning(Slice.id)
-        ).one_or_none()
-        if removed is not None:
-            audit.record(tx, "slice.removed", actor=audit.SYSTEM, subject=slice_.id, now=clock(tx), details={})
-        _release_claim(tx, slice_)
-    return removed is not None
+        ready = tx.scalars(_in_use(Slice.kind.in_(of))).all()
+    there: dict[tuple[str, str], list[Slice]] = defaultdict(list)
+    for slice_ in ready:
+        there[slice_.kind, str(slice_.binding.get("connection", ""))].append(slice_)
+    return sum(
+        _recheck_connection(parts, setup, kind, connection, some) for (kind, connection), some in sorted(there.items())
+    )
+
+
+def _recheck_connection(parts: Parts, setup: Vault, kind_name: str, connection: str, slices: list[Slice]) -> int:
+    kind = kinds[kind_name]
+    try:
+        shown = kind.inspect_sources(setup, connection, {slice_.id: slice_.binding for slice_ in slices})
+    except (BackendDown, VaultRefused, Invalid) as error:
+        log.warning("slices.not_looked_at", kind=kind_name, connection=connection, error=type(error).__name__)
+        return 0
+    changed = 0
+    for slice_ in slices:
+        now = shown.get(slice_.id)
+        told = kind.difference(slice_.seen, now, slice_.binding)
+        if told:
+            changed += _mark_changed(parts, slice_, told, now)
+        elif kind.outdated(slice_.seen):
+            rebuild(parts, setup, slice_.id)
+    return changed
+
+
+def _mark_changed(parts: Parts, slice_: Slice, told: str, shown: Mapping[str, Any] | None) -> bool:
+    """Close a slice whose table has changed, unless it was registered anew meanwhile. Its leases end."""
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        same = (Slice.id == slice_.id, Slice.state == "ready", Slice.seen.is_not_distinct_from(slice_.seen))
+        closed = update(Slice).where(*same).values(state="changed", state_detail=told).returning(Slice.id)
+        if tx.execute(closed).one_or_none() is None:
+            return False
+        on_it = (Lease.dataset_id == slice_.dataset_id) & (Lease.slice_id == slice_.id)
+        leases = ending.mark(tx, on_it, cause="slice_changed", by=audit.SYSTEM, now=now)
+        details = {"detail": told, "leases_ending": len(leases), "dataset": slice_.dataset_id}
+        audit.record(tx, "slice.changed", actor=audit.SYSTEM, subject=slice_.id, now=now, details=details)
+    log.warning("slice.changed", slice=slice_.id, was=slice_.seen, now=shown)
+    return True
+
+
+def read_catalogues(parts: Parts, setup: Vault) -> int:
+    """Read every catalogue that was asked for. Returns how many were read."""
+    with parts.database.transaction() as tx:
+        waiting = tx.scalars(select(Catalogue.connection).where(Catalogue.state == "waiting").limit(_AT_ONCE)).all()
+    read = 0
+    for name in waiting:
+        try:
+            tables, cut = connections.CATALOGUE_KIND.read_catalogue(setup, name)
+        except (BackendDown, VaultRefused) as error:
+            log.warning("catalogue.failed", connection=name, error=type(error).__name__)
+            _fail_catalogue(parts, name)
+        else:
+            _keep_catalogue(parts, name, tables, cut=cut)
+            read += 1
+    return read
+
+
+def _keep_catalogue(parts: Parts, name: str, tables: list[FoundTable], *, cut: bool) -> None:
+    """Replace what was known of a connection, all at once."""
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        if not _set_waiting(tx, name, state="ready", detail="", read_at=now, tables=len(tables), cut=cut):
+            return
+        tx.execute(delete(CatalogueTable).where(CatalogueTable.connection == name))
+        if tables:
+            tx.execute(insert(CatalogueTable), [{"connection": name, **asdict(found)} for found in tables])
+        audit.record(tx, "catalogue.read", actor=audit.SYSTEM, subject=name, now=now, details={"tables": len(tables)})
+
+
+def _fail_catalogue(parts: Parts, name: str) -> None:
+    detail = "The database is not responding, or the worker cannot log in to it."
+    with parts.database.transaction() as tx:
+        if _set_waiting(tx, name, state="failed", detail=detail):
+            audit.record(tx, "catalogue.failed", actor=audit.SYSTEM, subject=name, now=clock(tx))
+
+
+def _set_waiting(tx: Transaction, name: str, **values: object) -> bool:
+    waiting = update(Catalogue).where(Catalogue.connection == name, Catalogue.state == "waiting")
+    return tx.execute(waiting.values(**values).returning(Catalogue.connection)).first() is not None

@@ -6,15 +6,28 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime, timedelta
 from time import monotonic
 
 import psycopg
 import structlog
+from sqlalchemy import delete, update
 
+from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import GuestkeyError
 from broker.keystore.vault import Vault
-from broker.leases import reconciling, redeciding, sweeping
+from broker.leases import reconciling, renewing, sweeping
+from broker.log import audit
+from broker.models import (
+    AuthorizationCode,
+    DatasetDraft,
+    FactorChallenge,
+    Proposal,
+    Request,
+    SignInAttempt,
+    StoredResponse,
+)
 from broker.notices.delivery_retries import NoticeSender
 from broker.registry.slices import REGISTERING_CHANNEL
 from broker.revocation import closing, rollback_witness
@@ -23,8 +36,8 @@ from broker.runtime import chores
 from broker.runtime.chores import RECONCILE_SECONDS
 from broker.runtime.parts import Parts
 from broker.runtime.rulebook import CHANGED_CHANNEL
-from broker.worker import catalogue_refresh, guest_limits, housekeeping, sequencing, slice_checks, slice_registration
-from broker.worker.login_watch import LoginWatch
+from broker.worker import guest_limits, sequencing, slice_registration
+from broker.worker.guest_limits import LoginWatch
 
 log = structlog.get_logger(__name__)
 HOUSEKEEPING_SECONDS = 60.0
@@ -83,38 +96,33 @@ class Worker:
         doors.join(_LEAVING_SECONDS)
 
     def _step(self, pool: ThreadPoolExecutor, others: ThreadPoolExecutor) -> float:
-        settings = self._parts.settings
-        self._every("witness", WITNESS_SECONDS, lambda: rollback_witness.update(self._parts))
-        closing.end_sessions_batch(self._parts)
-        sweeping.mark_expired(self._parts)
-        while sweeping.end_marked(self._parts, pool) == sweeping.BATCH and not self._stopping.is_set():
+        parts, settings = self._parts, self._parts.settings
+        self._every("witness", WITNESS_SECONDS, lambda: rollback_witness.update(parts))
+        closing.end_sessions_batch(parts)
+        sweeping.mark_expired(parts)
+        while sweeping.end_marked(parts, pool) == sweeping.BATCH and not self._stopping.is_set():
             continue
         if self._setup is not None:
             setup = self._setup
             self._run_in_background(others, "setup", lambda: self._set_up(setup))
             if not self._lent:
                 self._run_in_background(others, "lend", lambda: self._lend_again(setup))
-        self._shared(chores.REDECIDE, settings.redecide_interval, lambda: redeciding.redecide_all(self._parts))
-        self._shared(
-            chores.RECONCILE,
-            RECONCILE_SECONDS,
-            lambda: self._run_in_background(others, chores.RECONCILE, lambda: reconciling.reconcile(self._parts).ended),
-        )
-        self._shared(
-            chores.GUEST_LIMITS,
-            guest_limits.LIMITS_SECONDS,
-            lambda: self._run_in_background(others, chores.GUEST_LIMITS, lambda: guest_limits.enforce(self._parts)),
-        )
-        self._every("log", LOG_SECONDS, lambda: sequencing.sequence(self._parts))
-        self._every("housekeeping", HOUSEKEEPING_SECONDS, lambda: housekeeping.tidy(self._parts))
-        with self._parts.database.transaction() as tx:
+        self._shared(chores.REDECIDE, settings.redecide_interval, lambda: renewing.redecide_all(parts))
+        self._shared(chores.RECONCILE, RECONCILE_SECONDS, lambda: reconciling.reconcile(parts).ended, others)
+        self._shared(chores.GUEST_LIMITS, guest_limits.LIMITS_SECONDS, lambda: guest_limits.enforce(parts), others)
+        self._every("log", LOG_SECONDS, lambda: sequencing.sequence(parts))
+        self._every("housekeeping", HOUSEKEEPING_SECONDS, lambda: _tidy(parts))
+        with parts.database.transaction() as tx:
             return sweeping.due_in(tx, clock(tx), most=settings.sweep_interval)
 
     def _set_up(self, setup: Vault) -> int:
-        self._guarded(lambda: slice_registration.register_waiting(self._parts, setup))
-        self._guarded(lambda: catalogue_refresh.read_waiting(self._parts, setup))
-        self._every("remove", HOUSEKEEPING_SECONDS, lambda: slice_registration.remove_retired(self._parts, setup))
-        self._shared(chores.LOOK, slice_checks.LOOK_SECONDS, lambda: slice_checks.recheck_slices(self._parts, setup))
+        parts = self._parts
+        self._guarded(lambda: slice_registration.register_waiting(parts, setup))
+        self._guarded(lambda: slice_registration.read_catalogues(parts, setup))
+        self._every("remove", HOUSEKEEPING_SECONDS, lambda: slice_registration.remove_retired(parts, setup))
+        self._shared(
+            chores.LOOK, slice_registration.LOOK_SECONDS, lambda: slice_registration.recheck_slices(parts, setup)
+        )
         return 0
 
     def _lend_again(self, setup: Vault) -> int:
@@ -123,7 +131,7 @@ class Worker:
         self._lent = True
         return done
 
-    def _run_in_background(self, others: ThreadPoolExecutor, name: str, work: Callable[[], int]) -> int:
+    def _run_in_background(self, others: ThreadPoolExecutor, name: str, work: Callable[[], int]) -> None:
         """Run work that asks backends in turn on another thread: one that hangs must not delay ending credentials."""
         running = self._background.get(name)
         if running is None or running.done():
@@ -131,7 +139,6 @@ class Worker:
         else:
             # Run again: work may have arrived meanwhile.
             self._rerun.add(name)
-        return 0
 
     def _run_until_settled(self, name: str, work: Callable[[], int]) -> None:
         self._guarded(work)
@@ -144,14 +151,18 @@ class Worker:
             self._due[name] = monotonic() + seconds
             self._guarded(work)
 
-    def _shared(self, name: str, seconds: float, work: Callable[[], int]) -> None:
-        """The same, where one of all workers is enough."""
+    def _shared(
+        self, name: str, seconds: float, work: Callable[[], int], beside: ThreadPoolExecutor | None = None
+    ) -> None:
+        """The same, where one of all workers is enough; `beside` the rest, if other threads are given."""
         if monotonic() < self._due.get(name, 0.0):
             return
         wait = self._guarded(lambda: chores.take_on(self._parts.database, name, seconds))
         # Not known, when the records are out of reach: asked again at the next step.
         self._due[name] = monotonic() + (seconds if wait == 0.0 else wait or 0.0)
-        if wait == 0.0:
+        if wait == 0.0 and beside is not None:
+            self._run_in_background(beside, name, work)
+        elif wait == 0.0:
             self._guarded(work)
 
     def _guarded(self, work: Callable[[], float | int]) -> float | None:
@@ -192,3 +203,29 @@ class Worker:
         listener.execute(f"LISTEN {CHANGED_CHANNEL}")
         listener.execute(f"LISTEN {REGISTERING_CHANNEL}")
         return listener
+
+
+def _tidy(parts: Parts) -> int:
+    """Lapse what is overdue, delete what has expired. Returns how many lapsed."""
+    with parts.database.transaction() as tx:
+        now = clock(tx)
+        lapsed = _lapse(tx, now)
+        for record in (SignInAttempt, FactorChallenge, StoredResponse, DatasetDraft):
+            tx.execute(delete(record).where(record.expires_at < now))
+        # Kept for a while after their minute, because a replayed code must still be recognised as one.
+        tx.execute(delete(AuthorizationCode).where(AuthorizationCode.expires_at < now - timedelta(days=1)))
+        return lapsed
+
+
+def _lapse(tx: Transaction, now: datetime) -> int:
+    lapsed = 0
+    for record, noun in ((Request, "request"), (Proposal, "proposal")):
+        ids = tx.scalars(
+            update(record)
+            .where(record.state == "pending", record.lapses_at <= now)
+            .values(state="lapsed", decided_at=now)
+            .returning(record.id)
+        ).all()
+        audit.record_many(tx, f"{noun}.lapsed", actor=audit.SYSTEM, now=now, about=[(id_, {}) for id_ in ids])
+        lapsed += len(ids)
+    return lapsed

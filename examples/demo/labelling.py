@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from broker.embedded import pictures
+from broker.embedded import example
 
 from .story import Story, data
 from .user import User
 
-SHAPES = pictures.SLUG
+SHAPES = example.PICTURES_SLUG
 
 
 def label_pictures(story: Story, ada: User, laptop: User) -> None:

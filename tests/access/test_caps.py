@@ -9,8 +9,8 @@ import pytest
 from broker.base.errors import Conflict
 from broker.base.ids import new_lease_id
 from broker.kinds.discovery import kinds
-from broker.leases.caps import MOST_REMEMBERED
 from broker.leases.issuing import Handed
+from broker.leases.limits import MOST_REMEMBERED
 from broker.models import Lease
 from tests.support.world import PICTURES, World
 

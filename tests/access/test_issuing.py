@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 
 from broker.base.database import now as clock
 from broker.base.errors import Conflict, Denied, FactorNeeded, NotFound
-from broker.leases import reconciling, redeciding
+from broker.leases import reconciling, renewing
 from broker.models import Grant, Lease, Person
 from broker.revocation import ending
 from broker.worker.worker import Worker
@@ -263,10 +263,10 @@ def test_database_user_without_a_lease_is_found_and_ended(world: World) -> None:
 def test_lease_that_no_longer_qualifies_is_ended(world: World) -> None:
     signed, dataset, _ = world.guest()
     handed = world.issue(signed, dataset)
-    redeciding.redecide_all(world.ender)
+    renewing.redecide_all(world.ender)
     assert world.lease(handed.lease.id).state == "active"
     world.change(Person, signed.id, status="suspended")
-    assert redeciding.redecide_all(world.ender) >= 1
+    assert renewing.redecide_all(world.ender) >= 1
     lease = world.lease(handed.lease.id)
     assert (lease.state, lease.end_cause) == ("revoking", "disqualified")
     world.sweep()

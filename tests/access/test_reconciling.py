@@ -15,13 +15,13 @@ import pytest
 from sqlalchemy import func, select, text
 
 from broker.base.errors import BackendDown
-from broker.embedded.operator import Operator
+from broker.embedded.openbao import Operator
 from broker.keystore.vault import Vault
 from broker.kinds.discovery import kinds
 from broker.kinds.names import policy_of, role_of
 from broker.kinds.postgres.kind import PostgresKind
 from broker.kinds.values import BROKER, LeaseToEnd
-from broker.leases import reconciling, unreachable
+from broker.leases import reconciling
 from broker.models import Event, Lease, Notice, Slice
 from broker.runtime import chores
 from broker.runtime.parts import Parts, vault_of
@@ -187,7 +187,7 @@ def test_silent_backend_is_reported_once_until_it_responds(world: World) -> None
         assert place in reconciling.reconcile(world.ender).shown["postgres"].unasked
     assert named(world, "place.silent", subject) == 1
     with world.database.transaction() as tx:
-        assert unreachable.counted(tx)["postgres"] >= 1
+        assert reconciling.count_silent(tx)["postgres"] >= 1
         told = select(func.count()).select_from(Notice).where(Notice.kind == "place.silent", Notice.subject == subject)
         assert tx.execute(told).scalar_one() == 1
     operator = Operator(world.stack.bao)
@@ -227,17 +227,17 @@ def test_internal_error_in_one_kind_is_reported_and_others_are_reconciled(
     reconciling.reconcile(world.ender)
     with world.database.transaction() as tx:
         # Other tests of the same stack may have left slices at places that do not answer.
-        before = unreachable.counted(tx).get(first, 0)
+        before = reconciling.count_silent(tx).get(first, 0)
     with monkeypatch.context() as broken:
         broken.setattr(kinds[first], "list_credentials", shown)
         found = reconciling.reconcile(world.ender)
     assert found.shown.keys() == kinds.keys()
     assert found.shown[first].unasked.keys() == {BROKER}
     with world.database.transaction() as tx:
-        assert unreachable.counted(tx)[first] >= 1
+        assert reconciling.count_silent(tx)[first] >= 1
     reconciling.reconcile(world.ender)
     with world.database.transaction() as tx:
-        assert unreachable.counted(tx).get(first, 0) == before
+        assert reconciling.count_silent(tx).get(first, 0) == before
 
 
 def test_internal_error_in_one_kind_does_not_stop_the_emergency_end(

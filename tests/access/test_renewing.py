@@ -16,7 +16,7 @@ from sqlalchemy import select
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, Conflict, Denied, FactorNeeded, Forbidden, Invalid, NotFound
 from broker.identity.caller import Caller
-from broker.leases import redeciding
+from broker.leases import renewing
 from broker.leases.renewing import renew
 from broker.models import Dataset, Event, Grant, Lease, Person, Slice, Vendor
 from broker.revocation.ending import revoke_grant
@@ -186,7 +186,7 @@ def test_renewed_lease_is_rechecked_with_the_facts_of_its_renewal(world: World) 
     lease = world.issue(signed, dataset, lifetime=60).lease
     world.change(Lease, lease.id, created_at=world.now() - timedelta(hours=2))
     renewed = renew(world.parts, signed.caller, lease.id, 1800)
-    redeciding.redecide_all(world.ender)
+    renewing.redecide_all(world.ender)
     now = world.lease(lease.id)
     assert (now.state, now.expires_at) == ("active", renewed.expires_at)
 

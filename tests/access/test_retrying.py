@@ -15,13 +15,13 @@ from sqlalchemy import func, select, text
 
 from broker.base.errors import Invalid
 from broker.embedded.children import free_port
-from broker.embedded.operator import Operator
+from broker.embedded.openbao import Operator
 from broker.keystore.vault import Vault
 from broker.kinds.names import user_of
 from broker.kinds.postgres.kind import PostgresKind
 from broker.kinds.values import BoundSlice, Exposed, LeaseToEnd
-from broker.leases import end_outcomes, sweeping
-from broker.leases.end_outcomes import SLOWEST_RETRY
+from broker.leases import sweeping
+from broker.leases.sweeping import SLOWEST_RETRY
 from broker.models import Lease, Notice, Slice
 from broker.runtime import chores
 from broker.runtime.parts import Parts
@@ -203,7 +203,7 @@ def test_exposed_lease_is_retried_at_the_time_its_backend_gave(world: World) -> 
     lease = world.issue(signed, dataset).lease
     world.change(Lease, lease.id, state="revoking", next_attempt_at=world.now() + timedelta(hours=1))
     until, again = world.now() + timedelta(minutes=40), world.now() + timedelta(minutes=5)
-    end_outcomes.record(world.ender, [lease], {lease.id: Exposed(until, "no room", again=again)})
+    sweeping.record_outcomes(world.ender, [lease], {lease.id: Exposed(until, "no room", again=again)})
     found = world.lease(lease.id)
     assert (found.state, found.exposed_until, found.next_attempt_at) == ("revoking", until, again)
     assert attempt(world, lease.id).state == "revoked"
@@ -214,7 +214,9 @@ def test_expired_lease_is_not_reported_as_exposed(world: World) -> None:
     lease = world.issue(signed, dataset).lease
     world.change(Lease, lease.id, expires_at=world.now())
     world.sweep()
-    end_outcomes.record(world.ender, [lease], {lease.id: Exposed(lease.expires_at, "said by another worker, late")})
+    sweeping.record_outcomes(
+        world.ender, [lease], {lease.id: Exposed(lease.expires_at, "said by another worker, late")}
+    )
     assert world.lease(lease.id).state == "expired"
     assert "lease.exposed" not in world.events(lease.id)
 

@@ -10,7 +10,7 @@ import pytest
 from broker.base.ids import new_id
 from broker.models import Dataset, Lease, Offer, Slice
 from broker.runtime.parts import vault_of
-from broker.worker import catalogue_refresh
+from broker.worker import slice_registration
 from guestkey.cli.commands.registering import condition
 from guestkey.cli.faults import Fault
 from tests.cli.conftest import TerminalOf
@@ -24,7 +24,7 @@ def test_dataset_is_registered_from_a_connection_and_previewed(world: World, ter
     setup = vault_of(world.settings, "setup")
     admin, vendor = terminal_of(world.person(roles=("admin",))), world.vendor()
     assert admin.run("connection", "read", "data").code == 0
-    catalogue_refresh.read_waiting(world.ender, setup)
+    slice_registration.read_catalogues(world.ender, setup)
     assert "data\tpostgres\tPostgreSQL database\tcolumns and rows of a table\t" in admin.run("connection", "list").out
     assert "clinic\tpatients\t" in admin.run("connection", "tables", "data", "--part", "clinic.pat").out
     columns = admin.run("connection", "columns", "data", "clinic.patients")

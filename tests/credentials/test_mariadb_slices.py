@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from broker.base.errors import BackendDown, Invalid
 from broker.base.ids import new_id
 from broker.base.settings import is_loopback
-from broker.embedded.operator import Operator
+from broker.embedded.openbao import Operator
 from broker.keystore.vault import Vault, VaultRefused
 from broker.kinds.mariadb.binding import MariadbBinding
 from broker.kinds.mariadb.connection import MariadbConnection

@@ -21,8 +21,7 @@ import time_machine
 
 # Loaded once, before any fork.
 import broker.web.app  # noqa: F401
-from broker.operator.serve import serve
-from broker.operator.worker import work
+from broker.operator.serve import serve, work
 from tests.faults import steps
 
 _PR_SET_PDEATHSIG = 1

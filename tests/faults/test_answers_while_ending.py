@@ -15,7 +15,7 @@ import pytest
 
 from broker.base.errors import GuestkeyError
 from broker.base.settings import Settings
-from broker.embedded.operator import Operator
+from broker.embedded.openbao import Operator
 from broker.embedded.stack import Stack
 from broker.kinds.discovery import kinds
 from broker.models import Lease

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 import requests
 
-from broker.embedded.operator import MadeAccount, Operator
+from broker.embedded.openbao import MadeAccount, Operator
 from broker.identity.sources import new_source_id, wrap_client_secret
 from broker.models import SignInSource
 from tests.identity.conftest import BrowserOf, Door

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from broker.leases import redeciding
+from broker.leases import renewing
 from broker.models import Event, Grant, Lease
 from tests.support.records import guest_on_record, service_on_record
 from tests.support.world import World
@@ -16,7 +16,7 @@ from tests.support.world import World
 
 def disqualified(world: World, lease_id: str) -> list[str]:
     """Decide every lease again; why this one ends, if it does."""
-    redeciding.redecide_all(world.ender)
+    renewing.redecide_all(world.ender)
     if world.lease(lease_id).state == "active":
         return []
     assert world.lease(lease_id).end_cause == "disqualified"
@@ -82,6 +82,6 @@ def test_every_batch_of_leases_is_decided_again(world: World, monkeypatch: pytes
     signed, dataset, grant = guest_on_record(world)
     leases = [world.issue(signed, dataset, kind="token").lease.id for _ in range(3)]
     world.change(Grant, grant.id, revoked_at=world.now())
-    monkeypatch.setattr(redeciding, "BATCH", 1)
-    assert redeciding.redecide_all(world.ender) >= 3
+    monkeypatch.setattr(renewing, "BATCH", 1)
+    assert renewing.redecide_all(world.ender) >= 3
     assert {world.lease(lease_id).state for lease_id in leases} == {"revoking"}

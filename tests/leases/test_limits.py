@@ -13,7 +13,7 @@ from broker.base.errors import Conflict, Denied, Invalid
 from broker.base.ids import new_lease_id
 from broker.kinds.discovery import kinds
 from broker.kinds.values import Issued
-from broker.leases import caps, issuing, renewing
+from broker.leases import issuing, limits, renewing
 from broker.leases.renewing import renew
 from broker.models import LIVE_STATES, Grant, Lease
 from broker.revocation import ending, rollback_witness
@@ -48,10 +48,10 @@ def test_ended_lease_takes_room_while_its_backend_still_refuses_it(
         "expires_at": now + timedelta(seconds=expires),
     }
     assert 1 < (kinds["s3"].ending.remembered or 0) < 9000
-    for _ in range(caps.MOST_REMEMBERED):
+    for _ in range(limits.MOST_REMEMBERED):
         world.add(Lease(**kept | {"id": new_lease_id(), "holder_hash": None}))
     with world.database.transaction() as tx:
-        refused = caps.reached(tx, grant.id, signed.caller, kinds["s3"], 5, now)
+        refused = limits.reached(tx, grant.id, signed.caller, kinds["s3"], 5, now)
     assert (refused is not None) == counts
 
 

@@ -20,7 +20,7 @@ from broker.base.ids import new_id
 from broker.base.paging import Window
 from broker.log import audit
 from broker.models import Delivery, NoticeChannel
-from broker.notices import channels, chat, delivery_retries, outbox, throttling
+from broker.notices import channels, delivery_retries, digests, outbox
 from broker.notices.channels import Bound, NewChannel
 from broker.outbound import http_client as outward
 from broker.outbound.smtp import NotSent
@@ -326,14 +326,14 @@ def test_failing_chat_plugin_is_retried_and_given_up(office: Office, monkeypatch
 
 
 def test_every_supported_chat_service_loads() -> None:
-    for name in chat.SERVICES:
-        assert chat.fault_of(f"{name}://") == "This service does not take such an address."
+    for name in channels.SERVICES:
+        assert channels.chat_fault(f"{name}://") == "This service does not take such an address."
 
 
 def test_channel_messages_are_limited_and_emergencies_sent_first(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(throttling, "MESSAGES_AN_HOUR", 5)
+    monkeypatch.setattr(digests, "MESSAGES_AN_HOUR", 5)
     world = office.world
     _, guest, dataset = scene(world)
     _, bound = bind(office, topics=["to_decide", "emergency"])
@@ -353,7 +353,7 @@ def test_channel_messages_are_limited_and_emergencies_sent_first(
     office.round(minutes=11)
     said = sent(office, bound)
     assert [item.kind for item in said].count("request.made") == 5
-    assert [item.title for item in said if item.kind == throttling.LEFT_OUT] == ["3 messages were not sent"]
+    assert [item.title for item in said if item.kind == digests.LEFT_OUT] == ["3 messages were not sent"]
     assert {item.state for item in said} == {"delivered"}
     with world.database.transaction() as tx:
         audit.record(tx, "request.made", actor="system", subject=request.id, now=clock(tx))

@@ -13,7 +13,7 @@ from broker.base.errors import Forbidden, Invalid
 from broker.base.paging import Window
 from broker.log import audit
 from broker.models import Delivery, NoticeAddress
-from broker.notices import choices, digests, outbox, throttling
+from broker.notices import choices, digests, outbox
 from broker.notices.digests import next_digest
 from tests.notices.conftest import Office
 from tests.notices.test_mail import alarm, asks, boss, scene
@@ -135,17 +135,17 @@ def test_digest_hour_follows_the_time_zone(now: str, hour: int, zone: str, due: 
 
 
 def test_repeated_requests_cannot_flood_a_mailbox(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throttling, "MAILS_AN_HOUR", 4)
+    monkeypatch.setattr(digests, "MAILS_AN_HOUR", 4)
     world = office.world
     owner, guest, dataset = scene(world)
     to = office.address(owner)
     with world.database.transaction() as tx:
         request = asks(world, guest, dataset)
-        for _ in range(throttling.MAILS_AN_HOUR + 5):
+        for _ in range(digests.MAILS_AN_HOUR + 5):
             audit.record(tx, "request.made", actor=guest.caller.subject, subject=request.id, now=clock(tx))
     office.rounds()
     states = [item.state for item in office.deliveries(owner)]
-    assert len(office.server.to(to)) == throttling.MAILS_AN_HOUR == states.count("delivered")
+    assert len(office.server.to(to)) == digests.MAILS_AN_HOUR == states.count("delivered")
     assert states.count("digest") == 6
 
 

@@ -17,7 +17,7 @@ from apprise.plugins.discord import NotifyDiscord
 
 from broker.base.settings import Settings
 from broker.models import Delivery
-from broker.notices import chat
+from broker.notices import channels
 from broker.outbound import http_client as outward
 from broker.outbound import smtp
 from broker.outbound.deadline import AbandonableWork, Deadline
@@ -129,7 +129,7 @@ def test_hanging_chat_costs_only_the_time_limit(
     delivery = Delivery(title="Hello", body="Hello", path="/")
     began = time.monotonic()
     with pytest.raises(NotSent, match="in time"):
-        chat.send(using(office, 0.3, 9), DISCORD, delivery)
+        channels.send_chat(using(office, 0.3, 9), DISCORD, delivery)
     assert time.monotonic() - began < 1.5
 
 

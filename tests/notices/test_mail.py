@@ -16,7 +16,7 @@ from broker.identity.claims import remember_address
 from broker.log import audit
 from broker.log.audit import NOTICED
 from broker.models import Dataset, Notice, Proposal, Request, Vendor
-from broker.notices import digests, expiry, outbox
+from broker.notices import digests, outbox
 from broker.notices.delivery_retries import NoticeSender
 from broker.notices.rendering import plain
 from broker.notices.triggers import TRIGGERS
@@ -44,7 +44,7 @@ def scene(world: World) -> tuple[Signed, Signed, Dataset]:
 
 
 def test_every_notice_kind_has_recipients() -> None:
-    assert set(TRIGGERS) == NOTICED | set(expiry.KINDS)
+    assert set(TRIGGERS) == NOTICED | set(outbox.KINDS)
 
 
 @pytest.mark.fast
@@ -188,7 +188,7 @@ def test_expiring_grant_sends_one_notice(office: Office) -> None:
     world.grant(dataset, guest, starts_at=now - timedelta(days=30), ends_at=now + timedelta(days=2))
     world.grant(dataset, guest, starts_at=now - timedelta(days=1), ends_at=now + timedelta(days=2.9))
     for _ in range(2):
-        expiry.queue_expiring(office.parts)
+        outbox.queue_expiring(office.parts)
         office.rounds()
     [mail] = office.server.to(to)
     assert mail["Subject"] == "Your access ends soon: Trials"
@@ -211,12 +211,12 @@ def test_undecided_request_sends_one_notice_before_it_lapses(office: Office) -> 
     )
     world.add(proposal)
     office.clear()
-    expiry.queue_expiring(office.parts)
+    outbox.queue_expiring(office.parts)
     office.rounds()
     assert not office.deliveries(guest) and not office.deliveries(owner), "most of its time is left"
     world.change(Request, request.id, created_at=now - timedelta(days=9), lapses_at=now + timedelta(days=2.9))
     for _ in range(2):
-        expiry.queue_expiring(office.parts)
+        outbox.queue_expiring(office.parts)
         office.rounds()
     [to_guest], [to_owner] = office.deliveries(guest), office.deliveries(owner)
     assert (to_guest.title, to_guest.topic) == ("Your request lapses soon: Trials", "own_requests")
@@ -237,7 +237,7 @@ def test_no_expiry_notice_for_access_that_is_suspended(office: Office) -> None:
         if closed is not None:
             world.change(closed, str(guest.caller.vendor_id) if closed is Vendor else dataset.id, status="suspended")
         told.append(guest)
-    expiry.queue_expiring(office.parts)
+    outbox.queue_expiring(office.parts)
     office.rounds()
     assert [len(office.deliveries(guest)) for guest in told] == [1, 0, 0]
 
@@ -325,7 +325,7 @@ def test_failing_part_of_notices_does_not_delay_mail_and_is_counted(
     def fails(*_: object) -> int:
         raise RuntimeError
 
-    for module, name in ((expiry, "queue_expiring"), (outbox, "delete_older"), (digests, "collect")):
+    for module, name in ((outbox, "queue_expiring"), (outbox, "delete_older"), (digests, "collect")):
         monkeypatch.setattr(module, name, fails)
     counted = [REGISTRY.get_sample_value("guestkey_notice_faults_total", {"part": part}) or 0 for part in PARTS]
     NoticeSender(office.parts).round()

@@ -13,7 +13,7 @@ from broker.base.ids import new_id
 from broker.log import audit
 from broker.log.audit import NOTICED
 from broker.models import TOPICS, Offer, Proposal, Request, Slice
-from broker.notices import expiry
+from broker.notices import outbox
 from broker.revocation.ending import revoke_lease
 from tests.notices.conftest import Office
 from tests.notices.test_channels import bind
@@ -173,4 +173,4 @@ def test_people_get_no_notice_of_their_own_actions(office: Office) -> None:
             audit.record(tx, kind, actor=made.guest.caller.subject, subject=subject, now=clock(tx))
     office.rounds()
     assert not office.deliveries(made.guest)
-    assert not NOTICED & set(expiry.KINDS)
+    assert not NOTICED & set(outbox.KINDS)

@@ -16,7 +16,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeySet
 
 from broker.base.settings import Settings
-from broker.embedded.operator import Operator
+from broker.embedded.openbao import Operator
 from broker.kinds.access_tokens import KEYS_KEPT, PUBLISHED_BEFORE_USE, SigningKeys
 from broker.models import Grant, Lease
 from broker.oauth.signed import claims_of_live

@@ -10,7 +10,7 @@ import pyotp
 from sqlalchemy import select, update
 
 from broker.base.ids import new_id
-from broker.embedded.operator import Operator
+from broker.embedded.openbao import Operator
 from broker.identity import sessions, totp
 from broker.identity.caller import by_session
 from broker.identity.sources import new_source_id, wrap_client_secret

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from playwright.sync_api import expect
 
-from broker.leases import redeciding
+from broker.leases import renewing
 from broker.models import Dataset, Lease, Request
 from tests.portal.conftest import GuestOf
 from tests.portal.guests import Guest
@@ -36,7 +36,7 @@ def ada(house: House, guest_of: GuestOf) -> Guest:
 def test_a_lease_is_renewed_only_if_everything_holds(house: House, ada: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same credential lives longer; a stale factor is asked for in place; a refusal says every reason."""
     # Else the worker may find out first, and end what is to be refused a renewal.
-    monkeypatch.setattr(redeciding, "redecide_all", lambda _parts: 0)
+    monkeypatch.setattr(renewing, "redecide_all", lambda _parts: 0)
     lease = house.world.lease(ada.page.url.rpartition("/")[2])
     lease_name = ada.page.locator("h1").inner_text().removeprefix("Lease on ")
     ada.press("Renew lease")

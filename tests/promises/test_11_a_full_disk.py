@@ -19,7 +19,7 @@ from sqlalchemy import update
 from broker.base.errors import BackendDown
 from broker.base.settings import Settings
 from broker.embedded import children
-from broker.embedded.operator import Operator
+from broker.embedded.openbao import Operator
 from broker.embedded.postgres import DATA, Postgres
 from broker.kinds.discovery import kinds
 from broker.kinds.mariadb.connection import MariadbConnection

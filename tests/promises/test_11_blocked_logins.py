@@ -19,7 +19,7 @@ from broker.kinds.postgres.kind import CONFIRMED, PostgresKind
 from broker.kinds.postgres.session_guards import end_login_blockers
 from broker.kinds.postgres.sessions import watch_session
 from broker.models import Slice
-from broker.worker.login_watch import LoginWatch, watcher_of
+from broker.worker.guest_limits import LoginWatch, watcher_of
 from broker.worker.worker import Worker
 from tests.support.fighter import DECLARED_SECONDS, Fighter, end
 from tests.support.fighting import Session, reads

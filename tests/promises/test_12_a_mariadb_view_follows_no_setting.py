@@ -13,7 +13,7 @@ from broker.keystore.vault import Vault
 from broker.kinds.mariadb.slices import register, unregister, view_of
 from broker.models import Slice
 from broker.runtime.parts import vault_of
-from broker.worker import slice_checks
+from broker.worker import slice_registration
 from tests.support.mariadb import WARD, Mariadb, ask, ward_guest
 from tests.support.world import World
 
@@ -95,7 +95,7 @@ def test_existing_slice_depending_on_session_settings_is_closed(world: World, wa
     signed, dataset = ward_guest(world, SHOWN)
     handed = world.issue(signed, dataset)
     slice_id = world.slice_id(dataset)
-    slice_checks.recheck_slices(world.ender, setup)
+    slice_registration.recheck_slices(world.ender, setup)
     assert state(world, slice_id)[0] == "ready"
     ward.ask("CREATE OR REPLACE VIEW followed.shown AS SELECT id FROM clinic.patients WHERE now() < '2020-01-01'")
     assert handed.values is not None
@@ -104,7 +104,7 @@ def test_existing_slice_depending_on_session_settings_is_closed(world: World, wa
         assert ask(session, count) == ((0,),)
         ask(session, "SET timestamp = 86400")
         assert ask(session, count) > ((0,),), "the guest turns back the clock"
-    slice_checks.recheck_slices(world.ender, setup)
+    slice_registration.recheck_slices(world.ender, setup)
     closed, said = state(world, slice_id)
     assert closed == "changed" and "calls current_timestamp" in said
 

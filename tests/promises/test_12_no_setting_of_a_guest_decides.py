@@ -18,7 +18,7 @@ from broker.kinds.postgres.slices import register, unregister
 from broker.leases.issuing import Handed
 from broker.models import Dataset, Slice
 from broker.runtime.parts import vault_of
-from broker.worker import slice_checks
+from broker.worker import slice_registration
 from tests.support.world import CLINIC, World
 
 Session = psycopg.Connection[tuple[Any, ...]]
@@ -300,7 +300,7 @@ def test_slice_that_starts_to_depend_on_a_setting_is_closed(world: World, setup:
     table = {"table": "tenants"} if what == "policy" else {"schema": "followed", "table": "above"}
     dataset, _, _ = hand(world, CLINIC | table | {"columns": ["id"]})
     slice_id = world.slice_id(dataset)
-    slice_checks.recheck_slices(world.ender, setup)
+    slice_registration.recheck_slices(world.ender, setup)
     assert state(world, slice_id)[0] == "ready"
     follows = "current_setting('app.tenant', true)"
     changes = {
@@ -313,7 +313,7 @@ def test_slice_that_starts_to_depend_on_a_setting_is_closed(world: World, setup:
     }
     with world.admin() as admin:
         admin.execute(changes[what])
-    slice_checks.recheck_slices(world.ender, setup)
+    slice_registration.recheck_slices(world.ender, setup)
     assert state(world, slice_id)[0] == "changed"
     with pytest.raises(Invalid, match=r"current_setting|followed\.first"):
         register(setup, slice_id, CLINIC | table | {"columns": ["id"]})
@@ -328,7 +328,7 @@ def test_unsafe_slice_of_an_earlier_version_is_closed_with_the_reason(world: Wor
         seen = dict(tx.get_one(Slice, slice_id).seen or {})
     now = vault_look(setup, slice_id, binding)
     world.change(Slice, slice_id, seen={**seen, "made": 1, "definition": now["definition"]})
-    slice_checks.recheck_slices(world.ender, setup)
+    slice_registration.recheck_slices(world.ender, setup)
     closed, said = state(world, slice_id)
     assert closed == "changed" and "The view followed.shown calls current_setting" in said
 
@@ -341,13 +341,13 @@ def test_function_marked_safe_is_accepted_and_its_change_closes_the_slice(world:
         )
     binding = make_view(world, "SELECT id FROM {t} WHERE tenant = followed.vouched()")
     dataset, _, _ = hand(world, binding)
-    slice_checks.recheck_slices(world.ender, setup)
+    slice_registration.recheck_slices(world.ender, setup)
     assert state(world, world.slice_id(dataset))[0] == "ready"
     with world.admin() as admin:
         admin.execute(
             "CREATE OR REPLACE FUNCTION followed.vouched() RETURNS text LANGUAGE sql STABLE AS $$SELECT 'b'$$"
         )
-    slice_checks.recheck_slices(world.ender, setup)
+    slice_registration.recheck_slices(world.ender, setup)
     closed, said = state(world, world.slice_id(dataset))
     assert closed == "changed" and "A function that decides" in said
 

@@ -17,7 +17,7 @@ from broker.leases.issuing import Handed
 from broker.models import Dataset, Notice, Slice
 from broker.registry import slices
 from broker.runtime.parts import vault_of
-from broker.worker import slice_checks
+from broker.worker import slice_registration
 from broker.worker.worker import Worker
 from tests.support.mariadb import WARD, Mariadb
 from tests.support.registering import register_waiting
@@ -84,7 +84,7 @@ class Watched:
 
     def look(self) -> None:
         """One round of the worker's looking."""
-        slice_checks.recheck_slices(self.world.ender, vault_of(self.world.settings, "setup"))
+        slice_registration.recheck_slices(self.world.ender, vault_of(self.world.settings, "setup"))
 
 
 @pytest.fixture(params=["postgres", "mariadb"])
@@ -184,7 +184,7 @@ def test_ordinary_table_use_is_not_a_change(world: World) -> None:
         admin.execute("ALTER TABLE clinic.busy_13 ADD COLUMN more int")
         admin.execute("TRUNCATE clinic.busy_13")
         admin.execute("VACUUM FULL ANALYZE clinic.busy_13")
-    slice_checks.recheck_slices(world.ender, vault_of(world.settings, "setup"))
+    slice_registration.recheck_slices(world.ender, vault_of(world.settings, "setup"))
     with world.database.transaction() as tx:
         assert tx.get_one(Slice, world.slice_id(dataset)).state == "ready"
 
@@ -242,7 +242,7 @@ def test_earlier_slice_reading_a_renamed_table_is_closed(world: World) -> None:
         for statement in _MAKE[1:]:
             admin.execute(statement.format(name="early_13", site="berlin"))
     world.change(Slice, id_, seen=None)
-    slice_checks.recheck_slices(world.ender, vault_of(world.settings, "setup"))
+    slice_registration.recheck_slices(world.ender, vault_of(world.settings, "setup"))
     with world.database.transaction() as tx:
         found = tx.get_one(Slice, id_)
     assert found.state == "changed" and "another table" in found.state_detail

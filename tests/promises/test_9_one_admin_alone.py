@@ -13,7 +13,7 @@ from sqlalchemy import select
 from broker.base.errors import Denied
 from broker.base.ids import new_id
 from broker.gate.facts import Ask, gather
-from broker.leases.redeciding import redecide_all
+from broker.leases.renewing import redecide_all
 from broker.log import audit
 from broker.models import Dataset, Delivery, Grant, Person, Service, Slice
 from broker.notices.outbox import deliver_outbox

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from broker.embedded.stack import Stack
 from broker.runtime.parts import vault_of
-from broker.worker import catalogue_refresh
+from broker.worker import slice_registration
 from tests.support.registering import register_waiting
 from tests.support.world import World
 from tests.web.conftest import ClientOf
@@ -53,7 +53,7 @@ def read(world: World, api: httpx.Client) -> None:
     """Ask, and do the worker's part."""
     asked = api.post("/connections/data/read")
     assert (asked.status_code, asked.json()["state"]) == (202, "waiting"), asked.text
-    catalogue_refresh.read_waiting(world.ender, vault_of(world.settings, "setup"))
+    slice_registration.read_catalogues(world.ender, vault_of(world.settings, "setup"))
 
 
 def test_every_kind_of_table_is_listed_correctly(world: World, client_of: ClientOf) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import delete, update
 
 from broker.kinds.discovery import kinds
 from broker.kinds.values import BROKER
-from broker.leases import reconciling, unreachable
+from broker.leases import reconciling
 from broker.models import Chore, Slice, UnreachablePlace
 from broker.runtime import chores
 from tests.support.world import World
@@ -72,10 +72,10 @@ def test_connections_can_be_filtered_by_kind(admin: httpx.Client) -> None:
 def test_connection_state_is_shown_if_workers_check_it(known: World, admin: httpx.Client) -> None:
     assert listed(admin)["postgres", "data"]["healthy"] is True
     assert listed(admin)["s3", "objects"]["healthy"] is None, "stores are not asked by themselves"
-    unreachable.note(known.ender, "postgres", (), {"data": WHY})
+    reconciling.note_silent(known.ender, "postgres", (), {"data": WHY})
     item = listed(admin)["postgres", "data"]
     assert (item["healthy"], item["silent_why"]) == (False, WHY) and item["silent_since"]
-    unreachable.note(known.ender, "postgres", {"data"}, {})
+    reconciling.note_silent(known.ender, "postgres", {"data"}, {})
     item = listed(admin)["postgres", "data"]
     assert (item["healthy"], item["silent_why"], item["silent_since"]) == (True, None, None)
 
@@ -83,9 +83,9 @@ def test_connection_state_is_shown_if_workers_check_it(known: World, admin: http
 def test_connection_state_is_unknown_after_an_internal_error_or_without_workers(
     known: World, admin: httpx.Client
 ) -> None:
-    unreachable.note(known.ender, "postgres", (), {BROKER: "It failed."})
+    reconciling.note_silent(known.ender, "postgres", (), {BROKER: "It failed."})
     assert listed(admin)["postgres", "data"]["healthy"] is None
-    unreachable.note(known.ender, "postgres", (), {})
+    reconciling.note_silent(known.ender, "postgres", (), {})
     assert listed(admin)["postgres", "data"]["healthy"] is True
     for due in (known.now() - timedelta(seconds=61), known.now() - timedelta(days=1)):
         with known.database.transaction() as tx:
@@ -102,6 +102,6 @@ def test_connection_without_slices_is_not_checked(known: World, admin: httpx.Cli
 def test_dataset_registration_shows_unresponsive_connections(known: World, browser_of: BrowserOf) -> None:
     admin = browser_of(known.person(roles=("admin",)))
     assert "data: not responding" not in admin.get("/datasets/new").text
-    unreachable.note(known.ender, "postgres", (), {"data": WHY})
+    reconciling.note_silent(known.ender, "postgres", (), {"data": WHY})
     page = admin.get("/datasets/new").text
     assert "data: not responding" in page and "objects (s3)" in page and "records (x509)" in page

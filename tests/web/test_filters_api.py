@@ -15,7 +15,7 @@ import pytest
 from broker.embedded.stack import Stack
 from broker.runtime.parts import vault_of
 from broker.web.portal.dataset_wizard import commands
-from broker.worker import catalogue_refresh
+from broker.worker import slice_registration
 from guestkey.cli.commands.registering import condition
 from tests.support.registering import register_waiting
 from tests.support.world import World
@@ -47,7 +47,7 @@ def api(world: World, client_of: ClientOf) -> httpx.Client:
     """An admin's client; the database was read."""
     client = client_of(world.person(roles=("admin",)))
     assert client.post("/connections/data/read").status_code == 202
-    catalogue_refresh.read_waiting(world.ender, vault_of(world.settings, "setup"))
+    slice_registration.read_catalogues(world.ender, vault_of(world.settings, "setup"))
     return client
 
 

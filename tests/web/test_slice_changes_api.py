@@ -7,7 +7,7 @@ import secrets
 from broker.kinds.postgres.sessions import view_of
 from broker.models import Slice
 from broker.runtime.parts import vault_of
-from broker.worker import slice_checks
+from broker.worker import slice_registration
 from tests.support.registering import register_waiting
 from tests.support.world import DEIDENTIFIED, World
 from tests.web.conftest import ClientOf
@@ -58,7 +58,7 @@ def test_the_owner_confirms_a_changed_slice(world: World, client_of: ClientOf) -
         session.execute(f"GRANT SELECT ON clinic.{name} TO guestkey_registrar")
     setup, path = vault_of(world.settings, "setup"), f"/datasets/{dataset.slug}/slices/all/confirm"
     assert client_of(owner).post(path).status_code == 409
-    slice_checks.recheck_slices(world.ender, setup)
+    slice_registration.recheck_slices(world.ender, setup)
     (shown,) = client_of(owner).get(f"/datasets/{dataset.slug}").json()["slices"]
     assert shown["state"] == "changed" and "a different table" in shown["state_detail"]
     admin, other = client_of(world.person(roles=("admin",))), client_of(world.person())

@@ -12,10 +12,10 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel, Field
 
-from broker.auditing import bundles, proofs, reading_events
+from broker.auditing import proofs, reading_events
 from broker.auditing.access_at import About, AccessAt, access_at
-from broker.auditing.event_texts import told
-from broker.auditing.reading_events import EventFilters, EventRead
+from broker.auditing.reading_events import EventFilters
+from broker.auditing.sentences import EventRead, told
 from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.paging import Page
@@ -121,7 +121,7 @@ def export_events(
 
     events = reading.batches(parts, read)
     if form == "proofs":
-        return reading.file_of("events", form, bundles.lines(parts, caller, events))
+        return reading.file_of("events", form, proofs.bundle(parts, caller, events))
     rows = ({**asdict(event), "at": event.at.isoformat()} for event in events)
     return reading.file_of("events", form, reading.written(form, _COLUMNS, rows))
 
@@ -143,7 +143,7 @@ def prove_event(event_id: str, caller: CallerNow, parts: PartsNow) -> StreamingR
     with parts.database.transaction() as tx:
         event = reading_events.one_event(tx, caller, event_id)
         proofs.checkpoint(tx, caller)
-    return reading.file_of(event.id, "proofs", bundles.lines(parts, caller, [event]))
+    return reading.file_of(event.id, "proofs", proofs.bundle(parts, caller, [event]))
 
 
 _LARGEST = 2**62

@@ -10,10 +10,9 @@ from urllib.parse import urlencode
 
 from broker.auditing import proofs, reading_events
 from broker.auditing.access_at import About, access_at
-from broker.auditing.event_texts import names_in, said, texts, told
 from broker.auditing.proofs import LogPosition
-from broker.auditing.reading_events import EventFilters, EventRead, list_events
-from broker.auditing.sentences import sentences
+from broker.auditing.reading_events import EventFilters, list_events
+from broker.auditing.sentences import EventRead, names_in, said, sentences, texts, told
 from broker.auditing.statistics import per_day
 from broker.base.errors import Invalid, NotFound
 from broker.base.ids import is_id

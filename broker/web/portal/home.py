@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from starlette.responses import Response
 
 from broker.auditing import reading_events
-from broker.auditing.event_texts import told
 from broker.auditing.reading_events import EventFilters
 from broker.auditing.searching import Hit, search
+from broker.auditing.sentences import told
 from broker.base.ids import is_id
 from broker.base.paging import Window
 from broker.identity import invitations

@@ -20,7 +20,7 @@ from broker.identity.http import check_own_form, find_session
 from broker.identity.login import safe_path
 from broker.identity.nouns import declared
 from broker.identity.permissions import sees_everything
-from broker.notices.attention import Attention, attention
+from broker.notices.choices import Attention, attention
 from broker.runtime.parts import Parts
 from broker.web.portal.pages import duration
 
