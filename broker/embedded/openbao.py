@@ -62,8 +62,9 @@ class OpenBao(children.Server):
         children.require_free(self.port, "OpenBao")
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.state / "raft").mkdir(exist_ok=True, mode=0o700)
-        secret_ids = {self.secret_id_file(identity): secrets.token_urlsafe(32) for identity in IDENTITIES}
-        for file, secret in {self.state / "seal.key": secrets.token_bytes(32), **secret_ids}.items():
+        made: dict[Path, str | bytes] = {self.state / "seal.key": secrets.token_bytes(32)}
+        made |= {self.secret_id_file(identity): secrets.token_urlsafe(32) for identity in IDENTITIES}
+        for file, secret in made.items():
             if not file.exists():
                 children.write_private(file, secret)
         config = self.state / "openbao.hcl"

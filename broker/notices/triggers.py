@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import or_, select
 
@@ -191,7 +192,7 @@ def _changed(tx: Transaction, notice: Notice, _now: datetime) -> Audience | None
     return _to_owners(tx, notice, [dataset.id], f"/datasets/{dataset.slug}", others=[before] if before else [])
 
 
-def _of_dataset(record: type[Dataset] | type[Offer] | type[Slice], page: str) -> _Told:
+def _of_dataset(record: type[Any], page: str) -> _Told:
     """What owners are told of a dataset, or of something of its, with the page of the dataset to open."""
 
     def told(tx: Transaction, notice: Notice, _now: datetime) -> Audience | None:

@@ -104,6 +104,6 @@ def _about(record: type[Lease] | type[Grant] | type[Request], target: Target) ->
         return record.dataset_id == target.id
     if target.what == "person":
         return record.person_id == target.id
-    if record is Request:
+    if issubclass(record, Request):
         return Request.person_id.in_(select(Person.id).where(Person.vendor_id == target.id))
     return held_by_vendor(record, target.id)

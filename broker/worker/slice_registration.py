@@ -223,8 +223,7 @@ def _remove(parts: Parts, setup: Vault, slice_: Slice) -> bool:
         log.warning("slice.not_removed", slice=slice_.id, error=type(error).__name__)
         _release(parts, slice_)
         return False
-    gone = {"state": "retired", "state_detail": REMOVED}
-    return _note(parts, slice_, "slice.removed", Slice.state_detail != REMOVED, **gone)
+    return _note(parts, slice_, "slice.removed", Slice.state_detail != REMOVED, state="retired", state_detail=REMOVED)
 
 
 def recheck_slices(parts: Parts, setup: Vault) -> int:
