@@ -145,10 +145,7 @@ class BoundedConnection(H11Protocol):
 
     @property
     def _waiting(self) -> Counter[str]:
-        state = self._state
-        if not hasattr(state, "without_head"):
-            state.without_head = Counter()
-        waiting: Counter[str] = state.without_head
+        waiting: Counter[str] = self._state.without_head
         return waiting
 
     def _begin_head(self) -> None:

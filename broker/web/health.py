@@ -47,7 +47,7 @@ def healthz() -> dict[str, str]:
 @router.get("/readyz")
 def readyz(request: Request) -> JSONResponse:
     """Whether this replica can decide and issue now; names everything that is missing."""
-    checks = _kept_checks(request)
+    checks = request.app.state.kept_checks.get(request.app.state.parts)
     missing = {name: said for name, said in checks.items() if said != "ok"}
     body = {"ready": not missing, "missing": missing, "checks": checks}
     return JSONResponse(body, 503 if missing else 200)
@@ -140,7 +140,7 @@ _CHECKS: dict[str, Callable[[Parts], None]] = {
 }
 
 
-class _Kept:
+class KeptChecks:
     """The last answer, for a second: probes may not become a load of their own."""
 
     def __init__(self) -> None:
@@ -149,19 +149,12 @@ class _Kept:
         self._checks: dict[str, str] = {}
 
     def get(self, parts: Parts) -> dict[str, str]:
+        """Every check by name, as `check_all` answers."""
         with self._lock:
             if not self._checks or monotonic() - self._at > _KEPT_SECONDS:
                 self._checks = check_all(parts)
                 self._at = monotonic()
             return self._checks
-
-
-def _kept_checks(request: Request) -> dict[str, str]:
-    state = request.app.state
-    if not hasattr(state, "kept_checks"):
-        state.kept_checks = _Kept()
-    checks: dict[str, str] = state.kept_checks.get(state.parts)
-    return checks
 
 
 def _may_scrape(parts: Parts, request: Request) -> bool:

@@ -85,7 +85,7 @@ class Relay:
         try:
             if self._kept is None or monotonic() - self._at > _KEPT_SECONDS:
                 self._kept = None
-                self._kept = self._entered(parts, lambda: _read(parts))
+                self._kept = self._entered(parts, lambda: _Answer(_KIND.authority_of(parts.vault), _overdue(parts)))
                 self._at = monotonic()
             return self._kept
         finally:
@@ -142,7 +142,8 @@ async def ocsp_by_address(request: Request, question: str) -> Response:
 
 
 async def _handed_on(request: Request, written: Callable[[Authority], bytes], media_type: str) -> Response:
-    relay, parts = _relay(request), request.app.state.parts
+    relay: Relay = request.app.state.pki_relay
+    parts = request.app.state.parts
 
     def answer() -> Response:
         kept = relay.authority(parts)
@@ -157,7 +158,8 @@ async def _handed_on(request: Request, written: Callable[[Authority], bytes], me
 async def _answered(request: Request, question: bytes) -> Response:
     if not 0 < len(question) <= LONGEST_QUESTION:
         raise _no_question()
-    relay, parts = _relay(request), request.app.state.parts
+    relay: Relay = request.app.state.pki_relay
+    parts = request.app.state.parts
     # Kept by nobody on the way: a certificate can be revoked the next second.
     return await relay.apart(lambda: Response(relay.answer(parts, question), media_type="application/ocsp-response"))
 
@@ -169,10 +171,6 @@ def _unless_known(request: Request, content: bytes, media_type: str) -> Response
     return Response(content, media_type=media_type, headers=headers)
 
 
-def _read(parts: Parts) -> _Answer:
-    return _Answer(_KIND.authority_of(parts.vault), _overdue(parts))
-
-
 def _overdue(parts: Parts) -> bool:
     # Where that cannot be known, the worker cannot end anything either.
     try:
@@ -181,14 +179,6 @@ def _overdue(parts: Parts) -> bool:
     except (BackendDown, SQLAlchemyError) as error:
         log.warning("pki.overdue_unknown", error=type(error).__name__)
         return True
-
-
-def _relay(request: Request) -> Relay:
-    state = request.app.state
-    if not hasattr(state, "pki_relay"):
-        state.pki_relay = Relay()
-    relay: Relay = state.pki_relay
-    return relay
 
 
 def _no_question() -> Invalid:

@@ -81,15 +81,6 @@ async def _enter(places: CapacityLimiter) -> None:
         raise _busy() from error
 
 
-def desk_of(request: Request) -> SignInQueue:
-    """The desk of this replica."""
-    state = request.app.state
-    if not hasattr(state, "sign_in_desk"):
-        state.sign_in_desk = SignInQueue(state.settings)
-    desk: SignInQueue = state.sign_in_desk
-    return desk
-
-
 def _busy() -> BackendDown:
     return BackendDown(
         "Too many people are signing in through this identity provider now, or it is slow.",
@@ -129,7 +120,8 @@ def choose(request: Request, parts: PartsNow, next: Next = "/", source: str = ""
 @router.get("/sign-in/callback")
 async def arrive(request: Request) -> Response:
     """Back from the provider: a session, or one sentence on why not."""
-    parts, desk = parts_of(request), desk_of(request)
+    parts = parts_of(request)
+    desk: SignInQueue = request.app.state.sign_in_desk
     answer = login.check_single(request.query_params.multi_items())
     bound = request.cookies.get(SIGN_IN_COOKIE, "")
     way = await to_thread.run_sync(lambda: login.route_of_callback(parts, answer, bound))
@@ -213,7 +205,8 @@ def _start_path(source_id: str, path: str) -> str:
 
 
 async def _off(request: Request, find: Callable[[Parts], login.SignInRoute], after: str) -> Response:
-    parts, desk, bound = parts_of(request), desk_of(request), request.cookies.get(SIGN_IN_COOKIE, "")
+    parts, bound = parts_of(request), request.cookies.get(SIGN_IN_COOKIE, "")
+    desk: SignInQueue = request.app.state.sign_in_desk
     way = await to_thread.run_sync(lambda: find(parts))
     departure = await desk.apart(
         way.source.issuer,

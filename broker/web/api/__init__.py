@@ -11,5 +11,6 @@ from broker.web.api.common import only_known_query
 
 api_router = APIRouter(dependencies=[Depends(only_known_query)])
 for _module in iter_modules(__path__, f"{__name__}."):
-    if isinstance(_router := getattr(import_module(_module.name), "router", None), APIRouter):
-        api_router.include_router(_router)
+    for _found in list(vars(import_module(_module.name)).values()):
+        if isinstance(_found, APIRouter):
+            api_router.include_router(_found)

@@ -28,6 +28,11 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+def example(**fields: Any) -> ConfigDict:
+    """The `model_config` of a body whose description shows it filled like this."""
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
 class Shown(BaseModel):
     """A response body, filled from a record or a dataclass."""
 

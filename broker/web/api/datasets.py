@@ -25,7 +25,7 @@ from broker.registry.datasets import DATASETS, DatasetChange, NewDataset, sees_b
 from broker.registry.slices import NewSlice
 from broker.runtime.parts import Parts
 from broker.suspensions import suspending
-from broker.web.api.common import CallerNow, Ended, Id, PartsNow, ReasonBody, Shown, Strict
+from broker.web.api.common import CallerNow, Ended, Id, PartsNow, ReasonBody, Shown, Strict, example
 from broker.web.api.reading import add_list
 from broker.web.api.suspensions import SuspendBody, Suspended, suspend
 from broker.web.api.verbs import At, ExactNumbers, Proposed, verb
@@ -106,11 +106,7 @@ class DatasetBody(Strict):
     owner: Id | None = None
     retention_until: Moment | None = None
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"slug": "trials", "title": "Trial records", "labels": ["classification:confidential"]}]
-        }
-    )
+    model_config = example(slug="trials", title="Trial records", labels=["classification:confidential"])
 
     def new(self) -> NewDataset:
         """As the registry takes it."""

@@ -17,9 +17,19 @@ from broker.leases.holdings import GRANTS
 from broker.models import Grant
 from broker.registry.naming import names_of
 from broker.requests import bulk_grants
-from broker.web.api import bulk_shapes
 from broker.web.api.common import Ended, FreshCaller, Id, PartsNow, Prose, ReasonBody, Shown, Strict
-from broker.web.api.reading import File, add_list, add_show
+from broker.web.api.reading import (
+    After,
+    BulkReportShown,
+    CsvBody,
+    DryRun,
+    File,
+    KeepGoing,
+    add_list,
+    add_show,
+    content_of,
+    report_shown,
+)
 from broker.web.api.verbs import At, verb
 
 
@@ -103,24 +113,24 @@ def give_grant(at: At, body: GrantBody) -> GrantShown:
 
 @router.post("/import", operation_id="import_grants")
 def import_grants(
-    body: bulk_shapes.File,
+    body: CsvBody,
     caller: FreshCaller,
     parts: PartsNow,
-    dry_run: bulk_shapes.DryRun = False,
-    keep_going: bulk_shapes.KeepGoing = False,
-    after: bulk_shapes.After = 0,
-) -> bulk_shapes.BulkReportShown:
+    dry_run: DryRun = False,
+    keep_going: KeepGoing = False,
+    after: After = 0,
+) -> BulkReportShown:
     """Give grants by the lines of a file: `dataset,role,purpose,until` and `person` or `team`, perhaps `slice`.
 
     For who decides about the dataset: each line goes through what an approval goes through. A vendor's lead asks by the
     same file: each line is a request. At most 500 lines at once, each a transaction of its own; without `keep_going`,
     one refused line stops them all. Sent again, it gives and asks nothing twice.
     """
-    rows = csv_lines.read(bulk_shapes.content_of(body), bulk_grants.COLUMNS, after=after)
+    rows = csv_lines.read(content_of(body), bulk_grants.COLUMNS, after=after)
     report = bulk_lines.run(
         parts.database, rows, bulk_grants.task(parts, caller), dry_run=dry_run, keep_going=keep_going
     )
-    return bulk_shapes.report_shown(report)
+    return report_shown(report)
 
 
 add_show(router, GRANTS, GrantShown, "One grant.", render=lambda at, grant: grants_shown(at.tx, [grant])[0])

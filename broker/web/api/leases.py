@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from broker.base.database import Transaction
 from broker.gate.facts import Ask
@@ -18,7 +18,7 @@ from broker.leases.holdings import LEASES, may_end
 from broker.models import Lease
 from broker.registry.naming import names_of
 from broker.registry.slices import slice_names
-from broker.web.api.common import CallerNow, PartsNow, Shown, Strict
+from broker.web.api.common import CallerNow, PartsNow, Shown, Strict, example
 from broker.web.api.kinds import EndingShown
 from broker.web.api.reading import File, add_list
 from broker.web.api.verbs import At, KeyHeader, checked_key, verb
@@ -79,7 +79,7 @@ class LeaseBody(Strict):
     lifetime: Annotated[int, Field(ge=1, le=86400)] | None = None
     public_key: Annotated[str, Field(min_length=1, max_length=16_384)] | None = None
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"dataset": "trials", "slice": "deidentified"}]})
+    model_config = example(dataset="trials", slice="deidentified")
 
     def ask(self) -> Ask:
         """As the gate takes it."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from broker.base.errors import Invalid
 from broker.base.ids import is_id
@@ -17,7 +17,7 @@ from broker.notices import channels, choices
 from broker.notices.channels import NewChannel
 from broker.notices.choices import NoticePreferences
 from broker.runtime.parts import Parts
-from broker.web.api.common import FreshCaller, Id, Name, PartsNow, Shown, Strict, WindowNow
+from broker.web.api.common import FreshCaller, Id, Name, PartsNow, Shown, Strict, WindowNow, example
 from broker.web.api.verbs import At, verb
 
 router = APIRouter(tags=["notices"])
@@ -83,11 +83,7 @@ class ChoicesBody(Strict):
     digest_hour: Annotated[int | None, Field(ge=0, le=23, description="By the clocks of the zone.")] = None
     digest_zone: Annotated[str | None, Field(max_length=64, description="As in the IANA database.")] = None
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"topics": {"own_requests": "digest"}, "digest_hour": 8, "digest_zone": "Europe/Berlin"}]
-        }
-    )
+    model_config = example(topics={"own_requests": "digest"}, digest_hour=8, digest_zone="Europe/Berlin")
 
 
 _DISPLAY = Display(columns="at=created_at@, title, read=read_at@, id!", none="No notices yet.")
@@ -155,17 +151,8 @@ class ChannelBody(Strict):
     target: Annotated[str, Field(min_length=1, max_length=500)]
     topics: Annotated[list[str], Field(min_length=1, max_length=20)]
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "kind": "webhook",
-                    "name": "Incidents",
-                    "target": "https://hooks.example.org/guestkey",
-                    "topics": ["failures", "emergency"],
-                }
-            ]
-        }
+    model_config = example(
+        kind="webhook", name="Incidents", target="https://hooks.example.org/guestkey", topics=["failures", "emergency"]
     )
 
 

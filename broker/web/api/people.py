@@ -7,22 +7,100 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
 
-from broker.base import bulk_lines, csv_lines
+from broker.base import bulk_lines, csv_lines, words
+from broker.base.errors import Invalid
 from broker.identity import invitations
-from broker.identity.invitations import enrol_link, join_link
+from broker.identity.invitations import INVITATIONS, enrol_link, join_link
 from broker.identity.permissions import require_admin
-from broker.models import Person, Proposal
+from broker.models import Invitation, Person, Proposal
 from broker.registry import bulk_invitations, people, teams
 from broker.registry.naming import names_of
 from broker.registry.people import PEOPLE
 from broker.suspensions import suspending
-from broker.web.api import bulk_shapes
-from broker.web.api.common import FreshCaller, PartsNow, ReasonBody, Shown, Strict, VendorId
-from broker.web.api.invitations import LinkMade
-from broker.web.api.reading import File, add_list, add_show
+from broker.web.api.common import FreshCaller, Id, PartsNow, ReasonBody, Shown, Strict, VendorId
+from broker.web.api.reading import (
+    After,
+    BulkReportShown,
+    CsvBody,
+    DryRun,
+    File,
+    KeepGoing,
+    add_list,
+    add_show,
+    content_of,
+    report_shown,
+)
 from broker.web.api.suspensions import SuspendBody, Suspended, suspend
 from broker.web.api.verbs import At, ProposalMade, verb
+
+joining = APIRouter(prefix="/invitations", tags=["invitations"])
+
+
+class InvitationShown(Shown):
+    """An invitation; its link was shown when it was made, and never again."""
+
+    id: str
+    purpose: str
+    source: Annotated[str | None, Field(validation_alias="source_id")]
+    vendor: VendorId
+    person: Annotated[str | None, Field(validation_alias="person_id")]
+    role: Annotated[str | None, Field(validation_alias="org_role")]
+    label: str
+    created_by: str | None
+    created_at: datetime
+    expires_at: datetime
+    redeemed_at: datetime | None
+    redeemed_by: str | None
+
+
+class InvitationBody(Strict):
+    """Whom to let join: through which source, and a label that reminds the confirming admin who is meant."""
+
+    source: Id
+    vendor: Id | None = None
+    label: Annotated[str, Field(min_length=1, max_length=200, examples=["Ada Lovelace, annotation lead"])]
+
+
+class LinkMade(BaseModel):
+    """The link, shown once. Send it on a way you trust."""
+
+    id: str
+    link: str
+    expires_at: datetime
+
+
+add_list(
+    joining,
+    INVITATIONS,
+    InvitationShown,
+    "Invitations, newest first. Admins and auditors see all, a lead those to its vendor.",
+)
+
+
+@verb(joining, "POST", "", LinkMade, status=201, fresh=True)
+def invite(at: At, body: InvitationBody) -> LinkMade:
+    """Make a link that lets one person join the source's party. For admins, and a vendor's lead for its own staff."""
+    label = words.name(body.label, "/label", longest=200)
+    lifetime = at.parts.settings.invitation_lifetime
+    made, token = invitations.invite_to_join(at.tx, at.caller, body.source, label, lifetime, at.now)
+    if body.vendor is not None and made.vendor_id != body.vendor:
+        raise Invalid("This source is not that vendor's.", field="/vendor")
+    return LinkMade(id=made.id, link=join_link(at.parts, token), expires_at=made.expires_at)
+
+
+@verb(
+    joining,
+    "POST",
+    "/{invitation_id}/end",
+    InvitationShown,
+    command=("invitation end", "The invitation link {id} no longer works."),
+)
+def end_invitation(at: At, invitation_id: str) -> Invitation:
+    """End an unused invitation link. For admins, and a vendor's lead for its own staff."""
+    return invitations.end_unused(at.tx, at.caller, invitation_id, at.now)
+
 
 router = APIRouter(prefix="/people", tags=["people"])
 Role = Literal["admin", "auditor", "lead"]
@@ -86,31 +164,31 @@ add_list(
 
 @router.post("/import", operation_id="import_people")
 def import_people(
-    body: bulk_shapes.File,
+    body: CsvBody,
     caller: FreshCaller,
     parts: PartsNow,
     source: Annotated[str | None, Query(max_length=64, description="The sign-in source they join through.")] = None,
     vendor: Annotated[str | None, Query(max_length=64, description="The vendor, if it has one source only.")] = None,
-    dry_run: bulk_shapes.DryRun = False,
-    keep_going: bulk_shapes.KeepGoing = False,
+    dry_run: DryRun = False,
+    keep_going: KeepGoing = False,
     again: Annotated[
         bool, Query(description="New links for people who have not used theirs; the old links stop working.")
     ] = False,
-    after: bulk_shapes.After = 0,
-) -> bulk_shapes.BulkReportShown:
+    after: After = 0,
+) -> BulkReportShown:
     """Invite people by the lines of a file: `name,email,team`. For admins, and a vendor's lead for its own staff.
 
     At most 500 lines at once, each a transaction of its own; without `keep_going`, one refused line stops them all.
     Sent again, it invites nobody twice. The e-mail address is a label; the team is joined on being confirmed.
     """
-    rows = csv_lines.read(bulk_shapes.content_of(body), bulk_invitations.COLUMNS, after=after)
+    rows = csv_lines.read(content_of(body), bulk_invitations.COLUMNS, after=after)
     with parts.database.transaction() as tx:
         through = bulk_invitations.source_for(tx, caller, source, vendor)
     wanted = bulk_invitations.Inviting(through, again, parts.settings.invitation_lifetime)
     report = bulk_lines.run(
         parts.database, rows, bulk_invitations.task(caller, wanted), dry_run=dry_run, keep_going=keep_going
     )
-    return bulk_shapes.report_shown(report, lambda token: join_link(parts, token))
+    return report_shown(report, lambda token: join_link(parts, token))
 
 
 add_show(router, PEOPLE, PersonShown, "One person.", render=_one)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from broker.base.errors import Invalid
 from broker.base.paging import Page
@@ -15,7 +15,7 @@ from broker.identity.permissions import require_admin, require_sees_rules
 from broker.models import PolicyRevision
 from broker.registry import proposals
 from broker.runtime import rulebook
-from broker.web.api.common import Shown, Strict, WindowNow
+from broker.web.api.common import Shown, Strict, WindowNow, example
 from broker.web.api.verbs import At, ProposalMade, verb
 
 router = APIRouter(prefix="/policy", tags=["policy"])
@@ -50,15 +50,9 @@ class RulesBody(Strict):
     rules: Annotated[str, Field(min_length=1, max_length=_LONGEST)]
     networks: Annotated[str, Field(max_length=_LONGEST)] = ""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "rules": "role:annotator, dataset:trials, deidentified, read, mfa<=15m ttl<=1h, allow\n",
-                    "networks": "office, 203.0.113.0/24\n",
-                }
-            ]
-        }
+    model_config = example(
+        rules="role:annotator, dataset:trials, deidentified, read, mfa<=15m ttl<=1h, allow\n",
+        networks="office, 203.0.113.0/24\n",
     )
 
 

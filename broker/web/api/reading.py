@@ -10,22 +10,27 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from inspect import Parameter
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Body, Query
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
 
 from broker.base import csv_lines
+from broker.base.bulk_lines import BulkReport, Line
 from broker.base.database import Transaction
 from broker.base.database import now as clock
+from broker.base.errors import Invalid
 from broker.base.paging import Page, Window
 from broker.identity.caller import Caller
 from broker.identity.nouns import Noun
 from broker.log import audit
 from broker.runtime.parts import Parts
-from broker.web.api.common import CallerNow, PartsNow, WindowNow
+from broker.web.api.common import CallerNow, PartsNow, Shown, WindowNow
 from broker.web.api.verbs import At, verb
+from broker.web.catalogue import CATALOGUE
 
 T = TypeVar("T")
 Form = Literal["csv", "jsonl"]
@@ -213,3 +218,61 @@ def _add(
     endpoint.__name__, endpoint.__doc__ = name, about
     endpoint.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     router.add_api_route(path, endpoint, methods=["GET"], operation_id=name, **described)
+
+
+CsvBody = Annotated[bytes, Body(media_type="text/csv", description="A file in UTF-8, with a heading.")]
+DryRun = Annotated[bool, Query(description="Report what would happen to each line, and write nothing.")]
+KeepGoing = Annotated[bool, Query(description="Process the valid lines even if other lines are refused.")]
+After = Annotated[
+    int, Query(ge=0, le=1_000_000, description="Lines of the whole file before this part, for the numbers reported.")
+]
+
+
+class LineShown(Shown):
+    """What became of one line. A `link` is shown this once; refused: `code`, `detail`, `advice` and `column` say why.
+
+    `key` is the same for lines that mean the same.
+    """
+
+    line: Annotated[int, Field(validation_alias="number")]
+    outcome: str
+    about: str
+    key: str
+    id: str
+    link: str
+    expires_at: datetime | None
+    code: str
+    column: str
+    detail: str
+    advice: str
+
+
+class BulkReportShown(BaseModel):
+    """A line for each line; `counts` by outcome. `dry_run`: nothing was written."""
+
+    dry_run: bool
+    counts: dict[str, int]
+    lines: list[LineShown]
+
+
+def content_of(body: bytes) -> bytes:
+    """The file that came.
+
+    Raises:
+        Invalid: there is none.
+    """
+    if not body:
+        raise Invalid("There is no file.", advice="Send it as the body, as text/csv.", code="file_unusable")
+    return body
+
+
+def report_shown(report: BulkReport, link_of: Callable[[str], str] | None = None) -> BulkReportShown:
+    """The report, with its links."""
+    return BulkReportShown(
+        dry_run=report.dry_run, counts=dict(report.counts), lines=[_line(line, link_of) for line in report.lines]
+    )
+
+
+def _line(line: Line, link_of: Callable[[str], str] | None) -> LineShown:
+    usual = CATALOGUE[line.code].advice if line.code in CATALOGUE else ""
+    return LineShown.of(line, link=link_of(line.token) if line.token and link_of else "", advice=line.advice or usual)

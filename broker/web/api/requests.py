@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from broker.base.database import Transaction
 from broker.identity.caller import Caller
@@ -26,7 +26,7 @@ from broker.requests.requests import (
     undecidable,
     untended,
 )
-from broker.web.api.common import Id, Prose, ReasonBody, Shown, Strict
+from broker.web.api.common import Id, Prose, ReasonBody, Shown, Strict, example
 from broker.web.api.datasets import SliceShown, slice_shown
 from broker.web.api.grants import GrantShown, grants_shown
 from broker.web.api.kinds import EndingShown
@@ -150,18 +150,8 @@ class RequestBody(Strict):
     team: Id | None = None
     service: Id | None = None
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "dataset": "trials",
-                    "role": "annotator",
-                    "slice": "deidentified",
-                    "purpose": "Label the March visits",
-                    "period": 604800,
-                }
-            ]
-        }
+    model_config = example(
+        dataset="trials", role="annotator", slice="deidentified", purpose="Label the March visits", period=604800
     )
 
     def new(self) -> NewRequest:

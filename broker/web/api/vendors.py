@@ -6,13 +6,12 @@ from datetime import datetime
 from typing import Literal
 
 from fastapi import APIRouter
-from pydantic import ConfigDict
 
 from broker.models import Vendor
 from broker.registry import vendors
 from broker.registry.vendors import VENDORS
 from broker.suspensions import suspending
-from broker.web.api.common import Ended, Name, ReasonBody, Shown, Strict
+from broker.web.api.common import Ended, Name, ReasonBody, Shown, Strict, example
 from broker.web.api.reading import add_list, add_show
 from broker.web.api.suspensions import SuspendBody, Suspended, suspend
 from broker.web.api.verbs import At, verb
@@ -34,7 +33,7 @@ class VendorBody(Strict):
 
     name: Name
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Acme Annotation"}]})
+    model_config = example(name="Acme Annotation")
 
 
 add_list(router, VENDORS, VendorShown, "Vendors, newest first. A vendor's own people see only theirs.")

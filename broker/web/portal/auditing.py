@@ -23,8 +23,7 @@ from broker.registry.naming import anything_meant, bare, names_of, names_seen, p
 from broker.revocation.counts import What
 from broker.runtime import rulebook
 from broker.suspensions.reports import open_suspension
-from broker.web.portal.form_submission import trouble_of
-from broker.web.portal.forms import Context, PortalRequest, page
+from broker.web.portal.forms import Context, PortalRequest, page, trouble_of
 
 
 @dataclass(frozen=True, slots=True)

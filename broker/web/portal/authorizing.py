@@ -21,7 +21,7 @@ from broker.base.errors import NotFound, NotSignedIn
 from broker.identity import api_tokens, secret_tokens, terminal_confirmation
 from broker.oauth import codes
 from broker.oauth.refusals import AuthorizationRefused, OAuthRefused, query_of
-from broker.web.portal.forms import Context, PortalRequest, form, page, router
+from broker.web.portal.forms import Context, PortalRequest, act, page, router
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow, Sent, Viewer, anybody
 
@@ -92,15 +92,7 @@ def _proof_for_a_terminal(viewer: Viewer, _sent: Mapping[str, str]) -> int:
     return terminal_confirmation.SECONDS
 
 
-@form(f"{ADDRESS}/{{waiting_id}}", rerender=look, needs=_proof_for_a_terminal)
-def confirm(req: PortalRequest, waiting_id: str) -> str:
-    """Prove a second factor here, for that command line."""
-    terminal_confirmation.confirm(req.tx, req.caller, waiting_id, req.now)
-    return ADDRESS
-
-
-@form(f"{ADDRESS}/{{waiting_id}}/disown", rerender=look, needs=None)
-def disown(req: PortalRequest, waiting_id: str) -> str:
-    """It was not this person who asked: sign that command line out."""
-    terminal_confirmation.reject(req.tx, req.caller, waiting_id, req.now)
-    return f"{ADDRESS}?signed_out=true"
+_WAITING, _SIGNED_OUT = f"{ADDRESS}/{{waiting_id}}", f"{ADDRESS}?signed_out=true"
+act(_WAITING, terminal_confirmation.confirm, rerender=look, needs=_proof_for_a_terminal)
+# It was not this person who asked: that command line is signed out.
+act(f"{_WAITING}/disown", terminal_confirmation.reject, rerender=look, needs=None, then=_SIGNED_OUT)

@@ -18,8 +18,7 @@ from broker.registry import connections, drafts, people, personal_columns
 from broker.registry.connections import Connection
 from broker.registry.drafts import Described
 from broker.registry.naming import names_of
-from broker.web.portal.form_submission import go
-from broker.web.portal.forms import Context, PortalRequest, form, page
+from broker.web.portal.forms import Context, PortalRequest, form, go, page
 
 STEP = "/datasets/new/{draft_id}"
 

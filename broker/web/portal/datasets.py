@@ -1,14 +1,17 @@
-"""Datasets: those one may see, one of them, changing it, resuming it after a suspension, and its slices."""
+"""Datasets: those one may see, one of them, changing it, its slices, who has access, and why somebody has not."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, time
 
-from broker.base.errors import Invalid
+from broker.base.errors import Forbidden, Invalid, NotFound
+from broker.gate import explain
+from broker.gate.facts import Ask
 from broker.gate.simulation import slices_without_rule
 from broker.kinds.discovery import kinds
-from broker.models import DATASET_STATUSES, Dataset, Proposal
-from broker.registry import people, slices
+from broker.models import DATASET_STATUSES, VENDOR_STATUSES, Dataset, Proposal
+from broker.policies import ACTIONS, Decision
+from broker.registry import datasets, people, slices, vendors
 from broker.registry.datasets import (
     DATASETS,
     DatasetChange,
@@ -19,14 +22,14 @@ from broker.registry.datasets import (
     require_sees_binding,
     sees_binding,
 )
-from broker.registry.naming import names_of
-from broker.suspensions import suspending
+from broker.registry.naming import LONGEST, names_of, names_seen, person_meant
 from broker.web.api.datasets import dataset_full, datasets_shown
 from broker.web.api.verbs import lifetime_of
 from broker.web.portal.auditing import history
 from broker.web.portal.dataset_wizard import condition_said
-from broker.web.portal.forms import Context, PortalRequest, form, page
+from broker.web.portal.forms import Context, PortalRequest, act, form, page, trouble_of
 from broker.web.portal.proposals import waiting_acts
+from broker.web.portal.suspending import resuming
 
 
 @page("/datasets", template="datasets.html")
@@ -54,11 +57,7 @@ def one_dataset(req: PortalRequest, slug: str) -> Context:
     }
 
 
-@form("/datasets/{slug}/resume", rerender=one_dataset)
-def resume(req: PortalRequest, slug: str) -> str:
-    """Open a suspended one again; no lease comes back."""
-    suspending.resume(req.tx, req.caller, "dataset", slug, req.field("reason"), req.now)
-    return f"/datasets/{slug}"
+act("/datasets/{slug}/resume", resuming("dataset"), "reason", rerender=one_dataset)
 
 
 @page("/datasets/{slug}/change", template="owner/change_dataset.html")
@@ -133,18 +132,10 @@ def all_slices(req: PortalRequest, slug: str) -> Context:
     }
 
 
-@form(f"{PAGE}/{{name}}/retry", rerender=all_slices)
-def retry(req: PortalRequest, slug: str, name: str) -> str:
-    """Have one that failed registered again."""
-    slices.retry_slice(req.tx, req.caller, slug, name, req.now)
-    return PAGE.format(slug=slug)
-
-
-@form(f"{PAGE}/{{name}}/confirm", rerender=all_slices)
-def confirm(req: PortalRequest, slug: str, name: str) -> str:
-    """Take one whose table has changed as it is now; its owner has looked."""
-    slices.confirm_slice(req.tx, req.caller, slug, name, req.now)
-    return PAGE.format(slug=slug)
+act(f"{PAGE}/{{name}}/retry", slices.retry_slice, rerender=all_slices, then=PAGE)
+# Its owner has looked at the table as it is now.
+act(f"{PAGE}/{{name}}/confirm", slices.confirm_slice, rerender=all_slices, then=PAGE)
+act(f"{PAGE}/retire", slices.retire_slice, "slice", "reason", rerender=all_slices)
 
 
 @form(f"{PAGE}/{{name}}/fast", rerender=all_slices)
@@ -154,8 +145,71 @@ def fast(req: PortalRequest, slug: str, name: str) -> str:
     return PAGE.format(slug=slug)
 
 
-@form(f"{PAGE}/retire", rerender=all_slices)
-def retire(req: PortalRequest, slug: str) -> str:
-    """Take one away; its leases end."""
-    slices.retire_slice(req.tx, req.caller, slug, req.field("slice"), req.field("reason"), req.now)
-    return PAGE.format(slug=slug)
+_OFFERABLE = tuple(status for status in VENDOR_STATUSES if status != "offboarded")
+_FIELDS = ("dataset", "person", "slice", "kind", "action")
+
+
+@page("/datasets/{slug}/who", template="owner/who.html")
+def who(req: PortalRequest, slug: str) -> Context:
+    """Who may reach a dataset now, and to whom it is offered."""
+    found = dataset(req.tx, req.caller, slug)
+    offered = {item.vendor_id for item in datasets.offers_of(req.tx, req.caller, found)}
+    known = vendors.choices(req.tx, _OFFERABLE)
+    return {
+        "dataset": found,
+        "reaching": explain.who_has_access(req.parts, req.tx, req.caller, found.id),
+        "offered": [vendor for vendor in known if vendor[0] in offered],
+        "others": [vendor for vendor in known if vendor[0] not in offered],
+        "may_offer": may_change(req.caller, found),
+    }
+
+
+@form("/datasets/{slug}/offers", rerender=who)
+def offer(req: PortalRequest, slug: str) -> str:
+    """Show a dataset to a vendor, or take it out of its sight."""
+    if withdrawn := req.field("withdraw"):
+        datasets.withdraw_offer(req.tx, req.caller, slug, withdrawn, req.now)
+    else:
+        datasets.make_offer(req.tx, req.caller, slug, req.field("vendor"), req.now)
+    return f"/datasets/{slug}/who"
+
+
+@page("/why", template="owner/why.html")
+def why(req: PortalRequest) -> Context:
+    """What the gate would say to somebody now, by which rule, and who can change it. Issues nothing."""
+    asked = {name: req.asked(name)[:LONGEST] for name in _FIELDS}
+    asked["action"] = asked["action"] or "read"
+    shown: Context = {"decision": None, "line": None, "waiting": None, "trouble": None}
+    try:
+        asked["person"] = person_meant(req.tx, req.caller, asked["person"]) or ""
+        if asked["dataset"]:
+            dataset(req.tx, req.caller, asked["dataset"])
+            shown |= _decided(req, asked)
+    except (NotFound, Forbidden, Invalid) as error:
+        shown["trouble"] = trouble_of(error)
+    return {
+        **shown,
+        "asked": asked,
+        "names": names_seen(req.tx, req.caller, [asked["person"]]),
+        "theirs": asked["person"] not in ("", req.caller.id),
+        "kinds": [("", "Any"), *((name, name) for name in sorted(kinds))],
+        "actions": [(name, name) for name in ACTIONS],
+        "grant": {"dataset": asked["dataset"]},
+    }
+
+
+def _decided(req: PortalRequest, asked: dict[str, str]) -> Context:
+    ask = Ask(asked["dataset"], asked["action"], asked["slice"] or None, asked["kind"] or None)
+    whom = asked["person"] or None
+    decision = explain.explain_access(req.parts, req.tx, req.caller, ask, person_id=whom)
+    return {
+        "decision": decision,
+        "line": _line(req, decision),
+        "waiting": explain.pending_request(req.tx, req.caller, asked["dataset"], person_id=whom),
+    }
+
+
+def _line(req: PortalRequest, decision: Decision) -> int | None:
+    """The line of the rule that spoke, in the rules as they were put in force."""
+    rules = req.parts.rulebook.at(req.tx, decision.revision)
+    return next((rule.line for rule in rules.rules if str(rule) in decision.rules), None) if rules else None

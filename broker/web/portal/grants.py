@@ -13,8 +13,7 @@ from broker.registry.slices import slices_of
 from broker.requests import bulk_grants
 from broker.web.api.grants import grants_shown
 from broker.web.api.leases import leases_shown
-from broker.web.portal.form_submission import Trouble, trouble_of
-from broker.web.portal.forms import Context, PortalRequest, form, page
+from broker.web.portal.forms import Context, PortalRequest, Trouble, act, form, page, trouble_of
 
 _MOST_DATASETS = 500
 _FIELDS = ("dataset", "role", "slice", "purpose", "until")
@@ -86,8 +85,4 @@ def one_grant(req: PortalRequest, grant_id: str) -> Context:
     }
 
 
-@form("/grants/{grant_id}/revoke", rerender=one_grant, needs=None)
-def revoke(req: PortalRequest, grant_id: str) -> str:
-    """End a grant and every lease it carries."""
-    holdings.revoke_grant(req.tx, req.caller, grant_id, req.field("reason"), req.now)
-    return f"/grants/{grant_id}"
+act("/grants/{grant_id}/revoke", holdings.revoke_grant, "reason", rerender=one_grant, needs=None)

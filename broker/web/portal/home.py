@@ -24,8 +24,7 @@ from broker.web.api.datasets import datasets_shown
 from broker.web.api.grants import grants_shown
 from broker.web.api.leases import leases_shown
 from broker.web.api.requests import requests_shown
-from broker.web.portal.form_submission import FRESH_SECONDS, go
-from broker.web.portal.forms import Context, PortalRequest, form, page, router
+from broker.web.portal.forms import FRESH_SECONDS, Context, PortalRequest, form, go, page, router
 from broker.web.portal.pages import duration, render
 from broker.web.portal.viewer import AnybodyNow, Viewer
 

@@ -25,9 +25,8 @@ from broker.identity.http import check_own_form
 from broker.identity.invitations import join_link
 from broker.registry import bulk_invitations
 from broker.requests import bulk_grants
-from broker.web.api.bulk_shapes import BulkReportShown, LineShown, report_shown
-from broker.web.portal.form_submission import FormFailure, fresh, submit, trouble_of
-from broker.web.portal.forms import Context, PortalRequest, page, router
+from broker.web.api.reading import BulkReportShown, LineShown, report_shown
+from broker.web.portal.forms import Context, FormFailure, PortalRequest, fresh, page, router, submit, trouble_of
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow, Viewer
 

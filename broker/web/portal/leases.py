@@ -18,8 +18,7 @@ from broker.leases import holdings, renewing, sweeping
 from broker.models import LIVE_STATES
 from broker.registry.naming import LONGEST, names_of, names_seen, person_meant
 from broker.web.api.leases import LeaseFull, lease_full, leases_shown
-from broker.web.portal.form_submission import trouble_of
-from broker.web.portal.forms import Context, PortalRequest, form, page
+from broker.web.portal.forms import Context, PortalRequest, act, form, page, trouble_of
 from broker.web.portal.pages import by_whom
 from broker.web.portal.viewer import Viewer
 
@@ -123,11 +122,8 @@ def renew(req: PortalRequest, lease_id: str) -> str | Response:
     return f"/leases/{lease_id}"
 
 
-@form("/leases/{lease_id}/revoke", rerender=one_lease, needs=None)
-def revoke(req: PortalRequest, lease_id: str) -> str:
-    """Ask for the end of a lease; its page shows when the backend has confirmed it."""
-    holdings.revoke_lease(req.tx, req.caller, lease_id, req.field("reason"), req.now)
-    return f"/leases/{lease_id}"
+# Its page shows when the backend has confirmed the end.
+act("/leases/{lease_id}/revoke", holdings.revoke_lease, "reason", rerender=one_lease, needs=None)
 
 
 def bar(lease: LeaseFull, now: datetime) -> dict[str, int]:

@@ -12,7 +12,7 @@ from broker.notices import channels, choices
 from broker.notices.channels import NewChannel
 from broker.notices.choices import every_topic
 from broker.registry.naming import names_of
-from broker.web.portal.forms import Context, PortalRequest, form, page
+from broker.web.portal.forms import Context, PortalRequest, act, form, page
 from broker.web.portal.pages import render
 
 _ZONES = sorted(name for name in available_timezones() if "/" in name and not name.startswith(("Etc/", "posix/")))
@@ -80,11 +80,13 @@ def bind_channel(req: PortalRequest) -> str | Response:
     return render("notices/bound.html", viewer=req.viewer, bound=bound) if bound.secret else "/settings/notices"
 
 
-@form("/settings/notices/{channel_id}/remove", rerender=notice_channels, needs=None)
-def remove_channel(req: PortalRequest, channel_id: str) -> str:
-    """Remove a channel."""
-    channels.remove(req.tx, req.caller, channel_id, req.now)
-    return "/settings/notices"
+act(
+    "/settings/notices/{channel_id}/remove",
+    channels.remove,
+    rerender=notice_channels,
+    needs=None,
+    then="/settings/notices",
+)
 
 
 @form("/settings/notices/{channel_id}/test", rerender=notice_channels, needs=None)

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
-
 from starlette.responses import Response
 
 from broker.base import words
-from broker.base.database import Transaction
-from broker.base.errors import NotFound
 from broker.base.paging import MOST, Window
 from broker.identity import invitations
-from broker.identity.caller import Caller
 from broker.identity.permissions import require_admin, require_looks_after_people
 from broker.models import PERSON_STATUSES
 from broker.registry import bulk_invitations, people, proposals, vendors
 from broker.registry.naming import names_of, told_apart
-from broker.suspensions.suspending import resume
 from broker.web.api.verbs import lifetime_of
 from broker.web.portal.auditing import history
-from broker.web.portal.forms import Context, PortalRequest, form, page
+from broker.web.portal.forms import Context, PortalRequest, act, form, page
 from broker.web.portal.pages import render
-
-ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], object]] = {
-    "confirm": lambda tx, caller, person_id, _, now: bulk_invitations.confirm_person(tx, caller, person_id, now),
-    "refuse": people.refuse_joiner,
-    "resume": lambda tx, caller, person_id, reason, now: resume(tx, caller, "person", person_id, reason, now),
-}
+from broker.web.portal.suspending import resuming
 
 
 @page("/people", template="admin/people.html")
@@ -92,13 +80,9 @@ def change_roles(req: PortalRequest, person_id: str) -> str:
     return "/proposals" if waits else f"/people/{person_id}"
 
 
-@form("/people/{person_id}/{what}", rerender=one_person)
-def change_person(req: PortalRequest, person_id: str, what: str) -> str:
-    """Confirm, turn away or resume somebody."""
-    if what not in ACTS:
-        raise NotFound("There is no such action here.")
-    ACTS[what](req.tx, req.caller, person_id, req.field("reason"), req.now)
-    return f"/people/{person_id}"
+act("/people/{person_id}/confirm", bulk_invitations.confirm_person, rerender=one_person)
+act("/people/{person_id}/refuse", people.refuse_joiner, "reason", rerender=one_person)
+act("/people/{person_id}/resume", resuming("person"), "reason", rerender=one_person)
 
 
 @page("/invite", template="admin/invite.html")
@@ -126,8 +110,4 @@ def unused_links(req: PortalRequest) -> Context:
     return {"page": found, "sources": names_of(req.tx, {item.source_id for item in found.items if item.source_id})}
 
 
-@form("/invitations/{invitation_id}/end", rerender=unused_links, needs=None)
-def end_link(req: PortalRequest, invitation_id: str) -> str:
-    """Make a link worthless."""
-    invitations.end_unused(req.tx, req.caller, invitation_id, req.now)
-    return "/invitations"
+act("/invitations/{invitation_id}/end", invitations.end_unused, rerender=unused_links, needs=None, then="/invitations")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from broker.base.errors import NotFound
 from broker.identity.permissions import is_lead, require_looks_after_people
 from broker.models import Proposal, Service
 from broker.registry import people, services, teams, vendors
 from broker.registry.naming import names_of
 from broker.web.api.verbs import lifetime_of
-from broker.web.portal.forms import Context, PortalRequest, form, page
+from broker.web.portal.forms import Context, PortalRequest, act, form, page
 from broker.web.portal.pages import render
 from broker.web.portal.proposals import waiting_acts
 
@@ -94,17 +93,15 @@ def make_service(req: PortalRequest) -> Response:
     return _secret_page(req, *services.make_service(req.tx, req.caller, req.field("name"), vendor, req.now))
 
 
-@form("/services/{service_id}/{what}", rerender=all_services)
-def change_service(req: PortalRequest, service_id: str, what: str) -> str | Response:
-    """Replace a service's secret, shut it out, or let it in again."""
-    if what == "rotate":
-        rotated = services.rotate_secret(req.tx, req.caller, service_id, req.now, lifetime=lifetime_of(req.parts))
-        return f"/proposals/{rotated.id}" if isinstance(rotated, Proposal) else _secret_page(req, *rotated)
-    if what not in ("suspend", "resume"):
-        raise NotFound("There is no such action here.")
-    change = services.suspend_service if what == "suspend" else services.resume_service
-    change(req.tx, req.caller, service_id, req.field("reason"), req.now)
-    return "/services"
+@form("/services/{service_id}/rotate", rerender=all_services)
+def rotate_secret(req: PortalRequest, service_id: str) -> str | Response:
+    """Replace a service's secret, or propose it."""
+    rotated = services.rotate_secret(req.tx, req.caller, service_id, req.now, lifetime=lifetime_of(req.parts))
+    return f"/proposals/{rotated.id}" if isinstance(rotated, Proposal) else _secret_page(req, *rotated)
+
+
+for _what, _do in (("suspend", services.suspend_service), ("resume", services.resume_service)):
+    act(f"/services/{{service_id}}/{_what}", _do, "reason", rerender=all_services, then="/services")
 
 
 def _secret_page(req: PortalRequest, made: Service, secret: str) -> Response:

@@ -16,7 +16,7 @@ from broker.requests.dossier import changes, check_unchanged, digest_of, dossier
 from broker.requests.requests import NewRequest
 from broker.web.api.datasets import dataset_full
 from broker.web.api.requests import RequestFull, request_full, requests_shown
-from broker.web.portal.forms import Context, PortalRequest, form, page
+from broker.web.portal.forms import Context, PortalRequest, act, form, page
 from broker.web.portal.pages import duration
 
 DAY = 86400
@@ -136,18 +136,9 @@ def one_request(req: PortalRequest, request_id: str) -> Context:
     }
 
 
-@form("/requests/{request_id}/withdraw", rerender=one_request, needs=None)
-def withdraw(req: PortalRequest, request_id: str) -> str:
-    """Take one's request back."""
-    requests.withdraw(req.tx, req.caller, request_id, req.now)
-    return f"/requests/{request_id}"
-
-
-@form("/requests/{request_id}/remind", rerender=one_request, needs=None)
-def remind(req: PortalRequest, request_id: str) -> str:
-    """Tell those who decide once more."""
-    requests.remind(req.tx, req.caller, request_id, req.now)
-    return f"/requests/{request_id}"
+act("/requests/{request_id}/withdraw", requests.withdraw, rerender=one_request, needs=None)
+act("/requests/{request_id}/remind", requests.remind, rerender=one_request, needs=None)
+act("/requests/{request_id}/refuse", approving.refuse, "reason", rerender=one_request, needs=None)
 
 
 @form("/requests/{request_id}/approve", rerender=one_request)
@@ -157,13 +148,6 @@ def approve(req: PortalRequest, request_id: str) -> str:
     found = requests.request(req.tx, req.caller, request_id, lock=True)
     check_unchanged(req.parts, req.tx, req.caller, found, digest_of(req.field("seen")), req.now)
     approving.approve(req.parts, req.tx, req.caller, request_id, narrowing, req.now)
-    return f"/requests/{request_id}"
-
-
-@form("/requests/{request_id}/refuse", rerender=one_request, needs=None)
-def refuse(req: PortalRequest, request_id: str) -> str:
-    """Refuse, with a reason that is shown to who asked."""
-    approving.refuse(req.tx, req.caller, request_id, req.field("reason"), req.now)
     return f"/requests/{request_id}"
 
 

@@ -14,8 +14,17 @@ from broker.base import words
 from broker.base.database import now as clock
 from broker.identity import factor_changes, factors, passkeys, sessions, totp
 from broker.identity.http import renew_session
-from broker.web.portal.form_submission import credential_of, go, with_this_form
-from broker.web.portal.forms import Context, PortalPage, PortalRequest, form, page, router
+from broker.web.portal.forms import (
+    Context,
+    PortalPage,
+    PortalRequest,
+    credential_of,
+    form,
+    go,
+    page,
+    router,
+    with_this_form,
+)
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import MemberNow, Viewer, seen_again
 

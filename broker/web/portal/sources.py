@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
-from broker.base.errors import Invalid, NotFound
+from broker.base.errors import Invalid
 from broker.identity import faults, sources
 from broker.identity.permissions import require_admin
 from broker.identity.sources import SOURCES
 from broker.registry import source_proposals, vendors
 from broker.web.api.sources import MfaBody, SourceBody
 from broker.web.api.verbs import lifetime_of
-from broker.web.portal.forms import Context, PortalRequest, form, page
+from broker.web.portal.forms import Context, PortalRequest, act, form, page
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -63,18 +63,15 @@ def try_source(req: PortalRequest, source_id: str) -> Response:
     return all_sources.answer(req.viewer, req.sent, checked=(source_id, checked))
 
 
-@form("/sources/{source_id}/{what}", rerender=all_sources)
-def change_source(req: PortalRequest, source_id: str, what: str) -> str:
-    """Propose to count a source's own second factor, or close the source at once."""
-    if what == "trust-mfa":
-        values = _body(MfaBody, {"values": req.field("values").split()}).values
-        lifetime = lifetime_of(req.parts)
-        made = source_proposals.propose_trust_mfa(req.tx, req.caller, source_id, values, req.now, lifetime=lifetime)
-        return f"/proposals/{made.id}"
-    if what != "disable":
-        raise NotFound("There is no such action here.")
-    sources.disable(req.tx, req.caller, source_id, req.now)
-    return "/sources"
+@form("/sources/{source_id}/trust-mfa", rerender=all_sources)
+def trust_mfa(req: PortalRequest, source_id: str) -> str:
+    """Propose to count a source's own second factor."""
+    values, lifetime = _body(MfaBody, {"values": req.field("values").split()}).values, lifetime_of(req.parts)
+    made = source_proposals.propose_trust_mfa(req.tx, req.caller, source_id, values, req.now, lifetime=lifetime)
+    return f"/proposals/{made.id}"
+
+
+act("/sources/{source_id}/disable", sources.disable, rerender=all_sources, then="/sources")
 
 
 def _claims(text: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ dataset happen at once; resetting a second factor waits for a second admin. And 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -25,7 +25,7 @@ from broker.suspensions.reports import LeaseOutcome, SuspensionReport
 from broker.web.api.grants import grants_shown
 from broker.web.api.suspensions import CountsShown, dry_run_shown
 from broker.web.api.verbs import lifetime_of
-from broker.web.portal.forms import Context, PortalRequest, form, page
+from broker.web.portal.forms import Context, PortalRequest, act, form, page
 from broker.web.portal.pages import render, to_the_second
 
 ADDRESSES = ("/vendors/{key}/offboard", "/datasets/{key}/retire", "/people/{key}/reset-factor")
@@ -143,6 +143,11 @@ def resume(req: PortalRequest, suspension_id: str) -> str:
     return f"/suspensions/{suspension_id}"
 
 
+def resuming(what: What) -> Callable[..., object]:
+    """What lifts a suspension, for `act`. No session and no lease comes back."""
+    return lambda tx, caller, key, reason, now: suspending.resume(tx, caller, what, key, reason, now)
+
+
 def _target(req: PortalRequest) -> tuple[What, str]:
     named = req.viewer.request.path_params
     if not named:
@@ -184,21 +189,16 @@ def installation(req: PortalRequest) -> Context:
     }
 
 
-@form("/installation/{what}", rerender=installation)
-def change_installation(req: PortalRequest, what: str) -> str:
-    """Open, or confirm grants."""
-    if what not in ("open", "confirm"):
-        raise NotFound("There is no such action here.")
-    if what == "open":
-        closing.reopen(req.tx, req.caller, req.field("reason"), req.now)
-    else:
-        _confirm(req, req.field("which"))
-    return "/installation"
+act("/installation/open", closing.reopen, "reason", rerender=installation)
 
 
-def _confirm(req: PortalRequest, which: str) -> None:
+@form("/installation/confirm", rerender=installation)
+def confirm_grants(req: PortalRequest) -> str:
+    """Let a held grant count again, or all of a vendor's."""
+    which = req.field("which")
     if not which.startswith("vn_"):
         closing.confirm_grants(req.tx, req.caller, req.now, grants=[which])
-        return
-    while closing.confirm_grants(req.tx, req.caller, req.now, vendor=which) == closing.BATCH:
-        continue
+    else:
+        while closing.confirm_grants(req.tx, req.caller, req.now, vendor=which) == closing.BATCH:
+            continue
+    return "/installation"

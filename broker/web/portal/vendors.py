@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
-
-from broker.base.database import Transaction
-from broker.base.errors import NotFound
 from broker.base.paging import MOST, Window
-from broker.identity.caller import Caller
 from broker.identity.permissions import require_admin
 from broker.models import VENDOR_STATUSES
 from broker.registry import people, vendors
-from broker.suspensions.suspending import resume
 from broker.web.portal.auditing import history
-from broker.web.portal.forms import Context, PortalRequest, form, page
-
-ACTS: Mapping[str, Callable[[Transaction, Caller, str, str, datetime], object]] = {
-    "activate": vendors.activate_vendor,
-    "resume": lambda tx, caller, vendor_id, reason, now: resume(tx, caller, "vendor", vendor_id, reason, now),
-}
+from broker.web.portal.forms import Context, PortalRequest, act, form, page
+from broker.web.portal.suspending import resuming
 
 
 @page("/vendors", template="admin/vendors.html")
@@ -55,10 +44,5 @@ def one_vendor(req: PortalRequest, vendor_id: str) -> Context:
     }
 
 
-@form("/vendors/{vendor_id}/{what}", rerender=one_vendor)
-def change_vendor(req: PortalRequest, vendor_id: str, what: str) -> str:
-    """Activate or resume a vendor."""
-    if what not in ACTS:
-        raise NotFound("There is no such action here.")
-    ACTS[what](req.tx, req.caller, vendor_id, req.field("reason"), req.now)
-    return f"/vendors/{vendor_id}"
+act("/vendors/{vendor_id}/activate", vendors.activate_vendor, "reason", rerender=one_vendor)
+act("/vendors/{vendor_id}/resume", resuming("vendor"), "reason", rerender=one_vendor)
