@@ -224,9 +224,8 @@ def _end_orphan(parts: Parts, kind: str, handle: str, seen: ListedCredential) ->
     if stray.error:
         return stray
     with parts.database.transaction() as tx:
-        audit.record(
-            tx, "lease.stray_ended", actor=audit.SYSTEM, subject=stray.lease, now=clock(tx), details={"kind": kind}
-        )
+        now, details = clock(tx), {"kind": kind}
+        audit.record(tx, "lease.stray_ended", actor=audit.SYSTEM, subject=stray.lease, now=now, details=details)
     metrics.strays.labels(kind).inc()
     log.error("stray.ended", handle=handle, kind=kind)
     return stray
@@ -262,7 +261,5 @@ def count_silent(tx: Transaction) -> dict[str, int]:
 
 
 def _place_event(tx: Transaction, event: str, now: datetime, kind: str, place: str, **more: str) -> None:
-    subject = f"{kind}:{place}"[:80]
-    audit.record(
-        tx, event, actor=audit.SYSTEM, subject=subject, now=now, details={"kind": kind, "place": place, **more}
-    )
+    details = {"kind": kind, "place": place, **more}
+    audit.record(tx, event, actor=audit.SYSTEM, subject=f"{kind}:{place}"[:80], now=now, details=details)

@@ -222,15 +222,9 @@ def _check(settings: Settings, new: NewChannel) -> None:
 
 
 def _record(tx: Transaction, kind: str, channel: NoticeChannel, caller: Caller, now: datetime) -> None:
-    audit.record(
-        tx,
-        kind,
-        actor=caller.subject,
-        subject=channel.id,
-        now=now,
-        details={"kind": channel.kind, "topics": list(channel.topics)},
-        personal={"name": channel.name, "target": channel.shown},
-    )
+    details = {"kind": channel.kind, "topics": list(channel.topics)}
+    personal, actor = {"name": channel.name, "target": channel.shown}, caller.subject
+    audit.record(tx, kind, actor=actor, subject=channel.id, now=now, details=details, personal=personal)
 
 
 def _send_webhook(settings: Settings, url: str, secret: str, delivery: Delivery, now: datetime) -> None:

@@ -158,10 +158,7 @@ def set_preferences(
         if choice not in CHOICES:
             raise Invalid(f"Choose one of {', '.join(CHOICES)}.", field=f"/topics/{name}")
         if theirs[name].mandatory and choice != DEFAULT:
-            raise Invalid(
-                f"{theirs[name].title}: these notices are always mailed at once.",
-                field=f"/topics/{name}",
-            )
+            raise Invalid(f"{theirs[name].title}: these notices are always mailed at once.", field=f"/topics/{name}")
     if not 0 <= hour <= 23:
         raise Invalid("An hour is 0 to 23.", field="/digest_hour")
     zone_of(zone)
@@ -169,14 +166,8 @@ def set_preferences(
         row = insert(NoticeChoice).values(person_id=caller.id, topic=name, choice=choice)
         tx.execute(row.on_conflict_do_update(constraint="pk_notice_choice", set_={"choice": choice}))
     _keep_hour(tx, caller.id, hour, zone, now)
-    audit.record(
-        tx,
-        "notice.chosen",
-        actor=caller.subject,
-        subject=caller.id,
-        now=now,
-        details={"topics": dict(sorted(choices.items())), "digest_hour": hour, "digest_zone": zone},
-    )
+    details = {"topics": dict(sorted(choices.items())), "digest_hour": hour, "digest_zone": zone}
+    audit.record(tx, "notice.chosen", actor=caller.subject, subject=caller.id, now=now, details=details)
     return preferences(tx, caller)
 
 

@@ -7,15 +7,12 @@ recorded and printed.
 from __future__ import annotations
 
 import json
-import logging
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import structlog
 import typer
 from sqlalchemy import exists, select
 
@@ -27,7 +24,7 @@ from broker.kinds import folders
 from broker.kinds.connecting import Connected, ConnectingContext
 from broker.log import audit
 from broker.models import Event
-from broker.operator.console import AsJson, CommandOutput, load, reporting
+from broker.operator.console import AsJson, CommandOutput, load, reporting, unlogged
 from broker.runtime.parts import vault_of
 from guestkey.cli.command import describe
 
@@ -48,7 +45,7 @@ def _mount(kind: str, connect: Callable[..., Connected]) -> None:
     """Register a kind's `connect` as a command: with its own options, and those that all have."""
 
     def run(operator_secret_id_file: Path | None, yes: bool, as_json: bool, **own: Any) -> None:
-        with reporting(f"connect-backend {kind}", as_json=as_json) as out, _unlogged():
+        with reporting(f"connect-backend {kind}", as_json=as_json) as out, unlogged():
             settings = load()
             desk = ConnectingContext(
                 settings,
@@ -67,17 +64,6 @@ def _mount(kind: str, connect: Callable[..., Connected]) -> None:
 
     describe(run, connect, _SHARED)
     app.command(kind)(run)
-
-
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    """Keep warnings of single attempts out: what went wrong is told as a whole, and standard output is the result's."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
 
 
 def _record(settings: Settings, kind: str, found: Connected) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import Annotated, Any
 
+import structlog
 import typer
 from pydantic import PostgresDsn, Secret, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -72,6 +74,17 @@ class CommandOutput:
             for line in lines:
                 typer.echo(f"guestkey: {line}", err=True)
         return typer.Exit(int(code))
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Keep warnings of single attempts out: what went wrong is told as a whole, and standard output is the result's."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
 
 
 @contextmanager

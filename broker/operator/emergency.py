@@ -10,13 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import structlog
 import typer
 
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, Invalid
 from broker.kinds.discovery import kinds
-from broker.operator.console import CommandOutput, confirm, load
+from broker.operator.console import CommandOutput, confirm, load, unlogged
 from broker.revocation.closing import close as close_installation
 from broker.runtime.parts import Parts
 from broker.suspensions.emergency_end import UNASKED, BackendOutcome, EmergencyReport, end_recorded, end_shown
@@ -41,11 +40,10 @@ def end_everything(
             advice="It is the six characters after gk_ in the names of its database users.",
         )
     _confirm(yes)
-    _log_errors_to_stderr()
     settings = load()
     connections = {name for kind in kinds for name in settings.connections(kind)}
     known = [_login(text, connections) for text in logins]
-    with closing(Parts.build(settings, identity="ender")) as parts:
+    with unlogged(), closing(Parts.build(settings, identity="ender")) as parts:
         for name, url in known:
             parts.vault.remember(f"connections/{name}/watch", {"url": url})
         ended = _end_all(parts, reason, installation, seconds)
@@ -138,10 +136,3 @@ def _login(text: str, connections: set[str]) -> tuple[str, str]:
             advice="Configured are: " + (", ".join(sorted(connections)) or "none; set GUESTKEY_POSTGRES_CONNECTIONS."),
         )
     return name, Path(file).read_text().strip()
-
-
-def _log_errors_to_stderr() -> None:
-    """Warnings of single attempts are told in the report; standard output is the result's alone."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(50), logger_factory=structlog.PrintLoggerFactory(sys.stderr)
-    )

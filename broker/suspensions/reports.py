@@ -45,16 +45,15 @@ class LeaseOutcome:
     by_hand: str
 
 
-@dataclass(frozen=True, slots=True)
-class KindOutcome:
-    """What became of the credentials of one kind, together.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndsTogether:
+    """What became of several credentials together.
 
-    `exposed`: how many the backend cannot end before `exposed_until`. `longest` is in seconds, and still grows while
-    one is not confirmed; `worst_case` is what the kind declares. Until `offline_until` whoever does not ask us accepts
-    `offline` of them.
+    `failing`: how many failed at least once and are tried again. `exposed`: how many the backend cannot end before
+    `exposed_until`. `longest` is in seconds until the last confirmation, and still grows while one is not confirmed.
+    Until `offline_until` whoever does not ask us accepts `offline` of them.
     """
 
-    kind: str
     total: int
     confirmed: int
     failing: int
@@ -63,11 +62,18 @@ class KindOutcome:
     exposed_until: datetime | None
     offline: int
     offline_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KindOutcome(EndsTogether):
+    """What became of the credentials of one kind; `worst_case` is what the kind declares."""
+
+    kind: str
     worst_case: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class SuspensionReport:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspensionReport(EndsTogether):
     """A suspension and its outcomes, problems first.
 
     `differences` compares with the dry run: name to (expected, found). `events` are the ids of the events it is
@@ -84,46 +90,6 @@ class SuspensionReport:
     def finished(self) -> bool:
         """Whether every end was confirmed."""
         return self.confirmed == self.total
-
-    @property
-    def total(self) -> int:
-        """How many leases it ends."""
-        return sum(one.total for one in self.by_kind)
-
-    @property
-    def confirmed(self) -> int:
-        """How many a backend confirmed as ended."""
-        return sum(one.confirmed for one in self.by_kind)
-
-    @property
-    def failing(self) -> int:
-        """How many failed at least once and are tried again."""
-        return sum(one.failing for one in self.by_kind)
-
-    @property
-    def exposed(self) -> int:
-        """How many no backend can end sooner than it has said."""
-        return sum(one.exposed for one in self.by_kind)
-
-    @property
-    def longest(self) -> float:
-        """Seconds until the last confirmation; while something is not confirmed it still grows."""
-        return max((one.longest for one in self.by_kind), default=0.0)
-
-    @property
-    def exposed_until(self) -> datetime | None:
-        """When the last of those that cannot be ended sooner is over."""
-        return max((one.exposed_until for one in self.by_kind if one.exposed_until), default=None)
-
-    @property
-    def offline(self) -> int:
-        """How many of the credentials whoever checks them without asking us accepts until then."""
-        return sum(one.offline for one in self.by_kind)
-
-    @property
-    def offline_until(self) -> datetime | None:
-        """Until when whoever checks one of the credentials without asking us still accepts it."""
-        return max((one.offline_until for one in self.by_kind if one.offline_until), default=None)
 
 
 def _seen(caller: Caller) -> ColumnElement[bool]:
@@ -194,10 +160,19 @@ def report(
     leases = tx.scalars(select(Lease).where(wanted).order_by(*problems_first).limit(most)).all()
     by_hand = sweeping.by_hand(parts, tx, leases, now) if sees_everything(caller) else None
     outcomes = [_outcome(suspension, lease, by_hand) for lease in leases]
+    by_kind = _by_kind(tx, suspension, now)
     return SuspensionReport(
         suspension=suspension,
         outcomes=outcomes,
-        by_kind=_by_kind(tx, suspension, now),
+        by_kind=by_kind,
+        total=sum(one.total for one in by_kind),
+        confirmed=sum(one.confirmed for one in by_kind),
+        failing=sum(one.failing for one in by_kind),
+        exposed=sum(one.exposed for one in by_kind),
+        longest=max((one.longest for one in by_kind), default=0.0),
+        exposed_until=max((one.exposed_until for one in by_kind if one.exposed_until), default=None),
+        offline=sum(one.offline for one in by_kind),
+        offline_until=max((one.offline_until for one in by_kind if one.offline_until), default=None),
         differences=_differences(suspension),
         events=[] if only_open else _events(tx, suspension, [lease.id for lease in leases]),
     )
