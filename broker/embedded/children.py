@@ -21,7 +21,36 @@ class StartFailed(Exception):
     """A server of the embedded stack could not be started. The text is one line for a person."""
 
 
-class Server(ABC):
+class Startable(ABC):
+    """What is started without waiting, and then awaited."""
+
+    @abstractmethod
+    def launch(self) -> None:
+        """Start without waiting.
+
+        Raises:
+            StartFailed: it cannot be: a port is taken, it is not installed, or it cannot be initialised.
+        """
+
+    @abstractmethod
+    def await_serving(self) -> None:
+        """Wait until what was launched serves.
+
+        Raises:
+            StartFailed: it does not come up.
+        """
+
+    def start(self) -> None:
+        """Start, and return once it serves.
+
+        Raises:
+            StartFailed: as `launch` and `await_serving`.
+        """
+        self.launch()
+        self.await_serving()
+
+
+class Server(Startable):
     """One server of the stack: a child process, its log, and whether it serves yet."""
 
     name: str
@@ -36,29 +65,8 @@ class Server(ABC):
         """Process id while it runs."""
         return self._child.pid if self._child and self._child.poll() is None else None
 
-    @abstractmethod
-    def launch(self) -> None:
-        """Start without waiting.
-
-        Raises:
-            StartFailed: it cannot be.
-        """
-
-    def start(self) -> None:
-        """Start, and return once it serves.
-
-        Raises:
-            StartFailed: a port is taken, or it does not come up.
-        """
-        self.launch()
-        self.await_serving()
-
     def await_serving(self) -> None:
-        """Wait until what was launched serves.
-
-        Raises:
-            StartFailed: it does not come up.
-        """
+        """Wait until what was launched serves."""
         if self._child is None:
             raise StartFailed(f"{self.name} was not launched.")
         wait_until(self._healthy, self._child, seconds=30, name=self.name, log=self.log)
@@ -193,14 +201,24 @@ def wait_until(
     Raises:
         StartFailed: the child died, or the time is up.
     """
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+
+    def came_up() -> bool:
         if child.poll() is not None:
             raise StartFailed(f"{name} stopped at once (exit {child.returncode}): {last_line(log)} See {log}.")
-        if ready():
-            return
+        return ready()
+
+    if not comes_true(came_up, seconds):
+        raise StartFailed(f"{name} did not answer within {seconds:.0f} s. See {log}.")
+
+
+def comes_true(what: Callable[[], bool], seconds: float) -> bool:
+    """Ask until it is so; False once the time is up."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if what():
+            return True
         time.sleep(0.03)
-    raise StartFailed(f"{name} did not answer within {seconds:.0f} s. See {log}.")
+    return False
 
 
 def stop(child: subprocess.Popen[bytes], stop_signal: signal.Signals = signal.SIGTERM, *, seconds: float = 15) -> None:

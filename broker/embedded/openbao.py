@@ -54,11 +54,7 @@ class OpenBao(children.Server):
         return self.state / f"{identity}.secret-id"
 
     def launch(self) -> None:
-        """Start without waiting.
-
-        Raises:
-            StartFailed: a port is taken.
-        """
+        """Start without waiting."""
         children.require_free(self.port, "OpenBao")
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.state / "raft").mkdir(exist_ok=True, mode=0o700)

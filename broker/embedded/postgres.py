@@ -110,11 +110,7 @@ class Postgres(children.Server):
         self._prepared = True
 
     def launch(self) -> None:
-        """Start without waiting; what is not prepared is first.
-
-        Raises:
-            StartFailed: the port is taken, or initdb fails.
-        """
+        """Start without waiting; what is not prepared is first."""
         if self.pid is None and not self._prepared:
             self.prepare()
         self._prepared = False
@@ -128,11 +124,7 @@ class Postgres(children.Server):
         )
 
     def await_serving(self) -> None:
-        """Wait until it serves; make roles and the database on the first time.
-
-        Raises:
-            StartFailed: it does not come up.
-        """
+        """Wait until it serves; make roles and the database on the first time."""
         super().await_serving()
         if self._fresh:
             self._make_database()
@@ -206,7 +198,7 @@ class Postgres(children.Server):
                 os.chown(path, *self._account)
 
 
-class PostgresServers:
+class PostgresServers(children.Startable):
     """Both servers. `start` and `launch` from the main thread: the children die with the thread that made them."""
 
     def __init__(self, state: Path, *, records_port: int, data_port: int) -> None:
@@ -215,11 +207,7 @@ class PostgresServers:
         self._both = (self.records, self.data)
 
     def launch(self) -> None:
-        """Start both without waiting; make their clusters on the first time, at once.
-
-        Raises:
-            StartFailed: a port is taken, or initdb fails.
-        """
+        """Start both without waiting; make their clusters on the first time, at once."""
         passwords = self.data.state / "passwords.json"
         if passwords.exists() and "owner" in json.loads(passwords.read_text()):
             old = f"{self.data.state.parent} is of a version before the first release, with one server for everything."
@@ -230,22 +218,9 @@ class PostgresServers:
             server.launch()
 
     def await_serving(self) -> None:
-        """Wait until both serve.
-
-        Raises:
-            StartFailed: one does not come up.
-        """
+        """Wait until both serve."""
         for server in self._both:
             server.await_serving()
-
-    def start(self) -> None:
-        """Start both, and return once they serve.
-
-        Raises:
-            StartFailed: a port is taken, or one does not come up.
-        """
-        self.launch()
-        self.await_serving()
 
     def stop(self) -> None:
         """Stop both, ending open sessions; their state stays."""
@@ -259,7 +234,8 @@ class PostgresServers:
 
     def url(self, login: str, database: str) -> str:
         """`postgresql://…` for one of the logins; any database but the records' is on the datasets' server."""
-        return self._of(database).url(login, database)
+        server = self.records if database == RECORDS.database else self.data
+        return server.url(login, database)
 
     @property
     def passwords(self) -> Mapping[str, str]:
@@ -270,9 +246,6 @@ class PostgresServers:
     def logs(self) -> tuple[Path, ...]:
         """What both write to."""
         return tuple(server.log for server in self._both)
-
-    def _of(self, database: str) -> Postgres:
-        return self.records if database == RECORDS.database else self.data
 
 
 def binary(name: str) -> Path:

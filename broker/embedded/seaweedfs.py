@@ -46,11 +46,7 @@ class SeaweedFS(children.Server):
         self._ports: dict[str, int] = {}
 
     def launch(self) -> None:
-        """Start without waiting.
-
-        Raises:
-            StartFailed: a port is taken, or it is not installed.
-        """
+        """Start without waiting."""
         children.require_free(self.port, "the object store")
         for folder in (self.state, self.state / "data", self.state / "tmp"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)

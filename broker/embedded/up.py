@@ -6,6 +6,7 @@ children die with it. What it has to say it writes to `status.json` in the state
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -30,6 +31,23 @@ _ACCOUNTS = "accounts.json"
 _OWNER = "GUESTKEY_OWNER_DATABASE_URL"
 # By process, the beginnings of the variables it must not have.
 _KEPT_FROM = {"web": (_OWNER, "GUESTKEY_BAO_ENDER", "GUESTKEY_BAO_SETUP"), "worker": (_OWNER, "GUESTKEY_BAO_ISSUER")}
+
+
+def main(description: str) -> int:
+    """Parse the command line and do it; 0 if done, 1 with one line on stderr if not."""
+    parser = argparse.ArgumentParser(prog="python -m broker.embedded", description=description)
+    parser.add_argument("command", choices=("up", "down", "status", "passwords", "supervise"))
+    parser.add_argument("--state", type=Path, default=Path(".state"), help="state folder (default: .state)")
+    parser.add_argument("--port", type=int, default=8200, help="the portal's port on first start (default: 8200)")
+    given = parser.parse_args()
+    state = given.state.resolve()
+    try:
+        if given.command in ("up", "supervise"):
+            return (start if given.command == "up" else supervise)(state, given.port)
+        return {"down": stop, "status": show, "passwords": passwords}[given.command](state)
+    except StartFailed as error:
+        print(f"guestkey: {error}", file=sys.stderr)
+        return 1
 
 
 def start(state: Path, port: int) -> int:
@@ -59,11 +77,8 @@ def stop(state: Path) -> int:
         print("Nothing is running.")
         return 0
     os.kill(pid, signal.SIGTERM)
-    end = time.monotonic() + 30
-    while _running(state) is not None:
-        if time.monotonic() > end:
-            raise StartFailed(f"The supervisor (process {pid}) did not stop within 30 s. See {state}/supervisor.log.")
-        time.sleep(0.05)
+    if not children.comes_true(lambda: _running(state) is None, 30):
+        raise StartFailed(f"The supervisor (process {pid}) did not stop within 30 s. See {state}/supervisor.log.")
     print("Stopped. `make up` finds everything again.")
     return 0
 
@@ -235,18 +250,16 @@ def for_process(name: str, variables: Mapping[str, str]) -> tuple[dict[str, str]
 
 
 def _await_running(state: Path, supervisor: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + _START_SECONDS
-    while time.monotonic() < end:
-        status = _read_status(state)
-        if status.get("state") == "running":
-            return
+    def runs() -> bool:
+        status, log = _read_status(state), state / "supervisor.log"
         if status.get("state") == "failed":
             raise StartFailed(str(status.get("detail")))
-        if supervisor.poll() is not None:
-            log = state / "supervisor.log"
+        if status.get("state") != "running" and supervisor.poll() is not None:
             raise StartFailed(f"The supervisor stopped (exit {supervisor.returncode}): {children.last_line(log)}")
-        time.sleep(0.05)
-    raise StartFailed(f"Nothing answered within {_START_SECONDS} s. See the logs in {state}.")
+        return status.get("state") == "running"
+
+    if not children.comes_true(runs, _START_SECONDS):
+        raise StartFailed(f"Nothing answered within {_START_SECONDS} s. See the logs in {state}.")
 
 
 def _print_summary(state: Path, status: Mapping[str, Any], seconds: float) -> None:

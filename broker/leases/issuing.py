@@ -160,7 +160,7 @@ def _issue_at_backend(parts: Parts, plan: _Plan, token: Future[ChildToken] | Non
     # A fault in steps 5 and 6 leaves the lease pending; once its deadline has passed the worker ends it.
     with vault.deadline(parts.settings.issue_deadline):
         # Step 6: the credential, for a minute only until it is activated.
-        own = _wait_for_settings(token, parts.settings.bao_timeout) if token is not None else None
+        own = _wait_for_token(token, parts.settings.bao_timeout) if token is not None else None
         issued = plan.kind.issue(vault, own, plan.to_issue)
     # Step 7: active, unless somebody ended it meanwhile. The minute is lengthened while the caller reads the answer.
     _activate(parts, lease, issued)
@@ -169,7 +169,7 @@ def _issue_at_backend(parts: Parts, plan: _Plan, token: Future[ChildToken] | Non
     return Handed(lease, issued.values)
 
 
-def _wait_for_settings(token: Future[ChildToken], seconds: float) -> ChildToken:
+def _wait_for_token(token: Future[ChildToken], seconds: float) -> ChildToken:
     try:
         return token.result(seconds)
     except TimeoutError as error:
