@@ -135,20 +135,6 @@ class Postgres(children.Server):
         user = "postgres" if login == "postgres" else f"guestkey_{login}"
         return f"postgresql://{user}:{self.passwords[login]}@127.0.0.1:{self.port}/{database}"
 
-    def freeze(self, *, thaw: bool = False) -> None:
-        """Stop (or let go on) every process of the server, for tests of hanging backends."""
-        if self._child is None:
-            return
-        number = signal.SIGCONT if thaw else signal.SIGSTOP
-        backends = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self._child.pid)], capture_output=True, text=True, check=False
-        ).stdout.split()
-        for pid in [str(self._child.pid), *backends]:
-            try:
-                os.kill(int(pid), number)
-            except ProcessLookupError:
-                continue
-
     def _healthy(self) -> bool:
         try:
             psycopg.connect(self.url("postgres", "postgres"), connect_timeout=2).close()
@@ -226,11 +212,6 @@ class PostgresServers(children.Startable):
         """Stop both, ending open sessions; their state stays."""
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(Postgres.stop, self._both))
-
-    def freeze(self, *, thaw: bool = False) -> None:
-        """Stop (or let go on) every process of both, for tests of hanging backends."""
-        for server in self._both:
-            server.freeze(thaw=thaw)
 
     def url(self, login: str, database: str) -> str:
         """`postgresql://…` for one of the logins; any database but the records' is on the datasets' server."""

@@ -31,7 +31,7 @@ from broker.leases import limits
 from broker.log import audit
 from broker.models import Lease
 from broker.policies import Decision, decide
-from broker.revocation import ending, rollback_witness
+from broker.revocation import closing, ending
 from broker.runtime.parts import Parts
 
 log = structlog.get_logger(__name__)
@@ -70,7 +70,7 @@ def issue(parts: Parts, caller: Caller, ask: Ask, *, idempotency_key: str | None
     if ask.kind is not None:
         _kind(ask.kind)
     key_hash = limits.key_hash_of(caller, idempotency_key) if idempotency_key else None
-    rollback_witness.check_once(parts)
+    closing.check_witness_once(parts)
     # Steps 1 to 4: facts, decision, its event and the pending lease, in one transaction.
     with parts.database.transaction() as tx:
         gathered = gather(tx, caller, ask)

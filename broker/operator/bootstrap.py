@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
 from sqlalchemy import select, update
 
@@ -20,22 +18,11 @@ from broker.log import audit
 from broker.models import Installation, SignInSource
 from broker.operator.console import CommandOutput, load
 from broker.registry import source_proposals
-from broker.registry.source_proposals import SourceFinding
+from broker.registry.source_proposals import NewSource, SourceFinding
 from broker.runtime.parts import Parts, install
 
 ADMINS = 2
 RECOVERED_FOR = timedelta(hours=1)
-
-
-@dataclass(frozen=True, slots=True)
-class FirstSource:
-    """The organisation's first sign-in source."""
-
-    name: str
-    issuer: str
-    client_id: str
-    client_secret: str | None = field(repr=False)
-    required_claims: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +33,7 @@ class BootstrapResult:
     found: list[SourceFinding]
 
 
-def bootstrap_and_print(out: CommandOutput, first: FirstSource, *, unchecked: bool) -> None:
+def bootstrap_and_print(out: CommandOutput, first: NewSource, *, unchecked: bool) -> None:
     """Set the installation up and print what its provider says and the two admins' joining links, once."""
     with closing(Parts.build(load(), identity="issuer")) as parts:
         result = bootstrap(parts, first, unchecked=unchecked)
@@ -66,7 +53,7 @@ def recover_and_print(out: CommandOutput, source_id: str | None) -> None:
     out.result([said, link], {"link": link})
 
 
-def bootstrap(parts: Parts, first: FirstSource, *, unchecked: bool = False) -> BootstrapResult:
+def bootstrap(parts: Parts, first: NewSource, *, unchecked: bool = False) -> BootstrapResult:
     """Set the installation up: tag, rules, the organisation's source, and two single-use invitations for admins.
 
     Works once. The source's provider is tried before anything is written.
@@ -119,7 +106,7 @@ def bootstrap(parts: Parts, first: FirstSource, *, unchecked: bool = False) -> B
     return BootstrapResult(links, found)
 
 
-def _check_provider(parts: Parts, first: FirstSource) -> list[SourceFinding]:
+def _check_provider(parts: Parts, first: NewSource) -> list[SourceFinding]:
     client = OidcClient(first.issuer, first.client_id, first.client_secret, login.callback(parts.settings))
     try:
         return source_proposals.require_usable(parts.settings, client)

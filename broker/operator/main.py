@@ -82,10 +82,11 @@ def bootstrap(
     The source is tried first, as `guestkey source check` does: a source through which no one can sign in is refused.
     """
     with reporting("bootstrap", as_json=as_json) as out:
-        from broker.operator.bootstrap import FirstSource, bootstrap_and_print, required_claims
+        from broker.operator.bootstrap import bootstrap_and_print, required_claims
+        from broker.registry.source_proposals import NewSource
 
         secret = client_secret_file.read_text().strip() if client_secret_file else None
-        first = FirstSource(name, issuer, client_id, secret, required_claims(claim or []))
+        first = NewSource(name, issuer, client_id, secret, required_claims(claim or []))
         bootstrap_and_print(out, first, unchecked=unchecked)
 
 

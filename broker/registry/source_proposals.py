@@ -7,7 +7,7 @@ us. Admins check what they have just mended.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -39,10 +39,10 @@ class NewSource:
     name: str
     issuer: str
     client_id: str
-    client_secret: str | None
+    client_secret: str | None = field(repr=False)
     required_claims: Mapping[str, str | int | bool]
-    other_audiences: Sequence[str]
-    vendor_id: str | None
+    other_audiences: Sequence[str] = ()
+    vendor_id: str | None = None
 
 
 def propose_source(parts: Parts, caller: Caller, new: NewSource) -> Proposal:

@@ -1,7 +1,11 @@
 """Closing the whole installation, and opening it again: nothing is issued, everybody is out, every lease ends.
 
-For after a restore, whose backup revives what was revoked since, and for `guestkey end-everything`. Closing is one row
+For `guestkey end-everything`, and for after a restore, whose backup revives what was revoked since. Closing is one row
 that every decision locks; ending what is live follows in batches, here and by the worker.
+
+A witness outside the records sees whether they have gone back in time: the worker tells OpenBao the number of the
+newest event. Records that show fewer than the witness has seen were restored from a backup: the installation closes
+itself. A restore of both to one moment goes unseen; `deploy/restore` therefore closes by itself.
 """
 
 from __future__ import annotations
@@ -11,17 +15,19 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+import structlog
 from sqlalchemy import ColumnElement, func, select, update
 
 from broker.base import words
 from broker.base.database import Transaction, notify
 from broker.base.database import now as clock
-from broker.base.errors import Conflict, Invalid
+from broker.base.errors import BackendDown, Conflict, Invalid
 from broker.base.ids import new_id
 from broker.identity.caller import Caller
 from broker.identity.permissions import held_by_vendor, require_admin, require_reader
+from broker.keystore.vault import VaultRefused
 from broker.log import audit
-from broker.models import LIVE_STATES, ApiToken, Grant, Lease, PolicyInForce, Session, Suspension
+from broker.models import LIVE_STATES, ApiToken, Event, Grant, Lease, PolicyInForce, Session, Suspension
 from broker.revocation import ending
 from broker.revocation.counts import INSTALLATION, Counts, Target, count
 from broker.runtime.parts import Parts
@@ -30,6 +36,8 @@ BATCH = 500
 SUBJECT = "installation"
 # What a report on closing is called, and what is typed to agree to it.
 NAME = "everything"
+log = structlog.get_logger(__name__)
+WITNESS_PATH = "witness"
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,3 +272,85 @@ def _row(tx: Transaction, *, lock: bool = False) -> PolicyInForce:
     if row is None:
         raise Invalid("This installation has not been set up.", advice="Run `guestkey bootstrap` on the server.")
     return row
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The newest event the witness was told of, and when, by PostgreSQL's clock."""
+
+    event: int
+    at: datetime
+
+
+def update_witness(parts: Parts) -> int:
+    """Compare the records with the witness, then tell it how far they are. For the worker.
+
+    Returns 1 if the installation closed because of it.
+
+    Raises:
+        BackendDown: the witness cannot be asked.
+        VaultRefused: this identity may not speak to it.
+    """
+    seen = _seen(parts)
+    with parts.database.transaction() as tx:
+        newest, now = _newest(tx), clock(tx)
+        if seen is not None and _is_rolled_back(tx, seen, newest):
+            return _close_restored(tx, seen, newest, now)
+        closed = tx.execute(select(PolicyInForce.closed_at)).scalar_one_or_none() is not None
+    # While closed the witness keeps what it saw, so that the gap can still be told.
+    if not closed and (seen is None or newest != seen.event):
+        parts.vault.keep(WITNESS_PATH, {"event": str(newest), "at": now.isoformat()})
+    return 0
+
+
+def check_witness_once(parts: Parts) -> None:
+    """Ask the witness before the first credential of this process, which may have been started after a restore.
+
+    The installation closes if its records went back in time.
+
+    Raises:
+        BackendDown: it cannot be asked, so nothing is issued.
+    """
+    if parts.witnessed:
+        return
+    try:
+        seen = _seen(parts)
+    except VaultRefused as error:
+        log.error("witness.refused", error=str(error))
+        raise BackendDown(
+            "The key store does not allow the broker to check whether its records are up to date.",
+            backend="openbao",
+            advice="Tell the operator: `deploy/openbao/upgrade` brings its policies up to date.",
+        ) from error
+    if seen is not None:
+        with parts.database.transaction() as tx:
+            newest = _newest(tx)
+            if _is_rolled_back(tx, seen, newest):
+                _close_restored(tx, seen, newest, clock(tx))
+    parts.witnessed = True
+
+
+def _is_rolled_back(tx: Transaction, seen: _Seen, newest: int) -> bool:
+    if newest >= seen.event:
+        return False
+    held_before = tx.execute(select(PolicyInForce.held_before)).scalar_one_or_none()
+    # What the witness saw before the last closing for a restore has been dealt with.
+    return held_before is None or held_before < seen.at
+
+
+def _close_restored(tx: Transaction, seen: _Seen, newest: int, now: datetime) -> int:
+    missing, until = seen.event - newest, seen.at.isoformat(timespec="seconds")
+    why = f"The records were restored from a backup: {missing} events until {until} are missing from them."
+    log.error("installation.records_went_back", missing=missing, until=until)
+    return int(close(tx, why, actor=audit.SYSTEM, now=now, hold_grants=True) is not None)
+
+
+def _newest(tx: Transaction) -> int:
+    return tx.execute(select(func.coalesce(func.max(Event.number), 0))).scalar_one()
+
+
+def _seen(parts: Parts) -> _Seen | None:
+    found = parts.vault.found_secret(WITNESS_PATH)
+    if found is None:
+        return None
+    return _Seen(int(found["event"]), datetime.fromisoformat(found["at"]))

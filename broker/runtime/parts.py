@@ -42,7 +42,7 @@ class Parts:
     background: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(16, "background"))
     # What the key store may forget, once this process has nothing more urgent to end.
     unsettled: SimpleQueue[tuple[Kind, LeaseToEnd]] = field(default_factory=SimpleQueue)
-    # Whether this process has asked the witness (`broker.revocation.rollback_witness`) if the records are the latest.
+    # Whether this process has asked the witness (`broker.revocation.closing`) if the records are the latest.
     witnessed: bool = False
     _tag: str = ""
 

@@ -30,7 +30,7 @@ from broker.models import (
 )
 from broker.notices.delivery_retries import NoticeSender
 from broker.registry.slices import REGISTERING_CHANNEL
-from broker.revocation import closing, rollback_witness
+from broker.revocation import closing
 from broker.revocation.ending import ENDING_CHANNEL
 from broker.runtime import chores
 from broker.runtime.chores import RECONCILE_SECONDS
@@ -97,7 +97,7 @@ class Worker:
 
     def _step(self, pool: ThreadPoolExecutor, others: ThreadPoolExecutor) -> float:
         parts, settings = self._parts, self._parts.settings
-        self._every("witness", WITNESS_SECONDS, lambda: rollback_witness.update(parts))
+        self._every("witness", WITNESS_SECONDS, lambda: closing.update_witness(parts))
         closing.end_sessions_batch(parts)
         sweeping.mark_expired(parts)
         while sweeping.end_marked(parts, pool) == sweeping.BATCH and not self._stopping.is_set():

@@ -22,6 +22,7 @@ from broker.leases.issuing import Handed
 from broker.leases.sweeping import CLAIM_SECONDS
 from broker.runtime.parts import vault_of
 from tests.support.clinging import clinging
+from tests.support.freezing import freeze
 from tests.support.world import DEIDENTIFIED, World
 
 KIND = PostgresKind()
@@ -128,12 +129,12 @@ def test_server_frozen_while_ending_many_times_out(world: World) -> None:
     ender = vault_of(world.settings, "ender")
     ender.secret("connections/data/watch", remembered=True)
     leases = [to_end(world, one) for one in held]
-    world.stack.postgres.freeze()
+    freeze(world.stack.postgres)
     began = time.monotonic()
     try:
         outcomes = KIND.end_many(ender, leases)
     finally:
-        world.stack.postgres.freeze(thaw=True)
+        freeze(world.stack.postgres, thaw=True)
     assert time.monotonic() - began < CLAIM_SECONDS
     assert all(isinstance(outcome, NotEnded) for outcome in outcomes.values())
     assert together(world, held) == [CONFIRMED] * 3
@@ -197,7 +198,7 @@ def test_server_frozen_while_ending_times_out(world: World, handed: Handed, monk
     looked = postgres_ending.UserSnapshot
 
     def freezing(*arguments: Any) -> postgres_ending.UserSnapshot:
-        world.stack.postgres.freeze()
+        freeze(world.stack.postgres)
         return looked(*arguments)
 
     monkeypatch.setattr(postgres_ending, "UserSnapshot", freezing)
@@ -206,7 +207,7 @@ def test_server_frozen_while_ending_times_out(world: World, handed: Handed, monk
         with pytest.raises(NotEnded):
             KIND.end(world.ender.vault, to_end(world, handed, by_hand=True))
     finally:
-        world.stack.postgres.freeze(thaw=True)
+        freeze(world.stack.postgres, thaw=True)
     assert time.monotonic() - began < 10
     monkeypatch.undo()
     assert KIND.end(world.ender.vault, to_end(world, handed)) == CONFIRMED

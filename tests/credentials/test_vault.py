@@ -21,6 +21,7 @@ from broker.keystore.vault import ChildToken, DatabaseCredential, Vault, VaultRe
 from broker.kinds.discovery import kinds
 from broker.kinds.names import role_of
 from broker.kinds.values import Issued
+from tests.support.freezing import freeze
 from tests.support.world import World
 
 TIMEOUT = 1.0
@@ -151,7 +152,7 @@ def test_hanging_database_does_not_block_tokens_or_second_factors(world: World) 
     slice_id = world.slice_id(dataset)
     policies = kinds["postgres"].policies(slice_id, "read")
     tokens = [vault.child_token(f"{world.parts.tag}-lhung{n}", f"lhung{n}", policies, ttl=60) for n in range(8)]
-    world.stack.postgres.freeze()
+    freeze(world.stack.postgres)
     try:
         with ThreadPoolExecutor(8) as pool:
             waiting = [
@@ -168,7 +169,7 @@ def test_hanging_database_does_not_block_tokens_or_second_factors(world: World) 
         assert timed(lambda: vault.database_credential(tokens[0], role_of(slice_id)))[1] < AT_ONCE
         assert timed(lambda: use(vault))[0] == "done"
     finally:
-        world.stack.postgres.freeze(thaw=True)
+        freeze(world.stack.postgres, thaw=True)
     until_back(lambda: vault.child_token(f"{world.parts.tag}-lback", "lback", policies, ttl=60))
     again = vault.child_token(f"{world.parts.tag}-lback", "lback", policies, ttl=5)
     until_back(lambda: vault.database_credential(again, role_of(slice_id)))

@@ -11,7 +11,8 @@ from sqlalchemy import select, update
 
 from broker.base.errors import Conflict, Invalid, NotFound
 from broker.models import Installation, RoleHeld, SignInSource
-from broker.operator.bootstrap import FirstSource, bootstrap, recover
+from broker.operator.bootstrap import bootstrap, recover
+from broker.registry.source_proposals import NewSource
 from tests.identity.conftest import BrowserOf, Door
 from tests.support.browser import Browser
 from tests.support.world import World
@@ -28,9 +29,9 @@ def untouched(world: World) -> Iterator[None]:
         tx.execute(update(Installation).values(bootstrapped_at=before))
 
 
-def _first(door: Door) -> FirstSource:
+def _first(door: Door) -> NewSource:
     provider = door.provider
-    return FirstSource(f"House {provider.issuer}", provider.issuer, provider.client_id, provider.client_secret, {})
+    return NewSource(f"House {provider.issuer}", provider.issuer, provider.client_id, provider.client_secret, {})
 
 
 def _open(door: Door, browser: Browser, link: str, subject: str) -> int:
@@ -57,7 +58,7 @@ def test_bootstrap_makes_two_admins_once(door: Door, browser_of: BrowserOf) -> N
 def test_a_failed_bootstrap_can_be_repeated(door: Door) -> None:
     first = _first(door)
     with pytest.raises(Invalid):
-        bootstrap(door.house.parts, FirstSource(first.name, "http://evil.example", "x", None, {}))
+        bootstrap(door.house.parts, NewSource(first.name, "http://evil.example", "x", None, {}))
     assert len(bootstrap(door.house.parts, first).links) == 2
 
 

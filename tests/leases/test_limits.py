@@ -16,7 +16,7 @@ from broker.kinds.values import Issued
 from broker.leases import issuing, limits, renewing
 from broker.leases.renewing import renew
 from broker.models import LIVE_STATES, Grant, Lease
-from broker.revocation import ending, rollback_witness
+from broker.revocation import closing, ending
 from tests.support.records import dataset_on_record, guest_on_record
 from tests.support.world import Signed, World
 
@@ -83,7 +83,7 @@ def test_records_that_may_have_gone_back_issue_nothing(world: World, monkeypatch
     def gone_back(*_: object) -> None:
         raise Conflict("the records are older than their witness")
 
-    monkeypatch.setattr(rollback_witness, "check_once", gone_back)
+    monkeypatch.setattr(closing, "check_witness_once", gone_back)
     with pytest.raises(Conflict, match="witness"):
         world.issue(signed, dataset, kind="token")
     assert world.leases_of(signed) == []

@@ -21,7 +21,7 @@ from broker.gate.facts import Ask
 from broker.identity import caller
 from broker.leases import reconciling
 from broker.models import LIVE_STATES, Dataset, Grant, Lease
-from broker.revocation import closing, rollback_witness
+from broker.revocation import closing
 from tests.operator.conftest import Ran, command
 from tests.support.world import Signed, World
 
@@ -253,9 +253,9 @@ def test_restored_records_close_the_installation(house: World) -> None:
     """A backup revives what was revoked since: nothing counts until an admin has looked at it."""
     signed, dataset, grant = house.guest()
     other, hers, _ = house.guest()
-    assert rollback_witness.update(house.ender) == 0
-    assert rollback_witness.update(house.ender) == 0, "told once, it has nothing against them"
-    house.ender.vault.keep(rollback_witness.PATH, {"event": str(10**9), "at": house.now().isoformat()})
+    assert closing.update_witness(house.ender) == 0
+    assert closing.update_witness(house.ender) == 0, "told once, it has nothing against them"
+    house.ender.vault.keep(closing.WITNESS_PATH, {"event": str(10**9), "at": house.now().isoformat()})
     # A replica started after the restore, before any worker: it asks the witness itself.
     assert refused(house, signed, dataset) == {"closed", "grant_held"}
     with house.database.transaction() as tx:
@@ -272,9 +272,9 @@ def test_restored_records_close_the_installation(house: World) -> None:
     assert refused(house, other, hers) == {"grant_held"}
     assert as_admin(house, closing.confirm_grants, vendor=other.caller.vendor_id) == 1
     assert house.issue(other, hers).values
-    assert rollback_witness.update(house.ender) == 0, "what was dealt with closes nothing again"
-    house.ender.vault.keep(rollback_witness.PATH, {"event": str(10**9), "at": house.now().isoformat()})
-    assert rollback_witness.update(house.ender) == 1, "the next restore does"
+    assert closing.update_witness(house.ender) == 0, "what was dealt with closes nothing again"
+    house.ender.vault.keep(closing.WITNESS_PATH, {"event": str(10**9), "at": house.now().isoformat()})
+    assert closing.update_witness(house.ender) == 1, "the next restore does"
 
 
 def test_own_grant_cannot_be_confirmed(house: World) -> None:

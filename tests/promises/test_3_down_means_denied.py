@@ -12,7 +12,8 @@ from sqlalchemy import select
 
 from broker.base.errors import BackendDown, Denied
 from broker.models import Lease, PolicyInForce, PolicyRevision
-from broker.revocation import rollback_witness
+from broker.revocation import closing
+from tests.support.freezing import freeze
 from tests.support.world import World
 
 MOST_SECONDS = 5.0
@@ -43,7 +44,7 @@ def again(call: Callable[[], object], *, seconds: float = 15) -> None:
 def test_openbao_down_denies_and_recovers(world: World) -> None:
     signed, dataset, grant = world.guest()
     # Asked once in a process; from then on it is the issue itself that meets a key store that is gone.
-    rollback_witness.check_once(world.parts)
+    closing.check_witness_once(world.parts)
     world.stack.bao.stop()
     try:
         assert refused_in_time(lambda: world.issue(signed, dataset)).backend == "openbao"
@@ -75,11 +76,11 @@ def test_hanging_openbao_denies_many_requests_in_time(world: World) -> None:
 
 def test_frozen_postgresql_denies_in_time(world: World) -> None:
     signed, dataset, _ = world.guest()
-    world.stack.postgres.freeze()
+    freeze(world.stack.postgres)
     try:
         assert refused_in_time(lambda: world.issue(signed, dataset)).backend == "postgresql"
     finally:
-        world.stack.postgres.freeze(thaw=True)
+        freeze(world.stack.postgres, thaw=True)
     again(lambda: world.issue(signed, dataset))
 
 
@@ -98,7 +99,7 @@ def test_postgresql_frozen_during_issue_denies(world: World) -> None:
     kind_issue = world.parts.vault.database_credential
 
     def freezing(*arguments: object) -> object:
-        world.stack.postgres.freeze()
+        freeze(world.stack.postgres)
         return kind_issue(*arguments)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patched:
@@ -109,7 +110,7 @@ def test_postgresql_frozen_during_issue_denies(world: World) -> None:
                 world.issue(signed, dataset)
             assert time.monotonic() - began < MOST_SECONDS
         finally:
-            world.stack.postgres.freeze(thaw=True)
+            freeze(world.stack.postgres, thaw=True)
     with world.database.transaction() as tx:
         lease = tx.scalars(select(Lease).where(Lease.grant_id == grant.id)).one()
     assert lease.state == "pending"
