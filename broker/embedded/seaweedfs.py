@@ -10,16 +10,11 @@ import base64
 import json
 import secrets
 import signal
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import requests
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+import trustme
 
 from broker.embedded import children
 from broker.kinds.s3.store import AccessKey, client_for
@@ -205,25 +200,8 @@ def _iam(signing: str) -> dict[str, Any]:
 
 
 def _certify(certificate: Path, key: Path) -> None:
-    """One certificate for all four servers, signed by itself: who has its key is one of them."""
-    own = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "guestkey-seaweedfs")])
-    began = datetime.now(UTC) - timedelta(hours=1)
-    uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-    addresses = [x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("localhost")]
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(own.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(began)
-        .not_valid_after(began + timedelta(days=3650))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
-        .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
-        .sign(own, hashes.SHA256())
-    )
-    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    children.write_private(key, own.private_bytes(pem, pkcs8, serialization.NoEncryption()).decode())
-    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    """One certificate for all four servers, of an authority nobody has the key of: who has its key is one of them."""
+    authority = trustme.CA()
+    own = authority.issue_cert("127.0.0.1", "localhost")
+    children.write_private(key, own.private_key_pem.bytes())
+    certificate.write_bytes(own.cert_chain_pems[0].bytes() + authority.cert_pem.bytes())
