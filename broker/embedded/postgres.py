@@ -223,11 +223,6 @@ class PostgresServers(children.Startable):
         """Of all logins; `postgres` is the superuser of the datasets' server."""
         return {**self.records.passwords, **self.data.passwords}
 
-    @property
-    def logs(self) -> tuple[Path, ...]:
-        """What both write to."""
-        return tuple(server.log for server in self._both)
-
 
 def binary(name: str) -> Path:
     """A program of the embedded PostgreSQL (`postgres`, `initdb`, `psql`).

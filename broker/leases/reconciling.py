@@ -35,13 +35,25 @@ _SETTLED = timedelta(seconds=120)
 
 
 @dataclass(frozen=True, slots=True)
-class Orphan:
-    """A credential that no living lease accounts for, and what became of it: confirmed by whom, or the error."""
+class BackendOutcome:
+    """What became of one credential. `exposed_until` is set where nothing confirmed its end yet.
+
+    Without a lease it is a place that could not be asked (`unasked`): whatever is there lives on.
+    """
 
     lease: str
     kind: str
+    state: str
     confirmed_by: str = ""
+    ended_at: datetime | None = None
+    exposed_until: datetime | None = None
     error: str = ""
+    place: str = ""
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether a backend said that it is gone."""
+        return self.state in ("revoked", "expired")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +64,7 @@ class Reconciled:
     `forgotten` are the key store's leases that had outlived their credentials.
     """
 
-    strays: list[Orphan] = field(default_factory=list)
+    strays: list[BackendOutcome] = field(default_factory=list)
     shown: dict[str, BackendListing] = field(default_factory=dict)
     vanished: list[str] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
@@ -203,22 +215,22 @@ def _forget(parts: Parts, name: str, kept: frozenset[str], began: datetime) -> l
     return forgotten
 
 
-def end_orphans(parts: Parts, tag: str, kind: str, handle: str, seen: ListedCredential) -> Orphan:
+def end_orphans(parts: Parts, tag: str, kind: str, handle: str, seen: ListedCredential) -> BackendOutcome:
     """End what a backend shows, where it was seen; nothing of it is on record afterwards."""
     lease_id = handle.removeprefix(f"{tag}-")
     try:
         bound = seen.bound
         to_end = LeaseToEnd(lease_id, handle, bound.binding, seen.backend_lease_id, place=bound.place)
-        return Orphan(lease_id, kind, kinds[kind].end(parts.vault, to_end))
+        return BackendOutcome(lease_id, kind, "revoked", kinds[kind].end(parts.vault, to_end))
     except (NotEnded, Exposed, BackendDown, VaultRefused) as error:
         log.error("stray.not_ended", handle=handle, error=str(error)[:200])
-        return Orphan(lease_id, kind, error=str(error)[:500])
+        return BackendOutcome(lease_id, kind, "revoke_failed", error=str(error)[:500])
     except Exception as error:  # one that cannot be worked at must not keep the others alive
         log.exception("stray.unforeseen", handle=handle, error=type(error).__name__)
-        return Orphan(lease_id, kind, error=_failed(error))
+        return BackendOutcome(lease_id, kind, "revoke_failed", error=_failed(error))
 
 
-def _end_orphan(parts: Parts, kind: str, handle: str, seen: ListedCredential) -> Orphan:
+def _end_orphan(parts: Parts, kind: str, handle: str, seen: ListedCredential) -> BackendOutcome:
     """End what should not exist, and say so in the log of events."""
     stray = end_orphans(parts, parts.tag, kind, handle, seen)
     if stray.error:

@@ -15,9 +15,9 @@ from broker.base.ids import new_id
 from broker.base.paging import MOST
 from broker.identity.caller import Caller
 from broker.identity.nouns import Display, Filter, Menu, Noun, Search
-from broker.identity.permissions import require_admin, vendors_seen
+from broker.identity.permissions import held_by_vendor, require_admin, vendors_seen
 from broker.log import audit
-from broker.models import VENDOR_STATUSES, Grant, Offer, Person, Request, Service, SignInSource, Team, Vendor
+from broker.models import VENDOR_STATUSES, Grant, Offer, Person, Request, SignInSource, Vendor
 from broker.revocation import ending
 
 VENDORS = Noun(
@@ -117,12 +117,9 @@ def _reopen(
 
 def _end_rights(tx: Transaction, caller: Caller, vendor_id: str, reason: str, now: datetime) -> None:
     people = select(Person.id).where(Person.vendor_id == vendor_id)
-    services = select(Service.id).where(Service.vendor_id == vendor_id)
-    teams = select(Team.id).where(Team.vendor_id == vendor_id)
-    held = Grant.person_id.in_(people) | Grant.service_id.in_(services) | Grant.team_id.in_(teams)
     grants = tx.scalars(
         update(Grant)
-        .where(held, Grant.revoked_at.is_(None))
+        .where(held_by_vendor(Grant, vendor_id), Grant.revoked_at.is_(None))
         .values(revoked_at=now, revoked_by=caller.id, revoke_reason=reason)
         .returning(Grant.id)
     ).all()

@@ -16,6 +16,7 @@ from broker.base.database import Transaction
 from broker.base.errors import Conflict, GuestkeyError, Invalid
 from broker.gate.simulation import ProposedGrant, Simulation, simulate
 from broker.identity.caller import Caller
+from broker.identity.permissions import held_by_vendor
 from broker.kinds.discovery import serving
 from broker.kinds.values import Ending
 from broker.models import Dataset, Grant, Lease, Person, Request, Service, Slice, Team, TeamMember, Vendor
@@ -243,14 +244,11 @@ def _history(tx: Transaction, found: Request, person: Person, now: datetime) -> 
 
 
 def _at_vendor(found: Request, person: Person, now: datetime) -> Any:
-    people = select(Person.id).where(Person.vendor_id == person.vendor_id)
-    teams = select(Team.id).where(Team.vendor_id == person.vendor_id)
-    services = select(Service.id).where(Service.vendor_id == person.vendor_id)
     return select(func.count()).where(
         Grant.dataset_id == found.dataset_id,
         Grant.revoked_at.is_(None),
         Grant.ends_at > now,
-        or_(Grant.person_id.in_(people), Grant.team_id.in_(teams), Grant.service_id.in_(services)),
+        held_by_vendor(Grant, person.vendor_id),
     )
 
 

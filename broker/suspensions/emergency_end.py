@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from time import monotonic, sleep
 
 from sqlalchemy import select
@@ -18,6 +17,7 @@ from broker.base.database import now as clock
 from broker.kinds.discovery import kinds
 from broker.kinds.values import BackendListing, BoundSlice
 from broker.leases import reconciling, sweeping
+from broker.leases.reconciling import BackendOutcome
 from broker.models import LIVE_STATES, Lease
 from broker.revocation import closing
 from broker.runtime.parts import Parts
@@ -25,28 +25,6 @@ from broker.runtime.parts import Parts
 _PAUSE_SECONDS = 0.2
 UNASKED = "unasked"
 Told = Callable[[int, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class BackendOutcome:
-    """What became of one credential. `exposed_until` is set where nothing confirmed its end yet.
-
-    Without a lease it is a place that could not be asked (`unasked`): whatever is there lives on.
-    """
-
-    lease: str
-    kind: str
-    state: str
-    confirmed_by: str = ""
-    ended_at: datetime | None = None
-    exposed_until: datetime | None = None
-    error: str = ""
-    place: str = ""
-
-    @property
-    def confirmed(self) -> bool:
-        """Whether a backend said that it is gone."""
-        return self.state in ("revoked", "expired")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +77,7 @@ def end_recorded(parts: Parts, why: str, *, seconds: float, told: Told) -> Emerg
                 break
             sleep(_PAUSE_SECONDS)
     reconciled = reconciling.reconcile(parts)
-    outcomes += [_of_stray(stray) for stray in reconciled.strays]
+    outcomes += reconciled.strays
     return EmergencyReport(outcomes + _unasked(reconciled.shown), _answered(reconciled.shown))
 
 
@@ -109,7 +87,7 @@ def end_shown(parts: Parts, tag: str, *, told: Told) -> EmergencyReport:
     seen = [(name, handle, where) for name, answer in shown.items() for handle, where in sorted(answer.handles.items())]
     outcomes: list[BackendOutcome] = []
     for name, handle, where in seen:
-        outcomes.append(_of_stray(reconciling.end_orphans(parts, tag, name, handle, where)))
+        outcomes.append(reconciling.end_orphans(parts, tag, name, handle, where))
         told(len(seen), sum(outcome.confirmed for outcome in outcomes), sum(not o.confirmed for o in outcomes))
     doubt = "" if seen else _doubt(tag, frozenset().union(*(answer.other_tags for answer in shown.values())))
     return EmergencyReport(outcomes + _unasked(shown), _answered(shown), doubt)
@@ -119,11 +97,6 @@ def _bounds(parts: Parts, kind: str) -> list[BoundSlice]:
     """Every connection of a kind that is set."""
     bindings = [{"connection": name} for name in sorted(parts.settings.connections(kind))]
     return [BoundSlice(binding, parts.settings.place(kind, binding)) for binding in bindings]
-
-
-def _of_stray(stray: reconciling.Orphan) -> BackendOutcome:
-    state = "revoke_failed" if stray.error else "revoked"
-    return BackendOutcome(stray.lease, stray.kind, state, stray.confirmed_by, error=stray.error)
 
 
 def _unasked(shown: Mapping[str, BackendListing]) -> list[BackendOutcome]:

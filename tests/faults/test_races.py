@@ -193,7 +193,7 @@ def test_two_workers_reconcile_while_a_replica_issues(
     guests = [guest(world, name) for name in sorted(kinds) for _ in range(4)]
     stop = threading.Event()
 
-    def in_a_loop(parts: Parts) -> Sequence[reconciling.Orphan]:
+    def in_a_loop(parts: Parts) -> Sequence[reconciling.BackendOutcome]:
         found = []
         while not stop.is_set():
             found += reconciling.reconcile(parts).strays

@@ -105,13 +105,14 @@ def test_canaries_are_found_nowhere(world: World, said: list[str]) -> None:
     world.change(Lease, handed.lease.id, expires_at=world.now())
     world.sweep()
 
+    servers = world.stack.postgres
     said.append(repr(world.settings))
     places = {
         "rows": everything_in_rows(world),
         "our log": "\n".join(said).encode(),
         "OpenBao's log": world.stack.bao.log.read_bytes(),
         "OpenBao's audit log": world.stack.bao.audit_log.read_bytes(),
-        "PostgreSQL's logs": b"".join(log.read_bytes() for log in world.stack.postgres.logs),
+        "PostgreSQL's logs": b"".join(server.log.read_bytes() for server in (servers.records, servers.data)),
     }
     canaries["database password"] = world.stack.postgres.passwords["app"]
     assert len(said) > 5, "the log was listened to"
