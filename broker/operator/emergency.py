@@ -15,10 +15,11 @@ import typer
 from broker.base.database import now as clock
 from broker.base.errors import BackendDown, Invalid
 from broker.kinds.discovery import kinds
+from broker.leases.reconciling import BackendOutcome
 from broker.operator.console import CommandOutput, confirm, load, unlogged
 from broker.revocation.closing import close as close_installation
 from broker.runtime.parts import Parts
-from broker.suspensions.emergency_end import UNASKED, BackendOutcome, EmergencyReport, end_recorded, end_shown
+from broker.suspensions.emergency_end import UNASKED, EmergencyReport, end_recorded, end_shown
 from guestkey.cli.faults import Code
 
 _TAG = re.compile(r"[a-z0-9]{6}")
