@@ -109,10 +109,13 @@ class Database:
         self.engine.dispose()
 
 
-def now(tx: Transaction) -> datetime:
+def clock(tx: Transaction) -> datetime:
     """PostgreSQL's clock at this moment (not at the transaction's start), in UTC."""
     moment: datetime = tx.execute(select(func.clock_timestamp())).scalar_one()
     return moment
+
+
+now = clock
 
 
 def notify(tx: Transaction, channel: str, payload: str = "") -> None:

@@ -24,8 +24,7 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import select, update
 
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.ids import new_id
 from broker.base.settings import Settings
 from broker.embedded.openbao import OidcClient, Operator

@@ -17,8 +17,7 @@ import structlog
 from sqlalchemy import func, update
 
 from broker.base import metrics
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.errors import BackendDown, Conflict, Denied, FactorNeeded, Invalid, NotFound
 from broker.base.ids import new_lease_id
 from broker.gate.facts import Ask, Gathered, gather

@@ -17,8 +17,7 @@ from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from broker.base import metrics
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.errors import BackendDown, GuestkeyError
 from broker.keystore.vault import VaultRefused
 from broker.kinds.discovery import kinds

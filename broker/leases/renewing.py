@@ -16,8 +16,7 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy import select, update
 
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.errors import BackendDown, Conflict, Forbidden, Invalid
 from broker.gate.facts import Ask, Gathered, gather
 from broker.identity.caller import Caller

@@ -21,8 +21,7 @@ import structlog
 from sqlalchemy import select, text, update
 
 from broker.base import metrics
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.errors import BackendDown, GuestkeyError
 from broker.keystore.vault import VaultRefused
 from broker.kinds.base import Kind

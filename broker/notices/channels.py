@@ -26,8 +26,7 @@ from sqlalchemy import func, select, update
 from standardwebhooks.webhooks import Webhook
 
 from broker.base import words
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.errors import Conflict, Invalid
 from broker.base.ids import new_id
 from broker.base.paging import Page, Window, page

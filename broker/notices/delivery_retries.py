@@ -18,8 +18,7 @@ import structlog
 from sqlalchemy import ColumnElement, func, select, update
 
 from broker.base import metrics
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.errors import BackendDown, GuestkeyError
 from broker.identity import claims
 from broker.log import audit

@@ -13,8 +13,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from sqlalchemy import ColumnElement, func, or_, select, update
 
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.errors import Invalid
 from broker.base.ids import first_id, new_id
 from broker.models import TOPICS, URGENT_TOPICS, Delivery, NoticeAddress

@@ -13,8 +13,7 @@ import structlog
 from sqlalchemy import ColumnElement, delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.ids import new_id
 from broker.identity import claims
 from broker.log import audit

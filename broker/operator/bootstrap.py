@@ -8,8 +8,7 @@ from datetime import timedelta
 
 from sqlalchemy import select, update
 
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.errors import Conflict, Invalid, NotFound
 from broker.base.ids import new_id
 from broker.identity import invitations, login, sources

@@ -16,8 +16,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import exists, select
 
-from broker.base.database import Database
-from broker.base.database import now as clock
+from broker.base.database import Database, clock
 from broker.base.settings import Settings
 from broker.keystore.operator import operator
 from broker.kinds import folders

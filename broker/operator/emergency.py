@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.errors import BackendDown, Invalid
 from broker.kinds.discovery import kinds
 from broker.leases.reconciling import BackendOutcome

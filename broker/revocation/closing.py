@@ -19,8 +19,7 @@ import structlog
 from sqlalchemy import ColumnElement, func, select, update
 
 from broker.base import words
-from broker.base.database import Transaction, notify
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock, notify
 from broker.base.errors import BackendDown, Conflict, Invalid
 from broker.base.ids import new_id
 from broker.identity.caller import Caller

@@ -13,7 +13,7 @@ from time import monotonic, sleep
 
 from sqlalchemy import select
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.kinds.discovery import kinds
 from broker.kinds.values import BackendListing, BoundSlice
 from broker.leases import reconciling, sweeping

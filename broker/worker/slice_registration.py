@@ -20,8 +20,7 @@ import structlog
 from sqlalchemy import ColumnElement, Select, delete, exists, func, insert, or_, select, text, tuple_, update
 from sqlalchemy.orm import aliased
 
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import Vault, VaultRefused
 from broker.kinds.discovery import kinds

@@ -13,8 +13,7 @@ import psycopg
 import structlog
 from sqlalchemy import delete, update
 
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.errors import GuestkeyError
 from broker.keystore.vault import Vault
 from broker.leases import reconciling, renewing, sweeping
