@@ -17,7 +17,7 @@ from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import VaultRefused
 from broker.kinds.names import policy_of, role_of
 from broker.kinds.values import BoundSlice, Issued, LeaseToEnd, NotEnded
-from broker.kinds.x509 import stored_certificates as x509_stored
+from broker.kinds.x509 import ending as x509_ending
 from broker.kinds.x509.certificates import common_name, uri
 from broker.kinds.x509.ending import end_many
 from broker.models import Lease, Slice
@@ -214,13 +214,13 @@ def test_certificates_beyond_one_round_are_reported_and_read_next(
 ) -> None:
     for _ in range(3):
         KIND.issue(world.parts.vault, placed.token, placed.lease)
-    monkeypatch.setattr(x509_stored, "MOST_READ", 2)
+    monkeypatch.setattr(x509_ending, "MOST_READ", 2)
     fresh = vault_of(world.settings, "ender")
     shown = KIND.list_credentials(fresh, world.parts.tag, [BoundSlice(BINDING)])
     assert not shown.asked and "next round" in shown.unasked["openbao pki"]
     with pytest.raises(BackendDown):
         KIND.end(fresh, placed.to_end())
-    monkeypatch.setattr(x509_stored, "MOST_READ", 100_000)
+    monkeypatch.setattr(x509_ending, "MOST_READ", 100_000)
     assert placed.lease.handle in KIND.list_credentials(fresh, world.parts.tag, [BoundSlice(BINDING)]).handles
     KIND.end(fresh, placed.to_end())
 

@@ -10,7 +10,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.base.errors import Invalid
 from broker.kinds.discovery import kinds
-from broker.kinds.x509.signing_request import LONGEST
+from broker.kinds.x509.certificates import LONGEST
 from tests.support.gateway import Key, guest
 
 check = kinds["x509"].check_proof

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from broker.base.settings import Settings
 from broker.embedded.seaweedfs import ROLE_ARN
 from broker.embedded.stack import Stack
-from broker.kinds.s3.buckets import unopened
+from broker.kinds.s3.connecting import unopened
 from broker.kinds.s3.ending import lock_path
 from broker.kinds.s3.policy import denied_in
 from broker.operator.main import app

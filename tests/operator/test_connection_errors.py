@@ -7,8 +7,7 @@ import pytest
 
 from broker.base.errors import BackendDown
 from broker.embedded.children import free_port
-from broker.kinds.postgres.address import Address, open_session
-from broker.kinds.postgres.connection_errors import LoginRefused
+from broker.kinds.postgres.address import Address, LoginRefused, open_session
 from tests.support.servers import Customer, customer, debian
 
 

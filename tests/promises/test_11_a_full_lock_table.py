@@ -14,8 +14,7 @@ import pytest
 from broker.base.errors import BackendDown
 from broker.kinds.discovery import kinds
 from broker.kinds.postgres.kind import CONFIRMED, PostgresKind
-from broker.kinds.postgres.session_guards import LOCKS, end_overlong
-from broker.kinds.postgres.sessions import watch_session
+from broker.kinds.postgres.sessions import LOCKS, end_overlong, watch_session
 from broker.worker import guest_limits
 from tests.support.fighter import DECLARED_SECONDS, Fighter, end, permissive
 from tests.support.fighting import Session, reads

@@ -16,8 +16,7 @@ from broker.embedded.example import watch_log_ins
 from broker.embedded.stack import Stack
 from broker.kinds.discovery import kinds
 from broker.kinds.postgres.kind import CONFIRMED, PostgresKind
-from broker.kinds.postgres.session_guards import end_login_blockers
-from broker.kinds.postgres.sessions import watch_session
+from broker.kinds.postgres.sessions import end_login_blockers, watch_session
 from broker.models import Slice
 from broker.worker.guest_limits import LoginWatch, watcher_of
 from broker.worker.worker import Worker

@@ -11,10 +11,10 @@ import pytest
 from broker.base.errors import Invalid
 from broker.base.ids import new_id
 from broker.keystore.vault import Vault
-from broker.kinds.postgres import pinned_settings
 from broker.kinds.postgres.sessions import view_of
 from broker.kinds.postgres.settings_dependence import MARK
 from broker.kinds.postgres.slices import register, unregister
+from broker.kinds.postgres.views import PINNED
 from broker.leases.issuing import Handed
 from broker.models import Dataset, Slice
 from broker.runtime.parts import vault_of
@@ -189,8 +189,8 @@ def test_every_user_parameter_is_pinned_or_harmless(world: World) -> None:
         found = admin.execute("SELECT name, category FROM pg_settings WHERE context = 'user'").fetchall()
     assert len(found) > 100
     undecided = {name for name, category in found if name not in HARMLESS and not COSTS.match(category)}
-    assert undecided - pinned_settings.PINNED - {"trace_sort"} == set(), "say of each whether it changes what is shown"
-    assert not pinned_settings.PINNED & HARMLESS.keys()
+    assert undecided - PINNED - {"trace_sort"} == set(), "say of each whether it changes what is shown"
+    assert not PINNED & HARMLESS.keys()
 
 
 @pytest.mark.parametrize("how", REFUSED)
@@ -361,6 +361,6 @@ def state(world: World, slice_id: str) -> tuple[str, str]:
 
 def vault_look(setup: Vault, slice_id: str, binding: dict[str, Any]) -> dict[str, Any]:
     """What lies behind a slice now."""
-    from broker.kinds.postgres.source_inspection import look
+    from broker.kinds.postgres.slices import look
 
     return look(setup, "data", {slice_id: binding})[slice_id] or {}

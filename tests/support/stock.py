@@ -60,15 +60,15 @@ class Stock:
         kind = kinds["postgres"]
         bound = BoundSlice(binding, self._settings.place("postgres", binding))
         ids = [new_id("sl") for _ in range(count)]
-        with sessions.registrar_session_as_server_writes(self._setup, self._connection) as session:
+        with sessions.registrar_session(self._setup, self._connection, as_server_writes=True) as session:
             mine = threading.get_ident()
 
-            def log_in(*given: Any) -> AbstractContextManager[slices.Session]:
+            def log_in(*given: Any, **how: Any) -> AbstractContextManager[sessions.Session]:
                 # A worker that runs beside, as a thread, has sessions of its own.
                 ours = threading.get_ident() == mine
-                return nullcontext(session) if ours else sessions.registrar_session_as_server_writes(*given)
+                return nullcontext(session) if ours else sessions.registrar_session(*given, **how)
 
-            with patch.object(slices, "registrar_session_as_server_writes", log_in):
+            with patch.object(slices, "registrar_session", log_in):
                 rows = {id_: kind.register(self._setup, id_, bound) for id_ in ids}
         seen = kind.inspect_sources(self._setup, self._connection, dict.fromkeys(ids, binding))
         return [Made(id_, rows[id_], dict(seen[id_] or {}) or None) for id_ in ids]

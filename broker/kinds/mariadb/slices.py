@@ -17,8 +17,7 @@ from broker.keystore.vault import Vault
 from broker.kinds.mariadb import settings_dependence
 from broker.kinds.mariadb.binding import MariadbBinding, MariadbColumn
 from broker.kinds.names import short
-from broker.kinds.tables.database_user import LIFETIMES, Login, delete_role, login_url, write_role
-from broker.kinds.tables.source_changes import MADE
+from broker.kinds.tables.database_user import LIFETIMES, MADE, Login, delete_role, login_url, write_role
 
 log = structlog.get_logger(__name__)
 Session: TypeAlias = "pymysql.Connection[Cursor]"

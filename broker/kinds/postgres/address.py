@@ -1,26 +1,29 @@
 """Where a customer's database is, and how it is reached: over TLS that proves the server's name, unless told otherwise.
 
-Errors here are for the operator's own terminal, so they may say what libpq said; no secret is ever part of that.
+Why a database let nobody in is told by the codes of its answer and of TLS, never by its words: servers speak their
+administrator's language, and libpq hands on words without a code where a log-in fails. So the log-in that failed is
+tried once more with asyncpg, which keeps PostgreSQL's codes (appendix A of its manual).
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 import ssl
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import idna
 import psycopg
 
 from broker.base.database import bounded
-from broker.base.errors import Invalid
+from broker.base.errors import BackendDown, Invalid
 from broker.base.settings import is_loopback
+from broker.base.tls_reasons import explain_certificate_error as certificate_reason
 from broker.kinds.connecting import OptionMissing, checked_name
-from broker.kinds.postgres.connection_errors import reason
+from broker.kinds.postgres.sessions import Session
 
 STRICT = "verify-full"
 WEAKER = ("verify-ca", "require")
@@ -29,8 +32,13 @@ OLDEST = 16
 _CONNECT_SECONDS = 5
 _STATEMENT_SECONDS = 20
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})(?:\.[A-Za-z0-9_-]{1,63})*")
+# X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL.
+_OTHER_NAME = (62, 64)
+_NO_SUCH_DATABASE = "3D000"
+_CLOSING_SECONDS = 0.2
+# What a server that runs answers while it takes nobody: starting, stopping, full.
+_NOT_NOW = ("57P03", "57P01", "53300")
 _Bounded = bounded(_STATEMENT_SECONDS + 1)
-Session = psycopg.Connection[tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +147,7 @@ def open_session(place: Address, user: str, password: str) -> Session:
         )
     except psycopg.OperationalError as error:
         # libpq hands on the server's words, in whatever language the server speaks, and no code.
-        raise reason((place.host, place.port, place.dbname), (user, password), place.tls, place.ca_file) from error
+        raise _reason(place, user, password) from error
 
 
 def _host(text: str) -> str:
@@ -157,3 +165,87 @@ def _host(text: str) -> str:
     if _HOST.fullmatch(found) is None:
         raise Invalid("That is neither a host's name nor its address.", field="/host", advice="Give one host.")
     return found
+
+
+class LoginRefused(Exception):
+    """The database is there and does not let this login in."""
+
+
+def _reason(place: Address, user: str, password: str) -> LoginRefused | BackendDown:
+    """What a failed log-in failed at, as the error to raise."""
+    import asyncpg
+
+    where = f"{place.host}:{place.port}"
+    try:
+        asyncio.run(_log_in(place, user, password))
+    except asyncpg.PostgresError as error:
+        return _said(str(error.sqlstate), where, place.dbname, user)
+    except ssl.SSLCertVerificationError as error:
+        if error.verify_code in _OTHER_NAME:
+            return _down(
+                f"The certificate of {where} is not for the name {place.host}.",
+                "Give the name the certificate is for, or have a certificate made for this name.",
+            )
+        why = certificate_reason(error, place.host).why
+        return _down(
+            f"The certificate of {where} is not trusted by the authority in {place.ca_file}: {why}.",
+            "Give the right --ca-file. If it is right, something else answers there: find out what.",
+        )
+    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+        # asyncpg's own, of no further class, for a server that declines TLS; of the system's all are subclasses.
+        if type(error) is ConnectionError:
+            return _down(
+                f"The database at {where} has TLS switched off.",
+                "Set ssl = on with a certificate and key in its postgresql.conf.",
+            )
+    return _down(
+        f"The database at {where} does not answer.",
+        "Check host, port and firewall, from this machine and from OpenBao's.",
+    )
+
+
+def _said(code: str, where: str, dbname: str, user: str) -> LoginRefused | BackendDown:
+    if code == "28P01":
+        return LoginRefused(f"The database refuses the login {user}: wrong password, or no such login.")
+    if code.startswith("28") or code == "42501":
+        return LoginRefused(
+            f"The database does not let {user} in from here: its pg_hba.conf, its rights on the database, or NOLOGIN."
+        )
+    if code == _NO_SUCH_DATABASE:
+        return _down(f"There is no database {dbname} at {where}.", "Give its name with --dbname.")
+    if code in _NOT_NOW:
+        return _down(f"The database at {where} takes no log-ins now ({code}).", "Try again once it runs and has room.")
+    return _down(f"The database at {where} refuses log-ins with the code {code}.", "Its log says why.")
+
+
+async def _log_in(place: Address, user: str, password: str) -> None:
+    import asyncpg
+
+    try:
+        opened = await asyncpg.connect(
+            host=place.host,
+            port=place.port,
+            database=place.dbname,
+            user=user,
+            password=password,
+            ssl=_context(place) or "disable",
+            timeout=_CONNECT_SECONDS,
+        )
+        await opened.close(timeout=_CONNECT_SECONDS)
+    finally:
+        # A connection that was refused is closed by the loop, once the server has closed its end.
+        await asyncio.sleep(_CLOSING_SECONDS)
+
+
+def _context(place: Address) -> ssl.SSLContext | None:
+    if place.tls == NONE:
+        return None
+    context = ssl.create_default_context(cafile=str(place.ca_file) if place.ca_file else None)
+    context.check_hostname = place.tls == STRICT
+    if place.tls == "require":
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _down(detail: str, advice: str) -> BackendDown:
+    return BackendDown(detail, backend="postgresql", advice=advice)

@@ -10,17 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-import psycopg
-import structlog
 from psycopg import sql
 
 from broker.keystore.vault import Vault
 from broker.kinds.postgres.binding import JOINED, SELECTED, PostgresBinding, PostgresColumn
-from broker.kinds.postgres.sessions import registrar_session, silent
+from broker.kinds.postgres.sessions import Session, answering, registrar_session
 from broker.kinds.tables.filter_values import ColumnType
 from broker.kinds.values import FoundTable
 
-log = structlog.get_logger(__name__)
 MOST_TABLES = 2000
 # A table has up to 1,600 columns: this many are a catalogue of a few thousand ordinary tables.
 MOST_COLUMNS = 50_000
@@ -55,12 +52,9 @@ def read(vault: Vault, connection_name: str) -> tuple[list[FoundTable], bool]:
     Raises:
         BackendDown: the database does not answer.
     """
-    try:
-        with registrar_session(vault, connection_name) as connection:
-            rows = connection.execute(_READABLE, (MOST_COLUMNS + 1,)).fetchall()
-    except psycopg.Error as error:
-        log.warning("catalogue.not_read", connection=connection_name, error=type(error).__name__)
-        raise silent() from error
+    failed = answering("catalogue.not_read", connection=connection_name)
+    with failed, registrar_session(vault, connection_name) as session:
+        rows = session.execute(_READABLE, (MOST_COLUMNS + 1,)).fetchall()
     tables = list(_tables(rows[:MOST_COLUMNS]))
     return tables[:MOST_TABLES], len(rows) > MOST_COLUMNS or len(tables) > MOST_TABLES
 
@@ -115,13 +109,11 @@ def _share(distinct: float | None, count: int | None) -> float | None:
     return round(min(1.0, distinct / count), 3) if count else None
 
 
-def estimate(
-    connection: psycopg.Connection[tuple[Any, ...]], query: sql.Composable, schema: str, table: str
-) -> int | None:
+def estimate(session: Session, query: sql.Composable, schema: str, table: str) -> int | None:
     """How many rows the planner thinks a query on a table shows; None if it never analysed the table. Reads no row."""
-    if connection.execute(_NEVER_ANALYSED, (schema, table)).fetchone() is not None:
+    if session.execute(_NEVER_ANALYSED, (schema, table)).fetchone() is not None:
         return None
-    row = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) {}").format(query)).fetchone()
+    row = session.execute(sql.SQL("EXPLAIN (FORMAT JSON) {}").format(query)).fetchone()
     plan: Any = row[0] if row else None
     rows = plan[0].get("Plan", {}).get("Plan Rows") if isinstance(plan, list) and plan else None
     return int(rows) if isinstance(rows, int | float) and not isinstance(rows, bool) else None

@@ -14,8 +14,7 @@ from broker.kinds.postgres import required_parts
 from broker.kinds.postgres.address import NONE, STRICT, Address, checked
 from broker.kinds.postgres.connecting_steps import Asked, Login, give, look, mend
 from broker.kinds.postgres.connection import PostgresConnection
-from broker.kinds.postgres.login_passwords import Passwords
-from broker.kinds.postgres.required_parts import Item
+from broker.kinds.postgres.required_parts import Item, Passwords
 
 
 def connect(

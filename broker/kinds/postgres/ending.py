@@ -14,16 +14,15 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic, sleep
-from typing import Any, LiteralString
+from typing import LiteralString
 
 import psycopg
 import structlog
 from psycopg import sql
 
-from broker.kinds.postgres.sessions import beside
+from broker.kinds.postgres.sessions import Session, beside
 
 log = structlog.get_logger(__name__)
-Session = psycopg.Connection[tuple[Any, ...]]
 # A log-in that was let in before it was switched off becomes a session that can be seen within this.
 _LATECOMERS_SECONDS = 0.1
 # Sessions end within milliseconds of being told to; one that hangs in the kernel is seen when PostgreSQL is asked.

@@ -17,12 +17,21 @@ from broker.base.errors import BackendDown
 from broker.keystore.vault import Vault
 from broker.kinds import authority
 from broker.kinds.names import user_of
-from broker.kinds.postgres import catalogue, source_inspection
-from broker.kinds.postgres import slices as postgres_slices
+from broker.kinds.postgres import catalogue, slices
 from broker.kinds.postgres.binding import PostgresBinding
 from broker.kinds.postgres.ending import UserSnapshot, drop_users, terminate_sessions
-from broker.kinds.postgres.session_guards import end_login_blockers, end_overlong, login_blockers_ended
-from broker.kinds.postgres.sessions import PersistentSessions, silent, view_of, watch_session
+from broker.kinds.postgres.sessions import (
+    PersistentSessions,
+    Session,
+    answering,
+    end_login_blockers,
+    end_overlong,
+    login_blockers_ended,
+    silent,
+    view_of,
+    watch_session,
+)
+from broker.kinds.postgres.slices import look, reads_what_it_names
 from broker.kinds.postgres.user_statements import STATEMENTS
 from broker.kinds.tables.database_user import BACKSTOP_SECONDS, DatabaseUserKind
 from broker.kinds.values import BoundSlice, Connects, Ending, FoundTable, LeaseToEnd, LeaseToIssue, NotEnded, Use
@@ -107,15 +116,15 @@ class PostgresKind(DatabaseUserKind):
 
     def register(self, setup: Vault, slice_id: str, bound: BoundSlice) -> int | None:
         """Make the slice's view and group, and OpenBao's role and policy for it."""
-        return postgres_slices.register(setup, slice_id, bound.binding)
+        return slices.register(setup, slice_id, bound.binding)
 
     def update_statements(self, setup: Vault, slice_id: str, bound: BoundSlice) -> None:
         """See `Kind.update_statements`."""
-        postgres_slices.lend_again(setup, slice_id, bound.binding)
+        slices.lend_again(setup, slice_id, bound.binding)
 
     def unregister(self, setup: Vault, slice_id: str, bound: BoundSlice) -> None:
         """See `Kind.unregister`."""
-        postgres_slices.unregister(setup, slice_id, bound.binding)
+        slices.unregister(setup, slice_id, bound.binding)
 
     def read_catalogue(self, setup: Vault, connection: str) -> tuple[list[FoundTable], bool]:
         """See `Kind.read_catalogue`."""
@@ -129,13 +138,13 @@ class PostgresKind(DatabaseUserKind):
         self, setup: Vault, connection: str, slices: Mapping[str, Mapping[str, Any]]
     ) -> Mapping[str, Mapping[str, Any] | None]:
         """See `Kind.inspect_sources`."""
-        return source_inspection.look(setup, connection, slices)
+        return look(setup, connection, slices)
 
     def difference(
         self, was: Mapping[str, Any] | None, now: Mapping[str, Any] | None, binding: Mapping[str, Any]
     ) -> str:
         """See `Kind.difference`. Of one registered before, what its view reads is compared with the names."""
-        if was is None and now is not None and not source_inspection.reads_what_it_names(now):
+        if was is None and now is not None and not reads_what_it_names(now):
             return "The slice's view reads another table, or other columns, than have these names now."
         return super().difference(was, now, binding)
 
@@ -199,14 +208,11 @@ class PostgresKind(DatabaseUserKind):
         return len(handles)
 
     @contextmanager
-    def _persistent_session(self, vault: Vault, connection: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    def _persistent_session(self, vault: Vault, connection: str) -> Iterator[Session]:
         """The session that stays open; what the server says against it becomes an error of ours."""
-        try:
-            with self.persistent.session(vault, connection) as session:
-                yield session
-        except psycopg.Error as error:
-            log.warning("postgres.persistent_session_failed", connection=connection, error=type(error).__name__)
-            raise silent() from error
+        failed = answering("postgres.persistent_session_failed", connection=connection)
+        with failed, self.persistent.session(vault, connection) as session:
+            yield session
 
     def by_hand(self, lease: LeaseToEnd) -> str:
         """See `Kind.by_hand`."""
@@ -222,12 +228,9 @@ class PostgresKind(DatabaseUserKind):
 
         Databases of one cluster show the same users; what a user owns can be dropped only where it lives.
         """
-        try:
-            with watch_session(vault, connection) as session:
-                rows = session.execute(_GUESTS).fetchall()
-                return [*rows, (tag, NAMELESS, True)] if UserSnapshot(session, []).orphans else rows
-        except psycopg.Error as error:
-            raise silent() from error
+        with answering("postgres.users_not_listed", connection=connection), watch_session(vault, connection) as session:
+            rows = session.execute(_GUESTS).fetchall()
+            return [*rows, (tag, NAMELESS, True)] if UserSnapshot(session, []).orphans else rows
 
 
 def drop_user(vault: Vault, connection_name: str, user: str) -> str:

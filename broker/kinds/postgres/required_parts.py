@@ -1,20 +1,82 @@
 """What a database of datasets needs, part by part: is it there, and the SQL that makes it.
 
 The SQL is the very script the embedded server and `deploy/` run, cut at its `-- [part]` lines. The checks read the
-system catalogues only, so any login that may connect can make them.
+system catalogues only, so any login that may connect can make them. Passwords of the three logins are in files of the
+operator's own until then, and in the SQL are SCRAM verifiers (RFC 5803), from which no password follows.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 
-from psycopg import sql
+from psycopg import pq, sql
 
-from broker.kinds.postgres.address import Session
-from broker.kinds.postgres.login_passwords import LOGINS, Passwords
+from broker.base.errors import Invalid
+from broker.kinds.postgres.sessions import Session
+
+LOGINS = ("registrar", "minter", "watch")
+_OTHERS = 0o077
+
+
+class Passwords:
+    """A folder only this user can read, with a file for each login; made on first use."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def known(self, login: str) -> str | None:
+        """The login's password, if it was made or put here.
+
+        Raises:
+            Invalid: others may read the folder or the file.
+        """
+        file = self._file(login)
+        if not file.exists():
+            return None
+        for path in (self.folder, file):
+            if path.is_symlink() or path.stat().st_mode & _OTHERS or path.stat().st_uid != os.geteuid():
+                raise Invalid(f"{path} must be this user's alone.", advice=f"chmod go= {path}")
+        return file.read_text().strip() or None
+
+    def made(self, login: str) -> str:
+        """The login's password, made if there is none."""
+        if found := self.known(login):
+            return found
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        password = secrets.token_urlsafe(32)
+        descriptor = os.open(self._file(login), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(password)
+        return password
+
+    def verifier(self, login: str) -> str:
+        """What PostgreSQL keeps of the login's password: nobody can log in with it."""
+        # libpq computes it; the connection is never opened.
+        connection = pq.PGconn.connect_start(b"host=/nowhere")
+        try:
+            made = connection.encrypt_password(
+                self.made(login).encode(), f"guestkey_{login}".encode(), b"scram-sha-256"
+            )
+        finally:
+            connection.finish()
+        return made.decode()
+
+    def forget(self) -> None:
+        """Remove the files, and the folder if nothing else is in it."""
+        for login in LOGINS:
+            self._file(login).unlink(missing_ok=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _file(self, login: str) -> Path:
+        return self.folder / f"{login}_password"
+
 
 _PART = re.compile(r"^-- \[([a-z-]+)\]\n", re.MULTILINE)
 # Attributes a login of ours must have and, negated, must not have; BYPASSRLS and the like would be more than a right.
@@ -132,20 +194,17 @@ class Item:
 def check(session: Session, passwords: Passwords, *, left_open: frozenset[str] = frozenset()) -> list[Item]:
     """Look at every part. Passwords of logins that are missing are made on the way, for the SQL that makes them."""
     scripts = _scripts(session.info.dbname)
-    items = []
-    for part, what in _WHAT.items():
-        mend = _mend(session, part, scripts[part], passwords, left_open)
-        items.append(Item(part, what, ok=not mend, needed=_needed(part), sql=mend))
-    return items
+    return [_item(part, _mend(session, part, scripts[part], passwords, left_open)) for part in _WHAT]
 
 
 def whole(dbname: str, passwords: Passwords) -> list[Item]:
     """Every part as if nothing were there: for when no login can look yet."""
     scripts = _scripts(dbname)
-    return [
-        Item(part, what, ok=False, needed=_needed(part), sql=_filled(scripts[part], passwords))
-        for part, what in _WHAT.items()
-    ]
+    return [_item(part, _filled(scripts[part], passwords)) for part in _WHAT]
+
+
+def _item(part: str, mend: str) -> Item:
+    return Item(part, _WHAT[part], ok=not mend, needed=part not in ADVISED, sql=mend)
 
 
 def new_password(login: str, passwords: Passwords) -> str:
@@ -165,18 +224,12 @@ def as_script(items: list[Item]) -> str:
     return "\n".join([*lines, "COMMIT;"])
 
 
-def _needed(part: str) -> bool:
-    return part not in ADVISED
-
-
 def _mend(session: Session, part: str, script: str, passwords: Passwords, left_open: frozenset[str]) -> str:
     """The SQL that mends a part; empty if it is well."""
     if part == "other-databases":
         names = [name for name in _names(session, _OTHER_DATABASES) if name not in left_open]
         return _revokes("DATABASE", names)
-    if part == "guest-functions" and FUNCTIONS in left_open:
-        return ""
-    if part == "server-log" and SERVER_LOG in left_open:
+    if {"guest-functions": FUNCTIONS, "server-log": SERVER_LOG}.get(part) in left_open:
         return ""
     if part == "public-schema":
         return _revokes("SCHEMA", _names(session, _SCHEMAS))
@@ -191,8 +244,7 @@ def _mend(session: Session, part: str, script: str, passwords: Passwords, left_o
 
 def _mend_login(session: Session, login: str, script: str, passwords: Passwords) -> str:
     role = f"guestkey_{login}"
-    values = {"role": role, "creates": login != "watch"}
-    found = session.execute(_ROLE, values).fetchone()
+    found = session.execute(_ROLE, {"role": role, "creates": login != "watch"}).fetchone()
     if found is None:
         return _filled(script, passwords)
     if found[0] is True:
@@ -235,9 +287,8 @@ def _scripts(dbname: str) -> dict[str, str]:
 
 
 def _filled(script: str, passwords: Passwords) -> str:
-    for login in LOGINS:
-        if "{" + login + "}" in script:
-            script = script.replace("{" + login + "}", sql.Literal(passwords.verifier(login)).as_string())
+    for login in (login for login in LOGINS if f"{{{login}}}" in script):
+        script = script.replace(f"{{{login}}}", sql.Literal(passwords.verifier(login)).as_string())
     return script
 
 

@@ -1,4 +1,9 @@
-"""Sessions of the broker's own logins on datasets' databases, and how its things are named there."""
+"""Sessions of the broker's own logins on datasets' databases, how its things are named there, and what guards log-ins.
+
+Guests' sessions that take more than they may, or make every log-in wait, are ended: docs/guests-who-fight.md says why.
+`DROP DATABASE` asks for the database itself before it looks who asks; behind whoever waits for that waits every log-in,
+Guestkey's own included. So this is done over sessions that are logged in already, and needs no lock a guest can hold.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -19,6 +25,17 @@ from broker.kinds.names import short
 from broker.kinds.tables.database_user import Login, login_url
 
 log = structlog.get_logger(__name__)
+Session = psycopg.Connection[tuple[Any, ...]]
+# The user's own timeout is 60 s: who reaches this has switched it off.
+STATEMENT = timedelta(seconds=90)
+TRANSACTION = timedelta(minutes=15)
+# A query of hundreds of partitions takes some thousand; a server's table of locks has room for 12,800 by default.
+LOCKS = 4000
+# What a guest may write (its own password, its own settings) takes milliseconds.
+WRITTEN = timedelta(seconds=2)
+_POLL_SECONDS = 0.1
+# A database connected before this function came has none; asking first keeps an error a second out of its log.
+_THERE = "SELECT to_regprocedure('guestkey_ops.keep_door_open(interval)') IS NOT NULL"
 _CONNECT_SECONDS = 3
 _STATEMENT_SECONDS = 5
 # Times and dates as they are always written: definitions that hold some are compared by their text.
@@ -28,6 +45,7 @@ _READY_SECONDS = 0.5
 # A log-in that waits at the server goes on waiting there after we gave up, and counts towards what its login may have.
 _MOST_HUNG = 10
 _HUNG_PAUSE_SECONDS = 5.0
+_HANGING = "The dataset's database does not answer: it leaves log-ins waiting."
 # A server that is frozen, or a network that swallows, must not hold the worker's hands for ever.
 _Bounded = bounded(_STATEMENT_SECONDS + 1)
 
@@ -37,7 +55,7 @@ def view_of(slice_id: str) -> str:
     return f"slices.v_{short(slice_id)}"
 
 
-def watch_session(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
+def watch_session(vault: Vault, connection_name: str) -> Session:
     """A session of the watch login on a dataset's database, autocommitting.
 
     Raises:
@@ -55,7 +73,7 @@ class _Place:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.session: psycopg.Connection[tuple[Any, ...]] | None = None
+        self.session: Session | None = None
 
 
 class PersistentSessions:
@@ -71,45 +89,34 @@ class PersistentSessions:
         self._lock = threading.Lock()
 
     @contextmanager
-    def session(self, vault: Vault, connection_name: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    def session(self, vault: Vault, connection_name: str) -> Iterator[Session]:
         """The one at a dataset's database, opened if there is none; one that broke is forgotten.
 
         Raises:
             BackendDown: there is none, and none can be opened; or it has been busy for too long.
             psycopg.Error: the server refuses, or goes away meanwhile.
         """
-        place = self._place(vault, connection_name)
-        if not place.lock.acquire(timeout=_STATEMENT_SECONDS):
-            raise silent()
-        try:
-            if place.session is None or not _answers(place.session):
-                place.session = None
+        with self._taken(vault, connection_name, _STATEMENT_SECONDS) as place:
+            if place is None:
+                raise silent()
+            if place.session is None:
                 place.session = watch_session(vault, connection_name)
                 _hold(place.session)
             yield from _used(place, place.session)
-        finally:
-            place.lock.release()
 
     @contextmanager
-    def ready(self, vault: Vault, connection_name: str) -> Iterator[psycopg.Connection[tuple[Any, ...]] | None]:
+    def ready(self, vault: Vault, connection_name: str) -> Iterator[Session | None]:
         """The same, but nothing is opened or waited for: None if there is none, or another has it.
 
         Raises:
             BackendDown: its login is not known.
             psycopg.Error: the server refuses, or goes away meanwhile.
         """
-        place = self._place(vault, connection_name)
-        if not place.lock.acquire(timeout=_READY_SECONDS):
-            yield None
-            return
-        try:
-            if place.session is None or not _answers(place.session):
-                place.session = None
+        with self._taken(vault, connection_name, _READY_SECONDS) as place:
+            if place is None or place.session is None:
                 yield None
             else:
                 yield from _used(place, place.session)
-        finally:
-            place.lock.release()
 
     def close(self) -> None:
         """Close them all."""
@@ -121,13 +128,24 @@ class PersistentSessions:
                     place.session.close()
                 place.session = None
 
-    def _place(self, vault: Vault, connection_name: str) -> _Place:
+    @contextmanager
+    def _taken(self, vault: Vault, connection_name: str, seconds: float) -> Iterator[_Place | None]:
+        """A server's place, without a session that broke; None if another has it for so long."""
         url = login_url(vault, connection_name, "watch")
         with self._lock:
-            return self._places.setdefault(url, _Place())
+            place = self._places.setdefault(url, _Place())
+        if not place.lock.acquire(timeout=seconds):
+            yield None
+            return
+        try:
+            if place.session is not None and not _answers(place.session):
+                place.session = None
+            yield place
+        finally:
+            place.lock.release()
 
 
-def _used(place: _Place, session: psycopg.Connection[tuple[Any, ...]]) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+def _used(place: _Place, session: Session) -> Iterator[Session]:
     try:
         # PostgreSQL hears of new roles where it takes a lock that it does not hold yet: this one needs no shared table.
         session.execute("SELECT FROM pg_namespace LIMIT 0", prepare=False)
@@ -141,14 +159,14 @@ def _used(place: _Place, session: psycopg.Connection[tuple[Any, ...]]) -> Iterat
         raise
 
 
-def _hold(session: psycopg.Connection[tuple[Any, ...]]) -> None:
+def _hold(session: Session) -> None:
     session.execute("SET idle_in_transaction_session_timeout = 0")
     session.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
     # Never prepared: then only the indexes it uses would be locked, and not all that may be used later.
     session.execute(_HOLD, prepare=False)
 
 
-def _answers(session: psycopg.Connection[tuple[Any, ...]]) -> bool:
+def _answers(session: Session) -> bool:
     try:
         session.execute("")
     except psycopg.Error:
@@ -161,12 +179,10 @@ def _answers(session: psycopg.Connection[tuple[Any, ...]]) -> bool:
 _log_ins: dict[str, Breaker] = defaultdict(lambda: Breaker(faults=_MOST_HUNG, pause=_HUNG_PAUSE_SECONDS))
 
 
-def _connect(
-    vault: Vault, connection: str, login: Login, *, written: str = _WRITTEN
-) -> psycopg.Connection[tuple[Any, ...]]:
+def _connect(vault: Vault, connection: str, login: Login, *, written: str = _WRITTEN) -> Session:
     url = login_url(vault, connection, login)
     if not _log_ins[url].admit():
-        raise hanging()
+        raise silent(_HANGING)
     try:
         session = _Bounded.connect(
             url,
@@ -179,7 +195,7 @@ def _connect(
     except psycopg.errors.ConnectionTimeout as error:
         _log_ins[url].note(fault=True)
         log.warning("postgres.log_in_hangs", connection=connection, login=login)
-        raise hanging() from error
+        raise silent(_HANGING) from error
     except psycopg.Error as error:
         log.warning("postgres.unreachable", connection=connection, login=login, error=type(error).__name__)
         raise silent() from error
@@ -187,14 +203,13 @@ def _connect(
     return session
 
 
-def registrar_session(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
-    """A session of the registrar login, for the setup identity only."""
-    return _connect(vault, connection_name, "registrar")
+def registrar_session(vault: Vault, connection_name: str, *, as_server_writes: bool = False) -> Session:
+    """A session of the registrar login, for the setup identity only.
 
-
-def registrar_session_as_server_writes(vault: Vault, connection_name: str) -> psycopg.Connection[tuple[Any, ...]]:
-    """A session of the registrar login that writes times and dates as the server does for everybody."""
-    return _connect(vault, connection_name, "registrar", written="")
+    Args:
+        as_server_writes: it writes times and dates as the server does for everybody.
+    """
+    return _connect(vault, connection_name, "registrar", written="" if as_server_writes else _WRITTEN)
 
 
 def silent(detail: str = "The dataset's database does not answer.") -> BackendDown:
@@ -202,9 +217,18 @@ def silent(detail: str = "The dataset's database does not answer.") -> BackendDo
     return BackendDown(detail, backend="postgresql", advice="Try again in a minute.")
 
 
-def hanging() -> BackendDown:
-    """The database behind a slice is reached, or its network is silent, and nobody is let in or refused."""
-    return silent("The dataset's database does not answer: it leaves log-ins waiting.")
+@contextmanager
+def answering(event: str, **of: str) -> Iterator[None]:
+    """What PostgreSQL says against what is done inside goes to the log as this event.
+
+    Raises:
+        BackendDown: it refused, or went away meanwhile.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        log.warning(event, **of, error=type(error).__name__)
+        raise silent() from error
 
 
 @contextmanager
@@ -230,3 +254,45 @@ def beside(what: str, work: Callable[[threading.Event], None], *, threads: int =
         over.set()
         for thread in running:
             thread.join()
+
+
+def end_overlong(
+    session: Session, *, statement: timedelta = STATEMENT, transaction: timedelta = TRANSACTION, locks: int = LOCKS
+) -> list[str]:
+    """End guests' sessions that go beyond; returns their users' names.
+
+    Raises:
+        psycopg.Error: the server refuses, or goes away meanwhile.
+    """
+    query = "SELECT guestkey_ops.end_overlong(%s, %s, %s)"
+    try:
+        return [str(user) for (user,) in session.execute(query, (statement, transaction, locks)).fetchall()]
+    except psycopg.errors.UndefinedFunction:
+        return []
+
+
+def end_login_blockers(session: Session) -> list[str]:
+    """End guests' sessions that keep others from logging in; returns their users' names.
+
+    Raises:
+        psycopg.Error: the server refuses, or goes away meanwhile.
+    """
+    if session.execute(_THERE).fetchone() != (True,):
+        return []
+    found = session.execute("SELECT guestkey_ops.keep_door_open(%s)", (WRITTEN,)).fetchall()
+    return [str(user) for (user,) in found]
+
+
+@contextmanager
+def login_blockers_ended(sessions: PersistentSessions, vault: Vault, connection_name: str) -> Iterator[None]:
+    """Meanwhile keep looking, over the session that is there; where none is, nothing is done."""
+
+    def look(over: threading.Event) -> None:
+        while not over.is_set():
+            with sessions.ready(vault, connection_name) as session:
+                if session is not None:
+                    end_login_blockers(session)
+            over.wait(_POLL_SECONDS)
+
+    with beside("ending-login-blockers", look):
+        yield

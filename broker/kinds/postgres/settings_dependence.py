@@ -10,11 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import psycopg
+from broker.kinds.postgres.sessions import Session
 
-Session = psycopg.Connection[tuple[Any, ...]]
 # Of a comment on a function, by its owner: whatever a guest sets, it answers the same.
 MARK = "guestkey:same-for-every-guest"
 ADVICE = (

@@ -1,8 +1,12 @@
-"""Registering slices in PostgreSQL and OpenBao, with the setup identity; what `postgres` issues rests on it."""
+"""Slices in PostgreSQL: registering them there and in OpenBao with the setup identity, and looking at them again.
+
+A view goes on showing the table and columns it was made of, whatever has their names by now: what lies behind a slice
+is looked at by what PostgreSQL identifies it with, never by name alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -13,14 +17,13 @@ from psycopg import sql
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import Vault
 from broker.kinds.names import short
-from broker.kinds.postgres import views
+from broker.kinds.postgres import settings_dependence, views
 from broker.kinds.postgres.binding import PostgresBinding
-from broker.kinds.postgres.sessions import registrar_session_as_server_writes, silent
+from broker.kinds.postgres.sessions import Session, answering, registrar_session
 from broker.kinds.postgres.user_statements import role_definition
-from broker.kinds.tables.database_user import delete_role, write_role
+from broker.kinds.tables.database_user import MADE, delete_role, write_role
 
 log = structlog.get_logger(__name__)
-Session = psycopg.Connection[tuple[Any, ...]]
 T = TypeVar("T")
 _PROBE = "gks_probe"
 # As many may be registering or unregistering at the same moment.
@@ -40,9 +43,14 @@ def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> int
         Invalid: the table or a column does not exist, or the registrar may not read it.
         BackendDown: PostgreSQL or OpenBao does not answer.
     """
-    binding = PostgresBinding.parse(raw_binding)
-    rows = _make_view(vault, slice_id, binding)
-    _lend(vault, slice_id, binding)
+    binding, group = PostgresBinding.parse(raw_binding), _group_of(slice_id)
+
+    def make(session: Session) -> int | None:
+        _make_group(session, group)
+        return views.make(session, slice_id, binding, sql.Identifier(group))
+
+    rows = _as_registrar(vault, binding.connection, slice_id, make)
+    _lend(vault, slice_id, binding, _temp_megabytes(vault, slice_id, binding))
     return rows
 
 
@@ -56,19 +64,23 @@ def lend_again(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> N
     """
     binding = PostgresBinding.parse(raw_binding)
     try:
-        _lend(vault, slice_id, binding)
+        temp_megabytes = _temp_megabytes(vault, slice_id, binding)
     except (BackendDown, Invalid):
         # How guests are ended must not wait for a database that is away; what they may spill is bounded loosely then.
-        write_role(
-            vault, slice_id, role_definition(binding.connection, f"gks_{short(slice_id)}", _TEMP_MEGABYTES_UNKNOWN)
-        )
+        temp_megabytes = _TEMP_MEGABYTES_UNKNOWN
+    _lend(vault, slice_id, binding, temp_megabytes)
 
 
-def _lend(vault: Vault, slice_id: str, binding: PostgresBinding) -> None:
-    temp_megabytes = _as_registrar(
-        vault, binding.connection, slice_id, lambda connection: views.temp_megabytes(connection, binding)
-    )
-    write_role(vault, slice_id, role_definition(binding.connection, f"gks_{short(slice_id)}", temp_megabytes))
+def _group_of(slice_id: str) -> str:
+    return f"gks_{short(slice_id)}"
+
+
+def _temp_megabytes(vault: Vault, slice_id: str, binding: PostgresBinding) -> int:
+    return _as_registrar(vault, binding.connection, slice_id, lambda session: views.temp_megabytes(session, binding))
+
+
+def _lend(vault: Vault, slice_id: str, binding: PostgresBinding, temp_megabytes: int) -> None:
+    write_role(vault, slice_id, role_definition(binding.connection, _group_of(slice_id), temp_megabytes))
 
 
 def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> None:
@@ -81,11 +93,10 @@ def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> N
     """
     binding = PostgresBinding.parse(raw_binding)
     delete_role(vault, slice_id)
-    group_name = f"gks_{short(slice_id)}"
 
-    def drop(connection: Session) -> None:
-        views.drop(connection, slice_id)
-        _drop_group(connection, group_name)
+    def drop(session: Session) -> None:
+        views.drop(session, slice_id)
+        _drop_group(session, _group_of(slice_id))
 
     _as_registrar(vault, binding.connection, slice_id, drop)
 
@@ -97,76 +108,145 @@ def probe_group(vault: Vault, connection_name: str) -> Iterator[str]:
     Raises:
         BackendDown: PostgreSQL does not answer, or does not let the registrar do what registering needs.
     """
-    _as_registrar(vault, connection_name, "probe", lambda connection: _make_group(connection, _PROBE))
+    _as_registrar(vault, connection_name, "probe", lambda session: _make_group(session, _PROBE))
     try:
         yield _PROBE
     finally:
-        _as_registrar(vault, connection_name, "probe", lambda connection: _drop_group(connection, _PROBE))
+        _as_registrar(vault, connection_name, "probe", lambda session: _drop_group(session, _PROBE))
 
 
 def _as_registrar(vault: Vault, connection_name: str, slice_id: str, work: Callable[[Session], T]) -> T:
     """One transaction of the registrar; what PostgreSQL says against it becomes an error of ours."""
-    try:
-        with registrar_session_as_server_writes(vault, connection_name) as connection:
-            return _despite_others(connection, work)
-    except _MISMATCHES as error:
-        raise Invalid(
-            "A row filter compares a column with a literal of another type.", field="/binding/rows"
-        ) from error
-    except psycopg.errors.InsufficientPrivilege as error:
-        # Waiting does not mend it; only the administrator of that database does.
-        reason = error.diag.message_primary or "a right is missing"
-        raise Invalid(
-            f"The database refuses the registrar: {reason}.",
-            field="/binding/table",
-            advice="The operator runs `guestkey connect-backend postgres --check`: it prints what to grant.",
-        ) from error
-    except psycopg.Error as error:
-        # Another worker at the same slice, or a database that went away: the next round finds out.
-        log.warning("slice.not_changed", slice=slice_id, error=type(error).__name__)
-        raise silent() from error
+    # Another worker at the same slice, or a database that went away: the next round finds out.
+    with answering("slice.not_changed", slice=slice_id):
+        try:
+            with registrar_session(vault, connection_name, as_server_writes=True) as session:
+                return _despite_others(session, work)
+        except _MISMATCHES as error:
+            raise Invalid(
+                "A row filter compares a column with a literal of another type.", field="/binding/rows"
+            ) from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            # Waiting does not mend it; only the administrator of that database does.
+            reason = error.diag.message_primary or "a right is missing"
+            raise Invalid(
+                f"The database refuses the registrar: {reason}.",
+                field="/binding/table",
+                advice="The operator runs `guestkey connect-backend postgres --check`: it prints what to grant.",
+            ) from error
 
 
-def _despite_others(connection: Session, work: Callable[[Session], T]) -> T:
+def _despite_others(session: Session, work: Callable[[Session], T]) -> T:
     """Run the transaction again where another one changed the rights of the same schema or database meanwhile.
 
     PostgreSQL makes neither wait for such a row of its catalogue: who comes second is refused once the first is done.
     """
     for _ in range(_OTHERS):
         try:
-            with connection.transaction():
-                return work(connection)
+            with session.transaction():
+                return work(session)
         except psycopg.errors.InternalError_ as error:
             log.info("slice.changed_beside_another", error=str(error))
-    with connection.transaction():
-        return work(connection)
+    with session.transaction():
+        return work(session)
 
 
-def _make_view(vault: Vault, slice_id: str, binding: PostgresBinding) -> int | None:
-    group_name = f"gks_{short(slice_id)}"
-
-    def make(connection: Session) -> int | None:
-        _make_group(connection, group_name)
-        return views.make(connection, slice_id, binding, sql.Identifier(group_name))
-
-    return _as_registrar(vault, binding.connection, slice_id, make)
-
-
-def _make_group(connection: Session, group_name: str) -> None:
+def _make_group(session: Session, group_name: str) -> None:
     group = sql.Identifier(group_name)
-    if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (group_name,)).fetchone():
-        connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(group))
-    database = sql.Identifier(connection.info.dbname)
-    connection.execute(sql.SQL("GRANT USAGE ON SCHEMA slices TO {}").format(group))
-    connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, group))
+    if not session.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (group_name,)).fetchone():
+        session.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(group))
+    database = sql.Identifier(session.info.dbname)
+    session.execute(sql.SQL("GRANT USAGE ON SCHEMA slices TO {}").format(group))
+    session.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, group))
     lent = sql.SQL("GRANT {} TO guestkey_minter WITH ADMIN TRUE, INHERIT FALSE, SET FALSE")
-    connection.execute(lent.format(group))
+    session.execute(lent.format(group))
 
 
-def _drop_group(connection: Session, group_name: str) -> None:
+def _drop_group(session: Session, group_name: str) -> None:
     group = sql.Identifier(group_name)
-    if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (group_name,)).fetchone():
+    if session.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (group_name,)).fetchone():
         # Who made a role may administer it, but owns nothing of it until it says so.
-        connection.execute(sql.SQL("GRANT {} TO CURRENT_USER WITH INHERIT TRUE").format(group))
-        connection.execute(sql.SQL("DROP OWNED BY {}").format(group))
-        connection.execute(sql.SQL("DROP ROLE {}").format(group))
+        session.execute(sql.SQL("GRANT {} TO CURRENT_USER WITH INHERIT TRUE").format(group))
+        session.execute(sql.SQL("DROP OWNED BY {}").format(group))
+        session.execute(sql.SQL("DROP ROLE {}").format(group))
+
+
+# `definition`: of a view or materialised view its query, of a foreign table its options, of any its row policies.
+_TABLES = """
+  SELECT a.slice, c.oid::bigint,
+         md5(concat_ws('|', c.relkind, c.relrowsecurity, c.relforcerowsecurity,
+             CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END,
+             (SELECT array_to_string(f.ftoptions, ',') FROM pg_foreign_table f WHERE f.ftrelid = c.oid),
+             (SELECT string_agg(concat_ws(',', p.polname, p.polcmd, p.polpermissive, p.polroles,
+                     pg_get_expr(p.polqual, p.polrelid)), ';' ORDER BY p.polname)
+                FROM pg_policy p WHERE p.polrelid = c.oid))),
+         (SELECT jsonb_object_agg(t.attname, jsonb_build_array(t.attnum, format_type(t.atttypid, t.atttypmod),
+                 CASE WHEN t.attgenerated <> '' THEN md5(pg_get_expr(d.adbin, d.adrelid)) ELSE '' END))
+            FROM pg_attribute t LEFT JOIN pg_attrdef d ON d.adrelid = t.attrelid AND d.adnum = t.attnum
+           WHERE t.attrelid = c.oid AND t.attnum > 0 AND NOT t.attisdropped)
+    FROM unnest(%s::text[], %s::text[], %s::text[]) AS a (slice, schema, name)
+    JOIN pg_namespace n ON n.nspname = a.schema
+    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = a.name AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+"""
+# Which columns of which tables a slice's view, or the function behind it, really reads.
+_READS = """
+  SELECT a.slice, array_agg(DISTINCT d.refobjid || '.' || d.refobjsubid ORDER BY d.refobjid || '.' || d.refobjsubid)
+    FROM unnest(%s::text[]) AS a (slice)
+    JOIN (SELECT substr(v.relname, 3) AS short, 'pg_rewrite'::regclass AS class, w.oid
+            FROM pg_class v JOIN pg_rewrite w ON w.ev_class = v.oid
+           WHERE v.relnamespace = 'slices'::regnamespace AND v.relkind = 'v'
+          UNION ALL
+          SELECT substr(p.proname, 3), 'pg_proc'::regclass, p.oid
+            FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+           WHERE n.nspname IN ('slices', 'slices_private')) AS made ON made.short = a.slice
+    JOIN pg_depend d ON d.classid = made.class AND d.objid = made.oid
+     AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
+    JOIN pg_class c ON c.oid = d.refobjid
+    JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname NOT IN ('slices', 'slices_private')
+   GROUP BY a.slice
+"""
+
+
+def look(
+    setup: Vault, connection_name: str, slices: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any] | None]:
+    """What lies behind each slice now, by its id; None where no table has the name any more.
+
+    Args:
+        slices: the bindings of slices at this connection, by their ids.
+
+    Raises:
+        BackendDown: the database does not answer.
+    """
+    bindings = {id_: PostgresBinding.parse(binding) for id_, binding in slices.items()}
+    by_short = {short(id_): id_ for id_ in bindings}
+    asked = [
+        list(by_short),
+        *([getattr(bindings[id_], part) for id_ in by_short.values()] for part in ("schema", "table")),
+    ]
+    failed = answering("slices.not_looked_at", connection=connection_name)
+    with failed, registrar_session(setup, connection_name) as session, session.transaction():
+        # One snapshot for both questions.
+        session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        tables = session.execute(_TABLES, asked).fetchall()
+        reads: dict[str, list[str]] = dict(session.execute(_READS, asked[:1]).fetchall())
+        behind = {name: (table, bindings[by_short[name]].fast) for name, table, *_ in tables}
+        follows = settings_dependence.find(session, behind)
+    found: dict[str, dict[str, Any] | None] = dict.fromkeys(bindings)
+    for name, table, definition, columns in tables:
+        found[by_short[name]] = {
+            "made": MADE,
+            "table": table,
+            "definition": definition,
+            "columns": {column: columns[column] for column in sorted(bindings[by_short[name]].named & columns.keys())},
+            "reads": reads.get(name, []),
+            "follows": follows[name].why,
+            "marked": sorted(follows[name].marked),
+        }
+    return found
+
+
+def reads_what_it_names(now: Mapping[str, Any]) -> bool:
+    """Whether a slice's view reads the table and columns that have the names of its binding now."""
+    expected: Sequence[str] = sorted(f"{now['table']}.{which}" for which, *_ in now["columns"].values())
+    return sorted(now["reads"]) == expected

@@ -9,21 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import psycopg
 from psycopg import sql
 
 from broker.base.errors import Invalid
 from broker.kinds.names import short
-from broker.kinds.postgres import pinned_settings as postgres_pinned
 from broker.kinds.postgres import settings_dependence
 from broker.kinds.postgres.binding import JOINED, SELECTED, PostgresBinding, PostgresColumn
 from broker.kinds.postgres.catalogue import estimate
-from broker.kinds.postgres.sessions import view_of
+from broker.kinds.postgres.sessions import Session, view_of
 from broker.kinds.postgres.user_statements import TEMP_FILES_MEGABYTES
 
-Session = psycopg.Connection[tuple[Any, ...]]
 Types: TypeAlias = Mapping[str, PostgresColumn]
 _READABLE = f"""
     SELECT c.oid::bigint, a.attname, c.relkind IN ('v', 'f') OR c.relrowsecurity,
@@ -64,7 +61,7 @@ def make(session: Session, slice_id: str, binding: PostgresBinding, group: sql.I
         Invalid: the table or a column does not exist, or the registrar may not read it.
         psycopg.Error: PostgreSQL refuses; a literal of another type, for one.
     """
-    pinned = postgres_pinned.read(session)
+    pinned = read_pinned(session)
     table = look(session, binding)
     if why := settings_dependence.find(session, {slice_id: (table.oid, binding.fast)})[slice_id].why:
         raise Invalid(why, field="/binding/table", advice=settings_dependence.ADVICE)
@@ -142,7 +139,7 @@ def _make_function(
     session.execute(
         sql.SQL(
             "CREATE FUNCTION {}() RETURNS TABLE ({}) LANGUAGE sql STABLE SECURITY DEFINER {} BEGIN ATOMIC {}; END"
-        ).format(function, returned, postgres_pinned.clauses(pinned), query)
+        ).format(function, returned, _clauses(pinned), query)
     )
     session.execute(sql.SQL("REVOKE ALL ON FUNCTION {} FROM PUBLIC").format(function))
 
@@ -158,3 +155,65 @@ def _names_in(schema: str, slice_id: str) -> tuple[sql.Identifier, sql.Identifie
 def _has_private(session: Session) -> bool:
     """Whether the schema that guests cannot look into is there: databases connected before have none."""
     return session.execute(_PRIVATE).fetchone() is not None
+
+
+# The same everywhere.
+_FIXED = {
+    # What a guest names first must not be what an owner's function finds.
+    "search_path": "pg_catalog, pg_temp",
+    # Otherwise the inner plan is printed, with estimates over all rows, and numbers of sorted rows.
+    "client_min_messages": "error",
+    "debug_print_raw_parse": "off",
+    "debug_print_parse": "off",
+    "debug_print_rewritten": "off",
+    "debug_print_plan": "off",
+    "trace_sort": "off",
+    "row_security": "on",
+    # Makes an index find only some of the rows.
+    "gin_fuzzy_search_limit": "0",
+    # Change how an owner's function in SQL is read.
+    "transform_null_equals": "off",
+    "standard_conforming_strings": "on",
+    # Changes what quote_ident and format write.
+    "quote_all_identifiers": "off",
+}
+# As the server has them for everybody when the slice is made: an owner's view was written for that.
+_AS_THE_SERVER_HAS = (
+    "DateStyle",
+    "IntervalStyle",
+    "TimeZone",
+    "timezone_abbreviations",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "default_text_search_config",
+    "extra_float_digits",
+    "bytea_output",
+    "array_nulls",
+    "xmlbinary",
+    "xmloption",
+)
+PINNED = frozenset(_FIXED) | frozenset(_AS_THE_SERVER_HAS)
+# Our own statements are written for these, whatever the server has.
+_OURS = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'postgres'"
+
+
+def read_pinned(session: Session) -> dict[str, str]:
+    """The parameters to hold fast, each with its value, of those this server knows.
+
+    The session must have begun without any of its own. It is given ours afterwards, until its transaction ends.
+    """
+    query = "SELECT name, setting FROM pg_settings WHERE name = ANY (%s)"
+    found = session.execute(query, (sorted(PINNED),)).fetchall()
+    session.execute(_OURS)
+    return {str(name): _FIXED.get(name, str(value)) for name, value in sorted(found)}
+
+
+def _clauses(pinned: dict[str, str]) -> sql.Composable:
+    """The parameters as `CREATE FUNCTION` takes them."""
+    return sql.SQL(" ").join(
+        sql.SQL("SET {} TO {}").format(
+            sql.Identifier(name), sql.SQL("pg_catalog, pg_temp") if name == "search_path" else sql.Literal(value)
+        )
+        for name, value in pinned.items()
+    )

@@ -1,25 +1,51 @@
-"""Connecting an object store with STS: it is tried, and its two long-term keys go to OpenBao."""
+"""Connecting an object store with STS: it is tried, and its two long-term keys go to OpenBao.
+
+Before slices may live there it is proven that the store holds a session to its policy, and that it can end one.
+Everything is tried with a session as a guest would get it, on a prefix where nothing lies.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 from pydantic import ValidationError
 
-from broker.base.errors import Invalid
+from broker.base.errors import Conflict, Invalid
 from broker.base.settings import said
 from broker.kinds.connecting import Connected, ConnectingContext, checked_name
+from broker.kinds.s3.binding import S3Binding
 from broker.kinds.s3.connection import S3Connection
 from broker.kinds.s3.ending import policy_lock
-from broker.kinds.s3.proving import prove, read_key
-from broker.kinds.s3.store import AccessKey, Store
+from broker.kinds.s3.policy import Denial, denied_in, lapses, with_denied
+from broker.kinds.s3.prefix_check import SHORTEST_SESSION, folds_case, opens
+from broker.kinds.s3.store import AccessKey, Store, StoreRefused
 
+KEYS = ("aws:userid", "aws:username")
+_POLL_SECONDS = 0.25
+# In force a moment after it bit once is not in force everywhere: what was measured is multiplied.
+_MARGIN = 3.0
+_LEAST_SETTLES = 1.0
+AWS_SETTLES = 120.0
 _WAIT_SECONDS = 20.0
 _AWS_WAIT_SECONDS = 120.0
+_AWS = (".amazonaws.com", ".amazonaws.com.cn")
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """What a store can do: how it ends a session ("nothing" if it cannot), and how many seconds that takes."""
+
+    ended_by: str
+    settles: float
 
 
 def connect(
@@ -101,6 +127,209 @@ def _place(**given: Any) -> S3Connection:
 def _key(desk: ConnectingContext, identity: str, file: Path | None) -> AccessKey:
     option = f"{identity}_key_file"
     if file is not None:
-        return read_key(file.read_text(), option)
+        # The id on the first line, the secret on the second.
+        lines = file.read_text().split()
+        if len(lines) != 2:
+            raise Invalid(
+                "A key's file has two lines: the access key id, and the secret access key.", field=f"/{option}"
+            )
+        return AccessKey(*lines)
     access_key_id = desk.ask(f"Access key id of the {identity}", f"--{option.replace('_', '-')}")
     return AccessKey(access_key_id, desk.ask_secret(f"Its secret access key ({identity})"))
+
+
+def prove(
+    place: Mapping[str, str],
+    bucket: str,
+    issuer: AccessKey,
+    ender: AccessKey,
+    *,
+    seconds: float,
+    told: Callable[[str], None],
+    writing: Callable[[Store], AbstractContextManager[object]],
+) -> Proven:
+    """Try a session as a hostile guest would, then end it. What is written to the bucket's policy is taken out again.
+
+    Args:
+        seconds: how long to wait for a refusal to bite, for each way of refusing.
+        writing: held while the bucket's policy is read and written: a worker may be refusing sessions there.
+
+    Raises:
+        Conflict: the store lets a session see or do more than its policy says, or refuses one of the keys.
+        BackendDown: it does not answer.
+    """
+    binding = S3Binding.parse({"connection": "probe", "bucket": bucket, "prefix": f"guestkey-{secrets.token_hex(6)}/"})
+    _narrow("issuer", Store(place, issuer), bucket, told)
+    _narrow("ender", Store(place, ender), bucket, told)
+    guest, name = _open(place, issuer, binding)
+    _confined(guest, binding)
+    told("A session sees its prefix and nothing beside it; it can neither write there nor read the bucket's policy.")
+    if folds_case(guest, binding):
+        told(
+            "! This store compares names in a session's policy without regard to case: a guest of trials/ reaches"
+            " TRIALS/, too. A slice whose prefix has another spelling in its bucket is refused; begin none there later."
+        )
+    _check_encryption(place, Store(place, ender), bucket, told)
+    _check_uploads(Store(place, ender), bucket, told)
+    refused = (name, lambda: not guest.may(lambda s3: s3.list_objects_v2(Bucket=bucket, Prefix=binding.prefix)))
+    # AWS names a session in one way, those who follow it mostly in the other.
+    for key in KEYS if not place.get("endpoint_url") else KEYS[::-1]:
+        took = _refused_within(Store(place, ender), binding.bucket, refused, key, seconds, writing)
+        if took is not None:
+            told(f"A session was ended: the bucket's policy refused it by {key} after {took:.1f} s.")
+            least = _LEAST_SETTLES if place.get("endpoint_url") else AWS_SETTLES
+            return Proven(key, max(least, round(took * _MARGIN, 1)))
+    told("! This store cannot end a session: each lives on to its own end, 15 minutes at the least.")
+    return Proven("nothing", 0.0)
+
+
+def _narrow(identity: str, store: Store, bucket: str, told: Callable[[str], None]) -> None:
+    """Warn of a long-term key that can do more than its work."""
+    if _lists(store, bucket, ""):
+        told(f"! The {identity}'s key can list the bucket itself. It needs no right to data: take that away.")
+
+
+def _open(place: Mapping[str, str], issuer: AccessKey, binding: S3Binding) -> tuple[Store, str]:
+    name = f"guestkey-probe-{secrets.token_hex(6)}"
+    try:
+        opened = Store(place, issuer).open(name, binding, "read", SHORTEST_SESSION)
+    except StoreRefused as error:
+        raise Conflict(
+            f"The store refuses to open a session of the role: {error.code[:60]}.",
+            advice="The role's trust policy must name the issuer, and the issuer be allowed sts:AssumeRole on it.",
+        ) from error
+    if opened.name != name:
+        raise Conflict("The store opens sessions under another name than asked for: they could not be told apart.")
+    return Store(place, opened.key), name
+
+
+def _confined(guest: Store, binding: S3Binding) -> None:
+    bucket = binding.bucket
+    if not _lists(guest, bucket, binding.prefix):
+        raise Conflict(
+            f"A session cannot list {bucket}.",
+            advice="Let the role's own policy read and list the bucket; see docs/connect-s3.md.",
+        )
+    beyond: dict[str, Callable[[Any], object]] = {
+        "list the whole bucket": lambda s3: s3.list_objects_v2(Bucket=bucket, MaxKeys=1),
+        "list the prefix above": lambda s3: s3.list_objects_v2(Bucket=bucket, Prefix="guestkey-", MaxKeys=1),
+        "read beside its prefix": lambda s3: s3.get_object(Bucket=bucket, Key=f"{binding.prefix[:-1]}2/nothing"),
+        "write": lambda s3: s3.put_object(Bucket=bucket, Key=f"{binding.prefix}probe", Body=b""),
+        "read the bucket's policy": lambda s3: s3.get_bucket_policy(Bucket=bucket),
+    }
+    for what, act in beyond.items():
+        if opens(guest, act):
+            raise Conflict(
+                f"A session held to one prefix could {what}.",
+                advice="This store does not heed session policies: slices cannot live there.",
+            )
+
+
+def _lists(store: Store, bucket: str, prefix: str) -> bool:
+    try:
+        return store.may(lambda s3: s3.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1))
+    except StoreRefused as error:
+        raise Invalid(f"The store shows no bucket {bucket}: {error.code[:60]}.", field="/bucket") from error
+
+
+def _refused_within(
+    store: Store,
+    bucket: str,
+    refused: tuple[str, Callable[[], bool]],
+    key: str,
+    seconds: float,
+    writing: Callable[[Store], AbstractContextManager[object]],
+) -> float | None:
+    """Refuse a session in the bucket's policy; after how many seconds that bit, or None. The policy is put back.
+
+    Args:
+        refused: the session's name, and whether it is refused by now.
+    """
+    name, is_refused = refused
+    until = lapses((datetime.now(UTC) + timedelta(seconds=SHORTEST_SESSION)).timestamp())
+    try:
+        with writing(store):
+            before = store.policy(bucket).document
+            denied = {**denied_in(before), name: Denial(until)}
+            store.put_policy(bucket, with_denied(before, bucket, key, denied, partition=store.partition))
+        began = monotonic()
+        try:
+            while monotonic() - began < seconds:
+                if is_refused():
+                    return monotonic() - began
+                sleep(_POLL_SECONDS)
+            return None
+        finally:
+            with writing(store):
+                after = store.policy(bucket).document
+                kept = {handle: denial for handle, denial in denied_in(after).items() if handle != name}
+                store.put_policy(bucket, with_denied(after, bucket, key, kept, partition=store.partition))
+    except StoreRefused as error:
+        raise Conflict(
+            f"The store does not let the ender's key change the bucket's policy: {error.code[:60]}.",
+            advice="Allow it s3:GetBucketPolicy, s3:PutBucketPolicy and s3:DeleteBucketPolicy on the buckets.",
+        ) from error
+
+
+def _check_encryption(place: Mapping[str, str], ender: Store, bucket: str, told: Callable[[str], None]) -> None:
+    """Refuse a bucket that is encrypted with a KMS key no session would have a right to.
+
+    Raises:
+        Conflict: it is, or the ender's key may not see whether it is.
+        BackendDown: no useful answer.
+    """
+    try:
+        keys = ender.bucket_keys(bucket)
+    except StoreRefused as error:
+        if error.code in ("NotImplemented", "MethodNotAllowed"):
+            told("The store does not say how a bucket is encrypted.")
+            return
+        raise Conflict(
+            f"The store does not let the ender's key see how the bucket is encrypted: {error.code[:60]}.",
+            advice="Allow it s3:GetEncryptionConfiguration on the buckets.",
+        ) from error
+    given = place.get("kms_keys", "").split()
+    address = place.get("endpoint_url")
+    at_aws = address is None or (urlsplit(address).hostname or "").endswith(_AWS)
+    unknown = unopened(keys, given, at_aws=at_aws)
+    if unknown is not None:
+        raise Conflict(
+            f"The bucket is encrypted with the KMS key {unknown or 'of the account (aws/s3)'}, and no session would"
+            " have a right to it: a guest's first read would be refused.",
+            advice=f"Connect with --kms-key {unknown if unknown.startswith('arn:') else 'ARN'}, and allow the role"
+            " kms:Decrypt and kms:GenerateDataKey on it; see docs/connect-s3.md.",
+        )
+    if keys and not given:
+        told("The bucket is encrypted with a key of the store's own KMS, which it uses by itself.")
+    if given:
+        told("Sessions get the right to the KMS key through the store. It is tried when a slice is registered.")
+
+
+def unopened(keys: Iterable[str], given: Iterable[str], *, at_aws: bool) -> str | None:
+    """The first of a bucket's keys that sessions need a right to and would not get; None if there is none.
+
+    At AWS they need one to every key, and elsewhere to those that lie in AWS. A key's alias names another one, and we
+    cannot ask which: there, any key that is given is taken to be meant.
+
+    Args:
+        keys: as the bucket names them: ARN, id, alias, or "" for the account's own.
+        given: ARNs.
+    """
+    known = {arn: arn.rpartition("/")[2] for arn in given}
+    for key in keys:
+        if not at_aws and not key.startswith("arn:"):
+            continue
+        named = bool(key) and "alias/" not in key
+        if not (key in known or key in known.values() if named else known):
+            return key
+    return None
+
+
+def _check_uploads(ender: Store, bucket: str, told: Callable[[str], None]) -> None:
+    """Say so where nothing ever aborts uploads in parts that a guest began and did not complete."""
+    advice = "docs/connect-s3.md has a rule that aborts them after a day."
+    try:
+        if not ender.aborts_uploads(bucket):
+            told(f"! Uploads in parts that a guest leaves unfinished stay in this bucket for ever. {advice}")
+    except StoreRefused as error:
+        told(f"! Whether unfinished uploads are aborted cannot be seen ({error.code[:60]}). {advice}")

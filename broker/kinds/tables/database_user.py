@@ -15,7 +15,6 @@ from broker.kinds import authority
 from broker.kinds.base import Kind, keystore_failed, listed_by_each, own_token
 from broker.kinds.names import policy_of, role_of, user_of
 from broker.kinds.tables.binding import TableBinding
-from broker.kinds.tables.source_changes import MADE, difference
 from broker.kinds.values import BackendListing, BoundSlice, Issued, LeaseToEnd, LeaseToIssue, NotEnded
 
 log = structlog.get_logger(__name__)
@@ -28,6 +27,8 @@ Login = Literal["registrar", "watch"]
 _OTHER_WAY_SECONDS = 12
 # How long OpenBao lets a user live: a minute until it is activated, and never longer than a day.
 LIFETIMES = {"default_ttl": "60s", "max_ttl": "24h"}
+# How slices are made now. One made in another way is made again by the round that looks at them.
+MADE = 2
 
 
 class DatabaseUserKind(Kind):
@@ -73,8 +74,20 @@ class DatabaseUserKind(Kind):
     def difference(
         self, was: Mapping[str, Any] | None, now: Mapping[str, Any] | None, binding: Mapping[str, Any]
     ) -> str:
-        """See `Kind.difference`."""
-        return difference(was or now or {}, now, binding)
+        """See `Kind.difference`.
+
+        Args:
+            was, now: `{table, columns: {name: [which, type, computed]}, definition, reads}`, each part as the database
+                identifies it; None where there is no table of that name. `follows` says why a guest could choose its
+                rows, `marked` names the functions that decide of them by their owner's word: neither is known of
+                slices made by earlier versions.
+        """
+        named = f"{binding.get('schema')}.{binding.get('table')}"
+        if now is None:
+            return f"The table {named} no longer exists: it was dropped or renamed."
+        if not was:
+            return str(now.get("follows", ""))
+        return _columns_changed(was, now, named) or _rows_changed(was, now, named)
 
     def outdated(self, was: Mapping[str, Any] | None) -> bool:
         """See `Kind.outdated`."""
@@ -211,3 +224,31 @@ def login_url(vault: Vault, connection: str, login: Login, *, scheme: str = "") 
         return url
     except (VaultRefused, KeyError) as error:
         raise keystore_failed("The login of the dataset's database is not known to the key store.") from error
+
+
+def _columns_changed(was: Mapping[str, Any], now: Mapping[str, Any], named: str) -> str:
+    for name, (which, type_, computed) in was.get("columns", {}).items():
+        if name not in now.get("columns", {}):
+            return f"The table {named} has no column {name} any more: it was dropped or renamed."
+        which_now, type_now, computed_now = now["columns"][name]
+        if which_now != which:
+            return f"The column {name} of {named} is a different column than before."
+        if type_now != type_:
+            return f"The column {name} of {named} is of type {type_now} now; it was {type_}."
+        if computed_now != computed:
+            return f"The column {name} of {named} is computed differently than before."
+    return ""
+
+
+def _rows_changed(was: Mapping[str, Any], now: Mapping[str, Any], named: str) -> str:
+    if now.get("table") != was.get("table"):
+        return f"{named} is a different table than before, or was created again."
+    if now.get("definition") != was.get("definition"):
+        return f"The definition of which rows {named} shows has changed."
+    if follows := str(now.get("follows", "")):
+        return follows
+    if was.get("marked", now.get("marked")) != now.get("marked"):
+        return f"A function that decides which rows {named} shows was changed."
+    if now.get("reads") != was.get("reads"):
+        return "The slice's own view is gone, or was changed."
+    return ""

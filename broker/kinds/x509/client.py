@@ -9,7 +9,6 @@ from typing import ClassVar
 from broker.kinds.client import Credential, Files, Format, KeyPair, KindClient
 
 _FILES = {"private_key": "key.pem", "certificate": "cert.pem", "chain": "chain.pem"}
-_VARIABLES = {f"GUESTKEY_{name.upper()}_FILE": file for name, file in _FILES.items()}
 
 
 def _files(credential: Credential, _folder: Path) -> Files:

@@ -31,12 +31,14 @@ from broker.kinds.values import (
     Proof,
     Use,
 )
-from broker.kinds.x509 import signing_request
 from broker.kinds.x509.certificates import (
+    ADVICE,
     DOMAIN,
+    FIELD,
     URI,
     Unsound,
     check_issued,
+    check_request,
     common_name,
     read_certificate,
     read_crl,
@@ -44,8 +46,7 @@ from broker.kinds.x509.certificates import (
     serial_of,
     uri,
 )
-from broker.kinds.x509.ending import end_many
-from broker.kinds.x509.stored_certificates import authority, malformed_answer, stored
+from broker.kinds.x509.ending import authority, end_many, stored
 
 log = structlog.get_logger(__name__)
 # A certificate cannot be lengthened, and one that has expired no longer closes an open connection by the revocation
@@ -93,8 +94,8 @@ class X509Kind(Kind):
         return {"connection": connection_of(binding, longest=40)}
 
     def check_proof(self, text: str) -> str:
-        """A certificate signing request; see `broker.kinds.x509.signing_request`."""
-        return signing_request.check(text)
+        """A certificate signing request; see `broker.kinds.x509.certificates`."""
+        return check_request(text)
 
     def register(self, setup: Vault, slice_id: str, bound: BoundSlice) -> int | None:
         """Make a role and a policy for each action, and let certificates say where they can be checked."""
@@ -131,9 +132,7 @@ class X509Kind(Kind):
         request = x509.load_pem_x509_csr(lease.public_key.encode())
         issuer = authority(vault)
         if same_key(request, issuer):
-            raise Invalid(
-                "That is the authority's own key.", field=signing_request.FIELD, advice=signing_request.ADVICE
-            )
+            raise Invalid("That is the authority's own key.", field=FIELD, advice=ADVICE)
         try:
             made = vault.sign_certificate(
                 own_token(token),
@@ -149,8 +148,8 @@ class X509Kind(Kind):
         try:
             _check(made, issuer, request, lease)
         except Unsound as error:
-            log.error("x509.unsound_certificate", lease=lease.id, error=str(error))
-            raise malformed_answer() from error
+            log.error("x509.unsound_certificate", lease=lease.id, error=error.why)
+            raise
         values = {
             "certificate": made.certificate.strip() + "\n",
             "chain": made.issuer.strip() + "\n",
@@ -169,10 +168,7 @@ class X509Kind(Kind):
     def authority_of(self, vault: Vault) -> Authority:
         """See `Kind.authority_of`."""
         certificate = authority(vault)
-        try:
-            crl = read_crl(vault.crl(), certificate)
-        except Unsound as error:
-            raise malformed_answer() from error
+        crl = read_crl(vault.crl(), certificate)
         pem, der = Encoding.PEM, Encoding.DER
         return Authority(certificate.public_bytes(pem), crl.public_bytes(der), crl.public_bytes(pem))
 
@@ -193,11 +189,11 @@ class X509Kind(Kind):
             detail = error.detail if isinstance(error, BackendDown) else "The key store lets nothing be listed."
             return BackendListing(unasked={_PLACE: detail})
         found: dict[str, ListedCredential] = {}
-        for one in living:
+        for serial, one in living.items():
             if one.handle.startswith(f"{tag}-"):
                 bound = by_connection.get(one.connection, BoundSlice({"connection": one.connection}))
-                found[one.handle] = ListedCredential(bound, None if one.handle in found else one.serial)
-        others = {one.handle.partition("-")[0] for one in living} - {tag}
+                found[one.handle] = ListedCredential(bound, None if one.handle in found else serial)
+        others = {one.handle.partition("-")[0] for one in living.values()} - {tag}
         if complete:
             return BackendListing(found, frozenset({_PLACE}), {}, frozenset(others))
         more = "More certificates are new than one round reads; the next round goes on."
@@ -228,7 +224,7 @@ def role_definition(connection: str, slice_id: str, action: str) -> dict[str, An
         "key_usage": ["DigitalSignature"],
         "ext_key_usage": ["ClientAuth"],
         "basic_constraints_valid_for_non_ca": True,
-        # Which keys are strong enough is decided before a lease exists, by `signing_request`.
+        # Which keys are strong enough is decided before a lease exists, by `check_request`.
         "key_type": "any",
         "not_before_duration": "30s",
         "ttl": "5m",
