@@ -124,7 +124,7 @@ class _Bench:
             definition = role_definition("data", f"gks_{slice_id.removeprefix('sl_')}")
             for which in ("revocation_statements", "rollback_statements"):
                 definition[which] = [statement for statement in definition[which] if _PAUSE not in statement]
-            setup.write_database_role(role_of(slice_id), definition)
+            setup.write_role("database", role_of(slice_id), definition)
         tag = "b" + secrets.token_hex(2) + "0"
 
         def make(number: int) -> Login:

@@ -13,6 +13,7 @@ from typing import Any
 
 from broker.base.errors import BackendDown
 from broker.keystore.responses import (
+    ChildToken,
     VaultRefused,
     checked_name,
     checked_path,
@@ -29,7 +30,7 @@ _REMEMBERED_SECONDS = 1.5
 
 
 class Engines(ABC):
-    """Operations over the two calls and the deletion that `Vault` makes as one identity."""
+    """Operations over the calls that `Vault` makes: as one identity, with a lease's token, or as nobody."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,6 +47,14 @@ class Engines(ABC):
     @abstractmethod
     def _write(self, path: str, body: Mapping[str, Any], *, database_role: str = "") -> Any:
         """Write and return the answer."""
+
+    @abstractmethod
+    def _write_as(self, token: ChildToken, path: str, body: Mapping[str, Any]) -> Any:
+        """The same with a lease's own token."""
+
+    @abstractmethod
+    def _fetch(self, path: str, body: bytes | None = None, content_type: str = "") -> bytes:
+        """The bytes at a path that everybody may read."""
 
     @abstractmethod
     def _list(self, path: str) -> Any:
@@ -211,14 +220,13 @@ class Engines(ABC):
 
     # -- setting up slices --------------------------------------------------------------------------------------
 
-    def write_database_role(self, role: str, definition: Mapping[str, Any]) -> None:
-        """Create or replace a database role; for the setup identity only."""
-        self._write(f"database/roles/{checked_name(role)}", dict(definition))
+    def write_role(self, engine: str, role: str, definition: Mapping[str, Any]) -> None:
+        """Create or replace a role that an engine makes credentials by; for the setup identity only."""
+        self._write(f"{checked_name(engine)}/roles/{checked_name(role)}", dict(definition))
 
-    def delete_database_role(self, role: str) -> None:
-        """Remove a database role; twice is fine."""
-        path = f"database/roles/{checked_name(role)}"
-        self._delete(path)
+    def delete_role(self, engine: str, role: str) -> None:
+        """Remove one; twice is fine."""
+        self._delete(f"{checked_name(engine)}/roles/{checked_name(role)}")
 
     def write_policy(self, name: str, hcl: str) -> None:
         """Create or replace an ACL policy; for the setup identity only."""
@@ -226,8 +234,7 @@ class Engines(ABC):
 
     def delete_policy(self, name: str) -> None:
         """Remove an ACL policy; twice is fine."""
-        path = f"sys/policies/acl/{checked_name(name)}"
-        self._delete(path)
+        self._delete(f"sys/policies/acl/{checked_name(name)}")
 
 
 def _base64(content: bytes) -> str:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import requests
 
 from broker.base.errors import BackendDown, Conflict, Invalid
-from broker.keystore.responses import why_down
+from broker.keystore.responses import DatabaseCredential, why_down
 
 ROLE_ID = "guestkey-operator"
 # Names of guests' users carry the lease: OpenBao takes them from the display name of the lease's own token.
@@ -22,15 +21,6 @@ USERNAME_TEMPLATE = (
     '{{ printf "gk_%s" (.DisplayName | replace "token-" "" | replace "-" "_" | lowercase | truncate 58) }}'
 )
 _SECONDS = 15
-
-
-@dataclass(frozen=True, slots=True)
-class MintedUser:
-    """A database user that OpenBao made."""
-
-    username: str
-    password: str = field(repr=False)
-    lease_id: str
 
 
 class OperatorStore:
@@ -71,12 +61,12 @@ class OperatorStore:
         """Put what a connection needs into the store, where only identities that must read it do."""
         self._call("POST", f"guestkey/data/connections/{path}", {"data": dict(content)})
 
-    def credential(self, role: str) -> MintedUser:
+    def credential(self, role: str) -> DatabaseCredential:
         """Have a database user made."""
         answer = self._call("GET", f"database/creds/{role}")
         try:
             made = answer["data"]
-            return MintedUser(str(made["username"]), str(made["password"]), str(answer["lease_id"]))
+            return DatabaseCredential(str(made["username"]), str(made["password"]), str(answer["lease_id"]))
         except (TypeError, KeyError) as error:
             raise BackendDown("The key store answered without a database user.", backend="openbao") from error
 

@@ -39,12 +39,11 @@ class ChildToken:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseCredential:
-    """What the database engine made: a login, and the lease it hangs on. `duration` is in seconds."""
+    """A database user that the database engine made, and the lease it hangs on."""
 
     username: str
     password: str = field(repr=False)
     lease_id: str
-    duration: int
 
 
 def checked_name(name: str) -> str:
@@ -97,9 +96,8 @@ def text(answer: Any, *keys: str) -> str:
         BackendDown: there is no text there, or an empty one.
     """
     found = part(answer, *keys)
-    with expecting_shape(".".join(keys)):
-        if not isinstance(found, str) or not found:
-            raise TypeError
+    if not isinstance(found, str) or not found:
+        raise _misshapen(*keys)
     return found
 
 
@@ -110,9 +108,8 @@ def texts(answer: Any, *keys: str) -> list[str]:
         BackendDown: there is no such list.
     """
     found = part(answer, *keys)
-    with expecting_shape(".".join(keys)):
-        if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-            raise TypeError
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise _misshapen(*keys)
     return found
 
 
@@ -137,8 +134,12 @@ def expecting_shape(what: str) -> Iterator[None]:
     try:
         yield
     except MISSHAPEN as error:
-        log.warning("vault.misshapen_answer", missing=what)
-        raise down() from error
+        raise _misshapen(what) from error
+
+
+def _misshapen(*keys: str) -> BackendDown:
+    log.warning("vault.misshapen_answer", missing=".".join(keys))
+    return down()
 
 
 def why_down(error: BaseException) -> str:

@@ -27,8 +27,7 @@ from requests.adapters import HTTPAdapter
 from broker.base.errors import BackendDown
 from broker.base.resilience import BoundedSession, Breaker, ConcurrencyLimit
 from broker.base.settings import BaoIdentity
-from broker.keystore.engines import Engines
-from broker.keystore.pki import Certificates
+from broker.keystore.certificates import Certificates
 from broker.keystore.responses import (
     MISSHAPEN,
     ChildToken,
@@ -44,7 +43,6 @@ from broker.keystore.responses import (
     valid_json,
     why_down,
 )
-from broker.keystore.ssh import SshEngine
 
 __all__ = ["ChildToken", "DatabaseCredential", "Vault", "VaultRefused"]
 
@@ -68,7 +66,7 @@ _DOWN = (
 )
 
 
-class Vault(Engines, Certificates, SshEngine):
+class Vault(Certificates):
     """One AppRole identity's view of OpenBao.
 
     Args:
@@ -143,7 +141,6 @@ class Vault(Engines, Certificates, SshEngine):
             username=text(answer, "data", "username"),
             password=text(answer, "data", "password"),
             lease_id=text(answer, "lease_id"),
-            duration=number(answer, "lease_duration"),
         )
 
     def renew_lease(self, lease_id: str, seconds: int) -> int:

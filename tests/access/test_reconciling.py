@@ -76,7 +76,7 @@ def test_credentials_of_another_installation_are_never_touched(world: World, set
         "creation_statements": ["CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}'"],
         "revocation_statements": ['DROP ROLE "{{name}}"'],
     }
-    setup.write_database_role(role, definition)
+    setup.write_role("database", role, definition)
     policy = f"guestkey-lease-{role}"
     setup.write_policy(policy, f'path "database/creds/{role}" {{ capabilities = ["read"] }}')
     vault = world.parts.vault
@@ -94,7 +94,7 @@ def test_credentials_of_another_installation_are_never_touched(world: World, set
         assert left == (2,)
         admin.execute(f"REVOKE CONNECT ON DATABASE data FROM gk_{tag}_l2; DROP ROLE gk_{tag}_l2")
     world.ender.vault.revoke_lease(theirs.lease_id)
-    setup.delete_database_role(role)
+    setup.delete_role("database", role)
 
 
 def test_credential_removed_at_the_backend_ends_its_lease(world: World) -> None:

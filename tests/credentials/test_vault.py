@@ -250,7 +250,7 @@ def test_name_that_could_widen_a_path_or_policy_is_refused(stack: Stack, name: s
     vault = issuer(stack)
     calls: list[Callable[[], object]] = [
         lambda: vault.write_policy(name, ""),
-        lambda: vault.write_database_role(name, {}),
+        lambda: vault.write_role("database", name, {}),
         lambda: vault.database_credential(ChildToken("t"), name),
         lambda: vault.child_token(name, "l", [], ttl=5),
         lambda: vault.child_token("a-l", "l", [name], ttl=5),

@@ -183,7 +183,7 @@ def test_guests_of_earlier_slices_are_ended_by_current_statements(world: World) 
     fighter = Fighter(world)
     setup, slice_id = vault_of(world.settings, "setup"), world.slice_id(fighter.dataset)
     earlier = role_definition("data", fighter.names["group"]) | {"revocation_statements": ["SELECT 1"]}
-    setup.write_database_role(role_of(slice_id), earlier)
+    setup.write_role("database", role_of(slice_id), earlier)
     # As after an upgrade: this version's statements were lent to nobody yet.
     with world.admin("guestkey") as admin:
         admin.execute("DELETE FROM guestkey.chore WHERE name LIKE 'lend-%'")

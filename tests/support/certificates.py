@@ -74,7 +74,7 @@ def signed(world: World, **changes: Any) -> str:
     """A certificate of the same authority by a role that was made by hand."""
     setup, vault = vault_of(world.settings, "setup"), world.parts.vault
     definition = role_definition(NAME, "sl_byhand", "read") | changes.pop("role", {})
-    setup.write_certificate_role("gk-byhand", definition)
+    setup.write_role("pki", "gk-byhand", definition)
     setup.write_policy("guestkey-lease-gk-byhand", 'path "pki/sign/gk-byhand" { capabilities = ["update"] }')
     token = vault.child_token("abc123-l1", "l1", ["guestkey-lease-gk-byhand"], ttl=60)
     body = {"csr": GUEST.request, "common_name": "abc123-l1.lease.guestkey.internal", "ttl": "300s", **changes}

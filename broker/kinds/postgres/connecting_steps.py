@@ -255,7 +255,7 @@ def probe(store: OperatorStore, setup: Vault, ender: Vault, place: Address) -> s
     """
     role = f"gk-probe-{place.name}"
     with slices.probe_group(setup, place.name) as group:
-        setup.write_database_role(role, role_definition(place.name, group))
+        setup.write_role("database", role, role_definition(place.name, group))
         try:
             postgres.drop_user(ender, place.name, _PROBE_USER)
             made = store.credential(role)
@@ -263,7 +263,7 @@ def probe(store: OperatorStore, setup: Vault, ender: Vault, place: Address) -> s
             ender.revoke_lease(made.lease_id)
             left = postgres.drop_user(ender, place.name, made.username)
         finally:
-            setup.delete_database_role(role)
+            setup.delete_role("database", role)
     if left:
         raise Conflict(f"The probe's user was ended and is still there: {left}.", advice="Run it again.")
     return made.username

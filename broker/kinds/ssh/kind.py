@@ -126,8 +126,8 @@ class SshKind(Kind):
             raise Invalid(f"The SFTP host says: {error}.", field="/binding/directory") from error
         for action in ACTIONS:
             role = role_of(slice_id, action)
-            setup.write_ssh_role(role, role_definition(account_of(slice_id, action), action))
-            setup.write_ssh_role(f"{role}-net", role_definition(account_of(slice_id, action), action, networks=True))
+            setup.write_role("ssh", role, role_definition(account_of(slice_id, action), action))
+            setup.write_role("ssh", f"{role}-net", role_definition(account_of(slice_id, action), action, networks=True))
             setup.write_policy(policy_of(slice_id, action), _policy_text(role))
         return None
 
@@ -135,8 +135,8 @@ class SshKind(Kind):
         """Policies, roles, and the accounts at the host; its files stay."""
         for action in ACTIONS:
             setup.delete_policy(policy_of(slice_id, action))
-            setup.delete_ssh_role(role_of(slice_id, action))
-            setup.delete_ssh_role(f"{role_of(slice_id, action)}-net")
+            setup.delete_role("ssh", role_of(slice_id, action))
+            setup.delete_role("ssh", f"{role_of(slice_id, action)}-net")
         try:
             host_connection.ask(setup, SETUP, bound.place, "remove", short(slice_id))
         except HostRefused as error:

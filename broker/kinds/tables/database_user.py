@@ -195,7 +195,7 @@ class DatabaseUserKind(Kind):
 
 def write_role(vault: Vault, slice_id: str, definition: Mapping[str, Any]) -> None:
     """Let users of a slice be made: its database role, and the policy a lease's token needs to read from it."""
-    vault.write_database_role(role_of(slice_id), definition)
+    vault.write_role("database", role_of(slice_id), definition)
     path = f"database/creds/{role_of(slice_id)}"
     vault.write_policy(policy_of(slice_id), f'path "{path}" {{ capabilities = ["read"] }}\n')
 
@@ -203,7 +203,7 @@ def write_role(vault: Vault, slice_id: str, definition: Mapping[str, Any]) -> No
 def delete_role(vault: Vault, slice_id: str) -> None:
     """Take both away; twice is fine."""
     vault.delete_policy(policy_of(slice_id))
-    vault.delete_database_role(role_of(slice_id))
+    vault.delete_role("database", role_of(slice_id))
 
 
 def login_url(vault: Vault, connection: str, login: Login, *, scheme: str = "") -> str:

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.base.errors import BackendDown, Invalid
-from broker.keystore.pki import SignedCertificate
+from broker.keystore.certificates import SignedCertificate
 from broker.keystore.vault import ChildToken, Vault, VaultRefused
 from broker.kinds.base import Kind, keystore_failed, own_token
 from broker.kinds.names import connection_of, policy_of, role_of
@@ -108,7 +108,7 @@ class X509Kind(Kind):
         setup.write_certificate_urls(bound.place["pki_url"])
         for action in sorted(self.actions):
             role = role_of(slice_id, action)
-            setup.write_certificate_role(role, role_definition(bound.connection, slice_id, action))
+            setup.write_role("pki", role, role_definition(bound.connection, slice_id, action))
             setup.write_policy(policy_of(slice_id, action), _policy(role))
         return None
 
@@ -116,7 +116,7 @@ class X509Kind(Kind):
         """Remove them."""
         for action in sorted(self.actions):
             setup.delete_policy(policy_of(slice_id, action))
-            setup.delete_certificate_role(role_of(slice_id, action))
+            setup.delete_role("pki", role_of(slice_id, action))
 
     def tool(self, values: Mapping[str, str]) -> tuple[str, str]:
         """curl, with certificate and key from files."""

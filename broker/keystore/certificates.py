@@ -1,4 +1,4 @@
-"""What the broker asks of OpenBao's PKI engine: certificates signed, listed, revoked, and what gateways check them by.
+"""What the broker asks of OpenBao's PKI and SSH engines: certificates signed, listed, revoked, and checked by gateways.
 
 The calls themselves (log-in, limits, breakers, hvac) are `broker.keystore.vault.Vault`, which this is a part of.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Any
 
-from broker.keystore.responses import MISSHAPEN, ChildToken, checked_name, down, part, text
+from broker.keystore.engines import Engines
+from broker.keystore.responses import MISSHAPEN, ChildToken, VaultRefused, checked_name, down, number, part, text, texts
 
 _SERIAL = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){0,24}")
 _OCSP = "application/ocsp-request"
@@ -50,8 +50,8 @@ def checked_serial(serial: str) -> str:
     return serial
 
 
-class Certificates(ABC):
-    """Operations over the calls that `Vault` makes: as one identity, with a lease's token, or as nobody."""
+class Certificates(Engines):
+    """Operations of these two engines."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,30 +60,6 @@ class Certificates(ABC):
         self._begun = 0
         self._made = 0
         self._fresh = b""
-
-    @abstractmethod
-    def _read(self, path: str) -> Any:
-        """What is at a path; None for nothing."""
-
-    @abstractmethod
-    def _list(self, path: str) -> Any:
-        """What is below a path; None for nothing."""
-
-    @abstractmethod
-    def _write(self, path: str, body: Mapping[str, Any], *, database_role: str = "") -> Any:
-        """Write and return the answer."""
-
-    @abstractmethod
-    def _write_as(self, token: ChildToken, path: str, body: Mapping[str, Any]) -> Any:
-        """The same with a lease's own token."""
-
-    @abstractmethod
-    def _delete(self, path: str) -> None:
-        """Remove what is at a path; twice is fine."""
-
-    @abstractmethod
-    def _fetch(self, path: str, body: bytes | None = None, content_type: str = "") -> bytes:
-        """The bytes at a path that everybody may read."""
 
     # -- for one lease ------------------------------------------------------------------------------------------
 
@@ -105,10 +81,9 @@ class Certificates(ABC):
             "ttl": f"{ttl}s",
         }
         answer = self._write_as(token, f"pki/sign/{checked_name(role)}", body)
-        certificate, issuer, serial = (
-            text(answer, "data", name) for name in ("certificate", "issuing_ca", "serial_number")
+        return SignedCertificate(
+            *(text(answer, "data", name) for name in ("certificate", "issuing_ca", "serial_number"))
         )
-        return SignedCertificate(certificate, issuer, serial)
 
     # -- ending -------------------------------------------------------------------------------------------------
 
@@ -117,21 +92,14 @@ class Certificates(ABC):
         answer = self._read(f"pki/cert/{checked_serial(serial)}")
         if answer is None:
             return None
-        moment = part(answer, "data", "revocation_time")
-        if not isinstance(moment, int):
-            raise down()
+        moment = number(answer, "data", "revocation_time")
         revoked_at = datetime.fromtimestamp(moment, UTC) if moment else None
         return StoredCertificate(text(answer, "data", "certificate"), revoked_at)
 
     def certificate_serials(self) -> list[str]:
         """The serials of every certificate kept, expired ones too until they are tidied away."""
         answer = self._list("pki/certs")
-        if answer is None:
-            return []
-        serials = part(answer, "data", "keys")
-        if not isinstance(serials, list):
-            raise down()
-        return [str(serial).replace("-", ":") for serial in serials]
+        return [] if answer is None else [serial.replace("-", ":") for serial in texts(answer, "data", "keys")]
 
     def revoke_certificate(self, serial: str) -> None:
         """Revoke; twice is fine, and so is one that has expired. The revocation list shows it once made anew.
@@ -190,14 +158,6 @@ class Certificates(ABC):
 
     # -- setting up slices --------------------------------------------------------------------------------------
 
-    def write_certificate_role(self, role: str, definition: Mapping[str, Any]) -> None:
-        """Create or replace a role that signs; for the setup identity only."""
-        self._write(f"pki/roles/{checked_name(role)}", dict(definition))
-
-    def delete_certificate_role(self, role: str) -> None:
-        """Remove one; twice is fine."""
-        self._delete(f"pki/roles/{checked_name(role)}")
-
     def write_certificate_urls(self, base: str) -> None:
         """Where certificates say that CA, revocation list and OCSP are: below this address; setup identity only."""
         body = {
@@ -206,3 +166,45 @@ class Certificates(ABC):
             "ocsp_servers": [f"{base}/ocsp"],
         }
         self._write("pki/config/urls", body)
+
+    # -- SSH ----------------------------------------------------------------------------------------------------
+
+    def ssh_authority(self) -> str:
+        """The public key of the authority, `<type> <base64>`.
+
+        Raises:
+            VaultRefused: there is none, or this identity may not read it.
+        """
+        answer = self._read("ssh/config/ca")
+        if answer is None:
+            raise VaultRefused("no SSH authority")
+        return text(answer, "data", "public_key").strip()
+
+    def sign_ssh(
+        self,
+        role: str,
+        public_key: str,
+        principal: str,
+        *,
+        seconds: int,
+        critical_options: Mapping[str, str] | None = None,
+        token: ChildToken | None = None,
+    ) -> str:
+        """A user certificate for a key, `<type> <base64>`; its key id is `token-` and the token's display name.
+
+        Args:
+            seconds: how long it is valid from now.
+            critical_options: instead of the role's own, where the role lets them be given.
+            token: the lease's own; None: as ourselves.
+        """
+        body: dict[str, Any] = {
+            "public_key": public_key,
+            "valid_principals": principal,
+            "cert_type": "user",
+            "ttl": f"{seconds}s",
+        }
+        if critical_options:
+            body["critical_options"] = dict(critical_options)
+        path = f"ssh/sign/{checked_name(role)}"
+        answer = self._write(path, body) if token is None else self._write_as(token, path, body)
+        return text(answer, "data", "signed_key").strip()
