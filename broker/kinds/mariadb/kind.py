@@ -18,7 +18,7 @@ from broker.kinds import authority
 from broker.kinds.mariadb import slices as mariadb_slices
 from broker.kinds.mariadb.binding import MariadbBinding
 from broker.kinds.mariadb.ending import drop_users, guests, kill
-from broker.kinds.mariadb.slices import Session, connected, silent, view_of
+from broker.kinds.mariadb.slices import Session, answering, connected, view_of
 from broker.kinds.names import user_of
 from broker.kinds.tables.database_user import BACKSTOP_SECONDS, DatabaseUserKind
 from broker.kinds.values import BoundSlice, Connects, Ending, LeaseToEnd, LeaseToIssue, NotEnded, Use
@@ -100,12 +100,8 @@ class MariadbKind(DatabaseUserKind):
 
     def end_sessions(self, vault: Vault, connection: str, handles: Sequence[str]) -> int:
         """See `Kind.end_sessions`."""
-        try:
-            with _at(vault, connection)() as session:
-                kill(session, [user_of(handle) for handle in handles])
-        except pymysql.Error as error:
-            log.warning("mariadb.sessions_not_ended", connection=connection, error=type(error).__name__)
-            raise silent() from error
+        with answering("mariadb.sessions_not_ended", connection=connection), _at(vault, connection)() as session:
+            kill(session, [user_of(handle) for handle in handles])
         return len(handles)
 
     def by_hand(self, lease: LeaseToEnd) -> str:
@@ -114,11 +110,9 @@ class MariadbKind(DatabaseUserKind):
 
     def list_users(self, vault: Vault, connection: str, tag: str) -> Iterable[tuple[str, str, bool]]:
         """Users, and connections of users that are gone."""
-        try:
-            with connected(vault, connection, "watch") as session:
-                rows = guests(session, "")
-        except pymysql.Error as error:
-            raise silent() from error
+        failed = answering("mariadb.users_not_listed", connection=connection)
+        with failed, connected(vault, connection, "watch") as session:
+            rows = guests(session, "")
         return [(guest[1], guest[2], False) for guest in (_GUEST.fullmatch(user) for user, _ in rows) if guest]
 
 

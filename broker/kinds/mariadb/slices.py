@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -11,15 +13,18 @@ import pymysql
 import structlog
 from pymysql.cursors import Cursor
 
-from broker.base.errors import BackendDown, Invalid
+from broker.base.errors import Invalid
 from broker.base.settings import is_loopback
 from broker.keystore.vault import Vault
 from broker.kinds.mariadb import settings_dependence
 from broker.kinds.mariadb.binding import MariadbBinding, MariadbColumn
 from broker.kinds.names import short
+from broker.kinds.tables import database_user
 from broker.kinds.tables.database_user import LIFETIMES, MADE, Login, delete_role, login_url, write_role
 
 log = structlog.get_logger(__name__)
+silent = partial(database_user.silent, "mariadb")
+answering = partial(database_user.answering, "mariadb", pymysql.Error)
 Session: TypeAlias = "pymysql.Connection[Cursor]"
 _CONNECT_SECONDS = 3
 _STATEMENT_SECONDS = 5
@@ -53,47 +58,45 @@ def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> Non
         BackendDown: MariaDB or OpenBao does not answer.
     """
     binding = MariadbBinding.parse(raw_binding)
-    try:
-        with connected(vault, binding.connection, "registrar") as session, session.cursor() as cursor:
-            types = types_of(cursor, binding)
-            if why := settings_dependence.find(cursor, binding.schema, binding.table):
-                raise Invalid(why, field="/binding/table", advice=settings_dependence.ADVICE)
-            query, literals = binding.select(types)
+    failed = answering("slice.not_changed", slice=slice_id)
+    with failed, connected(vault, binding.connection, "registrar") as session, session.cursor() as cursor:
+        types = types_of(cursor, binding)
+        if why := settings_dependence.find(cursor, binding.schema, binding.table):
+            raise Invalid(why, field="/binding/table", advice=settings_dependence.ADVICE)
+        query, literals = binding.select(types)
+        # Else a guest's own condition could be tried on a hidden row first, and its error would tell of it. What
+        # has a LIMIT is filled before anything is asked of it.
+        apart = not binding.fast and (bool(binding.rows) or _is_view(cursor, binding))
+        barrier = " LIMIT 18446744073709551615" if apart else ""
+        algorithm = "TEMPTABLE" if apart else "MERGE"
+        options = f"ALGORITHM = {algorithm} SQL SECURITY DEFINER"
+        with _read_exactly(cursor):
             # MariaDB only warns of a literal that it cannot read, and shows every row.
             cursor.execute(*binding.select(types, of_one_row=True))
-            _refuse_warnings(cursor)
-            # Else a guest's own condition could be tried on a hidden row first, and its error would tell of it. What
-            # has a LIMIT is filled before anything is asked of it.
-            apart = not binding.fast and (bool(binding.rows) or _is_view(cursor, binding))
-            barrier = " LIMIT 18446744073709551615" if apart else ""
-            algorithm = "TEMPTABLE" if apart else "MERGE"
-            options = f"ALGORITHM = {algorithm} SQL SECURITY DEFINER"
+        with _read_exactly(cursor):
             cursor.execute(f"CREATE OR REPLACE {options} VIEW {view_of(slice_id)} AS {query}{barrier}", literals)
-            _refuse_warnings(cursor)
-    except pymysql.DataError as error:
-        raise _misread() from error
-    except pymysql.Error as error:
-        log.warning("slice.not_changed", slice=slice_id, error=type(error).__name__)
-        raise silent() from error
     make = f"CALL guestkey_ops.make_guest('{{{{name}}}}', '{{{{password}}}}', 'v_{short(slice_id)}')"
     end = "CALL guestkey_ops.end_guest('{{name}}')"
     role = {"db_name": binding.connection, "creation_statements": [make], "revocation_statements": [end]}
     write_role(vault, slice_id, {**role, **LIFETIMES})
 
 
-def _refuse_warnings(cursor: Cursor) -> None:
-    cursor.execute("SHOW WARNINGS")
-    if warned := [code for level, code, _ in cursor.fetchall() if level != "Note"]:
+@contextmanager
+def _read_exactly(cursor: Cursor) -> Iterator[None]:
+    """Refuse a statement inside if MariaDB warns of a literal, or takes it for none of its column's type."""
+    try:
+        yield
+        cursor.execute("SHOW WARNINGS")
+        warned = [code for level, code, _ in cursor.fetchall() if level != "Note"]
+    except pymysql.DataError as error:
+        warned = [error.args[0]]
+    if warned:
         log.warning("slice.warned_of", codes=warned)
-        raise _misread()
-
-
-def _misread() -> Invalid:
-    return Invalid(
-        "MariaDB cannot compare a row filter's literal with its column as it stands.",
-        field="/binding/rows",
-        advice="Write the literal as MariaDB shows values of that column.",
-    )
+        raise Invalid(
+            "MariaDB cannot compare a row filter's literal with its column as it stands.",
+            field="/binding/rows",
+            advice="Write the literal as MariaDB shows values of that column.",
+        )
 
 
 def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> None:
@@ -103,12 +106,9 @@ def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> N
         BackendDown: MariaDB or OpenBao does not answer.
     """
     delete_role(vault, slice_id)
-    try:
-        with connected(vault, str(raw_binding["connection"]), "registrar") as session, session.cursor() as cursor:
-            cursor.execute(f"DROP VIEW IF EXISTS {view_of(slice_id)}")
-    except pymysql.Error as error:
-        log.warning("slice.not_changed", slice=slice_id, error=type(error).__name__)
-        raise silent() from error
+    failed, name = answering("slice.not_changed", slice=slice_id), str(raw_binding["connection"])
+    with failed, connected(vault, name, "registrar") as session, session.cursor() as cursor:
+        cursor.execute(f"DROP VIEW IF EXISTS {view_of(slice_id)}")
 
 
 def types_of(cursor: Cursor, binding: MariadbBinding) -> dict[str, MariadbColumn]:
@@ -136,15 +136,11 @@ def look(
     Raises:
         BackendDown: the database does not answer.
     """
-    found: dict[str, dict[str, Any] | None] = {}
-    try:
-        with connected(setup, connection_name, "registrar") as session, session.cursor() as cursor:
-            for id_, raw in slices.items():
-                found[id_] = _look(cursor, MariadbBinding.parse(raw), view_of(id_).partition(".")[2])
-    except pymysql.Error as error:
-        log.warning("slices.not_looked_at", connection=connection_name, error=type(error).__name__)
-        raise silent() from error
-    return found
+    failed = answering("slices.not_looked_at", connection=connection_name)
+    with failed, connected(setup, connection_name, "registrar") as session, session.cursor() as cursor:
+        return {
+            id_: _look(cursor, MariadbBinding.parse(raw), view_of(id_).partition(".")[2]) for id_, raw in slices.items()
+        }
 
 
 def _look(cursor: Cursor, binding: MariadbBinding, view: str) -> dict[str, Any] | None:
@@ -205,8 +201,3 @@ def connected(
     except (pymysql.Error, OSError, ValueError) as error:
         log.warning("mariadb.unreachable", connection=connection_name, login=login, error=type(error).__name__)
         raise silent() from error
-
-
-def silent() -> BackendDown:
-    """The database behind a slice does not answer usefully."""
-    return BackendDown("The dataset's database does not answer.", backend="mariadb", advice="Try again in a minute.")

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -22,9 +23,12 @@ from broker.base.errors import BackendDown
 from broker.base.resilience import Breaker
 from broker.keystore.vault import Vault
 from broker.kinds.names import short
+from broker.kinds.tables import database_user
 from broker.kinds.tables.database_user import Login, login_url
 
 log = structlog.get_logger(__name__)
+silent = partial(database_user.silent, "postgresql")
+answering = partial(database_user.answering, "postgresql", psycopg.Error)
 Session = psycopg.Connection[tuple[Any, ...]]
 # The user's own timeout is 60 s: who reaches this has switched it off.
 STATEMENT = timedelta(seconds=90)
@@ -210,25 +214,6 @@ def registrar_session(vault: Vault, connection_name: str, *, as_server_writes: b
         as_server_writes: it writes times and dates as the server does for everybody.
     """
     return _connect(vault, connection_name, "registrar", written="" if as_server_writes else _WRITTEN)
-
-
-def silent(detail: str = "The dataset's database does not answer.") -> BackendDown:
-    """The database behind a slice does not answer usefully."""
-    return BackendDown(detail, backend="postgresql", advice="Try again in a minute.")
-
-
-@contextmanager
-def answering(event: str, **of: str) -> Iterator[None]:
-    """What PostgreSQL says against what is done inside goes to the log as this event.
-
-    Raises:
-        BackendDown: it refused, or went away meanwhile.
-    """
-    try:
-        yield
-    except psycopg.Error as error:
-        log.warning(event, **of, error=type(error).__name__)
-        raise silent() from error
 
 
 @contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 import structlog
@@ -191,6 +192,28 @@ class DatabaseUserKind(Kind):
         except (VaultRefused, BackendDown) as error:
             # OpenBao gives up after six attempts.
             log.warning("database.revoke_failed", kind=self.name, error=str(error))
+
+
+def silent(backend: str, detail: str = "The dataset's database does not answer.") -> BackendDown:
+    """The database behind a slice does not answer usefully."""
+    return BackendDown(detail, backend=backend, advice="Try again in a minute.")
+
+
+@contextmanager
+def answering(backend: str, errors: type[Exception], event: str, **of: str) -> Iterator[None]:
+    """What a server says against what is done inside goes to the log as this event.
+
+    Args:
+        errors: those of its driver.
+
+    Raises:
+        BackendDown: it refused, or went away meanwhile.
+    """
+    try:
+        yield
+    except errors as error:
+        log.warning(event, **of, error=type(error).__name__)
+        raise silent(backend) from error
 
 
 def write_role(vault: Vault, slice_id: str, definition: Mapping[str, Any]) -> None:
