@@ -13,8 +13,8 @@ from typing import Any
 
 from joserfc.jwk import ECKey
 
-from broker.base.errors import BackendDown
-from broker.keystore.vault import Vault, VaultRefused
+from broker.keystore.vault import Vault
+from broker.kinds.base import TELL_THE_OPERATOR, refused_as
 
 SIGNING_KEY = "tokens"
 ALGORITHM = "ES256"
@@ -66,12 +66,8 @@ class SigningKeys:
         with self._lock:
             if began - self._read_at < KEYS_KEPT:
                 return
-        try:
+        with refused_as("The signing key cannot be used.", TELL_THE_OPERATOR):
             _, public = vault.public_keys(SIGNING_KEY)
-        except VaultRefused as error:
-            raise BackendDown(
-                "The signing key cannot be used.", backend="openbao", advice="Tell the operator."
-            ) from error
         with self._lock:
             # What was there when this process began was public before it, on the replicas that served until then.
             since = began if self._first_seen else -math.inf

@@ -7,13 +7,14 @@ optional has a default here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import structlog
 
 from broker.base.errors import BackendDown, Invalid
-from broker.keystore.vault import ChildToken, Vault
+from broker.keystore.vault import ChildToken, Vault, VaultRefused
 from broker.kinds.values import (
     Authority,
     BackendListing,
@@ -32,6 +33,8 @@ from broker.kinds.values import (
 )
 
 log = structlog.get_logger(__name__)
+_TRY_AGAIN = "Try again in a minute; the operator finds more in the log."
+TELL_THE_OPERATOR = "Tell the operator."
 
 
 class Kind(ABC):
@@ -334,6 +337,20 @@ def listed_by_each(
     return BackendListing(found, frozenset(asked), unasked, frozenset(others), complete)
 
 
-def keystore_failed(detail: str) -> BackendDown:
+def keystore_failed(detail: str, advice: str = _TRY_AGAIN) -> BackendDown:
     """OpenBao did not do what issuing or ending needs of it."""
-    return BackendDown(detail, backend="openbao", advice="Try again in a minute; the operator finds more in the log.")
+    return BackendDown(detail, backend="openbao", advice=advice)
+
+
+@contextmanager
+def refused_as(detail: str, advice: str = _TRY_AGAIN, **of: str) -> Iterator[None]:
+    """Say in these words what OpenBao refuses inside; its own go to the log, with what it is `of`.
+
+    Raises:
+        BackendDown: it refused.
+    """
+    try:
+        yield
+    except VaultRefused as error:
+        log.warning("keystore.refused", detail=detail, error=str(error), **of)
+        raise keystore_failed(detail, advice) from error

@@ -8,7 +8,7 @@ from pydantic import Field, create_model, model_validator
 
 from broker.base.settings import Settings
 from broker.kinds import folders
-from broker.kinds.connections import ConnectionSetting
+from broker.kinds.values import ConnectionSetting
 
 SETTINGS: dict[str, ConnectionSetting] = {
     name: module.SETTING for name, module in folders.modules("connection").items()

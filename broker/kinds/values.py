@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from pydantic import BaseModel
 
 # Where the broker itself could not ask, among the places that did not say what they hold.
 BROKER = "broker"
@@ -60,6 +62,18 @@ class Connects:
     to: str
     slice_is: str
     asked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionSetting:
+    """What `GUESTKEY_<KIND>_CONNECTIONS` holds for each connection by its name: `SETTING` of a kind's `connection.py`.
+
+    `check` completes connections that depend on one another or on the broker's own address, and raises ValueError.
+    """
+
+    model: type[BaseModel]
+    description: str
+    check: Callable[[Mapping[str, Any], str], None] = lambda connections, public_url: None
 
 
 @dataclass(frozen=True, slots=True)

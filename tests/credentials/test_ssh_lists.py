@@ -19,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from broker.kinds.ssh import revocation_list
+from broker.kinds.ssh.kind import NOBODY, SIGNING_KEY
 from broker.runtime.parts import Parts
 from tests.support.disks import fill, make_room, small_disk
 from tests.support.sftp_desk import Desk, broker_of, configured
@@ -36,7 +36,7 @@ def pem(key: Ed25519PublicKey) -> bytes:
 @pytest.fixture(scope="module")
 def listed(sftp: SftpHost, parts: Parts) -> Iterator[SftpHost]:
     """The host, going by its list alone."""
-    _, versions = parts.vault.public_keys(revocation_list.SIGNING_KEY)
+    _, versions = parts.vault.public_keys(SIGNING_KEY)
     key = sftp.prefix / "krl.pem"
     key.write_bytes(pem(Ed25519PublicKey.from_public_bytes(base64.b64decode(versions[1]))))
     broker, service = broker_of(sftp), setting(sftp, "SERVICE")
@@ -129,7 +129,7 @@ def test_krl_refuses_only_ended_leases(listed: SftpHost, desk: Desk) -> None:
     assert fetch(listed).returncode == 0
     shown = subprocess.run(["ssh-keygen", "-Q", "-l", "-f", kept(listed)], capture_output=True, text=True).stdout
     assert f"token-{one.lease.handle}" in shown and f"token-{second.lease.handle}" not in shown
-    assert revocation_list.NOBODY in shown
+    assert NOBODY in shown
     assert two.gets_in()
     guest = desk.guest(second)
     desk.revoke(second)

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, model_validator
 
 from broker.base.settings import is_loopback
-from broker.kinds.connections import ConnectionSetting
+from broker.kinds.values import ConnectionSetting
 
 
 class MariadbConnection(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from broker.kinds.connections import ConnectionSetting
+from broker.kinds.values import ConnectionSetting
 
 
 class PostgresConnection(BaseModel):

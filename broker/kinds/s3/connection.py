@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, Field, field_validator
 
 from broker.base.settings import is_loopback
-from broker.kinds.connections import ConnectionSetting
+from broker.kinds.values import ConnectionSetting
 
 
 class S3Connection(BaseModel):

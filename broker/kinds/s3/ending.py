@@ -76,31 +76,18 @@ class BucketPolicy:
     key: str
     settles: float
 
-    def deny(self, handle: str, session_until: datetime) -> str:
-        """Refuse one session until it would have expired. Returns what confirmed it; twice is fine.
-
-        Raises:
-            Exposed: it is written but not in force everywhere yet, or there is no room for it.
-            NotEnded: the policy was written and does not hold it.
-            BackendDown: store or key store do not answer usefully.
-        """
-        outcome = deny_sessions([(self, {handle: session_until})])[handle]
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
     def write(self, sessions: Sessions) -> dict[str, Outcome]:
         """Have sessions refused. Returns those not to `confirm`: over already, or without room."""
-        found = self._look()
+        found = self.store.policy(self.bucket)
         over: dict[str, Outcome] = {handle: OVER for handle, until in sessions.items() if found.now > until + SKEW}
-        denied = self._denied(found)
+        denied = denied_in(found.document)
         missing = {handle: until for handle, until in sessions.items() if handle not in over and handle not in denied}
         return over | (self._write(missing) if missing else {})
 
     def confirm(self, sessions: Sessions) -> dict[str, Outcome]:
         """What the bucket's policy says of sessions that were written there."""
-        found = self._look()
-        denied = self._denied(found)
+        found = self.store.policy(self.bucket)
+        denied = denied_in(found.document)
         return {handle: self._confirmed(found, denied.get(handle)) for handle in sessions}
 
     def _confirmed(self, found: FoundObject, denial: Denial | None) -> Outcome:
@@ -121,11 +108,11 @@ class BucketPolicy:
     def _write_all(self, batch: Mapping[str, int]) -> dict[str, datetime]:
         """Write as many as there is room for. Returns the others, and when to try them again."""
         with policy_lock(self.vault, self.store.address, self.bucket) as until:
-            found = self._look()
+            found = self.store.policy(self.bucket)
             now = int(found.now.timestamp())
             denied = {
                 known: Denial(denial.until, denial.written if now - denial.written < self.settles else 0)
-                for known, denial in self._denied(found).items()
+                for known, denial in denied_in(found.document).items()
                 if denial.until > now - SKEW.total_seconds()
             }
             written = now if self.settles > _WORTH_WAITING else 0
@@ -134,7 +121,7 @@ class BucketPolicy:
             if monotonic() > until:
                 raise down("The object store took too long.")
             if len(left_out) < len(fresh):
-                self._put(document)
+                self.store.put_policy(self.bucket, document)
             if not left_out:
                 return {}
             log.error("s3.no_room", connection=self.connection, bucket=self.bucket, sessions=len(left_out))
@@ -144,36 +131,12 @@ class BucketPolicy:
 
     def _fitting(self, found: FoundObject, denied: Denied, fresh: Denied) -> tuple[str, list[str]]:
         """The policy with as many of the fresh as there is room for, and who is left out."""
-        kept, left_out = dict(fresh), list[str]()
+        kept, left_out, part = dict(fresh), list[str](), self.store.partition
         while True:
-            document = self._document(found, {**denied, **kept})
+            document = with_denied(found.document, self.bucket, self.key, {**denied, **kept}, partition=part)
             if len(document.encode()) <= LONGEST_BUCKET_POLICY or not kept:
                 return document, left_out
             left_out.append(kept.popitem()[0])
-
-    def _document(self, found: FoundObject, denied: Mapping[str, Denial]) -> str:
-        try:
-            return with_denied(found.document, self.bucket, self.key, denied, partition=self.store.partition)
-        except UnreadablePolicy as error:
-            raise NotEnded(str(error)) from error
-
-    def _denied(self, found: FoundObject) -> dict[str, Denial]:
-        try:
-            return denied_in(found.document)
-        except UnreadablePolicy as error:
-            raise NotEnded(str(error)) from error
-
-    def _look(self) -> FoundObject:
-        try:
-            return self.store.policy(self.bucket)
-        except StoreRefused as error:
-            raise NotEnded(f"the store refuses to show the bucket's policy: {error.code}") from error
-
-    def _put(self, document: str) -> None:
-        try:
-            self.store.put_policy(self.bucket, document)
-        except StoreRefused as error:
-            raise NotEnded(f"the store refuses the bucket's policy: {error.code}") from error
 
 
 def deny_sessions(work: Sequence[tuple[BucketPolicy, Sessions]]) -> dict[str, Outcome]:
@@ -185,7 +148,9 @@ def deny_sessions(work: Sequence[tuple[BucketPolicy, Sessions]]) -> dict[str, Ou
         work: of each bucket, the sessions by handle, and until when each would live.
 
     Returns:
-        By handle what confirmed its end, or why there is none: see `BucketPolicy.deny`.
+        By handle what confirmed its end, or why there is none: `Exposed` where the refusal is written but not in force
+        everywhere yet, or there is no room for it; `NotEnded` where the policy was written and does not hold it;
+        `BackendDown` where store or key store do not answer usefully.
     """
     with ThreadPoolExecutor(_BUCKETS_AT_ONCE) as pool:
         outcomes = _together(pool.map(lambda of: _each(of[0].write, of[1]), work))
@@ -204,6 +169,11 @@ def _each(act: Callable[[Sessions], dict[str, Outcome]], sessions: Sessions) -> 
         return act(sessions)
     except (NotEnded, Exposed, BackendDown, VaultRefused) as error:
         return dict.fromkeys(sessions, error)
+    except UnreadablePolicy as error:
+        return dict.fromkeys(sessions, NotEnded(str(error)))
+    except StoreRefused as error:
+        why = f"the store refuses to show or change the bucket's policy: {error.code}"
+        return dict.fromkeys(sessions, NotEnded(why))
 
 
 def _together(found: Iterable[dict[str, Outcome]]) -> dict[str, Outcome]:

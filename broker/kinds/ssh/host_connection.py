@@ -27,7 +27,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from broker.base.errors import BackendDown
-from broker.keystore.vault import Vault, VaultRefused
+from broker.keystore.vault import Vault
+from broker.kinds.base import refused_as
 
 log = structlog.get_logger(__name__)
 ACCOUNT = "guestkey-hand"
@@ -118,14 +119,9 @@ class _HostConnections:
         key, made_at = Ed25519PrivateKey.generate(), monotonic()
         public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
         private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-        try:
+        advice = "Bring OpenBao's policies up to this release: deploy/openbao/upgrade."
+        with refused_as("The key store does not certify the broker's own SSH key.", advice):
             return _CertifiedKey(private, vault.sign_ssh(role, public, role, seconds=_CERTIFIED_SECONDS), made_at)
-        except VaultRefused as error:
-            raise BackendDown(
-                "The key store does not certify the broker's own SSH key.",
-                backend="openbao",
-                advice="Bring OpenBao's policies up to this release: deploy/openbao/upgrade.",
-            ) from error
 
 
 _all: WeakKeyDictionary[Vault, _HostConnections] = WeakKeyDictionary()

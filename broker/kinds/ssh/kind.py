@@ -2,24 +2,28 @@
 
 A certificate alone opens nothing: the host asks the broker at every log-in (`deploy/sshd`). Its key id carries the
 lease, its principal is the account of one slice and action, which sees one directory as its whole file system.
+Hosts that cannot ask at every log-in fetch lists of revoked certificates (KRL), which `ssh-keygen` writes.
 """
 
 from __future__ import annotations
 
+import base64
 import re
+import subprocess
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import structlog
 
 from broker.base.errors import BackendDown, Invalid
-from broker.keystore.vault import ChildToken, Vault, VaultRefused
-from broker.kinds.base import Kind, keystore_failed, listed_by_each, own_token
+from broker.keystore.vault import ChildToken, Vault
+from broker.kinds.base import TELL_THE_OPERATOR, Kind, keystore_failed, listed_by_each, own_token, refused_as
 from broker.kinds.names import connection_of, policy_of, role_of, short
 from broker.kinds.ssh import host_connection
 from broker.kinds.ssh.host_connection import ENDER, SETUP, HostRefused, silent
 from broker.kinds.ssh.public_keys import FIELD, Certificate, check_public_key
-from broker.kinds.ssh.revocation_list import signed_list
 from broker.kinds.values import (
     BackendListing,
     BindingField,
@@ -45,6 +49,11 @@ _COMMANDS = {"read": "internal-sftp -R", "write": "internal-sftp"}
 _PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _KEY_ID = re.compile(r"token-([a-z0-9]{6})-(l[a-z0-9]+)")
 _MOST_PARTS = 10
+# Signs lists of revoked leases.
+SIGNING_KEY = "ssh-lists"
+# An empty list would let everybody in, so none is ever without an entry.
+NOBODY = "token-nobody"
+_SECONDS = 10
 
 
 def account_of(slice_id: str, action: str) -> str:
@@ -166,7 +175,7 @@ class SshKind(Kind):
         if lease.networks:
             role, options["source-address"] = f"{role}-net", ",".join(lease.networks)
         user = account_of(lease.slice_id, lease.action)
-        try:
+        with refused_as("The key store refused to certify the key.", lease=lease.id):
             text = vault.sign_ssh(
                 role,
                 lease.public_key,
@@ -175,9 +184,6 @@ class SshKind(Kind):
                 critical_options=options if lease.networks else None,
                 token=own_token(token),
             )
-        except VaultRefused as error:
-            log.warning("ssh.issue_refused", lease=lease.id, error=str(error))
-            raise keystore_failed("The key store refused to certify the key.") from error
         _check(text, lease, user, options, self._authority)
         host, port = lease.place.get("host", ""), lease.place.get("port", "22")
         values = {
@@ -222,8 +228,16 @@ class SshKind(Kind):
         return shown.public_key if meant else None
 
     def revoked_list(self, vault: Vault, connection: str, handles: Sequence[str], version: int) -> SignedList:
-        """See `Kind.revoked_list`: for sshd's `RevokedKeys`."""
-        return signed_list(vault, connection, [key_id_of(handle) for handle in handles], version)
+        """See `Kind.revoked_list`: for sshd's `RevokedKeys`.
+
+        What is signed is text: `guestkey-krl/1`, the connection, the version and the list in base64, a line each. So a
+        host cannot be given another host's list, and sees whether one is older than its own.
+        """
+        with refused_as("The key store refused to sign the list.", TELL_THE_OPERATOR, connection=connection):
+            revoked = _written(vault.ssh_authority(), [NOBODY, *map(key_id_of, handles)], version)
+            text = f"guestkey-krl/1\n{connection}\n{version}\n{base64.b64encode(revoked).decode()}\n"
+            newest, _ = vault.public_keys(SIGNING_KEY)
+            return SignedList(text, vault.sign_ed25519(SIGNING_KEY, text.encode(), version=newest))
 
     def _tell_host(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, Any]:
         try:
@@ -252,10 +266,8 @@ class SshKind(Kind):
 
     def _learn(self, vault: Vault) -> None:
         if not self._authority:
-            try:
+            with refused_as("The key store has no SSH authority."):
                 self._authority = " ".join(vault.ssh_authority().split()[:2])
-            except VaultRefused as error:
-                raise keystore_failed("The key store has no SSH authority.") from error
 
     def _not_ours(self, public_key: str) -> str:
         if public_key == self._authority:
@@ -337,6 +349,23 @@ def _check(text: str, lease: LeaseToIssue, user: str, options: Mapping[str, str]
     if not as_asked or not 0 < lateness < 2 * BACKSTOP_SECONDS:
         log.error("ssh.unexpected_certificate", lease=lease.id)
         raise keystore_failed("The key store made another certificate than was asked for.")
+
+
+def _written(authority: str, key_ids: Sequence[str], version: int) -> bytes:
+    with TemporaryDirectory(prefix="guestkey-") as name:
+        folder = Path(name)
+        (folder / "ca.pub").write_text(authority + "\n")
+        (folder / "spec").write_text("".join(f"id: {key_id}\n" for key_id in key_ids))
+        command = ["ssh-keygen", "-q", "-k", "-f", "krl", "-s", "ca.pub", "-z", str(version), "spec"]
+        try:
+            subprocess.run(command, cwd=folder, capture_output=True, timeout=_SECONDS, check=True)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise BackendDown(
+                "The list of revoked leases could not be written.",
+                backend="ssh",
+                advice="Tell the operator: ssh-keygen must be installed beside the broker.",
+            ) from error
+        return (folder / "krl").read_bytes()
 
 
 KIND = SshKind()

@@ -13,7 +13,7 @@ import structlog
 from broker.base.errors import BackendDown
 from broker.keystore.vault import ChildToken, Vault, VaultRefused
 from broker.kinds import authority
-from broker.kinds.base import Kind, keystore_failed, listed_by_each, own_token
+from broker.kinds.base import Kind, keystore_failed, listed_by_each, own_token, refused_as
 from broker.kinds.names import policy_of, role_of, user_of
 from broker.kinds.tables.binding import TableBinding
 from broker.kinds.values import BackendListing, BoundSlice, Issued, LeaseToEnd, LeaseToIssue, NotEnded
@@ -141,11 +141,8 @@ class DatabaseUserKind(Kind):
 
     def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
         """Make the user. OpenBao's role gives it a minute; `activate` lengthens that."""
-        try:
+        with refused_as("The key store refused to make the database user.", kind=self.name, lease=lease.id):
             made = vault.database_credential(own_token(token), role_of(lease.slice_id))
-        except VaultRefused as error:
-            log.warning("database.issue_refused", kind=self.name, lease=lease.id, error=str(error))
-            raise keystore_failed("The key store refused to make the database user.") from error
         if made.username != user_of(lease.handle):
             raise keystore_failed("The key store made a user of an unexpected name.")
         values = {
@@ -162,10 +159,8 @@ class DatabaseUserKind(Kind):
         """Give the user its whole life. OpenBao's own end comes a minute after ours: a backstop."""
         if issued.backend_lease_id is None:
             raise ValueError("issued without a lease in the key store")
-        try:
+        with refused_as("The key store refused to extend the credential.", lease=lease.id):
             vault.renew_lease(issued.backend_lease_id, lease.lifetime + BACKSTOP_SECONDS)
-        except VaultRefused as error:
-            raise keystore_failed("The key store refused to extend the credential.") from error
 
     def renew(self, vault: Vault, lease: LeaseToEnd, seconds: int) -> None:
         """Lengthen OpenBao's lease, and with it the user; what is granted is checked."""

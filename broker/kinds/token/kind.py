@@ -11,10 +11,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from broker.base.errors import BackendDown, Invalid
-from broker.keystore.vault import ChildToken, Vault, VaultRefused
+from broker.base.errors import Invalid
+from broker.keystore.vault import ChildToken, Vault
 from broker.kinds.access_tokens import ALGORITHM, HEADER_TYPE, SIGNING_KEY, audience_of, key_id, scope_of, signing_keys
-from broker.kinds.base import Kind
+from broker.kinds.base import TELL_THE_OPERATOR, Kind, refused_as
 from broker.kinds.values import Ending, Issued, LeaseToEnd, LeaseToIssue, Use
 
 # The portal and the command line: which of the two a person used says nothing about what the token may do.
@@ -81,12 +81,8 @@ class TokenKind(Kind):
             "slice": lease.slice,
         }
         signing_input = f"{_encoded(header)}.{_encoded(claims)}"
-        try:
+        with refused_as("The key store refused to sign.", TELL_THE_OPERATOR, lease=lease.id):
             signature = vault.sign_jws(SIGNING_KEY, signing_input.encode(), version=version)
-        except VaultRefused as error:
-            raise BackendDown(
-                "The key store refused to sign.", backend="openbao", advice="Tell the operator."
-            ) from error
         values = {
             "access_token": f"{signing_input}.{signature}",
             "token_type": "Bearer",

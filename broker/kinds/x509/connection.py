@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel
 
-from broker.kinds.connections import ConnectionSetting
+from broker.kinds.values import ConnectionSetting
 
 
 class X509Connection(BaseModel):

@@ -17,6 +17,7 @@ from cryptography import x509
 from broker.base.errors import BackendDown
 from broker.keystore.certificates import checked_serial
 from broker.keystore.vault import Vault, VaultRefused
+from broker.kinds.base import keystore_failed, refused_as
 from broker.kinds.values import LeaseToEnd, NotEnded
 from broker.kinds.x509.certificates import (
     LeaseCertificate,
@@ -77,11 +78,8 @@ class StoredCertificates:
         """
         known, complete = self._look(vault)
         if not complete:
-            raise BackendDown(
-                "The key store keeps more certificates than could be read at once.",
-                backend="openbao",
-                advice="It is tried again, and goes on where it stopped.",
-            )
+            more = "The key store keeps more certificates than could be read at once."
+            raise keystore_failed(more, "It is tried again, and goes on where it stopped.")
         return sorted(serial for serial, said in known.items() if said.handle == handle)
 
     def _look(self, vault: Vault) -> tuple[dict[str, LeaseCertificate], bool]:
@@ -119,14 +117,9 @@ def authority(vault: Vault) -> x509.Certificate:
     at, known = _AUTHORITIES.get(vault, (0.0, None))
     if known is not None and monotonic() - at < _REMEMBERED_SECONDS:
         return known
-    try:
+    no_authority = "The key store has no authority that signs certificates yet."
+    with refused_as(no_authority, "The operator makes it: deploy/openbao/upgrade."):
         known = read_certificate(vault.ca_certificate())
-    except VaultRefused as error:
-        raise BackendDown(
-            "The key store has no authority that signs certificates yet.",
-            backend="openbao",
-            advice="The operator makes it: deploy/openbao/upgrade.",
-        ) from error
     _AUTHORITIES[vault] = monotonic(), known
     return known
 

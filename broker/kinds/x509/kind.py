@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.certificates import SignedCertificate
 from broker.keystore.vault import ChildToken, Vault, VaultRefused
-from broker.kinds.base import Kind, keystore_failed, own_token
+from broker.kinds.base import Kind, own_token, refused_as
 from broker.kinds.names import connection_of, policy_of, role_of
 from broker.kinds.values import (
     Authority,
@@ -133,7 +133,7 @@ class X509Kind(Kind):
         issuer = authority(vault)
         if same_key(request, issuer):
             raise Invalid("That is the authority's own key.", field=FIELD, advice=ADVICE)
-        try:
+        with refused_as("The key store refused to sign the certificate.", lease=lease.id):
             made = vault.sign_certificate(
                 own_token(token),
                 role_of(lease.slice_id, lease.action),
@@ -142,9 +142,6 @@ class X509Kind(Kind):
                 uri=uri(lease.handle),
                 ttl=lease.lifetime + BACKSTOP_SECONDS,
             )
-        except VaultRefused as error:
-            log.warning("x509.issue_refused", lease=lease.id, error=str(error))
-            raise keystore_failed("The key store refused to sign the certificate.") from error
         try:
             _check(made, issuer, request, lease)
         except Unsound as error:
