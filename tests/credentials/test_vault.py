@@ -275,7 +275,7 @@ def test_inner_deadline_never_extends_the_outer_one(stack: Stack) -> None:
 def test_repr_contains_no_secrets() -> None:
     for holder in (
         ChildToken("canary"),
-        DatabaseCredential("u", "canary", "l", 1),
+        DatabaseCredential("u", "canary", "l"),
         Issued({"password": "canary"}, "l"),
     ):
         assert "canary" not in f"{holder!r} {holder}"
