@@ -166,7 +166,7 @@ def test_login_check_depends_on_every_parameter(desk: Desk) -> None:
 def test_broken_connection_is_reopened(desk: Desk) -> None:
     vault = vault_of(desk.world.settings, "ender")
     assert host_connection.ask(vault, ENDER, desk.host.place, "check")
-    open_ = host_connection._connections_of(vault).line(ENDER, desk.host.place)._ssh
+    open_ = host_connection._all[vault].line(ENDER, desk.host.place)._ssh
     assert open_ is not None
     open_.kill()
     assert host_connection.ask(vault, ENDER, desk.host.place, "check") == {"check": "ok"}

@@ -57,6 +57,10 @@ class _CertifiedKey:
     made_at: float
 
 
+_all: WeakKeyDictionary[Vault, _HostConnections] = WeakKeyDictionary()
+_all_lock = Lock()
+
+
 def ask(vault: Vault, role: str, place: Mapping[str, str], *words: str) -> Mapping[str, Any]:
     """Say something to the host and return its answer. What can be said may be said twice.
 
@@ -72,9 +76,21 @@ def ask(vault: Vault, role: str, place: Mapping[str, str], *words: str) -> Mappi
         raise silent("The SFTP host's connection is not in GUESTKEY_SSH_CONNECTIONS.")
     if not words or not all(_WORD.fullmatch(word) for word in words):
         raise ValueError("a word that a shell might read otherwise")
-    said = _parsed(_connections_of(vault).line(role, place).ask(" ".join(words)))
+    with _all_lock:
+        if vault not in _all:
+            _all[vault] = _HostConnections(vault)
+            weakref.finalize(vault, _all[vault].close)
+        connections = _all[vault]
+    try:
+        said = json.loads(connections.line(role, place).ask(" ".join(words)))
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise silent("The SFTP host sent an invalid answer.")
     if "refused" in said:
-        raise HostRefused(_printable(str(said["refused"])))
+        # A host's own words, fit for a line of ours.
+        text = "".join(character if character.isprintable() else " " for character in str(said["refused"]))
+        raise HostRefused(text.strip()[:300])
     return said
 
 
@@ -122,28 +138,6 @@ class _HostConnections:
         advice = "Bring OpenBao's policies up to this release: deploy/openbao/upgrade."
         with refused_as("The key store does not certify the broker's own SSH key.", advice):
             return _CertifiedKey(private, vault.sign_ssh(role, public, role, seconds=_CERTIFIED_SECONDS), made_at)
-
-
-_all: WeakKeyDictionary[Vault, _HostConnections] = WeakKeyDictionary()
-_all_lock = Lock()
-
-
-def _connections_of(vault: Vault) -> _HostConnections:
-    with _all_lock:
-        if vault not in _all:
-            connections = _all[vault] = _HostConnections(vault)
-            weakref.finalize(vault, connections.close)
-        return _all[vault]
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    try:
-        said = json.loads(text)
-    except ValueError:
-        said = None
-    if not isinstance(said, dict):
-        raise silent("The SFTP host sent an invalid answer.")
-    return said
 
 
 class HostConnection:
@@ -265,11 +259,6 @@ def _ssh(folder: Path) -> list[str]:
         "ClearAllForwardings": "yes",
     }
     return ["ssh", "-q", "-F", "none", "-T", *(f"-o{name}={value}" for name, value in options.items())]
-
-
-def _printable(text: str) -> str:
-    """A host's own words, fit for a line of ours."""
-    return "".join(character if character.isprintable() else " " for character in text).strip()[:300]
 
 
 def silent(detail: str = "The SFTP host does not answer.") -> BackendDown:

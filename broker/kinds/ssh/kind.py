@@ -169,7 +169,9 @@ class SshKind(Kind):
         """Have the guest's key certified. What comes back is read before it is handed on."""
         if not lease.place:
             raise keystore_failed("The host behind this slice is no longer in the settings.")
-        self._learn(vault)
+        if not self._authority:
+            with refused_as("The key store has no SSH authority."):
+                self._authority = " ".join(vault.ssh_authority().split()[:2])
         self._not_ours(lease.public_key)
         role, options = role_of(lease.slice_id, lease.action), {"force-command": _COMMANDS[lease.action]}
         if lease.networks:
@@ -205,13 +207,15 @@ class SshKind(Kind):
         All at once: no session that is slow to go is waited for before another is cut.
         """
         try:
-            said = self._tell_host(vault, leases)
+            key_ids = [key_id_of(lease.handle) for lease in leases]
+            said = host_connection.ask(vault, ENDER, leases[0].place, "end", *key_ids)
         except BackendDown as error:
             return {lease.id: error for lease in leases}
-        except NotEnded as error:
+        except HostRefused as error:
+            if len(leases) == 1:
+                return {leases[0].id: NotEnded(f"The SFTP host refused: {error}")}
             # A host of an earlier release takes one at a time.
-            alone = len(leases) == 1
-            return {lease.id: error if alone else self.end_many(vault, [lease])[lease.id] for lease in leases}
+            return {lease.id: self.end_many(vault, [lease])[lease.id] for lease in leases}
         if len(leases) > 1:
             said = said["leases"] if isinstance(said.get("leases"), Mapping) else {}
         else:
@@ -239,14 +243,6 @@ class SshKind(Kind):
             newest, _ = vault.public_keys(SIGNING_KEY)
             return SignedList(text, vault.sign_ed25519(SIGNING_KEY, text.encode(), version=newest))
 
-    def _tell_host(self, vault: Vault, leases: Sequence[LeaseToEnd]) -> Mapping[str, Any]:
-        try:
-            return host_connection.ask(
-                vault, ENDER, leases[0].place, "end", *(key_id_of(lease.handle) for lease in leases)
-            )
-        except HostRefused as error:
-            raise NotEnded(f"The SFTP host refused: {error}") from error
-
     def by_hand(self, lease: LeaseToEnd) -> str:
         """What root types at the host."""
         return f"/usr/local/lib/guestkey/guestkey-sessions end {key_id_of(lease.handle)}"
@@ -263,11 +259,6 @@ class SshKind(Kind):
             return [(named[1], named[2], False) for named in found if named]
 
         return listed_by_each(self.name, tag, bounds, ask)
-
-    def _learn(self, vault: Vault) -> None:
-        if not self._authority:
-            with refused_as("The key store has no SSH authority."):
-                self._authority = " ".join(vault.ssh_authority().split()[:2])
 
     def _not_ours(self, public_key: str) -> str:
         if public_key == self._authority:

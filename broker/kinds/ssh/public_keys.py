@@ -6,7 +6,6 @@ Certificates are read, never judged by their signature: whoever lets somebody in
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import struct
 from collections.abc import Mapping
@@ -62,65 +61,54 @@ def check_public_key(text: str) -> str:
         )
     lines = [line for line in text.strip("\r\n\t ").splitlines() if line.strip()]
     if len(text) > _MOST_CHARACTERS or not lines or text.lstrip().startswith("----"):
-        raise _refused("This is not a public key of OpenSSH.", _ADVICE)
+        raise _refused("This is not a public key of OpenSSH.")
     if len(lines) > 1:
-        raise _refused("There are several lines; a credential is for one key.", _ADVICE)
+        raise _refused("There are several lines; a credential is for one key.")
     name, encoded = _named(lines[0])
-    blob = _blob(encoded)
-    inner = _first(blob)
+    try:
+        blob = base64.b64decode(encoded, validate=True)
+        inner = _strings(blob, 1)[0][0].decode()
+    except ValueError as error:
+        raise _refused("The key is cut off, or not a key.") from error
     if CERTIFIED in name or CERTIFIED in inner:
         raise _refused(
             "This is a certificate. A certificate is made for a key, never for another certificate.",
             "Send the plain public key, from the file that does not end in -cert.pub.",
         )
     if inner != name:
-        raise _refused("The key's type and its content do not agree.", _ADVICE)
-    _check_strength(name, blob)
-    return f"{name} {base64.b64encode(blob).decode()}"
+        raise _refused("The key's type and its content do not agree.")
+    plain = f"{name} {base64.b64encode(blob).decode()}"
+    _check_strength(plain)
+    return plain
+
+
+def _check_strength(plain: str) -> None:
+    try:
+        key = load_ssh_public_key(plain.encode())
+    except (ValueError, UnsupportedAlgorithm, NotImplementedError) as error:
+        raise _refused("The key is cut off, or not a key.") from error
+    if isinstance(key, RSAPublicKey):
+        if not LEAST_RSA_BITS <= key.key_size <= _MOST_RSA_BITS:
+            raise _refused(f"An RSA key has {LEAST_RSA_BITS} bits at least; this has {key.key_size}.")
+        if key.public_numbers().e < 65537:
+            raise _refused("The RSA key's exponent is too small.")
 
 
 def _named(line: str) -> tuple[str, str]:
     name, _, rest = line.strip().partition(" ")
     if name == "ssh-dss" or name.startswith("ssh-dss-cert"):
-        raise _refused("DSA keys are too weak.", _ADVICE)
+        raise _refused("DSA keys are too weak.")
     if name not in TYPES and CERTIFIED not in name:
         # What stands before the key in authorized_keys would be the guest's word on what the key may do.
         if re.search(r"(?:^|[\s,])cert-authority(?:[\s,]|$)", line):
-            raise _refused("The key of a certificate authority cannot be used here.", _ADVICE)
+            raise _refused("The key of a certificate authority cannot be used here.")
         if any(f"{known} " in rest for known in TYPES):
-            raise _refused("There is something before the key; send the key alone.", _ADVICE)
-        raise _refused(f"This type of key is not accepted. Use one of: {', '.join(sorted(TYPES))}.", _ADVICE)
+            raise _refused("There is something before the key; send the key alone.")
+        raise _refused(f"This type of key is not accepted. Use one of: {', '.join(sorted(TYPES))}.")
     return name, rest.split()[0] if rest.split() else ""
 
 
-def _blob(encoded: str) -> bytes:
-    try:
-        return base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise _refused("The key is cut off, or not a key.", _ADVICE) from error
-
-
-def _first(blob: bytes) -> str:
-    try:
-        (name,), _ = _strings(blob, 1)
-        return name.decode()
-    except ValueError as error:
-        raise _refused("The key is cut off, or not a key.", _ADVICE) from error
-
-
-def _check_strength(name: str, blob: bytes) -> None:
-    try:
-        key = load_ssh_public_key(f"{name} {base64.b64encode(blob).decode()}".encode())
-    except (ValueError, UnsupportedAlgorithm, NotImplementedError) as error:
-        raise _refused("The key is cut off, or not a key.", _ADVICE) from error
-    if isinstance(key, RSAPublicKey):
-        if not LEAST_RSA_BITS <= key.key_size <= _MOST_RSA_BITS:
-            raise _refused(f"An RSA key has {LEAST_RSA_BITS} bits at least; this has {key.key_size}.", _ADVICE)
-        if key.public_numbers().e < 65537:
-            raise _refused("The RSA key's exponent is too small.", _ADVICE)
-
-
-def _refused(detail: str, advice: str) -> Invalid:
+def _refused(detail: str, advice: str = _ADVICE) -> Invalid:
     return Invalid(detail, field=FIELD, advice=advice)
 
 
@@ -155,7 +143,12 @@ class Certificate:
             # `cryptography` reads certificates of plain keys only: what makes one a security key's is its application.
             name = _certified(_SECURITY_KEYS[plain])
             encoded = base64.b64encode(_packed(name.encode(), nonce, *key[:-1]) + rest).decode()
-        found = _loaded(f"{name} {encoded}")
+        try:
+            found = load_ssh_public_identity(f"{name} {encoded}".encode())
+        except (UnsupportedAlgorithm, NotImplementedError) as error:
+            raise ValueError("not a certificate that can be read") from error
+        if not isinstance(found, SSHCertificate) or found.type is not SSHCertificateType.USER:
+            raise ValueError("not a user's certificate")
         return cls(
             public_key=f"{plain} {base64.b64encode(_packed(plain.encode(), *key)).decode()}",
             key_id=found.key_id.decode(),
@@ -166,16 +159,6 @@ class Certificate:
             extensions=tuple(option.decode() for option in found.extensions),
             authority=found.signature_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode(),
         )
-
-
-def _loaded(text: str) -> SSHCertificate:
-    try:
-        found = load_ssh_public_identity(text.encode())
-    except (UnsupportedAlgorithm, NotImplementedError) as error:
-        raise ValueError("not a certificate that can be read") from error
-    if not isinstance(found, SSHCertificate) or found.type is not SSHCertificateType.USER:
-        raise ValueError("not a user's certificate")
-    return found
 
 
 def _certified(name: str) -> str:
