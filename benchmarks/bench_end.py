@@ -28,7 +28,7 @@ from sqlalchemy import func, select
 from benchmarks.bench_issue import identity, logged_in, running
 from broker.embedded import openbao
 from broker.kinds.names import policy_of, role_of
-from broker.kinds.postgres.user_statements import role_definition
+from broker.kinds.postgres.slices import role_definition
 from broker.models import Lease
 from broker.runtime.parts import vault_of
 from tests.support.world import World

@@ -19,7 +19,7 @@ from broker.embedded.stack import Stack
 from broker.kinds.names import role_of
 from broker.kinds.postgres.kind import CONFIRMED
 from broker.kinds.postgres.sessions import end_overlong, watch_session
-from broker.kinds.postgres.user_statements import role_definition
+from broker.kinds.postgres.slices import role_definition
 from broker.runtime.parts import Parts, vault_of
 from broker.worker import slice_registration
 from tests.support.fighter import DECLARED_SECONDS, KIND, Fighter, end, permissive

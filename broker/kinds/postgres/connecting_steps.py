@@ -19,7 +19,7 @@ from broker.kinds.postgres import required_parts, slices
 from broker.kinds.postgres.address import OLDEST, Address, LoginRefused, open_session
 from broker.kinds.postgres.required_parts import LOGINS, Item, Passwords
 from broker.kinds.postgres.sessions import Session, watch_session
-from broker.kinds.postgres.user_statements import role_definition
+from broker.kinds.postgres.slices import role_definition
 
 _RECORDS = """SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE n.nspname = 'guestkey' AND c.relname IN ('installation', 'lease', 'event')"""

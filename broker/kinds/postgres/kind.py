@@ -31,8 +31,7 @@ from broker.kinds.postgres.sessions import (
     view_of,
     watch_session,
 )
-from broker.kinds.postgres.slices import look, reads_what_it_names
-from broker.kinds.postgres.user_statements import STATEMENTS
+from broker.kinds.postgres.slices import STATEMENTS, look, reads_what_it_names
 from broker.kinds.tables.database_user import BACKSTOP_SECONDS, DatabaseUserKind
 from broker.kinds.values import BoundSlice, Connects, Ending, FoundTable, LeaseToEnd, LeaseToIssue, NotEnded, Use
 

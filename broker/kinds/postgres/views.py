@@ -19,7 +19,6 @@ from broker.kinds.postgres import settings_dependence
 from broker.kinds.postgres.binding import JOINED, SELECTED, PostgresBinding, PostgresColumn
 from broker.kinds.postgres.catalogue import estimate
 from broker.kinds.postgres.sessions import Session, view_of
-from broker.kinds.postgres.user_statements import TEMP_FILES_MEGABYTES
 
 Types: TypeAlias = Mapping[str, PostgresColumn]
 _READABLE = f"""
@@ -33,16 +32,48 @@ _READABLE = f"""
        AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
        AND has_schema_privilege(n.oid, 'USAGE') AND has_column_privilege(c.oid, a.attnum, 'SELECT')
 """  # noqa: S608  of constants only
-# Stored rows are compressed, and rows are added after a slice was made.
-_TEMP_FACTOR = 4
-_BYTES = """
-    SELECT CASE WHEN c.relkind = 'p' THEN (SELECT sum(pg_table_size(relid)) FROM pg_partition_tree(c.oid))
-                WHEN c.relkind IN ('r', 'm') THEN pg_table_size(c.oid)
-                ELSE pg_database_size(current_database()) END::bigint
-      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-     WHERE n.nspname = %s AND c.relname = %s
-"""
 _PRIVATE = "SELECT 1 FROM pg_namespace WHERE nspname = 'slices_private' AND pg_has_role(nspowner, 'USAGE')"
+# Parameters of PostgreSQL that a slice's function holds fast, so that no guest's `SET` changes what the slice shows.
+# `settings_dependence` refuses what asks for those that no list can name, custom ones (`app.tenant`). Those left out
+# change plans, limits or how a client is written to, and never a row or a value. First what is the same everywhere.
+_FIXED = {
+    # What a guest names first must not be what an owner's function finds.
+    "search_path": "pg_catalog, pg_temp",
+    # Otherwise the inner plan is printed, with estimates over all rows, and numbers of sorted rows.
+    "client_min_messages": "error",
+    "debug_print_raw_parse": "off",
+    "debug_print_parse": "off",
+    "debug_print_rewritten": "off",
+    "debug_print_plan": "off",
+    "trace_sort": "off",
+    "row_security": "on",
+    # Makes an index find only some of the rows.
+    "gin_fuzzy_search_limit": "0",
+    # Change how an owner's function in SQL is read.
+    "transform_null_equals": "off",
+    "standard_conforming_strings": "on",
+    # Changes what quote_ident and format write.
+    "quote_all_identifiers": "off",
+}
+# As the server has them for everybody when the slice is made: an owner's view was written for that.
+_AS_THE_SERVER_HAS = (
+    "DateStyle",
+    "IntervalStyle",
+    "TimeZone",
+    "timezone_abbreviations",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "default_text_search_config",
+    "extra_float_digits",
+    "bytea_output",
+    "array_nulls",
+    "xmlbinary",
+    "xmloption",
+)
+PINNED = frozenset(_FIXED) | frozenset(_AS_THE_SERVER_HAS)
+# Our own statements are written for these, whatever the server has.
+_OURS = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'postgres'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +98,7 @@ def make(session: Session, slice_id: str, binding: PostgresBinding, group: sql.I
         raise Invalid(why, field="/binding/table", advice=settings_dependence.ADVICE)
     drop(session, slice_id)
     view = sql.Identifier(*view_of(slice_id).split("."))
-    literals, function = _names(session, slice_id)
+    literals, function = _names_in("slices_private" if _has_private(session) else "slices", slice_id)
     _keep_literals(session, literals, binding, table.types)
     query = binding.select(table.types, literals)
     if (binding.rows or table.hides) and not binding.fast:
@@ -78,16 +109,6 @@ def make(session: Session, slice_id: str, binding: PostgresBinding, group: sql.I
     session.execute(sql.SQL("CREATE VIEW {} WITH ({}) AS {}").format(view, options, query))
     session.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(view, group))
     return estimate(session, binding.select(table.types), binding.schema, binding.table)
-
-
-def temp_megabytes(session: Session, binding: PostgresBinding) -> int:
-    """How large the temporary files of a guest's session may become, in MB: room for the slice, and for sorting it.
-
-    Rows behind a function pass through a temporary file. Of a view or a foreign table the size is not known: the
-    database's counts.
-    """
-    row = session.execute(_BYTES, (binding.schema, binding.table)).fetchone()
-    return TEMP_FILES_MEGABYTES + _TEMP_FACTOR * (int(row[0] or 0) if row else 0) // 2**20
 
 
 def drop(session: Session, slice_id: str) -> None:
@@ -144,10 +165,6 @@ def _make_function(
     session.execute(sql.SQL("REVOKE ALL ON FUNCTION {} FROM PUBLIC").format(function))
 
 
-def _names(session: Session, slice_id: str) -> tuple[sql.Identifier, sql.Identifier]:
-    return _names_in("slices_private" if _has_private(session) else "slices", slice_id)
-
-
 def _names_in(schema: str, slice_id: str) -> tuple[sql.Identifier, sql.Identifier]:
     return sql.Identifier(schema, f"f_{short(slice_id)}"), sql.Identifier(schema, f"r_{short(slice_id)}")
 
@@ -155,47 +172,6 @@ def _names_in(schema: str, slice_id: str) -> tuple[sql.Identifier, sql.Identifie
 def _has_private(session: Session) -> bool:
     """Whether the schema that guests cannot look into is there: databases connected before have none."""
     return session.execute(_PRIVATE).fetchone() is not None
-
-
-# The same everywhere.
-_FIXED = {
-    # What a guest names first must not be what an owner's function finds.
-    "search_path": "pg_catalog, pg_temp",
-    # Otherwise the inner plan is printed, with estimates over all rows, and numbers of sorted rows.
-    "client_min_messages": "error",
-    "debug_print_raw_parse": "off",
-    "debug_print_parse": "off",
-    "debug_print_rewritten": "off",
-    "debug_print_plan": "off",
-    "trace_sort": "off",
-    "row_security": "on",
-    # Makes an index find only some of the rows.
-    "gin_fuzzy_search_limit": "0",
-    # Change how an owner's function in SQL is read.
-    "transform_null_equals": "off",
-    "standard_conforming_strings": "on",
-    # Changes what quote_ident and format write.
-    "quote_all_identifiers": "off",
-}
-# As the server has them for everybody when the slice is made: an owner's view was written for that.
-_AS_THE_SERVER_HAS = (
-    "DateStyle",
-    "IntervalStyle",
-    "TimeZone",
-    "timezone_abbreviations",
-    "lc_monetary",
-    "lc_numeric",
-    "lc_time",
-    "default_text_search_config",
-    "extra_float_digits",
-    "bytea_output",
-    "array_nulls",
-    "xmlbinary",
-    "xmloption",
-)
-PINNED = frozenset(_FIXED) | frozenset(_AS_THE_SERVER_HAS)
-# Our own statements are written for these, whatever the server has.
-_OURS = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'postgres'"
 
 
 def read_pinned(session: Session) -> dict[str, str]:
