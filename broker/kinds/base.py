@@ -15,6 +15,7 @@ import structlog
 
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import ChildToken, Vault, VaultRefused
+from broker.kinds.names import policy_of
 from broker.kinds.values import (
     Authority,
     BackendListing,
@@ -125,7 +126,7 @@ class Kind(ABC):
 
     def policies(self, slice_id: str, action: str) -> list[str]:
         """The names of the OpenBao policies a child token for this slice and action needs."""
-        return []
+        return [policy_of(slice_id, action)] if self.needs_child_token else []
 
     @abstractmethod
     def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:

@@ -191,8 +191,11 @@ class KindClient:
         return {}
 
     def files(self, credential: Credential, folder: Path) -> Files:
-        """The files a program finds beside its environment, for a folder that is gone when it ends."""
-        return {}
+        """The files a program finds beside its environment, for a folder that is gone when it ends.
+
+        Where variables name some, these are the files that `get` writes in the first of the formats.
+        """
+        return self.formats[0].files(credential, folder) if self.file_variables else {}
 
     def check_opening(self, dataset: str, action: str) -> None:
         """Whether its program can show anything.

@@ -11,7 +11,7 @@ import pytest
 
 from broker.base.errors import Invalid
 from broker.kinds.discovery import kinds
-from broker.kinds.s3 import prefix_check
+from broker.kinds.s3 import kind as s3_kind
 from broker.kinds.s3.binding import S3Binding
 from broker.kinds.s3.policy import session_policy
 from broker.kinds.s3.store import Store, StoreRefused, key_of
@@ -76,7 +76,7 @@ def test_bucket_with_too_many_prefixes_to_check_is_refused(
     world: World, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(world, bucket, "scans/0")
-    monkeypatch.setattr(prefix_check, "_PAGES", 0)
+    monkeypatch.setattr(s3_kind, "_PAGES", 0)
     with pytest.raises(Invalid, match="too many"):
         register(world, bucket, "scans/")
 

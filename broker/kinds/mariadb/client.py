@@ -70,10 +70,6 @@ class MariadbClient(KindClient):
     authority = "ssl_ca"
     of_tables = True
 
-    def files(self, credential: Credential, folder: Path) -> Files:
-        """See `Client.files`."""
-        return _files(credential, folder)
-
     def opening(self, program: str, credential: Credential, files: Mapping[str, str]) -> tuple[list[str], list[str]]:
         """See `Client.opening`: in the database that the view lies in."""
         relation = str(credential.values.get("relation", ""))

@@ -25,8 +25,8 @@ from broker.kinds.connecting import Connected, ConnectingContext, checked_name
 from broker.kinds.s3.binding import S3Binding
 from broker.kinds.s3.connection import S3Connection
 from broker.kinds.s3.ending import policy_lock
+from broker.kinds.s3.kind import SHORTEST_SESSION, folds_case, opens
 from broker.kinds.s3.policy import Denial, denied_in, lapses, with_denied
-from broker.kinds.s3.prefix_check import SHORTEST_SESSION, folds_case, opens
 from broker.kinds.s3.store import AccessKey, Store, StoreRefused
 
 KEYS = ("aws:userid", "aws:username")

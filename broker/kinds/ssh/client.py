@@ -151,10 +151,6 @@ class SshClient(KindClient):
         )
         return KeyPair(public.decode(), private.decode())
 
-    def files(self, credential: Credential, folder: Path) -> Files:
-        """See `Client.files`."""
-        return ssh_files(credential, folder)
-
     def opening(self, program: str, credential: Credential, files: Mapping[str, str]) -> tuple[list[str], list[str]]:
         """See `Client.opening`."""
         host, _, _ = _address(credential)

@@ -161,10 +161,6 @@ class SshKind(Kind):
         host = f"[{values['host']}]" if ":" in values["host"] else values["host"]
         return says, f"sftp -i guestkey {options} -P {values['port']} {values['user']}@{host}"
 
-    def policies(self, slice_id: str, action: str) -> list[str]:
-        """One, which may sign for one slice and action."""
-        return [policy_of(slice_id, action)]
-
     def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
         """Have the guest's key certified. What comes back is read before it is handed on."""
         if not lease.place:

@@ -136,7 +136,7 @@ class DatabaseUserKind(Kind):
         return listed_by_each(self.name, tag, bounds, ask, complete=True)
 
     def policies(self, slice_id: str, action: str) -> list[str]:
-        """See `Kind.policies`."""
+        """See `Kind.policies`. Users only read, so that there is one for each slice."""
         return [policy_of(slice_id)]
 
     def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:

@@ -50,9 +50,5 @@ class X509Client(KindClient):
         )
         return KeyPair(request.public_bytes(serialization.Encoding.PEM).decode(), private.decode())
 
-    def files(self, credential: Credential, folder: Path) -> Files:
-        """See `Client.files`."""
-        return _files(credential, folder)
-
 
 CLIENT = X509Client()

@@ -123,10 +123,6 @@ class X509Kind(Kind):
         says = "Save the certificate as guest.pem beside guest.key, the key you made the request with."
         return says, f"curl --cert guest.pem --key guest.key https://{values['host']}:{values['port']}/"
 
-    def policies(self, slice_id: str, action: str) -> list[str]:
-        """See `Kind.policies`."""
-        return [policy_of(slice_id, action)]
-
     def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
         """Have the guest's key signed, and hold the certificate to what was asked before anybody gets it."""
         request = x509.load_pem_x509_csr(lease.public_key.encode())
