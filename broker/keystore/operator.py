@@ -97,10 +97,6 @@ class OperatorStore:
                 advice="Give the file with the secret id of the identity guestkey-operator.",
             ) from error
 
-    def _log_out(self) -> None:
-        if "X-Vault-Token" in self._session.headers:
-            self._call("POST", "auth/token/revoke-self", {})
-
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         try:
             answer = self._session.request(
@@ -136,7 +132,7 @@ def operator(addr: str, ca_file: Path | None, secret_id_file: Path) -> Iterator[
     try:
         yield store
     finally:
-        store._log_out()
+        store._call("POST", "auth/token/revoke-self", {})
 
 
 def _refused(path: str, answer: requests.Response) -> Exception:

@@ -334,20 +334,18 @@ class Vault(Certificates):
             self._login_lock.release()
 
     def _replace_token(self) -> None:
-        fresh, secret_id = self._new_client(""), self._secret_id()
+        try:
+            secret_id = self._identity.secret_id_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            log.error("vault.secret_id_unreadable", file=str(self._identity.secret_id_file))
+            raise down("The broker's own log-in for the key store cannot be read.") from error
+        fresh = self._new_client("")
         try:
             answer = self._guarded(lambda: fresh.auth.approle.login(self._identity.role_id, secret_id, use_token=False))
         except VaultRefused as error:
             log.error("vault.login_refused", role_id=self._identity.role_id)
             raise down("The key store does not accept the broker's own log-in.") from error
         self._note_token(answer)
-
-    def _secret_id(self) -> str:
-        try:
-            return self._identity.secret_id_file.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            log.error("vault.secret_id_unreadable", file=str(self._identity.secret_id_file))
-            raise down("The broker's own log-in for the key store cannot be read.") from error
 
     def _renew(self) -> None:
         try:

@@ -134,7 +134,9 @@ def _literal(column: str, type_: ColumnType, value: Exact) -> Any:
     if type_.name == "year" and value != 0 and not (isinstance(value, int) and value > 1900):
         raise Invalid(f"{column} is a year: 1901 to 2155, or 0.", field=FIELD)
     if type_.family == "zoned":
-        return _seconds(str(value))
+        # Seconds since 1970, exactly.
+        at = datetime.fromisoformat(str(value))
+        return int(at.replace(microsecond=0).timestamp()) + Decimal(at.microsecond) / 1_000_000
     if isinstance(value, Decimal):
         digits = plain(value)
         whole, _, fraction = digits.lstrip("-").partition(".")
@@ -144,10 +146,3 @@ def _literal(column: str, type_: ColumnType, value: Exact) -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and len(str(abs(value))) > _DIGITS:
         raise Invalid(f"A number beside {column} has more digits than MariaDB compares.", field=FIELD)
     return value
-
-
-def _seconds(text: str) -> Decimal:
-    """Seconds since 1970 of a moment in ISO 8601 with its offset, exactly."""
-    at = datetime.fromisoformat(text)
-    whole = int(at.replace(microsecond=0).timestamp())
-    return whole + Decimal(at.microsecond) / 1_000_000

@@ -77,7 +77,9 @@ def mend(asked: Asked, items: list[Item]) -> list[str]:
         for item in items:
             if not item.ok:
                 try:
-                    _run(session, item.sql)
+                    with session.transaction():
+                        session.execute("SET LOCAL createrole_self_grant = 'set, inherit'")
+                        session.execute(item.sql)
                 except psycopg.Error as error:
                     reason = error.diag.message_primary or type(error).__name__
                     refused.append(f"{item.what}: {reason}")
@@ -95,7 +97,11 @@ def give(asked: Asked, desk: ConnectingContext, store: OperatorStore) -> bool:
     begun = _begun(address, store.connections())
     works = {login: _lets_in(address, login, passwords) for login in LOGINS}
     if not begun and not all(works.values()):
-        raise _unknown(passwords, [login for login in LOGINS if not works[login]])
+        names = ", ".join(f"guestkey_{login}" for login in LOGINS if not works[login])
+        raise Conflict(
+            f"The database does not let in {names} with the passwords in {passwords.folder}.",
+            advice="If no other Guestkey uses this server, run it again with --reset-logins: it makes new ones.",
+        )
     if works["minter"]:
         # Not rotated yet: this is the first time, or one that broke off.
         plugin = {
@@ -208,12 +214,6 @@ def _lets_in(address: Address, login: str, passwords: Passwords) -> bool:
     return True
 
 
-def _run(session: Session, script: str) -> None:
-    with session.transaction():
-        session.execute("SET LOCAL createrole_self_grant = 'set, inherit'")
-        session.execute(script)
-
-
 def _begun(address: Address, connections: dict[str, str]) -> bool:
     """Whether this very database is under this very name already.
 
@@ -234,14 +234,6 @@ def _begun(address: Address, connections: dict[str, str]) -> bool:
                 advice="Its users belong to the whole server, so one of its databases can be connected, not two.",
             )
     return address.name in connections
-
-
-def _unknown(passwords: Passwords, logins: list[str]) -> Conflict:
-    names = ", ".join(f"guestkey_{login}" for login in logins)
-    return Conflict(
-        f"The database does not let in {names} with the passwords in {passwords.folder}.",
-        advice="If no other Guestkey uses this server, run it again with --reset-logins: it makes new ones.",
-    )
 
 
 def probe(store: OperatorStore, setup: Vault, ender: Vault, place: Address) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic, sleep
 from typing import LiteralString
@@ -48,6 +48,7 @@ _SHOWN = """
      WHERE a.usename = ANY(%(users)s)
         OR (a.usesysid IS NOT NULL AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = a.usesysid))
 """
+_MAY_REVOKE = "SELECT to_regprocedure('guestkey_ops.revoke_rights(name)') IS NOT NULL"
 
 
 class UserSnapshot:
@@ -80,7 +81,8 @@ def drop_users(session: Session, users: Sequence[str], another: Callable[[], Ses
     before = after = UserSnapshot(session, users)
     if not before.nothing:
         terminate_sessions(session, before, users)
-        if _has_function(session, "revoke_rights"):
+        # A database connected before this function came is ended without it.
+        if session.execute(_MAY_REVOKE).fetchone() == (True,):
             _call_for_all(session, another, "revoke_rights", before.numbers, until)
         may_log_in = _call_for_all(session, another, "close_door", before.numbers, until)
         # Only then: who reconnects without pause would else be let in again under a user that is about to go.
@@ -135,7 +137,8 @@ def _call_for_all(
     """
     stubborn: list[str] = []
     _lock_timeout(session, _TOGETHER_LOCK)
-    for some in _parts(users):
+    ordered = sorted(users)
+    for some in (ordered[at : at + _AT_ONCE] for at in range(0, len(ordered), _AT_ONCE)):
         try:
             _call(session, function, some)
         except psycopg.Error as error:
@@ -171,7 +174,10 @@ def _one_by_one(
         """End every guest's session that our own wait for, whoever's it is."""
         with another() as session:
             while not over.wait(_POLL_SECONDS):
-                _end_blockers(session, users)
+                try:
+                    session.execute("SELECT guestkey_ops.end_blockers()")
+                except psycopg.errors.UndefinedFunction:
+                    terminate_sessions(session, UserSnapshot(session, users), users)
 
     helpers = min(_HELPERS, len(users) - 1)
     with beside("ending-blockers", end_blockers), beside("ending-users", help_out, threads=helpers):
@@ -195,19 +201,6 @@ def _alone(session: Session, user: str, function: LiteralString, until: float) -
     return False
 
 
-def _end_blockers(session: Session, users: Sequence[str]) -> None:
-    try:
-        session.execute("SELECT guestkey_ops.end_blockers()")
-    except psycopg.errors.UndefinedFunction:
-        terminate_sessions(session, UserSnapshot(session, users), users)
-
-
-def _has_function(session: Session, function: LiteralString) -> bool:
-    """A database connected before a function came is ended without it."""
-    name = f"guestkey_ops.{function}(name)"
-    return session.execute("SELECT to_regprocedure(%s) IS NOT NULL", (name,)).fetchone() == (True,)
-
-
 def _lock_timeout(session: Session, limit: str) -> None:
     session.execute("SELECT set_config('lock_timeout', %s, false)", (limit,))
 
@@ -216,8 +209,3 @@ def _call(session: Session, function: LiteralString, users: Sequence[str]) -> No
     # One statement, one commit.
     query = sql.SQL("SELECT {}(u) FROM unnest(%s::name[]) u").format(sql.Identifier("guestkey_ops", function))
     session.execute(query, (list(users),))
-
-
-def _parts(users: Iterable[str]) -> list[list[str]]:
-    ordered = sorted(users)
-    return [ordered[at : at + _AT_ONCE] for at in range(0, len(ordered), _AT_ONCE)]

@@ -154,13 +154,19 @@ def _make_function(
     returned = sql.SQL(", ").join(
         sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(types[column].type.name)) for column in binding.columns
     )
+    held = sql.SQL(" ").join(
+        sql.SQL("SET {} TO {}").format(
+            sql.Identifier(name), sql.SQL("pg_catalog, pg_temp") if name == "search_path" else sql.Literal(value)
+        )
+        for name, value in pinned.items()
+    )
     # As SECURITY DEFINER it is never merged into the query that calls it. BEGIN ATOMIC binds it to the very table and
     # columns that are there now, as a view is bound, and not to whatever has their names later. No ROWS: everybody
     # could read that estimate. SET: what it shows is the same whatever a guest has set.
     session.execute(
         sql.SQL(
             "CREATE FUNCTION {}() RETURNS TABLE ({}) LANGUAGE sql STABLE SECURITY DEFINER {} BEGIN ATOMIC {}; END"
-        ).format(function, returned, _clauses(pinned), query)
+        ).format(function, returned, held, query)
     )
     session.execute(sql.SQL("REVOKE ALL ON FUNCTION {} FROM PUBLIC").format(function))
 
@@ -183,13 +189,3 @@ def read_pinned(session: Session) -> dict[str, str]:
     found = session.execute(query, (sorted(PINNED),)).fetchall()
     session.execute(_OURS)
     return {str(name): _FIXED.get(name, str(value)) for name, value in sorted(found)}
-
-
-def _clauses(pinned: dict[str, str]) -> sql.Composable:
-    """The parameters as `CREATE FUNCTION` takes them."""
-    return sql.SQL(" ").join(
-        sql.SQL("SET {} TO {}").format(
-            sql.Identifier(name), sql.SQL("pg_catalog, pg_temp") if name == "search_path" else sql.Literal(value)
-        )
-        for name, value in pinned.items()
-    )

@@ -159,8 +159,9 @@ def prove(
         BackendDown: it does not answer.
     """
     binding = S3Binding.parse({"connection": "probe", "bucket": bucket, "prefix": f"guestkey-{secrets.token_hex(6)}/"})
-    _narrow("issuer", Store(place, issuer), bucket, told)
-    _narrow("ender", Store(place, ender), bucket, told)
+    for identity, key in (("issuer", issuer), ("ender", ender)):
+        if _lists(Store(place, key), bucket, ""):
+            told(f"! The {identity}'s key can list the bucket itself. It needs no right to data: take that away.")
     guest, name = _open(place, issuer, binding)
     _confined(guest, binding)
     told("A session sees its prefix and nothing beside it; it can neither write there nor read the bucket's policy.")
@@ -173,20 +174,14 @@ def prove(
     _check_uploads(Store(place, ender), bucket, told)
     refused = (name, lambda: not guest.may(lambda s3: s3.list_objects_v2(Bucket=bucket, Prefix=binding.prefix)))
     # AWS names a session in one way, those who follow it mostly in the other.
-    for key in KEYS if not place.get("endpoint_url") else KEYS[::-1]:
-        took = _refused_within(Store(place, ender), binding.bucket, refused, key, seconds, writing)
+    for way in KEYS if not place.get("endpoint_url") else KEYS[::-1]:
+        took = _refused_within(Store(place, ender), binding.bucket, refused, way, seconds, writing)
         if took is not None:
-            told(f"A session was ended: the bucket's policy refused it by {key} after {took:.1f} s.")
+            told(f"A session was ended: the bucket's policy refused it by {way} after {took:.1f} s.")
             least = _LEAST_SETTLES if place.get("endpoint_url") else AWS_SETTLES
-            return Proven(key, max(least, round(took * _MARGIN, 1)))
+            return Proven(way, max(least, round(took * _MARGIN, 1)))
     told("! This store cannot end a session: each lives on to its own end, 15 minutes at the least.")
     return Proven("nothing", 0.0)
-
-
-def _narrow(identity: str, store: Store, bucket: str, told: Callable[[str], None]) -> None:
-    """Warn of a long-term key that can do more than its work."""
-    if _lists(store, bucket, ""):
-        told(f"! The {identity}'s key can list the bucket itself. It needs no right to data: take that away.")
 
 
 def _open(place: Mapping[str, str], issuer: AccessKey, binding: S3Binding) -> tuple[Store, str]:

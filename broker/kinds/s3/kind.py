@@ -173,7 +173,9 @@ class S3Kind(Kind):
                     continue
                 where = (binding.connection, binding.bucket)
                 if where not in policies:
-                    policies[where] = (_bucket_policy(vault, binding, place), {})
+                    store = Store(place, key_of(vault, binding.connection, "ender", remembered=True))
+                    settles = float(place["settles"])
+                    policies[where] = (BucketPolicy(store, vault, *where, place["ended_by"], settles), {})
                 policies[where][1][lease.handle] = until
             except (BackendDown, Exposed) as error:
                 outcomes[lease.id] = error
@@ -190,11 +192,6 @@ class S3Kind(Kind):
         partition = partition_of(str(lease.place["role_arn"]))
         statement = json.loads(with_denied("", bucket, key, denied, partition=partition))["Statement"][0]
         return f"aws s3api put-bucket-policy --bucket {bucket}, with this statement added: {json.dumps(statement)}"
-
-
-def _bucket_policy(vault: Vault, binding: S3Binding, place: Mapping[str, str]) -> BucketPolicy:
-    store = Store(place, key_of(vault, binding.connection, "ender", remembered=True))
-    return BucketPolicy(store, vault, binding.connection, binding.bucket, place["ended_by"], float(place["settles"]))
 
 
 def _until(lease: LeaseToEnd) -> datetime:

@@ -184,7 +184,8 @@ class Store:
                 if _code(error) != "NoSuchBucketPolicy":
                     raise
                 answer, document = error.response, ""
-            return FoundObject(document, _date(answer))
+            date = answer["ResponseMetadata"]["HTTPHeaders"]["date"]
+            return FoundObject(document, parsedate_to_datetime(date).astimezone(UTC))
 
     def put_policy(self, bucket: str, document: str) -> None:
         """Replace the bucket's policy; an empty one removes it."""
@@ -361,10 +362,6 @@ def _refused(error: ClientError) -> Exception:
 
 def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
-
-
-def _date(answer: Mapping[str, Any]) -> datetime:
-    return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).astimezone(UTC)
 
 
 def _text(value: object) -> str:

@@ -114,10 +114,11 @@ def exact(column: str, type_: ColumnType, operator: str, value: Stored) -> Exact
         )
     found = _read(type_, value)
     if found is None:
+        choices = f" They are: {', '.join(type_.choices[:20])}." if type_.choices else ""
         raise Invalid(
             f"A row filter compares {column}, which is of type {type_.name}, with a literal of another type.",
             field=FIELD,
-            advice=f"It takes {_TAKES[type_.family]}.{_choices(type_)}",
+            advice=f"It takes {_TAKES[type_.family]}.{choices}",
         )
     return found
 
@@ -134,10 +135,6 @@ def plain(number: Decimal) -> str:
     """A number as its digits, without an exponent and without zeros that say nothing."""
     written = format(number, "f")
     return written.rstrip("0").rstrip(".") if "." in written else written
-
-
-def _choices(type_: ColumnType) -> str:
-    return f" They are: {', '.join(type_.choices[:20])}." if type_.choices else ""
 
 
 def _read(type_: ColumnType, value: Stored) -> Exact | None:
