@@ -102,11 +102,7 @@ class Certificates(Engines):
         return [] if answer is None else [serial.replace("-", ":") for serial in texts(answer, "data", "keys")]
 
     def revoke_certificate(self, serial: str) -> None:
-        """Revoke; twice is fine, and so is one that has expired. The revocation list shows it once made anew.
-
-        Raises:
-            VaultRefused: there is no such certificate.
-        """
+        """Revoke; twice is fine, and so is one that has expired. The revocation list shows it once made anew."""
         self._write("pki/revoke", {"serial_number": checked_serial(serial)})
 
     def fresh_crl(self) -> bytes:
@@ -149,11 +145,7 @@ class Certificates(Engines):
             raise down() from error
 
     def ocsp(self, request: bytes) -> bytes:
-        """OpenBao's signed answer to an OCSP request, both DER (RFC 6960).
-
-        Raises:
-            VaultRefused: it is no OCSP request.
-        """
+        """OpenBao's signed answer to an OCSP request, both DER (RFC 6960)."""
         return self._fetch("pki/ocsp", request, _OCSP)
 
     # -- setting up slices --------------------------------------------------------------------------------------

@@ -30,7 +30,10 @@ _REMEMBERED_SECONDS = 1.5
 
 
 class Engines(ABC):
-    """Operations over the calls that `Vault` makes: as one identity, with a lease's token, or as nobody."""
+    """Operations over the calls that `Vault` makes: as one identity, with a lease's token, or as nobody.
+
+    All raise `BackendDown` where OpenBao does not answer, and `VaultRefused` where it refuses or knows no such thing.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,9 +72,6 @@ class Engines(ABC):
 
         Where this identity may not read the node's configuration (policies of an earlier release), a node that is not
         the leader counts as one. HashiCorp Vault does not know the setting: its standbys pass requests on.
-
-        Raises:
-            BackendDown: OpenBao does not answer.
         """
         try:
             configuration = part(self._read("sys/config/state/sanitized"), "data")
@@ -155,11 +155,7 @@ class Engines(ABC):
         return secret
 
     def found_secret(self, path: str) -> Mapping[str, str] | None:
-        """The same, or None where there is none.
-
-        Raises:
-            VaultRefused: this identity may not read it.
-        """
+        """The same, or None where there is none."""
         answer = self._read(f"guestkey/data/{checked_path(path)}")
         if answer is None:
             return None
@@ -172,30 +168,18 @@ class Engines(ABC):
         self._remembered[checked_path(path)] = content
 
     def keep(self, path: str, content: Mapping[str, str]) -> None:
-        """Write a new version of an entry in the key-value mount `guestkey`.
-
-        Raises:
-            VaultRefused: this identity may not write it.
-        """
+        """Write a new version of an entry in the key-value mount `guestkey`."""
         self._write(f"guestkey/data/{checked_path(path)}", {"data": dict(content)})
 
     # -- leases of other engines --------------------------------------------------------------------------------
 
     def lease_names(self, path: str) -> list[str]:
-        """What lies under a path of leases: parts of names; those that end with a slash have more under them.
-
-        Raises:
-            VaultRefused: this identity may not list it.
-        """
+        """What lies under a path of leases: parts of names; those that end with a slash have more under them."""
         answer = self._list(f"sys/leases/lookup/{checked_path(path)}")
         return [] if answer is None else texts(answer, "data", "keys")
 
     def entry(self, path: str) -> tuple[Mapping[str, str], int]:
-        """What an entry holds and its version; nothing and 0 where there is none.
-
-        Raises:
-            VaultRefused: this identity may not read it.
-        """
+        """What an entry holds and its version; nothing and 0 where there is none."""
         answer = self._read(f"guestkey/data/{checked_path(path)}")
         if answer is None:
             return {}, 0
@@ -204,11 +188,7 @@ class Engines(ABC):
             return {str(key): str(value) for key, value in content.items()}, version
 
     def keep_if(self, path: str, content: Mapping[str, str], version: int) -> bool:
-        """Write an entry only if its version is still this one; whether it was. One of several who try wins.
-
-        Raises:
-            VaultRefused: this identity may not write it.
-        """
+        """Write an entry only if its version is still this one; whether it was. One of several who try wins."""
         body = {"data": dict(content), "options": {"cas": version}}
         try:
             self._write(f"guestkey/data/{checked_path(path)}", body)

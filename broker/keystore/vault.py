@@ -157,11 +157,7 @@ class Vault(Certificates):
         self._write("sys/leases/revoke", {"lease_id": lease_id, "sync": True}, database_role=_role_of_lease(lease_id))
 
     def lease_begun(self, lease_id: str) -> datetime | None:
-        """When a lease was made, to the second; None if there is no such lease (any more).
-
-        Raises:
-            VaultRefused: this identity may not ask.
-        """
+        """When a lease was made, to the second; None if there is no such lease (any more)."""
         try:
             answer = self._write("sys/leases/lookup", {"lease_id": lease_id})
         except VaultRefused as error:

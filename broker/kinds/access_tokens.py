@@ -35,11 +35,7 @@ class SigningKeys:
         self._first_seen: dict[int, float] = {}
 
     def signing(self, vault: Vault) -> int:
-        """The version that signs: the newest that has been public long enough, or the newest if none has.
-
-        Raises:
-            BackendDown: OpenBao does not answer.
-        """
+        """The version that signs: the newest that has been public long enough, or the newest if none has."""
         self._refresh(vault)
         now = self._clock()
         with self._lock:
@@ -47,11 +43,7 @@ class SigningKeys:
             return max(settled or self._first_seen)
 
     def public_jwks(self, vault: Vault) -> list[dict[str, Any]]:
-        """The JWK Set's keys (RFC 7517), every version, the newest first.
-
-        Raises:
-            BackendDown: OpenBao does not answer.
-        """
+        """The JWK Set's keys (RFC 7517), every version, the newest first."""
         self._refresh(vault)
         with self._lock:
             public = sorted(self._public.items(), reverse=True)

@@ -41,6 +41,9 @@ TELL_THE_OPERATOR = "Tell the operator."
 class Kind(ABC):
     """One kind of credential.
 
+    What asks a backend raises `BackendDown` where that does not answer usefully in time, and `VaultRefused` where
+    OpenBao refuses the identity that asks.
+
     `position`: its place among the kinds wherever they are listed, lowest first.
     `at_backend`: something is made at a backend that slices are bound to, so a lease is pending first.
     `needs_child_token`: it is made through OpenBao, with a token of its own. `proof`: what its holder must bring.
@@ -81,8 +84,6 @@ class Kind(ABC):
 
         Raises:
             Invalid: it cannot be, and why.
-            BackendDown: a backend did not answer; it is tried again.
-            VaultRefused: OpenBao refuses the setup identity.
         """
         return None
 
@@ -96,11 +97,7 @@ class Kind(ABC):
     has_fast_form: ClassVar[bool] = False
 
     def read_catalogue(self, setup: Vault, connection: str) -> tuple[list[FoundTable], bool]:
-        """The tables by schema and name, and whether there are more than are taken in.
-
-        Raises:
-            BackendDown: the database does not answer.
-        """
+        """The tables by schema and name, and whether there are more than are taken in."""
         return [], False
 
     def with_column_types(self, binding: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -130,11 +127,7 @@ class Kind(ABC):
 
     @abstractmethod
     def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
-        """Make the credential, short-lived until activated.
-
-        Raises:
-            BackendDown: a backend did not answer usefully in time.
-        """
+        """Make the credential, short-lived until activated. What OpenBao refuses is `BackendDown`, too."""
 
     @abstractmethod
     def tool(self, values: Mapping[str, str]) -> tuple[str, str]:
@@ -148,7 +141,6 @@ class Kind(ABC):
 
         Raises:
             BackendDown: it did not answer usefully, or cannot; the credential ends as it would have.
-            VaultRefused: the backend refuses.
         """
         raise keystore_failed(f"Credentials of kind {self.name} cannot be renewed.")
 
@@ -186,9 +178,6 @@ class Kind(ABC):
         """OpenBao's leases, by its own names, of credentials for these slices.
 
         One that outlives its credential is forgotten; a credential that outlives it has lost its backstop.
-
-        Raises:
-            BackendDown, VaultRefused: it did not say.
         """
         return frozenset()
 
@@ -201,39 +190,24 @@ class Kind(ABC):
     statements: ClassVar[str] = ""
 
     def update_statements(self, setup: Vault, slice_id: str, bound: BoundSlice) -> None:
-        """Give OpenBao this version's statements for a slice that an earlier one registered.
-
-        Raises:
-            BackendDown: OpenBao does not answer.
-        """
+        """Give OpenBao this version's statements for a slice that an earlier one registered."""
 
     # Guests' sessions that the backend shows and that take more than they may.
 
     has_login_blockers: ClassVar[bool] = False
 
     def end_overlong(self, vault: Vault, connection: str) -> Sequence[str]:
-        """End sessions that run or hold something too long, or hold too many locks; returns their users' names.
-
-        Raises:
-            BackendDown: the server does not answer.
-        """
+        """End sessions that run or hold something too long, or hold too many locks; returns their users' names."""
         return ()
 
     def end_login_blockers(self, vault: Vault, connection: str) -> Sequence[str]:
-        """End sessions that make every log-in wait, and be ready to do it the next time; returns their users' names.
-
-        Raises:
-            BackendDown: the server does not answer.
-        """
+        """End sessions that make every log-in wait, and be ready to do it the next time; returns their users' names."""
         return ()
 
     def end_sessions(self, vault: Vault, connection: str, handles: Sequence[str]) -> int:
         """End what is open under these handles and nothing else, without waiting; returns of how many that can be.
 
         For leases whose log-in cannot be switched off at the moment.
-
-        Raises:
-            BackendDown: the server does not answer.
         """
         return 0
 
@@ -262,11 +236,7 @@ class Kind(ABC):
     has_authority: ClassVar[bool] = False
 
     def authority_of(self, vault: Vault) -> Authority:
-        """The authority's certificate and its revocation list, whole and signed by it.
-
-        Raises:
-            BackendDown: OpenBao does not answer, or not sensibly.
-        """
+        """The authority's certificate and its revocation list, whole and signed by it."""
         raise keystore_failed(f"No authority signs credentials of kind {self.name}.")
 
     # What lies behind a slice, where it may become something else under the same name.
@@ -280,10 +250,6 @@ class Kind(ABC):
 
         Args:
             slices: their bindings by id.
-
-        Raises:
-            BackendDown: it could not be asked.
-            VaultRefused: OpenBao refuses the setup identity.
         """
         return {}
 

@@ -92,7 +92,6 @@ def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> Non
 
     Raises:
         Invalid: the table or a column does not exist or may not be read, or a literal is of another type.
-        BackendDown: MariaDB or OpenBao does not answer.
     """
     binding = MariadbBinding.parse(raw_binding)
     failed = answering("slice.not_changed", slice=slice_id)
@@ -137,11 +136,7 @@ def _read_exactly(cursor: Cursor) -> Iterator[None]:
 
 
 def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> None:
-    """Take a slice's policy, database role and view away, once its leases have ended. Twice is fine.
-
-    Raises:
-        BackendDown: MariaDB or OpenBao does not answer.
-    """
+    """Take a slice's policy, database role and view away, once its leases have ended. Twice is fine."""
     delete_role(vault, slice_id)
     failed, name = answering("slice.not_changed", slice=slice_id), str(raw_binding["connection"])
     with failed, connected(vault, name, "registrar") as session, session.cursor() as cursor:
@@ -169,9 +164,6 @@ def look(
 
     Args:
         slices: the bindings of slices at this connection, by their ids.
-
-    Raises:
-        BackendDown: the database does not answer.
     """
     failed = answering("slices.not_looked_at", connection=connection_name)
     with failed, connected(setup, connection_name, "registrar") as session, session.cursor() as cursor:

@@ -47,11 +47,7 @@ _KINDS = {"v": "view", "m": "materialized view", "f": "foreign table", "p": "par
 
 
 def read(vault: Vault, connection_name: str) -> tuple[list[FoundTable], bool]:
-    """The tables by schema and name, and whether there are more than are taken in.
-
-    Raises:
-        BackendDown: the database does not answer.
-    """
+    """The tables by schema and name, and whether there are more than are taken in."""
     failed = answering("catalogue.not_read", connection=connection_name)
     with failed, registrar_session(vault, connection_name) as session:
         rows = session.execute(_READABLE, (MOST_COLUMNS + 1,)).fetchall()

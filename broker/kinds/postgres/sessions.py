@@ -3,6 +3,7 @@
 Guests' sessions that take more than they may, or make every log-in wait, are ended: docs/guests-who-fight.md says why.
 `DROP DATABASE` asks for the database itself before it looks who asks; behind whoever waits for that waits every log-in,
 Guestkey's own included. So this is done over sessions that are logged in already, and needs no lock a guest can hold.
+What the server says against what is done in a session is a `psycopg.Error`; `answering` makes it one of ours.
 """
 
 from __future__ import annotations
@@ -98,7 +99,6 @@ class PersistentSessions:
 
         Raises:
             BackendDown: there is none, and none can be opened; or it has been busy for too long.
-            psycopg.Error: the server refuses, or goes away meanwhile.
         """
         with self._taken(vault, connection_name, _STATEMENT_SECONDS) as place:
             if place is None:
@@ -114,7 +114,6 @@ class PersistentSessions:
 
         Raises:
             BackendDown: its login is not known.
-            psycopg.Error: the server refuses, or goes away meanwhile.
         """
         with self._taken(vault, connection_name, _READY_SECONDS) as place:
             if place is None or place.session is None:
@@ -244,11 +243,7 @@ def beside(what: str, work: Callable[[threading.Event], None], *, threads: int =
 def end_overlong(
     session: Session, *, statement: timedelta = STATEMENT, transaction: timedelta = TRANSACTION, locks: int = LOCKS
 ) -> list[str]:
-    """End guests' sessions that go beyond; returns their users' names.
-
-    Raises:
-        psycopg.Error: the server refuses, or goes away meanwhile.
-    """
+    """End guests' sessions that go beyond; returns their users' names."""
     query = "SELECT guestkey_ops.end_overlong(%s, %s, %s)"
     try:
         return [str(user) for (user,) in session.execute(query, (statement, transaction, locks)).fetchall()]
@@ -257,11 +252,7 @@ def end_overlong(
 
 
 def end_login_blockers(session: Session) -> list[str]:
-    """End guests' sessions that keep others from logging in; returns their users' names.
-
-    Raises:
-        psycopg.Error: the server refuses, or goes away meanwhile.
-    """
+    """End guests' sessions that keep others from logging in; returns their users' names."""
     if session.execute(_THERE).fetchone() != (True,):
         return []
     found = session.execute("SELECT guestkey_ops.keep_door_open(%s)", (WRITTEN,)).fetchall()

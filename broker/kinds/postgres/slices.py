@@ -151,7 +151,6 @@ def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> int
 
     Raises:
         Invalid: the table or a column does not exist, or the registrar may not read it.
-        BackendDown: PostgreSQL or OpenBao does not answer.
     """
     binding, group = PostgresBinding.parse(raw_binding), _group_of(slice_id)
 
@@ -168,9 +167,6 @@ def lend_again(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> N
     """Give OpenBao today's statements for a slice that was registered earlier; nothing in PostgreSQL changes.
 
     Users that live are ended by them, too: OpenBao reads a role's statements when it ends a lease.
-
-    Raises:
-        BackendDown: OpenBao does not answer.
     """
     binding = PostgresBinding.parse(raw_binding)
     try:
@@ -208,9 +204,6 @@ def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> N
     """Take a slice's policy, database role, view and role away. Twice is fine.
 
     Its leases must have ended before: OpenBao ends them by the statements of the database role.
-
-    Raises:
-        BackendDown: PostgreSQL or OpenBao does not answer.
     """
     binding = PostgresBinding.parse(raw_binding)
     delete_role(vault, slice_id)
@@ -335,9 +328,6 @@ def look(
 
     Args:
         slices: the bindings of slices at this connection, by their ids.
-
-    Raises:
-        BackendDown: the database does not answer.
     """
     bindings = {id_: PostgresBinding.parse(binding) for id_, binding in slices.items()}
     by_short = {short(id_): id_ for id_ in bindings}

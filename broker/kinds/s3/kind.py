@@ -123,11 +123,7 @@ class S3Kind(Kind):
         return check_prefix(bound.place, issuer, binding, f"register-{slice_id.replace('_', '-')}")
 
     def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
-        """Open the session. It is kept nowhere; of it we remember until when it would live.
-
-        Raises:
-            BackendDown: store or key store do not answer usefully, or refuse.
-        """
+        """Open the session. It is kept nowhere; of it we remember until when it would live."""
         binding, place = S3Binding.parse(lease.binding), _known(lease.place)
         seconds = max(SHORTEST_SESSION, min(lease.lifetime - _BEFORE_SECONDS, int(place["longest_session"])))
         store = Store(place, key_of(vault, binding.connection, "issuer"))

@@ -43,11 +43,7 @@ class TokenKind(Kind):
     )
 
     def check_binding(self, binding: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A slice that is only ever guarded by tokens has nothing to bind to.
-
-        Raises:
-            Invalid: something is bound all the same.
-        """
+        """A slice that is only ever guarded by tokens has nothing to bind to."""
         if binding:
             raise Invalid("A slice of kind token has an empty binding.", field="/binding")
         return {}
@@ -58,11 +54,7 @@ class TokenKind(Kind):
         return says, "curl --header @bearer.txt https://SERVICE/"
 
     def issue(self, vault: Vault, token: ChildToken | None, lease: LeaseToIssue) -> Issued:
-        """Sign the token of a lease that is recorded as active already.
-
-        Raises:
-            BackendDown: OpenBao does not answer, or refuses to sign.
-        """
+        """Sign the token of a lease that is recorded as active already."""
         version = signing_keys.signing(vault)
         header = {"alg": ALGORITHM, "typ": HEADER_TYPE, "kid": key_id(version)}
         issued_at, expires_at = int(lease.issued_at.timestamp()), int(lease.expires_at.timestamp())

@@ -56,9 +56,6 @@ class StoredCertificates:
 
         Expiry goes by OpenBao's clock. The list in force is asked, not a fresh one: what was revoked since it was made
         is of a lease that is being ended.
-
-        Raises:
-            BackendDown: OpenBao does not answer, or not sensibly.
         """
         known, complete = self._look(vault)
         now, crl = vault.clock(), read_crl(vault.crl(), authority(vault))
