@@ -157,13 +157,10 @@ def types_of(cursor: Cursor, binding: MariadbBinding) -> dict[str, MariadbColumn
 def look(
     setup: Vault, connection_name: str, slices: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any] | None]:
-    """What lies behind each slice now, by its id; None where no table has the name any more.
+    """What lies behind each slice now: see `Kind.inspect_sources`.
 
     A table is known by the moment its definition was written, the only trace of it that MariaDB shows the registrar:
     another table of that name has another, and so has one that was altered, optimised or renamed and renamed back.
-
-    Args:
-        slices: the bindings of slices at this connection, by their ids.
     """
     failed = answering("slices.not_looked_at", connection=connection_name)
     with failed, connected(setup, connection_name, "registrar") as session, session.cursor() as cursor:

@@ -11,7 +11,7 @@ import typer
 from broker.base.errors import Invalid
 from broker.kinds.connecting import Connected, ConnectingContext, OptionMissing
 from broker.kinds.postgres import required_parts
-from broker.kinds.postgres.address import NONE, STRICT, Address, checked
+from broker.kinds.postgres.address import NONE, STRICT, checked
 from broker.kinds.postgres.connecting_steps import Asked, Login, give, look, mend
 from broker.kinds.postgres.connection import PostgresConnection
 from broker.kinds.postgres.required_parts import Item, Passwords
@@ -55,7 +55,13 @@ def connect(
 
     The broker never sees an administrator's password. Exit code 9 where something is missing; run it again then.
     """
-    address = _address(desk, name, host, port, dbname, tls, ca_file, unsafe_tls=unsafe_tls)
+    host = host or desk.ask("Host of the database", "--host")
+    port = port if port is not None else _number(desk.ask("Port", "--port", "5432"))
+    dbname = dbname or desk.ask("Name of the database", "--dbname")
+    name = name or desk.ask("Name that slices use for it", "--name")
+    if ca_file is None and tls != NONE and desk.asks:
+        ca_file = Path(desk.ask("CA file", "--ca-file", "/etc/ssl/certs/ca-certificates.crt"))
+    address = checked(name, host, port, dbname, tls, ca_file, unsafe_tls=unsafe_tls)
     folder = secrets or Path.cwd() / f"guestkey-connect-{address.name}"
     login = _login(desk, user, password_file)
     asked = Asked(address, Passwords(folder), login, frozenset(leave_open or []), reset_logins)
@@ -89,26 +95,6 @@ def connect(
             "GRANT SELECT ON s.t TO guestkey_registrar;",
         ),
     )
-
-
-def _address(
-    desk: ConnectingContext,
-    name: str | None,
-    host: str | None,
-    port: int | None,
-    dbname: str | None,
-    tls: str,
-    ca_file: Path | None,
-    *,
-    unsafe_tls: bool,
-) -> Address:
-    host = host or desk.ask("Host of the database", "--host")
-    port = port if port is not None else _number(desk.ask("Port", "--port", "5432"))
-    dbname = dbname or desk.ask("Name of the database", "--dbname")
-    name = name or desk.ask("Name that slices use for it", "--name")
-    if ca_file is None and tls != NONE and desk.asks:
-        ca_file = Path(desk.ask("CA file", "--ca-file", "/etc/ssl/certs/ca-certificates.crt"))
-    return checked(name, host, port, dbname, tls, ca_file, unsafe_tls=unsafe_tls)
 
 
 def _number(text: str) -> int:

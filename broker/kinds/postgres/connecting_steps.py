@@ -14,9 +14,9 @@ from broker.base.errors import BackendDown, Conflict, Invalid
 from broker.keystore.operator import OperatorStore
 from broker.keystore.vault import Vault
 from broker.kinds.connecting import ConnectingContext
-from broker.kinds.postgres import kind as postgres
 from broker.kinds.postgres import required_parts, slices
 from broker.kinds.postgres.address import OLDEST, Address, LoginRefused, open_session
+from broker.kinds.postgres.kind import drop_users_at
 from broker.kinds.postgres.required_parts import LOGINS, Item, Passwords
 from broker.kinds.postgres.sessions import Session, watch_session
 from broker.kinds.postgres.slices import role_definition
@@ -249,11 +249,11 @@ def probe(store: OperatorStore, setup: Vault, ender: Vault, place: Address) -> s
     with slices.probe_group(setup, place.name) as group:
         setup.write_role("database", role, role_definition(place.name, group))
         try:
-            postgres.drop_user(ender, place.name, _PROBE_USER)
+            drop_users_at(ender, place.name, [_PROBE_USER])
             made = store.credential(role)
             _log_in(place, made.username, made.password)
             ender.revoke_lease(made.lease_id)
-            left = postgres.drop_user(ender, place.name, made.username)
+            left = drop_users_at(ender, place.name, [made.username])[made.username]
         finally:
             setup.delete_role("database", role)
     if left:

@@ -162,7 +162,7 @@ class PostgresKind(DatabaseUserKind):
         began = monotonic()
         with login_blockers_ended(self.persistent, vault, connection_name):
             try:
-                return _drop_users(vault, connection_name, users)
+                return drop_users_at(vault, connection_name, users)
             except BackendDown:
                 if monotonic() - began > _AT_ONCE_SECONDS:
                     # It hangs: somebody may shut the door again and again. Who is logged in needs none.
@@ -177,7 +177,7 @@ class PostgresKind(DatabaseUserKind):
                 terminate_sessions(session, UserSnapshot(session, users), users)
                 end_overlong(session)
             sleep(_GOING_SECONDS)
-            return _drop_users(vault, connection_name, users)
+            return drop_users_at(vault, connection_name, users)
 
     def _at_once(self, vault: Vault, connection_name: str, users: Sequence[str]) -> None:
         """What needs no new log-in, which a guest may hold up: their sessions are told to end."""
@@ -232,17 +232,13 @@ class PostgresKind(DatabaseUserKind):
             return [*rows, (tag, NAMELESS, True)] if UserSnapshot(session, []).orphans else rows
 
 
-def drop_user(vault: Vault, connection_name: str, user: str) -> str:
-    """Take a user of ours away by hand; returns what PostgreSQL shows of it afterwards, empty if nothing.
+def drop_users_at(vault: Vault, connection_name: str, users: Sequence[str]) -> dict[str, str]:
+    """Take users of ours away by hand; returns what PostgreSQL shows of each afterwards, empty if nothing.
 
     Raises:
         BackendDown: the database cannot be reached.
         psycopg.Error: it refuses, or goes away meanwhile.
     """
-    return _drop_users(vault, connection_name, [user])[user]
-
-
-def _drop_users(vault: Vault, connection_name: str, users: Sequence[str]) -> dict[str, str]:
     with watch_session(vault, connection_name) as session:
         return drop_users(session, users, lambda: watch_session(vault, connection_name))
 

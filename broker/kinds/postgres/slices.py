@@ -324,11 +324,7 @@ _READS = """
 def look(
     setup: Vault, connection_name: str, slices: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any] | None]:
-    """What lies behind each slice now, by its id; None where no table has the name any more.
-
-    Args:
-        slices: the bindings of slices at this connection, by their ids.
-    """
+    """What lies behind each slice now: see `Kind.inspect_sources`."""
     bindings = {id_: PostgresBinding.parse(binding) for id_, binding in slices.items()}
     by_short = {short(id_): id_ for id_ in bindings}
     asked = [

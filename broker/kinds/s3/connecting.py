@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic, sleep
@@ -38,14 +37,6 @@ AWS_SETTLES = 120.0
 _WAIT_SECONDS = 20.0
 _AWS_WAIT_SECONDS = 120.0
 _AWS = (".amazonaws.com", ".amazonaws.com.cn")
-
-
-@dataclass(frozen=True, slots=True)
-class Proven:
-    """What a store can do: how it ends a session ("nothing" if it cannot), and how many seconds that takes."""
-
-    ended_by: str
-    settles: float
 
 
 def connect(
@@ -87,31 +78,15 @@ def connect(
     )
     keys = {"issuer": _key(desk, "issuer", issuer_key_file), "ender": _key(desk, "ender", ender_key_file)}
     seconds = wait if wait is not None else _WAIT_SECONDS if endpoint_url else _AWS_WAIT_SECONDS
-    found = prove(
-        said(place),
-        bucket,
-        keys["issuer"],
-        keys["ender"],
-        seconds=seconds,
-        told=desk.say,
-        writing=_alone(desk, bucket),
-    )
-    place = place.model_copy(update={"ended_by": found.ended_by, "settles": found.settles})
+    way, settles = _prove(desk, said(place), bucket, keys["issuer"], keys["ender"], seconds)
+    place = place.model_copy(update={"ended_by": way, "settles": settles})
     if not only_check:
         with desk.keystore() as store:
             for identity, key in keys.items():
                 content = {"access_key_id": key.access_key_id, "secret_access_key": key.secret_access_key}
                 store.keep(f"{name}/s3-{identity}", content)
-    details = {"endpoint": place.endpoint_url or "aws", "role": place.role_arn, "ended_by": found.ended_by}
+    details = {"endpoint": place.endpoint_url or "aws", "role": place.role_arn, "ended_by": way}
     return Connected(name, "object store", place, connected=not only_check, details=details)
-
-
-def _alone(desk: ConnectingContext, bucket: str) -> Callable[[Store], AbstractContextManager[object]]:
-    """What keeps workers from writing a bucket's policy meanwhile; nothing where no worker's identity is known."""
-    if desk.settings.bao_ender is None:
-        return lambda _: nullcontext()
-    ender = desk.ender()
-    return lambda store: policy_lock(ender, store.address, bucket)
 
 
 def _place(**given: Any) -> S3Connection:
@@ -138,50 +113,48 @@ def _key(desk: ConnectingContext, identity: str, file: Path | None) -> AccessKey
     return AccessKey(access_key_id, desk.ask_secret(f"Its secret access key ({identity})"))
 
 
-def prove(
-    place: Mapping[str, str],
-    bucket: str,
-    issuer: AccessKey,
-    ender: AccessKey,
-    *,
-    seconds: float,
-    told: Callable[[str], None],
-    writing: Callable[[Store], AbstractContextManager[object]],
-) -> Proven:
+def _prove(
+    desk: ConnectingContext, place: Mapping[str, str], bucket: str, issuer: AccessKey, ender: AccessKey, seconds: float
+) -> tuple[str, float]:
     """Try a session as a hostile guest would, then end it. What is written to the bucket's policy is taken out again.
+
+    Returns how the store ends a session ("nothing" if it cannot), and how many seconds that takes.
 
     Args:
         seconds: how long to wait for a refusal to bite, for each way of refusing.
-        writing: held while the bucket's policy is read and written: a worker may be refusing sessions there.
 
     Raises:
         Conflict: the store lets a session see or do more than its policy says, or refuses one of the keys.
         BackendDown: it does not answer.
     """
+    say = desk.say
     binding = S3Binding.parse({"connection": "probe", "bucket": bucket, "prefix": f"guestkey-{secrets.token_hex(6)}/"})
     for identity, key in (("issuer", issuer), ("ender", ender)):
         if _lists(Store(place, key), bucket, ""):
-            told(f"! The {identity}'s key can list the bucket itself. It needs no right to data: take that away.")
+            say(f"! The {identity}'s key can list the bucket itself. It needs no right to data: take that away.")
     guest, name = _open(place, issuer, binding)
     _confined(guest, binding)
-    told("A session sees its prefix and nothing beside it; it can neither write there nor read the bucket's policy.")
+    say("A session sees its prefix and nothing beside it; it can neither write there nor read the bucket's policy.")
     if folds_case(guest, binding):
-        told(
+        say(
             "! This store compares names in a session's policy without regard to case: a guest of trials/ reaches"
             " TRIALS/, too. A slice whose prefix has another spelling in its bucket is refused; begin none there later."
         )
-    _check_encryption(place, Store(place, ender), bucket, told)
-    _check_uploads(Store(place, ender), bucket, told)
-    refused = (name, lambda: not guest.may(lambda s3: s3.list_objects_v2(Bucket=bucket, Prefix=binding.prefix)))
+    _check_encryption(desk, place, Store(place, ender), bucket)
+    _check_uploads(desk, Store(place, ender), bucket)
+
+    def is_refused() -> bool:
+        return not guest.may(lambda s3: s3.list_objects_v2(Bucket=bucket, Prefix=binding.prefix))
+
     # AWS names a session in one way, those who follow it mostly in the other.
     for way in KEYS if not place.get("endpoint_url") else KEYS[::-1]:
-        took = _refused_within(Store(place, ender), binding.bucket, refused, way, seconds, writing)
+        took = _refused_within(desk, Store(place, ender), bucket, name, way, is_refused, seconds)
         if took is not None:
-            told(f"A session was ended: the bucket's policy refused it by {way} after {took:.1f} s.")
+            say(f"A session was ended: the bucket's policy refused it by {way} after {took:.1f} s.")
             least = _LEAST_SETTLES if place.get("endpoint_url") else AWS_SETTLES
-            return Proven(way, max(least, round(took * _MARGIN, 1)))
-    told("! This store cannot end a session: each lives on to its own end, 15 minutes at the least.")
-    return Proven("nothing", 0.0)
+            return way, max(least, round(took * _MARGIN, 1))
+    say("! This store cannot end a session: each lives on to its own end, 15 minutes at the least.")
+    return "nothing", 0.0
 
 
 def _open(place: Mapping[str, str], issuer: AccessKey, binding: S3Binding) -> tuple[Store, str]:
@@ -228,22 +201,23 @@ def _lists(store: Store, bucket: str, prefix: str) -> bool:
 
 
 def _refused_within(
+    desk: ConnectingContext,
     store: Store,
     bucket: str,
-    refused: tuple[str, Callable[[], bool]],
+    name: str,
     key: str,
+    is_refused: Callable[[], bool],
     seconds: float,
-    writing: Callable[[Store], AbstractContextManager[object]],
 ) -> float | None:
-    """Refuse a session in the bucket's policy; after how many seconds that bit, or None. The policy is put back.
+    """Refuse a session in the bucket's policy; after how many seconds that bit, or None. The policy is put back."""
 
-    Args:
-        refused: the session's name, and whether it is refused by now.
-    """
-    name, is_refused = refused
+    def writing() -> AbstractContextManager[object]:
+        """Keeps workers from writing the policy meanwhile; nothing where no worker's identity is known."""
+        return nullcontext() if desk.settings.bao_ender is None else policy_lock(desk.ender(), store.address, bucket)
+
     until = lapses((datetime.now(UTC) + timedelta(seconds=SHORTEST_SESSION)).timestamp())
     try:
-        with writing(store):
+        with writing():
             before = store.policy(bucket).document
             denied = {**denied_in(before), name: Denial(until)}
             store.put_policy(bucket, with_denied(before, bucket, key, denied, partition=store.partition))
@@ -255,7 +229,7 @@ def _refused_within(
                 sleep(_POLL_SECONDS)
             return None
         finally:
-            with writing(store):
+            with writing():
                 after = store.policy(bucket).document
                 kept = {handle: denial for handle, denial in denied_in(after).items() if handle != name}
                 store.put_policy(bucket, with_denied(after, bucket, key, kept, partition=store.partition))
@@ -266,18 +240,13 @@ def _refused_within(
         ) from error
 
 
-def _check_encryption(place: Mapping[str, str], ender: Store, bucket: str, told: Callable[[str], None]) -> None:
-    """Refuse a bucket that is encrypted with a KMS key no session would have a right to.
-
-    Raises:
-        Conflict: it is, or the ender's key may not see whether it is.
-        BackendDown: no useful answer.
-    """
+def _check_encryption(desk: ConnectingContext, place: Mapping[str, str], ender: Store, bucket: str) -> None:
+    """Refuse a bucket that is encrypted with a KMS key no session would have a right to."""
     try:
         keys = ender.bucket_keys(bucket)
     except StoreRefused as error:
         if error.code in ("NotImplemented", "MethodNotAllowed"):
-            told("The store does not say how a bucket is encrypted.")
+            desk.say("The store does not say how a bucket is encrypted.")
             return
         raise Conflict(
             f"The store does not let the ender's key see how the bucket is encrypted: {error.code[:60]}.",
@@ -295,9 +264,9 @@ def _check_encryption(place: Mapping[str, str], ender: Store, bucket: str, told:
             " kms:Decrypt and kms:GenerateDataKey on it; see docs/connect-s3.md.",
         )
     if keys and not given:
-        told("The bucket is encrypted with a key of the store's own KMS, which it uses by itself.")
+        desk.say("The bucket is encrypted with a key of the store's own KMS, which it uses by itself.")
     if given:
-        told("Sessions get the right to the KMS key through the store. It is tried when a slice is registered.")
+        desk.say("Sessions get the right to the KMS key through the store. It is tried when a slice is registered.")
 
 
 def unopened(keys: Iterable[str], given: Iterable[str], *, at_aws: bool) -> str | None:
@@ -320,11 +289,11 @@ def unopened(keys: Iterable[str], given: Iterable[str], *, at_aws: bool) -> str 
     return None
 
 
-def _check_uploads(ender: Store, bucket: str, told: Callable[[str], None]) -> None:
+def _check_uploads(desk: ConnectingContext, ender: Store, bucket: str) -> None:
     """Say so where nothing ever aborts uploads in parts that a guest began and did not complete."""
     advice = "docs/connect-s3.md has a rule that aborts them after a day."
     try:
         if not ender.aborts_uploads(bucket):
-            told(f"! Uploads in parts that a guest leaves unfinished stay in this bucket for ever. {advice}")
+            desk.say(f"! Uploads in parts that a guest leaves unfinished stay in this bucket for ever. {advice}")
     except StoreRefused as error:
-        told(f"! Whether unfinished uploads are aborted cannot be seen ({error.code[:60]}). {advice}")
+        desk.say(f"! Whether unfinished uploads are aborted cannot be seen ({error.code[:60]}). {advice}")
