@@ -31,7 +31,7 @@ from broker.kinds.postgres.sessions import (
     view_of,
     watch_session,
 )
-from broker.kinds.postgres.slices import STATEMENTS, look, reads_what_it_names
+from broker.kinds.postgres.slices import STATEMENTS, look
 from broker.kinds.tables.database_user import BACKSTOP_SECONDS, DatabaseUserKind
 from broker.kinds.values import BoundSlice, Connects, Ending, FoundTable, LeaseToEnd, LeaseToIssue, NotEnded, Use
 
@@ -143,8 +143,10 @@ class PostgresKind(DatabaseUserKind):
         self, was: Mapping[str, Any] | None, now: Mapping[str, Any] | None, binding: Mapping[str, Any]
     ) -> str:
         """See `Kind.difference`. Of one registered before, what its view reads is compared with the names."""
-        if was is None and now is not None and not reads_what_it_names(now):
-            return "The slice's view reads another table, or other columns, than have these names now."
+        if was is None and now is not None:
+            named = sorted(f"{now['table']}.{which}" for which, *_ in now["columns"].values())
+            if sorted(now["reads"]) != named:
+                return "The slice's view reads another table, or other columns, than have these names now."
         return super().difference(was, now, binding)
 
     def end_users(self, vault: Vault, connection: str, users: Sequence[str]) -> Mapping[str, str | NotEnded]:

@@ -7,7 +7,7 @@ made of, whatever has their names by now: what lies behind a slice is looked at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -351,9 +351,3 @@ def look(
             "marked": sorted(follows[name].marked),
         }
     return found
-
-
-def reads_what_it_names(now: Mapping[str, Any]) -> bool:
-    """Whether a slice's view reads the table and columns that have the names of its binding now."""
-    expected: Sequence[str] = sorted(f"{now['table']}.{which}" for which, *_ in now["columns"].values())
-    return sorted(now["reads"]) == expected

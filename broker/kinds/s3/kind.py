@@ -165,7 +165,10 @@ class S3Kind(Kind):
             try:
                 binding, place, until = S3Binding.parse(lease.binding), _known(lease.place), _until(lease)
                 if place["ended_by"] == "nothing":
-                    outcomes[lease.id] = _past(until, lease.now)
+                    # Such a store cannot refuse a session: it is gone past its own end for whatever clock they have.
+                    if lease.now is None or lease.now < until + SKEW:
+                        raise Exposed(until + SKEW, "This store has no means to end a session before its own end.")
+                    outcomes[lease.id] = "s3: the session is past its own end" + LET_IN
                     continue
                 where = (binding.connection, binding.bucket)
                 if where not in policies:
@@ -197,14 +200,6 @@ def _until(lease: LeaseToEnd) -> datetime:
     if lease.expires_at is None:
         raise down("Only the name of this session is known.")
     return lease.expires_at.astimezone(UTC) + timedelta(seconds=SHORTEST_SESSION)
-
-
-def _past(until: datetime, now: datetime | None) -> str:
-    """For stores that cannot refuse a session: it is gone once its own end is past for whatever clock they have."""
-    over = until + SKEW
-    if now is None or now < over:
-        raise Exposed(over, "This store has no means to end a session before its own end.")
-    return "s3: the session is past its own end" + LET_IN
 
 
 def _known(place: Mapping[str, str]) -> Mapping[str, str]:

@@ -101,21 +101,19 @@ class DatabaseUserKind(Kind):
             by_connection[str(lease.binding["connection"])].append(lease)
         outcomes: dict[str, str | Exception] = {}
         for connection, some in by_connection.items():
-            outcomes |= self._end_at(vault, connection, some)
+            ids = {user_of(lease.handle): lease.id for lease in some}
+            try:
+                ended = self.end_users(vault, connection, sorted(ids))
+                outcomes |= {ids[user]: outcome for user, outcome in ended.items()}
+            except NotEnded as error:
+                outcomes |= dict.fromkeys(ids.values(), error)
+            except BackendDown as error:
+                # OpenBao reaches the same server with another login: what it can still end, the next attempt confirms.
+                with vault.deadline(_OTHER_WAY_SECONDS):
+                    for lease in some:
+                        self.settle(vault, lease)
+                outcomes |= dict.fromkeys(ids.values(), NotEnded(f"{self.server}: {error.detail}"))
         return outcomes
-
-    def _end_at(self, vault: Vault, connection: str, leases: Sequence[LeaseToEnd]) -> Mapping[str, str | Exception]:
-        ids = {user_of(lease.handle): lease.id for lease in leases}
-        try:
-            return {ids[user]: outcome for user, outcome in self.end_users(vault, connection, sorted(ids)).items()}
-        except NotEnded as error:
-            return dict.fromkeys(ids.values(), error)
-        except BackendDown as error:
-            # OpenBao reaches the same server with another login: what it can still end, the next attempt confirms.
-            with vault.deadline(_OTHER_WAY_SECONDS):
-                for lease in leases:
-                    self.settle(vault, lease)
-            return dict.fromkeys(ids.values(), NotEnded(f"{self.server}: {error.detail}"))
 
     def end(self, vault: Vault, lease: LeaseToEnd) -> str:
         """End one and have OpenBao forget it, whatever came of it.

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -103,7 +103,7 @@ def check_issued(
     Raises:
         Unsound: naming what is not so.
     """
-    if _key(certificate.public_key()) != _key(request.public_key()):
+    if certificate.public_key() != request.public_key():
         raise Unsound("a certificate for another key")
     if _names(certificate) != [x509.UniformResourceIdentifier(uri(handle))]:
         raise Unsound("a certificate with other names than the lease's")
@@ -120,11 +120,6 @@ def check_issued(
         certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature) as error:
         raise Unsound("a certificate the authority did not sign") from error
-
-
-def same_key(request: x509.CertificateSigningRequest, issuer: x509.Certificate) -> bool:
-    """Whether a request is for the authority's own key."""
-    return _key(request.public_key()) == _key(issuer.public_key())
 
 
 def read_crl(der: bytes, issuer: x509.Certificate) -> x509.CertificateRevocationList:
@@ -165,10 +160,6 @@ def ocsp_says_revoked(der: bytes, certificate: x509.Certificate) -> bool:
         return answer.certificate_status is ocsp.OCSPCertStatus.REVOKED
     except (ValueError, UnsupportedAlgorithm) as error:
         raise Unsound("an unreadable OCSP answer") from error
-
-
-def _key(key: object) -> bytes:
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined, no-any-return]
 
 
 def _names(certificate: x509.Certificate) -> list[x509.GeneralName]:
