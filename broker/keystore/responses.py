@@ -1,4 +1,7 @@
-"""OpenBao's answers in the broker's words: their shapes, a refusal, being down. No I/O, and nothing of hvac."""
+"""OpenBao's answers in the broker's words: their shapes, a refusal, being down. No I/O, and nothing of hvac.
+
+What reads an answer raises `BackendDown` where that is not of the shape expected.
+"""
 
 from __future__ import annotations
 
@@ -78,11 +81,7 @@ def valid_json(answer: T) -> T:
 
 
 def part(answer: Any, *keys: str) -> Any:
-    """What lies at the keys, one inside the other.
-
-    Raises:
-        BackendDown: the answer is not of that shape.
-    """
+    """What lies at the keys, one inside the other."""
     with expecting_shape(".".join(keys)):
         for key in keys:
             answer = answer[key]
@@ -90,11 +89,7 @@ def part(answer: Any, *keys: str) -> Any:
 
 
 def text(answer: Any, *keys: str) -> str:
-    """The text at the keys; nothing else passes for one: what is `null` there must not be handed over as a password.
-
-    Raises:
-        BackendDown: there is no text there, or an empty one.
-    """
+    """The text at the keys; nothing else passes for one: what is `null` there must not be handed over as a password."""
     found = part(answer, *keys)
     if not isinstance(found, str) or not found:
         raise _misshapen(*keys)
@@ -102,11 +97,7 @@ def text(answer: Any, *keys: str) -> str:
 
 
 def texts(answer: Any, *keys: str) -> list[str]:
-    """The list of texts at the keys: a text by itself must not pass for a list of its letters.
-
-    Raises:
-        BackendDown: there is no such list.
-    """
+    """The list of texts at the keys: a text by itself must not pass for a list of its letters."""
     found = part(answer, *keys)
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise _misshapen(*keys)
@@ -114,11 +105,7 @@ def texts(answer: Any, *keys: str) -> list[str]:
 
 
 def number(answer: Any, *keys: str) -> int:
-    """The whole number at the keys.
-
-    Raises:
-        BackendDown: there is none.
-    """
+    """The whole number at the keys."""
     found = part(answer, *keys)
     with expecting_shape(".".join(keys)):
         return int(found)
@@ -126,11 +113,7 @@ def number(answer: Any, *keys: str) -> int:
 
 @contextmanager
 def expecting_shape(what: str) -> Iterator[None]:
-    """Read an answer inside the block; where it is not of the shape expected, OpenBao counts as down.
-
-    Raises:
-        BackendDown: reading it failed.
-    """
+    """Read an answer inside the block; where it is not of the shape expected, OpenBao counts as down."""
     try:
         yield
     except MISSHAPEN as error:

@@ -32,7 +32,10 @@ def unusable(what: str) -> Fault:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A credential that was handed over: its lease, and its values with the private key that was made here for it."""
+    """A credential that was handed over: its lease, and its values with the private key that was made here for it.
+
+    Asking for a value that it lacks raises a `Fault`.
+    """
 
     dataset: str
     kind: str
@@ -46,11 +49,7 @@ class Credential:
         return str(self.lease["id"])
 
     def ends(self) -> datetime:
-        """When its values say that it ends, or else its lease.
-
-        Raises:
-            Fault: neither does.
-        """
+        """When its values say that it ends, or else its lease."""
         found = moment(str(self.values.get("expires_at") or self.lease.get("expires_at")))
         if found is None:
             raise unusable("expires_at")
@@ -62,22 +61,14 @@ class Credential:
         return max(int((ends - now).total_seconds()), 0) if ends else 0
 
     def value(self, name: str) -> str:
-        """A value that must be there.
-
-        Raises:
-            Fault: it is not.
-        """
+        """A value that must be there."""
         found = self.values.get(name)
         if found in (None, ""):
             raise unusable(name)
         return str(found)
 
     def line(self, name: str) -> str:
-        """A value that must be there and fit on a line.
-
-        Raises:
-            Fault: it is not, or does not.
-        """
+        """A value that must be there and fit on a line."""
         text = self.value(name).rstrip("\r\n")
         if any(character in text for character in "\r\n\0"):
             raise unusable(name)

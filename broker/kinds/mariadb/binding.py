@@ -1,4 +1,7 @@
-"""How a slice's binding becomes a query of MariaDB, which means the same whatever a guest's session is set to."""
+"""How a slice's binding becomes a query of MariaDB, which means the same whatever a guest's session is set to.
+
+A literal that does not mean one thing exactly beside its column is `Invalid`.
+"""
 
 from __future__ import annotations
 
@@ -90,9 +93,6 @@ class MariadbBinding(TableBinding):
         Args:
             types: the type of every column.
             of_one_row: ask a single row of the table, for trying the filters at no cost.
-
-        Raises:
-            Invalid: a literal does not mean one thing exactly beside its column.
         """
         table = f"{_quoted(self.schema)}.{_quoted(self.table)}"
         if of_one_row:

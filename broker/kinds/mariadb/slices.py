@@ -144,11 +144,7 @@ def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> N
 
 
 def types_of(cursor: Cursor, binding: MariadbBinding) -> dict[str, MariadbColumn]:
-    """The types of the columns of a binding's table that this login may read.
-
-    Raises:
-        Invalid: the table or a column does not exist, or this login may not read it.
-    """
+    """The types of the columns of a binding's table that this login may read: see `TableBinding.of_readable`."""
     cursor.execute(_READABLE, (binding.schema, binding.table))
     found = {str(name): MariadbColumn.read(*map(str, of)) for name, *of in cursor.fetchall()}
     return dict(binding.of_readable(found))

@@ -1,7 +1,8 @@
 """How a slice's binding becomes a query of PostgreSQL: columns' types, names quoted by the driver, literals beside it.
 
 Every user of a database can read the definitions of its views and functions. So no literal of a row filter stands in
-one: they lie in a table of their own, one row, each in a column of its type, which only the registrar reads.
+one: they lie in a table of their own, one row, each in a column of its type, which only the registrar reads. One that
+does not mean one thing exactly beside its column is `Invalid`.
 """
 
 from __future__ import annotations
@@ -152,9 +153,6 @@ class PostgresBinding(TableBinding):
 
         Args:
             types: the type of every column.
-
-        Raises:
-            Invalid: a literal does not mean one thing exactly beside its column.
         """
         numbered = enumerate(self.rows, start=1)
         return [_literal(f"f{number}", row, types[row.column]) for number, row in numbered if row.values]
@@ -165,9 +163,6 @@ class PostgresBinding(TableBinding):
         Args:
             types: the type of every column.
             table: where the literals lie; None writes them into the query itself, which must then be kept from guests.
-
-        Raises:
-            Invalid: a literal does not mean one thing exactly beside its column.
         """
         query = sql.SQL("SELECT {} FROM {} t").format(
             sql.SQL(", ").join(sql.Identifier("t", column) for column in self.columns),

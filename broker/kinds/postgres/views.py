@@ -121,11 +121,7 @@ def drop(session: Session, slice_id: str) -> None:
 
 
 def look(session: Session, binding: PostgresBinding) -> SourceTable:
-    """What a login may read of a binding's table.
-
-    Raises:
-        Invalid: the table or a column does not exist, or this login may not read it.
-    """
+    """What a login may read of a binding's table: see `TableBinding.of_readable`."""
     # The view reads as the registrar, so what counts is what the registrar may select, column by column.
     found = session.execute(_READABLE, (binding.schema, binding.table)).fetchall()
     types = binding.of_readable({str(name): PostgresColumn.read(*of) for _, name, _, *of in found})

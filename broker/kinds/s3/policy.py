@@ -1,6 +1,7 @@
 """The two policy documents of kind `s3`: what one session may do, and which sessions a bucket refuses. Pure.
 
-Both are built as data and written by `json`, never as text.
+Both are built as data and written by `json`, never as text. What reads a bucket's policy raises `UnreadablePolicy`
+where it is none.
 """
 
 from __future__ import annotations
@@ -112,11 +113,7 @@ def _mapping(found: object) -> Mapping[str, Any]:
 
 
 def denied_in(document: str) -> dict[str, Denial]:
-    """The sessions a bucket's policy refuses for us, by handle.
-
-    Raises:
-        Unreadable: it is not a policy.
-    """
+    """The sessions a bucket's policy refuses for us, by handle."""
     found: dict[str, Denial] = {}
     for statement in _statements(document):
         match = _SID.fullmatch(str(statement.get("Sid", "")))
@@ -137,9 +134,6 @@ def with_denied(document: str, bucket: str, key: str, denied: Denied, *, partiti
 
     Args:
         key: the condition key that carries a session's name at this store, `aws:userid` or `aws:username`.
-
-    Raises:
-        Unreadable: it is not a policy.
     """
     whole = _document(document)
     kept = [statement for statement in _statements(document) if not _SID.fullmatch(str(statement.get("Sid", "")))]

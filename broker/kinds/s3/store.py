@@ -122,7 +122,7 @@ _gates: dict[str, _Gate] = defaultdict(_Gate)
 
 
 class Store:
-    """A store as one key sees it.
+    """A store as one key sees it. What asks it raises `StoreRefused` for a no, `BackendDown` for no useful answer.
 
     Args:
         place: what the settings say of the connection.
@@ -148,7 +148,6 @@ class Store:
 
         Raises:
             StoreRefused: it may not, or the store dislikes policy or lifetime.
-            BackendDown: no useful answer.
         """
         client = self._client("sts", self._place.get("sts_endpoint_url") or self._place.get("endpoint_url"))
         with self._gate.answering():
@@ -225,7 +224,6 @@ class Store:
 
         Raises:
             StoreRefused: whatever reading it takes, this key may not, or nobody can now.
-            BackendDown: no useful answer.
         """
         with self._gate.answering():
             try:

@@ -1,6 +1,6 @@
 """What a guest brings, a signing request (RFC 2986) of which only the key counts, and what its certificate says.
 
-What OpenBao answers is believed only so far.
+What OpenBao answers is believed only so far: what reads it raises `Unsound` where it is not as it must be.
 """
 
 from __future__ import annotations
@@ -74,11 +74,7 @@ def serial_of(certificate: x509.Certificate) -> str:
 
 
 def read_certificate(pem: str) -> x509.Certificate:
-    """Parse one.
-
-    Raises:
-        Unsound: it cannot be.
-    """
+    """Parse one."""
     try:
         return x509.load_pem_x509_certificate(pem.encode())
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -98,11 +94,7 @@ def lease_certificate(certificate: x509.Certificate) -> LeaseCertificate:
 def check_issued(
     certificate: x509.Certificate, issuer: x509.Certificate, request: x509.CertificateSigningRequest, handle: str
 ) -> None:
-    """Hold what was signed to what was asked for: key, names, use, signature.
-
-    Raises:
-        Unsound: naming what is not so.
-    """
+    """Hold what was signed to what was asked for: key, names, use, signature."""
     if certificate.public_key() != request.public_key():
         raise Unsound("a certificate for another key")
     if _names(certificate) != [x509.UniformResourceIdentifier(uri(handle))]:
@@ -123,11 +115,7 @@ def check_issued(
 
 
 def read_crl(der: bytes, issuer: x509.Certificate) -> x509.CertificateRevocationList:
-    """A revocation list that the authority signed.
-
-    Raises:
-        Unsound: it is none.
-    """
+    """A revocation list that the authority signed."""
     try:
         crl = x509.load_der_x509_crl(der)
         genuine = crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
@@ -146,11 +134,7 @@ def ocsp_question(certificate: x509.Certificate, issuer: x509.Certificate) -> by
 
 
 def ocsp_says_revoked(der: bytes, certificate: x509.Certificate) -> bool:
-    """Whether an OCSP answer calls the certificate revoked.
-
-    Raises:
-        Unsound: it is no answer about this certificate.
-    """
+    """Whether an OCSP answer calls the certificate revoked."""
     try:
         answer = ocsp.load_der_ocsp_response(der)
         if answer.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
