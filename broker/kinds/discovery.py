@@ -7,8 +7,6 @@ from collections.abc import Callable
 from broker.kinds import folders
 from broker.kinds.base import Kind
 
-__all__ = ["kinds", "serving", "the_kind"]
-
 
 def discovered() -> dict[str, Kind]:
     """Every kind by its name, in the order they are offered.

@@ -88,11 +88,7 @@ def view_of(slice_id: str) -> str:
 
 
 def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> None:
-    """Make a slice real: its view in MariaDB, its database role and policy in OpenBao. Twice is fine.
-
-    Raises:
-        Invalid: the table or a column does not exist or may not be read, or a literal is of another type.
-    """
+    """See `Kind.register`: the view in MariaDB, and the database role and policy in OpenBao."""
     binding = MariadbBinding.parse(raw_binding)
     failed = answering("slice.not_changed", slice=slice_id)
     with failed, connected(vault, binding.connection, "registrar") as session, session.cursor() as cursor:
@@ -136,7 +132,7 @@ def _read_exactly(cursor: Cursor) -> Iterator[None]:
 
 
 def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> None:
-    """Take a slice's policy, database role and view away, once its leases have ended. Twice is fine."""
+    """See `Kind.unregister`."""
     delete_role(vault, slice_id)
     failed, name = answering("slice.not_changed", slice=slice_id), str(raw_binding["connection"])
     with failed, connected(vault, name, "registrar") as session, session.cursor() as cursor:

@@ -132,12 +132,7 @@ def give(asked: Asked, desk: ConnectingContext, store: OperatorStore) -> bool:
 
 
 def _unfit(session: Session, address: Address, user: str, records: PostgresDsn) -> None:
-    """Refuse what makes a database unfit to be connected, whatever else is right with it.
-
-    Raises:
-        Invalid: the server is too old, or the login is a superuser.
-        Conflict: these are the broker's own records.
-    """
+    """Refuse what makes a database unfit to be connected, whatever else is right with it."""
     version = session.info.server_version // 10000
     if version < OLDEST:
         raise Invalid(
@@ -215,11 +210,7 @@ def _lets_in(address: Address, login: str, passwords: Passwords) -> bool:
 
 
 def _begun(address: Address, connections: dict[str, str]) -> bool:
-    """Whether this very database is under this very name already.
-
-    Raises:
-        Conflict: the name stands for another database, or another name for one of this server.
-    """
+    """Whether this very database is under this very name already; refuses a name or a server that is taken."""
     here = f"@{address.tail.partition('/')[0]}/"
     for name, url in connections.items():
         if name == address.name:

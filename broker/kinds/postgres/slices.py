@@ -145,13 +145,7 @@ _MISMATCHES = (psycopg.errors.DataError, psycopg.errors.UndefinedFunction, psyco
 
 
 def register(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> int | None:
-    """Make a slice real: its role and view in PostgreSQL, its database role and policy in OpenBao. Twice is fine.
-
-    Returns how many rows PostgreSQL thinks it shows.
-
-    Raises:
-        Invalid: the table or a column does not exist, or the registrar may not read it.
-    """
+    """See `Kind.register`: role and view in PostgreSQL, and the database role and policy in OpenBao."""
     binding, group = PostgresBinding.parse(raw_binding), _group_of(slice_id)
 
     def make(session: Session) -> int | None:
@@ -201,10 +195,7 @@ def _lend(vault: Vault, slice_id: str, binding: PostgresBinding, temp_megabytes:
 
 
 def unregister(vault: Vault, slice_id: str, raw_binding: Mapping[str, Any]) -> None:
-    """Take a slice's policy, database role, view and role away. Twice is fine.
-
-    Its leases must have ended before: OpenBao ends them by the statements of the database role.
-    """
+    """See `Kind.unregister`. Its leases must have ended: OpenBao ends them by the statements of the database role."""
     binding = PostgresBinding.parse(raw_binding)
     delete_role(vault, slice_id)
 

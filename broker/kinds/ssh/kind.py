@@ -315,11 +315,7 @@ def _policy_text(role: str) -> str:
 
 
 def _check(text: str, lease: LeaseToIssue, user: str, options: Mapping[str, str], authority: str) -> None:
-    """Read a certificate that OpenBao made.
-
-    Raises:
-        BackendDown: it is not just what was asked for.
-    """
+    """Read a certificate that OpenBao made, and refuse what is not just what was asked for."""
     try:
         made = Certificate.read(text)
     except ValueError as error:

@@ -184,12 +184,7 @@ def _ended(
     crl: x509.CertificateRevocationList,
     lease: LeaseToEnd,
 ) -> str:
-    """What confirms that one certificate opens nothing any more, by the clock the list was made with.
-
-    Raises:
-        NotEnded: list or OCSP do not say so.
-        BackendDown: OCSP does not answer sensibly.
-    """
+    """What confirms that one certificate opens nothing any more, by the clock the list was made with."""
     if certificate is None:
         # OpenBao drops certificates some time after their end, never before.
         if lease.expires_at is None or lease.expires_at > crl.last_update_utc:
