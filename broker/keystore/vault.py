@@ -233,25 +233,25 @@ class Vault(Certificates):
             return self._guarded(lambda: client.write_data(path, data=dict(body)))
 
     def _fetch(self, path: str, body: bytes | None = None, content_type: str = "") -> bytes:
-        with self.deadline(self._timeout):
-            return self._guarded(lambda: self._fetched(path, body, content_type))
+        def fetched() -> bytes:
+            answer = self._session.request(
+                "GET" if body is None else "POST",
+                f"{self._addr}/v1/{path}",
+                data=body,
+                headers={"Content-Type": content_type} if content_type else {},
+                timeout=self._remaining(),
+                allow_redirects=False,
+            )
+            if answer.status_code >= requests.codes.server_error:
+                raise refusals.VaultDown
+            if answer.status_code != requests.codes.ok:
+                raise refusals.InvalidRequest
+            if not answer.content or len(answer.content) > _LARGEST_PUBLIC:
+                raise InvalidResponse
+            return answer.content
 
-    def _fetched(self, path: str, body: bytes | None, content_type: str) -> bytes:
-        answer = self._session.request(
-            "GET" if body is None else "POST",
-            f"{self._addr}/v1/{path}",
-            data=body,
-            headers={"Content-Type": content_type} if content_type else {},
-            timeout=self._remaining(),
-            allow_redirects=False,
-        )
-        if answer.status_code >= requests.codes.server_error:
-            raise refusals.VaultDown
-        if answer.status_code != requests.codes.ok:
-            raise refusals.InvalidRequest
-        if not answer.content or len(answer.content) > _LARGEST_PUBLIC:
-            raise InvalidResponse
-        return answer.content
+        with self.deadline(self._timeout):
+            return self._guarded(fetched)
 
     def _delete(self, path: str) -> None:
         self._call(lambda: self._client.delete(path))

@@ -117,6 +117,16 @@ def _translated() -> Iterator[None]:
         raise down("What answers is not an object store.") from error
 
 
+@contextmanager
+def _unless(code: str) -> Iterator[None]:
+    """Go on where there is nothing to be asked, as the store says by this word for it."""
+    try:
+        yield
+    except ClientError as error:
+        if _code(error) != code:
+            raise
+
+
 # Stores are as many as connections in the settings: a handful.
 _gates: dict[str, _Gate] = defaultdict(_Gate)
 
@@ -192,11 +202,8 @@ class Store:
             if document:
                 self._s3.put_bucket_policy(Bucket=bucket, Policy=document)
                 return
-            try:
+            with _unless("NoSuchBucketPolicy"):
                 self._s3.delete_bucket_policy(Bucket=bucket)
-            except ClientError as error:
-                if _code(error) != "NoSuchBucketPolicy":
-                    raise
 
     def listed(self, bucket: str, prefix: str, most: int = 1000) -> list[str]:
         """The objects under a prefix, at most `most`; folders' own marks are none."""
@@ -225,38 +232,26 @@ class Store:
         Raises:
             StoreRefused: whatever reading it takes, this key may not, or nobody can now.
         """
-        with self._gate.answering():
-            try:
-                with closing(self._s3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")["Body"]) as body:
-                    body.read()
-            except ClientError as error:
-                if _code(error) != "InvalidRange":
-                    raise
+        with self._gate.answering(), _unless("InvalidRange"):
+            body = self._s3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")["Body"]
+            with closing(body):
+                body.read()
 
     def bucket_keys(self, bucket: str) -> list[str]:
         """The KMS keys a bucket encrypts with, as it names them; "" for the one that is the store's own."""
-        with self._gate.answering():
-            try:
-                answer = self._s3.get_bucket_encryption(Bucket=bucket)
-            except ClientError as error:
-                if _code(error) != "ServerSideEncryptionConfigurationNotFoundError":
-                    raise
-                return []
+        with self._gate.answering(), _unless("ServerSideEncryptionConfigurationNotFoundError"):
+            answer = self._s3.get_bucket_encryption(Bucket=bucket)
             rules = [
                 rule.get("ApplyServerSideEncryptionByDefault", {})
                 for rule in answer["ServerSideEncryptionConfiguration"]["Rules"]
             ]
             return [str(rule.get("KMSMasterKeyID", "")) for rule in rules if "kms" in str(rule.get("SSEAlgorithm"))]
+        return []
 
     def aborts_uploads(self, bucket: str) -> bool:
         """Whether a rule of a bucket's life cycle aborts uploads in parts that nobody completes, of whatever name."""
-        with self._gate.answering():
-            try:
-                rules = self._s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
-            except ClientError as error:
-                if _code(error) != "NoSuchLifecycleConfiguration":
-                    raise
-                return False
+        with self._gate.answering(), _unless("NoSuchLifecycleConfiguration"):
+            rules = self._s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
             return any(
                 rule["Status"] == "Enabled"
                 and "AbortIncompleteMultipartUpload" in rule
@@ -264,6 +259,7 @@ class Store:
                 and rule.get("Filter", {}) in ({}, {"Prefix": ""})
                 for rule in rules
             )
+        return False
 
     def may(self, act: Callable[[Any], object]) -> bool:
         """Whether the store lets this key do something with an S3 client."""
