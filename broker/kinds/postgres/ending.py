@@ -60,11 +60,6 @@ class UserSnapshot:
         self.logged_in = frozenset(str(name) for _, name, is_session in rows if is_session and name is not None)
         self.orphans = [int(number) for number, name, is_session in rows if is_session and name is None]
 
-    @property
-    def nothing(self) -> bool:
-        """Neither a user nor a session."""
-        return not (self.numbers or self.logged_in or self.orphans)
-
 
 def drop_users(session: Session, users: Sequence[str], another: Callable[[], Session]) -> dict[str, str]:
     """Take users away; returns for each what PostgreSQL shows of it afterwards, empty if nothing.
@@ -79,7 +74,7 @@ def drop_users(session: Session, users: Sequence[str], another: Callable[[], Ses
     until = monotonic() + _MOST_SECONDS
     hopeful = monotonic() + _HOPE_SECONDS
     before = after = UserSnapshot(session, users)
-    if not before.nothing:
+    if before.numbers or before.logged_in or before.orphans:
         terminate_sessions(session, before, users)
         # A database connected before this function came is ended without it.
         if session.execute(_MAY_REVOKE).fetchone() == (True,):

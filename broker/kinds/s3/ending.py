@@ -82,7 +82,12 @@ class BucketPolicy:
         over: dict[str, Outcome] = {handle: OVER for handle, until in sessions.items() if found.now > until + SKEW}
         denied = denied_in(found.document)
         missing = {handle: until for handle, until in sessions.items() if handle not in over and handle not in denied}
-        return over | (self._write(missing) if missing else {})
+        if not missing:
+            return over
+        with _writing[self.connection, self.bucket]:
+            again = self._write_all({handle: lapses(until.timestamp()) for handle, until in missing.items()})
+        no_room = "The bucket's policy has no room to refuse another session."
+        return over | {handle: Exposed(missing[handle], no_room, again=when) for handle, when in again.items()}
 
     def confirm(self, sessions: Sessions) -> dict[str, Outcome]:
         """What the bucket's policy says of sessions that were written there."""
@@ -97,13 +102,6 @@ class BucketPolicy:
         if found.now < in_force:
             return Exposed(in_force, "The refusal is in the bucket's policy; the store takes so long to apply it.")
         return CONFIRMED
-
-    def _write(self, sessions: Sessions) -> dict[str, Outcome]:
-        """Returns those for which the policy has no room."""
-        with _writing[self.connection, self.bucket]:
-            again = self._write_all({handle: lapses(until.timestamp()) for handle, until in sessions.items()})
-        no_room = "The bucket's policy has no room to refuse another session."
-        return {handle: Exposed(sessions[handle], no_room, again=when) for handle, when in again.items()}
 
     def _write_all(self, batch: Mapping[str, int]) -> dict[str, datetime]:
         """Write as many as there is room for. Returns the others, and when to try them again."""

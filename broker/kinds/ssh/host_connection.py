@@ -162,7 +162,14 @@ class HostConnection:
             if self._failed_at > began:
                 # Whoever waited meanwhile need not find out the same.
                 raise silent()
-            return self._asked(text, began + _SECONDS)
+            answer = self._exchanged(text, began + _SECONDS) if self._ssh is not None else None
+            if answer is None:
+                self._open()
+                answer = self._exchanged(text, began + _SECONDS)
+            if answer is None:
+                self._failed_at = monotonic()
+                raise silent()
+            return answer
         finally:
             self._turn.release()
 
@@ -176,18 +183,6 @@ class HostConnection:
         for pipe in (ssh.stdin, ssh.stdout):
             if pipe is not None:
                 pipe.close()
-
-    def _asked(self, text: str, until: float) -> str:
-        if self._ssh is not None:
-            answer = self._exchanged(text, until)
-            if answer is not None:
-                return answer
-        self._open()
-        answer = self._exchanged(text, until)
-        if answer is None:
-            self._failed_at = monotonic()
-            raise silent()
-        return answer
 
     def _exchanged(self, text: str, until: float) -> str | None:
         """The answer, or None if the line is broken; it is hung up then."""
