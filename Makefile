@@ -62,7 +62,7 @@ format: $(VENV)/.dev ## Format the code and put imports in order
 docs: $(VENV)/.dev ## Make the pages that are made from the code
 	$(BIN)/python -m broker.web.client_nouns > guestkey/cli/nouns.new && mv guestkey/cli/nouns.new guestkey/cli/nouns.json
 	$(BIN)/python -m guestkey.cli.reference > docs/commands.md
-	$(BIN)/python -m broker.kinds.reference
+	$(BIN)/python -m broker.kinds.discovery
 
 screenshots: $(VENV)/.dev ## Take the pictures of the documentation anew; look at them before they are kept
 	GUESTKEY_APPROVE=1 $(BIN)/pytest -q tests/portal

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.kinds import reference
+from broker.kinds import discovery
 from broker.kinds.discovery import kinds
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,6 +23,6 @@ def test_links_in_documents_resolve(document: Path) -> None:
 
 
 def test_every_kind_is_documented_with_the_ending_it_declares() -> None:
-    page = reference.PAGE.read_text(encoding="utf-8")
-    assert page == reference.with_table(page), "run `make docs`"
+    page = discovery.PAGE.read_text(encoding="utf-8")
+    assert page == discovery.with_table(page), "run `make docs`"
     assert [line[3:] for line in page.splitlines() if line.startswith("## ")] == list(kinds)

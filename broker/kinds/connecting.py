@@ -68,12 +68,7 @@ class ConnectingContext:
     setup: Callable[[], Vault]
 
     def keystore(self) -> AbstractContextManager[OperatorStore]:
-        """The key store as the operator, which no running part of the broker is.
-
-        Raises:
-            Invalid: the secret id is wrong.
-            BackendDown: OpenBao does not answer.
-        """
+        """The key store as the operator, which no running part of the broker is: see `broker.keystore.operator`."""
         option = "--operator-secret-id-file"
         return self.log_in(self.secret_id_file or Path(self.ask("File with the operator's secret id", option)))
 

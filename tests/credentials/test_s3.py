@@ -17,8 +17,14 @@ from botocore.exceptions import ClientError
 from broker.base.errors import BackendDown, Invalid
 from broker.kinds.discovery import kinds
 from broker.kinds.s3 import ending as s3_ending
-from broker.kinds.s3.binding import LONGEST_PREFIX, S3Binding
-from broker.kinds.s3.policy import LONGEST_SESSION_POLICY, Denial, session_policy, with_denied
+from broker.kinds.s3.binding import (
+    LONGEST_PREFIX,
+    LONGEST_SESSION_POLICY,
+    Denial,
+    S3Binding,
+    session_policy,
+    with_denied,
+)
 from broker.kinds.s3.store import AccessKey, Store
 from broker.kinds.values import BoundSlice, LeaseToEnd, LeaseToIssue
 from broker.models import Slice

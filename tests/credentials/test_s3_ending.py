@@ -17,9 +17,9 @@ import requests
 
 from broker.base.errors import BackendDown
 from broker.kinds.discovery import kinds
+from broker.kinds.s3.binding import LONGEST_BUCKET_POLICY, Denial, UnreadablePolicy, denied_in, lapses, with_denied
 from broker.kinds.s3.ending import CONFIRMED, LET_IN, OVER
 from broker.kinds.s3.kind import S3Kind
-from broker.kinds.s3.policy import LONGEST_BUCKET_POLICY, Denial, UnreadablePolicy, denied_in, lapses, with_denied
 from broker.kinds.values import Exposed, Issued, LeaseToEnd, LeaseToIssue, NotEnded
 from tests.credentials.test_s3 import lease_for
 from tests.support.data import BUCKET

@@ -12,8 +12,7 @@ import pytest
 from broker.base.errors import Invalid
 from broker.kinds.discovery import kinds
 from broker.kinds.s3 import kind as s3_kind
-from broker.kinds.s3.binding import S3Binding
-from broker.kinds.s3.policy import session_policy
+from broker.kinds.s3.binding import S3Binding, session_policy
 from broker.kinds.s3.store import Store, StoreRefused, key_of
 from broker.kinds.values import BoundSlice
 from broker.runtime.parts import vault_of

@@ -11,8 +11,8 @@ import pytest
 
 from broker.base.errors import BackendDown
 from broker.kinds.s3 import ending as s3_ending
+from broker.kinds.s3.binding import denied_in, lapses
 from broker.kinds.s3.ending import CONFIRMED, BucketPolicy, lock_path
-from broker.kinds.s3.policy import denied_in, lapses
 from broker.kinds.s3.store import Store, key_of
 from broker.runtime.parts import vault_of
 from tests.credentials.test_s3_ending import KIND, issued, policy, to_end

@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 from broker.base.settings import Settings
 from broker.embedded.seaweedfs import ROLE_ARN
 from broker.embedded.stack import Stack
+from broker.kinds.s3.binding import denied_in
 from broker.kinds.s3.connecting import unopened
 from broker.kinds.s3.ending import lock_path
-from broker.kinds.s3.policy import denied_in
 from broker.operator.main import app
 from broker.runtime.parts import Parts, vault_of
 from tests.support.data import BUCKET

@@ -19,8 +19,8 @@ from botocore import xform_name
 from botocore.exceptions import ClientError, ParamValidationError
 
 from broker.kinds.discovery import kinds
+from broker.kinds.s3.binding import LONGEST_BUCKET_POLICY, Denial, lapses, with_denied
 from broker.kinds.s3.ending import CONFIRMED
-from broker.kinds.s3.policy import LONGEST_BUCKET_POLICY, Denial, lapses, with_denied
 from broker.kinds.s3.store import Store, key_of
 from broker.leases.issuing import Handed
 from broker.models import Lease

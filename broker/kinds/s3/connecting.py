@@ -21,11 +21,10 @@ from pydantic import ValidationError
 from broker.base.errors import Conflict, Invalid
 from broker.base.settings import said
 from broker.kinds.connecting import Connected, ConnectingContext, checked_name
-from broker.kinds.s3.binding import S3Binding
+from broker.kinds.s3.binding import Denial, S3Binding, denied_in, lapses, with_denied
 from broker.kinds.s3.connection import S3Connection
 from broker.kinds.s3.ending import policy_lock
 from broker.kinds.s3.kind import SHORTEST_SESSION, folds_case, opens
-from broker.kinds.s3.policy import Denial, denied_in, lapses, with_denied
 from broker.kinds.s3.store import AccessKey, Store, StoreRefused
 
 KEYS = ("aws:userid", "aws:username")
@@ -122,10 +121,6 @@ def _prove(
 
     Args:
         seconds: how long to wait for a refusal to bite, for each way of refusing.
-
-    Raises:
-        Conflict: the store lets a session see or do more than its policy says, or refuses one of the keys.
-        BackendDown: it does not answer.
     """
     say = desk.say
     binding = S3Binding.parse({"connection": "probe", "bucket": bucket, "prefix": f"guestkey-{secrets.token_hex(6)}/"})

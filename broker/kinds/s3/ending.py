@@ -23,7 +23,7 @@ import structlog
 
 from broker.base.errors import BackendDown
 from broker.keystore.vault import Vault, VaultRefused
-from broker.kinds.s3.policy import (
+from broker.kinds.s3.binding import (
     LONGEST_BUCKET_POLICY,
     Denial,
     Denied,

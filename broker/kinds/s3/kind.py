@@ -20,9 +20,8 @@ from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import ChildToken, Vault
 from broker.kinds import authority
 from broker.kinds.base import Kind
-from broker.kinds.s3.binding import S3Binding
+from broker.kinds.s3.binding import GROUP_SECONDS, Denial, S3Binding, lapses, listing_policy, partition_of, with_denied
 from broker.kinds.s3.ending import LET_IN, SKEW, BucketPolicy, Outcome, deny_sessions
-from broker.kinds.s3.policy import GROUP_SECONDS, Denial, lapses, listing_policy, partition_of, with_denied
 from broker.kinds.s3.store import AccessKey, OpenedSession, Store, StoreRefused, down, key_of
 from broker.kinds.values import (
     BindingField,

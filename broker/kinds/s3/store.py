@@ -27,8 +27,7 @@ from urllib3.exceptions import HTTPError
 from broker.base.errors import BackendDown
 from broker.base.resilience import Breaker, ConcurrencyLimit
 from broker.keystore.vault import Vault, VaultRefused
-from broker.kinds.s3.binding import S3Binding
-from broker.kinds.s3.policy import partition_of, session_policy
+from broker.kinds.s3.binding import S3Binding, partition_of, session_policy
 
 log = structlog.get_logger(__name__)
 # Together below the 4 s that issuing may take.
