@@ -56,7 +56,11 @@ def connect(
     The broker never sees an administrator's password. Exit code 9 where something is missing; run it again then.
     """
     host = host or desk.ask("Host of the database", "--host")
-    port = port if port is not None else _number(desk.ask("Port", "--port", "5432"))
+    if port is None:
+        given = desk.ask("Port", "--port", "5432")
+        if not given.isascii() or not given.isdigit():
+            raise Invalid("A port is between 1 and 65535.", field="/port")
+        port = int(given)
     dbname = dbname or desk.ask("Name of the database", "--dbname")
     name = name or desk.ask("Name that slices use for it", "--name")
     if ca_file is None and tls != NONE and desk.asks:
@@ -95,12 +99,6 @@ def connect(
             "GRANT SELECT ON s.t TO guestkey_registrar;",
         ),
     )
-
-
-def _number(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise Invalid("A port is between 1 and 65535.", field="/port")
-    return int(text)
 
 
 def _login(desk: ConnectingContext, user: str | None, password_file: Path | None) -> Login | None:
@@ -150,13 +148,9 @@ def _show(desk: ConnectingContext, items: list[Item]) -> None:
     for item in items:
         mark = "✓" if item.ok else "✕" if item.needed else "!"
         desk.say(f"{mark} {item.what}{'' if item.ok or item.needed else ' (advised)'}")
-    if script := _script(items):
+    if script := required_parts.as_script(items):
         desk.show(script)
 
 
 def _document(items: list[Item]) -> dict[str, Any]:
-    return {"items": [dataclasses.asdict(item) for item in items], "sql": _script(items)}
-
-
-def _script(items: list[Item]) -> str:
-    return "" if all(item.ok for item in items) else required_parts.as_script(items)
+    return {"items": [dataclasses.asdict(item) for item in items], "sql": required_parts.as_script(items)}

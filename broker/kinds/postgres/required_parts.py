@@ -214,7 +214,9 @@ def new_password(login: str, passwords: Passwords) -> str:
 
 
 def as_script(items: list[Item]) -> str:
-    """What is missing, as one script for the database's administrator."""
+    """What is missing, as one script for the database's administrator; "" for nothing."""
+    if all(item.ok for item in items):
+        return ""
     lines = ["-- To be run in this very database by its owner or a superuser, with psql for one.", "BEGIN;"]
     # Else whoever is no superuser could not give what it makes to the logins it makes.
     lines += ["SET LOCAL createrole_self_grant = 'set, inherit';"]

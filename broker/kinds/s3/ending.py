@@ -204,7 +204,11 @@ def policy_lock(vault: Vault, address: str, bucket: str) -> Iterator[float]:
         try:
             yield began + _HOLD_SECONDS
         finally:
-            _release(vault, path, version + 1)
+            try:
+                vault.keep_if(path, {"holder": ""}, version + 1)
+            except BackendDown:
+                # What was written stands; the mark is passed over once it has been left for long enough.
+                log.warning("s3.mark_left", path=path)
     except VaultRefused as error:
         raise NotEnded("the key store refuses the mark for writing the bucket's policy") from error
 
@@ -212,14 +216,6 @@ def policy_lock(vault: Vault, address: str, bucket: str) -> Iterator[float]:
 def lock_path(address: str, bucket: str) -> str:
     """Where in the key store a bucket's mark is."""
     return "endings/" + hashlib.sha256(f"{address}\n{bucket}".encode()).hexdigest()[:40]
-
-
-def _release(vault: Vault, path: str, version: int) -> None:
-    try:
-        vault.keep_if(path, {"holder": ""}, version)
-    except BackendDown:
-        # What was written stands; the mark is passed over once it has been left for long enough.
-        log.warning("s3.mark_left", path=path)
 
 
 def _is_stale(path: str, version: int) -> bool:

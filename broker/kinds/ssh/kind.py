@@ -137,7 +137,9 @@ class SshKind(Kind):
             role = role_of(slice_id, action)
             setup.write_role("ssh", role, role_definition(account_of(slice_id, action), action))
             setup.write_role("ssh", f"{role}-net", role_definition(account_of(slice_id, action), action, networks=True))
-            setup.write_policy(policy_of(slice_id, action), _policy_text(role))
+            text = f'path "ssh/sign/{role}" {{ capabilities = ["update"] }}\npath "ssh/sign/{role}-net" {{\n'
+            text += '  capabilities        = ["update"]\n  required_parameters = ["critical_options"]\n}\n'
+            setup.write_policy(policy_of(slice_id, action), text)
         return None
 
     def unregister(self, setup: Vault, slice_id: str, bound: BoundSlice) -> None:
@@ -306,12 +308,6 @@ def _outcome(said: Any) -> str | NotEnded:
     if said.get("barred") is not True:
         return NotEnded("No session is left, but the SFTP host could not bar the lease: is /run full there?")
     return "sftp host: barred, no session"
-
-
-def _policy_text(role: str) -> str:
-    return f'path "ssh/sign/{role}" {{ capabilities = ["update"] }}\npath "ssh/sign/{role}-net" {{\n' + (
-        '  capabilities        = ["update"]\n  required_parameters = ["critical_options"]\n}\n'
-    )
 
 
 def _check(text: str, lease: LeaseToIssue, user: str, options: Mapping[str, str], authority: str) -> None:
