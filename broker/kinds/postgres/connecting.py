@@ -12,7 +12,7 @@ from broker.base.errors import Invalid
 from broker.kinds.connecting import Connected, ConnectingContext, OptionMissing
 from broker.kinds.postgres import required_parts
 from broker.kinds.postgres.address import NONE, STRICT, checked
-from broker.kinds.postgres.connecting_steps import Asked, Login, give, look, mend
+from broker.kinds.postgres.connecting_steps import Asked, give, look, mend
 from broker.kinds.postgres.connection import PostgresConnection
 from broker.kinds.postgres.required_parts import Item, Passwords
 
@@ -101,14 +101,14 @@ def connect(
     )
 
 
-def _login(desk: ConnectingContext, user: str | None, password_file: Path | None) -> Login | None:
+def _login(desk: ConnectingContext, user: str | None, password_file: Path | None) -> tuple[str, str] | None:
     if user is None:
         return None
     if password_file is not None:
-        return Login(user, password_file.read_text().rstrip("\n"))
+        return user, password_file.read_text().rstrip("\n")
     if not desk.asks:
         raise OptionMissing("--password-file is missing.", advice="Passwords are never read from the command line.")
-    return Login(user, desk.ask_secret(f"Password of {user}"))
+    return user, desk.ask_secret(f"Password of {user}")
 
 
 def _warn(desk: ConnectingContext, asked: Asked) -> None:

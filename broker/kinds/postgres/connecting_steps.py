@@ -29,20 +29,12 @@ _PROBE_USER = "gk_approle"
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
-    """A login of the customer's that looks, and where asked mends. Never kept."""
-
-    user: str
-    password: str
-
-
-@dataclass(frozen=True, slots=True)
 class Asked:
-    """What the operator asked for."""
+    """What the operator asked for. `login` is the customer's, user and password, which looks and mends. Never kept."""
 
     address: Address
     passwords: Passwords
-    login: Login | None = None
+    login: tuple[str, str] | None = None
     left_open: frozenset[str] = frozenset()
     reset_logins: bool = False
 
@@ -54,12 +46,11 @@ def look(asked: Asked, desk: ConnectingContext) -> list[Item]:
         Invalid, Conflict: the database must not be connected at all.
         BackendDown: it cannot be reached, or its TLS proves nothing.
     """
-    opened = _enter(asked, desk)
-    if opened is None:
+    session = _enter(asked, desk)
+    if session is None:
         return required_parts.whole(asked.address.dbname, asked.passwords)
-    session, user = opened
     with session:
-        _unfit(session, asked.address, user, desk.settings.database_url.get_secret_value())
+        _unfit(session, asked.address, desk.settings.database_url.get_secret_value())
         items = required_parts.check(session, asked.passwords, left_open=asked.left_open)
     return [*items, *_resets(asked, items)]
 
@@ -73,7 +64,7 @@ def mend(asked: Asked, items: list[Item]) -> list[str]:
     if asked.login is None:
         raise Invalid("To change the database a login is needed.", field="/user", advice="Give --user.")
     refused = []
-    with open_session(asked.address, asked.login.user, asked.login.password) as session:
+    with open_session(asked.address, *asked.login) as session:
         for item in items:
             if not item.ok:
                 try:
@@ -131,7 +122,7 @@ def give(asked: Asked, desk: ConnectingContext, store: OperatorStore) -> bool:
     return any(works.values())
 
 
-def _unfit(session: Session, address: Address, user: str, records: PostgresDsn) -> None:
+def _unfit(session: Session, address: Address, records: PostgresDsn) -> None:
     """Refuse what makes a database unfit to be connected, whatever else is right with it."""
     version = session.info.server_version // 10000
     if version < OLDEST:
@@ -142,7 +133,7 @@ def _unfit(session: Session, address: Address, user: str, records: PostgresDsn) 
     row = session.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
     if row is None or row[0]:
         raise Invalid(
-            f"{user} is a superuser, and connecting needs none.",
+            f"{session.info.user} is a superuser, and connecting needs none.",
             field="/user",
             advice="Give a login that is none. What only a superuser may do is printed for them to run.",
         )
@@ -155,22 +146,21 @@ def _unfit(session: Session, address: Address, user: str, records: PostgresDsn) 
         )
 
 
-def _enter(asked: Asked, desk: ConnectingContext) -> tuple[Session, str] | None:
+def _enter(asked: Asked, desk: ConnectingContext) -> Session | None:
     """A session to look with: the customer's login, or else the watch if its password is still at hand."""
     if asked.login is not None:
         try:
-            return open_session(asked.address, asked.login.user, asked.login.password), asked.login.user
+            return open_session(asked.address, *asked.login)
         except LoginRefused as error:
             raise Invalid(str(error), field="/user", advice="Check user, password and pg_hba.conf.") from error
-    password = asked.passwords.known("watch")
     # Also a wrong password proves host and TLS.
     try:
-        return open_session(asked.address, "guestkey_watch", password or "not made yet"), "guestkey_watch"
+        return open_session(asked.address, "guestkey_watch", asked.passwords.known("watch") or "not made yet")
     except LoginRefused:
         return _as_connected(asked.address, desk)
 
 
-def _as_connected(address: Address, desk: ConnectingContext) -> tuple[Session, str] | None:
+def _as_connected(address: Address, desk: ConnectingContext) -> Session | None:
     """The watch's own session, where this very database is connected already."""
     if desk.settings.bao_ender is None:
         return None
@@ -182,7 +172,7 @@ def _as_connected(address: Address, desk: ConnectingContext) -> tuple[Session, s
     if (info.host, info.port, info.dbname) != (address.host, address.port, address.dbname):
         session.close()
         return None
-    return session, info.user
+    return session
 
 
 def _resets(asked: Asked, items: list[Item]) -> list[Item]:
