@@ -21,7 +21,7 @@ NOT_ASKED = (
     # Has an example with slices of several kinds.
     "embedded/",
     # An engine of OpenBao's is called so.
-    "keystore/certificates.py",
+    "keystore/engines.py",
     # A module of cryptography's is called so.
     "operator/serve.py",
 )

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 
 import requests
@@ -20,6 +21,7 @@ from broker.base.errors import BackendDown
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
+_SERIAL = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){0,24}")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,126}[a-z0-9])?")
 # What reading an answer raises that is not of the shape expected, a proxy's page for example; hvac raises them too.
 MISSHAPEN = (AttributeError, KeyError, IndexError, TypeError, ValueError)
@@ -49,6 +51,23 @@ class DatabaseCredential:
     lease_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class SignedCertificate:
+    """What PKI made: PEM, the certificate of who signed, and the serial as OpenBao writes it."""
+
+    certificate: str
+    issuer: str
+    serial: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCertificate:
+    """A certificate as OpenBao keeps it, and since when it is revoked, by OpenBao's clock."""
+
+    certificate: str
+    revoked_at: datetime | None
+
+
 def checked_name(name: str) -> str:
     """The name, if it is safe inside a path or policy: `[a-z0-9-]`, up to 128.
 
@@ -67,6 +86,17 @@ def checked_path(path: str) -> str:
         ValueError: one is not.
     """
     return "/".join(checked_name(part) for part in path.split("/"))
+
+
+def checked_serial(serial: str) -> str:
+    """The serial, if it is hexadecimal pairs with colons between, as OpenBao writes them.
+
+    Raises:
+        ValueError: anything else; it becomes part of a path.
+    """
+    if _SERIAL.fullmatch(serial) is None:
+        raise ValueError(f"unsafe serial: {serial!r}")
+    return serial
 
 
 def valid_json(answer: T) -> T:

@@ -27,7 +27,7 @@ from requests.adapters import HTTPAdapter
 from broker.base.errors import BackendDown
 from broker.base.resilience import BoundedSession, Breaker, ConcurrencyLimit
 from broker.base.settings import BaoIdentity
-from broker.keystore.certificates import Certificates
+from broker.keystore.engines import Engines
 from broker.keystore.responses import (
     MISSHAPEN,
     ChildToken,
@@ -66,7 +66,7 @@ _DOWN = (
 )
 
 
-class Vault(Certificates):
+class Vault(Engines):
     """One AppRole identity's view of OpenBao.
 
     Args:

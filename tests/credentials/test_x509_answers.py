@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from broker.base.errors import BackendDown
-from broker.keystore.certificates import SignedCertificate
+from broker.keystore.responses import SignedCertificate
 from broker.kinds.values import Issued
 from broker.kinds.x509.certificates import common_name, uri
 from broker.runtime.parts import vault_of

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from cryptography import x509
 
 from broker.base.errors import BackendDown
-from broker.keystore.certificates import checked_serial
+from broker.keystore.responses import checked_serial
 from broker.keystore.vault import Vault, VaultRefused
 from broker.kinds.base import keystore_failed, refused_as
 from broker.kinds.values import LeaseToEnd, NotEnded

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.base.errors import BackendDown, Invalid
-from broker.keystore.certificates import SignedCertificate
+from broker.keystore.responses import SignedCertificate
 from broker.keystore.vault import ChildToken, Vault, VaultRefused
 from broker.kinds.base import Kind, own_token, refused_as
 from broker.kinds.names import connection_of, policy_of, role_of
