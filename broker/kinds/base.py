@@ -34,7 +34,7 @@ from broker.kinds.values import (
 )
 
 log = structlog.get_logger(__name__)
-_TRY_AGAIN = "Try again in a minute; the operator finds more in the log."
+TRY_AGAIN = "Try again in a minute; the operator finds more in the log."
 TELL_THE_OPERATOR = "Tell the operator."
 
 
@@ -304,13 +304,13 @@ def listed_by_each(
     return BackendListing(found, frozenset(asked), unasked, frozenset(others), complete)
 
 
-def keystore_failed(detail: str, advice: str = _TRY_AGAIN) -> BackendDown:
+def keystore_failed(detail: str, advice: str = TRY_AGAIN) -> BackendDown:
     """OpenBao did not do what issuing or ending needs of it."""
     return BackendDown(detail, backend="openbao", advice=advice)
 
 
 @contextmanager
-def refused_as(detail: str, advice: str = _TRY_AGAIN, **of: str) -> Iterator[None]:
+def refused_as(detail: str, advice: str = TRY_AGAIN, **of: str) -> Iterator[None]:
     """Say in these words what OpenBao refuses inside; its own go to the log, with what it is `of`.
 
     Raises:

@@ -20,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from broker.base.errors import BackendDown, Invalid
 from broker.base.private_keys import is_private
+from broker.kinds.base import TRY_AGAIN
 
 DOMAIN = "lease.guestkey.internal"
 URI = "spiffe://guestkey/lease/"
@@ -39,11 +40,8 @@ class Unsound(BackendDown):
     """OpenBao answered, and what it said cannot be so. `why` is for the log; people are told less."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(
-            "The key store's certificate is not what was asked for.",
-            backend="openbao",
-            advice="Try again in a minute; the operator finds more in the log.",
-        )
+        detail = "The key store's certificate is not what was asked for."
+        super().__init__(detail, backend="openbao", advice=TRY_AGAIN)
         self.why = why
 
 
