@@ -26,12 +26,12 @@ from broker.runtime.parts import Parts
 from broker.web import health, pki, portal, problem_pages, problems, sign_in
 from broker.web.api import api_router
 from broker.web.api.common import render_invalid
-from broker.web.catalogue import code_of_status
 from broker.web.limits import RateLimits, SizeLimits
 from broker.web.middleware import HeadRequests, HostCheck, Peers, SecurityHeaders, TlsCheck, allowed_methods
 from broker.web.observability import RequestLog
 from broker.web.openapi import describe
 from broker.web.portal.pages import StaticParts
+from broker.web.problems import code_of_status
 
 log = structlog.get_logger(__name__)
 # After these a body, or what else there is, may still be on its way.

@@ -20,8 +20,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from broker.base import metrics
 from broker.base.addresses import counted_as
-from broker.web.catalogue import CATALOGUE
 from broker.web.middleware import security_headers
+from broker.web.problems import CATALOGUE
 
 log = structlog.get_logger("guestkey.request")
 # From opening, or from the first byte of a further request, to the end of the head.

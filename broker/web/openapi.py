@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 
 from broker.identity.nouns import declared
 from broker.kinds.discovery import kinds
-from broker.web.catalogue import CATALOGUE, code_of_status
+from broker.web.problems import CATALOGUE, code_of_status
 
 _FORM = "application/x-www-form-urlencoded"
 _ERROR = {
@@ -21,17 +21,16 @@ _ERROR = {
         "error": {
             "type": "string",
             "enum": [
-                "access_denied",
-                "invalid_client",
-                "invalid_grant",
-                "invalid_request",
-                "invalid_scope",
-                "invalid_target",
-                "invalid_token",
-                "temporarily_unavailable",
-                "unauthorized_client",
-                "unsupported_grant_type",
-                "unsupported_response_type",
+                *("access_denied", "temporarily_unavailable", "unauthorized_client"),
+                *(
+                    "invalid_client",
+                    "invalid_grant",
+                    "invalid_request",
+                    "invalid_scope",
+                    "invalid_target",
+                    "invalid_token",
+                ),
+                *("unsupported_grant_type", "unsupported_response_type"),
             ],
         },
         "error_description": {"type": "string", "description": "For developers; of a denial, every reason."},
@@ -48,10 +47,7 @@ _TOKEN_FORM = {
         "grant_type": {"type": "string", "enum": ["authorization_code", "client_credentials"]},
         **_SECRET,
         "code": {"type": "string", "description": "Of `authorization_code`: good once, for a minute."},
-        "redirect_uri": {
-            "type": "string",
-            "description": "Of `authorization_code`: as in the request for the code.",
-        },
+        "redirect_uri": {"type": "string", "description": "Of `authorization_code`: as in the request for the code."},
         "code_verifier": {"type": "string", "description": "Of `authorization_code`: PKCE (RFC 7636), S256."},
         "resource": {
             "type": "string",
@@ -177,20 +173,20 @@ TAGS = {
     **{kind.name: kind.asked_by_hosts for kind in kinds.values() if kind.asked_by_hosts},
     "oauth": "The authorization server: tokens, keys, metadata. Errors come in OAuth's own form (RFC 6749).",
 }
+_TEXT = {"type": "string"}
 _PROBLEM = {
     "type": "object",
     "required": ["type", "title", "status", "detail", "code", "advice", "instance"],
     "properties": {
         "type": {"type": "string", "format": "uri"},
-        "title": {"type": "string"},
+        **dict.fromkeys(("title", "detail"), _TEXT),
         "status": {"type": "integer"},
-        "detail": {"type": "string"},
         "code": {"type": "string", "examples": sorted(CATALOGUE)},
         "advice": {"type": "string", "description": "What to do next."},
         "instance": {"type": "string", "description": "The request id, also in the log and in X-Request-Id."},
         "errors": {
             "type": "array",
-            "items": {"type": "object", "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}}},
+            "items": {"type": "object", "properties": dict.fromkeys(("pointer", "detail"), _TEXT)},
         },
         "reasons": {
             "type": "array",
@@ -198,9 +194,7 @@ _PROBLEM = {
             "items": {
                 "type": "object",
                 "properties": {
-                    "code": {"type": "string"},
-                    "sentence": {"type": "string"},
-                    "advice": {"type": "string"},
+                    **dict.fromkeys(("code", "sentence", "advice"), _TEXT),
                     "who": {"type": "string", "description": "Who can fix it: you, time, or someone."},
                     "rule": {"type": ["string", "null"]},
                     "opens_at": {"type": ["string", "null"], "format": "date-time"},
@@ -209,8 +203,9 @@ _PROBLEM = {
         },
     },
 }
-_PAGES = re.compile(r"\b(?:Page|Whole)_(\w+?)Shown_\b")
-_PLURALS = {"Person": "People", "Delivery": "Deliveries"}
+# A page of a list is called after what is on it.
+_PAGES = re.compile(r"\b(?:Page|Whole)_(\w+?)(?:Shown)?_\b")
+_PLURALS = {"Person": "People", "Delivery": "Deliveries", "SignIn": "Sessions", "Reach": "Who"}
 _EVERYWHERE = (400, 401, 403, 404, 409, 413, 414, 422, 429, 431, 503)
 
 
@@ -258,13 +253,10 @@ def _build(app: FastAPI) -> dict[str, Any]:
                 operation["security"] = []
                 operation["responses"].pop("422", None)
     describe_oauth(described)
-    named: dict[str, Any] = json.loads(_PAGES.sub(_plural, json.dumps(described)))
+    named: dict[str, Any] = json.loads(
+        _PAGES.sub(lambda page: _PLURALS.get(page[1], f"{page[1]}s"), json.dumps(described))
+    )
     return named
-
-
-def _plural(page: re.Match[str]) -> str:
-    """What a page of a list is called: after what is on it."""
-    return _PLURALS.get(page[1], f"{page[1]}s")
 
 
 def _add_problems(responses: dict[str, Any]) -> None:

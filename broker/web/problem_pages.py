@@ -20,9 +20,9 @@ from starlette.responses import Response
 from broker.base.errors import Forbidden, GuestkeyError, Invalid, NotFound, NotSignedIn
 from broker.base.private_keys import is_private
 from broker.web import problems
-from broker.web.catalogue import CATALOGUE, ProblemType, code_of_status
 from broker.web.portal.pages import render
 from broker.web.portal.viewer import Viewer, Waiting, anybody, fields, sign_in_path
+from broker.web.problems import CATALOGUE, ProblemType, code_of_status
 
 router = APIRouter(include_in_schema=False)
 _FOR_PROGRAMS = ("/api/", "/oauth/token", "/oauth/introspect", "/oauth/revoke", "/.well-known/", "/pki/")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.web.catalogue import CATALOGUE
+from broker.web.problems import CATALOGUE
 from guestkey.cli.command_tree import tree
 from guestkey.cli.problems import ANSWERS, next_command
 from guestkey.cli.reasons import COMMANDS

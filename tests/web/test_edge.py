@@ -21,8 +21,8 @@ from broker.kinds.settings import load_settings
 from broker.models import Dataset
 from broker.runtime.parts import Parts
 from broker.web.app import create_app
-from broker.web.catalogue import CATALOGUE
 from broker.web.limits import SUBNETS_OF_A_SITE
+from broker.web.problems import CATALOGUE
 from tests.support.world import World
 from tests.web.conftest import ClientOf, Replica
 

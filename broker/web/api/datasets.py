@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from broker.base.database import Transaction
 from broker.base.errors import Forbidden, Invalid
+from broker.base.paging import Whole
 from broker.gate import explain
 from broker.gate.facts import Ask
 from broker.gate.simulation import roles_reaching, slices_without_rule
@@ -206,13 +208,6 @@ class ReachShown(Shown):
     rules: list[Annotated[str, BeforeValidator(str)]]
 
 
-class Who(Shown):
-    """Everybody who may reach a dataset now."""
-
-    items: list[ReachShown]
-    next_cursor: None = None
-
-
 def datasets_shown(tx: Transaction, items: Sequence[Dataset]) -> list[DatasetShown]:
     """Datasets, in short."""
     parts = slices.slices_of(tx, [item.id for item in items])
@@ -223,13 +218,16 @@ def dataset_full(parts: Parts, tx: Transaction, caller: Caller, item: Dataset) -
     """A dataset in full, as this caller may see it."""
     binding = sees_binding(caller, item)
     found = slices.slices_of(tx, [item.id])[item.id]
+    offers: Sequence[Offer] = []
+    with suppress(Forbidden):
+        offers = datasets.offers_of(tx, caller, item)
     return DatasetFull.of(
         item,
         owner=item.owner_id if caller.vendor_id is None else None,
         slices=[slice_shown(slice_, binding=binding) for slice_ in found],
         slices_without_rule=slices_without_rule(tx, parts.rulebook, item, found) if binding else [],
         roles=roles_reaching(tx, parts.rulebook, item.slug, item.labels),
-        offers=_offers(tx, caller, item),
+        offers=offers,
     )
 
 
@@ -250,13 +248,6 @@ def why_shown(decision: Decision, waiting: Request | None) -> Why:
         not_after=bounds.not_after if bounds else None,
         pending_request=waiting.id if waiting else None,
     )
-
-
-def _offers(tx: Transaction, caller: Caller, item: Dataset) -> Sequence[Offer]:
-    try:
-        return datasets.offers_of(tx, caller, item)
-    except Forbidden:
-        return []
 
 
 router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=ExactNumbers)
@@ -397,8 +388,9 @@ def why(
 
 
 @router.get("/{slug}/who", operation_id="who")
-def who(slug: str, caller: CallerNow, parts: PartsNow) -> Who:
+def who(slug: str, caller: CallerNow, parts: PartsNow) -> Whole[ReachShown]:
     """Who may reach the dataset now, and through what. For its owner, admins and auditors."""
     with parts.database.transaction() as tx:
         found = datasets.dataset(tx, caller, slug)
-        return Who.model_validate({"items": explain.who_has_access(parts, tx, caller, found.id)})
+        items = [ReachShown.of(reach) for reach in explain.who_has_access(parts, tx, caller, found.id)]
+    return Whole(items=items)

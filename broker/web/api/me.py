@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.base.database import Transaction
 from broker.base.database import now as clock
+from broker.base.paging import Whole
 from broker.identity import passkeys, sessions, terminal_confirmation, totp
 from broker.identity.caller import FoundCaller
 from broker.identity.http import SESSION_COOKIE, drop_cookie, find_caller, found_caller, found_person, renew_session
@@ -129,11 +129,11 @@ def _proven(request: Request, response: Response, parts: Parts) -> Me:
 def _me(parts: Parts, found: FoundCaller) -> Me:
     caller = found.caller
     with parts.database.transaction() as tx:
-        email = _email(tx, caller.id)
+        person = tx.get(Person, caller.id)
         told = recovery_notices(tx, caller, found.now)
     return Me.of(
         caller,
-        email=email,
+        email=person.email if person else "",
         status=found.status,
         roles=sorted(caller.roles),
         signed_in_until=found.ends_at,
@@ -142,24 +142,11 @@ def _me(parts: Parts, found: FoundCaller) -> Me:
     )
 
 
-def _email(tx: Transaction, person_id: str) -> str:
-    person = tx.get(Person, person_id)
-    return person.email if person else ""
-
-
-class Sessions(BaseModel):
-    """All of them; there is no second page."""
-
-    items: list[SignIn]
-    next_cursor: str | None = None
-
-
 @router.get("/sessions", operation_id="list_sessions")
-def list_sessions(found: PersonFound, parts: PartsNow) -> Sessions:
+def list_sessions(found: PersonFound, parts: PartsNow) -> Whole[SignIn]:
     """Where you are signed in, newest first."""
     with parts.database.transaction() as tx:
-        held = sessions.list_sign_ins(tx, found.caller, found.now)
-    return Sessions(items=held)
+        return Whole(items=sessions.list_sign_ins(tx, found.caller, found.now))
 
 
 @router.delete("/sessions/{session_id}", operation_id="end_session", status_code=204)

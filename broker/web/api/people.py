@@ -195,12 +195,7 @@ add_show(router, PEOPLE, PersonShown, "One person.", render=_one)
 
 
 @verb(
-    router,
-    "POST",
-    "/{person_id}/confirm",
-    PersonShown,
-    fresh=True,
-    command=("person confirm", "{name} is confirmed."),
+    router, "POST", "/{person_id}/confirm", PersonShown, fresh=True, command=("person confirm", "{name} is confirmed.")
 )
 def confirm_person(at: At, person_id: str) -> PersonShown:
     """Confirm that a person who joined is the one invited; they join the team the invitation names.

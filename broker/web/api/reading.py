@@ -30,7 +30,7 @@ from broker.log import audit
 from broker.runtime.parts import Parts
 from broker.web.api.common import CallerNow, PartsNow, Shown, WindowNow
 from broker.web.api.verbs import At, verb
-from broker.web.catalogue import CATALOGUE
+from broker.web.problems import CATALOGUE
 
 T = TypeVar("T")
 Form = Literal["csv", "jsonl"]

@@ -13,7 +13,6 @@ import secrets
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -30,7 +29,6 @@ from broker.gate.facts import Ask
 from broker.identity.login import safe_path
 from broker.kinds.base import Kind
 from broker.kinds.discovery import kinds, serving
-from broker.kinds.values import Proof
 from broker.leases import holdings, issuing
 from broker.models import Grant, Slice
 from broker.policies import Decision
@@ -82,9 +80,9 @@ def credential_page(req: PortalRequest, grant_id: str) -> Context:
     grant = grants_shown(req.tx, [found])[0]
     choices = [_foreseen(req, grant, one, action) for one in _slices(req.tx, found) for action in sorted(one.actions)]
     opened = [choice for choice in choices if choice.open]
-    offered = _kinds(opened)
+    served = {kind.name: kind for choice in opened for kind in serving(choice.slice.kind, choice.action)}
     chosen = filled.get("slice") or (opened[0].value if opened else "")
-    wanted = kinds.get(filled.get("kind") or (offered[0][0] if offered else ""))
+    wanted = kinds.get(filled.get("kind") or next(iter(served), ""))
     name, _, action = chosen.partition(_ACTION)
     return {
         "grant": grant,
@@ -92,8 +90,9 @@ def credential_page(req: PortalRequest, grant_id: str) -> Context:
         "chosen": chosen,
         "typed": _typed(wanted, grant.dataset, name, action) if wanted and chosen else f"guestkey why {grant.dataset}",
         "closed": _closed(req, grant, choices),
-        "kinds": offered,
-        "proofs": _proofs(opened),
+        "kinds": [(kind.name, kind.name, kind.use.about) for kind in served.values()],
+        # What must be brought for some.
+        "proofs": [(kind.name, kind.proof) for kind in served.values() if kind.proof is not None],
         "lifetimes": _lifetimes(opened),
         "filled": filled,
         "form_id": secrets.token_urlsafe(24),
@@ -148,12 +147,9 @@ def _foreseen(req: PortalRequest, grant: GrantShown, one: Slice, action: str) ->
     decision = explain.explain_access(req.parts, req.tx, req.caller, ask)
     asks_factor = decision.factor_needed is not None
     then = explain.explain_access(req.parts, req.tx, req.caller, ask, proven=True) if asks_factor else decision
-    return Choice(one, action, decision, _longest(then, req.viewer.now))
-
-
-def _longest(decision: Decision, now: datetime) -> int:
-    bounds = decision.bounds
-    return int(min(bounds.max_lifetime, (bounds.not_after - now).total_seconds())) if bounds else 0
+    bounds, now = then.bounds, req.viewer.now
+    longest = int(min(bounds.max_lifetime, (bounds.not_after - now).total_seconds())) if bounds else 0
+    return Choice(one, action, decision, longest)
 
 
 def _closed(req: PortalRequest, grant: GrantShown, choices: Sequence[Choice]) -> list[dict[str, Any]]:
@@ -179,20 +175,6 @@ def _message(req: PortalRequest, grant: GrantShown, slice_name: str | None, deci
         "says": f"I could not get a credential for {grant.dataset} ({slice_name}, as {grant.role}).{decided}",
         "link": f"{str(req.parts.settings.public_url).rstrip('/')}/why?{urlencode(asked)}",
     }
-
-
-def _kinds(opened: Sequence[Choice]) -> list[tuple[str, str, str]]:
-    return [(kind.name, kind.name, kind.use.about) for kind in _served(opened)]
-
-
-def _proofs(opened: Sequence[Choice]) -> list[tuple[str, Proof]]:
-    """Kinds for which something must be brought, and what."""
-    return [(kind.name, kind.proof) for kind in _served(opened) if kind.proof is not None]
-
-
-def _served(opened: Sequence[Choice]) -> list[Kind]:
-    found = {kind.name: kind for choice in opened for kind in serving(choice.slice.kind, choice.action)}
-    return list(found.values())
 
 
 def _factor_ahead(opened: Sequence[Choice]) -> int | None:

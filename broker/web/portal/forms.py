@@ -15,7 +15,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from types import TracebackType
 from typing import Any
 
 from fastapi import APIRouter
@@ -115,7 +114,7 @@ def submit(
     try:
         missing = needs(viewer, sent) if needs else None
         if missing is not None:
-            if not _answered(sent):
+            if not (sent.get("passkey") or sent.get("code", "").strip()):
                 return rerender(FormFailure(viewer, panel=asked(viewer, missing)))
             viewer = _proven(viewer, sent)
             proven = True
@@ -173,16 +172,11 @@ def trouble_of(error: GuestkeyError) -> Trouble:
     return Trouble(title, error.detail, error.advice, field, status_of(error))
 
 
+@dataclass(eq=False)
 class FactorNotProven(Exception):
     """A code or a passkey's answer that came with a form did not count."""
 
-    def __init__(self, trouble: Trouble) -> None:
-        super().__init__(trouble.detail)
-        self.trouble = trouble
-
-
-def _answered(sent: Mapping[str, str]) -> bool:
-    return bool(sent.get("passkey") or sent.get("code", "").strip())
+    trouble: Trouble
 
 
 def _proven(viewer: Viewer, sent: Mapping[str, str]) -> Viewer:
@@ -219,7 +213,7 @@ Context = dict[str, Any]
 _NOTHING: Mapping[str, str] = {}
 
 
-class PortalRequest:
+class PortalRequest(ExitStack[bool | None]):
     """What a page or a form works with: who asks, one transaction, and what was sent.
 
     `sent`: the form's fields; empty where a page is opened. `failure`: why the page is shown again.
@@ -229,20 +223,12 @@ class PortalRequest:
         self.viewer = viewer
         self.sent = sent
         self.failure = failure
-        self._open = ExitStack()
-
-    def __enter__(self) -> PortalRequest:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.__exit__(kind, error, trace)
+        super().__init__()
 
     @cached_property
     def tx(self) -> Transaction:
         """The transaction of the whole page or form, begun when first asked for and committed at its end."""
-        return self._open.enter_context(self.parts.database.transaction())
+        return self.enter_context(self.parts.database.transaction())
 
     @cached_property
     def now(self) -> datetime:

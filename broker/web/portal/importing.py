@@ -6,20 +6,18 @@ can wait there over a restart, and sent twice it does nothing twice. What each l
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends
-from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 
 from broker.base import bulk_lines, csv_lines
 from broker.base.bulk_lines import Task
 from broker.base.csv_lines import Columns
-from broker.base.errors import GuestkeyError, Invalid
+from broker.base.errors import GuestkeyError
 from broker.identity import invitations
 from broker.identity.http import check_own_form
 from broker.identity.invitations import join_link
@@ -28,7 +26,7 @@ from broker.requests import bulk_grants
 from broker.web.api.reading import BulkReportShown, LineShown, report_shown
 from broker.web.portal.forms import Context, FormFailure, PortalRequest, fresh, page, router, submit, trouble_of
 from broker.web.portal.pages import render
-from broker.web.portal.viewer import MemberNow, Viewer
+from broker.web.portal.viewer import MemberNow, Viewer, fields_and_file
 
 _MOST_FIELDS = 12
 _REPORT = ("line", "outcome", "about", "link", "column", "detail", "advice")
@@ -53,22 +51,9 @@ class Files:
 
 
 async def _sent(request: Request) -> Sent:
-    """The form. Asynchronous because a form can be read in no other way here; how long it is was bounded before.
-
-    Raises:
-        Invalid: a field comes twice, or the form is no text in UTF-8.
-    """
-    try:
-        async with request.form(max_files=1, max_fields=_MOST_FIELDS) as form:
-            parts = form.multi_items()
-            fields = {name: value for name, value in parts if not isinstance(value, UploadFile)}
-            files = [value for _, value in parts if isinstance(value, UploadFile)]
-            content = (await files[0].read() if files else b"") or fields.get("lines", "").encode()
-    except (UnicodeError, LookupError):
-        raise Invalid("The form is not valid UTF-8.", advice="Go back, reload the page and send it again.") from None
-    if len(fields) + len(files) != len(parts):
-        raise Invalid("The form contains a field twice.", advice="Go back, reload the page and send it again.")
-    return Sent(fields, content)
+    # How long the form is was bounded before.
+    fields, content = await fields_and_file(request, max_files=1, max_fields=_MOST_FIELDS)
+    return Sent(fields, content or fields.get("lines", "").encode())
 
 
 def _own_form(request: Request, sent: Annotated[Sent, Depends(_sent)]) -> Sent:
@@ -129,14 +114,8 @@ def _import(viewer: Viewer, files: Files, sent: Sent) -> Response:
 
     def do(viewer: Viewer) -> Response:
         report = _run(viewer, files, sent, dry_run=False)
-        done, refused = report.counts.get(files.made, 0), _refused(report)
-        shown: Context = {
-            "kind": files.kind,
-            "report": report,
-            "done": done,
-            "refused": refused,
-            "table": _table(report),
-        }
+        done, refused, table = report.counts.get(files.made, 0), _refused(report), _table(report)
+        shown: Context = {"kind": files.kind, "report": report, "done": done, "refused": refused, "table": table}
         return render("bulk/report.html", viewer=viewer, **shown)
 
     return submit(viewer, sent.fields, do, lambda failure: _checked(failure, files, sent), needs=fresh)
@@ -144,13 +123,8 @@ def _import(viewer: Viewer, files: Files, sent: Sent) -> Response:
 
 def _run(viewer: Viewer, files: Files, sent: Sent, *, dry_run: bool) -> BulkReportShown:
     rows = csv_lines.read(sent.content, files.columns)
-    report = bulk_lines.run(
-        viewer.parts.database,
-        rows,
-        files.task(viewer, sent),
-        dry_run=dry_run,
-        keep_going=sent.fields.get("keep_going") == "yes",
-    )
+    keep_going, task = sent.fields.get("keep_going") == "yes", files.task(viewer, sent)
+    report = bulk_lines.run(viewer.parts.database, rows, task, dry_run=dry_run, keep_going=keep_going)
     return report_shown(report, lambda token: join_link(viewer.parts, token))
 
 
@@ -181,13 +155,8 @@ def _checked(failure: FormFailure, files: Files, sent: Sent) -> Response:
 
 
 def _chooses(files: Files, filled: Mapping[str, str], sources: list[tuple[str, str]]) -> Context:
-    return {
-        "kind": files.kind,
-        "filled": filled,
-        "sources": sources,
-        "heading": str(files.columns),
-        "most": csv_lines.MOST_LINES,
-    }
+    heading, most = str(files.columns), csv_lines.MOST_LINES
+    return {"kind": files.kind, "filled": filled, "sources": sources, "heading": heading, "most": most}
 
 
 def _refused(report: BulkReportShown) -> list[LineShown]:
@@ -196,8 +165,5 @@ def _refused(report: BulkReportShown) -> list[LineShown]:
 
 def _table(report: BulkReportShown) -> str:
     """The report as a file: with the links, of which there is no other copy."""
-    written = io.StringIO()
-    written.write(csv_lines.line(_REPORT))
-    for line in report.lines:
-        written.write(csv_lines.line(getattr(line, name) for name in _REPORT))
-    return written.getvalue()
+    rows = ([getattr(line, name) for name in _REPORT] for line in report.lines)
+    return "".join(map(csv_lines.line, [_REPORT, *rows]))

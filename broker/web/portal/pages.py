@@ -31,14 +31,7 @@ _CHECKS = {
 }
 # The first that matches: browsers name their ancestors too.
 _BROWSERS = (("Firefox/", "Firefox"), ("Edg/", "Edge"), ("OPR/", "Opera"), ("Chrome/", "Chrome"), ("Safari/", "Safari"))
-_SYSTEMS = (
-    ("Android", "Android"),
-    ("iPhone", "iPhone"),
-    ("iPad", "iPad"),
-    ("Windows", "Windows"),
-    ("Mac OS", "macOS"),
-    ("Linux", "Linux"),
-)
+_SYSTEMS = {name: name for name in ("Android", "iPhone", "iPad", "Windows")} | {"Mac OS": "macOS", "Linux": "Linux"}
 _WEB = Path(__file__).parents[1]
 
 
@@ -127,7 +120,7 @@ def counted(count: int, noun: str) -> str:
 def program(user_agent: str) -> str:
     """What a browser calls itself, as its owner would."""
     browser = next((name for mark, name in _BROWSERS if mark in user_agent), user_agent[:60] or "unknown")
-    system = next((name for mark, name in _SYSTEMS if mark in user_agent), "")
+    system = next((name for mark, name in _SYSTEMS.items() if mark in user_agent), "")
     return f"{browser} on {system}" if system else browser
 
 
@@ -151,20 +144,6 @@ _pages = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_FILTERS = (
-    iso,
-    clock,
-    to_the_second,
-    printed_date,
-    relative,
-    duration,
-    by_whom,
-    checks,
-    spaced,
-    counted,
-    program,
-    bare,
-    names_something,
-    shell,
-)
-_pages.filters.update({filter_.__name__: filter_ for filter_ in _FILTERS})
+_TIMES = (iso, clock, to_the_second, printed_date, relative, duration)
+_TEXTS = (by_whom, checks, spaced, counted, program, bare, names_something, shell)
+_pages.filters.update({filter_.__name__: filter_ for filter_ in (*_TIMES, *_TEXTS)})

@@ -46,10 +46,6 @@ class NavigationItem:
     exact: bool
 
 
-# More would push a page's beginning down on a small screen; the rest is one press away.
-MOST_PLACES = 8
-
-
 @dataclass(frozen=True, slots=True)
 class Viewer:
     """The signed-in person behind a page.
@@ -109,7 +105,9 @@ class Viewer:
         order = _ORDER if caller.is_admin else ("/", *_OF_AUDITORS, *_ORDER)
         known = {href: order.index(href) for href in places if href in order}
         in_order = sorted(places, key=lambda href: known.get(href, len(order)))
-        return [NavigationItem(href, places[href], _within(here, href), here == href) for href in in_order]
+        return [
+            NavigationItem(href, places[href], f"{here}/".startswith(f"{href}/"), here == href) for href in in_order
+        ]
 
     @property
     def idle_seconds(self) -> int:
@@ -173,20 +171,33 @@ def member(viewer: Annotated[Viewer, Depends(anybody)]) -> Viewer:
 
 
 async def fields(request: Request) -> Mapping[str, str]:
-    """The fields of a form, each given once. Asynchronous because a form can be read in no other way here.
+    """The fields of a form, each given once, none of them a file.
 
     Raises:
-        Invalid: a field comes twice, or is a file; the form is no text in UTF-8.
+        Invalid: as for `fields_and_file`.
+    """
+    found, _ = await fields_and_file(request, max_files=0, max_fields=_MOST_FIELDS)
+    return {name: value.replace("\r\n", "\n") for name, value in found.items()}
+
+
+async def fields_and_file(request: Request, *, max_files: int, max_fields: int) -> tuple[Mapping[str, str], bytes]:
+    """The fields of a form and the file it brings. Asynchronous because a form can be read in no other way here.
+
+    Raises:
+        Invalid: a field comes twice, or is one file too many; the form is no text in UTF-8.
     """
     try:
-        sent = (await request.form(max_files=0, max_fields=_MOST_FIELDS)).multi_items()
-        "".join(value for _, value in sent if isinstance(value, str)).encode()
+        async with request.form(max_files=max_files, max_fields=max_fields) as form:
+            sent = form.multi_items()
+            "".join(value for _, value in sent if isinstance(value, str)).encode()
+            found = {name: value for name, value in sent if not isinstance(value, UploadFile)}
+            files = [value for _, value in sent if isinstance(value, UploadFile)][:max_files]
+            content = await files[0].read() if files else b""
     except (UnicodeError, LookupError):
         raise Invalid("The form is not valid UTF-8.", advice="Go back, reload the page and send it again.") from None
-    found = {name: value for name, value in sent if not isinstance(value, UploadFile)}
-    if len(found) != len(sent):
+    if len(found) + len(files) != len(sent):
         raise Invalid("The form contains a field twice.", advice="Go back, reload the page and send it again.")
-    return {name: value.replace("\r\n", "\n") for name, value in found.items()}
+    return found, content
 
 
 def _own_form(request: Request, sent: Annotated[Mapping[str, str], Depends(fields)]) -> Mapping[str, str]:
@@ -217,10 +228,6 @@ def _page_of(request: Request) -> str:
         if any(route.matches(scope)[0] is Match.FULL for route in request.app.router.routes):
             return path
     return "/"
-
-
-def _within(here: str, place: str) -> bool:
-    return here == place or (place != "/" and here.startswith(f"{place}/"))
 
 
 AnybodyNow = Annotated[Viewer, Depends(anybody)]
