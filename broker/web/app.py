@@ -54,7 +54,8 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.proxies = Proxies(settings.trusted_proxies)
-    app.state.without_head = Counter()
+    app.state.without_head, app.state.kept_checks = Counter(), health.KeptChecks()
+    app.state.pki_relay, app.state.sign_in_desk = pki.Relay(), sign_in.SignInQueue(settings)
     app.state.public_url = str(settings.public_url).rstrip("/")
     _add_routes(app)
     _add_error_rendering(app)
@@ -66,8 +67,6 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
 def _lifespan(settings: Settings, parts: Parts | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.pki_relay, app.state.sign_in_desk = pki.Relay(), sign_in.SignInQueue(settings)
-        app.state.kept_checks = health.KeptChecks()
         app.state.parts = parts or await asyncio.to_thread(Parts.build, settings, identity="issuer")
         try:
             yield

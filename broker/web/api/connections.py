@@ -13,8 +13,7 @@ from broker.models import CatalogueTable
 from broker.registry import connections
 from broker.registry import personal_columns as personal
 from broker.registry.connections import Connection
-from broker.web.api.common import Shown
-from broker.web.api.verbs import At, verb
+from broker.web.api.common import At, Shown, verb
 
 router = APIRouter(prefix="/connections", tags=["connections"])
 

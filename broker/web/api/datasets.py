@@ -27,10 +27,22 @@ from broker.registry.datasets import DATASETS, DatasetChange, NewDataset, sees_b
 from broker.registry.slices import NewSlice
 from broker.runtime.parts import Parts
 from broker.suspensions import suspending
-from broker.web.api.common import CallerNow, Ended, Id, PartsNow, ReasonBody, Shown, Strict, example
+from broker.web.api.common import (
+    At,
+    CallerNow,
+    Ended,
+    ExactNumbers,
+    Id,
+    PartsNow,
+    Proposed,
+    ReasonBody,
+    Shown,
+    Strict,
+    example,
+    verb,
+)
 from broker.web.api.reading import add_list
 from broker.web.api.suspensions import SuspendBody, Suspended, suspend
-from broker.web.api.verbs import At, ExactNumbers, Proposed, verb
 from broker.web.problems import reason_shown
 
 Action = Literal["read", "write"]

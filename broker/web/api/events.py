@@ -24,8 +24,7 @@ from broker.identity.nouns import Display
 from broker.models import LogCheckpoint
 from broker.registry.naming import person_meant, vendor_meant
 from broker.web.api import reading
-from broker.web.api.common import CallerNow, PartsNow, PersonFilter, Shown, VendorFilter, WindowNow
-from broker.web.api.verbs import At, verb
+from broker.web.api.common import At, CallerNow, PartsNow, PersonFilter, Shown, VendorFilter, WindowNow, verb
 
 router = APIRouter(tags=["events"])
 Form = Literal["jsonl", "json", "csv", "proofs"]

@@ -17,7 +17,7 @@ from broker.leases.holdings import GRANTS
 from broker.models import Grant
 from broker.registry.naming import names_of
 from broker.requests import bulk_grants
-from broker.web.api.common import Ended, FreshCaller, Id, PartsNow, Prose, ReasonBody, Shown, Strict
+from broker.web.api.common import At, Ended, FreshCaller, Id, PartsNow, Prose, ReasonBody, Shown, Strict, verb
 from broker.web.api.reading import (
     After,
     BulkReportShown,
@@ -30,7 +30,6 @@ from broker.web.api.reading import (
     content_of,
     report_shown,
 )
-from broker.web.api.verbs import At, verb
 
 
 class GrantShown(Shown):

@@ -18,10 +18,9 @@ from broker.leases.holdings import LEASES, may_end
 from broker.models import Lease
 from broker.registry.naming import names_of
 from broker.registry.slices import slice_names
-from broker.web.api.common import CallerNow, PartsNow, Shown, Strict, example
+from broker.web.api.common import At, CallerNow, KeyHeader, PartsNow, Shown, Strict, checked_key, example, verb
 from broker.web.api.kinds import EndingShown
 from broker.web.api.reading import File, add_list
-from broker.web.api.verbs import At, KeyHeader, checked_key, verb
 
 # What no name is made of is kept out of the log, too, which shows for ever what was asked for.
 _PRINTED = r"^[!-~]+$"

@@ -17,8 +17,7 @@ from broker.notices import channels, choices
 from broker.notices.channels import NewChannel
 from broker.notices.choices import NoticePreferences
 from broker.runtime.parts import Parts
-from broker.web.api.common import FreshCaller, Id, Name, PartsNow, Shown, Strict, WindowNow, example
-from broker.web.api.verbs import At, verb
+from broker.web.api.common import At, FreshCaller, Id, Name, PartsNow, Shown, Strict, WindowNow, example, verb
 
 router = APIRouter(tags=["notices"])
 

@@ -19,7 +19,7 @@ from broker.registry import bulk_invitations, people, teams
 from broker.registry.naming import names_of
 from broker.registry.people import PEOPLE
 from broker.suspensions import suspending
-from broker.web.api.common import FreshCaller, Id, PartsNow, ReasonBody, Shown, Strict, VendorId
+from broker.web.api.common import At, FreshCaller, Id, PartsNow, ProposalMade, ReasonBody, Shown, Strict, VendorId, verb
 from broker.web.api.reading import (
     After,
     BulkReportShown,
@@ -33,7 +33,6 @@ from broker.web.api.reading import (
     report_shown,
 )
 from broker.web.api.suspensions import SuspendBody, Suspended, suspend
-from broker.web.api.verbs import At, ProposalMade, verb
 
 joining = APIRouter(prefix="/invitations", tags=["invitations"])
 

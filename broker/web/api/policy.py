@@ -15,8 +15,7 @@ from broker.identity.permissions import require_admin, require_sees_rules
 from broker.models import PolicyRevision
 from broker.registry import proposals
 from broker.runtime import rulebook
-from broker.web.api.common import Shown, Strict, WindowNow, example
-from broker.web.api.verbs import At, ProposalMade, verb
+from broker.web.api.common import At, ProposalMade, Shown, Strict, WindowNow, example, verb
 
 router = APIRouter(prefix="/policy", tags=["policy"])
 _LONGEST = 200_000

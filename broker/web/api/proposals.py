@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any, Literal
 
 from fastapi import APIRouter
@@ -23,23 +22,21 @@ from broker.registry.services import perform_rotation
 from broker.registry.slices import perform_add
 from broker.registry.teams import perform_join
 from broker.runtime.rulebook import apply_policy
-from broker.web.api.common import ReasonBody, Shown
+from broker.web.api.common import At, ReasonBody, Shown, verb
 from broker.web.api.reading import add_list, add_show
-from broker.web.api.verbs import At, verb
 
-PERFORMERS: Mapping[str, Performer] = MappingProxyType(
-    {
-        "bind_source": bind_source,
-        "trust_source_mfa": trust_source_mfa,
-        "give_role": perform_give_role,
-        "reset_factor": reset_factor,
-        "apply_policy": apply_policy,
-        "change_dataset": perform_change,
-        "add_slice": perform_add,
-        "rotate_secret": perform_rotation,
-        "add_member": perform_join,
-    }
-)
+# What each two-person act does once a second person agreed.
+PERFORMERS: Mapping[str, Performer] = {
+    "bind_source": bind_source,
+    "trust_source_mfa": trust_source_mfa,
+    "give_role": perform_give_role,
+    "reset_factor": reset_factor,
+    "apply_policy": apply_policy,
+    "change_dataset": perform_change,
+    "add_slice": perform_add,
+    "rotate_secret": perform_rotation,
+    "add_member": perform_join,
+}
 
 
 router = APIRouter(prefix="/proposals", tags=["proposals"])

@@ -28,8 +28,7 @@ from broker.identity.caller import Caller
 from broker.identity.nouns import Noun
 from broker.log import audit
 from broker.runtime.parts import Parts
-from broker.web.api.common import CallerNow, PartsNow, Shown, WindowNow
-from broker.web.api.verbs import At, verb
+from broker.web.api.common import At, CallerNow, PartsNow, Shown, WindowNow, verb
 from broker.web.problems import CATALOGUE
 
 T = TypeVar("T")

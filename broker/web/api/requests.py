@@ -26,12 +26,11 @@ from broker.requests.requests import (
     undecidable,
     untended,
 )
-from broker.web.api.common import Id, Prose, ReasonBody, Shown, Strict, example
+from broker.web.api.common import At, Id, Prose, ReasonBody, Shown, Strict, example, verb
 from broker.web.api.datasets import SliceShown, slice_shown
 from broker.web.api.grants import GrantShown, grants_shown
 from broker.web.api.kinds import EndingShown
 from broker.web.api.reading import add_list, add_show
-from broker.web.api.verbs import At, verb
 from broker.web.problems import reason_shown
 
 

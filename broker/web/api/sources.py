@@ -14,9 +14,20 @@ from broker.identity.sources import SOURCES
 from broker.models import Proposal, SignInSource
 from broker.registry import source_proposals
 from broker.registry.source_proposals import NewSource, SourceFinding
-from broker.web.api.common import CallerNow, FreshCaller, Id, Name, PartsNow, Shown, Strict, VendorId
+from broker.web.api.common import (
+    At,
+    CallerNow,
+    FreshCaller,
+    Id,
+    Name,
+    PartsNow,
+    ProposalMade,
+    Shown,
+    Strict,
+    VendorId,
+    verb,
+)
 from broker.web.api.reading import add_list
-from broker.web.api.verbs import At, ProposalMade, verb
 
 router = APIRouter(prefix="/sources", tags=["sources"])
 _MOST_VALUES = 10
@@ -81,15 +92,7 @@ class SourceBody(Strict):
 
     def new(self) -> NewSource:
         """The same, for the room that proposes it."""
-        return NewSource(
-            name=self.name,
-            issuer=self.issuer,
-            client_id=self.client_id,
-            client_secret=self.client_secret,
-            required_claims=self.required_claims,
-            other_audiences=self.other_audiences,
-            vendor_id=self.vendor,
-        )
+        return NewSource(**self.model_dump(exclude={"vendor"}), vendor_id=self.vendor)
 
 
 class MfaBody(Strict):

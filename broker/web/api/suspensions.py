@@ -16,11 +16,10 @@ from broker.revocation.counts import What
 from broker.suspensions import reports, suspending
 from broker.suspensions.reports import KindOutcome, LeaseOutcome
 from broker.suspensions.suspending import DryRun
-from broker.web.api.common import Ended, Id, ReasonBody, Shown, Strict, WindowNow, example
+from broker.web.api.common import At, Ended, Id, ReasonBody, Shown, Strict, WindowNow, example, verb
 from broker.web.api.grants import GrantShown, grants_shown
 from broker.web.api.kinds import EndingShown
 from broker.web.api.reading import add_list
-from broker.web.api.verbs import At, verb
 
 router = APIRouter(prefix="/suspensions", tags=["suspensions"])
 Counted = Annotated[int, Field(ge=0, le=1_000_000_000)]

@@ -11,10 +11,9 @@ from broker.models import Vendor
 from broker.registry import vendors
 from broker.registry.vendors import VENDORS
 from broker.suspensions import suspending
-from broker.web.api.common import Ended, Name, ReasonBody, Shown, Strict, example
+from broker.web.api.common import At, Ended, Name, ReasonBody, Shown, Strict, example, verb
 from broker.web.api.reading import add_list, add_show
 from broker.web.api.suspensions import SuspendBody, Suspended, suspend
-from broker.web.api.verbs import At, verb
 
 router = APIRouter(prefix="/vendors", tags=["vendors"])
 

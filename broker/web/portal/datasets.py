@@ -23,8 +23,8 @@ from broker.registry.datasets import (
     sees_binding,
 )
 from broker.registry.naming import LONGEST, names_of, names_seen, person_meant
+from broker.web.api.common import lifetime_of
 from broker.web.api.datasets import dataset_full, datasets_shown
-from broker.web.api.verbs import lifetime_of
 from broker.web.portal.auditing import history
 from broker.web.portal.dataset_wizard import condition_said
 from broker.web.portal.forms import Context, PortalRequest, act, form, page, trouble_of

@@ -11,7 +11,7 @@ from broker.identity.permissions import require_admin, require_looks_after_peopl
 from broker.models import PERSON_STATUSES
 from broker.registry import bulk_invitations, people, proposals, vendors
 from broker.registry.naming import names_of, told_apart
-from broker.web.api.verbs import lifetime_of
+from broker.web.api.common import lifetime_of
 from broker.web.portal.auditing import history
 from broker.web.portal.forms import Context, PortalRequest, act, form, page
 from broker.web.portal.pages import render

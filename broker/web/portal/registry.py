@@ -8,7 +8,7 @@ from broker.identity.permissions import is_lead, require_looks_after_people
 from broker.models import Proposal, Service
 from broker.registry import people, services, teams, vendors
 from broker.registry.naming import names_of
-from broker.web.api.verbs import lifetime_of
+from broker.web.api.common import lifetime_of
 from broker.web.portal.forms import Context, PortalRequest, act, form, page
 from broker.web.portal.pages import render
 from broker.web.portal.proposals import waiting_acts

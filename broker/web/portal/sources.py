@@ -13,8 +13,8 @@ from broker.identity import faults, sources
 from broker.identity.permissions import require_admin
 from broker.identity.sources import SOURCES
 from broker.registry import source_proposals, vendors
+from broker.web.api.common import lifetime_of
 from broker.web.api.sources import MfaBody, SourceBody
-from broker.web.api.verbs import lifetime_of
 from broker.web.portal.forms import Context, PortalRequest, act, form, page
 
 Body = TypeVar("Body", bound=BaseModel)

@@ -22,9 +22,9 @@ from broker.revocation import closing
 from broker.revocation.counts import INSTALLATION, What
 from broker.suspensions import reports, suspending
 from broker.suspensions.reports import LeaseOutcome, SuspensionReport
+from broker.web.api.common import lifetime_of
 from broker.web.api.grants import grants_shown
 from broker.web.api.suspensions import CountsShown, dry_run_shown
-from broker.web.api.verbs import lifetime_of
 from broker.web.portal.forms import Context, PortalRequest, act, form, page
 from broker.web.portal.pages import render, to_the_second
 
