@@ -235,9 +235,11 @@ def test_internal_error_in_one_kind_is_reported_and_others_are_reconciled(
     assert found.shown[first].unasked.keys() == {BROKER}
     with world.database.transaction() as tx:
         assert reconciling.count_silent(tx)[first] >= 1
-    reconciling.reconcile(world.ender)
+    found = reconciling.reconcile(world.ender)
+    assert BROKER not in found.shown[first].unasked
     with world.database.transaction() as tx:
-        assert reconciling.count_silent(tx).get(first, 0) == before
+        # Fewer where another test's place answers again by now.
+        assert reconciling.count_silent(tx).get(first, 0) <= before
 
 
 def test_internal_error_in_one_kind_does_not_stop_the_emergency_end(
