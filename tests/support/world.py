@@ -77,6 +77,18 @@ class Signed:
         return {"Authorization": f"Bearer {self.token}"}
 
 
+def _source(vendor: Vendor | None) -> SignInSource:
+    return SignInSource(
+        id=new_id("ss"),
+        name=f"Source {secrets.token_hex(4)}",
+        issuer=f"https://{secrets.token_hex(4)}.example",
+        client_id="guestkey",
+        required_claims={},
+        vendor_id=vendor.id if vendor else None,
+        mfa_values=[],
+    )
+
+
 class World:
     """Makes things in the records of the running stack. Names are unique, so tests share one stack."""
 
@@ -105,17 +117,7 @@ class World:
 
     def source(self, vendor: Vendor | None) -> SignInSource:
         """A sign-in source for a party."""
-        made: SignInSource = self.add(
-            SignInSource(
-                id=new_id("ss"),
-                name=f"Source {secrets.token_hex(4)}",
-                issuer=f"https://{secrets.token_hex(4)}.example",
-                client_id="guestkey",
-                required_claims={},
-                vendor_id=vendor.id if vendor else None,
-                mfa_values=[],
-            )
-        )
+        made: SignInSource = self.add(_source(vendor))
         return made
 
     def person(
@@ -128,35 +130,30 @@ class World:
         name: str = "Ada Guest",
     ) -> Signed:
         """A person with an API token whose second factor was proven `factor_age` seconds ago (None: never)."""
-        source = self.source(vendor)
-        person = self.add(
-            Person(
-                id=new_id("pe"),
-                issuer=source.issuer,
-                subject=secrets.token_hex(8),
-                source_id=source.id,
-                vendor_id=vendor.id if vendor else None,
-                name=name,
-                email=f"{secrets.token_hex(4)}@example.org",
-                status=status,
-            )
+        source = _source(vendor)
+        person = Person(
+            id=new_id("pe"),
+            issuer=source.issuer,
+            subject=secrets.token_hex(8),
+            source_id=source.id,
+            vendor_id=vendor.id if vendor else None,
+            name=name,
+            email=f"{secrets.token_hex(4)}@example.org",
+            status=status,
         )
-        for role in roles:
-            self.add(RoleHeld(id=new_id("rh"), person_id=person.id, role=role))
-        return self._sign_in("person", person.id, person.vendor_id, name, frozenset(roles), factor_age, source.id)
+        held = [RoleHeld(id=new_id("rh"), person_id=person.id, role=role) for role in roles]
+        return self._sign_in("person", [source, person, *held], frozenset(roles), factor_age)
 
     def service(self, vendor: Vendor | None = None) -> Signed:
         """A service with an API token."""
-        made = self.add(
-            Service(
-                id=new_id("sv"),
-                vendor_id=vendor.id if vendor else None,
-                name="pipeline",
-                secret_hash="unused",
-                created_by="pe_none",
-            )
+        made = Service(
+            id=new_id("sv"),
+            vendor_id=vendor.id if vendor else None,
+            name="pipeline",
+            secret_hash="unused",
+            created_by="pe_none",
         )
-        return self._sign_in("service", made.id, made.vendor_id, made.name, frozenset(), None, None)
+        return self._sign_in("service", [made], frozenset(), None)
 
     def host_service(self, secret: str) -> str:
         """A service of the organisation with this secret; returns its id."""
@@ -171,38 +168,35 @@ class World:
         self.add(made)
         return made.id
 
-    def _sign_in(
-        self,
-        kind: Any,
-        id_: str,
-        vendor_id: str | None,
-        name: str,
-        roles: frozenset[str],
-        factor_age: int | None,
-        source_id: str | None,
-    ) -> Signed:
-        token, now = "gka_" + secrets.token_urlsafe(32), self.now()
-        factor_at = None if factor_age is None else now - timedelta(seconds=factor_age)
-        record = self.add(
-            ApiToken(
+    def _sign_in(self, kind: Any, records: list[Any], roles: frozenset[str], factor_age: int | None) -> Signed:
+        """Insert who it is and what belongs to them, with an API token, in one transaction."""
+        who = next(record for record in records if isinstance(record, Person | Service))
+        token, own = "gka_" + secrets.token_urlsafe(32), isinstance(who, Person)
+        with self.database.transaction() as tx:
+            now = clock(tx)
+            factor_at = None if factor_age is None else now - timedelta(seconds=factor_age)
+            held = ApiToken(
                 id=new_id("at"),
                 token_hash=hashlib.sha256(token.encode()).digest(),
-                person_id=id_ if kind == "person" else None,
-                service_id=id_ if kind == "service" else None,
-                source_id=source_id,
+                person_id=who.id if own else None,
+                service_id=None if own else who.id,
+                source_id=who.source_id if isinstance(who, Person) else None,
                 client_id="guestkey-cli",
                 last_seen_at=now,
                 expires_at=now + timedelta(hours=8),
                 factor_at=factor_at,
                 factor_method="totp" if factor_at else None,
             )
-        )
+            for record in (*records, held):
+                # One after the other: each refers to those before it.
+                tx.add(record)
+                tx.flush()
         caller = Caller(
             kind=kind,
-            id=id_,
-            name=name,
-            vendor_id=vendor_id,
-            holder_id=record.id,
+            id=who.id,
+            name=who.name,
+            vendor_id=who.vendor_id,
+            holder_id=held.id,
             how="api_token",
             signed_in_at=now,
             factor_at=factor_at,
@@ -252,13 +246,14 @@ class World:
         stock = self._stock if register and kind == "postgres" and slices.items() <= _STOCKED.items() else None
         if stock:
             cuts = [stock.take(cut.binding).record(cut) for cut in cuts]
-        self.add(made, *cuts, *(Offer(id=new_id("of"), dataset_id=made.id, vendor_id=to.id) for to in offered_to))
+        offers = [Offer(id=new_id("of"), dataset_id=made.id, vendor_id=to.id) for to in offered_to]
+        with self.database.transaction() as tx:
+            tx.add_all([made, *cuts, *offers])
+            tx.flush()
+            for cut in cuts if stock else ():
+                audit.record(tx, "slice.ready", actor=audit.SYSTEM, subject=cut.id, now=clock(tx))
         if register and not stock:
             register_slices(self, made)
-        if stock:
-            with self.database.transaction() as tx:
-                for cut in cuts:
-                    audit.record(tx, "slice.ready", actor=audit.SYSTEM, subject=cut.id, now=clock(tx))
         return made
 
     def team(self, vendor: Vendor, *members: Signed) -> Team:
@@ -270,20 +265,22 @@ class World:
 
     def grant(self, dataset: Dataset, holder: Signed | Team, role: str = "annotator", **changes: Any) -> Grant:
         """A grant from an hour ago for a day, unless changed."""
-        now = self.now()
-        fields: dict[str, Any] = {
-            "id": new_id("gr"),
-            "dataset_id": dataset.id,
-            "role": role,
-            "purpose": "labelling",
-            "starts_at": now - timedelta(hours=1),
-            "ends_at": now + timedelta(days=1),
-        }
-        if isinstance(holder, Team):
-            fields["team_id"] = holder.id
-        else:
-            fields[f"{holder.caller.kind}_id"] = holder.id
-        made: Grant = self.add(Grant(**(fields | changes)))
+        with self.database.transaction() as tx:
+            now = clock(tx)
+            fields: dict[str, Any] = {
+                "id": new_id("gr"),
+                "dataset_id": dataset.id,
+                "role": role,
+                "purpose": "labelling",
+                "starts_at": now - timedelta(hours=1),
+                "ends_at": now + timedelta(days=1),
+            }
+            if isinstance(holder, Team):
+                fields["team_id"] = holder.id
+            else:
+                fields[f"{holder.caller.kind}_id"] = holder.id
+            made = Grant(**(fields | changes))
+            tx.add(made)
         return made
 
     def guest(self, role: str = "annotator") -> tuple[Signed, Dataset, Grant]:
