@@ -12,7 +12,7 @@ from broker.identity.caller import Caller, FoundCaller, by_token
 from broker.identity.factors import mark_proven
 from broker.identity.http import require_fresh
 from broker.identity.terminal_confirmation import confirm, request_confirmation
-from broker.models import ApiToken
+from broker.models import ApiToken, Person
 from tests.support.world import World
 
 NOW = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)
@@ -35,7 +35,9 @@ def test_a_factor_counts_from_5_s_ahead_to_its_longest_age(age: int | None, fres
 
 def test_proving_a_factor_makes_no_other_token_of_the_person_fresh(world: World) -> None:
     signed = world.person(factor_age=None)
-    other = world._sign_in("person", signed.id, None, "", frozenset(), None, None)
+    with world.database.transaction() as tx:
+        person = tx.get_one(Person, signed.id)
+    other = world.sign_in(person)
     with world.database.transaction() as tx:
         mark_proven(tx, signed.caller, "totp", world.now())
     with world.database.transaction() as tx:

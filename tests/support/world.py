@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -142,7 +142,7 @@ class World:
             status=status,
         )
         held = [RoleHeld(id=new_id("rh"), person_id=person.id, role=role) for role in roles]
-        return self._sign_in("person", [source, person, *held], frozenset(roles), factor_age)
+        return self.sign_in(person, frozenset(roles), factor_age, beside=(source, *held))
 
     def service(self, vendor: Vendor | None = None) -> Signed:
         """A service with an API token."""
@@ -153,7 +153,7 @@ class World:
             secret_hash="unused",
             created_by="pe_none",
         )
-        return self._sign_in("service", [made], frozenset(), None)
+        return self.sign_in(made)
 
     def host_service(self, secret: str) -> str:
         """A service of the organisation with this secret; returns its id."""
@@ -168,9 +168,15 @@ class World:
         self.add(made)
         return made.id
 
-    def _sign_in(self, kind: Any, records: list[Any], roles: frozenset[str], factor_age: int | None) -> Signed:
-        """Insert who it is and what belongs to them, with an API token, in one transaction."""
-        who = next(record for record in records if isinstance(record, Person | Service))
+    def sign_in(
+        self,
+        who: Person | Service,
+        roles: frozenset[str] = frozenset(),
+        factor_age: int | None = None,
+        *,
+        beside: Sequence[Any] = (),
+    ) -> Signed:
+        """An API token of somebody, inserted with them and what is `beside` them in one transaction."""
         token, own = "gka_" + secrets.token_urlsafe(32), isinstance(who, Person)
         with self.database.transaction() as tx:
             now = clock(tx)
@@ -187,12 +193,12 @@ class World:
                 factor_at=factor_at,
                 factor_method="totp" if factor_at else None,
             )
-            for record in (*records, held):
-                # One after the other: each refers to those before it.
+            # One after the other: each refers to some before it.
+            for record in (*beside[:1], who, *beside[1:], held):
                 tx.add(record)
                 tx.flush()
         caller = Caller(
-            kind=kind,
+            kind="person" if own else "service",
             id=who.id,
             name=who.name,
             vendor_id=who.vendor_id,
