@@ -149,9 +149,11 @@ def stock(settings: Settings) -> Stock:
 
 
 @pytest.fixture
-def world(stack: Stack, settings: Settings, parts: Parts, ender: Parts, stock: Stock) -> World:
+def world(stack: Stack, settings: Settings, parts: Parts, ender: Parts, stock: Stock) -> Iterator[World]:
     """People, vendors and datasets made straight in the records; see `tests.support.world`."""
-    return World(stack, settings, parts, ender, stock)
+    made = World(stack, settings, parts, ender, stock)
+    yield made
+    made.leave()
 
 
 @pytest.fixture(scope="session")

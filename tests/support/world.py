@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 from argon2 import PasswordHasher
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from broker.base.database import now as clock
 from broker.base.ids import new_id
@@ -30,6 +30,7 @@ from broker.leases.issuing import Handed, issue
 from broker.leases.sweeping import end_marked, mark_expired, to_end
 from broker.log import audit
 from broker.models import (
+    LIVE_STATES,
     ApiToken,
     Dataset,
     Event,
@@ -49,6 +50,7 @@ from broker.models import (
 )
 from broker.revocation import closing
 from broker.runtime.parts import Parts
+from broker.worker.slice_registration import REMOVED
 from tests.support.registering import register as register_slices
 from tests.support.stock import Stock
 
@@ -57,6 +59,20 @@ DEIDENTIFIED = CLINIC | {"columns": ["id", "site", "age"], "rows": [["site", "="
 PICTURES: dict[str, Any] = {"connection": "objects", "bucket": "clinic", "prefix": "trials/"}
 FULL = CLINIC | {"columns": ["id", "site", "age", "name", "email"]}
 _STOCKED: Mapping[str, Mapping[str, Any]] = MappingProxyType({"deidentified": DEIDENTIFIED, "full": FULL})
+
+# Datasets of tests that are over, of which a lease still lived then.
+_LEFT: list[str] = []
+_RETIRE = text(
+    """
+    WITH over AS (
+      SELECT id FROM guestkey.dataset d WHERE id = ANY(:made)
+         AND NOT EXISTS (SELECT FROM guestkey.lease WHERE dataset_id = d.id AND state = ANY(:live))),
+    retired AS (
+      UPDATE guestkey.slice SET state = 'retired', state_detail = :removed WHERE id IN (
+        SELECT id FROM guestkey.slice WHERE dataset_id IN (SELECT id FROM over) FOR UPDATE SKIP LOCKED))
+    SELECT id FROM over
+    """
+)
 
 
 @dataclass(frozen=True)
@@ -98,6 +114,7 @@ class World:
         self.stack, self.settings, self.parts, self.ender = stack, settings, parts, ender
         self.database = parts.database
         self._stock = stock
+        self._made: list[str] = []
 
     def now(self) -> datetime:
         """PostgreSQL's clock."""
@@ -256,6 +273,7 @@ class World:
         with self.database.transaction() as tx:
             tx.add_all([made, *cuts, *offers])
             tx.flush()
+            self._made.append(made.id)
             for cut in cuts if stock else ():
                 audit.record(tx, "slice.ready", actor=audit.SYSTEM, subject=cut.id, now=clock(tx))
         if register and not stock:
@@ -358,6 +376,16 @@ class World:
         with self.database.transaction() as tx:
             if closing.installation_state(tx).closed_at is not None:
                 closing.reopen(tx, admin, "the next test", now)
+
+    def leave(self) -> None:
+        """Spare every later worker what this test made: it would look at all of it, again and again.
+
+        Datasets with a lease that lives are left until it has ended: workers see to that.
+        """
+        left = [*_LEFT, *self._made]
+        with self.database.transaction() as tx:
+            over = set(tx.scalars(_RETIRE, {"made": left, "live": list(LIVE_STATES), "removed": REMOVED}))
+        _LEFT[:] = [id_ for id_ in left if id_ not in over]
 
     def sweep(self) -> None:
         """One round of the worker's ending, here and now."""
