@@ -104,6 +104,12 @@ class Database:
         except DBAPIError as error:
             raise _translate(error) from error
 
+    @contextmanager
+    def transaction_now(self) -> Iterator[tuple[Transaction, datetime]]:
+        """One transaction, with PostgreSQL's clock as it begins."""
+        with self.transaction() as tx:
+            yield tx, clock(tx)
+
     def close(self) -> None:
         """Close every connection; the database may be used again afterwards."""
         self.engine.dispose()

@@ -76,11 +76,6 @@ class Server(Startable):
         if self._child is not None:
             stop(self._child, self.stop_signal)
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal, for tests that freeze it."""
-        if self._child is not None:
-            self._child.send_signal(number)
-
     @abstractmethod
     def _healthy(self) -> bool:
         """Whether it serves now."""

@@ -145,8 +145,7 @@ def seed(stack: Stack, settings: Settings, redirect_uri: str) -> list[Account]:
     }
     subjects = {username: account.subject for username, account in made.items()}
     with closing(Parts.build(settings, identity="issuer")) as parts:
-        with parts.database.transaction() as tx:
-            now = clock(tx)
+        with parts.database.transaction_now() as (tx, now):
             install(tx, now)
             tx.execute(update(Installation).values(bootstrapped_at=now))
             links = _make_parties(tx, parts, client, subjects, now)

@@ -218,11 +218,6 @@ class PostgresServers(children.Startable):
         server = self.records if database == RECORDS.database else self.data
         return server.url(login, database)
 
-    @property
-    def passwords(self) -> Mapping[str, str]:
-        """Of all logins; `postgres` is the superuser of the datasets' server."""
-        return {**self.records.passwords, **self.data.passwords}
-
 
 def binary(name: str) -> Path:
     """A program of the embedded PostgreSQL (`postgres`, `initdb`, `psql`).

@@ -164,8 +164,7 @@ def _end_vanished(
     ]
     if not gone:
         return []
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         marked = ending.mark(tx, Lease.id.in_(gone), cause="vanished", by=audit.SYSTEM, now=now)
         about = [(lease_id, {"kind": name}) for lease_id in marked]
         audit.record_many(tx, "lease.vanished", actor=audit.SYSTEM, now=now, about=about)
@@ -248,8 +247,7 @@ def note_silent(parts: Parts, kind: str, asked: Collection[str], unasked: Mappin
     Args:
         unasked: by place, why it could not be asked.
     """
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         known = dict(
             tx.execute(select(UnreachablePlace.place, UnreachablePlace.why).where(UnreachablePlace.kind == kind)).all()
         )

@@ -165,8 +165,7 @@ def _until(lease: Lease, bounds: Bounds, now: datetime, lifetime: int) -> dateti
 def _restore_expiry(parts: Parts, outcome: _Renewed, caller: Caller) -> None:
     """The backend did not follow: the record says again what is true there."""
     try:
-        with parts.database.transaction() as tx:
-            now = clock(tx)
+        with parts.database.transaction_now() as (tx, now):
             tx.execute(
                 update(Lease)
                 .where(Lease.id == outcome.lease.id, Lease.expires_at == outcome.lease.expires_at)

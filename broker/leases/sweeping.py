@@ -65,8 +65,7 @@ class _Claimed:
 
 def mark_expired(parts: Parts) -> int:
     """Mark active leases whose life is over and pending ones whose call's deadline has passed. Returns how many."""
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         expired = ending.mark(
             tx, (Lease.state == "active") & (Lease.expires_at <= now), cause="expired", by=audit.SYSTEM, now=now
         )
@@ -220,8 +219,7 @@ def _note_ended(parts: Parts, leases: Sequence[Lease], confirmed: Mapping[str, s
         return set()
     ended: dict[tuple[str, str], list[Lease]] = defaultdict(list)
     over: set[str] = set()
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         for lease in leases:
             if lease.activated_at is None and lease.deadline > now:
                 # The call that makes the credential may still be in flight: ask again once it cannot be.
@@ -264,8 +262,7 @@ def _set_ended(tx: Transaction, leases: Sequence[Lease], state: str, said: str, 
 
 def _note_exposed(parts: Parts, lease: Lease, error: Exposed) -> None:
     """The backend cannot end it sooner: said once, shown until then, and asked again."""
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         soonest = now + timedelta(seconds=1)
         until, again = max(error.until, soonest), max(error.again, soonest)
         values = {"state": "revoking", "exposed_until": until, "next_attempt_at": again}
@@ -285,8 +282,7 @@ def _note_attempt(tx: Transaction, lease: Lease, error: Exception, **values: obj
 
 def _note_failure(parts: Parts, lease: Lease, error: Exception) -> None:
     wait = min(SLOWEST_RETRY, 2 ** min(lease.attempts, 6))
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         values = {"state": "revoke_failed", "attempts": Lease.attempts + 1}
         changed = _note_attempt(tx, lease, error, **values, next_attempt_at=now + timedelta(seconds=wait))
         if changed and lease.state != "revoke_failed":

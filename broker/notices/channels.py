@@ -26,7 +26,7 @@ from sqlalchemy import func, select, update
 from standardwebhooks.webhooks import Webhook
 
 from broker.base import words
-from broker.base.database import Transaction, clock
+from broker.base.database import Transaction
 from broker.base.errors import Conflict, Invalid
 from broker.base.ids import new_id
 from broker.base.paging import Page, Window, page
@@ -107,8 +107,7 @@ def bind(parts: Parts, caller: Caller, new: NewChannel) -> Bound:
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode() if new.kind == "webhook" else ""
     kept = json.dumps({"target": new.target, "secret": secret})
     wrapped = parts.vault.encrypt(_KEY, kept.encode(), context=channel_id)
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         if tx.execute(select(func.count()).where(NoticeChannel.removed_at.is_(None))).scalar_one() >= MOST:
             raise Conflict(f"There are already {MOST} channels.", advice="Remove one that is no longer needed.")
         channel = NoticeChannel(

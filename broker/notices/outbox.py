@@ -75,8 +75,7 @@ def deliver_outbox(parts: Parts, *, most: int = 200) -> int:
 def _deliver_next(parts: Parts, which: ColumnElement[bool]) -> bool:
     notice_id = ""
     try:
-        with parts.database.transaction() as tx:
-            now = clock(tx)
+        with parts.database.transaction_now() as (tx, now):
             notice = tx.scalars(
                 select(Notice)
                 .where(Notice.told_at.is_(None), Notice.next_attempt_at <= now, which)
@@ -98,8 +97,7 @@ def _deliver_next(parts: Parts, which: ColumnElement[bool]) -> bool:
 
 
 def _postpone(parts: Parts, notice_id: str) -> None:
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         notice = tx.get_one(Notice, notice_id)
         notice.attempts += 1
         notice.next_attempt_at = now + timedelta(seconds=min(_SLOWEST_RETRY, 15 * 2 ** min(notice.attempts, 10)))

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from sqlalchemy import select, update
 
-from broker.base.database import Transaction, clock
+from broker.base.database import Transaction
 from broker.base.errors import Conflict, Invalid, NotFound
 from broker.base.ids import new_id
 from broker.identity import invitations, login, sources
@@ -20,7 +20,6 @@ from broker.registry import source_proposals
 from broker.registry.source_proposals import NewSource, SourceFinding
 from broker.runtime.parts import Parts, install
 
-ADMINS = 2
 RECOVERED_FOR = timedelta(hours=1)
 
 
@@ -71,8 +70,7 @@ def bootstrap(parts: Parts, first: NewSource, *, unchecked: bool = False) -> Boo
             raise _done_before()
     found = [] if unchecked else _check_provider(parts, first)
     wrapped = sources.wrap_client_secret(parts.vault, source_id, first.client_secret) if first.client_secret else None
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         install(tx, now)
         once = tx.execute(
             update(Installation)
@@ -126,8 +124,7 @@ def recover(parts: Parts, source_id: str | None = None) -> str:
     Raises:
         NotFound: there is no active source of the organisation.
     """
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         source = _own_source(tx, source_id)
         until = now + RECOVERED_FOR
         lifetime = int(RECOVERED_FOR.total_seconds())

@@ -261,8 +261,7 @@ def _recheck_connection(parts: Parts, setup: Vault, kind_name: str, connection: 
 
 def _mark_changed(parts: Parts, slice_: Slice, told: str, shown: Mapping[str, Any] | None) -> bool:
     """Close a slice whose table has changed, unless it was registered anew meanwhile. Its leases end."""
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         same = (Slice.id == slice_.id, Slice.state == "ready", Slice.seen.is_not_distinct_from(slice_.seen))
         closed = update(Slice).where(*same).values(state="changed", state_detail=told).returning(Slice.id)
         if tx.execute(closed).one_or_none() is None:
@@ -294,8 +293,7 @@ def read_catalogues(parts: Parts, setup: Vault) -> int:
 
 def _keep_catalogue(parts: Parts, name: str, tables: list[FoundTable], *, cut: bool) -> None:
     """Replace what was known of a connection, all at once."""
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         if not _set_waiting(tx, name, state="ready", detail="", read_at=now, tables=len(tables), cut=cut):
             return
         tx.execute(delete(CatalogueTable).where(CatalogueTable.connection == name))

@@ -206,8 +206,7 @@ class Worker:
 
 def _tidy(parts: Parts) -> int:
     """Lapse what is overdue, delete what has expired. Returns how many lapsed."""
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         lapsed = _lapse(tx, now)
         for record in (SignInAttempt, FactorChallenge, StoredResponse, DatasetDraft):
             tx.execute(delete(record).where(record.expires_at < now))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from broker.kinds.values import Exposed, Issued, LeaseToEnd, LeaseToIssue, NotEn
 from tests.credentials.test_s3 import lease_for
 from tests.support.data import BUCKET
 from tests.support.doors import answering
+from tests.support.freezing import freeze
 from tests.support.objects import opened, readable
 from tests.support.world import PICTURES as BINDING
 from tests.support.world import World
@@ -72,11 +72,11 @@ def stopped(world: World) -> Iterator[None]:
 @contextmanager
 def frozen(world: World) -> Iterator[None]:
     """The store takes connections and says nothing."""
-    world.stack.store.signal(signal.SIGSTOP)
+    freeze(world.stack.store)
     try:
         yield
     finally:
-        world.stack.store.signal(signal.SIGCONT)
+        freeze(world.stack.store, thaw=True)
 
 
 # -- ending ---------------------------------------------------------------------------------------------------------

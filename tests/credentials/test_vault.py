@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -65,11 +64,11 @@ def until_back(call: Callable[[], object], *, seconds: float = 10) -> None:
 @contextmanager
 def hung(stack: Stack) -> Iterator[None]:
     """OpenBao accepts connections and answers nothing."""
-    stack.bao.signal(signal.SIGSTOP)
+    freeze(stack.bao)
     try:
         yield
     finally:
-        stack.bao.signal(signal.SIGCONT)
+        freeze(stack.bao, thaw=True)
 
 
 @pytest.mark.parametrize("warm", [True, False], ids=["logged in before", "never logged in"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import requests
 from broker.base.settings import BaoIdentity
 from broker.embedded import children, openbao
 from broker.keystore.vault import Vault
+from tests.support.freezing import freeze
 from tests.support.relay import Relay
 from tests.support.waiting import until
 
@@ -85,7 +85,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Cluster]]
         try:
             yield begin
         finally:
-            leader.signal(signal.SIGCONT)
+            freeze(leader, thaw=True)
             for child in running:
                 children.stop(child)
             leader.stop()
@@ -123,7 +123,7 @@ def _revoke_while_cut_off(cluster: Cluster, token: str) -> None:
         f"{cluster.leader.address}/v1/auth/token/revoke-self", headers={"X-Vault-Token": token}, timeout=20
     )
     assert revoked.status_code == 204
-    cluster.leader.signal(signal.SIGSTOP)
+    freeze(cluster.leader)
 
 
 def test_isolated_standby_accepts_no_revoked_token(start: Callable[[str], Cluster]) -> None:

@@ -226,12 +226,12 @@ def test_non_superuser_login_applies_what_it_can(run: Run, tmp_path: Path) -> No
 
 
 def test_superusers_and_own_records_are_refused(run: Run, stack: Stack, front: Customer, tmp_path: Path) -> None:
-    owner = login(tmp_path, "guestkey_owner", stack.postgres.passwords["owner"])
+    owner = login(tmp_path, "guestkey_owner", stack.postgres.records.passwords["owner"])
     here, records = Customer(stack.ports.postgres, front.ca_file), Customer(stack.ports.records, front.ca_file)
     plain = ("--tls", "disable")
     own = run(records, *plain, *owner, "--dbname", "guestkey", "--check", host="127.0.0.1")
     assert own.exit_code == 1 and "the broker's own records" in own.stderr
-    watch = login(tmp_path, "guestkey_watch", stack.postgres.passwords["watch"])
+    watch = login(tmp_path, "guestkey_watch", stack.postgres.data.passwords["watch"])
     twice = run(here, *plain, *watch, "--dbname", "data", host="127.0.0.1", name="twin")
     assert twice.exit_code == 1 and "connected already, as data" in twice.stderr
     with customer(wheel(), tls=False) as server:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from tests.portal import pictures
 from tests.portal.conftest import GuestOf
 from tests.portal.guests import Guest
 from tests.portal.house import House
+from tests.support.freezing import freeze
 
 PHONE: ViewportSize = {"width": 360, "height": 640}
 _HAS_FOCUS = """([selector, text]) => {
@@ -264,7 +264,7 @@ def test_home_shows_what_still_works_while_openbao_is_down(house: House, ada: Gu
     """And by itself that it is back."""
     ada.open("/")
     bao, vault = house.world.stack.bao, house.replica.parts.vault
-    bao.signal(signal.SIGSTOP)
+    freeze(bao)
     try:
         vault._seen = (float("-inf"), True)
         house.factor(ada.someone, 5)
@@ -278,6 +278,6 @@ def test_home_shows_what_still_works_while_openbao_is_down(house: House, ada: Gu
         ada.says("The key store is not responding")
         ada.look("home-key-store-away")
     finally:
-        bao.signal(signal.SIGCONT)
+        freeze(bao, thaw=True)
     expect(ada.page.locator("main")).not_to_contain_text("key store", timeout=30_000)
     expect(ada.page.locator("#page-status")).to_contain_text("1 grant")

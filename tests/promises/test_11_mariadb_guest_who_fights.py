@@ -6,7 +6,6 @@ something, held open at the moment of ending.
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from broker.leases.issuing import Handed
 from broker.leases.sweeping import HANDS
 from broker.models import Lease
 from broker.worker.worker import Worker
+from tests.support.freezing import freeze
 from tests.support.mariadb import WARD_EVERY_ROW, Mariadb, Session, ask, ward_guest
 from tests.support.waiting import until
 from tests.support.world import World
@@ -314,7 +314,7 @@ def test_hanging_openbao_delays_no_end(world: World, ward: Mariadb, worker: Work
     # As after the worker's first round: it has read its own log-in, and ended what other tests left.
     world.ender.vault.secret("connections/ward/watch", remembered=True)
     until(lambda: not _being_ended(world), what="the end of what other tests left")
-    world.stack.bao.signal(signal.SIGSTOP)
+    freeze(world.stack.bao)
     try:
         began = time.monotonic()
         for one in guests:
@@ -324,7 +324,7 @@ def test_hanging_openbao_delays_no_end(world: World, ward: Mariadb, worker: Work
         for one in guests:
             assert world.wait_for(one.lease.id, "expired").confirmed_by == CONFIRMED
     finally:
-        world.stack.bao.signal(signal.SIGCONT)
+        freeze(world.stack.bao, thaw=True)
     for session in sessions:
         if session.open:
             session.close()

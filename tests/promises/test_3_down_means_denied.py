@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -63,14 +62,14 @@ def test_hanging_openbao_denies_many_requests_in_time(world: World) -> None:
     for guest in guests:
         world.grant(dataset, guest)
     world.issue(guests[0], dataset)
-    world.stack.bao.signal(signal.SIGSTOP)
+    freeze(world.stack.bao)
     try:
         with ThreadPoolExecutor(len(guests)) as pool:
             # Two dozen at once have a machine of two cores to share, perhaps with other tests.
             refused = pool.map(lambda guest: refused_in_time(lambda: world.issue(guest, dataset), seconds=10), guests)
             assert {down.backend for down in refused} == {"openbao"}
     finally:
-        world.stack.bao.signal(signal.SIGCONT)
+        freeze(world.stack.bao, thaw=True)
     again(lambda: world.issue(guests[1], dataset))
 
 

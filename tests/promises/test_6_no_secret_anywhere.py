@@ -114,7 +114,7 @@ def test_canaries_are_found_nowhere(world: World, said: list[str]) -> None:
         "OpenBao's audit log": world.stack.bao.audit_log.read_bytes(),
         "PostgreSQL's logs": b"".join(server.log.read_bytes() for server in (servers.records, servers.data)),
     }
-    canaries["database password"] = world.stack.postgres.passwords["app"]
+    canaries["database password"] = servers.records.passwords["app"]
     assert len(said) > 5, "the log was listened to"
     assert dataset.slug.encode() in places["rows"], "the rows were read"
     assert handed.lease.id.encode() in places["OpenBao's audit log"], "the audit log was read"

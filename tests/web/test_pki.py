@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from broker.models import Lease
 from broker.runtime.parts import Parts, vault_of
 from broker.web.pki import LONGEST_QUESTION, OVERDUE
 from tests.support.certificates import BINDING, GUEST, KIND, admitting
+from tests.support.freezing import freeze
 from tests.support.gateway import Authority
 from tests.support.world import World
 from tests.web.conftest import Replica
@@ -191,7 +191,7 @@ def test_ocsp_flood_with_hanging_openbao_does_not_delay_others(
     def ask(_: int) -> int:
         return httpx.post(f"{fresh.url}/pki/ocsp", content=question, headers=OCSP, timeout=60).status_code
 
-    world.stack.bao.signal(signal.SIGSTOP)
+    freeze(world.stack.bao)
     try:
         with ThreadPoolExecutor(120) as pool:
             asked = [pool.submit(ask, number) for number in range(120)]
@@ -199,10 +199,10 @@ def test_ocsp_flood_with_hanging_openbao_does_not_delay_others(
             began = time.monotonic()
             me = httpx.get(f"{fresh.url}/api/v1/me", headers={"Authorization": f"Bearer {signed.token}"}, timeout=60)
             took = time.monotonic() - began
-            world.stack.bao.signal(signal.SIGCONT)
+            freeze(world.stack.bao, thaw=True)
             statuses = {one.result() for one in asked}
     finally:
-        world.stack.bao.signal(signal.SIGCONT)
+        freeze(world.stack.bao, thaw=True)
     assert me.status_code == 200
     assert statuses <= {200, 503}
     # Who asks OpenBao waits for longer before it counts as silent.
