@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from broker.base import metrics
@@ -141,10 +141,8 @@ def _accounted_for(parts: Parts, handles: set[str]) -> set[str]:
     if not handles:
         return set()
     with parts.database.transaction() as tx:
-        query = select(Lease.handle).where(
-            Lease.handle.in_(bindparam("handles", expanding=True)), Lease.state.in_(LIVE_STATES)
-        )
-        return set(tx.scalars(query, {"handles": sorted(handles)}))
+        living = select(Lease.handle).where(Lease.handle.in_(sorted(handles)), Lease.state.in_(LIVE_STATES))
+        return set(tx.scalars(living))
 
 
 def _end_vanished(

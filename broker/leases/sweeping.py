@@ -66,13 +66,9 @@ class _Claimed:
 def mark_expired(parts: Parts) -> int:
     """Mark active leases whose life is over and pending ones whose call's deadline has passed. Returns how many."""
     with parts.database.transaction_now() as (tx, now):
-        expired = ending.mark(
-            tx, (Lease.state == "active") & (Lease.expires_at <= now), cause="expired", by=audit.SYSTEM, now=now
-        )
-        abandoned = ending.mark(
-            tx, (Lease.state == "pending") & (Lease.deadline <= now), cause="abandoned", by=audit.SYSTEM, now=now
-        )
-        return len(expired) + len(abandoned)
+        over = {"expired": (Lease.state == "active") & (Lease.expires_at <= now)}
+        over["abandoned"] = (Lease.state == "pending") & (Lease.deadline <= now)
+        return sum(len(ending.mark(tx, which, cause=cause, by=audit.SYSTEM, now=now)) for cause, which in over.items())
 
 
 def end_marked(parts: Parts, pool: ThreadPoolExecutor) -> int:
@@ -242,15 +238,9 @@ def _end_state(lease: Lease) -> str:
 
 
 def _set_ended(tx: Transaction, leases: Sequence[Lease], state: str, said: str, now: datetime) -> set[str]:
-    changed = set(
-        tx.scalars(
-            update(Lease)
-            .where(Lease.id.in_([lease.id for lease in leases]), Lease.state.in_(_ENDING))
-            .values(state=state, ended_at=now, confirmed_by=said, claimed_until=None, last_error="")
-            .returning(Lease.id)
-            .execution_options(synchronize_session=False)
-        )
-    )
+    ended = update(Lease).where(Lease.id.in_([lease.id for lease in leases]), Lease.state.in_(_ENDING))
+    ended = ended.values(state=state, ended_at=now, confirmed_by=said, claimed_until=None, last_error="")
+    changed = set(tx.scalars(ended.returning(Lease.id).execution_options(synchronize_session=False)))
     about = [
         (lease.id, {"cause": lease.end_cause, "confirmed_by": said, "attempts": lease.attempts + 1})
         for lease in leases

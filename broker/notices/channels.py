@@ -133,11 +133,8 @@ def remove(tx: Transaction, caller: Caller, channel_id: str, now: datetime) -> N
     if channel.removed_at is None:
         channel.removed_at, channel.wrapped = now, ""
         tx.flush()
-        tx.execute(
-            update(Delivery)
-            .where(Delivery.channel_id == channel.id, Delivery.state == "waiting")
-            .values(state="given_up", ended_at=now, last_fault="The channel was removed.")
-        )
+        waits = update(Delivery).where(Delivery.channel_id == channel.id, Delivery.state == "waiting")
+        tx.execute(waits.values(state="given_up", ended_at=now, last_fault="The channel was removed."))
         _record(tx, "channel.removed", channel, caller, now)
     return channel
 

@@ -176,11 +176,8 @@ def _keep_hour(tx: Transaction, person_id: str, hour: int, zone: str, now: datet
     row = insert(NoticeAddress).values(person_id=person_id, **values)
     tx.execute(row.on_conflict_do_update(constraint="pk_notice_address", set_=values))
     # A digest already begun comes at the new hour.
-    tx.execute(
-        update(NoticeAddress)
-        .where(NoticeAddress.person_id == person_id, NoticeAddress.digest_at.is_not(None))
-        .values(digest_at=next_digest(now, hour, zone))
-    )
+    begun = update(NoticeAddress).where(NoticeAddress.person_id == person_id, NoticeAddress.digest_at.is_not(None))
+    tx.execute(begun.values(digest_at=next_digest(now, hour, zone)))
 
 
 def list_notices(tx: Transaction, caller: Caller, window: Window) -> Page[Delivery]:
@@ -199,11 +196,8 @@ def unread(tx: Transaction, person_id: str) -> int:
 def mark_read(tx: Transaction, caller: Caller, now: datetime, *, up_to: str) -> None:
     """Mark the caller's notices as read, up to and with the one named: later ones were not seen yet."""
     _check_person(caller)
-    tx.execute(
-        update(Delivery)
-        .where(Delivery.person_id == caller.id, Delivery.read_at.is_(None), Delivery.id <= up_to)
-        .values(read_at=now)
-    )
+    seen = (Delivery.person_id == caller.id, Delivery.read_at.is_(None), Delivery.id <= up_to)
+    tx.execute(update(Delivery).where(*seen).values(read_at=now))
 
 
 def _check_person(caller: Caller) -> None:

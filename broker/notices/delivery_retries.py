@@ -121,14 +121,8 @@ def _claim(tx: Transaction, way: str, now: datetime) -> list[Delivery]:
     urgent = Delivery.topic.in_(URGENT_TOPICS)
     found = list(tx.scalars(due.where(urgent).limit(HANDS)))
     found += tx.scalars(due.where(~urgent).limit(HANDS - len(found)))
-    return list(
-        tx.scalars(
-            update(Delivery)
-            .where(Delivery.id.in_(found))
-            .values(claimed_until=now + timedelta(seconds=CLAIM_SECONDS))
-            .returning(Delivery)
-        )
-    )
+    claim = update(Delivery).where(Delivery.id.in_(found)).values(claimed_until=now + timedelta(seconds=CLAIM_SECONDS))
+    return list(tx.scalars(claim.returning(Delivery)))
 
 
 def _one(parts: Parts, delivery: Delivery, send: Callable[[Parts, Delivery, datetime], None], now: datetime) -> None:

@@ -73,12 +73,8 @@ def _collect_one(parts: Parts, now: datetime | None) -> bool:
         if due is None:
             return False
         due.digest_at = None
-        items = tx.scalars(
-            update(Delivery)
-            .where(Delivery.person_id == due.person_id, Delivery.state == "digest")
-            .values(state="collected")
-            .returning(Delivery)
-        ).all()
+        kept = update(Delivery).where(Delivery.person_id == due.person_id, Delivery.state == "digest")
+        items = tx.scalars(kept.values(state="collected").returning(Delivery)).all()
         if items and due.address:
             _make(tx, due.person_id, sorted(items, key=lambda item: item.id), str(parts.settings.public_url), now)
         return True

@@ -6,7 +6,7 @@ brings about is put into the outbox here: grants, requests and proposals in the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -126,7 +126,9 @@ def _deliver(tx: Transaction, notice: Notice, now: datetime, *, mails: bool) -> 
             _row(notice, told, words, now, topic=topic, state=state, person_id=person)
             for person, state in _states(tx, concerned, topic, now, mails=mails).items()
         ]
-    takers = _channels(tx, {cause.topic, beside_topic}) if told.channels else []
+    takes = or_(*(NoticeChannel.topics.contains([topic]) for topic in {cause.topic, beside_topic}))
+    bound = select(NoticeChannel.id).where(NoticeChannel.removed_at.is_(None), takes)
+    takers = tx.scalars(bound).all() if told.channels else []
     rows += [
         _row(notice, told, beside, now, topic=cause.topic, state="waiting", channel_id=channel)
         for channel in digests.channels_below_limit(tx, takers, cause.topic, now)
@@ -177,11 +179,6 @@ def _begin_digest(tx: Transaction, address: NoticeAddress, now: datetime) -> Non
         .values(digest_at=func.coalesce(NoticeAddress.digest_at, due))
         .execution_options(synchronize_session=False)
     )
-
-
-def _channels(tx: Transaction, topics: Iterable[str]) -> Sequence[str]:
-    takes = or_(*(NoticeChannel.topics.contains([topic]) for topic in topics))
-    return tx.scalars(select(NoticeChannel.id).where(NoticeChannel.removed_at.is_(None), takes)).all()
 
 
 def delete_older(parts: Parts, kept: timedelta) -> int:

@@ -72,12 +72,8 @@ def bootstrap(parts: Parts, first: NewSource, *, unchecked: bool = False) -> Boo
     wrapped = sources.wrap_client_secret(parts.vault, source_id, first.client_secret) if first.client_secret else None
     with parts.database.transaction_now() as (tx, now):
         install(tx, now)
-        once = tx.execute(
-            update(Installation)
-            .where(Installation.bootstrapped_at.is_(None))
-            .values(bootstrapped_at=now)
-            .returning(Installation.tag)
-        ).first()
+        untouched = update(Installation).where(Installation.bootstrapped_at.is_(None))
+        once = tx.execute(untouched.values(bootstrapped_at=now).returning(Installation.tag)).first()
         if once is None:
             raise _done_before()
         source = SignInSource(

@@ -141,12 +141,9 @@ def begin_suspension(
 
 def note_resumed(tx: Transaction, caller: Caller, what: str, target_id: str, now: datetime) -> None:
     """Close the open suspension of something that was let in again."""
-    closed = tx.execute(
-        update(Suspension)
-        .where(Suspension.what == what, Suspension.target_id == target_id, Suspension.resumed_at.is_(None))
-        .values(resumed_at=now, resumed_by=caller.id)
-        .returning(Suspension.id)
-    ).scalar_one_or_none()
+    stands = (Suspension.what == what, Suspension.target_id == target_id, Suspension.resumed_at.is_(None))
+    lifted = update(Suspension).where(*stands).values(resumed_at=now, resumed_by=caller.id)
+    closed = tx.execute(lifted.returning(Suspension.id)).scalar_one_or_none()
     if closed is not None:
         audit.record(tx, "suspension.lifted", actor=caller.subject, subject=closed, now=now)
 

@@ -66,12 +66,8 @@ def revoke_lease(tx: Transaction, lease: Lease, caller: Caller, reason: str, now
 
 def revoke_grant(tx: Transaction, grant_id: str, caller: Caller, reason: str, now: datetime) -> list[str]:
     """End a grant and every lease it carries."""
-    changed = tx.execute(
-        update(Grant)
-        .where(Grant.id == grant_id, Grant.revoked_at.is_(None))
-        .values(revoked_at=now, revoked_by=caller.id, revoke_reason=reason)
-        .returning(Grant.dataset_id)
-    ).one_or_none()
+    stands = update(Grant).where(Grant.id == grant_id, Grant.revoked_at.is_(None)).returning(Grant.id)
+    changed = tx.execute(stands.values(revoked_at=now, revoked_by=caller.id, revoke_reason=reason)).one_or_none()
     if changed is None:
         raise Conflict("This grant has already ended.")
     return _ended(tx, "grant.revoked", grant_id, Lease.grant_id == grant_id, caller, reason, now)
@@ -86,12 +82,8 @@ def suspend_person(tx: Transaction, person_id: str, caller: Caller, reason: str,
 
 def refuse_joiner(tx: Transaction, person: Person, caller: Caller, reason: str, now: datetime) -> Person:
     """Turn away somebody who joined and was never confirmed: every session out. They hold nothing that could end."""
-    changed = tx.scalars(
-        update(Person)
-        .where(Person.id == person.id, Person.status == "pending")
-        .values(status="refused")
-        .returning(Person)
-    ).one_or_none()
+    waiting = update(Person).where(Person.id == person.id, Person.status == "pending")
+    changed = tx.scalars(waiting.values(status="refused").returning(Person)).one_or_none()
     if changed is None:
         raise Conflict(f"This person is {person.status}: only a person waiting for confirmation can be refused.")
     _end_sign_ins(tx, [person.id], "person_refused", now)
@@ -140,12 +132,8 @@ def retire_slice(tx: Transaction, slice_id: str, caller: Caller, reason: str, no
 
 def withdraw_offer(tx: Transaction, dataset_id: str, vendor_id: str, caller: Caller, now: datetime) -> list[str]:
     """Take a dataset out of a vendor's sight; the vendor's leases on it end."""
-    changed = tx.execute(
-        update(Offer)
-        .where(Offer.dataset_id == dataset_id, Offer.vendor_id == vendor_id, Offer.ended_at.is_(None))
-        .values(ended_at=now)
-        .returning(Offer.id)
-    ).one_or_none()
+    stands = (Offer.dataset_id == dataset_id, Offer.vendor_id == vendor_id, Offer.ended_at.is_(None))
+    changed = tx.execute(update(Offer).where(*stands).values(ended_at=now).returning(Offer.id)).one_or_none()
     if changed is None:
         raise NotFound("This dataset is not offered to that vendor.")
     leases = (Lease.dataset_id == dataset_id) & held_by_vendor(Lease, vendor_id)
@@ -195,11 +183,8 @@ def _set_status(tx: Transaction, record: type[Any], id_: str, status: str, befor
 
 
 def _end_sign_ins(tx: Transaction, people: Sequence[str], cause: str, now: datetime) -> None:
-    tx.execute(
-        update(Session)
-        .where(Session.person_id.in_(people), Session.ended_at.is_(None))
-        .values(ended_at=now, end_cause=cause)
-    )
+    sessions = update(Session).where(Session.person_id.in_(people), Session.ended_at.is_(None))
+    tx.execute(sessions.values(ended_at=now, end_cause=cause))
     end_tokens(tx, ApiToken.person_id.in_(people), cause, now)
 
 

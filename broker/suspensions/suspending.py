@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import select, update
 
@@ -110,8 +110,8 @@ def suspend(
     if what == INSTALLATION:
         return closing.close_manually(tx, caller, reason, now, expected=expected), []
     found = count(tx, target)
-    act = cast("Callable[[Transaction, Caller, str, str, datetime], list[str]]", _ACTS[what])
-    leases = act(tx, caller, target.key, reason, now)
+    do, _ = _ACTS[what]
+    leases = do(tx, caller, target.key, reason, now)
     suspension = closing.begin_suspension(
         tx,
         target,
@@ -138,20 +138,16 @@ def resume(tx: Transaction, caller: Caller, what: What, key: str, reason: str, n
     if what == INSTALLATION:
         closing.reopen(tx, caller, reason, now)
         return find(tx, caller, what, key)
-    _RESUMES[what](tx, caller, target.key, reason, now)
+    _, undo = _ACTS[what]
+    undo(tx, caller, target.key, reason, now)
     closing.note_resumed(tx, caller, what, target.id, now)
     return find(tx, caller, what, key)
 
 
-_ACTS: Mapping[What, object] = {
-    "vendor": vendors.suspend_vendor,
-    "person": people.suspend_person,
-    "dataset": datasets.suspend_dataset,
-}
-_RESUMES: Mapping[What, Callable[[Transaction, Caller, str, str, datetime], object]] = {
-    "vendor": vendors.resume_vendor,
-    "person": people.resume_person,
-    "dataset": datasets.resume_dataset,
+_ACTS: Mapping[What, tuple[Callable[..., list[str]], Callable[..., object]]] = {
+    "vendor": (vendors.suspend_vendor, vendors.resume_vendor),
+    "person": (people.suspend_person, people.resume_person),
+    "dataset": (datasets.suspend_dataset, datasets.resume_dataset),
 }
 
 

@@ -218,12 +218,8 @@ def _tidy(parts: Parts) -> int:
 def _lapse(tx: Transaction, now: datetime) -> int:
     lapsed = 0
     for record, noun in ((Request, "request"), (Proposal, "proposal")):
-        ids = tx.scalars(
-            update(record)
-            .where(record.state == "pending", record.lapses_at <= now)
-            .values(state="lapsed", decided_at=now)
-            .returning(record.id)
-        ).all()
+        overdue = update(record).where(record.state == "pending", record.lapses_at <= now)
+        ids = tx.scalars(overdue.values(state="lapsed", decided_at=now).returning(record.id)).all()
         audit.record_many(tx, f"{noun}.lapsed", actor=audit.SYSTEM, now=now, about=[(id_, {}) for id_ in ids])
         lapsed += len(ids)
     return lapsed
