@@ -21,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from broker.base import metrics
 from broker.base.addresses import counted_as
 from broker.web.middleware import security_headers
-from broker.web.problems import CATALOGUE
+from broker.web.problems import MEDIA_TYPE, body_of
 
 log = structlog.get_logger("guestkey.request")
 # From opening, or from the first byte of a further request, to the end of the head.
@@ -175,20 +175,11 @@ class BoundedConnection(H11Protocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            entry = CATALOGUE[code]
-            body = {
-                "type": f"{self._state.public_url}/problems/{code}",
-                "title": entry.title,
-                "status": status,
-                "detail": entry.meaning,
-                "code": code,
-                "advice": entry.advice,
-            }
-            content = json.dumps(body).encode()
+            content = json.dumps(body_of(self._state.public_url, code, status)).encode()
             headers = {
                 **security_headers(self._state.public_url),
                 "Cache-Control": "no-store",
-                "Content-Type": "application/problem+json",
+                "Content-Type": MEDIA_TYPE,
                 "Content-Length": str(len(content)),
                 "Connection": "close",
             }

@@ -12,14 +12,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from time import monotonic
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.base.addresses import counted_as
-from broker.web.middleware import WITHOUT_HOST
+from broker.web.middleware import WITHOUT_HOST, Refuse
 
 # As Apache's mod_reqtimeout counts: time to begin with, more for what comes, and an end to it.
 FIRST_SECONDS = 10.0
@@ -135,7 +135,6 @@ _FILES = "/static/"
 _GATEWAYS = "/pki/"
 _OCSP = "/pki/ocsp"
 _COOKIE = b"__Host-guestkey="
-Refuse = Callable[[Scope, Receive, Send, str, int], Awaitable[None]]
 
 
 class SizeLimits:

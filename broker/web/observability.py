@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
@@ -18,14 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from broker.base import metrics
 from broker.base.ids import new_id
 from broker.web.limits import holder_of
+from broker.web.middleware import WITHOUT_HOST, Refuse
 
 log = structlog.get_logger("guestkey.request")
-Refuse = Callable[[Scope, Receive, Send, str, int], Awaitable[None]]
 _OURS = f"{Path(__file__).parents[1]}"
 _MOST_FRAMES = 12
 # As nginx calls it: the client went away before there was an answer.
 CLIENT_GONE = 499
-_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 # Libraries that log addresses with query strings, or statements with their values.
 TOO_TALKATIVE = ("httpx", "urllib3", "requests", "sqlalchemy", "uvicorn.access")
 
@@ -155,7 +153,7 @@ def template_of(scope: Scope) -> str:
 def _log_outcome(scope: Scope, status: int, seconds: float) -> None:
     route = template_of(scope)
     metrics.requests.labels(scope["method"] if route else "", route, str(status or CLIENT_GONE)).observe(seconds)
-    if scope["path"] in _QUIET:
+    if scope["path"] in WITHOUT_HOST:
         return
     log.info(
         "request",

@@ -67,13 +67,7 @@ def bare_page(request: Request, code: str, status: int, headers: Mapping[str, st
 
 
 def _page(
-    request: Request,
-    entry: ProblemType,
-    detail: str = "",
-    advice: str = "",
-    *,
-    status: int = 200,
-    framed: bool = True,
+    request: Request, entry: ProblemType, detail: str = "", advice: str = "", *, status: int = 200, framed: bool = True
 ) -> HTMLResponse:
     return render(
         "problems/problem.html",

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.requests import Request
 
 from broker.base import errors
-from broker.policies import Decision, Reason
+from broker.policies import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,18 +312,22 @@ def problem(
     **members: Any,
 ) -> JSONResponse:
     """One problem document; `code` names its type and must be in the catalogue to have a page."""
+    body = body_of(request.app.state.public_url, code, status, detail, advice)
+    members = {"instance": request_id(request), **members}
+    return JSONResponse(body | members, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def body_of(public_url: str, code: str, status: int, detail: str = "", advice: str = "") -> dict[str, Any]:
+    """A problem document, without what only a request that was read has."""
     entry = CATALOGUE.get(code) or CATALOGUE[code_of_status(status)]
-    body = {
-        "type": f"{request.app.state.public_url}/problems/{entry.code}",
+    return {
+        "type": f"{public_url}/problems/{entry.code}",
         "title": entry.title,
         "status": status,
         "detail": detail or entry.meaning,
         "code": code,
         "advice": advice or entry.advice,
-        "instance": request_id(request),
-        **members,
     }
-    return JSONResponse(body, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
 def render(request: Request, error: errors.GuestkeyError) -> JSONResponse:
@@ -344,19 +348,14 @@ def request_id(request: Request) -> str:
     return str(request.scope.get("state", {}).get("request_id", ""))
 
 
-def decision_members(decision: Decision, decision_id: str) -> dict[str, Any]:
-    """What a caller is told of a decision about itself: every reason, what passed, and where the rule is."""
-    return {
-        "reasons": [reason_shown(reason) for reason in decision.reasons],
-        "passed": list(decision.passed),
-        "decision_id": decision_id,
-        "policy_revision": decision.revision,
-    }
-
-
 def _members(error: errors.GuestkeyError) -> dict[str, Any]:
     if isinstance(error, errors.Denied):
-        return decision_members(error.decision, error.decision_id)
+        return {
+            "reasons": [reason_shown(reason) for reason in error.decision.reasons],
+            "passed": list(error.decision.passed),
+            "decision_id": error.decision_id,
+            "policy_revision": error.decision.revision,
+        }
     if isinstance(error, errors.FactorNeeded):
         return {"max_age": error.max_age, "enrolled": error.enrolled}
     if isinstance(error, errors.Invalid) and error.field:

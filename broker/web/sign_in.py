@@ -28,7 +28,7 @@ from broker.base.errors import BackendDown
 from broker.base.settings import Settings
 from broker.identity import invitations, login, sources
 from broker.identity.http import SESSION_COOKIE, SIGN_IN_COOKIE, drop_cookie, set_cookie
-from broker.identity.login import AuthorizationRedirect, BrowserInfo, StartedSession
+from broker.identity.login import BrowserInfo
 from broker.identity.oidc import Providers
 from broker.registry.naming import names_of
 from broker.runtime.parts import Parts
@@ -64,21 +64,17 @@ class SignInQueue:
             BackendDown: too many are at this provider already.
         """
         places = self._places.setdefault(issuer, CapacityLimiter(_AT_ONCE))
-        await _enter(places)
+        if places.statistics().tasks_waiting >= _WAITING:
+            raise _busy()
+        try:
+            with fail_after(LONGEST_WAIT):
+                await places.acquire()
+        except TimeoutError as error:
+            raise _busy() from error
         try:
             return await to_thread.run_sync(work, limiter=self._threads)
         finally:
             places.release()
-
-
-async def _enter(places: CapacityLimiter) -> None:
-    if places.statistics().tasks_waiting >= _WAITING:
-        raise _busy()
-    try:
-        with fail_after(LONGEST_WAIT):
-            await places.acquire()
-    except TimeoutError as error:
-        raise _busy() from error
 
 
 def _busy() -> BackendDown:
@@ -125,10 +121,15 @@ async def arrive(request: Request) -> Response:
     answer = login.check_single(request.query_params.multi_items())
     bound = request.cookies.get(SIGN_IN_COOKIE, "")
     way = await to_thread.run_sync(lambda: login.route_of_callback(parts, answer, bound))
+    address, used = request.client.host if request.client else "", request.cookies.get(SESSION_COOKIE, "")
+    browser = BrowserInfo(address, request.headers.get("user-agent", ""), used)
     started = await desk.apart(
-        way.source.issuer, lambda: login.complete_sign_in(parts, desk.providers, answer, bound, _visitor(request))
+        way.source.issuer, lambda: login.complete_sign_in(parts, desk.providers, answer, bound, browser)
     )
-    return _in(started, parts.settings.session_lifetime)
+    response = RedirectResponse("/" if started.pending else started.next_path, 303)
+    set_cookie(response, SESSION_COOKIE, started.session_token, seconds=parts.settings.session_lifetime)
+    set_cookie(response, SOURCE_COOKIE, started.source_id, seconds=_SOURCE_SECONDS)
+    return response
 
 
 @router.get("/sign-in/{source_id}")
@@ -209,25 +210,8 @@ async def _off(request: Request, find: Callable[[Parts], login.SignInRoute], aft
     desk: SignInQueue = request.app.state.sign_in_desk
     way = await to_thread.run_sync(lambda: find(parts))
     departure = await desk.apart(
-        way.source.issuer,
-        lambda: login.begin_sign_in(parts, desk.providers, way, next_path=after, browser_token=bound),
+        way.source.issuer, lambda: login.begin_sign_in(parts, desk.providers, way, next_path=after, browser_token=bound)
     )
-    return _leaving(departure)
-
-
-def _leaving(departure: AuthorizationRedirect) -> Response:
     response = RedirectResponse(departure.url, 303)
     set_cookie(response, SIGN_IN_COOKIE, departure.browser_token, seconds=_ATTEMPT_SECONDS)
     return response
-
-
-def _in(started: StartedSession, session_lifetime: int) -> Response:
-    response = RedirectResponse("/" if started.pending else started.next_path, 303)
-    set_cookie(response, SESSION_COOKIE, started.session_token, seconds=session_lifetime)
-    set_cookie(response, SOURCE_COOKIE, started.source_id, seconds=_SOURCE_SECONDS)
-    return response
-
-
-def _visitor(request: Request) -> BrowserInfo:
-    address = request.client.host if request.client else ""
-    return BrowserInfo(address, request.headers.get("user-agent", ""), request.cookies.get(SESSION_COOKIE, ""))

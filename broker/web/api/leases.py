@@ -80,10 +80,6 @@ class LeaseBody(Strict):
 
     model_config = example(dataset="trials", slice="deidentified")
 
-    def ask(self) -> Ask:
-        """As the gate takes it."""
-        return Ask(**self.model_dump())
-
 
 class IssuedShown(BaseModel):
     """The lease and, this once, the credential. A repeat answers the same lease without it."""
@@ -149,7 +145,7 @@ def issue(
     body: LeaseBody, caller: CallerNow, parts: PartsNow, response: Response, key: KeyHeader = None
 ) -> IssuedShown:
     """Get a credential, if every condition holds at this moment. It is handed over once and stored nowhere."""
-    handed = issuing.issue(parts, caller, body.ask(), idempotency_key=checked_key(key))
+    handed = issuing.issue(parts, caller, Ask(**body.model_dump()), idempotency_key=checked_key(key))
     response.headers["Cache-Control"] = "no-store"
     with parts.database.transaction() as tx:
         shown = leases_shown(tx, [handed.lease])[0]

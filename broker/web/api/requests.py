@@ -167,10 +167,6 @@ class ApprovalBody(Strict):
     max_lifetime: Annotated[int, Field(ge=60, le=86400)] | None = None
     digest: Annotated[str, Field(max_length=64)] | None = None
 
-    def narrowing(self) -> Narrowing:
-        """As the approval takes it."""
-        return Narrowing(self.period, self.slice, self.max_lifetime)
-
 
 def requests_shown(tx: Transaction, caller: Caller, items: Sequence[Request]) -> list[RequestShown]:
     """Requests, with the names they refer to; who decided is named to the organisation's people only."""
@@ -310,7 +306,8 @@ def approve_request(at: At, request_id: str, body: ApprovalBody) -> GrantShown:
     if body.digest is not None:
         found = REQUESTS.one(at.tx, at.caller, request_id, lock=True)
         check_unchanged(at.parts, at.tx, at.caller, found, body.digest, at.now)
-    grant = approving.approve(at.parts, at.tx, at.caller, request_id, body.narrowing(), at.now)
+    narrowing = Narrowing(body.period, body.slice, body.max_lifetime)
+    grant = approving.approve(at.parts, at.tx, at.caller, request_id, narrowing, at.now)
     return grants_shown(at.tx, [grant])[0]
 
 

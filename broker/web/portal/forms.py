@@ -23,28 +23,18 @@ from starlette.responses import Response
 
 from broker.base.database import Transaction
 from broker.base.database import now as clock
-from broker.base.errors import (
-    BackendDown,
-    Conflict,
-    FactorNeeded,
-    Forbidden,
-    GuestkeyError,
-    Invalid,
-    NotFound,
-    TooMany,
-)
+from broker.base.errors import BackendDown, Conflict, FactorNeeded, Forbidden, GuestkeyError, Invalid, NotFound, TooMany
 from broker.base.paging import DEFAULT_LIMIT, Page, Window
 from broker.identity import factors, passkeys, totp
 from broker.identity.caller import Caller
 from broker.identity.http import renew_session
 from broker.identity.nouns import Noun, Record
 from broker.runtime.parts import Parts
+from broker.web.api.common import FRESH_SECONDS
 from broker.web.portal.pages import duration, render
 from broker.web.portal.viewer import MemberNow, Sent, Viewer, seen_again
 from broker.web.problems import status_of
 
-# As fresh as for a credential, for acts that open something or close much (the API asks for the same).
-FRESH_SECONDS = 900
 _SHOWN_IN_PLACE = (Invalid, Conflict, Forbidden, NotFound, TooMany, BackendDown)
 _MOST_ANSWER = 16 * 1024
 Needs = Callable[["Viewer", Mapping[str, str]], int | None]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from starlette.responses import Response
 
 from broker.auditing import reading_events
@@ -20,13 +18,14 @@ from broker.registry.datasets import DATASETS
 from broker.registry.naming import bare, names_of
 from broker.requests import requests
 from broker.suspensions import reports
+from broker.web.api.common import FRESH_SECONDS
 from broker.web.api.datasets import datasets_shown
 from broker.web.api.grants import grants_shown
 from broker.web.api.leases import leases_shown
 from broker.web.api.requests import requests_shown
-from broker.web.portal.forms import FRESH_SECONDS, Context, PortalRequest, form, go, page, router
+from broker.web.portal.forms import Context, PortalRequest, form, go, page, router
 from broker.web.portal.pages import duration, render
-from broker.web.portal.viewer import AnybodyNow, Viewer
+from broker.web.portal.viewer import AnybodyNow
 
 _FEW = Window(limit=10)
 
@@ -93,11 +92,7 @@ def confirm_page(req: PortalRequest) -> Context:
     return {"ahead": FRESH_SECONDS, "why": why, "path": safe_path(req.field("next") or req.asked("next") or "/")}
 
 
-def _always(_viewer: Viewer, _sent: Mapping[str, str]) -> int:
-    return FRESH_SECONDS
-
-
-@form("/confirm", rerender=confirm_page, needs=_always)
+@form("/confirm", rerender=confirm_page, needs=lambda *_: FRESH_SECONDS)
 def confirm(req: PortalRequest) -> str:
     """Prove it, and go back to where one was."""
     return safe_path(req.field("next") or "/")

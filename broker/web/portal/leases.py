@@ -57,27 +57,21 @@ class Happening:
 def all_leases(req: PortalRequest) -> Context:
     """Leases: those that could not be ended first, then the others, ending soonest first; or all, newest first."""
     asked = {"state": req.asked("state") or "live", **{name: req.asked(name)[:LONGEST] for name in _FIELDS}}
-    shown: Context = {
-        "page": Page(items=[], next_cursor=None),
-        "leases": [],
-        "failing": [],
-        "by_hand": {},
-        "trouble": None,
-    }
+    shown: Context = {"page": Page(items=[], next_cursor=None), "leases": [], "failing": [], "by_hand": {}}
+    shown["trouble"] = None
     try:
         asked["person"] = person_meant(req.tx, req.caller, asked["person"]) or ""
-        shown |= _all(req, asked) if asked["state"] == "all" else _live(req, asked)
+        if asked["state"] == "all":
+            dataset, person = asked["dataset"] or None, asked["person"] or None
+            found = holdings.LEASES.page(req.tx, req.caller, req.window(), dataset=dataset, person=person)
+            shown |= {"page": found, "leases": leases_shown(req.tx, found.items)}
+        else:
+            shown |= _live(req, asked)
     except Invalid as error:
         shown["trouble"] = trouble_of(error)
     names = names_seen(req.tx, req.caller, [asked["person"]])
     choices = [("", "Any"), *((name, name) for name in sorted(kinds))]
     return {**shown, "asked": asked, "kinds": choices, "names": names}
-
-
-def _all(req: PortalRequest, asked: Mapping[str, str]) -> Context:
-    dataset, person = asked["dataset"] or None, asked["person"] or None
-    found = holdings.LEASES.page(req.tx, req.caller, req.window(), dataset=dataset, person=person)
-    return {"page": found, "leases": leases_shown(req.tx, found.items)}
 
 
 @page("/live/leases", template="parts/live_leases.html")

@@ -114,9 +114,7 @@ def queue(req: PortalRequest) -> Context:
 
 
 @page(
-    "/requests/{request_id}",
-    template="request.html",
-    live=("/live/requests/{request_id}", "parts/request_state.html"),
+    "/requests/{request_id}", template="request.html", live=("/live/requests/{request_id}", "parts/request_state.html")
 )
 def one_request(req: PortalRequest, request_id: str) -> Context:
     """One request: where it stands; to those who decide, the facts beside it."""
