@@ -43,19 +43,6 @@ class HungUp(BaseException):
     """The client is gone, and its body will never be whole."""
 
 
-class Bodies:
-    """What is on its way, by the address it comes from."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._open: Counter[str] = Counter()
-
-    def of(self, scope: Scope, receive: Receive) -> Body:
-        """The body of one request."""
-        client = scope.get("client")
-        return Body(self._limit, self._open, counted_as(client[0] if client else None)[0], receive)
-
-
 class Body:
     """The body of one request, as the application receives it. `answering`: the answer has begun, so it is not awaited.
 
@@ -76,7 +63,7 @@ class Body:
         """The next part.
 
         Raises:
-            Refused: too long, too slow, or too many are open.
+            BodyRefused: too long, too slow, or too many are open.
             HungUp: nothing more will come.
         """
         if self._whole or self.answering:
@@ -146,7 +133,8 @@ class SizeLimits:
     def __init__(self, app: ASGIApp, body_limit: int, refuse: Refuse) -> None:
         self._app = app
         self._body_limit = body_limit
-        self._bodies = Bodies(body_limit)
+        # Bodies on their way, by the address they come from.
+        self._open: Counter[str] = Counter()
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -177,7 +165,8 @@ class SizeLimits:
         return 431 if total > LONGEST_HEADERS else 0
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = self._bodies.of(scope, receive)
+        client = scope.get("client")
+        body = Body(self._body_limit, self._open, counted_as(client[0] if client else None)[0], receive)
 
         async def noted(message: Message) -> None:
             body.answering = True

@@ -147,10 +147,13 @@ async def _handed_on(request: Request, written: Callable[[Authority], bytes], me
 
     def answer() -> Response:
         kept = relay.authority(parts)
-        found = _unless_known(request, written(kept.authority), media_type)
+        content = written(kept.authority)
+        headers = _CHECK_AGAIN | {"ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"'}
         if kept.overdue:
-            found.headers[OVERDUE] = "yes"
-        return found
+            headers[OVERDUE] = "yes"
+        if request.headers.get("if-none-match") == headers["ETag"]:
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type=media_type, headers=headers)
 
     return await relay.apart(answer)
 
@@ -162,13 +165,6 @@ async def _answered(request: Request, question: bytes) -> Response:
     parts = request.app.state.parts
     # Kept by nobody on the way: a certificate can be revoked the next second.
     return await relay.apart(lambda: Response(relay.answer(parts, question), media_type="application/ocsp-response"))
-
-
-def _unless_known(request: Request, content: bytes, media_type: str) -> Response:
-    headers = _CHECK_AGAIN | {"ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"'}
-    if request.headers.get("if-none-match") == headers["ETag"]:
-        return Response(status_code=304, headers=headers)
-    return Response(content, media_type=media_type, headers=headers)
 
 
 def _overdue(parts: Parts) -> bool:

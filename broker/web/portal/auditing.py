@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -186,16 +187,13 @@ def _moment(asked: Mapping[str, str], name: str) -> datetime | None:
 
 
 def _for_api(asked: Mapping[str, str]) -> dict[str, str]:
-    """The same filter as the API reads it."""
-    moments = {name: found.isoformat() for name in ("since", "until") if (found := _quietly(asked, name))}
-    return {**{name: value for name, value in asked.items() if name not in ("since", "until")}, **moments}
-
-
-def _quietly(asked: Mapping[str, str], name: str) -> datetime | None:
-    try:
-        return _moment(asked, name)
-    except Invalid:
-        return None
+    """The same filter as the API reads it; a moment that is none is left out."""
+    filters = {name: value for name, value in asked.items() if name not in _MOMENTS}
+    for name in _MOMENTS:
+        with suppress(Invalid):
+            if found := _moment(asked, name):
+                filters[name] = found.isoformat()
+    return filters
 
 
 def _meant(req: PortalRequest, asked: dict[str, str]) -> None:
