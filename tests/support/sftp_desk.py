@@ -76,7 +76,9 @@ def open_desk(world: World, host: SftpHost, folder: Path, *, of_its_own: bool = 
         bindings = {name: {"connection": CONNECTION, "directory": directory} for name, directory in names.items()}
         vendor = world.vendor()
         made = (vendor, world.dataset(vendor, kind="ssh", slices=bindings, actions=("read", "write")), names)
-        host.shared = host.shared if of_its_own else [made]
+        if not of_its_own:
+            host.shared = [made]
+            world.share(made[1])
     else:
         (made,) = host.shared
     vendor, dataset, names = made

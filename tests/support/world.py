@@ -377,6 +377,11 @@ class World:
             if closing.installation_state(tx).closed_at is not None:
                 closing.reopen(tx, admin, "the next test", now)
 
+    def share(self, dataset: Dataset) -> Dataset:
+        """Keep a dataset of this test for those after it."""
+        self._made.remove(dataset.id)
+        return dataset
+
     def leave(self) -> None:
         """Spare every later worker what this test made: it would look at all of it, again and again.
 
