@@ -95,14 +95,8 @@ def redeem_code(tx: Transaction, given: GivenCode, lifetime: int, now: datetime)
     tx.add(record)
     tx.flush()
     code.token_id = record.id
-    audit.record(
-        tx,
-        "token.issued",
-        actor=f"person:{session.person_id}",
-        subject=record.id,
-        now=now,
-        details={"client": COMMAND_LINE, "session": session.id},
-    )
+    details = {"client": COMMAND_LINE, "session": session.id}
+    audit.record(tx, "token.issued", actor=f"person:{session.person_id}", subject=record.id, now=now, details=details)
     return token, max(1, int((expires_at - now).total_seconds()))
 
 

@@ -92,14 +92,8 @@ def reset_factor(
     for record in (TotpFactor, Passkey, RecoveryCode):
         tx.execute(delete(record).where(record.person_id == person_id))
     sessions.end_all_of(tx, person_id, now, cause="factor_reset")
-    audit.record(
-        tx,
-        "factor.reset",
-        actor=f"person:{approver_id}",
-        subject=person_id,
-        now=now,
-        details={"proposed_by": proposer_id},
-    )
+    actor = f"person:{approver_id}"
+    audit.record(tx, "factor.reset", actor=actor, subject=person_id, now=now, details={"proposed_by": proposer_id})
 
 
 def locked_person(tx: Transaction, caller: Caller, now: datetime) -> Person:

@@ -339,21 +339,15 @@ def _make(
     )
     tx.add(invitation)
     tx.flush()
-    audit.record(
-        tx,
-        "invitation.made",
-        actor=actor,
-        subject=invitation.id,
-        now=now,
-        details={
-            "purpose": purpose,
-            "source": invitation.source_id,
-            "person": person_id,
-            "role": org_role,
-            "team": team_id,
-        },
-        personal={"label": label},
-    )
+    details = {
+        "purpose": purpose,
+        "source": invitation.source_id,
+        "person": person_id,
+        "role": org_role,
+        "team": team_id,
+    }
+    personal = {"label": label}
+    audit.record(tx, "invitation.made", actor=actor, subject=invitation.id, now=now, details=details, personal=personal)
     return invitation, token
 
 

@@ -74,15 +74,10 @@ def start(
     )
     tx.add(session)
     tx.flush()
-    audit.record(
-        tx,
-        "session.started",
-        actor=f"person:{person.id}",
-        subject=session.id,
-        now=now,
-        details={"source": source_id, "provider_factor": factor_at is not None},
-        personal={"address": address},
-    )
+    details = {"source": source_id, "provider_factor": factor_at is not None}
+    personal = {"address": address}
+    actor = f"person:{person.id}"
+    audit.record(tx, "session.started", actor=actor, subject=session.id, now=now, details=details, personal=personal)
     return token
 
 

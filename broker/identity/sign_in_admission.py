@@ -153,15 +153,10 @@ def _reinvite_refused(
     invitations.redeem_join(tx, invitation, person, now)
     person.status, person.invited_by = "pending", _inviter(invitation)
     tx.flush()
-    audit.record(
-        tx,
-        "person.joined",
-        actor=f"person:{person.id}",
-        subject=person.id,
-        now=now,
-        details={"invitation": invitation.id, "source": source.id, "vendor": source.vendor_id, "role": None},
-        personal={"name": person.name, "email": person.email},
-    )
+    details = {"invitation": invitation.id, "source": source.id, "vendor": source.vendor_id, "role": None}
+    personal = {"name": person.name, "email": person.email}
+    actor = f"person:{person.id}"
+    audit.record(tx, "person.joined", actor=actor, subject=person.id, now=now, details=details, personal=personal)
     return person
 
 
@@ -255,20 +250,15 @@ def _join(
     invitations.redeem_join(tx, invitation, person, now)
     if by_server:
         _give_role(tx, person, invitation, now)
-    audit.record(
-        tx,
-        "person.joined",
-        actor=f"person:{person.id}",
-        subject=person.id,
-        now=now,
-        details={
-            "invitation": invitation.id,
-            "source": source.id,
-            "vendor": source.vendor_id,
-            "role": invitation.org_role,
-        },
-        personal={"name": person.name, "email": person.email},
-    )
+    details = {
+        "invitation": invitation.id,
+        "source": source.id,
+        "vendor": source.vendor_id,
+        "role": invitation.org_role,
+    }
+    personal = {"name": person.name, "email": person.email}
+    actor = f"person:{person.id}"
+    audit.record(tx, "person.joined", actor=actor, subject=person.id, now=now, details=details, personal=personal)
     return person, now + BOOTSTRAP_ENROLMENT if by_server else None
 
 
@@ -286,14 +276,8 @@ def _give_role(tx: Transaction, person: Person, invitation: Invitation, now: dat
         )
     else:
         tx.add(RoleHeld(id=new_id("rh"), person_id=person.id, role=role or "", given_at=now, until=until))
-    audit.record(
-        tx,
-        "role.given",
-        actor=audit.SYSTEM,
-        subject=person.id,
-        now=now,
-        details={"role": role, "until": until.isoformat() if until else None, "invitation": invitation.id},
-    )
+    details = {"role": role, "until": until.isoformat() if until else None, "invitation": invitation.id}
+    audit.record(tx, "role.given", actor=audit.SYSTEM, subject=person.id, now=now, details=details)
     if until is not None:
         audit.record(tx, "recovery.used", actor=f"person:{person.id}", subject=invitation.id, now=now)
 

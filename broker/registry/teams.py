@@ -92,15 +92,9 @@ def add_team(tx: Transaction, caller: Caller, vendor_id: str, name: str, now: da
     ).scalar_one_or_none()
     if made is None:
         raise Conflict("This vendor already has a team with that name.")
-    audit.record(
-        tx,
-        "team.made",
-        actor=caller.subject,
-        subject=made.id,
-        now=now,
-        details={"vendor": of.id},
-        personal={"name": name},
-    )
+    details = {"vendor": of.id}
+    personal = {"name": name}
+    audit.record(tx, "team.made", actor=caller.subject, subject=made.id, now=now, details=details, personal=personal)
     return made
 
 

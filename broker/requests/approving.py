@@ -145,21 +145,15 @@ def _check_lifetime(narrowing: Narrowing, longest: int | None) -> None:
 def _record_grant(
     tx: Transaction, caller: Caller, grant: Grant, holder: str, revision: int | None, now: datetime
 ) -> None:
-    audit.record(
-        tx,
-        "grant.made",
-        actor=caller.subject,
-        subject=grant.id,
-        now=now,
-        details={
-            "request": grant.request_id,
-            "dataset": grant.dataset_id,
-            "role": grant.role,
-            "slice": grant.slice_name,
-            "holder": holder,
-            "ends_at": grant.ends_at.isoformat(),
-            "max_lifetime": grant.max_lifetime,
-            "revision": revision,
-        },
-        personal={"purpose": grant.purpose},
-    )
+    details = {
+        "request": grant.request_id,
+        "dataset": grant.dataset_id,
+        "role": grant.role,
+        "slice": grant.slice_name,
+        "holder": holder,
+        "ends_at": grant.ends_at.isoformat(),
+        "max_lifetime": grant.max_lifetime,
+        "revision": revision,
+    }
+    personal = {"purpose": grant.purpose}
+    audit.record(tx, "grant.made", actor=caller.subject, subject=grant.id, now=now, details=details, personal=personal)

@@ -162,23 +162,17 @@ def ask(parts: Parts, tx: Transaction, caller: Caller, new: NewRequest, now: dat
     )
     tx.add(made)
     tx.flush()
-    audit.record(
-        tx,
-        "request.made",
-        actor=caller.subject,
-        subject=made.id,
-        now=now,
-        details={
-            "dataset": of.id,
-            "role": made.role,
-            "slice": made.slice_name,
-            "period": made.period,
-            "until": made.until.isoformat() if made.until else None,
-            "holder": prospect.holder,
-            "revision": simulation.revision,
-        },
-        personal={"purpose": purpose},
-    )
+    details = {
+        "dataset": of.id,
+        "role": made.role,
+        "slice": made.slice_name,
+        "period": made.period,
+        "until": made.until.isoformat() if made.until else None,
+        "holder": prospect.holder,
+        "revision": simulation.revision,
+    }
+    personal = {"purpose": purpose}
+    audit.record(tx, "request.made", actor=caller.subject, subject=made.id, now=now, details=details, personal=personal)
     return made
 
 

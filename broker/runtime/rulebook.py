@@ -145,14 +145,9 @@ def put_in_force(
     changed = tx.execute(update(PolicyInForce).values(revision=row.number).returning(PolicyInForce.singleton)).all()
     if not changed:
         tx.add(PolicyInForce(revision=row.number))
-    audit.record(
-        tx,
-        "policy.applied",
-        actor=f"person:{approved_by}" if approved_by else audit.SYSTEM,
-        subject=f"policy:{row.number}",
-        now=now,
-        details={"revision": row.number, "proposed_by": proposed_by, "approved_by": approved_by},
-    )
+    details = {"revision": row.number, "proposed_by": proposed_by, "approved_by": approved_by}
+    actor = f"person:{approved_by}" if approved_by else audit.SYSTEM
+    audit.record(tx, "policy.applied", actor=actor, subject=f"policy:{row.number}", now=now, details=details)
     chores.at_once(tx, chores.REDECIDE)
     notify(tx, CHANGED_CHANNEL, "policy")
     return row.number
