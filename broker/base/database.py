@@ -124,6 +124,11 @@ def clock(tx: Transaction) -> datetime:
 now = clock
 
 
+def one_at_a_time(tx: Transaction, key: str) -> None:
+    """Let transactions that call this with the same key go one after the other, each until it ends."""
+    tx.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))
+
+
 def notify(tx: Transaction, channel: str, payload: str = "") -> None:
     """Wake listeners of the channel when this transaction commits."""
     tx.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": channel, "payload": payload})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import delete, select, update
 
@@ -21,7 +22,6 @@ from broker.identity.caller import Caller
 from broker.identity.factors import FactorProof
 from broker.identity.invitations import allow_enrolment, has_factor
 from broker.identity.secret_tokens import digest
-from broker.log import audit
 from broker.models import FactorChallenge, Passkey, Person, RecoveryCode, Session, TotpFactor
 from broker.runtime.parts import Parts
 
@@ -121,18 +121,15 @@ def record_enrolled(tx: Transaction, caller: Caller, method: str, now: datetime,
     note_change(tx, caller, "factor.replaced" if replaced else "factor.enrolled", now, method=method)
 
 
-def note_change(tx: Transaction, caller: Caller, kind: str, now: datetime, **details: str) -> None:
+def note_change(tx: Transaction, caller: Caller, kind: str, now: datetime, **details: Any) -> None:
     """End everything else the person is signed in with, and record the event, of which they are told."""
-    ended = sessions.end_others(tx, caller, now, cause="factor_changed")
-    audit.record(
+    others = sessions.end_matching(
         tx,
-        kind,
-        actor=caller.subject,
-        subject=caller.id,
-        now=now,
-        details={**details, "ended": ended},
-        personal={"address": caller.address or ""},
+        lambda record: (record.person_id == caller.id) & (record.id != caller.holder_id),
+        now,
+        cause="factor_changed",
     )
+    factors.record_factor_event(tx, kind, caller, now, **details, ended=others)
 
 
 def remove_passkey(tx: Transaction, caller: Caller, passkey_id: str, proof: FactorProof | None, now: datetime) -> None:

@@ -68,16 +68,14 @@ def mark_proven(tx: Transaction, caller: Caller, method: str, now: datetime) -> 
     ).first()
     if changed is None:
         raise NotFound("Your session has ended.")
-    audit.record(
-        tx,
-        "factor.proven",
-        actor=caller.subject,
-        subject=caller.id,
-        now=now,
-        details={"method": method, "holder": caller.holder_id},
-        personal={"address": caller.address or ""},
-    )
+    record_factor_event(tx, "factor.proven", caller, now, method=method, holder=caller.holder_id)
     return FactorProof(caller.holder_id, method, now)
+
+
+def record_factor_event(tx: Transaction, kind: str, caller: Caller, now: datetime, **details: Any) -> None:
+    """Record what the caller did with their own factors, and from which address."""
+    personal = {"address": caller.address or ""}
+    audit.record(tx, kind, actor=caller.subject, subject=caller.id, now=now, details=details, personal=personal)
 
 
 def reset_factor(
@@ -91,7 +89,7 @@ def reset_factor(
     tx.execute(select(Person.id).where(Person.id == person_id).with_for_update())
     for record in (TotpFactor, Passkey, RecoveryCode):
         tx.execute(delete(record).where(record.person_id == person_id))
-    sessions.end_all_of(tx, person_id, now, cause="factor_reset")
+    sessions.end_matching(tx, lambda record: record.person_id == person_id, now, cause="factor_reset")
     actor = f"person:{approver_id}"
     audit.record(tx, "factor.reset", actor=actor, subject=person_id, now=now, details={"proposed_by": proposer_id})
 
@@ -121,14 +119,7 @@ def note_failure(tx: Transaction, person: Person, caller: Caller, settings: Sett
     if left <= 0:
         person.failed_codes = 0
         person.locked_until = now + timedelta(seconds=settings.factor_lockout)
-    audit.record(
-        tx,
-        "factor.locked_out" if left <= 0 else "factor.refused",
-        actor=caller.subject,
-        subject=caller.id,
-        now=now,
-        personal={"address": caller.address or ""},
-    )
+    record_factor_event(tx, "factor.locked_out" if left <= 0 else "factor.refused", caller, now)
     return max(left, 0)
 
 

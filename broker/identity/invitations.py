@@ -12,7 +12,7 @@ from typing import Literal
 
 from sqlalchemy import ColumnElement, and_, false, func, select, true, update
 
-from broker.base.database import Transaction
+from broker.base.database import Transaction, one_at_a_time
 from broker.base.errors import Conflict, Forbidden, Invalid, NotFound
 from broker.base.ids import is_id, new_id
 from broker.base.paging import Page, Window, page
@@ -132,8 +132,7 @@ def invited(tx: Transaction, source_id: str, meant_for: str) -> Invitation | Non
 
     Two files sent at once would each miss the other's invitation.
     """
-    key = f"invitation {source_id} {meant_for}"
-    tx.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))
+    one_at_a_time(tx, f"invitation {source_id} {meant_for}")
     query = select(Invitation).where(
         Invitation.source_id == source_id, Invitation.meant_for == meant_for, Invitation.meant_for != ""
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 
 from broker.base.database import Transaction
 from broker.base.errors import NotFound
@@ -14,6 +15,9 @@ from broker.identity.caller import Caller
 from broker.identity.secret_tokens import digest, fresh_token
 from broker.log import audit
 from broker.models import ApiToken, Person, Session
+
+# Makes a condition of the columns that both have.
+Which = Callable[[type[Session] | type[ApiToken]], ColumnElement[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,28 +159,18 @@ def rotate(tx: Transaction, caller: Caller) -> str | None:
     return token
 
 
-def end_others(tx: Transaction, caller: Caller, now: datetime, *, cause: str) -> list[str]:
-    """End every session and API token of the caller but the one it asks with. Returns the ids of those that lived."""
+def end_matching(tx: Transaction, which: Which, now: datetime, *, cause: str) -> list[str]:
+    """End every session and API token that meets the condition. Returns the ids of those that lived."""
     ended: list[str] = []
     for record in (Session, ApiToken):
         rows = tx.execute(
             update(record)
-            .where(record.person_id == caller.id, record.id != caller.holder_id, record.ended_at.is_(None))
+            .where(which(record), record.ended_at.is_(None))
             .values(ended_at=now, end_cause=cause)
             .returning(record.id, record.expires_at)
         )
         ended += [row.id for row in rows if row.expires_at > now]
     return sorted(ended)
-
-
-def end_all_of(tx: Transaction, person_id: str, now: datetime, *, cause: str) -> None:
-    """End every session and API token of a person."""
-    for record in (Session, ApiToken):
-        tx.execute(
-            update(record)
-            .where(record.person_id == person_id, record.ended_at.is_(None))
-            .values(ended_at=now, end_cause=cause)
-        )
 
 
 def _holder(row: Session | ApiToken, sort: str, client: str, caller: Caller) -> SignIn:

@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
-from broker.base.database import Transaction
+from broker.base.database import Transaction, one_at_a_time
 from broker.base.database import now as clock
 from broker.base.errors import NotSignedIn
 from broker.base.ids import new_id
@@ -112,7 +112,7 @@ def _person(
     """Who signed in, and until when this session may enrol a factor."""
     subject = str(claims["sub"])
     # The same person coming twice at once must not join twice.
-    tx.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"{source.issuer} {subject}", 0))))
+    one_at_a_time(tx, f"{source.issuer} {subject}")
     _check_vendor(tx, source)
     person = _known_person(tx, source, subject)
     if person is None:

@@ -7,19 +7,19 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
-from broker.base.database import Transaction
+from broker.base.database import Transaction, one_at_a_time
 from broker.base.errors import BackendDown, Conflict, Forbidden, Invalid, NotFound
 from broker.base.ids import is_id, new_id
 from broker.base.settings import Settings
-from broker.identity import provider_http
+from broker.identity import provider_http, sessions
 from broker.identity.caller import Caller
 from broker.identity.nouns import Display, Menu, Noun
 from broker.identity.permissions import everything_or_nothing, require_reader, sees_everything
 from broker.keystore.vault import Vault, VaultRefused
 from broker.log import audit
-from broker.models import ApiToken, Session, SignInSource, Vendor
+from broker.models import SignInSource, Vendor
 
 log = structlog.get_logger(__name__)
 
@@ -189,12 +189,7 @@ def disable(tx: Transaction, caller: Caller, source_id: str, now: datetime) -> N
     ).first()
     if changed is None:
         raise NotFound("There is no such active sign-in source.")
-    for record in (Session, ApiToken):
-        tx.execute(
-            update(record)
-            .where(record.source_id == source_id, record.ended_at.is_(None))
-            .values(ended_at=now, end_cause="source_disabled")
-        )
+    sessions.end_matching(tx, lambda record: record.source_id == source_id, now, cause="source_disabled")
     audit.record(tx, "source.disabled", actor=caller.subject, subject=source_id, now=now)
 
 
@@ -236,8 +231,7 @@ def bind_source(tx: Transaction, details: Mapping[str, Any], proposer_id: str, a
     if tx.scalars(select(SignInSource.id).where(SignInSource.name == details["name"])).first():
         raise Conflict("A sign-in source with that name already exists.")
     # Two proposals bound at once must not pass each other.
-    pair = f"source {details['issuer']} {details['client_id']}"
-    tx.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(pair, 0))))
+    one_at_a_time(tx, f"source {details['issuer']} {details['client_id']}")
     check_alone(tx, details["issuer"], details["client_id"], details["required_claims"])
     source = SignInSource(
         id=details["id"],

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, func, or_, select, text, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 
 from broker.base import words
-from broker.base.database import Transaction
+from broker.base.database import Transaction, one_at_a_time
 from broker.base.errors import Conflict, Forbidden, Invalid, NotFound
 from broker.base.ids import new_id
 from broker.identity import invitations
@@ -230,7 +230,7 @@ def _never_confirmed(tx: Transaction, found: Person) -> bool:
 
 def _keep_admins(tx: Transaction, person_id: str) -> None:
     # Two admins leaving at the same moment would each still count the other.
-    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('admins', 0))"))
+    one_at_a_time(tx, "admins")
     admins = set(
         tx.scalars(
             select(RoleHeld.person_id)

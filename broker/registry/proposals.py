@@ -14,7 +14,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Select, and_, false, func, or_, select, true
 
 from broker.base import canonical
-from broker.base.database import Transaction
+from broker.base.database import Transaction, one_at_a_time
 from broker.base.errors import Conflict, FactorNeeded, Forbidden, Invalid, NotFound
 from broker.base.ids import is_id, new_id
 from broker.base.paging import Page, Window, page
@@ -249,7 +249,7 @@ def _check_not_about(caller: Caller, subject: str, details: Mapping[str, Any]) -
 def _check_not_waiting(
     tx: Transaction, act: str, subject: str, details: Mapping[str, Any], now: datetime, *, by: str | None
 ) -> None:
-    tx.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"proposal {act} {subject}", 0))))
+    one_at_a_time(tx, f"proposal {act} {subject}")
     same = select(Proposal.id).where(
         Proposal.act == act,
         Proposal.subject == subject,

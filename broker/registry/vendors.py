@@ -6,10 +6,10 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import exists, func, select, text, update
+from sqlalchemy import exists, func, select, update
 
 from broker.base import words
-from broker.base.database import Transaction
+from broker.base.database import Transaction, one_at_a_time
 from broker.base.errors import Conflict
 from broker.base.ids import new_id
 from broker.base.paging import MOST
@@ -70,7 +70,7 @@ def add_vendor(tx: Transaction, caller: Caller, name: str, now: datetime) -> Ven
     require_admin(caller)
     name = words.name(name, "/name")
     # Two vendors whose names differ by case only would be mistaken for one another.
-    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('vendor.names', 0))"))
+    one_at_a_time(tx, "vendor.names")
     if tx.execute(select(Vendor.id).where(func.lower(Vendor.name) == name.lower())).first():
         raise Conflict("A vendor with that name already exists.", advice="Use its entry, or another name.")
     made = Vendor(id=new_id("vn"), name=name, status="onboarding", created_at=now)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, case, exists, false, func, not_, or_, select, text, true, update
+from sqlalchemy import ColumnElement, and_, case, exists, false, func, not_, or_, select, true, update
 
 from broker.base import words
-from broker.base.database import Transaction
+from broker.base.database import Transaction, one_at_a_time
 from broker.base.errors import Conflict, Forbidden, Invalid
 from broker.base.ids import is_id, new_id
 from broker.gate.simulation import ProposedGrant, Simulation, simulate
@@ -362,7 +362,7 @@ def _check_period(period: int) -> None:
 
 def _check_not_asked(tx: Transaction, caller: Caller, dataset_id: str, new: NewRequest) -> None:
     # Two identical requests at once would each miss the other.
-    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"requests {caller.id}"})
+    one_at_a_time(tx, f"requests {caller.id}")
     mine = and_(Request.person_id == caller.id, Request.state == "pending")
     if tx.execute(select(func.count()).where(mine)).scalar_one() >= MOST_PENDING:
         raise Conflict(f"You have {MOST_PENDING} undecided requests.", advice="Withdraw what you no longer need.")

@@ -16,8 +16,9 @@ from broker.base.database import Transaction, notify
 from broker.base.errors import Conflict, NotFound
 from broker.identity.caller import Caller
 from broker.identity.permissions import held_by_vendor
+from broker.identity.sessions import end_matching
 from broker.log import audit
-from broker.models import Dataset, Grant, Lease, Offer, Person, Service, Session, Slice, Suspension, TeamMember, Vendor
+from broker.models import Dataset, Grant, Lease, Offer, Person, Service, Slice, Suspension, TeamMember, Vendor
 from broker.models.oauth import ApiToken
 
 ENDING_CHANNEL = "guestkey_ending"
@@ -76,7 +77,7 @@ def revoke_grant(tx: Transaction, grant_id: str, caller: Caller, reason: str, no
 def suspend_person(tx: Transaction, person_id: str, caller: Caller, reason: str, now: datetime) -> list[str]:
     """Shut a person out: no new credential, every session out, every lease ending."""
     _set_status(tx, Person, person_id, "suspended", ("pending", "active"))
-    _end_sign_ins(tx, [person_id], "person_suspended", now)
+    end_matching(tx, lambda record: record.person_id == person_id, now, cause="person_suspended")
     return _ended(tx, "person.suspended", person_id, Lease.person_id == person_id, caller, reason, now)
 
 
@@ -86,7 +87,7 @@ def refuse_joiner(tx: Transaction, person: Person, caller: Caller, reason: str, 
     changed = tx.scalars(waiting.values(status="refused").returning(Person)).one_or_none()
     if changed is None:
         raise Conflict(f"This person is {person.status}: only a person waiting for confirmation can be refused.")
-    _end_sign_ins(tx, [person.id], "person_refused", now)
+    end_matching(tx, lambda record: record.person_id == person.id, now, cause="person_refused")
     audit.record(tx, "person.refused", actor=caller.subject, subject=person.id, now=now, personal={"reason": reason})
     return changed
 
@@ -106,7 +107,7 @@ def suspend_vendor(
     _set_status(tx, Vendor, vendor_id, status, before)
     people = list(tx.scalars(select(Person.id).where(Person.vendor_id == vendor_id)))
     services = list(tx.scalars(select(Service.id).where(Service.vendor_id == vendor_id)))
-    _end_sign_ins(tx, people, f"vendor_{status}", now)
+    end_matching(tx, lambda record: record.person_id.in_(people), now, cause=f"vendor_{status}")
     end_tokens(tx, ApiToken.service_id.in_(services), f"vendor_{status}", now)
     leases = Lease.person_id.in_(people) | Lease.service_id.in_(services)
     return _ended(tx, f"vendor.{status}", vendor_id, leases, caller, reason, now)
@@ -180,12 +181,6 @@ def _set_status(tx: Transaction, record: type[Any], id_: str, status: str, befor
         if current is None:
             raise NotFound("There is no such record.")
         raise Conflict(f"It is {current}, so it cannot become {status}.")
-
-
-def _end_sign_ins(tx: Transaction, people: Sequence[str], cause: str, now: datetime) -> None:
-    sessions = update(Session).where(Session.person_id.in_(people), Session.ended_at.is_(None))
-    tx.execute(sessions.values(ended_at=now, end_cause=cause))
-    end_tokens(tx, ApiToken.person_id.in_(people), cause, now)
 
 
 def end_tokens(tx: Transaction, where: ColumnElement[bool], cause: str, now: datetime) -> None:

@@ -17,10 +17,10 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, Select, delete, exists, func, insert, or_, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Select, delete, exists, func, insert, or_, select, tuple_, update
 from sqlalchemy.orm import aliased
 
-from broker.base.database import Transaction, clock
+from broker.base.database import Transaction, clock, one_at_a_time
 from broker.base.errors import BackendDown, Invalid
 from broker.keystore.vault import Vault, VaultRefused
 from broker.kinds.discovery import kinds
@@ -66,7 +66,7 @@ def _claimed(parts: Parts, which: ColumnElement[bool], down: Set[Place] = frozen
     while len(tried) < _ROUND:
         with parts.database.transaction() as tx:
             # Two that claimed at once would not see each other's.
-            tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('slices', 0))"))
+            one_at_a_time(tx, "slices")
             now = clock(tx)
             busy = exists().where(held.claimed_until >= now, *there)
             passed_over = tuple_(Slice.kind, func.coalesce(Slice.binding["connection"].astext, "")).in_(down)
