@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import hmac
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from sqlalchemy import update
 
 from broker.base.database import Transaction
@@ -153,7 +152,5 @@ def _still_in(tx: Transaction, session: Session, now: datetime) -> bool:
 
 
 def _proves(verifier: str, challenge: str) -> bool:
-    if _VERIFIER.fullmatch(verifier) is None:
-        return False
-    computed = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-    return hmac.compare_digest(computed, challenge)
+    right = _VERIFIER.fullmatch(verifier) is not None
+    return right and hmac.compare_digest(create_s256_code_challenge(verifier), challenge)

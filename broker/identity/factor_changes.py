@@ -11,7 +11,7 @@ import secrets
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, and_, delete, select, update
 
 from broker.base.database import Transaction
 from broker.base.database import now as clock
@@ -169,14 +169,20 @@ def remove_totp(tx: Transaction, caller: Caller, proof: FactorProof | None, now:
     note_change(tx, caller, "factor.removed", now, method="totp")
 
 
-def drop_challenges(tx: Transaction, caller: Caller, purpose: str) -> None:
-    """Forget what this session began of a purpose: it is finished once."""
+def keep_challenge(
+    tx: Transaction, caller: Caller, purpose: str, challenge: bytes, seconds: int, now: datetime
+) -> FactorChallenge:
+    """Remember for so many seconds what this session or token has begun."""
+    made = FactorChallenge(id=new_id("fc"), holder_id=caller.holder_id, purpose=purpose, challenge=challenge)
+    made.expires_at = now + timedelta(seconds=seconds)
+    tx.add(made)
+    return made
+
+
+def begun(caller: Caller, purpose: str) -> ColumnElement[bool]:
+    """The condition that this session began a challenge for a purpose, whether or not a proven factor allowed it."""
     purposes = (purpose, f"{purpose}{PROVEN}")
-    tx.execute(
-        delete(FactorChallenge).where(
-            FactorChallenge.holder_id == caller.holder_id, FactorChallenge.purpose.in_(purposes)
-        )
-    )
+    return and_(FactorChallenge.holder_id == caller.holder_id, FactorChallenge.purpose.in_(purposes))
 
 
 def lock_session(tx: Transaction, caller: Caller, now: datetime) -> None:

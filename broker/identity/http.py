@@ -92,7 +92,8 @@ def signed_in_person(caller: Annotated[Caller, Depends(current_caller)]) -> Call
     Raises:
         Forbidden: it is a service.
     """
-    _require_person(caller)
+    if caller.kind != "person":
+        raise Forbidden("Only people can do this.")
     return caller
 
 
@@ -102,13 +103,8 @@ def found_person(found: Annotated[FoundCaller, Depends(found_caller)]) -> FoundC
     Raises:
         Forbidden: it is a service.
     """
-    _require_person(found.caller)
+    signed_in_person(found.caller)
     return found
-
-
-def _require_person(caller: Caller) -> None:
-    if caller.kind != "person":
-        raise Forbidden("Only people can do this.")
 
 
 def fresh_factor(max_age: int) -> Callable[..., Caller]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, and_, false, func, select, true, update
 
@@ -99,17 +99,7 @@ def invite_to_join(
         NotFound: there is no such source for the caller.
     """
     source = usable_source(tx, caller, source_id)
-    return _make(
-        tx,
-        caller.subject,
-        now,
-        lifetime,
-        purpose="join",
-        source=source,
-        label=label,
-        meant_for=meant_for,
-        team_id=team_id,
-    )
+    return _make(tx, caller.subject, now, lifetime, label, source, purpose="join", meant_for=meant_for, team_id=team_id)
 
 
 def usable_source(tx: Transaction, caller: Caller, source_id: str) -> SignInSource:
@@ -119,8 +109,7 @@ def usable_source(tx: Transaction, caller: Caller, source_id: str) -> SignInSour
         Forbidden, NotFound: as for `invite_to_join`.
     """
     source = tx.get(SignInSource, source_id) if is_id(source_id) else None
-    is_lead = source is not None and source.vendor_id is not None and caller.vendor_id == source.vendor_id
-    if not caller.is_admin and not (is_lead and "lead" in caller.roles):
+    if not (caller.is_admin or (source is not None and is_lead(caller, source.vendor_id))):
         raise Forbidden("Only an admin, or a lead for people of their own vendor, can invite people.")
     if source is None or source.status != "active":
         raise NotFound("There is no such sign-in source.")
@@ -147,10 +136,7 @@ def end_unused(tx: Transaction, caller: Caller, invitation_id: str, now: datetim
         Forbidden: the caller is neither an admin nor a lead of that vendor.
         Conflict: it was used, or is over.
     """
-    seen = INVITATIONS.query(tx, caller).where(Invitation.id == invitation_id)
-    found = tx.scalars(seen).one_or_none() if is_id(invitation_id) else None
-    if found is None:
-        raise NotFound("There is no such invitation here.")
+    found = INVITATIONS.one(tx, caller, invitation_id)
     if not caller.is_admin and "lead" not in caller.roles:
         raise Forbidden("Only an admin or the vendor's lead can end an invitation.")
     if not end(tx, caller, found, now):
@@ -178,18 +164,8 @@ def invite_admin(
     tx: Transaction, source: SignInSource, lifetime: int, now: datetime, *, label: str, role_until: datetime | None
 ) -> str:
     """Invite an admin from the server itself (`guestkey bootstrap`, `guestkey recover`). Returns the token."""
-    made = _make(
-        tx,
-        audit.SYSTEM,
-        now,
-        lifetime,
-        purpose="join",
-        source=source,
-        label=label,
-        org_role="admin",
-        role_until=role_until,
-    )
-    return made[1]
+    role = {"org_role": "admin", "role_until": role_until}
+    return _make(tx, audit.SYSTEM, now, lifetime, label, source, purpose="join", **role)[1]
 
 
 def invite_to_enrol(
@@ -219,11 +195,8 @@ def pending(tx: Transaction, token: str, purpose: str, now: datetime) -> Invitat
     """
     found = None
     if 0 < len(token) <= MOST_CHARACTERS:
-        found = tx.scalars(
-            select(Invitation).where(
-                Invitation.token_hash == digest(token), Invitation.purpose == purpose, Invitation.expires_at > now
-            )
-        ).one_or_none()
+        valid = (Invitation.token_hash == digest(token), Invitation.purpose == purpose, Invitation.expires_at > now)
+        found = tx.scalars(select(Invitation).where(*valid)).one_or_none()
     if found is None:
         raise NotFound(
             "This link is no longer valid.", advice="Ask the person who sent it for a new one.", code="link_invalid"
@@ -310,40 +283,29 @@ def _make(
     actor: str,
     now: datetime,
     lifetime: int,
-    *,
-    purpose: str,
-    source: SignInSource | None = None,
-    person_id: str | None = None,
     label: str = "",
-    org_role: str | None = None,
-    role_until: datetime | None = None,
-    meant_for: str = "",
-    team_id: str | None = None,
+    source: SignInSource | None = None,
+    **columns: Any,
 ) -> tuple[Invitation, str]:
     token = fresh_token()
     invitation = Invitation(
         id=new_id("in"),
         token_hash=digest(token),
-        purpose=purpose,
         source_id=source.id if source else None,
         vendor_id=source.vendor_id if source else None,
-        person_id=person_id,
-        org_role=org_role,
-        role_until=role_until,
         label=label[:200],
-        meant_for=meant_for,
-        team_id=team_id,
         created_by=actor,
         expires_at=now + timedelta(seconds=lifetime),
+        **columns,
     )
     tx.add(invitation)
     tx.flush()
     details = {
-        "purpose": purpose,
+        "purpose": invitation.purpose,
         "source": invitation.source_id,
-        "person": person_id,
-        "role": org_role,
-        "team": team_id,
+        "person": invitation.person_id,
+        "role": invitation.org_role,
+        "team": invitation.team_id,
     }
     personal = {"label": label}
     audit.record(tx, "invitation.made", actor=actor, subject=invitation.id, now=now, details=details, personal=personal)

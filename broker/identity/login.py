@@ -16,23 +16,12 @@ from broker.base.errors import Invalid
 from broker.base.settings import Settings
 from broker.identity import faults, invitations, oidc, sign_in_admission, sources
 from broker.identity.faults import SignInRefused, quoted
-from broker.identity.oidc import ExpectedResponse, OidcClient, Providers
+from broker.identity.oidc import ExpectedResponse, OidcClient
+from broker.identity.providers import Providers
 from broker.identity.secret_tokens import digest, fresh_token, is_token
 from broker.identity.sign_in_admission import BrowserInfo, StartedSession
 from broker.models import Person, SignInAttempt, SignInSource
 from broker.runtime.parts import Parts
-
-__all__ = [
-    "AuthorizationRedirect",
-    "BrowserInfo",
-    "SignInRoute",
-    "StartedSession",
-    "begin_sign_in",
-    "check_single",
-    "complete_sign_in",
-    "route_by_source",
-    "safe_path",
-]
 
 log = structlog.get_logger(__name__)
 ATTEMPT_LIFETIME = timedelta(minutes=10)
@@ -85,9 +74,8 @@ def route_of_callback(parts: Parts, answer: Mapping[str, str], browser_token: st
         SignInRefused: this browser is not on its way.
     """
     with parts.database.transaction() as tx:
-        attempt = tx.scalars(
-            select(SignInAttempt).where(*_attempt_by_state(answer.get("state", ""), browser_token))
-        ).one_or_none()
+        begun = select(SignInAttempt).where(*_attempt_by_state(answer.get("state", ""), browser_token))
+        attempt = tx.scalars(begun).one_or_none()
         if attempt is None:
             raise _unknown_attempt()
         return SignInRoute(tx.get_one(SignInSource, attempt.source_id), attempt.invitation_id)
@@ -182,9 +170,8 @@ def safe_path(path: str) -> str:
 def _consume(parts: Parts, state: str, browser_token: str) -> SignInAttempt:
     """Take the attempt out of the records: a second callback with the same state finds nothing."""
     with parts.database.transaction() as tx:
-        attempt = tx.execute(
-            delete(SignInAttempt).where(*_attempt_by_state(state, browser_token)).returning(SignInAttempt)
-        ).scalar_one_or_none()
+        begun = delete(SignInAttempt).where(*_attempt_by_state(state, browser_token))
+        attempt = tx.scalars(begun.returning(SignInAttempt)).one_or_none()
         if attempt is None or attempt.expires_at <= clock(tx):
             raise _unknown_attempt()
         tx.expunge(attempt)

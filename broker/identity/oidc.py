@@ -24,16 +24,6 @@ from broker.identity.faults import ProviderDown, SignInRefused, quoted
 from broker.identity.provider_http import ProviderUnusable
 from broker.identity.providers import Provider, Providers
 
-__all__ = [
-    "ExpectedResponse",
-    "OidcClient",
-    "Providers",
-    "authorization_url",
-    "check_callback_issuer",
-    "exchange",
-    "try_client",
-]
-
 log = structlog.get_logger(__name__)
 SCOPE = "openid email profile"
 _LONGEST_CODE = 4096

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from datetime import datetime, timedelta
-from typing import Any
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import structlog
@@ -30,6 +30,7 @@ from broker.models import FactorChallenge, Passkey, RecoveryCode
 from broker.runtime.parts import Parts
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 CHALLENGE_SECONDS = 300
 _REGISTER, _PROVE = "passkey_register", "passkey_prove"
 
@@ -60,7 +61,7 @@ def registration_options(
                 user_verification=UserVerificationRequirement.REQUIRED,
             ),
         )
-        _keep(tx, caller, f"{_REGISTER}{proven}", options.challenge, now)
+        factor_changes.keep_challenge(tx, caller, f"{_REGISTER}{proven}", options.challenge, CHALLENGE_SECONDS, now)
     return dict(json.loads(options_to_json(options)))
 
 
@@ -78,16 +79,7 @@ def register(
         now = clock(tx)
         challenge, purpose = _take(tx, caller, _REGISTER, now)
         factor_changes.require_begun(tx, caller, allowed_until, purpose, now)
-    try:
-        verified = webauthn.verify_registration_response(
-            credential=dict(credential),
-            expected_challenge=challenge,
-            expected_rp_id=_rp_id(parts),
-            expected_origin=_origin(parts),
-            require_user_verification=True,
-        )
-    except Exception as error:  # decoders of hostile CBOR and keys raise what they like; each is a refusal
-        raise _refused(type(error).__name__) from error
+    verified = _verified(webauthn.verify_registration_response, parts, challenge, credential)
     with parts.database.transaction() as tx:
         now = clock(tx)
         factor_changes.require_begun(tx, caller, allowed_until, purpose, now)
@@ -126,7 +118,7 @@ def proof_options(parts: Parts, caller: Caller) -> dict[str, Any]:
             allow_credentials=[PublicKeyCredentialDescriptor(id=passkey.credential_id) for passkey in held],
             user_verification=UserVerificationRequirement.REQUIRED,
         )
-        _keep(tx, caller, _PROVE, options.challenge, clock(tx))
+        factor_changes.keep_challenge(tx, caller, _PROVE, options.challenge, CHALLENGE_SECONDS, clock(tx))
     return dict(json.loads(options_to_json(options)))
 
 
@@ -160,19 +152,26 @@ def _verified_count(parts: Parts, passkey: Passkey | None, challenge: bytes, cre
     """The use counter of a proof that holds."""
     if passkey is None:
         raise _refused("not a passkey of this person")
+    known = {"credential_public_key": passkey.public_key, "credential_current_sign_count": passkey.sign_count}
+    return _verified(webauthn.verify_authentication_response, parts, challenge, credential, **known).new_sign_count
+
+
+def _verified(
+    verify: Callable[..., T], parts: Parts, challenge: bytes, credential: Mapping[str, Any], **known: Any
+) -> T:
+    """What a browser's answer says, if it answers this challenge on this site."""
+    site = urlsplit(str(parts.settings.public_url))
     try:
-        verified = webauthn.verify_authentication_response(
+        return verify(
             credential=dict(credential),
             expected_challenge=challenge,
             expected_rp_id=_rp_id(parts),
-            expected_origin=_origin(parts),
-            credential_public_key=passkey.public_key,
-            credential_current_sign_count=passkey.sign_count,
+            expected_origin=f"{site.scheme}://{site.netloc}",
             require_user_verification=True,
+            **known,
         )
     except Exception as error:  # decoders of hostile CBOR and keys raise what they like; each is a refusal
         raise _refused(type(error).__name__) from error
-    return verified.new_sign_count
 
 
 def _count_use(tx: Transaction, passkey: Passkey, new_count: int, now: datetime) -> bool:
@@ -191,35 +190,19 @@ def _named(tx: Transaction, caller: Caller, credential: Mapping[str, Any]) -> Pa
         credential_id = base64url_to_bytes(str(credential.get("rawId", "")))
     except ValueError:
         return None
-    return tx.scalars(
-        select(Passkey).where(Passkey.credential_id == credential_id, Passkey.person_id == caller.id)
-    ).one_or_none()
+    own = select(Passkey).where(Passkey.credential_id == credential_id, Passkey.person_id == caller.id)
+    return tx.scalars(own).one_or_none()
 
 
 def _held(tx: Transaction, person_id: str) -> list[Passkey]:
     return list(tx.scalars(select(Passkey).where(Passkey.person_id == person_id)))
 
 
-def _keep(tx: Transaction, caller: Caller, purpose: str, challenge: bytes, now: datetime) -> None:
-    tx.add(
-        FactorChallenge(
-            id=new_id("fc"),
-            holder_id=caller.holder_id,
-            purpose=purpose,
-            challenge=challenge,
-            expires_at=now + timedelta(seconds=CHALLENGE_SECONDS),
-        )
-    )
-
-
 def _take(tx: Transaction, caller: Caller, purpose: str, now: datetime) -> tuple[bytes, str]:
     """Take this session's newest challenge out of the records, and what it was for; older ones go with it."""
     taken = tx.execute(
         delete(FactorChallenge)
-        .where(
-            FactorChallenge.holder_id == caller.holder_id,
-            FactorChallenge.purpose.in_((purpose, f"{purpose}{factor_changes.PROVEN}")),
-        )
+        .where(factor_changes.begun(caller, purpose))
         .returning(FactorChallenge.id, FactorChallenge.challenge, FactorChallenge.expires_at, FactorChallenge.purpose)
     ).all()
     if not taken:
@@ -232,11 +215,6 @@ def _take(tx: Transaction, caller: Caller, purpose: str, now: datetime) -> tuple
 
 def _rp_id(parts: Parts) -> str:
     return str(parts.settings.public_url.host)
-
-
-def _origin(parts: Parts) -> str:
-    split = urlsplit(str(parts.settings.public_url))
-    return f"{split.scheme}://{split.netloc}"
 
 
 def _refused(why: str) -> Invalid:

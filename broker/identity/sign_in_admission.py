@@ -153,10 +153,7 @@ def _reinvite_refused(
     invitations.redeem_join(tx, invitation, person, now)
     person.status, person.invited_by = "pending", _inviter(invitation)
     tx.flush()
-    details = {"invitation": invitation.id, "source": source.id, "vendor": source.vendor_id, "role": None}
-    personal = {"name": person.name, "email": person.email}
-    actor = f"person:{person.id}"
-    audit.record(tx, "person.joined", actor=actor, subject=person.id, now=now, details=details, personal=personal)
+    _record_joined(tx, person, invitation, now)
     return person
 
 
@@ -250,16 +247,20 @@ def _join(
     invitations.redeem_join(tx, invitation, person, now)
     if by_server:
         _give_role(tx, person, invitation, now)
+    _record_joined(tx, person, invitation, now)
+    return person, now + BOOTSTRAP_ENROLMENT if by_server else None
+
+
+def _record_joined(tx: Transaction, person: Person, invitation: Invitation, now: datetime) -> None:
     details = {
         "invitation": invitation.id,
-        "source": source.id,
-        "vendor": source.vendor_id,
+        "source": person.source_id,
+        "vendor": person.vendor_id,
         "role": invitation.org_role,
     }
     personal = {"name": person.name, "email": person.email}
     actor = f"person:{person.id}"
     audit.record(tx, "person.joined", actor=actor, subject=person.id, now=now, details=details, personal=personal)
-    return person, now + BOOTSTRAP_ENROLMENT if by_server else None
 
 
 def _give_role(tx: Transaction, person: Person, invitation: Invitation, now: datetime) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import select, update
+from sqlalchemy import Select, select, update
 
 from broker.base.database import Transaction, one_at_a_time
 from broker.base.errors import BackendDown, Conflict, Forbidden, Invalid, NotFound
@@ -116,37 +116,25 @@ def siblings(tx: Transaction, source: SignInSource) -> Sequence[SignInSource]:
 
     Locked, so that none is closed between this look and the session that rests on it.
     """
-    return tx.scalars(
-        select(SignInSource)
-        .where(
-            SignInSource.issuer == source.issuer,
-            SignInSource.client_id == source.client_id,
-            SignInSource.status == "active",
-        )
-        .with_for_update(read=True)
-    ).all()
+    return tx.scalars(_of_client(source.issuer, source.client_id).with_for_update(read=True)).all()
 
 
 def claims_that_decide(tx: Transaction, source: SignInSource) -> frozenset[str]:
     """Names of the claims that tell apart the sources of one issuer and client."""
-    required = tx.scalars(
-        select(SignInSource.required_claims).where(
-            SignInSource.issuer == source.issuer,
-            SignInSource.client_id == source.client_id,
-            SignInSource.status == "active",
-        )
-    )
-    return frozenset(name for claims in required for name in claims)
+    found = tx.scalars(_of_client(source.issuer, source.client_id))
+    return frozenset(name for one in found for name in one.required_claims)
+
+
+def _of_client(issuer: str, client_id: str) -> Select[SignInSource]:
+    """The active sources of one issuer and client."""
+    same = (SignInSource.issuer == issuer, SignInSource.client_id == client_id)
+    return select(SignInSource).where(*same, SignInSource.status == "active")
 
 
 def shown_to_strangers(tx: Transaction) -> list[SignInSource]:
     """The sources a visitor may choose from: the organisation's. A vendor's own issuer would name the vendor."""
-    own = tx.scalars(
-        select(SignInSource)
-        .where(SignInSource.vendor_id.is_(None), SignInSource.status == "active")
-        .order_by(SignInSource.id)
-    ).all()
-    distinct = {(source.issuer, source.client_id): source for source in own}
+    own = select(SignInSource).where(SignInSource.vendor_id.is_(None), SignInSource.status == "active")
+    distinct = {(source.issuer, source.client_id): source for source in tx.scalars(own.order_by(SignInSource.id))}
     return list(distinct.values())
 
 
@@ -199,10 +187,7 @@ def check_alone(tx: Transaction, issuer: str, client_id: str, claims: Mapping[st
     Raises:
         Conflict: naming the other.
     """
-    same = select(SignInSource).where(
-        SignInSource.issuer == issuer, SignInSource.client_id == client_id, SignInSource.status == "active"
-    )
-    for other in tx.scalars(same):
+    for other in tx.scalars(_of_client(issuer, client_id)):
         common = claims.keys() & other.required_claims.keys()
         if not any(claims[name] != other.required_claims[name] for name in common):
             raise Conflict(
@@ -247,14 +232,8 @@ def bind_source(tx: Transaction, details: Mapping[str, Any], proposer_id: str, a
     )
     tx.add(source)
     tx.flush()
-    audit.record(
-        tx,
-        "source.bound",
-        actor=f"person:{approver_id}",
-        subject=source.id,
-        now=now,
-        details={"issuer": source.issuer, "vendor": vendor_id, "proposed_by": proposer_id},
-    )
+    said = {"issuer": source.issuer, "vendor": vendor_id, "proposed_by": proposer_id}
+    audit.record(tx, "source.bound", actor=f"person:{approver_id}", subject=source.id, now=now, details=said)
 
 
 def trust_source_mfa(
@@ -263,14 +242,8 @@ def trust_source_mfa(
     """The performer of `trust_source_mfa`: this source's own second factor counts when it answers these values."""
     source = active(tx, details["source_id"])
     source.trusts_mfa, source.mfa_values = True, list(details["mfa_values"])
-    audit.record(
-        tx,
-        "source.mfa_trusted",
-        actor=f"person:{approver_id}",
-        subject=source.id,
-        now=now,
-        details={"values": source.mfa_values, "proposed_by": proposer_id},
-    )
+    said = {"values": source.mfa_values, "proposed_by": proposer_id}
+    audit.record(tx, "source.mfa_trusted", actor=f"person:{approver_id}", subject=source.id, now=now, details=said)
 
 
 def new_source_id() -> str:

@@ -15,9 +15,10 @@ from sqlalchemy import ColumnElement, and_, delete, select, update
 
 from broker.base.database import Transaction
 from broker.base.errors import Conflict, FactorNeeded, Forbidden, NotFound
-from broker.base.ids import is_id, new_id
+from broker.base.ids import is_id
 from broker.identity import secret_tokens, sessions
 from broker.identity.caller import Caller
+from broker.identity.factor_changes import keep_challenge
 from broker.log import audit
 from broker.models import ApiToken, FactorChallenge
 
@@ -58,15 +59,8 @@ def request_confirmation(tx: Transaction, caller: Caller, now: datetime) -> Pend
         )
     tx.execute(delete(FactorChallenge).where(_of_token(caller.holder_id)))
     code = secret_tokens.new_short_code()
-    made = FactorChallenge(
-        id=new_id("fc"),
-        holder_id=caller.holder_id,
-        purpose=_PURPOSE,
-        challenge=json.dumps({"code": code, "address": caller.address or ""}).encode(),
-        expires_at=now + timedelta(seconds=SECONDS),
-    )
-    tx.add(made)
-    return _as_waiting(made, None)
+    challenge = json.dumps({"code": code, "address": caller.address or ""}).encode()
+    return _as_waiting(keep_challenge(tx, caller, _PURPOSE, challenge, SECONDS, now), None)
 
 
 def is_pending(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> PendingConfirmation:
@@ -126,15 +120,10 @@ def confirm(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> 
     ).first()
     if changed is None:
         raise _none_pending()
-    audit.record(
-        tx,
-        "factor.proven_elsewhere",
-        actor=caller.subject,
-        subject=caller.id,
-        now=now,
-        details={"method": caller.factor_method, "holder": waiting.holder_id, "session": caller.holder_id},
-        personal={"address": caller.address or "", "asked_from": waiting.address},
-    )
+    details = {"method": caller.factor_method, "holder": waiting.holder_id, "session": caller.holder_id}
+    personal = {"address": caller.address or "", "asked_from": waiting.address}
+    kind = "factor.proven_elsewhere"
+    audit.record(tx, kind, actor=caller.subject, subject=caller.id, now=now, details=details, personal=personal)
 
 
 def reject(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> None:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import hmac
 import unicodedata
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import pyotp
 import segno
 import structlog
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import Conflict
-from broker.base.ids import new_id
 from broker.identity import factor_changes, factors
 from broker.identity.caller import Caller
 from broker.identity.factors import FactorProof
@@ -74,16 +73,8 @@ def begin(parts: Parts, caller: Caller, allowed_until: datetime | None, proof: F
     secret = pyotp.random_base32()
     wrapped = parts.vault.encrypt("totp", secret.encode(), context=caller.id)
     with parts.database.transaction() as tx:
-        now = clock(tx)
-        tx.add(
-            FactorChallenge(
-                id=new_id("fc"),
-                holder_id=caller.holder_id,
-                purpose=f"{_PURPOSE}{proven}",
-                challenge=wrapped.encode(),
-                expires_at=now + timedelta(seconds=ENROLMENT_SECONDS),
-            )
-        )
+        purpose = f"{_PURPOSE}{proven}"
+        factor_changes.keep_challenge(tx, caller, purpose, wrapped.encode(), ENROLMENT_SECONDS, clock(tx))
     uri = pyotp.TOTP(secret).provisioning_uri(name=caller.name or caller.id, issuer_name=_ISSUER)
     qr_svg = segno.make(uri, error="m").svg_inline(scale=5, border=2, omitsize=False)
     return Enrolment(secret, uri, qr_svg)
@@ -100,16 +91,8 @@ def confirm_enrolment(parts: Parts, caller: Caller, allowed_until: datetime | No
     factor_changes.require_browser(caller)
     with parts.database.transaction() as tx:
         now = clock(tx)
-        waiting = tx.scalars(
-            select(FactorChallenge)
-            .where(
-                FactorChallenge.holder_id == caller.holder_id,
-                FactorChallenge.purpose.in_((_PURPOSE, f"{_PURPOSE}{factor_changes.PROVEN}")),
-                FactorChallenge.expires_at > now,
-            )
-            .order_by(FactorChallenge.id.desc())
-            .limit(1)
-        ).one_or_none()
+        begun = select(FactorChallenge).where(factor_changes.begun(caller, _PURPOSE), FactorChallenge.expires_at > now)
+        waiting = tx.scalar(begun.order_by(FactorChallenge.id.desc()).limit(1))
         if waiting is None:
             raise Conflict("There is nothing to confirm.", advice="Start again and scan the new code.")
         factor_changes.require_begun(tx, caller, allowed_until, waiting.purpose, now)
@@ -167,24 +150,16 @@ def _unwrap(parts: Parts, caller: Caller, wrapped: str) -> str:
 
 def _use_up(tx: Transaction, person_id: str, wrapped_secret: str, step: int) -> bool:
     """Use a step once: whoever comes second, from any replica, updates no row."""
-    used = tx.execute(
-        update(TotpFactor)
-        .where(
-            TotpFactor.person_id == person_id,
-            TotpFactor.wrapped_secret == wrapped_secret,
-            TotpFactor.last_step < step,
-        )
-        .values(last_step=step)
-        .returning(TotpFactor.person_id)
-    ).first()
-    return used is not None
+    same = (TotpFactor.person_id == person_id, TotpFactor.wrapped_secret == wrapped_secret)
+    use = update(TotpFactor).where(*same, TotpFactor.last_step < step).values(last_step=step)
+    return tx.scalar(use.returning(TotpFactor.person_id)) is not None
 
 
 def _put_in_force(tx: Transaction, caller: Caller, waiting: FactorChallenge, step: int, now: datetime) -> None:
     gone = tx.get(FactorChallenge, waiting.id)
     if gone is None:
         raise Conflict("This authenticator app was already confirmed.")
-    factor_changes.drop_challenges(tx, caller, _PURPOSE)
+    tx.execute(delete(FactorChallenge).where(factor_changes.begun(caller, _PURPOSE)))
     before = tx.get(TotpFactor, caller.id)
     replaced = before is not None and before.confirmed_at is not None
     values = {"wrapped_secret": waiting.challenge.decode(), "last_step": step, "confirmed_at": now}

@@ -105,14 +105,13 @@ class SourceFinding:
     told: str
 
 
-def _busy() -> BackendDown:
-    return BackendDown(
-        "Other sources are being tested now.", backend="identity_provider", advice="Try again in ten seconds."
-    )
-
-
 # An admin's request waits for the provider: a few may, so that the rest of the portal has its threads.
-_ENTRANCE = ConcurrencyLimit(_AT_ONCE, _busy)
+_ENTRANCE = ConcurrencyLimit(
+    _AT_ONCE,
+    lambda: BackendDown(
+        "Other sources are being tested now.", backend="identity_provider", advice="Try again in ten seconds."
+    ),
+)
 
 
 def try_source(settings: Settings, client: OidcClient) -> list[SourceFinding]:
@@ -167,23 +166,18 @@ def _tried(what: What, find: Callable[[], SourceFinding]) -> SourceFinding:
 def _keys(providers: Providers, provider: Provider) -> SourceFinding:
     keys = providers.keys(provider)
     usable = sum(any(id_token.key_fits(key, {"alg": name}) for name in provider.algorithms) for key in keys)
-    if not usable:
-        return SourceFinding(
-            "keys", False, f"None of its {len(keys)} keys fits the algorithms that it signs ID tokens with."
-        )
-    return SourceFinding("keys", True, f"{usable} of its {len(keys)} keys can sign ID tokens.")
+    none = f"None of its {len(keys)} keys fits the algorithms that it signs ID tokens with."
+    return SourceFinding(
+        "keys", usable > 0, f"{usable} of its {len(keys)} keys can sign ID tokens." if usable else none
+    )
 
 
 def _client(providers: Providers, client: OidcClient, provider: Provider) -> SourceFinding:
     wrong = oidc.try_client(providers, client, provider)
-    if wrong:
-        return SourceFinding("client", False, wrong)
-    return SourceFinding("client", True, "Its token endpoint does not refuse our client id and secret.")
+    return SourceFinding("client", not wrong, wrong or "Its token endpoint does not refuse our client id and secret.")
 
 
 def _userinfo(provider: Provider) -> SourceFinding:
-    if provider.userinfo_endpoint is None:
-        return SourceFinding(
-            "userinfo", True, "It has no UserInfo: name, e-mail and required claims must be in the ID token."
-        )
-    return SourceFinding("userinfo", True, "Claims that its ID tokens lack are read from its UserInfo.")
+    without = "It has no UserInfo: name, e-mail and required claims must be in the ID token."
+    told = "Claims that its ID tokens lack are read from its UserInfo." if provider.userinfo_endpoint else without
+    return SourceFinding("userinfo", True, told)

@@ -28,8 +28,8 @@ from broker.base.errors import BackendDown
 from broker.base.settings import Settings
 from broker.identity import invitations, login, sources
 from broker.identity.http import SESSION_COOKIE, SIGN_IN_COOKIE, drop_cookie, set_cookie
-from broker.identity.login import BrowserInfo
-from broker.identity.oidc import Providers
+from broker.identity.providers import Providers
+from broker.identity.sign_in_admission import BrowserInfo
 from broker.registry.naming import names_of
 from broker.runtime.parts import Parts
 from broker.web.api.common import PartsNow, parts_of
