@@ -1,22 +1,30 @@
-"""Explaining: may X do Y on Z now, and if not why; and who may reach this dataset, through what."""
+"""Asking the gate without acting: may X do Y on Z now, and if not why; who may reach a dataset; what a grant is worth.
+
+The last is asked at request and at approval, about somebody not asking now: what passes by itself or with a second
+factor (time of day, network, freshness) does not speak against a grant.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 
 from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import Forbidden, NotFound
-from broker.gate.facts import Ask, gather
+from broker.gate.facts import Ask, Gathered, gather
 from broker.identity.caller import Caller
-from broker.models import Dataset, Grant, Passkey, Person, Request, TeamMember, TotpFactor
-from broker.policies import Decision, Reason, Rule, decide
+from broker.identity.invitations import has_factor
+from broker.models import Dataset, Grant, Person, Request, Slice, TeamMember
+from broker.policies import ConditionResult, Decision, Facts, GrantFacts, Reason, Rule, decide
 from broker.registry.naming import names_of
 from broker.runtime.parts import Parts
-from broker.runtime.rulebook import in_force
+from broker.runtime.rulebook import Rulebook, in_force, number_in_force
+
+_ACTIONS = ("read", "write")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +87,7 @@ def _pending(tx: Transaction, caller: Caller, dataset: str, now: datetime) -> Re
         select(Request)
         .join(Dataset, Dataset.id == Request.dataset_id)
         .where(
-            (Dataset.id == dataset) | (Dataset.slug == dataset),
+            _named(dataset),
             Request.state == "pending",
             Request.lapses_at > now,
             holder | Request.team_id.in_(teams) | (Request.service_id == caller.id),
@@ -105,7 +113,7 @@ def who_has_access(parts: Parts, tx: Transaction, caller: Caller, dataset: str) 
     """
     if not may_ask_about_others(tx, caller, dataset):
         raise Forbidden("Only an admin, an auditor or the dataset's owner can see who has access to a dataset.")
-    record = tx.scalars(select(Dataset).where((Dataset.id == dataset) | (Dataset.slug == dataset))).one_or_none()
+    record = tx.scalars(select(Dataset).where(_named(dataset))).one_or_none()
     if record is None:
         raise NotFound("There is no such dataset.")
     now = clock(tx)
@@ -123,19 +131,19 @@ def may_ask_about_others(tx: Transaction, caller: Caller, dataset: str) -> bool:
     """Whether the caller is an admin, an auditor, or the owner of this dataset."""
     if caller.is_admin or caller.is_auditor:
         return True
-    owner = tx.execute(
-        select(Dataset.owner_id).where((Dataset.id == dataset) | (Dataset.slug == dataset))
-    ).scalar_one_or_none()
+    owner = tx.execute(select(Dataset.owner_id).where(_named(dataset))).scalar_one_or_none()
     return owner is not None and caller.kind == "person" and owner == caller.id
+
+
+def _named(dataset: str) -> ColumnElement[bool]:
+    return (Dataset.id == dataset) | (Dataset.slug == dataset)
 
 
 def _other(tx: Transaction, person_id: str) -> Caller:
     person = tx.get(Person, person_id)
     if person is None:
         raise NotFound("There is no such person.")
-    totp = select(TotpFactor.person_id).where(TotpFactor.person_id == person_id, TotpFactor.confirmed_at.is_not(None))
-    enrolled = tx.execute(totp.union_all(select(Passkey.person_id).where(Passkey.person_id == person_id))).first()
-    return Caller.not_asking(person, clock(tx), factor_enrolled=enrolled is not None)
+    return Caller.not_asking(person, clock(tx), factor_enrolled=has_factor(tx, person_id))
 
 
 def _reach(tx: Transaction, grant: Grant, reaching: tuple[Rule, ...]) -> Reach:
@@ -147,3 +155,126 @@ def _reach(tx: Transaction, grant: Grant, reaching: tuple[Rule, ...]) -> Reach:
         rule for rule in reaching if rule.role == f"role:{grant.role}" and grant.slice_name in (None, rule.slice)
     )
     return Reach(grant.id, grant.holder, name, grant.role, grant.ends_at, members, through)
+
+
+@dataclass(frozen=True, slots=True)
+class ProposedGrant:
+    """A grant that does not exist yet: who would hold it, and what it would say."""
+
+    holder: str
+    role: str
+    slice: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What the gate would say. `lasting` speaks against the grant; `unmet_now` includes what will pass.
+
+    `longest_lifetime`: the longest one of these rules lets a credential live, in seconds; None where none sets a bound.
+
+    `conditions`: for each of the rules every condition as written, and why it is not met now (None: it is).
+    """
+
+    gathered: Gathered
+    lasting: tuple[Reason, ...]
+    unmet_now: tuple[Reason, ...]
+    rules: tuple[Rule, ...]
+    conditions: tuple[tuple[tuple[str, Reason | None], ...], ...]
+    revision: int | None
+    longest_lifetime: int | None
+
+
+def simulate(
+    tx: Transaction,
+    rulebook: Rulebook,
+    party: Caller,
+    dataset_id: str,
+    prospect: ProposedGrant,
+    *,
+    locking: bool = True,
+) -> Simulation:
+    """Ask the gate about a prospective grant, with the rows it rests on locked until commit.
+
+    Args:
+        party: the person or service that would use it; for a team, whoever asks for it.
+    """
+    gathered = gather(tx, party, Ask(dataset=dataset_id, slice=prospect.slice), locking=locking)
+    rules = rulebook.at(tx, gathered.revision)
+    decisions = [
+        decide(_with_grant(gathered, prospect, action), rules, gathered.now)
+        for action in _ACTIONS
+        if _served(gathered, prospect.slice, action)
+    ] or [decide(_with_grant(gathered, prospect, "read"), rules, gathered.now)]
+    best = min(decisions, key=lambda decision: len(_lasting(decision)))
+    slug = str(gathered.dataset["slug"]) if gathered.dataset else ""
+    labels = gathered.dataset["labels"] if gathered.dataset else ()
+    reaching = rules.for_dataset(slug, labels) if rules else ()
+    # A rule for slices this dataset does not have says nothing to whoever decides.
+    speaking = tuple(
+        rule for rule in reaching if rule.role == f"role:{prospect.role}" and any(map(rule.applies_to, gathered.slices))
+    )
+    checked = [rules.check_conditions(rule, gathered.facts, gathered.now) for rule in speaking] if rules else []
+    return Simulation(
+        gathered=gathered,
+        lasting=_lasting(best),
+        unmet_now=best.reasons,
+        rules=speaking,
+        conditions=tuple(tuple((word, held.reason) for word, held in conditions) for conditions in checked),
+        revision=gathered.revision,
+        longest_lifetime=_longest_lifetime(speaking, checked, prospect.slice),
+    )
+
+
+def _longest_lifetime(
+    speaking: Sequence[Rule], checked: Sequence[tuple[tuple[str, ConditionResult], ...]], slice_name: str | None
+) -> int | None:
+    """The longest that one of the rules that allow something lets a credential live."""
+    longest = [
+        min((held.max_lifetime for _, held in conditions if held.max_lifetime is not None), default=None)
+        for rule, conditions in zip(speaking, checked, strict=True)
+        if rule.effect == "allow" and (slice_name is None or rule.allows(slice_name))
+    ]
+    return max((seconds for seconds in longest if seconds is not None), default=None)
+
+
+def roles_reaching(tx: Transaction, rulebook: Rulebook, slug: str, labels: list[str]) -> list[str]:
+    """The roles that some rule in force allows something on a dataset."""
+    rules = rulebook.at(tx, number_in_force(tx))
+    if rules is None:
+        return []
+    allowed = {rule.role for rule in rules.for_dataset(slug, labels) if rule.effect == "allow"}
+    return sorted(role.removeprefix("role:") for role in allowed)
+
+
+def slices_without_rule(tx: Transaction, rulebook: Rulebook, of: Dataset, slices: Sequence[Slice]) -> list[str]:
+    """The names of a dataset's slices of which no rule in force lets any role do what they are for."""
+    rules = rulebook.at(tx, number_in_force(tx))
+    reaching = rules.for_dataset(of.slug, of.labels) if rules else ()
+    return [
+        slice_.name
+        for slice_ in slices
+        if not any(rule.allows(slice_.name) and set(rule.actions) & set(slice_.actions) for rule in reaching)
+    ]
+
+
+def _with_grant(gathered: Gathered, prospect: ProposedGrant, action: str) -> Facts:
+    grant = GrantFacts(
+        id="prospect",
+        role=f"role:{prospect.role}",
+        holder=prospect.holder,
+        starts_at=gathered.now,
+        ends_at=gathered.now + timedelta(days=1),
+        slice=prospect.slice,
+    )
+    return replace(gathered.facts, grants=(grant,), action=action, slice=prospect.slice)
+
+
+def _lasting(decision: Decision) -> tuple[Reason, ...]:
+    return tuple(reason for reason in decision.reasons if not reason.temporary)
+
+
+def _served(gathered: Gathered, slice_name: str | None, action: str) -> bool:
+    dataset = gathered.facts.dataset
+    if dataset is None:
+        return False
+    return any(action in slice_.actions for slice_ in dataset.slices if slice_name in (None, slice_.name))

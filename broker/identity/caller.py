@@ -15,7 +15,7 @@ from sqlalchemy import RowMapping, text
 from broker.base.database import Transaction
 from broker.base.errors import NotSignedIn
 from broker.identity.secret_tokens import MOST_CHARACTERS, digest
-from broker.models import Person
+from broker.models import Person, Service
 
 SEEN_EVERY = timedelta(minutes=1)
 # What is true of a person or service now: status, vendor's status, roles, factors. A suspension counts at once.
@@ -77,15 +77,16 @@ class Caller:
     address: str | None = None
 
     @classmethod
-    def not_asking(cls, person: Person, now: datetime, *, factor_enrolled: bool = False) -> Caller:
-        """A person who is not asking now, as decisions about them know them: by no session, with no factor proven."""
+    def not_asking(cls, who: Person | Service, now: datetime, *, factor_enrolled: bool = False) -> Caller:
+        """One who is not asking now, as decisions about them know them: by no session, with no factor proven."""
+        is_person = isinstance(who, Person)
         return cls(
-            kind="person",
-            id=person.id,
-            name=person.name,
-            vendor_id=person.vendor_id,
+            kind="person" if is_person else "service",
+            id=who.id,
+            name=who.name,
+            vendor_id=who.vendor_id,
             holder_id="",
-            how="session",
+            how="session" if is_person else "api_token",
             signed_in_at=now,
             factor_enrolled=factor_enrolled,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from pydantic import Field
 from sqlalchemy import ColumnElement, Select, func, or_, select, true
@@ -32,22 +32,6 @@ LONGEST = 200
 _Named = Annotated[str, Field(max_length=LONGEST)]
 
 
-class NamedRecord(Protocol):
-    """A person's record, or what was read of one."""
-
-    @property
-    def id(self) -> str:
-        """Of the record."""
-
-    @property
-    def name(self) -> str:
-        """Empty if no claim had one."""
-
-    @property
-    def email(self) -> str:
-        """Empty if no claim had one that was verified."""
-
-
 def told_apart(person_id: str, name: str, email: str) -> str:
     """A person in a list to choose from: never empty, and never like somebody else without a name."""
     if name and email:
@@ -55,7 +39,7 @@ def told_apart(person_id: str, name: str, email: str) -> str:
     return name or email or f"Person without a name ({person_id})"
 
 
-def each_told_apart(people: Iterable[NamedRecord]) -> dict[str, str]:
+def each_told_apart(people: Iterable[Person]) -> dict[str, str]:
     """The same for a whole list, by id: whoever would read like another is told by the id, too."""
     said = {person.id: told_apart(person.id, person.name, person.email) for person in people}
     alike = Counter(said.values())

@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import func, select, update
 
 from broker.base import words
 from broker.base.database import Transaction, one_at_a_time
-from broker.base.errors import Conflict, Forbidden, Invalid, NotFound
+from broker.base.database import now as clock
+from broker.base.errors import Conflict, Forbidden, Invalid
 from broker.base.ids import new_id
 from broker.identity import invitations
 from broker.identity.caller import Caller
@@ -69,7 +70,9 @@ person = PEOPLE.one
 def roles_of(tx: Transaction, people: Sequence[str]) -> dict[str, list[str]]:
     """The roles each of these people holds now."""
     held: dict[str, list[str]] = {person_id: [] for person_id in people}
-    query = select(RoleHeld.person_id, RoleHeld.role).where(RoleHeld.person_id.in_(people), _held_now())
+    query = select(RoleHeld.person_id, RoleHeld.role).where(
+        RoleHeld.person_id.in_(people), proposals.role_held(func.clock_timestamp())
+    )
     for person_id, role in tx.execute(query.order_by(RoleHeld.role)):
         held[person_id].append(role)
     return held
@@ -175,10 +178,15 @@ def give_role(
     if role in TWO_PERSON_ROLES:
         details = {"person_id": person_id, "role": role}
         return proposals.propose(tx, "give_role", person_id, details, caller, now, lifetime=lifetime)
-    tx.add(RoleHeld(id=new_id("rh"), person_id=person_id, role=role, given_by=caller.id, given_at=now))
-    tx.flush()
-    _record_role(tx, caller, person_id, "role.given", role, now)
+    _give(tx, person_id, role, caller.id, now)
     return None
+
+
+def _give(tx: Transaction, person_id: str, role: str, given_by: str, now: datetime, **details: str) -> None:
+    tx.add(RoleHeld(id=new_id("rh"), person_id=person_id, role=role, given_by=given_by, given_at=now))
+    tx.flush()
+    said = {"role": role, **details}
+    audit.record(tx, "role.given", actor=f"person:{given_by}", subject=person_id, now=now, details=said)
 
 
 def propose_factor_reset(
@@ -217,7 +225,7 @@ def take_role(tx: Transaction, caller: Caller, person_id: str, role: str, now: d
     ).all()
     if not ended:
         raise missing("role")
-    _record_role(tx, caller, person_id, "role.taken", role, now)
+    audit.record(tx, "role.taken", actor=caller.subject, subject=person_id, now=now, details={"role": role})
 
 
 def _never_confirmed(tx: Transaction, found: Person) -> bool:
@@ -231,26 +239,12 @@ def _never_confirmed(tx: Transaction, found: Person) -> bool:
 def _keep_admins(tx: Transaction, person_id: str) -> None:
     # Two admins leaving at the same moment would each still count the other.
     one_at_a_time(tx, "admins")
-    admins = set(
-        tx.scalars(
-            select(RoleHeld.person_id)
-            .join(Person, Person.id == RoleHeld.person_id)
-            .where(RoleHeld.role == "admin", _held_now(), Person.status == "active")
-        )
-    )
+    admins = proposals.active_admins(tx, clock(tx))
     if person_id in admins and len(admins) <= FEWEST_ADMINS:
         raise Conflict(
             f"At least {FEWEST_ADMINS} admins must remain, because many changes need two.",
             advice="Make another person an admin first.",
         )
-
-
-def _held_now() -> ColumnElement[bool]:
-    return RoleHeld.ended_at.is_(None) & or_(RoleHeld.until.is_(None), RoleHeld.until > func.clock_timestamp())
-
-
-def _record_role(tx: Transaction, caller: Caller, person_id: str, kind: str, role: str, now: datetime) -> None:
-    audit.record(tx, kind, actor=caller.subject, subject=person_id, now=now, details={"role": role})
 
 
 def perform_give_role(
@@ -266,20 +260,11 @@ def perform_give_role(
         raise Invalid("There is no such role of the organisation.", field="/role")
     person = tx.scalars(select(Person).where(Person.id == person_id).with_for_update()).one_or_none()
     if person is None:
-        raise NotFound("There is no such person here.")
+        raise missing("person")
     if person.status != "active" or person.vendor_id is not None:
         raise Conflict("Only active people of the organisation can have this role.")
     _end_lapsed(tx, person_id, role, now)
-    tx.add(RoleHeld(id=new_id("rh"), person_id=person_id, role=role, given_by=approver_id, given_at=now))
-    tx.flush()
-    audit.record(
-        tx,
-        "role.given",
-        actor=f"person:{approver_id}",
-        subject=person_id,
-        now=now,
-        details={"role": role, "proposed_by": proposer_id},
-    )
+    _give(tx, person_id, role, approver_id, now, proposed_by=proposer_id)
 
 
 def _end_lapsed(tx: Transaction, person_id: str, role: str, now: datetime) -> None:

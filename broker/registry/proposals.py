@@ -288,19 +288,19 @@ def _admins(now: datetime) -> Select[str]:
     return (
         select(RoleHeld.person_id)
         .join(Person, Person.id == RoleHeld.person_id)
-        .where(_held(now, "admin"), Person.status == "active", Person.vendor_id.is_(None))
+        .where(RoleHeld.role == "admin", role_held(now), Person.status == "active", Person.vendor_id.is_(None))
     )
 
 
 def _leads(proposal: Proposal, now: datetime) -> Select[str]:
     """A vendor's leads, who may propose their own staff for a team of theirs."""
     lead = select(RoleHeld.person_id).join(Person, Person.id == RoleHeld.person_id)
-    return lead.where(_held(now, "lead"), Person.vendor_id == proposal.details.get("vendor"))
+    return lead.where(RoleHeld.role == "lead", role_held(now), Person.vendor_id == proposal.details.get("vendor"))
 
 
-def _held(now: datetime, role: str) -> ColumnElement[bool]:
-    lasting = or_(RoleHeld.until.is_(None), RoleHeld.until > now)
-    return and_(RoleHeld.role == role, RoleHeld.ended_at.is_(None), lasting)
+def role_held(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
+    """The condition that a role is held at this moment."""
+    return and_(RoleHeld.ended_at.is_(None), or_(RoleHeld.until.is_(None), RoleHeld.until > now))
 
 
 def _owns(tx: Transaction, proposal: Proposal, person_id: str) -> bool:

@@ -194,11 +194,7 @@ def retry_slice(tx: Transaction, caller: Caller, slug: str, name: str, now: date
         raise Conflict(
             "Only a slice that failed can be tried again.", advice="Reload the page to see its current state."
         )
-    again = update(Slice).where(Slice.id == found.id, Slice.state == "failed")
-    tried = tx.scalars(again.values(state="registering", state_detail="").returning(Slice)).one()
-    audit.record(tx, "slice.retried", actor=caller.subject, subject=found.id, now=now, details={"dataset": of.id})
-    notify(tx, REGISTERING_CHANNEL, found.id)
-    return tried
+    return _register_again(tx, caller, found, "slice.retried", {"dataset": of.id}, now)
 
 
 def retire_slice(tx: Transaction, caller: Caller, slug: str, name: str, reason: str, now: datetime) -> list[str]:
@@ -295,9 +291,8 @@ def repair_slice(
             "This could give people access at once, so it needs the owner or a second admin.",
             advice="Retire the slice and add it again; that creates a proposal for them.",
         )
-    tx.execute(update(Slice).where(Slice.id == found.id).values(bound_by=caller.id))
     details = {"dataset": of.id, "binding": checked}
-    return _register_again(tx, caller, found, "slice.repaired", details, now, binding=checked)
+    return _register_again(tx, caller, found, "slice.repaired", details, now, binding=checked, bound_by=caller.id)
 
 
 def set_fast(tx: Transaction, caller: Caller, slug: str, name: str, now: datetime, *, fast: bool) -> Slice:
@@ -331,17 +326,10 @@ def _require_say(tx: Transaction, caller: Caller, of: Dataset, found: Slice) -> 
 
 
 def _register_again(
-    tx: Transaction,
-    caller: Caller,
-    found: Slice,
-    kind: str,
-    details: Mapping[str, Any],
-    now: datetime,
-    *,
-    binding: Mapping[str, Any] | None = None,
+    tx: Transaction, caller: Caller, found: Slice, kind: str, details: Mapping[str, Any], now: datetime, **changed: Any
 ) -> Slice:
-    values = {"state": "registering", "state_detail": "", **({} if binding is None else {"binding": dict(binding)})}
     again = update(Slice).where(Slice.id == found.id, Slice.state == found.state)
+    values = {"state": "registering", "state_detail": "", **changed}
     taken = tx.scalars(again.values(values).returning(Slice)).one()
     audit.record(tx, kind, actor=caller.subject, subject=found.id, now=now, details=details)
     notify(tx, REGISTERING_CHANNEL, found.id)

@@ -11,7 +11,7 @@ from broker.base import words
 from broker.base.database import Transaction
 from broker.base.errors import Invalid
 from broker.base.ids import new_id
-from broker.gate.simulation import ProposedGrant, simulate
+from broker.gate.explain import ProposedGrant, simulate
 from broker.identity.caller import Caller
 from broker.log import audit
 from broker.models import Dataset, Grant, Request, Team
@@ -72,12 +72,10 @@ def approve(
         ends_at=min(filter(None, (now + timedelta(seconds=period), found.until))),
         request_id=found.id,
     )
-    return begin_grant(tx, caller, grant, prospect.holder, simulation.revision, now)
+    return begin_grant(tx, caller, grant, simulation.revision, now)
 
 
-def begin_grant(
-    tx: Transaction, caller: Caller, grant: Grant, holder: str, revision: int | None, now: datetime
-) -> Grant:
+def begin_grant(tx: Transaction, caller: Caller, grant: Grant, revision: int | None, now: datetime) -> Grant:
     """Let a grant that was decided on begin now, never past the dataset's retention, with its event."""
     grant.id = new_id("gr")
     grant.starts_at = grant.created_at = now
@@ -85,7 +83,18 @@ def begin_grant(
     grant.ends_at = capped(tx, grant.dataset_id, grant.ends_at)
     tx.add(grant)
     tx.flush()
-    _record_grant(tx, caller, grant, holder, revision, now)
+    details = {
+        "request": grant.request_id,
+        "dataset": grant.dataset_id,
+        "role": grant.role,
+        "slice": grant.slice_name,
+        "holder": grant.holder,
+        "ends_at": grant.ends_at.isoformat(),
+        "max_lifetime": grant.max_lifetime,
+        "revision": revision,
+    }
+    personal = {"purpose": grant.purpose}
+    audit.record(tx, "grant.made", actor=caller.subject, subject=grant.id, now=now, details=details, personal=personal)
     return grant
 
 
@@ -140,20 +149,3 @@ def _check_lifetime(narrowing: Narrowing, longest: int | None) -> None:
             field="/max_lifetime",
             advice=f"Choose {longest} s or less, or leave it empty to use the rule's limit.",
         )
-
-
-def _record_grant(
-    tx: Transaction, caller: Caller, grant: Grant, holder: str, revision: int | None, now: datetime
-) -> None:
-    details = {
-        "request": grant.request_id,
-        "dataset": grant.dataset_id,
-        "role": grant.role,
-        "slice": grant.slice_name,
-        "holder": holder,
-        "ends_at": grant.ends_at.isoformat(),
-        "max_lifetime": grant.max_lifetime,
-        "revision": revision,
-    }
-    personal = {"purpose": grant.purpose}
-    audit.record(tx, "grant.made", actor=caller.subject, subject=grant.id, now=now, details=details, personal=personal)

@@ -8,7 +8,6 @@ approves anything for themselves: who decides is of the organisation, who holds 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
 from sqlalchemy import ColumnElement, select
@@ -19,7 +18,7 @@ from broker.base.csv_lines import Columns, Row
 from broker.base.database import Transaction
 from broker.base.errors import Conflict, Forbidden, Invalid, NotFound
 from broker.base.ids import is_id
-from broker.gate.simulation import ProposedGrant, simulate
+from broker.gate.explain import ProposedGrant, simulate
 from broker.identity.caller import Caller
 from broker.identity.permissions import missing, teams_seen
 from broker.models import Dataset, Grant, Offer, Person, Team
@@ -36,20 +35,6 @@ COLUMNS = Columns(
     needed=("dataset", "role", "purpose", "until"),
     optional=("person", "team", "slice"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class GrantHolder:
-    """Who is to hold a grant: one of a vendor's people or teams."""
-
-    person_id: str | None
-    team_id: str | None
-    vendor_id: str
-
-    @property
-    def subject(self) -> str:
-        """The prefixed name."""
-        return f"team:{self.team_id}" if self.team_id else f"person:{self.person_id}"
 
 
 def task(parts: Parts, caller: Caller) -> Task:
@@ -159,38 +144,38 @@ def _give(parts: Parts, tx: Transaction, caller: Caller, row: Row, now: datetime
         raise refusal
     holder = _holder(tx, caller, of, row)
     _period(until, now)
-    prospect = ProposedGrant(holder.subject, row["role"], row["slice"] or None)
-    simulation = simulate(tx, parts.rulebook, _party(tx, holder, now), of.id, prospect)
-    # Only now the holder's row is locked, and two files sent at once see each other's grants.
-    held = _held(tx, of.id, holder.person_id, holder.team_id, row, capped(tx, of.id, until))
-    if held is not None:
-        return Line(row.number, "already_granted", id=held.id, expires_at=held.ends_at)
-    refuse_if_pointless(simulation)
     grant = Grant(
         dataset_id=of.id,
-        role=prospect.role,
-        person_id=holder.person_id,
-        team_id=holder.team_id,
-        slice_name=prospect.slice,
+        role=row["role"],
+        person_id=holder.id if isinstance(holder, Person) else None,
+        team_id=holder.id if isinstance(holder, Team) else None,
+        slice_name=row["slice"] or None,
         purpose=purpose,
         ends_at=until,
     )
-    begin_grant(tx, caller, grant, holder.subject, simulation.revision, now)
+    prospect = ProposedGrant(grant.holder, grant.role, grant.slice_name)
+    simulation = simulate(tx, parts.rulebook, _party(tx, holder, now), of.id, prospect)
+    # Only now the holder's row is locked, and two files sent at once see each other's grants.
+    held = _held(tx, of.id, grant.person_id, grant.team_id, row, capped(tx, of.id, until))
+    if held is not None:
+        return Line(row.number, "already_granted", id=held.id, expires_at=held.ends_at)
+    refuse_if_pointless(simulation)
+    begin_grant(tx, caller, grant, simulation.revision, now)
     return Line(row.number, "granted", id=grant.id, expires_at=grant.ends_at)
 
 
-def _holder(tx: Transaction, caller: Caller, of: Dataset, row: Row) -> GrantHolder:
+def _holder(tx: Transaction, caller: Caller, of: Dataset, row: Row) -> Person | Team:
     """Who is to hold the grant; who decides about a dataset may name whom it is offered to."""
     offered = select(Offer.vendor_id).where(Offer.dataset_id == of.id, Offer.ended_at.is_(None))
     if row["team"]:
         found = _team(tx, caller, row["team"], Team.vendor_id.in_(offered))
         # Orders this grant against people being added by their lead (`broker.registry.teams`).
         tx.execute(select(Team.id).where(Team.id == found.id).with_for_update())
-        return GrantHolder(None, found.id, found.vendor_id)
+        return found
     person = tx.scalars(select(Person).where(Person.id == row["person"], Person.vendor_id.in_(offered))).one_or_none()
-    if person is None or person.vendor_id is None:
+    if person is None:
         raise _nobody("person")
-    return GrantHolder(person.id, None, person.vendor_id)
+    return person
 
 
 def _team(tx: Transaction, caller: Caller, named: str, where: ColumnElement[bool]) -> Team:
@@ -210,10 +195,10 @@ def _nobody(noun: str) -> NotFound:
     return found
 
 
-def _party(tx: Transaction, holder: GrantHolder, now: datetime) -> Caller:
+def _party(tx: Transaction, holder: Person | Team, now: datetime) -> Caller:
     """Who the gate is asked about: the person, or for a team anybody of its vendor."""
-    if holder.person_id:
-        return as_caller(tx, holder.person_id, now)
+    if isinstance(holder, Person):
+        return Caller.not_asking(holder, now)
     anybody = select(Person.id).where(Person.vendor_id == holder.vendor_id, Person.status == "active")
     someone = tx.execute(anybody.limit(1)).scalar()
     if someone is None:

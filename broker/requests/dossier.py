@@ -14,7 +14,7 @@ from sqlalchemy import func, or_, select
 from broker.base import canonical
 from broker.base.database import Transaction
 from broker.base.errors import Conflict, GuestkeyError, Invalid
-from broker.gate.simulation import ProposedGrant, Simulation, simulate
+from broker.gate.explain import ProposedGrant, Simulation, simulate
 from broker.identity.caller import Caller
 from broker.identity.permissions import held_by_vendor
 from broker.kinds.discovery import serving
@@ -118,6 +118,7 @@ def dossier(parts: Parts, tx: Transaction, caller: Caller, found: Request, now: 
     )
     vendor = tx.get(Vendor, person.vendor_id) if person.vendor_id else None
     holder = _holder(tx, found, person)
+    admins = admins_to_decide(tx, found, now) if untended(tx, [of.id]) else None
     return Dossier(
         request=found,
         person=person,
@@ -138,14 +139,8 @@ def dossier(parts: Parts, tx: Transaction, caller: Caller, found: Request, now: 
         state=_state(tx, holder, person, vendor, of, opened, simulation),
         refusal=why_not(tx, caller, found),
         owner_suspended=of.owner_id is not None and tx.get_one(Person, of.owner_id).status != "active",
-        somebody_may_decide=_somebody_may_decide(tx, found, now),
+        somebody_may_decide=not undecidable(tx, [found.id]) if admins is None else bool(admins),
     )
-
-
-def _somebody_may_decide(tx: Transaction, found: Request, now: datetime) -> bool:
-    if untended(tx, [found.dataset_id]):
-        return bool(admins_to_decide(tx, found, now))
-    return not undecidable(tx, [found.id])
 
 
 def check_unchanged(parts: Parts, tx: Transaction, caller: Caller, found: Request, seen: str, now: datetime) -> None:
@@ -235,20 +230,13 @@ def _history(tx: Transaction, found: Request, person: Person, now: datetime) -> 
         Request.state == "refused",
     )
     used = select(func.count()).where(lessee, Lease.dataset_id == found.dataset_id, Lease.created_at > now - LOOK_BACK)
+    live = (Grant.revoked_at.is_(None), Grant.ends_at > now)
+    at_vendor = select(func.count()).where(same, *live, held_by_vendor(Grant, person.vendor_id))
     return HolderHistory(
         earlier_grants=_count(tx, select(func.count()).where(same, held, Grant.request_id.is_distinct_from(found.id))),
         earlier_refusals=_count(tx, refused),
         leases_in_90_days=_count(tx, used),
-        grants_at_vendor=_count(tx, _at_vendor(found, person, now)) if person.vendor_id else 0,
-    )
-
-
-def _at_vendor(found: Request, person: Person, now: datetime) -> Any:
-    return select(func.count()).where(
-        Grant.dataset_id == found.dataset_id,
-        Grant.revoked_at.is_(None),
-        Grant.ends_at > now,
-        held_by_vendor(Grant, person.vendor_id),
+        grants_at_vendor=_count(tx, at_vendor) if person.vendor_id else 0,
     )
 
 

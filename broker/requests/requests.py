@@ -16,7 +16,7 @@ from broker.base import words
 from broker.base.database import Transaction, one_at_a_time
 from broker.base.errors import Conflict, Forbidden, Invalid
 from broker.base.ids import is_id, new_id
-from broker.gate.simulation import ProposedGrant, Simulation, simulate
+from broker.gate.explain import ProposedGrant, Simulation, simulate
 from broker.identity.caller import Caller
 from broker.identity.nouns import Display, Filter, Menu, Noun, Search
 from broker.identity.permissions import STEWARD, is_lead, looked_after, missing, requests_seen, stewards_of
@@ -133,7 +133,8 @@ def ask(parts: Parts, tx: Transaction, caller: Caller, new: NewRequest, now: dat
     if caller.kind != "person":
         raise Forbidden("Services cannot send requests; a person sends them for a service.")
     of = dataset(tx, caller, new.dataset)
-    _check_period(new.period)
+    if not SHORTEST_PERIOD <= new.period <= LONGEST_PERIOD:
+        raise Invalid(f"A period must be {SHORTEST_PERIOD} to {LONGEST_PERIOD} seconds.", field="/period")
     purpose = words.prose(new.purpose, "/purpose")
     new = _plain(caller, new)
     prospect = ProposedGrant(
@@ -141,7 +142,8 @@ def ask(parts: Parts, tx: Transaction, caller: Caller, new: NewRequest, now: dat
         role=words.word(new.role, "/role"),
         slice=words.word(new.slice, "/slice") if new.slice is not None else None,
     )
-    simulation = simulate(tx, parts.rulebook, _party(tx, caller, new, now), of.id, prospect)
+    asker = as_caller(tx, new.person_id, now) if new.person_id else caller
+    simulation = simulate(tx, parts.rulebook, party_of(tx, asker, new.service_id), of.id, prospect)
     refuse_if_pointless(simulation)
     _check_not_asked(tx, caller, of.id, new)
     made = Request(
@@ -270,18 +272,7 @@ def refuse_if_pointless(simulation: Simulation) -> None:
 
 def party_of(tx: Transaction, asker: Caller, service_id: str | None) -> Caller:
     """Who would use the grant, as the gate needs to know it: the service, or else the person who asks."""
-    if service_id is None:
-        return asker
-    service = tx.get_one(Service, service_id)
-    return Caller(
-        kind="service",
-        id=service.id,
-        name=service.name,
-        vendor_id=service.vendor_id,
-        holder_id="",
-        how="api_token",
-        signed_in_at=asker.signed_in_at,
-    )
+    return Caller.not_asking(tx.get_one(Service, service_id), asker.signed_in_at) if service_id else asker
 
 
 def as_caller(tx: Transaction, person_id: str, now: datetime) -> Caller:
@@ -309,11 +300,6 @@ def same_pending(tx: Transaction, caller: Caller, dataset_id: str, new: NewReque
 def _plain(caller: Caller, new: NewRequest) -> NewRequest:
     """What is asked for oneself by name, as it is asked for and recorded without."""
     return replace(new, person_id=None) if new.person_id == caller.id else new
-
-
-def _party(tx: Transaction, caller: Caller, new: NewRequest, now: datetime) -> Caller:
-    asker = as_caller(tx, new.person_id, now) if new.person_id else caller
-    return party_of(tx, asker, new.service_id)
 
 
 def _holder(tx: Transaction, caller: Caller, new: NewRequest) -> str:
@@ -353,11 +339,6 @@ def _service(tx: Transaction, caller: Caller, service_id: str) -> Service:
             "Only the vendor's lead (for the organisation's services: an admin) can send requests for a service."
         )
     return found
-
-
-def _check_period(period: int) -> None:
-    if not SHORTEST_PERIOD <= period <= LONGEST_PERIOD:
-        raise Invalid(f"A period must be {SHORTEST_PERIOD} to {LONGEST_PERIOD} seconds.", field="/period")
 
 
 def _check_not_asked(tx: Transaction, caller: Caller, dataset_id: str, new: NewRequest) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import rfc8785
 
-from broker.gate.simulation import ProposedGrant, simulate
+from broker.gate.explain import ProposedGrant, simulate
 from broker.requests.dossier import Change, changes
 from tests.support.world import World
 

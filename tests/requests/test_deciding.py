@@ -11,7 +11,7 @@ from sqlalchemy import select
 from broker.base.database import Transaction
 from broker.base.errors import Conflict, FactorNeeded, Forbidden, GuestkeyError, NotFound
 from broker.base.ids import new_id
-from broker.gate.simulation import simulate
+from broker.gate.explain import simulate
 from broker.leases import holdings
 from broker.log import audit
 from broker.models import Dataset, Request, Slice, Team

@@ -15,8 +15,8 @@ from broker.base.database import Transaction
 from broker.base.errors import Forbidden, Invalid
 from broker.base.paging import Whole
 from broker.gate import explain
+from broker.gate.explain import roles_reaching, slices_without_rule
 from broker.gate.facts import Ask
-from broker.gate.simulation import roles_reaching, slices_without_rule
 from broker.identity.caller import Caller
 from broker.kinds.discovery import kinds
 from broker.kinds.tables.filter_values import is_text

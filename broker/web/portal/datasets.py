@@ -6,8 +6,8 @@ from datetime import UTC, datetime, time
 
 from broker.base.errors import Forbidden, Invalid, NotFound
 from broker.gate import explain
+from broker.gate.explain import slices_without_rule
 from broker.gate.facts import Ask
-from broker.gate.simulation import slices_without_rule
 from broker.kinds.discovery import kinds
 from broker.models import DATASET_STATUSES, VENDOR_STATUSES, Dataset, Proposal
 from broker.policies import ACTIONS, Decision

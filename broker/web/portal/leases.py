@@ -13,7 +13,7 @@ from broker.auditing.sentences import sentences
 from broker.base.database import Transaction
 from broker.base.errors import Denied, Invalid
 from broker.base.paging import Page, Window
-from broker.gate.simulation import roles_reaching
+from broker.gate.explain import roles_reaching
 from broker.kinds.discovery import kinds
 from broker.leases import holdings, renewing, sweeping
 from broker.models import LIVE_STATES, Grant
