@@ -57,6 +57,11 @@ class Proposal(Base):
     decided_at: Mapped[Moment | None]
     reason: Mapped[Prose] = mapped_column(default="")
 
+    @property
+    def approver(self) -> str:
+        """Who approved it, as events name them."""
+        return f"person:{self.decided_by}"
+
 
 class StoredResponse(Base):
     """The answer to a request made with an idempotency key, for repeats within a day. Never holds a secret."""

@@ -80,14 +80,12 @@ def run(database: Database, rows: Sequence[Row], task: Task, *, dry_run: bool, k
         dry_run: write nothing.
         keep_going: do what can be done although other lines are refused; otherwise one refused line stops them all.
     """
-    checked = _done(database, rows, task, dry_run=True) if dry_run or not keep_going else None
-    if checked is None:
-        return BulkReport(_done(database, rows, task, dry_run=False), dry_run=False)
-    report = BulkReport(checked, dry_run)
-    if dry_run:
-        return report
-    if report.refused:
-        return BulkReport([_left_out(line) for line in checked], dry_run=False)
+    if dry_run or not keep_going:
+        report = BulkReport(_done(database, rows, task, dry_run=True), dry_run)
+        if dry_run:
+            return report
+        if report.refused:
+            return BulkReport([_left_out(line) for line in report.lines], dry_run=False)
     return BulkReport(_done(database, rows, task, dry_run=False), dry_run=False)
 
 

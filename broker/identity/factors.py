@@ -6,7 +6,6 @@ factors are files beside; what changes them is `broker.identity.factor_changes`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,7 +18,7 @@ from broker.base.settings import Settings
 from broker.identity import sessions
 from broker.identity.caller import Caller
 from broker.log import audit
-from broker.models import ApiToken, Passkey, Person, RecoveryCode, Session, TotpFactor
+from broker.models import ApiToken, Passkey, Person, Proposal, RecoveryCode, Session, TotpFactor
 
 # How long a TOTP code counts (RFC 6238 section 5.2).
 CODE_SECONDS = 30
@@ -60,13 +59,12 @@ def mark_proven(tx: Transaction, caller: Caller, method: str, now: datetime) -> 
         NotFound: the session or token has ended.
     """
     record: type[Session] | type[ApiToken] = Session if caller.how == "session" else ApiToken
-    changed = tx.execute(
+    proven = (
         update(record)
         .where(record.id == caller.holder_id, record.ended_at.is_(None))
         .values(factor_at=now, factor_method=method)
-        .returning(record.id)
-    ).first()
-    if changed is None:
+    )
+    if tx.scalar(proven.returning(record.id)) is None:
         raise NotFound("Your session has ended.")
     record_factor_event(tx, "factor.proven", caller, now, method=method, holder=caller.holder_id)
     return FactorProof(caller.holder_id, method, now)
@@ -78,20 +76,18 @@ def record_factor_event(tx: Transaction, kind: str, caller: Caller, now: datetim
     audit.record(tx, kind, actor=caller.subject, subject=caller.id, now=now, details=details, personal=personal)
 
 
-def reset_factor(
-    tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime
-) -> None:
+def reset_factor(tx: Transaction, agreed: Proposal, now: datetime) -> None:
     """The performer of the two-person act `reset_factor`: every factor and session of the person ends."""
-    person_id = details["person_id"]
-    if person_id in (proposer_id, approver_id):
+    person_id = agreed.details["person_id"]
+    if person_id in (agreed.proposed_by, agreed.decided_by):
         raise Forbidden("You cannot reset your own second factor.", code="self_decision")
     # Changes of a person's factors happen one after the other.
     tx.execute(select(Person.id).where(Person.id == person_id).with_for_update())
     for record in (TotpFactor, Passkey, RecoveryCode):
         tx.execute(delete(record).where(record.person_id == person_id))
     sessions.end_matching(tx, lambda record: record.person_id == person_id, now, cause="factor_reset")
-    actor = f"person:{approver_id}"
-    audit.record(tx, "factor.reset", actor=actor, subject=person_id, now=now, details={"proposed_by": proposer_id})
+    details = {"proposed_by": agreed.proposed_by}
+    audit.record(tx, "factor.reset", actor=agreed.approver, subject=person_id, now=now, details=details)
 
 
 def locked_person(tx: Transaction, caller: Caller, now: datetime) -> Person:

@@ -10,7 +10,7 @@ import base64
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -150,13 +150,7 @@ def check(claims: Mapping[str, Any], provider: Provider, expected: ExpectedClaim
     Raises:
         TokenRefused: at least one of them does not answer it.
     """
-    params = {
-        "issuer": provider.issuer,
-        "client_id": expected.client_id,
-        "nonce": expected.nonce,
-        "max_age": expected.max_age,
-        "others": expected.others,
-    }
+    params = {"issuer": provider.issuer, **asdict(expected)}
     options = {"iss": {"essential": True, "value": provider.issuer}}
     try:
         StrictIDToken(dict(claims), {}, options, params).validate(now=int(now.timestamp()), leeway=LEEWAY)

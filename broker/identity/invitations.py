@@ -149,15 +149,11 @@ def end_unused(tx: Transaction, caller: Caller, invitation_id: str, now: datetim
 
 def end(tx: Transaction, caller: Caller, invitation: Invitation, now: datetime) -> bool:
     """Make a link that nobody used worthless. Returns whether it was one."""
-    ended = tx.execute(
-        update(Invitation)
-        .where(Invitation.id == invitation.id, unused(now))
-        .values(expires_at=now)
-        .returning(Invitation.id)
-    ).first()
-    if ended:
-        audit.record(tx, "invitation.ended", actor=caller.subject, subject=invitation.id, now=now)
-    return ended is not None
+    ended = update(Invitation).where(Invitation.id == invitation.id, unused(now)).values(expires_at=now)
+    if tx.scalar(ended.returning(Invitation.id)) is None:
+        return False
+    audit.record(tx, "invitation.ended", actor=caller.subject, subject=invitation.id, now=now)
+    return True
 
 
 def invite_admin(
@@ -237,14 +233,10 @@ def redeem_join(tx: Transaction, invitation: Invitation, person: Person, now: da
     Raises:
         Conflict: somebody used it before.
     """
-    changed = tx.execute(
-        update(Invitation)
-        # By the clock of this very moment: whoever ended the link meanwhile did so after `now` was read.
-        .where(Invitation.id == invitation.id, unused(func.clock_timestamp()))
-        .values(redeemed_at=now, redeemed_by=person.id)
-        .returning(Invitation.id)
-    ).first()
-    if changed is None:
+    # By the clock of this very moment: whoever ended the link meanwhile did so after `now` was read.
+    used = update(Invitation).where(Invitation.id == invitation.id, unused(func.clock_timestamp()))
+    used = used.values(redeemed_at=now, redeemed_by=person.id)
+    if tx.scalar(used.returning(Invitation.id)) is None:
         raise Conflict("This invitation has been used.", advice="Ask for a new one.", code="link_used")
 
 

@@ -124,21 +124,11 @@ def end(tx: Transaction, caller: Caller, holder_id: str, now: datetime, *, cause
     if not is_id(holder_id):
         raise NotFound("There is no such session of yours.")
     owner = ApiToken.service_id if caller.kind == "service" else ApiToken.person_id
-    changed = (
-        tx.execute(
-            update(Session)
-            .where(Session.id == holder_id, Session.person_id == caller.id, Session.ended_at.is_(None))
-            .values(ended_at=now, end_cause=cause)
-            .returning(Session.id)
-        ).first()
-        or tx.execute(
-            update(ApiToken)
-            .where(ApiToken.id == holder_id, owner == caller.id, ApiToken.ended_at.is_(None))
-            .values(ended_at=now, end_cause=cause)
-            .returning(ApiToken.id)
-        ).first()
-    )
-    if changed is None:
+    for record, own in ((Session, Session.person_id == caller.id), (ApiToken, owner == caller.id)):
+        ended = update(record).where(record.id == holder_id, own, record.ended_at.is_(None))
+        if tx.scalar(ended.values(ended_at=now, end_cause=cause).returning(record.id)) is not None:
+            break
+    else:
         raise NotFound("There is no such session of yours.")
     audit.record(tx, "session.ended", actor=caller.subject, subject=holder_id, now=now, details={"cause": cause})
 

@@ -19,7 +19,7 @@ from broker.identity.nouns import Display, Menu, Noun
 from broker.identity.permissions import everything_or_nothing, require_reader, sees_everything
 from broker.keystore.vault import Vault, VaultRefused
 from broker.log import audit
-from broker.models import SignInSource, Vendor
+from broker.models import Proposal, SignInSource, Vendor
 
 log = structlog.get_logger(__name__)
 
@@ -169,13 +169,8 @@ def disable(tx: Transaction, caller: Caller, source_id: str, now: datetime) -> N
     """
     if not caller.is_admin:
         raise Forbidden("Only an admin can disable a sign-in source.")
-    changed = tx.execute(
-        update(SignInSource)
-        .where(SignInSource.id == active(tx, source_id).id, SignInSource.status == "active")
-        .values(status="disabled")
-        .returning(SignInSource.id)
-    ).first()
-    if changed is None:
+    still = (SignInSource.id == active(tx, source_id).id, SignInSource.status == "active")
+    if tx.scalar(update(SignInSource).where(*still).values(status="disabled").returning(SignInSource.id)) is None:
         raise NotFound("There is no such active sign-in source.")
     sessions.end_matching(tx, lambda record: record.source_id == source_id, now, cause="source_disabled")
     audit.record(tx, "source.disabled", actor=caller.subject, subject=source_id, now=now)
@@ -208,8 +203,9 @@ def check_audiences(audiences: Sequence[str], client_id: str) -> list[str]:
     return [one for one in dict.fromkeys(audiences) if one != client_id]
 
 
-def bind_source(tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime) -> None:
-    """The performer of the two-person act `bind_source`. `details` hold the record's columns, secret wrapped."""
+def bind_source(tx: Transaction, agreed: Proposal, now: datetime) -> None:
+    """The performer of the two-person act `bind_source`. Its details hold the record's columns, secret wrapped."""
+    details = agreed.details
     vendor_id = details["vendor_id"]
     if vendor_id is not None and tx.get(Vendor, vendor_id) is None:
         raise NotFound("There is no such vendor.")
@@ -232,18 +228,16 @@ def bind_source(tx: Transaction, details: Mapping[str, Any], proposer_id: str, a
     )
     tx.add(source)
     tx.flush()
-    said = {"issuer": source.issuer, "vendor": vendor_id, "proposed_by": proposer_id}
-    audit.record(tx, "source.bound", actor=f"person:{approver_id}", subject=source.id, now=now, details=said)
+    said = {"issuer": source.issuer, "vendor": vendor_id, "proposed_by": agreed.proposed_by}
+    audit.record(tx, "source.bound", actor=agreed.approver, subject=source.id, now=now, details=said)
 
 
-def trust_source_mfa(
-    tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime
-) -> None:
+def trust_source_mfa(tx: Transaction, agreed: Proposal, now: datetime) -> None:
     """The performer of `trust_source_mfa`: this source's own second factor counts when it answers these values."""
-    source = active(tx, details["source_id"])
-    source.trusts_mfa, source.mfa_values = True, list(details["mfa_values"])
-    said = {"values": source.mfa_values, "proposed_by": proposer_id}
-    audit.record(tx, "source.mfa_trusted", actor=f"person:{approver_id}", subject=source.id, now=now, details=said)
+    source = active(tx, agreed.details["source_id"])
+    source.trusts_mfa, source.mfa_values = True, list(agreed.details["mfa_values"])
+    said = {"values": source.mfa_values, "proposed_by": agreed.proposed_by}
+    audit.record(tx, "source.mfa_trusted", actor=agreed.approver, subject=source.id, now=now, details=said)
 
 
 def new_source_id() -> str:

@@ -192,20 +192,21 @@ def change_dataset(
     return proposals.propose(tx, "change_dataset", found.id, details | before, caller, now, lifetime=lifetime)
 
 
-def perform_change(
-    tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime
-) -> None:
+def perform_change(tx: Transaction, agreed: Proposal, now: datetime) -> None:
     """The performer of the two-person act `change_dataset`; see `change_dataset`.
 
     Raises:
         Conflict: the dataset was retired meanwhile.
         Invalid: the new owner is no active person of the organisation any more.
     """
+    details = agreed.details
     dataset_id = details["datasets"][0]
     found = tx.scalars(select(Dataset).where(Dataset.id == dataset_id).with_for_update()).one()
     if found.status == "retired":
         raise Conflict("The dataset is retired.")
-    values = {name: details[name] for name in ("title", "description", "labels", "owner_id") if name in details}
+    values: dict[str, Any] = {
+        name: details[name] for name in ("title", "description", "labels", "owner_id") if name in details
+    }
     if "owner_id" in values:
         _check_can_own(tx, values["owner_id"])
     if "retention_until" in details:
@@ -213,8 +214,8 @@ def perform_change(
         values["retention_until"] = _checked_retention(datetime.fromisoformat(until), now) if until else None
     if "labels" in values:
         # Whoever agreed to these labels and had chosen the earlier ones has still chosen them.
-        values["labelled_by"] = sorted({proposer_id} | ({approver_id} & set(found.labelled_by)))
-    _change(tx, f"person:{approver_id}", dataset_id, values, now, proposed_by=proposer_id)
+        values["labelled_by"] = sorted({agreed.proposed_by} | ({agreed.decided_by} & set(found.labelled_by)))
+    _change(tx, agreed.approver, dataset_id, values, now, proposed_by=agreed.proposed_by)
 
 
 def suspend_dataset(tx: Transaction, caller: Caller, slug: str, reason: str, now: datetime) -> list[str]:

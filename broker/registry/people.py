@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from sqlalchemy import func, select, update
 
@@ -182,7 +182,7 @@ def give_role(
     return None
 
 
-def _give(tx: Transaction, person_id: str, role: str, given_by: str, now: datetime, **details: str) -> None:
+def _give(tx: Transaction, person_id: str, role: str, given_by: str | None, now: datetime, **details: str) -> None:
     tx.add(RoleHeld(id=new_id("rh"), person_id=person_id, role=role, given_by=given_by, given_at=now))
     tx.flush()
     said = {"role": role, **details}
@@ -217,13 +217,8 @@ def take_role(tx: Transaction, caller: Caller, person_id: str, role: str, now: d
     person(tx, caller, person_id)
     if role == "admin":
         _keep_admins(tx, person_id)
-    ended = tx.execute(
-        update(RoleHeld)
-        .where(RoleHeld.person_id == person_id, RoleHeld.role == role, RoleHeld.ended_at.is_(None))
-        .values(ended_at=now)
-        .returning(RoleHeld.id)
-    ).all()
-    if not ended:
+    held = update(RoleHeld).where(RoleHeld.person_id == person_id, RoleHeld.role == role, RoleHeld.ended_at.is_(None))
+    if tx.scalar(held.values(ended_at=now).returning(RoleHeld.id)) is None:
         raise missing("role")
     audit.record(tx, "role.taken", actor=caller.subject, subject=person_id, now=now, details={"role": role})
 
@@ -247,15 +242,13 @@ def _keep_admins(tx: Transaction, person_id: str) -> None:
         )
 
 
-def perform_give_role(
-    tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime
-) -> None:
-    """The performer of the two-person act `give_role`; details hold `person_id` and `role`.
+def perform_give_role(tx: Transaction, agreed: Proposal, now: datetime) -> None:
+    """The performer of the two-person act `give_role`; its details hold `person_id` and `role`.
 
     Raises:
         Conflict: what was so at the proposal is so no longer: not active, not the organisation's, or holds it.
     """
-    person_id, role = details["person_id"], details["role"]
+    person_id, role = agreed.details["person_id"], agreed.details["role"]
     if role not in TWO_PERSON_ROLES:
         raise Invalid("There is no such role of the organisation.", field="/role")
     person = tx.scalars(select(Person).where(Person.id == person_id).with_for_update()).one_or_none()
@@ -263,17 +256,12 @@ def perform_give_role(
         raise missing("person")
     if person.status != "active" or person.vendor_id is not None:
         raise Conflict("Only active people of the organisation can have this role.")
-    _end_lapsed(tx, person_id, role, now)
-    _give(tx, person_id, role, approver_id, now, proposed_by=proposer_id)
-
-
-def _end_lapsed(tx: Transaction, person_id: str, role: str, now: datetime) -> None:
-    """Close a role held for a time only, whether that is over or not: what two admins give holds without end."""
-    held = tx.scalars(
-        select(RoleHeld).where(RoleHeld.person_id == person_id, RoleHeld.role == role, RoleHeld.ended_at.is_(None))
-    ).one_or_none()
+    # A role held for a time only ends, whether that is over or not: what two admins give holds without end.
+    same = (RoleHeld.person_id == person_id, RoleHeld.role == role, RoleHeld.ended_at.is_(None))
+    held = tx.scalars(select(RoleHeld).where(*same)).one_or_none()
     if held is not None and held.until is None:
         raise Conflict(f"This person already has the role {role}.")
     if held is not None:
         held.ended_at = now
         tx.flush()
+    _give(tx, person_id, role, agreed.decided_by, now, proposed_by=agreed.proposed_by)

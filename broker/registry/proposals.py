@@ -29,8 +29,8 @@ LIFETIME = timedelta(days=1)
 APPROVER_FACTOR_AGE = 900
 # Acts about datasets: `details["datasets"]` holds their ids. Whoever proposes one was checked where it is made.
 OWNER_ACTS = frozenset({"change_dataset", "add_slice", "rotate_secret", "add_member"})
-# What an act does once approved: (transaction, details, proposer's id, approver's id, now).
-Performer = Callable[[Transaction, Mapping[str, Any], str, str, datetime], None]
+# What carries out an act once it is approved: two people stand in the proposal by then.
+Performer = Callable[[Transaction, Proposal, datetime], None]
 
 
 def _owned_by(caller: Caller) -> ColumnElement[bool]:
@@ -154,7 +154,7 @@ def approve(
     proposal.state, proposal.decided_by, proposal.decided_at = "approved", caller.id, now
     tx.flush()
     _record(tx, "proposal.approved", proposal, caller, now)
-    performers[proposal.act](tx, proposal.details, proposal.proposed_by, caller.id, now)
+    performers[proposal.act](tx, proposal, now)
     return proposal
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from threading import BoundedSemaphore
-from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -127,9 +125,7 @@ def rotate_secret(
     return found, secret
 
 
-def perform_rotation(
-    tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime
-) -> None:
+def perform_rotation(tx: Transaction, agreed: Proposal, now: datetime) -> None:
     """The performer of the two-person act `rotate_secret`: from now on the proposer may rotate, once, for an hour.
 
     Nothing is rotated here: the secret is shown to nobody but who asked for it.
@@ -138,9 +134,10 @@ def perform_rotation(
         NotFound: there is no such service any more.
         Conflict: the service got grants on other datasets meanwhile, whose owners were not asked.
     """
-    if tx.get(Service, details["service"]) is None:
+    service_id = agreed.details["service"]
+    if tx.get(Service, service_id) is None:
         raise missing("service")
-    if not set(datasets_of_holder(tx, service_id=details["service"])) <= set(details["datasets"]):
+    if not set(datasets_of_holder(tx, service_id=service_id)) <= set(agreed.details["datasets"]):
         raise Conflict(
             "The service has got more grants since this was proposed.", advice="Refuse this, and propose it again."
         )

@@ -128,14 +128,15 @@ def refuse_fast(caller: Caller, of: Dataset, binding: Mapping[str, Any]) -> None
         )
 
 
-def perform_add(tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime) -> None:
+def perform_add(tx: Transaction, agreed: Proposal, now: datetime) -> None:
     """The performer of the two-person act `add_slice`; see `add_slice`, which raises the same."""
+    details = agreed.details
     of = tx.scalars(select(Dataset).where(Dataset.id == details["dataset"]).with_for_update()).one()
     new = NewSlice(
         details["name"], details["description"], details["kind"], details["binding"], tuple(details["actions"])
     )
-    values = _checked(tx, of, new) | {"bound_by": proposer_id}
-    _insert(tx, f"person:{approver_id}", values, now, proposed_by=proposer_id)
+    values = _checked(tx, of, new) | {"bound_by": agreed.proposed_by}
+    _insert(tx, agreed.approver, values, now, proposed_by=agreed.proposed_by)
 
 
 def _checked(tx: Transaction, of: Dataset, new: NewSlice) -> dict[str, Any]:

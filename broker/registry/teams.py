@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -140,21 +139,19 @@ def join_as_invited(tx: Transaction, caller: Caller, team_id: str, person_id: st
     _insert(tx, caller.subject, into.id, person_id, now)
 
 
-def perform_join(
-    tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime
-) -> None:
+def perform_join(tx: Transaction, agreed: Proposal, now: datetime) -> None:
     """The performer of the two-person act `add_member`; see `add_member`.
 
     Raises:
         Conflict: the person is not active any more, the team is full, or was granted more meanwhile.
     """
-    into = tx.get_one(Team, details["team"])
-    _check_fits(tx, into, tx.get_one(Person, details["person"]))
-    if not set(datasets_of_holder(tx, team_id=into.id)) <= set(details["datasets"]):
+    into, person_id = tx.get_one(Team, agreed.details["team"]), agreed.details["person"]
+    _check_fits(tx, into, tx.get_one(Person, person_id))
+    if not set(datasets_of_holder(tx, team_id=into.id)) <= set(agreed.details["datasets"]):
         raise Conflict(
             "The team has got more grants since this was proposed.", advice="Refuse this, and propose it again."
         )
-    _insert(tx, f"person:{approver_id}", into.id, details["person"], now, proposed_by=proposer_id)
+    _insert(tx, agreed.approver, into.id, person_id, now, proposed_by=agreed.proposed_by)
 
 
 def _check_fits(tx: Transaction, into: Team, who: Person) -> None:
@@ -170,13 +167,8 @@ def _check_fits(tx: Transaction, into: Team, who: Person) -> None:
 
 
 def _insert(tx: Transaction, actor: str, team_id: str, person_id: str, now: datetime, *, proposed_by: str = "") -> None:
-    added = tx.execute(
-        insert(TeamMember)
-        .values(team_id=team_id, person_id=person_id, added_at=now)
-        .on_conflict_do_nothing()
-        .returning(TeamMember.team_id)
-    ).first()
-    if added:
+    member = insert(TeamMember).values(team_id=team_id, person_id=person_id, added_at=now).on_conflict_do_nothing()
+    if tx.scalar(member.returning(TeamMember.team_id)):
         details = {"person": person_id} | ({"proposed_by": proposed_by} if proposed_by else {})
         audit.record(tx, "team.member_added", actor=actor, subject=team_id, now=now, details=details)
 

@@ -7,11 +7,10 @@ revision loads it before it answers, so no decision uses a stale rule.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import structlog
 from sqlalchemy import select, update
@@ -20,7 +19,7 @@ from broker import policies
 from broker.base.database import Transaction, notify
 from broker.base.errors import Invalid, NotFound
 from broker.log import audit
-from broker.models import PolicyInForce, PolicyRevision
+from broker.models import PolicyInForce, PolicyRevision, Proposal
 from broker.policies import Rules, RulesInvalid
 from broker.runtime import chores
 
@@ -153,15 +152,13 @@ def put_in_force(
     return row.number
 
 
-def apply_policy(
-    tx: Transaction, details: Mapping[str, Any], proposer_id: str, approver_id: str, now: datetime
-) -> None:
-    """The performer of the two-person act `apply_policy`; details hold `rules` and `networks`."""
+def apply_policy(tx: Transaction, agreed: Proposal, now: datetime) -> None:
+    """The performer of the two-person act `apply_policy`; its details hold `rules` and `networks`."""
     put_in_force(
         tx,
-        rules=details["rules"],
-        networks=details["networks"],
-        proposed_by=proposer_id,
-        approved_by=approver_id,
+        rules=agreed.details["rules"],
+        networks=agreed.details["networks"],
+        proposed_by=agreed.proposed_by,
+        approved_by=agreed.decided_by,
         now=now,
     )
