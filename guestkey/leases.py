@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from broker.base.moments import moment
+from broker.kinds.client import moment
 from guestkey.cli.api import Api, Json, segment
 from guestkey.cli.faults import Code, Fault
 from guestkey.closing import Closing

@@ -249,13 +249,9 @@ def use_recovery_code(parts: Parts, caller: Caller, code: str) -> None:
     with parts.database.transaction() as tx:
         now = clock(tx)
         person = factors.locked_person(tx, caller, now)
-        used = tx.execute(
-            update(RecoveryCode)
-            .where(RecoveryCode.code_hash == _hash(caller.id, code), RecoveryCode.used_at.is_(None))
-            .values(used_at=now)
-            .returning(RecoveryCode.id)
-        ).first()
-        if used is not None:
+        unused = (RecoveryCode.code_hash == _hash(caller.id, code), RecoveryCode.used_at.is_(None))
+        use = update(RecoveryCode).where(*unused).values(used_at=now)
+        if tx.scalar(use.returning(RecoveryCode.id)) is not None:
             lock_session(tx, caller, now)
             factors.note_success(person)
             allow_enrolment(tx, caller.holder_id, now + RECOVERY_WINDOW)

@@ -176,13 +176,8 @@ def _verified(
 
 def _count_use(tx: Transaction, passkey: Passkey, new_count: int, now: datetime) -> bool:
     """Note a use, unless another came in between: a copied authenticator shows itself by its counter."""
-    used = tx.execute(
-        update(Passkey)
-        .where(Passkey.id == passkey.id, Passkey.sign_count == passkey.sign_count)
-        .values(sign_count=new_count, last_used_at=now)
-        .returning(Passkey.id)
-    ).first()
-    return used is not None
+    same = update(Passkey).where(Passkey.id == passkey.id, Passkey.sign_count == passkey.sign_count)
+    return tx.scalar(same.values(sign_count=new_count, last_used_at=now).returning(Passkey.id)) is not None
 
 
 def _named(tx: Transaction, caller: Caller, credential: Mapping[str, Any]) -> Passkey | None:

@@ -121,8 +121,9 @@ class Providers:
         Raises:
             ProviderDown: it does not answer, or what it answers cannot be used.
         """
-        known = self._kept(issuer)
-        if known is not None:
+        with self._lock:
+            at, known = self._met.get(issuer, (0.0, None))
+        if known is not None and monotonic() - at < KEPT:
             return known
         url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
         found = self._ask("discovery document", url, lambda told: _checked(issuer, told))
@@ -171,11 +172,6 @@ class Providers:
         except ProviderUnusable as error:
             log.warning("provider.unusable", where=url, why=error.why)
             raise ProviderDown(f"The provider's {what} ({url}) cannot be used: {error.why}.") from error
-
-    def _kept(self, issuer: str) -> Provider | None:
-        with self._lock:
-            at, known = self._met.get(issuer, (0.0, None))
-        return known if known is not None and monotonic() - at < KEPT else None
 
 
 def _key_set(told: Any) -> list[Key]:

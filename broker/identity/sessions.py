@@ -1,23 +1,32 @@
-"""Sessions of browsers and tokens of command lines: started, listed, ended."""
+"""Sessions of browsers and API tokens: started, listed, ended.
+
+And the codes of command lines that become tokens: 60 seconds, once, by whoever began with the code.
+"""
 
 from __future__ import annotations
 
+import hmac
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from sqlalchemy import ColumnElement, select, update
 
 from broker.base.database import Transaction
 from broker.base.errors import NotFound
 from broker.base.ids import is_id, new_id
 from broker.identity.caller import Caller
-from broker.identity.secret_tokens import digest, fresh_token
+from broker.identity.secret_tokens import API_TOKEN_PREFIX, digest, fresh_token
 from broker.log import audit
-from broker.models import ApiToken, Person, Session
+from broker.models import ApiToken, AuthorizationCode, Person, Session, Vendor
 
 # Makes a condition of the columns that both have.
 Which = Callable[[type[Session] | type[ApiToken]], ColumnElement[bool]]
+COMMAND_LINE = "guestkey-cli"
+CODE_LIFETIME = timedelta(seconds=60)
+_VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,3 +184,137 @@ def _holder(row: Session | ApiToken, sort: str, client: str, caller: Caller) -> 
         row.id == caller.holder_id,
         row.session_id if isinstance(row, ApiToken) else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class GivenCode:
+    """A code as it comes back, from which client, and what shows that this client asked for it (RFC 7636)."""
+
+    code: str
+    client_id: str
+    redirect_uri: str
+    verifier: str
+
+
+def make_code(tx: Transaction, caller: Caller, redirect_uri: str, code_challenge: str, now: datetime) -> str:
+    """Make a code for the person in a browser's session."""
+    code = fresh_token()
+    tx.add(
+        AuthorizationCode(
+            code_hash=digest(code),
+            client_id=COMMAND_LINE,
+            redirect_uri=redirect_uri,
+            code_challenge=code_challenge,
+            session_id=caller.holder_id,
+            expires_at=now + CODE_LIFETIME,
+        )
+    )
+    details = {"client": COMMAND_LINE}
+    audit.record(tx, "code.made", actor=caller.subject, subject=caller.holder_id, now=now, details=details)
+    return code
+
+
+def redeem_code(tx: Transaction, given: GivenCode, lifetime: int, now: datetime) -> tuple[str, int] | None:
+    """Turn a code into an opaque access token. Returns token and seconds; None if it is not valid, or was used.
+
+    Args:
+        given: the code and its client; another client's code stays as it is.
+        lifetime: the longest a token lives, in seconds; one never outlives the session that allowed it.
+
+    A code that comes a second time also ends the token it gave (RFC 6749, 4.1.2): one of the two is a thief. That must
+    be committed before anything is raised.
+    """
+    code = tx.get(AuthorizationCode, digest(given.code), with_for_update=True)
+    if code is None or given.client_id != code.client_id:
+        return None
+    if code.used_at is not None:
+        _end_stolen(tx, code, now)
+        return None
+    code.used_at = now
+    right = (
+        code.expires_at > now
+        and given.redirect_uri == code.redirect_uri
+        and _proves(given.verifier, code.code_challenge)
+    )
+    session = tx.get_one(Session, code.session_id)
+    if not right or not _still_in(tx, session, now):
+        return None
+    token = fresh_token(API_TOKEN_PREFIX)
+    # What a session allows ends with it at the latest: a copied cookie gives no more time than it has itself.
+    expires_at = min(now + timedelta(seconds=lifetime), session.expires_at)
+    record = ApiToken(
+        id=new_id("at"),
+        token_hash=digest(token),
+        person_id=session.person_id,
+        source_id=session.source_id,
+        session_id=session.id,
+        client_id=COMMAND_LINE,
+        last_seen_at=now,
+        expires_at=expires_at,
+        # The person sits at this browser: what was proven there minutes ago was proven by who asks here.
+        factor_at=session.factor_at,
+        factor_method=session.factor_method,
+    )
+    tx.add(record)
+    tx.flush()
+    code.token_id = record.id
+    details = {"client": COMMAND_LINE, "session": session.id}
+    audit.record(tx, "token.issued", actor=f"person:{session.person_id}", subject=record.id, now=now, details=details)
+    return token, max(1, int((expires_at - now).total_seconds()))
+
+
+def issue_to_service(tx: Transaction, caller: Caller, seconds: int, now: datetime) -> str:
+    """An opaque token for a service that has shown its secret."""
+    token = fresh_token(API_TOKEN_PREFIX)
+    record = ApiToken(
+        id=new_id("at"),
+        token_hash=digest(token),
+        service_id=caller.id,
+        client_id=caller.id,
+        last_seen_at=now,
+        expires_at=now + timedelta(seconds=seconds),
+    )
+    tx.add(record)
+    tx.flush()
+    personal = {"address": caller.address or ""}
+    audit.record(tx, "token.issued", actor=caller.subject, subject=record.id, now=now, personal=personal)
+    return token
+
+
+def end_token(tx: Transaction, token: str, now: datetime) -> None:
+    """End a token, whoever holds it; an unknown one changes nothing."""
+    ended = tx.execute(
+        update(ApiToken)
+        .where(ApiToken.token_hash == digest(token), ApiToken.ended_at.is_(None))
+        .values(ended_at=now, end_cause="revoked")
+        .returning(ApiToken.id, ApiToken.person_id, ApiToken.service_id)
+    ).one_or_none()
+    if ended is not None:
+        actor = f"person:{ended.person_id}" if ended.person_id else f"service:{ended.service_id}"
+        audit.record(tx, "token.revoked", actor=actor, subject=ended.id, now=now)
+
+
+def _end_stolen(tx: Transaction, code: AuthorizationCode, now: datetime) -> None:
+    if code.token_id is None:
+        return
+    tx.execute(
+        update(ApiToken)
+        .where(ApiToken.id == code.token_id, ApiToken.ended_at.is_(None))
+        .values(ended_at=now, end_cause="code_replayed")
+    )
+    audit.record(tx, "code.replayed", actor=audit.SYSTEM, subject=code.token_id, now=now)
+
+
+def _still_in(tx: Transaction, session: Session, now: datetime) -> bool:
+    # Locked: who is being suspended either waits for the new token and ends it, or is seen here as suspended.
+    person = tx.get_one(Person, session.person_id, with_for_update={"read": True})
+    vendor = tx.get(Vendor, person.vendor_id, with_for_update={"read": True}) if person.vendor_id else None
+    # So is the session, after its person as everywhere: whoever signs it out ends the new token, too, or is seen here.
+    tx.refresh(session, with_for_update={"read": True})
+    live = session.ended_at is None and session.expires_at > now and person.status == "active"
+    return live and (vendor is None or vendor.status in ("active", "onboarding"))
+
+
+def _proves(verifier: str, challenge: str) -> bool:
+    right = _VERIFIER.fullmatch(verifier) is not None
+    return right and hmac.compare_digest(create_s256_code_challenge(verifier), challenge)

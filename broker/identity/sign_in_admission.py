@@ -135,8 +135,16 @@ def _invited_again(
     if invitation.purpose == "enrol_factor":
         return _enrolling(tx, person, invitation, now)
     if invitation.org_role is not None and invitation.redeemed_at is None and invitation.source_id == source.id:
-        return _recover_known(tx, person, invitation, now)
-    return _reuse_link(tx, person, now) if invitation.redeemed_by == person.id else None
+        # The server's own invitation: the role for as long as it says, and a new factor.
+        if person.status != "active":
+            raise SignInRefused("The recovery link was opened by someone who is not active here.")
+        invitations.redeem_join(tx, invitation, person, now)
+        _give_role(tx, person, invitation, now)
+        return now + invitations.ENROLMENT_WINDOW
+    # The joining link, opened again by the one who joined with it, is the admin's invitation to enrol.
+    if invitation.redeemed_by != person.id or person.status != "active" or invitations.has_factor(tx, person.id):
+        return None
+    return now + invitations.ENROLMENT_WINDOW
 
 
 def _reinvite_refused(
@@ -168,22 +176,6 @@ def _enrolling(tx: Transaction, person: Person, invitation: Invitation, now: dat
         return None
     invitations.redeem_join(tx, invitation, person, now)
     audit.record(tx, "factor.enrolment_opened", actor=f"person:{person.id}", subject=person.id, now=now)
-    return now + invitations.ENROLMENT_WINDOW
-
-
-def _recover_known(tx: Transaction, person: Person, invitation: Invitation, now: datetime) -> datetime:
-    """The server's own invitation, opened by somebody known: the role for as long as it says, and a new factor."""
-    if person.status != "active":
-        raise SignInRefused("The recovery link was opened by someone who is not active here.")
-    invitations.redeem_join(tx, invitation, person, now)
-    _give_role(tx, person, invitation, now)
-    return now + invitations.ENROLMENT_WINDOW
-
-
-def _reuse_link(tx: Transaction, person: Person, now: datetime) -> datetime | None:
-    """The joining link, opened again by the one who joined with it, is the admin's invitation to enrol."""
-    if person.status != "active" or invitations.has_factor(tx, person.id):
-        return None
     return now + invitations.ENROLMENT_WINDOW
 
 

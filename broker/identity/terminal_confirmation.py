@@ -112,13 +112,9 @@ def confirm(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> 
     waiting = _take_pending(tx, caller, waiting_id, now)
     if caller.how != "session" or caller.factor_at is None or caller.factor_at < waiting.asked_at:
         raise Conflict("Your second factor was confirmed before this was requested.", advice="Confirm again.")
-    changed = tx.execute(
-        update(ApiToken)
-        .where(ApiToken.id == waiting.holder_id, ApiToken.person_id == caller.id, ApiToken.ended_at.is_(None))
-        .values(factor_at=caller.factor_at, factor_method=caller.factor_method)
-        .returning(ApiToken.id)
-    ).first()
-    if changed is None:
+    own = (ApiToken.id == waiting.holder_id, ApiToken.person_id == caller.id, ApiToken.ended_at.is_(None))
+    proven = update(ApiToken).where(*own).values(factor_at=caller.factor_at, factor_method=caller.factor_method)
+    if tx.scalar(proven.returning(ApiToken.id)) is None:
         raise _none_pending()
     details = {"method": caller.factor_method, "holder": waiting.holder_id, "session": caller.holder_id}
     personal = {"address": caller.address or "", "asked_from": waiting.address}
@@ -139,10 +135,8 @@ def reject(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> N
 def _take_pending(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) -> PendingConfirmation:
     """Take what waits out of the records: whoever comes second finds nothing."""
     waiting = pending_confirmation(tx, caller, waiting_id, now)
-    gone = tx.execute(
-        delete(FactorChallenge).where(FactorChallenge.id == waiting.id).returning(FactorChallenge.id)
-    ).first()
-    if gone is None:
+    taken = delete(FactorChallenge).where(FactorChallenge.id == waiting.id)
+    if tx.scalar(taken.returning(FactorChallenge.id)) is None:
         raise _none_pending()
     return waiting
 

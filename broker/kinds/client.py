@@ -9,12 +9,11 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 from broker.base.faults import Code, Fault
-from broker.base.moments import moment
 
 # Texts by the name of their file.
 Files = Mapping[str, str]
@@ -202,3 +201,12 @@ class KindClient:
     def preview(self, program: str, credential: Credential, rows: int) -> list[str] | None:
         """The command that shows a few rows; None where there are none to be shown."""
         return None
+
+
+def moment(text: str | None) -> datetime | None:
+    """An ISO 8601 time of the API, or None if there is none or it cannot be read."""
+    try:
+        parsed = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    return parsed.replace(tzinfo=UTC) if parsed and parsed.tzinfo is None else parsed

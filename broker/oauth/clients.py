@@ -12,7 +12,7 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import NotSignedIn
 from broker.base.ids import is_id
-from broker.identity import api_tokens
+from broker.identity import sessions
 from broker.identity.caller import Caller, FoundCaller
 from broker.identity.http import find_caller
 from broker.identity.permissions import is_own_service
@@ -115,7 +115,7 @@ def issue_api_token(tx: Transaction, proven: AuthenticatedService) -> tuple[str,
     caller = proven.caller
     if services.secret_hash_of(tx, caller.id, locking=True) != proven.secret_hash:
         raise _unknown_client()
-    return api_tokens.issue_to_service(tx, caller, TOKEN_LIFETIME, clock(tx)), TOKEN_LIFETIME
+    return sessions.issue_to_service(tx, caller, TOKEN_LIFETIME, clock(tx)), TOKEN_LIFETIME
 
 
 def _unknown_client() -> OAuthRefused:

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from broker.identity.api_tokens import COMMAND_LINE
+from broker.identity.sessions import COMMAND_LINE
 
 MOST_PARAMETER = 4096
 FORM = "application/x-www-form-urlencoded"

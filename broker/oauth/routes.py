@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from broker.base.database import now as clock
-from broker.identity import api_tokens
-from broker.identity.api_tokens import GivenCode
+from broker.identity import sessions
 from broker.identity.secret_tokens import API_TOKEN_PREFIX
+from broker.identity.sessions import GivenCode
 from broker.kinds.access_tokens import signing_keys
 from broker.oauth import clients, signed
 from broker.oauth.refusals import OAuthRefused, form_of, no_store
@@ -70,7 +70,7 @@ def token(request: Request, form: Form) -> JSONResponse:
             given = GivenCode(
                 form.get("code", ""), client_id, form.get("redirect_uri", ""), form.get("code_verifier", "")
             )
-            issued = api_tokens.redeem_code(tx, given, parts.settings.api_token_lifetime, clock(tx))
+            issued = sessions.redeem_code(tx, given, parts.settings.api_token_lifetime, clock(tx))
         if issued is None:
             raise OAuthRefused("invalid_grant", "The code is not valid, or was used.")
         return _bearer(*issued)
@@ -91,7 +91,7 @@ def revoke(request: Request, form: Form) -> JSONResponse:
     given = form.get("token", "")
     if given.startswith(API_TOKEN_PREFIX):
         with parts.database.transaction() as tx:
-            api_tokens.end_token(tx, given, clock(tx))
+            sessions.end_token(tx, given, clock(tx))
     else:
         signed.revoke_signed_token(parts, request.app.state.public_url, given)
     return JSONResponse({}, headers=no_store())

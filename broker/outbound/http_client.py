@@ -79,7 +79,11 @@ def is_named(networks: Sequence[Network], address: Address) -> bool:
 
 def is_public(address: Address) -> bool:
     """Whether everybody may reach this address: nobody's inner network, no machine itself, no cloud's own service."""
-    return _public(_meant(address))
+    address = _meant(address)
+    if isinstance(address, IPv6Address) and address.is_site_local:
+        # Deprecated, and called global by the standard library, but still what somebody's own network uses.
+        return False
+    return address.is_global and not address.is_multicast and not address.is_reserved and address not in _METADATA
 
 
 def post(settings: Settings, url: str, body: bytes, headers: Mapping[str, str]) -> int:
@@ -115,15 +119,11 @@ def _connected(settings: Settings, parts: SplitResult, deadline: Deadline) -> It
     line.sock = deadline.connect([str(address) for address in addresses], port)
     try:
         if parts.scheme == "https":
-            trusted = ssl.create_default_context(cafile=_ca(settings))
+            trusted = ssl.create_default_context(cafile=settings.notice_ca_file)
             line.sock = trusted.wrap_socket(line.sock, server_hostname=host)
         yield line
     finally:
         line.close()
-
-
-def _ca(settings: Settings) -> str | None:
-    return str(settings.notice_ca_file) if settings.notice_ca_file else None
 
 
 def _resolved(settings: Settings, host: str, deadline: Deadline) -> list[Address]:
@@ -141,10 +141,3 @@ def _meant(address: Address) -> Address:
     if address in _NAT64:
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1] or address
-
-
-def _public(address: Address) -> bool:
-    if isinstance(address, IPv6Address) and address.is_site_local:
-        # Deprecated, and called global by the standard library, but still what somebody's own network uses.
-        return False
-    return address.is_global and not address.is_multicast and not address.is_reserved and address not in _METADATA

@@ -118,7 +118,7 @@ def send(settings: Settings, mail: Mail) -> None:
 
 @contextlib.contextmanager
 def _connected(settings: Settings, deadline: Deadline) -> Iterator[smtplib.SMTP]:
-    trusted = ssl.create_default_context(cafile=str(settings.smtp_ca_file) if settings.smtp_ca_file else None)
+    trusted = ssl.create_default_context(cafile=settings.smtp_ca_file)
 
     class Client(smtplib.SMTP):
         def _get_socket(self, host: str, port: int, _timeout: float) -> socket.socket:

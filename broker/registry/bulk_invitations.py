@@ -99,12 +99,12 @@ def team_to_join(tx: Transaction, person_id: str) -> Team | None:
 
 
 def _key(row: Row) -> tuple[str, str]:
-    name, email = _name(row), _email(row)
+    name, email = words.name(row["name"], "/name"), _email(row)
     label = f"{name} <{email}>" if email else name
     if len(label) > _LONGEST_LABEL:
         detail = f"Name and address may be {_LONGEST_LABEL} characters long together at most."
         raise Invalid(detail, field="/name", code="line_unusable")
-    return _meant_for(name, email), label
+    return unicodedata.normalize("NFKC", email or f"name {name}").casefold()[:320], label
 
 
 def _invite(tx: Transaction, caller: Caller, inviting: Inviting, row: Row, now: datetime) -> Line:
@@ -141,10 +141,6 @@ def _team(tx: Transaction, caller: Caller, source: SignInSource, named: str) -> 
     return into.id
 
 
-def _name(row: Row) -> str:
-    return words.name(row["name"], "/name")
-
-
 def _email(row: Row) -> str:
     text = row["email"]
     if not text:
@@ -153,7 +149,3 @@ def _email(row: Row) -> str:
     if email.count("@") != 1 or email.startswith("@") or email.endswith("@") or set(email) & set(' <>,;"'):
         raise Invalid("This does not look like an e-mail address.", field="/email", code="line_unusable")
     return email
-
-
-def _meant_for(name: str, email: str) -> str:
-    return unicodedata.normalize("NFKC", email or f"name {name}").casefold()[:320]

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from broker.base.database import Transaction, notify
 from broker.base.database import now as clock
 from broker.base.errors import Invalid
+from broker.base.paging import DEFAULT_LIMIT, Page
 from broker.base.settings import Settings
 from broker.identity.caller import Caller
 from broker.identity.permissions import missing, require_admin
@@ -28,7 +29,6 @@ from broker.runtime.chores import RECONCILE, RECONCILE_SECONDS
 
 _ROUND = timedelta(seconds=RECONCILE_SECONDS)
 Place = tuple[str, str]
-PAGE = 50
 # Catalogues go by the connection's name alone, so one kind has them.
 CATALOGUE_KIND = the_kind(lambda kind: kind.has_catalogue)
 # Whoever asks again sooner is shown what is being read already.
@@ -98,24 +98,8 @@ def _heard(tx: Transaction, places: Sequence[Place], now: datetime) -> set[Place
     return {place for place, lies in zip(asked, found, strict=True) if lies}
 
 
-@dataclass(frozen=True, slots=True)
-class CatalogueConnection:
-    """A connected database, and its catalogue if one was ever asked for."""
-
-    name: str
-    catalogue: Catalogue | None
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogueTables:
-    """A page of tables by name; `after` is where the next one begins, None on the last."""
-
-    items: Sequence[CatalogueTable]
-    after: str | None
-
-
-def catalogue_connection(tx: Transaction, caller: Caller, settings: Settings, name: str) -> CatalogueConnection:
-    """A connected database. For admins.
+def catalogue_of(tx: Transaction, caller: Caller, settings: Settings, name: str) -> Catalogue | None:
+    """The catalogue of a connected database, if one was ever asked for. For admins.
 
     Raises:
         NotFound: there is none of that name.
@@ -123,14 +107,14 @@ def catalogue_connection(tx: Transaction, caller: Caller, settings: Settings, na
     require_admin(caller)
     if name not in settings.connections(CATALOGUE_KIND.name):
         raise missing("connection")
-    return CatalogueConnection(name, tx.get(Catalogue, name))
+    return tx.get(Catalogue, name)
 
 
 def read_catalogue(tx: Transaction, caller: Caller, settings: Settings, name: str, now: datetime) -> Catalogue:
     """Have the worker read a connection's catalogue, again if it did before. For admins."""
-    found = catalogue_connection(tx, caller, settings, name)
-    if found.catalogue is not None and found.catalogue.state == "waiting" and found.catalogue.asked_at > now - _AGAIN:
-        return found.catalogue
+    found = catalogue_of(tx, caller, settings, name)
+    if found is not None and found.state == "waiting" and found.asked_at > now - _AGAIN:
+        return found
     values = {"state": "waiting", "detail": "", "asked_by": caller.id, "asked_at": now}
     entry = insert(Catalogue).values({"connection": name, "tables": 0, "cut": False, **values})
     again = entry.on_conflict_do_update(index_elements=["connection"], set_=values).returning(Catalogue)
@@ -141,9 +125,12 @@ def read_catalogue(tx: Transaction, caller: Caller, settings: Settings, name: st
 
 
 def catalogue_tables(
-    tx: Transaction, caller: Caller, name: str, *, part: str = "", after: str = "", limit: int = PAGE
-) -> CatalogueTables:
+    tx: Transaction, caller: Caller, name: str, *, part: str = "", after: str = "", limit: int = DEFAULT_LIMIT
+) -> Page[CatalogueTable]:
     """Tables and views of a connection by schema and name, those whose name has `part` in it. For admins.
+
+    Args:
+        after: the cursor of the page before, or "".
 
     Raises:
         Invalid: `after` is not where a page ended.
@@ -162,7 +149,7 @@ def catalogue_tables(
         query = query.where(tuple_(CatalogueTable.schema, CatalogueTable.name) > tuple_(schema, table))
     rows = list(tx.scalars(query.order_by(CatalogueTable.schema, CatalogueTable.name).limit(limit + 1)))
     last = rows[limit - 1] if len(rows) > limit else None
-    return CatalogueTables(rows[:limit], f"{last.schema}.{last.name}" if last else None)
+    return Page(items=rows[:limit], next_cursor=f"{last.schema}.{last.name}" if last else None)
 
 
 def catalogue_table(tx: Transaction, caller: Caller, name: str, schema: str, table_name: str) -> CatalogueTable:

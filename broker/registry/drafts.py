@@ -61,7 +61,7 @@ def begin(
     """
     content: dict[str, Any] = {"connection": connection}
     if kind == connections.CATALOGUE_KIND.name:
-        connections.catalogue_connection(tx, caller, settings, connection)
+        connections.catalogue_of(tx, caller, settings, connection)
     else:
         require_admin(caller)
         if (kind, connection) not in elsewhere(settings):

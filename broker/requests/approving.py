@@ -18,7 +18,6 @@ from broker.models import Dataset, Grant, Request, Team
 from broker.registry.approvers import why_not
 from broker.requests.requests import (
     SHORTEST_PERIOD,
-    as_caller,
     conclude,
     party_of,
     refuse_if_pointless,
@@ -55,7 +54,7 @@ def approve(
         tx.execute(select(Team.id).where(Team.id == found.team_id).with_for_update())
     prospect = ProposedGrant(found.holder, found.role, slice_name)
     simulation = simulate(
-        tx, parts.rulebook, party_of(tx, asker_of(tx, found), found.service_id), found.dataset_id, prospect
+        tx, parts.rulebook, party_of(tx, found.service_id, found.for_id, found.created_at), found.dataset_id, prospect
     )
     refuse_if_pointless(simulation)
     _check_lifetime(narrowing, simulation.longest_lifetime)
@@ -108,11 +107,6 @@ def refuse(tx: Transaction, caller: Caller, request_id: str, reason: str, now: d
     """Refuse a request; who asked is shown the reason."""
     found = _to_decide(tx, caller, request_id)
     return conclude(tx, caller, found, "refused", words.prose(reason, "/reason"), now)
-
-
-def asker_of(tx: Transaction, found: Request) -> Caller:
-    """Who asked, or for whom they asked, as the gate needs to know them."""
-    return as_caller(tx, found.for_id, found.created_at)
 
 
 def _to_decide(tx: Transaction, caller: Caller, request_id: str) -> Request:

@@ -28,7 +28,7 @@ from broker.registry.datasets import dataset, offers_of
 from broker.registry.naming import names_of
 from broker.requests import requests
 from broker.requests.approving import begin_grant, capped
-from broker.requests.requests import NewRequest, as_caller, refuse_if_pointless
+from broker.requests.requests import NewRequest, party_of, refuse_if_pointless
 from broker.runtime.parts import Parts
 
 COLUMNS = Columns(
@@ -206,7 +206,7 @@ def _party(tx: Transaction, holder: Person | Team, now: datetime) -> Caller:
             "No one of this vendor has joined yet, so access for its team cannot be checked.",
             advice="Confirm a person of this vendor first.",
         )
-    return as_caller(tx, someone, now)
+    return party_of(tx, None, someone, now)
 
 
 def _held(

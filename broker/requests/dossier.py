@@ -24,7 +24,6 @@ from broker.policies import Reason
 from broker.registry.approvers import admins_to_decide, why_not
 from broker.registry.naming import names_of
 from broker.registry.slices import slices_of
-from broker.requests.approving import asker_of
 from broker.requests.requests import party_of, undecidable, untended
 from broker.runtime.parts import Parts
 
@@ -187,7 +186,7 @@ def _shown(state: str) -> Mapping[str, list[str]]:
 
 
 def _simulation(parts: Parts, tx: Transaction, found: Request) -> Simulation:
-    party = party_of(tx, asker_of(tx, found), found.service_id)
+    party = party_of(tx, found.service_id, found.for_id, found.created_at)
     prospect = ProposedGrant(found.holder, found.role, found.slice_name)
     return simulate(tx, parts.rulebook, party, found.dataset_id, prospect, locking=False)
 

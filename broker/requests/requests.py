@@ -142,8 +142,9 @@ def ask(parts: Parts, tx: Transaction, caller: Caller, new: NewRequest, now: dat
         role=words.word(new.role, "/role"),
         slice=words.word(new.slice, "/slice") if new.slice is not None else None,
     )
-    asker = as_caller(tx, new.person_id, now) if new.person_id else caller
-    simulation = simulate(tx, parts.rulebook, party_of(tx, asker, new.service_id), of.id, prospect)
+    for_another = new.service_id or new.person_id
+    party = party_of(tx, new.service_id, new.person_id or caller.id, now) if for_another else caller
+    simulation = simulate(tx, parts.rulebook, party, of.id, prospect)
     refuse_if_pointless(simulation)
     _check_not_asked(tx, caller, of.id, new)
     made = Request(
@@ -270,14 +271,9 @@ def refuse_if_pointless(simulation: Simulation) -> None:
         )
 
 
-def party_of(tx: Transaction, asker: Caller, service_id: str | None) -> Caller:
-    """Who would use the grant, as the gate needs to know it: the service, or else the person who asks."""
-    return Caller.not_asking(tx.get_one(Service, service_id), asker.signed_in_at) if service_id else asker
-
-
-def as_caller(tx: Transaction, person_id: str, now: datetime) -> Caller:
-    """A person as the gate needs to know them beforehand; it reads their state from the records."""
-    return Caller.not_asking(tx.get_one(Person, person_id), now)
+def party_of(tx: Transaction, service_id: str | None, person_id: str, now: datetime) -> Caller:
+    """Who would use a grant, as the gate needs to know them beforehand: the service, or else the person."""
+    return Caller.not_asking(tx.get_one(Service, service_id) if service_id else tx.get_one(Person, person_id), now)
 
 
 def same_pending(tx: Transaction, caller: Caller, dataset_id: str, new: NewRequest) -> str | None:

@@ -25,20 +25,13 @@ _TAKE_ON = text(
     RETURNING name
     """
 )
-# Of a name no round has.
-_WRITE = text(
+_SET = text(
     """
-    INSERT INTO guestkey.chore (name, due_at) VALUES ('write', clock_timestamp())
+    INSERT INTO guestkey.chore (name, due_at) VALUES (:name, clock_timestamp() + make_interval(years => :years))
     ON CONFLICT (name) DO UPDATE SET due_at = excluded.due_at
     """
 )
 _YEAR_SECONDS = 365 * 24 * 3600.0
-_DONE = text(
-    """
-    INSERT INTO guestkey.chore (name, due_at) VALUES (:name, clock_timestamp() + interval '100 years')
-    ON CONFLICT (name) DO UPDATE SET due_at = excluded.due_at
-    """
-)
 _LEFT = text("SELECT extract(epoch FROM due_at - clock_timestamp())::float FROM guestkey.chore WHERE name = :name")
 _AT_ONCE = text("UPDATE guestkey.chore SET due_at = clock_timestamp() WHERE name = :name")
 
@@ -49,7 +42,8 @@ def prove_write(tx: Transaction) -> None:
     Raises:
         DBAPIError: the records take no writes.
     """
-    tx.execute(_WRITE)
+    # Of a name no round has.
+    tx.execute(_SET, {"name": "write", "years": 0})
 
 
 def take_on(database: Database, name: str, seconds: float) -> float:
@@ -69,7 +63,7 @@ def is_done(tx: Transaction, name: str) -> bool:
 
 def note_done(tx: Transaction, name: str) -> None:
     """Note work that is done once: it is not due for a hundred years."""
-    tx.execute(_DONE, {"name": name})
+    tx.execute(_SET, {"name": name, "years": 100})
 
 
 def at_once(tx: Transaction, name: str) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from broker.base.moments import moment
+from broker.kinds.client import moment
 from guestkey.cli import reasons
 from guestkey.cli.faults import Fault
 from guestkey.cli.words import clock, duration, safe, safe_json

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from broker.base.moments import moment
+from broker.kinds.client import moment
 from guestkey.cli import browsers
 from guestkey.cli.api import Api, Json, segment
 from guestkey.cli.faults import Code, Fault

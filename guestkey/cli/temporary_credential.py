@@ -9,8 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from broker.base.moments import moment
-from broker.kinds.client import Credential
+from broker.kinds.client import Credential, moment
 from guestkey.cli import authorities, keypairs, waiting
 from guestkey.cli.api import segment
 from guestkey.cli.command import Cli

@@ -60,7 +60,7 @@ def test_factor_table_lists_every_place_that_sets_freshness() -> None:
         "sessions.start",
         "factors.mark_proven",
         "terminal_confirmation.confirm",
-        "api_tokens.redeem_code",
+        "sessions.redeem_code",
         "invitations.allow_enrolment",
         # Notes in a renewed lease what its caller had proven; makes nothing fresh.
         "renewing._decide",

@@ -103,9 +103,9 @@ def list_tables(
     limit: Annotated[int, Query(ge=1, le=MOST, description="Most items on a page.")] = DEFAULT_LIMIT,
 ) -> Tables:
     """Tables and views the registrar may read, as they were when the database was last read. For admins."""
-    connections.catalogue_connection(at.tx, at.caller, at.parts.settings, connection)
+    connections.catalogue_of(at.tx, at.caller, at.parts.settings, connection)
     page = connections.catalogue_tables(at.tx, at.caller, connection, part=part, after=cursor or "", limit=limit)
-    return Tables(items=[_table(item) for item in page.items], next_cursor=page.after, guessed=personal.HOW)
+    return Tables(items=[_table(item) for item in page.items], next_cursor=page.next_cursor, guessed=personal.HOW)
 
 
 @verb(router, "GET", "/{connection}/tables/{schema_name}/{table}", TableFull)

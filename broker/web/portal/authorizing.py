@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from broker.base.database import now as clock
 from broker.base.errors import NotFound, NotSignedIn
-from broker.identity import api_tokens, secret_tokens, terminal_confirmation
+from broker.identity import secret_tokens, sessions, terminal_confirmation
 from broker.oauth import refusals
 from broker.oauth.refusals import AuthorizationRefused, OAuthRefused, query_of
 from broker.web.portal.forms import Context, PortalRequest, act, page, router
@@ -52,7 +52,7 @@ def allow(request: Request, viewer: MemberNow, sent: Sent) -> HTMLResponse:
         # Nothing redirects after a form (see above), and our own page asked rightly.
         raise OAuthRefused(error.error, error.description) from error
     with viewer.parts.database.transaction() as tx:
-        code = api_tokens.make_code(tx, viewer.caller, asked.redirect_uri, asked.code_challenge, clock(tx))
+        code = sessions.make_code(tx, viewer.caller, asked.redirect_uri, asked.code_challenge, clock(tx))
     link = refusals.answer_address(asked.redirect_uri, asked.state, request.app.state.public_url, code=code)
     answer = render("authorized.html", viewer=viewer, link=link)
     answer.headers["Cache-Control"] = "no-store"

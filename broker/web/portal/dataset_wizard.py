@@ -111,7 +111,7 @@ def begin(req: PortalRequest) -> str:
     if name not in settings.connections(connections.CATALOGUE_KIND.name):
         raise Invalid("Choose where the data is.", field="/connection")
     made = drafts.begin(req.tx, req.caller, settings, name, of, req.now)
-    if connections.catalogue_connection(req.tx, req.caller, settings, name).catalogue is None:
+    if connections.catalogue_of(req.tx, req.caller, settings, name) is None:
         connections.read_catalogue(req.tx, req.caller, settings, name, req.now)
     return path(made.id, "table")
 
@@ -129,9 +129,9 @@ def table_page(req: PortalRequest, draft_id: str) -> Context | Response:
     return {
         "draft": draft_id,
         "content": content,
-        "catalogue": connections.catalogue_connection(req.tx, req.caller, req.parts.settings, name).catalogue,
+        "catalogue": connections.catalogue_of(req.tx, req.caller, req.parts.settings, name),
         "tables": [(f"{item.schema}.{item.name}", visible(f"{item.schema}.{item.name}"), item) for item in found.items],
-        "after": found.after,
+        "after": found.next_cursor,
         "part": part,
         "chosen": ".".join(content.get("table", [])),
         "kind": connections.CATALOGUE_KIND.name,
