@@ -6,7 +6,7 @@ Found by a cookie or a bearer token, asking everything that may have ended since
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ _PERSON = """
   ARRAY(SELECT role FROM guestkey.role_held r WHERE r.person_id = h.id AND r.ended_at IS NULL
            AND (r.until IS NULL OR r.until > clock_timestamp())) AS roles,
   EXISTS (SELECT FROM guestkey.totp_factor f WHERE f.person_id = h.id AND f.confirmed_at IS NOT NULL)
-    OR EXISTS (SELECT FROM guestkey.passkey k WHERE k.person_id = h.id) AS enrolled
+    OR EXISTS (SELECT FROM guestkey.passkey k WHERE k.person_id = h.id) AS factor_enrolled
 """
 _SESSION = text(
     f"SELECT 'session' AS how, 'person' AS kind, t.csrf_token, t.signed_in_at, t.enrolment_allowed_until, {_PERSON}"
@@ -46,7 +46,7 @@ _SERVICE_TOKEN = text(
     "SELECT 'api_token' AS how, 'service' AS kind, '' AS csrf_token, t.created_at AS signed_in_at,"
     " NULL::timestamptz AS enrolment_allowed_until, h.id, h.name, h.status, h.vendor_id, t.id AS holder_id,"
     " NULL::timestamptz AS factor_at, NULL AS factor_method, t.last_seen_at, t.expires_at, clock_timestamp() AS now,"
-    " ARRAY[]::text[] AS roles, false AS enrolled"
+    " ARRAY[]::text[] AS roles, false AS factor_enrolled"
     f" FROM guestkey.api_token t JOIN guestkey.service h ON h.id = t.service_id {_PARTY}"
 )
 _SEEN = {
@@ -159,21 +159,8 @@ def _note_seen(tx: Transaction, row: RowMapping) -> None:
 
 
 def _as_found(row: RowMapping, address: str | None) -> FoundCaller:
-    how: Literal["session", "api_token"] = row["how"]
-    caller = Caller(
-        kind=row["kind"],
-        id=row["id"],
-        name=row["name"],
-        vendor_id=row["vendor_id"],
-        holder_id=row["holder_id"],
-        how=how,
-        signed_in_at=row["signed_in_at"],
-        factor_at=row["factor_at"],
-        factor_method=row["factor_method"],
-        factor_enrolled=row["enrolled"],
-        roles=frozenset(row["roles"]),
-        address=address,
-    )
+    columns = {column.name: row[column.name] for column in fields(Caller) if column.name != "address"}
+    caller = Caller(**columns | {"roles": frozenset(row["roles"]), "address": address})
     return FoundCaller(
         caller, row["status"], row["csrf_token"], row["enrolment_allowed_until"], row["now"], row["expires_at"]
     )

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 from sqlalchemy import ColumnElement, delete, select
@@ -135,7 +135,9 @@ def complete_sign_in(
         if "error" in answer or not answer.get("code"):
             raise _provider_refusal(answer)
         expected = _expected_response(parts, browser_token, answer["state"])
-        claims = oidc.exchange(providers, client_of(parts, source), expected, answer["code"], _now(parts), wanted)
+        with parts.database.transaction() as tx:
+            now = clock(tx)
+        claims = oidc.exchange(providers, client_of(parts, source), expected, answer["code"], now, wanted)
         with parts.database.transaction() as tx:
             return sign_in_admission.start_session_for(
                 tx, source, attempt, claims, visitor, lifetime=parts.settings.session_lifetime
@@ -203,11 +205,6 @@ def client_of(parts: Parts, source: SignInSource) -> OidcClient:
 def callback(settings: Settings) -> str:
     """Where providers send browsers back to; registered there."""
     return str(settings.public_url).rstrip("/") + "/sign-in/callback"
-
-
-def _now(parts: Parts) -> datetime:
-    with parts.database.transaction() as tx:
-        return clock(tx)
 
 
 def check_single(parameters: list[tuple[str, str]]) -> dict[str, str]:

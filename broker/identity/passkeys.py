@@ -23,7 +23,7 @@ from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import Conflict, Invalid
 from broker.base.ids import new_id
-from broker.identity import factor_changes, factors
+from broker.identity import factors
 from broker.identity.caller import Caller
 from broker.identity.factors import FactorProof
 from broker.models import FactorChallenge, Passkey, RecoveryCode
@@ -44,11 +44,11 @@ def registration_options(
         proof: the factor that came with the request; not needed in an opened window.
 
     Raises:
-        FactorNeeded, Forbidden, NotFound: see `factor_changes.require_enrolment_right`.
+        FactorNeeded, Forbidden, NotFound: see `factors.require_enrolment_right`.
     """
     with parts.database.transaction() as tx:
         now = clock(tx)
-        proven = factor_changes.require_enrolment_right(tx, caller, allowed_until, proof, now)
+        proven = factors.require_enrolment_right(tx, caller, allowed_until, proof, now)
         held = _held(tx, caller.id)
         options = webauthn.generate_registration_options(
             rp_id=_rp_id(parts),
@@ -61,7 +61,7 @@ def registration_options(
                 user_verification=UserVerificationRequirement.REQUIRED,
             ),
         )
-        factor_changes.keep_challenge(tx, caller, f"{_REGISTER}{proven}", options.challenge, CHALLENGE_SECONDS, now)
+        factors.keep_challenge(tx, caller, f"{_REGISTER}{proven}", options.challenge, CHALLENGE_SECONDS, now)
     return dict(json.loads(options_to_json(options)))
 
 
@@ -72,17 +72,17 @@ def register(
 
     Raises:
         Invalid: the answer does not fit the challenge, this site, or is malformed.
-        FactorNeeded, Forbidden, NotFound: see `factor_changes.require_begun`.
+        FactorNeeded, Forbidden, NotFound: see `factors.require_begun`.
     """
-    factor_changes.require_browser(caller)
+    factors.require_browser(caller)
     with parts.database.transaction() as tx:
         now = clock(tx)
         challenge, purpose = _take(tx, caller, _REGISTER, now)
-        factor_changes.require_begun(tx, caller, allowed_until, purpose, now)
+        factors.require_begun(tx, caller, allowed_until, purpose, now)
     verified = _verified(webauthn.verify_registration_response, parts, challenge, credential)
     with parts.database.transaction() as tx:
         now = clock(tx)
-        factor_changes.require_begun(tx, caller, allowed_until, purpose, now)
+        factors.require_begun(tx, caller, allowed_until, purpose, now)
         if tx.scalars(select(Passkey.id).where(Passkey.credential_id == verified.credential_id)).first():
             raise Conflict("This passkey is already registered.")
         tx.add(
@@ -96,9 +96,9 @@ def register(
                 created_at=now,
             )
         )
-        factor_changes.record_enrolled(tx, caller, "passkey", now)
+        factors.record_enrolled(tx, caller, "passkey", now)
         has_codes = tx.scalars(select(RecoveryCode.id).where(RecoveryCode.person_id == caller.id)).first()
-        return [] if has_codes else factor_changes.make_recovery_codes(tx, caller, now)
+        return [] if has_codes else factors.make_recovery_codes(tx, caller, now)
 
 
 def proof_options(parts: Parts, caller: Caller) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def proof_options(parts: Parts, caller: Caller) -> dict[str, Any]:
             allow_credentials=[PublicKeyCredentialDescriptor(id=passkey.credential_id) for passkey in held],
             user_verification=UserVerificationRequirement.REQUIRED,
         )
-        factor_changes.keep_challenge(tx, caller, _PROVE, options.challenge, CHALLENGE_SECONDS, clock(tx))
+        factors.keep_challenge(tx, caller, _PROVE, options.challenge, CHALLENGE_SECONDS, clock(tx))
     return dict(json.loads(options_to_json(options)))
 
 
@@ -197,7 +197,7 @@ def _take(tx: Transaction, caller: Caller, purpose: str, now: datetime) -> tuple
     """Take this session's newest challenge out of the records, and what it was for; older ones go with it."""
     taken = tx.execute(
         delete(FactorChallenge)
-        .where(factor_changes.begun(caller, purpose))
+        .where(factors.begun(caller, purpose))
         .returning(FactorChallenge.id, FactorChallenge.challenge, FactorChallenge.expires_at, FactorChallenge.purpose)
     ).all()
     if not taken:

@@ -23,10 +23,11 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from broker.base import tls_reasons
+from broker.base.addresses import Address
 from broker.base.settings import Settings
 from broker.identity.faults import quoted
 from broker.outbound.deadline import AbandonableWork, Deadline
-from broker.outbound.http_client import Address, is_named, is_public
+from broker.outbound.http_client import is_named, is_public
 
 SECONDS = 5.0
 LONGEST_ANSWER = 128 * 1024

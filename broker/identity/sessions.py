@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from sqlalchemy import ColumnElement, select, update
@@ -96,14 +97,10 @@ def start(
 
 def list_sign_ins(tx: Transaction, caller: Caller, now: datetime) -> list[SignIn]:
     """The caller's own live sessions and API tokens, newest first."""
-    live = tx.scalars(
-        select(Session).where(Session.person_id == caller.id, Session.ended_at.is_(None), Session.expires_at > now)
-    )
-    tokens = tx.scalars(
-        select(ApiToken).where(ApiToken.person_id == caller.id, ApiToken.ended_at.is_(None), ApiToken.expires_at > now)
-    )
-    found = [_holder(row, "browser", row.user_agent, caller) for row in live]
-    found += [_holder(row, "command line", row.client_id, caller) for row in tokens]
+    found: list[SignIn] = []
+    for record in (Session, ApiToken):
+        live = (record.person_id == caller.id, record.ended_at.is_(None), record.expires_at > now)
+        found += [_sign_in(row, caller) for row in tx.scalars(select(record).where(*live))]
     return sorted(found, key=lambda holder: holder.created_at, reverse=True)
 
 
@@ -172,15 +169,15 @@ def end_matching(tx: Transaction, which: Which, now: datetime, *, cause: str) ->
     return sorted(ended)
 
 
-def _holder(row: Session | ApiToken, sort: str, client: str, caller: Caller) -> SignIn:
+def _sign_in(row: Any, caller: Caller) -> SignIn:
     return SignIn(
         row.id,
-        sort,
+        "command line" if isinstance(row, ApiToken) else "browser",
         row.created_at,
         row.last_seen_at,
         row.expires_at,
         row.factor_at,
-        client,
+        row.client_id if isinstance(row, ApiToken) else row.user_agent,
         row.id == caller.holder_id,
         row.session_id if isinstance(row, ApiToken) else None,
     )

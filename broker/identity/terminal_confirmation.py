@@ -18,7 +18,7 @@ from broker.base.errors import Conflict, FactorNeeded, Forbidden, NotFound
 from broker.base.ids import is_id
 from broker.identity import secret_tokens, sessions
 from broker.identity.caller import Caller
-from broker.identity.factor_changes import keep_challenge
+from broker.identity.factors import keep_challenge
 from broker.log import audit
 from broker.models import ApiToken, FactorChallenge
 

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from broker.base.database import Transaction
 from broker.base.database import now as clock
 from broker.base.errors import Conflict
-from broker.identity import factor_changes, factors
+from broker.identity import factors
 from broker.identity.caller import Caller
 from broker.identity.factors import FactorProof
 from broker.keystore.vault import VaultRefused
@@ -66,15 +66,15 @@ def begin(parts: Parts, caller: Caller, allowed_until: datetime | None, proof: F
         proof: the factor that came with the request; not needed in an opened window.
 
     Raises:
-        FactorNeeded, Forbidden, NotFound: see `factor_changes.require_enrolment_right`.
+        FactorNeeded, Forbidden, NotFound: see `factors.require_enrolment_right`.
     """
     with parts.database.transaction() as tx:
-        proven = factor_changes.require_enrolment_right(tx, caller, allowed_until, proof, clock(tx))
+        proven = factors.require_enrolment_right(tx, caller, allowed_until, proof, clock(tx))
     secret = pyotp.random_base32()
     wrapped = parts.vault.encrypt("totp", secret.encode(), context=caller.id)
     with parts.database.transaction() as tx:
         purpose = f"{_PURPOSE}{proven}"
-        factor_changes.keep_challenge(tx, caller, purpose, wrapped.encode(), ENROLMENT_SECONDS, clock(tx))
+        factors.keep_challenge(tx, caller, purpose, wrapped.encode(), ENROLMENT_SECONDS, clock(tx))
     uri = pyotp.TOTP(secret).provisioning_uri(name=caller.name or caller.id, issuer_name=_ISSUER)
     qr_svg = segno.make(uri, error="m").svg_inline(scale=5, border=2, omitsize=False)
     return Enrolment(secret, uri, qr_svg)
@@ -86,16 +86,16 @@ def confirm_enrolment(parts: Parts, caller: Caller, allowed_until: datetime | No
     Raises:
         Invalid: the code is wrong. Conflict: there is nothing to confirm.
         TooMany: locked out.
-        FactorNeeded, Forbidden, NotFound: see `factor_changes.require_begun`.
+        FactorNeeded, Forbidden, NotFound: see `factors.require_begun`.
     """
-    factor_changes.require_browser(caller)
+    factors.require_browser(caller)
     with parts.database.transaction() as tx:
         now = clock(tx)
-        begun = select(FactorChallenge).where(factor_changes.begun(caller, _PURPOSE), FactorChallenge.expires_at > now)
+        begun = select(FactorChallenge).where(factors.begun(caller, _PURPOSE), FactorChallenge.expires_at > now)
         waiting = tx.scalar(begun.order_by(FactorChallenge.id.desc()).limit(1))
         if waiting is None:
             raise Conflict("There is nothing to confirm.", advice="Start again and scan the new code.")
-        factor_changes.require_begun(tx, caller, allowed_until, waiting.purpose, now)
+        factors.require_begun(tx, caller, allowed_until, waiting.purpose, now)
     secret = _unwrap(parts, caller, waiting.challenge.decode())
     with parts.database.transaction() as tx:
         now = clock(tx)
@@ -104,9 +104,9 @@ def confirm_enrolment(parts: Parts, caller: Caller, allowed_until: datetime | No
         step = matching_step(secret, typed, now) if typed else None
         if step is not None:
             factors.note_success(person)
-            factor_changes.require_begun(tx, caller, allowed_until, waiting.purpose, now)
+            factors.require_begun(tx, caller, allowed_until, waiting.purpose, now)
             _put_in_force(tx, caller, waiting, step, now)
-            return factor_changes.make_recovery_codes(tx, caller, now)
+            return factors.make_recovery_codes(tx, caller, now)
         left = factors.note_failure(tx, person, caller, parts.settings, now)
     raise factors.wrong_code(left)
 
@@ -159,7 +159,7 @@ def _put_in_force(tx: Transaction, caller: Caller, waiting: FactorChallenge, ste
     gone = tx.get(FactorChallenge, waiting.id)
     if gone is None:
         raise Conflict("This authenticator app was already confirmed.")
-    tx.execute(delete(FactorChallenge).where(factor_changes.begun(caller, _PURPOSE)))
+    tx.execute(delete(FactorChallenge).where(factors.begun(caller, _PURPOSE)))
     before = tx.get(TotpFactor, caller.id)
     replaced = before is not None and before.confirmed_at is not None
     values = {"wrapped_secret": waiting.challenge.decode(), "last_step": step, "confirmed_at": now}
@@ -168,4 +168,4 @@ def _put_in_force(tx: Transaction, caller: Caller, waiting: FactorChallenge, ste
         .values(person_id=caller.id, **values)
         .on_conflict_do_update(index_elements=[TotpFactor.person_id], set_=values)
     )
-    factor_changes.record_enrolled(tx, caller, "totp", now, replaced=replaced)
+    factors.record_enrolled(tx, caller, "totp", now, replaced=replaced)

@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, func, select, update
 from broker.base import metrics
 from broker.base.database import Transaction, clock
 from broker.base.errors import BackendDown, GuestkeyError
-from broker.identity import claims
+from broker.identity import sign_in_admission
 from broker.log import audit
 from broker.models import URGENT_TOPICS, Delivery
 from broker.notices import channels, digests, outbox
@@ -155,7 +155,7 @@ def _fault_of_sending(
 
 def _mail(parts: Parts, delivery: Delivery, _now: datetime) -> None:
     with parts.database.transaction() as tx:
-        found = claims.deliverable_addresses(tx, [str(delivery.person_id)])
+        found = sign_in_admission.deliverable_addresses(tx, [str(delivery.person_id)])
     if not found:
         raise NotSent("The person or their vendor is suspended, or they no longer have an address.", for_good=True)
     to = found[0].address

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from broker.base.database import Transaction, clock
 from broker.base.ids import new_id
-from broker.identity import claims
+from broker.identity import sign_in_admission
 from broker.log import audit
 from broker.models import URGENT_TOPICS, Delivery, Notice, NoticeAddress, NoticeChannel, NoticeChoice
 from broker.notices import digests
@@ -160,7 +160,7 @@ def _states(tx: Transaction, people: Sequence[str], topic: str, now: datetime, *
         return states
     choices = select(NoticeChoice).where(NoticeChoice.person_id.in_(people), NoticeChoice.topic == topic)
     chosen = {row.person_id: row.choice for row in tx.scalars(choices)}
-    for address in claims.deliverable_addresses(tx, people):
+    for address in sign_in_admission.deliverable_addresses(tx, people):
         choice = "now" if topic in MANDATORY else chosen.get(address.person_id, "now")
         if choice == "now" and topic not in MANDATORY and digests.mailbox_full(tx, address.person_id, now):
             choice = "digest"

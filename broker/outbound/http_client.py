@@ -13,17 +13,16 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import SplitResult, urlsplit
 
+from broker.base.addresses import Address, Network
 from broker.base.settings import Settings
 from broker.base.tls_reasons import explain_certificate_error
 from broker.outbound.deadline import AbandonableWork, Deadline
 from broker.outbound.smtp import NotSent
 
 LONGEST_TARGET = 500
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
 _NAMES = AbandonableWork(8)
 _PORTS = {"http": 80, "https": 443}
 # A cloud's machine-configuration service at a public-looking address.

@@ -31,7 +31,8 @@ def not_decider(tx: Transaction, caller: Caller, dataset_id: str, role: str) -> 
     if caller.id in stewards:
         # Else stewards could make stewards, and the owner would lose sight of who decides.
         return Forbidden("Only the owner can decide who becomes a steward.") if role == STEWARD else None
-    owned = _owner_is_active(tx, of)
+    owner = tx.get(Person, of.owner_id) if of.owner_id else None
+    owned = owner is not None and owner.status == "active"
     if owned or stewards:
         return Forbidden("Only the dataset's owner or a steward can decide this.", advice="Remind them.")
     without = "whose owner is suspended" if of.owner_id else "without an owner"
@@ -80,11 +81,6 @@ def _know_secret(tx: Transaction, service_id: str) -> set[str]:
     """Who made a service, and who was last shown its secret."""
     found = tx.get_one(Service, service_id)
     return {found.created_by, found.secret_seen_by or found.created_by}
-
-
-def _owner_is_active(tx: Transaction, of: Dataset) -> bool:
-    owner = tx.get(Person, of.owner_id) if of.owner_id else None
-    return owner is not None and owner.status == "active"
 
 
 def _suspended_by(tx: Transaction, person_id: str) -> str | None:

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from broker.base.database import now as clock
 from broker.base.ids import new_id
-from broker.identity.claims import remember_address
+from broker.identity.sign_in_admission import remember_address
 from broker.log import audit
 from broker.log.audit import NOTICED
 from broker.models import Dataset, Notice, Proposal, Request, Vendor

@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from broker.base.errors import GuestkeyError
-from broker.identity import factor_changes, sessions, sources, totp
+from broker.identity import factors, sessions, sources, totp
 from broker.models import Lease, Person
 from tests.promises.test_5_a_code_works_once import with_app
 from tests.support.objects import opened, readable
@@ -93,7 +93,7 @@ def test_canaries_are_found_nowhere(world: World, said: list[str]) -> None:
         said.append(repr(error.value))
     canaries["typed code"] = "not-a-code-canary"
     with world.database.transaction() as tx:
-        codes = factor_changes.make_recovery_codes(tx, person.caller, world.now())
+        codes = factors.make_recovery_codes(tx, person.caller, world.now())
         record = tx.get_one(Person, person.id)
         canaries["cookie"] = sessions.start(
             tx, record, source_id=record.source_id, lifetime=300, now=world.now(), address="127.0.0.1"

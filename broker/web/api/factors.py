@@ -16,7 +16,7 @@ from starlette.responses import Response
 from broker.base import words
 from broker.base.database import now as clock
 from broker.base.errors import Invalid
-from broker.identity import factor_changes, factors, invitations, passkeys, totp
+from broker.identity import factors, invitations, passkeys, totp
 from broker.identity.caller import FoundCaller
 from broker.identity.factors import FactorProof
 from broker.identity.http import renew_session
@@ -116,7 +116,7 @@ def remove_totp(request: Request, response: Response, body: ProofBody, found: Pe
     """Remove the authenticator app, unless it is your last factor. Takes one of your factors in the body."""
     proof = _proof(request, response, parts, found, body)
     with parts.database.transaction() as tx:
-        factor_changes.remove_totp(tx, found.caller, proof, clock(tx))
+        factors.remove_totp(tx, found.caller, proof, clock(tx))
 
 
 @router.post("/passkeys/options", operation_id="begin_passkey")
@@ -149,7 +149,7 @@ def remove_passkey(
     """Remove a passkey, unless it is your last factor. Takes one of your factors in the body."""
     proof = _proof(request, response, parts, found, body)
     with parts.database.transaction() as tx:
-        factor_changes.remove_passkey(tx, found.caller, passkey_id, proof, clock(tx))
+        factors.remove_passkey(tx, found.caller, passkey_id, proof, clock(tx))
 
 
 @router.post("/recovery-codes", operation_id="replace_recovery_codes")
@@ -163,7 +163,7 @@ def replace_recovery_codes(
     response.headers["Cache-Control"] = "no-store"
     proof = _proof(request, response, parts, found, body)
     with parts.database.transaction() as tx:
-        return CodesShown(recovery_codes=factor_changes.replace_recovery_codes(tx, found.caller, proof, clock(tx)))
+        return CodesShown(recovery_codes=factors.replace_recovery_codes(tx, found.caller, proof, clock(tx)))
 
 
 @router.post("/recover", operation_id="use_recovery_code")
@@ -171,9 +171,9 @@ def use_recovery_code(
     request: Request, response: Response, body: CodeBody, found: PersonFound, parts: PartsNow
 ) -> EnrolmentWindow:
     """Use up a recovery code: this session may enrol a new factor for ten minutes, every other one ends."""
-    factor_changes.use_recovery_code(parts, found.caller, body.code)
+    factors.use_recovery_code(parts, found.caller, body.code)
     renew_session(request, response)
-    return EnrolmentWindow(enrolment_allowed_until=found.now + factor_changes.RECOVERY_WINDOW)
+    return EnrolmentWindow(enrolment_allowed_until=found.now + factors.RECOVERY_WINDOW)
 
 
 @router.post("/enrolment", operation_id="open_enrolment")
@@ -181,7 +181,7 @@ def open_enrolment(
     request: Request, response: Response, body: LinkBody, found: PersonFound, parts: PartsNow
 ) -> EnrolmentWindow:
     """Use up an enrolment link made for you: this session may enrol a first factor."""
-    factor_changes.require_browser(found.caller)
+    factors.require_browser(found.caller)
     with parts.database.transaction() as tx:
         now = clock(tx)
         invitations.open_enrolment(tx, body.token, found.caller, now)
@@ -193,7 +193,7 @@ def _proof(
     request: Request, response: Response, parts: Parts, found: FoundCaller, body: ProofBody | None
 ) -> FactorProof | None:
     """Prove the factor that came with the request; None if none came. Refused to tokens before anything is used up."""
-    factor_changes.require_browser(found.caller)
+    factors.require_browser(found.caller)
     if body is None or (body.code is None and body.passkey is None):
         return None
     if body.code is not None and body.passkey is not None:

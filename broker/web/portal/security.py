@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from broker.base import words
 from broker.base.database import now as clock
-from broker.identity import factor_changes, factors, passkeys, sessions, totp
+from broker.identity import factors, passkeys, sessions, totp
 from broker.identity.http import renew_session
 from broker.web.portal.forms import (
     Context,
@@ -105,7 +105,7 @@ def add_passkey(req: PortalRequest) -> Response:
 @form("/security/passkeys/{passkey_id}/remove", rerender=security, needs=with_this_form)
 def remove_passkey(req: PortalRequest, passkey_id: str) -> str:
     """Remove a passkey; the last factor stays."""
-    factor_changes.remove_passkey(req.tx, req.caller, passkey_id, req.viewer.proof, req.now)
+    factors.remove_passkey(req.tx, req.caller, passkey_id, req.viewer.proof, req.now)
     return "/security"
 
 
@@ -126,14 +126,14 @@ def confirm_app(req: PortalRequest) -> Response:
 @form("/security/app/remove", rerender=security, needs=with_this_form)
 def remove_app(req: PortalRequest) -> str:
     """Remove the authenticator app; the last factor stays."""
-    factor_changes.remove_totp(req.tx, req.caller, req.viewer.proof, req.now)
+    factors.remove_totp(req.tx, req.caller, req.viewer.proof, req.now)
     return "/security"
 
 
 @form("/security/recover", rerender=security, needs=None)
 def recover(req: PortalRequest) -> Response:
     """Use up a recovery code: this session may then add a new factor."""
-    factor_changes.use_recovery_code(req.parts, req.caller, req.field("recovery_code"))
+    factors.use_recovery_code(req.parts, req.caller, req.field("recovery_code"))
     answer = go("/security")
     renew_session(req.viewer.request, answer)
     return answer
@@ -142,7 +142,7 @@ def recover(req: PortalRequest) -> Response:
 @form("/security/recovery-codes", rerender=security, needs=with_this_form)
 def replace_recovery_codes(req: PortalRequest) -> Response:
     """Ten new recovery codes, shown once; the old ones stop working."""
-    codes = factor_changes.replace_recovery_codes(req.tx, req.caller, req.viewer.proof, req.now)
+    codes = factors.replace_recovery_codes(req.tx, req.caller, req.viewer.proof, req.now)
     return render("recovery_codes.html", viewer=req.viewer, codes=codes)
 
 
