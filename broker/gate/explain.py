@@ -78,21 +78,11 @@ def pending_request(tx: Transaction, caller: Caller, dataset: str, *, person_id:
 
 def _pending(tx: Transaction, caller: Caller, dataset: str, now: datetime) -> Request | None:
     teams = select(TeamMember.team_id).where(TeamMember.person_id == caller.id)
-    holder = (
-        (func.coalesce(Request.for_person_id, Request.person_id) == caller.id)
-        & Request.team_id.is_(None)
-        & Request.service_id.is_(None)
-    )
-    query = (
-        select(Request)
-        .join(Dataset, Dataset.id == Request.dataset_id)
-        .where(
-            _named(dataset),
-            Request.state == "pending",
-            Request.lapses_at > now,
-            holder | Request.team_id.in_(teams) | (Request.service_id == caller.id),
-        )
-    )
+    for_nobody_else = Request.team_id.is_(None) & Request.service_id.is_(None)
+    holder = for_nobody_else & (func.coalesce(Request.for_person_id, Request.person_id) == caller.id)
+    asked = holder | Request.team_id.in_(teams) | (Request.service_id == caller.id)
+    query = select(Request).join(Dataset, Dataset.id == Request.dataset_id)
+    query = query.where(_named(dataset), asked, Request.state == "pending", Request.lapses_at > now)
     return tx.scalars(query.order_by(Request.id.desc()).limit(1)).one_or_none()
 
 
@@ -119,11 +109,8 @@ def who_has_access(parts: Parts, tx: Transaction, caller: Caller, dataset: str) 
     now = clock(tx)
     rules = parts.rulebook.at(tx, in_force(tx).number)
     reaching = rules.for_dataset(record.slug, record.labels) if rules else ()
-    grants = tx.scalars(
-        select(Grant)
-        .where(Grant.dataset_id == record.id, Grant.revoked_at.is_(None), Grant.ends_at > now)
-        .order_by(Grant.id)
-    ).all()
+    live = (Grant.dataset_id == record.id, Grant.revoked_at.is_(None), Grant.ends_at > now)
+    grants = tx.scalars(select(Grant).where(*live).order_by(Grant.id)).all()
     return [_reach(tx, grant, reaching) for grant in grants]
 
 

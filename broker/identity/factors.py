@@ -65,9 +65,8 @@ def listed(tx: Transaction, person_id: str) -> Factors:
     """The factors of a person."""
     totp = tx.get(TotpFactor, person_id)
     passkeys = tuple(tx.scalars(select(Passkey).where(Passkey.person_id == person_id).order_by(Passkey.id)))
-    left = tx.execute(
-        select(func.count()).where(RecoveryCode.person_id == person_id, RecoveryCode.used_at.is_(None))
-    ).scalar_one()
+    unused = (RecoveryCode.person_id == person_id, RecoveryCode.used_at.is_(None))
+    left = tx.execute(select(func.count()).where(*unused)).scalar_one()
     return Factors(totp is not None and totp.confirmed_at is not None, passkeys, left)
 
 
@@ -311,10 +310,8 @@ def lock_session(tx: Transaction, caller: Caller, now: datetime) -> None:
         NotFound: the session has ended.
     """
     tx.execute(select(Person.id).where(Person.id == caller.id).with_for_update())
-    live = select(Session.id).where(
-        Session.id == caller.holder_id, Session.ended_at.is_(None), Session.expires_at > now
-    )
-    if tx.execute(live.with_for_update()).first() is None:
+    live = (Session.id == caller.holder_id, Session.ended_at.is_(None), Session.expires_at > now)
+    if tx.execute(select(Session.id).where(*live).with_for_update()).first() is None:
         raise NotFound("Your session has ended.", advice="Sign in again.")
 
 

@@ -122,10 +122,8 @@ def invited(tx: Transaction, source_id: str, meant_for: str) -> Invitation | Non
     Two files sent at once would each miss the other's invitation.
     """
     one_at_a_time(tx, f"invitation {source_id} {meant_for}")
-    query = select(Invitation).where(
-        Invitation.source_id == source_id, Invitation.meant_for == meant_for, Invitation.meant_for != ""
-    )
-    return tx.scalars(query.order_by(Invitation.id.desc()).limit(1)).one_or_none()
+    same = (Invitation.source_id == source_id, Invitation.meant_for == meant_for, Invitation.meant_for != "")
+    return tx.scalars(select(Invitation).where(*same).order_by(Invitation.id.desc()).limit(1)).one_or_none()
 
 
 def end_unused(tx: Transaction, caller: Caller, invitation_id: str, now: datetime) -> Invitation:
@@ -202,9 +200,8 @@ def pending(tx: Transaction, token: str, purpose: str, now: datetime) -> Invitat
 
 def labels(tx: Transaction, people: Collection[str]) -> dict[str, str]:
     """Whom each invitation was meant for, by the person who joined with it: what confirming them is about."""
-    query = select(Invitation.redeemed_by, Invitation.label).where(
-        Invitation.redeemed_by.in_(people), Invitation.purpose == "join"
-    )
+    joined = (Invitation.redeemed_by.in_(people), Invitation.purpose == "join")
+    query = select(Invitation.redeemed_by, Invitation.label).where(*joined)
     return {row.redeemed_by: row.label for row in tx.execute(query.order_by(Invitation.redeemed_at))}
 
 

@@ -65,11 +65,8 @@ def start(
         replaces: the cookie's value that the browser sent; that session ends, whoever's it was.
     """
     if replaces:
-        tx.execute(
-            update(Session)
-            .where(Session.token_hash == digest(replaces), Session.ended_at.is_(None))
-            .values(ended_at=now, end_cause="replaced")
-        )
+        old = update(Session).where(Session.token_hash == digest(replaces), Session.ended_at.is_(None))
+        tx.execute(old.values(ended_at=now, end_cause="replaced"))
     token = fresh_token()
     session = Session(
         id=new_id("se"),
@@ -147,11 +144,8 @@ def rotate(tx: Transaction, caller: Caller) -> str | None:
     if caller.how != "session":
         return None
     token = fresh_token()
-    tx.execute(
-        update(Session)
-        .where(Session.id == caller.holder_id, Session.ended_at.is_(None))
-        .values(token_hash=digest(token))
-    )
+    own = update(Session).where(Session.id == caller.holder_id, Session.ended_at.is_(None))
+    tx.execute(own.values(token_hash=digest(token)))
     return token
 
 
@@ -228,11 +222,8 @@ def redeem_code(tx: Transaction, given: GivenCode, lifetime: int, now: datetime)
         _end_stolen(tx, code, now)
         return None
     code.used_at = now
-    right = (
-        code.expires_at > now
-        and given.redirect_uri == code.redirect_uri
-        and _proves(given.verifier, code.code_challenge)
-    )
+    right = code.expires_at > now and given.redirect_uri == code.redirect_uri
+    right = right and _proves(given.verifier, code.code_challenge)
     session = tx.get_one(Session, code.session_id)
     if not right or not _still_in(tx, session, now):
         return None
@@ -280,12 +271,9 @@ def issue_to_service(tx: Transaction, caller: Caller, seconds: int, now: datetim
 
 def end_token(tx: Transaction, token: str, now: datetime) -> None:
     """End a token, whoever holds it; an unknown one changes nothing."""
-    ended = tx.execute(
-        update(ApiToken)
-        .where(ApiToken.token_hash == digest(token), ApiToken.ended_at.is_(None))
-        .values(ended_at=now, end_cause="revoked")
-        .returning(ApiToken.id, ApiToken.person_id, ApiToken.service_id)
-    ).one_or_none()
+    live = update(ApiToken).where(ApiToken.token_hash == digest(token), ApiToken.ended_at.is_(None))
+    end_now = live.values(ended_at=now, end_cause="revoked")
+    ended = tx.execute(end_now.returning(ApiToken.id, ApiToken.person_id, ApiToken.service_id)).one_or_none()
     if ended is not None:
         actor = f"person:{ended.person_id}" if ended.person_id else f"service:{ended.service_id}"
         audit.record(tx, "token.revoked", actor=actor, subject=ended.id, now=now)
@@ -294,11 +282,8 @@ def end_token(tx: Transaction, token: str, now: datetime) -> None:
 def _end_stolen(tx: Transaction, code: AuthorizationCode, now: datetime) -> None:
     if code.token_id is None:
         return
-    tx.execute(
-        update(ApiToken)
-        .where(ApiToken.id == code.token_id, ApiToken.ended_at.is_(None))
-        .values(ended_at=now, end_cause="code_replayed")
-    )
+    live = update(ApiToken).where(ApiToken.id == code.token_id, ApiToken.ended_at.is_(None))
+    tx.execute(live.values(ended_at=now, end_cause="code_replayed"))
     audit.record(tx, "code.replayed", actor=audit.SYSTEM, subject=code.token_id, now=now)
 
 

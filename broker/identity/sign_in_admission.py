@@ -218,10 +218,10 @@ def _check_vendor(tx: Transaction, source: SignInSource) -> None:
 
 def _suspended(tx: Transaction, what: str, target_id: str) -> NotSignedIn:
     log.info("sign_in.suspended")
-    told = select(Suspension.message).where(
-        Suspension.what == what, Suspension.target_id == target_id, Suspension.resumed_at.is_(None)
+    this = (Suspension.what == what, Suspension.target_id == target_id, Suspension.resumed_at.is_(None))
+    advice = (
+        tx.execute(select(Suspension.message).where(*this)).scalar_one_or_none() or "Ask the person who invited you."
     )
-    advice = tx.execute(told).scalar_one_or_none() or "Ask the person who invited you."
     return NotSignedIn("This account is suspended.", advice=advice, code="account_suspended")
 
 
@@ -271,16 +271,11 @@ def _record_joined(tx: Transaction, person: Person, invitation: Invitation, now:
 
 def _give_role(tx: Transaction, person: Person, invitation: Invitation, now: datetime) -> None:
     role, until = invitation.org_role, invitation.role_until
-    held = select(RoleHeld.id).where(
-        RoleHeld.person_id == person.id, RoleHeld.role == role, RoleHeld.ended_at.is_(None)
-    )
-    current = tx.scalars(held.with_for_update()).one_or_none()
+    same = (RoleHeld.person_id == person.id, RoleHeld.role == role, RoleHeld.ended_at.is_(None))
+    current = tx.scalars(select(RoleHeld.id).where(*same).with_for_update()).one_or_none()
     if current is not None:
-        tx.execute(
-            update(RoleHeld)
-            .where(RoleHeld.id == current, RoleHeld.until.is_not(None), RoleHeld.until <= now)
-            .values(until=until)
-        )
+        lapsed = (RoleHeld.id == current, RoleHeld.until.is_not(None), RoleHeld.until <= now)
+        tx.execute(update(RoleHeld).where(*lapsed).values(until=until))
     else:
         tx.add(RoleHeld(id=new_id("rh"), person_id=person.id, role=role or "", given_at=now, until=until))
     details = {"role": role, "until": until.isoformat() if until else None, "invitation": invitation.id}

@@ -70,10 +70,8 @@ def is_pending(tx: Transaction, caller: Caller, waiting_id: str, now: datetime) 
         NotFound: it was answered, is over, or never was.
     """
     if caller.how == "api_token" and is_id(waiting_id):
-        query = select(FactorChallenge).where(
-            FactorChallenge.id == waiting_id, _of_token(caller.holder_id), FactorChallenge.expires_at > now
-        )
-        if (found := tx.scalars(query).one_or_none()) is not None:
+        own = (FactorChallenge.id == waiting_id, _of_token(caller.holder_id), FactorChallenge.expires_at > now)
+        if (found := tx.scalars(select(FactorChallenge).where(*own)).one_or_none()) is not None:
             return _as_waiting(found, None)
     raise _none_pending()
 

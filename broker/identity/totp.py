@@ -163,9 +163,6 @@ def _put_in_force(tx: Transaction, caller: Caller, waiting: FactorChallenge, ste
     before = tx.get(TotpFactor, caller.id)
     replaced = before is not None and before.confirmed_at is not None
     values = {"wrapped_secret": waiting.challenge.decode(), "last_step": step, "confirmed_at": now}
-    tx.execute(
-        insert(TotpFactor)
-        .values(person_id=caller.id, **values)
-        .on_conflict_do_update(index_elements=[TotpFactor.person_id], set_=values)
-    )
+    kept = insert(TotpFactor).values(person_id=caller.id, **values)
+    tx.execute(kept.on_conflict_do_update(index_elements=[TotpFactor.person_id], set_=values))
     factors.record_enrolled(tx, caller, "totp", now, replaced=replaced)

@@ -91,9 +91,8 @@ def _suspended_by(tx: Transaction, person_id: str) -> str | None:
 
 def _arranged_by(tx: Transaction, of: Dataset) -> set[str]:
     """The people who chose what a dataset shows, or under which labels: none of them lets others see it besides."""
-    bound = select(Slice.bound_by).where(
-        Slice.dataset_id == of.id, Slice.state != "retired", Slice.bound_by.is_not(None)
-    )
+    there = (Slice.dataset_id == of.id, Slice.state != "retired", Slice.bound_by.is_not(None))
+    bound = select(Slice.bound_by).where(*there)
     return {*of.labelled_by, *(id_ for id_ in tx.scalars(bound) if id_)}
 
 

@@ -147,9 +147,8 @@ def add_dataset(tx: Transaction, caller: Caller, new: NewDataset, now: datetime)
         "status": "active",
         "created_at": now,
     }
-    made = tx.scalars(
-        insert(Dataset).values(values).on_conflict_do_nothing(index_elements=["slug"]).returning(Dataset)
-    ).one_or_none()
+    added = insert(Dataset).values(values).on_conflict_do_nothing(index_elements=["slug"])
+    made = tx.scalars(added.returning(Dataset)).one_or_none()
     if made is None:
         raise Conflict("A dataset with that slug already exists.", advice="Choose another slug.")
     details = {"slug": made.slug, "labels": made.labels, "owner": made.owner_id, "nature": made.nature}
@@ -333,12 +332,11 @@ def make_offer(tx: Transaction, caller: Caller, slug: str, vendor_id: str, now: 
     to = vendor(tx, caller, vendor_id)
     if to.status == "offboarded" or found.status == "retired":
         raise Conflict("A retired dataset cannot be offered, nor can a dataset be offered to an offboarded vendor.")
-    made = tx.scalars(
-        insert(Offer)
-        .values(id=new_id("of"), dataset_id=found.id, vendor_id=to.id, made_by=caller.id, made_at=now)
-        .on_conflict_do_nothing(index_elements=["dataset_id", "vendor_id"], index_where=text("ended_at IS NULL"))
-        .returning(Offer)
-    ).one_or_none()
+    offer = insert(Offer).values(id=new_id("of"), dataset_id=found.id, vendor_id=to.id, made_by=caller.id, made_at=now)
+    once = offer.on_conflict_do_nothing(
+        index_elements=["dataset_id", "vendor_id"], index_where=text("ended_at IS NULL")
+    )
+    made = tx.scalars(once.returning(Offer)).one_or_none()
     if made is None:
         raise Conflict("This dataset is already offered to that vendor.")
     details = {"dataset": found.id, "vendor": to.id}

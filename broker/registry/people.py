@@ -190,12 +190,7 @@ def _give(tx: Transaction, person_id: str, role: str, given_by: str | None, now:
 
 
 def propose_factor_reset(
-    tx: Transaction,
-    caller: Caller,
-    person_id: str,
-    now: datetime,
-    *,
-    lifetime: timedelta = proposals.LIFETIME,
+    tx: Transaction, caller: Caller, person_id: str, now: datetime, *, lifetime: timedelta = proposals.LIFETIME
 ) -> Proposal:
     """Propose to remove a person's second factors and end its sessions; a second admin must agree. For admins."""
     require_admin(caller)

@@ -250,13 +250,8 @@ def _check_not_waiting(
     tx: Transaction, act: str, subject: str, details: Mapping[str, Any], now: datetime, *, by: str | None
 ) -> None:
     one_at_a_time(tx, f"proposal {act} {subject}")
-    same = select(Proposal.id).where(
-        Proposal.act == act,
-        Proposal.subject == subject,
-        Proposal.details == dict(details),
-        Proposal.state == "pending",
-        Proposal.lapses_at > now,
-    )
+    same = select(Proposal.id).where(Proposal.state == "pending", Proposal.lapses_at > now)
+    same = same.where(Proposal.act == act, Proposal.subject == subject, Proposal.details == dict(details))
     same = same.where(Proposal.proposed_by == by) if by else same
     if waiting := tx.execute(same).scalar():
         raise Conflict(
@@ -285,11 +280,9 @@ def _check_still_entitled(tx: Transaction, proposal: Proposal, approver_id: str,
 
 
 def _admins(now: datetime) -> Select[str]:
-    return (
-        select(RoleHeld.person_id)
-        .join(Person, Person.id == RoleHeld.person_id)
-        .where(RoleHeld.role == "admin", role_held(now), Person.status == "active", Person.vendor_id.is_(None))
-    )
+    active = (Person.status == "active", Person.vendor_id.is_(None))
+    admin = select(RoleHeld.person_id).join(Person, Person.id == RoleHeld.person_id)
+    return admin.where(RoleHeld.role == "admin", role_held(now), *active)
 
 
 def _leads(proposal: Proposal, now: datetime) -> Select[str]:

@@ -165,9 +165,8 @@ def _checked(tx: Transaction, of: Dataset, new: NewSlice) -> dict[str, Any]:
 
 def _insert(tx: Transaction, actor: str, values: Mapping[str, Any], now: datetime, *, proposed_by: str = "") -> Slice:
     row = {**values, "id": new_id("sl"), "state": "registering", "state_detail": "", "created_at": now}
-    made = tx.scalars(
-        insert(Slice).values(row).on_conflict_do_nothing(index_elements=["dataset_id", "name"]).returning(Slice)
-    ).one_or_none()
+    added = insert(Slice).values(row).on_conflict_do_nothing(index_elements=["dataset_id", "name"])
+    made = tx.scalars(added.returning(Slice)).one_or_none()
     if made is None:
         raise _name_taken()
     details = {"dataset": made.dataset_id, "name": made.name, "kind": made.kind, "binding": made.binding}

@@ -83,12 +83,9 @@ def add_team(tx: Transaction, caller: Caller, vendor_id: str, name: str, now: da
     if not (caller.is_admin or is_lead(caller, of.id)):
         raise Forbidden("Only admins and a vendor's lead can create teams.")
     name = words.name(name, "/name")
-    made = tx.execute(
-        insert(Team)
-        .values(id=new_id("te"), vendor_id=of.id, name=name, created_at=now)
-        .on_conflict_do_nothing(index_elements=["vendor_id", "name"])
-        .returning(Team)
-    ).scalar_one_or_none()
+    new = insert(Team).values(id=new_id("te"), vendor_id=of.id, name=name, created_at=now)
+    new = new.on_conflict_do_nothing(index_elements=["vendor_id", "name"])
+    made = tx.scalars(new.returning(Team)).one_or_none()
     if made is None:
         raise Conflict("This vendor already has a team with that name.")
     details = {"vendor": of.id}

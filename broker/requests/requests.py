@@ -325,9 +325,8 @@ def _holder(tx: Transaction, caller: Caller, new: NewRequest) -> str:
 def _service(tx: Transaction, caller: Caller, service_id: str) -> Service:
     found = None
     if is_id(service_id):
-        found = tx.scalars(
-            select(Service).where(Service.id == service_id, Service.vendor_id.is_not_distinct_from(caller.vendor_id))
-        ).one_or_none()
+        own = Service.vendor_id.is_not_distinct_from(caller.vendor_id)
+        found = tx.scalars(select(Service).where(Service.id == service_id, own)).one_or_none()
     if found is None:
         raise missing("service")
     if not (caller.is_admin or is_lead(caller, found.vendor_id)):

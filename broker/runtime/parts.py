@@ -102,9 +102,8 @@ def vault_of(settings: Settings, identity: IdentityName) -> Vault:
 def install(tx: Transaction, now: datetime) -> str:
     """Make sure the installation has a tag and a policy in force; twice is fine. Returns the tag."""
     tag = "".join(secrets.choice(_TAG_ALPHABET) for _ in range(6))
-    made = tx.execute(
-        insert(Installation).values(singleton=1, tag=tag).on_conflict_do_nothing().returning(Installation.tag)
-    ).scalar_one_or_none()
+    first = insert(Installation).values(singleton=1, tag=tag).on_conflict_do_nothing()
+    made = tx.scalar(first.returning(Installation.tag))
     if made is not None:
         audit.record(tx, "installation.made", actor=audit.SYSTEM, subject=f"installation:{made}", now=now)
     if tx.execute(select(PolicyInForce.revision)).first() is None:

@@ -65,9 +65,8 @@ def in_force(tx: Transaction) -> PolicyRevision:
     Raises:
         Invalid: there is none yet; `guestkey bootstrap` writes the first.
     """
-    row = tx.scalars(
-        select(PolicyRevision).join(PolicyInForce, PolicyInForce.revision == PolicyRevision.number)
-    ).one_or_none()
+    current = select(PolicyRevision).join(PolicyInForce, PolicyInForce.revision == PolicyRevision.number)
+    row = tx.scalars(current).one_or_none()
     if row is None:
         raise Invalid("No policy is in force yet.", advice="Run `guestkey bootstrap` on the server.")
     return row
@@ -126,13 +125,7 @@ def check(rules: str, networks: str) -> Rules:
 
 
 def put_in_force(
-    tx: Transaction,
-    *,
-    rules: str,
-    networks: str,
-    proposed_by: str | None,
-    approved_by: str | None,
-    now: datetime,
+    tx: Transaction, *, rules: str, networks: str, proposed_by: str | None, approved_by: str | None, now: datetime
 ) -> int:
     """Write a revision and make it count from this commit on, for every replica's next decision."""
     check(rules, networks)

@@ -24,12 +24,9 @@ def claim(tx: Transaction, key_hash: bytes, request_hash: bytes, now: datetime) 
     fresh = {"request_hash": request_hash, "status": 0, "body": None, "created_at": now, "expires_at": now + KEPT}
     row = insert(StoredResponse).values(key_hash=key_hash, **fresh)
     # A repeat under way waits here for the first to commit; an expired key starts anew.
-    claimed = tx.execute(
-        row.on_conflict_do_update(
-            index_elements=["key_hash"], set_=fresh, where=StoredResponse.expires_at <= now
-        ).returning(StoredResponse.key_hash)
-    ).first()
-    if claimed is not None:
+    expired = StoredResponse.expires_at <= now
+    claiming = row.on_conflict_do_update(index_elements=["key_hash"], set_=fresh, where=expired)
+    if tx.scalar(claiming.returning(StoredResponse.key_hash)) is not None:
         return None
     kept = tx.scalars(select(StoredResponse).where(StoredResponse.key_hash == key_hash)).one()
     if kept.request_hash != request_hash:
