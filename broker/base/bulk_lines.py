@@ -69,10 +69,6 @@ class Task:
     act: Callable[[Transaction, Row, datetime], Line]
 
 
-class _Undone(Exception):
-    """A dry run: the transaction is rolled back."""
-
-
 def run(database: Database, rows: Sequence[Row], task: Task, *, dry_run: bool, keep_going: bool) -> BulkReport:
     """Do every line, or say what doing it would come to.
 
@@ -115,15 +111,10 @@ def _one(database: Database, row: Row, task: Task, seen: dict[str, int], *, dry_
     first = seen.setdefault(key, row.number)
     if first != row.number:
         raise Conflict(f"This is the same as line {first}.", advice="Remove one of the two.", code="duplicate_line")
-    line = None
-    try:
-        with database.transaction() as tx:
-            line = task.act(tx, row, clock(tx))
-            if dry_run:
-                raise _Undone
-    except _Undone:
-        pass
-    assert line is not None
+    with database.transaction() as tx:
+        line = task.act(tx, row, clock(tx))
+        if dry_run:
+            tx.rollback()
     if dry_run and not line.outcome.startswith(ALREADY):
         line = replace(line, token="", id="", expires_at=None)
     return replace(line, key=key, about=about)

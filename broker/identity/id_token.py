@@ -92,7 +92,7 @@ class StrictIDToken(CodeIDToken):  # type: ignore[misc]
         whole = all(type(moment) is int for moment in (issued, expires, authenticated))
         return {
             "iss": self["iss"] == wanted["issuer"],
-            "sub": _printable(self["sub"]),
+            "sub": is_visible(self["sub"], 255),
             "aud": self._is_for(client_id, wanted["others"]),
             "azp": self.get("azp", client_id) == client_id,
             "nonce": bool(wanted["nonce"]) and self["nonce"] == wanted["nonce"],
@@ -214,5 +214,6 @@ def _rsa_bits(key: Key) -> int:
     return len(modulus) * 6 if isinstance(modulus, str) else 0
 
 
-def _printable(subject: Any) -> bool:
-    return isinstance(subject, str) and 0 < len(subject) <= 255 and all("!" <= letter <= "~" for letter in subject)
+def is_visible(value: Any, longest: int) -> bool:
+    """Whether this is a text of visible ASCII characters, at least one and at most so many."""
+    return isinstance(value, str) and 0 < len(value) <= longest and all("!" <= letter <= "~" for letter in value)

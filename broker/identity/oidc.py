@@ -27,6 +27,7 @@ from broker.identity.providers import Provider, Providers
 log = structlog.get_logger(__name__)
 SCOPE = "openid email profile"
 _LONGEST_CODE = 4096
+_LONGEST_TOKEN = 8192
 _METHODS = ("client_secret_basic", "client_secret_post")
 # Basic without the encoding that RFC 6749 wants: what many providers take, since most secrets are the same either way.
 _BARE = "client_secret_basic, as it is"
@@ -280,7 +281,7 @@ def with_userinfo(
     if not decides and all(name in claims for name in ("name", *_ADDRESS)):
         return claims
     endpoint = provider.userinfo_endpoint
-    if endpoint is None or not _is_token(access_token):
+    if endpoint is None or not id_token.is_visible(access_token, _LONGEST_TOKEN):
         return claims
     try:
         told = providers.faults.guarded(endpoint, lambda: _object(providers.wire.get_json(endpoint, access_token)))
@@ -310,7 +311,3 @@ def _object(told: Any) -> dict[str, Any]:
     if not isinstance(told, dict):
         raise ProviderUnusable("it answers something else than a JSON object (signed answers are not read)")
     return told
-
-
-def _is_token(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= 8192 and all("!" <= letter <= "~" for letter in value)

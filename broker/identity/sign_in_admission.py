@@ -303,13 +303,9 @@ def _provider_factor(
 
 def display_name(claims: Mapping[str, Any]) -> str:
     """The name to show; empty: the provider tells none."""
-    parts = (_text(claims, "given_name", _LONGEST_NAME), _text(claims, "family_name", _LONGEST_NAME))
-    return (
-        _text(claims, "name", _LONGEST_NAME)
-        or " ".join(filter(None, parts))[:_LONGEST_NAME]
-        or _text(claims, "preferred_username", _LONGEST_NAME)
-        or _text(claims, "nickname", _LONGEST_NAME)
-    )
+    parts = (_text(claims, "given_name"), _text(claims, "family_name"))
+    full = _text(claims, "name") or " ".join(filter(None, parts))[:_LONGEST_NAME]
+    return full or _text(claims, "preferred_username") or _text(claims, "nickname")
 
 
 def display_address(claims: Mapping[str, Any]) -> str:
@@ -330,7 +326,7 @@ def still_shown(address: str, claims: Mapping[str, Any]) -> str:
     return "" if claims.get("email") == address != display_address(claims) else address
 
 
-def _text(claims: Mapping[str, Any], name: str, most: int) -> str:
+def _text(claims: Mapping[str, Any], name: str, most: int = _LONGEST_NAME) -> str:
     value = claims.get(name)
     if not isinstance(value, str):
         if value is not None:

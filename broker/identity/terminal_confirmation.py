@@ -82,19 +82,10 @@ def pending_confirmation(tx: Transaction, caller: Caller, waiting_id: str, now: 
     Raises:
         NotFound: there is nothing, it is somebody else's, it is over, or its command line has ended.
     """
-    query = (
-        select(FactorChallenge, ApiToken.created_at)
-        .join(ApiToken, ApiToken.id == FactorChallenge.holder_id)
-        .where(
-            FactorChallenge.id == waiting_id,
-            FactorChallenge.purpose == _PURPOSE,
-            FactorChallenge.expires_at > now,
-            ApiToken.person_id == caller.id,
-            ApiToken.ended_at.is_(None),
-            ApiToken.expires_at > now,
-        )
-    )
-    row = tx.execute(query).one_or_none() if is_id(waiting_id) else None
+    query = select(FactorChallenge, ApiToken.created_at).join(ApiToken, ApiToken.id == FactorChallenge.holder_id)
+    waits = (FactorChallenge.id == waiting_id, FactorChallenge.purpose == _PURPOSE, FactorChallenge.expires_at > now)
+    own = (ApiToken.person_id == caller.id, ApiToken.ended_at.is_(None), ApiToken.expires_at > now)
+    row = tx.execute(query.where(*waits, *own)).one_or_none() if is_id(waiting_id) else None
     if row is None:
         raise _none_pending()
     return _as_waiting(row[0], row[1])

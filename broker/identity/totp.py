@@ -50,11 +50,14 @@ def canonical(code: str) -> str | None:
 
 def matching_step(secret: str, code: str, now: datetime) -> int | None:
     """The time step the code belongs to, one before or after now included; None if it is wrong."""
+    typed = canonical(code)
+    if typed is None:
+        return None
     totp = pyotp.TOTP(secret, digits=DIGITS, interval=factors.CODE_SECONDS)
     current = int(now.timestamp()) // factors.CODE_SECONDS
     matched = None
     for step in (current - 1, current, current + 1):
-        if hmac.compare_digest(totp.at(step * factors.CODE_SECONDS), code):
+        if hmac.compare_digest(totp.at(step * factors.CODE_SECONDS), typed):
             matched = step
     return matched
 
@@ -100,8 +103,7 @@ def confirm_enrolment(parts: Parts, caller: Caller, allowed_until: datetime | No
     with parts.database.transaction() as tx:
         now = clock(tx)
         person = factors.locked_person(tx, caller, now)
-        typed = canonical(code)
-        step = matching_step(secret, typed, now) if typed else None
+        step = matching_step(secret, code, now)
         if step is not None:
             factors.note_success(person)
             factors.require_begun(tx, caller, allowed_until, waiting.purpose, now)
@@ -129,8 +131,7 @@ def prove(parts: Parts, caller: Caller, code: str) -> FactorProof:
     with parts.database.transaction() as tx:
         now = clock(tx)
         person = factors.locked_person(tx, caller, now)
-        typed = canonical(code)
-        step = matching_step(secret, typed, now) if typed else None
+        step = matching_step(secret, code, now)
         if step is not None and _use_up(tx, caller.id, kept.wrapped_secret, step):
             factors.note_success(person)
             return factors.mark_proven(tx, caller, "totp", now)

@@ -63,12 +63,7 @@ def shown(url: str) -> str:
 
 def permitted(settings: Settings, address: Address) -> bool:
     """Whether a target may lie at this address: a public one, or one in a network the operator named."""
-    return is_inner(settings, address) or is_public(address)
-
-
-def is_inner(settings: Settings, address: Address) -> bool:
-    """Whether the operator's networks name this address."""
-    return is_named(settings.notice_networks, address)
+    return is_named(settings.notice_networks, address) or is_public(address)
 
 
 def is_named(networks: Sequence[Network], address: Address) -> bool:
@@ -112,7 +107,7 @@ def post(settings: Settings, url: str, body: bytes, headers: Mapping[str, str]) 
 def _connected(settings: Settings, parts: SplitResult, deadline: Deadline) -> Iterator[http.client.HTTPConnection]:
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     addresses = _resolved(settings, host, deadline)
-    if parts.scheme != "https" and not all(is_inner(settings, address) for address in addresses):
+    if parts.scheme != "https" and not all(is_named(settings.notice_networks, address) for address in addresses):
         raise NotSent("The target has no TLS: only https:// may be used beyond GUESTKEY_NOTICE_NETWORKS.")
     line = http.client.HTTPConnection(parts.netloc)
     line.sock = deadline.connect([str(address) for address in addresses], port)

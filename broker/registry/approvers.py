@@ -109,17 +109,10 @@ def datasets_opened(tx: Transaction, of: Dataset, kind: str, binding: Mapping[st
     was retired: fewer labels of one and more of another can both open more, as rules have it.
     """
     opened = {of.id} if _held_or_asked(tx, Grant.dataset_id == of.id, Request.dataset_id == of.id) else set()
-    query = (
-        select(Dataset.id, Dataset.labels, Slice.binding)
-        .join(Slice, Slice.dataset_id == Dataset.id)
-        .where(
-            Slice.kind == kind,
-            Slice.binding["connection"].astext == binding["connection"],
-            # Retired ones too: else one admin could retire a dataset and offer its table anew under laxer labels.
-            Dataset.id != of.id,
-        )
-    )
-    for dataset_id, labels, bound in tx.execute(query):
+    query = select(Dataset.id, Dataset.labels, Slice.binding).join(Slice, Slice.dataset_id == Dataset.id)
+    same = (Slice.kind == kind, Slice.binding["connection"].astext == binding["connection"])
+    # Retired ones too: else one admin could retire a dataset and offer its table anew under laxer labels.
+    for dataset_id, labels, bound in tx.execute(query.where(*same, Dataset.id != of.id)):
         if set(labels) != set(of.labels) and _overlap(bound, binding):
             opened.add(dataset_id)
     return sorted(opened | {of.id}) if opened else []

@@ -198,12 +198,9 @@ def other_admins(tx: Transaction, person_id: str, now: datetime) -> bool:
 def owners_of(tx: Transaction, proposal: Proposal) -> list[str]:
     """The active owner of every dataset it concerns, if that is one person for all of them."""
     wanted = list(proposal.details.get("datasets", [])) if proposal.act in OWNER_ACTS else []
-    query = (
-        select(Dataset.id.label("dataset"), Person.id.label("owner"))
-        .join(Person, Person.id == Dataset.owner_id)
-        .where(Dataset.id.in_(wanted), Person.status == "active", Person.vendor_id.is_(None))
-    )
-    owners = {row.dataset: row.owner for row in tx.execute(query)}
+    query = select(Dataset.id, Person.id).join(Person, Person.id == Dataset.owner_id)
+    query = query.where(Dataset.id.in_(wanted), Person.status == "active", Person.vendor_id.is_(None))
+    owners = dict(tx.execute(query).all())
     return list(set(owners.values())) if owners.keys() == set(wanted) and len(set(owners.values())) == 1 else []
 
 

@@ -145,13 +145,9 @@ def perform_rotation(tx: Transaction, agreed: Proposal, now: datetime) -> None:
 
 def _rotation_agreed(tx: Transaction, caller: Caller, found: Service, now: datetime) -> bool:
     """Whether a second person agreed that the caller rotates, and it was not rotated since."""
-    agreed = select(Proposal.details).where(
-        Proposal.act == "rotate_secret",
-        Proposal.subject == found.id,
-        Proposal.state == "approved",
-        Proposal.proposed_by == caller.id,
-        Proposal.decided_at > max(filter(None, (now - _AGREED_FOR, found.secret_rotated_at))),
-    )
+    since = max(filter(None, (now - _AGREED_FOR, found.secret_rotated_at)))
+    asked = (Proposal.act == "rotate_secret", Proposal.subject == found.id, Proposal.proposed_by == caller.id)
+    agreed = select(Proposal.details).where(*asked, Proposal.state == "approved", Proposal.decided_at > since)
     held = set(datasets_of_holder(tx, service_id=found.id))
     return any(held <= set(details["datasets"]) for details in tx.scalars(agreed))
 

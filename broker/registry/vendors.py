@@ -117,18 +117,12 @@ def _reopen(
 
 def _end_rights(tx: Transaction, caller: Caller, vendor_id: str, reason: str, now: datetime) -> None:
     people = select(Person.id).where(Person.vendor_id == vendor_id)
-    grants = tx.scalars(
-        update(Grant)
-        .where(held_by_vendor(Grant, vendor_id), Grant.revoked_at.is_(None))
-        .values(revoked_at=now, revoked_by=caller.id, revoke_reason=reason)
-        .returning(Grant.id)
-    ).all()
-    requests = tx.scalars(
-        update(Request)
-        .where(Request.person_id.in_(people), Request.state == "pending")
-        .values(state="refused", decided_at=now, decided_by=caller.id, decision_reason=reason)
-        .returning(Request.id)
-    ).all()
+    held = update(Grant).where(held_by_vendor(Grant, vendor_id), Grant.revoked_at.is_(None))
+    revoked = held.values(revoked_at=now, revoked_by=caller.id, revoke_reason=reason)
+    grants = tx.scalars(revoked.returning(Grant.id)).all()
+    asked = update(Request).where(Request.person_id.in_(people), Request.state == "pending")
+    refused = asked.values(state="refused", decided_at=now, decided_by=caller.id, decision_reason=reason)
+    requests = tx.scalars(refused.returning(Request.id)).all()
     tx.execute(update(Offer).where(Offer.vendor_id == vendor_id, Offer.ended_at.is_(None)).values(ended_at=now))
     for kind, ids in (("grant.revoked", grants), ("request.refused", requests)):
         for id_ in ids:

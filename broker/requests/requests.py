@@ -279,18 +279,15 @@ def party_of(tx: Transaction, service_id: str | None, person_id: str, now: datet
 def same_pending(tx: Transaction, caller: Caller, dataset_id: str, new: NewRequest) -> str | None:
     """The id of the caller's undecided request for the very same, if there is one."""
     new = _plain(caller, new)
-    return tx.execute(
-        select(Request.id).where(
-            Request.person_id == caller.id,
-            Request.state == "pending",
-            Request.dataset_id == dataset_id,
-            Request.role == new.role,
-            Request.slice_name.is_not_distinct_from(new.slice),
-            Request.for_person_id.is_not_distinct_from(new.person_id),
-            Request.team_id.is_not_distinct_from(new.team_id),
-            Request.service_id.is_not_distinct_from(new.service_id),
-        )
-    ).scalar()
+    mine = (Request.person_id == caller.id, Request.state == "pending", Request.dataset_id == dataset_id)
+    same = (
+        Request.role == new.role,
+        Request.slice_name.is_not_distinct_from(new.slice),
+        Request.for_person_id.is_not_distinct_from(new.person_id),
+        Request.team_id.is_not_distinct_from(new.team_id),
+        Request.service_id.is_not_distinct_from(new.service_id),
+    )
+    return tx.scalar(select(Request.id).where(*mine, *same))
 
 
 def _plain(caller: Caller, new: NewRequest) -> NewRequest:
