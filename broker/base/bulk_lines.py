@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from broker.base.csv_lines import Row
-from broker.base.database import Database, Transaction
-from broker.base.database import now as clock
+from broker.base.database import Database, Transaction, clock
 from broker.base.errors import BackendDown, Conflict, GuestkeyError, Invalid
 
 REFUSED = "refused"

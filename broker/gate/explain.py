@@ -12,8 +12,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, func, select
 
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.errors import Forbidden, NotFound
 from broker.gate.facts import Ask, Gathered, gather
 from broker.identity.caller import Caller

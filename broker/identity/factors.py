@@ -18,8 +18,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, delete, func, select, update
 
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.errors import Conflict, FactorNeeded, Forbidden, Invalid, NotFound, TooMany
 from broker.base.ids import is_id, new_id
 from broker.base.settings import Settings

@@ -14,8 +14,7 @@ import structlog
 from sqlalchemy import case, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.errors import BackendDown, GuestkeyError, NotSignedIn
 from broker.models import SignInSource, SourceFailure
 from broker.runtime.parts import Parts

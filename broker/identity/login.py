@@ -11,7 +11,7 @@ from datetime import timedelta
 import structlog
 from sqlalchemy import ColumnElement, delete, select
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.errors import Invalid
 from broker.base.settings import Settings
 from broker.identity import faults, invitations, oidc, sign_in_admission, sources

@@ -19,8 +19,7 @@ from webauthn.helpers.structs import (
     UserVerificationRequirement,
 )
 
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.errors import Conflict, Invalid
 from broker.base.ids import new_id
 from broker.identity import factors

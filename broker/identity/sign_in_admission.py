@@ -16,8 +16,7 @@ import structlog
 from sqlalchemy import or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from broker.base.database import Transaction, one_at_a_time
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock, one_at_a_time
 from broker.base.errors import NotSignedIn
 from broker.base.ids import new_id
 from broker.identity import invitations, sessions, sources

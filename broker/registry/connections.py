@@ -13,8 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import exists, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
-from broker.base.database import Transaction, notify
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock, notify
 from broker.base.errors import Invalid
 from broker.base.paging import DEFAULT_LIMIT, Page
 from broker.base.settings import Settings

@@ -9,8 +9,7 @@ from typing import Literal
 from sqlalchemy import func, select, update
 
 from broker.base import words
-from broker.base.database import Transaction, one_at_a_time
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock, one_at_a_time
 from broker.base.errors import Conflict, Forbidden, Invalid
 from broker.base.ids import new_id
 from broker.identity import invitations

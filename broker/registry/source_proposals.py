@@ -12,8 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from broker.base import words
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.errors import BackendDown, Invalid
 from broker.base.resilience import ConcurrencyLimit
 from broker.base.settings import Settings
