@@ -145,17 +145,13 @@ def _found(tx: Transaction, queries: tuple[Any, ...], token: str, address: str |
         for query in queries:
             row = tx.execute(query, {"hash": digest(token), **bounds}).mappings().one_or_none()
             if row is not None:
-                _note_seen(tx, row)
+                # Once a minute is enough for idle limits of minutes, and spares a write on every request.
+                if row["now"] - row["last_seen_at"] > SEEN_EVERY:
+                    tx.execute(_SEEN[row["how"]], {"now": row["now"], "id": row["holder_id"]})
                 return _as_found(row, address)
     raise NotSignedIn(
         "Your session has ended, or you never signed in.", advice="Sign in: `guestkey login`, or in the portal."
     )
-
-
-def _note_seen(tx: Transaction, row: RowMapping) -> None:
-    # Once a minute is enough for idle limits of minutes, and spares a write on every request.
-    if row["now"] - row["last_seen_at"] > SEEN_EVERY:
-        tx.execute(_SEEN[row["how"]], {"now": row["now"], "id": row["holder_id"]})
 
 
 def _as_found(row: RowMapping, address: str | None) -> FoundCaller:

@@ -194,11 +194,9 @@ def _held(tx: Transaction, person_id: str) -> list[Passkey]:
 
 def _take(tx: Transaction, caller: Caller, purpose: str, now: datetime) -> tuple[bytes, str]:
     """Take this session's newest challenge out of the records, and what it was for; older ones go with it."""
-    taken = tx.execute(
-        delete(FactorChallenge)
-        .where(factors.begun(caller, purpose))
-        .returning(FactorChallenge.id, FactorChallenge.challenge, FactorChallenge.expires_at, FactorChallenge.purpose)
-    ).all()
+    take = delete(FactorChallenge).where(factors.begun(caller, purpose))
+    kept = (FactorChallenge.id, FactorChallenge.challenge, FactorChallenge.expires_at, FactorChallenge.purpose)
+    taken = tx.execute(take.returning(*kept)).all()
     if not taken:
         raise Conflict("There is no passkey request to answer.", advice="Start again.")
     newest = max(taken, key=lambda row: str(row.id))

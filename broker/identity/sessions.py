@@ -153,12 +153,9 @@ def end_matching(tx: Transaction, which: Which, now: datetime, *, cause: str) ->
     """End every session and API token that meets the condition. Returns the ids of those that lived."""
     ended: list[str] = []
     for record in (Session, ApiToken):
-        rows = tx.execute(
-            update(record)
-            .where(which(record), record.ended_at.is_(None))
-            .values(ended_at=now, end_cause=cause)
-            .returning(record.id, record.expires_at)
-        )
+        live = update(record).where(which(record), record.ended_at.is_(None))
+        ending = live.values(ended_at=now, end_cause=cause)
+        rows = tx.execute(ending.returning(record.id, record.expires_at))
         ended += [row.id for row in rows if row.expires_at > now]
     return sorted(ended)
 

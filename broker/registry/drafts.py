@@ -207,10 +207,7 @@ def describe(tx: Transaction, caller: Caller, draft_id: str, said: Described, no
 def step_missing(content: Mapping[str, Any]) -> str | None:
     """The first step that was not taken yet, by its name in the address; None if all were."""
     where = [("place", "binding")] if "kind" in content else [("table", "table"), ("columns", "columns")]
-    for step, key in [*where, ("describe", "slice")]:
-        if key not in content:
-            return step
-    return None
+    return next((step for step, key in [*where, ("describe", "slice")] if key not in content), None)
 
 
 def finish(tx: Transaction, caller: Caller, draft_id: str, now: datetime) -> str:

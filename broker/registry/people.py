@@ -69,9 +69,8 @@ person = PEOPLE.one
 def roles_of(tx: Transaction, people: Sequence[str]) -> dict[str, list[str]]:
     """The roles each of these people holds now."""
     held: dict[str, list[str]] = {person_id: [] for person_id in people}
-    query = select(RoleHeld.person_id, RoleHeld.role).where(
-        RoleHeld.person_id.in_(people), proposals.role_held(func.clock_timestamp())
-    )
+    now_held = proposals.role_held(func.clock_timestamp())
+    query = select(RoleHeld.person_id, RoleHeld.role).where(RoleHeld.person_id.in_(people), now_held)
     for person_id, role in tx.execute(query.order_by(RoleHeld.role)):
         held[person_id].append(role)
     return held

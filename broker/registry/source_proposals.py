@@ -166,9 +166,8 @@ def _keys(providers: Providers, provider: Provider) -> SourceFinding:
     keys = providers.keys(provider)
     usable = sum(any(id_token.key_fits(key, {"alg": name}) for name in provider.algorithms) for key in keys)
     none = f"None of its {len(keys)} keys fits the algorithms that it signs ID tokens with."
-    return SourceFinding(
-        "keys", usable > 0, f"{usable} of its {len(keys)} keys can sign ID tokens." if usable else none
-    )
+    told = f"{usable} of its {len(keys)} keys can sign ID tokens." if usable else none
+    return SourceFinding("keys", usable > 0, told)
 
 
 def _client(providers: Providers, client: OidcClient, provider: Provider) -> SourceFinding:

@@ -53,9 +53,8 @@ def approve(
         # Orders this grant against people being added by their lead (`broker.registry.teams`).
         tx.execute(select(Team.id).where(Team.id == found.team_id).with_for_update())
     prospect = ProposedGrant(found.holder, found.role, slice_name)
-    simulation = simulate(
-        tx, parts.rulebook, party_of(tx, found.service_id, found.for_id, found.created_at), found.dataset_id, prospect
-    )
+    party = party_of(tx, found.service_id, found.for_id, found.created_at)
+    simulation = simulate(tx, parts.rulebook, party, found.dataset_id, prospect)
     refuse_if_pointless(simulation)
     _check_lifetime(narrowing, simulation.longest_lifetime)
     conclude(tx, caller, found, "approved", "", now)

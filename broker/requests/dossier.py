@@ -117,6 +117,7 @@ def dossier(parts: Parts, tx: Transaction, caller: Caller, found: Request, now: 
     )
     vendor = tx.get(Vendor, person.vendor_id) if person.vendor_id else None
     holder = _holder(tx, found, person)
+    until_ends = [int((end - now).total_seconds()) for end in (of.retention_until, found.until) if end]
     admins = admins_to_decide(tx, found, now) if untended(tx, [of.id]) else None
     return Dossier(
         request=found,
@@ -126,7 +127,7 @@ def dossier(parts: Parts, tx: Transaction, caller: Caller, found: Request, now: 
         dataset=of,
         slices=opened,
         doing={slice_.name: _doing(slice_, simulation) for slice_ in opened},
-        longest_period=_longest(found, of, now),
+        longest_period=max(0, min([found.period, *until_ends])),
         longest_lifetime=simulation.longest_lifetime,
         rules=tuple(str(rule) for rule in simulation.rules),
         conditions=simulation.conditions,
@@ -210,11 +211,6 @@ def _holder(tx: Transaction, found: Request, person: Person) -> HolderFacts:
     return HolderFacts("person", person.id, names_of(tx, [person.id])[person.id], 1)
 
 
-def _longest(found: Request, of: Dataset, now: datetime) -> int:
-    ends = filter(None, (of.retention_until, found.until))
-    return max(0, min([found.period, *(int((end - now).total_seconds()) for end in ends)]))
-
-
 def _history(tx: Transaction, found: Request, person: Person, now: datetime) -> HolderHistory:
     same = Grant.dataset_id == found.dataset_id
     if found.team_id:
@@ -239,8 +235,7 @@ def _history(tx: Transaction, found: Request, person: Person, now: datetime) -> 
 
 
 def _count(tx: Transaction, query: Any) -> int:
-    counted: int = tx.execute(query).scalar_one()
-    return counted
+    return int(tx.execute(query).scalar_one())
 
 
 def _state(
