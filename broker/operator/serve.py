@@ -177,12 +177,25 @@ class ContextFactory:
     files: CertificateFiles
 
     def __call__(self, _config: uvicorn.Config, _default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-        context = _new_context(self.files)
-        threading.Thread(target=_reload_when_changed, args=(context, self.files), name="tls", daemon=True).start()
-        return context
+        served = Served(_new_context(self.files))
+        listening = _new_context(self.files)
+        listening.sni_callback = served.choose
+        threading.Thread(target=_reload_when_changed, args=(served, self.files), name="tls", daemon=True).start()
+        return listening
 
 
-def _reload_when_changed(context: ssl.SSLContext, files: CertificateFiles) -> None:
+@dataclass(slots=True)
+class Served:
+    """The context of new connections. Replaced as a whole: OpenSSL loads a certificate and its key one by one."""
+
+    context: ssl.SSLContext
+
+    def choose(self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _listening: ssl.SSLContext) -> None:
+        """Called by OpenSSL in every handshake, also in those that name no server."""
+        connection.context = self.context
+
+
+def _reload_when_changed(served: Served, files: CertificateFiles) -> None:
     """New connections get what the files hold; a half-written or wrong pair leaves the one before in use."""
     seen = files.modified_at()
     while True:
@@ -191,9 +204,7 @@ def _reload_when_changed(context: ssl.SSLContext, files: CertificateFiles) -> No
             latest = files.modified_at()
             if latest == seen:
                 continue
-            # Tried on a context of its own: a wrong key would otherwise leave ours with half of a pair.
-            _new_context(files)
-            context.load_cert_chain(files.certificate, files.key, password=_no_password)
+            served.context = _new_context(files)
             seen = latest
             log.info("tls.certificate_renewed")
         except (OSError, Invalid) as error:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -17,9 +18,11 @@ from pathlib import Path
 import httpx
 import pytest
 import trustme
+import uvicorn
 
 from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
+from broker.operator import serve as serving
 from broker.runtime.parts import Parts
 from tests.operator.conftest import command
 from tests.support.waiting import answered
@@ -131,6 +134,42 @@ def test_serve_reloads_a_renewed_certificate(serve: Serve, authority: trustme.CA
         time.sleep(0.2)
     child.send_signal(signal.SIGTERM)
     assert child.wait(60) in (0, -signal.SIGTERM)
+
+
+def shaken_hands(served: ssl.SSLContext, client: ssl.SSLContext, name: str | None) -> str:
+    """The serial number that a client is shown, both sides in this process."""
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    asking = client.wrap_bio(back, there, server_hostname=name)
+    answering = served.wrap_bio(there, back, server_side=True)
+    open_sides = [asking, answering]
+    while open_sides:
+        for side in tuple(open_sides):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+                open_sides.remove(side)
+    found = asking.getpeercert()
+    assert found is not None
+    return str(found["serialNumber"])
+
+
+@pytest.mark.parametrize("name", ["localhost", None])
+def test_no_handshake_fails_while_a_certificate_is_renewed(
+    authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    monkeypatch.setattr(serving, "LOOK_EVERY_SECONDS", 0.001)
+    written(authority, tmp_path, "localhost")
+    files = serving.CertificateFiles(tmp_path / "web.crt", tmp_path / "web.key")
+    served = serving.ContextFactory(files)(uvicorn.Config("none"), ssl.create_default_context)
+    client = trusting(authority)
+    client.check_hostname = name is not None
+    seen: set[str] = set()
+    for number in range(5):
+        if number:
+            written(authority, tmp_path, "localhost")
+        end = time.monotonic() + 60
+        while len(seen) == number:
+            assert time.monotonic() < end
+            seen.add(shaken_hands(served, client, name))
 
 
 def test_unfinished_handshake_times_out(serve: Serve, authority: trustme.CA, tmp_path: Path) -> None:
