@@ -77,3 +77,4 @@ def guest_of(house: House, chromium: Browser) -> Iterator[GuestOf]:
     yield make
     for guest in guests:
         guest.close()
+    house.world.leave()
