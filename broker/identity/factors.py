@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, delete, func, select, update
 
-from broker.base.database import Transaction, clock
+from broker.base.database import Transaction
 from broker.base.errors import Conflict, FactorNeeded, Forbidden, Invalid, NotFound, TooMany
 from broker.base.ids import is_id, new_id
 from broker.base.settings import Settings
@@ -359,8 +359,7 @@ def use_recovery_code(parts: Parts, caller: Caller, code: str) -> None:
         Invalid: the code is wrong or was used. TooMany: locked out. Forbidden: not in a browser's session.
     """
     require_browser(caller)
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         person = locked_person(tx, caller, now)
         unused = (RecoveryCode.code_hash == _hash(caller.id, code), RecoveryCode.used_at.is_(None))
         use = update(RecoveryCode).where(*unused).values(used_at=now)

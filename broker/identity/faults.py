@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import case, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
-from broker.base.database import Transaction, clock
+from broker.base.database import Transaction
 from broker.base.errors import BackendDown, GuestkeyError, NotSignedIn
 from broker.models import SignInSource, SourceFailure
 from broker.runtime.parts import Parts
@@ -71,8 +71,7 @@ def last_failures(tx: Transaction, source_ids: Collection[str]) -> Mapping[str, 
 
 def _note(parts: Parts, source_id: str, why: str) -> None:
     try:
-        with parts.database.transaction() as tx:
-            now = clock(tx)
+        with parts.database.transaction_now() as (tx, now):
             made = insert(SourceFailure).values(source_id=source_id, why=why[:_LONGEST_KEPT], at=now, times=1)
             again = SourceFailure.why == made.excluded.why
             changes = {

@@ -45,8 +45,7 @@ def registration_options(
     Raises:
         FactorNeeded, Forbidden, NotFound: see `factors.require_enrolment_right`.
     """
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         proven = factors.require_enrolment_right(tx, caller, allowed_until, proof, now)
         held = _held(tx, caller.id)
         options = webauthn.generate_registration_options(
@@ -74,13 +73,11 @@ def register(
         FactorNeeded, Forbidden, NotFound: see `factors.require_begun`.
     """
     factors.require_browser(caller)
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         challenge, purpose = _take(tx, caller, _REGISTER, now)
         factors.require_begun(tx, caller, allowed_until, purpose, now)
     verified = _verified(webauthn.verify_registration_response, parts, challenge, credential)
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         factors.require_begun(tx, caller, allowed_until, purpose, now)
         if tx.scalars(select(Passkey.id).where(Passkey.credential_id == verified.credential_id)).first():
             raise Conflict("This passkey is already registered.")
@@ -127,8 +124,7 @@ def prove(parts: Parts, caller: Caller, credential: Mapping[str, Any]) -> Factor
     Raises:
         Invalid: the answer does not fit. TooMany: locked out.
     """
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         factors.locked_person(tx, caller, now)
         challenge, _ = _take(tx, caller, _PROVE, now)
         passkey = _named(tx, caller, credential)
@@ -137,8 +133,7 @@ def prove(parts: Parts, caller: Caller, credential: Mapping[str, Any]) -> Factor
     except Invalid as error:
         refusal = error
         new_count = -1
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         person = factors.locked_person(tx, caller, now)
         if passkey is not None and new_count >= 0 and _count_use(tx, passkey, new_count, now):
             factors.note_success(person)

@@ -91,16 +91,14 @@ def confirm_enrolment(parts: Parts, caller: Caller, allowed_until: datetime | No
         FactorNeeded, Forbidden, NotFound: see `factors.require_begun`.
     """
     factors.require_browser(caller)
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         begun = select(FactorChallenge).where(factors.begun(caller, _PURPOSE), FactorChallenge.expires_at > now)
         waiting = tx.scalar(begun.order_by(FactorChallenge.id.desc()).limit(1))
         if waiting is None:
             raise Conflict("There is nothing to confirm.", advice="Start again and scan the new code.")
         factors.require_begun(tx, caller, allowed_until, waiting.purpose, now)
     secret = _unwrap(parts, caller, waiting.challenge.decode())
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         person = factors.locked_person(tx, caller, now)
         step = matching_step(secret, code, now)
         if step is not None:
@@ -127,8 +125,7 @@ def prove(parts: Parts, caller: Caller, code: str) -> FactorProof:
     if kept is None or kept.confirmed_at is None:
         raise Conflict("You have no authenticator app.", advice="Use a passkey, or add an app under Security.")
     secret = _unwrap(parts, caller, kept.wrapped_secret)
-    with parts.database.transaction() as tx:
-        now = clock(tx)
+    with parts.database.transaction_now() as (tx, now):
         person = factors.locked_person(tx, caller, now)
         step = matching_step(secret, code, now)
         if step is not None and _use_up(tx, caller.id, kept.wrapped_secret, step):
