@@ -26,7 +26,7 @@ from urllib.request import urlopen
 
 from sqlalchemy import update
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.settings import Settings
 from broker.embedded.children import free_port
 from broker.embedded.openbao import InitialRequest, OpenBao

@@ -18,7 +18,7 @@ import pytest
 import structlog
 from httpx._config import create_ssl_context
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.settings import Settings
 from broker.embedded.children import free_port
 from broker.embedded.stack import Stack

@@ -18,7 +18,7 @@ from sqlalchemy.orm import sessionmaker
 
 from broker.base.errors import BackendDown, Conflict, Invalid
 
-__all__ = ["Database", "Transaction", "bounded", "notify", "now"]
+__all__ = ["Database", "Transaction", "bounded", "clock", "notify", "one_at_a_time"]
 T = TypeVar("T")
 _IDLE_SECONDS = 0.25
 
@@ -119,9 +119,6 @@ def clock(tx: Transaction) -> datetime:
     """PostgreSQL's clock at this moment (not at the transaction's start), in UTC."""
     moment: datetime = tx.execute(select(func.clock_timestamp())).scalar_one()
     return moment
-
-
-now = clock
 
 
 def one_at_a_time(tx: Transaction, key: str) -> None:

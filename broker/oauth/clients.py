@@ -8,8 +8,7 @@ from urllib.parse import unquote_plus
 
 from starlette.requests import Request
 
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.errors import NotSignedIn
 from broker.base.ids import is_id
 from broker.identity import sessions

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.identity import sessions
 from broker.identity.secret_tokens import API_TOKEN_PREFIX
 from broker.identity.sessions import GivenCode

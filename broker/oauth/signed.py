@@ -14,7 +14,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from broker.base import words
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.errors import BackendDown, Conflict, Denied, FactorNeeded, GuestkeyError, Invalid, NotFound
 from broker.gate.facts import Ask
 from broker.identity.caller import Caller

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from broker import migrations
 from broker.base.addresses import parse
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.errors import BackendDown, Invalid, NotFound
 from broker.keystore.vault import VaultRefused
 from broker.kinds.discovery import kinds

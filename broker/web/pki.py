@@ -21,7 +21,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.errors import BackendDown, Invalid
 from broker.base.resilience import ConcurrencyLimit
 from broker.keystore.responses import down

@@ -22,8 +22,7 @@ from fastapi.responses import RedirectResponse
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.errors import BackendDown
 from broker.base.settings import Settings
 from broker.identity import invitations, login, sources

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import select, update
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.errors import Conflict, Denied, FactorNeeded, NotFound
 from broker.leases import reconciling, renewing
 from broker.models import Grant, Lease, Person

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from sqlalchemy import select
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.errors import BackendDown, Conflict, Denied, FactorNeeded, Forbidden, Invalid, NotFound
 from broker.identity.caller import Caller
 from broker.leases import renewing

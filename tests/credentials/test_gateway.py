@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.embedded.children import StartFailed, free_port
 from broker.revocation import ending
 from tests.support.certificates import BINDING, GUEST, KIND, Admitted, signed

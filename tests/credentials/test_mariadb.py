@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pymysql
 import pytest
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.kinds.mariadb.slices import connected
 from broker.kinds.names import user_of
 from broker.leases.issuing import Handed

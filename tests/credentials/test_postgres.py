@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.errors import Invalid
 from broker.base.ids import new_id
 from broker.kinds.discovery import kinds

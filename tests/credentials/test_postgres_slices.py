@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.errors import BackendDown, Invalid
 from broker.base.ids import new_id
 from broker.keystore.vault import Vault, VaultRefused

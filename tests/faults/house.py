@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import requests
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.embedded.stack import Stack
 from broker.kinds.access_tokens import signing_keys
 from broker.kinds.settings import load_settings

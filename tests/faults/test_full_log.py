@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.embedded.children import free_port
 from broker.kinds.discovery import kinds
 from broker.models import Lease

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.errors import BackendDown
 from broker.kinds.discovery import kinds
 from broker.leases import issuing

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.kinds.base import Kind
 from broker.kinds.discovery import kinds
 from broker.leases import sweeping

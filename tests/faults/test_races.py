@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.settings import Settings
 from broker.kinds.discovery import kinds
 from broker.leases import reconciling

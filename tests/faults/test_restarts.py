@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 from sqlalchemy import select
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.errors import BackendDown
 from broker.kinds.discovery import kinds
 from broker.leases import issuing, sweeping

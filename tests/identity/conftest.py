@@ -11,7 +11,7 @@ import pyotp
 import pytest
 from sqlalchemy import update
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.ids import new_id
 from broker.base.settings import Settings
 from broker.identity.invitations import invite_to_enrol

@@ -19,7 +19,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 from sqlalchemy import select, update
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.embedded.children import free_port
 from broker.models import Delivery, Notice, NoticeAddress, NoticeChannel
 from broker.notices import delivery_retries, outbox

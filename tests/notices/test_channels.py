@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import select
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.errors import Conflict, Forbidden, Invalid, NotFound
 from broker.base.ids import new_id
 from broker.base.paging import Window

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.errors import Forbidden, Invalid
 from broker.base.paging import Window
 from broker.log import audit

@@ -9,7 +9,7 @@ import pytest
 
 from broker.base import bulk_lines
 from broker.base.csv_lines import read
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.models import Delivery
 from broker.registry import people
 from broker.requests import approving, bulk_grants, requests

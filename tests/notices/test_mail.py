@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.ids import new_id
 from broker.identity.sign_in_admission import remember_address
 from broker.log import audit

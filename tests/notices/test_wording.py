@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from sqlalchemy import select
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.ids import new_id
 from broker.log import audit
 from broker.log.audit import NOTICED

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.revocation.ending import revoke_lease
 from broker.runtime.parts import Parts
 from broker.worker.worker import Worker

@@ -12,7 +12,7 @@ import requests
 from psycopg import sql
 from sqlalchemy import select, update
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.identity.secret_tokens import digest
 from broker.models import ApiToken, AuthorizationCode, Person, Session, Vendor
 from tests.oauth.conftest import CALLBACK, CommandLine, parameters_of, signed_in

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from sqlalchemy import func, select, update
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.models import AuthorizationCode, Event, Lease, Session, TeamMember
 from broker.models.lease import LIVE_STATES
 from tests.oauth.conftest import CommandLine, Program

@@ -12,7 +12,7 @@ import pytest
 from argon2 import extract_parameters
 from sqlalchemy import select
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.ids import new_id
 from broker.models import ApiToken, Service, Vendor
 from broker.oauth import clients

@@ -14,7 +14,7 @@ import pytest
 import structlog
 from typer.testing import CliRunner
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.embedded.children import free_port
 from broker.embedded.stack import Stack
 from broker.kinds.settings import load_settings

@@ -18,7 +18,7 @@ import pymysql
 import pytest
 from sqlalchemy import select
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.kinds.discovery import kinds
 from broker.kinds.mariadb.ending import CONFIRMED, CUT
 from broker.kinds.values import LeaseToEnd

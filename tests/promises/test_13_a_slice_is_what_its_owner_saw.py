@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from sqlalchemy import select
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.errors import Conflict, Denied, Forbidden
 from broker.kinds.mariadb.slices import view_of as view_of_ward
 from broker.kinds.postgres.sessions import view_of

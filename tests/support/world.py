@@ -18,7 +18,7 @@ import psycopg
 from argon2 import PasswordHasher
 from sqlalchemy import select, text, update
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.ids import new_id
 from broker.base.settings import Settings
 from broker.embedded.stack import Stack

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 from sqlalchemy import select
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.identity import sessions
 from broker.identity.http import SESSION_COOKIE
 from broker.models import EventPersonal, Person

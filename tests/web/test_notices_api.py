@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.log import audit
 from broker.notices import outbox
 from tests.support.world import World

@@ -29,8 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.errors import Invalid
 from broker.base.paging import DEFAULT_LIMIT, MOST, Window
 from broker.identity.caller import Caller

@@ -16,8 +16,7 @@ from broker.auditing import proofs, reading_events
 from broker.auditing.access_at import About, AccessAt, access_at
 from broker.auditing.reading_events import EventFilters
 from broker.auditing.sentences import EventRead, told
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.paging import Page
 from broker.identity.caller import Caller
 from broker.identity.nouns import Display

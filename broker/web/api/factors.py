@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from broker.base import words
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.errors import Invalid
 from broker.identity import factors, invitations, passkeys, totp
 from broker.identity.caller import FoundCaller

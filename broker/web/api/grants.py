@@ -10,8 +10,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from broker.base import bulk_lines, csv_lines
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.leases import holdings
 from broker.leases.holdings import GRANTS
 from broker.models import Grant

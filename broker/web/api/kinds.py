@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.errors import NotFound, NotSignedIn
 from broker.base.paging import Whole
 from broker.identity.caller import Caller

@@ -10,7 +10,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.paging import Whole
 from broker.identity import passkeys, sessions, terminal_confirmation, totp
 from broker.identity.caller import FoundCaller

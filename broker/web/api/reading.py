@@ -20,8 +20,7 @@ from pydantic import BaseModel, Field
 
 from broker.base import csv_lines
 from broker.base.bulk_lines import BulkReport, Line
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.errors import Invalid
 from broker.base.paging import Page, Window
 from broker.identity.caller import Caller

@@ -16,7 +16,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.base.errors import NotFound, NotSignedIn
 from broker.identity import secret_tokens, sessions, terminal_confirmation
 from broker.oauth import refusals

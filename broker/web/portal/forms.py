@@ -21,8 +21,7 @@ from fastapi import APIRouter
 from fastapi.responses import RedirectResponse
 from starlette.responses import Response
 
-from broker.base.database import Transaction
-from broker.base.database import now as clock
+from broker.base.database import Transaction, clock
 from broker.base.errors import BackendDown, Conflict, FactorNeeded, Forbidden, GuestkeyError, Invalid, NotFound, TooMany
 from broker.base.paging import DEFAULT_LIMIT, Page, Window
 from broker.identity import factors, passkeys, totp

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from starlette.responses import Response
 
 from broker.base import words
-from broker.base.database import now as clock
+from broker.base.database import clock
 from broker.identity import factors, passkeys, sessions, totp
 from broker.identity.http import renew_session
 from broker.web.portal.forms import (
