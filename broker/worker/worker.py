@@ -43,6 +43,8 @@ HOUSEKEEPING_SECONDS = 60.0
 WITNESS_SECONDS = 5.0
 LOG_SECONDS = 10.0
 _NOTICE_SECONDS = 0.5
+# What asks OpenBao or backends beside the ending, each on a thread of its own: none waits for another that hangs.
+_BESIDE = 6
 # Beyond the message under way: noting what became of it.
 _LEAVING_SECONDS = 5.0
 
@@ -80,7 +82,7 @@ class Worker:
         doors.start()
         with (
             ThreadPoolExecutor(sweeping.HANDS, thread_name_prefix="hand") as pool,
-            ThreadPoolExecutor(3, thread_name_prefix="beside") as others,
+            ThreadPoolExecutor(_BESIDE, thread_name_prefix="beside") as others,
         ):
             listener: psycopg.Connection[tuple[object, ...]] | None = None
             while not self._stopping.is_set():
@@ -96,7 +98,7 @@ class Worker:
 
     def _step(self, pool: ThreadPoolExecutor, others: ThreadPoolExecutor) -> float:
         parts, settings = self._parts, self._parts.settings
-        self._every("witness", WITNESS_SECONDS, lambda: closing.update_witness(parts))
+        self._every("witness", WITNESS_SECONDS, lambda: closing.update_witness(parts), others)
         closing.end_sessions_batch(parts)
         sweeping.mark_expired(parts)
         while sweeping.end_marked(parts, pool) == sweeping.BATCH and not self._stopping.is_set():
@@ -109,7 +111,7 @@ class Worker:
         self._shared(chores.REDECIDE, settings.redecide_interval, lambda: renewing.redecide_all(parts))
         self._shared(chores.RECONCILE, RECONCILE_SECONDS, lambda: reconciling.reconcile(parts).ended, others)
         self._shared(chores.GUEST_LIMITS, guest_limits.LIMITS_SECONDS, lambda: guest_limits.enforce(parts), others)
-        self._every("log", LOG_SECONDS, lambda: sequencing.sequence(parts))
+        self._every("log", LOG_SECONDS, lambda: sequencing.sequence(parts), others)
         self._every("housekeeping", HOUSEKEEPING_SECONDS, lambda: _tidy(parts))
         with parts.database.transaction() as tx:
             return sweeping.due_in(tx, clock(tx), most=settings.sweep_interval)
@@ -145,23 +147,30 @@ class Worker:
             self._rerun.discard(name)
             self._guarded(work)
 
-    def _every(self, name: str, seconds: float, work: Callable[[], int]) -> None:
+    def _every(
+        self, name: str, seconds: float, work: Callable[[], int], beside: ThreadPoolExecutor | None = None
+    ) -> None:
+        """Run work so often; `beside` the rest, if other threads are given: what asks OpenBao or a backend."""
         if monotonic() >= self._due.get(name, 0.0):
             self._due[name] = monotonic() + seconds
-            self._guarded(work)
+            self._run(name, work, beside)
 
     def _shared(
         self, name: str, seconds: float, work: Callable[[], int], beside: ThreadPoolExecutor | None = None
     ) -> None:
-        """The same, where one of all workers is enough; `beside` the rest, if other threads are given."""
+        """The same, where one of all workers is enough."""
         if monotonic() < self._due.get(name, 0.0):
             return
         wait = self._guarded(lambda: chores.take_on(self._parts.database, name, seconds))
         # Not known, when the records are out of reach: asked again at the next step.
         self._due[name] = monotonic() + (seconds if wait == 0.0 else wait or 0.0)
-        if wait == 0.0 and beside is not None:
+        if wait == 0.0:
+            self._run(name, work, beside)
+
+    def _run(self, name: str, work: Callable[[], int], beside: ThreadPoolExecutor | None) -> None:
+        if beside is not None:
             self._run_in_background(beside, name, work)
-        elif wait == 0.0:
+        else:
             self._guarded(work)
 
     def _guarded(self, work: Callable[[], float | int]) -> float | None:

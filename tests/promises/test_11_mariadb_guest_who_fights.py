@@ -317,6 +317,8 @@ def test_hanging_openbao_delays_no_end(world: World, ward: Mariadb, worker: Work
     freeze(world.stack.bao)
     try:
         began = time.monotonic()
+        # All that the worker does at times of its own is due now, and asks OpenBao.
+        worker._due.clear()
         for one in guests:
             world.change(Lease, one.lease.id, expires_at=world.now())
         until(lambda: all(_is_over(session) for session in sessions), what="the end of every session")
