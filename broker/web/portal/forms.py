@@ -2,8 +2,8 @@
 
 A page's function gathers what its template shows. A form's function does what was asked, in one transaction, and says
 where to go then. If it was not done, the form's page is shown again with every field as it was sent, and the error
-beside its field or the question for a second factor in its form: the code or the
-passkey's answer comes with the fields it guards.
+beside its field or the question for a second factor in its form: the code or the passkey's answer comes with the
+fields it guards.
 """
 
 from __future__ import annotations
